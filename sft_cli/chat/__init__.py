@@ -1,0 +1,1 @@
+"""From conversations to proven token ids: template, spans, encoding, parity with serving."""

@@ -1,0 +1,140 @@
+"""Chat templates: finding, compiling and rendering them, as transformers and servers do.
+
+The environment (sandbox, trimmed blocks, ``tojson`` without HTML escapes, ``raise_exception``, ``strftime_now``,
+``{% generation %}`` blocks) is the one documented by transformers' ``apply_chat_template``; chat/parity.py holds the two
+together.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.config.paths import resolve
+from sft_cli.config.schema import TemplateConfig
+from sft_cli.errors import SftError
+
+ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
+
+
+class TemplateRefusal(Exception):
+    """A template cannot render this conversation; the message says why in words for the user."""
+
+
+class _Generation(jinja2.ext.Extension):
+    """Accepts ``{% generation %}…{% endgeneration %}`` and renders what is between."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 reads a plain class attribute
+
+    def parse(self, parser: Any) -> Any:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A compiled chat template.
+
+    Attributes:
+        source: The Jinja text, as it is saved into the tokenizer.
+        variables: Special tokens by name, readable in the template.
+        name: For messages: ``tokenizer``, a name of configs/template, or a file.
+    """
+
+    source: str
+    variables: Mapping[str, str]
+    name: str
+
+    @cached_property
+    def _render(self) -> Callable[..., str]:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
+        try:
+            return environment.from_string(self.source).render
+        except jinja2.TemplateSyntaxError as error:
+            raise SftError(
+                where=f"template {self.name}, line {error.lineno}",
+                problem=f"not a valid Jinja template: {error.message}",
+                fix="correct that line, or choose another template=",
+            ) from error
+
+    def compile(self) -> "ChatTemplate":
+        """Itself, after a syntax check."""
+        assert self._render
+        return self
+
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, prompt: bool
+    ) -> str:
+        """The text of the messages; with ``prompt``, up to where the assistant's answer begins.
+
+        Raises:
+            TemplateRefusal: The template raises, or escapes characters the input did not escape.
+        """
+        try:
+            text = self._render(
+                messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **self.variables
+            )
+        except jinja2.TemplateError as error:
+            raise TemplateRefusal(f"the template refuses it: {error}") from error
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise TemplateRefusal(f"the template fails on it: {type(error).__name__}: {error}") from error
+        for entity in ENTITIES:
+            if entity in text and entity not in json.dumps([*messages, *(tools or ())], ensure_ascii=False) + self.source:
+                raise TemplateRefusal(
+                    f"the template writes {entity} where the conversation has none (it escapes tool arguments)"
+                )
+        return text
+
+
+def load_template(config: TemplateConfig, tokenizer: ChatTokenizer) -> ChatTemplate:
+    """The template of a run: a user's file, a named one, or the tokenizer's own.
+
+    A named template begins with the tokenizer's beginning-of-text token where the tokenizer itself adds one to plain
+    text, because servers add none around a chat template.
+    """
+    if config.path is not None:
+        file = Path(resolve(config.path))
+        if not file.is_file():
+            raise SftError(where=f"template.path={config.path}", problem="no such file", fix="check the path")
+        return ChatTemplate(file.read_text(encoding="utf-8"), tokenizer.special_tokens, str(config.path)).compile()
+    if config.name == "auto":
+        if tokenizer.chat_template is None:
+            raise SftError(
+                where=f"tokenizer {tokenizer.directory}",
+                problem="template=auto, but the tokenizer has no chat template (a base model often has none)",
+                fix="choose one: template=alpaca, chatml, llama2, vicuna or plain, or template.path=FILE.jinja",
+            )
+        return ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens, "the tokenizer's own").compile()
+    named = files("sft_cli.configs").joinpath("template", f"{config.name}.jinja")
+    if not named.is_file():
+        known = sorted(p.name.removesuffix(".jinja") for p in files("sft_cli.configs").joinpath("template").iterdir() if p.name.endswith(".jinja"))
+        raise SftError(
+            where=f"template.name={config.name}", problem="no such template", fix=f"choose one of: auto, {', '.join(known)}"
+        )
+    source = named.read_text(encoding="utf-8")
+    if tokenizer.adds_bos and "bos_token" not in source:
+        source = "{{ bos_token }}" + source
+    return ChatTemplate(source, tokenizer.special_tokens, config.name).compile()

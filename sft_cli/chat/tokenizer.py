@@ -1,0 +1,210 @@
+"""A tokenizer as data preparation needs it: ids, special tokens and chat template, without importing torch.
+
+transformers imports torch on sight; `prepare` must run on a login node in seconds. So the files a server reads are read
+directly, and chat/parity.py compares the result with transformers before a model is trained.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from sft_cli.config.paths import cache_home, resolve
+from sft_cli.errors import SftError
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
+REASONING_TAGS = ("<think>", "</think>")
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """A tokenizer read from its files.
+
+    Attributes:
+        directory: Where the files lie.
+        backend: The tokenizer.json, without padding or truncation.
+        special_tokens: ``{"bos_token": "<s>", ...}`` as templates may read them.
+        chat_template: The Jinja source, or None.
+    """
+
+    directory: Path
+    backend: tokenizers.Tokenizer
+    special_tokens: Mapping[str, str]
+    chat_template: str | None
+
+    @cached_property
+    def control(self) -> dict[str, int]:
+        """Special-token strings and their ids: what text from a user must never become.
+
+        Reasoning tags are not among them, whatever the tokenizer says: assistants write them, and templates read them.
+        """
+        added = self.backend.get_added_tokens_decoder()
+        strings = {t.content: id for id, t in added.items() if t.special and t.content not in REASONING_TAGS}
+        for text in self.special_tokens.values():
+            id = self.backend.token_to_id(text)
+            if id is not None:
+                strings[text] = id
+        return strings
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether plain text is encoded with a leading beginning-of-text token."""
+        bos = self.special_tokens.get("bos_token")
+        ids = self.backend.encode("a").ids
+        return bos is not None and bool(ids) and ids[0] == self.control[bos]
+
+    def with_template(self, chat_template: str) -> "ChatTokenizer":
+        """The same tokenizer with another chat template."""
+        return replace(self, chat_template=chat_template)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, special-token strings read as special tokens, none added around it."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_as_text(self, text: str) -> list[int]:
+        """Ids of a text in which special-token strings are nothing but characters."""
+        normalizer, pre_tokenizer = self.backend.normalizer, self.backend.pre_tokenizer
+        normalized = normalizer.normalize_str(text) if normalizer else text
+        words = [word for word, _ in pre_tokenizer.pre_tokenize_str(normalized)] if pre_tokenizer else [normalized]
+        return [token.id for word in words for token in self.backend.model.tokenize(word)]
+
+    def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each list of ids, special tokens included."""
+        return self.backend.decode_batch([list(row) for row in ids], skip_special_tokens=False)
+
+    def canonical(self, text: str) -> str:
+        """The text after the tokenizer's own normalisation (NFC; SentencePiece's leading space)."""
+        normalizer = self.backend.normalizer
+        normalized = normalizer.normalize_str(text) if normalizer else text
+        return normalized.replace("\u2581", " ")
+
+    def save(self, directory: Path) -> None:
+        """Copy the tokenizer's files, this chat template among them: what a server will read."""
+        directory.mkdir(parents=True)
+        for name in FILES:
+            if name != "chat_template.jinja" and (self.directory / name).exists():
+                shutil.copy(self.directory / name, directory / name)
+        config = _read_json(directory / "tokenizer_config.json")
+        config.pop("chat_template", None)
+        (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        if self.chat_template is not None:
+            (directory / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
+
+
+def load_tokenizer(path: str, revision: str | None = None) -> ChatTokenizer:
+    """Read a tokenizer from a directory or a hub id.
+
+    Raises:
+        SftError: Nothing is there, or it is not a tokenizer.
+    """
+    directory = _directory(path, revision)
+    file = directory / "tokenizer.json"
+    if not file.exists():
+        directory = _converted(directory, path)
+        file = directory / "tokenizer.json"
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the Rust library raises bare Exception
+        raise SftError(
+            where=str(file), problem=f"not a readable tokenizer: {error}", fix="download or copy the file again"
+        ) from error
+    backend.no_padding()
+    backend.no_truncation()
+    config = _read_json(directory / "tokenizer_config.json")
+    return ChatTokenizer(
+        directory=directory,
+        backend=backend,
+        special_tokens=_special_tokens({**_read_json(directory / "special_tokens_map.json"), **config}),
+        chat_template=_chat_template(directory, config),
+    )
+
+
+def _directory(path: str, revision: str | None) -> Path:
+    """The local directory with the tokenizer's files; a hub id is downloaded."""
+    local = Path(resolve(path))
+    if local.is_dir():
+        if not any((local / name).exists() for name in FILES):
+            raise SftError(
+                where=f"model.tokenizer={path}",
+                problem="the directory holds no tokenizer (no tokenizer.json)",
+                fix="name the directory that holds it: model.tokenizer=DIR",
+            )
+        return local
+    if path.startswith((".", "/", "~", "builtin:")) or path.count("/") > 1:
+        raise SftError(
+            where=f"model.tokenizer={path}",
+            problem="no such directory",
+            fix="check the path, or name a hub id such as Qwen/Qwen2.5-0.5B",
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise SftError(
+            where=f"model.tokenizer={path}",
+            problem=f"neither a local directory nor reachable on the hub: {str(error).splitlines()[0]}",
+            fix="check the name, the network and your access token (hf auth login), or name a local directory",
+        ) from error
+
+
+def _converted(directory: Path, path: str) -> Path:
+    """A tokenizer without a tokenizer.json (SentencePiece, vocab + merges), converted once by transformers."""
+    from transformers import AutoTokenizer
+
+    target = cache_home() / "tokenizers"
+    target.mkdir(parents=True, exist_ok=True)
+    converted = Path(tempfile.mkdtemp(dir=target))
+    try:
+        AutoTokenizer.from_pretrained(directory).save_pretrained(converted)
+    except (ValueError, OSError, ImportError) as error:
+        raise SftError(
+            where=f"model.tokenizer={path}",
+            problem=f"no tokenizer.json, and it cannot be made: {str(error).splitlines()[0]}",
+            fix="name another tokenizer: model.tokenizer=DIR",
+        ) from error
+    return converted
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty when there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens by name; a token is a string or ``{"content": string}``."""
+    found = {}
+    for name in SPECIAL_NAMES:
+        token = config.get(name)
+        text = token.get("content") if isinstance(token, dict) else token
+        if isinstance(text, str):
+            found[name] = text
+    return found
+
+
+def _chat_template(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """The default chat template: its own file, or the entry of the tokenizer's configuration."""
+    file = directory / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several named ones
+        return next((entry["template"] for entry in template if entry["name"] == "default"), None)
+    return template

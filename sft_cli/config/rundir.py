@@ -1,0 +1,128 @@
+"""The run directory: what lies where. `eval`, `merge` and resuming need only its path."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sft_cli.errors import SftError
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths below a run directory.
+
+    ::
+
+        config.yaml        the resolved config
+        environment.json   versions and machine
+        data.json          {prepared_dir, fingerprint}
+        manifest.json      copy of the prepared data's manifest (stop tokens, counts, licences)
+        golden.json        copy of the golden prompts
+        probes.json        [{where, input_ids, labels}]: held-out rows on which a merge is compared
+        metrics.jsonl      one line per step; evaluation lines have "eval": true
+        samples.jsonl      answers generated during training
+        checkpoints/       step-N directories
+        adapter/           the trained adapter with the tokenizer (LoRA)
+        model/             the trained model with the tokenizer (full fine-tuning)
+        eval/              <suite>.json reports
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and machine."""
+        return self.path / "environment.json"
+
+    @property
+    def data(self) -> Path:
+        """Which prepared directory was trained on."""
+        return self.path / "data.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Copy of the data's manifest."""
+        return self.path / "manifest.json"
+
+    @property
+    def golden(self) -> Path:
+        """Copy of the golden prompts."""
+        return self.path / "golden.json"
+
+    @property
+    def probes(self) -> Path:
+        """Rows on which a merge is compared."""
+        return self.path / "probes.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """Answers generated during training, one JSON line each."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of step-N checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter."""
+        return self.path / "adapter"
+
+    @property
+    def model(self) -> Path:
+        """The trained model of a full fine-tuning."""
+        return self.path / "model"
+
+    @property
+    def eval(self) -> Path:
+        """Directory of reports."""
+        return self.path / "eval"
+
+    @property
+    def result(self) -> Path:
+        """What was trained: adapter/ or model/.
+
+        Raises:
+            SftError: The run has not finished.
+        """
+        for directory in (self.adapter, self.model):
+            if directory.is_dir():
+                return directory
+        raise SftError(
+            where=str(self.path),
+            problem="the run has no trained adapter or model yet",
+            fix=f"finish it: sft train run={self.path}",
+        )
+
+    def read(self, file: Path) -> Any:
+        """The JSON value of one of its files."""
+        return json.loads(file.read_text(encoding="utf-8"))
+
+
+def open_run(path: str) -> RunDir:
+    """A run directory that exists and was written by sft_cli.
+
+    Raises:
+        SftError: It is none.
+    """
+    run = RunDir(Path(path).expanduser())
+    if not run.config.is_file():
+        near = sorted(str(p.parent) for p in run.path.parent.glob("*/config.yaml"))[-3:]
+        raise SftError(
+            where=f"run={path}",
+            problem="no run directory (no config.yaml there)",
+            fix=f"the newest runs there: {', '.join(near)}" if near else "name the directory that sft train printed",
+        )
+    return run

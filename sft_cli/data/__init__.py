@@ -1,0 +1,1 @@
+"""From files to conversations: sources, formats, mix, ledger, and the prepared directory."""

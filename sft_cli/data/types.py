@@ -1,0 +1,74 @@
+"""The data that travels: rows, messages, conversations, examples. Frozen, built once, never changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a source as it was read.
+
+    Attributes:
+        values: The columns.
+        where: Its place: ``train.jsonl:17`` (line, from 1), ``rows.json:17`` (element, from 1), ``repo@rev[split]:17``.
+        source: Name of the source in the mix.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
+        content: The text; empty for an assistant turn that only calls tools.
+        weight: Factor on the loss of this message's tokens; 0 switches it off.
+        extra: Further keys a template may read (tool_calls, name, tool_call_id, reasoning_content).
+    """
+
+    role: str
+    content: str
+    weight: float = 1.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One training conversation, or (``text`` set, no messages) one plain document.
+
+    Attributes:
+        messages: The turns, in order.
+        where: Place of the row it came from.
+        source: Name of the source in the mix.
+        tools: Tool schemas the template may show, or None.
+        text: A plain document, trained on whole without a template.
+    """
+
+    messages: tuple[Message, ...]
+    where: str
+    source: str
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids with one loss weight per token, proven.
+
+    Attributes:
+        input_ids: ``(length,)`` token ids.
+        weights: ``(length,)``; 0 where the token carries no loss. ``weights[t]`` belongs to the *prediction of*
+            ``input_ids[t]``, so ``weights[0]`` is always 0. Nobody shifts before train/layout.py does.
+        where: Place of the row it came from.
+        source: Name of the source in the mix.
+    """
+
+    input_ids: tuple[int, ...]
+    weights: tuple[float, ...]
+    where: str
+    source: str

@@ -1,0 +1,43 @@
+"""Errors a user can fix. Anything else is a bug and keeps its traceback."""
+
+from collections.abc import Sequence
+
+
+class SftError(Exception):
+    """A problem in the user's recipe, data or environment.
+
+    Attributes:
+        where: The place to look, e.g. ``data/train.jsonl:17`` or ``recipe alpaca_lora, adapter.rank``.
+        problem: What is wrong, with the value that was found.
+        fix: The next thing to type or edit.
+    """
+
+    def __init__(self, *, where: str, problem: str, fix: str) -> None:
+        super().__init__(f"{where}: {problem}\n  fix: {fix}")
+        self.where, self.problem, self.fix = where, problem, fix
+
+
+class Mistakes(SftError):
+    """Several independent mistakes of one input, told at once.
+
+    Attributes:
+        errors: The mistakes, in the order they were found; at least one.
+    """
+
+    def __init__(self, errors: Sequence[SftError]) -> None:
+        assert errors, "Mistakes needs at least one error"
+        first = errors[0]
+        super().__init__(where=first.where, problem=first.problem, fix=first.fix)
+        self.errors = tuple(errors)
+
+    def __str__(self) -> str:
+        """Every mistake with its fix, one below the other."""
+        return "\n".join(str(error) for error in self.errors)
+
+
+def raise_all(errors: Sequence[SftError]) -> None:
+    """Raise nothing for no errors, the error itself for one, ``Mistakes`` for several."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise Mistakes(errors)
