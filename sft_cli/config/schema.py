@@ -1,7 +1,7 @@
 """The schema of a run. Plain dataclasses: this file imports no torch, no Hydra, no OmegaConf.
 
 A field's type and its ``number``/``choice`` limits are checked while composing, all mistakes at once; the string
-under a field is its documentation and what ``sft show --help-keys`` prints.
+under a field is its documentation and what ``sft show --keys`` prints.
 """
 
 from dataclasses import dataclass, field
@@ -110,7 +110,8 @@ def number(
 ) -> Any:
     """A numeric field with limits: at least ``ge``, above ``gt``, at most ``le``, below ``lt``."""
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    return field(default=default, metadata={"limits": {name: bound for name, bound in limits.items() if bound is not None}})
+    stated = {name: bound for name, bound in limits.items() if bound is not None}
+    return field(default=default, metadata={"limits": stated})
 
 
 @dataclass(kw_only=True)
@@ -242,7 +243,7 @@ class TrainerConfig:
     warmup_ratio: float = number(0.03, ge=0, lt=1)
     """Share of all steps over which the learning rate rises linearly."""
     min_lr_ratio: float = number(0.1, ge=0, lt=1)
-    """Floor of schedule=cosine_with_min_lr as a share of lr; other schedules do not read it."""
+    """Floor of the schedules cosine_with_min_lr and polynomial (a straight line) as a share of lr."""
     optimizer: OptimizerName = OptimizerName.adamw
     """adamw, adamw_8bit or paged_adamw_8bit."""
     weight_decay: float = number(0.0, ge=0)

@@ -1,0 +1,137 @@
+"""The commands. Each body calls one function, imported when it runs: ``sft --help`` loads no torch and no Hydra."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sft_cli import __version__
+from sft_cli.errors import Mistakes, SftError
+
+app = typer.Typer(
+    help="Fine-tune language models from recipes. Begin with: sft train recipe=quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="What to choose and set: recipe=alpaca_lora quant=nf4 trainer.lr=1e-4. `sft show --keys` lists every key.",
+        show_default=False,
+    ),
+]
+ConfigDirs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-d",
+        "--config-dir",
+        metavar="DIR",
+        help="A directory with recipes of your own, or with folders of options (data/, trainer/). Repeatable.",
+        show_default=False,
+    ),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sft {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def show(
+    overrides: Overrides = None,
+    config_dir: ConfigDirs = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="List every key with type, limits, default and meaning.")
+    ] = False,
+) -> None:
+    """Print the config a command would run with, and where each value came from.
+
+    Example: sft show recipe=quickstart trainer.lr=1e-3
+    """
+    from sft_cli.config import explain
+
+    if keys and overrides:
+        raise typer.BadParameter("--keys lists the keys of every config; give it no KEY=VALUE")
+    typer.echo(explain.keys() if keys else explain.show(overrides or [], config_dir or []))
+
+
+@app.command()
+def recipes(config_dir: ConfigDirs = None) -> None:
+    """List the recipes: the package's, those of ./recipes and of -d DIR.
+
+    Example: sft recipes -d my_recipes
+    """
+    from sft_cli.config import explain
+
+    typer.echo(explain.recipes(config_dir or []))
+
+
+@app.command()
+def prepare(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+    """Turn rows into tokens with a proven mask, without training.
+
+    Example: sft prepare data=local data.mix.local.path=rows.jsonl model.tokenizer=Qwen/Qwen2.5-0.5B
+    """
+    from sft_cli.data.prepare import prepare_command
+
+    prepare_command(overrides or [], config_dir or [])
+
+
+@app.command()
+def train(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+    """Fine-tune a model, or resume a run that was interrupted.
+
+    Example: sft train recipe=quickstart, or sft train run=runs/quickstart-20250101-120000
+    """
+    from sft_cli.train.run import train_command
+
+    train_command(overrides or [], config_dir or [])
+
+
+@app.command("eval")
+def evaluate(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+    """Measure a run on held-out rows: loss, answers, exact match.
+
+    Example: sft eval run=runs/quickstart-20250101-120000 compare=base
+    """
+    from sft_cli.eval.run import eval_command
+
+    eval_command(overrides or [], config_dir or [])
+
+
+@app.command()
+def merge(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+    """Merge a run's adapter into its base model, and check that the answers stay the same.
+
+    Example: sft merge run=runs/quickstart-20250101-120000 out=merged
+    """
+    from sft_cli.model.merge import merge_command
+
+    merge_command(overrides or [], config_dir or [])
+
+
+def main() -> None:
+    """Entry point: a user's mistake is a sentence with its fix and exit code 2, never a traceback."""
+    try:
+        app()
+    except SftError as error:
+        for mistake in error.errors if isinstance(error, Mistakes) else (error,):
+            typer.echo(f"error: {mistake}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

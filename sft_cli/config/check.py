@@ -1,0 +1,195 @@
+"""Do the values of a config fit together, and is everything there that a command needs?"""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Literal
+
+from sft_cli.config.schema import (
+    AdapterKind,
+    Config,
+    Device,
+    Dtype,
+    LauncherKind,
+    OptimizerName,
+    QuantKind,
+    Schedule,
+    StopRow,
+)
+from sft_cli.config.typed import Mistake
+from sft_cli.errors import SftError, raise_all
+
+_NAME = re.compile(r"[\w-]+")
+_TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}")
+
+
+def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
+    """What does not fit together, and what was ``said`` on the command line but would have no effect."""
+    rules = (_lengths, _adapter, _names)
+    return [mistake for rule in rules for mistake in rule(config)] + list(_without_effect(config, said))
+
+
+def required(config: Config, command: Literal["prepare", "train", "eval"] = "train") -> None:
+    """Return if the config names all that the command needs, and nothing in it stands against the command.
+
+    ``prepare`` needs data and a tokenizer; ``eval`` data and a model; ``train`` also a device and held-out rows that
+    suit what it is asked to do.
+
+    Raises:
+        SftError: Everything that is missing or contradictory.
+    """
+    errors = []
+    if config.model.path is None and (command != "prepare" or config.model.tokenizer is None):
+        fix = "add model.path=<directory or hub id>, or start from a recipe: `sft recipes` lists them"
+        errors.append(SftError(where="model.path", problem="no model is named", fix=fix))
+    if not config.data.mix:
+        fix = "add data.mix.local.path=<file, directory or hub id>"
+        errors.append(SftError(where="data.mix", problem="no data is named", fix=fix))
+    for name, source in config.data.mix.items():
+        if source.path is None:
+            fix = f"add data.mix.{name}.path=<file, directory or hub id>"
+            errors.append(SftError(where=f"data.mix.{name}", problem="the source has no path", fix=fix))
+    if command == "train":
+        found = [*_device(config), *_held_out(config)]
+        errors += [SftError(where=key, problem=problem, fix=fix) for key, problem, fix, _ in found]
+    raise_all(errors)
+
+
+def _lengths(config: Config) -> Iterator[Mistake]:
+    tokens, longest = config.trainer.tokens_per_micro_batch, config.trainer.max_length
+    if tokens < longest:
+        yield Mistake(
+            "trainer.tokens_per_micro_batch",
+            f"trainer.tokens_per_micro_batch is {tokens}, less than trainer.max_length, {longest}: "
+            "the longest example would not fit",
+            f"set trainer.tokens_per_micro_batch={longest}, or a smaller trainer.max_length",
+            clash="trainer.max_length",
+        )
+    for place, beta in enumerate(config.trainer.betas):
+        if not 0 <= beta < 1:
+            yield Mistake(
+                "trainer.betas",
+                f"trainer.betas.{place} is {beta}; it must be at least 0 and below 1",
+                "write a value such as trainer.betas=[0.9,0.999]",
+            )
+
+
+def _adapter(config: Config) -> Iterator[Mistake]:
+    if config.adapter.kind is not AdapterKind.none:
+        return
+    if config.quant.kind is not QuantKind.none:
+        yield Mistake(
+            "quant.kind",
+            f"quant.kind is {config.quant.kind.value} without an adapter, but quantised weights cannot be trained",
+            "choose adapter=lora, or quant=none",
+            clash="adapter.kind",
+        )
+    if config.adapter.train_stop_row is StopRow.always:
+        yield Mistake(
+            "adapter.train_stop_row",
+            "adapter.train_stop_row is always without an adapter: full fine-tuning trains every row anyway",
+            "set adapter.train_stop_row=auto, or choose adapter=lora",
+            clash="adapter.kind",
+        )
+
+
+def _device(config: Config) -> Iterator[Mistake]:
+    trainer = config.trainer
+    if trainer.device is Device.cpu and trainer.dtype is Dtype.float16:
+        yield Mistake(
+            "trainer.dtype",
+            "trainer.dtype is float16 on trainer.device=cpu, where gradients in float16 overflow unnoticed",
+            "set trainer.dtype=float32 or trainer.dtype=bfloat16",
+        )
+    if trainer.device is Device.cpu and trainer.optimizer is not OptimizerName.adamw:
+        yield Mistake(
+            "trainer.optimizer",
+            f"trainer.optimizer is {trainer.optimizer.value}, which needs CUDA, but trainer.device is cpu",
+            "set trainer.optimizer=adamw",
+        )
+    if config.launcher.kind is LauncherKind.slurm and config.launcher.gpus == 0 and trainer.device is Device.cuda:
+        yield Mistake(
+            "launcher.gpus",
+            "launcher.gpus is 0, but trainer.device is cuda",
+            "set launcher.gpus=1 or trainer.device=cpu",
+        )
+
+
+def _held_out(config: Config) -> Iterator[Mistake]:
+    sources = config.data.mix.values()
+    held_out = config.data.val_fraction > 0 or any(s.validation_path or s.validation_split for s in sources)
+    fix = "set data.val_fraction=0.05, or a source's validation_path"
+    if sources and not held_out and config.trainer.patience is not None:
+        yield Mistake("trainer.patience", "trainer.patience is set, but no rows are held out to judge by", fix)
+    if sources and not held_out and config.eval.compare_after_training:
+        yield Mistake(
+            "eval.compare_after_training",
+            "eval.compare_after_training is true, but no rows are held out to compare on",
+            fix,
+        )
+    if config.eval.compare_after_training and not config.eval.generate:
+        yield Mistake(
+            "eval.compare_after_training",
+            "eval.compare_after_training is true, but eval.generate is false: there would be no answers to compare",
+            "set eval.generate=true or eval.compare_after_training=false",
+        )
+
+
+def _names(config: Config) -> Iterator[Mistake]:
+    """Names become files and directories; a SLURM time that sbatch refuses would be told only on submission."""
+    named = {"run_name": config.run_name, "eval.suite": config.eval.suite}
+    for key, name in {**named, **{f"data.mix.{name}": name for name in config.data.mix}}.items():
+        if not _NAME.fullmatch(name):
+            yield Mistake(
+                key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", "choose another name"
+            )
+    for name, source in config.data.mix.items():
+        if source.validation_path is not None and source.validation_split is not None:
+            yield Mistake(
+                f"data.mix.{name}.validation_path",
+                f"data.mix.{name} names both validation_path and validation_split",
+                "keep one of them",
+            )
+    if not _TIME.fullmatch(config.launcher.time):
+        yield Mistake(
+            "launcher.time",
+            f"launcher.time is {config.launcher.time!r}; it must be minutes, HH:MM:SS or D-HH:MM:SS",
+            "write a value such as launcher.time=24:00:00",
+        )
+
+
+_IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
+    (
+        ("adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.target_modules"),
+        lambda config: config.adapter.kind is AdapterKind.none,
+        "there is no adapter; choose adapter=lora",
+    ),
+    (
+        ("quant.double_quant",),
+        lambda config: config.quant.kind is not QuantKind.nf4,
+        "only NF4 has it; choose quant=nf4",
+    ),
+    (
+        ("trainer.min_lr_ratio",),
+        lambda config: config.trainer.schedule not in (Schedule.cosine_with_min_lr, Schedule.polynomial),
+        "only two schedules read it; set trainer.schedule=cosine_with_min_lr or polynomial",
+    ),
+    (
+        ("template.name",),
+        lambda config: config.template.path is not None,
+        "template.path wins over it; set one of them",
+    ),
+    (
+        tuple(f"launcher.{name}" for name in ("partition", "account", "time", "gpus", "cpus", "memory", "setup")),
+        lambda config: config.launcher.kind is LauncherKind.local,
+        "this shell runs the job; choose launcher=slurm",
+    ),
+)
+
+
+def _without_effect(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+    """Keys typed on the command line that nothing would read. A recipe may carry them, for another choice of group."""
+    for keys, idle, reason in _IDLE:
+        for key in keys:
+            if key in said and idle(config):
+                why, _, fix = reason.partition("; ")
+                yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

@@ -1,0 +1,250 @@
+"""Recipe + overrides -> Config. All of Hydra and OmegaConf lives here; mistakes are told all at once, and plainly."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sft_cli.config.check import cross_field
+from sft_cli.config.choose import defaults_of, recipe_file, wrong_options
+from sft_cli.config.lines import COMMAND_LINE, Origins, lines_of
+from sft_cli.config.locate import GROUPS, Places, packaged, places, shown
+from sft_cli.config.schema import Config
+from sft_cli.config.typed import as_plain, build, leaves, merge_at
+from sft_cli.config.words import Unreadable, Words, read
+from sft_cli.config.yamls import read_yaml, unreadable, write_yaml
+from sft_cli.errors import SftError, raise_all
+
+_CHOSEN = "chosen"
+
+Files = Sequence[tuple[Path, str]]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed config before it is typed.
+
+    Attributes:
+        values: Plain and nested, with defaults, references resolved.
+        files: Lists the files it was merged from, each with the key it was merged at, in order.
+        words: The command line.
+        mistakes: What has been found wrong so far.
+    """
+
+    values: dict[str, Any]
+    files: Callable[[], Files]
+    words: Words
+    mistakes: tuple[SftError, ...]
+
+    def origins(self) -> Origins:
+        """Where each value came from; reads the files again, so only messages and ``sft show`` ask for it."""
+        lines: dict[str, str] = {}
+        for file, package in self.files():
+            lines |= lines_of(file, package)
+        typed = {leaf for key, value in self.words.values.items() for leaf in leaves(value, key)}
+        return Origins(lines, typed, set(self.words.groups))
+
+
+def compose(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Config:
+    """The config of a command line.
+
+    Args:
+        overrides: ``group=option`` and ``key=value`` words.
+        config_dirs: Directories that hold recipes, or folders of group options.
+
+    Raises:
+        SftError: Every mistake of the command line and the recipe.
+    """
+    return typed(assemble(overrides, config_dirs))
+
+
+def typed(composed: Composed) -> Config:
+    """The values as a Config, if nothing at all is wrong with them."""
+    config, found = build(composed.values)
+    if config is not None and not composed.mistakes:
+        found = cross_field(config, composed.words.said())
+    origins = composed.origins() if found else Origins({})
+    raise_all([*composed.mistakes, *(origins.locate(mistake) for mistake in found)])
+    assert config is not None
+    return config
+
+
+def assemble(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Composed:
+    """The plain values of a command line, and what is wrong with its words, its choices and its recipe."""
+    found = places(config_dirs)
+    words = read(overrides, _parse, found.recipes)
+    mistakes = list(words.mistakes)
+    groups = _right_choices(words, found, mistakes)
+    recipes: dict[str, Path] = {}
+    name = words.groups.get("recipe", "null")
+    if name not in ("null", ""):
+        _mount(_CHOSEN, str(name), COMMAND_LINE, found, recipes, mistakes)
+    values, files = _compose_groups(groups, found, recipes, mistakes)
+    for key, value in words.values.items():
+        merge_at(values, key.split("."), value)
+    return Composed(_resolved(values, mistakes), files, words, tuple(mistakes))
+
+
+def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Config:
+    """The config with values, or whole groups (``data=local``), set anew.
+
+    Raises:
+        SftError: Every mistake of the overrides.
+    """
+    found = places(config_dirs)
+    words = read(overrides, _parse, found.recipes)
+    mistakes = list(words.mistakes)
+    if "recipe" in words.groups:
+        problem, fix = "a run keeps its recipe", "set single values, or start a new run with recipe=…"
+        mistakes.append(SftError(where=COMMAND_LINE, problem=problem, fix=fix))
+    groups = _right_choices(words, found, mistakes)
+    fresh, files = _compose_groups(groups, found, {}, mistakes) if groups else ({}, tuple)
+    values = as_plain(config) | {group: fresh[group] for group in groups}
+    for key, value in words.values.items():
+        merge_at(values, key.split("."), value)
+    return typed(Composed(values, files, words, tuple(mistakes)))
+
+
+def dump(config: Config) -> str:
+    """The config as YAML that ``load``, a person and any other program can read."""
+    return write_yaml(as_plain(config))
+
+
+def load(path: str | Path) -> Config:
+    """The config of a run directory's config.yaml.
+
+    Raises:
+        SftError: The file is missing, or anything in it is wrong.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise SftError(
+            where=str(file), problem="there is no such file", fix="name a run directory that sft train wrote"
+        )
+    return typed(Composed(read_yaml(file), lambda: [(file, "")], Words({}, {}, ()), ()))
+
+
+def fingerprint(content: Any) -> str:
+    """The sha256, in hex, of a dataclass or of nested dicts and lists, whatever the order of their keys."""
+    text = json.dumps(as_plain(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse(text: str) -> Any:
+    """A value in Hydra's grammar: numbers, true, null, [lists], {mappings}, text."""
+    try:
+        override = OverridesParser.create().parse_override(f"key={text}")
+    except HydraException as error:
+        raise Unreadable("the value cannot be read") from error
+    if override.is_sweep_override():
+        raise Unreadable("several values; a list needs brackets, as in [a,b], and text with a comma quotes")
+    return override.value()
+
+
+def _right_choices(words: Words, found: Places, mistakes: list[SftError]) -> dict[str, str | list[str]]:
+    """The options chosen on the command line that exist; the others become mistakes."""
+    right: dict[str, str | list[str]] = {}
+    for group in GROUPS:
+        if group in words.groups:
+            wrong = wrong_options(group, words.groups[group], found, COMMAND_LINE)
+            mistakes += wrong
+            if not wrong:
+                right[group] = words.groups[group]
+    return right
+
+
+def _mount(
+    mount: str, name: str, where: str, found: Places, recipes: dict[str, Path], mistakes: list[SftError]
+) -> None:
+    """Store a recipe, and those it builds on, where Hydra finds them: as ``recipe/<mount>``."""
+    try:
+        file = recipe_file(name, found, where)
+        content = read_yaml(file)
+    except SftError as error:
+        mistakes.append(error)
+        return
+    chosen, bases, wrong = defaults_of(content, shown(file))
+    mistakes += wrong
+    recipes[mount] = file
+    for base in bases:
+        if base not in recipes:
+            _mount(base, base, shown(file), found, recipes, mistakes)
+    overrides = []
+    for group, option in chosen.items():
+        wrong = wrong_options(group, option, found, shown(file))
+        mistakes += wrong
+        overrides += [] if wrong else [{f"override /{group}": option}]
+    defaults = [base for base in bases if base in recipes]
+    node = content | {"defaults": [*defaults, "_self_", *overrides]}
+    ConfigStore.instance().store(group="recipe", name=mount, node=node, package="_global_")
+
+
+def _compose_groups(
+    groups: Mapping[str, str | list[str]], found: Places, recipes: Mapping[str, Path], mistakes: list[SftError]
+) -> tuple[dict[str, Any], Callable[[], Files]]:
+    """What Hydra makes of the chosen options: the merged values, and what lists the files they came from."""
+    ConfigStore.instance().store(name="schema", node=as_plain(Config()))
+    searchpath = ",".join(json.dumps(f"file://{folder.resolve()}", ensure_ascii=False) for folder in found.dirs)
+    choices = [f"{group}=[{','.join(o)}]" if isinstance(o, list) else f"{group}={o}" for group, o in groups.items()]
+    overrides = [f"hydra.searchpath=[{searchpath}]", *choices, *([f"recipe={_CHOSEN}"] if recipes else [])]
+    try:
+        with initialize_config_dir(str(packaged("configs")), version_base="1.3"):
+            merged = OmegaConf.to_container(hydra_compose("config", overrides))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        mistakes.append(unreadable(Path(mark.name if mark else " ".join(choices)), error))
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        fix = "correct the file of the option that was chosen last, or leave it out"
+        where = " ".join(choices) or COMMAND_LINE
+        mistakes.append(SftError(where=where, problem=f"cannot be composed: {reason}", fix=fix))
+    else:
+        assert isinstance(merged, dict)
+        return {str(key): value for key, value in merged.items()}, partial(_files, overrides, found, recipes)
+    return as_plain(Config()), tuple
+
+
+def _files(overrides: list[str], found: Places, recipes: Mapping[str, Path]) -> Files:
+    """The files Hydra merges for the overrides, each with the key it is merged at, in order."""
+    with initialize_config_dir(str(packaged("configs")), version_base="1.3"):
+        listed = GlobalHydra.instance().config_loader().compute_defaults_list("config", overrides, RunMode.RUN)
+    folders = (packaged("configs"), *found.dirs)
+    places = ((_file(entry.config_path or "", folders, recipes), entry.package or "") for entry in listed.defaults)
+    return [(file, package.removeprefix("_global_")) for file, package in places if file is not None]
+
+
+def _file(config_path: str, folders: Sequence[Path], recipes: Mapping[str, Path]) -> Path | None:
+    """The file behind an entry of Hydra's list; None for the schema and Hydra's own."""
+    group, _, name = config_path.rpartition("/")
+    if group == "recipe":
+        return recipes[name]
+    return next((file for folder in folders if (file := folder / f"{config_path}.yaml").is_file()), None)
+
+
+def _resolved(values: dict[str, Any], mistakes: list[SftError]) -> dict[str, Any]:
+    """The values with their ``${references}`` replaced."""
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0].replace("Interpolation key", "the key")
+        fix = "refer to a full key, as in ${trainer.max_length}; for a plain dollar sign write \\${"
+        mistakes.append(
+            SftError(where=error.full_key or COMMAND_LINE, problem=f"refers to another value: {reason}", fix=fix)
+        )
+        return as_plain(Config())
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}

@@ -1,0 +1,146 @@
+"""The valid keys, and which of them a wrong one was probably meant to be."""
+
+import difflib
+import types
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from typing import Any, Union, get_args, get_origin
+
+from sft_cli.config.schema import Config
+
+ANY_NAME = "<name>"
+
+# What other tools call it. A newcomer brings these names along; difflib alone would lead him astray.
+ELSEWHERE = {
+    "model_name_or_path": "model.path",
+    "model_name": "model.path",
+    "base_model": "model.path",
+    "tokenizer_name": "model.tokenizer",
+    "torch_dtype": "model.dtype",
+    "bf16": "trainer.dtype=bfloat16",
+    "fp16": "trainer.dtype=float16",
+    "load_in_4bit": "quant=nf4",
+    "load_in_8bit": "quant=int8",
+    "use_lora": "adapter=lora",
+    "lora_r": "adapter.rank",
+    "r": "adapter.rank",
+    "lora_rank": "adapter.rank",
+    "lora_alpha": "adapter.alpha",
+    "lora_dropout": "adapter.dropout",
+    "lora_target_modules": "adapter.target_modules",
+    "dataset": "data.mix.<name>.path",
+    "datasets": "data.mix.<name>.path",
+    "dataset_name": "data.mix.<name>.path",
+    "data_path": "data.mix.<name>.path",
+    "train_file": "data.mix.<name>.path",
+    "validation_file": "data.mix.<name>.validation_path",
+    "val_set_size": "data.val_fraction",
+    "test_size": "data.val_fraction",
+    "chat_template": "template.path",
+    "prompt_template": "template.name",
+    "learning_rate": "trainer.lr",
+    "lr_scheduler": "trainer.schedule",
+    "lr_scheduler_type": "trainer.schedule",
+    "warmup_steps": "trainer.warmup_ratio",
+    "num_train_epochs": "trainer.epochs",
+    "num_epochs": "trainer.epochs",
+    "batch_size": "trainer.examples_per_step",
+    "train_batch_size": "trainer.examples_per_step",
+    "micro_batch_size": "trainer.tokens_per_micro_batch",
+    "per_device_train_batch_size": "trainer.tokens_per_micro_batch",
+    "gradient_accumulation_steps": "trainer.examples_per_step",
+    "max_seq_length": "trainer.max_length",
+    "max_seq_len": "trainer.max_length",
+    "sequence_len": "trainer.max_length",
+    "cutoff_len": "trainer.max_length",
+    "optim": "trainer.optimizer",
+    "grad_clip": "trainer.max_grad_norm",
+    "eval_steps": "trainer.eval_every",
+    "save_steps": "trainer.save_every",
+    "save_total_limit": "trainer.keep_checkpoints",
+    "output_dir": "run_dir",
+    "output": "run_dir",
+}
+
+VALUES_ELSEWHERE = {"gpu": "cuda", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One valid key.
+
+    Attributes:
+        name: Dotted; ``<name>`` stands for a name the user chooses.
+        kind: Its type, ``str | None`` for example.
+        default: What it is when nobody sets it.
+        limits: Bounds by name: ``ge``, ``gt``, ``le``, ``lt``.
+        section: The dataclass it belongs to.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    limits: Mapping[str, float]
+    section: type
+
+
+def limits(field: Field[Any]) -> Mapping[str, float]:
+    """The bounds ``schema.number`` gave the field; none for others."""
+    return field.metadata.get("limits", {})
+
+
+def _keys(section: type, prefix: str) -> Iterator[Key]:
+    for field in fields(section):
+        name = prefix + field.name
+        if is_dataclass(field.type):
+            assert isinstance(field.type, type)
+            yield from _keys(field.type, f"{name}.")
+        elif get_origin(field.type) is dict and is_dataclass(entry := get_args(field.type)[1]):
+            assert isinstance(entry, type)
+            yield from _keys(entry, f"{name}.{ANY_NAME}.")
+        else:
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            yield Key(name, field.type, default, limits(field), section)
+
+
+KEYS = {key.name: key for key in _keys(Config, "")}
+
+
+def find(name: str) -> Key | None:
+    """The key behind a dotted name: ``data.mix.mine.path`` finds ``data.mix.<name>.path``; None if there is none."""
+    parts = name.split(".")
+    if parts[:2] == ["data", "mix"] and len(parts) >= 4:
+        parts[2] = ANY_NAME
+        if parts[3] == "columns" and len(parts) == 5:
+            return Key(name, str, None, {}, KEYS["data.mix.<name>.columns"].section)
+    return KEYS.get(".".join(parts))
+
+
+def is_text(kind: Any) -> bool:
+    """Whether the type is text, with or without null."""
+    return kind is str or (get_origin(kind) in (Union, types.UnionType) and str in get_args(kind))
+
+
+def nearest(word: str, choices: Collection[str]) -> str | None:
+    """The choice spelled most like ``word``, or None."""
+    close = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def advice(name: str) -> str:
+    """What to do about the unknown key ``name``: the valid one it probably means, or how to list them all."""
+    parts = name.split(".")
+    valid = [
+        key.replace(ANY_NAME, parts[2]) if parts[:2] == ["data", "mix"] and len(parts) > 3 else key for key in KEYS
+    ]
+    if (meant := ELSEWHERE.get(parts[-1])) is not None:
+        return f"here it is called {meant}"
+    if same := [key for key in valid if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
+        return f"did you mean {' or '.join(same)}?"
+    siblings = [key for key in valid if key.rpartition(".")[0] == name.rpartition(".")[0]]
+    if (meant := nearest(name, siblings) or nearest(name, valid)) is not None:
+        return f"did you mean {meant}?"
+    leaves = {key.split(".")[-1]: key for key in reversed(valid)}
+    if (leaf := nearest(parts[-1], leaves)) is not None:
+        return f"did you mean {leaves[leaf]}?"
+    return "`sft show --keys` lists every key"

@@ -1,0 +1,110 @@
+"""The words of a command line, ``key=value`` each: which choose a group's option, which set a value."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sft_cli.config.lines import COMMAND_LINE
+from sft_cli.config.locate import GROUPS
+from sft_cli.config.names import KEYS, advice, find, is_text
+from sft_cli.errors import SftError
+
+_WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
+_KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
+
+
+class Unreadable(Exception):
+    """A value whose grammar is broken; the message says how."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A command line, taken apart.
+
+    Attributes:
+        groups: The chosen option, or list of options, by group; ``recipe`` is one of the groups.
+        values: Values by dotted key, in the order they were typed.
+        mistakes: What could not be understood.
+    """
+
+    groups: Mapping[str, str | list[str]]
+    values: Mapping[str, Any]
+    mistakes: tuple[SftError, ...]
+
+    def said(self) -> frozenset[str]:
+        """The keys that were set by hand; a template chosen as an option counts as its name."""
+        return frozenset(self.values) | ({"template.name"} if "template" in self.groups else frozenset())
+
+
+def read(words: Sequence[str], parse: Callable[[str], Any], recipes: Collection[str] = ()) -> Words:
+    """Every word sorted; where a key is set twice the last one holds.
+
+    Args:
+        words: As typed.
+        parse: A value's text -> the value; raises ``Unreadable``.
+        recipes: Names of recipes, for a hint at a forgotten ``recipe=``.
+    """
+    groups: dict[str, str | list[str]] = {}
+    values: dict[str, Any] = {}
+    mistakes: list[SftError] = []
+    for word in words:
+        match = _WORD.fullmatch(word)
+        if match is None or match["value"] is None or match["mark"] or not _KEY.fullmatch(match["key"]):
+            mistakes.append(_misspelled(word, match, recipes))
+            continue
+        key, text = match["key"], match["value"].strip()
+        try:
+            if key == "recipe":
+                groups[key] = text
+            elif key in GROUPS:
+                groups[key] = _options(parse, text)
+            else:
+                values.pop(key, None)
+                values[key] = _value(parse, key, text)
+        except Unreadable as error:
+            mistakes.append(
+                SftError(where=COMMAND_LINE, problem=f"{word}: {error}", fix=f"""quote it: "{key}='...'\"""")
+            )
+    return Words(groups, values, tuple(mistakes))
+
+
+def split_off(words: Sequence[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """A command's own arguments (``run=…``, ``out=…``) by name, and the words that are left for the config."""
+    own = {name: text for name, _, text in (word.partition("=") for word in words) if name in names and text}
+    return own, [word for word in words if word.partition("=")[0] not in own]
+
+
+def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:
+    if not text.startswith("["):
+        return text
+    options = parse(text)
+    assert isinstance(options, list)
+    return [str(option) for option in options]
+
+
+def _value(parse: Callable[[str], Any], key: str, text: str) -> Any:
+    """The value; for a text key the text itself, so that ``model.revision=12345e7`` stays what was typed."""
+    known = find(key)
+    if known is None or not is_text(known.kind):
+        return parse(text)
+    if text == "null":
+        return None
+    if text[:1] in ("'", '"') and text[-1:] == text[:1] and len(text) > 1:
+        return parse(text)
+    return text
+
+
+def _misspelled(word: str, match: re.Match[str] | None, recipes: Collection[str]) -> SftError:
+    """What to say about a word that is not ``key=value``."""
+    problem = f"{word!r} is not of the form key=value"
+    fix = "write key=value without spaces around =, for example trainer.lr=1e-4"
+    if match is not None and match["mark"]:
+        problem = f"{word!r} begins with {match['mark']}, but keys can only be set"
+        known = find(match["key"]) is not None or match["key"] in (*GROUPS, "recipe")
+        fix = f"write {match['key']}={match['value'] or '<value>'}" if known else advice(match["key"])
+    elif word in recipes or word.endswith((".yaml", ".yml")):
+        fix = f"write recipe={word}"
+    elif word in KEYS or word in GROUPS:
+        fix = f"write {word}=<value>"
+    return SftError(where=COMMAND_LINE, problem=problem, fix=fix)

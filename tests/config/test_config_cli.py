@@ -1,0 +1,67 @@
+"""The commands as a shell runs them: what is printed where, exit codes, and what is not imported."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from sft_cli import __version__
+from sft_cli.cli import app
+from sft_cli.config.words import split_off
+
+PROBE = """
+import sys
+from sft_cli.cli import main
+try:
+    main()
+finally:
+    heavy = {"torch", "transformers", "datasets", "pyarrow", "numpy"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+
+
+def sft(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line in a process of its own, which fails if anything heavy was imported."""
+    return subprocess.run([sys.executable, "-c", PROBE, *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--version"], ["recipes"], ["show", "recipe=quickstart"], ["show", "--keys"], ["train", "-h"]],
+)
+def test_looking_around_imports_nothing_heavy(words):
+    done = sft(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_mistakes_go_to_stderr_with_exit_code_2_and_without_a_traceback():
+    done = sft("show", "trainer.lrr=1", "quant=nf5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: command line: quant has no option 'nf5'\n"
+        "  fix: did you mean quant=nf4? options: int8, nf4, none\n"
+        "error: command line: there is no key trainer.lrr\n"
+        "  fix: did you mean trainer.lr?\n"
+    )
+
+
+def test_every_command_has_an_example():
+    for command in ("show", "recipes", "prepare", "train", "eval", "merge"):
+        assert f"Example: sft {command} " in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
+def test_version_and_misuse():
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"sft {__version__}\n"
+    assert CliRunner().invoke(app, ["show", "--keys", "a=b"]).exit_code == 2
+    assert CliRunner().invoke(app, ["train", "--lr", "3"]).exit_code == 2
+
+
+def test_a_commands_own_arguments_are_split_off():
+    words = ["run=runs/a", "trainer.device=cpu", "out=b=c", "data=local"]
+    assert split_off(words, ("run", "out", "into")) == (
+        {"run": "runs/a", "out": "b=c"},
+        ["trainer.device=cpu", "data=local"],
+    )
+    assert split_off(["run="], ("run",)) == ({}, ["run="])

@@ -1,0 +1,135 @@
+"""What a command line composes to."""
+
+import pytest
+
+from sft_cli.config.compose import compose, with_overrides
+from sft_cli.config.schema import AdapterKind, Config, Overflow, QuantKind, Schedule, SourceConfig, TemplateConfig
+from sft_cli.errors import SftError
+
+
+def test_nothing_chosen_is_the_schema_itself_but_for_the_default_options():
+    assert compose([]) == Config()
+
+
+def test_values_arrive_typed():
+    config = compose(["trainer.lr=1e-4", "trainer.epochs=3", "trainer.schedule=linear", "trainer.keep_best=false"])
+    assert (config.trainer.lr, config.trainer.epochs, config.trainer.keep_best) == (1e-4, 3, False)
+    assert config.trainer.schedule is Schedule.linear
+    assert compose(["trainer.lr=1"]).trainer.lr == 1.0
+    assert type(compose(["trainer.lr=1"]).trainer.lr) is float
+    assert compose(["trainer.betas=[0.9,0.95]"]).trainer.betas == (0.9, 0.95)
+    assert compose(["adapter.target_modules=[q_proj,v_proj]"]).adapter.target_modules == ["q_proj", "v_proj"]
+    assert compose(["trainer.max_steps=null"]).trainer.max_steps is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("~/rows(1).jsonl", "~/rows(1).jsonl"),
+        ("data/step=100/größe.jsonl", "data/step=100/größe.jsonl"),
+        ("rows-*.jsonl", "rows-*.jsonl"),
+        ("a,b.jsonl", "a,b.jsonl"),
+        ("'two words.jsonl'", "two words.jsonl"),
+        ('"#1.jsonl"', "#1.jsonl"),
+        ("12345e7", "12345e7"),
+        ("true", "true"),
+        ("null", None),
+        ("", ""),
+    ],
+)
+def test_text_is_taken_as_typed(typed, value):
+    """Hydra's grammar refuses ~, =, parentheses and umlauts, and reads a commit such as 12345e7 as a number."""
+    assert compose([f"data.mix.local.path={typed}"]).data.mix["local"].path == value
+
+
+LIMITS = [
+    ("trainer.lr=0", False), ("trainer.lr=1e-300", True),
+    ("adapter.rank=0", False), ("adapter.rank=1", True),
+    ("adapter.dropout=-0.1", False), ("adapter.dropout=0", True), ("adapter.dropout=1.0", False),
+    ("data.max_dropped=1", True), ("data.max_dropped=1.01", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "inside"), LIMITS)
+def test_limits_hold_to_the_edge(word, inside):
+    if inside:
+        compose([word])
+    else:
+        with pytest.raises(SftError, match="it must be"):
+            compose([word])
+
+
+def test_group_options_set_their_kind():
+    config = compose(["quant=nf4", "adapter=lora", "template=alpaca"])
+    assert (config.quant.kind, config.adapter.kind) == (QuantKind.nf4, AdapterKind.lora)
+    assert config.template == TemplateConfig(name="alpaca", input_separator="\n\n### Input:\n")
+
+
+def test_a_recipe_wins_over_options_and_the_command_line_over_the_recipe():
+    assert compose(["recipe=quickstart"]).trainer.lr == 5e-3
+    assert compose(["recipe=quickstart", "trainer=full"]).trainer.lr == 5e-3
+    assert compose(["recipe=quickstart", "trainer.lr=1e-3", "quant=nf4"]).trainer.lr == 1e-3
+    assert compose(["recipe=alpaca_qlora", "quant=none"]).quant.kind is QuantKind.none
+
+
+def test_the_last_of_two_words_for_one_key_holds():
+    assert compose(["trainer.seed=1", "trainer.seed=2", "quant=nf4", "quant=int8"]).trainer.seed == 2
+    assert compose(["quant=nf4", "quant=int8"]).quant.kind is QuantKind.int8
+
+
+def test_data_is_a_mix_by_name():
+    config = compose(["data=[alpaca,sharegpt]", "data.mix.alpaca.weight=0.3"])
+    assert list(config.data.mix) == ["alpaca", "sharegpt"]
+    assert config.data.mix["alpaca"].weight == 0.3
+    assert config.data.mix["sharegpt"].format == "sharegpt"
+
+
+@pytest.mark.parametrize("choice", [[], ["data=local"]])
+def test_new_sources_need_no_file(choice):
+    typed = [
+        "data.mix.local.path=rows.jsonl",
+        "data.mix.local.weight=0.3",
+        "data.mix.mine.columns.instruction=question",
+    ]
+    assert compose([*choice, *typed]).data.mix == {
+        "local": SourceConfig(path="rows.jsonl", weight=0.3),
+        "mine": SourceConfig(columns={"instruction": "question"}),
+    }
+
+
+def test_a_mapping_on_the_command_line_is_merged():
+    config = compose(["data=alpaca", "data.mix.alpaca={weight: 2, columns: {output: answer}}"])
+    assert config.data.mix["alpaca"] == SourceConfig(
+        path="tatsu-lab/alpaca", format="alpaca", licence="CC BY-NC 4.0", weight=2.0, columns={"output": "answer"}
+    )
+
+
+def test_a_value_may_refer_to_another():
+    assert compose(["trainer.max_length=512", "trainer.tokens_per_micro_batch=${trainer.max_length}"]) == compose(
+        ["trainer.max_length=512", "trainer.tokens_per_micro_batch=512"]
+    )
+
+
+def test_composing_leaves_nothing_behind():
+    """Hydra and its config store are global: a recipe of one call must not reach the next."""
+    compose(["recipe=alpaca_qlora"])
+    assert compose([]) == Config()
+    assert compose(["recipe=quickstart"]).quant.kind is QuantKind.none
+
+
+def test_with_overrides_sets_values_and_replaces_groups():
+    config = compose(["recipe=quickstart", "trainer.seed=7"])
+    changed = with_overrides(
+        config, ["data=local", "data.mix.mine.path=x.jsonl", "trainer.device=cpu", "data.overflow=drop"]
+    )
+    assert changed.data.mix == {"mine": SourceConfig(path="x.jsonl")}
+    assert changed.data.overflow is Overflow.drop
+    assert (changed.trainer.seed, changed.trainer.lr, changed.run_name) == (7, 5e-3, "quickstart")
+    assert with_overrides(config, []) == config
+    assert config.data.mix.keys() == {"quickstart"}
+
+
+def test_with_overrides_takes_text_literally():
+    config = compose(["launcher=slurm", "launcher.setup=source \\${HOME}/venv"])
+    assert config.launcher.setup == "source ${HOME}/venv"
+    assert with_overrides(config, ["trainer.seed=1"]).launcher.setup == "source ${HOME}/venv"

@@ -1,0 +1,53 @@
+"""``sft show``: every value with its origin; ``--keys``: every key with its meaning."""
+
+import pytest
+
+from sft_cli.config.explain import keys, show
+
+
+def test_every_value_has_its_origin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("run_name: mine\nadapter:\n  rank: 8\n")
+    words = ["recipe=mine.yaml", "quant=nf4", "template=alpaca", "trainer.lr=1e-3", "data.mix.own={path: a.jsonl}"]
+    lines = show(words).splitlines()
+    found = {tuple(part.strip() for part in line.split("  # ")) for line in lines if "  # " in line}
+    assert lines[:2] == [
+        "# recipe: mine.yaml",
+        "# options: model=custom data=local template=alpaca adapter=lora quant=nf4 trainer=default eval=heldout "
+        "launcher=local",
+    ]
+    assert {
+        ("run_name: mine", "mine.yaml:1"),
+        ("rank: 8", "mine.yaml:3"),
+        ("alpha: 32.0", "default"),
+        ("kind: nf4", "configs/quant/nf4.yaml:2"),
+        ("lr: 0.001", "command line"),
+        ("schedule: cosine", "configs/trainer/default.yaml:3"),
+        ("path: a.jsonl", "command line"),
+        ("weight: 1.0", "default"),
+        ('input_separator: "\\n\\n### Input:\\n"', "configs/template/alpaca.yaml:3"),
+        ("betas: [0.9, 0.999]", "default"),
+        ("time: 24:00:00", "default"),
+    } <= found
+
+
+def test_a_recipe_that_builds_on_another_names_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("defaults: [quickstart]\ntrainer:\n  epochs: 3\n")
+    text = show(["recipe=mine.yaml"])
+    assert text.startswith("# recipe: mine.yaml on recipes/quickstart.yaml\n")
+    assert "# mine.yaml:3\n" in text
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "trainer.lr: number > 0 = 0.0002\n    Peak learning rate.",
+        "trainer.max_steps: whole number >= 1, or null = null\n    Stop after this many optimizer steps",
+        "quant.kind: none | nf4 | int8 = none\n    none, nf4 or int8.",
+        "trainer.betas: list of 2 x number = [0.9, 0.999]\n    Decay rates of AdamW's moments.",
+        "data.mix.<name>.columns: mapping of names to text = {}\n    Names the format expects",
+    ],
+)
+def test_a_key_is_explained(entry):
+    assert entry in keys()

@@ -1,0 +1,316 @@
+"""Every mistake is one sentence: where, what, and what to type instead; and all of them are told at once."""
+
+import pytest
+
+from sft_cli.config.check import required
+from sft_cli.config.compose import compose, load, with_overrides
+from sft_cli.errors import Mistakes, SftError
+
+
+def told(run) -> list[tuple[str, str, str]]:
+    """Where, problem and fix of everything the call complains about."""
+    with pytest.raises(SftError) as caught:
+        run()
+    errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
+    return [(error.where, error.problem, error.fix) for error in errors]
+
+
+NEWCOMERS = [
+    # what is typed, the problem, the fix
+    ("trainer.lrr=1e-4", "there is no key trainer.lrr", "did you mean trainer.lr?"),
+    ("lr=1e-4", "there is no key lr", "did you mean trainer.lr?"),
+    ("learning_rate=1e-4", "there is no key learning_rate", "here it is called trainer.lr"),
+    ("model.lr=1e-4", "there is no key model.lr", "did you mean trainer.lr?"),
+    ("batch_size=8", "there is no key batch_size", "here it is called trainer.examples_per_step"),
+    ("data.mix.mine.pth=x", "there is no key data.mix.mine.pth", "did you mean data.mix.mine.path?"),
+    ("trainr.lr=1", "there is no key trainr.lr", "did you mean trainer.lr?"),
+    ("zzz=1", "there is no key zzz", "`sft show --keys` lists every key"),
+    (
+        "model=Qwen/Qwen2.5-0.5B",
+        "model has no option 'Qwen/Qwen2.5-0.5B'",
+        "for a directory or hub id write model.path=Qwen/Qwen2.5-0.5B; options: custom, quickstart",
+    ),
+    (
+        "data=rows.jsonl",
+        "data has no option 'rows.jsonl'",
+        "for a file or hub id write data=local data.mix.local.path=rows.jsonl; "
+        "options: alpaca, lima, local, quickstart, sharegpt",
+    ),
+    ("quant=nf5", "quant has no option 'nf5'", "did you mean quant=nf4? options: int8, nf4, none"),
+    (
+        "template=my.jinja",
+        "template has no option 'my.jinja'",
+        "for a file write template.path=my.jinja; options: alpaca, auto, chatml, llama2, plain, vicuna",
+    ),
+    (
+        "data=alpaca,lima",
+        "data has no option 'alpaca,lima'",
+        "for several write data=[alpaca,lima]; options: alpaca, lima, local, quickstart, sharegpt",
+    ),
+    ("model=[custom,quickstart]", "model takes one option, not 2", "choose one of custom, quickstart"),
+    ("recipe=qickstart", "there is no recipe 'qickstart'", "did you mean recipe=quickstart? `sft recipes` lists all"),
+    ("recipe=zzz", "there is no recipe 'zzz'", "`sft recipes` lists them"),
+    ("recipe=./mine.yaml", "there is no recipe file ./mine.yaml", "`sft recipes` lists them"),
+    ("quickstart", "'quickstart' is not of the form key=value", "write recipe=quickstart"),
+    ("mine.yaml", "'mine.yaml' is not of the form key=value", "write recipe=mine.yaml"),
+    ("trainer.lr", "'trainer.lr' is not of the form key=value", "write trainer.lr=<value>"),
+    (
+        "trainer.lr =",
+        "'trainer.lr =' is not of the form key=value",
+        "write key=value without spaces around =, for example trainer.lr=1e-4",
+    ),
+    ("+trainer.lr=1e-4", "'+trainer.lr=1e-4' begins with +, but keys can only be set", "write trainer.lr=1e-4"),
+    ("++trainer.lrr=1", "'++trainer.lrr=1' begins with ++, but keys can only be set", "did you mean trainer.lr?"),
+    ("+recipe=quickstart", "'+recipe=quickstart' begins with +, but keys can only be set", "write recipe=quickstart"),
+    ("~data.mix", "'~data.mix' begins with ~, but keys can only be set", "`sft show --keys` lists every key"),
+    ("hydra.run.dir=x", "there is no key hydra.run.dir", "did you mean run_dir?"),
+    ("trainer.lr=fast", "trainer.lr is 'fast'; it must be a number", "write a value such as trainer.lr=0.0002"),
+    ("trainer.lr=null", "trainer.lr is null; it must be a number", "write a value such as trainer.lr=0.0002"),
+    ("trainer.lr=nan", "trainer.lr is nan; it must be above 0", "write a value such as trainer.lr=0.0002"),
+    ("trainer.lr=inf", "trainer.lr is inf; it must be above 0", "write a value such as trainer.lr=0.0002"),
+    ("trainer.lr=-1", "trainer.lr is -1; it must be above 0", "write a value such as trainer.lr=0.0002"),
+    ("trainer.seed=2.5", "trainer.seed is 2.5; it must be a whole number", "write a value such as trainer.seed=42"),
+    ("trainer.seed=true", "trainer.seed is true; it must be a whole number", "write a value such as trainer.seed=42"),
+    ("adapter.rank=0", "adapter.rank is 0; it must be at least 1", "write a value such as adapter.rank=16"),
+    (
+        "adapter.dropout=1",
+        "adapter.dropout is 1; it must be at least 0 and below 1",
+        "write a value such as adapter.dropout=0.0",
+    ),
+    (
+        "trainer.schedule=cosin",
+        "trainer.schedule is 'cosin', which is not one of its values",
+        "did you mean cosine? choose one of cosine, linear, constant, cosine_with_min_lr, inverse_sqrt, polynomial",
+    ),
+    (
+        "trainer.device=gpu",
+        "trainer.device is 'gpu', which is not one of its values",
+        "did you mean cuda? choose one of auto, cpu, cuda",
+    ),
+    (
+        "trainer.keep_best=yes",
+        "trainer.keep_best is 'yes'; it must be true or false",
+        "write a value such as trainer.keep_best=true",
+    ),
+    (
+        "trainer.betas=[0.9]",
+        "trainer.betas is the list [0.9]; it must be a list of 2 values",
+        "write a value such as trainer.betas=[0.9,0.999]",
+    ),
+    (
+        "trainer.betas=[0.9,2]",
+        "trainer.betas.1 is 2.0; it must be at least 0 and below 1",
+        "write a value such as trainer.betas=[0.9,0.999]",
+    ),
+    (
+        "adapter.target_modules=q_proj",
+        "adapter.target_modules is 'q_proj'; it must be a list",
+        "write a value such as adapter.target_modules=[all-linear]",
+    ),
+    (
+        "trainer.lr=1e-4,2e-4",
+        "trainer.lr=1e-4,2e-4: several values; a list needs brackets, as in [a,b], and text with a comma quotes",
+        "quote it: \"trainer.lr='...'\"",
+    ),
+    ("trainer.lr=(1", "trainer.lr=(1: the value cannot be read", "quote it: \"trainer.lr='...'\""),
+    ("trainer.lr.x=1", "trainer.lr is a mapping; it must be a number", "write a value such as trainer.lr=0.0002"),
+    ("data.mix.a=x.jsonl", "data.mix.a is 'x.jsonl'; it holds keys of its own", "write data.mix.a.path=x.jsonl"),
+    (
+        "run_name=a/b",
+        "run_name: the name 'a/b' must consist of letters, digits, _ and -",
+        "choose another name",
+    ),
+    (
+        "trainer.min_lr_ratio=0.2",
+        "trainer.min_lr_ratio would have no effect: only two schedules read it",
+        "set trainer.schedule=cosine_with_min_lr or polynomial, or leave trainer.min_lr_ratio out",
+    ),
+    (
+        "launcher.partition=gpu",
+        "launcher.partition would have no effect: this shell runs the job",
+        "choose launcher=slurm, or leave launcher.partition out",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "problem", "fix"), NEWCOMERS, ids=[word for word, _, _ in NEWCOMERS])
+def test_what_is_said_about_one_word(word, problem, fix):
+    assert told(lambda: compose([word])) == [("command line", problem, fix)]
+
+
+TOGETHER = [
+    (
+        ["trainer.max_length=9000"],
+        "trainer.tokens_per_micro_batch is 8192, less than trainer.max_length, 9000: the longest example would not fit",
+        "set trainer.tokens_per_micro_batch=9000, or a smaller trainer.max_length",
+    ),
+    (
+        ["quant=nf4", "adapter=none"],
+        "quant.kind is nf4 without an adapter, but quantised weights cannot be trained",
+        "choose adapter=lora, or quant=none",
+    ),
+    (
+        ["adapter=none", "adapter.train_stop_row=always"],
+        "adapter.train_stop_row is always without an adapter: full fine-tuning trains every row anyway",
+        "set adapter.train_stop_row=auto, or choose adapter=lora",
+    ),
+    (
+        ["adapter=none", "adapter.rank=8"],
+        "adapter.rank would have no effect: there is no adapter",
+        "choose adapter=lora, or leave adapter.rank out",
+    ),
+    (
+        ["template=alpaca", "template.path=my.jinja"],
+        "template.name would have no effect: template.path wins over it",
+        "set one of them, or leave template.name out",
+    ),
+    (
+        ["data.mix.a.path=x", "data.mix.a.validation_path=y", "data.mix.a.validation_split=z"],
+        "data.mix.a names both validation_path and validation_split",
+        "keep one of them",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "problem", "fix"), TOGETHER, ids=[words[0] for words, _, _ in TOGETHER])
+def test_what_does_not_fit_together(words, problem, fix):
+    assert told(lambda: compose(words)) == [("command line", problem, fix)]
+
+
+def test_all_mistakes_of_a_command_line_and_its_recipe_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - override /quant: nf5\n\ntrainer:\n  lr: fast\n  epoch: 3\nadapter:\n  rank: 0\n"
+    )
+    words = ["recipe=mine.yaml", "data=alpacca", "+a=1", "trainer.seed=-1", "modle.path=x", "stray"]
+    assert [f"{where}: {problem}" for where, problem, _ in told(lambda: compose(words))] == [
+        "command line: '+a=1' begins with +, but keys can only be set",
+        "command line: 'stray' is not of the form key=value",
+        "command line: data has no option 'alpacca'",
+        "mine.yaml: quant has no option 'nf5'",
+        "mine.yaml:8: adapter.rank is 0; it must be at least 1",
+        "mine.yaml:5: trainer.lr is 'fast'; it must be a number",
+        "command line: trainer.seed is -1; it must be at least 0",
+        "mine.yaml:6: there is no key trainer.epoch",
+        "command line: there is no key modle.path",
+    ]
+
+
+RECIPES = [
+    (
+        "trainer:\n  lr: 1\n lr: 2\n",
+        "mine.yaml:3",
+        "not valid YAML: expected <block end>, but found '<block mapping start>'",
+    ),
+    ("trainer:\n\tlr: 1\n", "mine.yaml:2", "not valid YAML: found character '\\t' that cannot start any token"),
+    ("trainer:\n  lr: 1\n  lr: 2\n", "mine.yaml:3", "not valid YAML: lr stands twice"),
+    ("just words\n", "mine.yaml", "holds a str, not keys with values"),
+    ("quant: nf4\n", "mine.yaml:1", "quant is 'nf4'; it holds keys of its own"),
+    ("model:\n  revision: 1234\n", "mine.yaml:2", "model.revision is 1234; it must be text"),
+    ("data:\n  mix:\n    a:\n      path: ???\n", "mine.yaml:4", "data.mix.a.path is ???: its value is left to you"),
+    ("defaults:\n  - data: alpaca\n", "mine.yaml", "defaults: `data` chooses no option"),
+    ("defaults:\n  - override data: alpaca\n", "mine.yaml", "defaults: `override data` chooses no option"),
+    ("defaults:\n  - override /colour: red\n", "mine.yaml", "defaults: {'override /colour': 'red'} is not understood"),
+    ("defaults:\n  - no_such_recipe\n", "mine.yaml", "there is no recipe 'no_such_recipe'"),
+    (
+        "trainer:\n  max_length: ${trainer.longest}\n",
+        "trainer.max_length",
+        "refers to another value: the key 'trainer.longest' not found",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "where", "problem"), RECIPES, ids=[problem for _, _, problem in RECIPES])
+def test_what_is_said_about_a_recipe_file(text, where, problem, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(text)
+    assert [(w, p) for w, p, _ in told(lambda: compose(["recipe=mine.yaml"]))] == [(where, problem)]
+
+
+def test_a_broken_option_file_of_the_user_is_named(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/own.yaml").write_text("mix:\n\town: 1\n")
+    ((where, problem, _),) = told(lambda: compose(["data=own"], [str(tmp_path)]))
+    assert (where, problem) == (
+        f"{tmp_path}/data/own.yaml:2",
+        "not valid YAML: found character '\\t' that cannot start any token",
+    )
+
+
+def test_a_missing_directory_is_named():
+    assert told(lambda: compose([], ["nowhere"])) == [
+        (
+            "-d nowhere",
+            "there is no such directory",
+            "name a directory that holds recipe files, or folders such as data/ and trainer/",
+        )
+    ]
+
+
+REQUIRED = [
+    ("train", [], ["no model is named", "no data is named"]),
+    ("prepare", ["model.tokenizer=t"], ["no data is named"]),
+    ("prepare", ["model.tokenizer=t", "data.mix.a.path=x"], []),
+    ("eval", ["model.tokenizer=t", "data.mix.a.path=x"], ["no model is named"]),
+    ("train", ["model.path=m", "data.mix.a.weight=2"], ["the source has no path"]),
+    ("train", ["model.path=m", "data.mix.a.path=x"], []),
+    (
+        "train",
+        ["recipe=quickstart", "data=local", "data.mix.a.path=x"],
+        ["eval.compare_after_training is true, but no rows are held out to compare on"],
+    ),
+    ("train", ["recipe=quickstart", "data=local", "data.mix.a.path=x", "data.val_fraction=0.1"], []),
+    (
+        "train",
+        ["recipe=quickstart", "eval.generate=false"],
+        ["eval.compare_after_training is true, but eval.generate is false: there would be no answers to compare"],
+    ),
+    (
+        "train",
+        ["model.path=m", "data.mix.a.path=x", "trainer.patience=2"],
+        ["trainer.patience is set, but no rows are held out to judge by"],
+    ),
+    (
+        "train",
+        ["recipe=quickstart", "trainer.device=cpu", "trainer.dtype=float16", "trainer.optimizer=adamw_8bit"],
+        [
+            "trainer.dtype is float16 on trainer.device=cpu, where gradients in float16 overflow unnoticed",
+            "trainer.optimizer is adamw_8bit, which needs CUDA, but trainer.device is cpu",
+        ],
+    ),
+    (
+        "train",
+        ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "trainer.device=cuda"],
+        ["launcher.gpus is 0, but trainer.device is cuda"],
+    ),
+    ("eval", ["recipe=alpaca_qlora", "trainer.device=cpu"], []),
+]
+
+
+@pytest.mark.parametrize(("command", "words", "problems"), REQUIRED)
+def test_what_a_command_needs(command, words, problems):
+    config = compose(words)
+    if problems:
+        assert [problem for _, problem, _ in told(lambda: required(config, command))] == problems
+    else:
+        required(config, command)
+
+
+def test_overrides_of_a_run_are_as_strict():
+    config = compose(["recipe=quickstart"])
+    words = ["recipe=alpaca_lora", "trainer.lrr=1", "data=nothing"]
+    assert [problem for _, problem, _ in told(lambda: with_overrides(config, words))] == [
+        "a run keeps its recipe",
+        "data has no option 'nothing'",
+        "there is no key trainer.lrr",
+    ]
+
+
+def test_a_config_file_of_a_run_is_as_strict(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("run_name: x\ntrainer:\n  epochs: 0\n  speed: 3\n")
+    assert [(where, problem) for where, problem, _ in told(lambda: load(file))] == [
+        (f"{file}:3", "trainer.epochs is 0; it must be at least 1"),
+        (f"{file}:4", "there is no key trainer.speed"),
+    ]
+    assert told(lambda: load(tmp_path / "no.yaml"))[0][:2] == (f"{tmp_path}/no.yaml", "there is no such file")

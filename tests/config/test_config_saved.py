@@ -1,0 +1,46 @@
+"""A config is written, read back, and named by a fingerprint."""
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_cli.config.compose import compose, dump, fingerprint, load
+from sft_cli.config.schema import Config, LauncherConfig, ModelConfig, SourceConfig, TrainerConfig
+
+TEXT = st.one_of(
+    st.text(), st.sampled_from(["1e-4", "1", "null", "yes", "24:00:00", "2024-01-01", "${x}", "${", "0x1f", "~"])
+)
+
+
+def test_a_config_survives_its_file(tmp_path):
+    config = compose(["recipe=lima_full", "data=[lima,alpaca]", "trainer.lr=1e-5", "model.revision=12345e7"])
+    (tmp_path / "config.yaml").write_text(dump(config))
+    assert load(tmp_path / "config.yaml") == config
+    assert load(str(tmp_path / "config.yaml")) == config
+
+
+def test_any_program_can_read_the_file():
+    plain = yaml.safe_load(dump(compose(["recipe=quickstart"])))
+    assert plain["trainer"]["lr"] == 5e-3
+    assert plain["adapter"]["kind"] == "lora"
+    assert "!!" not in dump(compose(["trainer.betas=[0.9,0.95]"]))
+
+
+@given(TEXT, TEXT, st.dictionaries(TEXT.filter(bool), TEXT), st.floats(1e-300, 1e300))
+def test_every_text_and_number_survives(tmp_path_factory, path, setup, columns, lr):
+    config = Config(
+        model=ModelConfig(path=path),
+        launcher=LauncherConfig(setup=setup),
+        trainer=TrainerConfig(lr=lr),
+    )
+    config.data.mix["a"] = SourceConfig(columns=columns)
+    file = tmp_path_factory.mktemp("saved") / "config.yaml"
+    file.write_text(dump(config), encoding="utf-8", newline="")
+    assert load(file) == config
+
+
+def test_a_fingerprint_depends_on_values_alone():
+    assert fingerprint({"a": 1, "b": [1.5, None]}) == fingerprint({"b": [1.5, None], "a": 1})
+    assert fingerprint(compose(["recipe=quickstart"]).data) == fingerprint(compose(["data=quickstart"]).data)
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    assert fingerprint({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"

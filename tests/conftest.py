@@ -1,0 +1,23 @@
+"""One thread, no network, and the real material where it lies beside the repository."""
+
+import os
+
+# Before torch is imported anywhere: tiny models run many times slower on two busy threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def material_dir() -> Path:
+    """Real tokenizers, templates, models and data; a test that asks for them is skipped where they are absent."""
+    folder = ROOT.parent / "shared" / "material"
+    if not folder.is_dir():
+        pytest.skip("../shared/material is absent")
+    return folder

@@ -1,0 +1,35 @@
+"""The keys people script against are frozen: a new, renamed or retyped key, or another default, is a visible diff.
+
+To accept a change: python -m tests.test_surface
+"""
+
+from pathlib import Path
+
+from sft_cli.config.explain import about, spell_type
+from sft_cli.config.names import KEYS
+from sft_cli.config.typed import as_plain
+
+SNAPSHOT = Path(__file__).parent / "golden" / "surface.txt"
+HOW = "The keys of the config have changed. If that is meant: python -m tests.test_surface, and look at the diff."
+
+
+def surface() -> str:
+    """Every key, one a line: name, type, limits, default."""
+    return "".join(
+        f"{key.name}: {spell_type(key.kind)} {dict(key.limits) or ''}= {as_plain(key.default)!r}\n"
+        for key in KEYS.values()
+    )
+
+
+def test_the_keys_are_those_of_the_snapshot():
+    assert surface() == SNAPSHOT.read_text(encoding="utf-8"), HOW
+
+
+def test_every_key_says_what_it_means():
+    assert [name for name, key in KEYS.items() if len(about(key)) < 10] == []
+    assert len(KEYS) > 60
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(surface(), encoding="utf-8")
+    print(f"wrote {SNAPSHOT}")
