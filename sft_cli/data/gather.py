@@ -35,6 +35,13 @@ class Candidate(NamedTuple):
     reason: str
 
     @property
+    def silent(self) -> bool:
+        """Whether an answer that is trained says nothing."""
+        messages = self.conversation.messages if self.conversation else ()
+        answers = [m for m in messages if m.role == "assistant" and m.weight and not m.extra.get("tool_calls")]
+        return any(not answer.content.strip() for answer in answers)
+
+    @property
     def weighted(self) -> bool:
         """Whether a message of it has a weight other than 0 and 1."""
         return self.conversation is not None and any(m.weight not in (0, 1) for m in self.conversation.messages)

@@ -66,6 +66,7 @@ def build(
     lengths: Mapping[Side, Sequence[int]],
     stop_tokens: Sequence[str],
     sanitized: int,
+    silent: Sequence[str],
 ) -> dict[str, Any]:
     """The manifest as plain JSON values."""
     counts = ledger.counts()
@@ -81,6 +82,7 @@ def build(
         },
         "dropped": ledger.reasons(),
         "sanitized_rows": sanitized,
+        "empty_answers": {"rows": len(silent), "first": silent[0] if silent else None},
         "unrolled_rows": sum(entry.examples > 1 for entry in ledger),
         "inputs": dict(inputs),
     }
@@ -119,6 +121,9 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
         say(f"unrolled  {manifest['unrolled_rows']} rows: the template rewrites history, one example per trained turn")
     if manifest["sanitized_rows"]:
         say(f"sanitized {manifest['sanitized_rows']} rows: special-token strings in messages were encoded as plain text")
+    if manifest["empty_answers"]["rows"]:
+        rows, first = manifest["empty_answers"].values()
+        say(f"empty     {rows} rows have an empty answer (the first: {first}); they teach to stop at once")
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     share = train["trained_share"]
     usual = "" if 0.2 <= share <= 0.8 else "  (30-60% is usual for instruction data)"

@@ -40,6 +40,7 @@ class _Build:
     goldens: list[parity.Golden] = field(default_factory=list)
     stops: set[str] = field(default_factory=set)
     sanitized: int = 0
+    silent: list[str] = field(default_factory=list)
     problems: list[SftError] = field(default_factory=list)
 
 
@@ -122,7 +123,7 @@ def _build(new: Path, maker: ExampleMaker, config: Config, inputs: dict, fingerp
     parity.save(build.goldens, new / "golden.json")
     formats = {name: gathered.format for name, gathered in sources.items()}
     manifest = manifests.build(
-        config, inputs, fingerprint, build.ledger, formats, build.lengths, sorted(build.stops), build.sanitized
+        config, inputs, fingerprint, build.ledger, formats, build.lengths, sorted(build.stops), build.sanitized, build.silent
     )
     manifests.write(manifest, new / "manifest.json")
     return manifest
@@ -154,6 +155,8 @@ def _settle(build: _Build, candidate: Candidate, outcome: Outcome, writer: Split
     build.lengths[candidate.side] += [len(example.input_ids) for example in outcome.examples] * candidate.copies
     build.stops |= outcome.stops
     build.sanitized += outcome.sanitized
+    if candidate.silent:
+        build.silent.append(candidate.where)
     _account(build, candidate, "used", outcome)
     known = sum(golden.source == candidate.source for golden in build.goldens)
     if known < GOLDENS and candidate.conversation and (golden := parity.golden(build.maker, candidate.conversation)):

@@ -1,0 +1,141 @@
+"""What every format takes from a row: its columns under the format's names, and text that is text."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sft_cli.data.problems import RowError, listing, nearest, shorten
+from sft_cli.data.types import Row
+from sft_cli.errors import SftError
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The columns of a row under the names its format uses.
+
+    Attributes:
+        values: The format's name -> value; only those the row has.
+        columns: The format's name -> name in the file.
+        row: The row they were taken from.
+    """
+
+    values: Mapping[str, Any]
+    columns: Mapping[str, str]
+    row: Row
+
+    def said(self, name: str) -> str:
+        """An answer. Silence is one: it is counted and shown, and judged by the filters of clean/, not here."""
+        return checked_text(self.values[name], self.columns[name], self.row.where)
+
+    def text(self, name: str) -> str:
+        """Non-empty text."""
+        value = checked_text(self.values[name], self.columns[name], self.row.where)
+        if not value.strip():
+            raise RowError(
+                where=self.row.where,
+                reason=f"empty {name}",
+                problem=f"field {self.columns[name]!r} is {value!r}; expected non-empty text",
+                fix=f"fill in the {name} or remove the row; data.on_bad_row=drop leaves such rows out",
+            )
+        return value
+
+    def optional(self, name: str) -> str:
+        """Text, empty when the row has none."""
+        value = self.values.get(name)
+        return "" if value is None else checked_text(value, self.columns[name], self.row.where)
+
+
+def take_fields(row: Row, required: tuple[str, ...], optional: tuple[str, ...], columns: Mapping[str, str]) -> Fields:
+    """The row's columns under the format's names; a required or mapped one that is missing is an error."""
+    names = required + optional
+    for name in columns:
+        if name not in names:
+            near = nearest(name, names)
+            raise SftError(
+                where=f"data.mix.{row.source}.columns",
+                problem=f"unknown name {name!r}; the format reads {listing(names)}",
+                fix=f"did you mean {near}?" if near else "write the format's name first, then the name in the file",
+            )
+    values, used = {}, {}
+    for name in names:
+        column = columns.get(name, name)
+        if column in row.values:
+            values[name], used[name] = row.values[column], column
+        elif name in required or name in columns:
+            raise _missing(row, name, column)
+    return Fields(values, used, row)
+
+
+def checked_text(value: Any, field: str, where: str) -> str:
+    """The value, if it is text that can be written as UTF-8."""
+    if not isinstance(value, str):
+        raise wrong_type(value, field, "text", where)
+    if not value.isascii():
+        check_unicode(value, field, where)
+    return value
+
+
+def check_unicode(value: str, field: str, where: str) -> None:
+    """A lone half of a surrogate pair (a cut emoji) cannot be tokenized."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError(
+            where=where,
+            reason="broken character",
+            problem=f"field {field!r} holds half a character, \\u{ord(value[error.start]):04x}",
+            fix="remove it; an emoji was probably cut in two",
+        ) from error
+
+
+def wrong_type(value: Any, field: str, expected: str, where: str) -> RowError:
+    """The error for a value of another type."""
+    return RowError(
+        where=where,
+        reason=f"{field.split('[')[0]} of the wrong type",
+        problem=f"field {field!r} is {shorten(value)} ({_kind(value)}); expected {expected}",
+        fix=f"write it as {expected}, or point columns at another column",
+    )
+
+
+def tool_schemas(fields: Fields) -> tuple[Mapping[str, Any], ...] | None:
+    """The ``tools`` of a row: a list of objects, or the JSON text of one; None when there are none."""
+    value, where = fields.values.get("tools"), fields.row.where
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise RowError(
+                where=where,
+                reason="invalid tools",
+                problem=f"field {fields.columns['tools']!r} is text but not JSON: {shorten(value)}",
+                fix="write a list of tool schemas",
+            ) from error
+    if not value:
+        return None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise wrong_type(value, fields.columns["tools"], "a list of tool schemas", where)
+    check_unicode(json.dumps(value, ensure_ascii=False), fields.columns["tools"], where)
+    return tuple(value)
+
+
+def _missing(row: Row, name: str, column: str) -> RowError:
+    """A column the format needs, or the user named, is not there."""
+    near = nearest(column, row.values)
+    if column != name:
+        fix = f"columns={{{name}: {near}}}" if near else f"give every row {column!r}, or change columns.{name}"
+    else:
+        fix = f"columns={{{name}: {near or '<name in the file>'}}} if it has another name"
+    return RowError(
+        where=row.where,
+        reason=f"missing field {name}",
+        problem=f"there is no field {column!r}; the row has {listing(row.values) or 'no fields'}",
+        fix=fix,
+    )
+
+
+def _kind(value: Any) -> str:
+    """The type in a word that JSON's users know."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", str: "text"}
+    return "null" if value is None else kinds.get(type(value), type(value).__name__)

@@ -1,0 +1,38 @@
+"""What can be wrong with one row, and the words that errors share."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from sft_cli.errors import SftError
+
+
+class RowError(SftError):
+    """A row that cannot be used. ``data.on_bad_row`` decides whether it stops the run.
+
+    Attributes:
+        reason: The kind of problem in a few words, the same for all rows that share it; the ledger counts by it.
+    """
+
+    def __init__(self, *, where: str, reason: str, problem: str, fix: str) -> None:
+        super().__init__(where=where, problem=problem, fix=fix)
+        self.reason = reason
+
+
+def shorten(value: Any, limit: int = 60) -> str:
+    """``repr(value)`` in at most ``limit`` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name most like ``name``, or None when none is near."""
+    found = difflib.get_close_matches(name, sorted(names), n=1)
+    return found[0] if found else None
+
+
+def listing(names: Iterable[str], limit: int = 8) -> str:
+    """The names in their order, separated by commas; what is beyond ``limit`` is counted."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

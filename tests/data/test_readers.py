@@ -1,0 +1,347 @@
+"""Text and columnar files to numbered rows; what is broken is named by its line."""
+
+import csv
+import gzip
+import io
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_cli.data import columnar, readers
+from sft_cli.data.problems import RowError
+from sft_cli.errors import SftError
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def rows(reader, path):
+    """Numbers with values, or with the whole message of what is wrong."""
+    records = reader(path, path.name)
+    return [(number, str(values) if isinstance(values, RowError) else dict(values)) for number, values in records]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param('{"a": 1}\n{"a": 2}\n', [(1, {"a": 1}), (2, {"a": 2})], id="lines"),
+        pytest.param('\n{"a": 1}\n \n{"a": 2}', [(2, {"a": 1}), (4, {"a": 2})], id="blank-lines-count"),
+        pytest.param('{"a": 1}\r\n{"a": 2}\r\n', [(1, {"a": 1}), (2, {"a": 2})], id="windows-line-ends"),
+        pytest.param(b'\xef\xbb\xbf{"a": "\xc3\xa9"}', [(1, {"a": "é"})], id="byte-order-mark"),
+        pytest.param(
+            '{"a": "x\u2028y"}\n{"a": 2}', [(1, {"a": "x\u2028y"}), (2, {"a": 2})], id="line-separator-is-text"
+        ),
+    ],
+)
+def test_json_lines(tmp_path, content, expected):
+    assert rows(readers.json_lines, write(tmp_path / "rows.jsonl", content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        pytest.param(
+            b'{"a": 1,}',
+            "rows.jsonl:2: invalid JSON at column 9, near '{\"a\": 1,}': a key in double quotes is missing\n"
+            "  fix: repair this line; each line holds one JSON object",
+            id="comma-too-many",
+        ),
+        pytest.param(
+            b'{"a": "say "hi""}',
+            "rows.jsonl:2: invalid JSON at column 13, near '{\"a\": \"say \"hi\"\"}': "
+            "a comma is missing, or a quotation mark inside a text lacks its backslash\n"
+            "  fix: repair this line; each line holds one JSON object",
+            id="quotation-mark",
+        ),
+        pytest.param(
+            b'{"a": "b',
+            "rows.jsonl:2: invalid JSON at column 7, near '{\"a\": \"b': a text is opened and never closed\n"
+            "  fix: repair this line; each line holds one JSON object",
+            id="cut",
+        ),
+        pytest.param(
+            b'{"a": 1} {"a": 2}',
+            "rows.jsonl:2: invalid JSON at column 10, near '{\"a\": 1} {\"a\": 2}': "
+            "something follows the end of the first value\n  fix: repair this line; each line holds one JSON object",
+            id="two-on-a-line",
+        ),
+        pytest.param(
+            b"[" * 100_000,
+            "rows.jsonl:2: invalid JSON: nested too deeply\n  fix: repair this line; each line holds one JSON object",
+            id="nested",
+        ),
+        pytest.param(
+            b"[1, 2]",
+            "rows.jsonl:2: the row is [1, 2], not an object\n"
+            '  fix: write {"column": value, …} for each row',
+            id="not-an-object",
+        ),
+        pytest.param(
+            b'{"a": "\xe9"}',
+            "rows.jsonl:2: byte 0xe9 at position 8 is not UTF-8\n  fix: save the file as UTF-8",
+            id="latin-1",
+        ),
+    ],
+)  # fmt: skip
+def test_a_broken_line_is_named_and_the_next_is_read(tmp_path, line, message):
+    path = write(tmp_path / "rows.jsonl", b'{"a": 0}\n' + line + b'\n{"a": 3}\n')
+    assert rows(readers.json_lines, path) == [(1, {"a": 0}), (2, message), (3, {"a": 3})]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param('[{"a": 1},\n\n{"a": 2}]', [(1, {"a": 1}), (2, {"a": 2})], id="array-counts-elements"),
+        pytest.param('{"data": [{"a": 1}], "version": 2}', [(1, {"a": 1})], id="wrapped"),
+        pytest.param('{"a": [1, 2], "b": [3, 4]}', [(1, {"a": 1, "b": 3}), (2, {"a": 2, "b": 4})], id="columns"),
+        pytest.param('{"messages": [{"role": "user"}]}', [(1, {"messages": [{"role": "user"}]})], id="one-row"),
+        pytest.param('{"a": [{}], "b": [{}]}', [(1, {"a": [{}], "b": [{}]})], id="one-row-with-lists-of-objects"),
+        pytest.param('{"a": 1}\n\n{"a": 2}\n', [(1, {"a": 1}), (3, {"a": 2})], id="lines-in-disguise"),
+        pytest.param(
+            '[{"a": 1}, 7]',
+            [
+                (1, {"a": 1}),
+                (2, 'rows.json:2: the row is 7, not an object\n  fix: write {"column": value, …} for each row'),
+            ],
+            id="element-that-is-no-object",
+        ),
+    ],
+)  # fmt: skip
+def test_json_document(tmp_path, content, expected):
+    assert rows(readers.json_document, write(tmp_path / "rows.json", content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(
+            '[\n{"a": 1}\n{"a": 2}]',
+            'rows.json:3: invalid JSON at column 1, near \'[\\n{"a": 1}\\n{"a": 2}]\': '
+            "a comma is missing, or a quotation mark inside a text lacks its backslash\n"
+            "  fix: repair the file; it is read as a whole",
+            id="invalid",
+        ),
+        pytest.param(
+            "3",
+            "rows.json: the file holds 3, not rows\n  fix: write an array of objects, one for each row",
+            id="number",
+        ),
+        pytest.param(
+            b'["\xff"]',
+            "rows.json: byte 0xff at position 3 is not UTF-8\n  fix: save the file as UTF-8",
+            id="not-utf8",
+        ),
+        pytest.param(
+            '[{"a": 1}]'.encode("utf-16"),
+            "rows.json: the file is UTF-16, not UTF-8\n  fix: save it as UTF-8",
+            id="utf16",
+        ),
+    ],
+)
+def test_a_broken_document_stops(tmp_path, content, message):
+    with pytest.raises(SftError) as caught:
+        rows(readers.json_document, write(tmp_path / "rows.json", content))
+    assert str(caught.value) == message
+
+
+def test_csv_numbers_are_the_lines_records_start_on(tmp_path):
+    content = 'q,a\n"two\nlines",b\n\n"with ""quotes"", and comma",é\nplain,\n'
+    assert rows(readers.comma_separated, write(tmp_path / "rows.csv", content)) == [
+        (2, {"q": "two\nlines", "a": "b"}),
+        (5, {"q": 'with "quotes", and comma', "a": "é"}),
+        (6, {"q": "plain", "a": ""}),
+    ]
+
+
+def test_csv_from_a_spreadsheet(tmp_path):
+    path = write(tmp_path / "rows.csv", b"\xef\xbb\xbfq,a\r\n1,2\r\n")
+    assert rows(readers.comma_separated, path) == [(2, {"q": "1", "a": "2"})]
+
+
+def test_csv_with_a_field_longer_than_pythons_limit(tmp_path):
+    path = write(tmp_path / "rows.csv", "text\n" + "x" * 200_000 + "\n")
+    assert rows(readers.comma_separated, path) == [(2, {"text": "x" * 200_000})]
+
+
+def test_tabs(tmp_path):
+    path = write(tmp_path / "rows.tsv", "q\ta\n1,5\t2\n")
+    assert rows(readers.tab_separated, path) == [(2, {"q": "1,5", "a": "2"})]
+
+
+def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
+    path = write(tmp_path / "rows.csv", 'q,a\n1,2,3\n"x"y,2\n1\n5,6\n"open,2\n')
+    quoting = 'double every quotation mark inside a quoted field ("") and close each field that is opened'
+    fields = 'put fields that hold commas or line breaks between quotation marks ("…")'
+    assert rows(readers.comma_separated, path) == [
+        (2, f"rows.csv:2: 3 fields under a header of 2\n  fix: {fields}"),
+        (3, f"rows.csv:3: not valid CSV: ',' expected after '\"'\n  fix: {quoting}"),
+        (4, f"rows.csv:4: 1 fields under a header of 2\n  fix: {fields}"),
+        (5, {"q": "5", "a": "6"}),
+        (6, f"rows.csv:6: not valid CSV: unexpected end of data\n  fix: {quoting}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(
+            "q,a,q\n",
+            "rows.csv:1: the header has 'q' twice\n  fix: give each column a name of its own",
+            id="twice",
+        ),
+        pytest.param(
+            "q,,a\n", "rows.csv:1: column 2 has no name\n  fix: write its name into the first line", id="no-name"
+        ),
+        pytest.param(
+            "q;a\n1;2\n",
+            "rows.csv:1: the header is one column, 'q;a'; its separator seems to be ';'\n"
+            "  fix: save the file with commas, or with tabs and the ending .tsv",
+            id="semicolons",
+        ),
+        pytest.param(
+            b"q,a\n1,2\n\xe9,3\n",
+            "rows.csv:3: byte 0xe9 at position 1 is not UTF-8\n  fix: save the file as UTF-8",
+            id="latin-1",
+        ),
+        pytest.param(
+            'q,"a\n',
+            "rows.csv:1: not valid CSV: unexpected end of data\n"
+            '  fix: double every quotation mark inside a quoted field ("") and close each field that is opened',
+            id="open-quote-in-header",
+        ),
+    ],
+)
+def test_a_csv_without_a_usable_header_stops(tmp_path, content, message):
+    with pytest.raises(SftError) as caught:
+        rows(readers.comma_separated, write(tmp_path / "rows.csv", content))
+    assert str(caught.value) == message
+
+
+def zst(content, level=3):
+    return pyarrow.Codec("zstd", compression_level=level).compress(content, asbytes=True)
+
+
+LINES = b"".join(b'{"a": %d}\n' % number for number in range(20_000))
+
+
+@pytest.mark.parametrize(
+    ("ending", "packed"),
+    [
+        pytest.param(".gz", gzip.compress(LINES), id="gz"),
+        pytest.param(".gz", gzip.compress(LINES[:700]) + gzip.compress(LINES[700:]), id="gz-in-two-members"),
+        pytest.param(".zst", zst(LINES), id="zst"),
+        pytest.param(".zst", zst(LINES[:700]) + zst(LINES[700:]), id="zst-in-two-frames"),
+    ],
+)
+def test_compressed_lines_all_arrive(tmp_path, ending, packed):
+    read = rows(readers.json_lines, write(tmp_path / f"rows.jsonl{ending}", packed))
+    assert read == [(number + 1, {"a": number}) for number in range(20_000)]
+
+
+@pytest.mark.parametrize(
+    ("ending", "packed", "reason"),
+    [
+        pytest.param(
+            ".gz",
+            gzip.compress(LINES)[:-20],
+            "Compressed file ended before the end-of-stream marker was reached",
+            id="cut-gz",
+        ),
+        pytest.param(".zst", zst(LINES)[:-20], "Truncated compressed stream", id="cut-zst"),
+        pytest.param(".gz", LINES, "Not a gzipped file (b'{\"')", id="not-gz"),
+        pytest.param(".zst", LINES, "ZSTD decompress failed: Unknown frame descriptor", id="not-zst"),
+    ],
+)
+def test_a_broken_archive_stops(tmp_path, ending, packed, reason):
+    path = write(tmp_path / f"rows.jsonl{ending}", packed)
+    with pytest.raises(SftError) as caught:
+        rows(readers.json_lines, path)
+    assert str(caught.value) == (
+        f"rows.jsonl{ending}: cannot be read: {reason}\n"
+        "  fix: fetch or write the file again; it is incomplete or broken"
+    )
+
+
+TALK = [
+    {"messages": [{"role": "user", "content": "hi", "weight": 0.5}]},
+    {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}]},
+]
+
+
+def test_parquet_leaves_out_the_keys_a_row_never_had(tmp_path):
+    """The shared schema of a column gives every message every key, null where it had none."""
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(TALK), tmp_path / "rows.parquet")
+    assert rows(columnar.parquet, tmp_path / "rows.parquet") == [
+        (1, {"messages": [{"role": "user", "content": "hi", "weight": 0.5}]}),
+        (2, {"messages": [{"role": "assistant", "tool_calls": [{"name": "f"}]}]}),
+    ]
+
+
+def test_json_columns_of_datasets_come_back_as_objects(tmp_path):
+    """``datasets`` stores columns whose objects differ as JSON text."""
+    from datasets import Dataset, Features, Json, List
+
+    values = [{"x": [{"a": 1}, {"b": "t"}], "y": {"c": None}}, {"x": [], "y": None}]
+    data = Dataset.from_list(values, features=Features(x=List(Json()), y=Json()))
+    data.save_to_disk(tmp_path / "saved")
+    data.to_parquet(tmp_path / "rows.parquet")
+    expected = list(enumerate(values, start=1))
+    assert rows(columnar.parquet, tmp_path / "rows.parquet") == expected
+    assert rows(columnar.arrow, tmp_path / "saved" / "data-00000-of-00001.arrow") == expected
+
+
+def test_columnar_rows_are_numbered_across_batches(tmp_path):
+    table = pyarrow.table({"a": range(2 * columnar.BATCH_ROWS + 5)})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet", row_group_size=700)
+    with pyarrow.ipc.new_file(tmp_path / "rows.arrow", table.schema) as writer:
+        writer.write_table(table)
+    expected = [(number + 1, {"a": number}) for number in range(table.num_rows)]
+    assert rows(columnar.parquet, tmp_path / "rows.parquet") == expected
+    assert rows(columnar.arrow, tmp_path / "rows.arrow") == expected
+
+
+@pytest.mark.parametrize(("reader", "kind"), [(columnar.parquet, "Parquet"), (columnar.arrow, "Arrow")])
+def test_a_columnar_file_that_is_none_stops(tmp_path, reader, kind):
+    with pytest.raises(SftError) as caught:
+        rows(reader, write(tmp_path / "rows.bin", b"hello, this is no table at all"))
+    assert str(caught.value).startswith(f"rows.bin: cannot be read as {kind}: ")
+    assert caught.value.fix == "fetch or write the file again; it is incomplete, broken or of another kind"
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1))
+def test_csv_round_trip_with_the_right_lines(tmp_path_factory, table):
+    """Whatever stands in the cells, line breaks too: the record starts where its number says."""
+    path = tmp_path_factory.mktemp("csv") / "rows.csv"
+    written = io.StringIO(newline="")
+    writer = csv.writer(written, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    starts = []
+    for record in [("q", "a"), *table]:
+        starts.append(written.getvalue().count("\n") + 1)
+        writer.writerow(record)
+    path.write_bytes(written.getvalue().encode())
+    assert rows(readers.comma_separated, path) == [
+        (start, {"q": q, "a": a}) for start, (q, a) in zip(starts[1:], table, strict=True)
+    ]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | texts,
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.dictionaries(texts, json_values, max_size=3), min_size=1), st.booleans())
+def test_json_lines_round_trip(tmp_path_factory, objects, ascii_only):
+    path = tmp_path_factory.mktemp("json") / "rows.jsonl"
+    path.write_bytes("".join(json.dumps(value, ensure_ascii=ascii_only) + "\n" for value in objects).encode())
+    assert rows(readers.json_lines, path) == list(enumerate(objects, start=1))

@@ -1,0 +1,306 @@
+"""Paths to rows: files, globs, directories, splits; what is not there is named with what is."""
+
+import gzip
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import Dataset, DatasetDict
+
+from sft_cli.config.schema import SourceConfig
+from sft_cli.data.locate import is_hub_id
+from sft_cli.data.problems import RowError
+from sft_cli.data.sources import BadRow, files_of, fingerprint, has_validation, read
+from sft_cli.data.types import Row
+from sft_cli.errors import SftError
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write(tmp_path, *names):
+    """Files of one row each, which says the file's name."""
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"text": name}) + "\n")
+
+
+def places(side="train", **config):
+    return {row.where: row.values["text"] for row in read(SourceConfig(**config), "mine", side)}
+
+
+def message(side="train", **config):
+    with pytest.raises(SftError) as caught:
+        list(read(SourceConfig(**config), "mine", side))
+    return str(caught.value)
+
+
+def test_a_row_says_where_it_came_from(tmp_path):
+    write(tmp_path, "rows.jsonl")
+    assert list(read(SourceConfig(path="rows.jsonl"), "mine", "train")) == [
+        Row(values={"text": "rows.jsonl"}, where="rows.jsonl:1", source="mine")
+    ]
+
+
+def test_a_broken_row_does_not_stop_the_others(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\nnonsense\n{"text": "b"}\n')
+    first, broken, last = read(SourceConfig(path="rows.jsonl"), "mine", "train")
+    assert (first.where, last.where) == ("rows.jsonl:1", "rows.jsonl:3")
+    assert isinstance(broken, BadRow)
+    assert isinstance(broken.error, RowError)
+    assert (broken.where, broken.source, broken.error.reason) == ("rows.jsonl:2", "mine", "invalid JSON")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("a/x.jsonl", {"a/x.jsonl:1": "a/x.jsonl"}, id="file-as-given"),
+        pytest.param("a/*.jsonl", {"x.jsonl:1": "a/x.jsonl", "y.jsonl:1": "a/y.jsonl"}, id="glob-in-one-directory"),
+        pytest.param("*/x.jsonl", {"a/x.jsonl:1": "a/x.jsonl", "b/x.jsonl:1": "b/x.jsonl"}, id="same-name-twice"),
+        pytest.param("a/[x].jsonl", {"x.jsonl:1": "a/x.jsonl"}, id="glob-of-one"),
+        pytest.param("**/y.jsonl", {"y.jsonl:1": "a/y.jsonl"}, id="recursive"),
+        pytest.param("a", {"x.jsonl:1": "a/x.jsonl", "y.jsonl:1": "a/y.jsonl"}, id="directory"),
+        pytest.param("b", {"deep/z.jsonl:1": "b/deep/z.jsonl", "x.jsonl:1": "b/x.jsonl"}, id="directory-in-directory"),
+    ],
+)
+def test_paths(tmp_path, path, expected):
+    write(tmp_path, "a/x.jsonl", "a/y.jsonl", "b/x.jsonl", "b/deep/z.jsonl")
+    (tmp_path / "a" / "README.md").write_text("not data")
+    assert list(places(path=path).items()) == sorted(expected.items())
+
+
+def test_a_file_whose_name_looks_like_a_glob(tmp_path):
+    write(tmp_path, "rows[1].jsonl")
+    assert places(path="rows[1].jsonl") == {"rows[1].jsonl:1": "rows[1].jsonl"}
+
+
+def test_a_long_path_is_named_by_its_last_part(tmp_path):
+    name = f"{'d' * 60}/rows.jsonl"
+    write(tmp_path, name)
+    assert places(path=name) == {"rows.jsonl:1": name}
+
+
+@pytest.mark.parametrize(
+    ("names", "path"),
+    [
+        pytest.param(("d/train.jsonl", "d/test.jsonl"), "d", id="files"),
+        pytest.param(("d/train/0.jsonl", "d/test/0.jsonl"), "d", id="folders"),
+        pytest.param(("d/data/train-00000-of-00001.jsonl", "d/data/test-00000-of-00001.jsonl"), "d", id="shards"),
+    ],
+)
+def test_a_directory_of_splits(tmp_path, names, path):
+    """Held-out rows that lie beside the training rows are never trained on."""
+    write(tmp_path, *names)
+    assert list(places(path=path).values()) == [names[0]]
+    assert list(places("validation", path=path, validation_split="test").values()) == [names[1]]
+
+
+def test_a_split_by_another_name(tmp_path):
+    write(
+        tmp_path, "d/train_sft-00000-of-00002.jsonl", "d/train_sft-00001-of-00002.jsonl", "d/test-00000-of-00001.jsonl"
+    )
+    assert len(places(path="d", split="train_sft")) == 2
+
+
+def test_saved_data_sets(tmp_path):
+    rows = Dataset.from_dict({"text": ["a", "b", "c"]})
+    rows.save_to_disk(tmp_path / "one", num_shards=2)
+    DatasetDict(train=rows, test=rows.select([2])).save_to_disk(tmp_path / "several")
+    assert places(path="one") == {"one:1": "a", "one:2": "b", "one:3": "c"}
+    assert places(path="several/") == {"several[train]:1": "a", "several[train]:2": "b", "several[train]:3": "c"}
+    assert places("validation", path="several", validation_split="test") == {"several[test]:1": "c"}
+    assert places(path="o*e") == places(path="one")
+
+
+def test_validation_path(tmp_path):
+    write(tmp_path, "rows.jsonl", "held_out.jsonl")
+    config = {"path": "rows.jsonl", "validation_path": "held_out.jsonl"}
+    assert places("validation", **config) == {"held_out.jsonl:1": "held_out.jsonl"}
+    assert has_validation(SourceConfig(**config))
+    assert not has_validation(SourceConfig(path="rows.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        pytest.param({}, "data.mix.mine.path: no path is given\n  fix: data.mix.mine.path=rows.jsonl", id="no-path"),
+        pytest.param(
+            {"path": "d/trian.jsonl"},
+            "data.mix.mine.path: there is no 'd/trian.jsonl'\n  fix: did you mean 'd/train.jsonl'?",
+            id="misspelt",
+        ),
+        pytest.param(
+            {"path": "d/other"},
+            "data.mix.mine.path: there is no 'd/other'\n  fix: 'd' holds test.jsonl, train.jsonl",
+            id="nothing-near",
+        ),
+        pytest.param(
+            {"path": "dat/x/rows.jsonl"},
+            "data.mix.mine.path: there is no 'dat/x/rows.jsonl': no directory 'dat'\n"
+            "  fix: '.' holds bad.txt, d, empty.jsonl, header.csv, mixed, nothing, stray",
+            id="no-directory",
+        ),
+        pytest.param(
+            {"path": "d/*.json"},
+            "data.mix.mine.path: no file matches 'd/*.json'\n  fix: 'd' holds test.jsonl, train.jsonl",
+            id="glob",
+        ),
+        pytest.param(
+            {"path": "bad.txt"},
+            "data.mix.mine.path: cannot tell what 'bad.txt' holds from its ending\n"
+            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow;"
+            " the text formats also with .gz or .zst",
+            id="ending",
+        ),
+        pytest.param(
+            {"path": "nothing"},
+            "data.mix.mine.path: 'nothing' holds no data file\n"
+            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow;"
+            " the text formats also with .gz or .zst",
+            id="directory-without-data",
+        ),
+        pytest.param(
+            {"path": "mixed/"},
+            "data.mix.mine.path: 'mixed/' holds several kinds of files: .csv, .jsonl\n"
+            "  fix: name those to read with a glob, for example mixed/*.csv",
+            id="two-kinds",
+        ),
+        pytest.param(
+            {"path": "stray"},
+            "data.mix.mine.path: 'stray' is split into train, but 'more.jsonl' belongs to none of them\n"
+            "  fix: move that file away, or name the files to read with a glob",
+            id="stray",
+        ),
+        pytest.param(
+            {"path": "empty.jsonl"},
+            "empty.jsonl: it holds no rows\n  fix: write rows into it or leave it out of the mix",
+            id="empty",
+        ),
+        pytest.param(
+            {"path": "header.csv"},
+            "header.csv: it holds no rows\n  fix: write rows into it or leave it out of the mix",
+            id="only-a-header",
+        ),
+        pytest.param(
+            {"path": "d", "split": "tran"},
+            "data.mix.mine.path: 'd' has no split 'tran'; it has test, train\n  fix: choose one, for example train",
+            id="no-such-split",
+        ),
+        pytest.param(
+            {"path": "d/train.jsonl", "split": "test"},
+            "data.mix.mine.path: split 'test' is asked for, but 'd/train.jsonl' has no splits\n"
+            "  fix: leave the split out, or name the held-out file as validation_path",
+            id="split-of-a-file",
+        ),
+        pytest.param(
+            {"path": "d/train.jsonl", "revision": "main"},
+            "data.mix.mine.revision: 'd/train.jsonl' is a local path; only hub data sets have a revision\n"
+            "  fix: remove revision",
+            id="revision-of-a-file",
+        ),
+        pytest.param(
+            {"path": "d", "validation_path": "x", "validation_split": "y"},
+            "data.mix.mine.validation_split: validation_path is set as well, and only one of them can be read\n"
+            "  fix: remove one of the two",
+            id="two-validations",
+        ),
+        pytest.param(
+            {"path": "builtin:nowhere/rows.jsonl"},
+            None,
+            id="builtin",
+        ),
+    ],
+)
+def test_what_cannot_be_read(tmp_path, config, expected):
+    write(
+        tmp_path,
+        "d/train.jsonl",
+        "d/test.jsonl",
+        "mixed/a.csv",
+        "mixed/a.jsonl",
+        "stray/train.jsonl",
+        "stray/more.jsonl",
+    )
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "bad.txt").write_text("x")
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    (tmp_path / "header.csv").write_text("a,b\n")
+    found = message(**config)
+    if expected is None:
+        assert found.startswith("data.mix.mine.path: there is no 'builtin:nowhere/rows.jsonl': no directory ")
+    else:
+        assert found == expected
+
+
+def test_a_split_asked_of_one_saved_data_set(tmp_path):
+    Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "one")
+    assert message("validation", path="one", validation_split="test") == (
+        "data.mix.mine.validation_split: split 'test' is asked for, but 'one' has no splits\n"
+        "  fix: leave the split out, or name the held-out file as validation_path"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "certain", "expected"),
+    [
+        pytest.param("owner/name", False, True, id="owner-name"),
+        pytest.param("here/name", False, False, id="below-a-directory-that-exists"),
+        pytest.param("here/name", True, True, id="with-a-revision"),
+        pytest.param("here/there", True, False, id="exists"),
+        pytest.param("owner/name.jsonl", False, False, id="data-file"),
+        pytest.param("owner/name.jsonl.gz", False, False, id="packed-data-file"),
+        pytest.param("owner/name/more", False, False, id="three-parts"),
+        pytest.param("name", False, False, id="one-part"),
+        pytest.param("../name", False, False, id="above"),
+        pytest.param("/owner/name", False, False, id="absolute"),
+        pytest.param("owner/*", False, False, id="glob"),
+    ],
+)
+def test_what_a_hub_id_looks_like(tmp_path, path, certain, expected):
+    (tmp_path / "here" / "there").mkdir(parents=True)
+    assert is_hub_id(path, certain=certain) is expected
+
+
+def test_a_folder_with_a_state_file_of_its_own_is_no_saved_data_set(tmp_path):
+    write(tmp_path, "d/rows.jsonl", "d/state.json")
+    assert message(path="d").startswith("data.mix.mine.path: 'd' holds several kinds of files: .json, .jsonl")
+
+
+def test_fingerprint_follows_the_bytes(tmp_path):
+    write(tmp_path, "d/train.jsonl", "d/test.jsonl")
+    config = SourceConfig(path="d", validation_split="test")
+    before = fingerprint(config, "mine")
+    assert before == fingerprint(config, "mine")
+    (tmp_path / "d" / "test.jsonl").write_text('{"text": "other"}')
+    after = fingerprint(config, "mine")
+    assert after["train"] == before["train"]
+    assert after["validation"] != before["validation"]
+
+
+def test_files_of_both_splits_once(tmp_path):
+    write(tmp_path, "d/train.jsonl", "d/test.jsonl")
+    assert [str(file) for file in files_of(SourceConfig(path="d", validation_split="test"), "mine")] == [
+        "d/train.jsonl",
+        "d/test.jsonl",
+    ]
+    assert len(files_of(SourceConfig(path="d/train.jsonl", validation_path="d/train.jsonl"), "mine")) == 1
+
+
+def test_reading_streams(tmp_path):
+    """The first row comes before a broken end of the file is seen."""
+    lines = b'{"text": "a"}\n' * 200_000
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(lines)[:-9])
+    rows = read(SourceConfig(path="rows.jsonl.gz"), "mine", "train")
+    assert next(rows).where == "rows.jsonl.gz:1"
+    with pytest.raises(SftError, match=r"^rows\.jsonl\.gz: cannot be read"):
+        list(rows)
+
+
+def test_endings_in_capitals(tmp_path):
+    table = pyarrow.table({"text": ["a"]})
+    pyarrow.parquet.write_table(table, tmp_path / "ROWS.PARQUET")
+    assert places(path="ROWS.PARQUET") == {"ROWS.PARQUET:1": "a"}

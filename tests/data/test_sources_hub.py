@@ -1,0 +1,176 @@
+"""Hub data sets, read by the real clients from a small hub on this machine.
+
+The clients read their environment when they are imported, so they run in processes of their own.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+COMMIT = "a1b2" * 10
+FILES = {
+    "train.jsonl": b'{"prompt": "Q", "completion": "A"}\n{"prompt": "R", "completion": "B"}\n',
+    "README.md": b"---\nconfigs:\n- config_name: default\n"
+    b"  data_files:\n  - split: train\n    path: train.jsonl\n---\n",
+}
+INFO = "/api/datasets/owner/MyName"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as the clients ask for: one data set, whose branch moves on once it was asked."""
+
+    asked = False
+
+    def do_GET(self):
+        self._answer()
+
+    def do_HEAD(self):
+        self._answer()
+
+    def log_message(self, format, *arguments):
+        pass
+
+    def _answer(self):
+        path = self.path.split("?")[0]
+        file = path.split("/")[-1]
+        code, headers, body = 404, {"X-Error-Code": "EntryNotFound"}, b""
+        if path in (INFO, f"{INFO}/revision/{COMMIT}", f"{INFO}/revision/main"):
+            moved = path == INFO and Hub.asked
+            Hub.asked |= path == INFO
+            siblings = [{"rfilename": name} for name in FILES]
+            info = {"id": "owner/MyName", "sha": "f" * 40 if moved else COMMIT, "siblings": siblings}
+            code, body = 200, json.dumps(info).encode()
+        elif path.startswith(f"{INFO}/revision/"):
+            headers = {"X-Error-Code": "RevisionNotFound"}
+        elif path.startswith("/api/datasets/owner/gated"):
+            code, headers = 403, {"X-Error-Code": "GatedRepo"}
+        elif path.startswith(f"{INFO}/tree/"):
+            names = FILES.items()
+            listed = [{"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for n, c in names]
+            code, body = 200, json.dumps(listed).encode()
+        elif path.startswith("/api/datasets/"):
+            headers = {"X-Error-Code": "RepoNotFound"}
+        elif path.startswith(f"/datasets/owner/MyName/resolve/{COMMIT}/") and file in FILES:
+            code, body = 200, FILES[file]
+            headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        self.send_response(code)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+@pytest.fixture(scope="module")
+def hub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+READ = """
+import json, sys
+from sft_cli.config.schema import SourceConfig
+from sft_cli.data.sources import fingerprint, read
+from sft_cli.errors import SftError
+
+for values in json.loads(sys.argv[1]):
+    config = SourceConfig(**values)
+    try:
+        rows = [[row.where, dict(row.values)] for row in read(config, "mine", "train")]
+        print(json.dumps([rows, fingerprint(config, "mine")]))
+    except SftError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def read_in_a_process(home, configs, **environment):
+    """What ``read`` and ``fingerprint`` say of each config, or the message of the error."""
+    environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
+    command = [sys.executable, "-c", READ, json.dumps(configs)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=home)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_online_then_offline(hub, tmp_path):
+    """The rows of a commit, pinned; without a network the same rows under the same fingerprint."""
+    rows = [
+        [f"owner/MyName@{COMMIT[:12]}[train]:1", {"prompt": "Q", "completion": "A"}],
+        [f"owner/MyName@{COMMIT[:12]}[train]:2", {"prompt": "R", "completion": "B"}],
+    ]
+    pinned = {"train": {"hub": "owner/MyName", "name": None, "split": "train", "revision": COMMIT}}
+    check = "  fix: check name, split and revision of the source; offline, only what was loaded before is there"
+    online = {
+        "plain": ({"path": "owner/MyName"}, [rows, pinned]),
+        "branch": ({"path": "owner/MyName", "revision": "main"}, [rows, pinned]),
+        "no such data set": (
+            {"path": "owner/other"},
+            "data.mix.mine.path: there is no 'owner/other', neither here nor as a data set on the hub\n"
+            "  fix: check the name; for a private one, hf auth login",
+        ),
+        "no such revision": (
+            {"path": "owner/MyName", "revision": "nope"},
+            "data.mix.mine.path: the hub data set 'owner/MyName' has no revision 'nope'\n"
+            "  fix: give a branch, tag or commit that exists",
+        ),
+        "no such split": (
+            {"path": "owner/MyName", "split": "test"},
+            "data.mix.mine.path: cannot load split 'test' of the hub data set 'owner/MyName': "
+            f"Unknown split \"test\". Should be one of ['train'].\n{check}",
+        ),
+        "no such configuration": (
+            {"path": "owner/MyName", "name": "nope"},
+            "data.mix.mine.path: cannot load split 'train' of the hub data set 'owner/MyName': "
+            f"BuilderConfig 'nope' not found. Available: ['default']\n{check}",
+        ),
+        "gated": (
+            {"path": "owner/gated"},
+            "data.mix.mine.path: the hub data set 'owner/gated' is gated\n"
+            "  fix: accept its terms on https://huggingface.co/datasets/owner/gated, then hf auth login",
+        ),
+    }
+    found = read_in_a_process(tmp_path, [config for config, _ in online.values()], HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
+    assert dict(zip(online, found, strict=True)) == {case: expected for case, (_, expected) in online.items()}
+
+    newer = next((tmp_path / "datasets" / "owner___my_name").glob(f"*/*/{COMMIT}"))
+    older = newer.with_name("e" * 40)
+    shutil.copytree(newer, older)
+    for path in (older, *older.iterdir()):
+        os.utime(path, (0, 0))
+    offline = [
+        ({"path": "owner/MyName"}, [rows, pinned]),
+        ({"path": "owner/MyName", "revision": COMMIT}, [rows, pinned]),
+        (
+            {"path": "owner/MyName", "revision": "e" * 40},
+            f"data.mix.mine.path: the hub cannot be reached, and commit {'e' * 40} of 'owner/MyName' "
+            "is not the newest loaded before\n  fix: run once with a network, or leave the revision out",
+        ),
+        (
+            {"path": "owner/other"},
+            "data.mix.mine.path: 'owner/other' is no local path, and the hub cannot be reached\n"
+            "  fix: give a local file, or load the data set once with a network",
+        ),
+    ]
+    found = read_in_a_process(tmp_path, [config for config, _ in offline], HF_ENDPOINT=hub, HF_HUB_OFFLINE="1")
+    assert found == [expected for _, expected in offline]
+
+
+def test_no_network(tmp_path):
+    """A name that looks like a hub id and no way to ask: one sentence, at once, though nobody said offline."""
+    found = read_in_a_process(
+        tmp_path, [{"path": "owner/MyName"}], HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0"
+    )
+    assert found == [
+        "data.mix.mine.path: 'owner/MyName' is no local path, and the hub cannot be reached\n"
+        "  fix: give a local file, or load the data set once with a network"
+    ]
