@@ -1,0 +1,13 @@
+#!/bin/bash
+# Submits a training run to SLURM, on the login node (no GPU, no torch needed):
+#
+#     scripts/slurm/submit.sh recipe=quickstart launcher=slurm [overrides] [--dry-run] [-d DIR]
+#
+# Needs the `python` of an environment that holds sft_cli; PYTHON=/path/to/python names another one.
+set -euo pipefail
+python="${PYTHON:-python}"
+if ! "$python" -c 'import sft_cli' 2>/dev/null; then
+    printf 'error: %s: cannot import sft_cli\n  fix: activate the environment it is installed in, or set PYTHON\n' "$python" >&2
+    exit 2
+fi
+exec "$python" "$(dirname -- "${BASH_SOURCE[0]}")/submit.py" "$@"

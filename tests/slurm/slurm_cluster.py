@@ -1,0 +1,140 @@
+"""A real SLURM on this machine: one node, loopback, its own MUNGE key and socket, all of it in one directory."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from getpass import getuser
+from pathlib import Path
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
+SCRIPTS = Path(__file__).parents[2] / "scripts" / "slurm"
+SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # Debian's daemons are not on a plain user's PATH
+FINAL_STATES = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
+
+SLURM_CONF = """
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={home}/munge.socket
+CredType=cred/munge
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+MailProg=/bin/true
+ReturnToService=2
+StateSaveLocation={home}/state
+SlurmdSpoolDir={home}/spool
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/slurmd.pid
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+PartitionName=short Nodes={host} Default=YES MaxTime=01:00:00 State=UP
+"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster with one partition, ``short``; ``environment`` leads SLURM's commands to it."""
+
+    environment: dict[str, str]
+
+    def call(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command against this cluster, whatever its exit status."""
+        return subprocess.run(command, env=self.environment, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+    def wait(self, job_id: str, seconds: float) -> str:
+        """The state in which the job ended, e.g. ``COMPLETED``."""
+
+        def final_state() -> str | None:
+            shown = self.call("scontrol", "show", "job", "--oneliner", job_id)
+            assert shown.returncode == 0, shown.stderr
+            fields = dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
+            return fields["JobState"] if fields["JobState"] in FINAL_STATES else None
+
+        return waited_for(final_state, f"job {job_id} to end", seconds)
+
+
+def waited_for(look: Callable[[], Found | None], what: str, seconds: float) -> Found:
+    """The first true thing ``look`` returns; a ``TimeoutError`` when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"waited {seconds} s for {what}")
+
+
+def free_ports(num_ports: int) -> list[int]:
+    """Different TCP ports of the loopback device that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(num_ports)]
+    ports = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    return ports
+
+
+def configure(home: Path) -> dict[str, str]:
+    """Write slurm.conf and the MUNGE key; returns the environment that leads to them."""
+    for name in ("state", "spool"):
+        (home / name).mkdir()
+    key = home / "munge.key"
+    key.write_bytes(secrets.token_bytes(128))
+    key.chmod(0o400)
+    host, (controller_port, node_port) = socket.gethostname().split(".")[0], free_ports(2)
+    conf = SLURM_CONF.format(
+        home=home,
+        host=host,
+        user=getuser(),
+        cpus=os.cpu_count(),
+        controller_port=controller_port,
+        node_port=node_port,
+    )
+    (home / "slurm.conf").write_text(conf)
+    ours = {"SLURM_CONF": str(home / "slurm.conf"), "PATH": SYSTEM_PATH}
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))} | ours
+
+
+def daemons(home: Path) -> list[list[str]]:
+    """The commands of the three daemons, in the order they start; each stays in the foreground."""
+    munged = ["munged", "--foreground"]
+    for option in ("socket", "key-file", "pid-file", "seed-file", "log-file"):
+        munged.append(f"--{option}={home}/munge.{option.removesuffix('-file')}")
+    return [munged, ["slurmctld", "-D"], ["slurmd", "-D"]]
+
+
+def start(cluster: Cluster, home: Path, running: list[subprocess.Popen[bytes]]) -> None:
+    """Start the daemons, adding each to ``running`` at once, and wait until the node is idle."""
+    for command in daemons(home):
+        with open(home / f"{command[0]}.output", "wb") as output:
+            process = subprocess.Popen(command, env=cluster.environment, stdout=output, stderr=subprocess.STDOUT)
+        running.append(process)
+        if command[0] == "munged":
+            waited_for((home / "munge.socket").exists, "munged's socket", 20)
+    waited_for(lambda: cluster.call("sinfo", "-h", "-o", "%T").stdout.strip() == "idle", "an idle node", 60)
+
+
+def logs(home: Path) -> str:
+    """What the daemons said, for the message of a cluster that does not come up."""
+    return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(home.glob("*.output")))
+
+
+def submit_sh(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run submit.sh as a user does, with this interpreter and these further variables."""
+    command = ["bash", str(SCRIPTS / "submit.sh"), *arguments]
+    ours = os.environ | {"PYTHON": sys.executable} | environment
+    return subprocess.run(command, cwd=cwd, env=ours, capture_output=True, text=True, timeout=60)

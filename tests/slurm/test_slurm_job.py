@@ -1,0 +1,165 @@
+"""Jobs of submit.sh on a real one-node SLURM."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sysconfig
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Cluster, submit_sh
+
+from sft_cli.config.compose import compose, load
+
+pytestmark = pytest.mark.slow
+
+NO_GPU = ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.time=5"]
+SHORT = ["trainer.max_steps=5", "eval.compare_after_training=false", "eval.samples=0"]
+
+PRINTED = """\
+job     {job}
+run     {run}
+log     {log}
+follow  squeue -j {job}; tail -F {log_word}
+cancel  scancel {job}
+"""
+
+
+@pytest.fixture
+def fake_sft(tmp_path: Path) -> str:
+    """A launcher.setup line that puts an ``sft`` on PATH which only writes down how it was called."""
+    script = tmp_path / "bin" / "sft"
+    script.parent.mkdir()
+    script.write_text(
+        "#!/bin/bash\n"
+        'printf "%s\\n" "$PWD" "$*" "${SFT_HOME-unset}" "$SLURM_CPUS_ON_NODE" "$SLURM_JOB_NAME" >>"${2#run=}/called"\n'
+        'echo "trains"\n'
+    )
+    script.chmod(0o755)
+    return f'launcher.setup="export PATH={script.parent}:$PATH"'
+
+
+def submitted(cluster: Cluster, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call submit.sh against the cluster."""
+    return submit_sh(*NO_GPU, *arguments, cwd=cwd, **(cluster.environment | environment))
+
+
+def job_of(result: subprocess.CompletedProcess[str]) -> str:
+    """The job id in what submit.sh printed."""
+    found = re.match(r"job     (\d+)\n", result.stdout)
+    assert found, result.stdout + result.stderr
+    return found[1]
+
+
+def log_of(run: Path, job: str) -> str:
+    return (run / f"slurm-{job}.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["plain", 'it\'s 50%j of #1 "für" $HOME'])
+def test_the_job_trains_in_the_run_directory(cluster, fake_sft, tmp_path, name):
+    """Unquoted, the second name would be torn apart by sbatch, by the shell or by the pattern of the log."""
+    work = tmp_path / name
+    work.mkdir()
+    run = work / "runs" / "first"
+    home = str(work / "home")
+    result = submitted(cluster, "run_name=my_run", "run_dir=runs/first", fake_sft, cwd=work, SFT_HOME=home)
+    job = job_of(result)
+    log = f"{run}/slurm-{job}.log"
+    assert result.stdout == PRINTED.format(job=job, run=run, log=log, log_word=shlex.quote(log))
+    assert result.stderr == ""
+
+    assert cluster.wait(job, 60) == "COMPLETED", log_of(run, job)
+    assert (run / "called").read_text().splitlines() == [str(work), f"train run={run}", home, "1", "my_run"]
+    assert log_of(run, job) == "trains\n"
+    expected = compose([*NO_GPU, "run_name=my_run", fake_sft])
+    assert load(run / "config.yaml") == replace(expected, run_dir=str(run))
+
+
+def test_the_script_in_the_run_directory_can_be_submitted_again(cluster, fake_sft, tmp_path):
+    """From any directory and without SFT_HOME in the environment: the script holds what the job needs."""
+    result = submitted(cluster, "run_dir=x", fake_sft, cwd=tmp_path, SFT_HOME="/somewhere")
+    assert cluster.wait(job_of(result), 60) == "COMPLETED"
+    again = cluster.call("sbatch", "--parsable", str(tmp_path / "x" / "job.sbatch"), cwd=Path("/"))
+    assert cluster.wait(again.stdout.strip(), 60) == "COMPLETED", again.stderr
+    calls = (tmp_path / "x" / "called").read_text().splitlines()
+    assert len(calls) == 10
+    assert calls[:5] == calls[5:]
+
+
+def test_a_requeued_job_keeps_its_log(cluster, fake_sft, tmp_path):
+    result = submitted(cluster, "run_dir=x", fake_sft, cwd=tmp_path)
+    job = job_of(result)
+    assert cluster.wait(job, 60) == "COMPLETED"
+    assert cluster.call("scontrol", "requeue", job).returncode == 0
+    assert cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now").returncode == 0
+    assert cluster.wait(job, 60) == "COMPLETED"
+    assert log_of(tmp_path / "x", job) == "trains\ntrains\n"
+
+
+def test_a_setup_line_that_fails_stops_the_job(cluster, tmp_path):
+    result = submitted(cluster, "run_dir=x", 'launcher.setup="source nowhere/activate"', cwd=tmp_path)
+    assert cluster.wait(job_of(result), 60) == "FAILED"
+    assert log_of(tmp_path / "x", job_of(result)).endswith(": nowhere/activate: No such file or directory\n")
+
+
+def test_variables_of_the_shell_do_not_win_over_the_config(cluster, fake_sft, tmp_path):
+    """sbatch lets SBATCH_PARTITION win over the script; SBATCH_EXPORT=NONE would hide PATH from srun."""
+    shell_variables = {"SBATCH_PARTITION": "nowhere", "SBATCH_GPUS": "1", "SBATCH_EXPORT": "NONE"}
+    arguments = ["launcher.partition=short", "run_dir=x", fake_sft]
+    result = submitted(cluster, *arguments, cwd=tmp_path, **shell_variables)
+    job = job_of(result)
+    assert cluster.wait(job, 60) == "COMPLETED", log_of(tmp_path / "x", job)
+    assert log_of(tmp_path / "x", job) == "trains\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        pytest.param(
+            "launcher.partition=nowhere",
+            "invalid partition specified: nowhere; Batch job submission failed: Invalid partition name specified",
+            id="partition",
+        ),
+        pytest.param("launcher.memory=lots", "Invalid --mem specification", id="memory"),
+        pytest.param("launcher.gpus=1", "Invalid generic resource (gres) specification", id="gpus"),
+    ],
+)
+@pytest.mark.parametrize("existing", [False, True], ids=["new-directory", "empty-directory"])
+def test_a_refusal_is_sbatchs_own_sentence_and_leaves_nothing(cluster, tmp_path, override, said, existing):
+    if existing:
+        (tmp_path / "x").mkdir()
+    result = submitted(cluster, "run_dir=x", override, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        f"error: sbatch: refused the job: {said}\n"
+        "  fix: correct launcher.{partition,account,time,gpus,cpus,memory}; sinfo lists partitions and their limits\n"
+    )
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["x"] * existing
+
+
+def losses(run: Path) -> dict[int, float]:
+    """Step -> training loss."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if not row.get("eval")}
+
+
+@pytest.mark.timeout(600)
+def test_the_quickstart_trains_to_the_same_losses_as_without_slurm(cluster, tmp_path):
+    variables = {"SFT_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}  # sums do not depend on the core count
+    here = tmp_path / "here"
+    command = [f"{sysconfig.get_path('scripts')}/sft", "train", "recipe=quickstart", *SHORT, f"run_dir={here}"]
+    trained = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True, timeout=240
+    )
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+
+    there = tmp_path / "there"
+    result = submitted(cluster, *SHORT, "run_dir=there", cwd=tmp_path, **variables)
+    job = job_of(result)
+    assert cluster.wait(job, 240) == "COMPLETED", log_of(there, job)
+    assert list(losses(there)) == [1, 2, 3, 4, 5]
+    assert losses(there) == losses(here)

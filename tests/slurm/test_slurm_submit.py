@@ -1,0 +1,128 @@
+"""submit.sh as a user calls it, up to the call of sbatch."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from slurm_cluster import submit_sh
+
+
+def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path):
+    overrides = ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "run_dir=runs/x"]
+    result = submit_sh(*overrides, "--dry-run", cwd=tmp_path, SFT_HOME="")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "#SBATCH --job-name=quickstart\n" in result.stdout
+    assert f"\nsrun --cpus-per-task=8 --export=ALL sft train run={tmp_path}/runs/x\n" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recipes_of_another_directory_are_found(tmp_path):
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    work.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "mine.yaml").write_text("# @package _global_\ndefaults: [quickstart]\nrun_name: from_mine\n")
+    result = submit_sh("recipe=mine", "-d", "../elsewhere", "launcher=slurm", "--dry-run", cwd=work)
+    assert "#SBATCH --job-name=from_mine\n" in result.stdout, result.stderr
+
+
+def test_the_login_node_needs_no_torch(tmp_path):
+    for name in ("torch", "transformers"):
+        (tmp_path / f"{name}.py").write_text(f"raise AssertionError('{name} is imported')\n")
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    result = submit_sh("recipe=quickstart", "launcher=slurm", "--dry-run", cwd=tmp_path, PYTHONPATH=path)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_each_mistake_is_one_sentence_and_the_exit_code_is_2(tmp_path):
+    result = submit_sh("recipe=quickstart", "launcher=slurm", "launcher.gpus=2", cwd=tmp_path, SFT_HOME="a\nb")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert re.sub(r"quickstart-[0-9-]+", "quickstart-DATE", result.stderr) == (
+        "error: launcher.gpus: 2 GPUs are asked for, but a run uses one; the others would stand idle\n"
+        "  fix: launcher.gpus=1\n"
+        f"error: run_dir: '{tmp_path}/a\\nb/runs/quickstart-DATE' holds a line break or control character, "
+        "which a job script cannot carry\n"
+        "  fix: write it on one line, in plain characters\n"
+        "error: SFT_HOME: 'a\\nb' holds a line break or control character, which a job script cannot carry\n"
+        "  fix: write it on one line, in plain characters\n"
+    )
+
+
+def test_without_the_slurm_launcher_there_is_nothing_to_submit(tmp_path):
+    result = submit_sh("recipe=quickstart", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: launcher: launcher=local trains in this shell; there is nothing to submit\n"
+        "  fix: type launcher=slurm, or run sft train instead\n"
+    )
+
+
+def test_a_config_that_cannot_train_is_refused_before_it_waits_in_the_queue(tmp_path):
+    result = submit_sh("launcher=slurm", "data=local", "data.mix.local.path=x.jsonl", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: model.path: no model is named\n"
+        "  fix: add model.path=<directory or hub id>, or start from a recipe: `sft recipes` lists them\n"
+    )
+
+
+def test_a_machine_without_sbatch(tmp_path):
+    result = submit_sh("recipe=quickstart", "launcher=slurm", "run_dir=x", cwd=tmp_path, PATH=without_sbatch(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: sbatch: is not on PATH; this machine cannot submit to SLURM\n"
+        "  fix: run submit.sh on the cluster's login node, or look at the job with --dry-run\n"
+    )
+    assert not (tmp_path / "x").exists()
+
+
+def without_sbatch(tmp_path: Path) -> str:
+    """A PATH that holds only what submit.sh itself calls."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "dirname"):
+        (tools / name).symlink_to(f"/usr/bin/{name}")
+    return str(tools)
+
+
+def test_an_environment_without_sft_cli(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/bash\nexit 1\n")
+    python.chmod(0o755)
+    result = submit_sh("recipe=quickstart", "launcher=slurm", cwd=tmp_path, PYTHON=str(python))
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"error: {python}: cannot import sft_cli\n  fix: activate the environment it is installed in, or set PYTHON\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "fix"),
+    [
+        pytest.param(
+            ["config.yaml", "job.sbatch"],
+            "sbatch {x}/job.sbatch goes on with it; run_dir=<a new directory> starts another run",
+            id="a-submitted-run",
+        ),
+        pytest.param(["config.yaml"], "run_dir=<a new directory> starts another run", id="a-local-run"),
+    ],
+)
+def test_a_used_run_directory_is_refused(tmp_path, files, fix):
+    x = tmp_path / "x"
+    x.mkdir()
+    for name in files:
+        (x / name).write_text("kept")
+    result = submit_sh("recipe=quickstart", "launcher=slurm", "run_dir=x", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == f"error: {x}: exists already and is not an empty directory\n  fix: {fix.format(x=x)}\n"
+    assert {path.name: path.read_text() for path in x.iterdir()} == dict.fromkeys(files, "kept")
+
+
+def test_a_run_directory_that_cannot_be_made(submit, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(submit.SftError) as refused:
+        submit.write_run(tmp_path / "file" / "run", {"config.yaml": ""})
+    assert (
+        str(refused.value) == f"{tmp_path}/file/run: cannot be written: Not a directory\n  fix: choose another run_dir"
+    )
