@@ -1,0 +1,226 @@
+"""Checkpoints: written whole or not at all, verified before use, safetensors only.
+
+    step-N/trained.safetensors     the trained parameters: an adapter, or every weight
+    step-N/optimizer.safetensors   the optimizer's tensors, named <parameter index>.<name>
+    step-N/rng.safetensors         states of the random generators
+    step-N/state.json              step, schedule, best evaluation, optimizer scalars, data fingerprint, config
+    step-N/manifest.json           sha256 of the files above; written last
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from sft_cli.console import say
+from sft_cli.errors import SftError
+from sft_cli.train.optimizer import trained_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: Optimizer steps done.
+        best_step: The step of the best evaluation, or None.
+        best_loss: Its held-out loss in nats, or None.
+        without_improvement: Evaluations since.
+    """
+
+    step: int = 0
+    best_step: int | None = None
+    best_loss: float | None = None
+    without_improvement: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a checkpoint saves and restores."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: LambdaLR
+    scaler: torch.amp.GradScaler | None
+
+
+def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, Any]) -> Path:
+    """Write ``root/step-N`` through a temporary directory, every byte on disk before it gets its name."""
+    final = root / f"step-{progress.step}"
+    new = root / f".step-{progress.step}.tmp"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    save_file({n: p.detach().contiguous().cpu() for n, p in trained_parameters(parts.model)}, new / "trained.safetensors")
+    tensors, scalars = _split_optimizer(parts.optimizer)
+    save_file(tensors, new / "optimizer.safetensors")
+    save_file(_rng_state(), new / "rng.safetensors")
+    state = {
+        "progress": {name: getattr(progress, name) for name in Progress.__dataclass_fields__},
+        "schedule": {k: v for k, v in parts.schedule.state_dict().items() if k != "lr_lambdas"},
+        "optimizer": scalars,
+        "scaler": parts.scaler.state_dict() if parts.scaler else None,
+        "python_rng": random.getstate(),
+        "identity": dict(identity),
+    }
+    (new / "state.json").write_text(json.dumps(state, default=str), encoding="utf-8")
+    names = sorted(path.name for path in new.iterdir())
+    manifest = {name: _sha256(new / name) for name in names}
+    (new / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in [*new.iterdir(), new]:
+        _sync(path)
+    if final.exists():
+        shutil.rmtree(final)
+    new.rename(final)
+    _sync(root)
+    return final
+
+
+def newest(root: Path) -> Path | None:
+    """The newest checkpoint that is whole; broken ones are skipped aloud."""
+    for directory in reversed(all_of(root)):
+        fault = fault_of(directory)
+        if fault is None:
+            return directory
+        say(f"checkpoint {directory} is broken ({fault}); trying the one before it")
+    return None
+
+
+def all_of(root: Path) -> list[Path]:
+    """Checkpoint directories, oldest first."""
+    return sorted(root.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def fault_of(directory: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    manifest = directory / "manifest.json"
+    if not manifest.is_file():
+        return "manifest.json is missing"
+    try:
+        hashes = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        return "manifest.json is not readable"
+    for name, wanted in hashes.items():
+        file = directory / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _sha256(file) != wanted:
+            return f"{name} does not match its sha256"
+    return None
+
+
+def load(directory: Path, parts: Parts, identity: Mapping[str, Any]) -> Progress:
+    """Restore everything a checkpoint holds.
+
+    Raises:
+        SftError: It belongs to other data or another config; the keys that differ are named.
+    """
+    state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+    _refuse_other(directory, state["identity"], json.loads(json.dumps(dict(identity), default=str)))
+    restore_trained(directory, parts.model)
+    _join_optimizer(parts.optimizer, load_file(directory / "optimizer.safetensors"), state["optimizer"])
+    parts.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(parts.schedule.lr_lambdas)})
+    if parts.scaler is not None and state["scaler"]:
+        parts.scaler.load_state_dict(state["scaler"])
+    version, numbers, gauss = state["python_rng"]
+    random.setstate((version, tuple(numbers), gauss))
+    _restore_rng(load_file(directory / "rng.safetensors"))
+    return Progress(**state["progress"])
+
+
+def restore_trained(directory: Path, model: nn.Module) -> None:
+    """Copy a checkpoint's trained parameters into the model."""
+    try:
+        tensors = load_file(directory / "trained.safetensors")
+    except SafetensorError as error:
+        raise SftError(where=str(directory), problem=f"not readable: {error}", fix="remove it and resume") from error
+    parameters = dict(trained_parameters(model))
+    assert tensors.keys() == parameters.keys(), "a checkpoint holds the parameters its config trains"
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def prune(root: Path, keep: int, best: int | None) -> None:
+    """Remove all but the newest ``keep`` checkpoints and the best one."""
+    for directory in all_of(root)[:-keep]:
+        if directory.name != f"step-{best}":
+            shutil.rmtree(directory)
+
+
+def _refuse_other(directory: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of other data or another config."""
+    differing = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
+    if differing:
+        shown = "; ".join(f"{key} was {saved.get(key)!r}, is now {now.get(key)!r}" for key in differing[:5])
+        raise SftError(
+            where=str(directory),
+            problem=f"the checkpoint belongs to another run: {shown}",
+            fix="resume with the run's own settings (sft train run=DIR and nothing else), or start a new run",
+        )
+
+
+def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimizer's state as named tensors and as JSON values (learning rates are the schedule's)."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().contiguous().cpu()
+            else:
+                scalars[f"{index}.{name}"] = value
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
+    return tensors, {"values": scalars, "groups": groups}
+
+
+def _join_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+    """The inverse of ``_split_optimizer``."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *scalars["values"].items()]:
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    for group, saved in zip(groups, scalars["groups"], strict=True):
+        group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _rng_state() -> dict[str, Tensor]:
+    """States of torch's generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_rng(states: Mapping[str, Tensor]) -> None:
+    """Set torch's generators."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

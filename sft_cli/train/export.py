@@ -1,0 +1,49 @@
+"""What a finished run leaves: the adapter or the model, with the tokenizer and the stop tokens that serve it."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from sft_cli.config.rundir import RunDir
+from sft_cli.data.prepared import IGNORE, Prepared
+from sft_cli.model.quant import causal_lm
+
+PROBES = 16
+"""Rows kept for comparing a merged model."""
+
+
+def export(model: nn.Module, directory: RunDir, prepared: Prepared, stop_ids: Sequence[int]) -> Path:
+    """Write ``adapter/`` or ``model/`` through a temporary directory; where it is."""
+    from peft import PeftModel
+
+    final = directory.adapter if isinstance(model, PeftModel) else directory.model
+    new = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    if isinstance(model, PeftModel):
+        # PEFT would look the base up on the hub to decide this; trained stop rows are saved as their own tensors.
+        model.save_pretrained(str(new), save_embedding_layers=False)
+        (new / "README.md").unlink(missing_ok=True)
+    else:
+        causal_lm(model).save_pretrained(new)
+    for file in prepared.tokenizer_directory.iterdir():
+        shutil.copy(file, new / file.name)
+    generation = {"eos_token_id": list(stop_ids), "do_sample": False}
+    (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    new.rename(final)
+    return final
+
+
+def write_probes(directory: RunDir, prepared: Prepared) -> None:
+    """Copy the data's manifest and golden prompts, and keep rows on which a merge is compared."""
+    shutil.copy(prepared.directory / "manifest.json", directory.manifest)
+    shutil.copy(prepared.directory / "golden.json", directory.golden)
+    split = prepared.validation if len(prepared.validation) else prepared.train
+    probes = []
+    for index in range(min(PROBES, len(split))):
+        tokens = split.tokens(index)
+        labels = [int(id) if weight else IGNORE for id, weight in zip(tokens.input_ids, tokens.weights, strict=True)]
+        probes.append({"where": split.where(index), "input_ids": tokens.input_ids.tolist(), "labels": labels})
+    directory.probes.write_text(json.dumps(probes) + "\n", encoding="utf-8")

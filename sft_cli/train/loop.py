@@ -1,0 +1,172 @@
+"""The training loop: steps, evaluations, checkpoints, signals. The only place that changes state."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from sft_cli.config.rundir import RunDir
+from sft_cli.config.schema import Config
+from sft_cli.data.prepared import Split
+from sft_cli.model.head import LossModel
+from sft_cli.train import checkpoint
+from sft_cli.train.checkpoint import Parts, Progress
+from sft_cli.train.metrics import Log, StepMetrics, peak_memory
+from sft_cli.train.schedule import Plan
+from sft_cli.train.step import compute_gradient
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation during training found: held-out loss in nats and values for metrics.jsonl, and sample answers."""
+
+    loss: float
+    values: Mapping[str, Any]
+    samples: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the loop reads; ``evaluate`` is None when there are no held-out rows."""
+
+    directory: RunDir
+    config: Config
+    train: Split
+    plan: Plan
+    model: LossModel
+    accelerator: Accelerator
+    identity: Mapping[str, Any]
+    evaluate: Callable[[], Evaluation] | None
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; it did so behind a saved step.
+
+    Attributes:
+        signal: The signal's number.
+        step: Optimizer steps done and saved.
+    """
+
+    def __init__(self, signal: int, step: int) -> None:
+        super().__init__(f"stopped by signal {signal} behind step {step}")
+        self.signal, self.step = signal, step
+
+
+def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
+    """Train from ``progress`` to the end of the plan; where the run stands then.
+
+    Raises:
+        Stopped: SIGTERM or SIGINT came; the step in progress was finished and saved.
+    """
+    log = Log(run.directory.metrics, run.plan.num_steps, progress.step)
+    try:
+        with caught_signals() as caught:
+            while progress.step < run.plan.num_steps:
+                log.step(take_step(run, parts, progress.step))
+                progress = replace(progress, step=progress.step + 1)
+                progress = _evaluate_and_save(run, parts, progress, log, stop=bool(caught))
+                if caught:
+                    raise Stopped(caught[0], progress.step)
+                if _out_of_patience(run, progress):
+                    log.say(f"no better held-out loss for {progress.without_improvement} evaluations: stopping early")
+                    break
+    finally:
+        log.close()
+    return progress
+
+
+def take_step(run: Run, parts: Parts, step: int) -> StepMetrics:
+    """Compute and apply optimizer step ``step`` (from 0)."""
+    started = time.perf_counter()
+    trainer = run.config.trainer
+    computed = compute_gradient(
+        parts.model,
+        run.accelerator,
+        run.train,
+        run.plan.examples(step),
+        reduction=run.config.loss.reduction,
+        budget=trainer.tokens_per_micro_batch,
+        packed=run.model.packed,
+    )
+    norm = run.accelerator.clip_grad_norm_(parts.model.parameters(), trainer.max_grad_norm or float("inf"))
+    assert isinstance(norm, torch.Tensor)
+    lr = parts.schedule.get_last_lr()[0]
+    parts.optimizer.step()
+    parts.schedule.step()
+    parts.optimizer.zero_grad()
+    loss, grad_norm = torch.stack([computed.loss.float(), norm.float()]).tolist()
+    seconds = time.perf_counter() - started
+    return StepMetrics(
+        step=step + 1,
+        epoch=round((step + 1) / run.plan.steps_per_epoch, 4),
+        loss=loss,
+        lr=lr,
+        grad_norm=grad_norm,
+        examples=computed.examples,
+        tokens=computed.tokens,
+        trained_tokens=computed.trained_tokens,
+        seconds=round(seconds, 4),
+        tokens_per_second=round(computed.tokens / seconds, 1),
+        memory=peak_memory(run.accelerator.device),
+    )
+
+
+def _evaluate_and_save(run: Run, parts: Parts, progress: Progress, log: Log, *, stop: bool) -> Progress:
+    """Evaluate and save where the step calls for it; a stopping run saves in any case."""
+    better = False
+    if run.evaluate is not None and _due(run.config.trainer.eval_every, run.plan, progress.step):
+        progress, better = _evaluate(run, progress, log)
+    if stop or better or _due(run.config.trainer.save_every, run.plan, progress.step):
+        checkpoint.save(run.directory.checkpoints, progress, parts, run.identity)
+        checkpoint.prune(run.directory.checkpoints, run.config.trainer.keep_checkpoints, progress.best_step)
+    return progress
+
+
+def _evaluate(run: Run, progress: Progress, log: Log) -> tuple[Progress, bool]:
+    """Evaluate, record it, and say whether it is the best one so far."""
+    assert run.evaluate is not None
+    found = run.evaluate()
+    log.evaluation(progress.step, round(progress.step / run.plan.steps_per_epoch, 4), found.values)
+    log.say(f"eval step {progress.step}: held-out loss {found.loss:.4f}")
+    with run.directory.samples.open("a", encoding="utf-8") as file:
+        for sample in found.samples:
+            file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
+    if progress.best_loss is None or found.loss < progress.best_loss:
+        return replace(progress, best_step=progress.step, best_loss=found.loss, without_improvement=0), True
+    return replace(progress, without_improvement=progress.without_improvement + 1), False
+
+
+def _due(every: int | None, plan: Plan, step: int) -> bool:
+    """Whether something that happens every ``every`` steps (None: every epoch), and at the end, happens at ``step``."""
+    return step == plan.num_steps or (plan.ends_epoch(step - 1) if every is None else step % every == 0)
+
+
+def _out_of_patience(run: Run, progress: Progress) -> bool:
+    """Whether the held-out loss has not improved for too many evaluations."""
+    patience = run.config.trainer.patience
+    return patience is not None and progress.without_improvement >= patience
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT instead of dying; a second one of them kills as usual."""
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def remember(number: int, _frame: Any) -> None:
+        caught.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, remember)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

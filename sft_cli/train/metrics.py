@@ -1,0 +1,132 @@
+"""What a run writes while it trains: metrics.jsonl, TensorBoard events, and what a person sees."""
+
+import importlib.util
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sft_cli.console import say
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One optimizer step.
+
+    Attributes:
+        step: Optimizer steps done, from 1.
+        epoch: Passes over the data done, a fraction.
+        loss: Of this step's examples before its update: nats per trained token (or per example; loss.reduction).
+        lr: Learning rate of the update.
+        grad_norm: Norm of the gradient before clipping.
+        examples: Examples of the step.
+        tokens: Their tokens.
+        trained_tokens: Those that carry loss.
+        seconds: Wall time of the step.
+        tokens_per_second: ``tokens / seconds``.
+        memory: Peak bytes so far: allocated on CUDA, resident on CPU.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    lr: float
+    grad_norm: float
+    examples: int
+    tokens: int
+    trained_tokens: int
+    seconds: float
+    tokens_per_second: float
+    memory: int
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes of this process: allocated by torch on CUDA, resident on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Log:
+    """Appends to metrics.jsonl and TensorBoard and keeps a progress bar (a line now and then when piped)."""
+
+    def __init__(self, file: Path, num_steps: int, done: int) -> None:
+        _keep_until(file, done)
+        self._file = file.open("a", encoding="utf-8")
+        self._num_steps = num_steps
+        self._board = _tensorboard(file.parent / "tensorboard", done)
+        self._bar = _bar(num_steps, done) if sys.stdout.isatty() else None
+        self._every = max(1, num_steps // 20)
+
+    def step(self, metrics: StepMetrics) -> None:
+        """Record a step."""
+        self._write(asdict(metrics))
+        left = (self._num_steps - metrics.step) * metrics.seconds
+        text = f"loss {metrics.loss:.4f}  lr {metrics.lr:.2e}  {metrics.tokens_per_second:,.0f} tokens/s"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=metrics.step, description=text)
+        elif metrics.step == 1 or metrics.step % self._every == 0 or metrics.step == self._num_steps:
+            say(f"step {metrics.step:>6}/{self._num_steps}  {text}  {left:,.0f} s left")
+
+    def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
+        """Record an evaluation."""
+        self._write({"step": step, "epoch": epoch, "eval": True, **values})
+
+    def say(self, text: str) -> None:
+        """A line for the person, above the progress bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            say(text)
+
+    def close(self) -> None:
+        """Finish files and bar."""
+        self._file.close()
+        if self._bar is not None:
+            self._bar.stop()
+        if self._board is not None:
+            self._board.close()
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float) and name not in ("step", "eval"):
+                    self._board.add_scalar(f"{'eval' if 'eval' in values else 'train'}/{name}", value, values["step"])
+
+
+def _keep_until(file: Path, step: int) -> None:
+    """Drop lines behind ``step``: a resumed run writes them again."""
+    if not file.is_file():
+        return
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    new = file.with_suffix(".tmp")
+    new.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    new.replace(file)
+
+
+def _tensorboard(directory: Path, done: int) -> Any:
+    """A TensorBoard writer where the extra is installed; None elsewhere."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(directory), purge_step=done + 1)
+
+
+def _bar(num_steps: int, done: int) -> Any:
+    """A progress bar on a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    bar.add_task("", total=num_steps, completed=done)
+    bar.start()
+    return bar

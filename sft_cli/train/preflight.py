@@ -1,0 +1,107 @@
+"""Before the weights load: everything that can be found wrong without them."""
+
+import shutil
+from pathlib import Path
+
+import psutil
+import torch
+
+from sft_cli.chat import parity
+from sft_cli.config.schema import AdapterKind, Config, OptimizerName
+from sft_cli.console import say
+from sft_cli.data.prepared import Prepared
+from sft_cli.errors import SftError, raise_all
+from sft_cli.model.load import load_config
+from sft_cli.model.machine import Machine
+from sft_cli.model.memory import MemoryEstimate, estimate
+
+def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -> None:
+    """Refuse what cannot work, all of it at once; print the estimate of memory.
+
+    Raises:
+        SftError: Paths, disk, optimizer, context length, vocabulary or train/serve parity.
+    """
+    problems = []
+    if config.trainer.optimizer is not OptimizerName.adamw and machine.device.type == "cpu":
+        problems.append(
+            SftError(
+                where=f"trainer.optimizer={config.trainer.optimizer.value}",
+                problem="the 8-bit optimizers of bitsandbytes run on CUDA only",
+                fix="trainer.optimizer=adamw",
+            )
+        )
+    architecture = load_config(config.model)
+    text = architecture.get_text_config()
+    longest = int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
+    if longest > text.max_position_embeddings:
+        problems.append(
+            SftError(
+                where=f"trainer.max_length={config.trainer.max_length}",
+                problem=f"the longest example has {longest} tokens, the model takes {text.max_position_embeddings}",
+                fix=f"trainer.max_length={text.max_position_embeddings}",
+            )
+        )
+    largest = prepared.train.largest_id()
+    if largest >= text.vocab_size:
+        problems.append(
+            SftError(
+                where="model.tokenizer",
+                problem=f"the data holds token id {largest}, the model knows {text.vocab_size} tokens",
+                fix="use the model's own tokenizer: leave model.tokenizer out",
+            )
+        )
+    needed = expected_memory(config, prepared, machine)
+    free_disk = shutil.disk_usage(run_dir.parent if run_dir.parent.is_dir() else Path(".")).free
+    on_disk = (config.trainer.keep_checkpoints + 2) * needed.training
+    if on_disk > free_disk:
+        problems.append(
+            SftError(
+                where=f"run_dir={run_dir}",
+                problem=f"checkpoints need about {gib(on_disk)}, the disk has {gib(free_disk)} free",
+                fix="run_dir=DIR on another disk, or trainer.keep_checkpoints=1",
+            )
+        )
+    raise_all(problems)
+    compared = parity.check(prepared.tokenizer_directory, parity.load(prepared.directory / "golden.json"))
+    say(f"parity    {compared} golden prompts: transformers makes the ids that are trained")
+    _check_memory(config, needed, machine)
+
+
+def expected_memory(config: Config, prepared: Prepared, machine: Machine) -> MemoryEstimate:
+    """The estimate for this run's largest micro-batch."""
+    total = int(prepared.train.lengths.sum())
+    return estimate(
+        load_config(config.model),
+        config.quant,
+        config.adapter,
+        tokens=min(config.trainer.tokens_per_micro_batch, total),
+        dtype=machine.dtype,
+        chunk=config.trainer.logits_chunk,
+        checkpointing=config.trainer.gradient_checkpointing,
+        optimizer_bytes=8 if config.trainer.optimizer is OptimizerName.adamw else 2,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+
+
+def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> None:
+    """Print the estimate; refuse when not even weights and optimizer fit."""
+    if machine.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+    else:
+        free = psutil.virtual_memory().available
+    say(
+        f"memory    about {gib(needed.total)} ({gib(needed.weights)} weights, {gib(needed.training)} training state,"
+        f" {gib(needed.activations + needed.logits)} activations), {gib(free)} free"
+    )
+    if needed.weights + needed.training > free:
+        hint = "quant=nf4" if config.adapter.kind is AdapterKind.lora else "adapter=lora quant=nf4"
+        raise SftError(
+            where=f"model.path={config.model.path}",
+            problem=f"weights and training state need about {gib(needed.weights + needed.training)}, {gib(free)} is free",
+            fix=f"{hint}, a smaller model, or a larger device",
+        )
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB, or MiB below one."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,114 @@
+"""A tiny real base model with a tokenizer, rows, and runs of the real command."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sft_cli.config.rundir import RunDir
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    """A random Llama of 64-multiples with a byte-level tokenizer: 256 bytes, <pad>, <s>, </s>."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    directory = tmp_path_factory.mktemp("base")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens(["<pad>", "<s>", "</s>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.1,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory) -> Path:
+    """24 rows of very different lengths: a mean of means would show."""
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    answers = ["yes", "a long answer " * 7, "no no", "b" * 40]
+    lines = [{"prompt": f"question {i}" + " more" * (i % 5), "completion": answers[i % 4] + str(i)} for i in range(24)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+class Runs:
+    """Runs of ``sft train`` in this process on the tiny model, below one directory."""
+
+    def __init__(self, directory: Path, base: Path, rows: Path) -> None:
+        self.directory, self.base, self.rows = directory, base, rows
+
+    def words(self, name: str) -> list[str]:
+        """The settings of a run by that name."""
+        return [
+            "data=local",
+            f"data.mix.local.path={self.rows}",
+            "data.val_fraction=0.2",
+            f"model.path={self.base}",
+            "template=plain",
+            "trainer.max_length=256",
+            "trainer.tokens_per_micro_batch=256",
+            "trainer.examples_per_step=5",
+            "trainer.lr=1e-2",
+            "trainer.epochs=2",
+            "trainer.warmup_ratio=0",
+            "eval.samples=0",
+            f"run_dir={self.directory / name}",
+        ]
+
+    def start(self, name: str, *overrides: str) -> RunDir:
+        """A new run."""
+        return self._train(name, [*self.words(name), *overrides])
+
+    def resume(self, name: str, *overrides: str) -> RunDir:
+        """``sft train run=DIR``."""
+        return self._train(name, [f"run={self.directory / name}", *overrides])
+
+    def _train(self, name: str, words: list[str]) -> RunDir:
+        from accelerate.state import AcceleratorState
+
+        from sft_cli.train.run import train_command
+
+        AcceleratorState._reset_state(reset_partial_state=True)  # one process, several trainings
+        train_command(words, [])
+        return RunDir(self.directory / name)
+
+
+@pytest.fixture
+def runs(base, rows, tmp_path, monkeypatch) -> Runs:
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    return Runs(tmp_path, base, rows)
+
+
+@pytest.fixture
+def metrics():
+    """Reads the step lines of metrics.jsonl."""
+
+    def read(directory, *, eval: bool = False) -> list[dict]:
+        lines = [json.loads(line) for line in directory.metrics.read_text().splitlines()]
+        return [line for line in lines if line.get("eval", False) is eval]
+
+    return read

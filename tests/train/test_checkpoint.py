@@ -1,0 +1,112 @@
+"""Checkpoints: whole or absent, verified, refused for other data or settings."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sft_cli.errors import SftError
+from sft_cli.train import checkpoint
+
+
+def steps(directory) -> list[str]:
+    return [path.name for path in checkpoint.all_of(directory.checkpoints)]
+
+
+def test_the_newest_and_the_best_are_kept(runs, metrics):
+    done = runs.start("r", "trainer.save_every=1", "trainer.eval_every=1", "trainer.keep_checkpoints=2")
+
+    losses = {m["step"]: m["loss"] for m in metrics(done, eval=True)}
+    best = min(losses, key=losses.__getitem__)
+    assert steps(done) == [f"step-{n}" for n in sorted({best, 7, 8})]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
+def test_a_broken_checkpoint_is_skipped_aloud_for_the_one_before(runs, metrics, capsys, damage):
+    done = runs.start("r", "trainer.save_every=4", "trainer.keep_checkpoints=3")
+    straight = [m["loss"] for m in metrics(done)]
+    broken = done.checkpoints / "step-8"
+    file = broken / ("manifest.json" if damage == "manifest" else "optimizer.safetensors")
+    content = file.read_bytes()
+    if damage in ("remove", "manifest"):
+        file.unlink()
+    else:
+        file.write_bytes(content[:-9] if damage == "truncate" else content[:-1] + bytes([content[-1] ^ 1]))
+    for directory in (done.adapter,):
+        for path in directory.iterdir():
+            path.unlink()
+        directory.rmdir()
+    capsys.readouterr()
+
+    again = runs.resume("r")
+
+    said = capsys.readouterr().out
+    assert f"checkpoint {broken} is broken" in said
+    assert "resume    behind step 4 of 8" in said
+    assert [m["loss"] for m in metrics(again)] == straight
+
+
+def test_another_setting_is_refused_by_name_and_a_layout_setting_is_not(runs):
+    done = runs.start("r", "trainer.max_steps=4", "trainer.save_every=2")
+    for path in done.adapter.iterdir():
+        path.unlink()
+    done.adapter.rmdir()
+
+    with pytest.raises(SftError) as refused:
+        runs.resume("r", "trainer.lr=0.02")
+    assert str(refused.value) == (
+        f"{done.checkpoints / 'step-4'}: the checkpoint belongs to another run: trainer.lr was 0.01, is now 0.02\n"
+        "  fix: resume with the run's own settings (sft train run=DIR and nothing else), or start a new run"
+    )
+    runs.resume("r", "trainer.tokens_per_micro_batch=512")
+
+
+def test_other_data_is_refused(runs, rows, tmp_path):
+    copy = tmp_path / "rows.jsonl"
+    copy.write_text(rows.read_text())
+    done = runs.start("r", f"data.mix.local.path={copy}", "trainer.max_steps=4")
+    for path in done.adapter.iterdir():
+        path.unlink()
+    done.adapter.rmdir()
+    copy.write_text(rows.read_text().replace("question 3", "question III"))
+
+    with pytest.raises(SftError, match="the checkpoint belongs to another run: data was '[0-9a-f]{64}', is now"):
+        runs.resume("r")
+
+
+def test_a_run_is_never_overwritten(runs):
+    done = runs.start("r", "trainer.max_steps=1")
+
+    with pytest.raises(SftError) as refused:
+        runs.start("r", "trainer.max_steps=1")
+    assert str(refused.value) == (
+        f"run_dir={done.path}: a run lies there already\n"
+        f"  fix: resume it with sft train run={done.path}, or choose another run_dir"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_resumes_to_the_same_losses(runs, metrics, tmp_path):
+    """SIGKILL, three times, wherever it strikes: in a step, in a checkpoint, in the export."""
+    straight = metrics(runs.start("straight", "trainer.save_every=1", "trainer.epochs=6"))
+    command = [sys.executable, "-m", "sft_cli", "train"]
+    words = [*runs.words("killed"), "trainer.save_every=1", "trainer.epochs=6"]
+    environment = {**os.environ, "SFT_HOME": str(tmp_path / "home")}
+    metrics_file = tmp_path / "killed" / "metrics.jsonl"
+    for wanted in (2, 7, 15):
+        process = subprocess.Popen([*command, *words], env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and (not metrics_file.exists() or metrics_file.read_text().count("\n") < wanted):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        words = [f"run={tmp_path / 'killed'}"]
+    subprocess.run([*command, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
+
+    resumed = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    losses = [m["loss"] for m in resumed if not m.get("eval")]
+    assert losses == [m["loss"] for m in straight]
+    assert len(losses) == 24
