@@ -1,0 +1,140 @@
+"""Load the base model, or say in one sentence why it cannot be loaded."""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from sft_cli.config import paths
+from sft_cli.config.schema import Dtype, ModelConfig, QuantConfig, QuantKind
+from sft_cli.errors import SftError
+from sft_cli.model.quant import quantization, refuse_odd_sizes
+
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def wrong(config: ModelConfig, problem: str, fix: str) -> SftError:
+    """A mistake in model.path."""
+    return SftError(where=f"model.path={config.path}", problem=problem, fix=fix)
+
+
+def located(config: ModelConfig) -> str:
+    """The directory or hub id to load from, checked as far as that goes without reading a model."""
+    if config.path is None:
+        raise SftError(where="model.path", problem="no model is named", fix="model.path=<directory or hub id>")
+    path = paths.resolve(config.path)
+    if Path(path).is_dir():
+        if not (Path(path) / "config.json").is_file():
+            raise wrong(config, f"{path} holds no config.json", "name the directory that save_pretrained wrote")
+    elif Path(path).exists() or not HUB_ID.fullmatch(path):
+        raise wrong(config, f"{path} is neither a directory nor a hub id", "name an existing directory or owner/model")
+    return path
+
+
+def load_config(config: ModelConfig) -> PretrainedConfig:
+    """The model's own configuration; no weights are read."""
+    path = located(config)
+    try:
+        found = AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise unreadable(config, error) from error
+    remote = "AutoModelForCausalLM" in vars(found).get("auto_map", {})
+    if found.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not (remote and config.trust_remote_code):
+        raise wrong(
+            config,
+            f"model type {found.model_type} is not a causal language model",
+            "name a model that AutoModelForCausalLM can load",
+        )
+    return found
+
+
+def unreadable(config: ModelConfig, error: Exception) -> SftError:
+    """Why transformers did not load it, in its own first line, with what to do about it."""
+    reason = str(error).splitlines()[0]
+    if "trust_remote_code" in str(error):
+        return wrong(
+            config, "the model runs Python code of its own", "model.trust_remote_code=true, if you trust its author"
+        )
+    if Path(paths.resolve(str(config.path))).is_dir():
+        return wrong(config, reason, "repair the directory or download the model again")
+    return wrong(config, reason, "check the id, the network and HF_TOKEN, or name a local directory")
+
+
+def check_weights(config: ModelConfig, directory: Path) -> None:
+    """Refuse a local model without complete safetensors weights; pickled weights are never read."""
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        if missing := [shard for shard in shards if not (directory / shard).is_file()]:
+            raise wrong(config, f"weight file {missing[0]} is missing", "download the model again")
+    elif not any(directory.glob("*.safetensors")):
+        raise wrong(
+            config,
+            "it holds no safetensors weights, and pickled weights are not read",
+            "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
+        )
+
+
+def load_model(
+    config: ModelConfig, quant: QuantConfig, *, full: bool, device: torch.device, compute_dtype: torch.dtype
+) -> PreTrainedModel:
+    """The base model on its device, in training mode, every weight trainable that is not quantised.
+
+    Args:
+        config: The model.
+        quant: How frozen weights are stored; must be none for full fine-tuning.
+        full: Every weight will be trained: float32 master weights unless model.dtype says otherwise.
+        device: Where it computes.
+        compute_dtype: Type of the matrix products, and of the weights under an adapter.
+    """
+    if full and quant.kind is not QuantKind.none:
+        raise SftError(
+            where=f"adapter.kind=none, quant.kind={quant.kind.value}",
+            problem="quantised weights cannot be trained",
+            fix="adapter=lora, or quant=none",
+        )
+    own = load_config(config)
+    path = located(config)
+    if Path(path).is_dir():
+        check_weights(config, Path(path))
+    stored = quantization(quant, compute_dtype)
+    if quant.kind is QuantKind.nf4:
+        refuse_odd_sizes(inner_linears(empty_model(own, config.trust_remote_code)), device)
+    placement = {} if stored is None else {"quantization_config": stored, "device_map": {"": device}}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            dtype=weights_dtype(config, full, compute_dtype),
+            use_safetensors=True,
+            **placement,
+        )
+    except (OSError, ValueError) as error:
+        raise unreadable(config, error) from error
+    if stored is None:
+        model.to(device)  # pyright: ignore[reportArgumentType]  transformers wraps the method
+    return model.train()
+
+
+def weights_dtype(config: ModelConfig, full: bool, compute_dtype: torch.dtype) -> torch.dtype:
+    """The type of the loaded weights; see ModelConfig.dtype."""
+    if config.dtype is Dtype.auto:
+        return torch.float32 if full else compute_dtype
+    return {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16}[config.dtype]
+
+
+def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
+    """The model without weights: names and shapes on torch's meta device, no memory."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def inner_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The linear layers that get quantised or adapted, by name: all but the head."""
+    head = model.get_output_embeddings()
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head}

@@ -1,0 +1,111 @@
+"""`sft merge`: what to merge, into what, and where to; only then torch is loaded."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sft_cli.config.compose import load, with_overrides
+from sft_cli.config.rundir import RunDir, open_run
+from sft_cli.config.schema import AdapterKind, Config, QuantKind
+from sft_cli.config.words import split_off
+from sft_cli.errors import SftError, raise_all
+
+OWN = ("run", "out", "into", "max_kl")
+INTO = ("original", "dequantized")
+READ = ("model.path", "model.revision", "model.trust_remote_code", "trainer.device")
+"""Keys that may differ from the run's config; anything else would have no effect."""
+
+
+def merge_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
+    """Body of ``sft merge run=DIR [out=DIR] [into=original|dequantized] [max_kl=NATS]``; without out, it is DIR/merged.
+
+    Raises:
+        SftError: It cannot be merged, or the merged model says something else than the adapter; nothing is left.
+    """
+    own, rest = split_off(overrides, OWN)
+    refuse_idle(rest)
+    if "run" not in own:
+        raise SftError(where="sft merge", problem="no run is named", fix="sft merge run=DIR, as sft train printed it")
+    into, max_kl = chosen_into(own), chosen_max_kl(own)
+    run = open_run(own["run"])
+    config = load(run.config)
+    if rest:
+        config = with_overrides(config, rest, config_dirs)
+    out = Path(own["out"]).expanduser() if "out" in own else run.path / "merged"
+    refuse(run, config, into, out)
+    from sft_cli.model.merging import merge
+
+    merge(run, config, out=out, into=into, max_kl=max_kl)
+
+
+def chosen_into(own: Mapping[str, str]) -> str:
+    """What the adapter is added to."""
+    into = own.get("into", INTO[0])
+    if into not in INTO:
+        raise SftError(
+            where=f"into={into}", problem="there is no such base to merge into", fix=f"into={' or into='.join(INTO)}"
+        )
+    return into
+
+
+def chosen_max_kl(own: Mapping[str, str]) -> float | None:
+    """The limit of the divergence in nats; None for the default of the merged weights' type."""
+    text = own.get("max_kl")
+    if text is None:
+        return None
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise SftError(
+            where=f"max_kl={text}", problem="the limit is a number of nats above 0", fix="max_kl=1e-3, or leave it out"
+        )
+    return limit
+
+
+def refuse_idle(words: Sequence[str]) -> None:
+    """Refuse overrides that merging does not read."""
+    keys = [word.partition("=")[0] for word in words]
+    raise_all(
+        [
+            SftError(
+                where=key,
+                problem="it has no value" if key in OWN else "sft merge does not read it: the run's own value holds",
+                fix=f"leave it out; what can be set: {', '.join((*OWN, *READ))}",
+            )
+            for key in keys
+            if key not in READ
+        ]
+    )
+
+
+def refuse(run: RunDir, config: Config, into: str, out: Path) -> None:
+    """What can be found wrong before any weight is read."""
+    result = run.result
+    if config.adapter.kind is AdapterKind.none:
+        raise SftError(
+            where=f"run={run.path}",
+            problem="every weight was trained, so there is no adapter to merge",
+            fix=f"the model is whole already: cp -r {result} {out}",
+        )
+    if into == "dequantized" and config.quant.kind is QuantKind.none:
+        raise SftError(
+            where="into=dequantized",
+            problem="the run's base was not quantised",
+            fix="leave into out: the adapter is added to the base as it is",
+        )
+    needed = (run.environment, run.manifest, run.metrics, run.probes, result / "generation_config.json")
+    if missing := [file for file in needed if not file.is_file()]:
+        raise SftError(
+            where=str(missing[0]),
+            problem="the run directory is not whole: this file is missing",
+            fix="copy it from where the run was trained",
+        )
+    if os.path.lexists(out):
+        raise SftError(
+            where=f"out={out}",
+            problem="something lies there already, and nothing is overwritten",
+            fix=f"choose another out=DIR, or remove it: rm -r {out}",
+        )

@@ -1,0 +1,183 @@
+"""The loss of a packed row is the sum of plain transformers losses of its documents, and so is every gradient."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from sft_cli.config.schema import AdapterConfig, StopRow
+from sft_cli.model.adapters import add_adapter, save_memory
+from sft_cli.model.attention import use_packed
+from sft_cli.model.head import HeadPath, LossModel, head_path
+
+LENGTHS = [6, 3, 9]
+PATHS = {
+    "llama": HeadPath.chunks,
+    "llama-tied": HeadPath.chunks,
+    "qwen2": HeadPath.chunks,
+    "mistral-window": HeadPath.chunks,
+    "gpt2": HeadPath.chunks,
+    "gemma2": HeadPath.positions,
+    "cohere": HeadPath.positions,
+}
+
+
+def reference(model, laid):
+    """Plain transformers: each document alone, full logits, the loss of its second and last token."""
+    total = torch.zeros(())
+    for ids in laid.documents:
+        logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
+        losses = cross_entropy(logits[[0, len(ids) - 2]], ids[[1, len(ids) - 1]], reduction="none")
+        total = total + (losses * torch.tensor([1.0, 0.5])).sum()
+    return total
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    assert found
+    return found
+
+
+def assert_same(left, right):
+    """Loss and every gradient, to 1e-5 of the largest entry of each tensor."""
+    torch.testing.assert_close(left[0], right[0], rtol=1e-5, atol=0)
+    assert left[1].keys() == right[1].keys()
+    for name, value in left[1].items():
+        torch.testing.assert_close(right[1][name], value, rtol=0, atol=1e-5 * max(value.abs().max().item(), 1e-3))
+
+
+def packed_loss(model, laid, chunk=1024):
+    use_packed(model)
+    loss_model = LossModel(model, packed=True, chunk=chunk)
+    return loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)
+
+
+@pytest.mark.parametrize("family", PATHS)
+@pytest.mark.parametrize("chunk", [1, 4, 1024])
+def test_loss_and_gradients_are_those_of_each_document_alone(build, lay, family, chunk):
+    laid = lay(LENGTHS)
+    model = build(family)
+    solo = reference(model, laid)
+    expected = (solo.detach(), gradients(model, solo))
+    loss = packed_loss(model, laid, chunk)
+
+    assert loss.dtype == torch.float32
+    assert_same((loss.detach(), gradients(model, loss)), expected)
+
+
+@pytest.mark.parametrize(("family", "path"), PATHS.items())
+def test_the_path_fits_the_family(build, family, path):
+    """Gemma 2 caps its logits and Cohere scales them: the projection alone would be another model."""
+    model = build(family)
+    assert head_path(model) is path
+    use_packed(model)
+    assert head_path(model) is path
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_all_paths_agree(build, lay, family):
+    laid, model = lay(LENGTHS), build(family)
+    use_packed(model)
+    row = (*laid.row, laid.targets, laid.target_at, laid.target_weights)
+    paths = [HeadPath.positions, HeadPath.row] + ([HeadPath.chunks] if family != "gemma2" else [])
+    losses = [LossModel(model, packed=True, chunk=2, path=path)(*row) for path in paths]
+
+    assert len(losses) > 1
+    for loss in losses[1:]:
+        torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=0)
+
+
+def test_solo_rows_sum_to_the_packed_row(build, lay):
+    """A model that fails the probe is trained one document per row with its own attention: the same numbers."""
+    laid, model = lay(LENGTHS), build("llama")
+    loss_model = LossModel(model, packed=False, chunk=1024)
+    total = torch.zeros(())
+    for ids in laid.documents:
+        length = len(ids)
+        at = torch.tensor([0, length - 2])
+        bounds = torch.tensor([0, length], dtype=torch.int32)
+        row = (ids[None], torch.arange(length)[None], bounds, length, ids[at + 1], at)
+        total = total + loss_model(*row, torch.tensor([1.0, 0.5]))
+
+    torch.testing.assert_close(packed_loss(model, laid), total, rtol=1e-5, atol=0)
+
+
+def test_two_documents_in_a_solo_row_are_a_bug(build, lay):
+    laid = lay([4, 4])
+    with pytest.raises(AssertionError, match="one document per row"):
+        LossModel(build("llama"), packed=False, chunk=4)(*laid.row, laid.targets, laid.target_at, laid.target_weights)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_row_without_targets_is_zero_with_a_graph(build, family):
+    """A rank without work runs one dummy token, and every parameter still gets a (zero) gradient for the exchange."""
+    model = build(family)
+    use_packed(model)
+    nothing = torch.zeros(0, dtype=torch.long)
+    row = (torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long))
+    bounds = torch.tensor([0, 1], dtype=torch.int32)
+    loss = LossModel(model, packed=True, chunk=8)(*row, bounds, 1, nothing, nothing, torch.zeros(0))
+    found = gradients(model, loss)
+
+    assert loss.item() == 0.0
+    assert found.keys() == {name for name, _ in model.named_parameters()}
+    assert all(not value.any() for value in found.values())
+
+
+@pytest.mark.parametrize("stop_ids", [[], [2, 7]])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", ["llama", "llama-tied"])
+def test_an_adapter_gets_the_same_gradients(build, lay, family, stop_ids, checkpointing):
+    """Also through trained embedding rows, a tied head and recomputed layers; only adapter parameters get any."""
+    laid = lay(LENGTHS)
+    config = AdapterConfig(rank=4, train_stop_row=StopRow.always if stop_ids else StopRow.never)
+    model = add_adapter(build(family), config, stop_ids, seed=0).model
+    generator = torch.Generator().manual_seed(1)
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            value.data = torch.randn(value.shape, generator=generator) * 0.1
+    if checkpointing:
+        save_memory(model)
+    solo = reference(model, laid)
+    expected = (solo.detach(), gradients(model, solo))
+    loss = packed_loss(model, laid, chunk=4)
+    found = gradients(model, loss)
+
+    assert_same((loss.detach(), found), expected)
+    assert all("lora_" in name or "trainable_tokens_delta" in name for name in found)
+    assert any("trainable_tokens_delta" in name for name in found) == bool(stop_ids)
+
+
+def test_losses_for_evaluation_are_the_terms_of_the_training_loss(build, lay):
+    laid, model = lay(LENGTHS), build("llama")
+    use_packed(model)
+    loss_model = LossModel(model, packed=True, chunk=4)
+    losses = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
+    total = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)
+
+    assert losses.shape == (6,)
+    assert not losses.requires_grad
+    assert model.training
+    torch.testing.assert_close((losses * laid.target_weights).sum(), total.detach(), rtol=1e-6, atol=0)
+
+
+def test_half_precision_logits_are_reduced_in_float32(build, lay):
+    laid, model = lay(LENGTHS), build("llama").bfloat16()
+    losses = LossModel(model, packed=False, chunk=4, path=HeadPath.chunks).chunked(
+        model, torch.ones(6, 128, dtype=torch.bfloat16), laid.targets
+    )
+    assert losses.dtype == torch.float32
+
+
+def test_autocast_keeps_the_loss_in_float32(build, lay):
+    """Under bfloat16 autocast the loss stays near the float32 one; backward recomputes chunks in bfloat16 too."""
+    laid, model = lay(LENGTHS), build("llama")
+    exact = packed_loss(model, laid, chunk=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = packed_loss(model, laid, chunk=2)
+    rough.backward()
+
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0)
+    assert model.lm_head.weight.grad is not None

@@ -1,0 +1,151 @@
+"""Loading: the type of the weights, and one sentence for everything that can be wrong with a path."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoConfig, T5Config
+
+from sft_cli.config.schema import Dtype, ModelConfig, QuantConfig
+from sft_cli.errors import SftError
+from sft_cli.model.load import load_config, load_model
+
+CPU = torch.device("cpu")
+
+
+def load(path, *, full=False, compute=torch.bfloat16, dtype=Dtype.auto):
+    return load_model(
+        ModelConfig(path=str(path), dtype=dtype), QuantConfig(), full=full, device=CPU, compute_dtype=compute
+    )
+
+
+@pytest.mark.parametrize(
+    ("full", "compute", "dtype", "expected"),
+    [
+        pytest.param(False, torch.bfloat16, Dtype.auto, torch.bfloat16, id="adapter-follows-compute"),
+        pytest.param(True, torch.bfloat16, Dtype.auto, torch.float32, id="full-keeps-master-weights"),
+        pytest.param(True, torch.float32, Dtype.bfloat16, torch.bfloat16, id="told-half"),
+        pytest.param(False, torch.bfloat16, Dtype.float32, torch.float32, id="told-single"),
+    ],
+)
+def test_type_of_the_weights(saved, full, compute, dtype, expected):
+    model = load(saved, full=full, compute=compute, dtype=dtype)
+    assert {value.dtype for value in model.parameters()} == {expected}
+    assert model.training
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_the_config_alone(saved):
+    assert load_config(ModelConfig(path=str(saved))).hidden_size == 128
+
+
+def broken(saved, target, change):
+    shutil.copytree(saved, target, dirs_exist_ok=True)
+    change(target)
+    return target
+
+
+def translator(directory):
+    T5Config().save_pretrained(directory)
+
+
+def unknown_type(directory):
+    (directory / "config.json").write_text('{"model_type": "frobnicator"}')
+
+
+def own_code(directory):
+    config = json.loads((directory / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+def lost_shard(directory):
+    (directory / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def pickled(directory):
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem", "fix"),
+    [
+        pytest.param(
+            lambda directory: (directory / "config.json").unlink(),
+            "{path} holds no config.json",
+            "name the directory that save_pretrained wrote",
+            id="no-config",
+        ),
+        pytest.param(
+            translator,
+            "model type t5 is not a causal language model",
+            "name a model that AutoModelForCausalLM can load",
+            id="encoder-decoder",
+        ),
+        pytest.param(
+            own_code,
+            "the model runs Python code of its own",
+            "model.trust_remote_code=true, if you trust its author",
+            id="own-code",
+        ),
+        pytest.param(
+            lost_shard,
+            "weight file model-00001-of-00002.safetensors is missing",
+            "download the model again",
+            id="lost-shard",
+        ),
+        pytest.param(
+            pickled,
+            "it holds no safetensors weights, and pickled weights are not read",
+            "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
+            id="pickled",
+        ),
+    ],
+)
+def test_a_directory_that_is_no_model(saved, tmp_path, change, problem, fix):
+    path = broken(saved, tmp_path, change)
+    with pytest.raises(SftError) as caught:
+        load(path)
+    assert str(caught.value) == f"model.path={path}: {problem.format(path=path)}\n  fix: {fix}"
+
+
+def test_an_unknown_family(saved, tmp_path):
+    path = broken(saved, tmp_path, unknown_type)
+    with pytest.raises(SftError) as caught:
+        load(path)
+    assert "model type `frobnicator`" in caught.value.problem
+    assert caught.value.fix == "repair the directory or download the model again"
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/no/such/place", "a/b/c"])
+def test_a_path_that_is_not_there(path):
+    with pytest.raises(SftError) as caught:
+        load(path)
+    assert str(caught.value) == (
+        f"model.path={path}: {path} is neither a directory nor a hub id\n"
+        "  fix: name an existing directory or owner/model"
+    )
+
+
+def test_no_path():
+    with pytest.raises(SftError) as caught:
+        load_config(ModelConfig())
+    assert str(caught.value) == "model.path: no model is named\n  fix: model.path=<directory or hub id>"
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch):
+    """transformers raises OSError for it, whatever the reason; no test touches the network."""
+
+    def unreachable(*_, **__):
+        raise OSError("We couldn't connect to 'https://huggingface.co' to load the files.\nCheck your connection.")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(SftError) as caught:
+        load("owner/model")
+    assert str(caught.value) == (
+        "model.path=owner/model: We couldn't connect to 'https://huggingface.co' to load the files.\n"
+        "  fix: check the id, the network and HF_TOKEN, or name a local directory"
+    )
