@@ -21,6 +21,7 @@ class RunDir:
         golden.json        copy of the golden prompts
         probes.json        [{where, input_ids, labels}]: held-out rows on which a merge is compared
         metrics.jsonl      one line per step; evaluation lines have "eval": true
+        before.json        scores and answers of the base model (eval.compare_after_training)
         samples.jsonl      answers generated during training
         checkpoints/       step-N directories
         adapter/           the trained adapter with the tokenizer (LoRA)
@@ -69,6 +70,11 @@ class RunDir:
     def samples(self) -> Path:
         """Answers generated during training, one JSON line each."""
         return self.path / "samples.jsonl"
+
+    @property
+    def before(self) -> Path:
+        """Scores and answers of the base model, from before training."""
+        return self.path / "before.json"
 
     @property
     def checkpoints(self) -> Path:

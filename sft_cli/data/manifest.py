@@ -30,7 +30,7 @@ def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> 
         "version": VERSION,
         "data": rules,
         "sources": {name: sources.fingerprint(source, name) for name, source in config.data.mix.items()},
-        "tokenizer": hashlib.sha256((tokenizer.directory / "tokenizer.json").read_bytes()).hexdigest(),
+        "tokenizer": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tokenizer.files()},
         "special_tokens": dict(tokenizer.special_tokens),
         "template": template.source,
         "input_separator": config.template.input_separator,
@@ -118,7 +118,7 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
     for reason, count in manifest["dropped"].items():
         say(f"dropped   {count} rows: {reason}")
     if manifest["unrolled_rows"]:
-        say(f"unrolled  {manifest['unrolled_rows']} rows: the template rewrites history, one example per trained turn")
+        say(f"unrolled  {manifest['unrolled_rows']} rows: one example per trained turn, as their history is not the same in all")
     if manifest["sanitized_rows"]:
         say(f"sanitized {manifest['sanitized_rows']} rows: special-token strings in messages were encoded as plain text")
     if manifest["empty_answers"]["rows"]:

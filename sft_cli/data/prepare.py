@@ -11,7 +11,7 @@ from sft_cli.chat import parity
 from sft_cli.chat.examples import ExampleMaker, Outcome
 from sft_cli.chat.template import ChatTemplate, load_template
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.config.paths import cache_home
+from sft_cli.config.paths import cache_home, resolve
 from sft_cli.config.schema import Config, OnBadRow, Overflow
 from sft_cli.console import say
 from sft_cli.data import manifest as manifests
@@ -54,19 +54,15 @@ def prepare(config: Config) -> Prepared:
     tokenizer, template = read_template(config)
     inputs = manifests.inputs(config, tokenizer, template)
     fingerprint = manifests.fingerprint(inputs)
-    directory = Path(config.prepared_dir) if config.prepared_dir else cache_home() / "prepared" / fingerprint[:16]
+    chosen = config.prepared_dir
+    directory = Path(resolve(chosen)) if chosen else cache_home() / "prepared" / fingerprint[:16]
     present = prepared.read_manifest(directory)
     if present is not None and present["fingerprint"] == fingerprint:
         say(f"data      {directory} is up to date (fingerprint {fingerprint[:16]})")
         return prepared.open_prepared(directory)
+    _check_free(directory, ours=present is not None)
     if present is not None:
         say(f"data      {directory} is prepared anew: {manifests.difference(present['inputs'], inputs)}")
-    elif directory.exists() and any(directory.iterdir()):
-        raise SftError(
-            where=f"prepared_dir={directory}",
-            problem="the directory is not empty and was not written by sft prepare",
-            fix="name another directory, or leave prepared_dir out",
-        )
     maker = ExampleMaker(tokenizer, template, config.data, config.trainer.max_length)
     maker.check_template()
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +76,23 @@ def prepare(config: Config) -> Prepared:
         shutil.rmtree(new, ignore_errors=True)
     manifests.show(manifest, directory, time.perf_counter() - started)
     return prepared.open_prepared(directory)
+
+
+def _check_free(directory: Path, ours: bool) -> None:
+    """Refuse a directory whose replacement would lose what sft prepare did not write."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        problem = "it is a file"
+    elif ours and (foreign := prepared.foreign(directory)):
+        problem = f"data have changed, and the directory to replace also holds {', '.join(foreign[:3])}"
+    elif not ours and any(directory.iterdir()):
+        problem = "the directory is not empty and was not written by sft prepare"
+    else:
+        return
+    raise SftError(
+        where=f"prepared_dir={directory}", problem=problem, fix="name another directory, or leave prepared_dir out"
+    )
 
 
 def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
@@ -108,7 +121,7 @@ def _build(new: Path, maker: ExampleMaker, config: Config, inputs: dict, fingerp
         )
     candidates = [candidate for gathered in sources.values() for candidate in gathered.candidates]
     weighted = any(c.weighted for c in candidates)
-    writers = {side: SplitWriter(new, side, weighted) for side in build.lengths}
+    writers: dict[Side, SplitWriter] = {side: SplitWriter(new, side, weighted) for side in build.lengths}
     for chunk in _chunks(candidates):
         _encode(build, chunk, writers)
         if build.problems:

@@ -21,6 +21,8 @@ from sft_cli.data.types import Example
 from sft_cli.errors import SftError
 
 IGNORE = -100
+NAMES = {"train", "validation", "dataset_dict.json", "manifest.json", "ledger.jsonl", "tokenizer", "golden.json"}
+"""What a prepared directory holds."""
 BATCH = 1000
 """Examples written at once."""
 Side = Literal["train", "validation"]
@@ -110,16 +112,19 @@ class Tokens:
     weights: NDArray[np.float32]
 
 
+def _chunks(rows: Any) -> list[Any]:
+    """The ids of a data set as Arrow list arrays, memory-mapped."""
+    return rows.data.column("input_ids").chunks
+
+
 class Split:
     """The examples of one split, memory-mapped."""
 
     def __init__(self, rows: Any) -> None:
-        import pyarrow.compute as pc
-
         self._rows = rows.with_format("numpy")
         self._weighted = "loss_weights" in rows.column_names
-        column = rows.data.column("input_ids")
-        self.lengths: NDArray[np.int64] = np.asarray(pc.list_value_length(column), dtype=np.int64)
+        lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in _chunks(rows)]
+        self.lengths: NDArray[np.int64] = np.concatenate([np.zeros(0, np.int64), *lengths]).astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -133,10 +138,7 @@ class Split:
 
     def largest_id(self) -> int:
         """The largest token id of the split; -1 when it is empty."""
-        import pyarrow.compute as pc
-
-        largest = pc.max(pc.list_flatten(self._rows.data.column("input_ids"))).as_py()
-        return -1 if largest is None else int(largest)
+        return max((int(chunk.flatten().to_numpy().max()) for chunk in _chunks(self._rows) if len(chunk)), default=-1)
 
     def where(self, index: int) -> str:
         """The row an example came from."""
@@ -164,9 +166,18 @@ class Prepared:
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """The manifest of a prepared directory; None where there is none."""
+    """The manifest of a prepared directory; None where there is none, or one of something else."""
     file = directory / "manifest.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except ValueError:
+        return None
+    return manifest if isinstance(manifest, dict) and {"fingerprint", "inputs"} <= manifest.keys() else None
+
+
+def foreign(directory: Path) -> list[str]:
+    """Names in a directory that are not those of a prepared one."""
+    return sorted({file.name for file in directory.iterdir()} - NAMES)
 
 
 def open_prepared(directory: Path) -> Prepared:

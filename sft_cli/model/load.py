@@ -2,12 +2,14 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
 
 from sft_cli.config import paths
 from sft_cli.config.schema import Dtype, ModelConfig, QuantConfig, QuantKind
@@ -97,6 +99,8 @@ def load_model(
             problem="quantised weights cannot be trained",
             fix="adapter=lora, or quant=none",
         )
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # a bar in a log file is one long line
     own = load_config(config)
     path = located(config)
     if Path(path).is_dir():

@@ -1,10 +1,10 @@
 """Checkpoints: written whole or not at all, verified before use, safetensors only.
 
-    step-N/trained.safetensors     the trained parameters: an adapter, or every weight
-    step-N/optimizer.safetensors   the optimizer's tensors, named <parameter index>.<name>
-    step-N/rng.safetensors         states of the random generators
-    step-N/state.json              step, schedule, best evaluation, optimizer scalars, data fingerprint, config
-    step-N/manifest.json           sha256 of the files above; written last
+step-N/trained.safetensors     the trained parameters: an adapter, or every weight
+step-N/optimizer.safetensors   the optimizer's tensors, named <parameter index>.<name>
+step-N/rng.safetensors         states of the random generators
+step-N/state.json              step, schedule, best evaluation, optimizer scalars, data fingerprint, config
+step-N/manifest.json           sha256 of the files above; written last
 """
 
 import hashlib
@@ -61,7 +61,9 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
     new = root / f".step-{progress.step}.tmp"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    save_file({n: p.detach().contiguous().cpu() for n, p in trained_parameters(parts.model)}, new / "trained.safetensors")
+    save_file(
+        {n: p.detach().contiguous().cpu() for n, p in trained_parameters(parts.model)}, new / "trained.safetensors"
+    )
     tensors, scalars = _split_optimizer(parts.optimizer)
     save_file(tensors, new / "optimizer.safetensors")
     save_file(_rng_state(), new / "rng.safetensors")
@@ -185,7 +187,9 @@ def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
     return tensors, {"values": scalars, "groups": groups}
 
 
-def _join_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+def _join_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
+) -> None:
     """The inverse of ``_split_optimizer``."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *scalars["values"].items()]:

@@ -96,7 +96,7 @@ def take_step(run: Run, parts: Parts, step: int) -> StepMetrics:
     )
     norm = run.accelerator.clip_grad_norm_(parts.model.parameters(), trainer.max_grad_norm or float("inf"))
     assert isinstance(norm, torch.Tensor)
-    lr = parts.schedule.get_last_lr()[0]
+    lr = float(parts.schedule.get_last_lr()[0])
     parts.optimizer.step()
     parts.schedule.step()
     parts.optimizer.zero_grad()

@@ -22,7 +22,7 @@ def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.Optim
     if config.optimizer is OptimizerName.adamw:
         fused = all(p.device.type == "cuda" for p in trained)
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
-    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+    from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 
     kind = AdamW8bit if config.optimizer is OptimizerName.adamw_8bit else PagedAdamW8bit
     return kind(groups, lr=config.lr, betas=config.betas)
@@ -38,13 +38,15 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_s
         extra = {"min_lr_rate": config.min_lr_ratio}
     if config.schedule is Schedule.polynomial:
         extra = {"lr_end": config.lr * config.min_lr_ratio, "power": 1.0}
-    return get_scheduler(
+    schedule = get_scheduler(
         name,
         optimizer,
         num_warmup_steps=math.ceil(config.warmup_ratio * num_steps),
         num_training_steps=num_steps,
         scheduler_specific_kwargs=extra,
     )
+    assert isinstance(schedule, LambdaLR)
+    return schedule
 
 
 def trained_parameters(model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:

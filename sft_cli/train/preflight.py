@@ -15,6 +15,7 @@ from sft_cli.model.load import load_config
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory import MemoryEstimate, estimate
 
+
 def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -> None:
     """Refuse what cannot work, all of it at once; print the estimate of memory.
 

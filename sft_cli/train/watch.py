@@ -12,15 +12,16 @@ from sft_cli.config.schema import Config
 from sft_cli.console import say, table
 from sft_cli.data.prepared import Split
 from sft_cli.eval.evaluate import Evaluation as Answers
-from sft_cli.eval.evaluate import evaluate
+from sft_cli.eval.evaluate import evaluate, sample_lines
 from sft_cli.eval.generate import answers
 from sft_cli.eval.heldout import heldout_loss
-from sft_cli.eval.items import items
+from sft_cli.eval.items import decoder, items
+from sft_cli.eval.progress import shown
 from sft_cli.model.head import LossModel
 from sft_cli.train.loop import Evaluation
 
 SHOWN = 3
-"""Sample answers in the closing table."""
+"""Sample answers at the end."""
 
 
 class Watch:
@@ -36,7 +37,7 @@ class Watch:
         stop_ids: Sequence[int],
     ) -> None:
         self._config, self._split, self._model = config, split, loss_model
-        self._accelerator, self._tokenizer, self._stop_ids = accelerator, tokenizer, stop_ids
+        self._accelerator, self._decode, self._stop_ids = accelerator, decoder(tokenizer), stop_ids
 
     def evaluate(self) -> Evaluation:
         """Held-out loss, and the answers to the first few held-out prompts."""
@@ -60,34 +61,27 @@ class Watch:
 
     def base(self, directory: RunDir) -> dict[str, Any]:
         """Scores and answers of the untrained model; kept in the run directory, so that a resumed run has them."""
-        file = directory.eval / "before.json"
-        if not file.is_file():
+        if not directory.before.is_file():
             say("before    evaluating the base model on the held-out rows")
-            file.parent.mkdir(exist_ok=True)
-            new = file.with_suffix(".tmp")
-            new.write_text(json.dumps(self._scored(self._answers()), ensure_ascii=False) + "\n", encoding="utf-8")
-            new.replace(file)
-        return directory.read(file)
+            new = directory.before.with_suffix(".tmp")
+            found = self._scored(self._answers("base"))
+            new.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
+            new.replace(directory.before)
+        return directory.read(directory.before)
 
     def compare(self, before: dict[str, Any]) -> None:
         """Print base and tuned side by side, with sample answers."""
-        found = self._answers()
+        found = self._answers("tuned")
         after = self._scored(found)
         names = {"exact_match": "exact match", "loss": "held-out loss", "stopped_share": "answers that stop"}
         rows = [(shown, _shown(name, before[name]), _shown(name, after[name])) for name, shown in names.items()]
         table(("held-out rows", "before", "after"), rows)
-        if found.items:
-            questions = [_question(item.prompt) for item in found.items]
-            picked = [i * len(questions) // SHOWN for i in range(min(SHOWN, len(questions)))]
-            rows = [
-                (questions[i], found.items[i].expected, _short(before["answers"][i]), _short(after["answers"][i]))
-                for i in picked
-            ]
-            table(("question", "reference", "before", "after"), rows)
+        for line in sample_lines(found.items, before["answers"], after["answers"], SHOWN):
+            say(line)
 
-    def _answers(self) -> Answers:
+    def _answers(self, label: str) -> Answers:
         """A whole evaluation: losses and generated answers."""
-        with self._accelerator.autocast():
+        with self._accelerator.autocast(), shown(f"{label} loss") as losses, shown(f"{label} answers") as answered:
             return evaluate(
                 self._model,
                 self._split,
@@ -96,11 +90,15 @@ class Watch:
                 budget=self._config.trainer.tokens_per_micro_batch,
                 decode=self._decode,
                 stop_ids=self._stop_ids,
+                loss_progress=losses,
+                answer_progress=answered,
             )
 
     def _samples(self) -> list[dict[str, Any]]:
         """Answers to the first ``eval.samples`` held-out prompts."""
-        asked = items(self._split, self._decode, self._stop_ids, limit=self._config.eval.samples) if self._config.eval.samples else []
+        if not self._config.eval.samples:
+            return []
+        asked = items(self._split, self._decode, self._stop_ids, limit=self._config.eval.samples)
         said = answers(
             self._model.model,
             [item.prompt_ids for item in asked],
@@ -110,12 +108,14 @@ class Watch:
             batch_size=self._config.eval.batch_size,
         )
         return [
-            {"where": item.where, "expected": item.expected, "answer": self._decode(answer.ids), "stopped": answer.stopped}
+            {
+                "where": item.where,
+                "expected": item.expected,
+                "answer": self._decode(answer.ids),
+                "stopped": answer.stopped,
+            }
             for item, answer in zip(asked, said, strict=True)
         ]
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode_batch([ids])[0]
 
     @staticmethod
     def _scored(found: Answers) -> dict[str, Any]:
@@ -134,14 +134,3 @@ def _shown(name: str, value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if name == "loss" else f"{value:.1%}"
-
-
-def _question(prompt: str) -> str:
-    """The end of a prompt on one line, where the question stands."""
-    return _short(prompt[-240:], 160)
-
-
-def _short(text: str, limit: int = 80) -> str:
-    """The text on one line, cut."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"

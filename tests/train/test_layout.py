@@ -52,7 +52,9 @@ def test_collate_by_hand():
     assert batch.cu_seqlens.tolist() == [0, 3, 5]
     assert batch.max_document == 3
     table = [(1, 7, 1.0), (2, 8, 1.0), (3, 5, 0.5)]
-    assert list(zip(*(t.tolist() for t in (batch.target_at, batch.targets, batch.target_weights)), strict=True)) == table
+    assert (
+        list(zip(*(t.tolist() for t in (batch.target_at, batch.targets, batch.target_weights)), strict=True)) == table
+    )
 
 
 def test_example_reduction_makes_every_example_count_the_same():

@@ -31,9 +31,7 @@ def rates(**settings) -> list[float]:
             [1, 0.9, 0.8, 0.7, 0.6],
             id="a-line-to-a-floor",
         ),
-        pytest.param(
-            {"schedule": Schedule.cosine, "warmup_ratio": 0.2}, [0, 1, 0.853553, 0.5, 0.146447], id="cosine"
-        ),
+        pytest.param({"schedule": Schedule.cosine, "warmup_ratio": 0.2}, [0, 1, 0.853553, 0.5, 0.146447], id="cosine"),
     ],
 )
 def test_learning_rates(settings, expected):
@@ -43,4 +41,7 @@ def test_learning_rates(settings, expected):
 def test_vectors_are_not_decayed():
     optimizer = make_optimizer(torch.nn.Linear(2, 2), TrainerConfig(weight_decay=0.1))
 
-    assert [(group["params"][0].ndim, group["weight_decay"]) for group in optimizer.param_groups] == [(2, 0.1), (1, 0.0)]
+    assert [(group["params"][0].ndim, group["weight_decay"]) for group in optimizer.param_groups] == [
+        (2, 0.1),
+        (1, 0.0),
+    ]

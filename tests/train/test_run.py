@@ -42,7 +42,9 @@ def test_the_adapter_opens_with_peft_and_carries_template_and_stop_token(runs, b
 
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), done.adapter)
     tokenizer = AutoTokenizer.from_pretrained(done.adapter)
-    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], add_generation_prompt=True, tokenize=False)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], add_generation_prompt=True, tokenize=False
+    )
     assert prompt == "hi"
     assert done.read(done.adapter / "generation_config.json")["eos_token_id"] == [2]
 
@@ -107,7 +109,8 @@ def test_piped_output_is_plain_lines(runs, capsys):
         (
             ["trainer.device=cuda"],
             "trainer.device=cuda: torch sees no CUDA device here\n"
-            "  fix: trainer.device=cpu, or find out why: nvidia-smi, python -c 'import torch; print(torch.version.cuda)'",
+            "  fix: trainer.device=cpu, or find out why: nvidia-smi,"
+            " python -c 'import torch; print(torch.version.cuda)'",
         ),
         (
             ["trainer.max_length=1024", "trainer.tokens_per_micro_batch=1024", "data.mix.local.path={long}"],

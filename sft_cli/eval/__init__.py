@@ -1,0 +1,1 @@
+"""Evaluation of a run on held-out rows: loss, perplexity, greedy answers."""

@@ -1,0 +1,104 @@
+"""Which rows a run is evaluated on: those it held out, or others that the command line names. No torch."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sft_cli.config.rundir import RunDir
+from sft_cli.config.schema import Config
+from sft_cli.console import say
+from sft_cli.data import manifest as manifests
+from sft_cli.data.prepare import prepare, read_template
+from sft_cli.data.prepared import Prepared, Side, Split, open_prepared, read_manifest
+from sft_cli.data.sources import has_validation
+from sft_cli.errors import SftError
+
+OTHER_DATA = "data=local data.mix.local.path=rows.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The examples of an evaluation, and where they come from."""
+
+    split: Split
+    side: Side
+    directory: Path
+    fingerprint: str
+
+
+def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
+    """The rows to evaluate on.
+
+    Args:
+        run: The run.
+        trained: Its own config.
+        config: The same with the command line's overrides.
+
+    Raises:
+        SftError: There are none, or they cannot be prepared.
+    """
+    if config.data == trained.data and config.trainer.max_length == trained.trainer.max_length:
+        rows = _rows(_own(run, as_served(run, trained)), "validation")
+        if not len(rows.split):
+            raise SftError(
+                where=str(run.path),
+                problem="the run held out no rows",
+                fix=f"name rows: sft eval run={run.path} {OTHER_DATA}",
+            )
+    else:
+        prepared = prepare(as_served(run, config))
+        rows = _rows(prepared, "validation" if len(prepared.validation) else "train")
+        if path := _trained_path(trained, config, rows.side):
+            say(f"note      the run was trained on rows of {path}, which may be among these")
+    kind = "held-out" if rows.side == "validation" else "train (the data holds none out)"
+    say(f"rows      {len(rows.split):,} {kind} examples of {rows.directory}")
+    return rows
+
+
+def as_served(run: RunDir, config: Config) -> Config:
+    """The config with the tokenizer and the template that the run saved, preparing under the cache."""
+    return replace(
+        config,
+        prepared_dir=None,
+        model=replace(config.model, tokenizer=str(run.result)),
+        template=replace(config.template, name="auto", path=None),
+    )
+
+
+def _own(run: RunDir, config: Config) -> Prepared:
+    """The data the run was trained with, prepared again if it is gone."""
+    if not run.data.is_file():
+        raise SftError(
+            where=str(run.data),
+            problem="the file that names the run's data is missing",
+            fix=f"name rows: sft eval run={run.path} {OTHER_DATA}",
+        )
+    known = run.read(run.data)
+    directory = Path(known["prepared_dir"])
+    manifest = read_manifest(directory)
+    if manifest is not None and manifest["fingerprint"] == known["fingerprint"]:
+        return open_prepared(directory)
+    say(f"data      {directory} no longer holds the run's data: preparing it again")
+    now = manifests.inputs(config, *read_template(config))
+    if manifests.fingerprint(now) != known["fingerprint"]:
+        changed = manifests.difference(run.read(run.manifest)["inputs"], now)
+        raise SftError(
+            where=str(directory),
+            problem=f"the run's data is gone and cannot be prepared again: {changed} since",
+            fix=f"restore it, or name rows: sft eval run={run.path} {OTHER_DATA}",
+        )
+    return prepare(config)
+
+
+def _trained_path(trained: Config, config: Config, side: Side) -> str | None:
+    """A path whose rows the run was trained on and that this evaluation may take rows of, too."""
+    known = {source.path for source in trained.data.mix.values()}
+    again = [source for source in config.data.mix.values() if source.path in known]
+    if side == "validation" and config.data.val_fraction == trained.data.val_fraction:
+        return None
+    return next((source.path for source in again if side == "train" or not has_validation(source)), None)
+
+
+def _rows(prepared: Prepared, side: Side) -> Rows:
+    """One split of a prepared directory."""
+    split = prepared.validation if side == "validation" else prepared.train
+    return Rows(split, side, prepared.directory, prepared.manifest["fingerprint"])

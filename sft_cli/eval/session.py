@@ -1,0 +1,124 @@
+"""One `sft eval`: load the run's model, evaluate it, and the base where asked, and write the report."""
+
+import json
+from dataclasses import replace
+
+from torch import nn
+
+from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.rundir import RunDir
+from sft_cli.config.schema import AdapterKind, Config
+from sft_cli.console import say
+from sft_cli.errors import SftError
+from sft_cli.eval import report
+from sft_cli.eval.evaluate import Evaluation, evaluate, sample_lines
+from sft_cli.eval.items import decoder
+from sft_cli.eval.progress import shown
+from sft_cli.eval.rows import Rows
+from sft_cli.model.adapters import peft_quietly
+from sft_cli.model.attention import probe, use_packed
+from sft_cli.model.head import LossModel
+from sft_cli.model.load import load_model
+from sft_cli.model.machine import Machine, choose_machine
+
+SAMPLES = 3
+"""Items printed with the answers of both models."""
+
+
+def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> None:
+    """Evaluate a finished run, write ``eval/<suite>.json`` and print a table.
+
+    Args:
+        run: The run.
+        config: Its config with the command line's overrides.
+        rows: What it is evaluated on.
+        compare: Whether the base model is evaluated too.
+    """
+    from peft import PeftModel  # behind sft_cli.model, which quiets an import it makes
+
+    machine = choose_machine(config.trainer)
+    stops, decode = stop_ids(run), decoder(load_tokenizer(str(run.result)))
+
+    def measure(model: nn.Module, label: str) -> Evaluation:
+        with machine.precision(), shown(f"{label} loss") as losses, shown(f"{label} answers") as answered:
+            return evaluate(
+                loss_model(model, config),
+                rows.split,
+                config.eval,
+                reduction=config.loss.reduction,
+                budget=config.trainer.tokens_per_micro_batch,
+                decode=decode,
+                stop_ids=stops,
+                loss_progress=losses,
+                answer_progress=answered,
+            )
+
+    model, base = load_tuned(run, config, machine), None
+    tuned = measure(model, "tuned")
+    if compare and isinstance(model, PeftModel):
+        with model.disable_adapter():
+            base = measure(model, "base")
+    elif compare:
+        del model  # two models need not fit
+        base = measure(load_base(config, machine), "base")
+    if config.eval.generate and not tuned.items:
+        say("answers   none: every example is trained whole, without a prompt; loss and perplexity only")
+    report.show(tuned.metrics, base.metrics if base else None)
+    if base is not None:
+        before, after = ([answer.text for answer in one.answers] for one in (base, tuned))
+        for line in sample_lines(tuned.items, before, after, SAMPLES):
+            say(line)
+    file = run.eval / f"{config.eval.suite}.json"
+    report.write(report.as_json(config.eval.suite, run, rows, tuned, base), file)
+    say(f"report    {file}")
+
+
+def load_base(config: Config, machine: Machine) -> nn.Module:
+    """The base model as the run's training loaded it."""
+    full = config.adapter.kind is AdapterKind.none
+    return load_model(config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype)
+
+
+def load_tuned(run: RunDir, config: Config, machine: Machine) -> nn.Module:
+    """The trained model: the base with the run's adapter, or the run's own weights."""
+    from peft import PeftModel
+
+    if config.adapter.kind is AdapterKind.none:
+        own = replace(config.model, path=str(run.result), revision=None)
+        return load_base(replace(config, model=own), machine)
+    base = load_base(config, machine)
+    try:
+        with peft_quietly():
+            return PeftModel.from_pretrained(base, str(run.result), torch_device=str(machine.device))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SftError(
+            where=str(run.result),
+            problem=f"the adapter cannot be put on {config.model.path}: {str(error).splitlines()[0]}",
+            fix="name the base it was trained on: model.path=DIR_OR_HUB_ID",
+        ) from error
+
+
+def loss_model(model: nn.Module, config: Config) -> LossModel:
+    """The model with its loss, packed where that is sound; call it in the precision of the evaluation."""
+    packed = probe(model).packed_ok
+    if packed:
+        use_packed(model)
+    return LossModel(model, packed=packed, chunk=config.trainer.logits_chunk)
+
+
+def stop_ids(run: RunDir) -> list[int]:
+    """The tokens that end an answer, as the run's generation config names them.
+
+    Raises:
+        SftError: It names none.
+    """
+    file = run.result / "generation_config.json"
+    ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    found = [ends] if isinstance(ends, int) else ends
+    if not found:
+        raise SftError(
+            where=str(file),
+            problem="it names no stop token (eos_token_id)",
+            fix="train again, or write the ids of the stop tokens there",
+        )
+    return found

@@ -1,0 +1,108 @@
+"""The held-out loss is that of every example alone, whatever the layout; sums are checked by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from sft_cli.config.schema import Reduction
+from sft_cli.data.types import Example
+from sft_cli.eval import heldout
+from sft_cli.eval.heldout import heldout_loss
+from sft_cli.model.attention import use_packed
+from sft_cli.model.head import LossModel
+
+CPU = torch.device("cpu")
+
+
+def example(length: int, trained: dict[int, float], source: str, seed: int) -> Example:
+    """Random ids; ``trained`` gives the weights that are not 0."""
+    ids = torch.randint(320, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return Example(tuple(ids), tuple(trained.get(t, 0.0) for t in range(length)), f"rows.jsonl:{seed}", source)
+
+
+EXAMPLES = [
+    example(9, {5: 1, 6: 1, 8: 1}, "short", 1),
+    example(30, dict.fromkeys(range(10, 30), 1), "long", 2),
+    example(5, {4: 1}, "short", 3),
+    example(14, {3: 0.5, 4: 0.5, 13: 1}, "weighted", 4),
+    example(21, dict.fromkeys(range(1, 21), 2), "weighted", 5),
+]
+
+
+def reference(model, examples) -> list[tuple[float, float]]:
+    """Weighted nats and weights of each example, by plain transformers on it alone, in float64."""
+    found = []
+    model.eval()
+    for one in examples:
+        ids, weights = torch.tensor(one.input_ids), torch.tensor(one.weights, dtype=torch.float64)
+        with torch.no_grad():
+            logits = model(input_ids=ids[None]).logits[0]
+        nats = cross_entropy(logits[:-1], ids[1:], reduction="none").double()
+        found.append((float(nats @ weights[1:]), float(weights.sum())))
+    return found
+
+
+def measured(model, split, packed, **options):
+    if packed:
+        use_packed(model)
+    wrapped = LossModel(model, packed=packed, chunk=7)
+    return heldout_loss(wrapped, split, packed=packed, device=CPU, **{"reduction": Reduction.token, **options})
+
+
+@pytest.mark.parametrize(
+    ("packed", "budget", "window"),
+    [
+        pytest.param(True, 64, 1024, id="packed"),
+        pytest.param(True, 10, 1024, id="rows-longer-than-the-budget"),
+        pytest.param(True, 64, 2, id="laid-out-in-windows"),
+        pytest.param(False, 64, 1024, id="one-example-a-row"),
+    ],
+)
+def test_the_loss_is_that_of_each_example_alone(build, split_of, monkeypatch, packed, budget, window):
+    monkeypatch.setattr(heldout, "WINDOW", window)
+    alone = reference(build(), EXAMPLES)
+    found = measured(build(), split_of(EXAMPLES), packed, budget=budget)
+    nats, weights = (sum(column) for column in zip(*alone, strict=True))
+    assert found.overall.loss == pytest.approx(nats / weights, rel=1e-5)
+    assert found.overall.perplexity == pytest.approx(math.exp(nats / weights), rel=1e-4)
+    assert (found.overall.trained_tokens, found.overall.examples) == (47, 5)
+    assert list(found.sources) == ["short", "long", "weighted"]
+    for name, places in {"short": [0, 2], "long": [1], "weighted": [3, 4]}.items():
+        nats, weights = (sum(column) for column in zip(*(alone[i] for i in places), strict=True))
+        assert found.sources[name].loss == pytest.approx(nats / weights, rel=1e-5)
+    assert found.sources["weighted"].trained_tokens == 23
+
+
+def test_per_example_every_example_counts_the_same_and_perplexity_stays_per_token(build, split_of):
+    alone = reference(build(), EXAMPLES)
+    found = measured(build(), split_of(EXAMPLES), True, budget=64, reduction=Reduction.example)
+    nats, weights = (sum(column) for column in zip(*alone, strict=True))
+    assert found.overall.loss == pytest.approx(sum(n / w for n, w in alone) / 5, rel=1e-5)
+    assert found.overall.perplexity == pytest.approx(math.exp(nats / weights), rel=1e-4)
+    assert abs(found.overall.loss - nats / weights) > 0.01
+
+
+def test_halving_every_weight_changes_nothing(build, split_of):
+    half = [Example(e.input_ids, tuple(w / 2 for w in e.weights), e.where, e.source) for e in EXAMPLES]
+    whole = measured(build(), split_of(EXAMPLES), True, budget=64)
+    assert measured(build(), split_of(half), True, budget=64) == whole
+
+
+def test_only_the_chosen_examples_count(build, split_of):
+    alone = reference(build(), EXAMPLES)
+    told = []
+    found = measured(build(), split_of(EXAMPLES), True, budget=64, indices=[4, 0], progress=lambda *of: told.append(of))
+    assert found.overall.loss == pytest.approx((alone[4][0] + alone[0][0]) / (alone[4][1] + alone[0][1]), rel=1e-5)
+    assert {name: loss.examples for name, loss in found.sources.items()} == {"weighted": 1, "short": 1}
+    assert told[-1] == (2, 2)
+
+
+def test_the_model_and_the_random_generators_are_left_as_they_were(build, split_of):
+    model = build()
+    model.model.layers[0].eval()
+    modes, state = [m.training for m in model.modules()], torch.get_rng_state()
+    measured(model, split_of(EXAMPLES), True, budget=64)
+    assert [m.training for m in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,100 @@
+"""What `sft eval` refuses, and the sentences it says."""
+
+import json
+import shutil
+
+import pytest
+
+from sft_cli.config.compose import dump, load
+from sft_cli.data.prepare import prepare
+from sft_cli.errors import Mistakes, SftError
+from sft_cli.eval.run import eval_command
+
+
+def refusal(*words: str) -> SftError:
+    with pytest.raises(SftError) as caught:
+        eval_command(list(words), [])
+    return caught.value
+
+
+def test_data_that_is_gone_and_has_changed_is_refused(run_of, tmp_path, world):
+    run = run_of("lora")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text((world / "rows.jsonl").read_text().replace("Paris", "Lyon"))
+    config = load(run / "config.yaml")
+    config.data.mix["capitals"].path = config.data.mix["capitals"].validation_path = str(rows)
+    (run / "config.yaml").write_text(dump(config))
+    known = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "gone")}))
+    error = refusal(f"run={run}")
+    assert error.where == str(tmp_path / "gone")
+    assert error.problem.startswith("the run's data is gone and cannot be prepared again: ")
+    assert error.problem.endswith(" changed since")
+    assert "sources.capitals" in error.problem
+    assert error.fix == f"restore it, or name rows: sft eval run={run} data=local data.mix.local.path=rows.jsonl"
+
+
+def test_a_run_that_held_nothing_out(run_of, world):
+    run = run_of("lora")
+    config = load(run / "config.yaml")
+    config.data.mix["capitals"].validation_path = None
+    config.prepared_dir = None
+    (run / "config.yaml").write_text(dump(config))
+    prepared = prepare(config)
+    known = {"prepared_dir": str(prepared.directory), "fingerprint": prepared.manifest["fingerprint"]}
+    (run / "data.json").write_text(json.dumps(known))
+    error = refusal(f"run={run}")
+    assert (error.where, error.problem) == (str(run), "the run held out no rows")
+    assert error.fix == f"name rows: sft eval run={run} data=local data.mix.local.path=rows.jsonl"
+
+
+def test_typical_mistakes(run_of):
+    run = run_of("lora")
+    table = {
+        (): "sft eval: no run is named\n  fix: sft eval run=DIR, as sft train printed it",
+        (f"run={run}", "compare=runs/other"): "compare=runs/other: a run is compared with its base model only\n"
+        "  fix: compare=base, or leave it out",
+        (f"run={run}", "trainer.dtype=float16"): "trainer.dtype=float16: the cpu device here does not train in it\n"
+        "  fix: trainer.dtype=auto",
+    }
+    for words, message in table.items():
+        assert str(refusal(*words)) == message
+    assert len(table) == 3
+
+
+def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
+    error = refusal(f"run={run_of('lora')}", "trainer.lr=1e-3", "eval.samples=3", "eval.batch_size=2", "quant=nf4")
+    assert isinstance(error, Mistakes)
+    assert [one.where for one in error.errors] == ["trainer.lr", "eval.samples", "quant"]
+    assert error.errors[0].problem == "sft eval does not read it: the run's own value holds"
+    assert error.errors[0].fix == (
+        "leave it out; what can be set: data, model.path, model.revision, model.dtype, model.trust_remote_code,"
+        " trainer.device, trainer.dtype, trainer.max_length, trainer.tokens_per_micro_batch, trainer.logits_chunk,"
+        " and the other keys of eval"
+    )
+
+
+def test_an_unfinished_run(run_of):
+    run = run_of("lora")
+    shutil.rmtree(run / "adapter")
+    assert str(refusal(f"run={run}")) == (
+        f"{run}: the run has no trained adapter or model yet\n  fix: finish it: sft train run={run}"
+    )
+
+
+def test_a_run_without_stop_tokens(run_of):
+    run = run_of("lora")
+    file = run / "adapter" / "generation_config.json"
+    file.unlink()
+    assert str(refusal(f"run={run}")) == (
+        f"{file}: it names no stop token (eos_token_id)\n  fix: train again, or write the ids of the stop tokens there"
+    )
+
+
+def test_another_base_is_refused(run_of, build, tmp_path):
+    model = build("gpt2")
+    model.save_pretrained(tmp_path / "other")
+    error = refusal(f"run={run_of('lora')}", f"model.path={tmp_path / 'other'}")
+    assert error.where.endswith("lora/adapter")
+    assert error.problem.startswith(f"the adapter cannot be put on {tmp_path / 'other'}: ")
+    assert error.fix == "name the base it was trained on: model.path=DIR_OR_HUB_ID"

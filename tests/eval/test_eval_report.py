@@ -1,0 +1,115 @@
+"""What a person reads of an evaluation: the table, the samples, the progress; and that a report is written whole."""
+
+import json
+
+import pytest
+
+from sft_cli.eval import progress
+from sft_cli.eval.evaluate import Answered, Metrics, Scores, metrics, sample_lines
+from sft_cli.eval.heldout import HeldOut, Loss
+from sft_cli.eval.items import Item
+from sft_cli.eval.report import cells, write
+
+
+def scores(loss: float, items: int, match: float | None, stopped: float | None) -> Scores:
+    return Scores(loss, 2 * loss, 10, 4, items, match, stopped)
+
+
+ONE = Metrics(scores(1.0, 4, 0.5, 0.75), {"a": scores(1.0, 4, 0.5, 0.75)})
+TWO = Metrics(scores(2.0, 2, 0.5, 1.0), {"a": scores(1.0, 2, 0.5, 1.0), "texts": scores(3.0, 0, None, None)})
+
+
+def test_the_table_of_one_source():
+    assert cells(ONE) == (
+        ["source", "examples", "loss", "perplexity", "exact match %", "stopped %"],
+        [["a", 4, 1.0, 2.0, 50.0, 75.0]],
+    )
+
+
+def test_the_table_of_several_sources_ends_with_all():
+    assert cells(TWO) == (
+        ["source", "examples", "answered", "loss", "perplexity", "exact match %", "stopped %"],
+        [
+            ["a", 4, 2, 1.0, 2.0, 50.0, 100.0],
+            ["texts", 4, 0, 3.0, 6.0, None, None],
+            ["all", 4, 2, 2.0, 4.0, 50.0, 100.0],
+        ],
+    )
+
+
+def test_the_table_with_a_base_has_both_side_by_side():
+    base = Metrics(scores(5.0, 4, 0.0, 0.0), {"a": scores(5.0, 4, 0.0, 0.0)})
+    assert cells(ONE, base) == (
+        [
+            *("source", "examples", "base loss", "tuned loss", "base perplexity", "tuned perplexity"),
+            *("base exact match %", "tuned exact match %", "tuned stopped %"),
+        ],
+        [["a", 4, 5.0, 1.0, 10.0, 2.0, 0.0, 50.0, 75.0]],
+    )
+
+
+def test_the_table_without_answers_has_losses_only():
+    silent = Metrics(scores(1.0, 0, None, None), {"a": scores(1.0, 0, None, None)})
+    assert cells(silent) == (["source", "examples", "loss", "perplexity"], [["a", 4, 1.0, 2.0]])
+
+
+def test_scores_are_shares_per_source_and_over_all():
+    items = [Item("w", source, (1, 2), "q", "a") for source in "xxy"]
+    said = [Answered("a", True, True, False), Answered("b", False, True, False), Answered("a", True, False, False)]
+    loss = Loss(1.0, 2.0, 3, 4)
+    found = metrics(HeldOut(loss, {"x": loss, "y": loss, "z": loss}), items, said)
+    assert (found.overall.exact_match, found.overall.stopped_share) == (2 / 3, 2 / 3)
+    assert [(one.items, one.exact_match, one.stopped_share) for one in found.sources.values()] == [
+        (2, 0.5, 1.0),
+        (1, 1.0, 0.0),
+        (0, None, None),
+    ]
+
+
+def test_samples_are_spread_evenly_and_stand_on_one_line_each():
+    items = [Item(f"rows.jsonl:{i}", "s", (1, 2), f"Ask\n  {i}", f"is {i}") for i in range(6)]
+    lines = sample_lines(items, ["\nno\n"] * 6, [f"is\n{i}" for i in range(6)], 2)
+    assert lines == [
+        *("rows.jsonl:0", "  prompt    Ask 0", "  expected  is 0", "  before    no", "  after     is 0"),
+        *("rows.jsonl:3", "  prompt    Ask 3", "  expected  is 3", "  before    no", "  after     is 3"),
+    ]
+    assert sample_lines(items, ["x"] * 6, ["x"] * 6, 0) == []
+    assert len(sample_lines(items[:1], ["x"], ["x"], 3)) == 5
+
+
+def test_a_long_prompt_shows_its_end_and_a_long_answer_its_beginning():
+    item = Item("w", "s", (1, 2), "a" * 300 + "end", "begin" + "b" * 300)
+    prompt, expected, before, _ = sample_lines([item], ["c" * 160], ["d"], 1)[1:]
+    assert prompt == "  prompt    …" + "a" * 157 + "end"
+    assert expected == "  expected  begin" + "b" * 155 + "…"
+    assert before == "  before    " + "c" * 160
+
+
+def test_a_sample_cannot_drive_the_terminal():
+    lines = sample_lines([Item("w", "s", (1, 2), "q", "a")], ["\x1b[2J\x0eno"], ["a"], 1)
+    assert lines[3] == "  before    \ufffd[2J\ufffdno"
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "eval" / "heldout.json"
+    write({"answer": "Zürich"}, file)
+    assert json.loads(file.read_text(encoding="utf-8")) == {"answer": "Zürich"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write({"loss": float("nan")}, file)
+    assert json.loads(file.read_text(encoding="utf-8")) == {"answer": "Zürich"}
+
+
+def test_piped_progress_is_a_line_now_and_then(monkeypatch, capsys):
+    seconds = iter([0, 19, 20, 20, 39.9, 41, 41])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    with progress.shown("answers") as tell:
+        for done in (500, 1000, 1500, 2000):
+            tell(done, 2000)
+    assert capsys.readouterr().out == "answers   1,000 of 2,000\nanswers   2,000 of 2,000\n"
+
+
+def test_progress_on_a_terminal_is_a_bar_that_vanishes(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with progress.shown("answers") as tell:
+        tell(3, 3)
+    assert "1,000 of" not in capsys.readouterr().out

@@ -1,0 +1,171 @@
+"""`sft eval` on real run directories of a tiny model that memorised five rows."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sft_cli.eval.run import eval_command
+
+
+@pytest.fixture
+def other_rows(tmp_path):
+    """Two rows: one the runs know by heart, one whose answer they do not give."""
+    file = tmp_path / "other.jsonl"
+    rows = [("Peru", "Lima"), ("Cuba", "Lima")]
+    lines = [json.dumps({"instruction": f"What is the capital of {name}?", "output": answer}) for name, answer in rows]
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def evaluated(run: Path, *words: str, suite: str = "heldout") -> dict:
+    eval_command([f"run={run}", *words], [])
+    return json.loads((run / "eval" / f"{suite}.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["lora", "nf4", "full"])
+def test_a_run_is_compared_with_its_base(world, run_of, kind, capsys):
+    run = run_of(kind)
+    report = evaluated(run, "compare=base")
+    assert (report["suite"], report["version"]) == ("heldout", 1)
+    assert report["model"] == str(run / ("model" if kind == "full" else "adapter"))
+    assert report["data"]["split"] == "validation"
+    tuned, base = report["metrics"], report["base"]
+    assert (tuned["exact_match"], tuned["stopped_share"], tuned["items"], tuned["examples"]) == (1, 1, 5, 5)
+    assert tuned["loss"] < 0.05 < 5 < base["loss"]
+    assert base["exact_match"] == 0
+    assert {key: value for key, value in tuned.items() if key != "sources"} == tuned["sources"]["capitals"]
+    assert [item["answer"] for item in report["items"]] == ["Paris", "Tokyo", "Lima", "Havana", "Rome"]
+    first = report["items"][0]
+    assert set(first) == {
+        *("where", "source", "prompt", "expected", "answer", "correct", "stopped", "truncated"),
+        *("base_answer", "base_correct"),
+    }
+    assert first["where"].endswith("rows.jsonl:1")
+    assert first["prompt"].endswith("### Instruction:\nWhat is the capital of France?\n\n### Response:\n")
+    assert (first["expected"], first["correct"], first["stopped"], first["base_correct"]) == (
+        "Paris",
+        True,
+        True,
+        False,
+    )
+    assert [path.name for path in (run / "eval").iterdir()] == ["heldout.json"]
+    out = capsys.readouterr().out
+    assert f"rows      5 held-out examples of {world / f'prepared-{kind}'}\n" in out
+    assert out.endswith(f"report    {run / 'eval' / 'heldout.json'}\n")
+    assert "  expected  Paris\n" in out
+    assert "  after     Paris\n" in out
+    row = next(line.split() for line in out.splitlines() if line.strip().startswith("capitals"))
+    assert (row[:2], row[-3:]) == (["capitals", "5"], ["0", "100", "100"])
+
+
+def test_evaluating_twice_gives_the_same_report(run_of):
+    run = run_of("lora")
+    assert evaluated(run) == evaluated(run, "eval.batch_size=1", "trainer.tokens_per_micro_batch=512")
+
+
+def test_options_of_eval_are_read(run_of):
+    run = run_of("lora")
+    report = evaluated(run, "eval.max_rows=2", "eval.suite=two", "eval.max_new_tokens=1", suite="two")
+    assert "base" not in report
+    assert (report["metrics"]["examples"], report["metrics"]["items"], len(report["items"])) == (5, 2, 2)
+    assert report["metrics"]["stopped_share"] == 0
+    assert "base_answer" not in report["items"][0]
+    silent = evaluated(run, "eval.generate=false")
+    assert (silent["items"], silent["metrics"]["exact_match"], silent["metrics"]["stopped_share"]) == ([], None, None)
+
+
+def test_a_half_precision_evaluation_answers_alike(run_of):
+    report = evaluated(run_of("lora"), "trainer.dtype=bfloat16")
+    assert report["metrics"]["exact_match"] == 1
+    assert report["metrics"]["loss"] != evaluated(run_of("full"))["metrics"]["loss"]
+
+
+def test_other_data_is_prepared_with_the_runs_template(run_of, other_rows, capsys):
+    report = evaluated(run_of("lora"), "data=local", f"data.mix.local.path={other_rows}")
+    assert report["data"]["split"] == "train"
+    assert [(i["expected"], i["answer"], i["correct"]) for i in report["items"]] == [
+        ("Lima", "Lima", True),
+        ("Lima", "Havana", False),
+    ]
+    assert report["metrics"]["sources"]["local"]["exact_match"] == 0.5
+    assert report["items"][0]["prompt"].startswith("Below is an instruction")
+    assert "rows      2 train (the data holds none out) examples of " in capsys.readouterr().out
+
+
+def test_held_out_rows_of_other_data_come_first(run_of, other_rows, world):
+    report = evaluated(
+        run_of("lora"),
+        "data=local",
+        f"data.mix.local.path={world / 'rows.jsonl'}",
+        f"data.mix.local.validation_path={other_rows}",
+    )
+    assert (report["data"]["split"], report["metrics"]["examples"]) == ("validation", 2)
+
+
+def test_rows_that_were_trained_on_are_said_to_be(run_of, world, capsys):
+    rows = world / "rows.jsonl"
+    evaluated(run_of("lora"), "data=local", f"data.mix.local.path={rows}")
+    assert f"note      the run was trained on rows of {rows}, which may be among these\n" in capsys.readouterr().out
+
+
+def test_several_sources_are_told_apart(run_of, other_rows, world, capsys):
+    report = evaluated(
+        run_of("lora"),
+        "data=local",
+        f"data.mix.known.path={world / 'rows.jsonl'}",
+        f"data.mix.other.path={other_rows}",
+    )
+    sources = report["metrics"]["sources"]
+    assert {name: one["exact_match"] for name, one in sources.items()} == {"known": 1, "other": 0.5}
+    assert report["metrics"]["exact_match"] == pytest.approx(6 / 7)
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.split()]
+    assert rows[-4:-1] == ["known", "other", "all"]
+
+
+def test_documents_have_a_loss_and_no_answers(run_of, tmp_path, capsys):
+    (tmp_path / "texts.jsonl").write_text('{"text": "Lima is in Peru."}\n{"text": "Rome is in Italy."}\n')
+    report = evaluated(run_of("lora"), "data=local", f"data.mix.local.path={tmp_path / 'texts.jsonl'}")
+    assert report["items"] == []
+    assert report["metrics"]["exact_match"] is None
+    assert report["metrics"]["loss"] > 0
+    sentence = "answers   none: every example is trained whole, without a prompt; loss and perplexity only\n"
+    assert sentence in capsys.readouterr().out
+
+
+def test_data_that_is_gone_is_prepared_again(run_of, tmp_path, capsys):
+    run = run_of("lora")
+    before = evaluated(run)
+    known = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "gone")}))
+    after = evaluated(run)
+    assert (
+        f"data      {tmp_path / 'gone'} no longer holds the run's data: preparing it again\n" in capsys.readouterr().out
+    )
+    assert after["data"].pop("prepared_dir") != before["data"].pop("prepared_dir")
+    assert after == before
+
+
+def test_a_prepared_directory_that_now_holds_other_data_is_not_taken(run_of, tmp_path, world):
+    run = run_of("lora")
+    reused = Path(shutil.copytree(world / "prepared-lora", tmp_path / "reused"))
+    manifest = json.loads((reused / "manifest.json").read_text())
+    (reused / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "another"}))
+    known = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(reused)}))
+    report = evaluated(run)
+    assert report["data"]["prepared_dir"] != str(reused)
+    assert report["data"]["fingerprint"] == known["fingerprint"]
+    assert json.loads((reused / "manifest.json").read_text())["fingerprint"] == "another"
+
+
+def test_a_number_that_is_not_finite_becomes_null(run_of):
+    from safetensors.torch import load_file, save_file
+
+    run = run_of("full")
+    weights = load_file(run / "model" / "model.safetensors")
+    weights["model.norm.weight"] *= float("nan")
+    save_file(weights, run / "model" / "model.safetensors", metadata={"format": "pt"})
+    report = evaluated(run, "eval.generate=false")
+    assert (report["metrics"]["loss"], report["metrics"]["perplexity"]) == (None, None)
