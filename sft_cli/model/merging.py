@@ -79,7 +79,8 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
     shutil.rmtree(new, ignore_errors=True)
     try:
         serving.copy_files(run, config.model, new)
-        serving.check_tokenizer(run, new, [probe.input_ids for probe in probes])
+        rows = [probe.input_ids for probe in probes]
+        serving.check_tokenizer(run, new, rows, trust_remote_code=config.model.trust_remote_code)
         trained = None if config.quant.kind is QuantKind.none else as_trained(plan, probes)
         adapter = write_merged(plan, new, probes)
         merged = reloaded(plan, new, probes)
@@ -137,6 +138,7 @@ def as_trained(plan: Plan, probes: Sequence[Probe]) -> list[Tensor]:
     """Logits of the quantised base with the adapter: what was trained."""
     base = load_model(plan.model, plan.quant, full=False, device=plan.device, compute_dtype=plan.trained_dtype)
     logits = trained_logits(adapted(base, plan), probes)
+    del base
     release()
     return logits
 

@@ -78,7 +78,7 @@ def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
             shutil.copy(file, directory / file.name)
 
 
-def check_tokenizer(run: RunDir, directory: Path, rows: Sequence[Sequence[int]]) -> None:
+def check_tokenizer(run: RunDir, directory: Path, rows: Sequence[Sequence[int]], *, trust_remote_code: bool) -> None:
     """Compare transformers' tokenizer with the plain tokenizer.json on the text of some rows.
 
     Preflight has compared them too, but there no config.json lay beside the tokenizer: for some model types
@@ -87,7 +87,7 @@ def check_tokenizer(run: RunDir, directory: Path, rows: Sequence[Sequence[int]])
     Raises:
         SftError: A server would make other ids of the same text.
     """
-    server = AutoTokenizer.from_pretrained(directory)
+    server = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     file = run.adapter / "tokenizer.json"
     plain = Tokenizer.from_file(str(file))
     plain.no_padding()

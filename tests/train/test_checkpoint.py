@@ -74,7 +74,7 @@ def test_other_data_is_refused(runs, rows, tmp_path):
     done.adapter.rmdir()
     copy.write_text(rows.read_text().replace("question 3", "question III"))
 
-    with pytest.raises(SftError, match="the checkpoint belongs to another run: data was '[0-9a-f]{64}', is now"):
+    with pytest.raises(SftError, match=r"the checkpoint belongs to another run: data was '[0-9a-f]{64}', is now"):
         runs.resume("r")
 
 
