@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -126,11 +127,31 @@ def merge(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     merge_command(overrides or [], config_dir or [])
 
 
+OPTIONS = {"--help", "--version", "--config-dir", "--keys"}
+
+
+def refuse_flags(words: Sequence[str]) -> None:
+    """Tell who types ``--lr 3``, as other tools want it, how it is set here."""
+    unknown = [
+        word.partition("=")[0] for word in words if word.startswith("--") and word.partition("=")[0] not in OPTIONS
+    ]
+    if unknown:
+        from sft_cli.config.names import advice
+
+        name = unknown[0].removeprefix("--").replace("-", "_")
+        raise SftError(
+            where="command line",
+            problem=f"there is no option {unknown[0]}; settings are words KEY=VALUE without dashes",
+            fix=advice(name),
+        )
+
+
 def main() -> None:
     """Entry point: a user's mistake is a sentence with its fix and exit code 2, never a traceback."""
     # Threads that wait must sleep: spinning ones made the quickstart six times slower on a busy 2-core machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        refuse_flags(sys.argv[1:])
         app()
     except SftError as error:
         for mistake in error.errors if isinstance(error, Mistakes) else (error,):

@@ -55,7 +55,23 @@ def test_every_command_has_an_example():
 def test_version_and_misuse():
     assert CliRunner().invoke(app, ["--version"]).stdout == f"sft {__version__}\n"
     assert CliRunner().invoke(app, ["show", "--keys", "a=b"]).exit_code == 2
-    assert CliRunner().invoke(app, ["train", "--lr", "3"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "fix"),
+    [
+        ("--lr", "did you mean trainer.lr?"),
+        ("--learning-rate=3", "here it is called trainer.lr"),
+        ("--nonsense", "`sft show --keys` lists every key"),
+    ],
+)
+def test_a_flag_of_another_tool_is_translated(flag, fix):
+    done = sft("train", "recipe=quickstart", flag, "3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: command line: there is no option {flag.partition('=')[0]};"
+        f" settings are words KEY=VALUE without dashes\n  fix: {fix}\n"
+    )
 
 
 def test_a_commands_own_arguments_are_split_off():
