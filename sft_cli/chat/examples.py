@@ -1,4 +1,4 @@
-"""Conversations into proven examples: render, encode, unroll where history is rewritten, shorten where it is too long."""
+"""Conversations into proven examples: render, encode, unroll where history is rewritten, shorten what is too long."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -44,12 +44,27 @@ class ExampleMaker:
     def check_template(self) -> None:
         """Refuse a template that can teach no model to answer, before any row is blamed for it."""
         probe = Conversation((Message("user", "Hi"), Message("assistant", "Hello")), "a one-turn conversation", "")
-        problem = self.make([probe])[0].problem
-        if problem is not None:
-            raise SftError(where=f"template {self._template_name}", problem=problem.problem, fix=problem.fix)
+        outcome, where = self._encoded([probe])[0], f"template {self._template_name}"
+        if outcome.problem is not None and not outcome.too_long:
+            raise SftError(where=where, problem=outcome.problem.problem, fix=outcome.problem.fix)
+        if unprompted := self.renderer.unprompted():
+            raise SftError(
+                where=where,
+                problem="it ignores add_generation_prompt: no server's prompt would hold"
+                f" the {unprompted!r} before an answer",
+                fix="write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}",
+            )
 
     def make(self, conversations: Sequence[Conversation]) -> list[Outcome]:
         """The examples of each conversation, or why there are none."""
+        outcomes = self._encoded(conversations)
+        if self._overflow is Overflow.drop_oldest_turns:
+            pairs = zip(conversations, outcomes, strict=True)
+            return [self._shortened(one, outcome) if outcome.too_long else outcome for one, outcome in pairs]
+        return outcomes
+
+    def _encoded(self, conversations: Sequence[Conversation]) -> list[Outcome]:
+        """The examples of each conversation as it is, or why there are none."""
         rendered = [self._render(conversation) for conversation in conversations]
         encoded = iter(self.encoder.encode([text for texts in rendered if isinstance(texts, list) for text in texts]))
         outcomes = []
@@ -69,7 +84,7 @@ class ExampleMaker:
     def _finish(
         self, conversation: Conversation, texts: list[Rendered], encoded: list[Encoded | Unproven | None]
     ) -> Outcome:
-        """Join texts and ids to examples; unroll or shorten first where needed."""
+        """Join texts and ids to examples; unroll first where needed."""
         if None in encoded:
             unrolled = self._render(conversation, unroll=True)
             if isinstance(unrolled, SftError):
@@ -83,24 +98,33 @@ class ExampleMaker:
             examples.append(_example(conversation, text, ids))
         longest = max(len(example.input_ids) for example in examples)
         if longest > self._max_length:
-            return self._too_long(conversation, longest)
+            return Outcome(problem=self._too_long(conversation, longest), too_long=True)
         stops = frozenset(stop for text in texts for stop in text.stops)
         return Outcome(tuple(examples), sanitized=any(MARK_START in text.text for text in texts), stops=stops)
 
-    def _too_long(self, conversation: Conversation, longest: int) -> Outcome:
-        """Drop the oldest turns until the conversation fits, if that is the rule; refuse it otherwise."""
-        shorter = _without_oldest_turn(conversation) if self._overflow is Overflow.drop_oldest_turns else None
-        if shorter is not None:
-            outcome = self.make([shorter])[0]
-            gone = len(conversation.messages) - len(shorter.messages)
-            return replace(outcome, dropped_messages=outcome.dropped_messages + gone)
-        options = "data.overflow=drop" if self._overflow is not Overflow.error else "data.overflow=drop or drop_oldest_turns"
-        problem = SftError(
+    def _shortened(self, conversation: Conversation, outcome: Outcome) -> Outcome:
+        """What becomes of it without as few of its oldest turns as make it fit; ``outcome`` if that never does."""
+        shorter = _without_oldest_turns(conversation)
+        low, high = 0, len(shorter)
+        while low < high:
+            middle = (low + high) // 2
+            tried = self._encoded([shorter[middle]])[0]
+            if tried.problem is None:
+                gone = len(conversation.messages) - len(shorter[middle].messages)
+                high, outcome = middle, replace(tried, dropped_messages=gone)
+            else:
+                low = middle + 1
+        return outcome
+
+    def _too_long(self, conversation: Conversation, longest: int) -> SftError:
+        options = (
+            "data.overflow=drop" if self._overflow is not Overflow.error else "data.overflow=drop or drop_oldest_turns"
+        )
+        return SftError(
             where=conversation.where,
             problem=f"{longest} tokens, longer than trainer.max_length={self._max_length}",
             fix=f"raise trainer.max_length, or {options}",
         )
-        return Outcome(problem=problem, too_long=True)
 
     def _refused(self, conversation: Conversation, why: str) -> SftError:
         return SftError(
@@ -119,12 +143,10 @@ def _example(conversation: Conversation, text: Rendered, encoded: Encoded) -> Ex
     return Example(tuple(encoded.input_ids[: len(weights)]), tuple(weights), conversation.where, conversation.source)
 
 
-def _without_oldest_turn(conversation: Conversation) -> Conversation | None:
-    """The conversation without its first exchange, system message kept; None if only one exchange is left."""
+def _without_oldest_turns(conversation: Conversation) -> list[Conversation]:
+    """The conversation without its first exchange, its first two …, the last one left; system message kept."""
     messages = conversation.messages
     head = 1 if messages and messages[0].role == "system" else 0
-    users = [i for i in range(head, len(messages)) if messages[i].role == "user"]
-    later = [i for i in users if i > head and any(m.role == "assistant" for m in messages[i:])]
-    if not later:
-        return None
-    return replace(conversation, messages=messages[:head] + messages[later[0] :])
+    users = [i for i in range(head + 1, len(messages)) if messages[i].role == "user"]
+    trained = [i for i, message in enumerate(messages) if message.role == "assistant" and message.weight > 0]
+    return [replace(conversation, messages=messages[:head] + messages[i:]) for i in users if i < trained[-1]]

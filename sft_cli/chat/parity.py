@@ -1,45 +1,53 @@
 """Train = serve: the ids a server makes of a prompt are, id for id, what the model saw in training.
 
-`prepare` keeps golden prompts of real rows with their ids. `check` gives the same messages to transformers' own tokenizer,
-read from the directory a server would read, and compares.
+`prepare` keeps golden prompts of real rows with their ids. `check` gives the same messages to transformers' own
+tokenizer, read from the directory a server would read, and compares.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sft_cli.chat.encode import Encoder
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.spans import MARK_START
+from sft_cli.chat.template import ChatTemplate
+from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.data.types import Conversation
 from sft_cli.errors import SftError
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A prompt as a client sends it and the ids the model was trained behind."""
+    """A prompt as a client sends it and the ids the model was trained behind.
+
+    Attributes:
+        now: When it was rendered, as ISO 8601, for templates that write the date.
+    """
 
     where: str
     source: str
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
     input_ids: list[int]
+    now: str
 
 
 def golden(maker: ExampleMaker, conversation: Conversation) -> Golden | None:
-    """The golden prompt before the last assistant turn.
+    """The golden prompt before the last trained turn.
 
-    None for documents and for prompts that hold special-token strings, which servers differ on.
+    None for documents, for answers to nothing, and for prompts with special-token strings, which servers differ on.
     """
     if conversation.text is not None:
         return None
-    rendered = maker.renderer.render(conversation, unroll=True)[-1]
-    prompt = rendered.text[: rendered.spans[-1].start]
-    if MARK_START in prompt or not rendered.stops:
+    prompt, messages, tools = maker.renderer.served(conversation)
+    if MARK_START in prompt or not messages:
         return None
-    messages, tools = maker.renderer.serving_input(conversation)
-    return Golden(conversation.where, conversation.source, messages, tools, maker.encoder.ids(prompt))
+    now = maker.renderer.template.now.isoformat()
+    return Golden(conversation.where, conversation.source, messages, tools, maker.encoder.ids(prompt), now)
 
 
 def save(goldens: Sequence[Golden], file: Path) -> None:
@@ -60,18 +68,39 @@ def check(tokenizer_directory: Path, goldens: Sequence[Golden]) -> int:
     """
     from transformers import AutoTokenizer
 
-    server = AutoTokenizer.from_pretrained(tokenizer_directory)
+    server, tokenizer = AutoTokenizer.from_pretrained(tokenizer_directory), load_tokenizer(str(tokenizer_directory))
     for one in goldens:
         ids = server.apply_chat_template(
-            one.messages, tools=one.tools, add_generation_prompt=True, tokenize=True, return_dict=False
+            one.messages,
+            tools=one.tools,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
         )
-        if ids != one.input_ids:
-            at = next((i for i, (a, b) in enumerate(zip(ids, one.input_ids, strict=False)) if a != b), min(len(ids), len(one.input_ids)))
+        trained = _as_of_today(tokenizer, one) if "strftime_now" in (tokenizer.chat_template or "") else one.input_ids
+        if ids != trained:
+            at = next(
+                (i for i, (a, b) in enumerate(zip(ids, trained, strict=False)) if a != b), min(len(ids), len(trained))
+            )
             raise SftError(
                 where=f"{one.where} with the tokenizer in {tokenizer_directory}",
                 problem=f"a server would send other ids than were trained: from id {at} on {ids[at : at + 5]} for"
-                f" {one.input_ids[at : at + 5]}",
+                f" {trained[at : at + 5]}",
                 fix="transformers rebuilds this tokenizer differently from its tokenizer.json: set tokenizer_class to"
                 " PreTrainedTokenizerFast in tokenizer_config.json, or choose another model.tokenizer",
             )
     return len(goldens)
+
+
+def _as_of_today(tokenizer: ChatTokenizer, one: Golden) -> list[int]:
+    """The ids of a golden prompt with today's date in place of that of preparation, if nothing else changes them."""
+    assert tokenizer.chat_template is not None
+    then, today = (
+        Encoder(tokenizer).ids(
+            ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens, "the tokenizer's own", now).render(
+                one.messages, one.tools, prompt=True
+            )
+        )
+        for now in (datetime.fromisoformat(one.now), datetime.now())
+    )
+    return today if then == one.input_ids else one.input_ids

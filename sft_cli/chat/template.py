@@ -1,13 +1,13 @@
 """Chat templates: finding, compiling and rendering them, as transformers and servers do.
 
 The environment (sandbox, trimmed blocks, ``tojson`` without HTML escapes, ``raise_exception``, ``strftime_now``,
-``{% generation %}`` blocks) is the one documented by transformers' ``apply_chat_template``; chat/parity.py holds the two
-together.
+``{% generation %}`` blocks) is the one documented by transformers' ``apply_chat_template``; chat/parity.py holds the
+two together.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from importlib.resources import files
@@ -16,6 +16,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sft_cli.chat.tokenizer import ChatTokenizer
@@ -45,7 +46,9 @@ def _raise(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -57,11 +60,13 @@ class ChatTemplate:
         source: The Jinja text, as it is saved into the tokenizer.
         variables: Special tokens by name, readable in the template.
         name: For messages: ``tokenizer``, a name of configs/template, or a file.
+        now: The time a template may write, one for all its texts.
     """
 
     source: str
     variables: Mapping[str, str]
     name: str
+    now: datetime = field(default_factory=datetime.now)
 
     @cached_property
     def _render(self) -> Callable[..., str]:
@@ -70,7 +75,7 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
+        environment.globals["strftime_now"] = self.now.strftime
         try:
             return environment.from_string(self.source).render
         except jinja2.TemplateSyntaxError as error:
@@ -99,10 +104,13 @@ class ChatTemplate:
             )
         except jinja2.TemplateError as error:
             raise TemplateRefusal(f"the template refuses it: {error}") from error
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             raise TemplateRefusal(f"the template fails on it: {type(error).__name__}: {error}") from error
         for entity in ENTITIES:
-            if entity in text and entity not in json.dumps([*messages, *(tools or ())], ensure_ascii=False) + self.source:
+            if (
+                entity in text
+                and entity not in json.dumps([*messages, *(tools or ())], ensure_ascii=False) + self.source
+            ):
                 raise TemplateRefusal(
                     f"the template writes {entity} where the conversation has none (it escapes tool arguments)"
                 )
@@ -130,9 +138,15 @@ def load_template(config: TemplateConfig, tokenizer: ChatTokenizer) -> ChatTempl
         return ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens, "the tokenizer's own").compile()
     named = files("sft_cli.configs").joinpath("template", f"{config.name}.jinja")
     if not named.is_file():
-        known = sorted(p.name.removesuffix(".jinja") for p in files("sft_cli.configs").joinpath("template").iterdir() if p.name.endswith(".jinja"))
+        known = sorted(
+            p.name.removesuffix(".jinja")
+            for p in files("sft_cli.configs").joinpath("template").iterdir()
+            if p.name.endswith(".jinja")
+        )
         raise SftError(
-            where=f"template.name={config.name}", problem="no such template", fix=f"choose one of: auto, {', '.join(known)}"
+            where=f"template.name={config.name}",
+            problem="no such template",
+            fix=f"choose one of: auto, {', '.join(known)}",
         )
     source = named.read_text(encoding="utf-8")
     if tokenizer.adds_bos and "bos_token" not in source:

@@ -4,6 +4,7 @@ transformers imports torch on sight; `prepare` must run on a login node in secon
 directly, and chat/parity.py compares the result with transformers before a model is trained.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -18,12 +19,14 @@ import tokenizers
 from sft_cli.config.paths import cache_home, resolve
 from sft_cli.errors import SftError
 
+CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
 FILES = (
     "tokenizer.json",
-    "tokenizer_config.json",
+    CONFIG_FILE,
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    TEMPLATE_FILE,
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
@@ -67,7 +70,7 @@ class ChatTokenizer:
         """Whether plain text is encoded with a leading beginning-of-text token."""
         bos = self.special_tokens.get("bos_token")
         ids = self.backend.encode("a").ids
-        return bos is not None and bool(ids) and ids[0] == self.control[bos]
+        return bos in self.control and ids[:1] == [self.control[bos]]
 
     def with_template(self, chat_template: str) -> "ChatTokenizer":
         """The same tokenizer with another chat template."""
@@ -94,17 +97,29 @@ class ChatTokenizer:
         normalized = normalizer.normalize_str(text) if normalizer else text
         return normalized.replace("\u2581", " ")
 
+    def files(self) -> list[Path]:
+        """The files that make the tokenizer, without the chat template's own."""
+        return [self.directory / name for name in FILES if name != TEMPLATE_FILE and (self.directory / name).exists()]
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 by file name, the same before and after ``save``: without the chat template in the configuration."""
+        found = {}
+        for file in self.files():
+            content = file.read_bytes()
+            if file.name == CONFIG_FILE:
+                content = json.dumps(_without_template(file), sort_keys=True).encode()
+            found[file.name] = hashlib.sha256(content).hexdigest()
+        return found
+
     def save(self, directory: Path) -> None:
         """Copy the tokenizer's files, this chat template among them: what a server will read."""
         directory.mkdir(parents=True)
-        for name in FILES:
-            if name != "chat_template.jinja" and (self.directory / name).exists():
-                shutil.copy(self.directory / name, directory / name)
-        config = _read_json(directory / "tokenizer_config.json")
-        config.pop("chat_template", None)
-        (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        for file in self.files():
+            shutil.copy(file, directory / file.name)
+        config = _without_template(directory / CONFIG_FILE)
+        (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         if self.chat_template is not None:
-            (directory / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
+            (directory / TEMPLATE_FILE).write_text(self.chat_template, encoding="utf-8")
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> ChatTokenizer:
@@ -126,7 +141,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> ChatTokenizer:
         ) from error
     backend.no_padding()
     backend.no_truncation()
-    config = _read_json(directory / "tokenizer_config.json")
+    config = _read_json(directory / CONFIG_FILE)
     return ChatTokenizer(
         directory=directory,
         backend=backend,
@@ -188,6 +203,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def _without_template(file: Path) -> dict[str, Any]:
+    """A tokenizer's configuration without a chat template; empty when there is no file."""
+    return {key: value for key, value in _read_json(file).items() if key != "chat_template"}
+
+
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     """Special tokens by name; a token is a string or ``{"content": string}``."""
     found = {}
@@ -201,7 +221,7 @@ def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _chat_template(directory: Path, config: Mapping[str, Any]) -> str | None:
     """The default chat template: its own file, or the entry of the tokenizer's configuration."""
-    file = directory / "chat_template.jinja"
+    file = directory / TEMPLATE_FILE
     if file.exists():
         return file.read_text(encoding="utf-8")
     template = config.get("chat_template")

@@ -30,7 +30,7 @@ def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> 
         "version": VERSION,
         "data": rules,
         "sources": {name: sources.fingerprint(source, name) for name, source in config.data.mix.items()},
-        "tokenizer": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tokenizer.files()},
+        "tokenizer": tokenizer.digests(),
         "special_tokens": dict(tokenizer.special_tokens),
         "template": template.source,
         "input_separator": config.template.input_separator,
@@ -118,9 +118,11 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
     for reason, count in manifest["dropped"].items():
         say(f"dropped   {count} rows: {reason}")
     if manifest["unrolled_rows"]:
-        say(f"unrolled  {manifest['unrolled_rows']} rows: one example per trained turn, as their history is not the same in all")
+        say(f"unrolled  {manifest['unrolled_rows']} rows: one example per trained turn, because their history changes")
     if manifest["sanitized_rows"]:
-        say(f"sanitized {manifest['sanitized_rows']} rows: special-token strings in messages were encoded as plain text")
+        say(
+            f"sanitized {manifest['sanitized_rows']} rows: special-token strings in messages were encoded as plain text"
+        )
     if manifest["empty_answers"]["rows"]:
         rows, first = manifest["empty_answers"].values()
         say(f"empty     {rows} rows have an empty answer (the first: {first}); they teach to stop at once")
@@ -130,4 +132,5 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
     say(f"trained   {train['trained_tokens']:,} of {train['tokens']:,} training tokens carry loss ({share:.0%}){usual}")
     say(f"held out  {validation['examples']:,} examples")
     rate = sum(source.get("rows", 0) for source in found.values()) / seconds
-    say(f"data      {directory} written in {seconds:.1f} s ({rate:,.0f} rows/s), fingerprint {manifest['fingerprint'][:16]}")
+    fingerprint = manifest["fingerprint"][:16]
+    say(f"data      {directory} written in {seconds:.1f} s ({rate:,.0f} rows/s), fingerprint {fingerprint}")

@@ -136,7 +136,15 @@ def _build(new: Path, maker: ExampleMaker, config: Config, inputs: dict, fingerp
     parity.save(build.goldens, new / "golden.json")
     formats = {name: gathered.format for name, gathered in sources.items()}
     manifest = manifests.build(
-        config, inputs, fingerprint, build.ledger, formats, build.lengths, sorted(build.stops), build.sanitized, build.silent
+        config,
+        inputs,
+        fingerprint,
+        build.ledger,
+        formats,
+        build.lengths,
+        sorted(build.stops),
+        build.sanitized,
+        build.silent,
     )
     manifests.write(manifest, new / "manifest.json")
     return manifest
@@ -214,7 +222,9 @@ def _refuse(problems: list[SftError]) -> None:
     """Tell the first bad rows, and how many more there are."""
     if len(problems) > SHOWN:
         last = problems[SHOWN - 1]
-        more = SftError(where=last.where, problem=f"{last.problem} (and {len(problems) - SHOWN} more rows)", fix=last.fix)
+        more = SftError(
+            where=last.where, problem=f"{last.problem} (and {len(problems) - SHOWN} more rows)", fix=last.fix
+        )
         raise Mistakes([*problems[: SHOWN - 1], more])
     raise_all(problems)
 

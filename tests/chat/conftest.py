@@ -1,0 +1,51 @@
+"""A tokenizer with one token per character of ASCII, and example makers on it."""
+
+import json
+
+import pytest
+from chat_hand import SPECIAL, letters
+from tokenizers import AddedToken
+
+from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.template import ChatTemplate, load_template
+from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.schema import DataConfig, TemplateConfig
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Saves a backend with special tokens and a configuration, and reads it as `prepare` does."""
+
+    def build(backend=None, special=SPECIAL, options=None, template=None, **config):
+        backend = backend or letters()
+        backend.add_special_tokens([AddedToken(text, **{"normalized": False, **(options or {})}) for text in special])
+        directory = tmp_path / f"tokenizer{len(list(tmp_path.iterdir()))}"
+        directory.mkdir()
+        backend.save(str(directory / "tokenizer.json"))
+        values = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", **config}
+        values = {name: value for name, value in values.items() if value is not None}
+        (directory / "tokenizer_config.json").write_text(json.dumps(values))
+        if template is not None:
+            (directory / "chat_template.jinja").write_text(template)
+        return load_tokenizer(str(directory))
+
+    return build
+
+
+@pytest.fixture
+def tokenizer(build):
+    return build()
+
+
+@pytest.fixture
+def maker(tokenizer):
+    """Makes an ExampleMaker from a name of configs/template or a template's source."""
+
+    def maker(template="chatml", with_tokenizer=tokenizer, max_length=1000, **rules):
+        if "{" in template:
+            found = ChatTemplate(template, with_tokenizer.special_tokens, "mine").compile()
+        else:
+            found = load_template(TemplateConfig(name=template), with_tokenizer)
+        return ExampleMaker(with_tokenizer, found, DataConfig(**rules), max_length)
+
+    return maker

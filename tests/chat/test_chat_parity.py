@@ -1,0 +1,100 @@
+"""The tokenizer as transformers reads it makes the ids that were trained, or the difference is told."""
+
+import json
+from datetime import datetime
+
+import pytest
+from chat_hand import letters, talk, text
+from tokenizers import processors
+
+from sft_cli.chat import parity
+from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.template import ChatTemplate
+from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.schema import DataConfig
+from sft_cli.errors import SftError
+
+DATED = """
+{{- strftime_now('%d %b %Y') + ' ' -}}
+{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' }}{% endfor -%}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
+"""
+
+
+def saved(maker, tokenizer, directory):
+    """The directory a server reads."""
+    tokenizer.with_template(maker.renderer.template.source).save(directory)
+    return directory
+
+
+def test_golden_prompts_survive_the_disk_and_agree(maker, tokenizer, tmp_path):
+    make = maker()
+    golden = parity.golden(make, talk("S:Be brief", "U:a", "A:b", "U:\u00e9 \U0001f600", "A:c"))
+    assert [message["role"] for message in golden.messages] == ["system", "user", "assistant", "user"]
+    parity.save([golden], tmp_path / "golden.json")
+    assert parity.load(tmp_path / "golden.json") == [golden]
+    assert parity.check(saved(make, tokenizer, tmp_path / "server"), [golden]) == 1
+
+
+@pytest.mark.parametrize("turns", [("U:<|im_end|>", "A:b"), ("A:first", "U:a")])
+def test_prompts_that_servers_differ_on_or_cannot_get_are_left_out(maker, turns):
+    assert parity.golden(maker(), talk(*turns)) is None
+
+
+def test_another_template_on_the_server_is_told(maker, tokenizer, tmp_path):
+    golden = parity.golden(maker(), talk("U:a", "A:b"))
+    other = saved(maker("vicuna"), tokenizer, tmp_path / "server")
+    with pytest.raises(SftError) as caught:
+        parity.check(other, [golden])
+    assert caught.value.where == f"rows.jsonl:7 with the tokenizer in {other}"
+    assert caught.value.problem.startswith("a server would send other ids than were trained: from id 0 on [")
+
+
+def test_a_template_that_writes_the_date_is_right_on_any_day(tokenizer, tmp_path):
+    """The date of preparation stays in the golden prompt; a server writes its own day, and nothing else differs."""
+    then = ChatTemplate(DATED, tokenizer.special_tokens, "dated", datetime(2020, 2, 29))
+    make = ExampleMaker(tokenizer, then, DataConfig(), 1000)
+    golden = parity.golden(make, talk("U:a", "A:b"))
+    assert tokenizer.decode_batch([golden.input_ids])[0].startswith("29 Feb 2020 <|im_start|>user")
+    directory = saved(make, tokenizer, tmp_path / "server")
+    assert parity.check(directory, [golden]) == 1
+    golden.input_ids[-1] += 1
+    with pytest.raises(SftError, match="other ids than were trained"):
+        parity.check(directory, [golden])
+
+
+def test_one_preparation_has_one_clock(tokenizer):
+    """Prompt and text are rendered at different moments; a template may write the microsecond."""
+    clock = ChatTemplate(DATED.replace("%d %b %Y", "%H:%M:%S.%f"), tokenizer.special_tokens, "clock")
+    outcome = ExampleMaker(tokenizer, clock, DataConfig(), 1000).make([talk("U:a", "A:b", "U:c", "A:d")])[0]
+    assert outcome.problem is None
+    assert len(outcome.examples) == 1
+
+
+def test_a_named_template_begins_as_the_tokenizer_begins_plain_text(build, maker):
+    """Servers add nothing around a chat template, so the beginning-of-text token must stand in it."""
+    backend = letters()
+    backend.add_special_tokens(["<s>"])
+    backend.post_processor = processors.TemplateProcessing(
+        "<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
+    )
+    tokenizer = build(backend)
+    outcome = maker("chatml", tokenizer).make([talk("U:a", "A:b")])[0]
+    assert text(tokenizer, outcome.examples[0]).startswith("<s><|im_start|>user")
+    assert list(outcome.examples[0].input_ids).count(tokenizer.control["<s>"]) == 1
+
+
+def test_a_saved_tokenizer_is_the_same_one(build, maker, tmp_path):
+    """Data prepared with it again have the same fingerprint."""
+    tokenizer = build(chat_template="{{ old }}")
+    again = load_tokenizer(str(saved(maker("chatml", tokenizer), tokenizer, tmp_path / "server")))
+    assert again.digests() == tokenizer.digests()
+    assert again.digests() != build(model_max_length=7).digests()
+
+
+def test_the_saved_configuration_holds_no_second_template(build, maker, tmp_path):
+    tokenizer = build(chat_template="{{ old }}")
+    assert tokenizer.chat_template == "{{ old }}"
+    directory = saved(maker("chatml", tokenizer), tokenizer, tmp_path / "server")
+    assert "chat_template" not in json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert "<|im_start|>" in (directory / "chat_template.jinja").read_text(encoding="utf-8")

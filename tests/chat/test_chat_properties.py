@@ -1,0 +1,157 @@
+"""Laws of the mask over random conversations, templates and tokenizers."""
+
+import pytest
+from chat_hand import letters, talk, text, trained
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sft_cli.config.schema import TrainOn
+from sft_cli.data.types import Conversation, Message
+
+FRAGMENTS = (
+    "<|im_end|>",
+    "<|im_",
+    "start|>",
+    "<s>",
+    "</s>",
+    "</",
+    "<think>",
+    "</think>",
+    "\n",
+    "\n\n",
+    " ",
+    "\r\n",
+    "\t",
+)
+TEXTS = st.lists(
+    st.sampled_from(FRAGMENTS)
+    | st.sampled_from("ab:é\u0301\U0001f600\u200d[]\u00a0\u2028")
+    | st.characters(codec="utf-8"),
+    max_size=8,
+).map("".join)
+TRIMMING = """
+{%- for m in messages -%}
+    {{- '<|im_start|>' + m.role + '\\n\\n' + m.content | trim + '<|im_end|>' -}}
+{%- endfor -%}
+{{- '<|im_start|>assistant\\n\\n' if add_generation_prompt else '' -}}
+"""
+FORGETFUL = """
+{%- for m in messages -%}
+    {{- '<|im_start|>' + m.role + '\\n' -}}
+    {{- m.content if loop.index0 >= messages | length - 2 else m.content[:1] | replace('\ufdd0', '') -}}
+    {{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
+"""
+STOPS = {"chatml": "<|im_end|>", TRIMMING: "<|im_end|>", "vicuna": "</s>"}
+settings.register_profile(
+    "chat", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+LAW = settings(settings.get_profile("chat"))
+
+
+@st.composite
+def conversations(draw):
+    """One to three exchanges, a system message or none, answers with weights."""
+    messages = [Message("system", draw(TEXTS))] if draw(st.booleans()) else []
+    for _ in range(draw(st.integers(1, 3))):
+        messages.append(Message("user", draw(TEXTS)))
+        messages.append(Message("assistant", draw(TEXTS), draw(st.sampled_from([0.0, 0.5, 1.0, 1.0]))))
+    messages[-1] = Message("assistant", messages[-1].content)
+    return Conversation(tuple(messages), "rows.jsonl:7", "mine")
+
+
+@pytest.fixture(params=[(), ("\n\n", "  ", " a", "ab", "]\n", ": ")], ids=["letters", "merges"])
+def any_tokenizer(request, build):
+    return build(letters(*request.param))
+
+
+def said(template, conversation):
+    """What every trained turn must decode to."""
+    for message in conversation.messages:
+        if message.role == "assistant" and message.weight:
+            shown = message.content.strip() if template == TRIMMING else message.content
+            yield (" " if template == "vicuna" else "") + shown + STOPS[template]
+
+
+@pytest.mark.parametrize("template", list(STOPS), ids=["chatml", "trimming", "vicuna"])
+@LAW
+@given(conversation=conversations())
+def test_trained_text_is_what_the_assistant_said_and_one_stop(maker, any_tokenizer, template, conversation):
+    make = maker(template, any_tokenizer)
+    outcome = make.make([conversation])[0]
+    if outcome.problem is not None:
+        assert_refusal_is_right(outcome, conversation)
+        return
+    unrolled = make.encoder.encode(make.renderer.render(conversation, unroll=True))
+    expected = list(said(template, conversation))
+    if len(outcome.examples) == 1:
+        assert trained(any_tokenizer, outcome) == ["|".join(expected)]
+    else:
+        assert trained(any_tokenizer, outcome) == expected
+    # Joined or unrolled, each turn sees the same prompt and learns the same answer.
+    weights = [message.weight for message in conversation.messages if message.role == "assistant" and message.weight]
+    for i, (alone, weight) in enumerate(zip(unrolled, weights, strict=True)):
+        example = outcome.examples[min(i, len(outcome.examples) - 1)]
+        (start, end), end_of_text = alone.spans[0], any_tokenizer.control[STOPS[template]]
+        assert list(example.input_ids[:end]) == alone.input_ids[:end]
+        assert example.weights[start:end] == (weight,) * (end - start)
+        assert example.input_ids[end - 1] == end_of_text
+    assert sum(weight > 0 for example in outcome.examples for weight in example.weights) == sum(
+        end - start for alone in unrolled for start, end in alone.spans
+    )
+
+
+def assert_refusal_is_right(outcome, conversation):
+    """Only text that makes a special token out of two messages, or marks, may be refused here."""
+    assert "control tokens" in outcome.problem.problem or "U+FDD0" in outcome.problem.problem
+
+
+@LAW
+@given(conversation=conversations())
+def test_the_prompt_is_a_prefix_of_what_was_trained(maker, any_tokenizer, conversation):
+    """Of the last turn's example, id for id, as the tokenizer makes it of the rendered prompt."""
+    make = maker("chatml", any_tokenizer)
+    outcome = make.make([conversation])[0]
+    if outcome.problem is None:
+        prompt, messages, _ = make.renderer.served(conversation)
+        ids = make.encoder.ids(prompt)
+        assert list(outcome.examples[-1].input_ids[: len(ids)]) == ids
+        assert outcome.examples[-1].weights[len(ids)] > 0
+        assert [message["content"] for message in messages] == [m.content for m in conversation.messages[:-1]]
+
+
+@LAW
+@given(conversation=conversations())
+def test_control_tokens_are_the_templates_alone(maker, any_tokenizer, conversation):
+    outcome = maker("chatml", any_tokenizer, train_on=TrainOn.last).make([conversation])[0]
+    if outcome.problem is None:
+        control = any_tokenizer.control
+        ids = [id for id in outcome.examples[0].input_ids if id in control.values()]
+        assert ids == [control["<|im_start|>"], control["<|im_end|>"]] * len(conversation.messages)
+        # and every word of every message is there
+        whole = text(any_tokenizer, outcome.examples[0])
+        assert all(message.content in whole for message in conversation.messages)
+
+
+@LAW
+@given(conversation=conversations())
+def test_a_forgetful_template_serves_every_turn_by_itself(maker, any_tokenizer, conversation):
+    outcome = maker(FORGETFUL, any_tokenizer).make([conversation])[0]
+    if outcome.problem is None:
+        expected = [f"{m.content}<|im_end|>" for m in conversation.messages if m.role == "assistant" and m.weight]
+        assert "|".join(trained(any_tokenizer, outcome)) == "|".join(expected)
+
+
+@LAW
+@given(document=TEXTS)
+def test_a_document_decodes_to_itself(maker, any_tokenizer, document):
+    outcome = maker("chatml", any_tokenizer).make([Conversation((), "rows.jsonl:7", "mine", text=document)])[0]
+    if outcome.problem is None:
+        assert text(any_tokenizer, outcome.examples[0]) == f"{document}</s>"
+        assert outcome.examples[0].weights == (0.0, *[1.0] * (len(outcome.examples[0].input_ids) - 1))
+
+
+def test_the_laws_are_not_empty(maker):
+    """Conversations of the kind above are proven, not refused."""
+    assert maker().make([talk("U:<|im_end|>\n", "A:</s> \u0301")])[0].problem is None

@@ -1,0 +1,249 @@
+"""What cannot be proven is refused, and the sentence says why."""
+
+import pytest
+from chat_hand import problem, talk, text, trained
+
+from sft_cli.chat.template import load_template
+from sft_cli.config.schema import Overflow, TemplateConfig, TrainOn
+from sft_cli.data.types import Message
+from sft_cli.errors import SftError
+
+ECHO = "{% for m in messages %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}{% endfor %}"
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"city": "Oslo"}}}
+
+
+def call(arguments):
+    """An assistant message that calls a tool."""
+    made = {"type": "function", "function": {"name": "look", "arguments": arguments}}
+    return Message("assistant", "", extra={"tool_calls": [made]})
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (
+            "{% for m in messages %}{{ m.content + '\\n' }}{% endfor %}",
+            "the answer ends in 'yo', not in a special token of the tokenizer: the model would never learn to stop",
+        ),
+        (
+            "{{ messages | length }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}",
+            "what a server sends before message 2 (assistant) is not the beginning of the trained text"
+            " (they part at '1hi</s>')",
+        ),
+        (
+            "{% for m in messages %}{{ m.content | upper + eos_token }}{% endfor %}",
+            "the template changes or leaves out what the assistant said ('yo')",
+        ),
+        (
+            "{% for m in messages %}{{ m.content + ('.' if m.role == 'assistant' else '') }}{% endfor %}</s>",
+            "what a server sends before message 2 (assistant) is not the beginning of the trained text"
+            " (they part at 'hi</s>')",
+        ),
+        (
+            "{% for m in messages %}{{ m.content }}{{ '</s>.</s>' if m.role == 'assistant' }}{% endfor %}",
+            "the template writes the stop token '</s>' inside message 2 (assistant) as well",
+        ),
+        ("{{ raise_exception('not me') }}", "the template refuses it: not me"),
+        (
+            "{{ messages[0].content + 1 }}",
+            'the template fails on it: TypeError: can only concatenate str (not "int") to str',
+        ),
+        ("{{ 1 // 0 }}", "the template fails on it: ZeroDivisionError: integer division or modulo by zero"),
+        ("{{ messages[0].content + '&#34;' | e }}", None),
+    ],
+)
+def test_templates_that_cannot_be_proven(maker, template, why):
+    outcome = maker(template).make([talk("U:hi", "A:yo")])[0]
+    assert why is None or problem(outcome, "mine") == why
+    assert outcome.examples == ()
+
+
+@pytest.mark.parametrize(
+    ("message", "rules", "why"),
+    [
+        (Message("user", "b", 0.5), {}, "a user message has weight 0.5; only assistant turns are weighted"),
+        (
+            Message("assistant", "b", 0.0),
+            {},
+            "no assistant turn carries loss (no such turn, or all weights are 0)",
+        ),
+        (
+            Message("assistant", "b", 0.0),
+            {"train_on": TrainOn.all},
+            "message 2 has weight 0, but data.train_on=all trains all of them",
+        ),
+        (
+            Message("assistant", "<s>b"),
+            {"sanitize": False},
+            "it holds the special token '<s>' as text and data.sanitize is false",
+        ),
+        (Message("assistant", "\ufdd0b"), {}, "it holds U+FDD0 or U+FDD1, which Unicode sets aside for programs"),
+        (
+            Message("assistant", "b", extra={"reasoning_content": "because"}),
+            {},
+            "the template changes or leaves out what the assistant said ('because')",
+        ),
+        (call({"city": "Oslo"}), {}, "the template changes or leaves out what the assistant said ('look')"),
+        (
+            Message("assistant", "", extra={"tool_calls": [{"function": {"arguments": {}}}]}),
+            {},
+            "a tool call has no name",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_proven(maker, message, rules, why):
+    assert problem(maker(**rules).make([talk("U:a", message)])[0]) == why
+
+
+def test_sanitize_false_lets_ordinary_rows_pass(maker, tokenizer):
+    assert trained(tokenizer, maker(sanitize=False).make([talk("U:a", "A:b")])[0]) == ["b<|im_end|>"]
+
+
+@pytest.mark.parametrize("change", ["[:6]", " | tojson(ensure_ascii=True)", "[3:]"])
+def test_a_template_that_breaks_the_marks_of_special_strings_is_refused(maker, change):
+    """Else half a mark would let the user's words become a control token."""
+    source = ECHO.replace("m.content", f"(m.content{change})")
+    outcome = maker(source).make([talk("U:<|im_end|> is a token", "A:Right you are")])[0]
+    assert problem(outcome, "mine") == "the template cuts or escapes a special-token string that stands in a message"
+
+
+def test_the_escape_of_a_mark_is_ordinary_text_where_the_user_wrote_it(maker, tokenizer):
+    outcome = maker().make([talk("U:<s>", "A:\\ufdd0 is U+FDD0")])[0]
+    assert trained(tokenizer, outcome) == ["\\ufdd0 is U+FDD0<|im_end|>"]
+
+
+TEXT_ONLY = "{{ '{\"arguments\": ' + c.function.arguments + '}' }}"
+OBJECT_ONLY = "{{ c.function.arguments.items() | list | length }}{{ c.function | tojson }}"
+TOOLS = """
+{%- for m in messages -%}
+    {{- '<|im_start|>' + m.content -}}
+    {%- for c in m.tool_calls or [] -%}{{- c.function.name -}}CALL{%- endfor -%}
+    {{- '<|im_end|>' -}}
+{%- endfor -%}
+{{- '<|im_start|>' if add_generation_prompt else '' -}}
+"""
+
+
+@pytest.mark.parametrize("arguments", [{"city": "Oslo"}, '{"city": "Oslo"}'])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (TEXT_ONLY, 'look{"arguments": {"city": "Oslo"}}<|im_end|>'),
+        (OBJECT_ONLY, 'look1{"name": "look", "arguments": {"city": "Oslo"}}<|im_end|>'),
+    ],
+)
+def test_tool_arguments_take_the_form_the_template_reads(maker, tokenizer, how, said, arguments):
+    """Some templates fail on an object, others on text."""
+    outcome = maker(TOOLS.replace("CALL", how)).make([talk("U:a", call(arguments))])[0]
+    assert trained(tokenizer, outcome) == [said]
+
+
+@pytest.mark.parametrize("arguments", ["{}", '{"city": "Oslo"}', "not JSON"])
+@pytest.mark.parametrize("position", [0, 1])
+def test_tool_arguments_are_never_encoded_twice(maker, tokenizer, arguments, position):
+    """``tojson`` of JSON text would teach a model to write escaped quotes, in its answer or in the history."""
+    turns = [["U:a", call(arguments)], ["U:a", call(arguments), "U:b", "A:c"]][position]
+    outcome = maker(TOOLS.replace("CALL", "{{ c.function.arguments | tojson }}"), train_on=TrainOn.last).make(
+        [talk(*turns)]
+    )[0]
+    if arguments == "not JSON":
+        assert problem(outcome, "mine") == "the template encodes tool arguments that are JSON text a second time"
+    else:
+        assert f"look{arguments}<|im_end|>" in text(tokenizer, outcome.examples[0])
+
+
+def test_tool_arguments_that_the_data_encode_twice_are_refused(maker):
+    """Some exports do; the escaped quotes would be learned."""
+    outcome = maker(TOOLS.replace("CALL", TEXT_ONLY)).make([talk("U:a", call('"{\\"city\\": \\"Oslo\\"}"'))])[0]
+    assert problem(outcome, "mine") == "its tool arguments are JSON text inside JSON text"
+
+
+def test_tool_arguments_escaped_as_html_are_refused(maker):
+    """Mistral's templates do so with objects; the text form they want instead is tried first."""
+    how = "{{ c.function | tojson | e }}"
+    outcome = maker(TOOLS.replace("CALL", how)).make([talk("U:a", call({"city": "Oslo"}))])[0]
+    assert problem(outcome, "mine") == (
+        "the template writes &#34; where the conversation has none (it escapes tool arguments)"
+    )
+
+
+def test_a_template_is_refused_before_any_row_is_blamed(maker):
+    with pytest.raises(SftError) as caught:
+        maker("{% for m in messages %}{{ m.content }}{% endfor %}").check_template()
+    assert caught.value.where == "template mine"
+    assert caught.value.problem.endswith("the model would never learn to stop")
+
+
+def test_a_template_without_generation_prompt_is_refused_if_it_writes_headers(maker):
+    """Else the model would be trained to write the header itself."""
+    with pytest.raises(SftError) as caught:
+        maker("{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}").check_template()
+    assert str(caught.value) == (
+        "template mine: it ignores add_generation_prompt: no server's prompt would hold the 'assistant:'"
+        " before an answer\n  fix: write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}"
+    )
+
+
+@pytest.mark.parametrize("name", ["alpaca", "chatml", "llama2", "vicuna", "plain"])
+def test_our_templates_pass(maker, name):
+    maker(name).check_template()
+
+
+@pytest.mark.parametrize("name", ["alpaca", "llama2", "vicuna"])
+def test_a_tokenizer_without_end_of_text_token(build, maker, name):
+    with pytest.raises(SftError) as caught:
+        maker(name, build(eos_token=None)).check_template()
+    assert caught.value.where == f"template {name}"
+    assert "'eos_token' is undefined" in caught.value.problem
+
+
+def test_a_tokenizer_without_chat_template(tokenizer):
+    with pytest.raises(SftError) as caught:
+        load_template(TemplateConfig(), tokenizer)
+    assert caught.value.problem == "template=auto, but the tokenizer has no chat template (a base model often has none)"
+    assert (
+        caught.value.fix == "choose one: template=alpaca, chatml, llama2, vicuna or plain, or template.path=FILE.jinja"
+    )
+
+
+def test_a_template_with_a_syntax_error(maker):
+    with pytest.raises(SftError) as caught:
+        maker("{% if %}{{ messages }}")
+    assert caught.value.where == "template mine, line 1"
+
+
+LONG = ("S:sys", "U:one", "A:1", "U:two", "A:2", "U:three", "A:3")
+
+
+def test_too_long(maker):
+    outcome = maker(max_length=80).make([talk(*LONG)])[0]
+    assert outcome.too_long
+    assert str(outcome.problem) == (
+        "rows.jsonl:7: 89 tokens, longer than trainer.max_length=80\n"
+        "  fix: raise trainer.max_length, or data.overflow=drop or drop_oldest_turns"
+    )
+
+
+@pytest.mark.parametrize(("max_length", "gone", "said"), [(89, 0, "1 2 3"), (88, 2, "2 3"), (63, 4, "3")])
+def test_whole_turns_go_from_the_front_and_the_system_message_stays(maker, tokenizer, max_length, gone, said):
+    outcome = maker(max_length=max_length, overflow=Overflow.drop_oldest_turns).make([talk(*LONG)])[0]
+    assert outcome.dropped_messages == gone
+    assert trained(tokenizer, outcome) == ["|".join(f"{answer}<|im_end|>" for answer in said.split())]
+    assert text(tokenizer, outcome.examples[0]).startswith("<|im_start|>system\nsys<|im_end|>\n<|im_start|>user\n")
+
+
+def test_an_answer_is_never_cut(maker):
+    outcome = maker(max_length=40, overflow=Overflow.drop_oldest_turns).make(
+        [talk("U:a", "A:" + "b" * 99, "U:c", "A:" + "d" * 99)]
+    )[0]
+    assert outcome.too_long
+    assert outcome.examples == ()
+    assert outcome.problem.fix == "raise trainer.max_length, or data.overflow=drop"
+
+
+def test_a_conversation_of_a_thousand_turns_is_shortened(maker, tokenizer):
+    """Quickly, and without a call per turn on the stack."""
+    turns = [turn for _ in range(400) for turn in ("U:a", "A:b")]
+    outcome = maker(max_length=100, overflow=Overflow.drop_oldest_turns).make([talk(*turns)])[0]
+    assert trained(tokenizer, outcome) == ["|".join(["b<|im_end|>"] * 4)]
+    assert outcome.dropped_messages == 792

@@ -1,0 +1,84 @@
+"""The prepared directory: examples come back as they were written."""
+
+import numpy as np
+import pytest
+
+from sft_cli.data import prepared
+from sft_cli.data.prepared import SplitWriter, open_prepared, replace_directory
+from sft_cli.data.types import Example
+from sft_cli.errors import SftError
+
+EXAMPLES = [
+    Example((5, 6, 7, 8), (0.0, 0.0, 1.0, 1.0), "rows.jsonl:1", "a"),
+    Example((9, 6), (0.0, 0.5), "rows.jsonl:2", "b"),
+    Example((1, 2, 3), (0.0, 2.0, 0.0), "rows.jsonl:3", "a"),
+]
+
+
+def written(directory, train, weighted=False, validation=()):
+    """A directory with these examples, opened."""
+    directory.mkdir()
+    for side, examples in (("train", train), ("validation", validation)):
+        writer = SplitWriter(directory, side, weighted)
+        writer.write(examples)
+        writer.close()
+    prepared.finish(directory)
+    (directory / "manifest.json").write_text('{"fingerprint": "f", "inputs": {}}')
+    return open_prepared(directory)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ids_and_weights_come_back(tmp_path, weighted):
+    made = written(tmp_path / "out", EXAMPLES, weighted)
+    assert len(made.train) == 3
+    assert made.train.lengths.tolist() == [4, 2, 3]
+    assert made.train.sources == ["a", "b", "a"]
+    assert [made.train.where(i) for i in range(3)] == ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:3"]
+    assert made.train.largest_id() == 9
+    for i, example in enumerate(EXAMPLES):
+        tokens = made.train.tokens(i)
+        assert (tokens.input_ids.dtype, tokens.weights.dtype) == (np.int64, np.float32)
+        assert tokens.input_ids.tolist() == list(example.input_ids)
+        expected = example.weights if weighted else [float(weight > 0) for weight in example.weights]
+        assert tokens.weights.tolist() == list(expected)
+
+
+def test_labels_follow_hugging_faces_convention(tmp_path):
+    from datasets import load_from_disk
+
+    written(tmp_path / "out", EXAMPLES)
+    rows = load_from_disk(str(tmp_path / "out"))["train"]
+    assert rows["labels"][:] == [[-100, -100, 7, 8], [-100, 6], [-100, 2, -100]]
+
+
+def test_more_examples_than_one_batch(tmp_path):
+    many = [Example((i, i + 1), (0.0, 1.0), f"rows.jsonl:{i + 1}", "a") for i in range(2 * prepared.BATCH + 3)]
+    made = written(tmp_path / "out", many)
+    assert len(made.train) == len(many)
+    assert made.train.where(2 * prepared.BATCH) == f"rows.jsonl:{2 * prepared.BATCH + 1}"
+    assert made.train.largest_id() == len(many)
+
+
+def test_an_empty_split(tmp_path):
+    made = written(tmp_path / "out", EXAMPLES)
+    assert (len(made.validation), made.validation.largest_id()) == (0, -1)
+    assert made.validation.lengths.tolist() == []
+
+
+def test_a_directory_of_something_else(tmp_path):
+    with pytest.raises(SftError) as caught:
+        open_prepared(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: not a prepared directory (no manifest.json)\n"
+        "  fix: run sft prepare with the same arguments, or leave prepared_dir out"
+    )
+
+
+def test_a_directory_is_replaced_as_a_whole(tmp_path):
+    new, final = tmp_path / "new", tmp_path / "final"
+    for directory, name in ((new, "fresh"), (final, "stale")):
+        directory.mkdir()
+        (directory / name).touch()
+    replace_directory(new, final)
+    assert [file.name for file in tmp_path.iterdir()] == ["final"]
+    assert [file.name for file in final.iterdir()] == ["fresh"]
