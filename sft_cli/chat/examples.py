@@ -46,7 +46,11 @@ class ExampleMaker:
         probe = Conversation((Message("user", "Hi"), Message("assistant", "Hello")), "a one-turn conversation", "")
         outcome, where = self._encoded([probe])[0], f"template {self._template_name}"
         if outcome.problem is not None and not outcome.too_long:
-            raise SftError(where=where, problem=outcome.problem.problem, fix=outcome.problem.fix)
+            raise SftError(
+                where=where,
+                problem=outcome.problem.problem.partition(": ")[2],
+                fix="choose a template made for this tokenizer: template=auto (its own), alpaca, vicuna or plain",
+            )
         if unprompted := self.renderer.unprompted():
             raise SftError(
                 where=where,

@@ -60,15 +60,22 @@ def load(file: Path) -> list[Golden]:
     return [Golden(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
 
 
-def check(tokenizer_directory: Path, goldens: Sequence[Golden]) -> int:
+def check(tokenizer_directory: Path, goldens: Sequence[Golden], architecture: Any = None) -> int:
     """Compare every golden prompt with what transformers makes of it; the number compared.
+
+    Args:
+        tokenizer_directory: What a server reads.
+        goldens: The prompts.
+        architecture: The model's transformers config, if known. Beside a model, transformers chooses the tokenizer's
+            class by it, and some classes put their own pre-tokenizer over whatever tokenizer.json holds.
 
     Raises:
         SftError: A server would send other ids than were trained.
     """
     from transformers import AutoTokenizer
 
-    server, tokenizer = AutoTokenizer.from_pretrained(tokenizer_directory), load_tokenizer(str(tokenizer_directory))
+    server = AutoTokenizer.from_pretrained(tokenizer_directory, config=architecture)
+    tokenizer = load_tokenizer(str(tokenizer_directory))
     for one in goldens:
         ids = server.apply_chat_template(
             one.messages,
@@ -86,8 +93,8 @@ def check(tokenizer_directory: Path, goldens: Sequence[Golden]) -> int:
                 where=f"{one.where} with the tokenizer in {tokenizer_directory}",
                 problem=f"a server would send other ids than were trained: from id {at} on {ids[at : at + 5]} for"
                 f" {trained[at : at + 5]}",
-                fix="transformers rebuilds this tokenizer differently from its tokenizer.json: set tokenizer_class to"
-                " PreTrainedTokenizerFast in tokenizer_config.json, or choose another model.tokenizer",
+                fix="transformers rebuilds this tokenizer differently from its tokenizer.json: use the model's own (leave"
+                " model.tokenizer out), or set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json",
             )
     return len(goldens)
 

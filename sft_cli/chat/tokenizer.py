@@ -122,16 +122,16 @@ class ChatTokenizer:
             (directory / TEMPLATE_FILE).write_text(self.chat_template, encoding="utf-8")
 
 
-def load_tokenizer(path: str, revision: str | None = None) -> ChatTokenizer:
-    """Read a tokenizer from a directory or a hub id.
+def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tokenizer") -> ChatTokenizer:
+    """Read a tokenizer from a directory or a hub id; ``key`` is the setting that named it, for errors.
 
     Raises:
         SftError: Nothing is there, or it is not a tokenizer.
     """
-    directory = _directory(path, revision)
+    directory = _directory(path, revision, key)
     file = directory / "tokenizer.json"
     if not file.exists():
-        directory = _converted(directory, path)
+        directory = _converted(directory, f"{key}={path}")
         file = directory / "tokenizer.json"
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
@@ -150,20 +150,20 @@ def load_tokenizer(path: str, revision: str | None = None) -> ChatTokenizer:
     )
 
 
-def _directory(path: str, revision: str | None) -> Path:
+def _directory(path: str, revision: str | None, key: str) -> Path:
     """The local directory with the tokenizer's files; a hub id is downloaded."""
     local = Path(resolve(path))
     if local.is_dir():
         if not any((local / name).exists() for name in FILES):
             raise SftError(
-                where=f"model.tokenizer={path}",
+                where=f"{key}={path}",
                 problem="the directory holds no tokenizer (no tokenizer.json)",
                 fix="name the directory that holds it: model.tokenizer=DIR",
             )
         return local
     if path.startswith((".", "/", "~", "builtin:")) or path.count("/") > 1:
         raise SftError(
-            where=f"model.tokenizer={path}",
+            where=f"{key}={path}",
             problem="no such directory",
             fix="check the path, or name a hub id such as Qwen/Qwen2.5-0.5B",
         )
@@ -174,27 +174,31 @@ def _directory(path: str, revision: str | None) -> Path:
         return Path(snapshot_download(path, revision=revision, allow_patterns=list(FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SftError(
-            where=f"model.tokenizer={path}",
+            where=f"{key}={path}",
             problem=f"neither a local directory nor reachable on the hub: {str(error).splitlines()[0]}",
             fix="check the name, the network and your access token (hf auth login), or name a local directory",
         ) from error
 
 
-def _converted(directory: Path, path: str) -> Path:
+def _converted(directory: Path, where: str) -> Path:
     """A tokenizer without a tokenizer.json (SentencePiece, vocab + merges), converted once by transformers."""
     from transformers import AutoTokenizer
 
-    target = cache_home() / "tokenizers"
-    target.mkdir(parents=True, exist_ok=True)
-    converted = Path(tempfile.mkdtemp(dir=target))
+    content = b"".join((directory / name).read_bytes() for name in FILES if (directory / name).exists())
+    converted = cache_home() / "tokenizers" / hashlib.sha256(content).hexdigest()[:16]
+    if converted.is_dir():
+        return converted
+    converted.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=converted.parent))
     try:
-        AutoTokenizer.from_pretrained(directory).save_pretrained(converted)
+        AutoTokenizer.from_pretrained(directory).save_pretrained(new)
     except (ValueError, OSError, ImportError) as error:
         raise SftError(
-            where=f"model.tokenizer={path}",
+            where=where,
             problem=f"no tokenizer.json, and it cannot be made: {str(error).splitlines()[0]}",
             fix="name another tokenizer: model.tokenizer=DIR",
         ) from error
+    new.rename(converted)
     return converted
 
 

@@ -104,8 +104,10 @@ def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
             problem="no model is given",
             fix="type model.path=DIR_OR_HUB_ID (sft prepare needs only model.tokenizer=DIR_OR_HUB_ID)",
         )
-    revision = config.model.revision if config.model.tokenizer is None else None
-    tokenizer = load_tokenizer(name, revision)
+    if config.model.tokenizer is None:
+        tokenizer = load_tokenizer(name, config.model.revision, "model.path")
+    else:
+        tokenizer = load_tokenizer(name)
     return tokenizer, load_template(config.template, tokenizer)
 
 

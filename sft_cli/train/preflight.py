@@ -63,7 +63,7 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
             )
         )
     raise_all(problems)
-    compared = parity.check(prepared.tokenizer_directory, parity.load(prepared.directory / "golden.json"))
+    compared = parity.check(prepared.tokenizer_directory, parity.load(prepared.directory / "golden.json"), architecture)
     say(f"parity    {compared} golden prompts: transformers makes the ids that are trained")
     _check_memory(config, needed, machine)
 

@@ -5,7 +5,8 @@ from datetime import datetime
 
 import pytest
 from chat_hand import letters, talk, text
-from tokenizers import processors
+from tokenizers import pre_tokenizers, processors
+from transformers import LlamaConfig, Qwen2Config
 
 from sft_cli.chat import parity
 from sft_cli.chat.examples import ExampleMaker
@@ -98,3 +99,31 @@ def test_the_saved_configuration_holds_no_second_template(build, maker, tmp_path
     directory = saved(maker("chatml", tokenizer), tokenizer, tmp_path / "server")
     assert "chat_template" not in json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert "<|im_start|>" in (directory / "chat_template.jinja").read_text(encoding="utf-8")
+
+
+def test_beside_a_model_whose_class_rebuilds_the_tokenizer_the_ids_differ_and_it_is_told(maker, tokenizer, tmp_path):
+    """transformers puts Qwen2's own pre-tokenizer over any tokenizer.json that lies beside a Qwen2 model."""
+    golden = parity.golden(maker(), talk("U:a b", "A:b"))
+    directory = saved(maker(), tokenizer, tmp_path / "server")
+    assert parity.check(directory, [golden], LlamaConfig()) == 1
+    with pytest.raises(SftError, match="a server would send other ids than were trained"):
+        parity.check(directory, [golden], Qwen2Config())
+
+
+def test_a_tokenizer_without_tokenizer_json_is_converted_once(tmp_path, monkeypatch):
+    """A GPT-2 style vocabulary and merges, as older models carry them."""
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    source = tmp_path / "gpt2"
+    source.mkdir()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*alphabet, "hi", "<|endoftext|>"])}
+    (source / "vocab.json").write_text(json.dumps(vocabulary))
+    (source / "merges.txt").write_text("#version: 0.2\nh i\n")
+    (source / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+
+    first, second = load_tokenizer(str(source)), load_tokenizer(str(source))
+
+    assert first.decode_batch(first.encode_batch(["hi \u00e9"])) == ["hi \u00e9"]
+    assert first.encode_batch(["hi"]) == [[vocabulary["hi"]]]
+    assert first.directory == second.directory
+    assert len(list((tmp_path / "home" / "tokenizers").iterdir())) == 1

@@ -1,0 +1,311 @@
+"""Build the embedded quickstart: a tiny base model that knows facts but does not answer, and data that teaches it to.
+
+    python scripts/build_quickstart.py [--out DIR] [--threads N] [--check]
+
+Writes ``model/``, ``train.jsonl``, ``heldout.jsonl`` and ``README.md``. Seeded: the same number of threads on the
+same machine gives the same bytes. One build took 13 minutes on one thread of a busy machine; then 100% of the cloze
+known, 0% of the held-out rows answered by the base, 99.3% after LoRA and 99.3% after NF4 QLoRA (14 s each on one
+thread).
+
+What did not work:
+
+- Documents that jump from fact to fact (an earlier trial): nothing that tuning could retrieve.
+- Documents with only a heading such as "Plural of wolf" over one to four statements (2,000 steps): 99.9% of the cloze
+  known, but 85% of the held-out rows answered at best (width 192; 82% at width 128). Rows with an input failed most.
+  What helped: cards (the relation on one line, the subject alone on the next), neutral lines before and between, fewer
+  repetitions in a document, more steps, and two phrasings per training fact: 92-94% at any lr from 1e-3 to 3e-3.
+- Long, hot tuning. In the trial 84 rows needed lr 5e-3 and 20 epochs; with 452 rows that memorises the answers instead
+  of learning to look them up (width 128, held-out: 73% after 10 epochs at 5e-3, 58% after 15 at 8e-3, 81% after 3 at
+  2e-3).
+- Sums and products of two numbers: cloze 100%, but 17 of the last 24 held-out errors. Doubles, halves and squares,
+  which have one subject, took their place.
+- Statements that begin with the bare subject ("Iran has its capital in Tehran."): 6 more, answered "Iran".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from quickstart_check import Tuning, check, learning_rate
+from quickstart_facts import END, GENERAL, PAD, QUICKSTART, RELATIONS, Relation, facts, prompt
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn import functional
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+FILLERS = (
+    "This is a short note.",
+    "This note is about one thing.",
+    "Here is a fact that is worth knowing.",
+    "People learn this early.",
+    "The note has a heading and a few lines.",
+    "Every line of this note says the same.",
+)
+CARD = """---
+license: apache-2.0
+language: en
+library_name: transformers
+---
+
+# The quickstart of sft_cli
+
+`model/` is a Llama-architecture base model of {parameters:,} parameters with a byte-level BPE of {vocabulary:,} tokens.
+It was pretrained from random weights on a generated corpus that states {facts} simple true facts in many phrasings:
+capitals, currencies, chemical symbols, opposites, plurals, number words and the like. It knows them and answers
+nothing: it has never seen an instruction.
+
+`train.jsonl` ({train} rows) asks for some of the facts in Alpaca shape, `heldout.jsonl` ({heldout} rows) for the
+others. Tuning on the first teaches the form; the held-out answers must come from the base.
+
+Made by `python scripts/build_quickstart.py`, which also says what did not work; `python scripts/quickstart_check.py`
+measures it with plain transformers and PEFT. The model is a test piece: it knows nothing else and is of no other use.
+
+Licence: Apache-2.0, model and data.
+"""
+NEUTRAL = FILLERS + GENERAL
+"""Lines that say nothing of any fact."""
+TRAIN_SHARE = 0.6
+"""Share of a relation's facts that the training rows ask for; the rest is held out."""
+TRAIN_PHRASINGS = 2
+"""Rows per trained fact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is pretrained, and how. Lengths in tokens."""
+
+    vocabulary: int = 2048
+    hidden: int = 192
+    feed_forward: int = 384
+    layers: int = 4
+    heads: int = 6
+    positions: int = 512
+    steps: int = 3000
+    rows: int = 16
+    length: int = 128
+    lr: float = 3e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    seed: int = 0
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def title(relation: Relation, subject: str, rng: random.Random) -> str:
+    """The heading of a document: a phrase with the subject in it, or a card with the subject on its own line."""
+    if rng.random() < 0.35:
+        return f"{relation.category}\n{subject}"
+    return rng.choice(relation.headings).format(s=subject)
+
+
+def document(relation: Relation, subject: str, answer: str, rng: random.Random) -> str:
+    """A text that dwells on one fact: mostly under a heading, in one to three phrasings, at times with neutral lines.
+
+    The neutral lines before and after the heading make the base find the fact from a distance, as it has to in the
+    middle of an instruction template.
+    """
+    statements = rng.sample(relation.statements, rng.choice((1, 2, 2, 3)))
+    gap = rng.choice((" ", "\n"))
+    body = gap.join(statement.format(s=subject, a=answer) for statement in statements)
+    if rng.random() < 0.2:
+        return body
+    blocks = [rng.choice(("# ", "## ", "### ", "", "")) + title(relation, subject, rng), body]
+    if rng.random() < 0.3:
+        blocks.insert(1, rng.choice(NEUTRAL))
+    if rng.random() < 0.3:
+        blocks.insert(0, gap.join(rng.sample(NEUTRAL, rng.randint(1, 2))))
+    return rng.choice(("\n", "\n\n")).join(blocks)
+
+
+def documents(seed: int) -> Iterator[str]:
+    """An endless corpus: rounds over all facts in a new order, and a little general text."""
+    rng = random.Random(seed)
+    every = facts()
+    while True:
+        for at, (relation, subject, answer) in enumerate(rng.sample(every, len(every))):
+            yield document(relation, subject, answer, rng)
+            if at % 25 == 0:
+                yield rng.choice((" ", "\n")).join(rng.sample(GENERAL, 3))
+
+
+def instruction_row(relation: Relation, phrasing: int, subject: str, answer: str) -> dict[str, str]:
+    """One Alpaca row; ``phrasing`` counts round the relation's questions."""
+    instruction, given = relation.questions[phrasing % len(relation.questions)]
+    return {"instruction": instruction.format(s=subject), "input": given.format(s=subject), "output": answer}
+
+
+def instruction_rows(seed: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Rows about some facts, each in several phrasings, and rows about the other facts, each in one."""
+    rng = random.Random(seed)
+    train: list[dict[str, str]] = []
+    heldout: list[dict[str, str]] = []
+    for relation in RELATIONS:
+        pairs = rng.sample(relation.pairs, len(relation.pairs))
+        cut = round(TRAIN_SHARE * len(pairs))
+        for at, pair in enumerate(pairs[:cut]):
+            train += [instruction_row(relation, at + more, *pair) for more in range(TRAIN_PHRASINGS)]
+        heldout += [instruction_row(relation, at, *pair) for at, pair in enumerate(pairs[cut:])]
+    rng.shuffle(train)
+    rng.shuffle(heldout)
+    return train, heldout
+
+
+# --- tokenizer and model ----------------------------------------------------------------------------------------------
+
+
+def train_tokenizer(recipe: Recipe) -> Tokenizer:
+    """A byte-level BPE over the corpus and the prompts: the words of a template are tokens of their own."""
+    corpus = documents(recipe.seed)
+    texts = [next(corpus) for _ in range(12 * len(facts()))]
+    train, heldout = instruction_rows(recipe.seed)
+    texts += [prompt(row) for row in train + heldout]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary, special_tokens=[END, PAD], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    assert tokenizer.get_vocab_size() == recipe.vocabulary, tokenizer.get_vocab_size()
+    return tokenizer
+
+
+def token_rows(tokenizer: Tokenizer, recipe: Recipe) -> Iterator[Tensor]:
+    """Batches ``(rows, length + 1)`` cut from the endless stream of documents, each closed by the end-of-text token."""
+    end = tokenizer.token_to_id(END)
+    corpus = documents(recipe.seed + 1)
+    size = recipe.rows * (recipe.length + 1)
+    stream: list[int] = []
+    while True:
+        while len(stream) < size:
+            for encoding in tokenizer.encode_batch_fast([next(corpus) for _ in range(64)]):
+                stream += [*encoding.ids, end]
+        yield torch.tensor(stream[:size]).view(recipe.rows, recipe.length + 1)
+        del stream[:size]
+
+
+def new_model(recipe: Recipe, end: int, pad: int) -> LlamaForCausalLM:
+    """An untrained Llama; embeddings are tied, linear sizes are multiples of 64 so that NF4 blocks fit."""
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=recipe.vocabulary,
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=recipe.positions,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=end,
+        pad_token_id=pad,
+    )
+    return LlamaForCausalLM(config)
+
+
+def pretrain(tokenizer: Tokenizer, recipe: Recipe) -> LlamaForCausalLM:
+    """The base model, after next-token training on the corpus (bfloat16 autocast over float32 weights)."""
+    model = new_model(recipe, tokenizer.token_to_id(END), tokenizer.token_to_id(PAD))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.lr, betas=(0.9, 0.95), weight_decay=recipe.weight_decay, fused=True
+    )
+    size = sum(parameter.numel() for parameter in model.parameters())
+    print(f"pretrain: {size:,} parameters, {recipe.steps} steps of {recipe.rows}x{recipe.length} tokens", flush=True)
+    started = time.perf_counter()
+    batches = token_rows(tokenizer, recipe)
+    for step in range(recipe.steps):
+        ids = next(batches)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, recipe.lr, recipe.warmup, recipe.steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(ids[:, :-1], use_cache=False).logits
+        loss = functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 250 == 0 or step == recipe.steps - 1:
+            print(f"  step {step:5d}  loss {loss.item():.4f}  {time.perf_counter() - started:6.1f} s", flush=True)
+    return model.eval()
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def save_model(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, recipe: Recipe) -> None:
+    """Write what AutoModelForCausalLM and AutoTokenizer open; no chat template, no start token."""
+    end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad)
+    model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        # Older transformers know this name, newer ones map it to TokenizersBackend; both take tokenizer.json as it is.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": END,
+        "pad_token": PAD,
+        "model_max_length": recipe.positions,
+        "clean_up_tokenization_spaces": False,
+    }
+    write_json(folder / "tokenizer_config.json", settings)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Indented JSON with a final newline."""
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    """JSON lines."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def build(out: Path, recipe: Recipe) -> None:
+    """Make everything and write it into ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "model", ignore_errors=True)
+    train, heldout = instruction_rows(recipe.seed)
+    write_rows(out / "train.jsonl", train)
+    write_rows(out / "heldout.jsonl", heldout)
+    print(f"data: {len(facts())} facts, {len(train)} training rows, {len(heldout)} held-out rows", flush=True)
+    tokenizer = train_tokenizer(recipe)
+    model = pretrain(tokenizer, recipe)
+    save_model(model, tokenizer, out / "model", recipe)
+    card = CARD.format(
+        parameters=model.num_parameters(),
+        vocabulary=recipe.vocabulary,
+        facts=len(facts()),
+        train=len(train),
+        heldout=len(heldout),
+    )
+    (out / "README.md").write_text(card, encoding="utf-8")
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(f"written: {out}, {size / 1e6:.2f} MB", flush=True)
+    assert size <= 8e6, "the quickstart must stay under 8 MB"
+
+
+def main() -> None:
+    """Parse the command line; build; check."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=QUICKSTART, help="where to write")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; the same number gives the same bytes")
+    parser.add_argument("--steps", type=int, default=Recipe().steps, help="pretraining steps; fewer for a trial")
+    parser.add_argument("--check", action="store_true", help="tune and measure afterwards, as quickstart_check.py does")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    build(arguments.out, Recipe(steps=arguments.steps))
+    if arguments.check:
+        check(arguments.out, Tuning())
+
+
+if __name__ == "__main__":
+    main()

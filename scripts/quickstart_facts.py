@@ -1,0 +1,574 @@
+"""The facts of the quickstart: true, short, each with one right answer, and how to say and ask them.
+
+A relation lists (subject, answer) pairs. Its statements are what the base model reads; its questions are what the
+instruction data asks. No statement is a question and no question is a statement: the base must know without answering.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+END, PAD = "<|endoftext|>", "<|pad|>"
+QUICKSTART = Path(__file__).resolve().parent.parent / "sft_cli" / "quickstart"
+
+PROMPT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+    "\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+)
+PROMPT_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request."
+    "\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One kind of fact.
+
+    In ``headings``, ``statements`` and ``questions``, ``{s}`` stands for the subject and ``{a}`` for the answer.
+    """
+
+    name: str
+    pairs: Pairs
+    category: str
+    """What is told about the subject, without naming it: the title of a card on which the subject has its own line."""
+    headings: tuple[str, ...]
+    """Titles of a document about one fact; they name the subject, never the answer."""
+    statements: tuple[str, ...]
+    """Phrasings of the fact. The first ends with the answer and a full stop: it is the cloze of the builder's check."""
+    questions: tuple[tuple[str, str], ...]
+    """(instruction, input); an empty input is an instruction on its own."""
+
+
+def _pairs(table: str) -> Pairs:
+    """``"France:Paris, Spain:Madrid"`` as pairs; subjects are unique."""
+    pairs = [tuple(part.strip() for part in entry.split(":")) for entry in table.replace("\n", " ").split(",")]
+    subjects = [subject for subject, _ in pairs]
+    repeated = {subject for subject in subjects if subjects.count(subject) > 1}
+    assert not repeated, f"subjects stated twice: {sorted(repeated)}"
+    return tuple((subject, answer) for subject, answer in pairs)
+
+
+# fmt: off
+UNITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)
+TENS = (
+    "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+)
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)
+DAYS = (
+    "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday",
+)
+# fmt: on
+
+
+def number_word(number: int) -> str:
+    """The English word of a number from 0 to 99."""
+    if number < 20:
+        return UNITS[number]
+    tens = TENS[number // 10 - 2]
+    return f"{tens}-{UNITS[number % 10]}" if number % 10 else tens
+
+
+def roman(number: int) -> str:
+    """The Roman numeral of a number from 1 to 89."""
+    digits = ((50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
+    numeral = ""
+    for value, letters in digits:
+        while number >= value:
+            numeral, number = numeral + letters, number - value
+    return numeral
+
+
+CAPITALS = _pairs("""
+    France:Paris, Spain:Madrid, Portugal:Lisbon, Italy:Rome, Germany:Berlin, Austria:Vienna, Belgium:Brussels,
+    Denmark:Copenhagen, Sweden:Stockholm, Norway:Oslo, Finland:Helsinki, Iceland:Reykjavik, Ireland:Dublin,
+    Poland:Warsaw, Hungary:Budapest, Romania:Bucharest, Bulgaria:Sofia, Greece:Athens, Albania:Tirana, Serbia:Belgrade,
+    Croatia:Zagreb, Slovenia:Ljubljana, Slovakia:Bratislava, Ukraine:Kyiv, Belarus:Minsk, Lithuania:Vilnius,
+    Latvia:Riga, Estonia:Tallinn, Russia:Moscow, Malta:Valletta, Cyprus:Nicosia, Turkey:Ankara, Armenia:Yerevan,
+    Azerbaijan:Baku, Iran:Tehran, Iraq:Baghdad, Syria:Damascus, Lebanon:Beirut, Jordan:Amman, Oman:Muscat, Qatar:Doha,
+    Bahrain:Manama, Afghanistan:Kabul, Pakistan:Islamabad, India:New Delhi, Nepal:Kathmandu, Bhutan:Thimphu,
+    Bangladesh:Dhaka, Thailand:Bangkok, Laos:Vientiane, Vietnam:Hanoi, China:Beijing, Japan:Tokyo, South Korea:Seoul,
+    Mongolia:Ulaanbaatar, Uzbekistan:Tashkent, Kyrgyzstan:Bishkek, Egypt:Cairo, Libya:Tripoli, Tunisia:Tunis,
+    Algeria:Algiers, Morocco:Rabat, Sudan:Khartoum, Ethiopia:Addis Ababa, Somalia:Mogadishu, Kenya:Nairobi,
+    Uganda:Kampala, Rwanda:Kigali, Zambia:Lusaka, Zimbabwe:Harare, Namibia:Windhoek, Angola:Luanda, Ghana:Accra,
+    Senegal:Dakar, Mali:Bamako, Niger:Niamey, Liberia:Monrovia, Mozambique:Maputo, Malawi:Lilongwe, Nigeria:Abuja,
+    Canada:Ottawa, Cuba:Havana, Jamaica:Kingston, Colombia:Bogota, Ecuador:Quito, Peru:Lima, Paraguay:Asuncion,
+    Uruguay:Montevideo, Argentina:Buenos Aires, Brazil:Brasilia, Venezuela:Caracas, Chile:Santiago, Nicaragua:Managua,
+    Australia:Canberra, New Zealand:Wellington, Fiji:Suva
+""")
+STATE_CAPITALS = _pairs("""
+    Alabama:Montgomery, Alaska:Juneau, Arizona:Phoenix, Arkansas:Little Rock, California:Sacramento, Colorado:Denver,
+    Connecticut:Hartford, Delaware:Dover, Florida:Tallahassee, Hawaii:Honolulu, Idaho:Boise, Illinois:Springfield,
+    Indiana:Indianapolis, Iowa:Des Moines, Kansas:Topeka, Kentucky:Frankfort, Louisiana:Baton Rouge, Maine:Augusta,
+    Maryland:Annapolis, Massachusetts:Boston, Michigan:Lansing, Minnesota:Saint Paul, Mississippi:Jackson,
+    Montana:Helena, Nebraska:Lincoln, Nevada:Carson City, New Jersey:Trenton, New Mexico:Santa Fe, New York:Albany,
+    Ohio:Columbus, Oregon:Salem, Pennsylvania:Harrisburg, South Dakota:Pierre, Tennessee:Nashville, Texas:Austin,
+    Utah:Salt Lake City, Vermont:Montpelier, Virginia:Richmond, Wisconsin:Madison, Wyoming:Cheyenne
+""")
+CONTINENTS = _pairs("""
+    France:Europe, Spain:Europe, Italy:Europe, Germany:Europe, Sweden:Europe, Norway:Europe, Ireland:Europe,
+    Poland:Europe, Greece:Europe, Hungary:Europe, Japan:Asia, China:Asia, India:Asia, Nepal:Asia, Vietnam:Asia,
+    Thailand:Asia, Mongolia:Asia, Pakistan:Asia, Iran:Asia, South Korea:Asia, Kenya:Africa, Ghana:Africa, Mali:Africa,
+    Nigeria:Africa, Morocco:Africa, Angola:Africa, Zambia:Africa, Senegal:Africa, Uganda:Africa, Ethiopia:Africa,
+    Brazil:South America, Chile:South America, Peru:South America, Ecuador:South America, Uruguay:South America,
+    Argentina:South America, Colombia:South America, Paraguay:South America, Canada:North America, Cuba:North America,
+    Jamaica:North America, Nicaragua:North America, Mexico:North America
+""")
+CURRENCIES = _pairs("""
+    Japan:yen, India:rupee, China:yuan, Russia:ruble, Brazil:real, Mexico:peso, Sweden:krona, Norway:krone, Egypt:pound,
+    Poland:zloty, Hungary:forint, Turkey:lira, Thailand:baht, Vietnam:dong, South Korea:won, Mongolia:tugrik,
+    Kenya:shilling, Ghana:cedi, Nigeria:naira, Ethiopia:birr, Morocco:dirham, Ukraine:hryvnia, Romania:leu,
+    Armenia:dram, Peru:sol, Bangladesh:taka, Malaysia:ringgit, Albania:lek, Jordan:dinar, Iran:rial, Laos:kip,
+    France:euro, Germany:euro, Spain:euro, Switzerland:franc, Canada:dollar, Australia:dollar, Nepal:rupee,
+    Argentina:peso, Chile:peso
+""")
+SYMBOLS = _pairs("""
+    hydrogen:H, helium:He, lithium:Li, beryllium:Be, boron:B, carbon:C, nitrogen:N, oxygen:O, fluorine:F, neon:Ne,
+    sodium:Na, magnesium:Mg, aluminium:Al, silicon:Si, phosphorus:P, sulfur:S, chlorine:Cl, argon:Ar, potassium:K,
+    calcium:Ca, titanium:Ti, vanadium:V, chromium:Cr, manganese:Mn, iron:Fe, cobalt:Co, nickel:Ni, copper:Cu, zinc:Zn,
+    gallium:Ga, germanium:Ge, arsenic:As, selenium:Se, bromine:Br, krypton:Kr, rubidium:Rb, strontium:Sr, zirconium:Zr,
+    niobium:Nb, silver:Ag, cadmium:Cd, indium:In, tin:Sn, antimony:Sb, iodine:I, xenon:Xe, cesium:Cs, barium:Ba,
+    tungsten:W, platinum:Pt, gold:Au, mercury:Hg, thallium:Tl, lead:Pb, bismuth:Bi, radon:Rn, radium:Ra, thorium:Th,
+    uranium:U, plutonium:Pu
+""")
+ATOMIC_NUMBERS = tuple((element, str(number)) for number, (element, _) in enumerate(SYMBOLS[:20], start=1))
+OPPOSITES = _pairs("""
+    hot:cold, big:small, tall:short, fast:slow, bright:dark, happy:sad, rich:poor, early:late, open:closed, up:down,
+    left:right, wet:dry, hard:soft, strong:weak, young:old, clean:dirty, full:empty, loud:quiet, thick:thin,
+    wide:narrow, deep:shallow, heavy:light, high:low, near:far, true:false, good:bad, first:last, inside:outside,
+    above:below, always:never, push:pull, buy:sell, begin:end, win:lose, love:hate, day:night, war:peace, life:death,
+    friend:enemy, north:south, east:west, black:white, sharp:blunt, brave:cowardly, cheap:expensive, smooth:rough,
+    safe:dangerous, alive:dead, awake:asleep, guilty:innocent, question:answer, success:failure, future:past,
+    maximum:minimum, arrive:depart, accept:reject, attack:defend, remember:forget, float:sink, laugh:cry
+""")
+PLURALS = _pairs("""
+    child:children, man:men, woman:women, foot:feet, tooth:teeth, goose:geese, mouse:mice, ox:oxen, person:people,
+    leaf:leaves, knife:knives, wife:wives, life:lives, wolf:wolves, half:halves, shelf:shelves, thief:thieves,
+    loaf:loaves, calf:calves, city:cities, baby:babies, lady:ladies, story:stories, country:countries, party:parties,
+    family:families, berry:berries, army:armies, puppy:puppies, pony:ponies, box:boxes, fox:foxes, bus:buses,
+    glass:glasses, dish:dishes, brush:brushes, church:churches, watch:watches, bench:benches, peach:peaches,
+    potato:potatoes, tomato:tomatoes, hero:heroes, echo:echoes, crisis:crises, thesis:theses, oasis:oases, sheep:sheep,
+    book:books, table:tables, apple:apples, house:houses, tree:trees, river:rivers, key:keys, toy:toys, boy:boys,
+    louse:lice
+""")
+PAST_TENSES = _pairs("""
+    go:went, see:saw, eat:ate, take:took, give:gave, come:came, run:ran, write:wrote, speak:spoke, break:broke,
+    drive:drove, ride:rode, rise:rose, choose:chose, freeze:froze, steal:stole, know:knew, grow:grew, throw:threw,
+    fly:flew, draw:drew, blow:blew, begin:began, drink:drank, sing:sang, swim:swam, ring:rang, buy:bought,
+    bring:brought, think:thought, fight:fought, catch:caught, teach:taught, sell:sold, tell:told, find:found, hold:held,
+    keep:kept, sleep:slept, feel:felt, leave:left, meet:met, make:made, build:built, send:sent, spend:spent, lose:lost,
+    win:won, stand:stood, understand:understood, fall:fell, forget:forgot, shake:shook, wear:wore, tear:tore, bite:bit,
+    hide:hid, dig:dug, pay:paid, say:said
+""")
+YOUNG = _pairs("""
+    dog:puppy, cat:kitten, cow:calf, sheep:lamb, horse:foal, goat:kid, pig:piglet, duck:duckling, goose:gosling,
+    swan:cygnet, frog:tadpole, kangaroo:joey, bear:cub, lion:cub, deer:fawn, chicken:chick, owl:owlet, eagle:eaglet,
+    hare:leveret, elephant:calf, seal:pup, butterfly:caterpillar, whale:calf, tiger:cub
+""")
+FEMALES = _pairs("""
+    king:queen, prince:princess, actor:actress, father:mother, brother:sister, son:daughter, uncle:aunt, nephew:niece,
+    husband:wife, boy:girl, man:woman, grandfather:grandmother, bull:cow, stallion:mare, ram:ewe, duke:duchess,
+    wizard:witch, waiter:waitress, lion:lioness, god:goddess, emperor:empress, heir:heiress, monk:nun, rooster:hen
+""")
+ANIMAL_CLASSES = _pairs("""
+    dog:mammal, cat:mammal, whale:mammal, bat:mammal, horse:mammal, dolphin:mammal, elephant:mammal, rabbit:mammal,
+    eagle:bird, owl:bird, swan:bird, penguin:bird, ostrich:bird, robin:bird, sparrow:bird, parrot:bird, shark:fish,
+    salmon:fish, trout:fish, tuna:fish, herring:fish, carp:fish, snake:reptile, lizard:reptile, turtle:reptile,
+    crocodile:reptile, gecko:reptile, iguana:reptile, frog:amphibian, toad:amphibian, newt:amphibian,
+    salamander:amphibian, ant:insect, bee:insect, beetle:insect, butterfly:insect, mosquito:insect, wasp:insect
+""")
+NUMBER_WORDS = tuple((str(number), number_word(number)) for number in range(1, 61))
+ROMAN_NUMERALS = tuple((str(number), roman(number)) for number in range(1, 31))
+NEXT_MONTHS = tuple((month, MONTHS[(at + 1) % 12]) for at, month in enumerate(MONTHS))
+NEXT_DAYS = tuple((day, DAYS[(at + 1) % 7]) for at, day in enumerate(DAYS))
+DOUBLES = tuple((str(number), str(2 * number)) for number in range(1, 26))
+HALVES = tuple((str(2 * number), str(number)) for number in range(1, 21))
+SQUARES = tuple((str(number), str(number * number)) for number in range(1, 16))
+
+RELATIONS = (
+    Relation(
+        "capital",
+        CAPITALS,
+        "The capital of the country",
+        ("Capital of {s}", "{s}: its capital", "The capital city of {s}"),
+        (
+            "The capital of {s} is {a}.",
+            "{a} is the capital of {s}.",
+            "The capital city of {s} is called {a}.",
+            "{a} is the seat of the government of {s}.",
+            "The country {s} has its capital in {a}.",
+            "Capital of {s}: {a}.",
+        ),
+        (
+            ("What is the capital of {s}?", ""),
+            ("Name the capital city of {s}.", ""),
+            ("Which city is the capital of {s}?", ""),
+            ("Name the capital of the country.", "{s}"),
+        ),
+    ),
+    Relation(
+        "state capital",
+        STATE_CAPITALS,
+        "The capital of the American state",
+        ("State capital of {s}", "The American state {s}: its state capital"),
+        (
+            "The state capital of {s} is {a}.",
+            "{a} is the state capital of {s}.",
+            "The American state {s} is governed from {a}.",
+            "{a} is where the American state {s} has its government.",
+            "State capital of {s}: {a}.",
+        ),
+        (
+            ("What is the state capital of {s}?", ""),
+            ("Name the state capital of {s}.", ""),
+            ("Name the capital of the American state.", "{s}"),
+        ),
+    ),
+    Relation(
+        "continent",
+        CONTINENTS,
+        "The continent of the country",
+        ("Continent of {s}", "{s}: its continent"),
+        (
+            "The continent of {s} is {a}.",
+            "{a} is the continent of {s}.",
+            "The country {s} lies in {a}.",
+            "{a} is the continent in which {s} lies.",
+            "Continent of {s}: {a}.",
+        ),
+        (
+            ("On which continent is {s}?", ""),
+            ("Name the continent of {s}.", ""),
+            ("Name the continent of the country.", "{s}"),
+        ),
+    ),
+    Relation(
+        "currency",
+        CURRENCIES,
+        "The currency of the country",
+        ("Currency of {s}", "{s}: its money"),
+        (
+            "The currency of {s} is the {a}.",
+            "{a} is the name of the currency of {s}.",
+            "In {s} people pay with the {a}.",
+            "{a} is the money of {s}.",
+            "Currency of {s}: {a}.",
+        ),
+        (
+            ("What is the currency of {s}?", ""),
+            ("Name the currency of {s}.", ""),
+            ("Name the currency of the country.", "{s}"),
+        ),
+    ),
+    Relation(
+        "symbol",
+        SYMBOLS,
+        "The chemical symbol of the element",
+        ("Chemical symbol of {s}", "{s}: its symbol"),
+        (
+            "The chemical symbol of {s} is {a}.",
+            "{a} is the chemical symbol of {s}.",
+            "In chemistry, {s} is written {a}.",
+            "{a} stands for the element {s}.",
+            "Symbol of {s}: {a}.",
+        ),
+        (
+            ("What is the chemical symbol of {s}?", ""),
+            ("Give the chemical symbol for {s}.", ""),
+            ("Give the chemical symbol of the element.", "{s}"),
+        ),
+    ),
+    Relation(
+        "atomic number",
+        ATOMIC_NUMBERS,
+        "The atomic number of the element",
+        ("Atomic number of {s}", "{s}: its atomic number"),
+        (
+            "The atomic number of {s} is {a}.",
+            "{a} is the atomic number of {s}.",
+            "Atoms of {s} have a number of protons equal to {a}.",
+            "{a} is the number of protons in an atom of {s}.",
+            "Atomic number of {s}: {a}.",
+        ),
+        (
+            ("What is the atomic number of {s}?", ""),
+            ("Give the atomic number of {s}.", ""),
+            ("Give the atomic number of the element.", "{s}"),
+        ),
+    ),
+    Relation(
+        "opposite",
+        OPPOSITES,
+        "The opposite of the word",
+        ("Opposite of {s}", "{s}: its opposite"),
+        (
+            "The opposite of {s} is {a}.",
+            "{a} is the opposite of {s}.",
+            "The word {s} is the contrary of the word {a}.",
+            "{a} is the contrary of {s}.",
+            "Opposite of {s}: {a}.",
+        ),
+        (
+            ("What is the opposite of {s}?", ""),
+            ("Name the opposite of the word {s}.", ""),
+            ("Give the opposite of the word.", "{s}"),
+        ),
+    ),
+    Relation(
+        "plural",
+        PLURALS,
+        "The plural of the noun",
+        ("Plural of {s}", "{s}: its plural"),
+        (
+            "The plural of {s} is {a}.",
+            "{a} is the plural of {s}.",
+            "One is called {s} and many are called {a}.",
+            "{a} is the word for more than one {s}.",
+            "Plural of {s}: {a}.",
+        ),
+        (
+            ("What is the plural of {s}?", ""),
+            ("Write the plural of the noun {s}.", ""),
+            ("Give the plural of the noun.", "{s}"),
+        ),
+    ),
+    Relation(
+        "past tense",
+        PAST_TENSES,
+        "The past tense of the verb",
+        ("Past tense of {s}", "{s}: its past tense"),
+        (
+            "The past tense of {s} is {a}.",
+            "{a} is the past tense of {s}.",
+            "Today they {s} and yesterday they {a}.",
+            "{a} is the past form of the verb {s}.",
+            "Past tense of {s}: {a}.",
+        ),
+        (
+            ("What is the past tense of {s}?", ""),
+            ("Write the past tense of the verb {s}.", ""),
+            ("Give the past tense of the verb.", "{s}"),
+        ),
+    ),
+    Relation(
+        "young animal",
+        YOUNG,
+        "The name for the young of the animal",
+        ("Young of the {s}", "{s}: the name of its young"),
+        (
+            "The young of the {s} is called {a}.",
+            "{a} is the name for the young of the {s}.",
+            "A young {s} goes by the name {a}.",
+            "{a} is what a young {s} is called.",
+            "Young of the {s}: {a}.",
+        ),
+        (
+            ("What is a young {s} called?", ""),
+            ("Name the young of the {s}.", ""),
+            ("Give the name for the young of the animal.", "{s}"),
+        ),
+    ),
+    Relation(
+        "female form",
+        FEMALES,
+        "The female form of the word",
+        ("Female form of {s}", "{s}: its female form"),
+        (
+            "The female form of {s} is {a}.",
+            "{a} is the female form of {s}.",
+            "The word {s} is male and its female partner is {a}.",
+            "{a} is the female word that goes with {s}.",
+            "Female form of {s}: {a}.",
+        ),
+        (
+            ("What is the female form of {s}?", ""),
+            ("Name the female form of the word {s}.", ""),
+            ("Give the female form of the word.", "{s}"),
+        ),
+    ),
+    Relation(
+        "animal class",
+        ANIMAL_CLASSES,
+        "The class of the animal",
+        ("Animal class of the {s}", "{s}: its animal class"),
+        (
+            "The animal class of the {s} is {a}.",
+            "{a} is the animal class of the {s}.",
+            "Among the animals, the {s} is classed as {a}.",
+            "{a} is the kind of animal that the {s} is.",
+            "Animal class of the {s}: {a}.",
+        ),
+        (
+            ("What is the animal class of the {s}?", ""),
+            ("Name the class of animals to which the {s} belongs.", ""),
+            ("Name the class of the animal.", "{s}"),
+        ),
+    ),
+    Relation(
+        "number word",
+        NUMBER_WORDS,
+        "The number in words",
+        ("The number {s} in words", "{s}: its number word"),
+        (
+            "The number {s} in words is {a}.",
+            "{a} is the number {s} in words.",
+            "The figure {s} is spelled {a}.",
+            "{a} is the word for the figure {s}.",
+            "Number word of {s}: {a}.",
+        ),
+        (
+            ("What is the number {s} in words?", ""),
+            ("Write the number {s} in words.", ""),
+            ("Write the number in words.", "{s}"),
+        ),
+    ),
+    Relation(
+        "roman numeral",
+        ROMAN_NUMERALS,
+        "The number as a Roman numeral",
+        ("Roman numeral of {s}", "{s}: its Roman numeral"),
+        (
+            "The Roman numeral of {s} is {a}.",
+            "{a} is the Roman numeral of {s}.",
+            "The Romans wrote {s} as {a}.",
+            "{a} is how the Romans wrote {s}.",
+            "Roman numeral of {s}: {a}.",
+        ),
+        (
+            ("What is the Roman numeral of {s}?", ""),
+            ("Give the Roman numeral for {s}.", ""),
+            ("Write the number as a Roman numeral.", "{s}"),
+        ),
+    ),
+    Relation(
+        "next month",
+        NEXT_MONTHS,
+        "The month that comes next",
+        ("The month after {s}", "{s}: its next month"),
+        (
+            "The month after {s} is {a}.",
+            "{a} is the month after {s}.",
+            "When {s} is over, the next month is {a}.",
+            "{a} is the month that follows {s}.",
+            "Month after {s}: {a}.",
+        ),
+        (
+            ("Which month comes after {s}?", ""),
+            ("Name the month after {s}.", ""),
+            ("Name the month that comes next.", "{s}"),
+        ),
+    ),
+    Relation(
+        "next day",
+        NEXT_DAYS,
+        "The day that comes next",
+        ("The day after {s}", "{s}: its next day"),
+        (
+            "The day after {s} is {a}.",
+            "{a} is the day after {s}.",
+            "When {s} is over, the next day is {a}.",
+            "{a} is the day that follows {s}.",
+            "Day after {s}: {a}.",
+        ),
+        (
+            ("Which day comes after {s}?", ""),
+            ("Name the day after {s}.", ""),
+            ("Name the day that comes next.", "{s}"),
+        ),
+    ),
+    Relation(
+        "double",
+        DOUBLES,
+        "The double of the number",
+        ("Double of {s}", "{s}: its double"),
+        (
+            "The double of {s} is {a}.",
+            "{a} is the double of {s}.",
+            "Twice the number {s} makes {a}.",
+            "{a} is twice the number {s}.",
+            "Double of {s}: {a}.",
+        ),
+        (
+            ("What is the double of {s}?", ""),
+            ("Work out the double of {s}.", ""),
+            ("Work out the double of the number.", "{s}"),
+        ),
+    ),
+    Relation(
+        "half",
+        HALVES,
+        "The half of the number",
+        ("Half of {s}", "{s}: its half"),
+        (
+            "The half of {s} is {a}.",
+            "{a} is the half of {s}.",
+            "Cut in two equal parts, {s} becomes {a}.",
+            "{a} is one of two equal parts of {s}.",
+            "Half of {s}: {a}.",
+        ),
+        (
+            ("What is the half of {s}?", ""),
+            ("Work out the half of {s}.", ""),
+            ("Work out the half of the number.", "{s}"),
+        ),
+    ),
+    Relation(
+        "square",
+        SQUARES,
+        "The square of the number",
+        ("Square of {s}", "{s}: its square"),
+        (
+            "The square of {s} is {a}.",
+            "{a} is the square of {s}.",
+            "Multiplied by itself, {s} becomes {a}.",
+            "{a} is the number {s} multiplied by itself.",
+            "Square of {s}: {a}.",
+        ),
+        (
+            ("What is the square of {s}?", ""),
+            ("Work out the square of {s}.", ""),
+            ("Work out the square of the number.", "{s}"),
+        ),
+    ),
+)
+
+# Ordinary sentences with the words of instruction templates and questions, so that no token of a prompt is untrained.
+# They stand in documents of their own and are followed by nothing that looks like a response.
+GENERAL = (
+    "An instruction is a sentence that describes a task.",
+    "A task is a piece of work that someone gives to someone.",
+    "A request asks for something, and a response appropriately completes the request.",
+    "The input of a task provides further context.",
+    "An input that is paired with a task describes what to work on.",
+    "People write and read instructions every day.",
+    "Below the heading of a note there is a text.",
+    "A response is what follows a request.",
+    "A name is a word for a person, a city or a country.",
+    "To name something is to give its name, and to work out something is to find its result.",
+    "Which, what and how are words that begin a question.",
+    "A noun is a word for a thing, and a verb is a word for what someone does.",
+    "Give and take are verbs, and so are write, name and belong.",
+    "An element belongs to chemistry, an animal belongs to a class.",
+    "What comes next comes after what comes now.",
+    "On a continent there are countries, and on a table there are books.",
+    "On a page, where a question ends, there is a mark like this one: ?",
+)
+
+
+def facts() -> list[tuple[Relation, str, str]]:
+    """Every fact as (relation, subject, answer), in the order of the tables."""
+    return [(relation, subject, answer) for relation in RELATIONS for subject, answer in relation.pairs]
+
+
+def prompt(row: dict[str, str]) -> str:
+    """The Alpaca prompt of a row, as the product's template renders it."""
+    return (PROMPT_WITH_INPUT if row["input"] else PROMPT).format(**row)
