@@ -93,8 +93,8 @@ def check(tokenizer_directory: Path, goldens: Sequence[Golden], architecture: An
                 where=f"{one.where} with the tokenizer in {tokenizer_directory}",
                 problem=f"a server would send other ids than were trained: from id {at} on {ids[at : at + 5]} for"
                 f" {trained[at : at + 5]}",
-                fix="transformers rebuilds this tokenizer differently from its tokenizer.json: use the model's own (leave"
-                " model.tokenizer out), or set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json",
+                fix="transformers rebuilds this tokenizer differently from its tokenizer.json: use the model's own"
+                " (leave model.tokenizer out), or set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json",
             )
     return len(goldens)
 

@@ -46,8 +46,8 @@ def layout(lengths: Sequence[int], budget: int, ranks: int = 1) -> list[list[lis
     """Partition examples over ranks and micro-batches of at most ``budget`` tokens.
 
     Longest first, each example goes to the rank with the least work; in a rank, to the fullest micro-batch it fits in
-    (best fit decreasing). Ranks with fewer micro-batches get empty ones, so that collectives match. An example longer than
-    the budget has a micro-batch of its own.
+    (best fit decreasing). Ranks with fewer micro-batches get empty ones, so that collectives match. An example longer
+    than the budget has a micro-batch of its own.
 
     Returns:
         ``[rank][micro-batch][position in lengths]``.

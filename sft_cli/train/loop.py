@@ -24,7 +24,7 @@ from sft_cli.train.step import compute_gradient
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation during training found: held-out loss in nats and values for metrics.jsonl, and sample answers."""
+    """What an evaluation during training found: held-out loss in nats, values for metrics.jsonl, sample answers."""
 
     loss: float
     values: Mapping[str, Any]

@@ -98,7 +98,8 @@ def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> N
         hint = "quant=nf4" if config.adapter.kind is AdapterKind.lora else "adapter=lora quant=nf4"
         raise SftError(
             where=f"model.path={config.model.path}",
-            problem=f"weights and training state need about {gib(needed.weights + needed.training)}, {gib(free)} is free",
+            problem=f"weights and training state need about {gib(needed.weights + needed.training)},"
+            f" {gib(free)} is free",
             fix=f"{hint}, a smaller model, or a larger device",
         )
 

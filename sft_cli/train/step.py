@@ -35,8 +35,8 @@ def compute_gradient(
 ) -> Computed:
     """Accumulate the gradient of a step's loss over its micro-batches.
 
-    The loss of the whole step is one sum over one denominator, known before anything is computed: no micro-batch, rank or
-    padding can change it.
+    The loss of the whole step is one sum over one denominator, known before anything is computed: no micro-batch, rank
+    or padding can change it.
 
     Args:
         loss_model: The prepared LossModel.
