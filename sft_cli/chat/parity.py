@@ -94,7 +94,7 @@ def check(tokenizer_directory: Path, goldens: Sequence[Golden], architecture: An
                 problem=f"a server would send other ids than were trained: from id {at} on {ids[at : at + 5]} for"
                 f" {trained[at : at + 5]}",
                 fix="transformers rebuilds this tokenizer differently from its tokenizer.json: use the model's own"
-                " (leave model.tokenizer out), or set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json",
+                " (leave model.tokenizer out), or set tokenizer_class=PreTrainedTokenizerFast in tokenizer_config.json",
             )
     return len(goldens)
 
