@@ -174,7 +174,7 @@ def sample_lines(items: Sequence[Item], base: Sequence[str], tuned: Sequence[str
 def _one_line(text: str, *, tail: bool) -> str:
     """The text on one line: of a long prompt the end, where the question stands, of anything else the beginning."""
     # An untrained model says anything, control characters of the terminal included.
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())) or "(blank)"
     if len(line) <= SHOWN:
         return line
     return f"…{line[-SHOWN:]}" if tail else f"{line[:SHOWN]}…"

@@ -66,8 +66,8 @@ def test_group_options_set_their_kind():
 
 
 def test_a_recipe_wins_over_options_and_the_command_line_over_the_recipe():
-    assert compose(["recipe=quickstart"]).trainer.lr == 5e-3
-    assert compose(["recipe=quickstart", "trainer=full"]).trainer.lr == 5e-3
+    assert compose(["recipe=quickstart"]).trainer.lr == 2e-3
+    assert compose(["recipe=quickstart", "trainer=full"]).trainer.lr == 2e-3
     assert compose(["recipe=quickstart", "trainer.lr=1e-3", "quant=nf4"]).trainer.lr == 1e-3
     assert compose(["recipe=alpaca_qlora", "quant=none"]).quant.kind is QuantKind.none
 
@@ -124,7 +124,7 @@ def test_with_overrides_sets_values_and_replaces_groups():
     )
     assert changed.data.mix == {"mine": SourceConfig(path="x.jsonl")}
     assert changed.data.overflow is Overflow.drop
-    assert (changed.trainer.seed, changed.trainer.lr, changed.run_name) == (7, 5e-3, "quickstart")
+    assert (changed.trainer.seed, changed.trainer.lr, changed.run_name) == (7, 2e-3, "quickstart")
     assert with_overrides(config, []) == config
     assert config.data.mix.keys() == {"quickstart"}
 

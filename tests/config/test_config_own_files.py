@@ -46,7 +46,7 @@ def test_an_option_of_ones_own(home, folder, dirs):
 def test_a_recipe_builds_on_another(home):
     (home / "mine.yaml").write_text("defaults:\n  - quickstart\n  - override /quant: nf4\ntrainer:\n  epochs: 3\n")
     config = compose(["recipe=mine.yaml"])
-    assert (config.model.path, config.trainer.epochs, config.trainer.lr) == ("builtin:quickstart/model", 3, 5e-3)
+    assert (config.model.path, config.trainer.epochs, config.trainer.lr) == ("builtin:quickstart/model", 3, 2e-3)
     assert config.quant.kind is QuantKind.nf4
 
 

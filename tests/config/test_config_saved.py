@@ -21,7 +21,7 @@ def test_a_config_survives_its_file(tmp_path):
 
 def test_any_program_can_read_the_file():
     plain = yaml.safe_load(dump(compose(["recipe=quickstart"])))
-    assert plain["trainer"]["lr"] == 5e-3
+    assert plain["trainer"]["lr"] == 2e-3
     assert plain["adapter"]["kind"] == "lora"
     assert "!!" not in dump(compose(["trainer.betas=[0.9,0.95]"]))
 
