@@ -122,6 +122,7 @@ class Renderer:
         """The text up to and with assistant turn i; its one span is the turn."""
         prompt = self._text(messages[:i], tools, prompt=True)
         text = self._text(messages[: i + 1], tools, prompt=False)
+        marked = self.template.generated()
         if not text.startswith(prompt) and (answer := self._answer_alone(messages[i], tools, text)):
             text = prompt + answer
         if not text.startswith(prompt):
@@ -137,6 +138,8 @@ class Renderer:
         shown = text[len(prompt) : end - len(stop)].replace(MARK_START, "").replace(MARK_END, "")
         if missing := unsaid(said, shown):
             raise TemplateRefusal(f"the template changes or leaves out what the assistant said ({missing[:60]!r})")
+        if marked is not None and unsaid(said, marked.replace(MARK_START, "").replace(MARK_END, "")):
+            raise TemplateRefusal("the template's own {% generation %} tags do not hold what the assistant said")
         return Rendered(text[:end], (Span(len(prompt), end, said.weight),), (stop,))
 
     def _answer_alone(self, message: dict[str, Any], tools: list[Any] | None, text: str) -> str | None:

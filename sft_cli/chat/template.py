@@ -6,6 +6,7 @@ two together.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +25,7 @@ from sft_cli.config.paths import resolve
 from sft_cli.config.schema import TemplateConfig
 from sft_cli.errors import SftError
 
+GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
 ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
 
 
@@ -32,14 +34,19 @@ class TemplateRefusal(Exception):
 
 
 class _Generation(jinja2.ext.Extension):
-    """Accepts ``{% generation %}…{% endgeneration %}`` and renders what is between."""
+    """Accepts ``{% generation %}…{% endgeneration %}`` and hands what is between to the global ``generated``."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 reads a plain class attribute
 
     def parse(self, parser: Any) -> Any:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.Scope(body, lineno=line)
+        return jinja2.nodes.CallBlock(self.call_method("_keep"), [], [], body, lineno=line)
+
+    def _keep(self, caller: Callable[[], str]) -> str:
+        text = caller()
+        self.environment.globals["generated"].append(text)
+        return text
 
 
 def _raise(message: str) -> None:
@@ -69,6 +76,11 @@ class ChatTemplate:
     now: datetime = field(default_factory=datetime.now)
 
     @cached_property
+    def _marked(self) -> list[str]:
+        """The texts between generation tags of the last rendering, in order."""
+        return []
+
+    @cached_property
     def _render(self) -> Callable[..., str]:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
@@ -76,6 +88,7 @@ class ChatTemplate:
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = self.now.strftime
+        environment.globals["generated"] = self._marked
         try:
             return environment.from_string(self.source).render
         except jinja2.TemplateSyntaxError as error:
@@ -98,6 +111,7 @@ class ChatTemplate:
         Raises:
             TemplateRefusal: The template raises, or escapes characters the input did not escape.
         """
+        self._marked.clear()
         try:
             text = self._render(
                 messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **self.variables
@@ -115,6 +129,12 @@ class ChatTemplate:
                     f"the template writes {entity} where the conversation has none (it escapes tool arguments)"
                 )
         return text
+
+    def generated(self) -> str | None:
+        """What stood between the last ``{% generation %}`` tags of the last rendering; None for a template without."""
+        if not GENERATION.search(self.source):
+            return None
+        return self._marked[-1] if self._marked else ""
 
 
 def load_template(config: TemplateConfig, tokenizer: ChatTokenizer) -> ChatTemplate:

@@ -151,3 +151,30 @@ def test_a_system_message_that_moves_to_the_open_question(maker, tokenizer):
         "<s>1|one</s><s>Be brief.2|two</s>",
     ]
     assert trained(tokenizer, outcome) == ["one</s>", "two</s>"]
+
+
+TAGGED = """
+{%- for m in messages -%}
+{{- '<|im_start|>' + m.role + '\\n' -}}
+{%- if m.role == 'assistant' -%}{%- generation -%}{{ TAGGED }}{%- endgeneration -%}
+{%- else -%}{{ m.content }}{%- endif -%}
+{{- '<|im_end|>' -}}
+{%- endfor -%}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
+"""
+
+
+def test_generation_tags_are_a_cross_check_not_the_source(maker):
+    """The stop token stands behind the tags and is trained all the same."""
+    outcome = maker(TAGGED.replace("TAGGED", "m.content")).make([talk("U:a", "A:b", "U:c", "A:d")])[0]
+
+    assert outcome.problem is None
+    assert sum(weight > 0 for weight in outcome.examples[0].weights) == 4
+
+
+def test_generation_tags_around_something_else_are_refused(maker):
+    tagged = TAGGED.replace("{{ TAGGED }}{%- endgeneration -%}", "{%- endgeneration -%}{{ m.content }}")
+
+    problem = maker(tagged).make([talk("U:a", "A:b")])[0].problem
+
+    assert problem.problem.endswith("the template's own {% generation %} tags do not hold what the assistant said")
