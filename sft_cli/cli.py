@@ -1,5 +1,6 @@
 """The commands. Each body calls one function, imported when it runs: ``sft --help`` loads no torch and no Hydra."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -127,6 +128,15 @@ def merge(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     merge_command(overrides or [], config_dir or [])
 
 
+ENVIRONMENT = {
+    errno.EACCES: "choose a directory you may write to (run_dir, prepared_dir, SFT_HOME), or change its permissions",
+    errno.EPERM: "choose a directory you may write to (run_dir, prepared_dir, SFT_HOME), or change its permissions",
+    errno.EROFS: "choose a directory on a writable disk (run_dir, prepared_dir, SFT_HOME)",
+    errno.ENOSPC: "free disk space, then type the same again; a run resumes with sft train run=DIR",
+    errno.EDQUOT: "free disk space, then type the same again; a run resumes with sft train run=DIR",
+    errno.ENOTDIR: "a file stands where a directory is wanted: choose another path",
+}
+"""What a person can do about an error of the operating system, by its number; any other is a bug."""
 OPTIONS = {"--help", "--version", "--config-dir", "--keys"}
 
 
@@ -156,6 +166,13 @@ def main() -> None:
     except SftError as error:
         for mistake in error.errors if isinstance(error, Mistakes) else (error,):
             typer.echo(f"error: {mistake}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in ENVIRONMENT:
+            raise
+        typer.echo(
+            f"error: {error.filename or 'this machine'}: {error.strerror}\n  fix: {ENVIRONMENT[error.errno]}", err=True
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,6 +1,7 @@
 """The run directory: what lies where. `eval`, `merge` and resuming need only its path."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class RunDir:
         data.json          {prepared_dir, fingerprint}
         manifest.json      copy of the prepared data's manifest (stop tokens, counts, licences)
         golden.json        copy of the golden prompts
+        tokenizer/         the tokenizer with its template, as it was when training began
         probes.json        [{where, input_ids, labels}]: held-out rows on which a merge is compared
         metrics.jsonl      one line per step; evaluation lines have "eval": true
         before.json        scores and answers of the base model (eval.compare_after_training)
@@ -55,6 +57,11 @@ class RunDir:
     def golden(self) -> Path:
         """Copy of the golden prompts."""
         return self.path / "golden.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer that the data was prepared with."""
+        return self.path / "tokenizer"
 
     @property
     def probes(self) -> Path:
@@ -109,7 +116,7 @@ class RunDir:
         raise SftError(
             where=str(self.path),
             problem="the run has no trained adapter or model yet",
-            fix=f"finish it: sft train run={self.path}",
+            fix=f"finish it: sft train run={shlex.quote(str(self.path))}",
         )
 
     def read(self, file: Path) -> Any:
@@ -125,7 +132,8 @@ def open_run(path: str) -> RunDir:
     """
     run = RunDir(Path(path).expanduser())
     if not run.config.is_file():
-        near = sorted(str(p.parent) for p in run.path.parent.glob("*/config.yaml"))[-3:]
+        found = sorted(run.path.parent.glob("*/environment.json"), key=lambda file: file.stat().st_mtime)
+        near = [str(file.parent) for file in found[-3:]]
         raise SftError(
             where=f"run={path}",
             problem="no run directory (no config.yaml there)",

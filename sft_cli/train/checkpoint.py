@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from sft_cli.console import say
 from sft_cli.errors import SftError
+from sft_cli.train.identity import refuse_other
 from sft_cli.train.optimizer import trained_parameters
+
+STEP = re.compile(r"step-\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,16 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
     new = root / f".step-{progress.step}.tmp"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    save_file(
-        {n: p.detach().contiguous().cpu() for n, p in trained_parameters(parts.model)}, new / "trained.safetensors"
-    )
+    trained = {name: p.detach().contiguous().cpu() for name, p in trained_parameters(parts.model)}
     tensors, scalars = _split_optimizer(parts.optimizer)
-    save_file(tensors, new / "optimizer.safetensors")
-    save_file(_rng_state(), new / "rng.safetensors")
+    try:
+        save_file(trained, new / "trained.safetensors")
+        save_file(tensors, new / "optimizer.safetensors")
+        save_file(_rng_state(), new / "rng.safetensors")
+    except SafetensorError as error:  # what the library makes of a full disk
+        raise SftError(
+            where=str(final), problem=f"it cannot be written: {error}", fix="free disk space, then resume the run"
+        ) from error
     state = {
         "progress": {name: getattr(progress, name) for name in Progress.__dataclass_fields__},
         "schedule": {k: v for k, v in parts.schedule.state_dict().items() if k != "lr_lambdas"},
@@ -75,7 +83,7 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
         "python_rng": random.getstate(),
         "identity": dict(identity),
     }
-    (new / "state.json").write_text(json.dumps(state, default=str), encoding="utf-8")
+    (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
     names = sorted(path.name for path in new.iterdir())
     manifest = {name: _sha256(new / name) for name in names}
     (new / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -100,7 +108,13 @@ def newest(root: Path) -> Path | None:
 
 def all_of(root: Path) -> list[Path]:
     """Checkpoint directories, oldest first."""
-    return sorted(root.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    found = [path for path in root.glob("step-*") if STEP.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(directory: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(directory.name.removeprefix("step-"))
 
 
 def fault_of(directory: Path) -> str | None:
@@ -128,7 +142,7 @@ def load(directory: Path, parts: Parts, identity: Mapping[str, Any]) -> Progress
         SftError: It belongs to other data or another config; the keys that differ are named.
     """
     state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
-    _refuse_other(directory, state["identity"], json.loads(json.dumps(dict(identity), default=str)))
+    refuse_other(str(directory), state["identity"], identity)
     restore_trained(directory, parts.model)
     _join_optimizer(parts.optimizer, load_file(directory / "optimizer.safetensors"), state["optimizer"])
     parts.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(parts.schedule.lr_lambdas)})
@@ -141,11 +155,18 @@ def load(directory: Path, parts: Parts, identity: Mapping[str, Any]) -> Progress
 
 
 def restore_trained(directory: Path, model: nn.Module) -> None:
-    """Copy a checkpoint's trained parameters into the model."""
-    try:
-        tensors = load_file(directory / "trained.safetensors")
-    except SafetensorError as error:
-        raise SftError(where=str(directory), problem=f"not readable: {error}", fix="remove it and resume") from error
+    """Copy a checkpoint's trained parameters into the model.
+
+    Raises:
+        SftError: The checkpoint is not whole.
+    """
+    if (fault := fault_of(directory)) is not None:
+        raise SftError(
+            where=str(directory),
+            problem=f"the best checkpoint is broken ({fault})",
+            fix="export the last weights instead: resume with trainer.keep_best=false",
+        )
+    tensors = load_file(directory / "trained.safetensors")
     parameters = dict(trained_parameters(model))
     assert tensors.keys() == parameters.keys(), "a checkpoint holds the parameters its config trains"
     with torch.no_grad():
@@ -153,23 +174,18 @@ def restore_trained(directory: Path, model: nn.Module) -> None:
             parameter.copy_(tensors[name])
 
 
-def prune(root: Path, keep: int, best: int | None) -> None:
+def prune(root: Path, progress: Progress, keep: int) -> None:
     """Remove all but the newest ``keep`` checkpoints and the best one."""
     for directory in all_of(root)[:-keep]:
-        if directory.name != f"step-{best}":
+        if step_of(directory) not in (progress.best_step, progress.step):
             shutil.rmtree(directory)
 
 
-def _refuse_other(directory: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of other data or another config."""
-    differing = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
-    if differing:
-        shown = "; ".join(f"{key} was {saved.get(key)!r}, is now {now.get(key)!r}" for key in differing[:5])
-        raise SftError(
-            where=str(directory),
-            problem=f"the checkpoint belongs to another run: {shown}",
-            fix="resume with the run's own settings (sft train run=DIR and nothing else), or start a new run",
-        )
+def forget_after(root: Path, step: int) -> None:
+    """Remove checkpoints behind ``step``: the run goes on from there and writes them again."""
+    for directory in all_of(root):
+        if step_of(directory) > step:
+            shutil.rmtree(directory)
 
 
 def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,12 +10,13 @@ from torch import nn
 from sft_cli.config.rundir import RunDir
 from sft_cli.data.prepared import IGNORE, Prepared
 from sft_cli.model.quant import causal_lm
+from sft_cli.model.serving import readable
 
 PROBES = 16
 """Rows kept for comparing a merged model."""
 
 
-def export(model: nn.Module, directory: RunDir, prepared: Prepared, stop_ids: Sequence[int]) -> Path:
+def export(model: nn.Module, directory: RunDir, stop_ids: Sequence[int]) -> Path:
     """Write ``adapter/`` or ``model/`` through a temporary directory; where it is."""
     from peft import PeftModel
 
@@ -28,16 +29,18 @@ def export(model: nn.Module, directory: RunDir, prepared: Prepared, stop_ids: Se
         (new / "README.md").unlink(missing_ok=True)
     else:
         causal_lm(model).save_pretrained(new)
-    for file in prepared.tokenizer_directory.iterdir():
+    for file in directory.tokenizer.iterdir():
         shutil.copy(file, new / file.name)
     generation = {"eos_token_id": list(stop_ids), "do_sample": False}
     (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    readable(new)
     new.rename(final)
     return final
 
 
 def write_probes(directory: RunDir, prepared: Prepared) -> None:
-    """Copy the data's manifest and golden prompts, and keep rows on which a merge is compared."""
+    """Copy the data's tokenizer, manifest and golden prompts, and keep rows on which a merge is compared."""
+    shutil.copytree(prepared.tokenizer_directory, directory.tokenizer, dirs_exist_ok=True)
     shutil.copy(prepared.directory / "manifest.json", directory.manifest)
     shutil.copy(prepared.directory / "golden.json", directory.golden)
     split = prepared.validation if len(prepared.validation) else prepared.train

@@ -1,6 +1,7 @@
 """The training loop: steps, evaluations, checkpoints, signals. The only place that changes state."""
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +14,13 @@ from accelerate import Accelerator
 
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
+from sft_cli.console import say
 from sft_cli.data.prepared import Split
+from sft_cli.errors import SftError
 from sft_cli.model.head import LossModel
 from sft_cli.train import checkpoint
 from sft_cli.train.checkpoint import Parts, Progress
-from sft_cli.train.metrics import Log, StepMetrics, peak_memory
+from sft_cli.train.metrics import Log, StepMetrics, keep_until, peak_memory
 from sft_cli.train.schedule import Plan
 from sft_cli.train.step import compute_gradient
 
@@ -64,21 +67,39 @@ def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
     Raises:
         Stopped: SIGTERM or SIGINT came; the step in progress was finished and saved.
     """
+    keep_until(run.directory.samples, progress.step)
     log = Log(run.directory.metrics, run.plan.num_steps, progress.step)
     try:
         with caught_signals() as caught:
-            while progress.step < run.plan.num_steps:
-                log.step(take_step(run, parts, progress.step))
+            while progress.step < run.plan.num_steps and not _out_of_patience(run, progress):
+                metrics = take_step(run, parts, progress.step)
+                log.step(metrics)
+                _refuse_divergence(run, metrics)
                 progress = replace(progress, step=progress.step + 1)
-                progress = _evaluate_and_save(run, parts, progress, log, stop=bool(caught))
+                progress = _evaluate_and_save(run, parts, progress, log, caught)
                 if caught:
                     raise Stopped(caught[0], progress.step)
-                if _out_of_patience(run, progress):
-                    log.say(f"no better held-out loss for {progress.without_improvement} evaluations: stopping early")
-                    break
     finally:
         log.close()
+    if _out_of_patience(run, progress):
+        say(f"stopped early: no better held-out loss for {progress.without_improvement} evaluations")
     return progress
+
+
+def _refuse_divergence(run: Run, metrics: StepMetrics) -> None:
+    """Stop at a loss or gradient that is no number; float16 skips such a gradient by itself and goes on.
+
+    Raises:
+        SftError: Nothing that is computed after it means anything.
+    """
+    scaled = run.accelerator.scaler is not None
+    if math.isfinite(metrics.loss) and (scaled or math.isfinite(metrics.grad_norm)):
+        return
+    raise SftError(
+        where=f"step {metrics.step}",
+        problem=f"training diverged: loss {metrics.loss}, gradient norm {metrics.grad_norm}",
+        fix=f"start a new run with a smaller trainer.lr (it is {run.config.trainer.lr:g}) or a longer warm-up",
+    )
 
 
 def take_step(run: Run, parts: Parts, step: int) -> StepMetrics:
@@ -117,14 +138,14 @@ def take_step(run: Run, parts: Parts, step: int) -> StepMetrics:
     )
 
 
-def _evaluate_and_save(run: Run, parts: Parts, progress: Progress, log: Log, *, stop: bool) -> Progress:
-    """Evaluate and save where the step calls for it; a stopping run saves in any case."""
+def _evaluate_and_save(run: Run, parts: Parts, progress: Progress, log: Log, caught: list[int]) -> Progress:
+    """Evaluate and save where the step calls for it; a run that a signal stops, even meanwhile, saves in any case."""
     better = False
     if run.evaluate is not None and _due(run.config.trainer.eval_every, run.plan, progress.step):
         progress, better = _evaluate(run, progress, log)
-    if stop or better or _due(run.config.trainer.save_every, run.plan, progress.step):
+    if caught or better or _due(run.config.trainer.save_every, run.plan, progress.step):
         checkpoint.save(run.directory.checkpoints, progress, parts, run.identity)
-        checkpoint.prune(run.directory.checkpoints, run.config.trainer.keep_checkpoints, progress.best_step)
+        checkpoint.prune(run.directory.checkpoints, progress, run.config.trainer.keep_checkpoints)
     return progress
 
 
@@ -137,7 +158,7 @@ def _evaluate(run: Run, progress: Progress, log: Log) -> tuple[Progress, bool]:
     with run.directory.samples.open("a", encoding="utf-8") as file:
         for sample in found.samples:
             file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
-    if progress.best_loss is None or found.loss < progress.best_loss:
+    if math.isfinite(found.loss) and (progress.best_loss is None or found.loss < progress.best_loss):
         return replace(progress, best_step=progress.step, best_loss=found.loss, without_improvement=0), True
     return replace(progress, without_improvement=progress.without_improvement + 1), False
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import resource
 import sys
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ class Log:
     """Appends to metrics.jsonl and TensorBoard and keeps a progress bar (a line now and then when piped)."""
 
     def __init__(self, file: Path, num_steps: int, done: int) -> None:
-        _keep_until(file, done)
+        keep_until(file, done)
         self._file = file.open("a", encoding="utf-8")
         self._num_steps = num_steps
         self._board = _tensorboard(file.parent / "tensorboard", done)
@@ -94,7 +95,8 @@ class Log:
             self._board.close()
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(values) + "\n")
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in values.items():
@@ -102,12 +104,17 @@ class Log:
                     self._board.add_scalar(f"{'eval' if 'eval' in values else 'train'}/{name}", value, values["step"])
 
 
-def _keep_until(file: Path, step: int) -> None:
-    """Drop lines behind ``step``: a resumed run writes them again."""
+def keep_until(file: Path, step: int) -> None:
+    """Drop the lines of a JSON-lines file behind ``step``, and torn ones: a resumed run writes them again."""
     if not file.is_file():
         return
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            break  # torn by a crash: nothing behind it was written
     new = file.with_suffix(".tmp")
     new.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     new.replace(file)

@@ -29,7 +29,10 @@ def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.Optim
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_steps: int) -> LambdaLR:
-    """The schedule of transformers by that name; the warm-up takes ``warmup_ratio`` of the steps, rounded up."""
+    """The schedule of transformers by that name; the warm-up takes ``warmup_ratio`` of the steps, rounded up.
+
+    transformers warms up from 0, so that the first step would learn nothing: a warmed-up schedule begins one step on.
+    """
     name = config.schedule.value
     extra = {}
     if config.schedule is Schedule.constant and config.warmup_ratio > 0:
@@ -38,15 +41,17 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_s
         extra = {"min_lr_rate": config.min_lr_ratio}
     if config.schedule is Schedule.polynomial:
         extra = {"lr_end": config.lr * config.min_lr_ratio, "power": 1.0}
+    warmup = math.ceil(config.warmup_ratio * num_steps)
+    ahead = 1 if warmup else 0
     schedule = get_scheduler(
         name,
         optimizer,
-        num_warmup_steps=math.ceil(config.warmup_ratio * num_steps),
-        num_training_steps=num_steps,
+        num_warmup_steps=warmup,
+        num_training_steps=num_steps + ahead,
         scheduler_specific_kwargs=extra,
     )
     assert isinstance(schedule, LambdaLR)
-    return schedule
+    return LambdaLR(optimizer, [lambda step, rate=rate: rate(step + ahead) for rate in schedule.lr_lambdas])
 
 
 def trained_parameters(model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:

@@ -8,10 +8,11 @@ import torch
 
 from sft_cli.chat import parity
 from sft_cli.config.schema import AdapterKind, Config, OptimizerName
-from sft_cli.console import say
+from sft_cli.console import gib, say
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError, raise_all
-from sft_cli.model.load import load_config
+from sft_cli.model.adapters import target_modules
+from sft_cli.model.load import context_length, empty_model, load_config
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory import MemoryEstimate, estimate
 
@@ -34,15 +35,15 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
     architecture = load_config(config.model)
     text = architecture.get_text_config()
     longest = int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
-    if longest > text.max_position_embeddings:
+    if (limit := context_length(architecture)) is not None and longest > limit:
         problems.append(
             SftError(
                 where=f"trainer.max_length={config.trainer.max_length}",
-                problem=f"the longest example has {longest} tokens, the model takes {text.max_position_embeddings}",
-                fix=f"trainer.max_length={text.max_position_embeddings}",
+                problem=f"the longest example has {longest} tokens, the model takes {limit}",
+                fix=f"trainer.max_length={limit}",
             )
         )
-    largest = prepared.train.largest_id()
+    largest = max(prepared.train.largest_id(), prepared.validation.largest_id())
     if largest >= text.vocab_size:
         problems.append(
             SftError(
@@ -51,8 +52,13 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
                 fix="use the model's own tokenizer: leave model.tokenizer out",
             )
         )
+    if config.adapter.kind is AdapterKind.lora:
+        try:
+            target_modules(empty_model(architecture, config.model.trust_remote_code), config.adapter.target_modules)
+        except SftError as error:
+            problems.append(error)
     needed = expected_memory(config, prepared, machine)
-    free_disk = shutil.disk_usage(run_dir.parent if run_dir.parent.is_dir() else Path(".")).free
+    free_disk = shutil.disk_usage(next(folder for folder in run_dir.absolute().parents if folder.is_dir())).free
     on_disk = (config.trainer.keep_checkpoints + 2) * needed.training
     if on_disk > free_disk:
         problems.append(
@@ -102,8 +108,3 @@ def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> N
             f" {gib(free)} is free",
             fix=f"{hint}, a smaller model, or a larger device",
         )
-
-
-def gib(size: float) -> str:
-    """Bytes in GiB, or MiB below one."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,57 +1,71 @@
 """`sft train`: find out what to run, prepare the data, and only then load torch."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sft_cli.config.check import required
-from sft_cli.config.compose import compose, dump, load, with_overrides
-from sft_cli.config.paths import default_run_dir
+from sft_cli.config.compose import compose, load, with_overrides
+from sft_cli.config.paths import absolute, default_run_dir
 from sft_cli.config.rundir import RunDir, open_run
 from sft_cli.config.schema import Config
+from sft_cli.config.words import split_off
 from sft_cli.console import say
 from sft_cli.data.prepare import prepare
 from sft_cli.errors import SftError
+from sft_cli.train.claim import refuse_taken
+from sft_cli.train.identity import refuse_other, settings
 
 
 def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
     """Body of ``sft train``: a new run, or ``run=DIR`` to resume one."""
-    own = [word.removeprefix("run=") for word in overrides if word.startswith("run=")]
-    rest = [word for word in overrides if not word.startswith("run=")]
-    directory, config = _resumed(own[-1], rest) if own else _new(rest, config_dirs)
+    _refuse_several_processes()
+    own, rest = split_off(overrides, ("run",))
+    resumed = "run" in own
+    directory, config = _resumed(own["run"], rest, config_dirs) if resumed else _new(rest, config_dirs)
     required(config)
     prepared = prepare(config)
     from sft_cli.train.session import train
 
-    train(config, prepared, directory)
+    train(absolute(config), prepared, directory, resumed=resumed)
 
 
 def _new(overrides: Sequence[str], config_dirs: Sequence[str]) -> tuple[RunDir, Config]:
     """A new run's directory (not made yet) and config."""
     config = compose(overrides, config_dirs)
     directory = RunDir(Path(config.run_dir).expanduser() if config.run_dir else default_run_dir(config.run_name))
-    if directory.metrics.exists() or directory.checkpoints.exists() or directory.config.exists():
-        raise SftError(
-            where=f"run_dir={directory.path}",
-            problem="a run lies there already",
-            fix=f"resume it with sft train run={directory.path}, or choose another run_dir",
-        )
+    if config.run_dir:
+        refuse_taken(directory)
     return directory, config
 
 
-def _resumed(path: str, overrides: Sequence[str]) -> tuple[RunDir, Config]:
-    """An earlier run's directory and config."""
+def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> tuple[RunDir, Config]:
+    """An earlier run's directory, and its config with overrides that do not change what is learned."""
     directory = open_run(path)
-    config = load(directory.config)
-    if overrides:
-        config = with_overrides(config, overrides)
-    if directory.adapter.is_dir() or directory.model.is_dir():
+    began = load(directory.config)
+    finished = directory.adapter.is_dir() or directory.model.is_dir()
+    if finished and not overrides:
         say(f"run       {directory.path} is finished: {directory.result}")
         raise SystemExit(0)
+    if finished or any(word.startswith("run_dir=") for word in overrides):
+        raise SftError(
+            where=f"run={path}",
+            problem="the run is finished" if finished else "run_dir cannot change: the run lies there",
+            fix="start a new run with these settings: sft train … run_dir=DIR"
+            if finished
+            else "leave run_dir out, or move the directory",
+        )
+    config = with_overrides(began, overrides, config_dirs) if overrides else began
+    refuse_other(str(directory.path), settings(began), settings(config))
     return directory, config
 
 
-def write_config(directory: RunDir, config: Config) -> None:
-    """Keep the resolved config, unless the directory has it (a resumed or submitted run)."""
-    directory.path.mkdir(parents=True, exist_ok=True)
-    if not directory.config.exists():
-        directory.config.write_text(dump(config), encoding="utf-8")
+def _refuse_several_processes() -> None:
+    """One process trains a run; a launcher that starts several would have them write the same files."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size != "1":
+        raise SftError(
+            where=f"WORLD_SIZE={size}",
+            problem="several processes for one run are not supported yet",
+            fix="start one process without torchrun or accelerate launch",
+        )

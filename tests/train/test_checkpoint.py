@@ -1,7 +1,9 @@
 """Checkpoints: whole or absent, verified, refused for other data or settings."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +11,11 @@ import time
 
 import pytest
 
+from sft_cli.config.rundir import RunDir
+from sft_cli.config.schema import Config
 from sft_cli.errors import SftError
 from sft_cli.train import checkpoint
+from sft_cli.train.claim import claimed
 
 
 def steps(directory) -> list[str]:
@@ -36,10 +41,7 @@ def test_a_broken_checkpoint_is_skipped_aloud_for_the_one_before(runs, metrics, 
         file.unlink()
     else:
         file.write_bytes(content[:-9] if damage == "truncate" else content[:-1] + bytes([content[-1] ^ 1]))
-    for directory in (done.adapter,):
-        for path in directory.iterdir():
-            path.unlink()
-        directory.rmdir()
+    unfinish(done)
     capsys.readouterr()
 
     again = runs.resume("r")
@@ -50,32 +52,86 @@ def test_a_broken_checkpoint_is_skipped_aloud_for_the_one_before(runs, metrics, 
     assert [m["loss"] for m in metrics(again)] == straight
 
 
-def test_another_setting_is_refused_by_name_and_a_layout_setting_is_not(runs):
+def unfinish(directory) -> None:
+    """Take away the result, as if the run had died before writing it."""
+    shutil.rmtree(directory.adapter)
+
+
+def test_another_setting_is_refused_by_name_and_a_layout_setting_is_kept(runs):
     done = runs.start("r", "trainer.max_steps=4", "trainer.save_every=2")
-    for path in done.adapter.iterdir():
-        path.unlink()
-    done.adapter.rmdir()
+    unfinish(done)
+    before = {path.name: path.read_bytes() for path in done.path.iterdir() if path.is_file()}
 
     with pytest.raises(SftError) as refused:
         runs.resume("r", "trainer.lr=0.02")
     assert str(refused.value) == (
-        f"{done.checkpoints / 'step-4'}: the checkpoint belongs to another run: trainer.lr was 0.01, is now 0.02\n"
-        "  fix: resume with the run's own settings (sft train run=DIR and nothing else), or start a new run"
+        f"{done.path}: the run began with other settings: trainer.lr was 0.01, is now 0.02\n"
+        "  fix: resume with the run's own (sft train run=DIR and nothing else), or start a new run"
     )
+    assert before == {path.name: path.read_bytes() for path in done.path.iterdir() if path.is_file()}
     runs.resume("r", "trainer.tokens_per_micro_batch=512")
+    assert "tokens_per_micro_batch: 512" in done.config.read_text()
 
 
 def test_other_data_is_refused(runs, rows, tmp_path):
     copy = tmp_path / "rows.jsonl"
     copy.write_text(rows.read_text())
     done = runs.start("r", f"data.mix.local.path={copy}", "trainer.max_steps=4")
-    for path in done.adapter.iterdir():
-        path.unlink()
-    done.adapter.rmdir()
+    unfinish(done)
     copy.write_text(rows.read_text().replace("question 3", "question III"))
+    before = done.data.read_text()
 
-    with pytest.raises(SftError, match=r"the checkpoint belongs to another run: data was '[0-9a-f]{64}', is now"):
+    with pytest.raises(SftError, match=r"the run began with other settings: data was '[0-9a-f]{64}', is now"):
         runs.resume("r")
+    assert done.data.read_text() == before
+
+
+def test_a_checkpoint_behind_a_broken_one_is_kept(runs, capsys):
+    """The broken step-8 must not count among the newest, or each new checkpoint would be thrown away for it."""
+    done = runs.start("r", "trainer.save_every=1", "trainer.keep_checkpoints=2", "data.val_fraction=0")
+    last = steps(done)[-1]
+    unfinish(done)
+    (done.checkpoints / last / "state.json").write_text("{}")
+
+    runs.resume("r", "trainer.keep_checkpoints=1")
+
+    assert steps(done) == [last]
+    assert checkpoint.fault_of(done.checkpoints / last) is None
+
+
+def test_a_broken_best_checkpoint_is_not_exported(runs, metrics):
+    done = runs.start("r", "trainer.lr=0.3", "trainer.epochs=10", "trainer.eval_every=1", "trainer.patience=2")
+    losses = [line["loss"] for line in metrics(done, eval=True)]
+    best = losses.index(min(losses)) + 1
+    assert best < len(losses)
+    unfinish(done)
+    file = done.checkpoints / f"step-{best}" / "trained.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+    with pytest.raises(SftError) as refused:
+        runs.resume("r")
+    assert refused.value.problem == ("the best checkpoint is broken (trained.safetensors does not match its sha256)")
+    runs.resume("r", "trainer.keep_best=false")
+
+
+def test_two_processes_do_not_train_in_one_directory(runs):
+    done = runs.start("r", "trainer.max_steps=2")
+    unfinish(done)
+    with (done.path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SftError) as refused:
+            runs.resume("r")
+    assert str(refused.value) == (
+        f"{done.path}: another process trains there\n  fix: wait for it or stop it; a new run wants another run_dir"
+    )
+
+
+def test_default_names_of_the_same_second_do_not_meet(tmp_path):
+    names = []
+    for _ in range(3):
+        with claimed(RunDir(tmp_path / "runs" / "x"), Config(), resumed=False) as directory:
+            names.append(directory.path.name)
+    assert names == ["x", "x-2", "x-3"]
 
 
 def test_a_run_is_never_overwritten(runs):

@@ -97,11 +97,11 @@ def test_a_run_has_one_loss_curve_whatever_the_layout(runs, metrics, words):
 @pytest.mark.parametrize("words", [["adapter=lora"], ["adapter=none"], ["adapter=lora", "adapter.dropout=0.1"]])
 def test_a_resumed_run_is_the_straight_run_to_the_bit(runs, metrics, monkeypatch, words):
     straight = metrics(runs.start("straight", "trainer.save_every=1", *words))
-    stop_behind(monkeypatch, 3)
-    with pytest.raises(SystemExit) as stopped:
-        runs.start("resumed", "trainer.save_every=1", *words)
+    with monkeypatch.context() as patched:
+        stop_behind(patched, 3)
+        with pytest.raises(SystemExit) as stopped:
+            runs.start("resumed", "trainer.save_every=1", *words)
     assert stopped.value.code == 128 + signal.SIGTERM
-    monkeypatch.undo()
     again = runs.resume("resumed")
 
     keys = ("step", "loss", "grad_norm", "lr", "examples", "tokens", "trained_tokens")

@@ -24,14 +24,16 @@ def rates(**settings) -> list[float]:
     ("settings", "expected"),
     [
         pytest.param({"schedule": Schedule.constant, "warmup_ratio": 0.0}, [1, 1, 1, 1, 1], id="constant"),
-        pytest.param({"schedule": Schedule.constant, "warmup_ratio": 0.4}, [0, 0.5, 1, 1, 1], id="warm-up"),
+        pytest.param({"schedule": Schedule.constant, "warmup_ratio": 0.4}, [0.5, 1, 1, 1, 1], id="warm-up"),
         pytest.param({"schedule": Schedule.linear, "warmup_ratio": 0.0}, [1, 0.8, 0.6, 0.4, 0.2], id="linear"),
         pytest.param(
             {"schedule": Schedule.polynomial, "warmup_ratio": 0.0, "min_lr_ratio": 0.5},
             [1, 0.9, 0.8, 0.7, 0.6],
             id="a-line-to-a-floor",
         ),
-        pytest.param({"schedule": Schedule.cosine, "warmup_ratio": 0.2}, [0, 1, 0.853553, 0.5, 0.146447], id="cosine"),
+        pytest.param(
+            {"schedule": Schedule.cosine, "warmup_ratio": 0.2}, [1, 0.904508, 0.654508, 0.345492, 0.095492], id="cosine"
+        ),
     ],
 )
 def test_learning_rates(settings, expected):

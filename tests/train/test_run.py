@@ -1,6 +1,9 @@
 """A run from the outside: its directory, its metrics, what it trains and what it leaves alone."""
 
 import json
+import re
+import shutil
+import signal
 
 import pytest
 import torch
@@ -8,7 +11,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sft_cli.config.rundir import RunDir
 from sft_cli.errors import SftError
+from sft_cli.train import loop
 
 STEP_KEYS = [
     "step", "epoch", "loss", "lr", "grad_norm", "examples", "tokens", "trained_tokens", "seconds",
@@ -130,3 +135,104 @@ def test_the_preflight_refuses_before_a_run_directory_exists(runs, tmp_path, wor
 
     assert str(refused.value) == message
     assert not (tmp_path / "r").exists()
+
+
+def test_a_signal_during_an_evaluation_saves_the_step_before_it(runs, monkeypatch):
+    found = loop._evaluate
+
+    def interrupted(run, progress, log):
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return found(run, progress, log)
+
+    monkeypatch.setattr(loop, "_evaluate", interrupted)
+    with pytest.raises(SystemExit):
+        runs.start("r", "trainer.eval_every=1", "trainer.save_every=100", "trainer.lr=0.3")
+    assert "step-3" in [path.name for path in RunDir(runs.directory / "r").checkpoints.iterdir()]
+
+
+def test_an_interruption_before_the_first_step_says_how_to_go_on(runs, metrics, monkeypatch, capsys):
+    from sft_cli.train import session
+
+    def interrupted(*_):
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "_assemble", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            runs.start("r", "trainer.max_steps=2")
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert f"stopped   resume with: sft train run={runs.directory / 'r'}" in capsys.readouterr().out
+    assert len(metrics(runs.resume("r"))) == 2
+
+
+def test_divergence_stops_the_run(runs):
+    with pytest.raises(SftError, match="training diverged: loss"):
+        runs.start("r", "trainer.lr=1e30", "trainer.max_grad_norm=0")
+    lines = RunDir(runs.directory / "r").metrics.read_text()
+    assert "NaN" not in lines
+    assert "null" in lines
+
+
+def test_a_resumed_run_that_had_stopped_early_trains_no_further(runs, metrics):
+    words = [
+        "trainer.lr=0.3",
+        "trainer.epochs=10",
+        "trainer.eval_every=1",
+        "trainer.patience=1",
+        "trainer.save_every=1",
+    ]
+    done = runs.start("r", *words, "eval.samples=1", "eval.max_new_tokens=2")
+    straight, samples = metrics(done), done.samples.read_text()
+    shutil.rmtree(done.adapter)
+
+    runs.resume("r")
+
+    assert metrics(done) == straight
+    assert done.samples.read_text() == samples
+
+
+def test_a_run_without_held_out_rows(runs, metrics):
+    done = runs.start("r", "data.val_fraction=0", "trainer.max_steps=2")
+
+    assert (len(metrics(done)), metrics(done, eval=True)) == (2, [])
+    assert done.adapter.is_dir()
+
+
+def test_the_base_is_compared_only_from_the_beginning(runs, monkeypatch, capsys):
+    done = runs.start("r", "trainer.max_steps=2", "eval.compare_after_training=true", "eval.max_new_tokens=4")
+    assert done.read(done.before)["loss"] > 5
+    assert re.search(r"held-out loss +\d\.\d+ +\d\.\d+", capsys.readouterr().out)
+    shutil.rmtree(done.adapter)
+    done.before.unlink()
+
+    with pytest.raises(SftError, match="the base was not evaluated before training"):
+        runs.resume("r")
+
+
+def test_a_finished_run_with_relative_paths_is_evaluated_from_elsewhere(runs, rows, base, tmp_path, monkeypatch):
+    from sft_cli.eval.run import eval_command
+
+    home = tmp_path / "home dir"
+    home.mkdir()
+    shutil.copy(rows, home / "rows.jsonl")
+    shutil.copytree(base, home / "base")
+    monkeypatch.chdir(home)
+    runs.start("r", "data.mix.local.path=rows.jsonl", "model.path=base", "trainer.max_steps=2", "run_dir=here")
+    monkeypatch.chdir(tmp_path)
+
+    eval_command([f"run={home / 'here'}", "eval.max_new_tokens=2"], [])
+
+    assert (home / "here" / "eval" / "heldout.json").is_file()
+
+
+def test_several_processes_for_one_run_are_refused(runs, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SftError, match="several processes for one run are not supported yet"):
+        runs.start("r")
+
+
+def test_a_mistake_leaves_no_directory_behind(runs):
+    with pytest.raises(SftError, match="'q_prj' matches no layer"):
+        runs.start("r", "adapter.target_modules=[q_prj]")
+    assert not (runs.directory / "r").exists()

@@ -1,0 +1,67 @@
+"""What decides what a run learns: the settings and data a resumed run must share with its beginning."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import Enum
+from typing import Any
+
+from sft_cli.config.schema import Config
+from sft_cli.errors import SftError
+
+NOT_LEARNING = (
+    "run_name",
+    "run_dir",
+    "prepared_dir",
+    "eval.",
+    "launcher.",
+    "data.",  # the fingerprint of the prepared rows stands for it
+    "trainer.tokens_per_micro_batch",
+    "trainer.logits_chunk",
+    "trainer.gradient_checkpointing",
+    "trainer.device",
+    "trainer.eval_every",
+    "trainer.save_every",
+    "trainer.keep_checkpoints",
+    "trainer.keep_best",
+    "trainer.patience",
+)
+"""Keys that decide where and when, not what is learned: they may change on resuming."""
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Every key that decides what is learned, dotted, with its plain value."""
+    return {key: value for key, value in _flat(asdict(config)) if not key.startswith(NOT_LEARNING)}
+
+
+def identity(config: Config, fingerprint: str, dtype: str) -> dict[str, Any]:
+    """What a checkpoint must agree with: the data, the settings and the type computed in."""
+    return {"data": fingerprint, **settings(config), "trainer.dtype": dtype}
+
+
+def refuse_other(where: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with other data or settings than a run began with.
+
+    Raises:
+        SftError: The keys that differ, with both values.
+    """
+    differing = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
+    if differing:
+        shown = "; ".join(f"{key} was {saved.get(key)!r}, is now {now.get(key)!r}" for key in differing[:5])
+        raise SftError(
+            where=where,
+            problem=f"the run began with other settings: {shown}",
+            fix="resume with the run's own (sft train run=DIR and nothing else), or start a new run",
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as dotted keys; enums by name, tuples as lists, as JSON has them."""
+    flat: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, Enum):
+            flat.append((f"{prefix}{key}", value.value))
+        else:
+            flat.append((f"{prefix}{key}", list(value) if isinstance(value, tuple) else value))
+    return flat
