@@ -26,6 +26,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 120, soft_wrap=False).print(shown)
 
 
+def gib(size: float) -> str:
+    """Bytes in GiB, or MiB below one."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
 def _cell(value: Any) -> str:
     """A value as a cell: floats with four significant digits, thousands separated."""
     if isinstance(value, bool) or value is None:

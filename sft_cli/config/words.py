@@ -8,7 +8,7 @@ from typing import Any
 from sft_cli.config.lines import COMMAND_LINE
 from sft_cli.config.locate import GROUPS
 from sft_cli.config.names import KEYS, advice, find, is_text
-from sft_cli.errors import SftError
+from sft_cli.errors import SftError, raise_all
 
 _WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
@@ -73,6 +73,39 @@ def split_off(words: Sequence[str], names: Collection[str]) -> tuple[dict[str, s
     """A command's own arguments (``run=…``, ``out=…``) by name, and the words that are left for the config."""
     own = {name: text for name, _, text in (word.partition("=") for word in words) if name in names and text}
     return own, [word for word in words if word.partition("=")[0] not in own]
+
+
+def refuse_idle(
+    command: str,
+    words: Sequence[str],
+    *,
+    own: Collection[str],
+    read: Collection[str],
+    not_read: Collection[str] = (),
+    settable: str,
+) -> None:
+    """Refuse overrides that would have no effect on a command that works on a finished run.
+
+    Args:
+        command: Its name.
+        words: Overrides, the command's own arguments split off.
+        own: The names of those arguments; one that is here has no value.
+        read: The keys it reads, and groups all of whose keys it reads.
+        not_read: Keys of those groups that it does not read.
+        settable: What can be set, for the advice.
+    """
+    keys = [word.partition("=")[0] for word in words]
+    raise_all(
+        [
+            SftError(
+                where=key,
+                problem="it has no value" if key in own else f"{command} does not read it: the run's own value holds",
+                fix=f"leave it out; what can be set: {settable}",
+            )
+            for key in keys
+            if key in not_read or not (key in read or key.partition(".")[0] in read)
+        ]
+    )
 
 
 def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from sft_cli.eval.progress import Progress
 from sft_cli.model.attention import generating
+from sft_cli.model.load import context_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def answers(
     """
     found: dict[int, Answer] = {}
     with generating(model) as lm:
-        limit = context_length(lm)
+        limit = context_length(lm.config)
         rooms = [max_new_tokens if limit is None else min(max_new_tokens, limit - len(ids)) for ids in prompts]
         for batch in _batches([len(ids) for ids in prompts], rooms, batch_size):
             room = rooms[batch[0]]
@@ -65,13 +66,6 @@ def answers(
             if progress is not None:
                 progress(len(found), len(prompts))
     return [found[i] for i in range(len(prompts))]
-
-
-def context_length(lm: PreTrainedModel) -> int | None:
-    """Most tokens the model takes; None for families without such a limit (BLOOM, Mamba)."""
-    text = lm.config.get_text_config()
-    name = text.attribute_map.get("max_position_embeddings", "max_position_embeddings")
-    return text.to_dict().get(name)
 
 
 def _batches(lengths: Sequence[int], rooms: Sequence[int], size: int) -> Iterator[list[int]]:

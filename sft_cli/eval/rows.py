@@ -1,5 +1,6 @@
 """Which rows a run is evaluated on: those it held out, or others that the command line names. No torch."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
             raise SftError(
                 where=str(run.path),
                 problem="the run held out no rows",
-                fix=f"name rows: sft eval run={run.path} {OTHER_DATA}",
+                fix=f"name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
             )
     else:
         prepared = prepare(as_served(run, config))
@@ -70,7 +71,7 @@ def _own(run: RunDir, config: Config) -> Prepared:
         raise SftError(
             where=str(run.data),
             problem="the file that names the run's data is missing",
-            fix=f"name rows: sft eval run={run.path} {OTHER_DATA}",
+            fix=f"name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
         )
     known = run.read(run.data)
     directory = Path(known["prepared_dir"])
@@ -84,7 +85,7 @@ def _own(run: RunDir, config: Config) -> Prepared:
         raise SftError(
             where=str(directory),
             problem=f"the run's data is gone and cannot be prepared again: {changed} since",
-            fix=f"restore it, or name rows: sft eval run={run.path} {OTHER_DATA}",
+            fix=f"restore it, or name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
         )
     return prepare(config)
 

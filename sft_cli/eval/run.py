@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from sft_cli.config.check import required
 from sft_cli.config.compose import load, with_overrides
 from sft_cli.config.rundir import open_run
-from sft_cli.config.words import split_off
-from sft_cli.errors import SftError, raise_all
+from sft_cli.config.words import refuse_idle, split_off
+from sft_cli.errors import SftError
 from sft_cli.eval.rows import choose_rows
 
+OWN = ("run", "compare")
 READ = (
     "data",
     "eval",
@@ -24,11 +25,12 @@ READ = (
 )
 """Keys, and groups with all their keys, that may differ from the run's config; anything else would have no effect."""
 NOT_READ = ("eval.compare_after_training", "eval.samples")
+SETTABLE = f"data, {', '.join(READ[2:])}, and the other keys of eval"
 
 
 def eval_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
     """Body of ``sft eval run=DIR [data=…] [eval.max_rows=…] [compare=base]``."""
-    own, rest = split_off(overrides, ("run", "compare"))
+    own, rest = split_off(overrides, OWN)
     if "run" not in own:
         raise SftError(where="sft eval", problem="no run is named", fix="sft eval run=DIR, as sft train printed it")
     if own.get("compare", "base") != "base":
@@ -40,25 +42,9 @@ def eval_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
     run = open_run(own["run"])
     trained = load(run.config)
     config = with_overrides(trained, rest, config_dirs) if rest else trained
-    refuse_idle(rest)
+    refuse_idle("sft eval", rest, own=OWN, read=READ, not_read=NOT_READ, settable=SETTABLE)
     required(config, "eval")
     rows = choose_rows(run, trained, config)
     from sft_cli.eval.session import evaluate_run
 
     evaluate_run(run, config, rows, compare="compare" in own)
-
-
-def refuse_idle(words: Sequence[str]) -> None:
-    """Refuse overrides that an evaluation does not read."""
-    keys = [word.partition("=")[0] for word in words]
-    raise_all(
-        [
-            SftError(
-                where=key,
-                problem="sft eval does not read it: the run's own value holds",
-                fix=f"leave it out; what can be set: data, {', '.join(READ[2:])}, and the other keys of eval",
-            )
-            for key in keys
-            if key in NOT_READ or not (key in READ or key.partition(".")[0] in READ)
-        ]
-    )

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.config.rundir import RunDir
@@ -15,9 +16,8 @@ from sft_cli.eval.evaluate import Evaluation, evaluate, sample_lines
 from sft_cli.eval.items import decoder
 from sft_cli.eval.progress import shown
 from sft_cli.eval.rows import Rows
-from sft_cli.model.adapters import peft_quietly
-from sft_cli.model.attention import probe, use_packed
-from sft_cli.model.head import LossModel
+from sft_cli.model.adapters import open_adapter
+from sft_cli.model.head import packed_loss_model
 from sft_cli.model.load import load_model
 from sft_cli.model.machine import Machine, choose_machine
 
@@ -40,9 +40,13 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> N
     stops, decode = stop_ids(run), decoder(load_tokenizer(str(run.result)))
 
     def measure(model: nn.Module, label: str) -> Evaluation:
+        with machine.precision():
+            loss_model, probed = packed_loss_model(model, config.trainer.logits_chunk)
+        if not probed.packed_ok:
+            say(f"packing   off for the {label} model, one example per row: {probed.reason}")
         with machine.precision(), shown(f"{label} loss") as losses, shown(f"{label} answers") as answered:
             return evaluate(
-                loss_model(model, config),
+                loss_model,
                 rows.split,
                 config.eval,
                 reduction=config.loss.reduction,
@@ -73,7 +77,7 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> N
     say(f"report    {file}")
 
 
-def load_base(config: Config, machine: Machine) -> nn.Module:
+def load_base(config: Config, machine: Machine) -> PreTrainedModel:
     """The base model as the run's training loaded it."""
     full = config.adapter.kind is AdapterKind.none
     return load_model(config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype)
@@ -81,29 +85,10 @@ def load_base(config: Config, machine: Machine) -> nn.Module:
 
 def load_tuned(run: RunDir, config: Config, machine: Machine) -> nn.Module:
     """The trained model: the base with the run's adapter, or the run's own weights."""
-    from peft import PeftModel
-
     if config.adapter.kind is AdapterKind.none:
         own = replace(config.model, path=str(run.result), revision=None)
         return load_base(replace(config, model=own), machine)
-    base = load_base(config, machine)
-    try:
-        with peft_quietly():
-            return PeftModel.from_pretrained(base, str(run.result), torch_device=str(machine.device))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SftError(
-            where=str(run.result),
-            problem=f"the adapter cannot be put on {config.model.path}: {str(error).splitlines()[0]}",
-            fix="name the base it was trained on: model.path=DIR_OR_HUB_ID",
-        ) from error
-
-
-def loss_model(model: nn.Module, config: Config) -> LossModel:
-    """The model with its loss, packed where that is sound; call it in the precision of the evaluation."""
-    packed = probe(model).packed_ok
-    if packed:
-        use_packed(model)
-    return LossModel(model, packed=packed, chunk=config.trainer.logits_chunk)
+    return open_adapter(load_base(config, machine), run.result, machine.device)
 
 
 def stop_ids(run: RunDir) -> list[int]:

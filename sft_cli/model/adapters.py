@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -73,6 +75,40 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig, stop_ids: Sequenc
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in adapted.parameters()]
     trainable = sum(size for size, trained in sizes if trained)
     return AdapterReport(adapted, tuple(rows), trainable, sum(size for size, _ in sizes))
+
+
+def open_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -> PeftModel:
+    """The base with a saved adapter on it, in place: every tensor has found its place, and every place its tensor.
+
+    Args:
+        base: The model that the adapter was trained on.
+        directory: Where ``save_pretrained`` wrote the adapter.
+        device: Where the adapter's tensors go.
+
+    Raises:
+        SftError: The adapter is not one of this base.
+    """
+    fix = "name the base it was trained on: model.path=DIR_OR_HUB_ID"
+    try:
+        with peft_quietly(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # they are counted below
+            model = PeftModel.from_pretrained(base, str(directory), torch_device=str(device))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SftError(
+            where=str(directory), problem=f"the adapter cannot be put on {base.name_or_path}: {reason}", fix=fix
+        ) from error
+    with safe_open(directory / "adapter_model.safetensors", framework="pt") as tensors:
+        saved = set(tensors.keys())
+    places = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    if saved != places:
+        raise SftError(
+            where=str(directory),
+            problem=f"the adapter does not fit the base {base.name_or_path}: {len(saved - places)} of its tensors"
+            f" find no place, {len(places - saved)} places get no tensor",
+            fix=fix,
+        )
+    return model
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from sft_cli.model.attention import bounds_arguments, generating
+from sft_cli.model.attention import ProbeResult, bounds_arguments, generating, probe, use_packed
 from sft_cli.model.quant import causal_lm, evaluating
 
 
@@ -90,18 +90,10 @@ class LossModel(nn.Module):
         losses = self.losses(input_ids, positions, cu_seqlens, max_document, targets, target_at)
         return (losses * target_weights).sum()
 
-    def token_losses(
-        self,
-        input_ids: Tensor,
-        positions: Tensor,
-        cu_seqlens: Tensor,
-        max_document: int,
-        targets: Tensor,
-        target_at: Tensor,
-    ) -> Tensor:
-        """``(N,)`` cross-entropies in nats, in evaluation mode and without gradient."""
+    def token_losses(self, *row_and_targets: Any) -> Tensor:
+        """``(N,)`` cross-entropies in nats, in evaluation mode and without gradient; takes what ``losses`` takes."""
         with evaluating(self):
-            return self.losses(input_ids, positions, cu_seqlens, max_document, targets, target_at)
+            return self.losses(*row_and_targets)
 
     def losses(
         self,
@@ -147,6 +139,19 @@ class LossModel(nn.Module):
                 for states, wanted in chunks
             ]
         )
+
+
+def packed_loss_model(model: nn.Module, chunk: int) -> tuple[LossModel, ProbeResult]:
+    """The model with its loss, packed where that is proven sound, and the proof; call it in the precision of use.
+
+    Args:
+        model: A transformers causal LM or a PEFT model around one; its attention is changed in place.
+        chunk: Trained positions whose logits exist at once.
+    """
+    probed = probe(model)
+    if probed.packed_ok:
+        use_packed(model)
+    return LossModel(model, packed=probed.packed_ok, chunk=chunk), probed
 
 
 def cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from sft_cli.config import paths
 from sft_cli.config.schema import Dtype, ModelConfig, QuantConfig, QuantKind
 from sft_cli.errors import SftError
+from sft_cli.model.machine import DTYPES
 from sft_cli.model.quant import quantization, refuse_odd_sizes
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -129,7 +131,7 @@ def weights_dtype(config: ModelConfig, full: bool, compute_dtype: torch.dtype) -
     """The type of the loaded weights; see ModelConfig.dtype."""
     if config.dtype is Dtype.auto:
         return torch.float32 if full else compute_dtype
-    return {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16}[config.dtype]
+    return DTYPES[config.dtype]
 
 
 def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
@@ -138,7 +140,19 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
-def inner_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
+def context_length(config: PretrainedConfig) -> int | None:
+    """Most tokens the model takes; None for families without such a limit (BLOOM, Mamba)."""
+    return stated(config, "max_position_embeddings")
+
+
+def stated(config: PretrainedConfig, name: str) -> int | None:
+    """A number of the text model's configuration by its common name; None where the family has none."""
+    text = config.get_text_config()
+    return text.to_dict().get(text.attribute_map.get(name, name))
+
+
+def inner_linears(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
     """The linear layers that get quantised or adapted, by name: all but the head."""
     head = model.get_output_embeddings()
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head}
+    layers = [(name, layer) for name, layer in model.named_modules() if layer is not head]
+    return {name: layer for name, layer in layers if isinstance(layer, nn.Linear | Conv1D)}

@@ -23,20 +23,29 @@ class Machine:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
 
 
+def choose_device(device: Device) -> torch.device:
+    """What ``trainer.device`` means here.
+
+    Raises:
+        SftError: CUDA is asked for, and there is none.
+    """
+    cuda = torch.cuda.is_available()
+    if device is Device.cuda and not cuda:
+        raise SftError(
+            where="trainer.device=cuda",
+            problem="torch sees no CUDA device here",
+            fix="trainer.device=cpu, or find out why: nvidia-smi, python -c 'import torch; print(torch.version.cuda)'",
+        )
+    return torch.device("cuda" if cuda and device is not Device.cpu else "cpu")
+
+
 def choose_machine(trainer: TrainerConfig) -> Machine:
     """What ``trainer.device`` and ``trainer.dtype`` mean here; TF32 products are allowed on CUDA.
 
     Raises:
         SftError: This machine cannot do it.
     """
-    cuda = torch.cuda.is_available()
-    if trainer.device is Device.cuda and not cuda:
-        raise SftError(
-            where="trainer.device=cuda",
-            problem="torch sees no CUDA device here",
-            fix="trainer.device=cpu, or find out why: nvidia-smi, python -c 'import torch; print(torch.version.cuda)'",
-        )
-    device = torch.device("cuda" if cuda and trainer.device is not Device.cpu else "cpu")
+    device = choose_device(trainer.device)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     bfloat16 = device.type == "cpu" or torch.cuda.is_bf16_supported()

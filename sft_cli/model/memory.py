@@ -10,7 +10,8 @@ import torch
 from transformers import PretrainedConfig
 
 from sft_cli.config.schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind
-from sft_cli.model.load import empty_model, inner_linears
+from sft_cli.model.load import empty_model, inner_linears, stated
+from sft_cli.model.quant import features
 
 NF4_BYTES = 0.5 + 4 / 64
 """Four bits and a float32 scale per 64 weights."""
@@ -69,7 +70,7 @@ def count(config: PretrainedConfig, adapter: AdapterConfig, *, trust_remote_code
     everything = adapter.target_modules == ["all-linear"]
     adapted = [layer for name, layer in linears.items() if everything or f".{name}".endswith(wanted)]
     total = sum(parameter.numel() for parameter in model.parameters())
-    return Sizes(inner, total - inner, sum(layer.in_features + layer.out_features for layer in adapted))
+    return Sizes(inner, total - inner, sum(sum(features(layer)) for layer in adapted))
 
 
 def estimate(
@@ -122,7 +123,9 @@ def inner_bytes(quant: QuantConfig, width: int) -> float:
 def activation_bytes(text: PretrainedConfig, kind: str, tokens: int, width: int, checkpointing: bool) -> int:
     """Bytes kept for backward: every layer's tensors, or one layer's and every layer's input."""
     hidden, inner = SAVED_BY_LAYER[kind]
-    layer = hidden * text.hidden_size + inner * text.intermediate_size
+    # Families that name the MLP's width otherwise (GPT-2, OPT, Falcon) make it four times the hidden width.
+    mlp = stated(text, "intermediate_size") or 4 * text.hidden_size
+    layer = hidden * text.hidden_size + inner * mlp
     layers = text.num_hidden_layers
     kept = layer + layers * text.hidden_size if checkpointing else layers * layer
     return tokens * width * kept

@@ -2,14 +2,15 @@
 
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sft_cli.config.compose import load, with_overrides
 from sft_cli.config.rundir import RunDir, open_run
 from sft_cli.config.schema import AdapterKind, Config, QuantKind
-from sft_cli.config.words import split_off
-from sft_cli.errors import SftError, raise_all
+from sft_cli.config.words import refuse_idle, split_off
+from sft_cli.errors import SftError
 
 OWN = ("run", "out", "into", "max_kl")
 INTO = ("original", "dequantized")
@@ -24,7 +25,7 @@ def merge_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
         SftError: It cannot be merged, or the merged model says something else than the adapter; nothing is left.
     """
     own, rest = split_off(overrides, OWN)
-    refuse_idle(rest)
+    refuse_idle("sft merge", rest, own=OWN, read=READ, settable=", ".join((*OWN, *READ)))
     if "run" not in own:
         raise SftError(where="sft merge", problem="no run is named", fix="sft merge run=DIR, as sft train printed it")
     into, max_kl = chosen_into(own), chosen_max_kl(own)
@@ -65,30 +66,14 @@ def chosen_max_kl(own: Mapping[str, str]) -> float | None:
     return limit
 
 
-def refuse_idle(words: Sequence[str]) -> None:
-    """Refuse overrides that merging does not read."""
-    keys = [word.partition("=")[0] for word in words]
-    raise_all(
-        [
-            SftError(
-                where=key,
-                problem="it has no value" if key in OWN else "sft merge does not read it: the run's own value holds",
-                fix=f"leave it out; what can be set: {', '.join((*OWN, *READ))}",
-            )
-            for key in keys
-            if key not in READ
-        ]
-    )
-
-
 def refuse(run: RunDir, config: Config, into: str, out: Path) -> None:
     """What can be found wrong before any weight is read."""
-    result = run.result
+    result, quoted = run.result, shlex.quote(str(out))
     if config.adapter.kind is AdapterKind.none:
         raise SftError(
             where=f"run={run.path}",
             problem="every weight was trained, so there is no adapter to merge",
-            fix=f"the model is whole already: cp -r {result} {out}",
+            fix=f"the model is whole already: cp -r {shlex.quote(str(result))} {quoted}",
         )
     if into == "dequantized" and config.quant.kind is QuantKind.none:
         raise SftError(
@@ -107,5 +92,5 @@ def refuse(run: RunDir, config: Config, into: str, out: Path) -> None:
         raise SftError(
             where=f"out={out}",
             problem="something lies there already, and nothing is overwritten",
-            fix=f"choose another out=DIR, or remove it: rm -r {out}",
+            fix=f"choose another out=DIR, or remove it: rm -r {quoted}",
         )

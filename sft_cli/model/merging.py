@@ -9,8 +9,8 @@ in place as ``round(float32(weight) + update)``. (PEFT's ``safe_merge`` would ro
 """
 
 import gc
+import shlex
 import shutil
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +21,17 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import Config, Device, ModelConfig, QuantConfig, QuantKind
-from sft_cli.console import say, table
+from sft_cli.config.schema import Config, Dtype, ModelConfig, QuantConfig, QuantKind
+from sft_cli.console import gib, say, table
 from sft_cli.errors import SftError
 from sft_cli.model import serving
-from sft_cli.model.adapters import peft_quietly
+from sft_cli.model.adapters import open_adapter
 from sft_cli.model.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
 from sft_cli.model.card import Merged, render
 from sft_cli.model.load import empty_model, load_config, load_model
+from sft_cli.model.machine import DTYPES, choose_device
 from sft_cli.model.quant import dequantized
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNQUANTIZED = QuantConfig(kind=QuantKind.none)
 
 
@@ -91,10 +91,11 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         show(result, config.quant)
         refuse_disagreement(result, run)
         (new / "README.md").write_text(render(run, config, result), encoding="utf-8")
+        serving.readable(new)
         new.rename(out)
     except torch.OutOfMemoryError as error:
         raise SftError(
-            where=f"sft merge run={run.path}",
+            where=f"sft merge run={shlex.quote(str(run.path))}",
             problem="the model does not fit into the memory of the GPU",
             fix="add trainer.device=cpu: it is slower and gives the same model",
         ) from error
@@ -109,15 +110,9 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
 
 def plan_of(run: RunDir, config: Config, into: str) -> Plan:
     """Settle where and in which type the merge is computed."""
-    cuda = torch.cuda.is_available()
-    if config.trainer.device is Device.cuda and not cuda:
-        raise SftError(
-            where="trainer.device=cuda", problem="torch sees no CUDA device here", fix="add trainer.device=cpu"
-        )
-    device = torch.device("cuda" if cuda and config.trainer.device is not Device.cpu else "cpu")
-    trained = DTYPES[run.read(run.environment)["dtype"]]
+    trained = DTYPES[Dtype(run.read(run.environment)["dtype"])]
     dtype = trained if into == "dequantized" else serving.stored_dtype(config.model)
-    return Plan(run, config.model, config.quant, into, device, trained, dtype)
+    return Plan(run, config.model, config.quant, into, choose_device(config.trainer.device), trained, dtype)
 
 
 def check_disk(plan: Plan, out: Path) -> None:
@@ -168,17 +163,8 @@ def base_to_merge(plan: Plan) -> PreTrainedModel:
 
 
 def adapted(base: PreTrainedModel, plan: Plan) -> PeftModel:
-    """The base with the run's adapter, every weight of it found."""
-    try:
-        with peft_quietly(), warnings.catch_warnings():
-            warnings.filterwarnings("error", "Found missing adapter keys")
-            return PeftModel.from_pretrained(base, str(plan.run.adapter), torch_device=str(plan.device))
-    except (OSError, ValueError, RuntimeError, UserWarning) as error:
-        raise SftError(
-            where=str(plan.run.adapter),
-            problem=f"the adapter cannot be put on {plan.model.path}: {str(error).splitlines()[0]}",
-            fix="name the base it was trained on: model.path=DIR_OR_HUB_ID",
-        ) from error
+    """The base with the run's adapter."""
+    return open_adapter(base, plan.run.adapter, plan.device)
 
 
 def reloaded(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]:
@@ -200,13 +186,13 @@ def release() -> None:
 
 def refuse_disagreement(result: Merged, run: RunDir) -> None:
     """Refuse a merge that says something else than the adapter; NaN is something else."""
-    found = result.agreement
+    found, path = result.agreement, shlex.quote(str(run.path))
     if not found.kl <= result.max_kl:
         raise SftError(
-            where=f"sft merge run={run.path} into={result.into}",
+            where=f"sft merge run={path} into={result.into}",
             problem=f"the merged model says something else than the adapter: KL {found.kl:.2g} nats over"
             f" {found.positions} positions, at most {result.max_kl:g} is allowed; nothing was written",
-            fix=f"see whether the adapter is sound: sft eval run={run.path}; max_kl=NATS allows more",
+            fix=f"see whether the adapter is sound: sft eval run={path}; max_kl=NATS allows more",
         )
 
 
@@ -217,8 +203,3 @@ def show(result: Merged, quant: QuantConfig) -> None:
         pairs.append((f"as trained ({quant.kind.value}) and merged: quantisation shift", result.shift, None))
     columns = ("logits compared", "KL in nats", "at most", "same likeliest token", "positions", "rows")
     table(columns, [(name, one.kl, most, f"{one.argmax:.2%}", one.positions, one.rows) for name, one, most in pairs])
-
-
-def gib(size: float) -> str:
-    """Bytes in GiB, or MiB below one."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -7,13 +7,14 @@ the quantised layers, which behave alike in both modes otherwise, keep ``trainin
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from sft_cli.config.schema import QuantConfig, QuantKind
 from sft_cli.errors import SftError
@@ -128,13 +129,18 @@ def plain_linear(layer: nn.Module, dtype: torch.dtype) -> nn.Linear:
     return plain
 
 
-def refuse_odd_sizes(linears: dict[str, nn.Linear], device: torch.device) -> None:
+def features(layer: nn.Linear | Conv1D) -> tuple[int, int]:
+    """Numbers of inputs and outputs; GPT-2's Conv1D is a linear layer whose weight is ``(in, out)``."""
+    return (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
+
+
+def refuse_odd_sizes(linears: Mapping[str, nn.Linear | Conv1D], device: torch.device) -> None:
     """A sentence for the first layer whose size the CPU kernels for NF4 cannot take; CUDA takes any."""
     for name, layer in linears.items():
-        if device.type == "cpu" and (layer.in_features % NF4_BLOCK or layer.out_features % NF4_BLOCK):
+        inputs, outputs = features(layer)
+        if device.type == "cpu" and (inputs % NF4_BLOCK or outputs % NF4_BLOCK):
             raise SftError(
                 where="quant.kind=nf4",
-                problem=f"layer {name} is {layer.in_features} x {layer.out_features}; "
-                f"NF4 on a CPU needs multiples of {NF4_BLOCK}",
+                problem=f"layer {name} is {inputs} x {outputs}; NF4 on a CPU needs multiples of {NF4_BLOCK}",
                 fix="quant=none or quant=int8, or train on a CUDA device",
             )

@@ -1,6 +1,7 @@
 """What a model directory needs beside weights: the type they are stored in, the tokenizer, how generation stops."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,15 @@ def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
     if config.trust_remote_code and config.path is not None:
         for file in Path(paths.resolve(config.path)).glob("*.py"):
             shutil.copy(file, directory / file.name)
+
+
+def readable(directory: Path) -> None:
+    """Give every file below the mode of a new file: safetensors makes its files for their owner alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for file in directory.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def check_tokenizer(run: RunDir, directory: Path, rows: Sequence[Sequence[int]], *, trust_remote_code: bool) -> None:

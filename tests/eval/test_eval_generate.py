@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from sft_cli.eval.generate import Answer, answers, context_length
+from sft_cli.eval.generate import Answer, answers
 from sft_cli.model.attention import PACKED, use_packed
 
 FAMILIES = ["llama", "qwen2", "mistral-window", "gpt2"]
@@ -99,8 +99,3 @@ def test_the_model_and_the_random_generators_are_left_as_they_were(build):
 
 def test_no_prompts_give_no_answers(build):
     assert answers(build(), [], stop_ids=[2], pad_id=0, max_new_tokens=4, batch_size=4) == []
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_names_its_context(build, family):
-    assert context_length(build(family)) == 128

@@ -91,6 +91,22 @@ def test_a_run_without_stop_tokens(run_of):
     )
 
 
+@pytest.mark.parametrize(("layers", "lost", "bare"), [(1, 14, 0), (3, 0, 14)], ids=["fewer", "more"])
+def test_a_base_of_another_depth_is_refused(run_of, build, tmp_path, layers, lost, bare):
+    """Each decoder layer has 14 tensors. PEFT shortens layer names to their ends from 20 layers on; here by hand."""
+    build(num_key_value_heads=4, num_hidden_layers=layers).save_pretrained(tmp_path / "other")
+    run = run_of("lora")
+    file = run / "adapter" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    names = sorted({name.rsplit(".", 1)[-1] for name in config["target_modules"]})
+    file.write_text(json.dumps({**config, "target_modules": names}))
+    assert str(refusal(f"run={run}", f"model.path={tmp_path / 'other'}")) == (
+        f"{run}/adapter: the adapter does not fit the base {tmp_path}/other:"
+        f" {lost} of its tensors find no place, {bare} places get no tensor\n"
+        "  fix: name the base it was trained on: model.path=DIR_OR_HUB_ID"
+    )
+
+
 def test_another_base_is_refused(run_of, build, tmp_path):
     model = build("gpt2")
     model.save_pretrained(tmp_path / "other")

@@ -1,6 +1,7 @@
 """Merging: the written model says what the adapter said, opens with plain transformers, and nothing half-made stays."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -66,14 +67,14 @@ def tokenizer(tmp_path_factory) -> Path:
     return directory
 
 
-def save_base(directory: Path, dtype=torch.float32, *, kind=LlamaConfig, tied=False) -> Path:
+def save_base(directory: Path, dtype=torch.float32, *, kind=LlamaConfig, tied=False, layers=2) -> Path:
     """A random model in a type; every linear dimension is a multiple of 64."""
     torch.manual_seed(0)
     config = kind(
         vocab_size=320,
         hidden_size=128,
         intermediate_size=192,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         initializer_range=0.2,
@@ -335,7 +336,7 @@ def test_the_limit_decides(tmp_path, tokenizer):
     assert (run.path / "merged/model.safetensors").is_file()
 
 
-def test_an_adapter_of_another_base_is_refused(tmp_path, tokenizer):
+def test_an_adapter_that_lacks_a_tensor_is_refused(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     file = run.adapter / "adapter_model.safetensors"
     weights = load_file(file)
@@ -343,13 +344,47 @@ def test_an_adapter_of_another_base_is_refused(tmp_path, tokenizer):
     del weights[first]
     save_file(weights, file, {"format": "pt"})
 
-    message = refused([f"run={run.path}"])
-
-    assert message.startswith(
-        f"{run.adapter}: the adapter cannot be put on {tmp_path}/base: Found missing adapter keys"
-    )
-    assert message.endswith("\n  fix: name the base it was trained on: model.path=DIR_OR_HUB_ID")
+    assert refused([f"run={run.path}"]) == misfit(run, tmp_path / "base", lost=0, bare=1)
     assert not (run.path / "merged").exists()
+
+
+@pytest.mark.parametrize(("layers", "lost", "bare"), [(1, 14, 0), (3, 0, 14)], ids=["fewer", "more"])
+def test_a_base_of_another_depth_is_refused(tmp_path, tokenizer, layers, lost, bare):
+    """Each decoder layer has 14 tensors. PEFT shortens layer names to their ends from 20 layers on; here by hand."""
+    run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
+    other = save_base(tmp_path / "other", layers=layers)
+    file = run.adapter / "adapter_config.json"
+    config = json.loads(file.read_text())
+    names = sorted({name.rsplit(".", 1)[-1] for name in config["target_modules"]})
+    file.write_text(json.dumps({**config, "target_modules": names}))
+
+    assert refused([f"run={run.path}", f"model.path={other}"]) == misfit(run, other, lost=lost, bare=bare)
+    assert not (run.path / "merged").exists()
+
+
+def misfit(run: RunDir, base: Path, *, lost: int, bare: int) -> str:
+    return (
+        f"{run.adapter}: the adapter does not fit the base {base}:"
+        f" {lost} of its tensors find no place, {bare} places get no tensor\n"
+        "  fix: name the base it was trained on: model.path=DIR_OR_HUB_ID"
+    )
+
+
+def test_everybody_may_read_what_was_written(tmp_path, tokenizer):
+    run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
+    before = os.umask(0o027)
+    try:
+        merge_command([f"run={run.path}"], [])
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in (run.path / "merged").iterdir()} == {0o640}
+
+
+def test_printed_commands_are_quoted(tmp_path, tokenizer):
+    run = make_run(tmp_path / "my run", save_base(tmp_path / "base"), tokenizer)
+    (run.path / "merged").mkdir()
+
+    assert refused([f"run={run.path}"]).endswith(f"rm -r '{run.path}/merged'")
 
 
 def test_a_moved_base_is_named_anew(tmp_path, tokenizer):

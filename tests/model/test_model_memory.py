@@ -2,11 +2,22 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    GPT2Config,
+    GPTJConfig,
+    LlamaConfig,
+    MambaConfig,
+    MptConfig,
+    OPTConfig,
+)
 
 from sft_cli.config.schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.model.adapters import add_adapter, save_memory
 from sft_cli.model.attention import packed_arguments, use_packed
+from sft_cli.model.load import context_length
 from sft_cli.model.memory import count, estimate
 from sft_cli.model.quant import causal_lm
 
@@ -36,6 +47,38 @@ def test_counts_are_those_of_the_real_model(tied, targets):
 
     assert sizes.inner + sizes.other == whole
     assert sizes.adapted * 4 == report.trainable
+
+
+MAPPED = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+FAMILIES = {
+    "llama": (LlamaConfig(**MAPPED, intermediate_size=192, max_position_embeddings=96), 96),
+    "gpt2": (GPT2Config(**MAPPED, n_positions=96), 96),
+    "gptj": (GPTJConfig(**MAPPED, n_positions=96, rotary_dim=8), 96),
+    "opt": (OPTConfig(**MAPPED, ffn_dim=256, word_embed_proj_dim=64, max_position_embeddings=96), 96),
+    "falcon": (FalconConfig(**MAPPED, max_position_embeddings=96), 96),
+    "bloom": (BloomConfig(**MAPPED), None),
+    "mpt": (MptConfig(**MAPPED), None),
+    "mamba": (MambaConfig(vocab_size=160, hidden_size=64, num_hidden_layers=2), None),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_estimated_and_names_its_context(family):
+    config, context = FAMILIES[family]
+    memory = of(config, LORA)
+    layer = 21 * 64 + 5 * (192 if family == "llama" else 128 if family == "mamba" else 256)
+    assert memory.activations == 1024 * 2 * 2 * layer
+    assert memory.training > 0
+    assert context_length(config) == context
+
+
+def test_gpt2_layers_are_counted_though_they_are_no_linear_layers():
+    """Attention 64 -> 192 and 64 -> 64, MLP 64 -> 256 -> 64."""
+    config, _ = FAMILIES["gpt2"]
+    sizes = count(config, LORA)
+    assert sizes.inner == 2 * (64 * 192 + 64 * 64 + 2 * 64 * 256)
+    report = add_adapter(AutoModelForCausalLM.from_config(config), LORA, [], seed=0)
+    assert sizes.adapted * 16 == report.trainable
 
 
 def test_llama_8b_by_hand():
