@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sft_cli.config.check import required
 from sft_cli.config.compose import compose, dump
-from sft_cli.config.paths import default_run_dir
+from sft_cli.config.paths import absolute, default_run_dir
 from sft_cli.config.schema import Config, LauncherKind
 from sft_cli.errors import Mistakes, SftError, raise_all
 
@@ -180,8 +180,9 @@ def submit(run_dir: Path, config: Config, script: str) -> str:
 def run(arguments: argparse.Namespace) -> str:
     """What is printed: the job script for a dry run, otherwise where the submitted job is and how to follow it."""
     config = compose(arguments.overrides, arguments.config_dir)
-    run_dir = os.path.abspath(Path(config.run_dir).expanduser() if config.run_dir else default_run_dir(config.run_name))
-    config = replace(config, run_dir=run_dir)
+    config = absolute(replace(config, run_dir=config.run_dir or str(default_run_dir(config.run_name))))
+    run_dir = config.run_dir
+    assert run_dir is not None
     submit_dir, sft_home = os.getcwd(), os.environ.get("SFT_HOME") or None
     required(config)
     check(config, run_dir=run_dir, submit_dir=submit_dir, sft_home=sft_home)

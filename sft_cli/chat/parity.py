@@ -60,7 +60,9 @@ def load(file: Path) -> list[Golden]:
     return [Golden(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
 
 
-def check(tokenizer_directory: Path, goldens: Sequence[Golden], architecture: Any = None) -> int:
+def check(
+    tokenizer_directory: Path, goldens: Sequence[Golden], architecture: Any = None, *, trust_remote_code: bool = False
+) -> int:
     """Compare every golden prompt with what transformers makes of it; the number compared.
 
     Args:
@@ -68,13 +70,16 @@ def check(tokenizer_directory: Path, goldens: Sequence[Golden], architecture: An
         goldens: The prompts.
         architecture: The model's transformers config, if known. Beside a model, transformers chooses the tokenizer's
             class by it, and some classes put their own pre-tokenizer over whatever tokenizer.json holds.
+        trust_remote_code: Whether a tokenizer may run code that lies beside it; transformers would ask on the terminal.
 
     Raises:
         SftError: A server would send other ids than were trained.
     """
     from transformers import AutoTokenizer
 
-    server = AutoTokenizer.from_pretrained(tokenizer_directory, config=architecture)
+    server = AutoTokenizer.from_pretrained(
+        tokenizer_directory, config=architecture, trust_remote_code=trust_remote_code
+    )
     tokenizer = load_tokenizer(str(tokenizer_directory))
     for one in goldens:
         ids = server.apply_chat_template(

@@ -122,7 +122,7 @@ class Renderer:
         """The text up to and with assistant turn i; its one span is the turn."""
         prompt = self._text(messages[:i], tools, prompt=True)
         text = self._text(messages[: i + 1], tools, prompt=False)
-        marked = self.template.generated()
+        marked = self.template.generated(messages[: i + 1], tools)
         if not text.startswith(prompt) and (answer := self._answer_alone(messages[i], tools, text)):
             text = prompt + answer
         if not text.startswith(prompt):

@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 import jinja2.ext
 import jinja2.nodes
+import jinja2.runtime
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sft_cli.chat.tokenizer import ChatTokenizer
@@ -26,6 +27,8 @@ from sft_cli.config.schema import TemplateConfig
 from sft_cli.errors import SftError
 
 GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
+KEPT = "_generated"
+"""Variable of a rendering that collects the texts between its generation tags."""
 ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
 
 
@@ -34,18 +37,19 @@ class TemplateRefusal(Exception):
 
 
 class _Generation(jinja2.ext.Extension):
-    """Accepts ``{% generation %}…{% endgeneration %}`` and hands what is between to the global ``generated``."""
+    """Accepts ``{% generation %}…{% endgeneration %}`` and appends what is between to the variable ``KEPT``."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 reads a plain class attribute
 
     def parse(self, parser: Any) -> Any:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_keep"), [], [], body, lineno=line)
+        call = self.call_method("_keep", [jinja2.nodes.ContextReference()])
+        return jinja2.nodes.CallBlock(call, [], [], body, lineno=line)
 
-    def _keep(self, caller: Callable[[], str]) -> str:
+    def _keep(self, context: jinja2.runtime.Context, caller: Callable[[], str]) -> str:
         text = caller()
-        self.environment.globals["generated"].append(text)
+        context[KEPT].append(text)
         return text
 
 
@@ -76,11 +80,6 @@ class ChatTemplate:
     now: datetime = field(default_factory=datetime.now)
 
     @cached_property
-    def _marked(self) -> list[str]:
-        """The texts between generation tags of the last rendering, in order."""
-        return []
-
-    @cached_property
     def _render(self) -> Callable[..., str]:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
@@ -88,7 +87,6 @@ class ChatTemplate:
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = self.now.strftime
-        environment.globals["generated"] = self._marked
         try:
             return environment.from_string(self.source).render
         except jinja2.TemplateSyntaxError as error:
@@ -111,11 +109,31 @@ class ChatTemplate:
         Raises:
             TemplateRefusal: The template raises, or escapes characters the input did not escape.
         """
-        self._marked.clear()
+        return self._rendered(messages, tools, prompt, [])
+
+    def generated(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str | None:
+        """What stands between the last ``{% generation %}`` tags of the text; None for a template without any.
+
+        Raises:
+            TemplateRefusal: As ``render``.
+        """
+        if not GENERATION.search(self.source):
+            return None
+        kept: list[str] = []
+        self._rendered(messages, tools, False, kept)
+        return kept[-1] if kept else ""
+
+    def _rendered(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        prompt: bool,
+        kept: list[str],
+    ) -> str:
+        """The text; what is between its generation tags is appended to ``kept``."""
+        values = {**self.variables, KEPT: kept}
         try:
-            text = self._render(
-                messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **self.variables
-            )
+            text = self._render(messages=messages, tools=tools, documents=None, add_generation_prompt=prompt, **values)
         except jinja2.TemplateError as error:
             raise TemplateRefusal(f"the template refuses it: {error}") from error
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -129,12 +147,6 @@ class ChatTemplate:
                     f"the template writes {entity} where the conversation has none (it escapes tool arguments)"
                 )
         return text
-
-    def generated(self) -> str | None:
-        """What stood between the last ``{% generation %}`` tags of the last rendering; None for a template without."""
-        if not GENERATION.search(self.source):
-            return None
-        return self._marked[-1] if self._marked else ""
 
 
 def load_template(config: TemplateConfig, tokenizer: ChatTokenizer) -> ChatTemplate:

@@ -191,15 +191,27 @@ def _converted(directory: Path, where: str) -> Path:
     converted.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=converted.parent))
     try:
-        AutoTokenizer.from_pretrained(directory).save_pretrained(new)
+        AutoTokenizer.from_pretrained(directory, trust_remote_code=False).save_pretrained(new)
     except (ValueError, OSError, ImportError) as error:
         raise SftError(
             where=where,
             problem=f"no tokenizer.json, and it cannot be made: {str(error).splitlines()[0]}",
             fix="name another tokenizer: model.tokenizer=DIR",
         ) from error
-    new.rename(converted)
+    else:
+        _rename(new, converted)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
     return converted
+
+
+def _rename(new: Path, converted: Path) -> None:
+    """Move a conversion into place, unless another process has put the same there meanwhile."""
+    try:
+        new.rename(converted)
+    except OSError:
+        if not (converted / "tokenizer.json").is_file():
+            raise
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Recipe + overrides -> Config. All of Hydra and OmegaConf lives here; mistakes are told all at once, and plainly."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,12 +135,6 @@ def load(path: str | Path) -> Config:
             where=str(file), problem="there is no such file", fix="name a run directory that sft train wrote"
         )
     return typed(Composed(read_yaml(file), lambda: [(file, "")], Words({}, {}, ()), ()))
-
-
-def fingerprint(content: Any) -> str:
-    """The sha256, in hex, of a dataclass or of nested dicts and lists, whatever the order of their keys."""
-    text = json.dumps(as_plain(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _parse(text: str) -> Any:

@@ -1,9 +1,13 @@
 """Where things lie: the user's paths, the embedded files, the cache and the runs."""
 
+import glob
 import os
 import time
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+
+from sft_cli.config.schema import Config
 
 BUILTIN = "builtin:"
 
@@ -13,6 +17,44 @@ def resolve(path: str) -> str:
     if path.startswith(BUILTIN):
         return str(files("sft_cli").joinpath(path.removeprefix(BUILTIN)))
     return os.path.expanduser(path)
+
+
+def absolute(config: Config) -> Config:
+    """A copy in which every local path is absolute, so that it means the same in any working directory.
+
+    ``builtin:…`` and names of nothing local (hub ids) are unchanged.
+    """
+    mix = {
+        name: replace(source, path=_local(source.path), validation_path=_local(source.validation_path))
+        for name, source in config.data.mix.items()
+    }
+    return replace(
+        config,
+        run_dir=_absolute(config.run_dir),
+        prepared_dir=_absolute(config.prepared_dir),
+        model=replace(config.model, path=_local(config.model.path), tokenizer=_local(config.model.tokenizer)),
+        template=replace(config.template, path=_local(config.template.path)),
+        data=replace(config.data, mix=mix),
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    """The absolute path of what may not exist yet."""
+    return path if path is None or path.startswith(BUILTIN) else os.path.abspath(os.path.expanduser(path))
+
+
+def _local(path: str | None) -> str | None:
+    """The absolute path of what exists, or of a glob whose leading directory does; otherwise only ``~`` is expanded."""
+    if path is None or path.startswith(BUILTIN):
+        return path
+    expanded = os.path.expanduser(path)
+    if os.path.exists(expanded):
+        return os.path.abspath(expanded)
+    if glob.has_magic(expanded):
+        leading = next(parent for parent in Path(expanded).parents if not glob.has_magic(str(parent)))
+        if leading.is_dir():
+            return os.path.join(glob.escape(os.path.abspath(leading)), Path(expanded).relative_to(leading))
+    return expanded
 
 
 def cache_home() -> Path:

@@ -183,7 +183,7 @@ class TemplateConfig:
     """How a conversation becomes text."""
 
     name: str = "auto"
-    """auto takes the tokenizer's own chat template; otherwise a file configs/template/<name>.jinja."""
+    """auto takes the tokenizer's own chat template; otherwise one of this package's. A file of yours goes to path."""
     path: str | None = None
     """A Jinja chat template of your own; it wins over name."""
     input_separator: str = "\n\n"

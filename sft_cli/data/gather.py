@@ -1,6 +1,7 @@
 """The rows of one source as conversations, with the side and number of copies each is meant for."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,22 +62,20 @@ def gather(name: str, source: SourceConfig, config: Config) -> Gathered:
     rows = list(sources.read(source, name, "train"))
     format = _format(rows, source, name)
     converted = [_convert(row, format, source, separator) for row in rows]
+    chosen = mix.take(len(rows), source.max_rows, 1, seed, name)
     if sources.has_validation(source):
-        kept, held_out = list(range(len(rows))), []
+        kept, held_out = list(range(len(chosen))), []
         validation_rows = list(sources.read(source, name, "validation"))
         validation_format = _format(validation_rows, source, name)
         separate = [_convert(row, validation_format, source, separator) for row in validation_rows]
     else:
-        keys = [_key(conversation, row) for row, (conversation, _) in zip(rows, converted, strict=True)]
+        keys = [_key(converted[i][0], i) for i in chosen]
         kept, held_out = mix.split_validation(keys, config.data.val_fraction, seed)
         separate, validation_rows = [], []
-    copies = dict.fromkeys(kept, 0)
-    for i in mix.take(len(kept), source.max_rows, source.weight, seed, name):
-        copies[kept[i]] += 1
-    sides: dict[int, Side] = dict.fromkeys(held_out, "validation")
-    found = [
-        _candidate(row, name, sides.get(i, "train"), copies.get(i, 1), *converted[i]) for i, row in enumerate(rows)
-    ]
+    sides: dict[int, Side] = {chosen[i]: "validation" for i in held_out}
+    copies = Counter(sides.keys())
+    copies.update(chosen[kept[i]] for i in mix.take(len(kept), None, source.weight, seed, name))
+    found = [_candidate(row, name, sides.get(i, "train"), copies[i], *converted[i]) for i, row in enumerate(rows)]
     found += [_candidate(row, name, "validation", 1, *separate[i]) for i, row in enumerate(validation_rows)]
     return Gathered(found, format)
 
@@ -99,10 +98,10 @@ def _convert(
         return None, error
 
 
-def _key(conversation: Conversation | None, row: Row | BadRow) -> str:
+def _key(conversation: Conversation | None, index: int) -> str:
     """What must not be on both sides: the conversation up to its last message, or the document."""
     if conversation is None:
-        return row.where
+        return f"row {index}"
     if conversation.text is not None:
         return conversation.text
     return json.dumps([(m.role, m.content) for m in conversation.messages[:-1]], ensure_ascii=False)

@@ -18,14 +18,19 @@ from sft_cli.data import sources
 from sft_cli.data.ledger import Ledger
 from sft_cli.data.prepared import Side
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same inputs would give other rows."""
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 
 
 def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> dict[str, Any]:
-    """Everything the prepared rows depend on: bytes of the data and the tokenizer, template, rules."""
+    """Everything the prepared rows depend on: bytes of the data and the tokenizer, template, rules.
+
+    Not on paths: the same bytes give the same rows wherever they lie.
+    """
     rules = json.loads(json.dumps(asdict(config.data), default=str))
+    for source in rules["mix"].values():
+        del source["path"], source["validation_path"]
     return {
         "version": VERSION,
         "data": rules,

@@ -1,7 +1,6 @@
 """`sft prepare`: from the sources of a config to a directory of proven examples, every input row accounted for."""
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -65,8 +64,7 @@ def prepare(config: Config) -> Prepared:
         say(f"data      {directory} is prepared anew: {manifests.difference(present['inputs'], inputs)}")
     maker = ExampleMaker(tokenizer, template, config.data, config.trainer.max_length)
     maker.check_template()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    new = prepared.scratch(directory)
     try:
         manifest = _build(new, maker, config, inputs, fingerprint)
         tokenizer.with_template(template.source).save(new / "tokenizer")

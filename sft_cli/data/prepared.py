@@ -7,9 +7,13 @@ DIR/tokenizer/              the tokenizer with the chat template a server will u
 DIR/golden.json             prompts and the ids a server must make of them
 """
 
+import errno
 import json
 import shutil
+import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +27,8 @@ from sft_cli.errors import SftError
 IGNORE = -100
 NAMES = {"train", "validation", "dataset_dict.json", "manifest.json", "ledger.jsonl", "tokenizer", "golden.json"}
 """What a prepared directory holds."""
+SCRATCH = ".sft-prepare-"
+"""In the names of unfinished directories."""
 BATCH = 1000
 """Examples written at once."""
 Side = Literal["train", "validation"]
@@ -202,11 +208,45 @@ def open_prepared(directory: Path) -> Prepared:
 
 
 def replace_directory(new: Path, final: Path) -> None:
-    """Move a finished directory into place; what stood there is removed only afterwards."""
+    """Move a finished directory into place; what stood there is removed only afterwards.
+
+    Another process may be doing the same: if it has put the same data there, ``new`` stays where it is.
+
+    Raises:
+        SftError: Another process has put other data there meanwhile.
+    """
+    old = scratch(final)
+    try:
+        if not _moved(new, final):
+            with suppress(FileNotFoundError):  # another process has moved it away
+                final.rename(old / final.name)
+            if not _moved(new, final):
+                raise SftError(
+                    where=str(final),
+                    problem="another process has put other data there at the same time",
+                    fix="give each run a prepared_dir of its own, or leave it out",
+                )
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _moved(new: Path, final: Path) -> bool:
+    """Whether ``final`` now holds what ``new`` did: moved there, or put there by another process; else it is taken."""
+    try:
+        new.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        made, present = read_manifest(new), read_manifest(final)
+        return made is not None and present is not None and made["fingerprint"] == present["fingerprint"]
+    return True
+
+
+def scratch(final: Path) -> Path:
+    """A new empty directory beside ``final``; those that killed processes left there are removed after a day."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+    for left in final.parent.glob(f".*{SCRATCH}*"):
+        with suppress(FileNotFoundError):  # its own process has removed it
+            if time.time() - left.stat().st_mtime > 86_400:
+                shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f".{final.name}{SCRATCH}", dir=final.parent))

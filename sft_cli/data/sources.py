@@ -51,15 +51,11 @@ def read(config: SourceConfig, name: str, split: Split) -> Iterator[Row | BadRow
             yield from _rows(part.label, _records(part), name)
 
 
-def files_of(config: SourceConfig, name: str) -> list[Path]:
-    """Every local file the source reads, training and held-out; none for a hub data set."""
-    places = [_place(config, name, split) for split in _splits(config)]
-    parts = [part for place in places if not _on_hub(config, place) for part in locate(place)]
-    return list(dict.fromkeys(file for part in parts for file in part.files))
-
-
 def fingerprint(config: SourceConfig, name: str) -> dict[str, Any]:
-    """What the rows depend on, by split: the files with BLAKE2b of their bytes, or the hub data set and its commit."""
+    """What the rows depend on, by split: the files with BLAKE2b of their bytes, or the hub data set and its commit.
+
+    Files go by their names, wherever they lie and however their path was typed.
+    """
     found = {}
     for split in _splits(config):
         place = _place(config, name, split)
@@ -71,7 +67,7 @@ def fingerprint(config: SourceConfig, name: str) -> dict[str, Any]:
                 "revision": hub.pin(config, place.key),
             }
         else:
-            files = [[part.label, file.name, _digest(file)] for part in locate(place) for file in part.files]
+            files = [[file.name, _digest(file)] for part in locate(place) for file in part.files]
             found[split] = {"files": files}
     return found
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sft_cli.config.check import required
 from sft_cli.config.compose import load, with_overrides
+from sft_cli.config.paths import absolute
 from sft_cli.config.rundir import open_run
 from sft_cli.config.words import refuse_idle, split_off
 from sft_cli.errors import SftError
@@ -41,7 +42,7 @@ def eval_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
         )
     run = open_run(own["run"])
     trained = load(run.config)
-    config = with_overrides(trained, rest, config_dirs) if rest else trained
+    config = absolute(with_overrides(trained, rest, config_dirs)) if rest else trained
     refuse_idle("sft eval", rest, own=OWN, read=READ, not_read=NOT_READ, settable=SETTABLE)
     required(config, "eval")
     rows = choose_rows(run, trained, config)

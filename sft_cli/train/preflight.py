@@ -69,7 +69,12 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
             )
         )
     raise_all(problems)
-    compared = parity.check(prepared.tokenizer_directory, parity.load(prepared.directory / "golden.json"), architecture)
+    compared = parity.check(
+        prepared.tokenizer_directory,
+        parity.load(prepared.directory / "golden.json"),
+        architecture,
+        trust_remote_code=config.model.trust_remote_code,
+    )
     say(f"parity    {compared} golden prompts: transformers makes the ids that are trained")
     _check_memory(config, needed, machine)
 

@@ -178,3 +178,19 @@ def test_generation_tags_around_something_else_are_refused(maker):
     problem = maker(tagged).make([talk("U:a", "A:b")])[0].problem
 
     assert problem.problem.endswith("the template's own {% generation %} tags do not hold what the assistant said")
+
+
+def test_what_stood_between_tags_hangs_on_nothing_rendered_before(maker):
+    template = maker(TAGGED.replace("TAGGED", "m.content")).renderer.template
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+    assert template.generated(talk, None) == "b"
+    assert template.generated(talk[:1], None) == ""
+    template.render([*talk, talk[0], {"role": "assistant", "content": "d"}], None, prompt=False)
+    assert template.generated(talk, None) == "b"
+    assert (
+        maker(
+            TAGGED.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "").replace("TAGGED", "m.content")
+        ).renderer.template.generated(talk, None)
+        is None
+    )

@@ -1,6 +1,7 @@
 """The tokenizer as transformers reads it makes the ids that were trained, or the difference is told."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -127,3 +128,26 @@ def test_a_tokenizer_without_tokenizer_json_is_converted_once(tmp_path, monkeypa
     assert first.encode_batch(["hi"]) == [[vocabulary["hi"]]]
     assert first.directory == second.directory
     assert len(list((tmp_path / "home" / "tokenizers").iterdir())) == 1
+
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "other"))
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(load_tokenizer, [str(source)] * 2))
+    assert both[0].directory == both[1].directory
+    assert [file.name for file in (tmp_path / "other" / "tokenizers").iterdir()] == [first.directory.name]
+
+
+def test_a_conversion_that_fails_leaves_nothing_and_asks_nothing(tmp_path, monkeypatch):
+    """The tokenizer wants code of its own to run, about which transformers would ask on the terminal."""
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    source = tmp_path / "own"
+    source.mkdir()
+    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (source / "tokenizer_config.json").write_text(json.dumps(own))
+    (source / "own.py").write_text("class Own: pass")
+    asked = []
+    monkeypatch.setattr("builtins.input", asked.append)
+
+    with pytest.raises(SftError, match=r"no tokenizer\.json, and it cannot be made"):
+        load_tokenizer(str(source))
+    assert list((tmp_path / "home" / "tokenizers").iterdir()) == []
+    assert asked == []

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from sft_cli.chat import parity
+from sft_cli.config.compose import dump
+from sft_cli.config.paths import absolute
 from sft_cli.config.schema import Config, OnBadRow, Overflow, SourceConfig
 from sft_cli.data.prepare import prepare
 from sft_cli.errors import Mistakes, SftError
@@ -297,6 +299,57 @@ def test_a_share_is_held_out(config):
     held_out = {made.validation.where(i) for i in range(5)}
     assert not held_out & {made.train.where(i) for i in range(15)}
     assert {entry["where"] for entry in ledger(made) if entry["split"] == "validation"} == held_out
+
+
+def test_a_share_of_the_rows_that_are_used_is_held_out(config):
+    made_config = config(max_rows=10, weight=1.5)
+    made_config.data.val_fraction = 0.2
+    made = prepare(made_config)
+    assert (len(made.train), len(made.validation)) == (12, 2)
+    entries = ledger(made)
+    assert sorted(e["copies"] for e in entries if e["split"] == "validation") == [1, 1]
+    assert sorted(e["copies"] for e in entries if e["split"] == "train") == [0] * 10 + [1] * 4 + [2] * 4
+    assert sum(e["fate"] == "not_sampled" for e in entries) == 10
+
+
+def test_where_the_files_lie_changes_nothing(config, home, monkeypatch, capsys):
+    """Prepared from a relative path, found again by an absolute one and after a move."""
+    write(home / "held.jsonl", ROWS[:3])
+    made_config = config(validation_path="held.jsonl")
+    made_config.prepared_dir, made_config.data.mix["mine"].path = None, "rows.jsonl"
+    monkeypatch.chdir(home)
+    made = prepare(made_config)
+    capsys.readouterr()
+    assert prepare(absolute(made_config)).directory == made.directory
+    (home / "moved").mkdir()
+    for name in ("rows.jsonl", "held.jsonl"):
+        (home / name).rename(home / "moved" / name)
+    monkeypatch.chdir(home / "moved")
+    assert prepare(made_config).directory == made.directory
+    assert capsys.readouterr().out.count("is up to date") == 2
+
+
+def test_two_processes_prepare_the_same_at_once(config, home):
+    made_config = config()
+    file = home / "config.yaml"
+    file.write_text(dump(made_config), encoding="utf-8")
+    code = (
+        "import sys; from sft_cli.config.compose import load; from sft_cli.data.prepare import prepare;"
+        " config = load(sys.argv[1]); print('ready', flush=True); input(); prepare(config)"
+    )
+    command = [sys.executable, "-c", code, str(file)]
+    both = [subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted(file.name for file in home.iterdir()) == ["config.yaml", "out", "rows.jsonl", "tokenizer"]
+    assert len(prepare(made_config).train) == 20
 
 
 def test_a_source_may_bring_its_own_held_out_rows(config, home):

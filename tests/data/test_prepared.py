@@ -1,10 +1,14 @@
 """The prepared directory: examples come back as they were written."""
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from sft_cli.data import prepared
-from sft_cli.data.prepared import SplitWriter, open_prepared, replace_directory
+from sft_cli.data.prepared import SplitWriter, open_prepared, replace_directory, scratch
 from sft_cli.data.types import Example
 from sft_cli.errors import SftError
 
@@ -82,3 +86,47 @@ def test_a_directory_is_replaced_as_a_whole(tmp_path):
     replace_directory(new, final)
     assert [file.name for file in tmp_path.iterdir()] == ["final"]
     assert [file.name for file in final.iterdir()] == ["fresh"]
+
+
+def made_of(directory, fingerprint):
+    directory.mkdir()
+    (directory / "manifest.json").write_text(json.dumps({"fingerprint": fingerprint, "inputs": {}}))
+    return directory
+
+
+def test_the_same_data_of_another_process_stays(tmp_path):
+    new, final = made_of(tmp_path / "new", "f"), made_of(tmp_path / "final", "f")
+    before = final.stat().st_ino
+    replace_directory(new, final)
+    assert final.stat().st_ino == before
+
+
+def test_other_data_put_there_meanwhile(tmp_path, monkeypatch):
+    """Between the two moves, another process wins the place."""
+    new, final = made_of(tmp_path / "new", "f"), made_of(tmp_path / "final", "old")
+    rename = Path.rename
+
+    def slow(self, target):
+        moved = rename(self, target)
+        if self == final:
+            made_of(final, "other")
+        return moved
+
+    monkeypatch.setattr(Path, "rename", slow)
+    with pytest.raises(SftError) as caught:
+        replace_directory(new, final)
+    assert str(caught.value) == (
+        f"{final}: another process has put other data there at the same time\n"
+        "  fix: give each run a prepared_dir of its own, or leave it out"
+    )
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["final", "new"]
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(tmp_path):
+    left, young = scratch(tmp_path / "a"), scratch(tmp_path / "b")
+    mine = tmp_path / ".out.settings"
+    mine.mkdir()
+    for directory in (left, mine):
+        os.utime(directory, (0, 0))
+    made = scratch(tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == sorted([mine, young, made])

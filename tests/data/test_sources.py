@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import pyarrow
 import pyarrow.parquet
@@ -11,7 +12,7 @@ from datasets import Dataset, DatasetDict
 from sft_cli.config.schema import SourceConfig
 from sft_cli.data.locate import is_hub_id
 from sft_cli.data.problems import RowError
-from sft_cli.data.sources import BadRow, files_of, fingerprint, has_validation, read
+from sft_cli.data.sources import BadRow, fingerprint, has_validation, read
 from sft_cli.data.types import Row
 from sft_cli.errors import SftError
 
@@ -281,13 +282,12 @@ def test_fingerprint_follows_the_bytes(tmp_path):
     assert after["validation"] != before["validation"]
 
 
-def test_files_of_both_splits_once(tmp_path):
-    write(tmp_path, "d/train.jsonl", "d/test.jsonl")
-    assert [str(file) for file in files_of(SourceConfig(path="d", validation_split="test"), "mine")] == [
-        "d/train.jsonl",
-        "d/test.jsonl",
-    ]
-    assert len(files_of(SourceConfig(path="d/train.jsonl", validation_path="d/train.jsonl"), "mine")) == 1
+def test_fingerprint_is_blind_to_where_the_files_lie(tmp_path):
+    write(tmp_path, "d/train.jsonl")
+    shutil.copytree(tmp_path / "d", tmp_path / "e" / "f")
+    paths = ("d/train.jsonl", str(tmp_path / "d" / "train.jsonl"), "d", "d/*.jsonl", "e/f/train.jsonl")
+    made = [fingerprint(SourceConfig(path=path), "mine") for path in paths]
+    assert made == [made[0]] * len(paths)
 
 
 def test_reading_streams(tmp_path):

@@ -65,7 +65,9 @@ def test_the_job_trains_in_the_run_directory(cluster, fake_sft, tmp_path, name):
     work.mkdir()
     run = work / "runs" / "first"
     home = str(work / "home")
-    result = submitted(cluster, "run_name=my_run", "run_dir=runs/first", fake_sft, cwd=work, SFT_HOME=home)
+    (work / "words").mkdir()
+    choices = ["run_name=my_run", "model.tokenizer=words", fake_sft]
+    result = submitted(cluster, "run_dir=runs/first", *choices, cwd=work, SFT_HOME=home)
     job = job_of(result)
     log = f"{run}/slurm-{job}.log"
     assert result.stdout == PRINTED.format(job=job, run=run, log=log, log_word=shlex.quote(log))
@@ -74,7 +76,8 @@ def test_the_job_trains_in_the_run_directory(cluster, fake_sft, tmp_path, name):
     assert cluster.wait(job, 60) == "COMPLETED", log_of(run, job)
     assert (run / "called").read_text().splitlines() == [str(work), f"train run={run}", home, "1", "my_run"]
     assert log_of(run, job) == "trains\n"
-    expected = compose([*NO_GPU, "run_name=my_run", fake_sft])
+    expected = compose([*NO_GPU, *choices])
+    expected.model.tokenizer = str(work / "words")
     assert load(run / "config.yaml") == replace(expected, run_dir=str(run))
 
 
