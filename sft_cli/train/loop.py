@@ -76,8 +76,8 @@ def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
                 log.step(metrics)
                 _refuse_divergence(run, metrics)
                 progress = replace(progress, step=progress.step + 1)
-                progress = _evaluate_and_save(run, parts, progress, log, caught)
-                if caught:
+                progress, saved = _evaluate_and_save(run, parts, progress, log, caught)
+                if caught and saved:  # a signal behind the save waits for the next step
                     raise Stopped(caught[0], progress.step)
     finally:
         log.close()
@@ -138,15 +138,18 @@ def take_step(run: Run, parts: Parts, step: int) -> StepMetrics:
     )
 
 
-def _evaluate_and_save(run: Run, parts: Parts, progress: Progress, log: Log, caught: list[int]) -> Progress:
-    """Evaluate and save where the step calls for it; a run that a signal stops, even meanwhile, saves in any case."""
+def _evaluate_and_save(
+    run: Run, parts: Parts, progress: Progress, log: Log, caught: list[int]
+) -> tuple[Progress, bool]:
+    """Evaluate and save where the step calls for it, and whether it was saved; a signal, even meanwhile, asks for it."""
     better = False
     if run.evaluate is not None and _due(run.config.trainer.eval_every, run.plan, progress.step):
         progress, better = _evaluate(run, progress, log)
-    if caught or better or _due(run.config.trainer.save_every, run.plan, progress.step):
+    save = bool(caught) or better or _due(run.config.trainer.save_every, run.plan, progress.step)
+    if save:
         checkpoint.save(run.directory.checkpoints, progress, parts, run.identity)
         checkpoint.prune(run.directory.checkpoints, progress, run.config.trainer.keep_checkpoints)
-    return progress
+    return progress, save
 
 
 def _evaluate(run: Run, progress: Progress, log: Log) -> tuple[Progress, bool]:
