@@ -141,7 +141,7 @@ def take_step(run: Run, parts: Parts, step: int) -> StepMetrics:
 def _evaluate_and_save(
     run: Run, parts: Parts, progress: Progress, log: Log, caught: list[int]
 ) -> tuple[Progress, bool]:
-    """Evaluate and save where the step calls for it, and whether it was saved; a signal, even meanwhile, asks for it."""
+    """Evaluate and save where the step calls for it; whether it was saved. A signal, even meanwhile, asks for it."""
     better = False
     if run.evaluate is not None and _due(run.config.trainer.eval_every, run.plan, progress.step):
         progress, better = _evaluate(run, progress, log)
