@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sft_cli.config.rundir import RunDir
 from sft_cli.errors import SftError
-from sft_cli.train import loop
+from sft_cli.train import loop, preflight, session
 
 STEP_KEYS = [
     "step", "epoch", "loss", "lr", "grad_norm", "examples", "tokens", "trained_tokens", "seconds",
@@ -56,8 +57,6 @@ def test_the_adapter_opens_with_peft_and_carries_template_and_stop_token(runs, b
 
 @pytest.mark.parametrize("quant", ["none", "nf4"])
 def test_only_the_adapter_moves_and_the_loss_falls(runs, metrics, monkeypatch, quant):
-    from sft_cli.train import session
-
     kept = {}
     build = session._build_model
 
@@ -152,8 +151,6 @@ def test_a_signal_during_an_evaluation_saves_the_step_before_it(runs, monkeypatc
 
 
 def test_an_interruption_before_the_first_step_says_how_to_go_on(runs, metrics, monkeypatch, capsys):
-    from sft_cli.train import session
-
     def interrupted(*_):
         signal.raise_signal(signal.SIGTERM)
 
@@ -236,3 +233,57 @@ def test_a_mistake_leaves_no_directory_behind(runs):
     with pytest.raises(SftError, match="'q_prj' matches no layer"):
         runs.start("r", "adapter.target_modules=[q_prj]")
     assert not (runs.directory / "r").exists()
+
+
+def test_ids_the_model_does_not_know_are_refused_in_held_out_rows_too(runs, base, tmp_path):
+    """The last id of a larger vocabulary stands in a held-out row only."""
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {"zz": 400}
+    tokenizer["model"]["merges"] = [["z", "z"]]
+    larger = tmp_path / "larger"
+    larger.mkdir()
+    (larger / "tokenizer.json").write_text(json.dumps(tokenizer))
+    shutil.copy(base / "tokenizer_config.json", larger)
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text('{"prompt": "a", "completion": "zz"}\n')
+
+    with pytest.raises(SftError) as refused:
+        runs.start(
+            "r", f"model.tokenizer={larger}", f"data.mix.local.validation_path={held_out}", "data.val_fraction=0"
+        )
+    assert str(refused.value) == (
+        "model.tokenizer: the data holds token id 400, the model knows 320 tokens\n"
+        "  fix: use the model's own tokenizer: leave model.tokenizer out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value", "problem"),
+    [
+        (
+            "psutil",
+            "virtual_memory",
+            SimpleNamespace(available=1000),
+            "weights and training state need about 1.1 MiB, 0.0 MiB is free",
+        ),
+        ("shutil", "disk_usage", SimpleNamespace(free=1000), "checkpoints need about"),
+    ],
+)
+def test_too_little_memory_or_disk_is_told_before_anything_loads(runs, monkeypatch, place, name, value, problem):
+    monkeypatch.setattr(getattr(preflight, place), name, lambda *_: value)
+    monkeypatch.setattr(session, "load_model", None)
+    with pytest.raises(SftError) as refused:
+        runs.start("r")
+    assert refused.value.problem.startswith(problem)
+
+
+def test_the_last_weights_are_exported_where_they_are_wanted(runs, metrics, capsys):
+    done = runs.start("r", "trainer.lr=0.3", "trainer.epochs=10", "trainer.eval_every=1", "trainer.patience=2",
+                      "trainer.keep_best=false")  # fmt: skip
+
+    assert "its weights are exported" not in capsys.readouterr().out
+    exported = load_file(done.adapter / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.0.mlp.up_proj.lora_B"
+    best = min(metrics(done, eval=True), key=lambda line: line["loss"])["step"]
+    kept = load_file(done.checkpoints / f"step-{best}" / "trained.safetensors")
+    assert not torch.equal(kept[f"model.{name}.default.weight"], exported[f"{name}.weight"])
