@@ -287,3 +287,18 @@ def test_the_last_weights_are_exported_where_they_are_wanted(runs, metrics, caps
     best = min(metrics(done, eval=True), key=lambda line: line["loss"])["step"]
     kept = load_file(done.checkpoints / f"step-{best}" / "trained.safetensors")
     assert not torch.equal(kept[f"model.{name}.default.weight"], exported[f"{name}.weight"])
+
+
+def test_gradients_are_clipped_and_the_norm_before_is_logged(runs, metrics):
+    """AdamW hides a common factor of all gradients until they come near its epsilon of 1e-8."""
+    done = runs.start("r", "trainer.max_grad_norm=1e-12", "trainer.schedule=constant")
+
+    first, last = (line["loss"] for line in metrics(done, eval=True))
+    assert last == pytest.approx(first, abs=2e-3)
+    assert all(step["grad_norm"] > 0.1 for step in metrics(done))
+
+
+def test_the_seed_decides_the_curve(runs, metrics):
+    curves = [[step["loss"] for step in metrics(runs.start(name, f"trainer.seed={seed}", "trainer.max_steps=3"))]
+              for name, seed in (("a", 1), ("b", 1), ("c", 2))]  # fmt: skip
+    assert curves[0] == curves[1] != curves[2]
