@@ -18,6 +18,7 @@ from sft_cli.eval.heldout import heldout_loss
 from sft_cli.eval.items import decoder, items
 from sft_cli.eval.progress import shown
 from sft_cli.model.head import LossModel
+from sft_cli.train.claim import write_whole
 from sft_cli.train.loop import Evaluation
 
 SHOWN = 3
@@ -63,10 +64,8 @@ class Watch:
         """Scores and answers of the untrained model; kept in the run directory, so that a resumed run has them."""
         if not directory.before.is_file():
             say("before    evaluating the base model on the held-out rows")
-            new = directory.before.with_suffix(".tmp")
             found = self._scored(self._answers("base"))
-            new.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
-            new.replace(directory.before)
+            write_whole(directory.before, json.dumps(found, ensure_ascii=False) + "\n")
         return directory.read(directory.before)
 
     def compare(self, before: dict[str, Any]) -> None:
@@ -74,7 +73,7 @@ class Watch:
         found = self._answers("tuned")
         after = self._scored(found)
         names = {"exact_match": "exact match", "loss": "held-out loss", "stopped_share": "answers that stop"}
-        rows = [(shown, _shown(name, before[name]), _shown(name, after[name])) for name, shown in names.items()]
+        rows = [(title, _cell(name, before[name]), _cell(name, after[name])) for name, title in names.items()]
         table(("held-out rows", "before", "after"), rows)
         for line in sample_lines(found.items, before["answers"], after["answers"], SHOWN):
             say(line)
@@ -129,7 +128,7 @@ class Watch:
         }
 
 
-def _shown(name: str, value: float | None) -> str:
+def _cell(name: str, value: float | None) -> str:
     """A score as a cell: shares in percent, losses in nats."""
     if value is None:
         return ""
