@@ -85,14 +85,50 @@ def recipes(config_dir: ConfigDirs = None) -> None:
 
 
 @app.command()
-def prepare(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+def prepare(
+    overrides: Overrides = None,
+    config_dir: ConfigDirs = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Only say which stages would run again, and what changed.")
+    ] = False,
+) -> None:
     """Turn rows into tokens with a proven mask, without training.
 
     Example: sft prepare data=local data.mix.local.path=rows.jsonl model.tokenizer=Qwen/Qwen2.5-0.5B
     """
     from sft_cli.data.prepare import prepare_command
 
-    prepare_command(overrides or [], config_dir or [])
+    prepare_command(overrides or [], config_dir or [], explain)
+
+
+@app.command()
+def formats() -> None:
+    """Print the shapes of rows that are understood, each with an example."""
+    from sft_cli.data.formats import describe
+
+    typer.echo(describe())
+
+
+@app.command()
+def inspect(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="prepared=DIR, then one of row=PLACE|NUMBER, where=PART, worst=truncated|lowest_share|longest|random; "
+            "source=NAME, n=3, split=train|validation.",
+            show_default=False,
+        ),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Marks instead of colours.")] = False,
+) -> None:
+    """Print rows of prepared data as tokens, coloured by loss, each with its line of the ledger.
+
+    Example: sft inspect prepared=prepared worst=longest n=1
+    """
+    from sft_cli.report.inspect import inspect_command
+
+    inspect_command(words or [], plain)
 
 
 @app.command()
@@ -137,7 +173,7 @@ ENVIRONMENT = {
     errno.ENOTDIR: "a file stands where a directory is wanted: choose another path",
 }
 """What a person can do about an error of the operating system, by its number; any other is a bug."""
-OPTIONS = {"--help", "--version", "--config-dir", "--keys"}
+OPTIONS = {"--help", "--version", "--config-dir", "--keys", "--plain", "--explain"}
 
 
 def refuse_flags(words: Sequence[str]) -> None:

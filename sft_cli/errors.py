@@ -1,6 +1,7 @@
 """Errors a user can fix. Anything else is a bug and keeps its traceback."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class SftError(Exception):
@@ -15,6 +16,10 @@ class SftError(Exception):
     def __init__(self, *, where: str, problem: str, fix: str) -> None:
         super().__init__(f"{where}: {problem}\n  fix: {fix}")
         self.where, self.problem, self.fix = where, problem, fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How a worker process hands the error to its parent: exceptions with keyword arguments need telling."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
 
 
 class Mistakes(SftError):
@@ -41,3 +46,11 @@ def raise_all(errors: Sequence[SftError]) -> None:
         raise errors[0]
     if errors:
         raise Mistakes(errors)
+
+
+def _rebuilt(kind: type[SftError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> SftError:
+    """An error as it was in another process."""
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    return error

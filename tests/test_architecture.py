@@ -16,25 +16,43 @@ MAY_IMPORT = {
     "config.compose": {"errors", "config"},
     "config.explain": {"errors", "config", "config.compose"},
     "data.types": {"errors", "config"},
-    "data": {"errors", "config", "data.types"},
+    "data": {"errors", "console", "config", "data.types"},
+    "data.reading": {"errors", "config", "data.types", "data"},
+    "data.formats": {"errors", "config", "data.types", "data", "data.reading"},
+    "data.mixing": {"errors", "config", "data.types", "data"},
+    "data.prepared": {"errors", "config", "data.types", "data", "data.mixing"},
     "chat": {"errors", "config", "data.types"},
-    "data.manifest": {"errors", "console", "config", "data.types", "data", "chat"},
-    "data.prepare": {"errors", "console", "config", "config.compose", "data.types", "data", "data.manifest", "chat"},
+    "clean": {"errors", "config", "data.types", "data", "data.reading"},
+    "clean.scorer": {"errors", "console", "config", "data.types", "chat", "model", "clean"},
+    "clean.perplexity": {"errors", "config", "data.types", "clean", "clean.scorer"},
+    "data.making": {
+        "errors", "console", "config", "data.types", "data", "data.reading", "data.formats", "data.mixing",
+        "data.prepared", "clean", "chat",
+    },
+    "report": {"errors", "console", "config", "data.types", "data", "data.mixing", "data.prepared", "chat"},
+    "data.prepare": {
+        "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
+        "data.making", "clean", "chat", "report",
+    },
     "model": {"errors", "console", "config", "data.types"},
     "model.merge": {
-        "errors", "console", "config", "config.compose", "data.types", "data", "data.prepare", "chat", "model",
+        "errors", "console", "config", "config.compose", "data.types", "data", "data.prepared", "data.prepare", "chat",
+        "model",
     },
-    "train.layout": {"errors", "config", "data.types", "data"},  # how examples become a batch: eval needs it too
+    # How examples become a batch: eval needs it, too.
+    "train.layout": {"errors", "config", "data.types", "data", "data.prepared"},
     "eval": {
-        "errors", "console", "config", "config.compose", "data.types", "data", "data.manifest", "data.prepare", "chat",
-        "model", "train.layout",
+        "errors", "console", "config", "config.compose", "data.types", "data", "data.reading", "data.making",
+        "data.prepared", "data.prepare", "chat", "model", "train.layout",
     },
     "train": {
-        "errors", "console", "config", "config.compose", "data.types", "data", "data.manifest", "data.prepare", "chat",
-        "model", "train.layout", "eval",
+        "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
+        "data.prepare", "chat", "model", "train.layout", "eval",
     },
     "quickstart": set(),
-    "cli": {"errors", "config", "config.explain", "data.prepare", "train", "eval", "model.merge"},
+    "cli": {
+        "errors", "config", "config.explain", "data.formats", "data.prepare", "report", "train", "eval", "model.merge",
+    },
     "__main__": {"cli"},
 }  # fmt: skip
 TORCH_ROOMS = {"model", "model.merge", "train.layout", "train", "eval"}

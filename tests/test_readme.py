@@ -27,7 +27,7 @@ def test_the_two_commands_are_there_and_every_sft_command_is_known():
     assert "pip install -e . && sft train recipe=quickstart" in COMMANDS
     assert "pip install -e '.[dev]' && pytest" in COMMANDS
     used = {word for line in README.splitlines() for word in re.findall(r"\bsft (\w+)\b", line)}
-    known = {"train", "eval", "merge", "prepare", "show", "recipes"}
+    known = {"train", "eval", "merge", "prepare", "show", "recipes", "formats", "inspect"}
     assert known <= used
     assert used <= known
 
@@ -40,6 +40,15 @@ def test_the_explained_recipe_composes(tmp_path):
     shown = sft("show", "recipe=./mine.yaml", cwd=tmp_path)
 
     assert re.search(r"overflow: drop_oldest_turns +# .*mine.yaml", shown)
+
+
+def test_the_explained_data_composes(tmp_path):
+    _, data = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(f"# @package _global_\n{data}", encoding="utf-8")
+
+    shown = sft("show", "recipe=./mine.yaml", cwd=tmp_path)
+
+    assert re.search(r"strategy: trained_tokens +# .*mine.yaml", shown)
 
 
 def test_the_map_names_files_that_exist():

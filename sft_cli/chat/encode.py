@@ -3,28 +3,40 @@
 The ids of a prompt are what the tokenizer makes of the prompt alone, the boundary inference has; the answer follows.
 Where the ids of the whole text do not begin with those (a merge across the boundary), later turns would see a history
 serving never produces: such a conversation is unrolled, and its answer is tokenized by itself behind the prompt.
+
+The whole text is tokenized once, in pieces (chat/segments.py says why that is the same). For a cut between pieces the
+prompt's pieces are the text's own, so its ids are too. For a cut inside a piece all pieces before it are shared, and
+only that piece's part up to the cut - ``<|im_start|>assistant`` and a newline, the same in every row - is tokenized
+alone and compared: the ids of the prompt are those of its pieces. A cut inside an added token, a marked text, and
+whatever else is not proven this way is encoded again up to every cut.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+import itertools
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sft_cli.chat.spans import MARK_END, MARK_START, Rendered
+from sft_cli.chat.marks import MARK_START
+from sft_cli.chat.proof import LITERAL, Encoded, Proof, Result, Unproven
+from sft_cli.chat.segments import Piece, Segments
+from sft_cli.chat.spans import Rendered
 from sft_cli.chat.tokenizer import ChatTokenizer
 
-_LITERAL = re.compile(f"{MARK_START}([^{MARK_END}]*){MARK_END}|[{MARK_START}{MARK_END}]")
-
-
-class Unproven(Exception):
-    """The mask of a text cannot be proven; the message says what differs."""
+__all__ = ["Encoded", "Encoder", "Unproven"]
+NOTHING: Piece = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """Token ids and the index ranges ``(start, end)`` that are trained, one for each span of the text."""
+class _Plan:
+    """How a text is encoded in one pass.
 
-    input_ids: list[int]
-    spans: list[tuple[int, int]]
+    Attributes:
+        pieces: Its pieces.
+        cuts: For each cut the number of whole pieces before it and the part of the next one before it.
+    """
+
+    pieces: list[Piece]
+    cuts: list[tuple[int, Piece]]
 
 
 class Encoder:
@@ -32,28 +44,34 @@ class Encoder:
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
-        # Decoders strip a leading space at a beginning: trained ids are read behind a newline, as behind other text.
-        self._anchor = tokenizer.encode_batch(["\n"])[0][-1:]
-        self._anchor_text = tokenizer.decode_batch([self._anchor])[0]
-        longest_first = sorted(tokenizer.control, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._control_ids = frozenset(tokenizer.control.values())
+        self._segments = Segments(tokenizer)
+        self._proof = Proof(tokenizer)
 
-    def encode(self, batch: Sequence[Rendered]) -> list[Encoded | Unproven | None]:
+    def encode(self, batch: Sequence[Rendered]) -> list[Result]:
         """Encode and prove each text.
 
         Returns:
             One entry per text: the ids; None where a text of several spans must be unrolled; ``Unproven`` (not raised)
             where the mask cannot be proven.
         """
+        results = self._proof.results(batch, self._in_one_pass(batch), counted=True)
+        rest = [i for i, result in enumerate(results) if not isinstance(result, Encoded)]
+        if rest:
+            for i, result in zip(rest, self.at_every_cut([batch[i] for i in rest]), strict=True):
+                results[i] = result
+        return results
+
+    def at_every_cut(self, batch: Sequence[Rendered]) -> list[Result]:
+        """As ``encode``, but each text is tokenized up to every cut: several times the work, and no argument needed."""
         cuts = [rendered.text[:at] for rendered in batch for span in rendered.spans for at in (span.start, span.end)]
         ids = iter(self._ids(cuts))
-        results = self._proven(batch, [_joint([(next(ids), next(ids)) for _ in rendered.spans]) for rendered in batch])
+        drafts = [_joint([(next(ids), next(ids)) for _ in rendered.spans]) for rendered in batch]
+        results = self._proof.results(batch, drafts)
         apart = [i for i, result in enumerate(results) if not isinstance(result, Encoded)]
         for i in apart:
             results[i] = None
         alone = [i for i in apart if len(batch[i].spans) == 1]
-        again = self._proven([batch[i] for i in alone], [self._apart(batch[i]) for i in alone])
+        again = self._proof.results([batch[i] for i in alone], [self._apart(batch[i]) for i in alone])
         for i, result in zip(alone, again, strict=True):
             results[i] = result
         return results
@@ -61,6 +79,43 @@ class Encoder:
     def ids(self, text: str) -> list[int]:
         """Ids of one text; marked special-token strings in it become ordinary characters."""
         return self._ids([text])[0]
+
+    def _in_one_pass(self, batch: Sequence[Rendered]) -> list[Encoded | None]:
+        """The ids of each text with the ranges of its spans; None where one pass does not settle them."""
+        plans = [self._plan(rendered) for rendered in batch]
+        wanted: list[Piece] = []
+        for plan in plans:
+            if plan is not None:
+                wanted += plan.pieces
+                wanted += [part for _, part in plan.cuts]
+        found = iter(self._segments.ids(wanted))
+        drafts: list[Encoded | None] = []
+        for plan in plans:
+            if plan is None:
+                drafts.append(None)
+                continue
+            pieces = list(itertools.islice(found, len(plan.pieces)))
+            drafts.append(_joined(pieces, plan.cuts, list(itertools.islice(found, len(plan.cuts)))))
+        return drafts
+
+    def _plan(self, rendered: Rendered) -> _Plan | None:
+        """How to encode a text in one pass; None for a text with marks, and where that proves nothing."""
+        parts = self._segments.cut(rendered.text) if MARK_START not in rendered.text else None
+        if parts is None:
+            return None
+        ends = list(itertools.accumulate(map(len, parts)))
+        cuts: list[tuple[int, Piece]] = []
+        for span in rendered.spans:
+            for at in (span.start, span.end):
+                i = bisect_right(ends, at)  # the part that holds the character behind the cut; tokens are odd ones
+                inside = at - ends[i - 1] if i else at
+                if i % 2 == 0 and i < len(parts):
+                    cuts.append((i // 2, (parts[i - 1] if i else "", parts[i][:inside])))
+                elif inside:
+                    return None
+                else:
+                    cuts.append(((i + 1) // 2, NOTHING))
+        return _Plan(list(zip(["", *parts[1::2]], parts[::2], strict=True)), cuts)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text."""
@@ -74,7 +129,7 @@ class Encoder:
         """Ids of a text with marks: each literal by itself as characters, what stands between as usual."""
         ids: list[int] = []
         at = 0
-        for match in _LITERAL.finditer(text):
+        for match in LITERAL.finditer(text):
             ids += self._behind(text[at : match.start()], begins=begins and not ids)
             ids += self._behind(match.group(1) or "", begins=begins and not ids, as_text=True)
             at = match.end()
@@ -98,37 +153,24 @@ class Encoder:
         behind = self._marked(answer, begins=False) if MARK_START in answer else self._behind(answer)
         return Encoded(prompt + behind, [(len(prompt), len(prompt) + len(behind))])
 
-    def _proven(self, batch: Sequence[Rendered], drafts: Sequence[Encoded | None]) -> list[Encoded | Unproven | None]:
-        """Each draft if its mask is right, else what is wrong with it; None for no draft."""
-        said = iter(self._said([draft for draft in drafts if draft is not None]))
-        return [
-            draft and (self._fault(rendered, draft, [next(said) for _ in draft.spans]) or draft)
-            for rendered, draft in zip(batch, drafts, strict=True)
-        ]
 
-    def _said(self, drafts: Iterable[Encoded]) -> list[str]:
-        """The decoded text of every trained range."""
-        ranges = [(draft.input_ids[start:end], start) for draft in drafts for start, end in draft.spans]
-        texts = self._tokenizer.decode_batch([self._anchor + ids if start else ids for ids, start in ranges])
-        return [
-            text.removeprefix(self._anchor_text) if start else text
-            for text, (_, start) in zip(texts, ranges, strict=True)
-        ]
-
-    def _fault(self, rendered: Rendered, encoded: Encoded, said: list[str]) -> Unproven | None:
-        """Why a mask is wrong: trained text, control tokens or stop tokens are not those of the rendered text."""
-        for span, text in zip(rendered.spans, said, strict=True):
-            wanted = _LITERAL.sub(r"\1", rendered.text[span.start : span.end])
-            if text != wanted and text != self._tokenizer.canonical(wanted):
-                return Unproven(f"the trained ids decode to {text[:80]!r}, not to {wanted[:80]!r}")
-        control = self._tokenizer.control
-        written = [control[name] for name in self._control.findall(_LITERAL.sub("\0", rendered.text))]
-        if [id for id in encoded.input_ids if id in self._control_ids] != written:
-            return Unproven("its control tokens are not exactly those the template wrote")
-        for (start, end), stop in zip(encoded.spans, rendered.stops, strict=True):
-            if start == end or encoded.input_ids[end - 1] != control[stop]:
-                return Unproven(f"an answer does not end in its stop token {stop!r}")
-        return None
+def _joined(
+    pieces: list[list[int] | None], cuts: list[tuple[int, Piece]], parts: list[list[int] | None]
+) -> Encoded | None:
+    """The ids of all pieces; None if those of a piece do not begin with those of its part up to a cut."""
+    whole: list[int] = []
+    starts = [0]
+    for ids in pieces:
+        if ids is None:
+            return None
+        whole += ids
+        starts.append(len(whole))
+    edges = []
+    for (i, _), part in zip(cuts, parts, strict=True):
+        if part is None or (part and (pieces[i] or [])[: len(part)] != part):
+            return None
+        edges.append(starts[i] + len(part))
+    return Encoded(whole, list(zip(edges[::2], edges[1::2], strict=True)))
 
 
 def _joint(cuts: list[tuple[list[int], list[int]]]) -> Encoded | None:

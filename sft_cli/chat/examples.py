@@ -1,20 +1,38 @@
-"""Conversations into proven examples: render, encode, unroll where history is rewritten, shorten what is too long."""
+"""Conversations into proven examples: render, encode, unroll where history is rewritten, shorten what is too long.
+
+Documents may be cut into pieces instead; rows of token ids are taken as they are.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from sft_cli.chat.encode import Encoded, Encoder, Unproven
-from sft_cli.chat.spans import MARK_START, Rendered, Renderer
+from sft_cli.chat.marks import MARK_START
+from sft_cli.chat.shape import mistakes, shaped
+from sft_cli.chat.spans import Rendered, Renderer
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.tokenizer import ChatTokenizer
-from sft_cli.config.schema import DataConfig, Overflow
-from sft_cli.data.types import Conversation, Example, Message
-from sft_cli.errors import SftError
+from sft_cli.chat.unchatted import Unusable, checked, pieces
+from sft_cli.config.data_schema import DataConfig, Overflow
+from sft_cli.data.types import Conversation, Example, Message, TokenIds
+from sft_cli.errors import SftError, raise_all
+
+_TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {"type": "object"}}}
+PROBES = tuple(
+    Conversation((Message("user", "Hi"), Message("assistant", answer)), "a one-turn conversation", "", tools)
+    for answer, tools in (
+        ("Hello", None),
+        ("<think>\nThey greet me.\n</think>\n\nHello", None),
+        ("Hello", (_TOOL,)),
+    )
+)
+"""Conversations of which a template must be able to teach one: some are for reasoning or for tools alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one conversation.
+    """What became of one row.
 
     Attributes:
         examples: Its examples, in turn order; empty if it was refused.
@@ -23,6 +41,7 @@ class Outcome:
         dropped_messages: Messages taken from its front to make it fit.
         sanitized: Whether special-token strings in it became plain text.
         stops: Stop tokens that end its trained turns.
+        pieces: Examples that a document too long for one was cut into; 0 if it was not cut.
     """
 
     examples: tuple[Example, ...] = ()
@@ -31,27 +50,50 @@ class Outcome:
     dropped_messages: int = 0
     sanitized: bool = False
     stops: frozenset[str] = frozenset()
+    pieces: int = 0
 
 
 class ExampleMaker:
-    """Makes examples with one tokenizer, one template and one set of rules."""
+    """Makes examples with one tokenizer, one template and one set of rules.
 
-    def __init__(self, tokenizer: ChatTokenizer, template: ChatTemplate, data: DataConfig, max_length: int) -> None:
-        self.renderer = Renderer(template, tokenizer, data.train_on, data.sanitize)
+    Args:
+        tokenizer: Makes the ids.
+        template: Lays out conversations.
+        data: The rules.
+        max_length: Longest example, in tokens.
+        split_documents: Cut documents that are longer into pieces (LM replay); otherwise data.overflow decides.
+        loss_weight: Factor on every weight.
+
+    Raises:
+        SftError: The rules contradict each other.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ChatTokenizer,
+        template: ChatTemplate,
+        data: DataConfig,
+        max_length: int,
+        split_documents: bool = False,
+        loss_weight: float = 1.0,
+    ) -> None:
+        raise_all(mistakes(data))
+        self.renderer = Renderer(template, tokenizer, data)
         self.encoder = Encoder(tokenizer)
-        self._template_name, self._overflow, self._max_length = template.name, data.overflow, max_length
+        self._tokenizer, self._template, self._data = tokenizer, template, data
+        self._max_length, self._split_documents, self._loss_weight = max_length, split_documents, loss_weight
 
     def check_template(self) -> None:
         """Refuse a template that can teach no model to answer, before any row is blamed for it."""
-        probe = Conversation((Message("user", "Hi"), Message("assistant", "Hello")), "a one-turn conversation", "")
-        outcome, where = self._encoded([probe])[0], f"template {self._template_name}"
-        if outcome.problem is not None and not outcome.too_long:
+        where = f"template {self._template.name}"
+        problems = [self._probed(probe) for probe in PROBES]
+        if None not in problems:
             raise SftError(
                 where=where,
-                problem=outcome.problem.problem.partition(": ")[2],
+                problem=str(problems[0]),
                 fix="choose a template made for this tokenizer: template=auto (its own), alpaca, vicuna or plain",
             )
-        if unprompted := self.renderer.unprompted():
+        if unprompted := self.renderer.unprompted(PROBES[problems.index(None)]):
             raise SftError(
                 where=where,
                 problem="it ignores add_generation_prompt: no server's prompt would hold"
@@ -59,21 +101,40 @@ class ExampleMaker:
                 fix="write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}",
             )
 
+    def _probed(self, probe: Conversation) -> TemplateRefusal | Unproven | None:
+        """What is wrong with a conversation of ours, whose answer is muted nowhere."""
+        renderer = Renderer(self._template, self._tokenizer, DataConfig())
+        try:
+            result = self.encoder.encode(renderer.render(shaped(probe, DataConfig(thinking=self._data.thinking))))[0]
+        except TemplateRefusal as refusal:
+            return refusal
+        return result if isinstance(result, Unproven) else None
+
+    def shaped(self, conversation: Conversation) -> Conversation:
+        """The conversation as it is rendered: with the system message and the reasoning that the rules ask for.
+
+        Raises:
+            TemplateRefusal: The rules leave nothing of a message.
+        """
+        return shaped(conversation, self._data)
+
     def make(self, conversations: Sequence[Conversation]) -> list[Outcome]:
         """The examples of each conversation, or why there are none."""
         outcomes = self._encoded(conversations)
-        if self._overflow is Overflow.drop_oldest_turns:
+        if self._data.overflow is Overflow.drop_oldest_turns:
             pairs = zip(conversations, outcomes, strict=True)
             return [self._shortened(one, outcome) if outcome.too_long else outcome for one, outcome in pairs]
         return outcomes
 
     def _encoded(self, conversations: Sequence[Conversation]) -> list[Outcome]:
         """The examples of each conversation as it is, or why there are none."""
-        rendered = [self._render(conversation) for conversation in conversations]
+        rendered = [[] if one.tokens is not None else self._render(one) for one in conversations]
         encoded = iter(self.encoder.encode([text for texts in rendered if isinstance(texts, list) for text in texts]))
         outcomes = []
         for conversation, texts in zip(conversations, rendered, strict=True):
-            if isinstance(texts, list):
+            if conversation.tokens is not None:
+                outcomes.append(self._as_it_is(conversation, conversation.tokens))
+            elif isinstance(texts, list):
                 outcomes.append(self._finish(conversation, texts, [next(encoded) for _ in texts]))
             else:
                 outcomes.append(Outcome(problem=texts))
@@ -81,9 +142,26 @@ class ExampleMaker:
 
     def _render(self, conversation: Conversation, unroll: bool = False) -> list[Rendered] | SftError:
         try:
-            return self.renderer.render(conversation, unroll)
+            return self.renderer.render(self.shaped(conversation), unroll)
         except TemplateRefusal as refusal:
             return self._refused(conversation, str(refusal))
+
+    @cached_property
+    def _num_ids(self) -> int:
+        """The tokenizer's ids are below this."""
+        return max(self._tokenizer.backend.get_vocab().values()) + 1
+
+    def _as_it_is(self, conversation: Conversation, tokens: TokenIds) -> Outcome:
+        """The example of a row of token ids."""
+        try:
+            weights = checked(tokens, self._num_ids)
+        except Unusable as unusable:
+            problem = f"its token ids cannot be trained on: {unusable}"
+            fix = "prepare the row with this tokenizer, or leave such rows out with data.on_bad_row=drop"
+            return Outcome(problem=SftError(where=conversation.where, problem=problem, fix=fix))
+        example = Example(tokens.input_ids, weights, conversation.where, conversation.source)
+        stops = frozenset(text for text, id in self._tokenizer.control.items() if id == tokens.input_ids[-1])
+        return self._fitting(conversation, [example], Outcome(stops=stops if weights[-1] else frozenset()))
 
     def _finish(
         self, conversation: Conversation, texts: list[Rendered], encoded: list[Encoded | Unproven | None]
@@ -100,11 +178,21 @@ class ExampleMaker:
             if isinstance(ids, Unproven):
                 return Outcome(problem=self._refused(conversation, str(ids)))
             examples.append(_example(conversation, text, ids))
-        longest = max(len(example.input_ids) for example in examples)
-        if longest > self._max_length:
-            return Outcome(problem=self._too_long(conversation, longest), too_long=True)
+        sanitized = any(MARK_START in text.text for text in texts)
         stops = frozenset(stop for text in texts for stop in text.stops)
-        return Outcome(tuple(examples), sanitized=any(MARK_START in text.text for text in texts), stops=stops)
+        return self._fitting(conversation, examples, Outcome(sanitized=sanitized, stops=stops))
+
+    def _fitting(self, conversation: Conversation, examples: list[Example], outcome: Outcome) -> Outcome:
+        """The outcome with the examples, a long document cut; without them if one is too long."""
+        longest, num_pieces = max(len(example.input_ids) for example in examples), 0
+        if longest > self._max_length:
+            if conversation.text is None or not self._split_documents:
+                return Outcome(problem=self._too_long(conversation, longest), too_long=True)
+            examples = list(pieces(examples[0], self._max_length))
+            num_pieces = len(examples)
+        if self._loss_weight != 1:
+            examples = [_weighted(example, self._loss_weight) for example in examples]
+        return replace(outcome, examples=tuple(examples), pieces=num_pieces)
 
     def _shortened(self, conversation: Conversation, outcome: Outcome) -> Outcome:
         """What becomes of it without as few of its oldest turns as make it fit; ``outcome`` if that never does."""
@@ -121,19 +209,17 @@ class ExampleMaker:
         return outcome
 
     def _too_long(self, conversation: Conversation, longest: int) -> SftError:
-        options = (
-            "data.overflow=drop" if self._overflow is not Overflow.error else "data.overflow=drop or drop_oldest_turns"
-        )
+        turns = bool(conversation.messages) and self._data.overflow is Overflow.error
         return SftError(
             where=conversation.where,
             problem=f"{longest} tokens, longer than trainer.max_length={self._max_length}",
-            fix=f"raise trainer.max_length, or {options}",
+            fix=f"raise trainer.max_length, or data.overflow=drop{' or drop_oldest_turns' if turns else ''}",
         )
 
     def _refused(self, conversation: Conversation, why: str) -> SftError:
         return SftError(
             where=conversation.where,
-            problem=f"its mask cannot be proven with template {self._template_name}: {why}",
+            problem=f"its mask cannot be proven with template {self._template.name}: {why}",
             fix="correct the row, choose another template=, or leave such rows out with data.on_bad_row=drop",
         )
 
@@ -143,8 +229,15 @@ def _example(conversation: Conversation, text: Rendered, encoded: Encoded) -> Ex
     weights = [0.0] * encoded.spans[-1][1]
     for (start, end), span in zip(encoded.spans, text.spans, strict=True):
         weights[start:end] = [span.weight] * (end - start)
+    for start, end in encoded.muted:
+        weights[start:end] = [0.0] * (end - start)
     weights[0] = 0.0  # nothing predicts the first token
     return Example(tuple(encoded.input_ids[: len(weights)]), tuple(weights), conversation.where, conversation.source)
+
+
+def _weighted(example: Example, factor: float) -> Example:
+    """The example with every weight multiplied."""
+    return replace(example, weights=tuple(weight * factor for weight in example.weights))
 
 
 def _without_oldest_turns(conversation: Conversation) -> list[Conversation]:

@@ -5,15 +5,15 @@ tokenizer, read from the directory a server would read, and compares.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sft_cli.chat.encode import Encoder
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.spans import MARK_START
+from sft_cli.chat.marks import MARK_START
 from sft_cli.chat.template import ChatTemplate
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.data.types import Conversation
@@ -26,6 +26,7 @@ class Golden:
 
     Attributes:
         now: When it was rendered, as ISO 8601, for templates that write the date.
+        variables: What a client sends beside messages and tools, such as ``{"enable_thinking": False}``.
     """
 
     where: str
@@ -34,20 +35,23 @@ class Golden:
     tools: list[dict[str, Any]] | None
     input_ids: list[int]
     now: str
+    variables: Mapping[str, str | bool] = field(default_factory=dict)
 
 
 def golden(maker: ExampleMaker, conversation: Conversation) -> Golden | None:
     """The golden prompt before the last trained turn.
 
-    None for documents, for answers to nothing, and for prompts with special-token strings, which servers differ on.
+    None for documents and token ids, for answers to nothing, and for prompts with special-token strings, which servers
+    differ on.
     """
-    if conversation.text is not None:
+    if conversation.text is not None or conversation.tokens is not None:
         return None
-    prompt, messages, tools = maker.renderer.served(conversation)
+    prompt, messages, tools = maker.renderer.served(maker.shaped(conversation))
     if MARK_START in prompt or not messages:
         return None
-    now = maker.renderer.template.now.isoformat()
-    return Golden(conversation.where, conversation.source, messages, tools, maker.encoder.ids(prompt), now)
+    template = maker.renderer.template
+    ids, variables = maker.encoder.ids(prompt), dict(template.variables)
+    return Golden(conversation.where, conversation.source, messages, tools, ids, template.now.isoformat(), variables)
 
 
 def save(goldens: Sequence[Golden], file: Path) -> None:
@@ -88,6 +92,7 @@ def check(
             add_generation_prompt=True,
             tokenize=True,
             return_dict=False,
+            **one.variables,
         )
         trained = _as_of_today(tokenizer, one) if "strftime_now" in (tokenizer.chat_template or "") else one.input_ids
         if ids != trained:
@@ -109,9 +114,9 @@ def _as_of_today(tokenizer: ChatTokenizer, one: Golden) -> list[int]:
     assert tokenizer.chat_template is not None
     then, today = (
         Encoder(tokenizer).ids(
-            ChatTemplate(tokenizer.chat_template, tokenizer.special_tokens, "the tokenizer's own", now).render(
-                one.messages, one.tools, prompt=True
-            )
+            ChatTemplate(
+                tokenizer.chat_template, tokenizer.special_tokens, "the tokenizer's own", now, one.variables
+            ).render(one.messages, one.tools, prompt=True)
         )
         for now in (datetime.fromisoformat(one.now), datetime.now())
     )

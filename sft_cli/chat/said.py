@@ -1,17 +1,13 @@
-"""What an assistant message says, tool calls among it, and the two forms templates read tool arguments in."""
+"""What an assistant message says, tool calls among it, and whether the text of its answer shows it."""
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sft_cli.chat.template import TemplateRefusal
-from sft_cli.data.types import Conversation, Message
-
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Keys under which messages carry the reasoning before an answer."""
-Value = TypeVar("Value")
+from sft_cli.chat.thinking import KEYS
+from sft_cli.data.types import Message
 
 
 def unsaid(message: Message, shown: str) -> str | None:
@@ -19,44 +15,26 @@ def unsaid(message: Message, shown: str) -> str | None:
     wanted = message.content.strip()
     pieces = [piece.strip() for piece in re.split(r"</?think>", wanted)] if "</think>" in wanted else [wanted]
     pieces += [text for call in message.extra.get("tool_calls") or () for text in call_strings(call)]
-    pieces += [text.strip() for key in REASONING if isinstance(text := message.extra.get(key), str)]
+    pieces += [text.strip() for key in KEYS if isinstance(text := message.extra.get(key), str)]
     return next((piece for piece in pieces if piece not in shown), None)
 
 
-def in_either_form(conversation: Conversation, read: Callable[[Conversation], Value]) -> Value:
-    """``read`` of the conversation, or, if the template refuses that, with its tool arguments in the other form.
+def check_arguments(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tool arguments that are JSON text, as JSON text again: what no rendering may hold.
 
-    Some templates fail on arguments that are an object, others on arguments that are JSON text; servers convert too.
+    Raises:
+        TemplateRefusal: The data encode arguments twice.
     """
-    try:
-        return read(conversation)
-    except TemplateRefusal as refusal:
-        other = _other_form(conversation)
-        if other is None:
-            raise
-        first = refusal
-    try:
-        return read(other)
-    except TemplateRefusal:
-        raise first from None
-
-
-def argument_texts(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Tool arguments that are JSON text."""
     calls = [call for message in messages for call in message.get("tool_calls") or ()]
-    found = [_function(call).get("arguments") for call in calls]
-    return [arguments for arguments in found if isinstance(arguments, str)]
-
-
-def encoded_twice(arguments: str) -> bool:
-    """Whether a text is JSON of a text that is JSON again."""
-    value = _parsed(arguments)
-    return isinstance(value, str) and isinstance(_parsed(value), dict)
+    texts = [text for call in calls if isinstance(text := function_of(call).get("arguments"), str)]
+    if any(_encoded_twice(text) for text in texts):
+        raise TemplateRefusal("its tool arguments are JSON text inside JSON text")
+    return [json.dumps(text, ensure_ascii=False) for text in texts]
 
 
 def call_strings(call: Mapping[str, Any]) -> Iterator[str]:
-    """What must be seen of a tool call: its name and its arguments, of an object the names."""
-    function = _function(call)
+    """What must be seen of a tool call: its name and its arguments, of an object the names and the texts."""
+    function = function_of(call)
     if "name" not in function:
         raise TemplateRefusal("a tool call has no name")
     yield function["name"]
@@ -67,39 +45,20 @@ def call_strings(call: Mapping[str, Any]) -> Iterator[str]:
         yield from arguments
 
 
-def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+def function_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a call that holds name and arguments."""
-    return call.get("function", call)
+    return call["function"] if "function" in call else {key: call[key] for key in ("name", "arguments") if key in call}
 
 
-def _other_form(conversation: Conversation) -> Conversation | None:
-    """The conversation with argument objects as JSON text and JSON text as objects; None if it has neither."""
-    messages = tuple(_other_message(message) for message in conversation.messages)
-    return replace(conversation, messages=messages) if messages != conversation.messages else None
-
-
-def _other_message(message: Message) -> Message:
-    calls = message.extra.get("tool_calls")
-    if not calls:
-        return message
-    return replace(message, extra={**message.extra, "tool_calls": [_other_call(call) for call in calls]})
-
-
-def _other_call(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    function = _function(call)
-    arguments = function.get("arguments")
-    if isinstance(arguments, Mapping):
-        changed = {**function, "arguments": json.dumps(arguments, ensure_ascii=False)}
-    elif isinstance(arguments, str) and isinstance(value := _parsed(arguments), dict):
-        changed = {**function, "arguments": value}
-    else:
-        return call
-    return {**call, "function": changed} if "function" in call else changed
-
-
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
     """The JSON value of a text; None if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
         return None
+
+
+def _encoded_twice(arguments: str) -> bool:
+    """Whether a text is JSON of a text that is JSON again."""
+    value = parsed(arguments)
+    return isinstance(value, str) and isinstance(parsed(value), dict)

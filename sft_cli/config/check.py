@@ -4,6 +4,9 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
+from sft_cli.config.check_clean import clean_rules, idle_clean_keys
+from sft_cli.config.check_data import data_rules, idle_data_keys
+from sft_cli.config.check_source import source_rules
 from sft_cli.config.schema import (
     AdapterKind,
     Config,
@@ -25,7 +28,10 @@ _TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}")
 def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
     """What does not fit together, and what was ``said`` on the command line but would have no effect."""
     rules = (_lengths, _adapter, _names)
-    return [mistake for rule in rules for mistake in rule(config)] + list(_without_effect(config, said))
+    found = [mistake for rule in rules for mistake in rule(config)] + list(data_rules(config.data))
+    found += [*source_rules(config.data), *clean_rules(config.clean)]
+    idle = [*idle_data_keys(config.data, said), *idle_clean_keys(config.clean, said)]
+    return found + list(_without_effect(config, said)) + idle
 
 
 def required(config: Config, command: Literal["prepare", "train", "eval"] = "train") -> None:
@@ -116,7 +122,8 @@ def _device(config: Config) -> Iterator[Mistake]:
 
 def _held_out(config: Config) -> Iterator[Mistake]:
     sources = config.data.mix.values()
-    held_out = config.data.val_fraction > 0 or any(s.validation_path or s.validation_split for s in sources)
+    own = any(source.validation_path or source.validation_split for source in sources)
+    held_out = own or config.data.val_fraction > 0 or config.data.val_rows is not None
     fix = "set data.val_fraction=0.05, or a source's validation_path"
     if sources and not held_out and config.trainer.patience is not None:
         yield Mistake("trainer.patience", "trainer.patience is set, but no rows are held out to judge by", fix)

@@ -5,12 +5,14 @@ import inspect
 import json
 import types
 from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from sft_cli.config import schema
+from sft_cli.config import clean_schema, data_schema, schema
 from sft_cli.config.compose import Composed, assemble, typed
 from sft_cli.config.lines import Origins
 from sft_cli.config.locate import GROUPS, places, shown
@@ -85,7 +87,8 @@ def about(key: Key) -> str:
 def _documentation() -> dict[tuple[str, str], str]:
     """The string under every field of the schema, by class and field."""
     found = {}
-    for section in ast.parse(inspect.getsource(schema)).body:
+    bodies = [ast.parse(inspect.getsource(module)).body for module in (schema, data_schema, clean_schema)]
+    for section in chain.from_iterable(bodies):
         if not isinstance(section, ast.ClassDef):
             continue
         for field, below in zip(section.body, [*section.body[1:], ast.Pass()], strict=True):
@@ -104,14 +107,16 @@ def _type(key: Key) -> str:
 def spell_type(kind: Any, bounds: str = "") -> str:
     """A type as a person says it."""
     if get_origin(kind) in (Union, types.UnionType):
-        (kept,) = (part for part in get_args(kind) if part is not types.NoneType)
-        return f"{spell_type(kept, bounds)}, or null"
+        kept = [spell_type(part, bounds) for part in get_args(kind) if part is not types.NoneType]
+        return " or ".join(kept) + (", or null" if types.NoneType in get_args(kind) else "")
     if get_origin(kind) is dict:
         return f"mapping of names to {spell_type(get_args(kind)[1])}"
     if get_origin(kind) is list:
         return f"list of {spell_type(get_args(kind)[0])}"
     if get_origin(kind) is tuple:
         return f"list of {len(get_args(kind))} x {spell_type(get_args(kind)[0])}"
+    if is_dataclass(kind):
+        return "sections"
     if issubclass(kind, Enum):
         return " | ".join(member.value for member in kind)
     return {bool: "true | false", int: "whole number", float: "number", str: "text"}[kind] + bounds

@@ -101,6 +101,9 @@ def _keys(section: type, prefix: str) -> Iterator[Key]:
         else:
             default = field.default if field.default_factory is MISSING else field.default_factory()
             yield Key(name, field.type, default, limits(field), section)
+            if get_origin(field.type) is list and is_dataclass(entry := get_args(field.type)[0]):
+                assert isinstance(entry, type)
+                yield from _keys(entry, f"{name}[].")
 
 
 KEYS = {key.name: key for key in _keys(Config, "")}
@@ -111,9 +114,15 @@ def find(name: str) -> Key | None:
     parts = name.split(".")
     if parts[:2] == ["data", "mix"] and len(parts) >= 4:
         parts[2] = ANY_NAME
-        if parts[3] == "columns" and len(parts) == 5:
-            return Key(name, str, None, {}, KEYS["data.mix.<name>.columns"].section)
+        above = KEYS.get(".".join(parts[:4]))
+        if above is not None and holds_texts(above.kind) and len(parts) == 5:
+            return Key(name, str, None, {}, above.section)
     return KEYS.get(".".join(parts))
+
+
+def holds_texts(kind: Any) -> bool:
+    """Whether the type is, or may be, a mapping of names to texts."""
+    return any(get_origin(part) is dict and get_args(part)[1] is str for part in (kind, *get_args(kind)))
 
 
 def is_text(kind: Any) -> bool:
@@ -133,6 +142,8 @@ def advice(name: str) -> str:
     valid = [
         key.replace(ANY_NAME, parts[2]) if parts[:2] == ["data", "mix"] and len(parts) > 3 else key for key in KEYS
     ]
+    if any(key.startswith(f"{name}.") for key in valid):
+        return "`sft show --keys` lists every key"
     if (meant := ELSEWHERE.get(parts[-1])) is not None:
         return f"here it is called {meant}"
     if same := [key for key in valid if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:

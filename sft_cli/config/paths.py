@@ -28,6 +28,8 @@ def absolute(config: Config) -> Config:
         name: replace(source, path=_local(source.path), validation_path=_local(source.validation_path))
         for name, source in config.data.mix.items()
     }
+    against = {name: _local(path) or path for name, path in config.clean.contamination.against.items()}
+    scorer = replace(config.clean.perplexity, model=_local(config.clean.perplexity.model))
     return replace(
         config,
         run_dir=_absolute(config.run_dir),
@@ -35,6 +37,9 @@ def absolute(config: Config) -> Config:
         model=replace(config.model, path=_local(config.model.path), tokenizer=_local(config.model.tokenizer)),
         template=replace(config.template, path=_local(config.template.path)),
         data=replace(config.data, mix=mix),
+        clean=replace(
+            config.clean, contamination=replace(config.clean.contamination, against=against), perplexity=scorer
+        ),
     )
 
 

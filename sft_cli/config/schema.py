@@ -6,7 +6,10 @@ under a field is its documentation and what ``sft show --keys`` prints.
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+
+from sft_cli.config.clean_schema import CleanConfig
+from sft_cli.config.data_schema import DataConfig
+from sft_cli.config.fields import number
 
 
 class Dtype(str, Enum):
@@ -24,29 +27,6 @@ class Device(str, Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
-
-
-class OnBadRow(str, Enum):
-    """What a row that cannot be read, or whose mask cannot be proven, does to the run."""
-
-    error = "error"
-    drop = "drop"
-
-
-class Overflow(str, Enum):
-    """What happens to a conversation longer than ``trainer.max_length``; an answer is never cut."""
-
-    error = "error"
-    drop = "drop"
-    drop_oldest_turns = "drop_oldest_turns"
-
-
-class TrainOn(str, Enum):
-    """Which tokens carry loss: every assistant turn, only the last one, or the whole text."""
-
-    assistant = "assistant"
-    last = "last"
-    all = "all"
 
 
 class AdapterKind(str, Enum):
@@ -105,15 +85,6 @@ class LauncherKind(str, Enum):
     slurm = "slurm"
 
 
-def number(
-    default: Any, *, ge: float | None = None, gt: float | None = None, le: float | None = None, lt: float | None = None
-) -> Any:
-    """A numeric field with limits: at least ``ge``, above ``gt``, at most ``le``, below ``lt``."""
-    limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    stated = {name: bound for name, bound in limits.items() if bound is not None}
-    return field(default=default, metadata={"limits": stated})
-
-
 @dataclass(kw_only=True)
 class ModelConfig:
     """The base model."""
@@ -131,54 +102,6 @@ class ModelConfig:
 
 
 @dataclass(kw_only=True)
-class SourceConfig:
-    """One source of rows in the mix."""
-
-    path: str | None = None
-    """File, glob, directory, hub id, or ``builtin:…``."""
-    format: str = "auto"
-    """Shape of the rows: auto, alpaca, sharegpt, messages, prompt_completion or text."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Names the format expects -> names in the file; names left out keep their default."""
-    name: str | None = None
-    """Configuration of a hub data set."""
-    revision: str | None = None
-    """Revision of a hub data set."""
-    split: str = "train"
-    """Split of a hub data set or of a directory of splits that is trained on."""
-    validation_split: str | None = None
-    """Split of the same data set that is held out; or see validation_path."""
-    validation_path: str | None = None
-    """File, glob or directory of held-out rows of the same format."""
-    max_rows: int | None = number(None, ge=1)
-    """Use this many rows, chosen by the seed."""
-    weight: float = number(1.0, gt=0)
-    """Passes over this source per epoch: 0.5 takes half of its rows, 2 takes each twice."""
-    licence: str | None = None
-    """Licence of the data, for the model card."""
-
-
-@dataclass(kw_only=True)
-class DataConfig:
-    """Which rows are trained on, and what happens to those that cannot be."""
-
-    mix: dict[str, SourceConfig] = field(default_factory=dict)
-    """Sources by name."""
-    val_fraction: float = number(0.0, ge=0, lt=1)
-    """Share of the rows of each source without its own held-out rows that is held out, by the seed."""
-    on_bad_row: OnBadRow = OnBadRow.error
-    """A row that cannot be read or proven: error stops, drop leaves it out and counts it."""
-    overflow: Overflow = Overflow.error
-    """A row longer than trainer.max_length: error, drop, or drop_oldest_turns (whole turns, system kept)."""
-    max_dropped: float = number(0.01, ge=0, le=1)
-    """Largest share of rows that may be dropped before the run is refused."""
-    train_on: TrainOn = TrainOn.assistant
-    """Which tokens carry loss: assistant, last (assistant turn) or all."""
-    sanitize: bool = True
-    """Encode special-token strings inside messages as plain text; false refuses such rows."""
-
-
-@dataclass(kw_only=True)
 class TemplateConfig:
     """How a conversation becomes text."""
 
@@ -188,6 +111,8 @@ class TemplateConfig:
     """A Jinja chat template of your own; it wins over name."""
     input_separator: str = "\n\n"
     """What stands between instruction and input of an Alpaca row."""
+    variables: dict[str, str | bool] = field(default_factory=dict)
+    """Values a template reads beside messages and tools, such as {enable_thinking: false}; servers must send them."""
 
 
 @dataclass(kw_only=True)
@@ -332,6 +257,7 @@ class Config:
     """Where prepare writes and train reads; null: named after the fingerprint below $SFT_HOME or ~/.cache/sft."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    clean: CleanConfig = field(default_factory=CleanConfig)
     template: TemplateConfig = field(default_factory=TemplateConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)

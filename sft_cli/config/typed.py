@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, asdict, fields, is_dataclass
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin
 from sft_cli.config.names import VALUES_ELSEWHERE, advice, limits, nearest
 from sft_cli.config.schema import Config
 
+_PERCENT = re.compile(r"\d+(\.\d+)?%")
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -84,7 +86,7 @@ def _value(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
     if get_origin(kind) in (Union, types.UnionType):
         if value is None:
             return None
-        (kind,) = (part for part in get_args(kind) if part is not types.NoneType)
+        kind = _alternative([part for part in get_args(kind) if part is not types.NoneType], value)
     if get_origin(kind) is dict:
         return _entries(field, get_args(kind)[1], value, key, found)
     if get_origin(kind) in (list, tuple):
@@ -92,6 +94,12 @@ def _value(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
     if isinstance(kind, type) and issubclass(kind, Enum):
         return _choice(kind, value, key, found)
     return _scalar(field, kind, value, key, found)
+
+
+def _alternative(kinds: Sequence[Any], value: Any) -> Any:
+    """Which of the types of a union the value is meant for: the first, unless it is plainly another."""
+    fitting = [kind for kind in kinds if isinstance(value, get_origin(kind) or kind)]
+    return fitting[0] if fitting else kinds[0]
 
 
 def _entries(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mistake]) -> dict[str, Any]:
@@ -128,6 +136,7 @@ def _choice(kind: type[Enum], value: Any, key: str, found: list[Mistake]) -> Enu
 
 def _scalar(field: Field[Any], kind: type, value: Any, key: str, found: list[Mistake]) -> Any:
     """A bool, int, float or str within its limits. An int is a float, too; nothing else is converted."""
+    value = _fraction(value) if kind is float else value
     fits = type(value) is kind or (kind is float and type(value) is int)
     if not fits:
         fix = (
@@ -146,6 +155,11 @@ def _scalar(field: Field[Any], kind: type, value: Any, key: str, found: list[Mis
             )
             return None
     return kind(value)
+
+
+def _fraction(value: Any) -> Any:
+    """0.05 for ``5%``; anything else as it is."""
+    return float(value[:-1]) / 100 if isinstance(value, str) and _PERCENT.fullmatch(value) else value
 
 
 def _holds(value: float, name: str, bound: float) -> bool:

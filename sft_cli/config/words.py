@@ -7,7 +7,7 @@ from typing import Any
 
 from sft_cli.config.lines import COMMAND_LINE
 from sft_cli.config.locate import GROUPS
-from sft_cli.config.names import KEYS, advice, find, is_text
+from sft_cli.config.names import KEYS, advice, find, holds_texts, is_text
 from sft_cli.errors import SftError, raise_all
 
 _WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
@@ -119,7 +119,7 @@ def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:
 def _value(parse: Callable[[str], Any], key: str, text: str) -> Any:
     """The value; for a text key the text itself, so that ``model.revision=12345e7`` stays what was typed."""
     known = find(key)
-    if known is None or not is_text(known.kind):
+    if known is None or not is_text(known.kind) or (text.startswith("{") and holds_texts(known.kind)):
         return parse(text)
     if text == "null":
         return None

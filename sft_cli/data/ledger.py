@@ -3,15 +3,21 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from operator import attrgetter
-from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
-from sft_cli.errors import SftError
+from sft_cli.config.data_schema import BudgetConfig, DataConfig
+from sft_cli.errors import SftError, raise_all
 
 Fate = Literal["used", "dropped", "not_sampled"]
+UNPROVEN = "mask not proven"
+"""The reason of rows whose mask cannot be proven."""
+TRUNCATED = "truncated"
+"""Stands for rows that lost turns among the reasons."""
+SHOWN = 3
+"""Reasons told when a budget is exceeded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,14 +28,17 @@ class Entry:
         where: Its place.
         source: Name of the source in the mix.
         split: ``train`` or ``validation``.
-        fate: ``used``, ``dropped``, or ``not_sampled`` (max_rows or weight left it out).
+        fate: ``used``, ``dropped``, or ``not_sampled`` (max_rows or the mix left it out).
         reason: Why it was dropped, in a few words shared by all such rows; None otherwise.
         detail: The sentence about this very row; None unless dropped.
-        examples: Examples it became; several when it was unrolled.
+        filter: The filter of clean that dropped it, or None.
+        examples: Examples it became; several when it was unrolled or cut into pieces.
         copies: Times each of them is there in an epoch.
         tokens: Tokens of its examples, one copy of each.
         trained_tokens: Those that carry loss.
         truncated_messages: Messages taken off its front to make it fit.
+        scores: What filters measured, and the scores it came with.
+        tags: Its tags.
     """
 
     where: str
@@ -38,11 +47,14 @@ class Entry:
     fate: Fate
     reason: str | None = None
     detail: str | None = None
+    filter: str | None = None
     examples: int = 0
     copies: int = 0
     tokens: int = 0
     trained_tokens: int = 0
     truncated_messages: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert (self.fate == "dropped") == (self.reason is not None), f"{self.where}: {self.fate}, {self.reason}"
@@ -50,77 +62,131 @@ class Entry:
 
 COLUMNS = tuple(Entry.__dataclass_fields__)
 """Keys of a line of ledger.jsonl."""
+COUNTED = ("rows", "used", "dropped", "not_sampled", "truncated", "examples", "tokens", "trained_tokens")
+"""What is counted of every source."""
 
 
 class Ledger:
-    """Entries in the order of the rows."""
+    """Takes one entry after the other: writes it down, counts it and forgets it.
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self.entries = list(entries)
+    Attributes:
+        counts: Per source: rows, rows of each fate, truncated rows, and over all copies examples, tokens, trained
+            tokens.
+        splits: Per split the same, of its used rows.
+        unrolled: Rows that became several examples.
+    """
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
+    def __init__(self, file: IO[str] | None = None) -> None:
+        self._file, self._values = file, attrgetter(*COLUMNS)
+        self.counts: dict[str, dict[str, int]] = {}
+        self.splits: dict[str, Counter[str]] = {"train": Counter(), "validation": Counter()}
+        self.unrolled = 0
+        self._reasons: dict[str, Counter[tuple[str, bool]]] = {}
+        self._first: dict[tuple[str | None, str | None], str] = {}
 
     def add(self, entry: Entry) -> None:
         """One more row."""
-        self.entries.append(entry)
+        if self._file is not None:
+            line = dict(zip(COLUMNS, self._values(entry), strict=True))
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        count = self.counts.setdefault(entry.source, dict.fromkeys(COUNTED, 0))
+        totals = {
+            "rows": 1,
+            entry.fate: 1,
+            "truncated": int(entry.truncated_messages > 0),
+            "examples": entry.examples * entry.copies,
+            "tokens": entry.tokens * entry.copies,
+            "trained_tokens": entry.trained_tokens * entry.copies,
+        }
+        for name, number in totals.items():
+            count[name] += number
+        if entry.fate == "used":
+            self.splits[entry.split].update(totals)
+            self.unrolled += entry.examples > 1
+        told = entry.reason or (TRUNCATED if entry.truncated_messages else None)
+        for source in (entry.source, None) if told else ():
+            self._first.setdefault((source, told), entry.where)
+        if entry.reason is not None:
+            self._reasons.setdefault(entry.source, Counter())[entry.reason, entry.filter is not None] += 1
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Per source: rows, rows of each fate, truncated rows, and over all copies examples, tokens, trained tokens."""
-        found: dict[str, dict[str, int]] = {}
-        for entry in self.entries:
-            names = ("rows", "used", "dropped", "not_sampled", "truncated", "examples", "tokens", "trained_tokens")
-            count = found.setdefault(entry.source, dict.fromkeys(names, 0))
-            count["rows"] += 1
-            count[entry.fate] += 1
-            count["truncated"] += entry.truncated_messages > 0
-            count["examples"] += entry.examples * entry.copies
-            count["tokens"] += entry.tokens * entry.copies
-            count["trained_tokens"] += entry.trained_tokens * entry.copies
-        return found
+    def reasons(self, source: str | None = None) -> dict[str, int]:
+        """Dropped rows per reason, the most frequent first; of one source, or of all."""
+        return _by_frequency((reason, number) for reason, _, number in self._drops(source))
 
-    def reasons(self) -> dict[str, int]:
-        """Dropped rows per reason, the most frequent first."""
-        counter = Counter(entry.reason for entry in self.entries if entry.reason is not None)
-        return dict(sorted(counter.items(), key=lambda pair: (-pair[1], pair[0])))
+    def _drops(self, source: str | None) -> Iterable[tuple[str, bool, int]]:
+        """Reason, whether a filter gave it, and rows."""
+        for name, counter in self._reasons.items():
+            if source in (None, name):
+                yield from ((reason, filtered, number) for (reason, filtered), number in counter.items())
 
-    def write(self, path: Path) -> None:
-        """One JSON object a line, in order."""
-        values = attrgetter(*COLUMNS)
-        with open(path, "w", encoding="utf-8") as file:
-            for entry in self.entries:
-                file.write(json.dumps(dict(zip(COLUMNS, values(entry), strict=True)), ensure_ascii=False) + "\n")
+    def check_budgets(self, data: DataConfig) -> None:
+        """Refuse when more of the rows were lost than a budget allows, or nothing of a source is left.
 
-    def check_budget(self, max_dropped: float) -> None:
-        """Refuse when more than ``max_dropped`` of the rows were dropped, or nothing of a source is left.
-
-        The share is of the rows that were used or dropped; rows not sampled do not count.
+        Shares are of the rows that were used or dropped; rows not sampled do not count, and rows that a filter left
+        out count only for ``filtered``.
         """
-        used = sum(entry.fate == "used" for entry in self.entries)
-        dropped = sum(entry.fate == "dropped" for entry in self.entries)
-        if dropped and dropped > max_dropped * (used + dropped):
-            share = dropped / (used + dropped)
-            raise SftError(
-                where="data.max_dropped",
-                problem=f"{dropped} of {used + dropped} rows ({share:.2%}) were dropped, more than {max_dropped:.2%}: "
-                + self._top_reasons(),
-                fix=f"repair the rows, or set data.max_dropped={_rounded_up(share)}",
-            )
-        for source, count in self.counts().items():
+        found = list(self._exceeded(None, data.budget, "data.budget"))
+        for name, source in data.mix.items():
+            found += self._exceeded(name, source.budget, f"data.mix.{name}.budget")
+        raise_all(found)
+        for name, count in self.counts.items():
             if count["dropped"] and not count["used"]:
                 raise SftError(
-                    where=f"data.mix.{source}",
-                    problem=f"no row is left, {count['dropped']} were dropped: {self._top_reasons(source)}",
+                    where=f"data.mix.{name}",
+                    problem=f"no row is left, {count['dropped']} were dropped: {self.top(name)}",
                     fix="repair the rows, or take the source out of the mix",
                 )
 
-    def _top_reasons(self, source: str | None = None, limit: int = 3) -> str:
+    def _exceeded(self, source: str | None, budget: BudgetConfig, key: str) -> Iterable[SftError]:
+        """Every limit of a budget that was exceeded."""
+        counts = [count for name, count in self.counts.items() if source in (None, name)]
+        used, truncated = (sum(count[name] for count in counts) for name in ("used", "truncated"))
+        drops = list(self._drops(source))
+        filtered = sum(number for _, by_filter, number in drops if by_filter)
+        dropped = sum(number for _, by_filter, number in drops if not by_filter)
+        unproven = sum(number for reason, _, number in drops if reason == UNPROVEN)
+        limits = (
+            ("dropped", budget.dropped, dropped, used + dropped, "dropped", self.top(source, by_filter=False)),
+            ("filtered", budget.filtered, filtered, used + dropped + filtered, "filtered out",
+             self.top(source, by_filter=True)),
+            ("unproven", budget.unproven, unproven, used + dropped, "not proven", self.top(source, only=UNPROVEN)),
+            ("truncated", budget.truncated, truncated, used, "truncated", self._truncated(source)),
+        )  # fmt: skip
+        for name, limit, number, total, verb, why in limits:
+            if limit is None or number <= limit * total:
+                continue
+            share = number / total
+            repair = "raise trainer.max_length" if name == "truncated" else "repair the rows"
+            yield SftError(
+                where=f"{key}.{name}",
+                problem=f"{number} of {total} rows ({share:.2%}) were {verb}, more than {limit:.2%}: {why}",
+                fix=f"{repair}, or set {key}.{name}={_rounded_up(share)}",
+            )
+
+    def _truncated(self, source: str | None) -> str:
+        """How many rows are too long, and the first of them."""
+        number = sum(count["truncated"] for name, count in self.counts.items() if source in (None, name))
+        return f"{number} too long for all turns ({self._first.get((source, TRUNCATED))})"
+
+    def top(self, source: str | None = None, by_filter: bool | None = None, only: str | None = None) -> str:
         """``3 empty answer (rows.jsonl:2)``, the most frequent first, each with its first row."""
-        dropped = Ledger(entry for entry in self.entries if entry.fate == "dropped" and source in (None, entry.source))
-        examples = {entry.reason: entry.where for entry in reversed(dropped.entries)}
-        reasons = list(dropped.reasons().items())
-        more = f", and {len(reasons) - limit} more reasons" if len(reasons) > limit else ""
-        return ", ".join(f"{count} {reason} ({examples[reason]})" for reason, count in reasons[:limit]) + more
+        drops = [
+            (reason, number)
+            for reason, own, number in self._drops(source)
+            if by_filter in (None, own) and only in (None, reason)
+        ]
+        reasons = list(_by_frequency(drops).items())
+        more = f", and {len(reasons) - SHOWN} more reasons" if len(reasons) > SHOWN else ""
+        told = (f"{number} {reason} ({self._first[source, reason]})" for reason, number in reasons[:SHOWN])
+        return ", ".join(told) + more
+
+
+def _by_frequency(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Numbers summed by reason, the most frequent first."""
+    counter: Counter[str] = Counter()
+    for reason, number in pairs:
+        counter[reason] += number
+    return dict(sorted(counter.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _rounded_up(share: float) -> float:

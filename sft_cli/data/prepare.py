@@ -1,79 +1,107 @@
 """`sft prepare`: from the sources of a config to a directory of proven examples, every input row accounted for."""
 
+import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sft_cli.chat import parity
-from sft_cli.chat.examples import ExampleMaker, Outcome
+from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import ChatTemplate, load_template
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
+from sft_cli.clean import table as filters
 from sft_cli.config.paths import cache_home, resolve
-from sft_cli.config.schema import Config, OnBadRow, Overflow
+from sft_cli.config.schema import Config
 from sft_cli.console import say
-from sft_cli.data import manifest as manifests
-from sft_cli.data import prepared
-from sft_cli.data.gather import Candidate, gather
-from sft_cli.data.ledger import Entry, Ledger
+from sft_cli.data import cache, changes, prepared
+from sft_cli.data.ledger import Ledger
+from sft_cli.data.making import assemble, cleaning, pipeline, telling
+from sft_cli.data.making import manifest as manifests
+from sft_cli.data.mixing import realised, stages
 from sft_cli.data.prepared import Prepared, Side, SplitWriter
-from sft_cli.errors import Mistakes, SftError, raise_all
-
-CHUNK = 2000
-"""Rows encoded at once."""
-SHOWN = 5
-"""Bad rows told at once."""
-GOLDENS = 4
-"""Golden prompts kept per source."""
-
-
-@dataclass
-class _Build:
-    """The state of one preparation."""
-
-    maker: ExampleMaker
-    config: Config
-    ledger: Ledger = field(default_factory=Ledger)
-    lengths: dict[Side, list[int]] = field(default_factory=lambda: {"train": [], "validation": []})
-    goldens: list[parity.Golden] = field(default_factory=list)
-    stops: set[str] = field(default_factory=set)
-    sanitized: int = 0
-    silent: list[str] = field(default_factory=list)
-    problems: list[SftError] = field(default_factory=list)
+from sft_cli.errors import SftError
+from sft_cli.report.page import write_report
 
 
 def prepare(config: Config) -> Prepared:
     """Prepare the data of a config, or open what an earlier run with the same inputs prepared.
 
     Raises:
-        SftError: A source, template or row cannot be used; nothing is left behind.
+        SftError: A source, template or row cannot be used; nothing is left behind but finished stages in the cache.
     """
     started = time.perf_counter()
+    _check_sources(config)
     tokenizer, template = read_template(config)
     inputs = manifests.inputs(config, tokenizer, template)
     fingerprint = manifests.fingerprint(inputs)
-    chosen = config.prepared_dir
-    directory = Path(resolve(chosen)) if chosen else cache_home() / "prepared" / fingerprint[:16]
+    directory = _directory(config, fingerprint)
     present = prepared.read_manifest(directory)
     if present is not None and present["fingerprint"] == fingerprint:
         say(f"data      {directory} is up to date (fingerprint {fingerprint[:16]})")
         return prepared.open_prepared(directory)
     _check_free(directory, ours=present is not None)
     if present is not None:
-        say(f"data      {directory} is prepared anew: {manifests.difference(present['inputs'], inputs)}")
-    maker = ExampleMaker(tokenizer, template, config.data, config.trainer.max_length)
-    maker.check_template()
+        say(f"data      {directory} is prepared anew: {changes.difference(present['inputs'], inputs)}")
+    ExampleMaker(tokenizer, template, config.data, config.trainer.max_length).check_template()
+    filters.check(cleaning.filled(config))
+    cache.forget_old()
+    made = pipeline.run(config, tokenizer, template, inputs)
     new = prepared.scratch(directory)
     try:
-        manifest = _build(new, maker, config, inputs, fingerprint)
+        manifest = _write(new, config, made, inputs)
         tokenizer.with_template(template.source).save(new / "tokenizer")
+        write_report(new)
         new.chmod(0o755)
         prepared.replace_directory(new, directory)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    manifests.show(manifest, directory, time.perf_counter() - started)
+    _remember(config, inputs)
+    telling.show(manifest, directory, time.perf_counter() - started)
     return prepared.open_prepared(directory)
+
+
+def explain(config: Config) -> list[str]:
+    """One line for each stage: whether preparing would run it again, and which input changed since the last time."""
+    _check_sources(config)
+    tokenizer, template = read_template(config)
+    inputs = manifests.inputs(config, tokenizer, template)
+    present = prepared.read_manifest(_directory(config, manifests.fingerprint(inputs)))
+    file = _memory(config)
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return telling.explain(present["inputs"] if present else known, inputs)
+
+
+def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
+    """The tokenizer and the chat template of a config."""
+    name = config.model.tokenizer or config.model.path
+    if name is None:
+        raise SftError(
+            where="model.path",
+            problem="no model is given",
+            fix="type model.path=DIR_OR_HUB_ID (sft prepare needs only model.tokenizer=DIR_OR_HUB_ID)",
+        )
+    if config.model.tokenizer is None:
+        tokenizer = load_tokenizer(name, config.model.revision, "model.path")
+    else:
+        tokenizer = load_tokenizer(name)
+    return tokenizer, load_template(config.template, tokenizer)
+
+
+def _check_sources(config: Config) -> None:
+    if not config.data.mix:
+        raise SftError(
+            where="data.mix",
+            problem="there is no data",
+            fix="type data=local data.mix.local.path=rows.jsonl, or choose a recipe (sft recipes)",
+        )
+
+
+def _directory(config: Config, fingerprint: str) -> Path:
+    """Where the prepared rows go."""
+    chosen = config.prepared_dir
+    return Path(resolve(chosen)) if chosen else cache_home() / "prepared" / fingerprint[:16]
 
 
 def _check_free(directory: Path, ours: bool) -> None:
@@ -93,150 +121,73 @@ def _check_free(directory: Path, ours: bool) -> None:
     )
 
 
-def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
-    """The tokenizer and the chat template of a config."""
-    name = config.model.tokenizer or config.model.path
-    if name is None:
-        raise SftError(
-            where="model.path",
-            problem="no model is given",
-            fix="type model.path=DIR_OR_HUB_ID (sft prepare needs only model.tokenizer=DIR_OR_HUB_ID)",
-        )
-    if config.model.tokenizer is None:
-        tokenizer = load_tokenizer(name, config.model.revision, "model.path")
-    else:
-        tokenizer = load_tokenizer(name)
-    return tokenizer, load_template(config.template, tokenizer)
-
-
-def _build(new: Path, maker: ExampleMaker, config: Config, inputs: dict, fingerprint: str) -> dict:
-    """Write everything but the tokenizer into ``new``; the manifest."""
-    build = _Build(maker, config)
-    sources = {name: gather(name, source, config) for name, source in config.data.mix.items()}
-    if not sources:
+def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Write everything but tokenizer and report into ``new``; the manifest."""
+    with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
+        ledger = Ledger(file)
+        silent = assemble.account(made.parts, ledger)
+    ledger.check_budgets(config.data)
+    if not ledger.splits["train"]["examples"]:
+        lost = ledger.top()
         raise SftError(
             where="data.mix",
-            problem="there is no data",
-            fix="type data=local data.mix.local.path=rows.jsonl, or choose a recipe (sft recipes)",
+            problem="no training row is left" + (f": {lost}" if lost else ""),
+            fix="see clean.steps, data.val_fraction and max_rows",
         )
-    candidates = [candidate for gathered in sources.values() for candidate in gathered.candidates]
-    weighted = any(c.weighted for c in candidates)
-    writers: dict[Side, SplitWriter] = {side: SplitWriter(new, side, weighted) for side in build.lengths}
-    for chunk in _chunks(candidates):
-        _encode(build, chunk, writers)
-        if build.problems:
-            _refuse(build.problems)
+    weighted = any(part.encoded.weighted for part in made.parts)
+    sides: tuple[Side, ...] = ("train", "validation")
+    writers: dict[Side, SplitWriter] = {side: SplitWriter(new, side, weighted) for side in sides}
+    assemble.write_examples(made.parts, writers)
     for writer in writers.values():
         writer.close()
-    build.ledger.check_budget(config.data.max_dropped)
-    if not build.lengths["train"]:
-        raise SftError(where="data.mix", problem="no training row is left", fix="see data.val_fraction and max_rows")
     prepared.finish(new)
-    build.ledger.write(new / "ledger.jsonl")
-    parity.save(build.goldens, new / "golden.json")
-    formats = {name: gathered.format for name, gathered in sources.items()}
-    manifest = manifests.build(
-        config,
-        inputs,
-        fingerprint,
-        build.ledger,
-        formats,
-        build.lengths,
-        sorted(build.stops),
-        build.sanitized,
-        build.silent,
-    )
+    lengths = {side: writer.lengths for side, writer in writers.items()}
+    epoch = stages.build(made.draw, made.pools, made.example_starts(), lengths["train"], config.trainer.seed)
+    stages.save(epoch, new)
+    parity.save([golden for part in made.parts for golden in part.encoded.goldens], new / "golden.json")
+    content = [writer.content() for writer in writers.values()]
+    found = {
+        "content": cache.digest([content, [stage.content() for stage in epoch]]),
+        "stop_tokens": sorted({stop for part in made.parts for stop in part.encoded.stops}),
+        "sanitized_rows": made.sanitized(),
+        "empty_answers": {"rows": len(silent), "first": silent[0] if silent else None},
+        "clean": made.reports,
+        "mix": realised.report(made.draw, made.pools, made.tags),
+        "stages": [{"name": stage.name, "order": stage.order.value, "examples": len(stage.entries)} for stage in epoch],
+    }
+    of_epoch: dict[Side, Any] = {"train": _of_epoch(lengths["train"], epoch), "validation": lengths["validation"]}
+    manifest = manifests.build(config, inputs, ledger, made.formats, of_epoch, found)
     manifests.write(manifest, new / "manifest.json")
     return manifest
 
 
-def _encode(build: _Build, chunk: Sequence[Candidate], writers: dict[Side, SplitWriter]) -> None:
-    """Encode a chunk of rows, write its examples and account for each row."""
-    wanted = [c.conversation for c in chunk if c.conversation is not None and c.copies]
-    outcomes = iter(build.maker.make(wanted))
-    for candidate in chunk:
-        if not candidate.copies:
-            _account(build, candidate, "not_sampled")
-        elif candidate.conversation is None:
-            assert candidate.problem is not None
-            _drop(build, candidate, candidate.reason, candidate.problem, build.config.data.on_bad_row is OnBadRow.error)
-        else:
-            _settle(build, candidate, next(outcomes), writers[candidate.side])
+def _of_epoch(lengths: Any, epoch: Sequence[stages.Stage]) -> Any:
+    """Tokens of every example of an epoch, repeats counted."""
+    import numpy as np
+
+    return np.concatenate([lengths[stage.entries] for stage in epoch])
 
 
-def _settle(build: _Build, candidate: Candidate, outcome: Outcome, writer: SplitWriter) -> None:
-    """Write the examples of a row, or drop it."""
-    data = build.config.data
-    if outcome.problem is not None:
-        fatal = data.overflow is Overflow.error if outcome.too_long else data.on_bad_row is OnBadRow.error
-        reason = "too long" if outcome.too_long else "mask not proven"
-        _drop(build, candidate, reason, outcome.problem, fatal)
-        return
-    writer.write(outcome.examples * candidate.copies)
-    build.lengths[candidate.side] += [len(example.input_ids) for example in outcome.examples] * candidate.copies
-    build.stops |= outcome.stops
-    build.sanitized += outcome.sanitized
-    if candidate.silent:
-        build.silent.append(candidate.where)
-    _account(build, candidate, "used", outcome)
-    known = sum(golden.source == candidate.source for golden in build.goldens)
-    if known < GOLDENS and candidate.conversation and (golden := parity.golden(build.maker, candidate.conversation)):
-        build.goldens.append(golden)
+def _memory(config: Config) -> Path:
+    """Where the inputs of the last preparation of these sources are kept."""
+    names = {"mix": sorted(config.data.mix), "prepared_dir": config.prepared_dir, "directory": str(Path.cwd())}
+    return cache_home() / "stages" / "last" / f"{cache.digest(names)[:32]}.json"
 
 
-def _account(build: _Build, candidate: Candidate, fate: str, outcome: Outcome | None = None) -> None:
-    """One line of the ledger for a row that was not dropped."""
-    examples = outcome.examples if outcome else ()
-    build.ledger.add(
-        Entry(
-            where=candidate.where,
-            source=candidate.source,
-            split=candidate.side,
-            fate="used" if fate == "used" else "not_sampled",
-            examples=len(examples),
-            copies=candidate.copies,
-            tokens=sum(len(example.input_ids) for example in examples),
-            trained_tokens=sum(weight > 0 for example in examples for weight in example.weights),
-            truncated_messages=outcome.dropped_messages if outcome else 0,
-        )
-    )
+def _remember(config: Config, inputs: dict[str, Any]) -> None:
+    """Keep the inputs for ``explain``."""
+    file = _memory(config)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_whole(file, json.dumps(inputs, ensure_ascii=False).encode())
 
 
-def _drop(build: _Build, candidate: Candidate, reason: str, problem: SftError, fatal: bool) -> None:
-    """Account for a row that cannot be used; remember the problem if it must stop the run."""
-    build.ledger.add(
-        Entry(
-            where=candidate.where,
-            source=candidate.source,
-            split=candidate.side,
-            fate="dropped",
-            reason=reason,
-            detail=problem.problem,
-        )
-    )
-    if fatal:
-        build.problems.append(problem)
-
-
-def _refuse(problems: list[SftError]) -> None:
-    """Tell the first bad rows, and how many more there are."""
-    if len(problems) > SHOWN:
-        last = problems[SHOWN - 1]
-        more = SftError(
-            where=last.where, problem=f"{last.problem} (and {len(problems) - SHOWN} more rows)", fix=last.fix
-        )
-        raise Mistakes([*problems[: SHOWN - 1], more])
-    raise_all(problems)
-
-
-def _chunks(candidates: Sequence[Candidate]) -> Iterator[Sequence[Candidate]]:
-    """The candidates in slices of ``CHUNK``."""
-    for start in range(0, len(candidates), CHUNK):
-        yield candidates[start : start + CHUNK]
-
-
-def prepare_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
+def prepare_command(overrides: Sequence[str], config_dirs: Sequence[str], explained: bool = False) -> None:
     """Body of ``sft prepare``."""
     from sft_cli.config.compose import compose
 
-    prepare(compose(overrides, config_dirs))
+    config = compose(overrides, config_dirs)
+    if explained:
+        for line in explain(config):
+            say(line)
+    else:
+        prepare(config)

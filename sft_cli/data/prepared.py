@@ -1,10 +1,12 @@
 """The prepared directory: what `prepare` writes and everything after it reads. No torch.
 
 DIR/train, DIR/validation   Arrow rows that ``datasets.load_from_disk(DIR)`` opens: input_ids, labels, where, source
+DIR/stages/                 an epoch as numbers of training examples, repeats among them, stage by stage
 DIR/manifest.json           fingerprint, counts, tokens, reasons, length quantiles
 DIR/ledger.jsonl            one line per input row and its fate
 DIR/tokenizer/              the tokenizer with the chat template a server will use
 DIR/golden.json             prompts and the ids a server must make of them
+DIR/report.html             all of this to look at
 """
 
 import errno
@@ -12,37 +14,44 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.data.types import Example
+from sft_cli.data.mixing import stages
+from sft_cli.data.mixing.stages import Stage
+from sft_cli.data.tables import IGNORE, weights_of
 from sft_cli.errors import SftError
 
-IGNORE = -100
-NAMES = {"train", "validation", "dataset_dict.json", "manifest.json", "ledger.jsonl", "tokenizer", "golden.json"}
+NAMES = {
+    "train", "validation", "dataset_dict.json", "stages", "manifest.json", "ledger.jsonl", "tokenizer", "golden.json",
+    "report.html",
+}  # fmt: skip
 """What a prepared directory holds."""
 SCRATCH = ".sft-prepare-"
 """In the names of unfinished directories."""
+LISTS = {"input_ids", "labels", "loss_weights"}
+"""Columns that hold a list for each example."""
 BATCH = 1000
 """Examples written at once."""
 Side = Literal["train", "validation"]
 
 
 class SplitWriter:
-    """Appends examples to one split below a directory, in bounded memory.
+    """Appends Arrow tables of examples to one split below a directory, as ``datasets`` saves one.
 
-    ``weighted`` adds a column ``loss_weights`` for messages whose weight is neither 0 nor 1.
+    ``weighted`` adds a column ``loss_weights`` for examples with a loss weight that is neither 0 nor 1.
     """
 
     def __init__(self, directory: Path, side: Side, weighted: bool) -> None:
-        from datasets import Features, List, Value
-        from datasets.arrow_writer import ArrowWriter
+        import pyarrow
+        from datasets import Dataset, Features, List, Value
+        from datasets.utils.logging import disable_progress_bar
 
         columns = {
             "input_ids": List(Value("int32")),
@@ -50,59 +59,47 @@ class SplitWriter:
             "where": Value("string"),
             "source": Value("string"),
         }
-        self._weighted = weighted
         if weighted:
             columns["loss_weights"] = List(Value("float32"))
-        self._final, self._file = directory / side, directory / f"{side}.arrow"
-        self._features = Features(columns)
-        self._writer = ArrowWriter(path=str(self._file), features=self._features)
-        self._pending: list[Example] = []
-        self.num_examples = 0
+        features = Features(columns)
+        disable_progress_bar()
+        empty = Dataset.from_dict({name: [] for name in columns}, features=features)
+        empty.save_to_disk(str(directory / side), num_shards=1)
+        self._schema = features.arrow_schema
+        (file,) = (directory / side).glob("*.arrow")
+        self._sink = pyarrow.OSFile(str(file), "wb")
+        self._writer = pyarrow.ipc.new_stream(self._sink, self._schema)
+        self._lengths: list[NDArray[np.int64]] = []
+        self._digests = {name: blake2b(digest_size=16) for name in LISTS}
 
-    def write(self, examples: Sequence[Example]) -> None:
-        """Append examples."""
-        self._pending += examples
-        self.num_examples += len(examples)
-        if len(self._pending) >= BATCH:
-            self._flush()
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """``(examples,)``: tokens of what was written."""
+        return np.concatenate([np.zeros(0, np.int64), *self._lengths])
 
-    def _flush(self) -> None:
-        """Write what is pending."""
-        examples, self._pending = self._pending, []
-        if not examples:
-            return
-        batch: dict[str, list[Any]] = {
-            "input_ids": [example.input_ids for example in examples],
-            "labels": [
-                [id if weight else IGNORE for id, weight in zip(example.input_ids, example.weights, strict=True)]
-                for example in examples
-            ],
-            "where": [example.where for example in examples],
-            "source": [example.source for example in examples],
-        }
-        if self._weighted:
-            batch["loss_weights"] = [example.weights for example in examples]
-        self._writer.write_batch(batch)
+    def write(self, examples: Any) -> None:
+        """Append a table of examples; one without ``loss_weights`` has 1 where its labels are trained."""
+        if "loss_weights" in self._schema.names and "loss_weights" not in examples.column_names:
+            examples = examples.append_column("loss_weights", weights_of(examples.column("labels")))
+        examples = examples.select(self._schema.names).cast(self._schema)
+        self._writer.write_table(examples, max_chunksize=BATCH)
+        for name in LISTS & set(self._schema.names):
+            for chunk in examples.column(name).chunks:
+                self._digests[name].update(chunk.flatten().to_numpy().tobytes())
+        self._lengths += [
+            chunk.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+            for chunk in examples.column("input_ids").chunks
+        ]
+
+    def content(self) -> list[str]:
+        """Digests of what is learnt from the examples, wherever they came from: lengths and the columns of lists."""
+        lengths = blake2b(self.lengths.tobytes(), digest_size=16).hexdigest()
+        return [lengths, *(self._digests[name].hexdigest() for name in sorted(self._digests))]
 
     def close(self) -> None:
-        """Finish the split as ``datasets`` saves one."""
-        from datasets import Dataset
-        from datasets.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-        self._flush()
-        self._writer.finalize()
-        rows = Dataset.from_file(str(self._file)) if self.num_examples else _empty(self._features)
-        rows.save_to_disk(str(self._final), num_shards=1)
-        del rows
-        self._file.unlink(missing_ok=True)
-
-
-def _empty(features: Any) -> Any:
-    """A data set without rows."""
-    from datasets import Dataset
-
-    return Dataset.from_dict({name: [] for name in features}, features=features)
+        """Finish the split."""
+        self._writer.close()
+        self._sink.close()
 
 
 def finish(directory: Path) -> None:
@@ -158,12 +155,21 @@ class Split:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An opened prepared directory."""
+    """An opened prepared directory.
+
+    Attributes:
+        directory: Where it lies.
+        manifest: What went in and what came out.
+        train: Every example of an epoch, once.
+        validation: Every held-out example.
+        stages: An epoch: which examples, how often, in which order.
+    """
 
     directory: Path
     manifest: dict[str, Any]
     train: Split
     validation: Split
+    stages: list[Stage]
 
     @property
     def tokenizer_directory(self) -> Path:
@@ -178,7 +184,7 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         manifest = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except ValueError:
         return None
-    return manifest if isinstance(manifest, dict) and {"fingerprint", "inputs"} <= manifest.keys() else None
+    return manifest if isinstance(manifest, dict) and {"fingerprint", "content", "inputs"} <= manifest.keys() else None
 
 
 def foreign(directory: Path) -> list[str]:
@@ -204,7 +210,8 @@ def open_prepared(directory: Path) -> Prepared:
     def split(side: Side) -> Split:
         return Split(load_from_disk(str(directory / side)))
 
-    return Prepared(directory, manifest, split("train"), split("validation"))
+    train = split("train")
+    return Prepared(directory, manifest, train, split("validation"), stages.load(directory, len(train)))
 
 
 def replace_directory(new: Path, final: Path) -> None:

@@ -15,8 +15,17 @@ class RowError(SftError):
     """
 
     def __init__(self, *, where: str, reason: str, problem: str, fix: str) -> None:
-        super().__init__(where=where, problem=problem, fix=fix)
-        self.reason = reason
+        super().__init__(where=where, problem=_writable(problem), fix=_writable(fix))
+        self.reason = _writable(reason)
+
+
+class LeftOut(RowError):
+    """A row that the config leaves out on purpose (a tree in another language): counted, never a reason to stop."""
+
+
+def _writable(text: str) -> str:
+    """The text with halves of characters, which rows may hold and files may not, spelled out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def shorten(value: Any, limit: int = 60) -> str:

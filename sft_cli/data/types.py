@@ -38,15 +38,27 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenIds:
+    """A row that is token ids already: ``input_ids`` ``(length,)`` and the loss weight of each, ``(length,)``."""
+
+    input_ids: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
-    """One training conversation, or (``text`` set, no messages) one plain document.
+    """One training conversation, or (no messages) one plain document or one row of token ids.
 
     Attributes:
         messages: The turns, in order.
-        where: Place of the row it came from.
+        where: Place of the row it came from; branches of a tree add ``#1``, ``#2``, ….
         source: Name of the source in the mix.
         tools: Tool schemas the template may show, or None.
         text: A plain document, trained on whole without a template.
+        tokens: Token ids, trained on as they are.
+        tags: Tag -> value, such as ``{"task": "summarize", "language": "de"}``.
+        scores: Score -> number, such as ``{"quality": 4.5}``.
+        group: What must stay on one side of the validation split with it (the tree it is a branch of), or None.
     """
 
     messages: tuple[Message, ...]
@@ -54,6 +66,10 @@ class Conversation:
     source: str
     tools: tuple[Mapping[str, Any], ...] | None = None
     text: str | None = None
+    tokens: TokenIds | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.console import say
-from sft_cli.data import manifest as manifests
+from sft_cli.data import changes
+from sft_cli.data.making import manifest as manifests
 from sft_cli.data.prepare import prepare, read_template
 from sft_cli.data.prepared import Prepared, Side, Split, open_prepared, read_manifest
-from sft_cli.data.sources import has_validation
+from sft_cli.data.reading.sources import has_validation
 from sft_cli.errors import SftError
 
 OTHER_DATA = "data=local data.mix.local.path=rows.jsonl"
@@ -76,18 +77,20 @@ def _own(run: RunDir, config: Config) -> Prepared:
     known = run.read(run.data)
     directory = Path(known["prepared_dir"])
     manifest = read_manifest(directory)
-    if manifest is not None and manifest["fingerprint"] == known["fingerprint"]:
+    if manifest is not None and manifest["content"] == known["content"]:
         return open_prepared(directory)
     say(f"data      {directory} no longer holds the run's data: preparing it again")
     now = manifests.inputs(config, *read_template(config))
-    if manifests.fingerprint(now) != known["fingerprint"]:
-        changed = manifests.difference(run.read(run.manifest)["inputs"], now)
+    changed = [name for name in changes.names(run.read(run.manifest)["inputs"], now) if name != changes.CODE]
+    made = None if changed else prepare(config)
+    if made is None or made.manifest["content"] != known["content"]:
         raise SftError(
             where=str(directory),
-            problem=f"the run's data is gone and cannot be prepared again: {changed} since",
+            problem="the run's data is gone and cannot be prepared again: "
+            f"{', '.join(changed) or changes.CODE} changed since",
             fix=f"restore it, or name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
         )
-    return prepare(config)
+    return made
 
 
 def _trained_path(trained: Config, config: Config, side: Side) -> str | None:

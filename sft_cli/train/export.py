@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from sft_cli.config.rundir import RunDir
-from sft_cli.data.prepared import IGNORE, Prepared
+from sft_cli.data.prepared import Prepared
+from sft_cli.data.tables import IGNORE
 from sft_cli.model.quant import causal_lm
 from sft_cli.model.serving import readable
 

@@ -14,7 +14,8 @@ NOT_LEARNING = (
     "prepared_dir",
     "eval.",
     "launcher.",
-    "data.",  # the fingerprint of the prepared rows stands for it
+    "data.",  # the digest of the prepared rows stands for it
+    "clean.",
     "trainer.tokens_per_micro_batch",
     "trainer.logits_chunk",
     "trainer.gradient_checkpointing",
@@ -33,9 +34,9 @@ def settings(config: Config) -> dict[str, Any]:
     return {key: value for key, value in _flat(asdict(config)) if not key.startswith(NOT_LEARNING)}
 
 
-def identity(config: Config, fingerprint: str, dtype: str) -> dict[str, Any]:
+def identity(config: Config, content: str, dtype: str) -> dict[str, Any]:
     """What a checkpoint must agree with: the data, the settings and the type computed in."""
-    return {"data": fingerprint, **settings(config), "trainer.dtype": dtype}
+    return {"data": content, **settings(config), "trainer.dtype": dtype}
 
 
 def refuse_other(where: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

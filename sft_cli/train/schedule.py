@@ -1,29 +1,42 @@
 """Which examples make an optimizer step: the seed's choice, and nothing else's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.config.data_schema import Order
+from sft_cli.data.mixing.stages import Stage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """The steps of a run.
+    """The steps of a run: consecutive examples of an epoch's order, which is that of its stages one after another.
+
+    A step may begin in one stage and end in the next.
 
     Attributes:
-        num_examples: Training examples.
+        stages: The stages of every epoch.
         examples_per_step: Examples of one step; the last step of an epoch takes what is left.
         num_steps: Optimizer steps of the whole run.
-        seed: Decides every epoch's order.
+        seed: Decides the order of every epoch's random stages.
     """
 
-    num_examples: int
+    stages: tuple[Stage, ...]
     examples_per_step: int
     num_steps: int
     seed: int
 
     @property
+    def num_examples(self) -> int:
+        """Examples of an epoch, repeated ones counted each time."""
+        return sum(len(stage.entries) for stage in self.stages)
+
+    @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one pass over the examples."""
+        """Optimizer steps of one pass over the stages."""
         return -(-self.num_examples // self.examples_per_step)
 
     def epoch(self, step: int) -> int:
@@ -36,12 +49,24 @@ class Plan:
 
     def examples(self, step: int) -> list[int]:
         """Indices of the examples of step ``step`` (from 0): consecutive in the epoch's seeded order."""
-        order = np.random.default_rng([self.seed, self.epoch(step)]).permutation(self.num_examples)
         first = step % self.steps_per_epoch * self.examples_per_step
-        return order[first : first + self.examples_per_step].tolist()
+        return _order(self, self.epoch(step))[first : first + self.examples_per_step].tolist()
 
 
-def plan(num_examples: int, examples_per_step: int, epochs: int, max_steps: int | None, seed: int) -> Plan:
+@lru_cache(maxsize=1)
+def _order(plan: Plan, epoch: int) -> NDArray[np.int64]:
+    """``(examples,)``: the examples of an epoch in order; the last answer is kept, because a step asks for a slice."""
+    parts = []
+    for number, stage in enumerate(plan.stages):
+        if stage.order is Order.random:
+            shuffle = np.random.default_rng([plan.seed, epoch, number]).permutation(len(stage.entries))
+            parts.append(stage.entries[shuffle])
+        else:
+            parts.append(stage.entries)
+    return np.concatenate(parts)
+
+
+def plan(stages: Sequence[Stage], examples_per_step: int, epochs: int, max_steps: int | None, seed: int) -> Plan:
     """The plan for ``epochs`` passes, cut after ``max_steps`` steps; more steps than the epochs hold add passes."""
-    per_epoch = -(-num_examples // examples_per_step)
-    return Plan(num_examples, examples_per_step, max_steps or per_epoch * epochs, seed)
+    made = Plan(tuple(stages), examples_per_step, 0, seed)
+    return Plan(made.stages, examples_per_step, max_steps or made.steps_per_epoch * epochs, seed)

@@ -102,8 +102,8 @@ def _base(config: Config, directory: RunDir, watch: Watch, *, begun: bool) -> di
 def _refuse_other_data(directory: RunDir, prepared: Prepared) -> None:
     """Refuse to resume a run on other rows than it began with, before anything of it is written over."""
     if directory.data.is_file():
-        began = {"data": directory.read(directory.data)["fingerprint"]}
-        refuse_other(str(directory.path), began, {"data": prepared.manifest["fingerprint"]})
+        began = {"data": directory.read(directory.data)["content"]}
+        refuse_other(str(directory.path), began, {"data": prepared.manifest["content"]})
 
 
 def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
@@ -111,7 +111,8 @@ def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
     say(f"run       {directory.path}")
     values = environment(machine.device, machine.dtype)
     write_whole(directory.environment, json.dumps(values, indent=2) + "\n")
-    data = {"prepared_dir": str(prepared.directory.resolve()), "fingerprint": prepared.manifest["fingerprint"]}
+    found = {key: prepared.manifest[key] for key in ("fingerprint", "content")}
+    data = {"prepared_dir": str(prepared.directory.resolve()), **found}
     write_probes(directory, prepared)
     write_whole(directory.data, json.dumps(data, indent=2) + "\n")
 
@@ -150,7 +151,7 @@ def _assemble(
 ) -> tuple[Run, Parts]:
     """What the loop reads and what it changes."""
     trainer = config.trainer
-    steps = plan(len(prepared.train), trainer.examples_per_step, trainer.epochs, trainer.max_steps, trainer.seed)
+    steps = plan(prepared.stages, trainer.examples_per_step, trainer.epochs, trainer.max_steps, trainer.seed)
     optimizer = make_optimizer(loss_model, trainer)
     schedule = make_schedule(optimizer, trainer, steps.num_steps)
     wrapped, optimizer = accelerator.prepare(loss_model, optimizer, device_placement=[False, False])
@@ -161,7 +162,7 @@ def _assemble(
         plan=steps,
         model=loss_model,
         accelerator=accelerator,
-        identity=identity(config, prepared.manifest["fingerprint"], str(machine.dtype)),
+        identity=identity(config, prepared.manifest["content"], str(machine.dtype)),
         evaluate=watch.evaluate if len(prepared.validation) else None,
     )
     return run, Parts(wrapped, optimizer, schedule, accelerator.scaler)

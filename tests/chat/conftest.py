@@ -9,7 +9,8 @@ from tokenizers import AddedToken
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import ChatTemplate, load_template
 from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.schema import DataConfig, TemplateConfig
+from sft_cli.config.data_schema import DataConfig
+from sft_cli.config.schema import TemplateConfig
 
 
 @pytest.fixture

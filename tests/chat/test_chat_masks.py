@@ -3,7 +3,7 @@
 import pytest
 from chat_hand import table, talk, text, trained
 
-from sft_cli.config.schema import TrainOn
+from sft_cli.config.data_schema import TrainOn
 from sft_cli.data.types import Conversation, Message
 
 TWO_TURNS = talk("U:hi", "A:yo", "U:k", "A:!")

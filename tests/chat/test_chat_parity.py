@@ -13,7 +13,7 @@ from sft_cli.chat import parity
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import ChatTemplate
 from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.schema import DataConfig
+from sft_cli.config.data_schema import DataConfig
 from sft_cli.errors import SftError
 
 DATED = """

@@ -5,7 +5,7 @@ from chat_hand import letters, talk, text, trained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.schema import TrainOn
+from sft_cli.config.data_schema import TrainOn
 from sft_cli.data.types import Conversation, Message
 
 FRAGMENTS = (

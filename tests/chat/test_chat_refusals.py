@@ -4,7 +4,8 @@ import pytest
 from chat_hand import problem, talk, text, trained
 
 from sft_cli.chat.template import load_template
-from sft_cli.config.schema import Overflow, TemplateConfig, TrainOn
+from sft_cli.config.data_schema import Overflow, TrainOn
+from sft_cli.config.schema import TemplateConfig
 from sft_cli.data.types import Message
 from sft_cli.errors import SftError
 
@@ -58,6 +59,9 @@ def test_templates_that_cannot_be_proven(maker, template, why):
     assert outcome.examples == ()
 
 
+RESERVED = "it holds one of U+FDD0 to U+FDD4, which Unicode sets aside for programs"
+
+
 @pytest.mark.parametrize(
     ("message", "rules", "why"),
     [
@@ -77,9 +81,9 @@ def test_templates_that_cannot_be_proven(maker, template, why):
             {"sanitize": False},
             "it holds the special token '<s>' as text and data.sanitize is false",
         ),
-        (Message("assistant", "\ufdd0b"), {}, "it holds U+FDD0 or U+FDD1, which Unicode sets aside for programs"),
+        (Message("assistant", "\ufdd0b"), {}, RESERVED),
         (
-            Message("assistant", "b", extra={"reasoning_content": "because"}),
+            Message("assistant", "b", extra={"reasoning_content": "because", "thinking": "otherwise"}),
             {},
             "the template changes or leaves out what the assistant said ('because')",
         ),
@@ -93,10 +97,6 @@ def test_templates_that_cannot_be_proven(maker, template, why):
 )
 def test_rows_that_cannot_be_proven(maker, message, rules, why):
     assert problem(maker(**rules).make([talk("U:a", message)])[0]) == why
-
-
-def test_sanitize_false_lets_ordinary_rows_pass(maker, tokenizer):
-    assert trained(tokenizer, maker(sanitize=False).make([talk("U:a", "A:b")])[0]) == ["b<|im_end|>"]
 
 
 @pytest.mark.parametrize("change", ["[:6]", " | tojson(ensure_ascii=True)", "[3:]"])

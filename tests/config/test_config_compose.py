@@ -3,7 +3,8 @@
 import pytest
 
 from sft_cli.config.compose import compose, with_overrides
-from sft_cli.config.schema import AdapterKind, Config, Overflow, QuantKind, Schedule, SourceConfig, TemplateConfig
+from sft_cli.config.data_schema import Overflow, SourceConfig
+from sft_cli.config.schema import AdapterKind, Config, QuantKind, Schedule, TemplateConfig
 from sft_cli.errors import SftError
 
 
@@ -46,7 +47,7 @@ LIMITS = [
     ("trainer.lr=0", False), ("trainer.lr=1e-300", True),
     ("adapter.rank=0", False), ("adapter.rank=1", True),
     ("adapter.dropout=-0.1", False), ("adapter.dropout=0", True), ("adapter.dropout=1.0", False),
-    ("data.max_dropped=1", True), ("data.max_dropped=1.01", False),
+    ("data.budget.dropped=1", True), ("data.budget.dropped=1.01", False),
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Every mistake is one sentence: where, what, and what to type instead; and all of them are told at once."""
 
+from pathlib import Path
+
 import pytest
 
 from sft_cli.config.check import required
@@ -14,6 +16,8 @@ def told(run) -> list[tuple[str, str, str]]:
     errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
     return [(error.where, error.problem, error.fix) for error in errors]
 
+
+DATA = ", ".join(sorted(file.stem for file in (Path(__file__).parents[2] / "configs/data").glob("*.yaml")))
 
 NEWCOMERS = [
     # what is typed, the problem, the fix
@@ -33,8 +37,7 @@ NEWCOMERS = [
     (
         "data=rows.jsonl",
         "data has no option 'rows.jsonl'",
-        "for a file or hub id write data=local data.mix.local.path=rows.jsonl; "
-        "options: alpaca, lima, local, quickstart, sharegpt",
+        "for a file or hub id write data=local data.mix.local.path=rows.jsonl; options: " + DATA,
     ),
     ("quant=nf5", "quant has no option 'nf5'", "did you mean quant=nf4? options: int8, nf4, none"),
     (
@@ -45,7 +48,7 @@ NEWCOMERS = [
     (
         "data=alpaca,lima",
         "data has no option 'alpaca,lima'",
-        "for several write data=[alpaca,lima]; options: alpaca, lima, local, quickstart, sharegpt",
+        "for several write data=[alpaca,lima]; options: " + DATA,
     ),
     ("model=[custom,quickstart]", "model takes one option, not 2", "choose one of custom, quickstart"),
     ("recipe=qickstart", "there is no recipe 'qickstart'", "did you mean recipe=quickstart? `sft recipes` lists all"),

@@ -1,9 +1,11 @@
 """Every input row has one entry; too many dropped rows are refused with their reasons."""
 
+import io
 import json
 
 import pytest
 
+from sft_cli.config.data_schema import BudgetConfig, DataConfig, SourceConfig
 from sft_cli.data.ledger import Entry, Ledger
 from sft_cli.errors import SftError
 
@@ -12,30 +14,46 @@ def used(where, source="a", **values):
     return Entry(where=where, source=source, split="train", fate="used", **{"copies": 1, "examples": 1, **values})
 
 
-def dropped(where, reason, source="a"):
-    return Entry(where=where, source=source, split="train", fate="dropped", reason=reason, detail=f"about {where}")
+def dropped(where, reason, source="a", filter=None):
+    return Entry(
+        where=where, source=source, split="train", fate="dropped", reason=reason, detail=f"about {where}", filter=filter
+    )
 
 
 def not_sampled(where, source="a"):
     return Entry(where=where, source=source, split="train", fate="not_sampled")
 
 
-def refusal(entries, max_dropped):
+def ledger_of(entries):
+    ledger = Ledger()
+    for entry in entries:
+        ledger.add(entry)
+    return ledger
+
+
+def check(entries, max_dropped=None, sources=None, **limits):
+    budget = BudgetConfig(dropped=max_dropped, **limits)
+    mix = {name: SourceConfig(budget=BudgetConfig(**own)) for name, own in (sources or {}).items()}
+    ledger_of(entries).check_budgets(DataConfig(budget=budget, mix=mix))
+
+
+def refusal(entries, max_dropped=None, **limits):
     with pytest.raises(SftError) as caught:
-        Ledger(entries).check_budget(max_dropped)
+        check(entries, max_dropped, **limits)
     return str(caught.value)
 
 
-def test_one_line_per_row_in_order(tmp_path):
-    ledger = Ledger()
+def test_one_line_per_row_in_order():
+    file = io.StringIO()
+    ledger = Ledger(file)
     ledger.add(used("é.jsonl:1", copies=2, examples=3, tokens=30, trained_tokens=9, truncated_messages=2))
     ledger.add(dropped("é.jsonl:2", "empty answer"))
     ledger.add(not_sampled("é.jsonl:3"))
-    ledger.write(tmp_path / "ledger.jsonl")
-    lines = (tmp_path / "ledger.jsonl").read_text("utf-8").splitlines()
+    lines = file.getvalue().splitlines()
     assert lines[0] == (
         '{"where": "é.jsonl:1", "source": "a", "split": "train", "fate": "used", "reason": null, "detail": null, '
-        '"examples": 3, "copies": 2, "tokens": 30, "trained_tokens": 9, "truncated_messages": 2}'
+        '"filter": null, "examples": 3, "copies": 2, "tokens": 30, "trained_tokens": 9, "truncated_messages": 2, '
+        '"scores": {}, "tags": {}}'
     )
     assert [(json.loads(line)["fate"], json.loads(line)["reason"]) for line in lines] == [
         ("used", None),
@@ -45,7 +63,7 @@ def test_one_line_per_row_in_order(tmp_path):
 
 
 def test_counts():
-    ledger = Ledger(
+    ledger = ledger_of(
         [
             used("1", tokens=10, trained_tokens=4, copies=2, examples=3),
             used("2", tokens=5, trained_tokens=1, truncated_messages=1),
@@ -54,7 +72,7 @@ def test_counts():
             used("1", source="b", tokens=7, trained_tokens=7),
         ]
     )
-    assert ledger.counts() == {
+    assert ledger.counts == {
         "a": {
             "rows": 4, "used": 2, "dropped": 1, "not_sampled": 1, "truncated": 1,
             "examples": 7, "tokens": 25, "trained_tokens": 9,
@@ -67,7 +85,7 @@ def test_counts():
 
 
 def test_reasons_by_frequency_then_name():
-    ledger = Ledger([dropped("1", "b"), dropped("2", "c"), dropped("3", "a"), dropped("4", "c"), used("5")])
+    ledger = ledger_of([dropped("1", "b"), dropped("2", "c"), dropped("3", "a"), dropped("4", "c"), used("5")])
     assert list(ledger.reasons().items()) == [("c", 2), ("a", 1), ("b", 1)]
 
 
@@ -76,9 +94,9 @@ def test_the_refusal_names_share_reasons_and_setting():
     entries += [dropped("rows.jsonl:96", "too long"), dropped("rows.jsonl:97", "empty answer")]
     entries += [dropped("rows.jsonl:98", "too long"), dropped("rows.jsonl:99", "x"), dropped("rows.jsonl:100", "y")]
     assert refusal(entries, 0.01) == (
-        "data.max_dropped: 5 of 100 rows (5.00%) were dropped, more than 1.00%: "
+        "data.budget.dropped: 5 of 100 rows (5.00%) were dropped, more than 1.00%: "
         "2 too long (rows.jsonl:96), 1 empty answer (rows.jsonl:97), 1 x (rows.jsonl:99), and 1 more reasons\n"
-        "  fix: repair the rows, or set data.max_dropped=0.05"
+        "  fix: repair the rows, or set data.budget.dropped=0.05"
     )
 
 
@@ -87,19 +105,19 @@ def test_the_refusal_names_share_reasons_and_setting():
 )
 def test_the_proposed_budget_is_enough(num_used, num_dropped, proposed):
     entries = [used("u")] * num_used + [dropped("d", "x")] * num_dropped
-    assert refusal(entries, 0.0).endswith(f"data.max_dropped={proposed}")
-    Ledger(entries).check_budget(float(proposed))
+    assert refusal(entries, 0.0).endswith(f"data.budget.dropped={proposed}")
+    check(entries, float(proposed))
 
 
 def test_the_budget_is_a_limit_not_a_bound_to_stay_below():
-    Ledger([used("1")] * 99 + [dropped("2", "x")]).check_budget(0.01)
-    Ledger([used("1")]).check_budget(0.0)
-    Ledger([]).check_budget(0.0)
+    check([used("1")] * 99 + [dropped("2", "x")], 0.01)
+    check([used("1")], 0.0)
+    check([], 0.0)
 
 
 def test_rows_not_sampled_do_not_dilute():
     entries = [used("1")] * 9 + [dropped("2", "x")] + [not_sampled("3")] * 1000
-    assert refusal(entries, 0.05).startswith("data.max_dropped: 1 of 10 rows (10.00%) were dropped, more than 5.00%")
+    assert refusal(entries, 0.05).startswith("data.budget.dropped: 1 of 10 rows (10.00%) were dropped, more than 5.00%")
 
 
 def test_a_source_of_which_nothing_is_left():
@@ -107,6 +125,36 @@ def test_a_source_of_which_nothing_is_left():
     assert refusal(entries, 0.5) == (
         "data.mix.b: no row is left, 1 were dropped: 1 empty answer (b.jsonl:1)\n"
         "  fix: repair the rows, or take the source out of the mix"
+    )
+
+
+def test_what_filters_left_out_has_a_budget_of_its_own():
+    entries = [used("1")] * 6 + [dropped("2", "near duplicate", filter="near_duplicates")] * 3 + [dropped("3", "x")]
+    check(entries, 0.2)
+    assert refusal(entries, 0.1, filtered=0.2) == (
+        "data.budget.dropped: 1 of 7 rows (14.29%) were dropped, more than 10.00%: 1 x (3)\n"
+        "  fix: repair the rows, or set data.budget.dropped=0.15\n"
+        "data.budget.filtered: 3 of 10 rows (30.00%) were filtered out, more than 20.00%: 3 near duplicate (2)\n"
+        "  fix: repair the rows, or set data.budget.filtered=0.3"
+    )
+
+
+def test_budgets_for_truncated_and_unproven_rows():
+    entries = [used("1", truncated_messages=2), used("2"), dropped("3", "mask not proven"), dropped("4", "x")]
+    assert refusal(entries, 0.5, truncated=0.1, unproven=0.0) == (
+        "data.budget.unproven: 1 of 4 rows (25.00%) were not proven, more than 0.00%: 1 mask not proven (3)\n"
+        "  fix: repair the rows, or set data.budget.unproven=0.25\n"
+        "data.budget.truncated: 1 of 2 rows (50.00%) were truncated, more than 10.00%: 1 too long for all turns (1)\n"
+        "  fix: raise trainer.max_length, or set data.budget.truncated=0.5"
+    )
+
+
+def test_a_source_has_a_budget_of_its_own():
+    entries = [used("1")] * 99 + [used("b:1", source="b"), dropped("b:2", "x", source="b")]
+    check(entries, 0.01, sources={"a": {"dropped": 0.0}, "b": {}})
+    assert refusal(entries, 0.01, sources={"b": {"dropped": 0.1}}) == (
+        "data.mix.b.budget.dropped: 1 of 2 rows (50.00%) were dropped, more than 10.00%: 1 x (b:2)\n"
+        "  fix: repair the rows, or set data.mix.b.budget.dropped=0.5"
     )
 
 

@@ -1,100 +1,435 @@
-"""Which rows are held out and which are taken: decided by the seed, complete, never the first ones."""
+"""Rows per source and epoch: by hand for every strategy, and as properties of any mix."""
 
 from collections import Counter
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from mix_pools import digests, pool, pools
 
-from sft_cli.data.mix import split_validation, take
-
-keys = st.lists(st.text(max_size=2), max_size=40)
-fractions = st.floats(0, 0.999)
-seeds = st.integers(0, 5)
-
-
-@given(keys, fractions, seeds)
-def test_a_split_is_complete_and_disjoint(keys, fraction, seed):
-    train, held_out = split_validation(keys, fraction, seed)
-    assert sorted(train + held_out) == list(range(len(keys)))
-    assert train == sorted(train)
-    assert held_out == sorted(held_out)
-    assert not {keys[index] for index in train} & {keys[index] for index in held_out}
-    assert split_validation(keys, fraction, seed) == (train, held_out)
+from sft_cli.config.data_schema import DataConfig, SourceConfig, StageConfig, Stop, Strategy
+from sft_cli.data.mixing.mix import choose, draw
+from sft_cli.errors import SftError
 
 
-@given(st.integers(0, 60), fractions, seeds)
-def test_the_number_held_out(num_rows, fraction, seed):
-    """The rounded share of rows that differ; at least one, never all."""
-    _, held_out = split_validation([str(index) for index in range(num_rows)], fraction, seed)
-    wanted = min(max(1, round(fraction * num_rows)), max(0, num_rows - 1)) if fraction else 0
-    assert len(held_out) == wanted
+def drawn(data: DataConfig, trained: dict[str, list[int]], seed: int = 0) -> list[list[int]]:
+    """Rows, repeats counted, per stage and source."""
+    made = draw(data, pools(data, trained), seed)
+    return [[int(copies.sum()) for copies in stage.copies] for stage in made.stages]
 
 
-def test_equal_rows_stay_on_one_side():
-    """A group larger than the share is passed over."""
-    train, held_out = split_validation(["big"] * 8 + ["a", "b"], 0.2, seed=0)
-    assert train == list(range(8))
-    assert held_out == [8, 9]
+def mixed(**sources) -> dict[str, SourceConfig]:
+    """Sources by name, from their weights or from other keys."""
+    return {name: SourceConfig(**(of if isinstance(of, dict) else {"weight": of})) for name, of in sources.items()}
 
 
-def test_rows_added_later_hardly_move_the_others():
-    few = [f"row {index}" for index in range(1000)]
-    more = few + [f"row {index}" for index in range(1000, 1100)]
-    before, after = (set(split_validation(rows, 0.1, seed=3)[1]) for rows in (few, more))
-    assert len(before & after) >= 80
+BY_HAND = [
+    # sizes 10, 20 and 70
+    pytest.param({"mix": mixed(a=1.0, b=1.0, c=1.0)}, [10, 20, 70], id="proportional: everything once"),
+    pytest.param({"mix": mixed(a=2.5, b=0.5, c=0.1)}, [25, 10, 7], id="proportional: weights are passes"),
+    pytest.param({"mix": mixed(a=1.0, b=1.0, c=0.001)}, [10, 20, 1], id="proportional: at least one row"),
+    pytest.param(
+        {"mix": mixed(a={"cap": 30}, b={"cap": 30}, c={"cap": 30})}, [10, 20, 30], id="FLAN: at most 30 rows count"
+    ),
+    pytest.param(
+        # rates 10/60, 20/60, 30/60 (FLAN's min(e, K) over their sum) of 120 rows
+        {
+            "mix": mixed(a={"cap": 30}, b={"cap": 30}, c={"cap": 30}),
+            "stop": Stop.total_rows,
+            "total_rows": 120,
+        },
+        [20, 40, 60],
+        id="FLAN: rates of 120 rows",
+    ),
+    pytest.param(
+        {"mix": mixed(a=1.0, b=1.0, c=1.0), "stop": Stop.total_rows, "total_rows": 101},
+        [10, 20, 71],  # 10.1, 20.2, 70.7
+        id="total_rows: the largest remainder is rounded up",
+    ),
+    pytest.param(
+        {"mix": mixed(a=1.0, b=1.0, c=2.0), "strategy": Strategy.equal},
+        [10, 10, 20],  # a is used up
+        id="equal until the first is exhausted",
+    ),
+    pytest.param(
+        {"mix": mixed(a=1.0, b=1.0, c=2.0), "strategy": Strategy.equal, "stop": Stop.all_exhausted},
+        [35, 35, 70],  # c is seen whole
+        id="equal until all are exhausted",
+    ),
+    pytest.param(
+        {
+            "mix": mixed(a=1.0, b=1.0, c=2.0),
+            "strategy": Strategy.equal,
+            "stop": Stop.total_rows,
+            "total_rows": 8,
+        },
+        [2, 2, 4],
+        id="equal, 8 rows",
+    ),
+    pytest.param(
+        # T5: rates proportional to min(e, K)^(1/T): 10^(1/2), 20^(1/2), 40^(1/2) = 3.162, 4.472, 6.325 of 13.959
+        {
+            "mix": mixed(a={"cap": 40}, b={"cap": 40}, c={"cap": 40}),
+            "strategy": Strategy.temperature,
+            "temperature": 2.0,
+            "stop": Stop.total_rows,
+            "total_rows": 1000,
+        },
+        [227, 320, 453],  # 226.5, 320.4, 453.1
+        id="T5: temperature 2 with a limit of 40",
+    ),
+    pytest.param(
+        {"mix": mixed(a=1.0, b=1.0, c=1.0), "strategy": Strategy.temperature, "temperature": 1.0},
+        [10, 20, 70],
+        id="temperature 1 is by size",
+    ),
+    pytest.param(
+        {"mix": mixed(a=1.0, b=1.0, c=1.0), "strategy": Strategy.temperature, "temperature": 1e9},
+        [10, 10, 10],
+        id="a high temperature is equal",
+    ),
+    pytest.param(
+        # sizes 10 * 4, 20, 70: a counts as 40
+        {
+            "mix": mixed(a=4.0, b=1.0, c=1.0),
+            "strategy": Strategy.temperature,
+            "temperature": 1.0,
+            "stop": Stop.total_rows,
+            "total_rows": 26,
+        },
+        [8, 4, 14],
+        id="a weight multiplies the size below the root",
+    ),
+    pytest.param(
+        # rows of 4, 2 and 1 trained tokens: 40 tokens each are all of a, all of b and 40 rows of c
+        {"mix": mixed(a=1.0, b=1.0, c=1.0), "strategy": Strategy.trained_tokens},
+        [10, 20, 40],
+        id="trained tokens until the first is exhausted",
+    ),
+    pytest.param(
+        # 70 tokens each
+        {"mix": mixed(a=2.0, b=1.0, c=1.0), "strategy": Strategy.trained_tokens, "stop": Stop.all_exhausted},
+        [35, 35, 70],
+        id="trained tokens until all are exhausted",
+    ),
+    pytest.param(
+        # 8 tokens each
+        {
+            "mix": mixed(a=1.0, b=1.0, c=1.0),
+            "strategy": Strategy.trained_tokens,
+            "stop": Stop.total_rows,
+            "total_rows": 14,
+        },
+        [2, 4, 8],
+        id="trained tokens, 14 rows",
+    ),
+    pytest.param(
+        {"mix": mixed(a={"epochs": 3.0}, b=1.0, c=0.5)},
+        [30, 20, 35],
+        id="epochs beside passes",
+    ),
+    pytest.param(
+        {"mix": mixed(a={"epochs": 1.5}, b=1.0, c=1.0), "strategy": Strategy.equal},
+        [15, 20, 20],
+        id="epochs take a source out of the shares",
+    ),
+    pytest.param(
+        {
+            "mix": mixed(a={"epochs": 1.0}, b=1.0, c=3.0),
+            "strategy": Strategy.equal,
+            "stop": Stop.total_rows,
+            "total_rows": 50,
+        },
+        [10, 10, 30],
+        id="epochs are part of the total",
+    ),
+    pytest.param(
+        {"mix": mixed(a={"epochs": 0.5}, b=1.0, c=1.0), "strategy": Strategy.trained_tokens},
+        [5, 20, 40],
+        id="epochs are rows, also of a mix by tokens",
+    ),
+]
 
 
-def test_another_seed_holds_out_other_rows():
-    rows = [str(index) for index in range(1000)]
-    chosen = [tuple(split_validation(rows, 0.1, seed)[1]) for seed in range(5)]
-    assert len(set(chosen)) == 5
-    assert all(sum(indices) / len(indices) == pytest.approx(499.5, abs=120) for indices in chosen)
+@pytest.mark.parametrize(("settings", "rows"), BY_HAND)
+def test_rows_of_an_epoch_by_hand(settings, rows):
+    assert drawn(DataConfig(**settings), {"a": [4] * 10, "b": [2] * 20, "c": [1] * 70}) == [rows]
+
+
+def test_two_and_a_half_passes_take_every_row_twice_and_half_of_them_a_third_time():
+    data = DataConfig(mix=mixed(a=2.5))
+    (copies,) = draw(data, pools(data, {"a": [1] * 10}), 0).stages[0].copies
+    assert Counter(copies.tolist()) == {2: 5, 3: 5}
+    assert copies.dtype == np.int32
+
+
+STAGES = [
+    pytest.param(
+        [StageConfig(share=3.0, mix={"a": 1.0}), StageConfig(share=1.0, mix={"b": 1.0, "a": 1.0})],
+        {"strategy": Strategy.equal, "stop": Stop.total_rows, "total_rows": 40},
+        [[30, 0], [5, 5]],
+        id="shares of the epoch, mixes of their own",
+    ),
+    pytest.param(
+        # over both stages a gives 7/8 and b 1/8 of the rows: a's 10 rows are 7/8 of 11.43
+        [StageConfig(share=3.0, mix={"a": 1.0}), StageConfig(share=1.0, mix={"b": 1.0, "a": 1.0})],
+        {"strategy": Strategy.equal},
+        [[9, 0], [1, 1]],
+        id="an epoch ends where all stages together exhaust a source",
+    ),
+    pytest.param(
+        [StageConfig(), StageConfig()],
+        {},
+        [[5, 10], [5, 10]],
+        id="proportional: as many rows as without stages",
+    ),
+    pytest.param(
+        [StageConfig(mix={"b": 1.0}), StageConfig(mix={"a": 1.0})],
+        {},
+        [[0, 15], [15, 0]],
+        id="proportional: other weights, the same number of rows",
+    ),
+    pytest.param(
+        # half of 30 rows each; inside the second 1 token of a to 3 of b, whose rows have 4 and 2: rows 1/4 to 3/2
+        [StageConfig(mix={"b": 1.0}), StageConfig(mix={"a": 1.0, "b": 3.0})],
+        {"strategy": Strategy.trained_tokens, "stop": Stop.total_rows, "total_rows": 28},
+        [[0, 14], [2, 12]],
+        id="shares of tokens inside stages",
+    ),
+    pytest.param(
+        [StageConfig(mix={"b": 1.0}, share=3.0), StageConfig(mix={"b": 1.0, "a": 1.0}, share=1.0)],
+        {"mix": mixed(a={"epochs": 2.0}, b=1.0)},
+        [[0, 15], [20, 5]],
+        id="epochs fall into the stages that name the source",
+    ),
+    pytest.param(
+        [StageConfig(mix={"b": 1.0, "a": 1.0}), StageConfig(mix={"a": 3.0})],
+        {"mix": mixed(a={"epochs": 2.0}, b=1.0)},
+        [[5, 20], [15, 0]],
+        id="a stage of epochs alone; the weights spread the passes",
+    ),
+    pytest.param(
+        [StageConfig(share=3.0), StageConfig()],
+        {"mix": mixed(a={"epochs": 2.0}, b=1.0)},
+        [[15, 15], [5, 5]],
+        id="passes are spread by the shares of the stages",
+    ),
+]
+
+
+@pytest.mark.parametrize(("stages", "settings", "rows"), STAGES)
+def test_rows_of_stages_by_hand(stages, settings, rows):
+    data = DataConfig(**{"mix": mixed(a=1.0, b=1.0), "stages": stages, **settings})
+    assert drawn(data, {"a": [4] * 10, "b": [2] * 20}) == rows
+
+
+def test_passes_are_stated_by_weights_only_without_stages():
+    for stages, stated in ([], [2.0, 3.0]), ([StageConfig()], [np.nan, 3.0]):
+        data = DataConfig(mix=mixed(a=2.0, b={"epochs": 3.0}), stages=stages)
+        made = draw(data, pools(data, {"a": [1] * 4, "b": [1] * 4}), 0)
+        np.testing.assert_array_equal(made.passes, stated)
+
+
+def test_no_row_is_taken_again_by_a_later_stage_before_all_were_taken():
+    data = DataConfig(mix=mixed(a=1.7), stages=[StageConfig(), StageConfig(share=2.0), StageConfig()])
+    stages = draw(data, pools(data, {"a": [1] * 10}), 0).stages
+    taken = [stage.copies[0] for stage in stages]
+    assert [int(copies.sum()) for copies in taken] == [4, 9, 4]
+    assert (taken[0] + taken[1]).min() == 1
+    assert sum(taken).max() == 2
+
+
+sizes = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=40), min_size=1, max_size=5)
+numbers = st.floats(0.05, 5)
+
+
+@st.composite
+def mixes(draw_from, strategies=tuple(Strategy), stops=tuple(Stop)):
+    """A mix of up to five sources without epochs, and its rows."""
+    rows = {f"s{number}": tokens for number, tokens in enumerate(draw_from(sizes))}
+    caps = st.none() | st.integers(1, 50)
+    mix = {name: SourceConfig(weight=draw_from(numbers), cap=draw_from(caps)) for name in rows}
+    strategy, stop = draw_from(st.sampled_from(strategies)), draw_from(st.sampled_from(stops))
+    total = draw_from(st.integers(1, 300)) if stop is Stop.total_rows else None
+    temperature = draw_from(st.floats(1, 5))
+    return DataConfig(mix=mix, strategy=strategy, stop=stop, total_rows=total, temperature=temperature), rows
+
+
+def intended(data: DataConfig, rows: dict[str, list[int]]) -> list[float]:
+    """Shares of a mix, from the formulas of the strategies."""
+    parts = []
+    for name, source in data.mix.items():
+        counted = min(len(rows[name]), source.cap or len(rows[name])) * source.weight
+        by_size = {Strategy.proportional: counted, Strategy.temperature: counted ** (1 / data.temperature)}
+        parts.append(by_size.get(data.strategy, source.weight))
+    return [part / sum(parts) for part in parts]
+
+
+@given(mixes(strategies=(Strategy.proportional, Strategy.equal, Strategy.temperature)))
+def test_shares_of_rows_are_met_within_one_row(case):
+    data, rows = case
+    (realised,) = drawn(data, rows)
+    shares = intended(data, rows)
+    if data.stop is Stop.total_rows:
+        assert sum(realised) == data.total_rows
+        for count, share in zip(realised, shares, strict=True):
+            assert abs(count - share * sum(realised)) < 1 + 1e-6
+    elif data.strategy is Strategy.proportional:
+        for count, (name, source) in zip(realised, data.mix.items(), strict=True):
+            assert abs(count - source.weight * min(len(rows[name]), source.cap or 99)) <= 1
+    else:
+        ends = [len(rows[name]) / share for name, share in zip(data.mix, shares, strict=True)]
+        length = min(ends) if data.stop is Stop.first_exhausted else max(ends)
+        for count, share in zip(realised, shares, strict=True):
+            assert abs(count - share * length) <= 1
+
+
+@given(mixes(strategies=(Strategy.trained_tokens,)))
+def test_shares_of_trained_tokens_are_met_within_one_row_of_each_source(case):
+    data, rows = case
+    made = draw(data, pools(data, rows), 0)
+    tokens = [int(made.copies(i) @ np.array(own)) for i, own in enumerate(rows.values())]
+    shares, row = intended(data, rows), [max(own) for own in rows.values()]
+    if data.stop is Stop.total_rows:
+        assert sum(int(made.copies(i).sum()) for i in range(len(rows))) == data.total_rows
+        scale = min((count + most) / share for count, share, most in zip(tokens, shares, row, strict=True))
+    else:
+        ends = [sum(own) / share for own, share in zip(rows.values(), shares, strict=True)]
+        scale = min(ends) if data.stop is Stop.first_exhausted else max(ends)
+    for count, share, most in zip(tokens, shares, row, strict=True):
+        assert abs(count - share * scale) <= 2 * most
+
+
+@given(mixes(strategies=(Strategy.equal, Strategy.temperature, Strategy.trained_tokens)))
+def test_an_epoch_ends_where_stop_says(case):
+    data, rows = case
+    copies = [draw(data, pools(data, rows), 0).copies(i) for i in range(len(rows))]
+    if data.stop is Stop.first_exhausted:
+        assert max(int(own.max()) for own in copies) == 1, "no row is repeated"
+        assert any(own.min() == 1 for own in copies), "and one source is used up"
+    elif data.stop is Stop.all_exhausted:
+        assert all(own.min() >= 1 for own in copies), "every row is seen"
+        assert any(own.max() == 1 for own in copies), "and one source not more than once"
+
+
+@given(mixes(), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_passes_are_even_and_the_order_of_rows_does_not_matter(case, seed, random):
+    data, rows = case
+    made = draw(data, pools(data, rows), seed)
+    shuffled, orders = [], []
+    for own in pools(data, rows):
+        order = list(range(len(own.keys)))
+        random.shuffle(order)
+        orders.append(order)
+        trained = own.trained_tokens[order]
+        shuffled.append(type(own)(own.name, own.source, own.keys[order], trained, 2 * trained))
+    again = draw(data, shuffled, seed)
+    for place, order in enumerate(orders):
+        copies = made.copies(place)
+        assert copies.max() - copies.min() <= 1
+        assert np.array_equal(copies[order], again.copies(place))
+
+
+@given(st.integers(1, 40), numbers, numbers)
+def test_a_larger_weight_only_adds_rows(num_rows, first, second):
+    few, many = (DataConfig(mix=mixed(a=weight)) for weight in sorted((first, second)))
+    rows = {"a": [1] * num_rows}
+    assert (draw(few, pools(few, rows), 1).copies(0) <= draw(many, pools(many, rows), 1).copies(0)).all()
+
+
+@given(mixes(), st.integers(1, 3))
+def test_stages_of_the_same_mix_hold_what_one_stage_would(case, num_stages):
+    data, rows = case
+    assume(data.stop is not Stop.total_rows or data.total_rows >= len(rows))
+    whole = draw(data, pools(data, rows), 0)
+    staged = draw(DataConfig(**{**vars(data), "stages": [StageConfig()] * num_stages}), pools(data, rows), 0)
+    for place in range(len(rows)):
+        assert np.array_equal(whole.copies(place), staged.copies(place))
+        parts = [int(stage.copies[place].sum()) for stage in staged.stages]
+        most = max(rows[f"s{place}"]) / min(rows[f"s{place}"]) if data.strategy is Strategy.trained_tokens else 1
+        if most == 1:
+            assert max(parts) - min(parts) <= 1
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "max_rows", "weight", "expected"),
+    ("settings", "where", "problem", "fix"),
     [
-        pytest.param(10, None, 1.0, {1: 10}, id="all-once"),
-        pytest.param(10, 4, 1.0, {1: 4}, id="some"),
-        pytest.param(10, 99, 1.0, {1: 10}, id="fewer-than-asked"),
-        pytest.param(10, None, 0.3, {1: 3}, id="a-share"),
-        pytest.param(10, None, 2.0, {2: 10}, id="twice"),
-        pytest.param(10, None, 2.5, {2: 5, 3: 5}, id="two-and-a-half-times"),
-        pytest.param(10, 4, 1.5, {1: 2, 2: 2}, id="some-and-a-half"),
-        pytest.param(10, None, 0.001, {1: 1}, id="at-least-one"),
-        pytest.param(0, None, 2.0, {}, id="nothing"),
+        pytest.param(
+            {"mix": mixed(a=1.0, b=1.0), "strategy": Strategy.equal},
+            "data.mix.b",
+            "no row of it is left, so that its share of the mix cannot be met",
+            "take it out of the mix, or loosen what drops its rows (the ledger names them)",
+            id="no rows",
+        ),
+        pytest.param(
+            {"mix": mixed(a=1.0, b={"epochs": 1.0}, c=1.0), "strategy": Strategy.trained_tokens},
+            "data.mix.c",
+            "no trained token of it is left, so that its share of the mix cannot be met",
+            "take it out of the mix, or loosen what drops its rows (the ledger names them)",
+            id="no trained tokens",
+        ),
+        pytest.param(
+            {"mix": mixed(a={"epochs": 3.0}, c=1.0), "stop": Stop.total_rows, "total_rows": 6},
+            "data.total_rows",
+            "data.total_rows is 6, but the sources with epochs alone give 6 rows",
+            "set data.total_rows above 6, or smaller epochs",
+            id="no room beside epochs",
+        ),
     ],
 )
-def test_copies_per_row(num_rows, max_rows, weight, expected):
-    taken = take(num_rows, max_rows, weight, seed=1, name="mine")
-    assert Counter(Counter(taken).values()) == expected
-    assert taken == sorted(taken)
+def test_a_share_that_cannot_be_met_is_told(settings, where, problem, fix):
+    data = DataConfig(**settings)
+    with pytest.raises(SftError) as caught:
+        draw(data, pools(data, {"a": [1, 1], "b": [], "c": [0, 0]}), 0)
+    assert (caught.value.where, caught.value.problem, caught.value.fix) == (where, problem, fix)
 
 
-@given(st.integers(0, 50), st.none() | st.integers(1, 60), st.floats(0.01, 4), seeds)
-def test_take_counts(num_rows, max_rows, weight, seed):
-    taken = Counter(take(num_rows, max_rows, weight, seed, "mine"))
-    limit = num_rows if max_rows is None else min(num_rows, max_rows)
-    assert set(taken) <= set(range(num_rows))
-    assert len(taken) <= limit
-    if weight >= 1:
-        assert len(taken) == limit
-    assert taken.total() == pytest.approx(weight * limit, abs=1)
-    if taken:
-        assert max(taken.values()) - min(taken.values()) <= 1
+def test_a_source_without_rows_gives_none_where_weights_are_passes():
+    assert drawn(DataConfig(mix=mixed(a=2.0, b=2.0)), {"a": [1], "b": []}) == [[2, 0]]
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), seeds)
-def test_more_rows_only_add_rows(num_rows, fewer, more, seed):
-    small, large = (take(num_rows, limit, 1.0, seed, "mine") for limit in sorted((fewer, more)))
-    assert set(small) <= set(large)
+def test_rows_are_chosen_by_seed_and_name_never_the_first_ones():
+    keys = digests(range(1000))
+    first = np.flatnonzero(choose(keys, 100, 0, "mine"))
+    assert first.tolist() == np.flatnonzero(choose(keys, 100, 0, "mine")).tolist()
+    others = [choose(keys, 100, seed, name) for seed, name in ((1, "mine"), (0, "other"))]
+    assert all(np.flatnonzero(other).tolist() != first.tolist() for other in others)
+    assert first.mean() == pytest.approx(499.5, abs=120)
+    assert choose(keys, None, 0, "mine").all()
+    assert choose(keys, 5000, 0, "mine").all()
 
 
-def test_the_seed_and_the_name_choose_not_the_order():
-    first = take(1000, 100, 1.0, seed=0, name="mine")
-    assert first == take(1000, 100, 1.0, seed=0, name="mine")
-    assert first != list(range(100))
-    assert first != take(1000, 100, 1.0, seed=1, name="mine")
-    assert first != take(1000, 100, 1.0, seed=0, name="other")
-    assert sum(first) / 100 == pytest.approx(499.5, abs=120)
+@given(st.lists(st.integers(0, 20), max_size=40), st.integers(0, 40), st.integers(0, 40), st.randoms())
+def test_a_larger_sample_only_adds_rows_and_files_may_come_in_any_order(contents, fewer, more, random):
+    few, many = (choose(digests(contents), limit, 0, "mine") for limit in sorted((fewer, more)))
+    assert (few <= many).all()
+    assert few.sum() == min(fewer, more, len(contents))
+    order = random.sample(range(len(contents)), len(contents))
+    moved = choose(digests([contents[i] for i in order]), int(few.sum()), 0, "mine")
+    chosen, again = ([contents[i] for i in np.flatnonzero(few)], [contents[order[i]] for i in np.flatnonzero(moved)])
+    assert Counter(chosen) == Counter(again), "of equal rows as many are chosen, whichever they are"
+
+
+def test_equal_rows_are_not_chosen_together():
+    """A place of its own for each occurrence: a row that stands a hundred times does not fill a sample alone."""
+    kept = choose(digests([0] * 100 + list(range(1, 101))), 100, 0, "mine")
+    assert 30 < kept[:100].sum() < 70
+
+
+def test_keys_are_told_apart_to_their_last_byte():
+    """NumPy compares bytes without their trailing zeros; digests may end in them."""
+    keys = np.array([b"a" + bytes(15), b"a" + bytes(14) + b"\1", bytes(16), b"a" + bytes(15)], "S16")
+    sampled = [choose(keys, 2, seed, "mine").tolist() for seed in range(40)]
+    assert len({tuple(rows) for rows in sampled}) >= 4
+
+
+def test_the_largest_remainders_of_exact_fractions():
+    data = DataConfig(mix=mixed(a=1.0, b=1.0, c=1.0), strategy=Strategy.equal, stop=Stop.total_rows, total_rows=2)
+    assert drawn(data, {name: [1] * 3 for name in "abc"}) == [[1, 1, 0]]
+
+
+def test_pools_stand_in_the_order_of_the_mix():
+    data = DataConfig(mix=mixed(a=1.0, b=1.0))
+    with pytest.raises(AssertionError, match="in the order of the mix"):
+        draw(data, [pool("b", data.mix["b"], [1]), pool("a", data.mix["a"], [1])], 0)

@@ -10,8 +10,9 @@ import pytest
 
 from sft_cli.chat import parity
 from sft_cli.config.compose import dump
+from sft_cli.config.data_schema import OnBadRow, Overflow, SourceConfig
 from sft_cli.config.paths import absolute
-from sft_cli.config.schema import Config, OnBadRow, Overflow, SourceConfig
+from sft_cli.config.schema import Config
 from sft_cli.data.prepare import prepare
 from sft_cli.errors import Mistakes, SftError
 
@@ -78,7 +79,7 @@ def test_datasets_opens_the_directory_and_the_mask_is_right(config, home):
 def test_manifest_and_ledger_account_for_every_row(config, capsys):
     rows = [*ROWS[:8], {"instruction": "", "output": "?"}, {"instruction": "long", "output": "x" * 500}]
     made_config = config(rows, max_rows=9)
-    made_config.data.on_bad_row, made_config.data.overflow, made_config.data.max_dropped = (
+    made_config.data.on_bad_row, made_config.data.overflow, made_config.data.budget.dropped = (
         OnBadRow.drop,
         Overflow.drop,
         0.5,
@@ -153,14 +154,14 @@ def change_seed(config, home):
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (change_bytes, "sources.mine"),
+        (change_bytes, "rows.jsonl (data.mix.mine)"),
         (change_template, "template"),
         (change_tokenizer, "tokenizer.tokenizer.json"),
         (change_tokenizer_class, "tokenizer.tokenizer_config.json"),
-        (change_length, "max_length"),
+        (change_length, "trainer.max_length"),
         (change_rule, "data.sanitize"),
         (change_weight, "data.mix.mine.weight"),
-        (change_seed, "seed"),
+        (change_seed, "trainer.seed"),
     ],
 )
 def test_a_changed_input_is_named_and_the_data_prepared_anew(config, home, capsys, change, what):
@@ -189,7 +190,7 @@ def test_bad_rows_are_told_first_and_nothing_is_left_behind(config, home):
         prepare(config([*ROWS[:2], *bad]))
     assert [error.where.rpartition(":")[2] for error in caught.value.errors] == ["3", "4", "5", "6", "7"]
     assert caught.value.errors[-1].problem.endswith("(and 2 more rows)")
-    assert sorted(file.name for file in home.iterdir()) == ["rows.jsonl", "tokenizer"]
+    assert sorted(file.name for file in home.iterdir()) == ["home", "rows.jsonl", "tokenizer"]
 
 
 def test_a_mask_that_cannot_be_proven_names_its_row(config, home):
@@ -211,8 +212,8 @@ def test_the_budget_stops_a_run_that_drops_too_much(config, home):
     with pytest.raises(SftError) as caught:
         prepare(made_config)
     assert str(caught.value) == (
-        "data.max_dropped: 1 of 21 rows (4.76%) were dropped, more than 1.00%:"
-        " 1 empty instruction (rows.jsonl:21)\n  fix: repair the rows, or set data.max_dropped=0.048"
+        "data.budget.dropped: 1 of 21 rows (4.76%) were dropped, more than 1.00%:"
+        " 1 empty instruction (rows.jsonl:21)\n  fix: repair the rows, or set data.budget.dropped=0.048"
     )
     assert not (home / "out").exists()
 
@@ -222,7 +223,7 @@ def test_a_failed_run_leaves_the_old_data_in_place(config, home):
     with pytest.raises(SftError):
         prepare(config([{"instruction": "", "output": "A"}]))
     assert json.loads((home / "out" / "manifest.json").read_text(encoding="utf-8")) == made.manifest
-    assert sorted(file.name for file in home.iterdir()) == ["out", "rows.jsonl", "tokenizer"]
+    assert sorted(file.name for file in home.iterdir()) == ["home", "out", "rows.jsonl", "tokenizer"]
 
 
 def test_overflow_error_is_fatal_whatever_on_bad_row_says(config):
@@ -305,7 +306,8 @@ def test_a_share_of_the_rows_that_are_used_is_held_out(config):
     made_config = config(max_rows=10, weight=1.5)
     made_config.data.val_fraction = 0.2
     made = prepare(made_config)
-    assert (len(made.train), len(made.validation)) == (12, 2)
+    assert (len(made.train), len(made.validation)) == (8, 2)
+    assert [len(stage.entries) for stage in made.stages] == [12]
     entries = ledger(made)
     assert sorted(e["copies"] for e in entries if e["split"] == "validation") == [1, 1]
     assert sorted(e["copies"] for e in entries if e["split"] == "train") == [0] * 10 + [1] * 4 + [2] * 4
@@ -348,7 +350,7 @@ def test_two_processes_prepare_the_same_at_once(config, home):
         process.stdin.flush()
     said = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert sorted(file.name for file in home.iterdir()) == ["config.yaml", "out", "rows.jsonl", "tokenizer"]
+    assert sorted(file.name for file in home.iterdir()) == ["config.yaml", "home", "out", "rows.jsonl", "tokenizer"]
     assert len(prepare(made_config).train) == 20
 
 
@@ -364,8 +366,9 @@ def test_a_source_may_bring_its_own_held_out_rows(config, home):
 
 def test_a_weight_repeats_rows(config):
     made = prepare(config(ROWS[:4], weight=2.0))
-    assert sorted(made.train.where(i).rpartition(":")[2] for i in range(8)) == sorted("12341234")
-    assert made.manifest["splits"]["train"]["rows"] == 4
+    (stage,) = made.stages
+    assert sorted(made.train.where(i).rpartition(":")[2] for i in stage.entries) == sorted("12341234")
+    assert len(made.train) == made.manifest["splits"]["train"]["rows"] == 4
     assert made.manifest["splits"]["train"]["examples"] == 8
 
 
@@ -407,7 +410,8 @@ def test_torch_is_never_imported(config, home):
     config()
     script = f"""
 import sys
-from sft_cli.config.schema import Config, SourceConfig
+from sft_cli.config.data_schema import SourceConfig
+from sft_cli.config.schema import Config
 from sft_cli.data.prepare import prepare
 config = Config(prepared_dir={str(home / "out")!r})
 config.model.tokenizer, config.template.name = {str(home / "tokenizer")!r}, "chatml"
@@ -436,7 +440,7 @@ def test_real_data_is_served_as_it_was_trained(config, material_dir, tokenizer, 
     made_config = config()
     made_config.model.tokenizer, made_config.template.name = str(material_dir / "tokenizers" / tokenizer), "auto"
     made_config.data.mix["mine"] = SourceConfig(path=str(material_dir / "data" / file))
-    made_config.data.on_bad_row, made_config.data.max_dropped = OnBadRow.drop, 1.0
+    made_config.data.on_bad_row, made_config.data.budget.dropped = OnBadRow.drop, 1.0
     made_config.trainer.max_length = 16384
     made = prepare(made_config)
     counts = made.manifest["sources"]["mine"]

@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sft_cli.config.data_schema import Order
 from sft_cli.data import prepared
+from sft_cli.data.mixing import stages
+from sft_cli.data.mixing.stages import Stage
 from sft_cli.data.prepared import SplitWriter, open_prepared, replace_directory, scratch
+from sft_cli.data.tables import example_table
 from sft_cli.data.types import Example
 from sft_cli.errors import SftError
 
@@ -24,10 +28,12 @@ def written(directory, train, weighted=False, validation=()):
     directory.mkdir()
     for side, examples in (("train", train), ("validation", validation)):
         writer = SplitWriter(directory, side, weighted)
-        writer.write(examples)
+        for start in range(0, len(examples), 700):
+            writer.write(example_table(examples[start : start + 700], weighted))
         writer.close()
     prepared.finish(directory)
-    (directory / "manifest.json").write_text('{"fingerprint": "f", "inputs": {}}')
+    stages.save([Stage("1", Order.random, np.arange(len(train)))], directory)
+    (directory / "manifest.json").write_text('{"fingerprint": "f", "content": "c", "inputs": {}}')
     return open_prepared(directory)
 
 
@@ -90,7 +96,7 @@ def test_a_directory_is_replaced_as_a_whole(tmp_path):
 
 def made_of(directory, fingerprint):
     directory.mkdir()
-    (directory / "manifest.json").write_text(json.dumps({"fingerprint": fingerprint, "inputs": {}}))
+    (directory / "manifest.json").write_text(json.dumps({"fingerprint": fingerprint, "content": "c", "inputs": {}}))
     return directory
 
 

@@ -1,9 +1,11 @@
 """Text and columnar files to numbered rows; what is broken is named by its line."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 
 import pyarrow
 import pyarrow.parquet
@@ -11,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.data import columnar, readers
 from sft_cli.data.problems import RowError
+from sft_cli.data.reading import columnar, readers
 from sft_cli.errors import SftError
 
 
@@ -237,6 +239,10 @@ LINES = b"".join(b'{"a": %d}\n' % number for number in range(20_000))
         pytest.param(".gz", gzip.compress(LINES[:700]) + gzip.compress(LINES[700:]), id="gz-in-two-members"),
         pytest.param(".zst", zst(LINES), id="zst"),
         pytest.param(".zst", zst(LINES[:700]) + zst(LINES[700:]), id="zst-in-two-frames"),
+        pytest.param(".bz2", bz2.compress(LINES), id="bz2"),
+        pytest.param(".bz2", bz2.compress(LINES[:700]) + bz2.compress(LINES[700:]), id="bz2-in-two-streams"),
+        pytest.param(".xz", lzma.compress(LINES), id="xz"),
+        pytest.param(".xz", lzma.compress(LINES[:700]) + lzma.compress(LINES[700:]), id="xz-in-two-streams"),
     ],
 )
 def test_compressed_lines_all_arrive(tmp_path, ending, packed):
@@ -256,6 +262,20 @@ def test_compressed_lines_all_arrive(tmp_path, ending, packed):
         pytest.param(".zst", zst(LINES)[:-20], "Truncated compressed stream", id="cut-zst"),
         pytest.param(".gz", LINES, "Not a gzipped file (b'{\"')", id="not-gz"),
         pytest.param(".zst", LINES, "ZSTD decompress failed: Unknown frame descriptor", id="not-zst"),
+        pytest.param(
+            ".bz2",
+            bz2.compress(LINES)[:-20],
+            "Compressed file ended before the end-of-stream marker was reached",
+            id="cut-bz2",
+        ),
+        pytest.param(".bz2", LINES, "Invalid data stream", id="not-bz2"),
+        pytest.param(
+            ".xz",
+            lzma.compress(LINES)[:-20],
+            "Compressed file ended before the end-of-stream marker was reached",
+            id="cut-xz",
+        ),
+        pytest.param(".xz", LINES, "Input format not supported by decoder", id="not-xz"),
     ],
 )
 def test_a_broken_archive_stops(tmp_path, ending, packed, reason):

@@ -9,10 +9,10 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
 
-from sft_cli.config.schema import SourceConfig
-from sft_cli.data.locate import is_hub_id
+from sft_cli.config.data_schema import SourceConfig
 from sft_cli.data.problems import RowError
-from sft_cli.data.sources import BadRow, fingerprint, has_validation, read
+from sft_cli.data.reading.locate import is_hub_id
+from sft_cli.data.reading.sources import BadRow, fingerprint, has_validation, read
 from sft_cli.data.types import Row
 from sft_cli.errors import SftError
 
@@ -142,7 +142,7 @@ def test_validation_path(tmp_path):
         pytest.param(
             {"path": "dat/x/rows.jsonl"},
             "data.mix.mine.path: there is no 'dat/x/rows.jsonl': no directory 'dat'\n"
-            "  fix: '.' holds bad.txt, d, empty.jsonl, header.csv, mixed, nothing, stray",
+            "  fix: '.' holds bad.doc, d, empty.jsonl, header.csv, mixed, nothing, stray",
             id="no-directory",
         ),
         pytest.param(
@@ -151,17 +151,17 @@ def test_validation_path(tmp_path):
             id="glob",
         ),
         pytest.param(
-            {"path": "bad.txt"},
-            "data.mix.mine.path: cannot tell what 'bad.txt' holds from its ending\n"
-            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow;"
-            " the text formats also with .gz or .zst",
+            {"path": "bad.doc"},
+            "data.mix.mine.path: cannot tell what 'bad.doc' holds from its ending\n"
+            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
+            " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
             id="ending",
         ),
         pytest.param(
             {"path": "nothing"},
             "data.mix.mine.path: 'nothing' holds no data file\n"
-            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow;"
-            " the text formats also with .gz or .zst",
+            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
+            " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
             id="directory-without-data",
         ),
         pytest.param(
@@ -227,7 +227,7 @@ def test_what_cannot_be_read(tmp_path, config, expected):
         "stray/more.jsonl",
     )
     (tmp_path / "nothing").mkdir()
-    (tmp_path / "bad.txt").write_text("x")
+    (tmp_path / "bad.doc").write_text("x")
     (tmp_path / "empty.jsonl").write_text("\n\n")
     (tmp_path / "header.csv").write_text("a,b\n")
     found = message(**config)

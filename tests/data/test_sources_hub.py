@@ -6,6 +6,7 @@ The clients read their environment when they are imported, so they run in proces
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,9 +58,13 @@ class Hub(BaseHTTPRequestHandler):
             code, body = 200, json.dumps(listed).encode()
         elif path.startswith("/api/datasets/"):
             headers = {"X-Error-Code": "RepoNotFound"}
-        elif path.startswith(f"/datasets/owner/MyName/resolve/{COMMIT}/") and file in FILES:
+        elif re.match(f"/datasets/owner/MyName/resolve/({COMMIT}|main)/", path) and file in FILES:
             code, body = 200, FILES[file]
             headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
+            if "Range" in self.headers:
+                start, _, stop = self.headers["Range"].removeprefix("bytes=").partition("-")
+                headers["Content-Range"] = f"bytes {start}-{stop}/{len(body)}"
+                code, body = 206, body[int(start) : int(stop) + 1]
         self.send_response(code)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -70,6 +75,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def hub():
+    Hub.asked = False
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -79,8 +85,8 @@ def hub():
 
 READ = """
 import json, sys
-from sft_cli.config.schema import SourceConfig
-from sft_cli.data.sources import fingerprint, read
+from sft_cli.config.data_schema import SourceConfig
+from sft_cli.data.reading.sources import fingerprint, read
 from sft_cli.errors import SftError
 
 for values in json.loads(sys.argv[1]):
@@ -163,6 +169,40 @@ def test_online_then_offline(hub, tmp_path):
     ]
     found = read_in_a_process(tmp_path, [config for config, _ in offline], HF_ENDPOINT=hub, HF_HUB_OFFLINE="1")
     assert found == [expected for _, expected in offline]
+
+
+def test_files_of_the_hub_by_address(hub, tmp_path, monkeypatch):
+    """One file, a glob, a directory; without a network the file that was fetched before."""
+    monkeypatch.setenv("SFT_HOME", str(tmp_path))
+    rows = [
+        ["train.jsonl:1", {"prompt": "Q", "completion": "A"}],
+        ["train.jsonl:2", {"prompt": "R", "completion": "B"}],
+    ]
+    digest = hashlib.blake2b(FILES["train.jsonl"], digest_size=16).hexdigest()
+    expected = [rows, {"train": {"files": [["train.jsonl", digest]]}}]
+    base = "hf://datasets/owner/MyName"
+    paths = [
+        f"{base}/train.jsonl",
+        f"{base}@main/*.jsonl",
+        base,
+        f"{base}/none.jsonl",
+        "hf://datasets/owner/other/x.csv",
+    ]
+    *found, none, other = read_in_a_process(
+        tmp_path, [{"path": path} for path in paths], HF_ENDPOINT=hub, HF_HUB_OFFLINE="0"
+    )
+    assert found == [expected] * 3
+    fix = "check the address; data sets are hf://datasets/<owner>/<name>/<file>, private ones need hf auth login"
+    assert none == f"data.mix.mine.path: there is no '{base}/none.jsonl'\n  fix: {fix}"
+    assert other == f"data.mix.mine.path: there is no 'hf://datasets/owner/other/x.csv'\n  fix: {fix}"
+    kept, unknown = read_in_a_process(
+        tmp_path, [{"path": paths[0]}, {"path": paths[3]}], HF_ENDPOINT=hub, HF_HUB_OFFLINE="1"
+    )
+    assert kept == expected
+    assert unknown == (
+        f"data.mix.mine.path: the hub cannot be reached for '{base}/none.jsonl'\n"
+        "  fix: check the address and the network, then run the command again"
+    )
 
 
 def test_no_network(tmp_path):

@@ -12,24 +12,25 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config
 
+from sft_cli.config.clean_schema import CleanConfig
 from sft_cli.config.compose import dump
+from sft_cli.config.data_schema import DataConfig, SourceConfig
 from sft_cli.config.schema import (
     AdapterConfig,
     AdapterKind,
     Config,
-    DataConfig,
     Device,
     EvalConfig,
     ModelConfig,
     QuantConfig,
     QuantKind,
     Reduction,
-    SourceConfig,
     TemplateConfig,
     TrainerConfig,
 )
 from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Split, SplitWriter
+from sft_cli.data.tables import example_table
 from sft_cli.data.types import Example
 from sft_cli.model.adapters import add_adapter
 from sft_cli.model.attention import use_packed
@@ -75,7 +76,7 @@ def write_split(directory: Path, examples: Sequence[Example]) -> Split:
     directory.mkdir(parents=True)
     weighted = any(weight not in (0, 1) for example in examples for weight in example.weights)
     writer = SplitWriter(directory, "validation", weighted)
-    writer.write(examples)
+    writer.write(example_table(examples, weighted))
     writer.close()
     return Split(load_from_disk(str(directory / "validation")))
 
@@ -131,6 +132,7 @@ def world(tmp_path_factory):
     config = Config(
         model=ModelConfig(path=str(root / "base")),
         data=DataConfig(mix={"capitals": SourceConfig(path=rows, validation_path=rows)}),
+        clean=CleanConfig(steps=[]),  # the rows are trained on and held out on purpose
         template=TemplateConfig(name="alpaca"),
         trainer=TrainerConfig(device=Device.cpu, max_length=128, tokens_per_micro_batch=512),
         eval=EvalConfig(max_new_tokens=16, batch_size=3),

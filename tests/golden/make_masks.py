@@ -19,7 +19,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import load_template
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.config.schema import DataConfig, TemplateConfig
+from sft_cli.config.data_schema import DataConfig
+from sft_cli.config.schema import TemplateConfig
 from sft_cli.data.types import Conversation, Example, Message
 
 HERE = Path(__file__).resolve().parent / "masks"

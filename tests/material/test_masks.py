@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import ChatTemplate
 from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.schema import DataConfig
+from sft_cli.config.data_schema import DataConfig
 from sft_cli.data.types import Conversation, Message
 from sft_cli.errors import SftError
 
@@ -25,17 +25,10 @@ MATERIAL = Path(__file__).resolve().parents[3] / "shared" / "material"
 SMALL = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
 TOKEN = re.compile(r"<\|[\w:-]+\|?>|<[\w]+\|>|<｜[^｜ ]+｜>|<(?:start|end)_of_turn>|\[/?[A-Z_]+\]")
 SPECIAL = "<|im_start|><|im_end|><|endoftext|><s></s><|eot_id|>[INST] [/INST]<|start_header_id|><tool_call>"
+CITY = {"type": "object", "properties": {"city": {"type": "string", "description": "Its name."}}, "required": ["city"]}
 WEATHER = {
     "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "The weather of a place.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string", "description": "Its name."}},
-            "required": ["city"],
-        },
-    },
+    "function": {"name": "get_weather", "description": "The weather of a place.", "parameters": CITY},
 }
 
 
@@ -120,9 +113,13 @@ def runs(weights):
 
 
 def forms(conversation):
-    """Messages as a client may send them: tool arguments as given, as objects, as text."""
+    """Messages as a client may send them: as given; tool arguments as objects, as text; reasoning under a key."""
     given = [{"role": m.role, "content": m.content, **m.extra} for m in conversation.messages]
     yield given
+    if any("</think>" in message["content"] for message in given):
+        parts = [re.fullmatch(r"<think>\n(.*)\n</think>\n\n(.*)", message["content"]) for message in given]
+        pairs = zip(given, parts, strict=True)
+        yield [{**message, "thinking": part[1], "content": part[2]} if part else message for message, part in pairs]
     if any(m.extra for m in conversation.messages):
         for wanted in (dict, str):
             changed = json.loads(json.dumps(given))
@@ -166,6 +163,8 @@ def fault(server, source, conversation, messages, examples, special_strings):
             return f"no single stop token at the end of {said!r}"
         prompt, whole = rendered(i, True), rendered(i + 1, False)
         answers = [whole[len(prompt) :]] if whole.startswith(prompt) else [whole[at:] for at in range(len(whole))]
+        if prompt.endswith("<think>\n"):  # the model goes on from there with its very words
+            answers.append(messages[i]["content"].removeprefix("<think>\n") + decoded([stop]))
         closings = [
             answer[: match.end()] for answer in answers for match in re.finditer(re.escape(decoded([stop])), answer)
         ]

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from sft_cli.config.data_schema import DataConfig, SourceConfig
 from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import Config, DataConfig, ModelConfig, QuantConfig, QuantKind, SourceConfig, TemplateConfig
+from sft_cli.config.schema import Config, ModelConfig, QuantConfig, QuantKind, TemplateConfig
 from sft_cli.model.agreement import Agreement
 from sft_cli.model.card import Merged, base_licence, cell, common_licence, public, render
 

@@ -21,17 +21,16 @@ from transformers import (
 )
 
 from sft_cli.config.compose import dump
+from sft_cli.config.data_schema import DataConfig, SourceConfig
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import (
     AdapterConfig,
     AdapterKind,
     Config,
-    DataConfig,
     Device,
     ModelConfig,
     QuantConfig,
     QuantKind,
-    SourceConfig,
     StopRow,
     TrainerConfig,
 )

@@ -1,119 +1,160 @@
-"""Formats of rows, in one table; every one becomes a ``Conversation``."""
+"""Formats of rows: a table of them, those a user writes, those packages bring. Every row becomes conversations."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from sft_cli.data.formats import plain, turns
-from sft_cli.data.formats.fields import Fields, take_fields
-from sft_cli.data.problems import listing, nearest
+from sft_cli.config.data_schema import Role, SourceConfig, TreeConfig
+from sft_cli.data.formats import expressions, forest, plugins
+from sft_cli.data.formats.choose import choose, shape_of
+from sft_cli.data.formats.describe import describe
+from sft_cli.data.formats.fields import Fields, Knobs, check_columns, take_fields, too_deep
+from sft_cli.data.formats.finish import finish
+from sft_cli.data.formats.table import FORMATS, Format
+from sft_cli.data.problems import RowError, listing, nearest
+from sft_cli.data.reading.sources import BadRow
 from sft_cli.data.types import Conversation, Row
 from sft_cli.errors import SftError
 
-AUTO = "auto"
+__all__ = ["FORMATS", "Converter", "converter", "describe", "package"]
+
+Take = Callable[[Row], tuple[Format, Fields]]
+"""From a row to the shape it is read in and its columns under that format's names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """A shape of rows.
+class Converter:
+    """Makes conversations of the rows of one source.
 
     Attributes:
-        required: Columns every row must have.
-        optional: Columns a row may have; all others are not read.
-        build: From the fields and Alpaca's input separator to the conversation.
-        unlike: Columns that speak against the format when it is only guessed.
+        name: The format, for the manifest: ``alpaca``, ``jinja (messages, tools)``, ``medical (some-package 1.2)``.
+        whole: Whether rows are pieces that only all together make conversations: then ``gather``, else ``convert``.
     """
 
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    build: Callable[[Fields, str], Conversation]
-    unlike: tuple[str, ...] = ()
+    name: str
+    whole: bool
+    _take: Take = field(repr=False)
+    _config: SourceConfig = field(repr=False)
+    _knobs: Knobs = field(repr=False)
+
+    def convert(self, row: Row) -> tuple[Conversation, ...]:
+        """The conversations of a row, at least one.
+
+        Raises:
+            RowError: What is wrong with it; ``LeftOut`` if the config does not want it.
+        """
+        assert not self.whole, f"rows of {self.name} are gathered, not converted one by one"
+        try:
+            shape, fields = self._take(row)
+            assert shape.build is not None, "only whole formats have no function for a single row"
+            return tuple(finish(found, row, self._config) for found in shape.build(fields, self._knobs))
+        except RecursionError as error:
+            raise too_deep(row) from error
+
+    def gather(self, rows: Iterable[Row | BadRow]) -> Iterator[Conversation | BadRow]:
+        """The conversations that all rows of the source make together, and the rows (or trees) that make none."""
+        assert self.whole, f"rows of {self.name} are converted one by one"
+        for found in forest.gather(rows, lambda row: self._take(row)[1], self._config.tree):
+            if isinstance(found, BadRow):
+                yield found
+                continue
+            conversation, row = found
+            try:
+                yield finish(conversation, row, self._config)
+            except RowError as error:
+                yield BadRow(error.where, row.source, error)
 
 
-FORMATS: Mapping[str, Format] = {
-    "messages": Format(("messages",), ("tools", "system"), turns.messages),
-    "sharegpt": Format(("conversations",), ("tools", "system"), turns.sharegpt),
-    "alpaca": Format(("instruction", "output"), ("input", "system", "history"), plain.alpaca),
-    "prompt_completion": Format(("prompt", "completion"), ("system", "history"), plain.prompt_completion),
-    "text": Format(("text",), (), plain.text, unlike=("role",)),
-}
-"""In the order in which ``auto`` tries them: a file with messages and a rendered text is messages."""
-
-OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
-    "messages": ("message", "dialogue", "dialog", "chat"),
-    "conversations": ("conversation",),
-    "output": ("response", "answer", "completion", "target"),
-    "input": ("context",),
-    "prompt": ("question", "query", "input", "problem"),
-    "completion": ("answer", "response", "output", "solution", "target"),
-    "text": ("content", "document"),
-}
-"""What files call these columns: only to propose a ``columns`` map, never to guess one."""
-
-
-def convert(row: Row, format: str, columns: Mapping[str, str], input_separator: str) -> Conversation:
-    """The conversation of a row, or a ``RowError`` that names its place, the field, the value and the fix."""
-    shape = FORMATS[format]
-    return shape.build(take_fields(row, shape.required, shape.optional, columns), input_separator)
-
-
-def choose(format: str, columns: Iterable[str], mapped: Mapping[str, str], source: str) -> str:
-    """The format of a source: the one that was named, or for ``auto`` the first whose columns are there.
+def converter(config: SourceConfig, name: str, separator: str, columns: Iterable[str]) -> Converter:
+    """What reads the rows of a source.
 
     Args:
-        format: The source's ``format``.
-        columns: Columns of the first row.
-        mapped: The source's ``columns``: the format's name -> name in the file.
-        source: Name of the source, for errors.
+        config: The source.
+        name: Its name in the mix.
+        separator: Stands between an instruction and its input.
+        columns: Columns of the first readable row, from which ``auto`` recognises the format.
+
+    Raises:
+        SftError: The format is unknown, does not fit the columns, or leaves a key of the source without effect.
     """
-    if format == AUTO:
-        return detect(columns, mapped, where=f"data.mix.{source}.format")
-    if format in FORMATS:
-        return format
-    near = nearest(format, [AUTO, *FORMATS])
-    raise SftError(
-        where=f"data.mix.{source}.format",
-        problem=f"unknown format {format!r}; known are {listing([AUTO, *FORMATS])}",
-        fix=f"did you mean {near}?" if near else "format=auto recognises it from the columns",
-    )
+    label, shape, take = _reader(config, name, columns)
+    _refuse_idle(config, name, label, shape)
+    knobs = Knobs(separator, config.tree, config.role is Role.replay)
+    return Converter(label, shape is not None and shape.build is None, take, config, knobs)
 
 
-def detect(columns: Iterable[str], mapped: Mapping[str, str], where: str = "format=auto") -> str:
-    """The first format of the table that knows every mapped name and finds its required columns."""
-    present = set(columns)
-    able = {name: shape for name, shape in FORMATS.items() if set(mapped) <= {*shape.required, *shape.optional}}
-    for name, shape in able.items():
-        if all(mapped.get(field, field) in present for field in shape.required) and present.isdisjoint(shape.unlike):
-            return name
-    known = {field for shape in FORMATS.values() for field in (*shape.required, *shape.optional)}
-    unknown = [name for name in mapped if name not in known]
-    if unknown:
-        problem = f"columns maps {unknown[0]!r}, a name no format reads"
-        near = nearest(unknown[0], known)
-        fix = f"did you mean {near}?" if near else f"the formats read {listing(sorted(known), limit=20)}"
-    else:
-        needs = "; ".join(f"{name} needs {_needs(shape)}" for name, shape in FORMATS.items())
-        problem = f"no format fits the columns {listing(sorted(present), limit=12) or '(none)'}: {needs}"
-        guess = _propose(present, mapped, able.values()) or "{prompt: <question>, completion: <answer>}"
-        fix = f"name yours, for example columns={guess}"
-    raise SftError(where=where, problem=problem, fix=fix)
+def package(config: SourceConfig) -> str | None:
+    """The installed package a source's format comes from, with its version and code; None for formats of our own.
+
+    The rows depend on it, as on the files they are read from.
+    """
+    points = plugins.installed().get(config.format, ()) if isinstance(config.format, str) else ()
+    return ", ".join(map(plugins.fingerprint, points)) or None
 
 
-def _needs(shape: Format) -> str:
-    """``instruction and output``, or ``text and no role``."""
-    return " and ".join([*shape.required, *(f"no {name}" for name in shape.unlike)])
+def _reader(config: SourceConfig, name: str, columns: Iterable[str]) -> tuple[str, Format | None, Take]:
+    """The format's label, its shape (None where a package decides it row by row), and how columns are taken."""
+    if not isinstance(config.format, str):
+        return _written(config.format, name)
+    chosen = choose(config.format, columns, config.columns, name)
+    if chosen in FORMATS:
+        shape = FORMATS[chosen]
+        check_columns(config.columns, shape.reads, name)
+        return chosen, shape, lambda row: (shape, take_fields(row, shape.required, shape.optional, config.columns))
+    (point,) = plugins.installed()[chosen]
+    function = plugins.load(point, f"data.mix.{name}.format")
+    return plugins.label(point), None, lambda row: _brought(plugins.call(function, row, chosen), chosen)
 
 
-def _propose(present: set[str], mapped: Mapping[str, str], shapes: Iterable[Format]) -> str | None:
-    """A ``columns`` map under which the first possible format would fit; None when none would."""
-    for shape in shapes:
-        wanted = {field: (field, *OTHER_NAMES.get(field, ())) for field in (*shape.required, *shape.optional)}
-        found = {
-            field: next((name for name in names if name in present), None)
-            for field, names in wanted.items()
-            if mapped.get(field) not in present
-        }
-        renamed = {field: name for field, name in found.items() if name is not None and name != field}
-        if renamed and all(found.get(field, field) is not None for field in shape.required):
-            pairs = {**{field: name for field, name in mapped.items() if name in present}, **renamed}
-            return "{" + ", ".join(f"{field}: {name}" for field, name in pairs.items()) + "}"
-    return None
+def _written(texts: dict[str, str], name: str) -> tuple[str, Format, Take]:
+    """The format a user wrote as Jinja texts."""
+    shape = shape_of(texts)
+    if shape is None:
+        known = {field for shape in FORMATS.values() for field in shape.reads}
+        unknown = next((field for field in texts if field not in known), None)
+        near = nearest(unknown, known) if unknown else None
+        raise SftError(
+            where=f"data.mix.{name}.format",
+            problem=f"no format is made of {listing(texts) or 'nothing'}",
+            fix=f"did you mean {near} for {unknown}?"
+            if near
+            else "write messages: …, text: …, or prompt: and completion: …",
+        )
+    compiled = expressions.compile_fields(texts, name)
+    return f"jinja ({', '.join(texts)})", shape, lambda row: (shape, expressions.evaluate(compiled, row))
+
+
+def _brought(fields: Fields, name: str) -> tuple[Format, Fields]:
+    """The shape of the fields that a package's format gave."""
+    shape = shape_of(fields.values)
+    if shape is None or shape.build is None:
+        raise RowError(
+            where=fields.row.where,
+            reason=f"format {name} gave unknown fields",
+            problem=f"the format {name} gives {listing(fields.columns) or 'nothing'}, and no format is made of these",
+            fix="let the function return messages, {'messages': …, 'tools': …} or a text",
+        )
+    return shape, fields
+
+
+def _refuse_idle(config: SourceConfig, name: str, label: str, shape: Format | None) -> None:
+    """Refuse keys of the source that nothing would read, and replay of what can be no document."""
+    key = f"data.mix.{name}"
+    ours = isinstance(config.format, str) and shape is not None
+    idle = {
+        "columns": bool(config.columns) and not ours,
+        "tree": config.tree != TreeConfig() and (shape is None or not shape.tree),
+        "variables": bool(config.variables) and shape is FORMATS["tokens"],
+    }
+    for field_name, no_effect in idle.items():
+        if no_effect:
+            raise SftError(
+                where=f"{key}.{field_name}",
+                problem=f"it would have no effect: the format {label} does not read it",
+                fix=f"leave {key}.{field_name} out",
+            )
+    if config.role is Role.replay and shape is not None and not shape.document:
+        raise SftError(
+            where=f"{key}.role",
+            problem=f"replay trains whole documents as plain text, but {label} rows are conversations",
+            fix="set role=instruct, or name the column of the document: format=text and columns={text: <column>}",
+        )

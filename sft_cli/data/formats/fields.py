@@ -1,13 +1,29 @@
 """What every format takes from a row: its columns under the format's names, and text that is text."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from sft_cli.config.data_schema import TreeConfig
 from sft_cli.data.problems import RowError, listing, nearest, shorten
-from sft_cli.data.types import Row
+from sft_cli.data.types import Conversation, Row
 from sft_cli.errors import SftError
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What the config says about how rows are read.
+
+    Attributes:
+        separator: Stands between an instruction and its input.
+        tree: Which paths of a tree become conversations.
+        replay: Whether the source is replayed as plain text.
+    """
+
+    separator: str = "\n\n"
+    tree: TreeConfig = field(default_factory=TreeConfig)
+    replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +62,50 @@ class Fields:
         return "" if value is None else checked_text(value, self.columns[name], self.row.where)
 
 
-def take_fields(row: Row, required: tuple[str, ...], optional: tuple[str, ...], columns: Mapping[str, str]) -> Fields:
-    """The row's columns under the format's names; a required or mapped one that is missing is an error."""
-    names = required + optional
+Build = Callable[[Fields, Knobs], tuple[Conversation, ...]]
+"""From the fields of a row to its conversations: one, unless the row is a tree."""
+
+
+def check_columns(columns: Mapping[str, str], names: tuple[str, ...], source: str) -> None:
+    """Return if every key of a source's ``columns`` is a name its format reads."""
     for name in columns:
         if name not in names:
             near = nearest(name, names)
             raise SftError(
-                where=f"data.mix.{row.source}.columns",
+                where=f"data.mix.{source}.columns",
                 problem=f"unknown name {name!r}; the format reads {listing(names)}",
                 fix=f"did you mean {near}?" if near else "write the format's name first, then the name in the file",
             )
+
+
+def take_fields(row: Row, required: tuple[str, ...], optional: tuple[str, ...], columns: Mapping[str, str]) -> Fields:
+    """The row's columns under the format's names; a required or mapped one that is missing is an error."""
     values, used = {}, {}
-    for name in names:
+    for name in required + optional:
         column = columns.get(name, name)
         if column in row.values:
             values[name], used[name] = row.values[column], column
         elif name in required or name in columns:
-            raise _missing(row, name, column)
+            raise missing(row, name, column)
     return Fields(values, used, row)
+
+
+def parsed(text: str) -> Any:
+    """The JSON value of a text; ``ValueError`` if it has none."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def listed(value: Any) -> Any:
+    """The list behind the JSON text of one (CSV files have no other way to hold it); anything else as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return parsed(value)
+        except ValueError:
+            return value
+    return value
 
 
 def checked_text(value: Any, field: str, where: str) -> str:
@@ -99,29 +140,18 @@ def wrong_type(value: Any, field: str, expected: str, where: str) -> RowError:
     )
 
 
-def tool_schemas(fields: Fields) -> tuple[Mapping[str, Any], ...] | None:
-    """The ``tools`` of a row: a list of objects, or the JSON text of one; None when there are none."""
-    value, where = fields.values.get("tools"), fields.row.where
-    if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise RowError(
-                where=where,
-                reason="invalid tools",
-                problem=f"field {fields.columns['tools']!r} is text but not JSON: {shorten(value)}",
-                fix="write a list of tool schemas",
-            ) from error
-    if not value:
-        return None
-    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise wrong_type(value, fields.columns["tools"], "a list of tool schemas", where)
-    check_unicode(json.dumps(value, ensure_ascii=False), fields.columns["tools"], where)
-    return tuple(value)
+def too_deep(row: Row) -> RowError:
+    """The error for a row whose values hold one another beyond what Python can follow."""
+    return RowError(
+        where=row.where,
+        reason="values nested too deeply",
+        problem="its values are nested too deeply to be read",
+        fix="remove the row; data.on_bad_row=drop leaves such rows out",
+    )
 
 
-def _missing(row: Row, name: str, column: str) -> RowError:
-    """A column the format needs, or the user named, is not there."""
+def missing(row: Row, name: str, column: str) -> RowError:
+    """The error for a column the format needs, or the user named, that is not there."""
     near = nearest(column, row.values)
     if column != name:
         fix = f"columns={{{name}: {near}}}" if near else f"give every row {column!r}, or change columns.{name}"

@@ -1,40 +1,108 @@
-"""Formats of text columns: alpaca, prompt_completion, text."""
+"""Formats of text columns: a question and its answer under many names, lists of exchanges, and plain documents."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from sft_cli.data.formats.fields import Fields, checked_text, wrong_type
-from sft_cli.data.problems import RowError
+from sft_cli.data.formats.fields import Build, Fields, Knobs, checked_text, listed, wrong_type
+from sft_cli.data.formats.tools import tool_schemas
+from sft_cli.data.formats.turns import conversation, read_turns
+from sft_cli.data.problems import RowError, listing
 from sft_cli.data.types import Conversation, Message
 
-
-def alpaca(fields: Fields, input_separator: str) -> Conversation:
-    """``{instruction, input?, output, system?, history?}``: the input, if any, stands below the instruction."""
-    instruction, given = fields.text("instruction"), fields.optional("input")
-    question = f"{instruction}{input_separator}{given}" if given.strip() else instruction
-    return _exchange(fields, question, fields.said("output"))
+SIDES = (("human", "assistant"), ("user", "assistant"), ("input", "output"), ("question", "answer"))
+"""Names that lists of exchanges use for question and answer."""
 
 
-def prompt_completion(fields: Fields, input_separator: str) -> Conversation:
-    """``{prompt, completion, system?, history?}``: one question, one answer."""
-    return _exchange(fields, fields.text("prompt"), fields.said("completion"))
+def exchange(question: str, answer: str, *inputs: str) -> Build:
+    """A format with one column for the question, one for the answer, and perhaps an input below the question."""
+
+    def build(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+        asked = fields.text(question)
+        given = {name: text for name in inputs if (text := fields.optional(name)).strip()}
+        if len(given) > 1:
+            raise RowError(
+                where=fields.row.where,
+                reason="two inputs",
+                problem=f"fields {' and '.join(given)} both hold an input of the instruction",
+                fix="keep one of them",
+            )
+        for text in given.values():
+            asked = f"{asked}{knobs.separator}{text}"
+        messages = [*_system(fields), *_history(fields), Message("user", asked)]
+        messages.append(Message("assistant", fields.said(answer)))
+        return (Conversation(tuple(messages), where=fields.row.where, source=fields.row.source),)
+
+    return build
 
 
-def text(fields: Fields, input_separator: str) -> Conversation:
-    """``{text}``: a plain document."""
-    return Conversation(messages=(), where=fields.row.where, source=fields.row.source, text=fields.text("text"))
+def document(column: str) -> Build:
+    """A format with one column that holds a plain document."""
+
+    def build(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+        return (Conversation((), where=fields.row.where, source=fields.row.source, text=fields.text(column)),)
+
+    return build
 
 
-def _exchange(fields: Fields, question: str, answer: str) -> Conversation:
-    """A system message and earlier exchanges, if the row has them, then question and answer."""
+def exchanges(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    """``{conversation, system?, tools?}``: a list of ``{human, assistant}``, or of messages."""
+    field, where = fields.columns["conversation"], fields.row.where
+    value = listed(fields.values["conversation"])
+    if not isinstance(value, list):
+        raise wrong_type(value, field, "a list of exchanges {human, assistant}", where)
+    if any(isinstance(entry, dict) and ("role" in entry or "from" in entry) for entry in value):
+        return (conversation(fields, read_turns(fields, "conversation"), "conversation"),)
+    if not value:
+        raise RowError(
+            where=where,
+            reason="no assistant turn",
+            problem=f"field {field!r} has no exchanges; there is nothing to learn to say",
+            fix="add one or remove the row",
+        )
+    messages = list(_system(fields))
+    for index, entry in enumerate(value):
+        messages += _pair(entry, f"{field}[{index}]", where, first=not messages)
+    return (Conversation(tuple(messages), where, fields.row.source, tools=tool_schemas(fields)),)
+
+
+def _pair(entry: Any, field: str, where: str, first: bool) -> Iterable[Message]:
+    """Question and answer of one exchange; the first may carry the system message."""
+    if not isinstance(entry, dict):
+        raise wrong_type(entry, field, "an exchange {human, assistant}", where)
+    sides = next((pair for pair in SIDES if all(side in entry for side in pair)), None)
+    if sides is None:
+        raise RowError(
+            where=where,
+            reason="exchange without question and answer",
+            problem=f"field {field!r} has {listing(entry) or 'no keys'}; expected human and assistant",
+            fix='write each exchange as {"human": "…", "assistant": "…"}',
+        )
+    system = entry.get("system")
+    if system not in (None, ""):
+        if not first:
+            raise RowError(
+                where=where,
+                reason="system message inside a conversation",
+                problem=f"field '{field}.system' is a system message that is not the first message",
+                fix="move it to the front or remove it",
+            )
+        yield Message("system", checked_text(system, f"{field}.system", where))
+    question = checked_text(entry[sides[0]], f"{field}.{sides[0]}", where)
+    if not question.strip():
+        raise _empty_question(f"{field}.{sides[0]}", question, where, "remove the exchange or the row")
+    yield Message("user", question)
+    yield Message("assistant", checked_text(entry[sides[1]], f"{field}.{sides[1]}", where))
+
+
+def _system(fields: Fields) -> Iterable[Message]:
+    """The system message of a column of its own, if the row has one."""
     system = fields.optional("system")
-    messages = [Message("system", system)] if system.strip() else []
-    messages += [*_history(fields), Message("user", question), Message("assistant", answer)]
-    return Conversation(messages=tuple(messages), where=fields.row.where, source=fields.row.source)
+    return [Message("system", system)] if system.strip() else []
 
 
 def _history(fields: Fields) -> Iterable[Message]:
     """Earlier exchanges, each a pair of question and answer."""
-    pairs = fields.values.get("history") or []
+    pairs = listed(fields.values.get("history")) or []
     field, where = fields.columns.get("history", "history"), fields.row.where
     if not isinstance(pairs, list):
         raise wrong_type(pairs, field, "a list of pairs [question, answer]", where)
@@ -44,10 +112,14 @@ def _history(fields: Fields) -> Iterable[Message]:
         for role, turn, side in (("user", pair[0], 0), ("assistant", pair[1], 1)):
             content = checked_text(turn, f"{field}[{index}][{side}]", where)
             if role == "user" and not content.strip():
-                raise RowError(
-                    where=where,
-                    reason="empty question",
-                    problem=f"field '{field}[{index}][{side}]' is {content!r}; expected non-empty text",
-                    fix="remove the pair from the history",
-                )
+                raise _empty_question(f"{field}[{index}][{side}]", content, where, "remove the pair from the history")
             yield Message(role, content)
+
+
+def _empty_question(field: str, value: str, where: str, fix: str) -> RowError:
+    return RowError(
+        where=where,
+        reason="empty question",
+        problem=f"field {field!r} is {value!r}; expected non-empty text",
+        fix=fix,
+    )

@@ -3,9 +3,11 @@
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from sft_cli.data.formats.fields import Fields, check_unicode, checked_text, tool_schemas, wrong_type
+from sft_cli.data.formats.fields import Fields, Knobs, check_unicode, listed, wrong_type
+from sft_cli.data.formats.parts import content_parts
+from sft_cli.data.formats.tools import TWICE, calls_in_text, old_call, tool_calls, tool_schemas
 from sft_cli.data.problems import RowError, listing, nearest, shorten
 from sft_cli.data.types import Conversation, Message
 
@@ -25,6 +27,7 @@ ROLES = {
     "observation": "tool",
     "function": "tool",
     "function_response": "tool",
+    "tool_response": "tool",
     "ipython": "tool",
 }
 """Names that data sets use -> the four roles."""
@@ -34,41 +37,64 @@ TOOL_CALL_ROLES = ("function_call", "tool_call")
 WEIGHTS = ("weight", "loss_weight")
 
 
-def messages(fields: Fields, input_separator: str) -> Conversation:
-    """``{messages, tools?, system?}``."""
-    return _conversation(fields, "messages")
+class Turn(NamedTuple):
+    """A message, and whether its tool arguments had to be repaired."""
+
+    message: Message
+    repaired: bool = False
 
 
-def sharegpt(fields: Fields, input_separator: str) -> Conversation:
+def messages(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    """``{messages, tools?, functions?, system?}``."""
+    return (conversation(fields, read_turns(fields, "messages"), "messages"),)
+
+
+def sharegpt(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
     """``{conversations, tools?, system?}``."""
-    return _conversation(fields, "conversations")
+    return (conversation(fields, read_turns(fields, "conversations"), "conversations"),)
 
 
-def _conversation(fields: Fields, name: str) -> Conversation:
-    """The messages under ``name``, with the system message of a column of its own in front."""
-    field, row = fields.columns[name], fields.row
-    value = fields.values[name]
+def read_turns(fields: Fields, name: str) -> list[Turn]:
+    """The messages under ``name``; neighbouring turns that each hold one tool call become one message."""
+    field, where = fields.columns[name], fields.row.where
+    value = listed(fields.values[name])
     if not isinstance(value, list):
-        raise wrong_type(value, field, "a list of messages", row.where)
-    turns = [_message(turn, f"{field}[{index}]", row.where) for index, turn in enumerate(value)]
-    if not any(turn.role == "assistant" for turn in turns):
+        raise wrong_type(value, field, "a list of messages", where)
+    turns: list[Turn] = []
+    after_call = False
+    for index, entry in enumerate(value):
+        turn = _turn(entry, f"{field}[{index}]", where)
+        is_call = isinstance(entry, dict) and entry.get("role", entry.get("from")) in TOOL_CALL_ROLES
+        if is_call and after_call and turn.message.weight == turns[-1].message.weight:
+            turn = _together(turns.pop(), turn)
+        turns.append(turn)
+        after_call = is_call
+    return turns
+
+
+def conversation(fields: Fields, turns: list[Turn], name: str) -> Conversation:
+    """The turns of column ``name``, with the system message of a column of its own in front, and the tools."""
+    field, row = fields.columns[name], fields.row
+    found = [turn.message for turn in turns]
+    if not any(message.role == "assistant" for message in found):
         raise RowError(
             where=row.where,
             reason="no assistant turn",
-            problem=f"field {field!r} has {_count(turns)}; there is nothing to learn to say",
+            problem=f"field {field!r} has {_count(found)}; there is nothing to learn to say",
             fix="add the assistant's answer or remove the row",
         )
     system = fields.optional("system")
     if system.strip():
-        if turns[0].role == "system":
+        if found[0].role == "system":
             raise RowError(
                 where=row.where,
                 reason="two system messages",
                 problem=f"fields {fields.columns['system']!r} and '{field}[0]' both hold a system message",
                 fix="keep one of them",
             )
-        turns.insert(0, Message("system", system))
-    return Conversation(tuple(turns), where=row.where, source=row.source, tools=tool_schemas(fields))
+        found.insert(0, Message("system", system))
+    tags = {"repaired": TWICE} if any(turn.repaired for turn in turns) else {}
+    return Conversation(tuple(found), where=row.where, source=row.source, tools=tool_schemas(fields), tags=tags)
 
 
 def _count(turns: list[Message]) -> str:
@@ -79,19 +105,20 @@ def _count(turns: list[Message]) -> str:
     return f"{len(turns)} {plural} ({listing(turn.role for turn in turns)}), none of the assistant"
 
 
-def _message(turn: Any, field: str, where: str) -> Message:
+def _turn(turn: Any, field: str, where: str) -> Turn:
     """One message, checked; further keys that have a value ride along for the template."""
     if not isinstance(turn, dict):
         raise wrong_type(turn, field, "an object with role and content", where)
     keys = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
-    role = _role(turn, keys[0], field, where)
-    extra = {key: value for key, value in turn.items() if key not in (*keys, *WEIGHTS) and value is not None}
-    calls = _tool_calls(extra, field, where)
-    value = turn.get(keys[1])
-    content = "" if value is None and calls else _content(value, f"{field}.{keys[1]}", where)
+    role = role_of(turn, keys[0], field, where)
+    value, extra, repaired = _split(turn, keys, field, where)
+    content, calls = "", "tool_calls" in extra
+    if value is not None or not calls:
+        parts = content_parts(value, role, extra, f"{field}.{keys[1]}", where)
+        content, extra, repaired = parts.text, {**extra, **parts.extra}, repaired or parts.repaired
     # An answer of "" is silence on purpose (counted and shown); a missing one is a mistake.
     silent = role == "assistant" and isinstance(value, str)
-    if not content.strip() and not calls and not silent and role in ("user", "assistant"):
+    if not content.strip() and "tool_calls" not in extra and not silent and role in ("user", "assistant"):
         raise RowError(
             where=where,
             reason="empty answer" if role == "assistant" else "empty question",
@@ -100,10 +127,42 @@ def _message(turn: Any, field: str, where: str) -> Message:
         )
     if extra:
         check_unicode(json.dumps(extra, ensure_ascii=False, default=str), field, where)
-    return Message(role, content, _weight(turn, field, where), extra)
+    return Turn(Message(role, content, _weight(turn, field, where), extra), repaired)
 
 
-def _role(turn: Mapping[str, Any], key: str, field: str, where: str) -> str:
+def _split(turn: Mapping[str, Any], keys: tuple[str, str], field: str, where: str) -> tuple[Any, dict[str, Any], bool]:
+    """The content of a message as it stands, its further keys with the tool calls in one spelling, and if repaired."""
+    value = turn.get(keys[1])
+    extra = {key: entry for key, entry in turn.items() if key not in (*keys, *WEIGHTS) and entry is not None}
+    calls, repaired = [], False
+    if turn[keys[0]] in TOOL_CALL_ROLES:
+        calls, repaired = calls_in_text(value, turn[keys[0]], f"{field}.{keys[1]}", where)
+        value = None
+    elif "function_call" in extra:
+        calls, repaired = old_call(extra.pop("function_call"), f"{field}.function_call", where)
+    if "tool_calls" in extra:
+        if calls:
+            raise RowError(
+                where=where,
+                reason="two spellings of tool calls",
+                problem=f"field '{field}.tool_calls' stands beside a second spelling of tool calls",
+                fix="keep one of them",
+            )
+        calls, repaired = tool_calls(extra.pop("tool_calls"), f"{field}.tool_calls", where)
+    if calls:
+        extra["tool_calls"] = calls
+    return value, extra, repaired
+
+
+def _together(first: Turn, second: Turn) -> Turn:
+    """Two turns of tool calls with nothing between them as one message: calls made at once."""
+    extra = {**first.message.extra, **second.message.extra}
+    extra["tool_calls"] = [*first.message.extra["tool_calls"], *second.message.extra["tool_calls"]]
+    message = Message("assistant", "", first.message.weight, extra)
+    return Turn(message, first.repaired or second.repaired)
+
+
+def role_of(turn: Mapping[str, Any], key: str, field: str, where: str) -> str:
     """The role behind the name a data set gives it."""
     if key not in turn:
         raise RowError(
@@ -116,12 +175,7 @@ def _role(turn: Mapping[str, Any], key: str, field: str, where: str) -> str:
     if isinstance(name, str) and name in ROLES:
         return ROLES[name]
     if name in TOOL_CALL_ROLES:
-        raise RowError(
-            where=where,
-            reason=f"{name} turn",
-            problem=f"field '{field}.{key}' is {name!r}: a tool call written as text cannot be rendered by a template",
-            fix="write it as an assistant message with tool_calls, or leave such rows out with data.on_bad_row=drop",
-        )
+        return "assistant"
     near = nearest(name, ROLES) if isinstance(name, str) else None
     raise RowError(
         where=where,
@@ -129,46 +183,6 @@ def _role(turn: Mapping[str, Any], key: str, field: str, where: str) -> str:
         problem=f"field '{field}.{key}' is {shorten(name)}; expected one of {listing(ROLES, limit=20)}",
         fix=f"did you mean {near!r}?" if near else "rename the role",
     )
-
-
-def _content(value: Any, field: str, where: str) -> str:
-    """Text, or the joined texts of a list of parts."""
-    if not isinstance(value, list):
-        return "" if value is None else checked_text(value, field, where)
-    texts = []
-    for index, part in enumerate(value):
-        place = f"{field}[{index}]"
-        if not isinstance(part, dict):
-            raise wrong_type(part, place, "a part with a type", where)
-        if part.get("type") != "text":
-            raise RowError(
-                where=where,
-                reason=f"content part of type {part.get('type')}",
-                problem=f"field '{place}.type' is {shorten(part.get('type'))}; only text can be trained on",
-                fix="write it as text, or leave such rows out with data.on_bad_row=drop",
-            )
-        key = "text" if "text" in part else "value"
-        texts.append(checked_text(part.get(key), f"{place}.{key}", where))
-    return "".join(texts)
-
-
-def _tool_calls(extra: dict[str, Any], field: str, where: str) -> bool:
-    """Whether the message calls tools; an empty list is taken out of ``extra``."""
-    if "function_call" in extra:
-        raise RowError(
-            where=where,
-            reason="function_call key",
-            problem=f"field '{field}.function_call' is the old spelling of a tool call; templates do not read it",
-            fix='write "tool_calls": [{"type": "function", "function": {…}}] instead',
-        )
-    calls = extra.get("tool_calls")
-    if calls is None:
-        return False
-    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-        raise wrong_type(calls, f"{field}.tool_calls", "a list of tool calls", where)
-    if not calls:
-        del extra["tool_calls"]
-    return bool(calls)
 
 
 def _weight(turn: Mapping[str, Any], field: str, where: str) -> float:

@@ -1,0 +1,295 @@
+"""Examples per second of data preparation: ours, TRL's own and plain `datasets`, in turn, on the same rows.
+
+    python scripts/bench/bench_prepare.py --data gsm_8k_train.json code_alpaca_2k.json
+        --tokenizer qwen2_5 llama3=llama3.jinja [--rows 100000] [--turns 1 4] [--rounds 3] [--only ours trl]
+
+Rows are Alpaca rows, shuffled and repeated to --rows; with --turns 4, four rows make one conversation. A tokenizer is a
+directory, and behind `=` a chat template to use in place of its own: TRL must know the template to mask its answers
+(trl/chat_templates holds those it knows). Contestants take turns in every round; the table shows medians over rounds.
+Loading the tokenizer is not timed. On a busy machine compare conversations per second of processor time.
+
+- ours: render, encode and prove every row, write Arrow; one process and two
+- prepare: the whole of `sft prepare` from a JSONL file: reading, leakage filter, mix, ledger, manifest, report.html
+- trl: SFTTrainer's dataset preparation with assistant_only_loss, and with prompt and completion
+- datasets: Dataset.map of apply_chat_template(return_assistant_tokens_mask=True)
+
+Imports of the peers stand inside their functions: our worker processes import this file and should not pay for them.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process is one thread, for everybody
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pyarrow
+
+from sft_cli.chat.template import load_template
+from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.compose import compose
+from sft_cli.config.data_schema import DataConfig
+from sft_cli.config.schema import TemplateConfig
+from sft_cli.data import tables, workers
+from sft_cli.data.making import encoded
+from sft_cli.data.prepare import prepare
+from sft_cli.data.types import Conversation, Message
+
+MAX_LENGTH = 4096
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every contestant is given.
+
+    Attributes:
+        rows: Conversations as OpenAI messages.
+        tokenizer: A directory.
+        template: A chat template's file, or None for the tokenizer's own.
+        scratch: An empty directory.
+    """
+
+    rows: list[list[dict[str, str]]]
+    tokenizer: str
+    template: str | None
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out: seconds by the clock and of processors, examples, tokens, and tokens that carry loss."""
+
+    seconds: float
+    processor: float
+    examples: int
+    tokens: int
+    trained: int
+
+
+class Clock:
+    """Seconds since it was made: by the clock, and of all processors, those of finished worker processes among them."""
+
+    def __init__(self) -> None:
+        self._clock, self._processor = time.perf_counter(), self._spent()
+
+    def stop(self) -> tuple[float, float]:
+        """Both."""
+        return time.perf_counter() - self._clock, self._spent() - self._processor
+
+    @staticmethod
+    def _spent() -> float:
+        return sum(os.times()[:4])
+
+
+class Part:
+    """Our encoding of some rows, in a worker process."""
+
+    def __init__(self, rules: encoded.Rules, directory: Path) -> None:
+        self._maker, self._directory = rules.maker(), directory
+
+    def write(self, task: tuple[int, list[list[dict[str, str]]]]) -> tuple[int, int, int]:
+        """Prove and write rows; the number of examples, tokens and trained tokens."""
+        number, rows = task
+        conversations = [
+            Conversation(tuple(Message(**message) for message in row), f"rows.jsonl:{number + i + 1}", "bench")
+            for i, row in enumerate(rows)
+        ]
+        outcomes = self._maker.make(conversations)
+        refused = [outcome.problem for outcome in outcomes if outcome.problem is not None]
+        assert not refused, refused[0]
+        examples = [example for outcome in outcomes for example in outcome.examples]
+        table = tables.example_table(examples, weighted=False)
+        file = str(self._directory / f"{number:08}.arrow")
+        with pyarrow.OSFile(file, "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        tokens = sum(len(example.input_ids) for example in examples)
+        return len(examples), tokens, tokens - sum(example.weights.count(0) for example in examples)
+
+
+def ours(work: Work, processes: int) -> Result:
+    """Every row rendered, encoded, proven and written as Arrow."""
+    tokenizer = load_tokenizer(work.tokenizer)
+    template = load_template(TemplateConfig(path=work.template), tokenizer)
+    clock = Clock()
+    rules = encoded.Rules(tokenizer, template, DataConfig(), MAX_LENGTH, replay=False, loss_weight=1.0)
+    starts = range(0, len(work.rows), encoded.CHUNK)
+    tasks = [(start, work.rows[start : start + encoded.CHUNK]) for start in starts]
+    done = list(workers.run(Part, (rules, work.scratch), Part.write, tasks, processes))
+    return Result(*clock.stop(), *map(sum, zip(*done, strict=True)))
+
+
+def whole(work: Work, processes: int) -> Result:
+    """All that `sft prepare` does."""
+    import datasets
+
+    file = work.scratch / "rows.jsonl"
+    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in work.rows), encoding="utf-8")
+    os.environ["SFT_HOME"] = str(work.scratch / "home")
+    settings = [
+        "data=local",
+        f"data.mix.local.path={file}",
+        f"model.tokenizer={work.tokenizer}",
+        f"trainer.max_length={MAX_LENGTH}",
+        f"data.workers={processes}",
+        f"prepared_dir={work.scratch / 'prepared'}",
+        *([f"template.path={work.template}"] if work.template else []),
+    ]
+    clock = Clock()
+    prepared = prepare(compose(settings))
+    spent = clock.stop()
+    return Result(*spent, *_counted(datasets.load_from_disk(str(prepared.directory))["train"]["labels"]))
+
+
+def by_trl(work: Work, completion: bool) -> Result:
+    """SFTTrainer's own preparation; its construction around a tiny model is not timed."""
+    import datasets
+    import transformers
+    import trl
+
+    tokenizer = _peers_tokenizer(work)
+    shape = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    args = trl.SFTConfig(
+        output_dir=str(work.scratch / "trainer"),
+        max_length=MAX_LENGTH,
+        assistant_only_loss=not completion,
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+    )
+    rows = [{"prompt": row[:-1], "completion": row[-1:]} if completion else {"messages": row} for row in work.rows]
+    dataset = datasets.Dataset.from_list(rows)
+    trainer = trl.SFTTrainer(
+        transformers.LlamaForCausalLM(shape), args, train_dataset=dataset.select(range(2)), processing_class=tokenizer
+    )
+    clock = Clock()
+    done: Any = trainer._prepare_dataset(dataset, tokenizer, args, False, None, "train")
+    spent = clock.stop()
+    return Result(*spent, *_counted(done["labels"]))
+
+
+def by_datasets(work: Work) -> Result:
+    """One `map` of transformers' `apply_chat_template` with its assistant mask."""
+    import datasets
+    from trl.chat_template_utils import get_training_chat_template
+
+    tokenizer = _peers_tokenizer(work)
+    dataset = datasets.Dataset.from_list([{"messages": row} for row in work.rows])
+    template = get_training_chat_template(tokenizer)
+
+    def encode(row: dict[str, Any]) -> dict[str, Any]:
+        made = tokenizer.apply_chat_template(
+            row["messages"], chat_template=template, return_dict=True, return_assistant_tokens_mask=True
+        )
+        labels = zip(made["input_ids"], made["assistant_masks"], strict=True)
+        return {"input_ids": made["input_ids"], "labels": [id if mask else tables.IGNORE for id, mask in labels]}
+
+    clock = Clock()
+    done = dataset.map(encode, remove_columns="messages")
+    spent = clock.stop()
+    return Result(*spent, *_counted(done["labels"]))
+
+
+CONTESTANTS: dict[str, Callable[[Work], Result]] = {
+    "ours, 1 process": lambda work: ours(work, 1),
+    "ours, 2 processes": lambda work: ours(work, 2),
+    "prepare, 1 process": lambda work: whole(work, 1),
+    "prepare, 2 processes": lambda work: whole(work, 2),
+    "trl, assistant only": lambda work: by_trl(work, completion=False),
+    "trl, completion only": lambda work: by_trl(work, completion=True),
+    "datasets.map": by_datasets,
+}
+YARDSTICK = "trl, assistant only"
+
+
+def _peers_tokenizer(work: Work) -> Any:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(work.tokenizer)
+    if work.template is not None:
+        tokenizer.chat_template = Path(work.template).read_text(encoding="utf-8")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
+
+
+def _counted(labels: Any) -> tuple[int, int, int]:
+    """Examples, tokens and trained tokens."""
+    examples = tokens = trained = 0
+    for row in labels:
+        examples, tokens, trained = examples + 1, tokens + len(row), trained + len(row) - row.count(tables.IGNORE)
+    return examples, tokens, trained
+
+
+def read(files: list[str], num_rows: int, turns: int) -> list[list[dict[str, str]]]:
+    """Alpaca rows as conversations of so many turns each."""
+    found = [row for file in files for row in json.loads(Path(file).read_text(encoding="utf-8"))]
+    random.Random(0).shuffle(found)
+    endless: Iterator[dict[str, str]] = itertools.cycle(found)
+    conversations = []
+    for _ in range(num_rows):
+        conversation = []
+        for row in itertools.islice(endless, turns):
+            asked = "\n\n".join(text for text in (row["instruction"], row.get("input")) if text)
+            conversation += [{"role": "user", "content": asked}, {"role": "assistant", "content": row["output"]}]
+        conversations.append(conversation)
+    return conversations
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def compare(rows: list[list[dict[str, str]]], tokenizer: str, rounds: int, only: list[str]) -> None:
+    """Let the contestants take turns, and print what came out."""
+    directory, _, template = tokenizer.partition("=")
+    names = [name for name in CONTESTANTS if not only or any(name.startswith(chosen) for chosen in only)]
+    results: dict[str, list[Result]] = {name: [] for name in names}
+    for _, name in itertools.product(range(rounds), names):
+        with _scratch() as scratch:
+            results[name].append(CONTESTANTS[name](Work(rows, directory, template or None, scratch)))
+    print(f"\n{Path(directory).name}, {len(rows)} conversations of {len(rows[0]) // 2} turns, median of {rounds}")
+    print(f"{'':22}{'per second':>11}{'ratio':>7}{'per processor second':>22}{'ratio':>7}{'tokens':>11}{'trained':>10}")
+    for name in names:
+        line = f"{name:22}"
+        for kind, width in (("seconds", 11), ("processor", 22)):
+            speed = {one: statistics.median(len(rows) / getattr(r, kind) for r in results[one]) for one in names}
+            ratio = f"{speed[name] / speed[YARDSTICK]:.2f}" if YARDSTICK in speed else ""
+            line += f"{speed[name]:{width}.0f}{ratio:>7}"
+        print(f"{line}{results[name][-1].tokens:11}{results[name][-1].trained:10}", flush=True)
+
+
+def main() -> None:
+    """Every tokenizer with every number of turns."""
+    import datasets
+    import transformers
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, help="files of Alpaca rows")
+    parser.add_argument("--tokenizer", nargs="+", required=True, help="DIRECTORY or DIRECTORY=TEMPLATE")
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--turns", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=[], help="contestants whose names begin so")
+    chosen = parser.parse_args()
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    for tokenizer, turns in itertools.product(chosen.tokenizer, chosen.turns):
+        compare(read(chosen.data, chosen.rows // turns, turns), tokenizer, chosen.rounds, chosen.only)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Special-token strings inside messages: wrapped in marks before rendering, so that nothing mistakes them for control.
+
+The marks are characters that Unicode sets aside for programs. They stay in a rendered text: the encoder tells by them
+what a person wrote from the control tokens that the template writes. The second pair surrounds what must not train
+(chat/mute.py) and never leaves it.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sft_cli.chat.patterns import any_of
+from sft_cli.chat.template import TemplateRefusal
+from sft_cli.chat.tokenizer import ChatTokenizer
+
+MARK_START, MARK_END = "\ufdd0", "\ufdd1"
+MUTE_START, MUTE_END = "\ufdd2", "\ufdd3"
+BOUNDARY = "\ufdd4"
+"""Stands behind every message of a rendering that is walked (walk.py)."""
+_RESERVED = re.compile(f"[{MARK_START}{MARK_END}{MUTE_START}{MUTE_END}{BOUNDARY}]")
+_ESCAPED = "\\ufdd"
+
+
+class Marker:
+    """Wraps the special-token strings of one tokenizer, and finds those that the template wrote."""
+
+    def __init__(self, tokenizer: ChatTokenizer, sanitize: bool) -> None:
+        self._sanitize = sanitize
+        control = any_of(tokenizer.control)
+        self._control, self._marked = re.compile(control), re.compile(f"{MARK_START}(?:{control}){MARK_END}")
+
+    def mark(self, value: Any) -> Any:
+        """``value`` with every special-token string in it wrapped in marks.
+
+        Raises:
+            TemplateRefusal: It holds reserved characters, or (``sanitize`` is off) a special-token string.
+        """
+        if isinstance(value, str):
+            if not value.isascii() and _RESERVED.search(value):
+                raise TemplateRefusal("it holds one of U+FDD0 to U+FDD4, which Unicode sets aside for programs")
+            found = self._control.search(value)
+            if found is None:
+                return value
+            if not self._sanitize:
+                raise TemplateRefusal(
+                    f"it holds the special token {found.group()!r} as text and data.sanitize is false"
+                )
+            return self._control.sub(f"{MARK_START}\\g<0>{MARK_END}", value)
+        if isinstance(value, Mapping):
+            return {key: self.mark(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.mark(item) for item in value]
+        return value
+
+    def check(self, text: str, *inputs: Any) -> None:
+        """Refuse a rendered text in which the template broke a mark of its ``inputs``."""
+        if MARK_START not in text and MARK_END not in text and _ESCAPED not in text:
+            return
+        rest = self._marked.sub("", text.replace(MUTE_START, "").replace(MUTE_END, ""))
+        escaped = _ESCAPED in rest and _ESCAPED not in json.dumps(inputs, ensure_ascii=False)
+        if MARK_START in rest or MARK_END in rest or escaped:
+            raise TemplateRefusal("the template cuts or escapes a special-token string that stands in a message")
+
+    def specials(self, text: str, start: int, end: int) -> Iterator[re.Match[str]]:
+        """Control tokens the template wrote (not marked ones) from ``start`` to ``end``."""
+        for match in self._control.finditer(text, start, end):
+            if text[match.start() - 1 : match.start()] != MARK_START:
+                yield match
+
+
+def unmarked(text: str) -> str:
+    """The text without the marks around special-token strings."""
+    return text.replace(MARK_START, "").replace(MARK_END, "") if MARK_START in text else text
+
+
+def muted(marked: str, ranges: Sequence[tuple[int, int]]) -> str:
+    """A marked text with ``MUTE_START`` and ``MUTE_END`` around ranges of the text as it was before marking."""
+    at = [i for i, character in enumerate(marked) if character not in (MARK_START, MARK_END)]
+    pieces, done = [], 0
+    for start, end in ranges:
+        begin, finish = at[start], at[end - 1] + 1
+        begin -= marked[begin - 1 : begin] == MARK_START
+        finish += marked[finish : finish + 1] == MARK_END
+        pieces += [marked[done:begin], MUTE_START, marked[begin:finish], MUTE_END]
+        done = finish
+    return "".join([*pieces, marked[done:]])

@@ -1,0 +1,47 @@
+"""A rendered text and what of it is trained, in characters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters ``start`` to ``end`` of a rendered text that are trained with ``weight``."""
+
+    start: int
+    end: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A text and its trained spans, in order; the last span ends the text.
+
+    ``stops`` names the stop token that ends each span; ``muted`` are the character ranges inside spans that carry no
+    loss, in order and apart.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    stops: tuple[str, ...]
+    muted: tuple[tuple[int, int], ...] = ()
+
+
+def joined(turns: Sequence[Rendered]) -> list[Rendered] | None:
+    """One rendering that serves every turn, if each earlier text is a prefix of the last one."""
+    last = turns[-1]
+    if not all(last.text.startswith(turn.text) for turn in turns):
+        return None
+    muted = tuple(place for turn in turns for place in turn.muted)
+    spans, stops = tuple(turn.spans[0] for turn in turns), tuple(turn.stops[0] for turn in turns)
+    return [Rendered(last.text, spans, stops, muted)]
+
+
+def outside(text: str, answer: tuple[int, int], muted: Sequence[tuple[int, int]]) -> str:
+    """What of the characters of an answer is not muted."""
+    at, end = answer
+    pieces = []
+    for start, stop in muted:
+        pieces.append(text[at:start])
+        at = stop
+    return "".join([*pieces, text[at:end]])

@@ -1,0 +1,1 @@
+"""Filters over conversations, one file each. No torch at import."""

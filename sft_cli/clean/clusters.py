@@ -1,0 +1,84 @@
+"""Rows that stand behind another: the findings about them, and a report of the largest clusters."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.clean.base import Found, Rows
+from sft_cli.clean.keys import compared
+from sft_cli.config.clean_schema import Action, Scope
+
+CLUSTERS = 50
+"""Clusters in a report, the largest."""
+DROPPED = 5
+"""Rows named of each, beside the one that is kept."""
+CHARACTERS = 300
+"""Characters shown of the row that is kept."""
+
+
+class Matches(NamedTuple):
+    """Which row each row stands behind.
+
+    Attributes:
+        kept: ``(rows,)``: the row that is kept in its place; itself where it is kept.
+        similarity: ``(rows,)``: between the two, from 0 to 1.
+    """
+
+    kept: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+    def found(self) -> NDArray[np.int64]:
+        """Ascending: the rows that stand behind another."""
+        return np.flatnonzero(self.kept != np.arange(len(self.kept)))
+
+
+def findings(rows: Rows, matches: Matches, reason: str, action: Action, detail: str) -> Iterator[Found]:
+    """One for each row that stands behind another; where all of them stay, also one for the row they stand behind.
+
+    Args:
+        rows: All of them.
+        matches: Which stands behind which.
+        reason: Why such rows are dropped.
+        action: Whether they are; rows that are only reported carry the number of their cluster.
+        detail: The sentence about a row, with ``{where}`` of the kept row and ``{similarity}`` in it.
+    """
+    where = functools.lru_cache(maxsize=10_000)(lambda index: rows[index].where)
+    found = matches.found()
+    drop = action is Action.drop
+    heads = found[:0] if drop else matches.kept[found]
+    for index in np.union1d(found, heads).tolist():
+        kept = int(matches.kept[index])
+        if kept == index:
+            yield Found(index, cluster=kept)
+            continue
+        similarity = round(float(matches.similarity[index]), 4)
+        said = detail.format(where=where(kept), similarity=f"{similarity:.2f}")
+        yield Found(index, reason if drop else None, said, similarity, cluster=None if drop else kept)
+
+
+def report(rows: Rows, matches: Matches, scope: Scope) -> dict[str, Any]:
+    """The largest clusters: a kept row and those that stand behind it.
+
+    ``size`` counts the kept row, too; ``similarity`` is the smallest of the cluster; ``num_rows`` counts the rows that
+    stand behind another in all clusters.
+    """
+    found = matches.found()
+    kept, sizes = np.unique(matches.kept[found], return_counts=True)
+    largest = np.lexsort((kept, -sizes))[:CLUSTERS]
+    clusters = []
+    for place in largest:
+        members = found[matches.kept[found] == kept[place]]
+        winner = rows[int(kept[place])]
+        clusters.append(
+            {
+                "size": int(sizes[place]) + 1,
+                "kept": winner.where,
+                "dropped": [rows[int(index)].where for index in members[:DROPPED]],
+                "similarity": round(float(matches.similarity[members].min()), 4),
+                "text": compared(winner, scope)[:CHARACTERS],
+            }
+        )
+    return {"clusters": clusters, "num_clusters": len(kept), "num_rows": len(found)}

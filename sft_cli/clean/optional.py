@@ -1,0 +1,18 @@
+"""Libraries that only some filters need."""
+
+from importlib.util import find_spec
+
+from sft_cli.errors import SftError
+
+PACKAGES = {"rensa": "rensa", "phonenumbers": "phonenumbers", "stdnum": "python-stdnum", "py3langid": "py3langid"}
+"""Module -> the package that brings it."""
+
+
+def needs(module: str, step: str) -> None:
+    """Refuse a step whose library is not installed."""
+    if find_spec(module) is None:
+        raise SftError(
+            where="clean.steps",
+            problem=f"the step {step} needs {PACKAGES[module]}, which is not installed",
+            fix="pip install 'sft-cli[clean]'",
+        )

@@ -1,0 +1,100 @@
+"""The texts of a conversation in which personal data may stand, and the conversation with these texts changed."""
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sft_cli.data.types import Conversation, Message
+
+Change = Callable[[str], str]
+NOT_SAID = ("tool_call_id", "name", "id", "type")
+"""Keys of a message that link and name, and must stay what they are."""
+
+
+def texts(conversation: Conversation, roles: Collection[str]) -> list[str]:
+    """All texts of the messages of these roles, or a document's, in order."""
+    found: list[str] = []
+
+    def keep(text: str) -> str:
+        found.append(text)
+        return text
+
+    rewritten(conversation, roles, keep)
+    return found
+
+
+def rewritten(conversation: Conversation, roles: Collection[str], change: Change) -> Conversation:
+    """The conversation with ``change`` applied to each of its texts; itself if that changes nothing."""
+    if conversation.text is not None:
+        text = _text(conversation.text, change)
+        return conversation if text == conversation.text else replace(conversation, text=text)
+    messages = tuple(_message(m, change) if m.role in roles else m for m in conversation.messages)
+    same = all(new is old for new, old in zip(messages, conversation.messages, strict=True))
+    return conversation if same else replace(conversation, messages=messages)
+
+
+def _message(message: Message, change: Change) -> Message:
+    """The message with its content, reasoning and tool-call arguments changed; itself if that changes nothing."""
+    content = _text(message.content, change)
+    extra = {key: _extra(key, value, change) for key, value in message.extra.items()}
+    same = content == message.content and extra == message.extra
+    return message if same else replace(message, content=content, extra=extra)
+
+
+def _extra(key: str, value: Any, change: Change) -> Any:
+    """The value of a further key of a message, changed; of tool calls only the arguments."""
+    if key in NOT_SAID:
+        return value
+    if key != "tool_calls":
+        return _value(value, change)
+    return [_call(call, change) for call in value]
+
+
+def _call(call: Mapping[str, Any], change: Change) -> dict[str, Any]:
+    """A tool call with its arguments changed, whether they stand in the call or in its function."""
+    changes: dict[str, Callable[[Any, Change], Any]] = {"arguments": _value, "function": _call}
+    return {key: changes[key](value, change) if key in changes else value for key, value in call.items()}
+
+
+def _value(value: Any, change: Change, key: str = "") -> Any:
+    """A JSON value with each text, whole number and key changed; ``key`` is the name it stands under, if any."""
+    if isinstance(value, list):
+        return [_value(part, change, key) for part in value]
+    if isinstance(value, Mapping):
+        return {change(name): _value(part, change, name) for name, part in value.items()}
+    if isinstance(value, str):
+        return _text(value, change) if _num_objects(value) else _under(key, value, change)
+    if isinstance(value, int) and not isinstance(value, bool):
+        changed = _under(key, str(value), change)
+        return value if changed == str(value) else changed
+    return value
+
+
+def _under(key: str, text: str, change: Change) -> str:
+    """A text changed as if its key stood before it: ``phone`` speaks for the number that follows."""
+    context = re.sub("[^a-z]+", " ", key.lower())[-40:] + ": "  # holds nothing to be found itself
+    return change(context + text).removeprefix(context)
+
+
+def _text(text: str, change: Change) -> str:
+    """The text, changed; what was JSON stays JSON: a placeholder for a bare number gets quotation marks."""
+    changed = change(text)
+    if changed == text or _num_objects(text) == _num_objects(changed):
+        return changed
+    value = json.loads(text)
+    by_value = _value(value, change)
+    return changed if by_value == value else json.dumps(by_value, ensure_ascii=text.isascii())
+
+
+def _num_objects(value: Any) -> int:
+    """JSON objects and lists in a value, those written as text and those inside them counted."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return _num_objects(json.loads(value))
+        except ValueError:
+            return 0
+    if isinstance(value, dict):
+        return 1 + sum(_num_objects(part) for part in value.values())
+    return 1 + sum(_num_objects(part) for part in value) if isinstance(value, list) else 0

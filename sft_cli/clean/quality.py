@@ -1,0 +1,143 @@
+"""Scores that are already in a column (a judge's): the rows above a threshold, or the best of each source.
+
+Rows that a source holds out itself are the yardstick of the training, and are not chosen by their scores.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.clean.base import Finding, Found, Rows
+from sft_cli.config.clean_schema import QualityConfig
+from sft_cli.data.codec import encode, hashed
+from sft_cli.data.problems import listing, nearest
+from sft_cli.data.types import Conversation
+from sft_cli.errors import SftError
+
+UNSCORED, TOO_LOW, NOT_BEST = "no score", "score too low", "not among the best"
+
+
+class Scored(NamedTuple):
+    """What is kept of a row: its score (NaN without one), a number from its content, its source, its scores' names."""
+
+    score: float
+    content: int
+    source: str
+    names: tuple[str, ...]
+
+
+def check(config: QualityConfig) -> None:
+    """Refuse a step that would do nothing."""
+    if config.min_score is None and config.top_k is None:
+        raise SftError(
+            where="clean.quality",
+            problem="neither min_score nor top_k is set, so no row would be left out",
+            fix="set clean.quality.min_score or clean.quality.top_k, or take quality out of clean.steps",
+        )
+
+
+def find(rows: Rows, config: QualityConfig) -> Finding:
+    """A finding for each row that is left out.
+
+    ``top_k`` counts the rows that ``min_score`` left; equal scores are ordered by content, so that the order of the
+    files does not matter. The report: ``score``, ``reasons`` (reason -> rows) and ``quartiles`` of the scores.
+
+    Raises:
+        SftError: No row has the score.
+    """
+    check(config)
+    return _find(rows, config)
+
+
+def _find(rows: Rows, config: QualityConfig) -> Finding:
+    """See ``find``; what is held per row is three numbers."""
+    score, content = np.full(len(rows), math.nan), np.zeros(len(rows), np.uint64)
+    source, sources = np.zeros(len(rows), np.int32), dict[str, int]()
+    names: set[str] = set()
+    for start, batch in rows.map(judge, config):
+        for index, row in enumerate(batch, start):
+            score[index], content[index] = row.score, row.content
+            source[index] = sources.setdefault(row.source, len(sources))
+            names.update(row.names)
+    scored = ~np.isnan(score)
+    if len(rows) and not scored.any():
+        raise _no_score(config.score, names)
+    left_out: dict[str, int] = dict.fromkeys((UNSCORED, TOO_LOW, NOT_BEST), 0)
+    held_out = rows.held_out
+    best = _best(score, content, source, held_out, config)
+    for index in np.flatnonzero(~held_out):
+        found = _judged(int(index), float(score[index]), bool(best[index]), config)
+        if found is not None:
+            assert found.reason is not None
+            left_out[found.reason] += 1
+            yield found
+    return {"score": config.score, "reasons": left_out, "quartiles": _quartiles(score[scored])}
+
+
+def judge(conversations: Sequence[Conversation], config: QualityConfig) -> list[Scored]:
+    """What is kept of each conversation."""
+    return [
+        Scored(
+            conversation.scores.get(config.score, math.nan),
+            int.from_bytes(hashed(encode(conversation))[:8]),
+            conversation.source,
+            tuple(conversation.scores),
+        )
+        for conversation in conversations
+    ]
+
+
+def _best(
+    score: NDArray[np.float64],
+    content: NDArray[np.uint64],
+    source: NDArray[np.int32],
+    held_out: NDArray[np.bool_],
+    config: QualityConfig,
+) -> NDArray[np.bool_]:
+    """``(rows,)``: whether a row is among its source's ``top_k`` of those that ``min_score`` leaves."""
+    if config.top_k is None:
+        return np.ones(len(score), np.bool_)
+    able = np.flatnonzero(~np.isnan(score) & ~held_out)
+    if config.min_score is not None:
+        able = able[score[able] >= config.min_score]
+    able = able[np.lexsort((content[able], -score[able], source[able]))]
+    _, starts = np.unique(source[able], return_index=True)
+    first = np.zeros(len(able), np.int64)
+    first[starts] = starts
+    rank = np.arange(len(able)) - np.maximum.accumulate(first)
+    best = np.zeros(len(score), np.bool_)
+    best[able[rank < config.top_k]] = True
+    return best
+
+
+def _judged(index: int, score: float, best: bool, config: QualityConfig) -> Found | None:
+    """Why a row is left out; None if it stays."""
+    if math.isnan(score):
+        return None if config.keep_unscored else Found(index, UNSCORED, f"it has no {config.score}")
+    if config.min_score is not None and score < config.min_score:
+        return Found(index, TOO_LOW, f"{config.score} {score:g}, below {config.min_score:g}", score)
+    if not best:
+        return Found(
+            index, NOT_BEST, f"{config.score} {score:g}, not among the {config.top_k} best of its source", score
+        )
+    return None
+
+
+def _quartiles(scores: NDArray[np.float64]) -> list[float]:
+    """Minimum, quartiles and maximum; empty without scores."""
+    return [float(value) for value in np.quantile(scores, [0, 0.25, 0.5, 0.75, 1])] if len(scores) else []
+
+
+def _no_score(name: str, names: set[str]) -> SftError:
+    """The mistake of a score that is nowhere."""
+    near = nearest(name, names)
+    there = f"; the rows have {listing(sorted(names))}" if names else ""
+    fix = f"name its column: data.mix.<source>.scores={{{name}: <column>}}"
+    return SftError(
+        where=f"clean.quality.score={name}",
+        problem=f"no row has the score {name!r}{there}",
+        fix=f"did you mean {near}? Otherwise {fix}" if near else fix,
+    )

@@ -1,0 +1,53 @@
+"""Do the keys that say how a source's rows are read fit together?"""
+
+import re
+from collections.abc import Iterator
+
+from sft_cli.config.data_schema import RANKED, DataConfig, SourceConfig
+from sft_cli.config.typed import Mistake
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OUR_TAGS = ("repaired", "placeholders")
+
+
+def source_rules(data: DataConfig) -> Iterator[Mistake]:
+    """What is wrong with the rows' keys of any source."""
+    for name, source in data.mix.items():
+        yield from _rules(source, f"data.mix.{name}")
+
+
+def _rules(source: SourceConfig, key: str) -> Iterator[Mistake]:
+    if source.tree.paths not in ("best", "all") and not RANKED.fullmatch(source.tree.paths):
+        yield Mistake(
+            f"{key}.tree.paths",
+            f"{key}.tree.paths is {source.tree.paths!r}; it must be best, all or ranked(k) with a number k from 1",
+            f"write a value such as {key}.tree.paths=ranked(2)",
+        )
+    if source.stream and source.max_rows is None:
+        yield Mistake(
+            f"{key}.max_rows",
+            f"{key}.stream is true, but {key}.max_rows is not set: a stream is read up to a number of rows",
+            f"set {key}.max_rows=100000, or {key}.stream=false",
+            clash=f"{key}.stream",
+        )
+    for variable in source.variables:
+        if not _IDENTIFIER.fullmatch(variable):
+            yield Mistake(
+                f"{key}.variables",
+                f"{key}.variables names {variable!r}; a placeholder consists of letters, digits and _",
+                "rename it, in the rows as well",
+            )
+    for tag in source.tags:
+        if tag in _OUR_TAGS:
+            yield Mistake(
+                f"{key}.tags", f"{key}.tags.{tag} is a tag that preparation itself sets", "choose another name"
+            )
+    if not source.format:
+        yield Mistake(f"{key}.format", f"{key}.format is empty", f"write {key}.format=auto, or leave it out")
+    elif not isinstance(source.format, str) and source.columns:
+        yield Mistake(
+            f"{key}.columns",
+            f"{key}.columns would have no effect: the texts of {key}.format name the columns themselves",
+            "leave columns out",
+            clash=f"{key}.format",
+        )

@@ -1,0 +1,77 @@
+"""Which inputs of a preparation differ from another's, in the names a user gave them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+CODE = "this version of sft_cli"
+"""What stands for our own code among the inputs."""
+Path = tuple[str, ...]
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """``data.mix.mine.weight, template changed``; empty if nothing did."""
+    found = names(old, new)
+    return f"{', '.join(found)} changed" if found else ""
+
+
+def names(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two preparations' inputs, each thing once."""
+    filters = [step["filter"] for step in new["clean"]]
+    return list(dict.fromkeys(_named(path, filters) for path in differing(old, new)))
+
+
+def differing(old: Any, new: Any, path: Path = ()) -> list[Path]:
+    """Places of the values that differ. A list of pairs is compared by their first part, any other list as a whole."""
+    if path[-1:] != ("clean",):
+        old, new = _by_name(old), _by_name(new)
+    elif isinstance(old, list) and isinstance(new, list):
+        old, new = ({str(i): step for i, step in enumerate(steps)} for steps in (old, new))
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [path]
+    found: list[Path] = []
+    for key in [*new, *(key for key in old if key not in new)]:
+        found += differing(old.get(key), new.get(key), (*path, str(key)))
+    return found
+
+
+def _by_name(value: Any) -> Any:
+    """``[[name, digest], …]`` as a mapping; anything else as it is."""
+    pairs = isinstance(value, list) and value and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+    return {str(name): digest for name, digest in value} if pairs else value
+
+
+def _named(path: Path, filters: Sequence[str]) -> str:
+    """The key a user typed, or the file he changed."""
+    match path:
+        case ("rows", name, "content", _, "files"):
+            return f"the files of data.mix.{name}"
+        case ("rows", name, "content", _, "files", file):
+            return f"{file} (data.mix.{name})"
+        case ("rows", name, "content", *rest):
+            return f"data.mix.{name} ({'.'.join(rest)})"
+        case ("rows", name, "rules", *rest):
+            return ".".join(("data.mix", name, *rest))
+        case ("rows", _, "input_separator"):
+            return "template.input_separator"
+        case ("rows", name):
+            return f"data.mix.{name}"
+        case ("clean", number, "rules", *rest) if int(number) < len(filters):
+            return ".".join(("clean", filters[int(number)], *rest))
+        case ("clean", _) | ("clean", _, "filter"):
+            return "clean.steps"
+        case ("encode", "rules", *rest) | ("mix", "rules", *rest):
+            return ".".join(("data", *rest))
+        case ("encode", "max_length"):
+            return "trainer.max_length"
+        case ("encode", "libraries", library):
+            return f"the version of {library}"
+        case ("mix", "sources", *rest):
+            return ".".join(("data.mix", *rest))
+        case ("mix", "seed") | ("rows", _, "seed"):
+            return "trainer.seed"
+        case (*_, "code"):
+            return CODE
+        case ("encode", *rest):
+            return ".".join(rest)
+        case _:
+            return ".".join(path)

@@ -1,0 +1,59 @@
+"""Conversations as bytes on disk, and back."""
+
+import json
+from hashlib import blake2b
+from typing import Any
+
+from sft_cli.data.types import Conversation, Message, TokenIds
+
+DIGEST = 16
+"""Bytes of a digest."""
+
+
+def encode(conversation: Conversation) -> bytes:
+    """Everything of a conversation but its place and source, as JSON; what is empty is left out."""
+    messages = [[m.role, m.content, m.weight, dict(m.extra)] for m in conversation.messages]
+    tokens = conversation.tokens
+    parts = {
+        "messages": messages,
+        "tools": conversation.tools,
+        "text": conversation.text,
+        "tokens": tokens and [tokens.input_ids, tokens.weights],
+        "tags": dict(conversation.tags),
+        "scores": dict(conversation.scores),
+        "group": conversation.group,
+    }
+    kept = {name: part for name, part in parts.items() if part not in (None, {}, [])}
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+
+
+def decode(payload: bytes, where: str, source: str) -> Conversation:
+    """The conversation behind ``encode``'s bytes."""
+    parts: dict[str, Any] = json.loads(payload)
+    tools, tokens = parts.get("tools"), parts.get("tokens")
+    return Conversation(
+        messages=tuple(Message(*message) for message in parts.get("messages", ())),
+        where=where,
+        source=source,
+        tools=None if tools is None else tuple(tools),
+        text=parts.get("text"),
+        tokens=None if tokens is None else TokenIds(tuple(tokens[0]), tuple(tokens[1])),
+        tags=parts.get("tags", {}),
+        scores=parts.get("scores", {}),
+        group=parts.get("group"),
+    )
+
+
+def prompt_digest(conversation: Conversation) -> bytes:
+    """What must not be both trained on and held out: the conversation up to its last message, or the document."""
+    if conversation.text is not None:
+        return hashed(conversation.text.encode())
+    if conversation.tokens is not None:
+        return hashed(repr(conversation.tokens.input_ids).encode())
+    asked = [(m.role, m.content) for m in conversation.messages[:-1]]
+    return hashed(json.dumps(asked, ensure_ascii=False).encode())
+
+
+def hashed(content: bytes) -> bytes:
+    """BLAKE2b of ``DIGEST`` bytes."""
+    return blake2b(content, digest_size=DIGEST).digest()

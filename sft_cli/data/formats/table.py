@@ -1,0 +1,132 @@
+"""The table of formats: their columns, an example row, and the function that builds the conversation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sft_cli.data.formats import plain, tokens, trees, turns
+from sft_cli.data.formats.fields import Build
+
+MESSAGE = ("review_result", "deleted", "rank", "lang", "labels", "message_tree_id", "tree_state")
+"""What OpenAssistant says about a message besides its text."""
+
+SPEAKERS = ("role", "from", "question", "query", "prompt", "instruction", "input", "output", "answer", "completion")
+"""Columns that say: the text beside them is a part of something, not a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A shape of rows.
+
+    Attributes:
+        says: What it is, in a few words.
+        required: Columns every row must have.
+        optional: Columns a row may have; all others are not read.
+        example: A row.
+        build: From the fields to the conversations; None for a format whose rows are gathered into trees.
+        unlike: Columns that speak against the format when it is only guessed.
+        document: Whether a row can be a document, or token ids, fit for replay.
+        tree: Whether it reads the source's ``tree``.
+    """
+
+    says: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    example: Mapping[str, Any]
+    build: Build | None
+    unlike: tuple[str, ...] = ()
+    document: bool = False
+    tree: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every column it reads."""
+        return self.required + self.optional
+
+
+def _document(column: str, unlike: tuple[str, ...]) -> Format:
+    """A document under one column."""
+    build = plain.document(column)
+    return Format("a plain document", (column,), (), {column: "It was a dark night."}, build, unlike, document=True)
+
+
+def _exchange(
+    question: str, answer: str, inputs: tuple[str, ...] = (), unlike: tuple[str, ...] = ("context",)
+) -> Format:
+    """A question and an answer under two columns."""
+    says = "an instruction, perhaps an input, and the answer" if inputs else "a question and its answer"
+    example = {question: "Add the numbers.", **dict.fromkeys(inputs[:1], "2 and 3"), answer: "5"}
+    build = plain.exchange(question, answer, *inputs)
+    return Format(says, (question, answer), (*inputs, "system", "history"), example, build, unlike)
+
+
+_ASKED, _SAID = {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}
+_REPLIES = [{"text": "5", "role": "assistant", "rank": 0, "replies": []}]
+
+FORMATS: Mapping[str, Format] = {
+    "messages": Format(
+        "OpenAI messages, with tool calls or parts of content",
+        ("messages",),
+        ("tools", "functions", "system"),
+        {"messages": [_ASKED, _SAID]},
+        turns.messages,
+    ),
+    "sharegpt": Format(
+        "ShareGPT turns, with function_call and observation",
+        ("conversations",),
+        ("tools", "system"),
+        {"conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]},
+        turns.sharegpt,
+    ),
+    "conversation": Format(
+        "a list of exchanges, or of messages",
+        ("conversation",),
+        ("tools", "system"),
+        {"conversation": [{"human": "2 + 3?", "assistant": "5"}]},
+        plain.exchanges,
+    ),
+    "tree": Format(
+        "an OpenAssistant tree, its messages nested below prompt",
+        ("prompt", "message_tree_id"),
+        ("tree_state",),
+        {"message_tree_id": "a", "prompt": {"text": "2 + 3?", "role": "prompter", "replies": _REPLIES}},
+        trees.nested,
+        tree=True,
+    ),
+    "tree_root": Format(
+        "an OpenAssistant tree, the row being its first message",
+        ("message_id", "text", "role", "replies"),
+        MESSAGE,
+        {"message_id": "a", "text": "2 + 3?", "role": "prompter", "replies": _REPLIES},
+        trees.rooted,
+        tree=True,
+    ),
+    "tree_messages": Format(
+        "one OpenAssistant message in a row, gathered into trees",
+        ("message_id", "parent_id", "text", "role"),
+        MESSAGE,
+        {"message_id": "b", "parent_id": "a", "text": "5", "role": "assistant", "rank": 0},
+        None,
+        tree=True,
+    ),
+    "alpaca": _exchange("instruction", "output", ("input",)),
+    "instruction_response": _exchange("instruction", "response", ("input", "context"), unlike=()),
+    "prompt_completion": _exchange("prompt", "completion"),
+    "prompt_response": _exchange("prompt", "response"),
+    "query_response": _exchange("query", "response"),
+    "question_answer": _exchange("question", "answer", unlike=("context", "choices", "options", "passage")),
+    "user_assistant": _exchange("user", "assistant"),
+    "tokens": Format(
+        "token ids with labels (-100: no loss) or a mask",
+        ("input_ids",),
+        ("labels", *tokens.MASKS, "attention_mask"),
+        {"input_ids": [1, 50, 51, 2], "labels": [-100, -100, 51, 2]},
+        tokens.tokens,
+        document=True,
+    ),
+    "text": _document("text", ("role",)),
+    "content": _document("content", SPEAKERS),
+    "document": _document("document", (*SPEAKERS, "summary", "response")),
+    "response": _document("response", (*SPEAKERS, "context", "chosen", "rejected", "user", "system")),
+}
+"""In the order in which ``auto`` tries them: a file with messages and a rendered text is messages."""

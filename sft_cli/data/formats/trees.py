@@ -1,0 +1,213 @@
+"""Trees of messages (OpenAssistant): every path from the first question to an answer is a conversation.
+
+``best`` follows the top-ranked reply at every turn, ``ranked(k)`` the k best, ``all`` every one; replies without a rank
+come last, in their order in the file. A reply that leads to no answer is not followed. Answers that several paths share
+carry loss on the first of them alone.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sft_cli.config.data_schema import RANKED, TreeConfig
+from sft_cli.data.formats.fields import Fields, Knobs, checked_text, wrong_type
+from sft_cli.data.formats.turns import role_of
+from sft_cli.data.problems import LeftOut, RowError, shorten
+from sft_cli.data.types import Conversation, Message, Row
+
+SPAM = 0.5
+"""Mean of the reviewers' yes (1) and no (0) from which on a message counts as spam."""
+
+ABANDONED = ("aborted_low_grade", "halted_by_moderator")
+"""States of trees that OpenAssistant itself gave up."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One message of a tree while it is read.
+
+    Attributes:
+        message: The message.
+        rank: Its place among its siblings by the reviewers' votes, 0 for the best; infinite without one.
+        replies: The nodes below it, in the order of the file.
+    """
+
+    message: Message
+    rank: float
+    replies: list["Node"] = field(default_factory=list)
+
+
+def nested(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    """``{prompt: {text, role, replies}, message_tree_id?, tree_state?}``: a row for each tree, its messages nested."""
+    root = fields.values["prompt"]
+    if not isinstance(root, dict):
+        raise wrong_type(
+            root, fields.columns["prompt"], "the first message of a tree, with its replies", fields.row.where
+        )
+    return _from_root(root, fields.columns["prompt"], fields, knobs)
+
+
+def rooted(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    """``{message_id, text, role, replies}``: a row for each tree, the row itself being its first message."""
+    return _from_root(fields.values, "", fields, knobs)
+
+
+def _from_root(root: Mapping[str, Any], name: str, fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    values = fields.values
+    first = None if abandoned(values.get("tree_state"), knobs.tree) else _read(root, name, knobs.tree, fields.row)
+    key = values.get("message_tree_id") or root.get("message_id")
+    return branches(first, fields.row, key, root.get("lang"), knobs.tree)
+
+
+def _read(root: Mapping[str, Any], name: str, config: TreeConfig, row: Row) -> Node | None:
+    """The nodes of a nested tree that the config keeps; without recursion, for trees of any depth."""
+    found: list[Node] = []
+    waiting: list[tuple[Any, str, list[Node]]] = [(root, name, found)]
+    while waiting:
+        values, field, siblings = waiting.pop()
+        if not isinstance(values, Mapping):
+            raise wrong_type(values, field, "a message with text and role", row.where)
+        node = read_node(values, field, config, row.where)
+        if node is None:
+            continue
+        siblings.append(node)
+        replies = values.get("replies") or []
+        inner = f"{field}.replies" if field else "replies"
+        if not isinstance(replies, list):
+            raise wrong_type(replies, inner, "a list of messages", row.where)
+        numbered = list(enumerate(replies))
+        waiting += [(reply, f"{inner}[{index}]", node.replies) for index, reply in reversed(numbered)]
+    return found[0] if found else None
+
+
+def read_node(values: Mapping[str, Any], name: str, config: TreeConfig, where: str) -> Node | None:
+    """One message without its replies; None if the config leaves it out, and all that hangs below it."""
+    prefix = f"{name}." if name else ""
+    flags = {key: values.get(key) for key in ("review_result", "deleted")}
+    for key, flag in flags.items():
+        if flag is not None and not isinstance(flag, bool):
+            raise wrong_type(flag, f"{prefix}{key}", "true, false or null", where)
+    spam = config.reviewed and _spam(values.get("labels"), f"{prefix}labels", where)
+    if config.reviewed and (flags["review_result"] is False or flags["deleted"] or spam):
+        return None
+    language = values.get("lang")
+    if config.languages:
+        if not isinstance(language, str):
+            raise wrong_type(language, f"{prefix}lang", "a language such as en (tree.languages is set)", where)
+        if language not in config.languages:
+            return None
+    role = role_of(values, "role", name or "row", where)
+    content = checked_text(values.get("text"), f"{prefix}text", where)
+    if role == "user" and not content.strip():
+        raise RowError(
+            where=where,
+            reason="empty question",
+            problem=f"field '{prefix}text' ({role}) is {shorten(content)}; expected non-empty text",
+            fix="fill it in or remove the message",
+        )
+    return Node(Message(role, content), _rank(values.get("rank"), f"{prefix}rank", where))
+
+
+def branches(root: Node | None, row: Row, key: Any, language: Any, config: TreeConfig) -> tuple[Conversation, ...]:
+    """The conversations of a tree.
+
+    Args:
+        root: The first message, or None if it was left out.
+        row: The row the tree stands in, or the row of its first message.
+        key: The tree's id; branches of one tree stay on one side of the validation split.
+        language: Language of the first message, for the tag ``language``.
+        config: Which paths are taken.
+    """
+    group = key if isinstance(key, str) and key else row.where
+    tags = {"language": checked_text(language, "lang", row.where)} if isinstance(language, str) and language else {}
+    checked_text(group, "message_tree_id", row.where)
+    limit = width(config.paths)
+    trained: set[int] = set()
+    found = []
+    for path in _paths(root, limit) if root is not None else ():
+        messages = []
+        for node in path:
+            repeated = node.message.role == "assistant" and id(node) in trained
+            messages.append(replace(node.message, weight=0.0) if repeated else node.message)
+            trained.add(id(node))
+        where = row.where if config.paths == "best" else f"{row.where}#{len(found) + 1}"
+        found.append(Conversation(tuple(messages), where, row.source, tags=tags, group=group))
+    if not found:
+        raise LeftOut(
+            where=row.where,
+            reason="tree without a kept answer",
+            problem="no answer of the tree is left with the source's tree.languages and tree.reviewed",
+            fix="set tree.languages=[] or tree.reviewed=false to keep more",
+        )
+    return tuple(found)
+
+
+def width(paths: str) -> int | None:
+    """How many replies are followed at every turn; None for all."""
+    if paths in ("best", "all"):
+        return 1 if paths == "best" else None
+    ranked = RANKED.fullmatch(paths)
+    assert ranked is not None, f"tree.paths {paths!r} passed the check of the config"
+    return int(ranked.group(1))
+
+
+def abandoned(state: Any, config: TreeConfig) -> bool:
+    """Whether a tree as a whole failed its review."""
+    return config.reviewed and isinstance(state, str) and state in ABANDONED
+
+
+def _paths(root: Node, limit: int | None) -> Iterator[list[Node]]:
+    """Every path from the root to a last answer, best replies first."""
+    chosen = _chosen(root, limit)
+    path: list[Node] = []
+    waiting = [(root, 0)] if root.message.role == "assistant" or chosen[id(root)] else []
+    while waiting:
+        node, depth = waiting.pop()
+        del path[depth:]
+        path.append(node)
+        replies = chosen[id(node)]
+        if replies:
+            waiting += [(reply, depth + 1) for reply in reversed(replies)]
+        else:
+            yield list(path)
+
+
+def _chosen(root: Node, limit: int | None) -> Mapping[int, Sequence[Node]]:
+    """By node: the replies that are followed, best first."""
+    order, waiting = [], [root]
+    while waiting:
+        node = waiting.pop()
+        order.append(node)
+        waiting += node.replies
+    chosen: dict[int, Sequence[Node]] = {}
+    for node in reversed(order):
+        leading = [reply for reply in node.replies if reply.message.role == "assistant" or chosen[id(reply)]]
+        chosen[id(node)] = sorted(leading, key=lambda reply: reply.rank)[:limit]
+    return chosen
+
+
+def _rank(value: Any, field: str, where: str) -> float:
+    """A rank as a number; no rank (null, or NaN as pandas writes it) comes behind all others."""
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong_type(value, field, "a number or null", where)
+    return math.inf if math.isnan(value) else value
+
+
+def _spam(labels: Any, field: str, where: str) -> bool:
+    """Whether reviewers marked a message as spam; ``{spam: {value}}`` or, in Parquet, ``{name: […], value: […]}``."""
+    if labels is None:
+        return False
+    if not isinstance(labels, dict):
+        raise wrong_type(labels, field, "OpenAssistant's labels", where)
+    names, values = labels.get("name"), labels.get("value")
+    if isinstance(names, list) and isinstance(values, list):
+        value = dict(zip(map(str, names), values, strict=False)).get("spam")
+    else:
+        spam = labels.get("spam")
+        value = spam.get("value") if isinstance(spam, dict) else spam
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise wrong_type(value, f"{field} (spam)", "a number from 0 to 1", where)
+    return value is not None and value >= SPAM

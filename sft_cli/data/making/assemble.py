@@ -1,0 +1,151 @@
+"""The last stage: examples of both sides, stages and ledger, written from the stages before it in bounded memory."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.config.data_schema import DataConfig, OnBadRow, Overflow
+from sft_cli.data.ledger import Entry, Ledger
+from sft_cli.data.making.cleaned import Cleaned, Note
+from sft_cli.data.making.encoded import TOO_LONG, Encoded
+from sft_cli.data.prepared import Side, SplitWriter
+from sft_cli.data.problems import LeftOut, RowError
+from sft_cli.errors import SftError
+
+TREE = "tree"
+"""What the ledger calls the filter of a source's ``tree`` settings."""
+CHUNK = 5000
+"""Rows accounted for at once."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One store on its way into the prepared directory.
+
+    Attributes:
+        source: Name of the source in the mix.
+        rows: The store behind the filters.
+        encoded: The examples of its chosen rows.
+        chosen: ``(rows,)``: whether max_rows left a row in.
+        held_out: ``(rows,)``: whether a row is held out.
+        copies: ``(rows,)``: times a row is in an epoch, over all stages.
+    """
+
+    source: str
+    rows: Cleaned
+    encoded: Encoded
+    chosen: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+    copies: NDArray[np.int64]
+
+
+def write_examples(parts: Sequence[Part], writers: Mapping[Side, SplitWriter]) -> None:
+    """Write every example once that an epoch or the held-out rows hold."""
+    for part in parts:
+        for fates, examples in zip(part.encoded.fates(), part.encoded.examples(), strict=True):
+            row = np.repeat(fates.column("row").to_numpy(), fates.column("examples").to_numpy())
+            used, held_out = part.copies[row] > 0, part.held_out[row]
+            masks: dict[Side, NDArray[np.bool_]] = {"train": used & ~held_out, "validation": used & held_out}
+            for side, mask in masks.items():
+                if mask.any():
+                    writers[side].write(examples.filter(mask))
+
+
+def account(parts: Sequence[Part], ledger: Ledger) -> list[str]:
+    """Enter every row into the ledger; places of the used rows in which an answer says nothing."""
+    silent: list[str] = []
+    for part in parts:
+        fates = _Fates(part.encoded)
+        chunk: list[tuple[str, RowError | None]] = []
+        start = 0
+        for place in part.rows.store.places():
+            chunk.append(place)
+            if len(chunk) == CHUNK:
+                _account(part, fates, start, chunk, ledger, silent)
+                start, chunk = start + CHUNK, []
+        _account(part, fates, start, chunk, ledger, silent)
+    return silent
+
+
+class _Fates:
+    """What became of rows that are asked for in ascending order."""
+
+    def __init__(self, encoded: Encoded) -> None:
+        self._rows = (fate for table in encoded.fates() for fate in table.to_pylist())
+        self._next: dict[str, Any] | None = next(self._rows, None)
+
+    def of(self, row: int) -> dict[str, Any] | None:
+        """The fate of a row; None for one that was not encoded."""
+        if self._next is None or self._next["row"] != row:
+            return None
+        found, self._next = self._next, next(self._rows, None)
+        return found
+
+
+def _account(
+    part: Part, fates: _Fates, start: int, places: list[tuple[str, RowError | None]], ledger: Ledger, silent: list[str]
+) -> None:
+    """Enter consecutive rows."""
+    notes = part.rows.notes(start, start + len(places))
+    for row, (where, error) in enumerate(places, start):
+        fate = fates.of(row)
+        entry = _entry(part, row, where, error, notes.get(row, []), fate)
+        ledger.add(entry)
+        if entry.fate == "used" and fate is not None and fate["silent"]:
+            silent.append(where)
+
+
+def _entry(
+    part: Part, row: int, where: str, error: RowError | None, notes: list[Note], fate: dict[str, Any] | None
+) -> Entry:
+    """The line of one row."""
+    labels = json.loads(fate["labels"]) if fate and fate["labels"] else {"tags": {}, "scores": {}}
+    scores = {**labels["scores"], **{note.filter: note.score for note in notes if note.score is not None}}
+    place: dict[str, Any] = {
+        "where": where,
+        "source": part.source,
+        "split": "validation" if part.held_out[row] else "train",
+        "scores": scores,
+        "tags": labels["tags"],
+    }
+    for note in notes:
+        if note.reason is not None:
+            return Entry(**place, fate="dropped", reason=note.reason, detail=note.detail, filter=note.filter)
+    if not part.chosen[row]:
+        return Entry(**place, fate="not_sampled")
+    if error is not None:
+        by = TREE if isinstance(error, LeftOut) else None
+        return Entry(**place, fate="dropped", reason=error.reason, detail=error.problem, filter=by)
+    assert fate is not None, f"{where} was chosen, but never encoded"
+    if fate["problem"] is not None:
+        reason, _, problem, _ = json.loads(fate["problem"])
+        return Entry(**place, fate="dropped", reason=reason, detail=problem)
+    return Entry(
+        **place,
+        fate="used" if part.copies[row] else "not_sampled",
+        examples=fate["examples"],
+        copies=int(part.copies[row]),
+        tokens=fate["tokens"],
+        trained_tokens=fate["trained"],
+        truncated_messages=fate["truncated"],
+    )
+
+
+def unreadable(rows: Cleaned, chosen: NDArray[np.bool_]) -> Iterator[SftError]:
+    """What is wrong with the chosen rows that are no conversations."""
+    if (chosen & ~rows.store.good()).any():
+        for row, (_, error) in enumerate(rows.store.places()):
+            if error is not None and chosen[row] and not isinstance(error, LeftOut):
+                yield error
+
+
+def fatal(problems: Iterable[str], data: DataConfig) -> Iterator[SftError]:
+    """Of the problems of rows, those that stop the run: a mask that is not proven, or a row that is too long."""
+    for told in problems:
+        reason, where, problem, fix = json.loads(told)
+        if data.overflow is Overflow.error if reason == TOO_LONG else data.on_bad_row is OnBadRow.error:
+            yield SftError(where=where, problem=problem, fix=fix)

@@ -1,0 +1,224 @@
+"""The second stage: the filters of ``clean.steps``, one after the other, over the rows of all sources."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.clean import table
+from sft_cli.clean.base import BATCH, Finding, Found
+from sft_cli.config.clean_schema import CleanConfig
+from sft_cli.config.schema import Config
+from sft_cli.console import progress
+from sft_cli.data import cache, codec, workers
+from sft_cli.data.making.cleaned import Cleaned, Reader, Step, all_rows
+from sft_cli.data.rowstore import RowStore
+from sft_cli.data.types import Conversation
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Side:
+    """The rows of one side of one source, on their way through the filters."""
+
+    store: RowStore
+    held_out: bool
+    priority: int
+
+
+def filled(config: Config) -> CleanConfig:
+    """The filters of a run; the model that scores is the one to be trained unless another is named."""
+    if config.clean.perplexity.model is not None:
+        return config.clean
+    return replace(config.clean, perplexity=replace(config.clean.perplexity, model=config.model.path))
+
+
+def inputs(config: CleanConfig) -> list[dict[str, Any]]:
+    """What the filters depend on beside the rows, one entry a step."""
+    code = cache.code("clean")
+    return [{"filter": step, "rules": table.inputs(step, config), "code": code} for step in config.steps]
+
+
+def clean(
+    sides: Sequence[Side], config: CleanConfig, known: Sequence[dict[str, Any]], processes: int
+) -> tuple[list[Cleaned], list[dict[str, Any]]]:
+    """The stores behind the filters, and each filter's name, drops by reason and report.
+
+    Args:
+        sides: The stores, in the order of the mix.
+        config: The filters.
+        known: Their ``inputs``.
+        processes: How many work at once.
+    """
+    stores = [side.store for side in sides]
+    kept = np.concatenate([np.zeros(0, np.bool_), *(store.good() for store in stores)])
+    before: Any = [[side.store.directory.name, side.store.source, side.held_out, side.priority] for side in sides]
+    steps: list[Step] = []
+    reports: list[dict[str, Any]] = []
+    for name, rules in zip(config.steps, known, strict=True):
+        inputs = {"before": before, **rules}
+        with cache.building("clean", inputs) as (directory, done):
+            if not done:
+                rows = _Rows(sides, np.flatnonzero(kept), all_rows(stores, steps), processes, name)
+                cache.finish(directory, {"inputs": inputs, **_run(name, rows, config, directory)})
+        step = Step(name, cache.final(directory))
+        steps.append(step)
+        kept[step.dropped] = False
+        found = cache.found(step.directory)
+        reports.append({"filter": name, "dropped": found["dropped"], "report": found["report"]})
+        before = step.directory.name
+    offsets = np.cumsum([0, *(len(store) for store in stores)]).tolist()
+    behind = [
+        Cleaned(store, start, kept[start : start + len(store)], tuple(steps))
+        for store, start in zip(stores, offsets, strict=False)
+    ]
+    return behind, reports
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that are left, read from their stores: what ``clean.base.Rows`` promises.
+
+    Attributes:
+        sides: The stores.
+        numbers: Numbers over all stores of the rows that are left.
+        reader: Reads them.
+        processes: How many work at once.
+        name: The filter, for the progress bar.
+    """
+
+    sides: Sequence[Side]
+    numbers: NDArray[np.int64]
+    reader: Reader
+    processes: int
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return next(self.reader.conversations(self.numbers[index : index + 1]))
+
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        return self._of_each([side.held_out for side in self.sides], np.bool_)
+
+    @property
+    def priority(self) -> NDArray[np.int64]:
+        return self._of_each([side.priority for side in self.sides], np.int64)
+
+    def _of_each(self, values: Sequence[Any], kind: Any) -> NDArray[Any]:
+        """The value of each row's store."""
+        lengths = [len(side.store) for side in self.sides]
+        return np.repeat(np.asarray(values, kind), lengths)[self.numbers]
+
+    def map(
+        self, function: Callable[[Sequence[Conversation], Argument], Sequence[Result]], argument: Argument
+    ) -> Iterator[tuple[int, Sequence[Result]]]:
+        tasks = [(start, self.numbers[start : start + BATCH]) for start in range(0, len(self), BATCH)]
+        processes = workers.worth(len(self), self.processes)
+        with progress(f"clean     {self.name}", len(self)) as shown:
+            for start, results in workers.run(
+                _Mapper, (self.reader, function, argument), _Mapper.apply, tasks, processes
+            ):
+                yield start, results
+                shown.advance(len(results))
+
+
+class _Mapper:
+    """Applies a function to batches of rows in a worker process."""
+
+    def __init__(self, reader: Reader, function: Callable[[Sequence[Conversation], Any], Sequence[Any]], argument: Any):
+        self._reader, self._function, self._argument = reader, function, argument
+
+    def apply(self, task: tuple[int, NDArray[np.int64]]) -> tuple[int, Sequence[Any]]:
+        """The number of the batch's first row, and one result per row."""
+        start, numbers = task
+        return start, self._function(list(self._reader.conversations(numbers)), self._argument)
+
+
+def _run(name: str, rows: _Rows, config: CleanConfig, directory: Path) -> dict[str, Any]:
+    """Write what a filter finds; its drops by reason, and its report."""
+    dropped: Counter[str] = Counter()
+    report: dict[str, Any] | None = None
+
+    def findings() -> Finding:
+        nonlocal report
+        report = yield from table.find(name, rows, config)
+        return None
+
+    with _Writer(directory) as writer:
+        for found in findings():
+            writer.write(found, int(rows.numbers[found.row]))
+            dropped.update([found.reason] if found.reason is not None else [])
+    return {"dropped": dict(sorted(dropped.items(), key=lambda pair: (-pair[1], pair[0]))), "report": report}
+
+
+class _Writer:
+    """Appends findings to ``found.arrow``, and rewritten rows to ``replaced.arrow`` if there are any."""
+
+    def __init__(self, directory: Path) -> None:
+        import pyarrow
+
+        number, text = pyarrow.int64(), pyarrow.string()
+        self._found = pyarrow.schema(
+            {"row": number, "reason": text, "detail": text, "score": pyarrow.float64(), "cluster": number}
+        )
+        self._replaced = pyarrow.schema({"row": number, "payload": pyarrow.binary()})
+        self._directory, self._last = directory, -1
+        self._findings = _Table(directory / "found.arrow", self._found)
+        self._rewritten: _Table | None = None
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._findings.close()
+        if self._rewritten is not None:
+            self._rewritten.close()
+
+    def write(self, found: Found, row: int) -> None:
+        """Append one finding about a row."""
+        assert row > self._last, "findings come in ascending order of index"
+        self._last = row
+        self._findings.add((row, found.reason, found.detail, found.score, found.cluster))
+        if found.conversation is not None:
+            if self._rewritten is None:
+                self._rewritten = _Table(self._directory / "replaced.arrow", self._replaced)
+            self._rewritten.add((row, codec.encode(found.conversation)))
+
+
+class _Table:
+    """An Arrow file that is appended to."""
+
+    def __init__(self, file: Path, schema: Any) -> None:
+        import pyarrow
+
+        self._schema, self._sink = schema, pyarrow.OSFile(str(file), "wb")
+        self._writer = pyarrow.ipc.new_file(self._sink, schema)
+        self._pending: list[tuple[Any, ...]] = []
+
+    def add(self, values: tuple[Any, ...]) -> None:
+        self._pending.append(values)
+        if len(self._pending) == BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        columns = zip(*self._pending, strict=True)
+        arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, self._schema.types, strict=True)]
+        self._writer.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
+        self._pending = []
+
+    def close(self) -> None:
+        if self._pending:
+            self._flush()
+        self._writer.close()
+        self._sink.close()

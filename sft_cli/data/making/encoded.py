@@ -1,0 +1,279 @@
+"""The fourth stage: the rows of a source as proven examples, in parts, with what became of each row."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.chat import parity
+from sft_cli.chat.examples import ExampleMaker, Outcome
+from sft_cli.chat.template import ChatTemplate
+from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.config.data_schema import DataConfig
+from sft_cli.console import progress
+from sft_cli.data import cache, workers
+from sft_cli.data.ledger import UNPROVEN
+from sft_cli.data.making.cleaned import Cleaned, Reader
+from sft_cli.data.tables import example_table
+from sft_cli.data.types import Conversation
+
+CODE = ("chat", "data.tables", "data.making.encoded")
+"""Modules that decide what an example is."""
+RULES = ("train_on", "train_on_tool_calls", "train_on_reasoning", "untrained", "thinking", "system", "override_system",
+         "sanitize", "overflow")  # fmt: skip
+"""Settings of ``data`` that decide what an example is."""
+CHUNK = 2000
+"""Rows encoded at once."""
+GOLDENS = 4
+"""Golden prompts kept per source."""
+TOO_LONG = "too long"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the rows of one source become examples; sent to the processes that do it.
+
+    Attributes:
+        tokenizer: Its tokenizer.
+        template: The chat template.
+        data: Rules of what is trained.
+        max_length: Longest example, in tokens.
+        replay: Whether documents are cut into pieces instead of being too long.
+        loss_weight: Factor on every token's loss.
+    """
+
+    tokenizer: ChatTokenizer
+    template: ChatTemplate
+    data: DataConfig
+    max_length: int
+    replay: bool
+    loss_weight: float
+
+    def maker(self) -> ExampleMaker:
+        """What makes examples by these rules."""
+        return ExampleMaker(
+            self.tokenizer,
+            self.template,
+            self.data,
+            self.max_length,
+            split_documents=self.replay,
+            loss_weight=self.loss_weight,
+        )
+
+
+class Fate(NamedTuple):
+    """What became of one row.
+
+    Attributes:
+        row: Its number in its store.
+        examples: Examples it became; 0 if it was refused.
+        tokens: Tokens of them all.
+        trained: Those that carry loss.
+        truncated: Messages taken off its front.
+        sanitized: Whether special-token strings in it became plain text.
+        silent: Whether an answer that is trained says nothing.
+        problem: What is wrong with it: reason, where, problem and fix as JSON; None if nothing.
+        labels: Its tags and scores as JSON; None if it has none.
+    """
+
+    row: int
+    examples: int
+    tokens: int
+    trained: int
+    truncated: int
+    sanitized: bool
+    silent: bool
+    problem: str | None
+    labels: str | None
+
+
+class Encoded:
+    """A finished stage.
+
+    Attributes:
+        stops: Stop tokens that end trained turns.
+        goldens: The first golden prompts.
+        weighted: Whether a token has a loss weight other than 0 and 1.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        parts = [json.loads(file.read_bytes()) for file in sorted(directory.glob("part-*.json"))]
+        self.stops = sorted({stop for part in parts for stop in part["stops"]})
+        self.goldens = [parity.Golden(**one) for part in parts for one in part["goldens"]][:GOLDENS]
+        self.weighted = any(part["weighted"] for part in parts)
+
+    def examples(self) -> Iterator[Any]:
+        """The examples as Arrow tables, one for each part, in the order of the rows."""
+        yield from _tables(self._directory, "examples")
+
+    def fates(self) -> Iterator[Any]:
+        """What became of the rows, as Arrow tables, one for each part."""
+        yield from _tables(self._directory, "fates")
+
+    def problems(self) -> list[str]:
+        """What is wrong with rows, as in ``Fate``."""
+        return [told for table in self.fates() for told in table.column("problem").drop_null().to_pylist()]
+
+    def column(self, name: str, kind: Any = np.int64) -> NDArray[Any]:
+        """``(rows,)``: a number of every ``Fate``."""
+        found = [table.column(name).to_numpy().astype(kind) for table in self.fates()]
+        return np.concatenate([np.zeros(0, kind), *found])
+
+    def scores(self, names: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+        """``(rows,)`` per score: what every row has; nan where it has none."""
+        found: dict[str, list[float]] = {name: [] for name in names}
+        for labels in self._labels() if found else ():
+            for name, values in found.items():
+                values.append(labels["scores"].get(name, math.nan))
+        return {name: np.array(values, np.float64) for name, values in found.items()}
+
+    def tags(self) -> dict[str, tuple[list[str], NDArray[np.int32]]]:
+        """Per tag the values there are, and ``(rows,)`` the number of each row's value; -1 where it has none."""
+        values: dict[str, dict[str, int]] = {}
+        codes: dict[str, NDArray[np.int32]] = {}
+        num_rows = len(self.column("row"))
+        for row, labels in enumerate(self._labels()):
+            for tag, value in labels["tags"].items():
+                known = values.setdefault(tag, {})
+                codes.setdefault(tag, np.full(num_rows, -1, np.int32))[row] = known.setdefault(value, len(known))
+        return {tag: (list(known), codes[tag]) for tag, known in values.items()}
+
+    def _labels(self) -> Iterator[dict[str, Any]]:
+        """Tags and scores of every row."""
+        nothing: dict[str, Any] = {"tags": {}, "scores": {}}
+        for table in self.fates():
+            for labels in table.column("labels").to_pylist():
+                yield nothing if labels is None else json.loads(labels)
+
+
+def encode(
+    name: str,
+    rows: Cleaned,
+    chosen: NDArray[np.int64],
+    rules: Rules,
+    known: dict[str, Any],
+    processes: int,
+    judge: Callable[[Sequence[str]], None],
+) -> Encoded:
+    """The examples of the chosen rows of a store, from the cache where they are there.
+
+    Args:
+        name: The source, for the progress bar.
+        rows: The store behind the filters.
+        chosen: Numbers of the rows, ascending.
+        rules: How rows become examples.
+        known: What the rules depend on, as plain values.
+        processes: How many encode at once.
+        judge: Is told the problems of the rows (as in ``Fate``), part by part, and raises what must stop the run.
+    """
+    inputs = {**known, "rows": rows.content(chosen)}
+    with cache.building("encoded", inputs) as (directory, done):
+        if not done:
+            chunks = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
+            tasks = [(i, chunk) for i, chunk in enumerate(chunks) if not (directory / f"part-{i:05}.json").is_file()]
+            with progress(f"encode    {name}", len(chosen)) as shown:
+                shown.advance(len(chosen) - sum(len(chunk) for _, chunk in tasks))
+                for made, problems in workers.run(
+                    _Part, (directory, rows.reader(), rules), _Part.write, tasks, processes
+                ):
+                    judge(problems)
+                    shown.advance(made)
+            cache.finish(directory, {"inputs": inputs})
+    encoded = Encoded(cache.final(directory))
+    judge(encoded.problems())
+    return encoded
+
+
+class _Part:
+    """Writes parts in a worker process."""
+
+    def __init__(self, directory: Path, reader: Reader, rules: Rules) -> None:
+        self._directory, self._reader, self._maker = directory, reader, rules.maker()
+
+    def write(self, task: tuple[int, NDArray[np.int64]]) -> tuple[int, list[str]]:
+        """Encode and write one chunk of rows; their number, and what is wrong with some of them."""
+        number, numbers = task
+        conversations = list(self._reader.conversations(numbers))
+        outcomes = self._maker.make(conversations)
+        fates = [_fate(*one) for one in zip(numbers.tolist(), conversations, outcomes, strict=True)]
+        examples = [example for outcome in outcomes for example in outcome.examples]
+        weighted = any(weight not in (0, 1) for example in examples for weight in set(example.weights))
+        _write(self._directory / f"examples-{number:05}.arrow", example_table(examples, weighted))
+        _write(self._directory / f"fates-{number:05}.arrow", _fate_table(fates))
+        stops = sorted({stop for outcome in outcomes for stop in outcome.stops})
+        goldens = [asdict(golden) for golden in self._goldens(conversations, outcomes)] if number == 0 else []
+        mark = json.dumps({"stops": stops, "goldens": goldens, "weighted": weighted}, ensure_ascii=False)
+        cache.write_whole(self._directory / f"part-{number:05}.json", mark.encode())
+        return len(fates), [fate.problem for fate in fates if fate.problem is not None]
+
+    def _goldens(self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome]) -> list[parity.Golden]:
+        """The golden prompts of the first rows that have one."""
+        found: list[parity.Golden] = []
+        for conversation, outcome in zip(conversations, outcomes, strict=True):
+            if len(found) == GOLDENS:
+                break
+            if outcome.problem is None and (golden := parity.golden(self._maker, conversation)):
+                found.append(golden)
+        return found
+
+
+def _fate(row: int, conversation: Conversation, outcome: Outcome) -> Fate:
+    """What became of a row."""
+    examples, problem = outcome.examples, outcome.problem
+    reason = TOO_LONG if outcome.too_long else UNPROVEN
+    told = problem and json.dumps([reason, problem.where, problem.problem, problem.fix], ensure_ascii=False)
+    labels = {"tags": dict(conversation.tags), "scores": dict(conversation.scores)}
+    return Fate(
+        row=row,
+        examples=len(examples),
+        tokens=sum(len(example.input_ids) for example in examples),
+        trained=sum(len(example.weights) - example.weights.count(0) for example in examples),
+        truncated=outcome.dropped_messages,
+        sanitized=outcome.sanitized,
+        silent=_silent(conversation),
+        problem=told or None,
+        labels=json.dumps(labels, ensure_ascii=False) if conversation.tags or conversation.scores else None,
+    )
+
+
+def _silent(conversation: Conversation) -> bool:
+    """Whether an answer that is trained says nothing."""
+    answers = [m for m in conversation.messages if m.role == "assistant" and m.weight]
+    return any(not (answer.content.strip() or answer.extra) for answer in answers)
+
+
+def _fate_table(fates: Sequence[Fate]) -> Any:
+    """Fates as an Arrow table."""
+    import pyarrow
+
+    numbers, flags, texts = pyarrow.int64(), pyarrow.bool_(), pyarrow.string()
+    kinds = (*[numbers] * 5, flags, flags, texts, texts)
+    columns = zip(*fates, strict=True) if fates else [()] * len(kinds)
+    return pyarrow.table(
+        {name: pyarrow.array(column, kind) for name, column, kind in zip(Fate._fields, columns, kinds, strict=True)}
+    )
+
+
+def _write(file: Path, table: Any) -> None:
+    """Write a table whole or not at all."""
+    import pyarrow
+
+    new = file.with_name(f".{file.name}")
+    with pyarrow.OSFile(str(new), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    new.rename(file)
+
+
+def _tables(directory: Path, kind: str) -> Iterator[Any]:
+    """The tables of one kind, memory-mapped, in order."""
+    import pyarrow
+
+    for file in sorted(directory.glob(f"{kind}-*.arrow")):
+        with pyarrow.memory_map(str(file)) as source:
+            yield pyarrow.ipc.open_file(source).read_all()

@@ -1,0 +1,130 @@
+"""The manifest of a prepared directory: what went in, what came out, and the fingerprint that stands for it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli import __version__
+from sft_cli.chat.template import ChatTemplate
+from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.config.schema import Config
+from sft_cli.data import cache
+from sft_cli.data.ledger import Ledger
+from sft_cli.data.making import cleaning, encoded, rows
+from sft_cli.data.prepared import Side
+
+VERSION = 3
+"""Raised whenever a prepared directory would hold other files."""
+QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
+LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
+"""Libraries that decide what an example is, or how it is written."""
+SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss_weight", "budget", "licence")
+MIX_RULES = ("strategy", "temperature", "stop", "total_rows", "stages", "val_fraction", "val_rows", "on_bad_row",
+             "overflow", "budget")  # fmt: skip
+MIX_CODE = ("data.mixing", "data.making.pipeline", "data.making.assemble", "data.ledger", "data.tables", "data.prepare")
+"""Modules that decide what an epoch holds and how it is written."""
+
+
+def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> dict[str, Any]:
+    """Everything the prepared rows depend on, by stage: bytes of the data and the tokenizer, template, rules, code.
+
+    Not on paths: the same bytes give the same rows wherever they lie.
+    """
+    seed, separator = config.trainer.seed, config.template.input_separator
+    data = asdict(config.data)
+    found = {
+        "version": VERSION,
+        "rows": {name: rows.inputs(source, name, separator, seed) for name, source in config.data.mix.items()},
+        "clean": cleaning.inputs(cleaning.filled(config)),
+        "encode": {
+            "tokenizer": tokenizer.digests(),
+            "special_tokens": dict(tokenizer.special_tokens),
+            "template": template.source,
+            "template_variables": dict(config.template.variables),
+            "rules": {key: data[key] for key in encoded.RULES},
+            "max_length": config.trainer.max_length,
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "code": cache.code(*encoded.CODE),
+        },
+        "mix": {
+            "rules": {key: data[key] for key in MIX_RULES},
+            "sources": {name: {key: source[key] for key in SOURCE_RULES} for name, source in data["mix"].items()},
+            "seed": seed,
+            "code": cache.code(*MIX_CODE),
+        },
+    }
+    return json.loads(json.dumps(found, default=str))
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """SHA-256 of the inputs as canonical JSON, 64 hexadecimal digits."""
+    return cache.digest(values)
+
+
+def build(
+    config: Config,
+    inputs: Mapping[str, Any],
+    ledger: Ledger,
+    formats: Mapping[str, str],
+    lengths: Mapping[Side, NDArray[np.int64]],
+    found: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest as plain JSON values.
+
+    Args:
+        config: The run's.
+        inputs: What the rows depend on.
+        ledger: The account of the rows.
+        formats: Format of every source.
+        lengths: Tokens of every written example, by side.
+        found: What else the stages found: stop_tokens, sanitized_rows, empty_answers, clean, mix, stages, groups.
+    """
+    mix_of = config.data.mix
+    counts = {name: ledger.counts.get(name, {}) for name in mix_of}
+    return {
+        "fingerprint": fingerprint(inputs),
+        "sft_cli": __version__,
+        "template": config.template.path or config.template.name,
+        "max_length": config.trainer.max_length,
+        "splits": {side: _split(ledger, side, lengths[side]) for side in lengths},
+        "sources": {
+            name: {
+                "format": formats[name],
+                "licence": source.licence,
+                "role": source.role.value,
+                "loss_weight": source.loss_weight,
+                **counts[name],
+            }
+            for name, source in mix_of.items()
+        },
+        "dropped": ledger.reasons(),
+        "unrolled_rows": ledger.unrolled,
+        **found,
+        "inputs": dict(inputs),
+    }
+
+
+def _split(ledger: Ledger, side: Side, lengths: NDArray[np.int64]) -> dict[str, Any]:
+    """Counts of one split, copies included; lengths in tokens."""
+    counts = ledger.splits[side]
+    tokens, trained = counts["tokens"], counts["trained_tokens"]
+    quantiles: Sequence[Any] = np.quantile(lengths, QUANTILES, method="lower").tolist() if len(lengths) else ()
+    return {
+        "rows": counts["used"],
+        "examples": counts["examples"],
+        "tokens": tokens,
+        "trained_tokens": trained,
+        "trained_share": round(trained / tokens, 4) if tokens else 0.0,
+        "length_quantiles": {f"p{100 * q:g}": int(value) for q, value in zip(QUANTILES, quantiles, strict=False)},
+    }
+
+
+def write(manifest: Mapping[str, Any], file: Path) -> None:
+    """Write the manifest as indented JSON."""
+    file.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,162 @@
+"""The first stage: the rows of a source, read and converted once, in a store of their own."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sft_cli.config.data_schema import SourceConfig
+from sft_cli.console import progress
+from sft_cli.data import cache, formats, rowstore, workers
+from sft_cli.data.formats import Converter
+from sft_cli.data.problems import RowError
+from sft_cli.data.reading import sources, stream
+from sft_cli.data.reading.slices import Slice
+from sft_cli.data.reading.sources import BadRow, Split
+from sft_cli.data.rowstore import RowStore
+from sft_cli.data.types import Conversation, Row
+
+CODE = ("data.formats", "data.reading", "data.problems", "data.codec", "data.rowstore", "data.making.rows")
+"""Modules that decide what a row becomes."""
+RULES = ("format", "columns", "variables", "tags", "scores", "tree", "stream", "role")
+"""Settings of a source that decide what a row becomes; its files are known by content."""
+Converted = tuple[str, Conversation | RowError]
+
+
+class Read(NamedTuple):
+    """What stands for a source from here on: its training rows, its own held-out rows if it has any, its format."""
+
+    train: RowStore
+    validation: RowStore | None
+    format: str
+
+
+def inputs(config: SourceConfig, name: str, separator: str, seed: int) -> dict[str, Any]:
+    """Everything the rows of a source depend on."""
+    settings = asdict(config)
+    streamed = {"max_rows": config.max_rows, "buffer": config.shuffle_buffer, "seed": seed} if config.stream else {}
+    return {
+        "source": name,
+        "rules": {key: settings[key] for key in RULES},
+        "input_separator": separator,
+        "content": sources.fingerprint(config, name),
+        "package": formats.package(config),
+        "code": cache.code(*CODE),
+        **streamed,
+    }
+
+
+def read(config: SourceConfig, name: str, separator: str, seed: int, known: dict[str, Any], processes: int) -> Read:
+    """The stores of a source, from the cache where they are there.
+
+    Args:
+        config: The source.
+        name: Its name in the mix.
+        separator: Between instruction and input of Alpaca rows.
+        seed: Chooses the rows of a streamed source.
+        known: Its ``inputs``.
+        processes: How many read at once.
+    """
+    found: list[tuple[RowStore, str]] = []
+    splits: tuple[Split, ...] = ("train", "validation") if sources.has_validation(config) else ("train",)
+    for split in splits:
+        with cache.building("rows", {**known, "split": split}) as (directory, done):
+            if not done:
+                format = _build(directory, config, name, split, separator, seed, processes)
+                cache.finish(directory, {"format": format, "inputs": {**known, "split": split}})
+        final = cache.final(directory)
+        found.append((RowStore(final, name), cache.found(final)["format"]))
+    (train, format), *rest = found
+    return Read(train, rest[0][0] if rest else None, format)
+
+
+def _build(
+    directory: Path, config: SourceConfig, name: str, split: Split, separator: str, seed: int, processes: int
+) -> str:
+    """Write the parts that are not there yet; the name of the format."""
+    if config.stream:
+        return _stream(directory, config, name, split, separator, seed)
+    pieces = sources.slices(config, name, split)
+    converter = _converter(pieces, config, name, separator)
+    with progress(f"rows      {name}") as shown:
+        if converter.whole:
+            rows = (row for piece in pieces for row in sources.read_slice(piece, name))
+            shown.advance(rowstore.write_part(_part(directory, 0), _gathered(converter, rows)))
+        else:
+            columns = _columns(pieces, name)
+            tasks = [(number, piece) for number, piece in enumerate(pieces) if not _part(directory, number).is_file()]
+            setup = (directory, config, name, separator, columns)
+            for num_rows in workers.run(_Part, setup, _Part.write, tasks, processes):
+                shown.advance(num_rows)
+    return converter.name
+
+
+class _Part:
+    """Writes parts in a worker process."""
+
+    def __init__(
+        self, directory: Path, config: SourceConfig, name: str, separator: str, columns: tuple[str, ...]
+    ) -> None:
+        self._directory, self._name = directory, name
+        self._converter = formats.converter(config, name, separator, columns)
+
+    def write(self, task: tuple[int, Slice]) -> int:
+        """Write the part of one slice; the number of its rows."""
+        number, piece = task
+        rows = sources.read_slice(piece, self._name)
+        return rowstore.write_part(_part(self._directory, number), _converted(self._converter, rows))
+
+
+def _stream(directory: Path, config: SourceConfig, name: str, split: Split, separator: str, seed: int) -> str:
+    """Write a part for each block of a streamed source, going on behind the last one that is there."""
+    done = sorted(directory.glob("state-*.json"))
+    before = json.loads(done[-1].read_bytes()) if done else {"next": None, "format": ""}
+    number, converter = len(done), None
+    with progress(f"rows      {name}", config.max_rows) as shown:
+        for block in stream.blocks(config, name, split, seed, before["next"]):
+            if converter is None:
+                converter = formats.converter(config, name, separator, _first_columns(block.rows))
+            shown.advance(rowstore.write_part(_part(directory, number), _converted(converter, block.rows)))
+            after = json.dumps({"next": block.state, "format": converter.name})
+            cache.write_whole(directory / f"state-{number:05}.json", after.encode())
+            number += 1
+    return converter.name if converter else before["format"]
+
+
+def _converter(pieces: Iterable[Slice], config: SourceConfig, name: str, separator: str) -> Converter:
+    return formats.converter(config, name, separator, _columns(pieces, name))
+
+
+def _columns(pieces: Iterable[Slice], name: str) -> tuple[str, ...]:
+    """The columns of the first readable row."""
+    return _first_columns(row for piece in pieces for row in sources.read_slice(piece, name))
+
+
+def _first_columns(rows: Iterable[Row | BadRow]) -> tuple[str, ...]:
+    first = next((row for row in rows if isinstance(row, Row)), None)
+    return tuple(first.values) if first else ()
+
+
+def _converted(converter: Converter, rows: Iterable[Row | BadRow]) -> Iterator[Converted]:
+    """Each row's conversations, or what is wrong with it."""
+    for row in rows:
+        if isinstance(row, BadRow):
+            yield row.where, row.error
+            continue
+        try:
+            made = converter.convert(row)
+        except RowError as error:
+            yield row.where, error
+        else:
+            yield from ((conversation.where, conversation) for conversation in made)
+
+
+def _gathered(converter: Converter, rows: Iterable[Row | BadRow]) -> Iterator[Converted]:
+    """As ``_converted``, for formats whose rows belong together."""
+    for made in converter.gather(rows):
+        yield made.where, made.error if isinstance(made, BadRow) else made
+
+
+def _part(directory: Path, number: int) -> Path:
+    return directory / f"part-{number:05}.arrow"

@@ -1,0 +1,89 @@
+"""What `sft prepare` prints: the manifest in a few lines, and which stage would run again and why."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sft_cli.console import say, table
+from sft_cli.data import changes
+from sft_cli.data.mixing import realised
+
+COLUMNS = ("rows", "used", "dropped", "not_sampled", "truncated", "examples", "tokens", "trained_tokens")
+
+
+def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
+    """Print what was prepared."""
+    found = manifest["sources"]
+    rows = [(name, source["format"], *(source.get(column, 0) for column in COLUMNS)) for name, source in found.items()]
+    table(("source", "format", *(column.replace("_", " ") for column in COLUMNS)), rows)
+    if len(found) > 1 or len(manifest["stages"]) > 1 or manifest["mix"]["tags"]:
+        for shown in realised.tables(manifest["mix"]):
+            say(shown.heading)
+            table(shown.columns, shown.rows)
+    for reason, count in manifest["dropped"].items():
+        say(f"dropped   {count} rows: {reason}")
+    for line in _notes(manifest):
+        say(line)
+    train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
+    share = train["trained_share"]
+    usual = "" if 0.2 <= share <= 0.8 else "  (30-60% is usual for instruction data)"
+    say(f"trained   {train['trained_tokens']:,} of {train['tokens']:,} training tokens carry loss ({share:.0%}){usual}")
+    say(f"held out  {validation['examples']:,} examples")
+    rate = sum(source.get("rows", 0) for source in found.values()) / seconds
+    fingerprint = manifest["fingerprint"][:16]
+    say(f"data      {directory} written in {seconds:.1f} s ({rate:,.0f} rows/s), fingerprint {fingerprint}")
+    say(f"report    {directory / 'report.html'}")
+
+
+def _notes(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """What a person should know about the rows, a line each."""
+    lines = []
+    if number := manifest["unrolled_rows"]:
+        lines.append(f"unrolled  {number} rows became several examples: their history changes, or they were cut")
+    if number := manifest["sanitized_rows"]:
+        lines.append(f"sanitized {number} rows: special-token strings in messages were encoded as plain text")
+    if manifest["empty_answers"]["rows"]:
+        number, first = manifest["empty_answers"].values()
+        lines.append(f"empty     {number} rows have an empty answer (the first: {first}); they teach to stop at once")
+    return lines
+
+
+def explain(known: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> list[str]:
+    """One line for each stage: whether it is up to date, or what changed since the last preparation.
+
+    Args:
+        known: The inputs of the last preparation; None if there was none.
+        inputs: Those of now.
+    """
+    if known is None:
+        return ["nothing was prepared here before: every stage runs"]
+    lines, upstream = [], ""
+    for stage, old, new in _stages(known, inputs):
+        if stage == "encode" and len(known["clean"]) > len(inputs["clean"]):
+            upstream = upstream or "clean.steps changed"
+        if old == new:
+            why = "" if stage.startswith("rows ") else upstream
+        else:
+            why = f"{', '.join(changes.names(old, new))} changed" if old is not None else "it is new"
+        lines.append(f"{stage:<24} {'runs again: ' + why if why else 'up to date'}")
+        if why and not stage.startswith("mix"):
+            upstream = upstream or f"it depends on {stage}"
+    return lines
+
+
+def _stages(known: Mapping[str, Any], inputs: Mapping[str, Any]) -> Sequence[tuple[str, Any, Any]]:
+    """Name of each stage, its inputs before (None if it was not there), and now."""
+    nothing: dict[str, Any] = {"rows": {}, "clean": [], "encode": {}, "mix": {}}
+
+    def only(key: str, part: Any) -> dict[str, Any] | None:
+        return None if part is None else {**nothing, key: part}
+
+    found: list[tuple[str, Any, Any]] = []
+    for name, new in inputs["rows"].items():
+        old = known["rows"].get(name)
+        found.append((f"rows {name}", only("rows", old and {name: old}), only("rows", {name: new})))
+    for number, step in enumerate(inputs["clean"]):
+        old = known["clean"][number : number + 1] or None
+        found.append((f"clean {step['filter']}", only("clean", old), only("clean", [step])))
+    found += [(stage, only(stage, known[stage]), only(stage, inputs[stage])) for stage in ("encode", "mix")]
+    return found

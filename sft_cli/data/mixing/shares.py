@@ -1,0 +1,134 @@
+"""How many rows of an epoch each source gives to each stage: the arithmetic of a mix, without rows."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.config.data_schema import DataConfig, StageConfig, Stop, Strategy
+from sft_cli.data.mixing.rounding import Expected, at_least_one
+from sft_cli.errors import SftError
+
+
+def expected(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]) -> Expected:
+    """What the sources, in the order of ``data.mix``, give to each stage of an epoch.
+
+    An epoch has as many rows as its weights (``proportional``) or ``data.stop`` say. Sources with ``epochs`` give their
+    passes; the other rows fall to the stages by their ``share``, and inside a stage to its sources by the strategy.
+    Where a mix by shares ends is judged over all stages together. The passes of a source with ``epochs`` are spread
+    over the stages it takes part in, by share times its weight there.
+
+    Args:
+        data: Mix, strategy, stop and stages.
+        num_rows: ``(sources,)`` rows there are.
+        trained_tokens: ``(sources,)`` trained tokens in them.
+
+    Raises:
+        SftError: A source has no rows for its share, or ``data.total_rows`` is too small.
+    """
+    stages = data.stages or [StageConfig()]
+    fixed = _epochs(data) > 0
+    weights = np.array([_weights(data, stage) for stage in stages])
+    _refuse_empty(data, fixed, num_rows, trained_tokens)
+    parts = np.array([_parts(data, row, num_rows, trained_tokens) for row in np.where(fixed, 0.0, weights)])
+    share = np.array([stage.share for stage in stages])
+    flow = parts * share[:, None]
+    flow /= flow.sum() or 1.0
+    spread = weights * share[:, None]
+    assert (spread.sum(0) > 0).all(), "a source takes part in no stage: config.check refuses that"
+    own = spread / spread.sum(0) * np.where(fixed, at_least_one(_epochs(data) * num_rows, num_rows), 0)
+    exact = None
+    if data.stop is Stop.total_rows:
+        exact = _rest(data, int(own.sum().round()))
+        total = float(exact)
+    elif data.strategy is Strategy.proportional:
+        total = float(np.where(fixed, 0.0, _own_weights(data) * _sizes(data, num_rows)).sum())
+    else:
+        total = _until_exhausted(flow.sum(0), num_rows, data.stop)
+    return Expected(flow * total + own, _stated(data, fixed, num_rows), fixed, exact)
+
+
+def _weights(data: DataConfig, stage: StageConfig) -> list[float]:
+    """Weight of every source inside a stage; 0 for one that takes no part."""
+    return [stage.mix.get(name, 0.0) if stage.mix else source.weight for name, source in data.mix.items()]
+
+
+def _sizes(data: DataConfig, num_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``(sources,)`` rows that count where shares follow sizes: at most ``cap`` (FLAN, Wei et al. 2022).
+
+    FLAN's mixing rate maximum K (arXiv:2109.01652, section 2.4): rates proportional to min(rows, K).
+    """
+    caps = [source.cap for source in data.mix.values()]
+    return np.array([n if cap is None else min(n, cap) for n, cap in zip(num_rows.tolist(), caps, strict=True)])
+
+
+def _parts(
+    data: DataConfig, weights: NDArray[np.float64], num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """``(sources,)`` shares of the rows of a stage, of sum 1, or all 0 where no source of weight has rows.
+
+    Temperature: rate_i proportional to (size_i * weight_i)^(1/T), T5's temperature-scaled mixing with its limit on the
+    size (Raffel et al. 2020, arXiv:1910.10683, section 3.5.2). Trained tokens: shares of tokens divided by the mean
+    number of trained tokens in a row.
+    """
+    amount = weights.astype(np.float64)
+    if data.strategy in (Strategy.proportional, Strategy.temperature):
+        amount = amount * _sizes(data, num_rows)
+    if data.strategy is Strategy.temperature:
+        amount = np.where(amount > 0, (amount / (amount.max() or 1.0)) ** (1 / data.temperature), 0.0)
+    if data.strategy is Strategy.trained_tokens:
+        amount = amount * num_rows / np.maximum(trained_tokens, 1)
+    return amount / (amount.sum() or 1.0)
+
+
+def _until_exhausted(share: NDArray[np.float64], num_rows: NDArray[np.int64], stop: Stop) -> float:
+    """Rows after which the first source is used up, or the last one."""
+    taking = share > 0
+    reach = num_rows[taking] / share[taking]
+    pick = np.min if stop is Stop.first_exhausted else np.max
+    return float(pick(reach)) if taking.any() else 0.0
+
+
+def _rest(data: DataConfig, fixed_rows: int) -> int:
+    """Rows of ``data.total_rows`` that are left for the sources without ``epochs``."""
+    assert data.total_rows is not None, "config.check sees to it"
+    if data.total_rows <= fixed_rows:
+        raise SftError(
+            where="data.total_rows",
+            problem=f"data.total_rows is {data.total_rows}, but the sources with epochs alone give {fixed_rows} rows",
+            fix=f"set data.total_rows above {fixed_rows}, or smaller epochs",
+        )
+    return data.total_rows - fixed_rows
+
+
+def _stated(data: DataConfig, fixed: NDArray[np.bool_], num_rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(sources,)`` passes that the config states: ``epochs``, or the weights of a proportional mix; else nan."""
+    absolute = data.strategy is Strategy.proportional and data.stop is not Stop.total_rows and not data.stages
+    by_weight = _own_weights(data) * _sizes(data, num_rows) / np.maximum(num_rows, 1)
+    return np.where(fixed, _epochs(data), by_weight if absolute else np.nan)
+
+
+def _own_weights(data: DataConfig) -> NDArray[np.float64]:
+    """``(sources,)`` weights outside of stages."""
+    return np.array([source.weight for source in data.mix.values()], np.float64)
+
+
+def _epochs(data: DataConfig) -> NDArray[np.float64]:
+    """``(sources,)`` stated passes; 0 where weight and strategy decide."""
+    return np.array([source.epochs or 0.0 for source in data.mix.values()], np.float64)
+
+
+def _refuse_empty(
+    data: DataConfig, fixed: NDArray[np.bool_], num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]
+) -> None:
+    """Refuse a source that has nothing for the share it was given."""
+    if data.strategy is Strategy.proportional and data.stop is not Stop.total_rows:
+        return
+    measure, missing = num_rows, "row"
+    if data.strategy is Strategy.trained_tokens:
+        measure, missing = trained_tokens, "trained token"
+    for name, source_fixed, there in zip(data.mix, fixed, measure, strict=True):
+        if not source_fixed and there == 0:
+            raise SftError(
+                where=f"data.mix.{name}",
+                problem=f"no {missing} of it is left, so that its share of the mix cannot be met",
+                fix="take it out of the mix, or loosen what drops its rows (the ledger names them)",
+            )

@@ -1,0 +1,1 @@
+"""From a source's path to its rows, each with its place: files, servers, the hub, streams."""

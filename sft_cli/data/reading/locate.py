@@ -1,0 +1,160 @@
+"""From the path of a source to the files that are read, and the names their rows go by."""
+
+import glob
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sft_cli.config.paths import BUILTIN, resolve
+from sft_cli.data.problems import listing, nearest
+from sft_cli.data.reading import remote
+from sft_cli.data.reading.choosing import Place, chosen, kind_of, no_split, refuse_notes, refuse_split
+from sft_cli.data.reading.kinds import READERS, suffix
+from sft_cli.data.reading.opening import File
+from sft_cli.data.reading.remote_errors import Unreachable
+from sft_cli.errors import SftError
+
+LONGEST_LABEL = 60
+"""A longer path is named by its last part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Files whose rows are numbered through.
+
+    Attributes:
+        label: Stands before the number in every row's ``where``.
+        files: At least one, paths absolute, in reading order; several only for the shards of one Arrow data set.
+        kind: The ending that decides their reader.
+    """
+
+    label: str
+    files: tuple[File, ...]
+    kind: str
+
+
+def locate(place: Place, *, stored: bool = True) -> list[Part]:
+    """The files behind a path, in reading order; those on a server are downloaded, or (not ``stored``) left there."""
+    if remote.is_url(place.given):
+        return _remote(place, stored)
+    path = Path(resolve(place.given))
+    if path.is_dir():
+        return _directory(path, place)
+    if path.is_file():
+        parts = [_part(path, place.given if len(place.given) <= LONGEST_LABEL else path.name, place)]
+    elif glob.has_magic(str(path)):
+        parts = _glob(path, place)
+    else:
+        raise missing(place)
+    refuse_split(place)
+    return parts
+
+
+def is_hub_id(given: str, *, certain: bool) -> bool:
+    """Whether a path names a data set of the hub: ``owner/name``, and nothing local of that name.
+
+    Below a directory that exists it is taken for a local path with a typing error, unless the user set something only
+    hub data sets have (``certain``).
+    """
+    path = Path(resolve(given))
+    shaped = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", given) is not None and suffix(path) not in READERS
+    return shaped and not path.exists() and (certain or not path.parent.exists())
+
+
+def missing(place: Place) -> SftError:
+    """The error for a path that is not there, with what is."""
+    path = Path(resolve(place.given))
+    while not path.parent.exists():
+        path = path.parent
+    what = f"there is no {place.given!r}"
+    if path != Path(resolve(place.given)):
+        what += f": no directory {str(path)!r}"
+    names = [name for name in os.listdir(path.parent) if not name.startswith(".")]
+    near = nearest(path.name, names)
+    if near is not None:
+        fix = f"did you mean {str(path.parent / near)!r}?"
+    elif names and not place.given.startswith(BUILTIN):
+        fix = f"{str(path.parent)!r} holds {listing(sorted(names))}"
+    else:
+        fix = "give a file, a glob, a directory or the owner/name of a hub data set"
+    return SftError(where=place.key, problem=what, fix=fix)
+
+
+def _directory(path: Path, place: Place) -> list[Part]:
+    """A data set saved by ``datasets``, several such splits, or a folder of files."""
+    if (path / "dataset_dict.json").is_file():
+        splits = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
+        if place.split not in splits:
+            raise no_split(splits, place)
+        return [_arrow(path / place.split, f"{_label(path, place)}[{place.split}]")]
+    if _is_saved(path):
+        refuse_split(place)
+        return [_arrow(path, _label(path, place))]
+    files = chosen([file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()], place)
+    return [_part(path / file, file.as_posix(), place) for file in files]
+
+
+def _remote(place: Place, stored: bool) -> list[Part]:
+    """The files behind an address. Without a network, one that was downloaded before."""
+    try:
+        shape, files = remote.find(place.given, place.key)
+    except Unreachable:
+        kept = remote.downloaded_before(place.given) if stored else None
+        if kept is None:
+            raise
+        refuse_split(place)
+        return [_part(kept, kept.name, place)]
+    base = PurePosixPath(os.path.commonpath([PurePosixPath(file.path).parent for file in files])) if files else None
+    labels = {PurePosixPath(file.path).relative_to(base): file for file in files} if base else {}
+    if shape == "directory":
+        labels = {label: labels[label] for label in chosen(list(labels), place)}
+    else:
+        refuse_split(place)
+        refuse_notes(list(labels), place)
+    if not labels:
+        problem = f"no file matches {remote.show(place.given)!r}"
+        raise SftError(where=place.key, problem=problem, fix="check the address; ** matches folders in folders")
+    found = []
+    for label, file in labels.items():
+        kind = kind_of(label, place)
+        found.append(Part(label.as_posix(), (remote.download(file) if stored else file,), kind))
+    return found
+
+
+def _glob(path: Path, place: Place) -> list[Part]:
+    """Every match that is a file or a saved data set, sorted."""
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    matches = [match for match in matches if match.is_file() or _is_saved(match)]
+    if not matches:
+        base = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+        names = sorted(os.listdir(base)) if base.is_dir() else []
+        fix = f"{str(base)!r} holds {listing(names)}" if names else f"there is nothing in {str(base)!r}"
+        raise SftError(where=place.key, problem=f"no file matches {place.given!r}", fix=fix)
+    refuse_notes(matches, place)
+    base = Path(os.path.commonpath([match.parent for match in matches]))
+    labels = [match.relative_to(base).as_posix() for match in matches]
+    pairs = zip(matches, labels, strict=True)
+    return [_arrow(match, label) if match.is_dir() else _part(match, label, place) for match, label in pairs]
+
+
+def _part(file: Path, label: str, place: Place) -> Part:
+    """One file with its kind."""
+    return Part(label, (file.absolute(),), kind_of(file, place))
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether a directory is one data set as ``save_to_disk`` writes it."""
+    return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+
+
+def _arrow(path: Path, label: str) -> Part:
+    """A data set saved by ``datasets``: its shards in order."""
+    state = json.loads((path / "state.json").read_text("utf-8"))
+    return Part(label, tuple(path.absolute() / entry["filename"] for entry in state["_data_files"]), ".arrow")
+
+
+def _label(path: Path, place: Place) -> str:
+    """The path as given, or its last part when it is long."""
+    return place.given.rstrip("/") if len(place.given) <= LONGEST_LABEL else path.name

@@ -1,0 +1,221 @@
+"""A source cut into slices that any process can read; in order they hold its rows in order."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sft_cli.data.problems import RowError
+from sft_cli.data.reading import columnar, survey
+from sft_cli.data.reading.kinds import READERS, SPAN_READERS
+from sft_cli.data.reading.locate import Part
+from sft_cli.data.reading.opening import File, Span
+from sft_cli.data.reading.readers import Record
+from sft_cli.data.types import Row
+from sft_cli.errors import SftError
+
+if TYPE_CHECKING:
+    from datasets.table import Table
+
+SLICE_BYTES = 16 * 1024 * 1024
+"""A slice holds about so much; a file or row group that cannot be cut may be larger."""
+
+PLAIN_LINES = (".jsonl", ".ndjson")
+UNITS = {".parquet": columnar.parquet_units, ".arrow": columnar.arrow_units}
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that could not be read.
+
+    Attributes:
+        where: Its place, as of a ``Row``.
+        source: Name of the source in the mix.
+        error: What is wrong with it.
+    """
+
+    where: str
+    source: str
+    error: RowError
+
+
+@dataclass(frozen=True, slots=True)
+class FilePiece:
+    """A file or a part of one.
+
+    Attributes:
+        label: Stands before the number in every row's ``where``.
+        file: Where it is.
+        kind: The ending that decides the reader.
+        stamp: What the file has to look like.
+        span: Which part, known to hold a row; None reads all of it.
+        size: About how many bytes are read.
+    """
+
+    label: str
+    file: Path
+    kind: str
+    stamp: survey.Stamp
+    span: Span | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TablePiece:
+    """Rows of a hub data set, whose files are mapped into memory where they are read.
+
+    Attributes:
+        label: Stands before the number in every row's ``where``.
+        table: The rows; in pickle the names of its files.
+        before: The number of the last row before them.
+        size: About how many bytes are read.
+    """
+
+    label: str
+    table: "Table" = field(repr=False)
+    before: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Pieces that are read together, one after the other."""
+
+    pieces: tuple[FilePiece | TablePiece, ...]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes are read, for a progress bar."""
+        return sum(piece.size for piece in self.pieces)
+
+
+def read_slice(piece: Slice, name: str) -> Iterator[Row | BadRow]:
+    """The rows of a slice under the name of their source, in any process. A broken row comes as ``BadRow``."""
+    for part in piece.pieces:
+        records = _table_records(part) if isinstance(part, TablePiece) else _file_records(part)
+        for number, values in records:
+            where = f"{part.label}:{number}"
+            yield BadRow(where, name, values) if isinstance(values, RowError) else Row(values, where, name)
+
+
+def of_parts(parts: Sequence[Part]) -> list[Slice]:
+    """Located files as slices: cut where a kind of file can be, small neighbours together."""
+    return _together([piece for part in parts for piece in _pieces(part)])
+
+
+def of_table(label: str, table: "Table") -> list[Slice]:
+    """A loaded hub data set as slices of whole batches of rows."""
+    if not table.num_rows:
+        raise empty(label)
+    per_row = max(1, table.nbytes // table.num_rows)
+    step = max(1, SLICE_BYTES // per_row // columnar.BATCH_ROWS) * columnar.BATCH_ROWS
+    starts = range(0, table.num_rows, step)
+    parts = [(start, table.slice(start, min(step, table.num_rows - start))) for start in starts]
+    return [Slice((TablePiece(label, part, start, part.num_rows * per_row),)) for start, part in parts]
+
+
+def digest(part: Part) -> list[list[str]]:
+    """Name and BLAKE2b of each file of a part, which from now on have to stay as they are."""
+    found = []
+    for file in part.files:
+        assert isinstance(file, Path)
+        found.append([file.name, survey.survey(file, survey.look(file), part.label, _range_bytes(part, file)).digest])
+    return found
+
+
+def numbered(part: Part) -> Iterator[tuple[Path, list[columnar.Unit], int]]:
+    """The files of a columnar part, what each can be cut into, and the number of the last row before it."""
+    before = 0
+    for file in part.files:
+        assert isinstance(file, Path)
+        units = UNITS[part.kind](file, part.label)
+        yield file, units, before
+        before += sum(unit.rows for unit in units)
+
+
+def empty(label: str) -> SftError:
+    """The error for a file or data set without rows."""
+    return SftError(where=label, problem="it holds no rows", fix="write rows into it or leave it out of the mix")
+
+
+def _pieces(part: Part) -> list[FilePiece]:
+    """A part cut as far as its kind allows."""
+    for file in part.files:
+        assert isinstance(file, Path)
+        survey.unchanged(file, survey.seen(file), part.label)
+    if part.kind in UNITS:
+        found = [piece for file, units, before in numbered(part) for piece in _by_units(part, file, units, before)]
+    else:
+        (file,) = part.files
+        assert isinstance(file, Path)
+        stamp, size = survey.seen(file), _range_bytes(part, file)
+        if size is None:
+            return [FilePiece(part.label, file, part.kind, stamp, None, stamp.size)]
+        spans = survey.survey(file, stamp, part.label, size).ranges
+        found = [
+            FilePiece(part.label, file, part.kind, stamp, span, (span.stop or stamp.size) - span.start)
+            for span in spans
+        ]
+    if not found:
+        raise empty(part.label)
+    return found
+
+
+def _by_units(part: Part, file: Path, units: Sequence[columnar.Unit], before: int) -> Iterator[FilePiece]:
+    """Runs of row groups or record batches; those without rows make none."""
+    start, rows, size = 0, 0, 0
+    for index, unit in enumerate(units, start=1):
+        rows, size = rows + unit.rows, size + unit.size
+        if size >= SLICE_BYTES or index == len(units):
+            if rows:
+                yield FilePiece(part.label, file, part.kind, survey.seen(file), Span(start, index, before), size)
+            start, before, rows, size = index, before + rows, 0, 0
+
+
+def _together(pieces: Sequence[FilePiece]) -> list[Slice]:
+    """Neighbours in one slice as long as it stays within SLICE_BYTES."""
+    groups: list[list[FilePiece]] = []
+    size = SLICE_BYTES
+    for piece in pieces:
+        if size + piece.size > SLICE_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(piece)
+        size += piece.size
+    return [Slice(tuple(group)) for group in groups]
+
+
+def is_plain_lines(kind: str, file: File) -> bool:
+    """Whether a file is JSON lines that are not packed, so that it can be read from any line on."""
+    return kind in PLAIN_LINES and file.suffix.lower() in PLAIN_LINES
+
+
+def _range_bytes(part: Part, file: Path) -> int | None:
+    """How large the ranges of a file are; None for what is not cut by lines."""
+    return SLICE_BYTES if is_plain_lines(part.kind, file) else None
+
+
+def _file_records(piece: FilePiece) -> Iterator[Record]:
+    """The records of a file piece; the file must be the one that was cut, to the end."""
+    survey.unchanged(piece.file, piece.stamp, piece.label)
+    none = True
+    try:
+        if piece.span is None:
+            records = READERS[piece.kind](piece.file, piece.label)
+        else:
+            records = SPAN_READERS[piece.kind](piece.file, piece.label, piece.span)
+        for record in records:
+            none = False
+            yield record
+    except SftError:
+        # A file that is being written looks broken; the reason is told.
+        survey.unchanged(piece.file, piece.stamp, piece.label)
+        raise
+    survey.unchanged(piece.file, piece.stamp, piece.label)
+    if none:
+        raise empty(piece.label)
+
+
+def _table_records(piece: TablePiece) -> Iterator[Record]:
+    """The records of a piece of a hub data set."""
+    return columnar.records(piece.table.to_batches(), piece.before)

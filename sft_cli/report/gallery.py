@@ -1,0 +1,119 @@
+"""The gallery: a few rows of every source, chosen for what is extreme about them, and some by chance."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.report import accounts
+from sft_cli.report.accounts import Account, Line
+from sft_cli.report.survey import ExampleRow, Survey
+from sft_cli.report.tokens import Excerpt, TokenReader
+
+TRUNCATED = "most truncated"
+KINDS = {"longest": 2, "shortest": 2, "lowest trained share": 3, TRUNCATED: 3, "random": 4}
+"""Kind of row -> how many are shown per source."""
+HELD_OUT = "held out"
+MOST_SOURCES = 40
+"""Sources whose rows are shown, the largest first."""
+_LOOKED_AT = 500
+"""Examples looked at for rows that differ, where rows became several examples."""
+
+
+@dataclass(slots=True)
+class Card:
+    """One example of the gallery.
+
+    Attributes:
+        row: The example.
+        split: Where it stands.
+        kinds: Why it was chosen.
+        line: Its line of the ledger; None where there is none.
+        excerpt: What is shown of it.
+    """
+
+    row: ExampleRow
+    split: str
+    kinds: list[str]
+    line: Line | None
+    excerpt: Excerpt
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The examples to show: ``(split, index)`` -> kinds, in the order to show them, and sources left out."""
+
+    kinds: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    sources_left_out: int = 0
+
+
+def choose(train: Survey, validation: Survey, account: Account, seed: str) -> Choice:
+    """Rows of every source: the extremes of training, some by chance, and one that is held out."""
+    sizes = {source: len(train.of(source)) for source in train.sources}
+    sizes |= {source: sizes.get(source, 0) for source in validation.sources}
+    largest = set(sorted(sizes, key=lambda source: -sizes[source])[:MOST_SOURCES])
+    choice = Choice(sources_left_out=len(sizes) - len(largest))
+    cut = truncated(train, account)
+    for source in [source for source in sizes if source in largest]:
+        for kind, number in KINDS.items():
+            own = [index for index in cut if train.sources[train.source_of[index]] == source]
+            for index in own[:number] if kind == TRUNCATED else most(train, [source], kind, number, seed):
+                choice.kinds.setdefault((train.side, index), []).append(kind)
+        for index in most(validation, [source], "random", 1, seed):
+            choice.kinds.setdefault((validation.side, index), []).append(HELD_OUT)
+    return choice
+
+
+def truncated(survey: Survey, account: Account) -> list[int]:
+    """One example of each row that the account names as most truncated, the worst first."""
+    lines = sorted(
+        (line for lines in account.truncated.values() for line in lines), key=lambda line: -line["truncated_messages"]
+    )
+    places = [(line["source"], line["where"]) for line in lines]
+    found = survey.find(set(places))
+    return [found[place][0] for place in places if place in found]
+
+
+def most(survey: Survey, sources: Sequence[str], kind: str, number: int, seed: str) -> list[int]:
+    """The ``number`` examples of some sources that are most ``kind``, each of another row."""
+    indices = np.concatenate([np.zeros(0, dtype=np.int64), *map(survey.of, sources)])
+    return _different(survey, ranked(survey, np.sort(indices), kind, seed), number)
+
+
+def ranked(survey: Survey, indices: NDArray[np.int64], kind: str, seed: str) -> NDArray[np.int64]:
+    """Indices of examples, those that are most ``kind`` first; ties keep their order."""
+    if kind == "random":
+        return np.random.default_rng(int(seed[:16], 16)).permutation(indices)
+    lengths, shares = survey.lengths[indices], survey.shares[indices]
+    keys = {"longest": -lengths.astype(np.int64), "shortest": lengths, "lowest trained share": shares}
+    return indices[np.argsort(keys[kind], kind="stable")]
+
+
+def _different(survey: Survey, order: Iterable[int], number: int) -> list[int]:
+    """The first examples that come from different rows."""
+    found: dict[str, int] = {}
+    for _, index in zip(range(_LOOKED_AT), order, strict=False):
+        found.setdefault(survey.where(index), int(index))
+        if len(found) == number:
+            break
+    return list(found.values())
+
+
+def cards(choice: Choice, surveys: Sequence[Survey], reader: TokenReader, ledger: Path, limit: int) -> list[Card]:
+    """The chosen examples, at most about ``limit`` tokens of each."""
+    by_side = {survey.side: survey for survey in surveys}
+    rows = {(split, index): by_side[split].row(index) for split, index in choice.kinds}  # type: ignore[index]
+    found: dict[Any, Line] = accounts.find(ledger, {(row.source, row.where) for row in rows.values()})
+    return [
+        Card(
+            row,
+            place[0],
+            choice.kinds[place],
+            found.get((row.source, row.where)),
+            reader.excerpt(row.ids, row.trained, limit),
+        )
+        for place, row in rows.items()
+    ]

@@ -1,0 +1,156 @@
+"""`report.html`: one page about a prepared directory; it opens anywhere, without a network."""
+
+import base64
+import hashlib
+from importlib import resources
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sft_cli.data.prepared import open_prepared
+from sft_cli.report import accounts, gallery, plots, sections
+from sft_cli.report.gallery import Card
+from sft_cli.report.survey import Survey
+from sft_cli.report.tokens import Loss, Piece, TokenReader
+from sft_cli.report.visible import visible
+
+NAME = "report.html"
+LIMITS = (1200, 600, 300, 150, 60, 20)
+"""Tokens shown of a row: the first that keeps the page below MOST_BYTES."""
+MOST_BYTES = 5_000_000
+MOST_PLOTS = 60
+"""Sources with histograms of their own, the largest first."""
+
+
+def write_report(prepared_directory: Path) -> Path:
+    """Write report.html into a prepared directory (with its tokenizer); its path.
+
+    The same directory gives the same bytes. Memory does not grow with the texts, only by a few bytes a row.
+    """
+    prepared = open_prepared(prepared_directory)
+    manifest, ledger = prepared.manifest, prepared_directory / "ledger.jsonl"
+    seed = manifest["fingerprint"]
+    train, validation = Survey(prepared_directory, "train"), Survey(prepared_directory, "validation")
+    account = accounts.take_account(ledger, seed)
+    choice = gallery.choose(train, validation, account, seed)
+    reader = TokenReader.of(prepared_directory, manifest)
+    values = _values(manifest, train, account)
+    page = b""
+    for limit in LIMITS:
+        shown = gallery.cards(choice, (train, validation), reader, ledger, limit)
+        page = _render(values | _gallery_values(shown, choice)).encode("utf-8")
+        if len(page) <= MOST_BYTES:
+            break
+    file = prepared_directory / NAME
+    file.write_bytes(page)
+    return file
+
+
+def _values(manifest: dict[str, Any], train: Survey, account: accounts.Account) -> dict[str, Any]:
+    """What the page's sections above the gallery show."""
+    return {
+        "manifest": manifest,
+        "totals": sections.totals(manifest),
+        "facts": sections.facts(manifest),
+        "mix": sections.mix(manifest),
+        "tags": sections.tags(manifest),
+        "drops": sections.drops(manifest, account),
+        "cleaning": sections.cleaning(manifest),
+        "stages": sections.stages(manifest),
+        "max_length": sections.max_length(manifest),
+        "histograms": _histograms(train, sections.max_length(manifest)),
+        "plots_left_out": max(0, len(train.sources) - MOST_PLOTS),
+        "plot_size": (plots.WIDTH, plots.HEIGHT),
+    }
+
+
+def _histograms(train: Survey, max_length: int | None) -> list[dict[str, Any]]:
+    """Per source its two histograms, on one common scale of lengths, and the numbers that go with them."""
+    low, high = int(train.lengths.min(initial=1 << 30)), int(train.lengths.max(initial=1))
+    chosen = sorted(train.sources, key=lambda source: -len(train.of(source)))[:MOST_PLOTS]
+    found = []
+    for source in [source for source in train.sources if source in chosen]:
+        indices = train.of(source)
+        lengths, shares = train.lengths[indices], train.shares[indices]
+        found.append(
+            {
+                "source": source,
+                "examples": len(indices),
+                "lengths": plots.of_lengths(lengths, low, high, max_length),
+                "shares": plots.of_shares(shares),
+                "median": int(np.median(lengths)),
+                "p90": int(np.quantile(lengths, 0.9)),
+                "max": int(lengths.max()),
+                "median_share": float(np.median(shares)),
+                "untrained": int((train.trained[indices] == 0).sum()),
+            }
+        )
+    return found
+
+
+def _gallery_values(cards: list[Card], choice: gallery.Choice) -> dict[str, Any]:
+    """What the gallery shows."""
+    kinds = [kind for kind in (*gallery.KINDS, gallery.HELD_OUT) if any(kind in card.kinds for card in cards)]
+    return {
+        "cards": cards,
+        "kinds": kinds,
+        "sources": list(dict.fromkeys(card.row.source for card in cards)),
+        "sources_left_out": choice.sources_left_out,
+    }
+
+
+def _render(values: dict[str, Any]) -> str:
+    """The page. Every text goes through Jinja's escaping; only the package's own style and script are put in as is."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup, escape
+
+    def shown(text: object) -> Markup:
+        """A text in which nothing is hidden."""
+        return escape(visible(str(text)))
+
+    def token(text: str) -> Markup:
+        """A token's text; the newlines in it are marked by the style, and stay newlines when they are copied."""
+        return shown(text).replace("\n", Markup("<em>\n</em>"))
+
+    environment = Environment(
+        loader=PackageLoader("sft_cli.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
+    )
+    environment.filters |= {"token": token, "runs": _runs, "number": lambda value: f"{value:,}", "percent": _percent}
+    style, script = _own("page.css"), _own("page.js")
+    return environment.get_template("page.html.jinja").render(
+        values
+        | {
+            "style": Markup(style),
+            "script": Markup(script),
+            "style_hash": _digest(style),
+            "script_hash": _digest(script),
+        }
+    )
+
+
+def _runs(pieces: list[Piece]) -> list[tuple[Loss, list[Piece]]]:
+    """Neighbouring pieces of the same loss together."""
+    return [(loss, list(run)) for loss, run in groupby(pieces, attrgetter("loss"))]
+
+
+def _percent(value: float) -> str:
+    """A share with one digit behind the point."""
+    return f"{value:.1%}"
+
+
+def _own(name: str) -> str:
+    """A file of the package."""
+    return resources.files("sft_cli.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """A hash as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

@@ -1,0 +1,213 @@
+"""The manifest as what the page shows: shares beside counts, long lists cut and counted. Absent parts stay away."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sft_cli.report.accounts import Account
+from sft_cli.report.visible import cut
+
+Json = Mapping[str, Any]
+MOST = 60
+"""Entries of a list shown at most."""
+MOST_TEXT = 700
+"""Characters of a text shown at most."""
+UNITS = {"rows": "share_rows", "tokens": "share_tokens", "trained_tokens": "share_trained"}
+"""Counts of a mix, and their shares."""
+
+
+def share(part: float, whole: float) -> float:
+    """A part of the whole; 0 of nothing."""
+    return part / whole if whole else 0.0
+
+
+def totals(manifest: Json) -> list[tuple[str, str, str]]:
+    """Name, value and remark of the numbers at the top."""
+    sources = manifest["sources"].values()
+    count = {
+        key: sum(source.get(key, 0) for source in sources)
+        for key in ("rows", "used", "dropped", "not_sampled", "truncated")
+    }
+    train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
+    trained = share(train["trained_tokens"], train["tokens"])
+    return [
+        ("rows read", f"{count['rows']:,}", f"from {len(sources):,} source{'s' * (len(sources) != 1)}"),
+        ("used", f"{count['used']:,}", f"{share(count['used'], count['rows']):.1%} of the rows"),
+        ("dropped", f"{count['dropped']:,}", f"{share(count['dropped'], count['rows']):.1%} of the rows"),
+        ("not sampled", f"{count['not_sampled']:,}", "left out by choice of the mix"),
+        ("truncated", f"{count['truncated']:,}", "rows that lost their oldest turns"),
+        ("training examples", f"{train['examples']:,}", f"an epoch, of {train['rows']:,} rows; repeats counted"),
+        ("training tokens", f"{train['tokens']:,}", f"{share(train['tokens'], train['examples']):,.0f} per example"),
+        ("tokens that carry loss", f"{train['trained_tokens']:,}", f"{trained:.1%} of the training tokens"),
+        ("held out", f"{validation['examples']:,}", f"examples, {validation['tokens']:,} tokens"),
+    ]
+
+
+def facts(manifest: Json) -> list[tuple[str, str]]:
+    """Name and value of what the data were prepared with."""
+    longest = max_length(manifest)
+    found = [
+        ("fingerprint", manifest["fingerprint"]),
+        ("template", str(manifest["template"])),
+        ("stop tokens", "  ".join(manifest["stop_tokens"]) or "none"),
+        ("longest example allowed", f"{longest:,} tokens" if longest else "no limit"),
+        ("written by", f"sft_cli {manifest['sft_cli']}"),
+    ]
+    if rows := manifest.get("unrolled_rows"):
+        found.append(("unrolled", f"{_rows(rows)} became one example per trained turn, because the history changes"))
+    if rows := manifest.get("sanitized_rows"):
+        found.append(("sanitized", f"{_rows(rows)} with special-token strings, encoded as plain text"))
+    if (empty := manifest.get("empty_answers")) and empty["rows"]:
+        found.append(
+            ("empty answers", f"{_rows(empty['rows'])} that teach to stop at once, the first {empty['first']}")
+        )
+    return found
+
+
+def _rows(number: int) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{number:,} row{'s' * (number != 1)}"
+
+
+def max_length(manifest: Json) -> int | None:
+    """Tokens an example may have; None without a limit."""
+    return manifest.get("max_length", manifest.get("inputs", {}).get("max_length"))
+
+
+def mix(manifest: Json) -> list[dict[str, Any]]:
+    """Per source what was intended of an epoch and what came out; nothing for a manifest without a mix."""
+    found = manifest.get("mix", {})
+    return [_realised(name, entry, found["of"]) for name, entry in found.get("sources", {}).items()]
+
+
+def _realised(name: str, entry: Json, of: str) -> dict[str, Any]:
+    """A source: its intended share beside the realised one of the same unit."""
+    unit, passes = "trained_tokens" if of == "trained tokens" else "rows", entry.get("intended_passes")
+    words = f"{entry['intended']:.1%} of {'tokens with loss' if unit == 'trained_tokens' else unit}"
+    if passes is not None:
+        words = f"{passes:g} pass{'es' * (passes != 1)}"
+    cells = [
+        {"count": entry[one], "share": entry[key], "intended": entry["intended"] if one == unit else None}
+        for one, key in UNITS.items()
+    ]
+    return {"name": name, "intended": words, "cells": cells, "passes": entry.get("passes")}
+
+
+def stages(manifest: Json) -> list[dict[str, Any]]:
+    """The stages of an epoch with what was intended of each; nothing where there is one alone."""
+    found = manifest.get("mix", {})
+    return [
+        {
+            **stage,
+            "sources": [
+                _realised(name, entry, found["of"])
+                for name, entry in stage["sources"].items()
+                if entry["rows"] or entry["intended"]
+            ],
+        }
+        for stage in found.get("stages", [])
+        if len(found["stages"]) > 1
+    ]
+
+
+def tags(manifest: Json) -> list[dict[str, Any]]:
+    """Per tag its values with counts and shares, in the manifest's order."""
+    found = []
+    for tag, entries in manifest.get("mix", {}).get("tags", {}).items():
+        whole = {unit: sum(entry[unit] for entry in entries.values()) for unit in UNITS}
+        rows = [
+            {
+                "name": value,
+                "cells": [{"count": entry[unit], "share": share(entry[unit], whole[unit])} for unit in UNITS],
+            }
+            for value, entry in list(entries.items())[:MOST]
+        ]
+        found.append({"tag": tag, "rows": rows, "more": len(entries) - len(rows)})
+    return found
+
+
+def drops(manifest: Json, account: Account) -> dict[str, Any]:
+    """Per reason its count, its filter and some rows."""
+    whole = sum(manifest["dropped"].values())
+    rows = [
+        {
+            "reason": reason,
+            "count": count,
+            "share": share(count, whole),
+            "filter": account.filters.get(reason),
+            "examples": [
+                {"where": line["where"], "source": line["source"], "detail": cut(line["detail"] or "", MOST_TEXT)}
+                for line in account.dropped.get(reason, ())
+            ],
+        }
+        for reason, count in list(manifest["dropped"].items())[:MOST]
+    ]
+    return {"rows": rows, "total": whole, "more": len(manifest["dropped"]) - len(rows)}
+
+
+def cleaning(manifest: Json) -> dict[str, Any]:
+    """The steps in order, and the reports of those that wrote one, by what they hold."""
+    steps = manifest.get("clean", [])
+    reports = [(step["filter"], step["report"]) for step in steps if step.get("report")]
+    return {
+        "steps": [(step["filter"], sum(step["dropped"].values()), step["dropped"]) for step in steps],
+        "clusters": [_clusters(name, report) for name, report in reports if "clusters" in report],
+        "pairs": [_pairs(name, report) for name, report in reports if "pairs" in report],
+        "languages": [_languages(report) for _, report in reports if "languages" in report],
+        "personal": [_personal(report) for _, report in reports if {"kinds", "examples"} <= report.keys()],
+    }
+
+
+def _clusters(name: str, report: Json) -> dict[str, Any]:
+    """Clusters of duplicates, the largest first."""
+    ordered = sorted(report["clusters"], key=lambda cluster: -cluster["size"])
+    shown = [
+        {
+            **cluster,
+            "text": cut(cluster["text"], MOST_TEXT),
+            "dropped": cluster["dropped"][:12],
+            "more": max(0, len(cluster["dropped"]) - 12),
+        }
+        for cluster in ordered[:MOST]
+    ]
+    number = report.get("num_clusters", len(ordered))
+    return {"filter": name, "clusters": shown, "number": number, "rows": report.get("num_rows"), "shown": len(shown)}
+
+
+def _pairs(name: str, report: Json) -> dict[str, Any]:
+    """Pairs of an evaluation prompt and a row that holds it, the worst first."""
+    ordered = sorted(report["pairs"], key=lambda pair: -pair["score"])
+    shown = [
+        {**pair, "eval_text": cut(pair["eval_text"], MOST_TEXT), "text": cut(pair["text"], MOST_TEXT)}
+        for pair in ordered[:MOST]
+    ]
+    return {"filter": name, "sets": _flat(report.get("sets", {})), "pairs": shown, "more": len(ordered) - len(shown)}
+
+
+def _flat(sets: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns and rows of a table of named entries, whether each is one number or several by name."""
+    entries = {name: values if isinstance(values, dict) else {"rows": values} for name, values in sets.items()}
+    columns = list(dict.fromkeys(column for values in entries.values() for column in values))
+    return {"columns": columns, "rows": [(name, [v.get(c) for c in columns]) for name, v in entries.items()]}
+
+
+def _languages(report: Json) -> dict[str, Any]:
+    """Rows per language, the commonest first."""
+    ordered: Sequence[tuple[str, int]] = sorted(report["languages"].items(), key=lambda item: -item[1])
+    whole = sum(report["languages"].values()) + report.get("undecided", 0)
+    shown = [(code, count, share(count, whole)) for code, count in ordered[:MOST]]
+    undecided = report.get("undecided", 0)
+    return {
+        "rows": [*shown, ("undecided", undecided, share(undecided, whole))] if undecided else shown,
+        "more": len(ordered) - len(shown),
+    }
+
+
+def _personal(report: Json) -> dict[str, Any]:
+    """Kinds of personal data, with rows and finds."""
+    examples = [
+        {key: cut(str(value), MOST_TEXT) for key, value in example.items()} if isinstance(example, dict)
+        else {"example": cut(str(example), MOST_TEXT)}
+        for example in report["examples"][:MOST]
+    ]  # fmt: skip
+    columns = list(dict.fromkeys(column for example in examples for column in example))
+    return {"kinds": list(report["kinds"].items()), "columns": columns, "examples": examples}

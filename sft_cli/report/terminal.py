@@ -1,0 +1,138 @@
+"""Rows for a terminal: tokens coloured by loss, or with marks where there is no colour."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from sft_cli.report.accounts import Line
+from sft_cli.report.survey import ExampleRow
+from sft_cli.report.tokens import Excerpt, Piece
+from sft_cli.report.visible import one_line, visible
+
+STYLES = {"all": "green underline", "some": "yellow underline", "none": ""}
+SPECIAL, STOP, QUIET = "bold cyan", "bold reverse yellow", "dim"
+MARKS = {"all": "⟦⟧", "some": "⦅⦆"}
+"""What stands around tokens of which all, or some, carry loss."""
+SPECIAL_MARKS = "⟪⟫"
+_TAKEN = str.maketrans({mark: f"⟨U+{ord(mark):04X}⟩" for mark in "".join(MARKS.values()) + SPECIAL_MARKS})
+PLAIN_LEGEND = (
+    "⟦carries loss⟧  no loss  ⟪special token⟫  ⟪stop: trained stop token⟫  "
+    "⦅a character only some of whose tokens do⦆  ↵ newline"
+)
+
+
+@contextmanager
+def until_nobody_reads() -> Iterator[None]:
+    """Stop printing in peace when the reader of a pipe (``| head``) has seen enough."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Printer:
+    """Prints rows; the first thing it prints explains the colours or marks."""
+
+    def __init__(self, plain: bool) -> None:
+        from rich.console import Console
+        from rich.text import Text
+
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # data hold characters some terminals cannot
+        self._console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._text: type[Text] = Text
+        self._plain = plain or not self._console.is_terminal or self._console.is_dumb_terminal
+        if self._plain:
+            self._print([(PLAIN_LEGEND, "")])
+        else:
+            self._print([
+                ("carries loss", STYLES["all"]), ("  no loss  ", ""), ("special token", SPECIAL), ("  ", ""),
+                ("trained stop token", STOP), ("  ↵ newline", QUIET),
+            ])  # fmt: skip
+
+    def _print(self, parts: list[tuple[str, str]]) -> None:
+        """One piece of text, whole lines."""
+        if self._plain:
+            print("".join(text for text, _ in parts), flush=True)
+        else:
+            joined = [("".join(text for text, _ in run), style) for style, run in groupby(parts, itemgetter(1))]
+            self._console.print(self._text.assemble(*joined))
+
+    def ledger_line(self, line: Line | None) -> None:
+        """What became of a row."""
+        self._print([])
+        if line is None:
+            self._print([("the ledger has no line for this row", QUIET)])
+            return
+        self._print([(one_line(line["where"]), "bold"), (f"  {one_line('  '.join(_fate(line)))}", "")])
+        if line["detail"]:
+            self._print([(f"  {one_line(line['detail'])}", "")])
+
+    def example(self, row: ExampleRow, side: str, excerpt: Excerpt) -> None:
+        """The tokens of an example."""
+        share = row.num_trained / len(row.ids) if row.ids else 0.0
+        weights = f", weight {', '.join(f'{w:g}' for w in row.weights)}" if row.weights not in ((), (1.0,)) else ""
+        counts = f"{len(row.ids):,} tokens, {row.num_trained:,} with loss ({share:.1%}){weights}"
+        self._print([(f"{side} {row.index}: {counts}", QUIET)])
+        parts = list(self._parts(excerpt.head))
+        if excerpt.num_hidden:
+            gap = f"\n… {excerpt.num_hidden:,} tokens left out, {excerpt.hidden_trained:,} with loss; row={row.index}"
+            gap += f"{'' if side == 'train' else f' split={side}'} prints them …\n"
+            parts += [(gap, QUIET), *self._parts(excerpt.tail)]
+        self._print(parts)
+
+    def _parts(self, pieces: list[Piece]) -> Iterator[tuple[str, str]]:
+        """Texts with their styles, or with marks."""
+        if self._plain:
+            yield marked(pieces), ""
+            return
+        for piece in pieces:
+            style = STOP if piece.stop else SPECIAL if piece.special else STYLES[piece.loss]
+            if piece.special and piece.num_trained and not piece.stop:
+                style += " underline"
+            lines = visible(piece.text).split("\n")
+            for line in lines[:-1]:
+                yield line, style
+                yield "↵\n", f"{QUIET} {STYLES[piece.loss]}".strip()
+            yield lines[-1], style
+
+
+def marked(pieces: list[Piece]) -> str:
+    """The pieces as one text with marks around what carries loss; mark characters of the data are spelled out."""
+    text, loss = [], "none"
+    for piece in pieces:
+        if piece.loss != loss:
+            text += [MARKS[loss][1] if loss != "none" else "", MARKS[piece.loss][0] if piece.loss != "none" else ""]
+            loss = piece.loss
+        inner = visible(piece.text).translate(_TAKEN).replace("\n", "↵\n")
+        if piece.special:
+            inner = f"{SPECIAL_MARKS[0]}{'stop: ' if piece.stop else ''}{inner}{SPECIAL_MARKS[1]}"
+        text.append(inner)
+    text.append(MARKS[loss][1] if loss != "none" else "")
+    return "".join(text)
+
+
+def _fate(line: Line) -> Iterator[str]:
+    """What the ledger says of a row, in a few words each."""
+    yield line["source"]
+    yield line["split"]
+    yield line["fate"].replace("_", " ") + (f": {line['reason']}" if line["reason"] else "")
+    optional: dict[str, Any] = {"scores": {}, "tags": {}, "filter": None, **line}
+    if optional["filter"]:
+        yield f"by {optional['filter']}"
+    if line["examples"]:
+        copies = f" × {line['copies']}" if line["copies"] != 1 else ""
+        yield f"{line['examples']} example{'s' * (line['examples'] != 1)}{copies}"
+        share = line["trained_tokens"] / line["tokens"] if line["tokens"] else 0.0
+        yield f"{line['tokens']:,} tokens, {line['trained_tokens']:,} with loss ({share:.1%})"
+    if line["truncated_messages"]:
+        yield f"lost its {line['truncated_messages']} oldest messages"
+    for name, value in optional["tags"].items():
+        yield f"{name}={value}"
+    for name, value in optional["scores"].items():
+        yield f"score {name}={value:g}"

@@ -1,0 +1,98 @@
+"""Values a recipe gives a template, and what the sandbox looks up for it."""
+
+import pickle
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from sft_cli.chat import parity
+from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.template import ChatTemplate, load_template
+from sft_cli.config.data_schema import DataConfig
+from sft_cli.config.schema import TemplateConfig
+from sft_cli.data.types import Conversation, Message
+from sft_cli.errors import SftError
+
+THINKS = (
+    "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{%- if enable_thinking is defined and not enable_thinking %}{{ '<think></think>' }}{% endif %}{% endif %}"
+)
+ASKED = [{"role": "user", "content": "Hi"}]
+
+
+def load(tokenizer, tmp_path, source=THINKS, **variables):
+    """The template of a file with variables."""
+    (tmp_path / "mine.jinja").write_text(source)
+    path = "mine.jinja" if Path.cwd() == tmp_path else str(tmp_path / "mine.jinja")
+    return load_template(TemplateConfig(path=path, variables=variables), tokenizer)
+
+
+def test_variables_reach_every_rendering(tokenizer, tmp_path):
+    quiet, plain = load(tokenizer, tmp_path, enable_thinking=False), load(tokenizer, tmp_path)
+    assert quiet.render(ASKED, None, prompt=True).endswith("assistant\n<think></think>")
+    assert plain.render(ASKED, None, prompt=True).endswith("assistant\n")
+    named = load(tokenizer, tmp_path, "{{ place }}: {{ messages[0].content }}{{ eos_token }}", place="Oslo")
+    assert [named.render(ASKED, None, prompt=True) for _ in range(2)] == ["Oslo: Hi</s>"] * 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem", "fix"),
+    [
+        (
+            {"enable_thinkng": False},
+            "template mine.jinja reads no such variable (it reads: enable_thinking)",
+            "correct the name, or leave it out",
+        ),
+        (
+            {"eos_token": "<s>"},
+            "every template gets it from the conversation or the tokenizer",
+            "leave it out",
+        ),
+        ({"messages": "no"}, "every template gets it from the conversation or the tokenizer", "leave it out"),
+    ],
+)
+def test_variables_without_effect_are_refused(tokenizer, tmp_path, monkeypatch, variables, problem, fix):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SftError) as caught:
+        load(tokenizer, tmp_path, **variables)
+    assert caught.value.where == f"template.variables.{next(iter(variables))}"
+    assert (caught.value.problem, caught.value.fix) == (problem, fix)
+
+
+def test_a_template_that_reads_no_variable_says_so(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SftError) as caught:
+        load(tokenizer, tmp_path, "{{ messages[0].content }}{{ eos_token }}{{ raise_exception }}", style="short")
+    assert caught.value.problem == "template mine.jinja reads no such variable (it reads none)"
+
+
+def test_a_server_is_sent_the_variables(build, tmp_path):
+    """What is trained behind ``enable_thinking: false`` is what a client gets who sends it, and nobody else."""
+    tokenizer = build(template=THINKS)
+    template = load_template(TemplateConfig(variables={"enable_thinking": False}), tokenizer)
+    make = ExampleMaker(tokenizer, template, DataConfig(), 1000)
+    talk = Conversation((Message("user", "Hi"), Message("assistant", "Yo")), "rows.jsonl:1", "mine")
+    golden = parity.golden(make, talk)
+    assert golden.variables == {"enable_thinking": False}
+    parity.save([golden], tmp_path / "golden.json")
+    tokenizer.save(tmp_path / "saved")
+    assert parity.check(tmp_path / "saved", parity.load(tmp_path / "golden.json")) == 1
+    golden.variables.clear()
+    with pytest.raises(SftError, match="a server would send other ids than were trained"):
+        parity.check(tmp_path / "saved", [golden])
+
+
+def test_keys_of_messages_are_read_as_keys_and_methods_stay_methods():
+    """A key named like a method of dicts is no reason to call the key."""
+    message = {"role": "user", "content": "Hi", "items": "three"}
+    source = "{{ m.content }}{{ m.missing is defined }}{{ m['items'] }}{{ m.items() | length }}{{ m.get('role') }}"
+    template = ChatTemplate("{% set m = messages[0] %}" + source, {}, "mine")
+    assert template.render([message], None, prompt=False) == "HiFalsethree3user"
+
+
+def test_a_template_in_use_can_be_sent_to_another_process():
+    template = ChatTemplate("{{ strftime_now('%Y') }} {{ messages[0].content }}", {}, "mine", datetime(2020, 2, 29))
+    assert template.render(ASKED, None, prompt=True) == "2020 Hi"
+    assert pickle.loads(pickle.dumps(template)).render(ASKED, None, prompt=True) == "2020 Hi"

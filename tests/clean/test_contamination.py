@@ -1,0 +1,270 @@
+"""Rows that hold prompts of evaluation sets are found, with their places, and little else is."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rows_hand import InPieces, dropped, finish, numbered, talk
+
+from sft_cli.clean import contamination, ngrams
+from sft_cli.clean.base import Found, RowList
+from sft_cli.clean.eval_sets import prompts
+from sft_cli.config.clean_schema import Action, ContaminationConfig
+from sft_cli.data.types import Conversation, Message, TokenIds
+from sft_cli.errors import SftError
+
+TRAINS = "Two trains leave the same station at noon and travel in opposite directions, how far apart are they at six?"
+SHORT = "How do I kill a Python process?"
+TINY = "Who are you?"
+
+
+@pytest.fixture
+def against(tmp_path, monkeypatch):
+    """A set of three prompts, ``exam``."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": number, "question": text} for number, text in enumerate([TRAINS, SHORT, TINY])]
+    (tmp_path / "exam.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return {"exam": "exam.jsonl"}
+
+
+def test_findings_and_report(against):
+    half = TRAINS.split(", how")[0]
+    texts = ["Nothing of the sort", f"Solve: {TRAINS.upper()}", (f"{half} ...", "ok"), ("Go on", f"Sure. {SHORT}")]
+    found, report = finish(contamination.find(numbered(texts), ContaminationConfig(against=against)))
+    assert found == [
+        Found(1, "holds an evaluation prompt", "100% of exam, exam.jsonl:1", 1.0),
+        Found(3, "holds an evaluation prompt", "100% of exam, exam.jsonl:2", 1.0),
+    ]
+    assert report == {
+        "sets": {"exam": {"prompts": 3, "contaminated_prompts": 2, "rows": 2}},
+        "pairs": [
+            {
+                "set": "exam",
+                "eval_where": f"exam.jsonl:{line}",
+                "eval_text": prompt,
+                "where": f"rows.jsonl:{row}",
+                "text": text,
+                "score": 1.0,
+            }
+            for line, prompt, row, text in [
+                (1, TRAINS, 2, f"Solve: {TRAINS.upper()}"),
+                (2, SHORT, 4, f"Sure. {SHORT}"),
+            ]
+        ],
+        "unsearched_rows": 0,
+    }
+
+
+def test_a_part_is_found_from_the_threshold_on(against):
+    """20 words are 11 n-grams of 10; the first 15 words hold 6 of them."""
+    rows = numbered([" ".join(TRAINS.split()[:15]), " ".join(TRAINS.split()[:14])])
+    found, _ = finish(contamination.find(rows, ContaminationConfig(against=against)))
+    assert found == [Found(0, "holds an evaluation prompt", "55% of exam, exam.jsonl:1", 0.5455)]
+    exactly = ContaminationConfig(against=against, threshold=6 / 11)
+    assert dropped(contamination.find(rows, exactly)) == [0]
+    assert dropped(contamination.find(rows, ContaminationConfig(against=against, threshold=0.55))) == []
+    assert dropped(contamination.find(rows, ContaminationConfig(against=against, threshold=0.4))) == [0, 1]
+
+
+SHORT_PROMPTS = [
+    (("Tell me: how do I kill a python process", "ok"), True),
+    (("How do I kill a big Python process?", "ok"), False),
+    (("who are you", "I am a model."), True),
+    (("So, who are you?", "A model."), False),  # under five words: only as a whole message
+    (("Hi", "Who are you?!"), True),
+    (("How do I kill", "a Python process?"), False),  # never across messages
+]
+
+
+@pytest.mark.parametrize(("turns", "expected"), SHORT_PROMPTS)
+def test_prompts_shorter_than_an_ngram(against, turns, expected):
+    found = dropped(contamination.find(numbered([turns]), ContaminationConfig(against=against)))
+    assert bool(found) is expected
+
+
+def test_every_text_of_a_row_is_searched(against):
+    reasoning = Message("assistant", "Yes.", extra={"reasoning_content": f"Once I read: {TRAINS}"})
+    rows = RowList(
+        [
+            Conversation((), "a:1", "a", text=f"A page. {TRAINS} More."),
+            Conversation((Message("user", "Go"), reasoning), "a:2", "a"),
+            talk("Go", "ok", system=TRAINS, where="a:3"),
+            Conversation((), "a:4", "a", tokens=TokenIds((1, 2), (0.0, 1.0))),
+        ]
+    )
+    found, report = finish(contamination.find(rows, ContaminationConfig(against=against)))
+    assert [one.row for one in found] == [0, 1, 2]
+    assert report is not None
+    assert report["unsearched_rows"] == 1
+
+
+def test_held_out_rows_are_not_trained_on(against):
+    rows = numbered([TRAINS, TRAINS], held_out=[0])
+    assert dropped(contamination.find(rows, ContaminationConfig(against=against))) == [1]
+
+
+def test_only_a_report(against):
+    config = ContaminationConfig(against=against, action=Action.report)
+    found, report = finish(contamination.find(numbered([TRAINS]), config))
+    assert found == [Found(0, None, "100% of exam, exam.jsonl:1", 1.0)]
+    assert report is not None
+    assert report["sets"]["exam"]["rows"] == 1
+
+
+def test_a_report_has_a_limit_and_shows_where_the_match_is(against):
+    rows = numbered([f"{'before ' * 500}{TRAINS}{' after' * 500}"] * 60)
+    _, report = finish(contamination.find(rows, ContaminationConfig(against=against)))
+    assert report is not None
+    assert report["sets"]["exam"] == {"prompts": 3, "contaminated_prompts": 1, "rows": 60}
+    assert [pair["where"] for pair in report["pairs"]] == [f"rows.jsonl:{number}" for number in range(1, 51)]
+    assert all(TRAINS in pair["text"] and len(pair["text"]) == 600 for pair in report["pairs"])
+
+
+def test_a_changed_file_is_read_again(against, tmp_path):
+    config = ContaminationConfig(against=against)
+    assert dropped(contamination.find(numbered([TRAINS]), config)) == [0]
+    (tmp_path / "exam.jsonl").write_text('{"question": "Nothing"}', "utf-8")
+    assert dropped(contamination.find(numbered([TRAINS]), config)) == []
+
+
+SHAPES = [
+    # file, content, columns, the prompts
+    ("a.jsonl", '{"prompt": "One"}\n{"prompt": "Two"}\n', {}, [("a.jsonl:1", "One"), ("a.jsonl:2", "Two")]),
+    ("a.json", '[{"text": "One", "answer": "x"}]', {}, [("a.json:1", "One")]),
+    ("a.csv", "id,prompt\n1,One\n", {}, [("a.csv:2", "One")]),
+    ("a.jsonl", '{"question": "One", "text": "Passage"}', {}, [("a.jsonl:1", "One")]),
+    ("a.jsonl", '{"question": "One", "text": "Passage"}', {"a": "text"}, [("a.jsonl:1", "Passage")]),
+    ("a.jsonl", '{"turns": ["One", "Two"]}', {"a": "turns"}, [("a.jsonl:1", "One"), ("a.jsonl:1", "Two")]),
+    ("a.jsonl", '{"question": [[{"role": "system", "content": "S"}, {"role": "user", "content": "One"}]]}', {},
+     [("a.jsonl:1", "One")]),
+    ("a.jsonl", '{"instruction": "Sum up", "input": "A text"}', {}, [("a.jsonl:1", "Sum up\nA text")]),
+    ("a.jsonl", '{"instruction": "Sum up", "input": "A text"}', {"a": "instruction"}, [("a.jsonl:1", "Sum up")]),
+    ("a.jsonl", '{"instruction": "Sum up", "input": ""}', {}, [("a.jsonl:1", "Sum up")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "content", "columns", "expected"), SHAPES)
+def test_shapes_of_evaluation_sets(tmp_path, monkeypatch, file, content, columns, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).write_text(content, "utf-8")
+    found = prompts(ContaminationConfig(against={"a": file}, columns=columns))
+    assert found == [("a", where, text) for where, text in expected]
+
+
+def test_parquet(tmp_path, monkeypatch):
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.chdir(tmp_path)
+    parquet.write_table(pyarrow.table({"question": ["One", "Two"]}), tmp_path / "a.parquet")
+    assert [prompt.text for prompt in prompts(ContaminationConfig(against={"a": "a.parquet"}))] == ["One", "Two"]
+
+
+MISTAKES = [
+    (
+        '{"query": "One", "gold": 1}', {},
+        "a.jsonl:1: it has none of the columns question, prompt, instruction, text, but query, gold\n"
+        "  fix: name the one that holds the prompt: clean.contamination.columns.a=<column>",
+    ),
+    (
+        '{"query": "One", "gold": 1}', {"a": "querry"},
+        "a.jsonl:1: it has no column 'querry'\n"
+        "  fix: did you mean clean.contamination.columns.a=query? columns: query, gold",
+    ),
+    ('{"question": "One"}\n{"question": "  "}', {},
+     "a.jsonl:2: its question holds no text\n"
+     "  fix: remove the row, or name another column: clean.contamination.columns.a=<column>"),
+    ('{"question": 7}', {},
+     "a.jsonl:1: its question holds no text\n"
+     "  fix: remove the row, or name another column: clean.contamination.columns.a=<column>"),
+    ('{"question": "One"}\nnonsense', {},
+     "a.jsonl:2: invalid JSON at column 1, near 'nonsense': a value is missing or misspelt\n"
+     "  fix: repair this line; each line holds one JSON object"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "columns", "message"), MISTAKES)
+def test_mistakes_in_an_evaluation_set(tmp_path, monkeypatch, content, columns, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text(content, "utf-8")
+    with pytest.raises(SftError) as caught:
+        contamination.check(ContaminationConfig(against={"a": "a.jsonl"}, columns=columns))
+    assert str(caught.value) == message
+
+
+def test_a_set_that_is_not_there(against):
+    with pytest.raises(SftError) as caught:
+        contamination.check(ContaminationConfig(against={"exam": "exams.jsonl"}))
+    assert caught.value.where == "clean.contamination.against.exam"
+    assert caught.value.problem == "there is no 'exams.jsonl'"
+
+
+SAID = st.lists(st.sampled_from(["a", "b", "c", "D"]), max_size=12).map(" ".join)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(SAID, max_size=6), st.lists(st.lists(SAID, max_size=3), max_size=5), st.integers(3, 7))
+def test_shares_by_brute_force(asked, rows, length):
+    found = ngrams.covered(ngrams.build(asked, length), rows, 0.01)
+    assert found == [expected(asked, messages, length) for messages in rows]
+
+
+def expected(asked, messages, length):
+    """Shares by the definition, over plain words."""
+    said = [message.lower().split() for message in messages]
+    shares = []
+    for number, text in enumerate(asked):
+        words = text.lower().split()
+        if len(words) >= length:
+            wanted = runs(words, length)
+            share = len(wanted & {run for message in said for run in runs(message, length)}) / len(wanted)
+        elif len(words) >= 5:
+            share = float(any(tuple(words) in runs(message, len(words)) for message in said))
+        else:
+            share = float(bool(words) and words in said)
+        shares += [(number, share)] if share else []
+    return tuple(shares)
+
+
+def runs(words, length):
+    return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}
+
+
+def test_batches_and_chunks_make_no_difference(against, monkeypatch):
+    texts = [TRAINS, "x", SHORT, f"{SHORT} {TRAINS}", TINY, "x y z"]
+    config = ContaminationConfig(against=against)
+    whole = finish(contamination.find(numbered(texts), config))
+    assert [one.row for one in whole[0]] == [0, 2, 3, 4]
+    monkeypatch.setattr(ngrams, "WORDS_AT_ONCE", 10)
+    assert finish(contamination.find(numbered(texts), config)) == whole
+    assert finish(contamination.find(InPieces(numbered(texts).conversations), config)) == whole
+
+
+def test_hashes_that_collide_are_told_apart(monkeypatch):
+    """Every run of words has the same hash: only what is equal word by word counts."""
+    monkeypatch.setattr(ngrams, "_hashes", lambda ids, length: ngrams.np.zeros(len(ids) - length + 1, "uint64"))
+    index = ngrams.build(["a b c d e f"], 6)
+    assert ngrams.covered(index, [["a b c d e f"], ["f e d c b a"]], 0.5) == [((0, 1.0),), ()]
+
+
+@pytest.mark.material
+def test_gsm8k(material_dir):
+    """The train and test problems of GSM8K are different but for one pair; planted copies are found."""
+    rows = json.loads((material_dir / "data" / "alpaca" / "gsm_8k_train.json").read_text("utf-8"))
+    test = [
+        json.loads(line)["question"]
+        for line in (material_dir / "eval" / "gsm8k_test.jsonl").read_text("utf-8").splitlines()
+    ]
+    planted = {100: test[7], 200: f"Solve this:\n\n{test[11]}\n\nThink step by step.", 300: test[13].upper()}
+    texts = [planted.get(number, row["instruction"]) for number, row in enumerate(rows)]
+    config = ContaminationConfig(against={"gsm8k": str(material_dir / "eval" / "gsm8k_test.jsonl")})
+    found, report = finish(contamination.find(numbered(texts), config))
+    assert {one.row: one.detail.rpartition("/")[2] for one in found if one.score == 1} == {
+        100: "gsm8k_test.jsonl:8",
+        200: "gsm8k_test.jsonl:12",
+        300: "gsm8k_test.jsonl:14",
+    }
+    assert [one.row for one in found if one.score != 1] == [1314, 5162]
+    assert report is not None
+    assert report["sets"] == {"gsm8k": {"prompts": 1319, "contaminated_prompts": 4, "rows": 5}}

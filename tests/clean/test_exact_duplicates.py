@@ -1,0 +1,97 @@
+"""One of the same rows is kept: a held-out one, else that of the highest priority, else the earliest."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rows_hand import InPieces, dropped, finish, numbered, talk, without
+from test_leakage import DRAWN, drawn_rows
+
+from sft_cli.clean import exact_duplicates
+from sft_cli.clean.base import Found, RowList
+from sft_cli.config.clean_schema import Action, ExactDuplicatesConfig, Scope
+from sft_cli.data.types import Conversation, Message
+
+CONVERSATION = ExactDuplicatesConfig()
+PROMPT = ExactDuplicatesConfig(scope=Scope.prompt)
+
+
+def test_the_winner():
+    same = ["q"] * 4
+    assert dropped(exact_duplicates.find(numbered(same), CONVERSATION)) == [1, 2, 3]
+    assert dropped(exact_duplicates.find(numbered(same, priorities=[0, 0, 5, 0]), CONVERSATION)) == [0, 1, 3]
+    assert dropped(exact_duplicates.find(numbered(same, [3], [0, 0, 5, 0]), CONVERSATION)) == [0, 1, 2]
+    assert dropped(exact_duplicates.find(numbered(same, [2, 3]), CONVERSATION)) == [0, 1, 3]
+
+
+def test_findings_and_report():
+    rows = numbered([("q", "1"), ("x" * 400, "2"), ("q", "1"), ("X" * 400, "2"), ("Q", "1"), ("q", "1")])
+    found, report = finish(exact_duplicates.find(rows, PROMPT))
+    assert found == [
+        Found(index, "exact duplicate", f"the same as rows.jsonl:{kept}", 1.0)
+        for index, kept in [(2, 1), (3, 2), (4, 1), (5, 1)]
+    ]
+    names = ["rows.jsonl:3", "rows.jsonl:5", "rows.jsonl:6"]
+    assert report == {
+        "clusters": [
+            {"size": 4, "kept": "rows.jsonl:1", "dropped": names, "similarity": 1.0, "text": "q"},
+            {"size": 2, "kept": "rows.jsonl:2", "dropped": ["rows.jsonl:4"], "similarity": 1.0, "text": "x" * 300},
+        ],
+        "num_clusters": 2,
+        "num_rows": 4,
+    }
+    assert dropped(exact_duplicates.find(rows, CONVERSATION)) == [2, 5]
+
+
+def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
+    found, report = finish(exact_duplicates.find(numbered("abab", [2]), ExactDuplicatesConfig(action=Action.report)))
+    assert found == [
+        Found(0, None, "the same as rows.jsonl:3", 1.0, cluster=2),
+        Found(1, cluster=1),
+        Found(2, cluster=2),
+        Found(3, None, "the same as rows.jsonl:2", 1.0, cluster=1),
+    ]
+    assert report is not None
+    assert report["num_rows"] == 2
+
+
+def test_rows_that_train_different_turns_of_one_conversation_stay():
+    asked, said = Message("user", "q"), Message("assistant", "a")
+    silent = Message("assistant", "a", weight=0.0)
+    rows = [Conversation((asked, turn, asked, said), "rows.jsonl:1", "mine") for turn in (said, silent, said)]
+    assert dropped(exact_duplicates.find(RowList(rows), CONVERSATION)) == [2]
+
+
+def test_a_report_has_a_limit():
+    rows = numbered([str(number // 8) for number in range(60 * 8)])
+    _, report = finish(exact_duplicates.find(rows, CONVERSATION))
+    assert report is not None
+    assert (report["num_clusters"], report["num_rows"]) == (60, 60 * 7)
+    assert len(report["clusters"]) == 50
+    assert [len(cluster["dropped"]) for cluster in report["clusters"]] == [5] * 50
+    assert report["clusters"][0]["kept"] == "rows.jsonl:1"
+
+
+def test_no_rows():
+    empty = {"clusters": [], "num_clusters": 0, "num_rows": 0}
+    assert finish(exact_duplicates.find(RowList([]), CONVERSATION)) == ([], empty)
+
+
+@given(DRAWN, st.sampled_from(Scope))
+def test_by_brute_force(drawn, scope):
+    rows, config = drawn_rows(drawn), ExactDuplicatesConfig(scope=scope)
+    best: dict[object, int] = {}
+    for index in sorted(range(len(drawn)), key=lambda index: (not drawn[index][2], -drawn[index][3], index)):
+        question, answer, _, _ = drawn[index]
+        best.setdefault(question.lower() if scope is Scope.prompt else (question, answer), index)
+    gone = dropped(exact_duplicates.find(rows, config))
+    assert gone == [index for index in range(len(drawn)) if index not in best.values()]
+    assert dropped(exact_duplicates.find(without(rows, gone), config)) == []
+    pieces = InPieces(rows.conversations, rows.held_out_rows, rows.priorities)
+    assert finish(exact_duplicates.find(pieces, config)) == finish(exact_duplicates.find(rows, config))
+
+
+@given(st.permutations([("a", "x"), ("a", "x"), ("A", "x"), ("b", "x"), ("b", "y"), ("b", "x")]))
+def test_the_kept_texts_do_not_depend_on_the_order(turns):
+    rows = RowList([talk(*turn) for turn in turns])
+    gone = dropped(exact_duplicates.find(rows, CONVERSATION))
+    kept = {turn for index, turn in enumerate(turns) if index not in gone}
+    assert kept == {("a", "x"), ("A", "x"), ("b", "x"), ("b", "y")}

@@ -1,0 +1,192 @@
+"""Degenerate answers by a table, and the good answers that look a little like them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from filter_hand import document, reasons, run, talk
+
+from sft_cli.clean import heuristics
+from sft_cli.config.clean_schema import Action, HeuristicsConfig
+from sft_cli.data.types import Conversation, Message
+from sft_cli.errors import SftError
+
+STORY = (
+    "The old town lies on a hill above the river. Its walls were built long ago, and most of them still stand. In "
+    "spring the gardens below are full of flowers, while merchants from the valley sell bread and cheese near the "
+    "gate. Nobody remembers who planted the lime trees, but children climb them every summer. Later the leaves turn "
+    "yellow."
+)
+LOOP = "The answer is that it depends on the weather. " * 8
+CALL = {"function": {"name": "f", "arguments": {}}}
+
+BAD = [
+    pytest.param("hi", "", "empty answer", "there is no text", id="empty"),
+    pytest.param("hi", " \n", "empty answer", "there is no text", id="blank"),
+    pytest.param(
+        "Tell me about the old town of Bern",
+        "tell me about the old town of Bern!",
+        "repeats the prompt",
+        "100% of its words are the prompt's",
+        id="echo",
+    ),
+    pytest.param("hi", "Here:\n```python\n```\n", "empty code block", "a code block holds nothing", id="empty-code"),
+    pytest.param("hi", "Here:\n```\n\n  ```", "empty code block", "a code block holds nothing", id="blank-code"),
+    pytest.param("hi", LOOP, "repeats itself", "88% of its 72 words are in pieces said before", id="loop"),
+    pytest.param(
+        "hi",
+        f"{LOOP}\n```\nx = 1\n```",
+        "repeats itself",
+        "88% of its 72 words are in pieces said before",
+        id="loop-and-code",
+    ),
+    pytest.param("hi", "Here:\n```python\nx = 1\n", "cut off", "a code block is not closed", id="open-fence"),
+    pytest.param(
+        "hi",
+        f"{STORY} And then, when the evening came, the king went to",
+        "cut off",
+        "it ends with 'to'",
+        id="mid-sentence",
+    ),
+    pytest.param(
+        "hi", f"{STORY} And then, when the evening came, he said,", "cut off", "it ends with 'said,'", id="comma"
+    ),
+    pytest.param(
+        "hi",
+        "As an AI language model, I cannot feel.",
+        "speaks as another model",
+        "it says 'As an AI language model'",
+        id="teacher",
+    ),
+    pytest.param(
+        "hi",
+        "Sorry, I'm an AI language model and cannot see.",
+        "speaks as another model",
+        '''it says "I'm an AI language model"''',
+        id="i-am",
+    ),
+    pytest.param(
+        "hi", "I am ChatGPT, at your service.", "speaks as another model", "it says 'I am ChatGPT'", id="chatgpt"
+    ),
+    pytest.param(
+        "hi", "I was trained by OpenAI.", "speaks as another model", "it says 'I was trained by OpenAI'", id="openai"
+    ),
+    pytest.param(
+        "hi", "As of my last update, no.", "speaks as another model", "it says 'As of my last update'", id="update"
+    ),
+    pytest.param(
+        "hi",
+        "I'm sorry, but I can't assist with that.",
+        "refuses",
+        '''it begins "I'm sorry, but I can't assist"''',
+        id="sorry",
+    ),
+    pytest.param(
+        "hi",
+        "Unfortunately, I am unable to provide it.",
+        "refuses",
+        "it begins 'Unfortunately, I am unable to provide'",
+        id="unable",
+    ),
+    pytest.param("hi", "I cannot help with this request.", "refuses", "it begins 'I cannot help'", id="cannot"),
+]
+
+GOOD = [
+    pytest.param("hi", "7", id="number"),
+    pytest.param("capital?", "Paris", id="word"),
+    pytest.param("hi", "```python\nx = 1\n```", id="closed-fence"),
+    pytest.param("hi", "~~~\ntext\n~~~\n\nDone", id="tildes"),
+    pytest.param("hi", "Use ``` to open a block", id="fence-in-prose"),
+    pytest.param("hi", "def f(x):\n    return x + 1", id="code"),
+    pytest.param("hi", f"{STORY}\n- one\n- two\n- three things that we need to do before the end of it", id="list"),
+    pytest.param("hi", f"{STORY}\n\nBest regards,\nthe mayor of the town", id="letter"),
+    pytest.param("hi", f"{STORY} So the sum of both of these long numbers is x = 4 + y", id="formula"),
+    pytest.param("hi", STORY, id="prose"),
+    pytest.param("hi", f'{STORY} It is (really) "so"', id="quote"),
+    pytest.param("hi", STORY[:100], id="short-prose"),
+    pytest.param("hi", "ha ha ha ha ha ha ha ha ha ha", id="short-repetition"),
+    pytest.param("hi", "<tr><td>1</td></tr>\n" * 30, id="table-of-html"),
+    pytest.param("Correct: he go", "he goes", id="answer-of-few-words"),
+    pytest.param(
+        "Repeat after me: yes we can",
+        "Repeat after me: yes we can. And this is what comes after it.",
+        id="prompt-and-more",
+    ),
+    pytest.param("hi", "I am Vicuna, a language model trained by researchers.", id="own-identity"),
+    pytest.param("hi", "As an AI assistant developed by {{author}}, I got the name {{name}}.", id="own-identity-as"),
+    pytest.param("hi", "GPT-3 is a program developed by OpenAI.", id="talk-of-openai"),
+    pytest.param("hi", "A large language model predicts tokens.", id="talk-of-models"),
+    pytest.param("hi", "I can't wait to help you!", id="no-refusal"),
+    pytest.param("hi", "Sorry for the delay. You cannot divide by zero.", id="sorry-but-answers"),
+]
+ALL = HeuristicsConfig(refusals=True)
+
+
+@pytest.mark.parametrize(("asked", "said", "reason", "detail"), BAD)
+def test_a_degenerate_answer_is_dropped_for_its_reason(asked, said, reason, detail):
+    [found], _ = run(heuristics.find, [talk(asked, said)], ALL)
+    assert (found.reason, found.detail) == (reason, detail)
+
+
+@pytest.mark.parametrize(("asked", "said"), GOOD)
+def test_a_good_answer_stays(asked, said):
+    assert run(heuristics.find, [talk(asked, said)], ALL)[0] == []
+
+
+@pytest.mark.parametrize("rule", heuristics.RULES)
+def test_each_rule_can_be_switched_off_and_says_nothing_of_the_others(rule):
+    reason = heuristics.RULES[rule][0]
+    rows = [talk(case.values[0], case.values[1]) for case in BAD]
+    wanted = {i: case.values[2] for i, case in enumerate(BAD)}
+    found, report = run(heuristics.find, rows, replace(ALL, **{rule: False}))
+    assert reasons(found) == {i: why for i, why in wanted.items() if why != reason}
+    assert rule not in report["rules"]
+    alone = HeuristicsConfig(**{other: other == rule for other in heuristics.RULES})
+    found, report = run(heuristics.find, rows, alone)
+    assert reasons(found) == {i: why for i, why in wanted.items() if why == reason}
+    assert report == {"rules": {rule: len(found)}}
+
+
+def test_repetition_is_a_share_of_words_behind_their_first_occurrence():
+    assert heuristics.repeated_share(list("abcd")) == 0
+    assert heuristics.repeated_share(list("abcdabcd")) == 0.5
+    assert heuristics.repeated_share(list("abcdeabcd")) == 4 / 9
+    assert heuristics.repeated_share(["a"] * 8) == 7 / 8
+    assert heuristics.repeated_share([]) == 0
+    loose = HeuristicsConfig(max_repeated_share=0.9)
+    assert run(heuristics.find, [talk("hi", LOOP)], loose)[0] == []
+
+
+def test_every_trained_answer_is_judged_and_no_other():
+    middle = talk("hi", "", "and?", "Good.")
+    assert reasons(run(heuristics.find, [middle], ALL)[0]) == {0: "empty answer"}
+    muted = Conversation((middle.messages[0], Message("assistant", "", 0.0), *middle.messages[2:]), "a:1", "a")
+    calling = Conversation((Message("user", "x"), Message("assistant", "", extra={"tool_calls": [CALL]})), "a:1", "a")
+    asking = talk("As an AI language model, who are you?", "A helper.")
+    assert run(heuristics.find, [muted, calling, asking, document(LOOP)], ALL)[0] == []
+
+
+def test_report_only_keeps_the_rows_and_says_why():
+    [found], report = run(heuristics.find, [talk("hi", LOOP)], HeuristicsConfig(action=Action.report))
+    assert found[:4] == (0, None, "repeats itself: 88% of its 72 words are in pieces said before", 63 / 72)
+    assert report["rules"]["repetition"] == 1
+
+
+def test_all_rules_off_is_a_mistake():
+    with pytest.raises(SftError) as error:
+        heuristics.find(None, HeuristicsConfig(**dict.fromkeys(heuristics.RULES, False)))  # pyright: ignore
+    assert str(error.value) == (
+        "clean.heuristics: every rule is switched off, so nothing would be found\n"
+        "  fix: switch one on, or take heuristics out of clean.steps"
+    )
+
+
+@pytest.mark.material
+def test_known_good_answers_are_left_alone(material_dir):
+    """GSM8K's solutions repeat their phrases and CodeAlpaca's are code: neither is degenerate."""
+    counts = {}
+    for name in ("gsm_8k_train", "code_alpaca_2k"):
+        rows = json.loads((material_dir / "data" / "alpaca" / f"{name}.json").read_text())
+        rows = [talk(f"{row['instruction']}\n\n{row['input']}", row["output"]) for row in rows]
+        counts[name] = {rule: n for rule, n in run(heuristics.find, rows, ALL)[1]["rules"].items() if n}
+    assert counts == {"gsm_8k_train": {}, "code_alpaca_2k": {"empty": 2}}

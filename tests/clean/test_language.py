@@ -1,0 +1,107 @@
+"""Languages: what is recognised, what is left undecided, and what happens to the rows."""
+
+import pytest
+from filter_hand import document, reasons, run, talk
+
+from sft_cli.clean import language, optional
+from sft_cli.config.clean_schema import LanguageConfig
+from sft_cli.data.types import Conversation, Message, TokenIds
+from sft_cli.errors import SftError
+
+ENGLISH = talk("What is the capital of France?", "The capital of France is the city of Paris.")
+GERMAN = talk("Was ist die Hauptstadt von Frankreich?", "Die Hauptstadt von Frankreich ist die Stadt Paris.")
+CHINESE = talk("法国的首都是哪里？", "法国的首都是巴黎。")
+RUSSIAN = talk("Какой город является столицей Франции?", "Столицей Франции является город Париж.")
+NUMBERS = talk("17 + 4 = ?", "21")
+FENCED = talk(
+    "Wie sortiere ich diese Liste in Python?", "So geht es:\n```python\n# sort the list of the numbers\nx.sort()\n```"
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        pytest.param(ENGLISH, "en", id="english"),
+        pytest.param(GERMAN, "de", id="german"),
+        pytest.param(CHINESE, "zh", id="chinese"),
+        pytest.param(RUSSIAN, "ru", id="russian"),
+        pytest.param(FENCED, "de", id="code-has-no-language"),
+        pytest.param(
+            document("Ceci est un texte assez long pour être reconnu sans le moindre doute."), "fr", id="document"
+        ),
+        pytest.param(NUMBERS, None, id="numbers"),
+        pytest.param(talk("Hi", "Yes!"), None, id="too-short"),
+        pytest.param(
+            talk("https://www.example.com/this/is/not/a/language", "a@example.com 12:30"), None, id="addresses"
+        ),
+        pytest.param(Conversation((), where="a:1", source="a", tokens=TokenIds((1,), (1.0,))), None, id="token-ids"),
+    ],
+)
+def test_the_language_of_a_row(row, wanted):
+    [(guess, tagged)] = language.judge([row], LanguageConfig())
+    assert guess.language == wanted
+    assert (tagged is None) == (wanted is None)
+    assert tagged is None or tagged.tags == {"language": wanted}
+
+
+def test_system_and_tool_messages_do_not_decide():
+    english = "You are a helpful assistant that answers every question as well as it can. " * 5
+    row = Conversation((Message("system", english), *GERMAN.messages, Message("tool", english)), where="a", source="a")
+    assert language.spoken(row) == language.spoken(GERMAN)
+
+
+def test_a_long_conversation_is_looked_at_in_every_turn():
+    row = talk("a " * 5000, "b " * 5000)
+    assert len(language.spoken(row)) <= language.CHARACTERS + 1
+    assert language.spoken(row).count("a") == language.spoken(row).count("b")
+
+
+def test_languages_are_counted_and_others_dropped():
+    tagged = talk(*(message.content for message in GERMAN.messages), tags={"language": "de-AT", "task": "qa"})
+    found, report = run(
+        language.find, [ENGLISH, GERMAN, NUMBERS, tagged, CHINESE], LanguageConfig(allowed=["de", "zh"])
+    )
+    assert report == {"languages": {"de": 2, "en": 1, "zh": 1}, "undecided": 1}
+    assert reasons(found) == {0: "language not allowed", 1: None, 4: None}
+    assert found[0].detail == f"en ({found[0].score:.2f})"
+    assert found[0].conversation is None
+    assert found[1].conversation is not None
+    assert found[1].conversation.tags == {"language": "de"}
+
+
+def test_without_a_list_every_language_stays():
+    found, report = run(language.find, [ENGLISH, GERMAN], LanguageConfig())
+    assert reasons(found) == {0: None, 1: None}
+    assert report == {"languages": {"de": 1, "en": 1}, "undecided": 0}
+
+
+def test_an_unsure_guess_is_no_reason_to_drop():
+    found, report = run(language.find, [GERMAN], LanguageConfig(allowed=["en"], min_confidence=1.0))
+    assert found == []
+    assert report == {"languages": {}, "undecided": 1}
+
+
+@pytest.mark.parametrize(
+    ("code", "fix"),
+    [
+        ("german", "did you mean de?"),
+        ("zh-CN", "did you mean zh?"),
+        ("EN", "did you mean en?"),
+        ("klingon", "write ISO 639-1 codes such as en, de, zh"),
+    ],
+)
+def test_an_unknown_language_is_told_before_any_row_is_read(code, fix):
+    with pytest.raises(SftError) as error:
+        language.find(None, LanguageConfig(allowed=["en", code]))  # pyright: ignore[reportArgumentType]
+    assert str(error.value) == (
+        f"clean.language.allowed: {code!r} is not a language that py3langid knows\n  fix: {fix}"
+    )
+
+
+def test_a_missing_library_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(optional, "find_spec", lambda name: None)
+    with pytest.raises(SftError) as error:
+        language.check(LanguageConfig())
+    assert str(error.value) == (
+        "clean.steps: the step language needs py3langid, which is not installed\n  fix: pip install 'sft-cli[clean]'"
+    )

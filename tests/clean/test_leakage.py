@@ -1,0 +1,69 @@
+"""Training rows that are also held out are dropped; held-out rows never are."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rows_hand import InPieces, dropped, finish, numbered, without
+
+from sft_cli.clean import leakage
+from sft_cli.clean.base import Found
+from sft_cli.config.clean_schema import LeakageConfig, Scope
+
+DRAWN = st.lists(
+    st.tuples(st.sampled_from("abcA"), st.sampled_from("xy"), st.booleans(), st.integers(0, 1)), max_size=20
+)
+
+
+def drawn_rows(drawn):
+    held_out = [index for index, (_, _, held, _) in enumerate(drawn) if held]
+    return numbered([(question, answer) for question, answer, _, _ in drawn], held_out, [rank for *_, rank in drawn])
+
+
+def test_a_leaking_row_names_the_row_that_is_held_out():
+    rows = numbered([("What is 2+2?", "4"), ("what is  2+2?", "four"), ("Hi", "Ho"), ("What is 2+2?", "4")], [3])
+    found, report = finish(leakage.find(rows, LeakageConfig()))
+    assert found == [
+        Found(0, "also held out", "also held out as rows.jsonl:4", 1.0),
+        Found(1, "also held out", "also held out as rows.jsonl:4", 1.0),
+    ]
+    assert report == {
+        "clusters": [
+            {
+                "size": 3,
+                "kept": "rows.jsonl:4",
+                "dropped": ["rows.jsonl:1", "rows.jsonl:2"],
+                "similarity": 1.0,
+                "text": "What is 2+2?",
+            }
+        ],
+        "num_clusters": 1,
+        "num_rows": 2,
+    }
+    assert dropped(leakage.find(rows, LeakageConfig(scope=Scope.conversation))) == [0]
+
+
+@pytest.mark.parametrize("held_out", [[], [0, 1]])
+def test_without_two_sides_nothing_is_read(held_out):
+    class Unreadable(InPieces):
+        def map(self, function, argument):
+            raise AssertionError("read")
+
+    rows = Unreadable(numbered(["a", "a"]).conversations, frozenset(held_out))
+    assert finish(leakage.find(rows, LeakageConfig())) == ([], None)
+
+
+@given(DRAWN, st.sampled_from(Scope))
+def test_by_brute_force(drawn, scope):
+    def key(index):
+        question, answer, _, _ = drawn[index]
+        return question.lower() if scope is Scope.prompt else (question, answer)
+
+    rows, config = drawn_rows(drawn), LeakageConfig(scope=scope)
+    held_out = [index for index, (_, _, held, _) in enumerate(drawn) if held]
+    expected = [i for i in range(len(drawn)) if i not in held_out and key(i) in [key(held) for held in held_out]]
+    gone = dropped(leakage.find(rows, config))
+    assert gone == expected
+    assert dropped(leakage.find(without(rows, gone), config)) == []
+    assert finish(leakage.find(InPieces(rows.conversations, rows.held_out_rows, rows.priorities), config)) == finish(
+        leakage.find(rows, config)
+    )

@@ -1,0 +1,267 @@
+"""A row is dropped for a kept row that it is similar to, never through a chain."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rows_hand import InPieces, dropped, finish, numbered, without
+
+from sft_cli.clean import jaccard, minhash, near_duplicates
+from sft_cli.clean.base import Found, RowList
+from sft_cli.clean.keys import compared
+from sft_cli.clean.rouge import common, f_measure
+from sft_cli.config.clean_schema import Action, Method, NearDuplicatesConfig, Scope
+from sft_cli.data.types import Conversation, Message, TokenIds
+from sft_cli.errors import SftError
+
+MINHASH = NearDuplicatesConfig()
+ROUGE = NearDuplicatesConfig(method=Method.rouge_l, threshold=0.7)
+COUNTING = " ".join(f"word{number}" for number in range(42))
+"""Forty shingles of three words."""
+
+
+def similarity(config, one, other):
+    """By the definition, from the texts."""
+    if config.method is Method.rouge_l:
+        first, second = one.lower().split(), other.lower().split()
+        return f_measure(longest(first, second), len(first), len(second))
+    first, second = (set(minhash.shingles(conversation(text), config)) for text in (one, other))
+    return len(first & second) / len(first | second) if first and second else 0.0
+
+
+def longest(one, other):
+    """The longest common subsequence, by the textbook's table."""
+    row = [0] * (len(other) + 1)
+    for word in one:
+        above, row = row, [0]
+        for place, another in enumerate(other):
+            row.append(above[place] + 1 if word == another else max(row[-1], above[place + 1]))
+    return row[-1]
+
+
+def conversation(text):
+    return Conversation((Message("user", text), Message("assistant", "ok")), "rows.jsonl:1", "mine")
+
+
+def by_brute_force(texts, config, order=None):
+    """The rows dropped, each with the row it is dropped for."""
+    kept, gone = [], {}
+    for index in order if order is not None else range(len(texts)):
+        similar = [other for other in kept if similarity(config, texts[index], texts[other]) >= config.threshold]
+        if similar:
+            gone[index] = similar[0]
+        else:
+            kept.append(index)
+    return dict(sorted(gone.items()))
+
+
+def test_findings_and_report():
+    nearly = COUNTING.replace("word20 ", "other ")  # 3 of 40 shingles differ: 37 / 43
+    texts = [nearly, "Something else altogether", f"{COUNTING} more", f"{COUNTING}!", "something ELSE, altogether..."]
+    found, report = finish(near_duplicates.find(numbered(texts), MINHASH))
+    assert found == [
+        Found(2, "near duplicate", "similarity 0.84 to rows.jsonl:1", 0.8409),
+        Found(3, "near duplicate", "similarity 0.86 to rows.jsonl:1", 0.8605),
+        Found(4, "near duplicate", "similarity 1.00 to rows.jsonl:2", 1.0),
+    ]
+    assert report == {
+        "clusters": [
+            {
+                "size": 3,
+                "kept": "rows.jsonl:1",
+                "dropped": ["rows.jsonl:3", "rows.jsonl:4"],
+                "similarity": 0.8409,
+                "text": nearly[:300],
+            },
+            {
+                "size": 2,
+                "kept": "rows.jsonl:2",
+                "dropped": ["rows.jsonl:5"],
+                "similarity": 1.0,
+                "text": "Something else altogether",
+            },
+        ],
+        "num_clusters": 2,
+        "num_rows": 3,
+    }
+
+
+def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
+    rows = numbered([COUNTING, "b c d e", f"{COUNTING} x"])
+    found, _ = finish(near_duplicates.find(rows, NearDuplicatesConfig(action=Action.report)))
+    assert found == [Found(0, cluster=0), Found(2, None, "similarity 0.98 to rows.jsonl:1", 0.9756, cluster=0)]
+
+
+def test_no_row_is_dropped_through_a_chain():
+    """Each text is similar to the next alone: the middle one goes for the first, the last one stays."""
+    words = COUNTING.split()
+    chain = [" ".join(words[start : start + 38]) for start in (0, 2, 4)]
+    config = NearDuplicatesConfig(threshold=0.88)
+    assert [round(similarity(config, chain[0], chain[place]), 2) for place in (1, 2)] == [0.89, 0.8]
+    assert dropped(near_duplicates.find(numbered(chain), config)) == [1]
+    assert dropped(near_duplicates.find(numbered([chain[1], chain[0], chain[2]]), config)) == [1, 2]
+
+
+@pytest.mark.parametrize("config", [MINHASH, ROUGE])
+def test_a_held_out_row_wins_then_priority_then_the_earliest(config):
+    same = [COUNTING, f"{COUNTING} x", f"{COUNTING} y"]
+    assert dropped(near_duplicates.find(numbered(same), config)) == [1, 2]
+    assert dropped(near_duplicates.find(numbered(same, priorities=[0, 1, 0]), config)) == [0, 2]
+    assert dropped(near_duplicates.find(numbered(same, [2], [0, 1, 0]), config)) == [0, 1]
+
+
+DIFFERENT = [
+    ("What is 3 + 4?", "What is 3 - 4?"),  # signs count
+    ("Is a < b?", "Is a > b?"),
+    ("Hi", "Ho"),
+    ("😀", "🎉"),  # no words: similar to nothing
+    ("", ""),
+    ("+", "+"),
+    ("红色的花", "绿色的花"),
+]
+ALIKE = [
+    ("A well-known fact", "a WELL known fact."),  # the hyphen inside a word does not
+    ("Hi!", "hi"),
+    ("What is 3+4?", "what is  3 + 4"),
+    ("What’s 3+4?", "What's 3+4?"),
+    ("caf\u00e9 au lait", "cafe\u0301 au lait"),
+]
+
+
+@pytest.mark.parametrize("pair", DIFFERENT)
+def test_texts_that_are_not_near(pair):
+    assert dropped(near_duplicates.find(numbered(pair), MINHASH)) == []
+
+
+@pytest.mark.parametrize("pair", ALIKE)
+def test_texts_that_are_near(pair):
+    assert dropped(near_duplicates.find(numbered(pair), MINHASH)) == [1]
+
+
+def test_rows_of_token_ids_are_similar_to_nothing():
+    rows = RowList([Conversation((), f"rows.jsonl:{n}", "mine", tokens=TokenIds((1, 2), (0.0, 1.0))) for n in (1, 2)])
+    assert dropped(near_duplicates.find(rows, MINHASH)) == dropped(near_duplicates.find(rows, ROUGE)) == []
+
+
+def test_scope_conversation_reads_the_answer_too():
+    turns = [("Tell me a joke please", COUNTING), ("Tell me a joke please", COUNTING[::-1])]
+    assert dropped(near_duplicates.find(numbered(turns), MINHASH)) == [1]
+    assert dropped(near_duplicates.find(numbered(turns), NearDuplicatesConfig(scope=Scope.conversation))) == []
+    assert compared(numbered(turns)[0], Scope.conversation) == f"Tell me a joke please\n{COUNTING}"
+
+
+TEXT = st.lists(st.sampled_from("abcd"), max_size=9).map(" ".join)
+TEXTS = st.lists(TEXT, max_size=14)
+METHODS = st.sampled_from(Method)
+THRESHOLDS = st.sampled_from([0.3, 0.5, 0.7, 0.8, 1.0])
+
+
+@settings(deadline=None, max_examples=150)
+@given(TEXTS, METHODS, THRESHOLDS, st.integers(1, 4), st.data())
+def test_equal_to_brute_force_and_once_is_enough(texts, method, threshold, shingle, data):
+    """Bands so narrow that no pair is missed, and batches of two: neither makes a difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minhash, "RECALL", 1 - 1e-9)
+        config = NearDuplicatesConfig(method=method, threshold=threshold, shingle=shingle, permutations=1024)
+        held_out = sorted(data.draw(st.sets(st.integers(0, len(texts) - 1), max_size=3))) if texts else []
+        rows = numbered(texts, held_out)
+        order = [*held_out, *(index for index in range(len(texts)) if index not in held_out)]
+        expected = by_brute_force(texts, config, order)
+        found, report = finish(near_duplicates.find(rows, config))
+        assert {one.row: one.detail.split()[-1] for one in found} == {
+            index: f"rows.jsonl:{kept + 1}" for index, kept in expected.items()
+        }
+        for one in found:
+            assert one.score == pytest.approx(similarity(config, texts[one.row], texts[expected[one.row]]), abs=1e-4)
+        assert dropped(near_duplicates.find(without(rows, list(expected)), config)) == []
+        assert finish(near_duplicates.find(InPieces(rows.conversations, rows.held_out_rows), config)) == (found, report)
+
+
+@settings(deadline=None)
+@given(TEXTS, METHODS, st.randoms(use_true_random=False))
+def test_what_holds_in_any_order(texts, method, random):
+    """Kept rows are not similar, every other is similar to a kept one; without chains their number is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minhash, "RECALL", 1 - 1e-9)
+        config = NearDuplicatesConfig(method=method, threshold=0.6, shingle=2, permutations=1024)
+        shuffled = random.sample(texts, len(texts))
+        sizes = []
+        for order in (texts, shuffled):
+            gone = dropped(near_duplicates.find(numbered(order), config))
+            kept = [text for index, text in enumerate(order) if index not in gone]
+            near = [[similarity(config, text, other) >= 0.6 for other in kept] for text in order]
+            for index in gone:
+                assert any(near[index])
+            assert sum(sum(row) for index, row in enumerate(near) if index not in gone) == sum(bool(t) for t in kept)
+            sizes.append(len(kept))
+        alike = [[similarity(config, one, other) >= 0.6 for other in texts] for one in texts]
+        if all(alike[i] == alike[j] for i in range(len(texts)) for j in range(len(texts)) if alike[i][j]):
+            assert sizes[0] == sizes[1]
+
+
+def test_memory_is_bounded_by_reading_again(monkeypatch):
+    texts = [f"{COUNTING} {number}" for number in range(6)] + [
+        f"{COUNTING} a b c d e f {number}" for number in range(6)
+    ]
+    expected = finish(near_duplicates.find(numbered(texts), NearDuplicatesConfig(threshold=0.95)))
+    assert len(expected[0]) > 3
+    monkeypatch.setattr(jaccard, "REMEMBERED", 50)
+    assert finish(near_duplicates.find(numbered(texts), NearDuplicatesConfig(threshold=0.95))) == expected
+
+
+@pytest.mark.parametrize(("few", "marks"), [(0, 64), (1000, 2), (0, 1)])
+def test_short_cuts_make_no_difference(monkeypatch, few, marks):
+    """However candidates are collected, and however much of them is known beforehand."""
+    texts = [" ".join(f"{(row * step) % 23}" for step in range(3, 15 + row % 3)) for row in range(300)]
+    config = NearDuplicatesConfig(threshold=0.4, shingle=1)
+    found, report = finish(near_duplicates.find(numbered(texts), config))
+    assert len({one.detail for one in found if one.score != 1}) > 3
+    monkeypatch.setattr(jaccard, "FEW", few)
+    monkeypatch.setattr(jaccard, "MARKS", marks)
+    assert finish(near_duplicates.find(numbered(texts), config)) == (found, report)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "permutations", "expected"),
+    [(0.8, 128, (21, 6)), (0.5, 128, (42, 3)), (0.9, 128, (12, 10)), (1.0, 128, (1, 128)), (0.04, 128, (128, 1))],
+)
+def test_bands(threshold, permutations, expected):
+    number, width = minhash.num_bands(threshold, permutations)
+    assert (number, width) == expected
+    assert number * width <= permutations
+    assert 1 - (1 - threshold**width) ** number >= minhash.RECALL
+
+
+def test_bands_find_what_they_promise():
+    """A thousand pairs at the threshold, 4 of 5 shingles shared by two of 36: about one in 500 may be missed."""
+    pairs = []
+    for number in range(1000):
+        words = [f"{number}x{place}" for place in range(38)]
+        changed = [*words[:34], *(f"{word}y" for word in words[34:])]
+        pairs += [" ".join(words), " ".join(changed)]
+    assert similarity(MINHASH, pairs[0], pairs[1]) == 0.8
+    gone = dropped(near_duplicates.find(numbered(pairs), MINHASH))
+    assert set(gone) <= set(range(1, 2000, 2))
+    assert len(gone) >= 990
+
+
+@given(st.lists(st.integers(0, 3), max_size=70), st.lists(st.integers(0, 3), max_size=70))
+def test_longest_common_subsequence(one, other):
+    assert common(one, other) == common(other, one) == longest(one, other)
+
+
+@given(TEXT, TEXT)
+def test_rouge_l_is_that_of_rouge_score(one, other):
+    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)
+    first, second = one.split(), other.split()
+    found = f_measure(common(first, second), len(first), len(second))
+    assert found == pytest.approx(scorer.score(one, other)["rougeL"].fmeasure)
+
+
+def test_rensa_is_missing(monkeypatch):
+    monkeypatch.setattr("sft_cli.clean.optional.find_spec", lambda module: None)
+    with pytest.raises(SftError) as caught:
+        dropped(near_duplicates.find(numbered(["a", "b"]), MINHASH))
+    assert str(caught.value) == (
+        "clean.steps: the step near_duplicates needs rensa, which is not installed\n  fix: pip install 'sft-cli[clean]'"
+    )
+    assert dropped(near_duplicates.find(numbered(["a", "a"]), ROUGE)) == [1]

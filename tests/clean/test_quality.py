@@ -1,0 +1,95 @@
+"""Scores from a column: thresholds, the best of each source, ties, and rows without a score."""
+
+import random
+
+import pytest
+from filter_hand import reasons, run, talk
+
+from sft_cli.clean import quality
+from sft_cli.config.clean_schema import QualityConfig
+from sft_cli.errors import SftError
+
+
+def scored(text: str, score: float | None, source: str = "a"):
+    return talk(text, text, where=f"{source}:{text}", source=source, scores={} if score is None else {"quality": score})
+
+
+def kept(rows, config, held_out=frozenset()) -> list[str]:
+    found, _ = run(quality.find, rows, config, held_out)
+    return [row.where for i, row in enumerate(rows) if i not in reasons(found)]
+
+
+ROWS = [
+    scored("x", 4.5),
+    scored("y", 2),
+    scored("z", None),
+    scored("x", 4.5, "b"),
+    scored("y", 1, "b"),
+    scored("z", 5, "b"),
+]
+
+
+def test_a_threshold():
+    found, report = run(quality.find, ROWS, QualityConfig(min_score=4.5))
+    assert [(one.row, one.reason, one.detail, one.score) for one in found] == [
+        (1, "score too low", "quality 2, below 4.5", 2.0),
+        (2, "no score", "it has no quality", None),
+        (4, "score too low", "quality 1, below 4.5", 1.0),
+    ]
+    assert report == {
+        "score": "quality",
+        "reasons": {"no score": 1, "score too low": 2, "not among the best": 0},
+        "quartiles": [1.0, 2.0, 4.5, 4.5, 5.0],
+    }
+
+
+def test_the_best_of_each_source():
+    found, _ = run(quality.find, ROWS, QualityConfig(top_k=1, keep_unscored=True))
+    assert [(one.row, one.reason, one.detail) for one in found] == [
+        (1, "not among the best", "quality 2, not among the 1 best of its source"),
+        (3, "not among the best", "quality 4.5, not among the 1 best of its source"),
+        (4, "not among the best", "quality 1, not among the 1 best of its source"),
+    ]
+
+
+def test_the_threshold_comes_before_the_count():
+    assert kept(ROWS, QualityConfig(min_score=2, top_k=2)) == ["a:x", "a:y", "b:x", "b:z"]
+    assert kept(ROWS, QualityConfig(min_score=4.6, top_k=2)) == ["b:z"]
+
+
+def test_held_out_rows_are_neither_chosen_nor_counted():
+    assert kept(ROWS, QualityConfig(top_k=1), frozenset({1, 2, 5})) == ["a:x", "a:y", "a:z", "b:x", "b:z"]
+
+
+def test_equal_scores_are_chosen_by_content_whatever_the_order():
+    rows = [scored(f"row {i}", i % 3, "ab"[i % 2]) for i in range(60)]
+    wanted = sorted(kept(rows, QualityConfig(top_k=7)))
+    assert len(wanted) == 14
+    for seed in range(3):
+        random.Random(seed).shuffle(rows)
+        assert sorted(kept(rows, QualityConfig(top_k=7))) == wanted
+
+
+def test_a_score_no_row_has_is_a_mistake():
+    with pytest.raises(SftError) as error:
+        run(quality.find, ROWS, QualityConfig(score="qualty", min_score=1))
+    assert str(error.value) == (
+        "clean.quality.score=qualty: no row has the score 'qualty'; the rows have quality\n"
+        "  fix: did you mean quality? Otherwise name its column: data.mix.<source>.scores={qualty: <column>}"
+    )
+    with pytest.raises(SftError) as error:
+        run(quality.find, [talk("a", "b")], QualityConfig(min_score=1))
+    assert str(error.value) == (
+        "clean.quality.score=quality: no row has the score 'quality'\n"
+        "  fix: name its column: data.mix.<source>.scores={quality: <column>}"
+    )
+    assert run(quality.find, [], QualityConfig(min_score=1))[0] == []
+
+
+def test_a_step_that_would_do_nothing_is_refused():
+    with pytest.raises(SftError) as error:
+        quality.find(None, QualityConfig())  # pyright: ignore[reportArgumentType]
+    assert str(error.value) == (
+        "clean.quality: neither min_score nor top_k is set, so no row would be left out\n"
+        "  fix: set clean.quality.min_score or clean.quality.top_k, or take quality out of clean.steps"
+    )

@@ -1,0 +1,82 @@
+"""Mistakes in ``clean``: steps that are no filters, and keys that nothing would read."""
+
+import pytest
+
+from sft_cli.config.compose import compose
+from sft_cli.config.paths import absolute
+from sft_cli.errors import Mistakes, SftError
+
+NAMES = (
+    "leakage, exact_duplicates, near_duplicates, contamination, pii, language, length, heuristics, quality, perplexity"
+)
+MISTAKES = [
+    (
+        ["clean.steps=[near_duplicate]"],
+        "clean.steps names 'near_duplicate', which is not a filter",
+        f"did you mean near_duplicates? choose from {NAMES}",
+    ),
+    (["clean.steps=[x]"], "clean.steps names 'x', which is not a filter", f"choose from {NAMES}"),
+    (["clean.steps=[pii,length,pii]"], "clean.steps names pii twice", "keep one of the two"),
+    (
+        ["clean.near_duplicates.threshold=0.7"],
+        "clean.near_duplicates.threshold would have no effect: near_duplicates is not one of clean.steps",
+        "set clean.steps=[leakage,near_duplicates], or leave clean.near_duplicates.threshold out",
+    ),
+    (
+        ["clean.steps=[near_duplicates]", "clean.near_duplicates.method=rouge_l", "clean.near_duplicates.shingle=2"],
+        "clean.near_duplicates.shingle would have no effect: only the method minhash reads it",
+        "set clean.near_duplicates.method=minhash, or leave clean.near_duplicates.shingle out",
+    ),
+    (
+        ["clean.steps=[near_duplicates]", "clean.near_duplicates.threshold=0.01"],
+        "clean.near_duplicates.threshold is 0.01, so low that 128 hash functions would find only 72% of the pairs",
+        "raise clean.near_duplicates.threshold or clean.near_duplicates.permutations",
+    ),
+    (
+        ["clean.steps=[contamination]"],
+        "clean.steps names contamination, but clean.contamination.against names no evaluation set",
+        "set clean.contamination.against.<name>=<file of its rows>",
+    ),
+    (
+        [
+            "clean.steps=[contamination]",
+            "clean.contamination.against.gsm8k=test.jsonl",
+            "clean.contamination.columns.gsm=question",
+        ],
+        "clean.contamination.columns names 'gsm', which is not in clean.contamination.against",
+        "did you mean gsm8k? evaluation sets: gsm8k",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES)
+def test_mistakes(words, problem, fix):
+    with pytest.raises(SftError) as caught:
+        compose(words)
+    errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
+    assert [(error.problem, error.fix) for error in errors] == [(problem, fix)]
+
+
+def test_what_is_right():
+    config = compose(
+        [
+            "clean.steps=[leakage,exact_duplicates,near_duplicates,contamination]",
+            "clean.near_duplicates.threshold=0.7",
+            "clean.contamination.against.gsm8k=test.jsonl",
+            "clean.contamination.columns.gsm8k=question",
+        ]
+    )
+    assert config.clean.near_duplicates.threshold == 0.7
+    assert config.clean.contamination.against == {"gsm8k": "test.jsonl"}
+    rouge = compose(["clean.steps=[near_duplicates]", "clean.near_duplicates.method=rouge_l"])
+    assert rouge.clean.near_duplicates.permutations == 128
+
+
+def test_paths_mean_the_same_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exam.jsonl").write_text("{}", "utf-8")
+    (tmp_path / "judge").mkdir()
+    words = ["clean.steps=[contamination,perplexity]", "clean.contamination.against.exam=exam.jsonl"]
+    config = absolute(compose([*words, "clean.perplexity.model=judge"]))
+    assert config.clean.contamination.against == {"exam": str(tmp_path / "exam.jsonl")}
+    assert config.clean.perplexity.model == str(tmp_path / "judge")

@@ -1,0 +1,149 @@
+"""The mix, its stages and the split: what does not fit together is told before any row is read."""
+
+import pytest
+
+from sft_cli.config.compose import compose
+from sft_cli.errors import Mistakes, SftError
+
+A = "data.mix.a.path=a.jsonl"
+B = "data.mix.b.path=b.jsonl"
+
+
+def told(words) -> list[tuple[str, str]]:
+    with pytest.raises(SftError) as caught:
+        compose(words)
+    errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
+    return [(error.problem, error.fix) for error in errors]
+
+
+MISTAKES = [
+    (
+        ["data.stop=total_rows", "data.strategy=equal"],
+        "data.stop is total_rows, but data.total_rows is not set",
+        "set data.total_rows=100000",
+    ),
+    (
+        ["data.total_rows=1000"],
+        "data.total_rows is 1000, but data.stop is first_exhausted: it would not be read",
+        "set data.stop=total_rows, or leave data.total_rows out",
+    ),
+    (
+        [A, "data.mix.a.epochs=2", "data.stop=total_rows", "data.total_rows=1000"],
+        "data.stop is total_rows, but every source has epochs, which alone say how many rows an epoch has",
+        "take epochs off a source, or leave data.stop out",
+    ),
+    (
+        ["data.val_rows=100", "data.val_fraction=0.1"],
+        "data.val_rows is 100 and data.val_fraction 0.1: both say how much is held out",
+        "keep one of them",
+    ),
+    (
+        [A, B, "data.stages=[{},{mix:{aa:1.0}}]"],
+        "data.stages.1.mix names 'aa', which is no source of data.mix",
+        "did you mean a? sources: a, b",
+    ),
+    (
+        [A, "data.stages=[{mix:{zebra:1.0}},{}]"],
+        "data.stages.0.mix names 'zebra', which is no source of data.mix",
+        "sources: a",
+    ),
+    (
+        [A, B, "data.stages=[{mix:{a:1.0,b:0.0}},{}]"],
+        "data.stages.0.mix.b is 0; a weight must be above 0",
+        "leave b out of this stage's mix, or give it a weight such as 1.0",
+    ),
+    (
+        [A, B, "data.stages=[{mix:{a:1.0}},{mix:{a:2.0}}]"],
+        "the source b is in no stage's mix: its rows would never be trained on",
+        "name it in a stage, or take data.mix.b out",
+    ),
+    (
+        [A, "data.stages=[{order:by_length,difficulty:loss}]"],
+        "data.stages.0.difficulty is 'loss', but the stage's order is by_length: it would not be read",
+        "set order: by_difficulty, or leave difficulty out",
+    ),
+    (
+        ["data.temperature=3"],
+        "data.temperature would have no effect: data.strategy is proportional",
+        "set data.strategy=temperature, or leave data.temperature out",
+    ),
+    (
+        ["data.stop=all_exhausted"],
+        "data.stop would have no effect: with data.strategy=proportional the weights are passes, "
+        "which say how many rows an epoch has",
+        "set data.strategy=equal, temperature or trained_tokens, or leave data.stop out",
+    ),
+    (
+        [A, "data.mix.a.epochs=2", "data.strategy=equal"],
+        "data.strategy would have no effect: every source has epochs, whatever the strategy says",
+        "take epochs off a source, or leave data.strategy out",
+    ),
+    (
+        [A, "data.mix.a.epochs=2", "data.mix.a.weight=2"],
+        "data.mix.a.weight would have no effect: a has epochs, which say how often it is passed over",
+        "set data.mix.a.epochs=null, or leave data.mix.a.weight out",
+    ),
+    (
+        [A, "data.mix.a.epochs=2", "data.mix.a.cap=2"],
+        "data.mix.a.cap would have no effect: a has epochs, which say how often it is passed over",
+        "set data.mix.a.epochs=null, or leave data.mix.a.cap out",
+    ),
+    (
+        [A, B, "data.strategy=equal", "data.mix.a.cap=100"],
+        "data.mix.a.cap would have no effect: with data.strategy=equal shares do not follow sizes",
+        "set data.strategy=proportional or temperature, or leave data.mix.a.cap out",
+    ),
+    (
+        [A, "data.strategy=equal", "data.mix.a.weight=2", "data.stages=[{mix:{a:1.0}}]"],
+        "data.mix.a.weight would have no effect: every stage of data.stages has weights of its own",
+        "set the weight there, or leave data.mix.a.weight out",
+    ),
+    (
+        ["data=quickstart", "data.val_rows=10"],
+        "data.val_rows would have no effect: every source has held-out rows of its own",
+        "take a source's validation_path or _split off, or leave data.val_rows out",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES, ids=[f"{n} {m[0][-1]}" for n, m in enumerate(MISTAKES)])
+def test_what_does_not_fit_together(words, problem, fix):
+    assert told(words) == [(problem, fix)]
+
+
+FINE = [
+    ["data.stop=total_rows", "data.total_rows=10"],
+    ["data.strategy=temperature", "data.temperature=3", "data.stop=all_exhausted"],
+    [A, B, "data.mix.a.epochs=2", "data.strategy=trained_tokens"],
+    [A, B, "data.mix.a.weight=2", "data.stages=[{mix:{a:1.0}},{mix:{b:1.0},order:by_difficulty,difficulty:loss}]"],
+    [A, "data.mix.a.cap=100"],
+    [A, "data.mix.a.cap=100", "data.strategy=temperature"],
+    ["data=[quickstart,alpaca]", "data.val_fraction=0.1"],
+    [A, "data.val_rows=10", "trainer.patience=2", "model.path=x"],
+]
+
+
+@pytest.mark.parametrize("words", FINE, ids=[words[-1] for words in FINE])
+def test_what_fits(words):
+    from sft_cli.config.check import required
+
+    config = compose(words)
+    if config.model.path:
+        required(config)
+
+
+def test_a_recipe_may_carry_what_another_choice_does_not_read(tmp_path, monkeypatch):
+    """A temperature in a file is for the strategy that reads it; only what is typed must have an effect."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("data: {strategy: temperature, temperature: 3.0}\n")
+    assert compose(["recipe=mine.yaml", "data.strategy=equal"]).data.temperature == 3.0
+
+
+def test_a_mistake_in_a_file_names_its_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(
+        "data:\n  mix:\n    a:\n      path: a.jsonl\n  stages:\n    - mix: {b: 1.0}\n    - {}\n"
+    )
+    with pytest.raises(SftError) as caught:
+        compose(["recipe=mine.yaml"])
+    assert caught.value.where == "mine.yaml:5"

@@ -1,0 +1,240 @@
+"""Formats that a user writes in YAML; the texts here are what such a file holds."""
+
+import pytest
+import yaml
+
+from sft_cli.config.data_schema import Role, SourceConfig
+from sft_cli.data.formats import converter
+from sft_cli.data.problems import RowError
+from sft_cli.data.types import Message, Row
+from sft_cli.errors import SftError
+
+
+def source(text):
+    return SourceConfig(**yaml.safe_load(text))
+
+
+def convert(text, values):
+    (found,) = converter(source(text), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
+    return found
+
+
+def test_reasoning_steps_become_one_answer():
+    """MetaMath-like rows: a question, a list of steps, the number apart."""
+    text = """
+    format:
+      system: Think step by step.
+      prompt: "{{ question }}"
+      completion: |
+        {% for step in steps -%}
+        {{ loop.index }}. {{ step }}
+        {% endfor -%}
+        Answer: {{ answer }}
+    """
+    found = convert(text, {"question": "2 + 3?", "steps": ["Take 2.", "Add 3."], "answer": 5})
+    assert found.messages == (
+        Message("system", "Think step by step."),
+        Message("user", "2 + 3?"),
+        Message("assistant", "1. Take 2.\n2. Add 3.\nAnswer: 5"),
+    )
+
+
+def test_seed_tasks_with_nested_instances():
+    text = """
+    format:
+      instruction: "{{ instruction }}"
+      input: "{{ instances[0].input }}"
+      output: "{{ instances[0].output }}"
+    """
+    found = convert(text, {"id": "1", "instruction": "Sum", "instances": [{"input": "2, 3", "output": "5"}]})
+    assert [m.content for m in found.messages] == ["Sum\n\n2, 3", "5"]
+
+
+TURNS = {"turns": [{"by": "u", "say": 'a "quote" <b>'}, {"by": "m", "say": "é\n"}], "api": '[{"name": "f"}]'}
+LOOP = """
+format:
+  messages: |
+    [
+    {%- for turn in turns -%}
+      {"role": {{ {"u": "user", "m": "assistant"}[turn.by] | tojson }}, "content": {{ turn.say | tojson }}}
+      {{- "," if not loop.last }}
+    {%- endfor -%}
+    ]
+  tools: "{{ api }}"
+"""
+EXPRESSION = """
+format:
+  messages: >-
+    {{ [{"role": "user", "content": turns[0].say}, {"role": "assistant", "content": turns[1]["say"]}] }}
+  tools: "{{ api | fromjson }}"
+"""
+
+
+@pytest.mark.parametrize("text", [LOOP, EXPRESSION])
+def test_messages_as_json_or_as_a_list(text):
+    found = convert(text, TURNS)
+    assert found.messages == (Message("user", 'a "quote" <b>'), Message("assistant", "é\n"))
+    assert found.tools == ({"name": "f"},)
+
+
+def test_a_list_made_by_filters():
+    text = "format: {history: \"{{ earlier | map('list') }}\", query: '{{ q }}', response: '{{ a }}'}"
+    found = convert(text, {"earlier": [("x", "y")], "q": "Q", "a": "A"})
+    assert [m.content for m in found.messages] == ["x", "y", "Q", "A"]
+
+
+def test_any_column_by_name():
+    text = "format: {text: '{{ row[\"my column\"] }}{{ row.n }}'}"
+    assert convert(text, {"my column": "T", "n": 1}).text == "T1"
+
+
+def test_json_in_a_text_is_as_people_write_it():
+    """No HTML entities, no escaped letters."""
+    assert convert("{format: {text: '{{ x | tojson }}'}}", {"x": {"é": "<a> & 'b'"}}).text == '{"é": "<a> & \'b\'"}'
+
+
+def test_name_and_placeholders():
+    config = source("{format: {text: '{{ body }}'}, variables: {name: Ada}, tags: {task: kind}}")
+    found = converter(config, "mine", "\n\n", ())
+    assert (found.name, found.whole) == ("jinja (text)", False)
+    (made,) = found.convert(Row({"body": "I am {{name}}", "kind": "k"}, "a:1", "mine"))
+    assert (made.text, made.tags) == ("I am Ada", {"task": "k"})
+
+
+def test_trees_of_other_names():
+    config = source("{format: {message_id: '{{ id }}', parent_id: '{{ up }}', text: '{{ said }}', role: '{{ by }}'}}")
+    found = converter(config, "mine", "\n\n", ())
+    assert found.whole
+    rows = [{"id": "1", "up": None, "said": "Q", "by": "user"}, {"id": "2", "up": "1", "said": "A", "by": "assistant"}]
+    (made,) = found.gather(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows, start=1))
+    assert [m.content for m in made.messages] == ["Q", "A"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "expected"),
+    [
+        pytest.param(
+            '{format: {messages: "{{ [1, 2 }}"}}', ".messages, line 1",
+            "not valid Jinja: unexpected '}', expected ']'\n"
+            "  fix: compare brackets, quotation marks and {% end… %}; the text is Jinja over the columns of a row",
+            id="syntax",
+        ),
+        pytest.param(
+            '{format: {text: "a\\nb\\n{% for x in y %}"}}', ".text, line 3",
+            "not valid Jinja: Unexpected end of template. Jinja was looking for the following tags: 'endfor' or "
+            "'else'. The innermost block that needs to be closed is 'for'.\n"
+            "  fix: compare brackets, quotation marks and {% end… %}; the text is Jinja over the columns of a row",
+            id="line",
+        ),
+        pytest.param(
+            "{format: {text: '{{ body | uper }}'}}", ".text, line 1",
+            "not valid Jinja: No filter named 'uper'.\n"
+            "  fix: compare brackets, quotation marks and {% end… %}; the text is Jinja over the columns of a row",
+            id="filter",
+        ),
+        pytest.param(
+            "{format: {prompt: question, completion: '{{ a }}'}}", ".prompt",
+            "'question' reads no column, so every row would say the same\n"
+            "  fix: write {{ question }} for the column of that name",
+            id="a-bare-name",
+        ),
+        pytest.param(
+            "{format: {text: 'Hello there'}}", ".text",
+            "'Hello there' reads no column, so every row would say the same\n"
+            "  fix: write the column it is made of in double braces",
+            id="a-constant",
+        ),
+        pytest.param(
+            "{format: {mesages: '{{ x }}'}}", "",
+            "no format is made of mesages\n  fix: did you mean messages for mesages?",
+            id="unknown-field",
+        ),
+        pytest.param(
+            "{format: {messages: '{{ x }}', sytem: '{{ y }}'}}", "",
+            "no format is made of messages, sytem\n  fix: did you mean system for sytem?",
+            id="a-field-too-many",
+        ),
+        pytest.param(
+            "{format: {prompt: '{{ x }}'}}", "",
+            "no format is made of prompt\n  fix: write messages: …, text: …, or prompt: and completion: …",
+            id="half-a-format",
+        ),
+    ],
+)  # fmt: skip
+def test_texts_that_cannot_be_used(text, where, expected):
+    with pytest.raises(SftError) as caught:
+        converter(source(text), "mine", "\n\n", ())
+    assert str(caught.value) == f"data.mix.mine.format{where}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "problem", "fix"),
+    [
+        pytest.param(
+            "{{ bdoy }}", "format.text failed", "format.text: 'bdoy' is undefined",
+            "the row has body, n; write column | default('') for one that may be missing", id="missing",
+        ),
+        pytest.param(
+            "x {{ body.title.upper() }}", "format.text failed",
+            "format.text: 'str object' has no attribute 'name'", None, id="attribute",
+        ),
+        pytest.param(
+            "{{ body.__class__.__mro__ }}", "format.text failed",
+            "format.text: access to attribute '__class__' of 'str' object is unsafe.", None, id="sandbox",
+        ),
+        pytest.param("{{ 1 / n }}", "format.text failed", "format.text: division by zero",
+                     "correct the text, or leave such rows out with data.on_bad_row=drop", id="arithmetic"),
+        pytest.param("{{ n }}", "format.text of the wrong type",
+                     "field 'format.text' is 0 (a number); expected text", None, id="number"),
+    ],
+)  # fmt: skip
+def test_rows_that_jinja_cannot_read(text, reason, problem, fix):
+    if "title" in text:
+        text = "x {{ body.name.upper() }}"
+    with pytest.raises(RowError) as caught:
+        convert(yaml.safe_dump({"format": {"text": text}}), {"body": "B", "n": 0})
+    assert (caught.value.where, caught.value.reason, caught.value.problem) == ("a:1", reason, problem)
+    assert fix is None or caught.value.fix == fix
+
+
+def test_an_undefined_value_inside_a_list_is_told():
+    text = """{format: {messages: "{{ [{'role': 'user', 'content': missing}] }}"}}"""
+    with pytest.raises(RowError, match="'missing' is undefined"):
+        convert(text, {"a": 1})
+
+
+def test_text_that_should_be_json():
+    text = """{format: {messages: "[{{ q }}]"}}"""
+    with pytest.raises(RowError) as caught:
+        convert(text, {"q": "Q"})
+    assert str(caught.value) == (
+        "a:1: format.messages renders to '[Q]', which is not JSON (Expecting value: line 1 column 2 (char 1))\n"
+        "  fix: write values as {{ column | tojson }}, or make the whole text one {{ [ … ] }}"
+    )
+
+
+def test_the_row_cannot_be_changed():
+    values = {"xs": [1], "body": "B"}
+    with pytest.raises(RowError):
+        convert("{format: {text: '{% set _ = xs.append(2) %}{{ body }}'}}", values)
+    assert values == {"xs": [1], "body": "B"}
+
+
+def test_columns_belong_to_the_table():
+    config = source("{format: {text: '{{ body }}'}, columns: {text: body}}")
+    with pytest.raises(SftError) as caught:
+        converter(config, "mine", "\n\n", ())
+    assert str(caught.value) == (
+        "data.mix.mine.columns: it would have no effect: the format jinja (text) does not read it\n"
+        "  fix: leave data.mix.mine.columns out"
+    )
+
+
+def test_replay_of_a_written_document():
+    config = SourceConfig(format={"text": "{{ title }}\n{{ body }}"}, role=Role.replay)
+    (made,) = converter(config, "mine", "\n\n", ()).convert(Row({"title": "T", "body": "B"}, "a:1", "mine"))
+    assert made.text == "T\nB"
+
+
+def test_a_column_called_row():
+    assert convert("{format: {text: '{{ row }}'}}", {"row": "R"}).text == "R"

@@ -1,0 +1,244 @@
+"""Formats of installed packages: small distributions are really installed and found by their entry points."""
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from sft_cli.config.data_schema import Role, SourceConfig
+from sft_cli.data.formats import converter, describe, package, plugins
+from sft_cli.data.problems import RowError
+from sft_cli.data.types import Message, Row
+from sft_cli.errors import SftError
+
+CODE = '''
+"""Formats of medical notes."""
+
+def messages(row):
+    return [{"role": "user", "content": row["q"]}, {"role": "assistant", "content": row["a"]}]
+
+def fields(row):
+    row["q"] = "changed"
+    return {"messages": messages(row), "tools": [{"name": "f"}]}
+
+def text(row):
+    return row["q"] + row["a"]
+
+def anything(row):
+    return row["value"]
+
+def pieces(row):
+    return {"message_id": "a", "parent_id": None, "text": "Q", "role": "user"}
+
+def stream(row):
+    for text in (row["q"], row["a"]):
+        yield {"role": "user" if text == row["q"] else "assistant", "content": text, "at": {1: (2, text)}}
+
+number = 5
+'''
+POINTS = """[sft_cli.formats]
+medical = notes:messages
+medical_tools = notes:fields
+medical_text = notes:text
+anything = notes:anything
+pieces = notes:pieces
+stream = notes:stream
+number = notes:number
+absent = no_such_module_of_notes:f
+absent_deeper = no_such_package_of_notes.module:f
+alpaca = notes:messages
+"""
+OTHER_POINTS = "[sft_cli.formats]\ntwice = notes:messages\n"
+
+
+def wheel(folder, name, files, points):
+    """A wheel of a package ``name`` 1.2, made by hand."""
+    info = f"{name}-1.2.dist-info"
+    files = {
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": points,
+    }
+    files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+    path = folder / f"{name}-1.2-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, content in files.items():
+            archive.writestr(file, content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed_packages(tmp_path_factory):
+    """A directory with three packages that pip installed."""
+    folder, target = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("site")
+    wheels = [
+        wheel(folder, "notes_formats", {"notes.py": CODE}, POINTS),
+        wheel(folder, "one_more", {}, OTHER_POINTS),
+        wheel(folder, "another", {}, OTHER_POINTS),
+    ]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target)]
+    subprocess.run([*command, *map(str, wheels)], check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture
+def packages(installed_packages, monkeypatch):
+    monkeypatch.syspath_prepend(str(installed_packages))
+    monkeypatch.delitem(sys.modules, "notes", raising=False)
+    plugins.installed.cache_clear()
+    yield installed_packages
+    plugins.installed.cache_clear()
+
+
+def convert(format, values, **config):
+    found = converter(SourceConfig(format=format, **config), "mine", "\n\n", values)
+    (made,) = found.convert(Row(values, "a:1", "mine"))
+    return made
+
+
+QA = {"q": "Q {{name}}", "a": "A", "kind": "k"}
+
+
+def test_what_a_function_may_give(packages):
+    exchange = (Message("user", "Q Ada"), Message("assistant", "A"))
+    found = convert("medical", QA, variables={"name": "Ada"}, tags={"task": "kind"})
+    assert (found.messages, found.tags) == (exchange, {"task": "k"})
+    assert convert("medical_tools", QA).tools == ({"name": "f"},)
+    assert QA["q"] == "Q {{name}}", "a function gets a copy of the row"
+    assert convert("medical_text", QA, role=Role.replay).text == "Q {{name}}A"
+
+
+def test_a_function_may_yield_its_messages(packages):
+    """Whatever mappings and sequences they are made of, what comes out is as if read from JSON."""
+    found = convert("stream", {"q": "Q", "a": "A"})
+    assert found.messages == (
+        Message("user", "Q", extra={"at": {"1": [2, "Q"]}}),
+        Message("assistant", "A", extra={"at": {"1": [2, "A"]}}),
+    )
+    with pytest.raises(RowError, match="the format stream says KeyError: 'a'"):
+        convert("stream", {"q": "Q"})
+
+
+def test_name_for_the_manifest_and_fingerprint_for_the_cache(packages):
+    source = SourceConfig(format="medical")
+    assert converter(source, "mine", "\n\n", ()).name == "medical (notes_formats 1.2)"
+    before = package(source)
+    assert before is not None
+    assert before.startswith("medical (notes_formats 1.2) ")
+    assert package(SourceConfig()) is package(SourceConfig(format={"text": "{{ x }}"})) is None
+    code = packages / "notes.py"
+    code.write_text(CODE + "\n")
+    assert package(source) != before
+    code.write_text(CODE)
+    assert package(source) == before
+    for broken in ("absent", "absent_deeper"):
+        assert package(SourceConfig(format=broken)).startswith(f"{broken} (notes_formats 1.2) ")
+
+
+def test_the_list_of_formats_names_them(packages):
+    assert "\n\nmedical (notes_formats 1.2): of an installed package, notes:messages\n\n" in describe()
+
+
+@pytest.mark.parametrize(
+    ("format", "values", "reason", "expected"),
+    [
+        (
+            "medical", {"a": "A"}, "format medical failed",
+            "the format medical says KeyError: 'q'\n"
+            "  fix: correct the row or the format, or leave such rows out with data.on_bad_row=drop",
+        ),
+        (
+            "anything", {"value": [{("a", "b"): 1}]}, "format anything failed",
+            "the format anything says TypeError: keys must be str, int, float, bool or None, not tuple\n"
+            "  fix: correct the row or the format, or leave such rows out with data.on_bad_row=drop",
+        ),
+        (
+            "anything", {"value": None}, "format anything gave no messages",
+            "the format anything gives None; expected messages, a mapping of fields, or a text\n"
+            "  fix: let the function return [{'role': …, 'content': …}, …]",
+        ),
+        (
+            "anything", {"value": {"mesages": []}}, "format anything gave unknown fields",
+            "the format anything gives mesages, and no format is made of these\n"
+            "  fix: let the function return messages, {'messages': …, 'tools': …} or a text",
+        ),
+        (
+            "anything", {"value": {}}, "format anything gave unknown fields",
+            "the format anything gives nothing, and no format is made of these\n"
+            "  fix: let the function return messages, {'messages': …, 'tools': …} or a text",
+        ),
+        (
+            "pieces", {}, "format pieces gave unknown fields",
+            "the format pieces gives message_id, parent_id, text, role, and no format is made of these\n"
+            "  fix: let the function return messages, {'messages': …, 'tools': …} or a text",
+        ),
+        (
+            "anything", {"value": [{"role": "user", "content": "Q"}]}, "no assistant turn",
+            "field 'messages' has 1 message (user), none of the assistant; there is nothing to learn to say\n"
+            "  fix: add the assistant's answer or remove the row",
+        ),
+    ],
+)  # fmt: skip
+def test_rows_a_package_cannot_read(packages, format, values, reason, expected):
+    with pytest.raises(RowError) as caught:
+        convert(format, values)
+    assert (str(caught.value), caught.value.reason) == (f"a:1: {expected}", reason)
+
+
+def test_replay_of_conversations_is_found_row_by_row(packages):
+    with pytest.raises(RowError) as caught:
+        convert("medical", QA, role=Role.replay)
+    assert str(caught.value) == (
+        "a:1: role=replay trains whole documents as plain text, and the row is a conversation\n"
+        "  fix: set role=instruct, or name the column of the document: format=text and columns={text: <column>}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        (
+            "alpaca",
+            "more than one format is called 'alpaca': sft itself, alpaca (notes_formats 1.2)\n"
+            "  fix: uninstall all but one of the packages, or rename the entry point",
+        ),
+        (
+            "absent",
+            "the format absent (notes_formats 1.2) cannot be imported: "
+            "ModuleNotFoundError: No module named 'no_such_module_of_notes'\n"
+            "  fix: repair or reinstall the package; its entry point is no_such_module_of_notes:f",
+        ),
+        (
+            "number",
+            "the format number (notes_formats 1.2) is 5, not a function of a row\n"
+            "  fix: let the entry point notes:number name a function",
+        ),
+    ],
+)
+def test_formats_that_cannot_be_used(packages, format, expected):
+    with pytest.raises(SftError) as caught:
+        converter(SourceConfig(format=format), "mine", "\n\n", ())
+    assert str(caught.value) == f"data.mix.mine.format: {expected}"
+
+
+def test_a_name_of_two_packages(packages):
+    with pytest.raises(SftError) as caught:
+        converter(SourceConfig(format="twice"), "mine", "\n\n", ())
+    assert caught.value.problem in (
+        f"more than one format is called 'twice': twice ({one} 1.2), twice ({two} 1.2)"
+        for one, two in (("one_more", "another"), ("another", "one_more"))
+    )
+
+
+def test_a_name_typed_wrong(packages):
+    with pytest.raises(SftError) as caught:
+        converter(SourceConfig(format="medicl"), "mine", "\n\n", ())
+    assert caught.value.fix == "did you mean medical?"
+
+
+def test_columns_are_the_packages_own(packages):
+    with pytest.raises(SftError) as caught:
+        converter(SourceConfig(format="medical", columns={"messages": "x"}), "mine", "\n\n", ())
+    assert caught.value.problem == ("it would have no effect: the format medical (notes_formats 1.2) does not read it")

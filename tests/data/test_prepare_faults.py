@@ -1,0 +1,143 @@
+"""What befalls `sft prepare` from outside: stopped, killed, out of memory or disk. Nothing half-written or lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
+ROWS = 12_000
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A directory with rows and a tokenizer."""
+    shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
+    with open(tmp_path / "rows.jsonl", "w", encoding="utf-8") as file:
+        for i in range(ROWS):
+            row = {"instruction": f"What is {i} times {i}?", "output": f"It is {i * i}, or {i} squared. " * 3}
+            file.write(json.dumps(row) + "\n")
+    return tmp_path
+
+
+def start(folder, home, out, *words):
+    command = [
+        sys.executable, "-m", "sft_cli", "prepare", "data=local", f"data.mix.local.path={folder / 'rows.jsonl'}",
+        f"model.tokenizer={folder / 'tokenizer'}", "template=chatml", f"prepared_dir={out}", "data.workers=2", *words,
+    ]  # fmt: skip
+    environment = {**os.environ, "SFT_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True)
+
+
+def run(*arguments):
+    process = start(*arguments)
+    out, err = process.communicate(timeout=250)
+    return process.returncode, out, err
+
+
+def content(out):
+    return json.loads((out / "manifest.json").read_text(encoding="utf-8"))["content"]
+
+
+def wait_for_parts(process, home, number):
+    """Until so many parts of the encoding are whole; where they are."""
+    for _ in range(5000):
+        found = list((home / "stages" / "encoded").glob("*.partial/part-*.json"))
+        if len(found) >= number:
+            return found
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError("no part was ever written")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_preparation_goes_on_where_it_stood(folder, how):
+    straight = folder / "straight"
+    code, _, err = run(folder, folder / "home1", straight)
+    assert code == 0, err
+    home, out = folder / "home2", folder / "out"
+    process = start(folder, home, out)
+    parts = wait_for_parts(process, home, 2)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in err
+    assert not out.exists()
+    assert [name.name for name in folder.iterdir() if ".sft-prepare-" in name.name] == []
+    times = {part.name: part.stat().st_mtime_ns for part in parts}
+    code, _, err = run(folder, home, out)
+    assert code == 0, err
+    (stage,) = (home / "stages" / "encoded").glob("*/stage.json")
+    assert {name: (stage.parent / name).stat().st_mtime_ns for name in times} == times
+    assert content(out) == content(straight)
+
+
+def test_no_process_is_left_behind(folder):
+    process = start(folder, folder / "home", folder / "out")
+    wait_for_parts(process, folder / "home", 1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+
+
+def test_a_worker_that_is_killed_is_one_sentence(folder):
+    home, out = folder / "home", folder / "out"
+    process = start(folder, home, out)
+    wait_for_parts(process, home, 1)
+    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    workers[0].kill()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err == (
+        "error: a worker process: it was killed, most likely because the machine ran out of memory\n"
+        "  fix: try again with fewer: data.workers=1 (what was finished is kept)\n"
+    )
+    assert not out.exists()
+    code, _, err = run(folder, home, out, "data.workers=1")
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_one_sentence(folder):
+    disk = folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine mounts nothing")
+    try:
+        code, _, err = run(folder, disk / "home", disk / "out")
+        assert code == 2
+        assert "Traceback" not in err
+        assert "No space left on device" in err
+        assert len(err.strip().splitlines()) == 2
+        assert not (disk / "out").exists()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_file_that_grows_meanwhile_is_one_sentence(folder):
+    """The file changes between its fingerprint and its reading; which of the two meets it is up to chance."""
+    process = start(folder, folder / "home", folder / "out")
+    refused = 0
+    while process.poll() is None:
+        with open(folder / "rows.jsonl", "a", encoding="utf-8") as file:
+            file.write("\n")
+        time.sleep(0.001)
+    _, err = process.communicate()
+    if process.returncode:
+        refused = 1
+        assert process.returncode == 2
+        assert "Traceback" not in err
+        assert "changed" in err
+    assert (folder / "out").exists() == (not refused)

@@ -1,0 +1,320 @@
+"""Sources in slices: together exactly what the whole is, in any process, and of the file that was looked at."""
+
+import gzip
+import json
+import multiprocessing
+import os
+import pickle
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_cli.config.data_schema import SourceConfig
+from sft_cli.data.reading import columnar, readers, slices, survey
+from sft_cli.data.reading.opening import BOM
+from sft_cli.data.reading.slices import BadRow
+from sft_cli.data.reading.sources import fingerprint, read, read_slice
+from sft_cli.data.reading.sources import slices as slices_of
+from sft_cli.errors import SftError
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Slices of 40 bytes."""
+    monkeypatch.setattr(slices, "SLICE_BYTES", 40)
+
+
+def plain(rows):
+    """Places with values, or with the whole message of what is wrong."""
+    return [(row.where, str(row.error) if isinstance(row, BadRow) else dict(row.values)) for row in rows]
+
+
+def through_slices(path):
+    """The rows of every slice, each sent through pickle as to another process."""
+    pieces = [pickle.loads(pickle.dumps(piece)) for piece in slices_of(SourceConfig(path=path), "mine", "train")]
+    return [plain(read_slice(piece, "mine")) for piece in pieces]
+
+
+def joined(pieces):
+    return [row for piece in pieces for row in piece]
+
+
+LINES = st.sampled_from(
+    [b'{"a": 1}', b'{"a": "\xc3\xa9\xe2\x80\xa8"}', b"", b" \t", b"nonsense", b"[1]", b'{"a": "' + b"x" * 90 + b'"}']
+)
+
+
+@given(
+    st.lists(st.tuples(LINES, st.sampled_from([b"\n", b"\r\n"])), min_size=1),
+    st.sampled_from([b"", BOM]),
+    st.booleans(),
+    st.integers(0, 60),
+    st.integers(1, 30),
+)
+def test_ranges_of_lines_are_the_whole_file(tmp_path_factory, lines, mark, ends_open, size, chunk):
+    """Wherever the cuts and the chunks of the counting pass fall: the same rows, the same numbers."""
+    path = tmp_path_factory.mktemp("lines") / "rows.jsonl"
+    content = mark + b"".join(line + end for line, end in lines)
+    path.write_bytes(content.removesuffix(b"\n") if ends_open else content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(survey, "CHUNK", max(chunk, len(mark)))
+        spans = survey.survey(path, survey.look(path), "rows.jsonl", size).ranges
+    pieces = [list(readers.json_lines(path, "rows.jsonl", span)) for span in spans]
+    assert all(pieces)
+    found = [(number, str(values)) for piece in pieces for number, values in piece]
+    assert found == [(number, str(values)) for number, values in readers.json_lines(path, "rows.jsonl")]
+
+
+def test_a_file_of_lines_is_cut_and_keeps_its_numbers(tmp_path, small):
+    lines = [b'{"a": %d}' % number for number in range(12)]
+    lines[5] = b"nonsense"
+    lines[6] = b""
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(lines))
+    pieces = through_slices("rows.jsonl")
+    assert [[where for where, _ in piece] for piece in pieces] == [
+        [f"rows.jsonl:{number}" for number in numbers] for numbers in ([1, 2, 3, 4, 5], [6, 8, 9, 10, 11], [12])
+    ]
+    assert joined(pieces) == plain(read(SourceConfig(path="rows.jsonl"), "mine", "train"))
+    assert pieces[1][0][1].startswith("rows.jsonl:6: invalid JSON")
+
+
+def test_a_range_ends_with_the_line_that_fills_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(slices, "SLICE_BYTES", 18)
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n' * 5)
+    assert [len(piece) for piece in through_slices("rows.jsonl")] == [2, 2, 1]
+
+
+def test_a_file_that_changes_while_it_is_counted(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n')
+    monkeypatch.setattr(survey._Ranges, "add", lambda self, chunk, end: path.write_bytes(b"{}\n"))
+    with pytest.raises(SftError) as caught:
+        fingerprint(SourceConfig(path="rows.jsonl"), "mine")
+    assert str(caught.value) == CHANGED
+
+
+def test_ranges_of_white_space_hold_no_rows_and_make_no_slice(tmp_path, small):
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n' + b" \n" * 100 + b'{"a": 2}\n')
+    assert through_slices("rows.jsonl") == [[("rows.jsonl:1", {"a": 1})], [("rows.jsonl:102", {"a": 2})]]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "stream"])
+def test_columnar_files_are_cut_by_row_groups_and_batches(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(slices, "SLICE_BYTES", 3000)
+    table = pyarrow.table({"a": range(2500)})
+    if kind == "parquet":
+        pyarrow.parquet.write_table(table, "rows.parquet", row_group_size=200, compression="none", use_dictionary=False)
+    else:
+        write = pyarrow.ipc.new_file if kind == "arrow" else pyarrow.ipc.new_stream
+        with write("rows.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=200)
+    path = "rows.parquet" if kind == "parquet" else "rows.arrow"
+    pieces = through_slices(path)
+    assert [len(piece) for piece in pieces] == [400, 400, 400, 400, 400, 400, 100]
+    assert joined(pieces) == [(f"{path}:{number + 1}", {"a": number}) for number in range(2500)]
+
+
+def test_the_shards_of_a_saved_data_set_are_numbered_through(tmp_path):
+    rows = Dataset.from_dict({"a": list(range(7))})
+    rows.save_to_disk("saved", num_shards=3)
+    pieces = through_slices("saved")
+    assert joined(pieces) == [(f"saved:{number + 1}", {"a": number}) for number in range(7)]
+
+
+def test_a_table_of_the_hub_is_cut_by_rows(monkeypatch):
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 1000)
+    data = Dataset.from_dict({"a": list(range(2500))})
+    pieces = [pickle.loads(pickle.dumps(piece)) for piece in slices.of_table("owner/name@abc[train]", data.data)]
+    found = [plain(read_slice(piece, "mine")) for piece in pieces]
+    assert [len(piece) for piece in found] == [1000, 1000, 500]
+    assert joined(found) == [(f"owner/name@abc[train]:{number + 1}", {"a": number}) for number in range(2500)]
+
+
+def test_small_files_share_a_slice_up_to_its_size(tmp_path, small):
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text(f"{number}" * 15)
+    pieces = through_slices(".")
+    assert [[where for where, _ in piece] for piece in pieces] == [
+        ["0.txt:1", "1.txt:1"],
+        ["2.txt:1", "3.txt:1"],
+        ["4.txt:1"],
+    ]
+
+
+def test_empty_shards_among_others_are_passed_over_and_empty_files_are_not(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"a": pyarrow.array([], pyarrow.int64())}), "none.parquet")
+    for path in ("none.parquet",):
+        with pytest.raises(SftError, match=r"^none\.parquet: it holds no rows\n"):
+            slices_of(SourceConfig(path=path), "mine", "train")
+
+
+def _count(piece):
+    return os.getpid(), plain(read_slice(piece, "mine"))
+
+
+def test_slices_are_read_in_spawned_processes(tmp_path, small):
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(b'{"a": %d}\n' % number for number in range(20)))
+    pieces = slices_of(SourceConfig(path="rows.jsonl"), "mine", "train")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.map(_count, pieces)
+    assert {process for process, _ in found} != {os.getpid()}
+    assert [row for _, rows in found for row in rows] == plain(read(SourceConfig(path="rows.jsonl"), "mine", "train"))
+
+
+CHANGED = (
+    "rows.jsonl: the file changed while it was read\n  fix: run the command again when nothing writes to it any more"
+)
+
+
+def test_a_file_that_changes_between_fingerprint_and_slices(tmp_path):
+    config = SourceConfig(path="rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
+    fingerprint(config, "mine")
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    with pytest.raises(SftError) as caught:
+        slices_of(config, "mine", "train")
+    assert str(caught.value) == CHANGED
+    fingerprint(config, "mine")
+    assert len(through_slices("rows.jsonl")) == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "meanwhile", "same size"])
+def test_a_file_that_changes_while_a_slice_is_read(tmp_path, moment):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2}\n')
+    (piece,) = slices_of(SourceConfig(path="rows.jsonl"), "mine", "train")
+    rows = read_slice(piece, "mine")
+    if moment == "meanwhile":
+        next(rows)
+        with path.open("a") as opened:
+            opened.write('{"a": 3}\n')
+    elif moment == "before":
+        path.write_text('{"a": 1}\n')
+    else:
+        path.write_text('{"a": 1}\n{"a": 5}\n')
+        os.utime(path, (0, 0))
+    with pytest.raises(SftError) as caught:
+        list(rows)
+    assert str(caught.value) == CHANGED
+
+
+def test_a_file_that_looks_broken_because_it_is_being_written(tmp_path):
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(b'{"a": "%s"}\n' % os.urandom(50).hex().encode() for _ in range(20_000))))
+    (piece,) = slices_of(SourceConfig(path="rows.jsonl.gz"), "mine", "train")
+    rows = read_slice(piece, "mine")
+    next(rows)
+    with path.open("r+b") as opened:
+        opened.truncate(200)
+    with pytest.raises(SftError) as caught:
+        list(rows)
+    assert str(caught.value) == CHANGED.replace("rows.jsonl", "rows.jsonl.gz")
+
+
+def test_a_file_that_goes_away(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n')
+    (piece,) = slices_of(SourceConfig(path="rows.jsonl"), "mine", "train")
+    path.unlink()
+    with pytest.raises(SftError) as caught:
+        list(read_slice(piece, "mine"))
+    assert str(caught.value) == (
+        "rows.jsonl: the file was removed while it was read\n  fix: put it back, then run the command again"
+    )
+
+
+def test_bytes_are_read_once_for_fingerprint_and_slices(tmp_path, monkeypatch):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
+    config = SourceConfig(path="rows.jsonl")
+    fingerprint(config, "mine")
+    missed = survey.survey.cache_info().misses
+    slices_of(config, "mine", "train")
+    assert fingerprint(config, "mine")["train"]["files"][0][0] == "rows.jsonl"
+    assert survey.survey.cache_info().misses == missed
+
+
+def test_units_say_rows_and_bytes(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"a": range(10)}), "rows.parquet", row_group_size=4)
+    assert [unit.rows for unit in columnar.parquet_units(tmp_path / "rows.parquet", "rows.parquet")] == [4, 4, 2]
+
+
+def test_one_document_is_one_row(tmp_path):
+    """Byte order mark off, everything else as it stands; a file of white space holds none."""
+    (tmp_path / "a.md").write_bytes(b"\xef\xbb\xbf# A\r\n\r\nb\n")
+    (tmp_path / "b.txt").write_text(" \n\n")
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9")
+    assert through_slices("a.md") == [[("a.md:1", {"text": "# A\r\n\r\nb\n"})]]
+    with pytest.raises(SftError, match=r"^b\.txt: it holds no rows\n"):
+        through_slices("b.txt")
+    assert through_slices("c.txt") == [
+        [("c.txt:1", "c.txt:1: byte 0xe9 at position 4 is not UTF-8\n  fix: save the file as UTF-8")]
+    ]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.md", "licences.jsonl"])
+def test_what_is_about_the_data_of_a_directory_is_no_row_of_it(tmp_path, name):
+    for file in ("README.md", "LICENSE.txt", ".hidden.jsonl", name):
+        (tmp_path / file).write_text(json.dumps({"a": file}))
+    assert [where for piece in through_slices(".") for where, _ in piece] == [f"{name}:1"]
+    assert [where for piece in through_slices("README.md") for where, _ in piece] == ["README.md:1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "message"),
+    [
+        pytest.param(
+            ("rows.jsonl", "README.md"),
+            "*",
+            "data.mix.mine.path: '*' matches files of rows and documents, such as 'README.md'\n"
+            "  fix: match one of the two, for example *.jsonl",
+            id="glob",
+        ),
+        pytest.param(
+            ("a.txt", "b.md"),
+            "d",
+            "data.mix.mine.path: 'd' holds several kinds of files: .md, .txt\n"
+            "  fix: name those to read with a glob, for example d/*.md",
+            id="two-kinds-of-documents",
+        ),
+        pytest.param(
+            ("a.txt", "b.jsonl"),
+            "d",
+            "data.mix.mine.path: 'd' holds several kinds of files: .jsonl, .txt\n"
+            "  fix: name those to read with a glob, for example d/*.jsonl",
+            id="rows-and-a-document",
+        ),
+        pytest.param(
+            ("README.md", "rows.xlsx"),
+            "d",
+            "data.mix.mine.path: 'd' holds no data file\n"
+            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
+            " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
+            id="only-a-readme",
+        ),
+    ],
+)
+def test_mixed_with_documents(tmp_path, names, path, message):
+    folder = tmp_path / ("d" if path == "d" else ".")
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text("x")
+    with pytest.raises(SftError) as caught:
+        slices_of(SourceConfig(path=path), "mine", "train")
+    assert str(caught.value) == message
+
+
+def test_reading_begins_anew(tmp_path):
+    """A file that was rewritten between two readings is no file that changes while it is read."""
+    config = SourceConfig(path="rows.jsonl")
+    for content in ('{"a": 1}\n', '{"a": 10}\n'):
+        (tmp_path / "rows.jsonl").write_text(content)
+        assert plain(read(config, "mine", "train")) == [("rows.jsonl:1", json.loads(content))]

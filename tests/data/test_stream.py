@@ -1,0 +1,268 @@
+"""Rows as they come: the same for the same seed, and the same from any state on as read through."""
+
+import bz2
+import gzip
+import json
+from functools import partial
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_remote import Site, forget
+
+from sft_cli.config.data_schema import SourceConfig
+from sft_cli.data.reading import remote, stream
+from sft_cli.data.reading.slices import BadRow
+from sft_cli.data.reading.sources import fingerprint, read
+from sft_cli.data.reading.stream import blocks
+from sft_cli.errors import SftError
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    forget()
+    site = Site()
+    yield site
+    site.stop()
+
+
+def config(path, rows=10**6, buffer=7):
+    return SourceConfig(path=str(path), stream=True, shuffle_buffer=buffer, max_rows=rows)
+
+
+def plain(rows):
+    return [(row.where, row.source, str(row.error) if isinstance(row, BadRow) else dict(row.values)) for row in rows]
+
+
+def streamed(source, seed=1, state=None):
+    """Every block's rows and state; states go through JSON."""
+    found = blocks(source, "mine", "train", seed, state)
+    return [(plain(block.rows), json.loads(json.dumps(block.state))) for block in found]
+
+
+def write(folder, kind, numbers):
+    """A file of rows of that kind, some of them broken or blank where the kind allows it."""
+    path = folder / f"{kind.partition('-')[2] or 'rows'}.{kind.partition('-')[0]}"
+    lines = "".join("\n" if n % 7 == 3 else "nonsense\n" if n % 7 == 5 else f'{{"a": {n}}}\n' for n in numbers).encode()
+    table = pyarrow.table({"a": list(numbers)})
+    ending = kind.partition("-")[0]
+    if ending == "parquet":
+        pyarrow.parquet.write_table(table, path, row_group_size=5)
+    elif ending == "arrow":
+        with pyarrow.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=5)
+    elif ending == "csv":
+        path.write_text("a,b\n" + "".join(f'{n},"x\ny"\n' for n in numbers))
+    else:
+        pack = {"gz": gzip.compress, "bz2": bz2.compress}.get(ending.rpartition(".")[2], bytes)
+        path.write_bytes(pack(b"\xef\xbb\xbf" + lines))
+    return path
+
+
+KINDS = ("jsonl", "jsonl.gz", "ndjson.bz2", "csv", "parquet", "arrow")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(KINDS), st.lists(st.integers(2, 23), min_size=1, max_size=3), st.integers(1, 30), st.data())
+def test_from_any_state_on_the_same_rows_as_read_through(tmp_path_factory, kind, sizes, buffer, data):
+    folder, start = tmp_path_factory.mktemp("many"), 0
+    for number, size in enumerate(sizes):
+        write(folder, f"{kind}-{number}", range(start, start + size))
+        start += size
+    source = config(folder, rows=data.draw(st.integers(1, start + 3)), buffer=buffer)
+    through = streamed(source)
+    assert sum(len(rows) for rows, _ in through) <= source.max_rows
+    assert all(len(rows) == buffer for rows, _ in through[:-1])
+    for index, (_, state) in enumerate(through):
+        assert streamed(source, state=state) == through[index + 1 :]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_in_one_file_says_nothing_of_the_next(tmp_path, kind):
+    """Files of differing length, more of them behind the state than it was taken in."""
+    for number, size in enumerate((40, 30, 20, 10)):
+        write(tmp_path, f"{kind}-{number}", range(100 * number, 100 * number + size))
+    through = streamed(config(tmp_path, buffer=4))
+    assert len(through) > 10
+    for index, (_, state) in enumerate(through):
+        assert streamed(config(tmp_path, buffer=4), state=state) == through[index + 1 :]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_read_to_the_end_it_is_the_source(tmp_path, kind):
+    """Every row once, with the place it has when it is stored; in another order, and another one for another seed."""
+    path = write(tmp_path, kind, range(50))
+    stored = plain(read(SourceConfig(path=str(path)), "mine", "train"))
+    one, other = ([row for rows, _ in streamed(config(path), seed) for row in rows] for seed in (1, 2))
+    by_place = partial(sorted, key=lambda row: (len(row[0]), row[0]))
+    assert by_place(one) == by_place(other) == by_place(stored)
+    assert one != stored
+    assert one != other
+
+
+def test_blocks_are_of_neighbours_and_max_rows_ends_the_stream(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"a": {number}}}\n' for number in range(100)))
+    found = [[values["a"] for _, _, values in rows] for rows, _ in streamed(config(path, rows=25, buffer=10))]
+    assert [sorted(block) for block in found] == [list(range(10)), list(range(10, 20)), list(range(20, 25))]
+    assert found[0] != sorted(found[0])
+    assert [n % 10 for n in found[0]] != [n % 10 for n in found[1]], "each block has a permutation of its own"
+
+
+def test_the_order_of_files_is_the_seeds(tmp_path):
+    for number in range(6):
+        (tmp_path / f"{number}.jsonl").write_text(json.dumps({"a": number}))
+    orders = [
+        [values["a"] for rows, _ in streamed(config(tmp_path, buffer=1), seed) for _, _, values in rows]
+        for seed in (1, 1, 2)
+    ]
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == sorted(orders[2]) == list(range(6))
+    assert orders[0] != orders[2]
+    assert orders[0] != list(range(6))
+
+
+def test_the_shards_of_a_saved_data_set(tmp_path):
+    Dataset.from_dict({"a": list(range(20))}).save_to_disk(tmp_path / "saved", num_shards=3)
+    source = config(tmp_path / "saved", buffer=3)
+    through = streamed(source)
+    rows = [row for block, _ in through for row in block]
+    assert sorted(values["a"] for _, _, values in rows) == list(range(20))
+    assert all(where.endswith(f":{values['a'] + 1}") for where, _, values in rows)
+    for index, (_, state) in enumerate(through):
+        assert streamed(source, state=state) == through[index + 1 :]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("name", ["d/rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
+def test_from_a_server_without_storing(site, tmp_path, name, ranges):
+    """A server that sends no parts too; but Parquet is read from its end."""
+    site.ranges = ranges
+    parquet = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"a": range(2000)}), parquet, row_group_size=300)
+    site.files["/rows.parquet"] = parquet.getvalue().to_pybytes()
+    source = config(f"http://{site.host}/{name}", buffer=900)
+    if name == "rows.parquet" and not ranges:
+        with pytest.raises(SftError) as caught:
+            streamed(source)
+        assert str(caught.value) == (
+            f"data.mix.mine.path: the server of 'http://{site.host}/rows.parquet' sends it only from the beginning,"
+            " and it is read from its end\n  fix: set stream=false for this source, so that it is downloaded"
+        )
+        return
+    through = streamed(source)
+    assert [len(rows) for rows, _ in through] == [900, 900, 200]
+    assert sorted(values["a"] for rows, _ in through for _, _, values in rows) == list(range(2000))
+    for index, (_, state) in enumerate(through):
+        assert streamed(source, state=state) == through[index + 1 :]
+    assert not (tmp_path / "home").exists()
+
+
+def test_resuming_reads_only_what_is_behind_the_state(site):
+    """The answer to a request for the end of a file is all that comes."""
+    site.files["/long.jsonl"] = b"".join(b'{"a": "%s"}\n' % (b"x" * 1000) for _ in range(9000))
+    source = config(f"http://{site.host}/long.jsonl", rows=8900, buffer=8890)
+    first, _ = streamed(source)
+    asked = []
+    real = remote.RemoteFile.open
+
+    def counted(self, mode="rb"):
+        opened = real(self, mode)
+        read = opened.raw.readinto
+
+        def readinto(buffer):
+            asked.append(opened.raw.tell())
+            return read(buffer)
+
+        opened.raw.readinto = readinto
+        return opened
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote.RemoteFile, "open", counted)
+        (last,) = streamed(source, state=first[1])
+    assert len(last[0]) == 10
+    assert min(asked) == first[1]["position"][2]
+
+
+def test_a_version_that_changes_on_the_server(site):
+    source = config(f"http://{site.host}/d/rows.jsonl", buffer=10)
+    found = blocks(source, "mine", "train", 1)
+    next(found)
+    site.version = 2
+    with pytest.raises(SftError) as caught:
+        next(found)
+    assert str(caught.value) == (
+        "rows.jsonl: the file changed on the server while it was read\n  fix: run the command again"
+    )
+
+
+def test_a_file_that_changes_here(tmp_path):
+    path = write(tmp_path, "jsonl", range(30))
+    found = blocks(config(path), "mine", "train", 1)
+    next(found)
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(SftError, match="the file changed while it was read"):
+        next(found)
+
+
+def test_a_file_that_changes_here_before_the_next_one_is_read(tmp_path, monkeypatch):
+    for number in range(2):
+        (tmp_path / f"{number}.jsonl").write_text('{"a": 1}\n')
+    real = stream._records
+
+    def then_changed(entry, last, end):
+        yield from real(entry, last, end)
+        if not changed:
+            changed.append(entry.label)
+            entry.file.write_text('{"a": 12}\n')
+
+    changed = []
+    monkeypatch.setattr(stream, "_records", then_changed)
+    with pytest.raises(SftError, match="the file changed while it was read") as caught:
+        next(blocks(config(tmp_path), "mine", "train", 1))
+    assert [caught.value.where] == changed
+
+
+def test_what_a_stream_depends_on(site, tmp_path):
+    """The server's word for the version of a file that is not stored; the digest of one that is here."""
+    path = write(tmp_path, "jsonl", range(3))
+    assert fingerprint(config(path), "mine") == fingerprint(SourceConfig(path=str(path)), "mine")
+    found = fingerprint(config(f"http://{site.host}/d/rows.jsonl"), "mine")
+    size = len(site.files["/d/rows.jsonl"])
+    assert found == {"train": {"files": [["rows.jsonl", f'ETag="1", size={size}']]}}
+    assert site.gets == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "rows.json",
+            "[]",
+            "rows.json: a .json file is read as a whole, so it cannot be streamed\n"
+            "  fix: write it as JSON lines (one object a line, .jsonl), or set stream=false",
+        ),
+        (
+            "rows.jsonl",
+            "\n",
+            "rows.jsonl: it holds no rows\n  fix: write rows into it or leave it out of the mix",
+        ),
+    ],
+)
+def test_what_cannot_be_streamed(tmp_path, monkeypatch, name, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SftError) as caught:
+        streamed(config(name))
+    assert str(caught.value) == message
+
+
+def test_held_out_rows_come_all(tmp_path):
+    path = write(tmp_path, "csv", range(30))
+    source = SourceConfig(path=str(path), validation_path=str(path), stream=True, max_rows=4, shuffle_buffer=8)
+    sizes = [[len(block.rows) for block in blocks(source, "mine", side, 1)] for side in ("train", "validation")]
+    assert sizes == [[4], [8, 8, 8, 6]]

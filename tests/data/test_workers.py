@@ -1,0 +1,67 @@
+"""Work over processes: the order of the tasks, state made once a process, and what a killed process leaves behind."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from sft_cli.data import workers
+from sft_cli.data.problems import RowError
+from sft_cli.errors import SftError
+
+
+class Adder:
+    """Adds, slowly for even numbers, so that results would come out of order."""
+
+    def __init__(self, amount):
+        self.amount = amount
+
+    def work(self, number):
+        """The sum, and the process that made it."""
+        if number % 2 == 0:
+            time.sleep(0.02)
+        return number + self.amount, os.getpid()
+
+    def refuse(self, number):
+        """A row's problem for the third task."""
+        if number == 3:
+            raise RowError(where="rows.jsonl:3", reason="odd", problem="it is three", fix="write two")
+        return number
+
+    def die(self, number):
+        """Killed as by the kernel when memory runs out."""
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_results_come_in_the_order_of_the_tasks(processes):
+    found = list(workers.run(Adder, (10,), Adder.work, list(range(20)), processes))
+    assert [result for result, _ in found] == list(range(10, 30))
+    assert (os.getpid() in {process for _, process in found}) == (processes == 1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_problem_found_in_a_process_arrives_whole(processes):
+    with pytest.raises(RowError) as caught:
+        list(workers.run(Adder, (0,), Adder.refuse, [1, 2, 3, 4], processes))
+    assert (str(caught.value), caught.value.reason) == ("rows.jsonl:3: it is three\n  fix: write two", "odd")
+
+
+def test_a_process_that_was_killed_is_one_sentence():
+    with pytest.raises(SftError) as caught:
+        list(workers.run(Adder, (0,), Adder.die, [1, 2, 3, 4], 2))
+    assert str(caught.value) == (
+        "a worker process: it was killed, most likely because the machine ran out of memory\n"
+        "  fix: try again with fewer: data.workers=1 (what was finished is kept)"
+    )
+
+
+def test_nothing_to_do_starts_nothing():
+    assert list(workers.run(Adder, (0,), Adder.die, [], 2)) == []
+
+
+def test_few_rows_are_not_worth_a_process():
+    assert (workers.worth(workers.SMALL - 1, 8), workers.worth(workers.SMALL, 8)) == (1, 8)

@@ -1,0 +1,46 @@
+"""The golden tool calls: what make_tools.py wrote is what it writes now. After a change, run it; read the diff."""
+
+import json
+
+import make_tools
+import pytest
+from make_tools import CASES, HERE, ROWS, TEMPLATES
+
+FILES = [HERE / f"{family}.json" for family in TEMPLATES]
+
+
+@pytest.mark.material
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_tool_calls_are_rendered_as_before(family, material_dir):
+    assert make_tools.content(family) == (HERE / f"{family}.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_golden_file_agrees_with_itself(file):
+    """Read without any of our code: what is trained names the tool, its arguments or what was answered."""
+    golden = json.loads(file.read_text(encoding="utf-8"))
+    assert list(golden) == [*CASES, *ROWS]
+    proven = {name: golden[name] for name in CASES if isinstance(golden[name], list)}
+    assert len(proven) >= 3  # Llama 3.1 takes one call at a time and no words beside it
+    for name, examples in proven.items():
+        trained = [text for pieces in examples for kind, text in pieces if kind == "trained"]
+        context = [text for pieces in examples for kind, text in pieces if kind == "context"]
+        answers = [message.content for message in CASES[name].messages if message.role == "assistant"]
+        assert "weather" in trained[0]
+        assert answers[-1].split("</think>")[-1].strip() in trained[-1]
+        assert any(place in trained[0] for place in ("Oslo", "\u00c5s"))
+        results = [message.content for message in CASES[name].messages if message.role == "tool"]
+        assert not any(result in text for result in results if len(result) > 2 for text in trained[:1])
+        assert len(context) >= len(trained)
+        if "entities" in name:
+            assert "&#34;" in trained[0]  # the row's own, once
+            assert "&lt;" not in trained[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_row_of_the_public_files_is_accounted_for(file):
+    golden = json.loads(file.read_text(encoding="utf-8"))
+    for name in ROWS:
+        found = golden[name]
+        assert found["proven"] + sum(found["refused"].values()) == found["rows"] > 0
+        assert found["examples"] >= found["proven"]

@@ -1,0 +1,251 @@
+"""`sft inspect`: which rows it prints, how, and what it says to a word it does not understand."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from datasets import load_from_disk
+
+from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.errors import SftError
+from sft_cli.report.inspect import inspect_command
+from sft_cli.report.terminal import PLAIN_LEGEND, _fate, marked
+from sft_cli.report.tokens import Piece
+from sft_cli.report.visible import visible
+from tests.report.conftest import HOSTILE
+
+STOP = "⟪stop: <|im_end|>⟫"
+
+
+@pytest.fixture
+def inspect(prepared, capsys):
+    """What the command prints, line by line."""
+
+    def inspect(*arguments, plain=True):
+        inspect_command([f"prepared={prepared}", *arguments], plain)
+        return capsys.readouterr().out.splitlines()
+
+    return inspect
+
+
+def test_a_row_by_hand(inspect, prepared):
+    lines = inspect("row=plain.jsonl:2")
+    place = next(where for where in load_from_disk(str(prepared))["train"]["where"] if where.endswith("plain.jsonl:2"))
+    assert lines == [
+        PLAIN_LEGEND,
+        "",
+        f"{place}  plain  train  used  1 example  43 tokens, 19 with loss (44.2%)",
+        "train 12: 43 tokens, 19 with loss (44.2%)",
+        "⟪<|im_start|>⟫user↵",
+        "Question 2?⟪<|im_end|>⟫↵",
+        "⟪<|im_start|>⟫assistant↵",
+        f"⟦Answer 2. Answer 2. {STOP}⟧",
+    ]
+
+
+def test_an_index_is_an_example(inspect):
+    assert inspect("row=12")[3:] == inspect("row=plain.jsonl:2")[3:]
+
+
+def test_a_dropped_row_says_why(inspect):
+    lines = inspect("where=mine.jsonl:12")
+    assert lines[2].endswith("mine.jsonl:12  mine  train  dropped: empty instruction")
+    assert lines[3:] == ["  field 'instruction' is ''; expected non-empty text"]
+
+
+def test_what_filters_and_sources_said_is_in_the_line():
+    """A tag and a score of one name are both told."""
+    line = {
+        "where": "r:1\n", "source": "a", "split": "train", "fate": "dropped", "reason": "too dull", "filter": "quality",
+        "detail": "2 of 5", "examples": 0, "copies": 0, "tokens": 0, "trained_tokens": 0, "truncated_messages": 0,
+        "scores": {"language": 0.5, "quality": 2.0}, "tags": {"language": "en"},
+    }  # fmt: skip
+    told = ["a", "train", "dropped: too dull", "by quality", "language=en", "score language=0.5", "score quality=2"]
+    assert list(_fate(line)) == told
+    plain = {**line, "fate": "used", "reason": None, "examples": 2, "copies": 3, "tokens": 10, "trained_tokens": 4}
+    assert list(_fate(plain))[2:] == [
+        "used", "by quality", "2 examples × 3", "10 tokens, 4 with loss (40.0%)", *told[4:]
+    ]  # fmt: skip
+
+
+def test_the_longest_and_the_shortest_are_found(inspect, prepared):
+    rows = load_from_disk(str(prepared))["train"]
+    longest = max(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
+    assert f"train {longest}: 867 tokens" in inspect("worst=longest", "n=1")[3]
+    counts = [line for line in inspect("worst=longest", "n=4") if re.match(r"train \d+: ", line)]
+    assert len(counts) == 4
+    lengths = [int(re.findall(r": (\d+) tokens", line)[0]) for line in counts]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_the_most_truncated_row_and_none(inspect):
+    assert inspect("worst=truncated")[2].endswith("lost its 14 oldest messages")
+    assert inspect("worst=truncated", "source=plain")[1:] == ["", "no row of train was truncated"]
+    assert inspect("split=validation")[1:] == ["", "validation has no rows"]
+
+
+def test_the_lowest_share(inspect, prepared):
+    rows = load_from_disk(str(prepared))["train"]
+    shares = [sum(label != -100 for label in row["labels"]) / len(row["labels"]) for row in rows]
+    (line,) = [line for line in inspect("worst=lowest_share", "n=1") if line.startswith("train ")]
+    assert line.startswith(f"train {shares.index(min(shares))}: ")
+
+
+def test_random_rows_are_the_same_every_time_and_of_the_source(inspect):
+    assert inspect() == inspect("worst=random", "n=3")
+    assert len([line for line in inspect("source=talk", "n=9") if "talk.jsonl" in line]) == 3
+
+
+def test_more_matches_are_counted(inspect):
+    lines = inspect("where=plain.jsonl", "n=2")
+    assert len([line for line in lines if "plain.jsonl:" in line]) == 2
+    assert lines[-1] == "22 more rows match; n=24 prints all"
+
+
+def test_a_place_is_looked_for_in_one_source(inspect):
+    places = [line.split()[0] for line in inspect("where=jsonl:1", "source=talk", "n=9") if ".jsonl:" in line]
+    assert [place.rpartition("/")[2] for place in places] == ["talk.jsonl:1"]
+
+
+def test_a_long_row_is_cut_unless_it_is_asked_for(inspect):
+    cut = "\n".join(inspect("where=talk.jsonl:3"))
+    assert re.search(r"… \d+ tokens left out, \d+ with loss; row=\d+ prints them …", cut)
+    whole = "\n".join(inspect("row=talk.jsonl:3"))
+    assert "left out" not in whole
+    assert whole.count(STOP) == 23
+
+
+@pytest.mark.parametrize("number", range(1, len(HOSTILE) + 1))
+def test_the_plain_form_is_the_text_and_nothing_else(inspect, prepared, number):
+    """Marks taken away, the decoded row is left; between ⟦ and ⟧ stands what carries loss."""
+    rows = load_from_disk(str(prepared))["train"]
+    index = next(i for i, where in enumerate(rows["where"]) if where.endswith(f"mine.jsonl:{number}"))
+    tokenizer = load_tokenizer(str(prepared / "tokenizer"))
+    text = "\n".join(inspect(f"row={index}")[4:])
+    bare = text.replace("↵\n", "\n").replace(STOP, "<|im_end|>").replace("⟪<|", "<|").replace("|>⟫", "|>")
+    assert re.sub("[⟦⟧]", "", bare) == visible(tokenizer.decode_batch([rows[index]["input_ids"]])[0])
+    trained = [id for id, label in zip(rows[index]["input_ids"], rows[index]["labels"], strict=True) if label != -100]
+    assert "".join(re.findall("⟦(.*?)⟧", bare, re.DOTALL)) == visible(tokenizer.decode_batch([trained])[0])
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]", text)
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal with colours; FORCE_COLOR stands for one."""
+    for name in ("NO_COLOR", "TTY_COMPATIBLE", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return monkeypatch
+
+
+def test_colours_on_a_terminal(inspect, terminal):
+    """NO_COLOR keeps the underline and takes the colours; --plain and a dumb terminal have marks."""
+    coloured = "\n".join(inspect("row=12", plain=False))
+    assert "\x1b[4;32mAnswer 2. Answer 2. \x1b[0m\x1b[1;7;33m<|im_end|>\x1b[0m" in coloured
+    assert PLAIN_LEGEND not in coloured
+    terminal.setenv("NO_COLOR", "1")
+    without = "\n".join(inspect("row=12", plain=False))
+    assert "\x1b[4mAnswer 2. Answer 2. \x1b[0m\x1b[1;7m<|im_end|>\x1b[0m" in without
+    assert not re.search(r"\x1b\[[\d;]*3\dm", without)
+    marked = inspect("row=12")
+    assert (marked[0], "\x1b" in "".join(marked)) == (PLAIN_LEGEND, False)
+    terminal.setenv("TERM", "dumb")
+    assert inspect("row=12", plain=False) == marked
+
+
+def test_a_pipe_has_marks(inspect, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert inspect("row=12", plain=False) == inspect("row=12", plain=True)
+
+
+def test_escapes_of_the_data_never_reach_a_terminal(inspect, terminal):
+    text = "\n".join(inspect("row=mine.jsonl:6", plain=False))
+    bare = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert "␛[31mred␛]0;title␇" in bare
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", bare)
+
+
+def run(*arguments, **environment):
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "sft_cli", "inspect", *arguments]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, encoding="utf-8")
+
+
+def test_a_narrow_character_set_is_no_reason_to_fail(prepared):
+    done = run(f"prepared={prepared}", "row=mine.jsonl:9", "--plain", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u21b5" in done.stdout
+
+
+def test_a_reader_that_leaves_is_no_error(prepared):
+    """``sft inspect … | head -1``: whoever reads is gone before the first line."""
+    words = [f"prepared={prepared}", "n=3", "--plain"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "sft_cli", "inspect", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == 0
+
+
+def test_marks_in_the_data_are_spelled_out():
+    """Nobody can write a row that looks trained."""
+    pieces = [Piece("⟦a⟧⟪stop: b⟫", 1, 0), Piece("⦅c⦆", 1, 1), Piece("d", 2, 1)]
+    assert marked(pieces) == ("⟨U+27E6⟩a⟨U+27E7⟩⟨U+27EA⟩stop: b⟨U+27EB⟩⟦⟨U+2985⟩c⟨U+2986⟩⟧⦅d⦆")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["source=plian"],
+            "source=plian: the prepared data have no such source\n  fix: did you mean source=plain?",
+        ),
+        (
+            ["source=zzz"],
+            "source=zzz: the prepared data have no such source\n  fix: the sources are mine, plain, talk",
+        ),
+        (
+            ["row=38"],
+            "row=38: the split train has 38 examples, numbered from 0\n"
+            "  fix: name one of them, or row=FILE:LINE for a place",
+        ),
+        (
+            ["row=0", "split=validation"],
+            "row=0: the split validation has no examples\n  fix: name one of them, or row=FILE:LINE for a place",
+        ),
+        (
+            ["row=other.jsonl:1"],
+            "row=other.jsonl:1: the ledger has no row there\n"
+            "  fix: where=PART searches for a part of a place such as rows.jsonl:17",
+        ),
+        (
+            ["where=other"],
+            "where=other: no row has that in its place\n"
+            "  fix: places look like rows.jsonl:17; sft inspect without where= shows some",
+        ),
+    ],
+)
+def test_what_is_said_about_rows_that_are_not_there(inspect, arguments, said):
+    with pytest.raises(SftError) as caught:
+        inspect(*arguments)
+    assert str(caught.value) == said
+
+
+def test_a_place_that_is_nearly_one(inspect):
+    with pytest.raises(
+        SftError, match=r"row=talk\.jsonl: no row is exactly there\n  fix: did you mean row=.*talk.jsonl:1\?"
+    ):
+        inspect("row=talk.jsonl")
+
+
+def test_a_mistake_is_exit_code_2_without_a_traceback(tmp_path):
+    done = run(f"prepared={tmp_path}", "wrst=longest")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: wrst: sft inspect has no such key\n  fix: did you mean worst?\n"

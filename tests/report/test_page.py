@@ -1,0 +1,225 @@
+"""The page: every text is text, the tokens are those of the rows, the size is bounded, nothing is loaded."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from datasets import load_from_disk
+
+from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.report import page as pages
+from sft_cli.report.page import write_report
+from sft_cli.report.visible import visible
+from tests.report.conftest import HOSTILE, add_to_manifest, manifest_parts
+
+VOID = {"meta", "input", "br", "link", "img"}
+
+
+class Page(HTMLParser):
+    """What a parser makes of a page: elements with their attributes and the text in them; the end tags must match."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self._open = [], []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append({"tag": tag, "attributes": dict(attrs), "text": "", "depth": len(self._open)})
+        if tag not in VOID:
+            self._open.append(self.elements[-1])
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append({"tag": tag, "attributes": dict(attrs), "text": "", "depth": len(self._open)})
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()["tag"] == tag
+
+    def handle_data(self, data):
+        for element in self._open:
+            element["text"] += data
+
+    def all(self, tag, **attributes):
+        """Elements of a tag with some attributes."""
+        return [
+            element
+            for element in self.elements
+            if element["tag"] == tag and attributes.items() <= element["attributes"].items()
+        ]
+
+
+@pytest.fixture(scope="module")
+def page(full):
+    return Page((full / "report.html").read_text(encoding="utf-8"))
+
+
+def rows(directory):
+    """The examples of a directory by place."""
+    splits = load_from_disk(str(directory))
+    return {row["where"]: row for split in splits.values() for row in split}
+
+
+def test_nothing_but_our_own_elements(page):
+    """A row, a tag, a reason or a name that holds markup adds no element and no attribute."""
+    assert len(page.all("script")) == len(page.all("style")) == len(page.all("html")) == 1
+    assert not page.all("img")
+    assert not page.all("link")
+    names = {name for element in page.elements for name in element["attributes"]}
+    assert not [name for name in names if name.startswith("on") or name in {"src", "style", "srcset", "action"}]
+    assert {element["attributes"]["href"][0] for element in page.all("a")} == {"#"}
+    targets = [element["attributes"]["href"][1:] for element in page.all("a")]
+    ids = [element["attributes"]["id"] for element in page.elements if "id" in element["attributes"]]
+    assert set(targets) <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "long word"])
+def test_hostile_texts_are_shown_as_text(page, name):
+    everything = "".join(element["text"] for element in page.all("article"))
+    assert visible(f"{name}: {HOSTILE[name]}") in everything
+
+
+def test_hidden_characters_never_reach_the_page(full):
+    text = (full / "report.html").read_text(encoding="utf-8")
+    assert visible(text) == text
+
+
+def test_the_policy_allows_our_style_and_script_alone(page, full):
+    policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["attributes"]["content"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert pages._digest(page.all("script")[0]["text"]) in policy
+    assert pages._digest(page.all("style")[0]["text"]) in policy
+    text = (full / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_the_tokens_of_a_row_are_its_text_and_its_labels(page, full):
+    """Text of all tokens = the decoded ids; text that is underlined = the decoded ids that carry loss."""
+    tokenizer, known = load_tokenizer(str(full / "tokenizer")), rows(full)
+    seen = 0
+    for article, title in zip(page.all("article", **{"class": "row"}), titles(page), strict=True):
+        row, shown = known[title], tokens_of(page, article)
+        if "tokens left out" in article["text"]:
+            continue
+        assert shown["text"] == visible(tokenizer.decode_batch([row["input_ids"]])[0])
+        trained = [id for id, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+        assert shown["trained"] == visible(tokenizer.decode_batch([trained])[0])
+        assert f"{len(row['input_ids'])} tokens · {len(trained)} with loss" in article["text"].replace(",", "")
+        seen += 1
+    assert seen > 35
+
+
+def titles(page):
+    """The places of the gallery's rows."""
+    return [
+        page.elements[i + 2]["text"]
+        for i, element in enumerate(page.elements)
+        if element["tag"] == "article" and element["attributes"].get("class") == "row"
+    ]
+
+
+def tokens_of(page, article):
+    """Text of all tokens of a row, and of the trained ones."""
+    at = page.elements.index(article)
+    inside = []
+    for element in page.elements[at + 1 :]:
+        if element["depth"] <= article["depth"]:
+            break
+        inside.append(element)
+    whole = next(element for element in inside if element["attributes"].get("class") == "tokens")
+    return {"text": whole["text"], "trained": "".join(element["text"] for element in inside if element["tag"] == "u")}
+
+
+def test_every_kind_and_source_is_in_the_gallery(page):
+    found = {
+        (element["attributes"]["data-source"], kind)
+        for element in page.all("article", **{"class": "row"})
+        for kind in element["attributes"]["data-kinds"].split("|")
+    }
+    for source in ("mine", "plain", "talk"):
+        assert {(source, kind) for kind in ("longest", "shortest", "lowest trained share", "random")} <= found
+    assert ("talk", "most truncated") in found
+    assert ("mine", "most truncated") not in found
+
+
+def test_drops_are_shown_with_rows(page):
+    """The empty question is told by reason, place and sentence."""
+    reasons = {element["text"].split("\n")[0] for element in page.all("summary")}
+    assert any("empty instruction" in reason for reason in reasons)
+    sentence = "field 'instruction' is ''; expected non-empty text"
+    assert any(sentence in element["text"] for element in page.all("ul", **{"class": "examples"}))
+
+
+def test_intended_and_realised_shares_stand_side_by_side(page):
+    section = page.all("section", id="mix")[0]["text"]
+    for words in ("33.3% of tokens with loss", "2.5 passes", "35.0%", "65.0%", "95.0%"):
+        assert words in section
+    assert sum("aim" in element["attributes"].get("class", "") for element in page.elements) == 3 * 3
+
+
+@pytest.mark.parametrize("section", ["duplicates", "contamination", "personal", "languages", "tags", "stages"])
+def test_absent_parts_have_no_section(prepared, page, tmp_path, section):
+    """Filters that did not run leave no empty heading behind."""
+    assert page.all("section", id=section)
+    directory = tmp_path / "prepared"
+    shutil.copytree(prepared, directory)
+    file = directory / "manifest.json"
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    bare = {key: value for key, value in manifest.items() if key not in {"mix", "clean", "stages"}}
+    file.write_text(json.dumps(bare), encoding="utf-8")
+    assert not Page(write_report(directory).read_text(encoding="utf-8")).all("section", id=section)
+
+
+def test_the_same_directory_gives_the_same_bytes(prepared, tmp_path):
+    """Wherever it lies, and whatever report was there."""
+    for name in ("one", "two"):
+        shutil.copytree(prepared, tmp_path / name)
+        assert write_report(tmp_path / name) == tmp_path / name / "report.html"
+    write_report(tmp_path / "two")
+    assert (tmp_path / "one" / "report.html").read_bytes() == (tmp_path / "two" / "report.html").read_bytes()
+
+
+def test_the_page_stays_small(full, tmp_path, monkeypatch):
+    """When rows are long, less of each is shown, and the page says how much is missing."""
+    directory = tmp_path / "prepared"
+    shutil.copytree(full, directory)
+    whole = write_report(directory).stat().st_size
+    monkeypatch.setattr(pages, "MOST_BYTES", whole - 20_000)
+    assert write_report(directory).stat().st_size <= whole - 20_000
+    assert re.search(r"… [\d,]+ tokens left out, [\d,]+ with loss …", (directory / "report.html").read_text("utf-8"))
+
+
+def test_long_lists_are_cut_and_counted(prepared, tmp_path):
+    directory = tmp_path / "prepared"
+    shutil.copytree(prepared, directory)
+    parts = manifest_parts(["mine", "plain", "talk"])
+    cluster, pair = parts["clean"][0]["report"]["clusters"][0], parts["clean"][1]["report"]["pairs"][0]
+    parts["clean"][0]["report"] = {
+        "clusters": [cluster | {"text": "t" * 10_000}] * 500,
+        "num_clusters": 7000,
+        "num_rows": 9,
+    }
+    parts["clean"][1]["report"]["pairs"] = [pair] * 500
+    parts["clean"][2]["report"]["languages"] = {f"l{i}": i for i in range(500)}
+    parts["mix"]["tags"] = {"t": {str(i): {"rows": 1, "tokens": 1, "trained_tokens": 1} for i in range(500)}}
+    parts["dropped"] = {f"reason {i}": 1 for i in range(500)}
+    add_to_manifest(directory, parts)
+    text = write_report(directory).read_text("utf-8")
+    assert len(text) < 1_000_000
+    for remark in (
+        "7,000 clusters of 9 rows, the 60 largest here",
+        "440 weaker matches",
+        "440 rarer languages",
+        "440 rarer values",
+        "440 rarer reasons",
+    ):
+        assert remark in text
+
+
+def test_no_row_at_all_in_a_split(full):
+    """The validation split here is empty, and that is said."""
+    text = (full / "report.html").read_text("utf-8")
+    assert "<dt>held out</dt><dd><strong>0</strong>" in text

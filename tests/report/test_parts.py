@@ -1,0 +1,221 @@
+"""What the page is made of: surveys, choices, histograms and accounts, by hand and by law."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import load_from_disk
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_cli.report import accounts, gallery, plots
+from sft_cli.report.sections import mix, stages, tags, totals
+from sft_cli.report.survey import Survey
+
+SEED = "0123456789abcdef" * 4
+
+
+def line(where, *, source="a", fate="used", reason=None, truncated=0, **more):
+    return {
+        "where": where, "source": source, "split": "train", "fate": fate, "reason": reason,
+        "detail": reason and f"{reason} here", "examples": 1, "copies": 1, "tokens": 9, "trained_tokens": 3,
+        "truncated_messages": truncated, **more,
+    }  # fmt: skip
+
+
+def write_ledger(file, lines):
+    file.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), encoding="utf-8")
+    return file
+
+
+def test_a_survey_counts_what_the_rows_hold(prepared):
+    survey, rows = Survey(prepared, "train"), load_from_disk(str(prepared))["train"]
+    assert survey.lengths.tolist() == [len(ids) for ids in rows["input_ids"]]
+    assert survey.trained.tolist() == [sum(label != -100 for label in labels) for labels in rows["labels"]]
+    assert [survey.sources[i] for i in survey.source_of] == list(rows["source"])
+    assert len(survey) == len(rows) > 30
+    row = survey.row(3)
+    assert (row.where, row.ids, row.num_trained) == (rows[3]["where"], rows[3]["input_ids"], survey.trained[3])
+    assert row.weights == (1.0,)
+
+
+def test_a_survey_in_small_chunks_is_the_same(prepared, monkeypatch):
+    whole = Survey(prepared, "train")
+    monkeypatch.setattr("sft_cli.report.survey.CHUNK", 7)
+    chunked = Survey(prepared, "train")
+    np.testing.assert_array_equal(chunked.lengths, whole.lengths)
+    np.testing.assert_array_equal(chunked.trained, whole.trained)
+    np.testing.assert_array_equal(chunked.source_of, whole.source_of)
+    place = ("plain", whole.where(20))
+    assert chunked.find({place}) == whole.find({place}) == {place: [20]}
+    assert chunked.find({("mine", whole.where(20))}) == {}
+
+
+def test_an_empty_split(prepared):
+    survey = Survey(prepared, "validation")
+    assert (len(survey), survey.sources, survey.of("mine").tolist()) == (0, [], [])
+
+
+def test_the_extremes_are_chosen(prepared):
+    survey, rows = Survey(prepared, "train"), load_from_disk(str(prepared))["train"]
+    plain = [i for i, source in enumerate(rows["source"]) if source == "plain"]
+    by_length = sorted(plain, key=lambda i: len(rows[i]["input_ids"]))
+
+    def best(kind, number):
+        return gallery.most(survey, ["plain"], kind, number, SEED)
+
+    assert best("longest", 2) == by_length[::-1][:2]
+    assert best("shortest", 1) == by_length[:1]
+    shares = {i: np.mean([label != -100 for label in rows[i]["labels"]]) for i in plain}
+    assert best("lowest trained share", 1) == [min(plain, key=shares.get)]
+    assert sorted(best("random", 100)) == plain
+    assert best("random", 3) == best("random", 3)
+    assert best("random", 3) != gallery.most(survey, ["plain"], "random", 3, "f" * 64)
+
+
+def test_the_most_truncated_are_those_of_the_ledger(prepared):
+    survey = Survey(prepared, "train")
+    account = accounts.take_account(prepared / "ledger.jsonl", SEED)
+    (index,) = gallery.truncated(survey, account)
+    assert survey.where(index).endswith("talk.jsonl:3")
+
+
+def test_of_many_sources_the_largest_are_shown(prepared, monkeypatch):
+    """The gallery says how many it left out."""
+    monkeypatch.setattr(gallery, "MOST_SOURCES", 1)
+    train, validation = Survey(prepared, "train"), Survey(prepared, "validation")
+    choice = gallery.choose(train, validation, accounts.Account(), SEED)
+    assert {train.sources[train.source_of[index]] for _, index in choice.kinds} == {"plain"}
+    assert choice.sources_left_out == 2
+
+
+def test_examples_of_one_row_are_shown_once(prepared):
+    """A row that became many examples does not fill the gallery with one of them."""
+    survey = Survey(prepared, "train")
+    order = [4, 4, 4, 5, 4, 6]
+    assert gallery._different(survey, order, 3) == [4, 5, 6]
+
+
+def test_an_account_by_hand(tmp_path):
+    lines = [
+        line("r:1", fate="dropped", reason="too long"),
+        line("r:2", truncated=2),
+        line("r:3", fate="dropped", reason="duplicate", filter="duplicates"),
+        line("r:4", truncated=7),
+        line('r", "fate": "dropped"', fate="used"),
+        line("s:1", source="b", truncated=1),
+    ]
+    account = accounts.take_account(write_ledger(tmp_path / "l.jsonl", lines), SEED)
+    assert {reason: [one["where"] for one in kept] for reason, kept in account.dropped.items()} == {
+        "too long": ["r:1"],
+        "duplicate": ["r:3"],
+    }
+    assert account.filters == {"duplicate": "duplicates"}
+    assert {source: [one["where"] for one in kept] for source, kept in account.truncated.items()} == {
+        "a": ["r:4", "r:2"],
+        "b": ["s:1"],
+    }
+    few = accounts.take_account(tmp_path / "l.jsonl", SEED, kept=1)
+    assert [one["where"] for one in few.truncated["a"]] == ["r:4"]
+
+
+def test_dropped_rows_are_a_fair_choice(tmp_path):
+    """Not the first five: over many seeds every row comes up about as often."""
+    lines = [line(f"r:{i}", fate="dropped", reason="bad") for i in range(20)]
+    file = write_ledger(tmp_path / "l.jsonl", lines)
+    counts = dict.fromkeys(range(20), 0)
+    for seed in range(400):
+        kept = accounts.take_account(file, str(seed)).dropped["bad"]
+        assert len(kept) == accounts.KEPT
+        numbers = [int(one["where"].removeprefix("r:")) for one in kept]
+        assert numbers == sorted(numbers)
+        for number in numbers:
+            counts[number] += 1
+    assert min(counts.values()) > 60
+    assert max(counts.values()) < 145
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.sampled_from("ab")), unique=True, max_size=12), st.randoms())
+def test_lines_are_found_by_source_and_place(tmp_path_factory, places, chance):
+    """Whatever the names of files are."""
+    file = write_lines_safely(tmp_path_factory.mktemp("ledger") / "l.jsonl", places)
+    wanted = {place for place in places if chance.random() < 0.5}
+    found = accounts.find(file, {(source, where) for where, source in wanted})
+    assert {(one["where"], one["source"]) for one in found.values()} == wanted
+
+
+def write_lines_safely(file, places):
+    text = "".join(json.dumps(line(where, source=source), ensure_ascii=False) + "\n" for where, source in places)
+    file.write_bytes(text.encode("utf-8"))
+    return file
+
+
+def test_a_place_that_looks_like_json_is_found(tmp_path):
+    places = [('a", "source": "b', "a"), ('x", ', "a"), ("\\", "b")]
+    file = write_lines_safely(tmp_path / "l.jsonl", places)
+    assert len(accounts.find(file, {(source, where) for where, source in places})) == 3
+
+
+@given(st.lists(st.integers(1, 100_000), min_size=1, max_size=60), st.sampled_from([None, 64, 2048]))
+def test_every_example_is_in_one_bar(lengths, max_length):
+    lengths = np.array(lengths, dtype=np.int32)
+    low, high = int(lengths.min()), int(lengths.max())
+    drawn = plots.of_lengths(lengths, low, high, max_length)
+    assert sum(bar.count for bar in drawn.bars) == len(lengths)
+    for bar in drawn.bars:
+        assert 0 <= bar.x <= plots.WIDTH
+        assert 0 <= bar.y <= plots.HEIGHT
+        assert bar.y + bar.height == pytest.approx(plots.HEIGHT)
+        assert bar.count == ((lengths >= bar.low) & (lengths < bar.high)).sum()
+    assert max(bar.height for bar in drawn.bars) == plots.HEIGHT
+    assert all(0 <= at <= plots.WIDTH for at, _ in drawn.ticks)
+    assert (drawn.line is None) == (max_length is None)
+    if max_length is not None:
+        assert not [bar for bar in drawn.bars if bar.low <= max_length < bar.high - 1]
+
+
+def test_the_line_stands_where_the_axis_says():
+    drawn = plots.of_lengths(np.array([1, 1024], dtype=np.int32), 1, 1024, 512)
+    assert {label: at for at, label in drawn.ticks}["64"] < drawn.line
+    on_scale = plots.of_lengths(np.array([1, 4096], dtype=np.int32), 1, 4096, 1024)
+    assert {label: at for at, label in on_scale.ticks}["1k"] == on_scale.line
+
+
+@given(st.lists(st.floats(0, 1), max_size=40))
+def test_every_share_is_in_one_bar(shares):
+    drawn = plots.of_shares(np.array(shares))
+    assert sum(bar.count for bar in drawn.bars) == len(shares)
+    assert [label for _, label in drawn.ticks] == ["0%", "25%", "50%", "75%", "100%"]
+
+
+def test_totals_of_a_manifest(prepared):
+    manifest = json.loads((prepared / "manifest.json").read_text("utf-8"))
+    found = {name: value for name, value, _ in totals(manifest)}
+    assert (found["rows read"], found["used"], found["dropped"], found["truncated"]) == ("39", "38", "1", "1")
+
+
+def test_a_manifest_without_a_mix_has_no_shares():
+    assert (mix({}), stages({}), tags({})) == ([], [], [])
+
+
+def test_one_stage_is_not_told():
+    stage = {"name": "1", "order": "random", "rows": 9, "intended": 1.0, "share": 1.0, "sources": {}}
+    assert stages({"mix": {"of": "rows", "stages": [stage]}}) == []
+    assert len(stages({"mix": {"of": "rows", "stages": [stage, stage]}})) == 2
+
+
+@pytest.mark.parametrize(
+    ("of", "passes", "words", "column"),
+    [
+        ("rows", None, "50.0% of rows", 0),
+        ("trained tokens", None, "50.0% of tokens with loss", 2),
+        ("passes", 1.0, "1 pass", 0),
+        ("passes", 2.5, "2.5 passes", 0),
+    ],
+)
+def test_the_intended_share_stands_in_the_column_it_is_a_share_of(of, passes, words, column):
+    counts = dict.fromkeys(("rows", "tokens", "trained_tokens", "share_rows", "share_tokens", "share_trained"), 1)
+    source = {"intended": 0.5, "intended_passes": passes, **counts, "passes": 2.0}
+    (row,) = mix({"mix": {"of": of, "sources": {"a": source}}})
+    assert row["intended"] == words
+    assert [cell["intended"] for cell in row["cells"]] == [0.5 if i == column else None for i in range(3)]
