@@ -18,6 +18,7 @@ from sft_cli.config.schema import (
     Schedule,
     StopRow,
 )
+from sft_cli.config.secrets import secret_rules
 from sft_cli.config.typed import Mistake
 from sft_cli.errors import SftError, raise_all
 
@@ -29,7 +30,7 @@ def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
     """What does not fit together, and what was ``said`` on the command line but would have no effect."""
     rules = (_lengths, _adapter, _names)
     found = [mistake for rule in rules for mistake in rule(config)] + list(data_rules(config.data))
-    found += [*source_rules(config.data), *clean_rules(config.clean)]
+    found += [*source_rules(config.data), *clean_rules(config.clean), *secret_rules(config)]
     idle = [*idle_data_keys(config.data, said), *idle_clean_keys(config.clean, said)]
     return found + list(_without_effect(config, said)) + idle
 

@@ -23,6 +23,7 @@ from sft_cli.config.choose import defaults_of, recipe_file, wrong_options
 from sft_cli.config.lines import COMMAND_LINE, Origins, lines_of
 from sft_cli.config.locate import GROUPS, Places, packaged, places, shown
 from sft_cli.config.schema import Config
+from sft_cli.config.secrets import masked
 from sft_cli.config.typed import as_plain, build, leaves, merge_at
 from sft_cli.config.words import Unreadable, Words, read
 from sft_cli.config.yamls import read_yaml, unreadable, write_yaml
@@ -119,8 +120,8 @@ def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequen
 
 
 def dump(config: Config) -> str:
-    """The config as YAML that ``load``, a person and any other program can read."""
-    return write_yaml(as_plain(config))
+    """The config as YAML that ``load``, a person and any other program can read; signatures of addresses are masked."""
+    return write_yaml(masked(as_plain(config)))
 
 
 def load(path: str | Path) -> Config:

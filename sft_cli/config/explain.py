@@ -17,6 +17,7 @@ from sft_cli.config.compose import Composed, assemble, typed
 from sft_cli.config.lines import Origins
 from sft_cli.config.locate import GROUPS, places, shown
 from sft_cli.config.names import KEYS, Key
+from sft_cli.config.secrets import masked
 from sft_cli.config.typed import as_plain
 from sft_cli.config.yamls import write_yaml
 
@@ -31,7 +32,7 @@ def show(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> str:
         SftError: Every mistake of the command line and the recipe.
     """
     composed = assemble(overrides, config_dirs)
-    lines = list(_tree(as_plain(typed(composed)), "", 0, composed.origins()))
+    lines = list(_tree(masked(as_plain(typed(composed))), "", 0, composed.origins()))
     width = min(_COLUMN, max(len(text) for text, origin in lines if origin))
     tree = "\n".join(f"{text:<{width}}  # {origin}" if origin else text for text, origin in lines)
     return f"{_choices(composed)}\n{tree}"

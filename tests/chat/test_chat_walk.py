@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from chat_hand import SPECIAL, talk
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sft_cli.chat.marks import BOUNDARY
@@ -82,7 +82,8 @@ PEEKS = [
 
 def same(source, messages, tools):
     """Every text that the walk knows is the plain rendering; how many it knows."""
-    assume(BOUNDARY not in json.dumps(messages, ensure_ascii=False))
+    if BOUNDARY in json.dumps(messages, ensure_ascii=False):
+        return 0  # refused before, as all characters that are set aside
     template = ChatTemplate(source, TOKENS, "mine")
     walk = Walker(template).walk(messages, tools)
     known = 0

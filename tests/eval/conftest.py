@@ -163,7 +163,11 @@ def write_run(directory: Path, config: Config) -> None:
     (result / "generation_config.json").write_text('{"eos_token_id": [2]}')
     (directory / "config.yaml").write_text(dump(config))
     (directory / "manifest.json").write_text(json.dumps(prepared.manifest))
-    known = {"prepared_dir": str(prepared.directory), "fingerprint": prepared.manifest["fingerprint"]}
+    known = {
+        "prepared_dir": str(prepared.directory),
+        "fingerprint": prepared.manifest["fingerprint"],
+        "content": prepared.manifest["content"],
+    }
     (directory / "data.json").write_text(json.dumps(known))
 
 

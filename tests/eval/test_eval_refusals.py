@@ -30,7 +30,7 @@ def test_data_that_is_gone_and_has_changed_is_refused(run_of, tmp_path, world):
     assert error.where == str(tmp_path / "gone")
     assert error.problem.startswith("the run's data is gone and cannot be prepared again: ")
     assert error.problem.endswith(" changed since")
-    assert "sources.capitals" in error.problem
+    assert "data.mix.capitals" in error.problem
     assert error.fix == f"restore it, or name rows: sft eval run={run} data=local data.mix.local.path=rows.jsonl"
 
 
@@ -41,7 +41,11 @@ def test_a_run_that_held_nothing_out(run_of, world):
     config.prepared_dir = None
     (run / "config.yaml").write_text(dump(config))
     prepared = prepare(config)
-    known = {"prepared_dir": str(prepared.directory), "fingerprint": prepared.manifest["fingerprint"]}
+    known = {
+        "prepared_dir": str(prepared.directory),
+        "fingerprint": prepared.manifest["fingerprint"],
+        "content": prepared.manifest["content"],
+    }
     (run / "data.json").write_text(json.dumps(known))
     error = refusal(f"run={run}")
     assert (error.where, error.problem) == (str(run), "the run held out no rows")

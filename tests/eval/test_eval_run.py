@@ -151,13 +151,13 @@ def test_a_prepared_directory_that_now_holds_other_data_is_not_taken(run_of, tmp
     run = run_of("lora")
     reused = Path(shutil.copytree(world / "prepared-lora", tmp_path / "reused"))
     manifest = json.loads((reused / "manifest.json").read_text())
-    (reused / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "another"}))
+    (reused / "manifest.json").write_text(json.dumps({**manifest, "content": "another"}))
     known = json.loads((run / "data.json").read_text())
     (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(reused)}))
     report = evaluated(run)
     assert report["data"]["prepared_dir"] != str(reused)
     assert report["data"]["fingerprint"] == known["fingerprint"]
-    assert json.loads((reused / "manifest.json").read_text())["fingerprint"] == "another"
+    assert json.loads((reused / "manifest.json").read_text())["content"] == "another"
 
 
 def test_a_number_that_is_not_finite_becomes_null(run_of):

@@ -265,7 +265,8 @@ def _write(file: Path, table: Any) -> None:
     import pyarrow
 
     new = file.with_name(f".{file.name}")
-    with pyarrow.OSFile(str(new), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
+    options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
+    with pyarrow.OSFile(str(new), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     new.rename(file)
 

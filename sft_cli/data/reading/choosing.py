@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeVar
 
+from sft_cli.config.secrets import is_address
 from sft_cli.data.problems import listing, nearest
 from sft_cli.data.reading import remote
 from sft_cli.data.reading.kinds import DOCUMENTS, KINDS, NOTES, READERS, suffix
@@ -121,7 +122,7 @@ def refuse_notes(files: Sequence[PurePath], place: Place) -> None:
 
 def shown(place: Place) -> str:
     """The path as given, without what an address may hold in secret."""
-    return remote.show(place.given) if remote.is_url(place.given) else place.given
+    return remote.show(place.given) if is_address(place.given) else place.given
 
 
 def kind_of(file: PurePath, place: Place) -> str:

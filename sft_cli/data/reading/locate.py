@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sft_cli.config.paths import BUILTIN, resolve
+from sft_cli.config.secrets import is_address
 from sft_cli.data.problems import listing, nearest
 from sft_cli.data.reading import remote
 from sft_cli.data.reading.choosing import Place, chosen, kind_of, no_split, refuse_notes, refuse_split
@@ -16,16 +17,13 @@ from sft_cli.data.reading.opening import File
 from sft_cli.data.reading.remote_errors import Unreachable
 from sft_cli.errors import SftError
 
-LONGEST_LABEL = 60
-"""A longer path is named by its last part."""
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """Files whose rows are numbered through.
 
     Attributes:
-        label: Stands before the number in every row's ``where``.
+        label: Stands before the number in every row's ``where``: a name, or the path below the directory or the matches
+            of the glob, however the path to them was typed.
         files: At least one, paths absolute, in reading order; several only for the shards of one Arrow data set.
         kind: The ending that decides their reader.
     """
@@ -37,13 +35,13 @@ class Part:
 
 def locate(place: Place, *, stored: bool = True) -> list[Part]:
     """The files behind a path, in reading order; those on a server are downloaded, or (not ``stored``) left there."""
-    if remote.is_url(place.given):
+    if is_address(place.given):
         return _remote(place, stored)
     path = Path(resolve(place.given))
     if path.is_dir():
         return _directory(path, place)
     if path.is_file():
-        parts = [_part(path, place.given if len(place.given) <= LONGEST_LABEL else path.name, place)]
+        parts = [_part(path, path.name, place)]
     elif glob.has_magic(str(path)):
         parts = _glob(path, place)
     else:
@@ -88,10 +86,10 @@ def _directory(path: Path, place: Place) -> list[Part]:
         splits = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
         if place.split not in splits:
             raise no_split(splits, place)
-        return [_arrow(path / place.split, f"{_label(path, place)}[{place.split}]")]
+        return [_arrow(path / place.split, f"{path.resolve().name}[{place.split}]")]
     if _is_saved(path):
         refuse_split(place)
-        return [_arrow(path, _label(path, place))]
+        return [_arrow(path, path.resolve().name)]
     files = chosen([file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()], place)
     return [_part(path / file, file.as_posix(), place) for file in files]
 
@@ -153,8 +151,3 @@ def _arrow(path: Path, label: str) -> Part:
     """A data set saved by ``datasets``: its shards in order."""
     state = json.loads((path / "state.json").read_text("utf-8"))
     return Part(label, tuple(path.absolute() / entry["filename"] for entry in state["_data_files"]), ".arrow")
-
-
-def _label(path: Path, place: Place) -> str:
-    """The path as given, or its last part when it is long."""
-    return place.given.rstrip("/") if len(place.given) <= LONGEST_LABEL else path.name

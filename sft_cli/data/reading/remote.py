@@ -6,7 +6,6 @@ An address may hold a password or a signature: it is never shown, only its host 
 import hashlib
 import io
 import os
-import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,8 @@ from typing import Any, BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
 
 from sft_cli.config.paths import cache_home
-from sft_cli.data.reading.remote_errors import refused, told
+from sft_cli.config.secrets import MASK, is_masked, masked_address
+from sft_cli.data.reading.remote_errors import Unreachable, refused, told
 from sft_cli.errors import SftError
 
 SCHEMES = ("https", "http", "s3", "gs", "hf")
@@ -108,11 +108,6 @@ def _sends_parts(system: Any, url: str) -> bool:
     return sync(system.loop, ask) is True
 
 
-def is_url(given: str) -> bool:
-    """Whether a path is an address, such as ``s3://bucket/rows.jsonl``."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given) is not None
-
-
 @lru_cache
 def find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
     """What kind of thing an address names, and its files, sorted by path.
@@ -125,6 +120,10 @@ def find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
 def _find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
     system = _filesystem(given, key)
     shown = show(given)
+    if is_masked(given):
+        problem = f"the signature of {shown!r} is not kept with a run"
+        fix = f"give the whole address again: {key}='{masked_address(given).replace(MASK, '…')}'"
+        raise Unreachable(where=key, problem=problem, fix=fix)
     if urlsplit(given).scheme in WEB:
         if "*" in urlsplit(given).path:
             raise refused(key, f"a web server does not list its files, so {shown!r} matches nothing")
@@ -148,7 +147,7 @@ def _find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
 @lru_cache
 def download(file: RemoteFile) -> Path:
     """The file below the cache, fetched once for each version the server has, or once a process if it has none."""
-    folder = _home(file.url) / (_short(file.identity) if file.identity else "unversioned")
+    folder = _home(file.url) / f"{_short(file.url)}-{_short(file.identity)}"
     target = folder / file.name
     if file.identity and target.is_file() and file.size in (None, target.stat().st_size):
         return target
@@ -168,8 +167,12 @@ def download(file: RemoteFile) -> Path:
 
 
 def downloaded_before(given: str) -> Path | None:
-    """The newest version of one file that was downloaded, for a machine without a network; None if there is none."""
-    versions = [path for path in _home(given).glob("*/*") if not path.name.startswith(".")]
+    """The newest version of one file that was downloaded, for a machine without a network; None if there is none.
+
+    A masked address stands for every one that differs in what was masked.
+    """
+    address = "*" if is_masked(given) else _short(given)
+    versions = [path for path in _home(given).glob(f"{address}-*/*") if not path.name.startswith(".")]
     return max(versions, key=lambda path: path.stat().st_mtime, default=None)
 
 
@@ -223,7 +226,8 @@ def _filesystem(url: str, key: str) -> Any:
         timeout = ClientTimeout(total=None, sock_connect=20, sock_read=60)
         # Packed on the way, a file would not have the size that was announced.
         headers = {"Accept-Encoding": "identity"}
-        return fsspec.filesystem("http", client_kwargs={"timeout": timeout}, headers=headers)
+        # With trust_env passwords come from ~/.netrc, and proxies from the environment.
+        return fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True}, headers=headers)
     if scheme == "hf":
         from huggingface_hub import HfFileSystem
 
@@ -236,9 +240,8 @@ def _filesystem(url: str, key: str) -> Any:
 
 
 def _home(url: str) -> Path:
-    """Where the versions of an address lie."""
-    parts = urlsplit(url)
-    return cache_home() / "downloads" / _short(f"{show(url)}?{parts.query}")
+    """Where the versions of an address lie, whatever opens it."""
+    return cache_home() / "downloads" / _short(masked_address(url))
 
 
 def _short(text: str) -> str:

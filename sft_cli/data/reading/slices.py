@@ -115,11 +115,12 @@ def of_table(label: str, table: "Table") -> list[Slice]:
 
 
 def digest(part: Part) -> list[list[str]]:
-    """Name and BLAKE2b of each file of a part, which from now on have to stay as they are."""
+    """Label and BLAKE2b of each file of a part, which from now on have to stay as they are."""
     found = []
     for file in part.files:
         assert isinstance(file, Path)
-        found.append([file.name, survey.survey(file, survey.look(file), part.label, _range_bytes(part, file)).digest])
+        label = part.label if len(part.files) == 1 else f"{part.label}/{file.name}"
+        found.append([label, survey.survey(file, survey.look(file), part.label, _range_bytes(part, file)).digest])
     return found
 
 

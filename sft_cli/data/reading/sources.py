@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sft_cli.config.data_schema import SourceConfig
+from sft_cli.config.secrets import is_address
 from sft_cli.data.reading import hub, survey
 from sft_cli.data.reading import slices as cutting
 from sft_cli.data.reading.choosing import Place, shown
 from sft_cli.data.reading.locate import Part, is_hub_id, locate
-from sft_cli.data.reading.remote import RemoteFile, is_url
+from sft_cli.data.reading.remote import RemoteFile
 from sft_cli.data.reading.slices import BadRow, Slice, read_slice
 from sft_cli.data.types import Row
 from sft_cli.errors import SftError
@@ -44,7 +45,7 @@ def read(config: SourceConfig, name: str, split: Split) -> Iterator[Row | BadRow
 def fingerprint(config: SourceConfig, name: str) -> dict[str, Any]:
     """What the rows depend on, by split: the files with BLAKE2b of their bytes, or the hub data set and its commit.
 
-    Files go by their names, wherever they lie and however their path was typed. Files on a server that are streamed,
+    Files go by the names their rows go by, wherever they lie and however their path was typed. Files on a server that are streamed,
     not stored, go by what the server says of their version.
     """
     found = {}
@@ -94,7 +95,7 @@ def on_hub(config: SourceConfig, place: Place) -> bool:
     hosted = place.given == config.path and is_hub_id(place.given, certain=certain)
     if certain and not hosted and place.given == config.path:
         field = "name" if config.name is not None else "revision"
-        what = "an address" if is_url(place.given) else "a local path"
+        what = "an address" if is_address(place.given) else "a local path"
         raise SftError(
             where=place.key.rpartition(".")[0] + f".{field}",
             problem=f"{shown(place)!r} is {what}; only hub data sets have a {field}",
@@ -106,7 +107,7 @@ def on_hub(config: SourceConfig, place: Place) -> bool:
 def _versions(part: Part) -> list[list[str]]:
     """Name and version of each file: the digest of what is here, the server's word for what is streamed."""
     if all(isinstance(file, RemoteFile) for file in part.files):
-        return [[file.name, file.identity or "unversioned"] for file in part.files if isinstance(file, RemoteFile)]
+        return [[part.label, file.identity or "unversioned"] for file in part.files if isinstance(file, RemoteFile)]
     return cutting.digest(part)
 
 
