@@ -46,8 +46,8 @@ def _cell(value: Any) -> str:
 class Progress:
     """How far a long piece of work is: a bar on a terminal, a line now and then in a log; nothing if it is short."""
 
-    def __init__(self, what: str, total: int | None) -> None:
-        self._what, self._total, self._done = what, total, 0
+    def __init__(self, what: str, total: int | None, before: int) -> None:
+        self._what, self._total, self._before, self._done = what, total, before, before
         self._began = self._said = time.perf_counter()
         self._wait = 0.2 if sys.stderr.isatty() else 30.0
 
@@ -73,12 +73,12 @@ class Progress:
 
     def _line(self, now: float) -> str:
         """``encode    [=====>    ] 40,000 of 100,000 rows, 9,100 rows/s, 7 s left``."""
-        rate = self._done / (now - self._began)
+        rate = (self._done - self._before) / (now - self._began)
         if self._total is None:
             return f"{self._what:<9} {self._done:,} rows, {rate:,.0f} rows/s"
         share = min(1.0, self._done / max(1, self._total))
         bar = "=" * round(20 * share)
-        left = (self._total - self._done) / rate if rate else 0.0
+        left = max(0, self._total - self._done) / rate if rate else 0.0
         counted = f"{self._done:,} of {self._total:,} rows, {rate:,.0f} rows/s, {_span(left)} left"
         return f"{self._what:<9} [{bar:<20}] {counted}"
 
@@ -91,9 +91,9 @@ def _span(seconds: float) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Progress]:
-    """A ``Progress`` that is taken away at the end, whatever happens."""
-    shown = Progress(what, total)
+def progress(what: str, total: int | None = None, before: int = 0) -> Iterator[Progress]:
+    """A ``Progress`` that is taken away at the end, whatever happens; ``before`` rows were done by an earlier run."""
+    shown = Progress(what, total, before)
     try:
         yield shown
     finally:

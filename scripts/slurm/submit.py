@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from sft_cli.config.check import required
 from sft_cli.config.compose import compose, dump
 from sft_cli.config.paths import absolute, default_run_dir
 from sft_cli.config.schema import Config, LauncherKind
+from sft_cli.config.secrets import masked_address
+from sft_cli.data.reading.remote import downloaded_before
 from sft_cli.errors import Mistakes, SftError, raise_all
 
 # A variable of the submitting shell wins over the #SBATCH line of the same meaning, and nobody would see it.
@@ -112,7 +114,19 @@ def check(config: Config, *, run_dir: str, submit_dir: str, sft_home: str | None
     if "\\" in run_dir:
         problem = f"{run_dir!r} holds a backslash, after which sbatch no longer fills in the job id of the log's name"
         errors.append(SftError(where="run_dir", problem=problem, fix="choose a run_dir without one"))
-    raise_all(errors)
+    raise_all([*errors, *_signed(config)])
+
+
+def _signed(config: Config) -> Iterator[SftError]:
+    """Sources that the job could not open: config.yaml keeps no signature, and nothing was downloaded here with it."""
+    for name, source in config.data.mix.items():
+        for field in ("path", "validation_path"):
+            address = vars(source)[field] or ""
+            shown = masked_address(address)
+            if shown != address and downloaded_before(shown) is None:
+                problem = f"{shown!r} is signed, and the job's config.yaml must not keep the signature"
+                fix = "run sft prepare with the same words first, on a disk the job shares (SFT_HOME)"
+                yield SftError(where=f"data.mix.{name}.{field}", problem=problem, fix=fix)
 
 
 def check_unused(run_dir: Path) -> None:

@@ -12,9 +12,10 @@ from sft_cli.chat.marks import MARK_START
 from sft_cli.chat.shape import mistakes, shaped
 from sft_cli.chat.spans import Rendered, Renderer
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.thinking import texts
 from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.chat.unchatted import Unusable, checked, pieces
-from sft_cli.config.data_schema import DataConfig, Overflow
+from sft_cli.config.data_schema import DataConfig, Overflow, Thinking
 from sft_cli.data.types import Conversation, Example, Message, TokenIds
 from sft_cli.errors import SftError, raise_all
 
@@ -85,7 +86,7 @@ class ExampleMaker:
 
     def check_template(self) -> None:
         """Refuse a template that can teach no model to answer, before any row is blamed for it."""
-        where = f"template {self._template.name}"
+        where = self._template.label
         problems = [self._probed(probe) for probe in PROBES]
         if None not in problems:
             raise SftError(
@@ -161,7 +162,7 @@ class ExampleMaker:
             return Outcome(problem=SftError(where=conversation.where, problem=problem, fix=fix))
         example = Example(tokens.input_ids, weights, conversation.where, conversation.source)
         stops = frozenset(text for text, id in self._tokenizer.control.items() if id == tokens.input_ids[-1])
-        return self._fitting(conversation, [example], Outcome(stops=stops if weights[-1] else frozenset()))
+        return self._fitting(conversation, [example], stops if weights[-1] else frozenset(), sanitized=False)
 
     def _finish(
         self, conversation: Conversation, texts: list[Rendered], encoded: list[Encoded | Unproven | None]
@@ -179,20 +180,20 @@ class ExampleMaker:
                 return Outcome(problem=self._refused(conversation, str(ids)))
             examples.append(_example(conversation, text, ids))
         sanitized = any(MARK_START in text.text for text in texts)
-        stops = frozenset(stop for text in texts for stop in text.stops)
-        return self._fitting(conversation, examples, Outcome(sanitized=sanitized, stops=stops))
+        stops = frozenset([stop for text in texts for stop in text.stops])
+        return self._fitting(conversation, examples, stops, sanitized)
 
-    def _fitting(self, conversation: Conversation, examples: list[Example], outcome: Outcome) -> Outcome:
+    def _fitting(self, row: Conversation, examples: list[Example], stops: frozenset[str], sanitized: bool) -> Outcome:
         """The outcome with the examples, a long document cut; without them if one is too long."""
-        longest, num_pieces = max(len(example.input_ids) for example in examples), 0
+        longest, num_pieces = max([len(example.input_ids) for example in examples]), 0
         if longest > self._max_length:
-            if conversation.text is None or not self._split_documents:
-                return Outcome(problem=self._too_long(conversation, longest), too_long=True)
+            if row.text is None or not self._split_documents:
+                return Outcome(problem=self._too_long(row, longest), too_long=True)
             examples = list(pieces(examples[0], self._max_length))
             num_pieces = len(examples)
         if self._loss_weight != 1:
             examples = [_weighted(example, self._loss_weight) for example in examples]
-        return replace(outcome, examples=tuple(examples), pieces=num_pieces)
+        return Outcome(tuple(examples), sanitized=sanitized, stops=stops, pieces=num_pieces)
 
     def _shortened(self, conversation: Conversation, outcome: Outcome) -> Outcome:
         """What becomes of it without as few of its oldest turns as make it fit; ``outcome`` if that never does."""
@@ -217,18 +218,22 @@ class ExampleMaker:
         )
 
     def _refused(self, conversation: Conversation, why: str) -> SftError:
+        keeps = self._data.thinking is not Thinking.strip
+        reasons = keeps and any(texts({"content": m.content, **m.extra}) for m in conversation.messages)
+        instead = "set data.thinking=strip (its reasoning may be what the template cannot show)" if reasons else ""
         return SftError(
             where=conversation.where,
-            problem=f"its mask cannot be proven with template {self._template.name}: {why}",
-            fix="correct the row, choose another template=, or leave such rows out with data.on_bad_row=drop",
+            problem=f"its mask cannot be proven with {self._template.label}: {why}",
+            fix=f"{instead or 'correct the row'}, choose another template=,"
+            " or leave such rows out with data.on_bad_row=drop",
         )
 
 
 def _example(conversation: Conversation, text: Rendered, encoded: Encoded) -> Example:
     """Ids and per-id weights, cut behind the last trained id: nothing depends on what follows."""
-    weights = [0.0] * encoded.spans[-1][1]
+    weights: list[float] = []
     for (start, end), span in zip(encoded.spans, text.spans, strict=True):
-        weights[start:end] = [span.weight] * (end - start)
+        weights += [0.0] * (start - len(weights)) + [span.weight] * (end - start)
     for start, end in encoded.muted:
         weights[start:end] = [0.0] * (end - start)
     weights[0] = 0.0  # nothing predicts the first token

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from sft_cli.chat.patterns import any_of
 from sft_cli.chat.tokenizer import ChatTokenizer
-from sft_cli.chat.words import AsciiWords
+from sft_cli.chat.words import Words
 
 REMEMBERED = 512
 """Pieces remembered at a time: ``assistant`` headers and system prompts come again with every row."""
@@ -33,7 +33,7 @@ class Segments:
         self._plain = _plain_tokens(tokenizer)
         self._cut = re.compile(f"({any_of([*_looked_for(tokenizer), *tokenizer.control])})")
         self._control_ids = frozenset(tokenizer.control.values())
-        self._words = AsciiWords.of(tokenizer.backend)
+        self._words = Words.of(tokenizer.backend)
         self._recent: dict[Piece, list[int] | None] = {("", ""): []}
         self._older: dict[Piece, list[int] | None] = {}
 

@@ -154,7 +154,8 @@ class Renderer:
         prompt = self._beginning(talk, i, prompt=True)
         text = self._whole(talk, talk.messages[: i + 1], prompt, self._beginning(talk, i + 1, prompt=False))
         stop, end = self._stops.find(text, len(prompt))
-        if sum(match.group() == stop for match in self._marker.specials(text, len(prompt), end)) > 1:
+        written = (match.group() for match in self._marker.specials(text, len(prompt), end))
+        if text.count(stop, len(prompt), end) > 1 and list(written).count(stop) > 1:
             raise TemplateRefusal(
                 f"the template writes the stop token {stop!r} inside message {i + 1} (assistant) as well"
             )

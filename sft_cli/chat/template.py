@@ -97,7 +97,8 @@ class ChatTemplate:
     variables: Mapping[str, str | bool] = field(default_factory=dict)
 
     @cached_property
-    def _environment(self) -> _Environment:
+    def environment(self) -> ImmutableSandboxedEnvironment:
+        """Where it is compiled."""
         environment = _Environment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
         )
@@ -109,10 +110,10 @@ class ChatTemplate:
     @cached_property
     def _render(self) -> Callable[..., str]:
         try:
-            template = self._environment.from_string(self.source)
+            template = self.environment.from_string(self.source)
         except jinja2.TemplateSyntaxError as error:
             raise SftError(
-                where=f"template {self.name}, line {error.lineno}",
+                where=f"{self.label}, line {error.lineno}",
                 problem=f"not a valid Jinja template: {error.message}",
                 fix="correct that line, or choose another template=",
             ) from error
@@ -129,6 +130,11 @@ class ChatTemplate:
         """What is sent to another process: not the compiled code."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
+    @property
+    def label(self) -> str:
+        """What messages call it: ``template chatml``, ``the tokenizer's own template``."""
+        return self.name if " " in self.name else f"template {self.name}"
+
     def compile(self) -> "ChatTemplate":
         """Itself, after a check of its syntax and of the variables given to it.
 
@@ -136,7 +142,7 @@ class ChatTemplate:
             SftError: It is not a template, or does not read a variable.
         """
         assert self._render
-        read = jinja2.meta.find_undeclared_variables(self._environment.parse(self.source)) if self.variables else set()
+        read = jinja2.meta.find_undeclared_variables(self.environment.parse(self.source)) if self.variables else set()
         for name in self.variables:
             where = f"template.variables.{name}"
             if name in GIVEN or name in SPECIAL_NAMES:
@@ -146,11 +152,11 @@ class ChatTemplate:
                     fix="leave it out",
                 )
             if name not in read:
-                others = sorted(read - {*GIVEN, *SPECIAL_NAMES, *self._environment.globals})
+                others = sorted(read - {*GIVEN, *SPECIAL_NAMES, *self.environment.globals})
                 known = f"it reads: {', '.join(others)}" if others else "it reads none"
                 raise SftError(
                     where=where,
-                    problem=f"template {self.name} reads no such variable ({known})",
+                    problem=f"{self.label} reads no such variable ({known})",
                     fix="correct the name, or leave it out",
                 )
         return self
@@ -226,7 +232,7 @@ def _source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]
                 problem="template=auto, but the tokenizer has no chat template (a base model often has none)",
                 fix="choose one: template=alpaca, chatml, llama2, vicuna or plain, or template.path=FILE.jinja",
             )
-        return tokenizer.chat_template, "the tokenizer's own"
+        return tokenizer.chat_template, "the tokenizer's own template"
     named = files("sft_cli.configs").joinpath("template", f"{config.name}.jinja")
     if not named.is_file():
         known = sorted(

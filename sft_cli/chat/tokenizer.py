@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,8 @@ from sft_cli.errors import SftError
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 FILES = (
-    "tokenizer.json",
-    CONFIG_FILE,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    TEMPLATE_FILE,
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
+    *("tokenizer.json", CONFIG_FILE, "special_tokens_map.json", "added_tokens.json", TEMPLATE_FILE),
+    *("tokenizer.model", "vocab.json", "merges.txt"),
 )
 REASONING_TAGS = ("<think>", "</think>")
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -134,13 +128,11 @@ def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tok
         directory = _converted(directory, f"{key}={path}")
         file = directory / "tokenizer.json"
     try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
+        backend = _parsed(file.read_bytes())
     except Exception as error:  # the Rust library raises bare Exception
         raise SftError(
             where=str(file), problem=f"not a readable tokenizer: {error}", fix="download or copy the file again"
         ) from error
-    backend.no_padding()
-    backend.no_truncation()
     config = _read_json(directory / CONFIG_FILE)
     return ChatTokenizer(
         directory=directory,
@@ -148,6 +140,15 @@ def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tok
         special_tokens=_special_tokens({**_read_json(directory / "special_tokens_map.json"), **config}),
         chat_template=_chat_template(directory, config),
     )
+
+
+@lru_cache(maxsize=1)
+def _parsed(content: bytes) -> tokenizers.Tokenizer:
+    """The tokenizer of a tokenizer.json; the last one is kept, since parsing takes half a second."""
+    backend = tokenizers.Tokenizer.from_buffer(content)
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
 
 
 def _directory(path: str, revision: str | None, key: str) -> Path:

@@ -100,7 +100,7 @@ def _instrumented(template: ChatTemplate) -> Callable[[dict[str, Any]], str] | N
     """Renders with ``BOUNDARY`` behind each message; None for a template of another build."""
     if GENERATION.search(template.source) or BOUNDARY in template.source:
         return None
-    environment = template._environment
+    environment = template.environment
     tree = environment.parse(template.source)
     at = next((i for i, node in reversed(list(enumerate(tree.body))) if isinstance(node, nodes.For)), None)
     if at is None or any(True for _ in tree.find_all(_ELSEWHERE)):

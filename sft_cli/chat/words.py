@@ -1,9 +1,14 @@
-"""Ids of ASCII text word by word, from memory.
+"""Ids of text word by word, from memory.
 
 Byte-level BPE tokenizers cut text into words with one regular expression and merge inside words only: the ids of a text
 are those of its words. In ASCII the expression says the same in Python's words as in the tokenizer's own library, and a
-word met before need not be merged again. Everything else - other letters, other tokenizers, expressions with parts not
-in the list below - goes to the tokenizer as a whole.
+word met before need not be merged again.
+
+A text with other letters is cut at the spaces beside what holds them; only that goes to the tokenizer, once. A space
+between two visible characters is a place to cut at if the expression is made of ``ALTERNATIVE``: no match goes on into
+such a space, none looks back, and nothing composes with a space.
+
+Everything else - other tokenizers, expressions with parts not in the lists below - goes to the tokenizer as a whole.
 """
 
 import itertools
@@ -25,20 +30,29 @@ GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|
 """The expression of a byte-level pre-tokeniser that names none (Radford et al. 2019)."""
 CLASSES = {"L": "a-zA-Z", "Lu": "A-Z", "Ll": "a-z", "Lt": "", "Lm": "", "Lo": "", "M": "", "N": "0-9", "Nd": "0-9"}
 """The ASCII members of Unicode's classes."""
+ALTERNATIVE = (
+    r"(?:\(\?i:)?'[a-z]+(?:\|'[a-z]+)*\)?"  # 's|'t
+    r"|(?: \?|\[\^\\r\\n\\p\{L\}\\p\{N\}\]\?)?"  # a space or a sign that begins a word
+    r"(?:\\p\{[LN]\}|\[\^\\s\\p\{L\}\\p\{N\}\])(?:\+|\{1,3\})?(?:\[\\r\\n/?\]\*)?"
+    r"|\\s[*+](?:\[\\r\\n\]\+|\(\?!\\S\))?"  # white space alone
+)
+"""What an expression may consist of that is cut at spaces."""
 PROBES = "satAT1 \t\r\n\x0b\x1c'-"
 _PARTS = re.compile(
     r"\\p\{(\w+)\}|(\\[sSrnt/])|(\(\?[:i!]:?)|(\[\^?)|(\])|([a-zA-Z0-9_'\" ,/|)*+?-])|(\{\d*,?\d*\})(?!\+)"
 )
 
 
-class AsciiWords:
-    """The ids of ASCII texts with one tokenizer."""
+class Words:
+    """The ids of texts with one tokenizer; ``at_spaces`` says that texts with other letters may be cut there."""
 
-    def __init__(self, words: Callable[[str], list[str]], model: tokenizers.models.Model) -> None:
-        self._words, self._known = words, _Known(model)
+    def __init__(self, words: Callable[[str], list[str]], backend: tokenizers.Tokenizer, at_spaces: bool) -> None:
+        self._words, self._at_spaces = words, at_spaces
+        self._known = _Known(lambda word: [token.id for token in backend.model.tokenize(word.translate(BYTE_LETTERS))])
+        self._others = _Known(lambda text: backend.encode(text, add_special_tokens=False).ids)
 
     @classmethod
-    def of(cls, backend: tokenizers.Tokenizer) -> "AsciiWords | None":
+    def of(cls, backend: tokenizers.Tokenizer) -> "Words | None":
         """For this tokenizer; None if it does not work word by word."""
         source = _expression(backend.pre_tokenizer)
         as_it_is = backend.normalizer is None or isinstance(backend.normalizer, normalizers.NFC)
@@ -48,12 +62,33 @@ class AsciiWords:
         pattern = ascii_pattern(source)
         if pattern is None or backend.model.dropout or not _agree(pattern, backend.pre_tokenizer):
             return None
-        return cls(pattern.findall, backend.model)
+        at_spaces = re.fullmatch(f"(?:(?:{ALTERNATIVE})(?:\\||\\Z))+", source) is not None
+        return cls(pattern.findall, backend, at_spaces)
 
     def ids(self, text: str) -> list[int] | None:
-        """Ids of a text that holds no added token; None if it is not ASCII."""
-        if not text.isascii():
+        """Ids of a text that holds no added token; None if the tokenizer has to be asked for all of it."""
+        if text.isascii():
+            return self._ascii(text)
+        return self._mixed(text) if self._at_spaces else None
+
+    def _mixed(self, text: str) -> list[int] | None:
+        """Ids of a text with other letters; None if it cannot be cut beside them."""
+        parts = text.split(" ")
+        other = [not part.isascii() for part in parts]
+        cuts = [0, *(i for i in range(1, len(parts)) if other[i - 1] or other[i]), len(parts)]
+        if not all(_visible(parts[i - 1][-1:]) and _visible(parts[i][:1]) for i in cuts[1:-1]):
             return None
+        ids: list[int] = []
+        for start, end in itertools.pairwise(cuts):
+            piece = (" " if start else "") + " ".join(parts[start:end])
+            found = self._others[piece] if other[start] else self._ascii(piece)
+            if found is None:
+                return None
+            ids += found
+        return ids
+
+    def _ascii(self, text: str) -> list[int] | None:
+        """Ids of an ASCII text; None if the words do not make it up."""
         words = self._words(text)
         if "".join(words) != text:
             return None
@@ -63,16 +98,21 @@ class AsciiWords:
 class _Known(dict[str, tuple[int, ...]]):
     """Word -> its ids, found when first asked for."""
 
-    def __init__(self, model: tokenizers.models.Model) -> None:
-        self._model = model
+    def __init__(self, find: Callable[[str], list[int]]) -> None:
+        self._find = find
 
     def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = tuple(token.id for token in self._model.tokenize(word.translate(BYTE_LETTERS)))
+        ids = tuple(self._find(word))
         if len(word) <= LONGEST_REMEMBERED:
             if len(self) >= REMEMBERED:
                 self.clear()
             self[word] = ids
         return ids
+
+
+def _visible(character: str) -> bool:
+    """Whether there is a character, and every library knows that it is no white space."""
+    return character != "" and character.isprintable()
 
 
 def ascii_pattern(source: str) -> re.Pattern[str] | None:

@@ -24,7 +24,13 @@ class Verdict(NamedTuple):
 
 
 def check(config: LengthConfig) -> None:
-    """Refuse bounds that no row can meet."""
+    """Refuse bounds that no row can meet, or that every row meets."""
+    if config == LengthConfig(min_answer_words=0):
+        raise SftError(
+            where="clean.length",
+            problem="no bound is set, so no row would be left out",
+            fix="set one, such as clean.length.min_answer_words=1, or take length out of clean.steps",
+        )
     pairs = [
         ("min_prompt_words", config.min_prompt_words, "max_prompt_words", config.max_prompt_words),
         ("min_answer_words", config.min_answer_words, "max_answer_words", config.max_answer_words),

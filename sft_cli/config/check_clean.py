@@ -1,6 +1,6 @@
 """Are the steps of cleaning filters that there are, and would every key of their blocks be read?"""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
 
 from sft_cli.config.clean_schema import CleanConfig, Method
@@ -10,6 +10,26 @@ from sft_cli.config.typed import Mistake
 FILTERS = tuple(field.name for field in fields(CleanConfig) if field.name != "steps")
 
 _FOUND_BY_MINHASH = 0.99
+_DUPLICATES = ("exact_duplicates", "near_duplicates")
+
+_MINHASH = "only the method minhash reads it", "set clean.near_duplicates.method=minhash"
+_IDLE: tuple[tuple[str, Callable[[CleanConfig], bool], str, str], ...] = (
+    ("near_duplicates.shingle", lambda clean: clean.near_duplicates.method is Method.rouge_l, *_MINHASH),
+    ("near_duplicates.permutations", lambda clean: clean.near_duplicates.method is Method.rouge_l, *_MINHASH),
+    (
+        "heuristics.max_repeated_share",
+        lambda clean: not clean.heuristics.repetition,
+        "the rule repetition is switched off",
+        "set clean.heuristics.repetition=true",
+    ),
+    (
+        "pii.phone_regions",
+        lambda clean: "phone" not in clean.pii.kinds,
+        "clean.pii.kinds has no phone",
+        "add phone to clean.pii.kinds",
+    ),
+)
+"""Key, when nothing reads it, why, and what to set."""
 
 
 def clean_rules(clean: CleanConfig) -> Iterator[Mistake]:
@@ -25,17 +45,18 @@ def idle_clean_keys(clean: CleanConfig, said: Collection[str]) -> Iterator[Mista
     """Keys typed on the command line that nothing would read."""
     for key in sorted(said):
         parts = key.split(".")
+        if parts[:2] == ["data", "mix"] and parts[3:] == ["priority"] and not set(_DUPLICATES) & set(clean.steps):
+            problem = f"{key} would have no effect: no step looks for rows that several sources have"
+            yield Mistake(key, problem, f"add {' or '.join(_DUPLICATES)} to clean.steps, or leave {key} out")
         if parts[0] != "clean" or len(parts) < 3:
             continue
         if parts[1] not in clean.steps:
             steps = ",".join([*clean.steps, parts[1]])
             problem = f"{key} would have no effect: {parts[1]} is not one of clean.steps"
             yield Mistake(key, problem, f"set clean.steps=[{steps}], or leave {key} out")
-        elif parts[1:] in (["near_duplicates", "shingle"], ["near_duplicates", "permutations"]) and (
-            clean.near_duplicates.method is Method.rouge_l
-        ):
-            problem = f"{key} would have no effect: only the method minhash reads it"
-            yield Mistake(key, problem, f"set clean.near_duplicates.method=minhash, or leave {key} out")
+        for name, idle, reason, fix in _IDLE:
+            if key == f"clean.{name}" and parts[1] in clean.steps and idle(clean):
+                yield Mistake(key, f"{key} would have no effect: {reason}", f"{fix}, or leave {key} out")
 
 
 def _steps(clean: CleanConfig) -> Iterator[Mistake]:

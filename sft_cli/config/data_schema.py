@@ -74,6 +74,13 @@ class Order(str, Enum):
     by_difficulty = "by_difficulty"
 
 
+class Placeholders(str, Enum):
+    """What happens to a {{name}} in a row that has no value."""
+
+    error = "error"
+    keep = "keep"
+
+
 class Role(str, Enum):
     """What a source is for: instruction tuning, or replay of plain text (whole documents, LM loss)."""
 
@@ -118,7 +125,9 @@ class SourceConfig:
     columns: dict[str, str] = field(default_factory=dict)
     """Names the format expects -> names in the file; names left out keep their default."""
     variables: dict[str, str] = field(default_factory=dict)
-    """Values for {{name}} placeholders in the rows; one that stays unfilled is an error."""
+    """Values for {{name}} placeholders in the rows."""
+    placeholders: Placeholders = Placeholders.error
+    """A {{name}} without a value: error, or keep (rows about Jinja, Vue or Mustache)."""
     tags: dict[str, str] = field(default_factory=dict)
     """Tag (task, language or a name of yours) -> column that holds it; the report counts by them."""
     scores: dict[str, str] = field(default_factory=dict)

@@ -30,9 +30,10 @@ class Origins:
 
     def of(self, key: str) -> str:
         """``command line``, ``recipes/quickstart.yaml:14`` or ``default``."""
-        section, _, last = key.rpartition(".")
-        if last.isdigit() and section not in ("data.mix", ""):
-            return self.of(section)  # an item of a list has no line of its own
+        parts = key.split(".")
+        for place, part in enumerate(parts):
+            if part.isdigit() and parts[:place] not in ([], ["data", "mix"]):
+                return self.of(".".join(parts[:place]))  # an item of a list has no line of its own
         if key in self.typed or any(name.startswith(f"{key}.") for name in self.typed):
             return COMMAND_LINE
         return self.files.get(key, DEFAULT)

@@ -3,7 +3,7 @@
 import difflib
 import types
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin
 
 from sft_cli.config.schema import Config
@@ -34,10 +34,63 @@ ELSEWHERE = {
     "data_path": "data.mix.<name>.path",
     "train_file": "data.mix.<name>.path",
     "validation_file": "data.mix.<name>.validation_path",
+    "eval_dataset": "data.mix.<name>.validation_path",
+    "test_datasets": "data.mix.<name>.validation_path",
+    "pretraining_dataset": "data.mix.<name>.role=replay",
+    "subset": "data.mix.<name>.name",
+    "dataset_config": "data.mix.<name>.name",
+    "dataset_config_name": "data.mix.<name>.name",
+    "streaming": "data.mix.<name>.stream",
+    "buffer_size": "data.mix.<name>.shuffle_buffer",
+    "shuffle_buffer_size": "data.mix.<name>.shuffle_buffer",
+    "max_samples": "data.mix.<name>.max_rows",
+    "max_train_samples": "data.mix.<name>.max_rows",
+    "type": "data.mix.<name>.format",
+    "ds_type": "data.mix.<name>.format",
+    "formatting": "data.mix.<name>.format",
+    "field_messages": "data.mix.<name>.columns",
+    "dataset_text_field": "data.mix.<name>.columns",
+    "mix_strategy": "data.strategy",
+    "interleave_probs": "data.mix.<name>.weight",
+    "probabilities": "data.mix.<name>.weight",
+    "sampling_ratio": "data.mix.<name>.weight",
+    "shuffle": "data.stages[].order",
+    "shuffle_merged_datasets": "data.stages[].order",
+    "group_by_length": "data.stages[].order",
+    "curriculum": "data.stages",
     "val_set_size": "data.val_fraction",
+    "val_size": "data.val_fraction",
     "test_size": "data.val_fraction",
+    "dataset_prepared_path": "prepared_dir",
+    "tokenized_path": "prepared_dir",
+    "preprocessing_num_workers": "data.workers",
+    "dataset_num_proc": "data.workers",
+    "dataset_processes": "data.workers",
+    "num_proc": "data.workers",
+    "train_on_inputs": "data.train_on=all",
+    "train_on_prompt": "data.train_on=all",
+    "mask_history": "data.train_on=last",
+    "roles_to_train": "data.train_on",
+    "assistant_only_loss": "data.train_on=assistant",
+    "completion_only_loss": "data.train_on=assistant",
+    "excess_length_strategy": "data.overflow",
+    "truncation": "data.overflow",
+    "default_system": "data.system",
+    "system_prompt": "data.system",
+    "enable_thinking": "template.variables.enable_thinking",
+    "chat_template_kwargs": "template.variables",
+    "dedup": "clean.steps=[leakage,exact_duplicates]",
+    "deduplicate": "clean.steps=[leakage,exact_duplicates]",
+    "dataset_exact_deduplication": "clean.steps=[leakage,exact_duplicates]",
+    "filters": "clean.steps",
     "chat_template": "template.path",
     "prompt_template": "template.name",
+    "template": "template.name",
+    "packing": "trainer.tokens_per_micro_batch",
+    "sample_packing": "trainer.tokens_per_micro_batch",
+    "neat_packing": "trainer.tokens_per_micro_batch",
+    "data_seed": "trainer.seed",
+    "shuffle_seed": "trainer.seed",
     "learning_rate": "trainer.lr",
     "lr_scheduler": "trainer.schedule",
     "lr_scheduler_type": "trainer.schedule",
@@ -89,24 +142,23 @@ def limits(field: Field[Any]) -> Mapping[str, float]:
     return field.metadata.get("limits", {})
 
 
-def _keys(section: type, prefix: str) -> Iterator[Key]:
+def _keys(section: Any, prefix: str) -> Iterator[Key]:
+    """The keys of a section as it is by default; inside another it may differ from what its class says."""
     for field in fields(section):
-        name = prefix + field.name
-        if is_dataclass(field.type):
-            assert isinstance(field.type, type)
-            yield from _keys(field.type, f"{name}.")
+        name, default = prefix + field.name, vars(section)[field.name]
+        if is_dataclass(default):
+            yield from _keys(default, f"{name}.")
         elif get_origin(field.type) is dict and is_dataclass(entry := get_args(field.type)[1]):
             assert isinstance(entry, type)
-            yield from _keys(entry, f"{name}.{ANY_NAME}.")
+            yield from _keys(entry(), f"{name}.{ANY_NAME}.")
         else:
-            default = field.default if field.default_factory is MISSING else field.default_factory()
-            yield Key(name, field.type, default, limits(field), section)
+            yield Key(name, field.type, default, limits(field), type(section))
             if get_origin(field.type) is list and is_dataclass(entry := get_args(field.type)[0]):
                 assert isinstance(entry, type)
-                yield from _keys(entry, f"{name}[].")
+                yield from _keys(entry(), f"{name}[].")
 
 
-KEYS = {key.name: key for key in _keys(Config, "")}
+KEYS = {key.name: key for key in _keys(Config(), "")}
 
 
 def find(name: str) -> Key | None:
@@ -136,16 +188,21 @@ def nearest(word: str, choices: Collection[str]) -> str | None:
     return close[0] if close else None
 
 
+def _as_in(key: str, parts: list[str]) -> str:
+    """The key, with the source or the place in the list that the wrong key names."""
+    if parts[:2] == ["data", "mix"] and len(parts) > 3:
+        return key.replace(ANY_NAME, parts[2])
+    return key.replace("[]", f".{parts[2]}") if parts[:2] == ["data", "stages"] and len(parts) > 3 else key
+
+
 def advice(name: str) -> str:
     """What to do about the unknown key ``name``: the valid one it probably means, or how to list them all."""
     parts = name.split(".")
-    valid = [
-        key.replace(ANY_NAME, parts[2]) if parts[:2] == ["data", "mix"] and len(parts) > 3 else key for key in KEYS
-    ]
+    valid = [_as_in(key, parts) for key in KEYS]
     if any(key.startswith(f"{name}.") for key in valid):
         return "`sft show --keys` lists every key"
     if (meant := ELSEWHERE.get(parts[-1])) is not None:
-        return f"here it is called {meant}"
+        return f"here it is called {_as_in(meant, parts)}"
     if same := [key for key in valid if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
         return f"did you mean {' or '.join(same)}?"
     siblings = [key for key in valid if key.rpartition(".")[0] == name.rpartition(".")[0]]

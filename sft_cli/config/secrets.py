@@ -45,7 +45,7 @@ def masked_address(address: str) -> str:
 
 def is_masked(address: str) -> bool:
     """Whether an address was masked, so that no server would take it."""
-    return is_address(address) and f"={MASK}" in address
+    return address.partition("://")[0] not in _BUCKETS and is_address(address) and MASK in address.partition("?")[2]
 
 
 def masked(value: Any) -> Any:
@@ -59,7 +59,9 @@ def masked(value: Any) -> Any:
 
 def secret_rules(config: Config) -> Iterator[Mistake]:
     """Addresses with a user or password: these are not kept, and a run could not be resumed without them."""
-    addresses = {f"clean.contamination.against.{name}": path for name, path in config.clean.contamination.against.items()}
+    addresses = {
+        f"clean.contamination.against.{name}": path for name, path in config.clean.contamination.against.items()
+    }
     for name, source in config.data.mix.items():
         addresses[f"data.mix.{name}.path"] = source.path or ""
         addresses[f"data.mix.{name}.validation_path"] = source.validation_path or ""

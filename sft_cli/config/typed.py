@@ -70,6 +70,8 @@ def _section(section: type, values: Any, prefix: str, found: list[Mistake]) -> A
 def _section_fix(name: str, value: Any) -> str:
     if name.startswith("data.mix.") and isinstance(value, str):
         return f"write {name}.path={value}"
+    if name.startswith("data.stages."):
+        return "write each stage as {name: first, share: 1}"
     if isinstance(value, str) and "." not in name:
         return f"to choose an option in a recipe, write `- override /{name}: {value}` below `defaults:`"
     return f"indent the keys of {name} below it, or leave it out"
@@ -116,7 +118,11 @@ def _items(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
         wanted = f"a list of {len(parts)} values" if container is tuple else "a list"
         found.append(
             Mistake(
-                key, f"{key} is {spoken(value)}; it must be {wanted}", f"write a value such as {key}={_example(field)}"
+                key,
+                f"{key} is {spoken(value)}; it must be {wanted}",
+                f"write {key}=[{value}]"
+                if container is list and isinstance(value, str) and value
+                else f"write a value such as {key}={_example(field)}",
             )
         )
         return container()
@@ -173,7 +179,9 @@ def _example(field: Field[Any]) -> str:
     """The default as one types it; a value within the limits where the default is null."""
     default = as_plain(field.default_factory() if callable(field.default_factory) else field.default)
     if default is None:
-        return "1"
+        return "5%" if limits(field).get("le") == 1 else "1"
+    if is_dataclass(entry := (get_args(field.type) or (None,))[0]):
+        return f"[{{{fields(entry)[0].name}: first}}, {{{fields(entry)[0].name}: second}}]"
     if isinstance(default, list):
         return f"[{','.join(map(str, default))}]"
     return spoken(default).strip("'")

@@ -4,6 +4,7 @@ A stage is a directory of parts, ``$SFT_HOME/stages/<stage>/<key>``. While it is
 every part in it is whole (written beside, then renamed), so that a run that was stopped goes on where it stood.
 """
 
+import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -22,6 +23,8 @@ from sft_cli.console import say
 
 DONE = "stage.json"
 """Written last: what the stage was made from, and what it found."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""What disks shared over a network may answer when a file is to be locked."""
 KEEP_DAYS = 30
 """Stages nobody has used for so long are removed."""
 
@@ -59,12 +62,16 @@ def building(stage: str, inputs: Mapping[str, Any]) -> Iterator[tuple[Path, bool
         yield final, True
         return
     with _alone(final.with_suffix(".lock")):
+        partial = final.with_suffix(".partial")
+        if not (final / DONE).is_file():
+            shutil.rmtree(final, ignore_errors=True)  # the rest of one that was being removed
+            partial.mkdir(exist_ok=True)
+            if (partial / DONE).is_file():
+                partial.rename(final)
         if (final / DONE).is_file():
             _used(final)
             yield final, True
             return
-        partial = final.with_suffix(".partial")
-        partial.mkdir(exist_ok=True)
         yield partial, False
         if (partial / DONE).is_file():
             partial.rename(final)
@@ -87,12 +94,26 @@ def found(directory: Path) -> dict[str, Any]:
 
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
+    with whole(file) as new:
+        new.write_bytes(content)
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Where the body writes a file that is there whole afterwards, after a power cut too, or not at all."""
     new = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        new.write_bytes(content)
+        yield new
+        to_disk(new)
         new.rename(file)
     finally:
         new.unlink(missing_ok=True)
+
+
+def to_disk(file: Path) -> None:
+    """Wait until a file that was written outlives a power cut."""
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())
 
 
 def forget_old() -> None:
@@ -100,6 +121,7 @@ def forget_old() -> None:
     limit = time.time() - KEEP_DAYS * 86_400
     old = [path for path in (cache_home() / "stages").glob("*/*") if path.is_dir() and path.stat().st_mtime < limit]
     for path in old:
+        (path / DONE).unlink(missing_ok=True)  # first: what is half removed must not pass for finished
         shutil.rmtree(path, ignore_errors=True)
         path.with_suffix(".lock").unlink(missing_ok=True)
     if old:
@@ -120,4 +142,8 @@ def _alone(file: Path) -> Iterator[None]:
         except BlockingIOError:
             say("data      another run prepares the same rows; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            say(f"data      the disk of {cache_home()} has no locks: let one run at a time prepare the same rows")
         yield

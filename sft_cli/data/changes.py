@@ -63,13 +63,15 @@ def _named(path: Path, filters: Sequence[str]) -> str:
             return ".".join(("data", *rest))
         case ("encode", "max_length"):
             return "trainer.max_length"
-        case ("encode", "libraries", library):
+        case ("encode", "libraries", library) | ("clean", _, "libraries", library):
             return f"the version of {library}"
+        case ("mix", "order"):
+            return "the order of data.mix"
         case ("mix", "sources", *rest):
             return ".".join(("data.mix", *rest))
         case ("mix", "seed") | ("rows", _, "seed"):
             return "trainer.seed"
-        case (*_, "code"):
+        case (*_, "code") | ("version",):
             return CODE
         case ("encode", *rest):
             return ".".join(rest)

@@ -8,6 +8,9 @@ from sft_cli.data.types import Conversation, Message, TokenIds
 
 DIGEST = 16
 """Bytes of a digest."""
+_payload = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+_read = json.JSONDecoder().raw_decode
+_plain = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def encode(conversation: Conversation) -> bytes:
@@ -24,12 +27,12 @@ def encode(conversation: Conversation) -> bytes:
         "group": conversation.group,
     }
     kept = {name: part for name, part in parts.items() if part not in (None, {}, [])}
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str).encode()
+    return _payload(kept).encode()
 
 
 def decode(payload: bytes, where: str, source: str) -> Conversation:
     """The conversation behind ``encode``'s bytes."""
-    parts: dict[str, Any] = json.loads(payload)
+    parts: dict[str, Any] = _read(payload.decode())[0]
     tools, tokens = parts.get("tools"), parts.get("tokens")
     return Conversation(
         messages=tuple(Message(*message) for message in parts.get("messages", ())),
@@ -51,7 +54,7 @@ def prompt_digest(conversation: Conversation) -> bytes:
     if conversation.tokens is not None:
         return hashed(repr(conversation.tokens.input_ids).encode())
     asked = [(m.role, m.content) for m in conversation.messages[:-1]]
-    return hashed(json.dumps(asked, ensure_ascii=False).encode())
+    return hashed(_plain(asked).encode())
 
 
 def hashed(content: bytes) -> bytes:

@@ -17,7 +17,7 @@ from sft_cli.config.schema import Config
 from sft_cli.console import say
 from sft_cli.data import cache, changes, prepared
 from sft_cli.data.ledger import Ledger
-from sft_cli.data.making import assemble, cleaning, pipeline, telling
+from sft_cli.data.making import assemble, cleaning, pipeline, place, telling
 from sft_cli.data.making import manifest as manifests
 from sft_cli.data.mixing import realised, stages
 from sft_cli.data.prepared import Prepared, Side, SplitWriter
@@ -48,13 +48,13 @@ def prepare(config: Config) -> Prepared:
     filters.check(cleaning.filled(config))
     cache.forget_old()
     made = pipeline.run(config, tokenizer, template, inputs)
-    new = prepared.scratch(directory)
+    new = place.scratch(directory)
     try:
         manifest = _write(new, config, made, inputs)
         tokenizer.with_template(template.source).save(new / "tokenizer")
         write_report(new)
         new.chmod(0o755)
-        prepared.replace_directory(new, directory)
+        place.replace_directory(new, directory)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     _remember(config, inputs)
@@ -105,11 +105,12 @@ def _directory(config: Config, fingerprint: str) -> Path:
 
 
 def _check_free(directory: Path, ours: bool) -> None:
-    """Refuse a directory whose replacement would lose what sft prepare did not write."""
-    if not directory.exists():
+    """Refuse a directory that cannot be made, or whose replacement would lose what sft prepare did not write."""
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    if not there.is_dir():
+        problem = "it is a file" if there == directory else f"{there} is a file"
+    elif there != directory:
         return
-    if not directory.is_dir():
-        problem = "it is a file"
     elif ours and (foreign := prepared.foreign(directory)):
         problem = f"data have changed, and the directory to replace also holds {', '.join(foreign[:3])}"
     elif not ours and any(directory.iterdir()):

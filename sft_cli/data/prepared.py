@@ -9,12 +9,7 @@ DIR/golden.json             prompts and the ids a server must make of them
 DIR/report.html             all of this to look at
 """
 
-import errno
 import json
-import shutil
-import tempfile
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -33,8 +28,6 @@ NAMES = {
     "report.html",
 }  # fmt: skip
 """What a prepared directory holds."""
-SCRATCH = ".sft-prepare-"
-"""In the names of unfinished directories."""
 LISTS = {"input_ids", "labels", "loss_weights"}
 """Columns that hold a list for each example."""
 BATCH = 1000
@@ -212,48 +205,3 @@ def open_prepared(directory: Path) -> Prepared:
 
     train = split("train")
     return Prepared(directory, manifest, train, split("validation"), stages.load(directory, len(train)))
-
-
-def replace_directory(new: Path, final: Path) -> None:
-    """Move a finished directory into place; what stood there is removed only afterwards.
-
-    Another process may be doing the same: if it has put the same data there, ``new`` stays where it is.
-
-    Raises:
-        SftError: Another process has put other data there meanwhile.
-    """
-    old = scratch(final)
-    try:
-        if not _moved(new, final):
-            with suppress(FileNotFoundError):  # another process has moved it away
-                final.rename(old / final.name)
-            if not _moved(new, final):
-                raise SftError(
-                    where=str(final),
-                    problem="another process has put other data there at the same time",
-                    fix="give each run a prepared_dir of its own, or leave it out",
-                )
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _moved(new: Path, final: Path) -> bool:
-    """Whether ``final`` now holds what ``new`` did: moved there, or put there by another process; else it is taken."""
-    try:
-        new.rename(final)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        made, present = read_manifest(new), read_manifest(final)
-        return made is not None and present is not None and made["fingerprint"] == present["fingerprint"]
-    return True
-
-
-def scratch(final: Path) -> Path:
-    """A new empty directory beside ``final``; those that killed processes left there are removed after a day."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".*{SCRATCH}*"):
-        with suppress(FileNotFoundError):  # its own process has removed it
-            if time.time() - left.stat().st_mtime > 86_400:
-                shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f".{final.name}{SCRATCH}", dir=final.parent))

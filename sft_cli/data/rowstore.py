@@ -1,8 +1,7 @@
 """Converted rows on disk: parts of Arrow batches, read by row number without holding more than a batch."""
 
 import json
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.data import codec
+from sft_cli.data import cache, codec
 from sft_cli.data.problems import LeftOut, RowError
 from sft_cli.data.types import Conversation
 
 BATCH = 1000
 """Rows of an Arrow batch."""
+FEW = 50
+"""Rows of a batch that are taken out at once; they make up a whole one."""
 COLUMNS = ("where", "payload", "prompt", "content", "group", "error")
 """Place; conversation; digests of prompt, of all of it and of its group; what is wrong with a row that has none."""
 
@@ -32,12 +33,16 @@ def write_part(file: Path, rows: Iterator[tuple[str, Conversation | RowError]]) 
     """Write one part, whole or not at all; the number of its rows."""
     import pyarrow
 
-    new, total = file.with_name(f".{file.name}"), 0
+    total = 0
     digest = pyarrow.binary(codec.DIGEST)
     kinds = (pyarrow.string(), pyarrow.binary(), digest, digest, digest, pyarrow.string())
     schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
     options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
-    with pyarrow.OSFile(str(new), "wb") as sink, pyarrow.ipc.new_file(sink, schema, options=options) as writer:
+    with (
+        cache.whole(file) as new,
+        pyarrow.OSFile(str(new), "wb") as sink,
+        pyarrow.ipc.new_file(sink, schema, options=options) as writer,
+    ):
         pending: list[tuple[Any, ...]] = []
         for where, row in rows:
             pending.append(_values(where, row))
@@ -47,7 +52,6 @@ def write_part(file: Path, rows: Iterator[tuple[str, Conversation | RowError]]) 
                 pending = []
         if pending:
             writer.write_batch(_batch(pending, schema))
-    new.rename(file)
     return total
 
 
@@ -100,20 +104,38 @@ class RowStore:
 
     def good(self) -> NDArray[np.bool_]:
         """``(rows,)``: whether a row is a conversation."""
-        found = [np.zeros(0, np.bool_)]
+        return self._each("error", lambda errors: errors.is_null())
+
+    def left_out(self) -> NDArray[np.bool_]:
+        """``(rows,)``: whether the config leaves a row out on purpose."""
+        return self._each("error", lambda errors: [isinstance(_error(text), LeftOut) for text in errors.to_pylist()])
+
+    def sizes(self) -> NDArray[np.int64]:
+        """``(rows,)``: bytes of each conversation as it is stored; 0 where there is none."""
+
+        def lengths(payloads: Any) -> NDArray[np.int32]:
+            return np.diff(np.frombuffer(payloads.buffers()[1], np.int32, len(payloads) + 1))
+
+        return self._each("payload", lengths, np.int64)
+
+    def _each(self, column: str, function: Callable[[Any], Any], kind: Any = np.bool_) -> NDArray[Any]:
+        """``(rows,)``: what a function says of the values of a column, batch by batch."""
+        found = [np.zeros(0, kind)]
         for file in self._files:
-            found += [
-                batch.column(0).is_valid().to_numpy(zero_copy_only=False) for batch in _batches(file, ["payload"])
-            ]
+            found += [np.asarray(function(batch.column(0)), kind) for batch in _batches(file, [column])]
         return np.concatenate(found)
 
     def read(self, rows: NDArray[np.int64]) -> Iterator[Stored]:
         """The rows of these numbers; cheapest in ascending order."""
-        for row in rows.tolist():
-            part = bisect_right(self._starts, row) - 1
-            where, payload, error = _loaded(self._files[part], (row - int(self._starts[part])) // BATCH)
-            at = (row - int(self._starts[part])) % BATCH
-            yield self._stored(where[at].as_py(), payload[at].as_py(), error[at].as_py())
+        parts = np.searchsorted(self._starts, rows, side="right") - 1
+        known, found = (-1, -1), []
+        for part, place in zip(parts.tolist(), (rows - self._starts[parts]).tolist(), strict=True):
+            if known != (part, place // FEW):
+                known = part, place // FEW
+                batch, start = divmod(place - place % FEW, BATCH)
+                found = [column.slice(start, FEW).to_pylist() for column in _loaded(self._files[part], batch)]
+            where, payload, error = (values[place % FEW] for values in found)
+            yield self._stored(where, payload, error)
 
     def places(self) -> Iterator[tuple[str, RowError | None]]:
         """Every row's place and what is wrong with it, in order."""

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +18,20 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 SMALL = 6000
 """Rows below which one process is fastest."""
+GARBAGE = (50_000, 20, 100)
+"""When Python looks for reference cycles: rows are many objects and no cycles; looking cost a twelfth of encoding."""
 AHEAD = 3
 """Tasks per process that are handed out before the first result is taken."""
 
+_setup: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
+"""What makes the state of this process: with its first task, so that an error of it reaches the parent."""
 _state: Any = None
-"""What ``setup`` made in this process."""
+"""What it made."""
 
 
 def count(wanted: int | None) -> int:
     """The number of processes: the one wanted, or one per core this process may use."""
-    return wanted or len(os.sched_getaffinity(0))
+    return wanted or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1
 
 
 def worth(num_rows: int, processes: int) -> int:
@@ -78,10 +83,13 @@ def _here(
     """The results, one after the other, in this process."""
     state = setup(*arguments) if tasks else None
     gc.freeze()  # what is loaded by now stays: looking through it again and again costs up to a fifth of the time
+    usual = gc.get_threshold()
+    gc.set_threshold(*GARBAGE)
     try:
         for task in tasks:
             yield work(state, task)
     finally:
+        gc.set_threshold(*usual)
         gc.unfreeze()
 
 
@@ -100,12 +108,11 @@ def _ordered(
 
 def _begin(setup: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """First thing in a new process: Ctrl-C is the parent's to handle, one process is one thread, none outlives it."""
-    global _state
+    global _setup
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _state = setup(*arguments)
-    gc.freeze()
+    _setup = setup, arguments
 
 
 def _end_with_parent() -> None:
@@ -117,6 +124,13 @@ def _end_with_parent() -> None:
 
 
 def _work(work: Callable[[Any, Any], Any], task: Any) -> Any:
+    global _setup, _state
+    if _setup is not None:
+        setup, arguments = _setup
+        _state = setup(*arguments)
+        _setup = None
+        gc.freeze()
+        gc.set_threshold(*GARBAGE)
     return work(_state, task)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
+from sft_cli.config.secrets import masked
 from sft_cli.console import say
 from sft_cli.data import changes
 from sft_cli.data.making import manifest as manifests
@@ -95,11 +96,11 @@ def _own(run: RunDir, config: Config) -> Prepared:
 
 def _trained_path(trained: Config, config: Config, side: Side) -> str | None:
     """A path whose rows the run was trained on and that this evaluation may take rows of, too."""
-    known = {source.path for source in trained.data.mix.values()}
-    again = [source for source in config.data.mix.values() if source.path in known]
+    known = {masked(source.path) for source in trained.data.mix.values()}
+    again = [source for source in config.data.mix.values() if masked(source.path) in known]
     if side == "validation" and config.data.val_fraction == trained.data.val_fraction:
         return None
-    return next((source.path for source in again if side == "train" or not has_validation(source)), None)
+    return next((masked(source.path) for source in again if side == "train" or not has_validation(source)), None)
 
 
 def _rows(prepared: Prepared, side: Side) -> Rows:

@@ -18,7 +18,7 @@ from sft_cli.chat.patterns import any_of
 from sft_cli.chat.segments import REMEMBERED, Segments
 from sft_cli.chat.spans import Rendered, Span
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.chat.words import GPT2, AsciiWords, ascii_pattern
+from sft_cli.chat.words import GPT2, Words, ascii_pattern
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -237,10 +237,54 @@ def test_ascii_words_are_the_tokenizers(expression, text):
     assert words.ids(text) == backend.encode(text).ids
 
 
+@pytest.mark.parametrize("expression", [GPT2, LLAMA3, LLAMA3.replace("{1,3}", "")])
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join))
+@example("x caf\u00e9 x \u4f60 'S \u0301 1 \u2019s.\n\n x")
+@example("caf\u00e9 \n x")
+def test_words_with_other_letters_are_the_tokenizers(expression, text):
+    """Also where white space of any kind, marks that compose and clitics stand beside a space."""
+    backend, words = _by_expression(expression)
+    assert words.ids(text) in (None, backend.encode(text).ids)
+
+
+@pytest.mark.material
+@pytest.mark.parametrize("name", ["llama3", "qwen2_5", "qwen3"])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join) | st.text())
+def test_words_are_those_of_real_tokenizers(name, text):
+    backend, words = _real(name)
+    assert words.ids(text) in (None, backend.encode(text, add_special_tokens=False).ids)
+
+
+@cache
+def _real(name):
+    if not (MATERIAL / name).is_dir():
+        pytest.skip("the real tokenizers are not here")
+    backend = load_tokenizer(str(MATERIAL / name)).backend
+    return backend, Words.of(backend)
+
+
+@pytest.mark.parametrize("expression", [GPT2, LLAMA3])
+def test_only_what_holds_other_letters_is_given_to_the_tokenizer(expression):
+    _, words = _by_expression(expression)
+    text = "the caf\u00e9 is na\u00efve in the caf\u00e9"
+    assert words.ids(text) is not None
+    assert {" caf\u00e9", " na\u00efve"} <= words._others.keys()
+    assert not any(key.isascii() for key in words._others)
+    assert words.ids("caf\u00e9  x") is words.ids("caf\u00e9 \tx") is words.ids("x\u00a0 caf\u00e9") is None
+
+
+def test_words_that_go_on_behind_a_space_are_not_cut_there():
+    backend, words = _by_expression(r"[\p{L} ]+|\s+|[^\s\p{L}]+")
+    assert words.ids("a cat") == backend.encode("a cat").ids
+    assert words.ids("a caf\u00e9") is None
+
+
 @cache
 def _by_expression(expression):
     backend = byte_level(expression)
-    return backend, AsciiWords.of(backend)
+    return backend, Words.of(backend)
 
 
 def test_an_expression_with_unknown_parts_is_left_to_the_tokenizer():
@@ -251,7 +295,7 @@ def test_an_expression_with_unknown_parts_is_left_to_the_tokenizer():
 
 def test_words_are_not_asked_of_tokenizers_that_merge_across_them():
     for name in ("letters", "sentencepiece", "lowercase"):
-        assert AsciiWords.of(chat_tokenizer(name).backend) is None
+        assert Words.of(chat_tokenizer(name).backend) is None
 
 
 def test_memory_of_words_and_pieces_is_bounded(monkeypatch):

@@ -260,7 +260,7 @@ def test_gsm8k(material_dir):
     texts = [planted.get(number, row["instruction"]) for number, row in enumerate(rows)]
     config = ContaminationConfig(against={"gsm8k": str(material_dir / "eval" / "gsm8k_test.jsonl")})
     found, report = finish(contamination.find(numbered(texts), config))
-    assert {one.row: one.detail.rpartition("/")[2] for one in found if one.score == 1} == {
+    assert {one.row: one.detail.rpartition(", ")[2] for one in found if one.score == 1} == {
         100: "gsm8k_test.jsonl:8",
         200: "gsm8k_test.jsonl:12",
         300: "gsm8k_test.jsonl:14",

@@ -17,7 +17,7 @@ CALLING = Conversation((Message("user", "do it"), Message("assistant", "", extra
     [
         pytest.param(talk("a b", "c"), {}, None, id="within"),
         pytest.param(talk("a b", " \n"), {}, ("answer too short", "0 words, fewer than 1", 0), id="empty-answer"),
-        pytest.param(talk("a b", ""), {"min_answer_words": 0}, None, id="silence-allowed"),
+        pytest.param(talk("a b", ""), {"min_answer_words": 0, "max_answer_words": 9}, None, id="silence-allowed"),
         pytest.param(
             talk("a b", "c d"), {"min_answer_words": 3}, ("answer too short", "2 words, fewer than 3", 2), id="short"
         ),
@@ -79,4 +79,13 @@ def test_bounds_nothing_can_meet_are_refused():
     assert str(error.value) == (
         "clean.length.min_answer_words: min_answer_words is 5 and max_answer_words is 4: no row could stay\n"
         "  fix: make max_answer_words at least min_answer_words"
+    )
+
+
+def test_bounds_every_row_meets_are_refused():
+    with pytest.raises(SftError) as caught:
+        length.check(LengthConfig(min_answer_words=0))
+    assert str(caught.value) == (
+        "clean.length: no bound is set, so no row would be left out\n"
+        "  fix: set one, such as clean.length.min_answer_words=1, or take length out of clean.steps"
     )

@@ -46,6 +46,21 @@ MISTAKES = [
         "clean.contamination.columns names 'gsm', which is not in clean.contamination.against",
         "did you mean gsm8k? evaluation sets: gsm8k",
     ),
+    (
+        ["clean.steps=[heuristics]", "clean.heuristics.repetition=false", "clean.heuristics.max_repeated_share=0.3"],
+        "clean.heuristics.max_repeated_share would have no effect: the rule repetition is switched off",
+        "set clean.heuristics.repetition=true, or leave clean.heuristics.max_repeated_share out",
+    ),
+    (
+        ["clean.steps=[pii]", "clean.pii.kinds=[email]", "clean.pii.phone_regions=[DE]"],
+        "clean.pii.phone_regions would have no effect: clean.pii.kinds has no phone",
+        "add phone to clean.pii.kinds, or leave clean.pii.phone_regions out",
+    ),
+    (
+        ["data.mix.a.path=a.jsonl", "data.mix.a.priority=2"],
+        "data.mix.a.priority would have no effect: no step looks for rows that several sources have",
+        "add exact_duplicates or near_duplicates to clean.steps, or leave data.mix.a.priority out",
+    ),
 ]
 
 
@@ -80,3 +95,33 @@ def test_paths_mean_the_same_elsewhere(tmp_path, monkeypatch):
     config = absolute(compose([*words, "clean.perplexity.model=judge"]))
     assert config.clean.contamination.against == {"exam": str(tmp_path / "exam.jsonl")}
     assert config.clean.perplexity.model == str(tmp_path / "judge")
+
+
+@pytest.mark.parametrize(
+    ("option", "steps"),
+    [
+        ("leakage", ["leakage"]),
+        ("standard", ["leakage", "exact_duplicates", "near_duplicates", "heuristics", "pii"]),
+        ("strict", ["leakage", "exact_duplicates", "near_duplicates", "length", "heuristics", "pii"]),
+    ],
+)
+def test_the_options_of_clean(option, steps):
+    clean = compose([f"clean={option}"]).clean
+    assert clean.steps == steps
+    if option == "leakage":
+        assert clean == compose([]).clean
+
+
+def test_a_step_is_added_to_an_option_by_hand():
+    clean = compose(["clean=standard", "clean.steps=[pii]", "clean.pii.action=drop"]).clean
+    assert (clean.steps, clean.pii.action.value, clean.heuristics.refusals) == (["pii"], "drop", False)
+
+
+def test_a_recipe_chooses_an_option_of_clean(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - override /clean: strict\nclean:\n  heuristics: {refusals: false}\n"
+    )
+    clean = compose(["recipe=mine.yaml"]).clean
+    assert "length" in clean.steps
+    assert (clean.heuristics.refusals, clean.heuristics.max_repeated_share) == (False, 0.4)

@@ -3,6 +3,7 @@
 import pytest
 
 from sft_cli.config.explain import keys, show
+from sft_cli.config.names import KEYS
 
 
 def test_every_value_has_its_origin(tmp_path, monkeypatch):
@@ -13,8 +14,8 @@ def test_every_value_has_its_origin(tmp_path, monkeypatch):
     found = {tuple(part.strip() for part in line.split("  # ")) for line in lines if "  # " in line}
     assert lines[:2] == [
         "# recipe: mine.yaml",
-        "# options: model=custom data=local template=alpaca adapter=lora quant=nf4 trainer=default eval=heldout "
-        "launcher=local",
+        "# options: model=custom data=local clean=leakage template=alpaca adapter=lora quant=nf4 trainer=default "
+        "eval=heldout launcher=local",
     ]
     assert {
         ("run_name: mine", "mine.yaml:1"),
@@ -51,3 +52,11 @@ def test_a_recipe_that_builds_on_another_names_both(tmp_path, monkeypatch):
 )
 def test_a_key_is_explained(entry):
     assert entry in keys()
+
+
+def test_a_key_states_the_default_it_has_where_it_is():
+    """A section may be filled otherwise than its class is: data.budget limits, the budget of a source does not."""
+    found = {name: KEYS[name].default for name in ("data.budget.dropped", "data.mix.<name>.budget.dropped")}
+    assert found == {"data.budget.dropped": 0.01, "data.mix.<name>.budget.dropped": None}
+    assert "data.budget.dropped: number >= 0 <= 1, or null = 0.01\n" in keys()
+    assert "data.stages: list of sections = []\n" in keys()

@@ -6,6 +6,8 @@ import pytest
 
 from sft_cli.config.check import required
 from sft_cli.config.compose import compose, load, with_overrides
+from sft_cli.config.locate import GROUPS
+from sft_cli.config.names import ELSEWHERE, advice, find
 from sft_cli.errors import Mistakes, SftError
 
 
@@ -27,6 +29,27 @@ NEWCOMERS = [
     ("model.lr=1e-4", "there is no key model.lr", "did you mean trainer.lr?"),
     ("batch_size=8", "there is no key batch_size", "here it is called trainer.examples_per_step"),
     ("data.mix.mine.pth=x", "there is no key data.mix.mine.pth", "did you mean data.mix.mine.path?"),
+    ("data.mix.mine.streaming=true", "there is no key data.mix.mine.streaming",
+     "here it is called data.mix.mine.stream"),
+    ("streaming=true", "there is no key streaming", "here it is called data.mix.<name>.stream"),
+    ("data.max_samples=10", "there is no key data.max_samples", "here it is called data.mix.<name>.max_rows"),
+    ("train_on_inputs=true", "there is no key train_on_inputs", "here it is called data.train_on=all"),
+    ("mask_history=true", "there is no key mask_history", "here it is called data.train_on=last"),
+    ("dataset_prepared_path=x", "there is no key dataset_prepared_path", "here it is called prepared_dir"),
+    ("preprocessing_num_workers=4", "there is no key preprocessing_num_workers", "here it is called data.workers"),
+    ("packing=true", "there is no key packing", "here it is called trainer.tokens_per_micro_batch"),
+    ("data.template=llama3", "there is no key data.template", "here it is called template.name"),
+    ("clean.dedup=true", "there is no key clean.dedup", "here it is called clean.steps=[leakage,exact_duplicates]"),
+    ("data.stages=[{nam: a}]", "there is no key data.stages.0.nam", "did you mean data.stages.0.name?"),
+    ("data.stages=[a]", "data.stages.0 is 'a'; it holds keys of its own",
+     "write each stage as {name: first, share: 1}"),
+    ("data.stages.0.share=2", "data.stages is a mapping; it must be a list",
+     "write a value such as data.stages=[{name: first}, {name: second}]"),
+    ("data.stages=[{share: 0}]", "data.stages.0.share is 0; it must be above 0",
+     "write a value such as data.stages.0.share=1.0"),
+    ("data.budget.dropped=5", "data.budget.dropped is 5; it must be at least 0 and at most 1",
+     "write a value such as data.budget.dropped=5%"),
+    ("clean.steps=pii", "clean.steps is 'pii'; it must be a list", "write clean.steps=[pii]"),
     ("trainr.lr=1", "there is no key trainr.lr", "did you mean trainer.lr?"),
     ("zzz=1", "there is no key zzz", "`sft show --keys` lists every key"),
     (
@@ -108,7 +131,7 @@ NEWCOMERS = [
     (
         "adapter.target_modules=q_proj",
         "adapter.target_modules is 'q_proj'; it must be a list",
-        "write a value such as adapter.target_modules=[all-linear]",
+        "write adapter.target_modules=[q_proj]",
     ),
     (
         "trainer.lr=1e-4,2e-4",
@@ -134,6 +157,15 @@ NEWCOMERS = [
         "choose launcher=slurm, or leave launcher.partition out",
     ),
 ]  # fmt: skip
+
+
+def test_what_things_are_called_here_are_keys_that_take_what_is_written():
+    """Every key other tools have is translated to one there is; a value that comes with it is one it takes."""
+    for name, meant in ELSEWHERE.items():
+        key, _, value = meant.replace("<name>", "mine").partition("=")
+        assert key in GROUPS or find(key) or find(key.rpartition(".")[0]), (name, meant)
+        assert advice(f"x.{name}") == f"here it is called {meant}"
+        assert not value or compose([f"{key}={value}"])
 
 
 @pytest.mark.parametrize(("word", "problem", "fix"), NEWCOMERS, ids=[word for word, _, _ in NEWCOMERS])

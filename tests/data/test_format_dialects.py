@@ -94,9 +94,9 @@ def test_rows_that_cannot_be_used(values, expected):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_example_of_the_table_is_what_it_says(name):
-    """``auto`` recognises it, and it converts."""
+    """``auto`` recognises it, unless it has to be named, and it converts."""
     example = dict(FORMATS[name].example)
-    found = converter(SourceConfig(), "mine", "\n\n", example)
+    found = converter(SourceConfig(format=name if FORMATS[name].named else "auto"), "mine", "\n\n", example)
     assert found.name == name
     made = list(found.gather([Row({"message_id": "a", "parent_id": None, "text": "2 + 3?", "role": "prompter"}, "a:1",
                                   "mine"), Row(example, "a:2", "mine")]) if found.whole

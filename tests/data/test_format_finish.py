@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from sft_cli.config.data_schema import Role, SourceConfig, TreeConfig
+from sft_cli.config.data_schema import Placeholders, Role, SourceConfig, TreeConfig
 from sft_cli.data.formats import converter
 from sft_cli.data.problems import RowError
 from sft_cli.data.types import Row
@@ -65,7 +65,11 @@ def test_placeholders_are_filled_in_every_text():
 @pytest.mark.parametrize(
     ("text", "placeholder", "fix"),
     [
-        ("by {{ maker }}", "{{ maker }}", "add data.mix.mine.variables.maker=<text>; {{ maker }} as the text keeps it"),
+        (
+            "by {{ maker }}",
+            "{{ maker }}",
+            "add data.mix.mine.variables.maker=<text>, or data.mix.mine.placeholders=keep if it is meant as it stands",
+        ),
         ("by {{authors}}", "{{authors}}", "did you mean data.mix.mine.variables.author?"),
     ],
 )
@@ -78,24 +82,31 @@ def test_a_placeholder_that_stays_unfilled(text, placeholder, fix):
     assert caught.value.reason == "unfilled placeholder"
 
 
-@pytest.mark.parametrize(
-    ("text", "tags"),
-    [
-        ("<h1>{{title}}</h1>", {"placeholders": "kept as written"}),
-        ("{{ user.name }} \\frac{{1}}{{2}} {{% x %}}", {}),
-        ("plain", {}),
-    ],
-)
-def test_without_variables_braces_are_text_and_counted(text, tags):
-    """An answer about Vue or Jinja is no mistake."""
-    found = convert({"instruction": "Q", "output": text})
-    assert (found.messages[1].content, found.tags) == (text, tags)
+@pytest.mark.parametrize("variables", [{}, {"other": "x"}])
+def test_a_placeholder_is_an_error_without_variables_too(variables):
+    with pytest.raises(RowError, match=r"the placeholder \{\{title\}\} has no value"):
+        answer("<h1>{{title}}</h1>", variables=variables)
 
 
-def test_braces_in_tool_arguments_are_counted():
+@pytest.mark.parametrize("text", ["{{ user.name }} \\frac{{1}}{{2}} {{% x %}}", "plain"])
+def test_other_braces_are_text(text):
+    assert answer(text) == text
+
+
+def test_rows_about_templates_keep_theirs():
+    assert answer("{{title}} {{name}}", variables=ME, placeholders=Placeholders.keep) == "{{title}} Ada"
+    assert answer("{{title}}", placeholders=Placeholders.keep) == "{{title}}"
+
+
+def test_documents_keep_theirs():
+    assert convert({"text": "{{Infobox}} {{name}}"}).text == "{{Infobox}} {{name}}"
+    assert convert({"text": "{{Infobox}} {{name}}"}, variables=ME).text == "{{Infobox}} Ada"
+
+
+def test_a_placeholder_in_tool_arguments_is_an_error():
     calls = [{"name": "f", "arguments": {"x": ["{{name}}"]}}]
-    found = convert({"messages": [{"role": "assistant", "content": None, "tool_calls": calls}]})
-    assert found.tags == {"placeholders": "kept as written"}
+    with pytest.raises(RowError, match=r"the placeholder \{\{name\}\} has no value"):
+        convert({"messages": [{"role": "assistant", "content": None, "tool_calls": calls}]})
 
 
 ROW = {

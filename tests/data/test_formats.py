@@ -480,8 +480,8 @@ LISTS = "`sft formats` lists what each format needs"
         ),
         pytest.param(
             [], {},
-            "no format fits the columns (none)\n"
-            f"  fix: name yours, for example columns={{prompt: <question>, completion: <answer>}}; {LISTS}",
+            "no row can be read as one with columns, so that no format is recognised\n"
+            "  fix: check that the file is what its ending says: a line of .jsonl is one JSON object",
             id="nothing",
         ),
         pytest.param(
@@ -494,6 +494,12 @@ LISTS = "`sft formats` lists what each format needs"
             "columns maps 'zzz', a name no format reads\n"
             "  fix: `sft formats` lists the formats and the names they read",
             id="unknown-name-nothing-near",
+        ),
+        pytest.param(
+            ["frage", "antwort"], {"frage": "question", "antwort": "answer"},
+            "columns maps 'frage', a name no format reads\n"
+            "  fix: the format's name comes first, the file's second: columns={question: frage}",
+            id="the-wrong-way-round",
         ),
     ],
 )  # fmt: skip
@@ -511,7 +517,7 @@ def test_a_format_that_does_not_exist():
         "data.mix.mine.format: unknown format 'alpacca'; "
         "known are auto, messages, sharegpt, conversation, tree, tree_root, tree_messages, alpaca, "
         "instruction_response, prompt_completion, prompt_response, query_response, question_answer, user_assistant, "
-        "tokens, text, content, document, response\n  fix: did you mean alpaca?"
+        "tokens, text, lines, content, document, response\n  fix: did you mean alpaca?"
     )
 
 

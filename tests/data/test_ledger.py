@@ -82,6 +82,7 @@ def test_counts():
             "examples": 1, "tokens": 7, "trained_tokens": 7,
         },
     }  # fmt: skip
+    assert ledger.unrolled == 1
 
 
 def test_reasons_by_frequency_then_name():
@@ -163,3 +164,11 @@ def test_a_dropped_row_has_a_reason():
         Entry(where="rows:1", source="a", split="train", fate="dropped")
     with pytest.raises(AssertionError, match="rows:1: used, x"):
         Entry(where="rows:1", source="a", split="train", fate="used", reason="x")
+
+
+def test_a_limit_that_is_met_is_not_exceeded_by_its_rounding():
+    """0.29 * 100 is 28.999999999999996."""
+    entries = [used(f"a:{i}") for i in range(71)] + [dropped(f"b:{i}", "bad") for i in range(29)]
+    check(entries, 0.29)
+    with pytest.raises(SftError, match="29 of 100 rows"):
+        check(entries, 0.289)

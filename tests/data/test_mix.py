@@ -376,6 +376,20 @@ def test_stages_of_the_same_mix_hold_what_one_stage_would(case, num_stages):
             "set data.total_rows above 6, or smaller epochs",
             id="no room beside epochs",
         ),
+        pytest.param(
+            {"mix": mixed(a=1e9)},
+            "data.mix",
+            "an epoch would hold 2,000,000,000 rows, more than 1,000,000,000",
+            "set a smaller weight, epochs or data.total_rows; passes over the data are trainer.epochs",
+            id="weight beyond measure",
+        ),
+        pytest.param(
+            {"mix": mixed(a={"epochs": 1e12}, c=1.0)},
+            "data.mix",
+            "an epoch would hold 2,000,000,000,002 rows, more than 1,000,000,000",
+            "set a smaller weight, epochs or data.total_rows; passes over the data are trainer.epochs",
+            id="epochs beyond measure",
+        ),
     ],
 )
 def test_a_share_that_cannot_be_met_is_told(settings, where, problem, fix):

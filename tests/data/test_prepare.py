@@ -268,6 +268,18 @@ def test_a_file_in_the_place_of_the_directory(config, home):
         prepare(config())
 
 
+def test_a_file_above_the_place_of_the_directory(config, home):
+    (home / "out").write_text("mine")
+    made = config()
+    made.prepared_dir = str(home / "out" / "below")
+    with pytest.raises(SftError) as caught:
+        prepare(made)
+    assert str(caught.value) == (
+        f"prepared_dir={home / 'out' / 'below'}: {home / 'out'} is a file\n"
+        "  fix: name another directory, or leave prepared_dir out"
+    )
+
+
 def test_files_added_to_a_prepared_directory_are_never_lost(config, home):
     prepare(config())
     (home / "out" / "notes.txt").write_text("mine")

@@ -23,7 +23,7 @@ def folder(tmp_path):
     shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
     with open(tmp_path / "rows.jsonl", "w", encoding="utf-8") as file:
         for i in range(ROWS):
-            row = {"instruction": f"What is {i} times {i}?", "output": f"It is {i * i}, or {i} squared. " * 3}
+            row = {"instruction": f"What is {i} times {i}?", "output": f"It is {i * i}, or {i} squared. " * 30}
             file.write(json.dumps(row) + "\n")
     return tmp_path
 

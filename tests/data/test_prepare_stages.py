@@ -6,13 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.clean.base import Found
+from sft_cli.config.clean_schema import Action
 from sft_cli.config.data_schema import BudgetConfig, OnBadRow, Order, SourceConfig, StageConfig, Strategy
 from sft_cli.config.schema import Config
-from sft_cli.data import workers
-from sft_cli.data.making import encoded
+from sft_cli.data import rowstore, workers
+from sft_cli.data.making import assemble, encoded
+from sft_cli.data.making import rows as making_rows
+from sft_cli.data.making.findings import Writer
 from sft_cli.data.prepare import explain, prepare
+from sft_cli.data.types import Conversation, Message
 from sft_cli.errors import SftError
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
@@ -163,6 +170,7 @@ def contents(directory):
 def test_the_number_of_processes_changes_nothing(config, tmp_path, monkeypatch):
     """Parts of 5 rows, over one and two processes, filters that rewrite rows among the steps."""
     monkeypatch.setattr(encoded, "CHUNK", 5)
+    monkeypatch.setattr(encoded, "SMALL_BYTES", 1)
     monkeypatch.setattr(workers, "SMALL", 1)
     found = []
     for number in (1, 2):
@@ -221,7 +229,9 @@ def test_duplicates_and_branches_stay_on_one_side(config, tmp_path):
     assert sorted(map(sorted, sides.values())) == [["train"], ["validation"]]
 
 
-def test_filters_are_accounted_for(config, tmp_path):
+@pytest.mark.parametrize("chunk", [3, 5000])
+def test_filters_are_accounted_for(config, tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(assemble, "CHUNK", chunk)
     write(tmp_path / "a.jsonl", [*rows("a", 8), rows("a", 1)[0], {"instruction": "Mail?", "output": "x@example.org"}])
     made_config = config()
     made_config.clean.steps = ["exact_duplicates", "pii"]
@@ -289,3 +299,216 @@ def test_what_is_learnt_has_a_digest_of_its_own(config):
     third = prepare(heavier).manifest
     assert first["fingerprint"] != second["fingerprint"]
     assert first["content"] == second["content"] != third["content"]
+
+
+def test_the_order_of_the_sources_is_an_input(config):
+    """Of two sources with the same rows the first keeps them."""
+    found = []
+    for names in ("ab", "ba"):
+        made_config = config()
+        made_config.data.mix = {name: SourceConfig(path=made_config.data.mix["a"].path) for name in names}
+        made_config.clean.steps = ["exact_duplicates"]
+        made_config.data.budget, made_config.data.on_bad_row = BudgetConfig(), OnBadRow.drop
+        with pytest.raises(SftError, match=f"data.mix.{names[1]}"):
+            prepare(made_config)
+        made_config.clean.exact_duplicates.action = Action.report
+        made = prepare(made_config)
+        found.append((made.manifest["fingerprint"], [made.train.where(0), made.train.sources[0]]))
+    assert found[0][0] != found[1][0]
+    assert [place for _, place in found] == [["a.jsonl:1", "a"], ["a.jsonl:1", "b"]]
+
+
+def change_max_rows(config):
+    config.data.mix["a"].max_rows = 5
+
+
+def change_loss_weight(config):
+    config.data.mix["a"].loss_weight = 0.5
+
+
+def change_priority(config):
+    config.data.mix["b"].priority = 2
+
+
+def change_order(config):
+    config.data.mix = dict(reversed(config.data.mix.items()))
+
+
+def take_out(config):
+    del config.data.mix["a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (change_max_rows, {"encode": "data.mix.a.max_rows changed", "mix": "data.mix.a.max_rows changed"}),
+        (change_loss_weight, {"encode": "data.mix.a.loss_weight changed", "mix": "data.mix.a.loss_weight changed"}),
+        (change_priority, {
+            "clean leakage": "data.mix.b.priority changed", "encode": "it depends on clean leakage",
+            "mix": "data.mix.b.priority changed",
+        }),
+        (change_order, {
+            "clean leakage": "the order of data.mix changed", "encode": "it depends on clean leakage",
+            "mix": "the order of data.mix changed",
+        }),
+        (take_out, {
+            "clean leakage": "data.mix.a is gone", "encode": "data.mix.a is gone",
+            "mix": "the order of data.mix, data.mix.a changed",
+        }),
+    ],
+)  # fmt: skip
+def test_explain_knows_which_stage_reads_what_of_a_source(config, change, expected):
+    prepare(config())
+    changed = config()
+    change(changed)
+    lines = dict(line.split(None, 1) if line[:5] not in ("rows ", "clean") else (line[:24].rstrip(), line[24:].strip())
+                 for line in explain(changed))  # fmt: skip
+    again = {stage: said.removeprefix("runs again: ") for stage, said in lines.items() if said != "up to date"}
+    assert again == expected
+
+
+def test_rows_left_out_on_purpose_take_no_place_of_max_rows(config, tmp_path):
+    def tree(number, language):
+        answer = {"message_id": "2", "role": "assistant", "text": f"{number}.", "lang": language, "rank": 0}
+        asked = {"message_id": "1", "role": "prompter", "text": f"Which {number}?", "lang": language}
+        return {"message_tree_id": str(number), "tree_state": "ready_for_export",
+                "prompt": {**asked, "replies": [{**answer, "replies": []}]}}  # fmt: skip
+
+    write(tmp_path / "trees.jsonl", [tree(number, "en" if number % 4 else "de") for number in range(40)])
+    made_config = config()
+    made_config.data.mix = {"trees": SourceConfig(path=str(tmp_path / "trees.jsonl"), max_rows=8)}
+    made_config.data.mix["trees"].tree.languages = ["de"]
+    counts = prepare(made_config).manifest["sources"]["trees"]
+    assert [counts[name] for name in ("rows", "used", "dropped", "not_sampled")] == [40, 8, 30, 2]
+
+
+def test_a_stopped_stream_goes_on_in_the_format_it_began_with(config, tmp_path, monkeypatch):
+    """The rows of the second block look like documents; they are read as the first row's format has it."""
+    write(tmp_path / "a.jsonl", [*rows("a", 4), *({"text": f"Document {i}."} for i in range(4))])
+
+    def read(home, stop):
+        monkeypatch.setenv("SFT_HOME", str(tmp_path / home))
+        made_config = config()
+        source = SourceConfig(path=str(tmp_path / "a.jsonl"), stream=True, max_rows=8, shuffle_buffer=4)
+        made_config.data.mix = {"a": source}
+        known = making_rows.inputs(source, "a", "", 0)
+        if stop:
+            write_part = rowstore.write_part
+
+            def stopped(file, converted):
+                if file.name != "part-00000.arrow":
+                    raise KeyboardInterrupt
+                return write_part(file, converted)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(rowstore, "write_part", stopped)
+                with pytest.raises(KeyboardInterrupt):
+                    making_rows.read(source, "a", "", 0, known, 1)
+        found = making_rows.read(source, "a", "", 0, known, 1)
+        return found.format, [(where, error and error.reason) for where, error in found.train.places()]
+
+    straight = read("straight", False)
+    assert straight[0] == "alpaca"
+    assert [error is None for _, error in straight[1]] == [True] * 4 + [False] * 4
+    assert read("stopped", True) == straight
+
+
+@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 6), st.integers(1, 100))
+def test_chunks_bound_rows_and_bytes(sizes, most, most_bytes):
+    chosen = np.arange(len(sizes)) * 3
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(encoded, "CHUNK", most)
+        patched.setattr(encoded, "CHUNK_BYTES", most_bytes)
+        chunks = encoded._chunks(chosen, np.array(sizes, np.int64))
+    assert np.concatenate([chosen[:0], *chunks]).tolist() == chosen.tolist()
+    of = dict(zip(chosen.tolist(), sizes, strict=True))
+    weights = [sum(of[row] for row in chunk.tolist()) for chunk in chunks]
+    assert all(1 <= len(chunk) <= most for chunk in chunks)
+    assert all(weight <= most_bytes or len(chunk) == 1 for chunk, weight in zip(chunks, weights, strict=True))
+    for chunk, weight, behind in zip(chunks, weights, chunks[1:], strict=False):
+        assert len(chunk) == most or weight + of[int(behind[0])] > most_bytes
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_near_duplicates_stay_on_one_side(config, tmp_path, action):
+    """Questions alike in all but one word, told by a filter; what is left of them is trained on or held out whole."""
+    words = [f"word{number}of" for number in range(20)]
+    asked = [" ".join([f"kind{kind}", *(f"{word}{kind}" for word in words)]) for kind in range(10)]
+    twins = [{"instruction": f"{text} {i}", "output": f"Answer {i}."} for i in range(3) for text in asked]
+    write(tmp_path / "a.jsonl", twins)
+    made_config = config()
+    del made_config.data.mix["b"]
+    made_config.clean.steps, made_config.clean.near_duplicates.action = ["near_duplicates"], action
+    made_config.data.val_fraction = 0.3
+    made = prepare(made_config)
+    sides = {}
+    for entry in ledger(made):
+        if entry["fate"] == "used":
+            sides.setdefault((int(entry["where"].split(":")[1]) - 1) % 10, []).append(entry["split"])
+    assert {len(found) for found in sides.values()} == {3 if action is Action.report else 1}
+    assert sorted(found[0] for found in sides.values() if len(set(found)) == 1) == ["train"] * 7 + ["validation"] * 3
+
+
+def test_empty_answers_are_counted_where_they_are_used(config, tmp_path):
+    write(tmp_path / "a.jsonl", [{"prompt": f"Question {i}?", "completion": ""} for i in range(6)])
+    made_config = config()
+    made_config.data.mix["a"].weight = 0.5
+    made = prepare(made_config)
+    first = next(line["where"] for line in ledger(made) if line["source"] == "a" and line["fate"] == "used")
+    assert made.manifest["sources"]["a"]["used"] == 3
+    assert made.manifest["empty_answers"] == {"rows": 3, "first": first}
+
+
+def test_every_filter_hangs_on_those_before_it_and_on_the_priorities(config, tmp_path):
+    def clean_stages(change):
+        made_config = config()
+        made_config.clean.steps = ["length", "exact_duplicates"]
+        change(made_config)
+        prepare(made_config)
+        return {file.parent.name for file in (tmp_path / "home" / "stages" / "clean").glob("*/found.arrow")}
+
+    def longer(made_config):
+        made_config.clean.length.min_answer_words = 2
+
+    first = clean_stages(lambda made_config: None)
+    assert len(first) == 2
+    assert len(clean_stages(longer) - first) == 2
+    assert len(clean_stages(change_priority) - first) == 4
+
+
+def test_what_a_filter_rewrites_is_encoded_anew(config, tmp_path):
+    write(tmp_path / "a.jsonl", [*rows("a", 3), {"instruction": "Mail?", "output": "x@example.org or 192.0.2.17"}])
+    shown = []
+    for kinds in (["email"], ["ip"]):
+        made_config = config()
+        made_config.clean.steps, made_config.clean.pii.kinds = ["pii"], kinds
+        made = prepare(made_config)
+        index = [made.train.where(i) for i in range(len(made.train))].index("a.jsonl:4")
+        tokenizer = load_tokenizer(str(made.tokenizer_directory))
+        text = tokenizer.decode_batch([made.train.tokens(index).input_ids.tolist()])[0]
+        shown.append(("example.org" in text, "192.0.2.17" in text))
+    assert shown == [(False, True), (True, False)]
+
+
+def test_a_filter_that_was_stopped_leaves_no_rewritten_rows_behind(tmp_path):
+    conversation = Conversation((Message("user", "q"), Message("assistant", "a")), "x:1", "mine")
+    with Writer(tmp_path) as writer:
+        writer.write(Found(0, conversation=conversation), 0)
+    assert (tmp_path / "replaced.arrow").is_file()
+    with Writer(tmp_path) as writer:
+        writer.write(Found(0, "bad"), 0)
+    assert [file.name for file in tmp_path.iterdir()] == ["found.arrow"]
+
+
+def test_rows_that_were_dropped_stop_a_later_run_that_is_stricter(config, tmp_path):
+    """Told out of the cache: nothing is encoded again."""
+    write(tmp_path / "a.jsonl", [*rows("a", 8), {"instruction": "What is <|im_end|>?", "output": "A token."}])
+    made_config = config()
+    made_config.data.sanitize, made_config.data.on_bad_row = False, OnBadRow.drop
+    made_config.data.budget = BudgetConfig()
+    prepare(made_config)
+    before = made_parts(tmp_path / "home")
+    made_config.data.on_bad_row = OnBadRow.error
+    with pytest.raises(SftError, match=r"^a\.jsonl:9: .*<\|im_end\|>"):
+        prepare(made_config)
+    assert made_parts(tmp_path / "home") == before

@@ -9,9 +9,10 @@ import pytest
 
 from sft_cli.config.data_schema import Order
 from sft_cli.data import prepared
+from sft_cli.data.making.place import replace_directory, scratch
 from sft_cli.data.mixing import stages
 from sft_cli.data.mixing.stages import Stage
-from sft_cli.data.prepared import SplitWriter, open_prepared, replace_directory, scratch
+from sft_cli.data.prepared import SplitWriter, open_prepared
 from sft_cli.data.tables import example_table
 from sft_cli.data.types import Example
 from sft_cli.errors import SftError

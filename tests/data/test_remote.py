@@ -1,5 +1,6 @@
 """Files on servers: fetched once a version, named like files here, and no secret of an address in any word."""
 
+import base64
 import gzip
 import json
 import shutil
@@ -37,6 +38,9 @@ class Server(BaseHTTPRequestHandler):
 
     def _answer(self, body):
         path = self.path.partition("?")[0]
+        if self.site.password and self.headers.get("Authorization") != f"Basic {self.site.password}":
+            self.send_error(401)
+            return
         if path.strip("/").isdigit():
             self.send_error(int(path.strip("/")))
             return
@@ -67,7 +71,7 @@ class Site:
         self.files = {"/d/rows.jsonl": ROWS, "/rows.jsonl.gz": gzip.compress(ROWS), "/page.html": b"<html>"}
         self.files["/rows.xlsx"] = b"PK"
         self.ranges, self.versions, self.version, self.missing, self.gets = True, True, 1, 0, []
-        self.promised = 0
+        self.promised, self.password = 0, ""
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, self))
         self.host = f"127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -87,6 +91,7 @@ def forget():
 def site(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     forget()
     site = Site()
     yield site
@@ -272,6 +277,48 @@ def test_no_secret_is_shown_or_stored(site, tmp_path, path):
     said += [str(found) for found in (tmp_path / "home").rglob("*")]
     assert said
     assert not any(secret in text for text in said for secret in ("pass-word", "sign-ature", "me:"))
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_password_comes_from_netrc(site, tmp_path, monkeypatch, ranges):
+    site.password, site.ranges = base64.b64encode(b"me:pass-word").decode(), ranges
+    config = SourceConfig(path=f"http://{site.host}/d/rows.jsonl")
+    assert message(path=config.path).startswith("data.mix.mine.path: 127.0.0.1")
+    forget()
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password pass-word\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert len(list(read(config, "mine", "train"))) == 2000
+    config.stream, config.max_rows = True, 5
+    assert len(next(blocks(config, "mine", "train", 1)).rows) == 5
+
+
+def test_a_masked_address_is_read_from_what_was_downloaded_and_nothing_else(site):
+    whole, masked = (SourceConfig(path=f"http://{site.host}/d/rows.jsonl?sig={word}") for word in ("word", "***"))
+    expected = "data.mix.mine.path: the signature of 'http://{host}/d/rows.jsonl' is not kept with a run\n"
+    assert message(path=masked.path).startswith(expected.format(host=site.host))
+    rows = list(read(whole, "mine", "train"))
+    forget()
+    asked = len(site.gets)
+    assert list(read(masked, "mine", "train")) == rows
+    assert fingerprint(masked, "mine") == fingerprint(whole, "mine")
+    masked.stream, masked.max_rows = True, 5
+    with pytest.raises(SftError, match="is not kept with a run"):
+        next(blocks(masked, "mine", "train", 1))
+    assert len(site.gets) == asked
+
+
+def test_two_signatures_of_one_address_never_stand_for_each_other(site):
+    """They may name different files; a server that says no version could not tell them apart."""
+    site.versions = False
+    first, second = (SourceConfig(path=f"http://{site.host}/d/rows.jsonl?token={word}") for word in "ab")
+    one = list(read(first, "mine", "train"))
+    site.files["/d/rows.jsonl"] = b'{"a": "other"}\n'
+    forget()
+    assert len(list(read(second, "mine", "train"))) == 1
+    site.stop()
+    forget()
+    assert list(read(first, "mine", "train")) == one
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.data import codec, rowstore
-from sft_cli.data.problems import RowError
+from sft_cli.data.problems import LeftOut, RowError
 from sft_cli.data.rowstore import RowStore
 from sft_cli.data.types import Conversation, Message, TokenIds
 
@@ -90,4 +90,25 @@ def test_a_part_is_written_whole_or_not_at_all(tmp_path):
 
     with pytest.raises(OSError, match="full"):
         rowstore.write_part(tmp_path / "part-00000.arrow", rows())
-    assert not list(tmp_path.glob("part-*"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_left_out_on_purpose_and_how_large_rows_are(tmp_path):
+    error = {"where": "rows.jsonl:1", "reason": "bad", "problem": "it is", "fix": "repair it"}
+    given = [RowError(**error), row(0)[1], LeftOut(**error)]
+    rowstore.write_part(tmp_path / "part-00000.arrow", (("rows.jsonl:1", one) for one in given))
+    store = RowStore(tmp_path, "mine")
+    assert (store.good().tolist(), store.left_out().tolist()) == ([False, True, False], [False, False, True])
+    assert store.sizes().tolist() == [0, len(codec.encode(given[1])), 0]
+    assert [type(problem) for _, problem in store.places()] == [RowError, type(None), LeftOut]
+
+
+def test_trees_of_two_sources_are_two_groups(tmp_path):
+    """Whatever their ids are."""
+    made = [
+        Conversation((Message("user", "q"), Message("assistant", "a")), "x:1", source, group="tree 1")
+        for source in ("mine", "other", "mine")
+    ]
+    rowstore.write_part(tmp_path / "part-00000.arrow", (("x:1", one) for one in made))
+    groups = RowStore(tmp_path, "mine").digests("group").tolist()
+    assert groups[0] == groups[2] != groups[1]

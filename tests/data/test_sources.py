@@ -59,7 +59,7 @@ def test_a_broken_row_does_not_stop_the_others(tmp_path):
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        pytest.param("a/x.jsonl", {"a/x.jsonl:1": "a/x.jsonl"}, id="file-as-given"),
+        pytest.param("a/x.jsonl", {"x.jsonl:1": "a/x.jsonl"}, id="file"),
         pytest.param("a/*.jsonl", {"x.jsonl:1": "a/x.jsonl", "y.jsonl:1": "a/y.jsonl"}, id="glob-in-one-directory"),
         pytest.param("*/x.jsonl", {"a/x.jsonl:1": "a/x.jsonl", "b/x.jsonl:1": "b/x.jsonl"}, id="same-name-twice"),
         pytest.param("a/[x].jsonl", {"x.jsonl:1": "a/x.jsonl"}, id="glob-of-one"),
@@ -79,10 +79,31 @@ def test_a_file_whose_name_looks_like_a_glob(tmp_path):
     assert places(path="rows[1].jsonl") == {"rows[1].jsonl:1": "rows[1].jsonl"}
 
 
-def test_a_long_path_is_named_by_its_last_part(tmp_path):
-    name = f"{'d' * 60}/rows.jsonl"
-    write(tmp_path, name)
-    assert places(path=name) == {"rows.jsonl:1": name}
+@pytest.mark.parametrize("path", ["d/rows.jsonl", "d", "d/*.jsonl", "s", "p", "p/*/rows.jsonl"])
+def test_where_and_fingerprint_are_the_same_however_a_path_is_typed(tmp_path, monkeypatch, path):
+    """Rows are kept by content: what they are called must follow from it, too."""
+    write(tmp_path, "d/rows.jsonl", "p/x/rows.jsonl", "p/y/rows.jsonl")
+    Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "s")
+    folder, _, rest = path.partition("/")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    typed = [path, f"./{path}", str(tmp_path / path), f"{folder}/../{path}", f"~/{path}"]
+    seen = [(places(path=given), fingerprint(SourceConfig(path=given), "mine")) for given in typed]
+    monkeypatch.chdir(tmp_path / folder)
+    seen.append((places(path=rest or "."), fingerprint(SourceConfig(path=rest or "."), "mine")))
+    assert all(found == seen[0] for found in seen[1:])
+    assert set(seen[0][0]) in ({"rows.jsonl:1"}, {"s:1"}, {"x/rows.jsonl:1", "y/rows.jsonl:1"})
+
+
+def test_rows_that_go_by_other_names_have_another_fingerprint(tmp_path):
+    """The bytes are the same, the places are not: one must not be shown under the other's."""
+    for name in ("one/x.jsonl", "two/deep/x.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "s")
+    shutil.copytree(tmp_path / "s", tmp_path / "t")
+    found = [json.dumps(fingerprint(SourceConfig(path=path), "mine")) for path in ("one", "two", "s", "t")]
+    assert len(set(found)) == 4
+    assert fingerprint(SourceConfig(path="one"), "mine") == fingerprint(SourceConfig(path="two/deep"), "mine")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Work over processes: the order of the tasks, state made once a process, and what a killed process leaves behind."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -36,6 +37,34 @@ class Adder:
         return number
 
 
+class Broken:
+    """Cannot be made."""
+
+    def __init__(self):
+        raise RowError(where="rows.jsonl", reason="no", problem="it cannot begin", fix="repair it")
+
+    def work(self, number):
+        return number
+
+
+class Begun(Adder):
+    """Leaves a file every time it is made."""
+
+    def __init__(self, folder):
+        super().__init__(0)
+        (folder / str(time.perf_counter_ns())).touch()
+
+
+class Toucher:
+    """Leaves a file for every task."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def work(self, number):
+        (self.folder / str(number)).touch()
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(processes):
     found = list(workers.run(Adder, (10,), Adder.work, list(range(20)), processes))
@@ -65,3 +94,36 @@ def test_nothing_to_do_starts_nothing():
 
 def test_few_rows_are_not_worth_a_process():
     assert (workers.worth(workers.SMALL - 1, 8), workers.worth(workers.SMALL, 8)) == (1, 8)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_cannot_begin_says_why(processes):
+    with pytest.raises(RowError, match="it cannot begin"):
+        list(workers.run(Broken, (), Broken.work, [1, 2, 3], processes))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_consumer_that_stops_leaves_no_process(processes):
+    results = workers.run(Adder, (0,), Adder.work, list(range(20)), processes)
+    next(results)
+    children = multiprocessing.active_children()
+    assert len(children) == (2 if processes == 2 else 0)
+    results.close()
+    for child in children:
+        child.join(10)
+        assert not child.is_alive()
+
+
+def test_no_more_is_handed_out_than_can_be_kept(tmp_path):
+    """While the first result is looked at, only so many of the others are made."""
+    results = workers.run(Toucher, (tmp_path,), Toucher.work, list(range(40)), 2)
+    next(results)
+    time.sleep(0.5)
+    assert len(list(tmp_path.iterdir())) <= 2 * workers.AHEAD + 1
+    results.close()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_state_is_made_once_in_each_process(tmp_path, processes):
+    found = list(workers.run(Begun, (tmp_path,), Begun.work, list(range(12)), processes))
+    assert len(list(tmp_path.iterdir())) == len({process for _, process in found})

@@ -20,6 +20,8 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """What files call these columns: only to propose a ``columns`` map, never to guess one."""
 
+_UNREADABLE = "check that the file is what its ending says: a line of .jsonl is one JSON object"
+
 
 def choose(format: str, columns: Iterable[str], mapped: Mapping[str, str], source: str) -> str:
     """The name of a source's format, in the table or of an installed package.
@@ -55,7 +57,7 @@ def choose(format: str, columns: Iterable[str], mapped: Mapping[str, str], sourc
 def detect(columns: Iterable[str], mapped: Mapping[str, str], where: str = "format=auto") -> str:
     """The first format of the table that knows every mapped name and finds its required columns."""
     present = set(columns)
-    able = {name: shape for name, shape in FORMATS.items() if set(mapped) <= set(shape.reads)}
+    able = {name: shape for name, shape in FORMATS.items() if set(mapped) <= set(shape.reads) and not shape.named}
     unexplained = present - set(mapped.values())
     for name, shape in able.items():
         if all(mapped.get(field, field) in present for field in shape.required) and unexplained.isdisjoint(
@@ -66,10 +68,14 @@ def detect(columns: Iterable[str], mapped: Mapping[str, str], where: str = "form
     unknown = [name for name in mapped if name not in known]
     if unknown:
         problem = f"columns maps {unknown[0]!r}, a name no format reads"
-        near = nearest(unknown[0], known)
+        near, turned = nearest(unknown[0], known), mapped[unknown[0]]
         fix = f"did you mean {near}?" if near else "`sft formats` lists the formats and the names they read"
+        if unknown[0] in present and turned in known:
+            fix = f"the format's name comes first, the file's second: columns={{{turned}: {unknown[0]}}}"
+    elif not present:
+        problem, fix = "no row can be read as one with columns, so that no format is recognised", _UNREADABLE
     else:
-        problem = f"no format fits the columns {listing(sorted(present), limit=12) or '(none)'}"
+        problem = f"no format fits the columns {listing(sorted(present), limit=12)}"
         guess = _propose(present, mapped, able.values()) or "{prompt: <question>, completion: <answer>}"
         fix = f"name yours, for example columns={guess}; `sft formats` lists what each format needs"
     raise SftError(where=where, problem=problem, fix=fix)

@@ -1,8 +1,8 @@
 """What every conversation gets after its format has built it: filled placeholders, tags, scores, and its role checked.
 
-A placeholder is an identifier in double braces. Answers about Jinja, Vue or Mustache hold the same, so only a source
-that sets ``variables`` has placeholders, and there one without a value is an error. Where a source sets none, nothing
-is replaced, and conversations that hold such identifiers get the tag ``placeholders``, which the report counts.
+A placeholder is an identifier in double braces. One without a value is an error: a model would learn to say it. Answers
+about Jinja, Vue or Mustache hold the same; for those ``placeholders: keep`` leaves what has no value as it is written.
+Plain documents are filled where there are values, and otherwise left alone.
 """
 
 import math
@@ -11,14 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sft_cli.config.data_schema import Role, SourceConfig
+from sft_cli.config.data_schema import Placeholders, Role, SourceConfig
 from sft_cli.data.formats.fields import checked_text, missing, wrong_type
 from sft_cli.data.problems import RowError, nearest
 from sft_cli.data.types import Conversation, Row
 
 PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
-KEPT = "kept as written"
-"""Value of the tag ``placeholders``."""
 
 
 def finish(conversation: Conversation, row: Row, config: SourceConfig) -> Conversation:
@@ -31,22 +29,22 @@ def finish(conversation: Conversation, row: Row, config: SourceConfig) -> Conver
             fix="set role=instruct, or name the column of the document: format=text and columns={text: <column>}",
         )
     tags = {**conversation.tags, **_tags(row, config.tags)} if config.tags else conversation.tags
-    if any("{{" in text for text in _texts(conversation)):
-        if config.variables:
-            conversation = _filled(conversation, row, config.variables)
-        elif any(PLACEHOLDER.search(text) for text in _texts(conversation)):
-            tags = {"placeholders": KEPT, **tags}
+    keep = config.placeholders is Placeholders.keep or conversation.text is not None
+    if (config.variables or not keep) and any("{{" in text for text in _texts(conversation)):
+        conversation = _filled(conversation, row, config.variables, keep)
     scores = _scores(row, config.scores) if config.scores else conversation.scores
     if tags is conversation.tags and scores is conversation.scores:
         return conversation
     return replace(conversation, tags=tags, scores=scores)
 
 
-def _filled(conversation: Conversation, row: Row, variables: Mapping[str, str]) -> Conversation:
-    """The conversation with every placeholder in its texts replaced; values are not searched again."""
+def _filled(conversation: Conversation, row: Row, variables: Mapping[str, str], keep: bool) -> Conversation:
+    """The conversation with the placeholders in its texts replaced; values are not searched again."""
 
     def value_of(match: re.Match[str]) -> str:
         name = match.group(1)
+        if name not in variables and keep:
+            return match.group()
         if name not in variables:
             near = nearest(name, variables)
             key = f"data.mix.{row.source}.variables"
@@ -56,7 +54,7 @@ def _filled(conversation: Conversation, row: Row, variables: Mapping[str, str]) 
                 problem=f"the placeholder {match.group()} has no value in {key}",
                 fix=f"did you mean {key}.{near}?"
                 if near
-                else f"add {key}.{name}=<text>; {match.group()} as the text keeps it",
+                else f"add {key}.{name}=<text>, or data.mix.{row.source}.placeholders=keep if it is meant as it stands",
             )
         return variables[name]
 

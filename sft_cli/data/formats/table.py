@@ -1,7 +1,7 @@
 """The table of formats: their columns, an example row, and the function that builds the conversation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sft_cli.data.formats import plain, tokens, trees, turns
@@ -27,6 +27,7 @@ class Format:
         unlike: Columns that speak against the format when it is only guessed.
         document: Whether a row can be a document, or token ids, fit for replay.
         tree: Whether it reads the source's ``tree``.
+        named: Whether it has to be asked for by its name, ``auto`` never choosing it.
     """
 
     says: str
@@ -37,6 +38,7 @@ class Format:
     unlike: tuple[str, ...] = ()
     document: bool = False
     tree: bool = False
+    named: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -125,6 +127,9 @@ FORMATS: Mapping[str, Format] = {
         document=True,
     ),
     "text": _document("text", ("role",)),
+    "lines": replace(
+        _document("text", ()), says="a text file with one document a line (else a file is one document)", named=True
+    ),
     "content": _document("content", SPEAKERS),
     "document": _document("document", (*SPEAKERS, "summary", "response")),
     "response": _document("response", (*SPEAKERS, "context", "chosen", "rejected", "user", "system")),

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sft_cli.config.data_schema import DataConfig, OnBadRow, Overflow
 from sft_cli.data.ledger import Entry, Ledger
 from sft_cli.data.making.cleaned import Cleaned, Note
-from sft_cli.data.making.encoded import TOO_LONG, Encoded
+from sft_cli.data.making.encoded import Encoded
+from sft_cli.data.making.fates import TOO_LONG, Fate
 from sft_cli.data.prepared import Side, SplitWriter
 from sft_cli.data.problems import LeftOut, RowError
 from sft_cli.errors import SftError
@@ -75,12 +76,13 @@ class _Fates:
     """What became of rows that are asked for in ascending order."""
 
     def __init__(self, encoded: Encoded) -> None:
-        self._rows = (fate for table in encoded.fates() for fate in table.to_pylist())
-        self._next: dict[str, Any] | None = next(self._rows, None)
+        tables = ([table.column(name).to_pylist() for name in Fate._fields] for table in encoded.fates())
+        self._rows = (Fate(*values) for columns in tables for values in zip(*columns, strict=True))
+        self._next = next(self._rows, None)
 
-    def of(self, row: int) -> dict[str, Any] | None:
+    def of(self, row: int) -> Fate | None:
         """The fate of a row; None for one that was not encoded."""
-        if self._next is None or self._next["row"] != row:
+        if self._next is None or self._next.row != row:
             return None
         found, self._next = self._next, next(self._rows, None)
         return found
@@ -95,15 +97,13 @@ def _account(
         fate = fates.of(row)
         entry = _entry(part, row, where, error, notes.get(row, []), fate)
         ledger.add(entry)
-        if entry.fate == "used" and fate is not None and fate["silent"]:
+        if entry.fate == "used" and fate is not None and fate.silent:
             silent.append(where)
 
 
-def _entry(
-    part: Part, row: int, where: str, error: RowError | None, notes: list[Note], fate: dict[str, Any] | None
-) -> Entry:
+def _entry(part: Part, row: int, where: str, error: RowError | None, notes: list[Note], fate: Fate | None) -> Entry:
     """The line of one row."""
-    labels = json.loads(fate["labels"]) if fate and fate["labels"] else {"tags": {}, "scores": {}}
+    labels = json.loads(fate.labels) if fate and fate.labels else {"tags": {}, "scores": {}}
     scores = {**labels["scores"], **{note.filter: note.score for note in notes if note.score is not None}}
     place: dict[str, Any] = {
         "where": where,
@@ -115,23 +115,24 @@ def _entry(
     for note in notes:
         if note.reason is not None:
             return Entry(**place, fate="dropped", reason=note.reason, detail=note.detail, filter=note.filter)
-    if not part.chosen[row]:
+    left_out = isinstance(error, LeftOut)
+    if not (part.chosen[row] or left_out):
         return Entry(**place, fate="not_sampled")
     if error is not None:
-        by = TREE if isinstance(error, LeftOut) else None
+        by = TREE if left_out else None
         return Entry(**place, fate="dropped", reason=error.reason, detail=error.problem, filter=by)
     assert fate is not None, f"{where} was chosen, but never encoded"
-    if fate["problem"] is not None:
-        reason, _, problem, _ = json.loads(fate["problem"])
+    if fate.problem is not None:
+        reason, _, problem, _ = json.loads(fate.problem)
         return Entry(**place, fate="dropped", reason=reason, detail=problem)
     return Entry(
         **place,
         fate="used" if part.copies[row] else "not_sampled",
-        examples=fate["examples"],
+        examples=fate.examples,
         copies=int(part.copies[row]),
-        tokens=fate["tokens"],
-        trained_tokens=fate["trained"],
-        truncated_messages=fate["truncated"],
+        tokens=fate.tokens,
+        trained_tokens=fate.trained,
+        truncated_messages=fate.truncated,
     )
 
 
@@ -139,7 +140,7 @@ def unreadable(rows: Cleaned, chosen: NDArray[np.bool_]) -> Iterator[SftError]:
     """What is wrong with the chosen rows that are no conversations."""
     if (chosen & ~rows.store.good()).any():
         for row, (_, error) in enumerate(rows.store.places()):
-            if error is not None and chosen[row] and not isinstance(error, LeftOut):
+            if error is not None and chosen[row]:
                 yield error
 
 

@@ -1,8 +1,9 @@
 """The second stage: the filters of ``clean.steps``, one after the other, over the rows of all sources."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,15 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.clean import table
-from sft_cli.clean.base import BATCH, Finding, Found
+from sft_cli.clean.base import BATCH, Finding
 from sft_cli.config.clean_schema import CleanConfig
 from sft_cli.config.schema import Config
 from sft_cli.console import progress
-from sft_cli.data import cache, codec, workers
+from sft_cli.data import cache, workers
 from sft_cli.data.making.cleaned import Cleaned, Reader, Step, all_rows
+from sft_cli.data.making.findings import Writer
 from sft_cli.data.rowstore import RowStore
 from sft_cli.data.types import Conversation
 
+CODE = ("clean", "data.making.cleaning", "data.making.cleaned", "data.making.findings")
+"""Modules that decide what a filter finds."""
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "near_duplicates": ("rensa",),
+    "pii": ("phonenumbers", "python-stdnum"),
+    "language": ("py3langid",),
+    "perplexity": ("torch", "transformers"),
+}
+"""Packages whose rules, tables or models decide what a filter finds."""
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
@@ -41,8 +52,24 @@ def filled(config: Config) -> CleanConfig:
 
 def inputs(config: CleanConfig) -> list[dict[str, Any]]:
     """What the filters depend on beside the rows, one entry a step."""
-    code = cache.code("clean")
-    return [{"filter": step, "rules": table.inputs(step, config), "code": code} for step in config.steps]
+    code = cache.code(*CODE)
+    return [
+        {
+            "filter": step,
+            "rules": table.inputs(step, config),
+            "libraries": {package: _version(package) for package in LIBRARIES.get(step, ())},
+            "code": code,
+        }
+        for step in config.steps
+    ]
+
+
+def _version(package: str) -> str | None:
+    """The version of an optional package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def clean(
@@ -153,72 +180,8 @@ def _run(name: str, rows: _Rows, config: CleanConfig, directory: Path) -> dict[s
         report = yield from table.find(name, rows, config)
         return None
 
-    with _Writer(directory) as writer:
+    with Writer(directory) as writer:
         for found in findings():
             writer.write(found, int(rows.numbers[found.row]))
             dropped.update([found.reason] if found.reason is not None else [])
     return {"dropped": dict(sorted(dropped.items(), key=lambda pair: (-pair[1], pair[0]))), "report": report}
-
-
-class _Writer:
-    """Appends findings to ``found.arrow``, and rewritten rows to ``replaced.arrow`` if there are any."""
-
-    def __init__(self, directory: Path) -> None:
-        import pyarrow
-
-        number, text = pyarrow.int64(), pyarrow.string()
-        self._found = pyarrow.schema(
-            {"row": number, "reason": text, "detail": text, "score": pyarrow.float64(), "cluster": number}
-        )
-        self._replaced = pyarrow.schema({"row": number, "payload": pyarrow.binary()})
-        self._directory, self._last = directory, -1
-        self._findings = _Table(directory / "found.arrow", self._found)
-        self._rewritten: _Table | None = None
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._findings.close()
-        if self._rewritten is not None:
-            self._rewritten.close()
-
-    def write(self, found: Found, row: int) -> None:
-        """Append one finding about a row."""
-        assert row > self._last, "findings come in ascending order of index"
-        self._last = row
-        self._findings.add((row, found.reason, found.detail, found.score, found.cluster))
-        if found.conversation is not None:
-            if self._rewritten is None:
-                self._rewritten = _Table(self._directory / "replaced.arrow", self._replaced)
-            self._rewritten.add((row, codec.encode(found.conversation)))
-
-
-class _Table:
-    """An Arrow file that is appended to."""
-
-    def __init__(self, file: Path, schema: Any) -> None:
-        import pyarrow
-
-        self._schema, self._sink = schema, pyarrow.OSFile(str(file), "wb")
-        self._writer = pyarrow.ipc.new_file(self._sink, schema)
-        self._pending: list[tuple[Any, ...]] = []
-
-    def add(self, values: tuple[Any, ...]) -> None:
-        self._pending.append(values)
-        if len(self._pending) == BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow
-
-        columns = zip(*self._pending, strict=True)
-        arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, self._schema.types, strict=True)]
-        self._writer.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
-        self._pending = []
-
-    def close(self) -> None:
-        if self._pending:
-            self._flush()
-        self._writer.close()
-        self._sink.close()

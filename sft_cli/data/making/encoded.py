@@ -4,8 +4,9 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +18,24 @@ from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.config.data_schema import DataConfig
 from sft_cli.console import progress
 from sft_cli.data import cache, workers
-from sft_cli.data.ledger import UNPROVEN
 from sft_cli.data.making.cleaned import Cleaned, Reader
+from sft_cli.data.making.fates import fate_of, fate_table
 from sft_cli.data.tables import example_table
 from sft_cli.data.types import Conversation
 
-CODE = ("chat", "data.tables", "data.making.encoded")
+CODE = ("chat", "data.tables", "data.making.encoded", "data.making.fates")
 """Modules that decide what an example is."""
 RULES = ("train_on", "train_on_tool_calls", "train_on_reasoning", "untrained", "thinking", "system", "override_system",
          "sanitize", "overflow")  # fmt: skip
 """Settings of ``data`` that decide what an example is."""
 CHUNK = 2000
-"""Rows encoded at once."""
+"""Most rows encoded at once."""
+CHUNK_BYTES = 8 * 1024 * 1024
+"""Stored bytes of the rows encoded at once: long ones are fewer."""
+SMALL_BYTES = 8 * 1024 * 1024
+"""Stored bytes below which one process is fastest: starting one takes as long as encoding half of them."""
 GOLDENS = 4
 """Golden prompts kept per source."""
-TOO_LONG = "too long"
 
 
 @dataclass(frozen=True)
@@ -66,32 +70,6 @@ class Rules:
         )
 
 
-class Fate(NamedTuple):
-    """What became of one row.
-
-    Attributes:
-        row: Its number in its store.
-        examples: Examples it became; 0 if it was refused.
-        tokens: Tokens of them all.
-        trained: Those that carry loss.
-        truncated: Messages taken off its front.
-        sanitized: Whether special-token strings in it became plain text.
-        silent: Whether an answer that is trained says nothing.
-        problem: What is wrong with it: reason, where, problem and fix as JSON; None if nothing.
-        labels: Its tags and scores as JSON; None if it has none.
-    """
-
-    row: int
-    examples: int
-    tokens: int
-    trained: int
-    truncated: int
-    sanitized: bool
-    silent: bool
-    problem: str | None
-    labels: str | None
-
-
 class Encoded:
     """A finished stage.
 
@@ -116,9 +94,10 @@ class Encoded:
         """What became of the rows, as Arrow tables, one for each part."""
         yield from _tables(self._directory, "fates")
 
-    def problems(self) -> list[str]:
+    def problems(self) -> Iterator[str]:
         """What is wrong with rows, as in ``Fate``."""
-        return [told for table in self.fates() for told in table.column("problem").drop_null().to_pylist()]
+        for table in self.fates():
+            yield from table.column("problem").drop_null().to_pylist()
 
     def column(self, name: str, kind: Any = np.int64) -> NDArray[Any]:
         """``(rows,)``: a number of every ``Fate``."""
@@ -140,8 +119,9 @@ class Encoded:
         num_rows = len(self.column("row"))
         for row, labels in enumerate(self._labels()):
             for tag, value in labels["tags"].items():
-                known = values.setdefault(tag, {})
-                codes.setdefault(tag, np.full(num_rows, -1, np.int32))[row] = known.setdefault(value, len(known))
+                if tag not in values:
+                    values[tag], codes[tag] = {}, np.full(num_rows, -1, np.int32)
+                codes[tag][row] = values[tag].setdefault(value, len(values[tag]))
         return {tag: (list(known), codes[tag]) for tag, known in values.items()}
 
     def _labels(self) -> Iterator[dict[str, Any]]:
@@ -159,7 +139,7 @@ def encode(
     rules: Rules,
     known: dict[str, Any],
     processes: int,
-    judge: Callable[[Sequence[str]], None],
+    judge: Callable[[Iterable[str]], None],
 ) -> Encoded:
     """The examples of the chosen rows of a store, from the cache where they are there.
 
@@ -175,10 +155,13 @@ def encode(
     inputs = {**known, "rows": rows.content(chosen)}
     with cache.building("encoded", inputs) as (directory, done):
         if not done:
-            chunks = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
+            judge(Encoded(directory).problems())  # of the run that was stopped
+            sizes = rows.store.sizes()[chosen]
+            processes = processes if sizes.sum() >= SMALL_BYTES else 1
+            chunks = _chunks(chosen, sizes)
             tasks = [(i, chunk) for i, chunk in enumerate(chunks) if not (directory / f"part-{i:05}.json").is_file()]
-            with progress(f"encode    {name}", len(chosen)) as shown:
-                shown.advance(len(chosen) - sum(len(chunk) for _, chunk in tasks))
+            before = len(chosen) - sum(len(chunk) for _, chunk in tasks)
+            with progress(f"encode    {name}", len(chosen), before) as shown:
                 for made, problems in workers.run(
                     _Part, (directory, rows.reader(), rules), _Part.write, tasks, processes
                 ):
@@ -188,6 +171,16 @@ def encode(
     encoded = Encoded(cache.final(directory))
     judge(encoded.problems())
     return encoded
+
+
+def _chunks(chosen: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The chosen rows in runs of at most ``CHUNK`` rows, one or about ``CHUNK_BYTES``."""
+    edges, behind, start = [0], np.cumsum(sizes), 0
+    while start < len(chosen):
+        before = int(behind[start]) - int(sizes[start])
+        start = min(start + CHUNK, max(start + 1, int(np.searchsorted(behind, before + CHUNK_BYTES, side="right"))))
+        edges.append(min(start, len(chosen)))
+    return [chosen[low:high] for low, high in pairwise(edges)]
 
 
 class _Part:
@@ -201,13 +194,14 @@ class _Part:
         number, numbers = task
         conversations = list(self._reader.conversations(numbers))
         outcomes = self._maker.make(conversations)
-        fates = [_fate(*one) for one in zip(numbers.tolist(), conversations, outcomes, strict=True)]
+        fates = [fate_of(*one) for one in zip(numbers.tolist(), conversations, outcomes, strict=True)]
         examples = [example for outcome in outcomes for example in outcome.examples]
-        weighted = any(weight not in (0, 1) for example in examples for weight in set(example.weights))
-        _write(self._directory / f"examples-{number:05}.arrow", example_table(examples, weighted))
-        _write(self._directory / f"fates-{number:05}.arrow", _fate_table(fates))
+        table = example_table(examples)
+        weighted = "loss_weights" in table.column_names
+        _write(self._directory / f"examples-{number:05}.arrow", table)
+        _write(self._directory / f"fates-{number:05}.arrow", fate_table(fates))
         stops = sorted({stop for outcome in outcomes for stop in outcome.stops})
-        goldens = [asdict(golden) for golden in self._goldens(conversations, outcomes)] if number == 0 else []
+        goldens = [asdict(golden) for golden in self._goldens(conversations, outcomes)] if number < GOLDENS else []
         mark = json.dumps({"stops": stops, "goldens": goldens, "weighted": weighted}, ensure_ascii=False)
         cache.write_whole(self._directory / f"part-{number:05}.json", mark.encode())
         return len(fates), [fate.problem for fate in fates if fate.problem is not None]
@@ -223,52 +217,17 @@ class _Part:
         return found
 
 
-def _fate(row: int, conversation: Conversation, outcome: Outcome) -> Fate:
-    """What became of a row."""
-    examples, problem = outcome.examples, outcome.problem
-    reason = TOO_LONG if outcome.too_long else UNPROVEN
-    told = problem and json.dumps([reason, problem.where, problem.problem, problem.fix], ensure_ascii=False)
-    labels = {"tags": dict(conversation.tags), "scores": dict(conversation.scores)}
-    return Fate(
-        row=row,
-        examples=len(examples),
-        tokens=sum(len(example.input_ids) for example in examples),
-        trained=sum(len(example.weights) - example.weights.count(0) for example in examples),
-        truncated=outcome.dropped_messages,
-        sanitized=outcome.sanitized,
-        silent=_silent(conversation),
-        problem=told or None,
-        labels=json.dumps(labels, ensure_ascii=False) if conversation.tags or conversation.scores else None,
-    )
-
-
-def _silent(conversation: Conversation) -> bool:
-    """Whether an answer that is trained says nothing."""
-    answers = [m for m in conversation.messages if m.role == "assistant" and m.weight]
-    return any(not (answer.content.strip() or answer.extra) for answer in answers)
-
-
-def _fate_table(fates: Sequence[Fate]) -> Any:
-    """Fates as an Arrow table."""
-    import pyarrow
-
-    numbers, flags, texts = pyarrow.int64(), pyarrow.bool_(), pyarrow.string()
-    kinds = (*[numbers] * 5, flags, flags, texts, texts)
-    columns = zip(*fates, strict=True) if fates else [()] * len(kinds)
-    return pyarrow.table(
-        {name: pyarrow.array(column, kind) for name, column, kind in zip(Fate._fields, columns, kinds, strict=True)}
-    )
-
-
 def _write(file: Path, table: Any) -> None:
     """Write a table whole or not at all."""
     import pyarrow
 
-    new = file.with_name(f".{file.name}")
     options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
-    with pyarrow.OSFile(str(new), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema, options=options) as writer:
+    with (
+        cache.whole(file) as new,
+        pyarrow.OSFile(str(new), "wb") as sink,
+        pyarrow.ipc.new_file(sink, table.schema, options=options) as writer,
+    ):
         writer.write_table(table)
-    new.rename(file)
 
 
 def _tables(directory: Path, kind: str) -> Iterator[Any]:

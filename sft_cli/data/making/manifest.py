@@ -19,8 +19,8 @@ from sft_cli.data.ledger import Ledger
 from sft_cli.data.making import cleaning, encoded, rows
 from sft_cli.data.prepared import Side
 
-VERSION = 3
-"""Raised whenever a prepared directory would hold other files."""
+VERSION = 4
+"""Raised whenever a prepared directory would hold other files, or its inputs other keys."""
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
 """Libraries that decide what an example is, or how it is written."""
@@ -54,6 +54,7 @@ def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> 
         },
         "mix": {
             "rules": {key: data[key] for key in MIX_RULES},
+            "order": list(config.data.mix),
             "sources": {name: {key: source[key] for key in SOURCE_RULES} for name, source in data["mix"].items()},
             "seed": seed,
             "code": cache.code(*MIX_CODE),
@@ -83,7 +84,7 @@ def build(
         ledger: The account of the rows.
         formats: Format of every source.
         lengths: Tokens of every written example, by side.
-        found: What else the stages found: stop_tokens, sanitized_rows, empty_answers, clean, mix, stages, groups.
+        found: What else the stages found: stop_tokens, sanitized_rows, empty_answers, clean, mix, stages.
     """
     mix_of = config.data.mix
     counts = {name: ledger.counts.get(name, {}) for name in mix_of}

@@ -140,8 +140,8 @@ def _select(sides: Sequence[tuple[str, bool, Cleaned]], data: DataConfig, seed: 
 
 
 def _chosen(name: str, own: bool, rows: Cleaned, data: DataConfig, seed: int) -> NDArray[np.bool_]:
-    """``(rows,)``: the rows that no filter dropped, at most max_rows of them; rows that cannot be used among them."""
-    there = rows.kept | ~rows.store.good()
+    """``(rows,)``: the rows that are wanted, at most max_rows of them; rows that cannot be used are among them."""
+    there = rows.kept | ~(rows.store.good() | rows.store.left_out())
     chosen = np.zeros(len(there), np.bool_)
     limit = None if own else data.mix[name].max_rows
     chosen[there] = mix.choose(rows.store.digests("content")[there], limit, seed, name)
@@ -162,7 +162,7 @@ def _groups(stores: Sequence[Cleaned], taken: Sequence[NDArray[np.bool_]]) -> ND
             by_step.setdefault(name, np.full(len(groups), -1, np.int64))[place[numbers[there]]] = clusters[there]
     for clusters in by_step.values():
         alone = np.where(groups < 0, len(groups) + np.arange(len(groups)), groups)
-        groups = splits.together(alone, clusters)
+        groups = splits.joined(alone, clusters)
     return groups
 
 
@@ -182,7 +182,7 @@ def _encode(
     known = {**known, "replay": replay, "loss_weight": source.loss_weight}
     numbers = np.flatnonzero(side.chosen & side.rows.kept)
 
-    def judge(problems: Sequence[str]) -> None:
+    def judge(problems: Iterable[str]) -> None:
         _refuse(assemble.fatal(problems, data))
 
     return encoded.encode(side.source, side.rows, numbers, rules, known, processes, judge)

@@ -19,7 +19,7 @@ from sft_cli.data.types import Conversation, Row
 
 CODE = ("data.formats", "data.reading", "data.problems", "data.codec", "data.rowstore", "data.making.rows")
 """Modules that decide what a row becomes."""
-RULES = ("format", "columns", "variables", "tags", "scores", "tree", "stream", "role")
+RULES = ("format", "columns", "variables", "placeholders", "tags", "scores", "tree", "stream", "role")
 """Settings of a source that decide what a row becomes; its files are known by content."""
 Converted = tuple[str, Conversation | RowError]
 
@@ -111,17 +111,18 @@ class _Part:
 def _stream(directory: Path, config: SourceConfig, name: str, split: Split, separator: str, seed: int) -> str:
     """Write a part for each block of a streamed source, going on behind the last one that is there."""
     done = sorted(directory.glob("state-*.json"))
-    before = json.loads(done[-1].read_bytes()) if done else {"next": None, "format": ""}
-    number, converter = len(done), None
-    with progress(f"rows      {name}", config.max_rows) as shown:
+    before: dict[str, Any] = json.loads(done[-1].read_bytes()) if done else {"next": None, "columns": ()}
+    number, columns, converter = len(done), tuple(before["columns"]), None
+    stored = before["next"]["rows"] if done else 0
+    with progress(f"rows      {name}", config.max_rows if split == "train" else None, stored) as shown:
         for block in stream.blocks(config, name, split, seed, before["next"]):
-            if converter is None:
-                converter = formats.converter(config, name, separator, _first_columns(block.rows))
+            columns = columns if number else _first_columns(block.rows)
+            converter = converter or formats.converter(config, name, separator, columns)
             shown.advance(rowstore.write_part(_part(directory, number), _converted(converter, block.rows)))
-            after = json.dumps({"next": block.state, "format": converter.name})
+            after = json.dumps({"next": block.state, "columns": columns})
             cache.write_whole(directory / f"state-{number:05}.json", after.encode())
             number += 1
-    return converter.name if converter else before["format"]
+    return (converter or formats.converter(config, name, separator, columns)).name
 
 
 def _converter(pieces: Iterable[Slice], config: SourceConfig, name: str, separator: str) -> Converter:

@@ -57,7 +57,10 @@ def explain(known: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> list[
     """
     if known is None:
         return ["nothing was prepared here before: every stage runs"]
-    lines, upstream = [], ""
+    if known["version"] != inputs["version"]:
+        return [f"{changes.CODE} changed: every stage runs"]
+    gone = [f"data.mix.{name}" for name in known["rows"] if name not in inputs["rows"]]
+    lines, upstream = [], f"{', '.join(gone)} is gone" if gone else ""
     for stage, old, new in _stages(known, inputs):
         if stage == "encode" and len(known["clean"]) > len(inputs["clean"]):
             upstream = upstream or "clean.steps changed"
@@ -74,16 +77,26 @@ def explain(known: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> list[
 def _stages(known: Mapping[str, Any], inputs: Mapping[str, Any]) -> Sequence[tuple[str, Any, Any]]:
     """Name of each stage, its inputs before (None if it was not there), and now."""
     nothing: dict[str, Any] = {"rows": {}, "clean": [], "encode": {}, "mix": {}}
+    both = [name for name in inputs["mix"]["order"] if name in known["rows"]]
 
-    def only(key: str, part: Any) -> dict[str, Any] | None:
-        return None if part is None else {**nothing, key: part}
+    def only(key: str, part: Any, mix: Any = None) -> dict[str, Any] | None:
+        return None if part is None else {**nothing, "mix": mix or {}, key: part}
+
+    def seen(values: Mapping[str, Any], *settings: str) -> dict[str, Any]:
+        return {name: {key: values["mix"]["sources"][name][key] for key in settings} for name in both}
+
+    def order(values: Mapping[str, Any]) -> list[str]:
+        return [name for name in values["mix"]["order"] if name in both]
 
     found: list[tuple[str, Any, Any]] = []
     for name, new in inputs["rows"].items():
         old = known["rows"].get(name)
         found.append((f"rows {name}", only("rows", old and {name: old}), only("rows", {name: new})))
     for number, step in enumerate(inputs["clean"]):
-        old = known["clean"][number : number + 1] or None
-        found.append((f"clean {step['filter']}", only("clean", old), only("clean", [step])))
-    found += [(stage, only(stage, known[stage]), only(stage, inputs[stage])) for stage in ("encode", "mix")]
+        before = known["clean"][number : number + 1] or None
+        old, new = ({"order": order(values), "sources": seen(values, "priority")} for values in (known, inputs))
+        found.append((f"clean {step['filter']}", only("clean", before, old), only("clean", [step], new)))
+    old, new = ({"sources": seen(values, "max_rows", "loss_weight")} for values in (known, inputs))
+    found.append(("encode", only("encode", known["encode"], old), only("encode", inputs["encode"], new)))
+    found.append(("mix", only("mix", known["mix"]), only("mix", inputs["mix"])))
     return found

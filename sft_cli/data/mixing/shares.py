@@ -7,6 +7,9 @@ from sft_cli.config.data_schema import DataConfig, StageConfig, Stop, Strategy
 from sft_cli.data.mixing.rounding import Expected, at_least_one
 from sft_cli.errors import SftError
 
+MOST_ROWS = 1_000_000_000
+"""Rows of an epoch beyond which it is refused: its list of examples, 8 bytes each, is made in memory."""
+
 
 def expected(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]) -> Expected:
     """What the sources, in the order of ``data.mix``, give to each stage of an epoch.
@@ -22,7 +25,7 @@ def expected(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDAr
         trained_tokens: ``(sources,)`` trained tokens in them.
 
     Raises:
-        SftError: A source has no rows for its share, or ``data.total_rows`` is too small.
+        SftError: A source has no rows for its share, ``data.total_rows`` is too small, or an epoch is beyond measure.
     """
     stages = data.stages or [StageConfig()]
     fixed = _epochs(data) > 0
@@ -43,6 +46,7 @@ def expected(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDAr
         total = float(np.where(fixed, 0.0, _own_weights(data) * _sizes(data, num_rows)).sum())
     else:
         total = _until_exhausted(flow.sum(0), num_rows, data.stop)
+    _refuse_endless(total + float(own.sum()))
     return Expected(flow * total + own, _stated(data, fixed, num_rows), fixed, exact)
 
 
@@ -97,6 +101,16 @@ def _rest(data: DataConfig, fixed_rows: int) -> int:
             fix=f"set data.total_rows above {fixed_rows}, or smaller epochs",
         )
     return data.total_rows - fixed_rows
+
+
+def _refuse_endless(rows: float) -> None:
+    """Refuse an epoch that could not be listed."""
+    if rows > MOST_ROWS:
+        raise SftError(
+            where="data.mix",
+            problem=f"an epoch would hold {rows:,.0f} rows, more than {MOST_ROWS:,}",
+            fix="set a smaller weight, epochs or data.total_rows; passes over the data are trainer.epochs",
+        )
 
 
 def _stated(data: DataConfig, fixed: NDArray[np.bool_], num_rows: NDArray[np.int64]) -> NDArray[np.float64]:

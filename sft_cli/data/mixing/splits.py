@@ -52,15 +52,19 @@ def hold_out(
 
 
 def together(keys: Keys, groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``(rows,)``: number of the first row of each row's family; rows that share a key or a group are of one family.
+    """``(rows,)``: number of the first row of each row's family; rows that share a key or a group are of one family."""
+    return joined(ranks.identities(keys), groups)
+
+
+def joined(key: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As ``together``, for keys that are numbers from 0.
 
     Connected components by hooking and shortcutting (Zhang, Azad and Hu 2020, FastSV, arXiv:1910.05971): every round
     points each row, and the row it pointed at, to the smallest row seen among its neighbours.
     """
-    key = ranks.identities(keys)
     grouped = np.flatnonzero(groups >= 0)
     _, group = np.unique(groups[grouped], return_inverse=True)
-    family = np.arange(len(keys))
+    family = np.arange(len(key))
     while True:
         seen = _smallest(key, family)
         seen[grouped] = np.minimum(seen[grouped], _smallest(group, seen[grouped]))

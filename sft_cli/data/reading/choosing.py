@@ -27,12 +27,14 @@ class Place:
         split: The split that is wanted.
         named: Whether the user asked for that split by name, so that a path without splits is a mistake.
         key: The configuration key to name in an error.
+        lines: Whether text files hold one document a line, not one each.
     """
 
     given: str
     split: str
     named: bool
     key: str
+    lines: bool = False
 
 
 def chosen(files: Sequence[P], place: Place) -> list[P]:
@@ -98,6 +100,15 @@ def no_split(splits: Sequence[str], place: Place) -> SftError:
         where=place.key,
         problem=f"{shown(place)!r} has no split {place.split!r}; it has {listing(splits)}",
         fix=f"choose one, for example {near}",
+    )
+
+
+def no_lines(what: str, place: Place) -> SftError:
+    """The error for what is read line by line and is no text file."""
+    return SftError(
+        where=place.key.rpartition(".")[0] + ".format",
+        problem=f"lines reads text files, one document a line, and {what!r} is none",
+        fix=f"name files that end in {' or '.join(DOCUMENTS)}, packed or not, or leave the format out",
     )
 
 

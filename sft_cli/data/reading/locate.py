@@ -4,18 +4,19 @@ import glob
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from sft_cli.config.paths import BUILTIN, resolve
 from sft_cli.config.secrets import is_address
 from sft_cli.data.problems import listing, nearest
 from sft_cli.data.reading import remote
-from sft_cli.data.reading.choosing import Place, chosen, kind_of, no_split, refuse_notes, refuse_split
-from sft_cli.data.reading.kinds import READERS, suffix
+from sft_cli.data.reading.choosing import Place, chosen, kind_of, no_lines, no_split, refuse_notes, refuse_split
+from sft_cli.data.reading.kinds import DOCUMENTS, LINES, READERS, suffix
 from sft_cli.data.reading.opening import File
 from sft_cli.data.reading.remote_errors import Unreachable
 from sft_cli.errors import SftError
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -35,6 +36,19 @@ class Part:
 
 def locate(place: Place, *, stored: bool = True) -> list[Part]:
     """The files behind a path, in reading order; those on a server are downloaded, or (not ``stored``) left there."""
+    parts = _found(place, stored)
+    return [_of_lines(part, place) for part in parts] if place.lines else parts
+
+
+def _of_lines(part: Part, place: Place) -> Part:
+    """A text file of which each line is a row."""
+    if part.kind not in DOCUMENTS:
+        raise no_lines(part.label, place)
+    return replace(part, kind=LINES)
+
+
+def _found(place: Place, stored: bool) -> list[Part]:
+    """The files behind a path, each of the kind its ending says."""
     if is_address(place.given):
         return _remote(place, stored)
     path = Path(resolve(place.given))
@@ -82,14 +96,15 @@ def missing(place: Place) -> SftError:
 
 def _directory(path: Path, place: Place) -> list[Part]:
     """A data set saved by ``datasets``, several such splits, or a folder of files."""
+    name = os.path.basename(os.path.abspath(path))
     if (path / "dataset_dict.json").is_file():
         splits = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
         if place.split not in splits:
             raise no_split(splits, place)
-        return [_arrow(path / place.split, f"{path.resolve().name}[{place.split}]")]
+        return [_arrow(path / place.split, f"{name}[{place.split}]")]
     if _is_saved(path):
         refuse_split(place)
-        return [_arrow(path, path.resolve().name)]
+        return [_arrow(path, name)]
     files = chosen([file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()], place)
     return [_part(path / file, file.as_posix(), place) for file in files]
 

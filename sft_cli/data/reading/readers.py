@@ -42,19 +42,44 @@ def json_lines_with_ends(
     file: File, label: str, span: Span = WHOLE
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
     """As ``json_lines``, each row with the position in bytes behind its line."""
+    return _by_line(file, label, span, _object)
+
+
+def text_lines(file: File, label: str, span: Span = WHOLE) -> Iterator[Record]:
+    """One document a line, one row each under ``text``; lines of white space are counted and hold no row. Streams."""
+    for number, values, _ in text_lines_with_ends(file, label, span):
+        yield number, values
+
+
+def text_lines_with_ends(
+    file: File, label: str, span: Span = WHOLE
+) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
+    """As ``text_lines``, each row with the position in bytes behind its line."""
+    return _by_line(file, label, span, _text)
+
+
+def _by_line(
+    file: File, label: str, span: Span, row: Callable[[bytes, str], dict[str, Any] | RowError]
+) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
+    """The row of each line that is not blank, with its number and the position in bytes behind it."""
     for number, line, end in lines(file, label, span):
         if line.strip():
-            yield number, _object(line.rstrip(b"\r\n"), f"{label}:{number}"), end
+            yield number, row(line.rstrip(b"\r\n"), f"{label}:{number}"), end
+
+
+def _text(line: bytes, where: str) -> dict[str, Any] | RowError:
+    """The document on one line."""
+    try:
+        return {"text": line.decode("utf-8")}
+    except UnicodeDecodeError as error:
+        return _not_utf8(where, error)
 
 
 def document(file: File, label: str) -> Iterator[Record]:
     """A text as it stands, one row under ``text``; a file of nothing but white space holds no row."""
     content = b"".join(line.content for line in lines(file, label))
     if content.strip():
-        try:
-            yield 1, {"text": content.decode("utf-8")}
-        except UnicodeDecodeError as error:
-            yield 1, _not_utf8(f"{label}:1", error)
+        yield 1, _text(content, f"{label}:1")
 
 
 def json_document(file: File, label: str) -> Iterator[Record]:

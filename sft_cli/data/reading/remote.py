@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
 
 from sft_cli.config.paths import cache_home
-from sft_cli.config.secrets import MASK, is_masked, masked_address
-from sft_cli.data.reading.remote_errors import Unreachable, refused, told
+from sft_cli.config.secrets import is_masked, masked_address
+from sft_cli.data.reading.remote_errors import not_kept, refused, told
 from sft_cli.errors import SftError
 
 SCHEMES = ("https", "http", "s3", "gs", "hf")
@@ -118,12 +118,9 @@ def find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
 
 
 def _find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
-    system = _filesystem(given, key)
-    shown = show(given)
+    system, shown = _filesystem(given, key), show(given)
     if is_masked(given):
-        problem = f"the signature of {shown!r} is not kept with a run"
-        fix = f"give the whole address again: {key}='{masked_address(given).replace(MASK, '…')}'"
-        raise Unreachable(where=key, problem=problem, fix=fix)
+        raise not_kept(given, shown, key)
     if urlsplit(given).scheme in WEB:
         if "*" in urlsplit(given).path:
             raise refused(key, f"a web server does not list its files, so {shown!r} matches nothing")
@@ -147,7 +144,7 @@ def _find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
 @lru_cache
 def download(file: RemoteFile) -> Path:
     """The file below the cache, fetched once for each version the server has, or once a process if it has none."""
-    folder = _home(file.url) / f"{_short(file.url)}-{_short(file.identity)}"
+    folder = place(file)
     target = folder / file.name
     if file.identity and target.is_file() and file.size in (None, target.stat().st_size):
         return target
@@ -164,6 +161,11 @@ def download(file: RemoteFile) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def place(file: RemoteFile) -> Path:
+    """The folder below the cache for this version of a file, as this address opens it."""
+    return _home(file.url) / f"{_short(file.url)}-{_short(file.identity)}"
 
 
 def downloaded_before(given: str) -> Path | None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from sft_cli.config.secrets import MASK, masked_address
 from sft_cli.errors import SftError
 
 SIGN_IN = {
@@ -57,6 +58,13 @@ def failure(error: BaseException, url: str, shown: str, key: str) -> SftError:
     else:
         problem, fix = f"{host} answered {status} for {shown!r}", "run the command again later"
     return SftError(where=key, problem=problem, fix=fix)
+
+
+def not_kept(url: str, shown: str, key: str) -> Unreachable:
+    """For an address from a run directory, whose signature was masked there."""
+    problem = f"the signature of {shown!r} is not kept with a run"
+    fix = f"give the whole address again: {key}='{masked_address(url).replace(MASK, '…')}'"
+    return Unreachable(where=key, problem=problem, fix=fix)
 
 
 def refused(key: str, problem: str) -> SftError:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sft_cli.data.problems import RowError
-from sft_cli.data.reading import columnar, survey
-from sft_cli.data.reading.kinds import READERS, SPAN_READERS
+from sft_cli.data.reading import columnar, readers, survey
+from sft_cli.data.reading.kinds import LINES, READERS, SPAN_READERS
 from sft_cli.data.reading.locate import Part
-from sft_cli.data.reading.opening import File, Span
+from sft_cli.data.reading.opening import COMPRESSED, File, Span
 from sft_cli.data.reading.readers import Record
 from sft_cli.data.types import Row
 from sft_cli.errors import SftError
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 SLICE_BYTES = 16 * 1024 * 1024
 """A slice holds about so much; a file or row group that cannot be cut may be larger."""
 
-PLAIN_LINES = (".jsonl", ".ndjson")
+PLAIN_LINES = {
+    ".jsonl": readers.json_lines_with_ends,
+    ".ndjson": readers.json_lines_with_ends,
+    LINES: readers.text_lines_with_ends,
+}
+"""Kinds whose lines are rows, and what reads them with the end of each line."""
 UNITS = {".parquet": columnar.parquet_units, ".arrow": columnar.arrow_units}
 
 
@@ -187,8 +192,8 @@ def _together(pieces: Sequence[FilePiece]) -> list[Slice]:
 
 
 def is_plain_lines(kind: str, file: File) -> bool:
-    """Whether a file is JSON lines that are not packed, so that it can be read from any line on."""
-    return kind in PLAIN_LINES and file.suffix.lower() in PLAIN_LINES
+    """Whether the lines of a file are rows and not packed, so that it can be read from any line on."""
+    return kind in PLAIN_LINES and file.suffix.lower() not in COMPRESSED
 
 
 def _range_bytes(part: Part, file: Path) -> int | None:

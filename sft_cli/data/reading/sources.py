@@ -8,7 +8,8 @@ from sft_cli.config.data_schema import SourceConfig
 from sft_cli.config.secrets import is_address
 from sft_cli.data.reading import hub, survey
 from sft_cli.data.reading import slices as cutting
-from sft_cli.data.reading.choosing import Place, shown
+from sft_cli.data.reading.choosing import Place, no_lines, shown
+from sft_cli.data.reading.kinds import LINES
 from sft_cli.data.reading.locate import Part, is_hub_id, locate
 from sft_cli.data.reading.remote import RemoteFile
 from sft_cli.data.reading.slices import BadRow, Slice, read_slice
@@ -45,8 +46,8 @@ def read(config: SourceConfig, name: str, split: Split) -> Iterator[Row | BadRow
 def fingerprint(config: SourceConfig, name: str) -> dict[str, Any]:
     """What the rows depend on, by split: the files with BLAKE2b of their bytes, or the hub data set and its commit.
 
-    Files go by the names their rows go by, wherever they lie and however their path was typed. Files on a server that are streamed,
-    not stored, go by what the server says of their version.
+    Files go by the names their rows go by, wherever they lie and however their path was typed. Files on a server that
+    are streamed, not stored, go by what the server says of their version.
     """
     found = {}
     for split in splits(config):
@@ -81,12 +82,13 @@ def placed(config: SourceConfig, name: str, split: Split) -> Place:
             problem="validation_path is set as well, and only one of them can be read",
             fix="remove one of the two",
         )
+    lines = config.format == LINES
     if split == "train":
-        return Place(config.path, config.split, named=config.split != "train", key=f"{key}.path")
+        return Place(config.path, config.split, config.split != "train", f"{key}.path", lines)
     if config.validation_split is not None:
-        return Place(config.path, config.validation_split, named=True, key=f"{key}.validation_split")
+        return Place(config.path, config.validation_split, True, f"{key}.validation_split", lines)
     assert config.validation_path is not None, f"{name} has no held-out rows of its own"
-    return Place(config.validation_path, "validation", named=False, key=f"{key}.validation_path")
+    return Place(config.validation_path, "validation", False, f"{key}.validation_path", lines)
 
 
 def on_hub(config: SourceConfig, place: Place) -> bool:
@@ -101,6 +103,8 @@ def on_hub(config: SourceConfig, place: Place) -> bool:
             problem=f"{shown(place)!r} is {what}; only hub data sets have a {field}",
             fix=f"remove {field}",
         )
+    if hosted and place.lines:
+        raise no_lines(place.given, place)
     return hosted
 
 

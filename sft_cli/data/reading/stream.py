@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sft_cli.config.data_schema import SourceConfig
 from sft_cli.data.problems import RowError
-from sft_cli.data.reading import columnar, hub, readers, remote, slices, survey
+from sft_cli.data.reading import columnar, hub, remote, slices, survey
 from sft_cli.data.reading.choosing import Place, shown
 from sft_cli.data.reading.kinds import READERS, SPAN_READERS
 from sft_cli.data.reading.locate import Part, locate
@@ -169,7 +169,7 @@ def _records(entry: _Entry, last: int, end: int) -> Iterator[tuple[Record, int]]
     Packed files, tables of text and documents are read from their beginning and passed over up to there.
     """
     if slices.is_plain_lines(entry.kind, entry.file):
-        for number, values, behind in readers.json_lines_with_ends(entry.file, entry.label, Span(end, None, last)):
+        for number, values, behind in slices.PLAIN_LINES[entry.kind](entry.file, entry.label, Span(end, None, last)):
             yield (number, values), behind
         return
     if entry.kind in slices.UNITS:

@@ -1,0 +1,127 @@
+"""Text files of one document a line: asked for by name, numbered like JSON lines, cut and streamed like them."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from sft_cli.config.data_schema import SourceConfig
+from sft_cli.data import formats
+from sft_cli.data.reading import slices as cutting
+from sft_cli.data.reading.sources import BadRow, fingerprint, read, read_slice, slices
+from sft_cli.data.reading.stream import blocks
+from sft_cli.data.types import Row
+from sft_cli.errors import SftError
+
+TEXT = "\N{LATIN SMALL LETTER E WITH ACUTE}ins\n\n  zwei \r\ndrei"
+FOUND = {"a.txt:1": "\N{LATIN SMALL LETTER E WITH ACUTE}ins", "a.txt:3": "  zwei ", "a.txt:4": "drei"}
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def lines(**config):
+    return SourceConfig(format="lines", **config)
+
+
+def places(config, side="train"):
+    return {row.where: row.values["text"] for row in read(config, "mine", side) if isinstance(row, Row)}
+
+
+def message(config):
+    with pytest.raises(SftError) as caught:
+        list(read(config, "mine", "train"))
+    return str(caught.value)
+
+
+def test_a_document_a_line_and_blank_ones_only_counted(tmp_path):
+    (tmp_path / "a.txt").write_bytes(TEXT.encode())
+    assert places(lines(path="a.txt")) == FOUND
+    assert places(SourceConfig(path="a.txt")) == {"a.txt:1": TEXT}
+
+
+@pytest.mark.parametrize("path", ["d", "d/*.txt", "d/a.txt"])
+def test_directories_and_globs(tmp_path, path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.txt").write_bytes(TEXT.encode())
+    (tmp_path / "d" / "README.md").write_text("no row")
+    assert places(lines(path=path)) == FOUND
+
+
+def test_packed_and_held_out_files_are_read_the_same_way(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
+    (tmp_path / "a.txt").write_bytes(TEXT.encode())
+    config = lines(path="a.txt.gz", validation_path="a.txt")
+    assert list(places(config).values()) == list(FOUND.values())
+    assert places(config, "validation") == FOUND
+
+
+def test_a_line_that_is_not_utf8_is_a_bad_row(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\n\xff\nthree\n")
+    first, bad, last = read(lines(path="a.txt"), "mine", "train")
+    assert isinstance(bad, BadRow)
+    assert (first.where, bad.error.where, bad.error.reason, last.where) == (
+        "a.txt:1", "a.txt:2", "wrong encoding", "a.txt:3")  # fmt: skip
+
+
+def test_slices_hold_the_same_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(cutting, "SLICE_BYTES", 64)
+    (tmp_path / "a.txt").write_text("".join(f"document {number}\n" for number in range(100)))
+    config = lines(path="a.txt")
+    fingerprint(config, "mine")
+    pieces = slices(config, "mine", "train")
+    assert len(pieces) > 10
+    assert [row for piece in pieces for row in read_slice(piece, "mine")] == list(read(config, "mine", "train"))
+
+
+def test_a_packed_file_is_not_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(cutting, "SLICE_BYTES", 64)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("".join(f"{'x' * n}{n * n}\n" for n in range(400)).encode()))
+    config = lines(path="a.txt.gz")
+    (piece,) = slices(config, "mine", "train")
+    assert len(list(read_slice(piece, "mine"))) == 400
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_a_stream_goes_on_behind_a_line(tmp_path, name):
+    content = "".join(f"document {number}\n" for number in range(40)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    config = lines(path=name, stream=True, max_rows=30, shuffle_buffer=10)
+    whole = list(blocks(config, "mine", "train", 3))
+    rest = list(blocks(config, "mine", "train", 3, whole[0].state))
+    assert [block.rows for block in rest] == [block.rows for block in whole[1:]]
+    assert {row.where for block in whole for row in block.rows} == {f"{name}:{number}" for number in range(1, 31)}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_other_files_have_no_documents_by_line(tmp_path, name):
+    (tmp_path / name).write_text('{"text": "a"}\n')
+    assert message(lines(path=name)) == (
+        f"data.mix.mine.format: lines reads text files, one document a line, and '{name}' is none\n"
+        "  fix: name files that end in .txt or .md, packed or not, or leave the format out"
+    )
+
+
+def test_a_hub_data_set_has_none_either():
+    assert message(lines(path="owner/name", revision="main")).startswith(
+        "data.mix.mine.format: lines reads text files, one document a line, and 'owner/name' is none\n"
+    )
+
+
+def test_auto_never_takes_it():
+    """A text file may be a document or many; its columns do not tell."""
+    assert formats.converter(SourceConfig(), "mine", "\n", ["text"]).name == "text"
+    assert formats.converter(SourceConfig(format="lines"), "mine", "\n", ["text"]).name == "lines"
+    with pytest.raises(SftError):
+        formats.converter(SourceConfig(), "mine", "\n", ["text", "role"])
+
+
+@pytest.mark.material
+def test_thirty_articles_of_one_line_each():
+    file = Path(__file__).parents[2].parent / "shared/material/data/text/wiki_demo.txt"
+    if not file.is_file():
+        pytest.skip("the file is not there")
+    assert len(places(lines(path=str(file)))) == 30
+    assert len(places(SourceConfig(path=str(file)))) == 1

@@ -1,0 +1,28 @@
+"""A job on a signed address: its config.yaml keeps no signature, so that the file has to be there already."""
+
+from slurm_cluster import submit_sh
+
+from sft_cli.data.reading import remote
+
+ADDRESS = "https://host.example/rows.jsonl?sig="
+WORDS = ("recipe=quickstart", "data=local", "data.val_rows=5", "launcher=slurm", "--dry-run")
+
+
+def test_a_signed_address_is_refused_before_the_job(tmp_path):
+    result = submit_sh(*WORDS, f"data.mix.a.path={ADDRESS}secret-word", cwd=tmp_path, SFT_HOME=str(tmp_path))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"error: data.mix.a.path: '{ADDRESS}***' is signed, and the job's config.yaml must not keep the signature\n"
+        "  fix: run sft prepare with the same words first, on a disk the job shares (SFT_HOME)\n"
+    )
+
+
+def test_what_was_downloaded_with_it_is_enough(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFT_HOME", str(tmp_path))
+    file = remote.RemoteFile(f"{ADDRESS}secret-word", "https://host.example/rows.jsonl", "ETag=1", 2, "data.mix.a.path")
+    folder = remote.place(file)
+    folder.mkdir(parents=True)
+    (folder / "rows.jsonl").write_text("{}")
+    result = submit_sh(*WORDS, f"data.mix.a.path={ADDRESS}secret-word", cwd=tmp_path, SFT_HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "secret-word" not in result.stdout

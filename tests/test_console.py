@@ -1,0 +1,41 @@
+"""The lines that say how far a long piece of work is."""
+
+import time
+
+import pytest
+
+from sft_cli.console import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand, in seconds."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_short_work_says_nothing(clock, capsys):
+    with progress("encode    mine", 100) as shown:
+        clock[0] += 29
+        shown.advance(50)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("total", "before", "rows", "seconds", "line"),
+    [
+        (100_000, 0, 40_000, 40, "[========            ] 40,000 of 100,000 rows, 1,000 rows/s, 60 s left"),
+        (100_000, 30_000, 10_000, 40, "[========            ] 40,000 of 100,000 rows, 250 rows/s, 4 min left"),
+        (None, 0, 40_000, 40, "40,000 rows, 1,000 rows/s"),
+        (10, 0, 40, 40, "[====================] 40 of 10 rows, 1 rows/s, 0 s left"),
+        (10_000_000, 0, 40_000, 40, "[                    ] 40,000 of 10,000,000 rows, 1,000 rows/s, 2.8 h left"),
+    ],
+)
+def test_a_log_has_a_line_now_and_then(clock, capsys, total, before, rows, seconds, line):
+    with progress("encode    mine", total, before) as shown:
+        clock[0] += seconds
+        shown.advance(rows)
+        clock[0] += 1
+        shown.advance(0)
+    assert capsys.readouterr() == ("", f"encode    mine {line}\n")
