@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from sft_cli.chat import thinking
 from sft_cli.chat.encode import Encoded, Encoder, Unproven
 from sft_cli.chat.marks import MARK_START
 from sft_cli.chat.shape import mistakes, shaped
 from sft_cli.chat.spans import Rendered, Renderer
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.thinking import texts
 from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.chat.unchatted import Unusable, checked, pieces
 from sft_cli.config.data_schema import DataConfig, Overflow, Thinking
@@ -219,7 +219,7 @@ class ExampleMaker:
 
     def _refused(self, conversation: Conversation, why: str) -> SftError:
         keeps = self._data.thinking is not Thinking.strip
-        reasons = keeps and any(texts({"content": m.content, **m.extra}) for m in conversation.messages)
+        reasons = keeps and any(thinking.texts({"content": m.content, **m.extra}) for m in conversation.messages)
         instead = "set data.thinking=strip (its reasoning may be what the template cannot show)" if reasons else ""
         return SftError(
             where=conversation.where,

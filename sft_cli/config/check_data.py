@@ -97,6 +97,12 @@ def _idle_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
     if data.strategy is Strategy.proportional and data.stop is not Stop.total_rows:
         reason = "with data.strategy=proportional the weights are passes, which say how many rows an epoch has"
         yield "data.stop", reason, "set data.strategy=equal, temperature or trained_tokens"
+    if data.system == "" and not data.override_system:
+        yield (
+            "data.system",
+            "an empty one is given to nobody",
+            "set data.override_system=true to remove others",
+        )
     if data.mix and all(source.epochs for source in sources):
         yield "data.strategy", "every source has epochs, whatever the strategy says", "take epochs off a source"
     if data.mix and all(source.validation_path or source.validation_split for source in sources):

@@ -76,14 +76,14 @@ class Ledger:
         counts: Per source: rows, rows of each fate, truncated rows, and over all copies examples, tokens, trained
             tokens.
         splits: Per split the same, of its used rows.
-        unrolled: Rows that became several examples.
+        several: Per source, rows that became several examples.
     """
 
     def __init__(self, file: IO[str] | None = None) -> None:
         self._file, self._values = file, attrgetter(*COLUMNS)
         self.counts: dict[str, dict[str, int]] = {}
         self.splits: dict[str, Counter[str]] = {"train": Counter(), "validation": Counter()}
-        self.unrolled = 0
+        self.several: Counter[str] = Counter()
         self._reasons: dict[str, Counter[tuple[str, bool]]] = {}
         self._first: dict[tuple[str | None, str | None], str] = {}
 
@@ -105,7 +105,7 @@ class Ledger:
         for counter in counters:
             for name, number in totals.items():
                 counter[name] += number
-        self.unrolled += entry.fate == "used" and entry.examples > 1
+        self.several[entry.source] += entry.fate == "used" and entry.examples > 1
         told = entry.reason or (TRUNCATED if entry.truncated_messages else None)
         for source in (entry.source, None) if told else ():
             self._first.setdefault((source, told), entry.where)

@@ -54,6 +54,8 @@ def facts(manifest: Json) -> list[tuple[str, str]]:
     ]
     if rows := manifest.get("unrolled_rows"):
         found.append(("unrolled", f"{_rows(rows)} became one example per trained turn, because the history changes"))
+    if documents := manifest.get("cut_documents"):
+        found.append(("cut", f"{documents:,} documents longer than an example became several"))
     if rows := manifest.get("sanitized_rows"):
         found.append(("sanitized", f"{_rows(rows)} with special-token strings, encoded as plain text"))
     if (empty := manifest.get("empty_answers")) and empty["rows"]:

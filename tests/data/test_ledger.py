@@ -82,7 +82,7 @@ def test_counts():
             "examples": 1, "tokens": 7, "trained_tokens": 7,
         },
     }  # fmt: skip
-    assert ledger.unrolled == 1
+    assert ledger.several == {"a": 1, "b": 0}
 
 
 def test_reasons_by_frequency_then_name():

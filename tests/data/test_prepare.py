@@ -185,11 +185,12 @@ def test_without_prepared_dir_the_directory_is_named_after_the_fingerprint(confi
 
 
 def test_bad_rows_are_told_first_and_nothing_is_left_behind(config, home):
-    bad = [{"instruction": "", "output": "A"}] * 7
+    bad = [{"instruction": "", "output": "A"}] * 7 + [{"instruction": "Q", "output": number} for number in range(6)]
     with pytest.raises(Mistakes) as caught:
         prepare(config([*ROWS[:2], *bad]))
-    assert [error.where.rpartition(":")[2] for error in caught.value.errors] == ["3", "4", "5", "6", "7"]
-    assert caught.value.errors[-1].problem.endswith("(and 2 more rows)")
+    assert [error.where.rpartition(":")[2] for error in caught.value.errors] == ["3", "10", "11", "12", "13"]
+    assert caught.value.errors[0].problem.endswith("expected non-empty text (and 6 more rows)")
+    assert caught.value.errors[-1].problem.endswith("(and 2 other rows)")
     assert sorted(file.name for file in home.iterdir()) == ["home", "rows.jsonl", "tokenizer"]
 
 
@@ -451,7 +452,8 @@ print("torch" in sys.modules, "transformers" in sys.modules)
 def test_real_data_is_served_as_it_was_trained(config, material_dir, tokenizer, file):
     made_config = config()
     made_config.model.tokenizer, made_config.template.name = str(material_dir / "tokenizers" / tokenizer), "auto"
-    made_config.data.mix["mine"] = SourceConfig(path=str(material_dir / "data" / file))
+    names = {"name": "Ada", "author": "us"}
+    made_config.data.mix["mine"] = SourceConfig(path=str(material_dir / "data" / file), variables=names)
     made_config.data.on_bad_row, made_config.data.budget.dropped = OnBadRow.drop, 1.0
     made_config.trainer.max_length = 16384
     made = prepare(made_config)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.clean.base import Found
 from sft_cli.config.clean_schema import Action
-from sft_cli.config.data_schema import BudgetConfig, OnBadRow, Order, SourceConfig, StageConfig, Strategy
+from sft_cli.config.data_schema import BudgetConfig, OnBadRow, Order, Role, SourceConfig, StageConfig, Strategy
 from sft_cli.config.schema import Config
 from sft_cli.data import rowstore, workers
 from sft_cli.data.making import assemble, encoded
@@ -20,7 +20,7 @@ from sft_cli.data.making import rows as making_rows
 from sft_cli.data.making.findings import Writer
 from sft_cli.data.prepare import explain, prepare
 from sft_cli.data.types import Conversation, Message
-from sft_cli.errors import SftError
+from sft_cli.errors import Mistakes, SftError
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
 
@@ -512,3 +512,25 @@ def test_rows_that_were_dropped_stop_a_later_run_that_is_stricter(config, tmp_pa
     with pytest.raises(SftError, match=r"^a\.jsonl:9: .*<\|im_end\|>"):
         prepare(made_config)
     assert made_parts(tmp_path / "home") == before
+
+
+def test_the_problems_of_all_sources_are_told_at_once(config, tmp_path):
+    made_config = config()
+    for name in ("a", "b"):
+        made_config.data.mix[name].path = str(tmp_path / f"no-{name}.jsonl")
+    with pytest.raises(Mistakes) as caught:
+        prepare(made_config)
+    assert [error.where for error in caught.value.errors] == ["data.mix.a.path", "data.mix.b.path"]
+
+
+def test_what_a_person_should_know_is_said(config, tmp_path, capsys):
+    write(tmp_path / "b.jsonl", [{"text": "word " * 300}])
+    made_config = config()
+    made_config.trainer.max_length = 256
+    made_config.data.mix["b"].role = Role.replay
+    made_config.data.mix["a"].weight = 5.0
+    made = prepare(made_config)
+    said = capsys.readouterr().out
+    assert (made.manifest["unrolled_rows"], made.manifest["cut_documents"]) == (0, 1)
+    assert "cut       1 documents are longer than trainer.max_length and became several examples\n" in said
+    assert "repeated  a is seen 5 times in an epoch: little is learnt beyond 4\n" in said

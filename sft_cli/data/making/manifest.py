@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from sft_cli import __version__
 from sft_cli.chat.template import ChatTemplate
 from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.config.data_schema import Role
 from sft_cli.config.schema import Config
 from sft_cli.data import cache
 from sft_cli.data.ledger import Ledger
 from sft_cli.data.making import cleaning, encoded, rows
 from sft_cli.data.prepared import Side
+from sft_cli.errors import SftError, raise_all
 
 VERSION = 4
 """Raised whenever a prepared directory would hold other files, or its inputs other keys."""
@@ -36,11 +38,10 @@ def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> 
 
     Not on paths: the same bytes give the same rows wherever they lie.
     """
-    seed, separator = config.trainer.seed, config.template.input_separator
     data = asdict(config.data)
     found = {
         "version": VERSION,
-        "rows": {name: rows.inputs(source, name, separator, seed) for name, source in config.data.mix.items()},
+        "rows": _rows(config),
         "clean": cleaning.inputs(cleaning.filled(config)),
         "encode": {
             "tokenizer": tokenizer.digests(),
@@ -56,11 +57,23 @@ def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> 
             "rules": {key: data[key] for key in MIX_RULES},
             "order": list(config.data.mix),
             "sources": {name: {key: source[key] for key in SOURCE_RULES} for name, source in data["mix"].items()},
-            "seed": seed,
+            "seed": config.trainer.seed,
             "code": cache.code(*MIX_CODE),
         },
     }
     return json.loads(json.dumps(found, default=str))
+
+
+def _rows(config: Config) -> dict[str, Any]:
+    """What the rows of every source depend on; the problems of all sources are told at once."""
+    found, problems = {}, []
+    for name, source in config.data.mix.items():
+        try:
+            found[name] = rows.inputs(source, name, config.template.input_separator, config.trainer.seed)
+        except SftError as error:
+            problems.append(error)
+    raise_all(problems)
+    return found
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
@@ -105,7 +118,8 @@ def build(
             for name, source in mix_of.items()
         },
         "dropped": ledger.reasons(),
-        "unrolled_rows": ledger.unrolled,
+        "unrolled_rows": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.instruct),
+        "cut_documents": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.replay),
         **found,
         "inputs": dict(inputs),
     }

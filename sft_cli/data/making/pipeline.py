@@ -1,8 +1,8 @@
 """The stages before the last: rows, filters, split, examples, mix; each from the cache where it is there."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from sft_cli.data.making.encoded import Encoded, Rules
 from sft_cli.data.mixing import mix, splits
 from sft_cli.data.mixing.mix import Draw, Pool
 from sft_cli.data.mixing.realised import Tag
-from sft_cli.errors import Mistakes, SftError, raise_all
+from sft_cli.errors import SftError, raise_all
 
 SHOWN = 5
-"""Bad rows told at once."""
+"""Kinds of bad rows told at once."""
 
 
 @dataclass(frozen=True)
@@ -225,11 +225,23 @@ def _copies(
 
 
 def _refuse(problems: Iterable[SftError]) -> None:
-    """Tell the first bad rows, and how many more there are."""
-    problems = iter(problems)
-    first = list(islice(problems, SHOWN))
-    if more := sum(1 for _ in problems):
-        last = first[-1]
-        told = SftError(where=last.where, problem=f"{last.problem} (and {more} more rows)", fix=last.fix)
-        raise Mistakes([*first[:-1], told])
-    raise_all(first)
+    """Tell the kinds of problems, each with its first row and the number of rows like it."""
+    first: dict[tuple[str, str], SftError] = {}
+    like: Counter[tuple[str, str]] = Counter()
+    for problem in problems:
+        kind = (problem.problem, problem.fix)
+        like[kind] += 1
+        if kind in first or len(first) < SHOWN:
+            first.setdefault(kind, problem)
+    told = [_told(problem, like[kind] - 1) for kind, problem in first.items()]
+    if more := sum(number for kind, number in like.items() if kind not in first):
+        told[-1] = SftError(
+            where=told[-1].where, problem=f"{told[-1].problem} (and {more} other rows)", fix=told[-1].fix
+        )
+    raise_all(told)
+
+
+def _told(problem: SftError, like: int) -> SftError:
+    """A problem, and how many rows more have it."""
+    more = f" (and {like} more rows)" if like else ""
+    return SftError(where=problem.where, problem=f"{problem.problem}{more}", fix=problem.fix)

@@ -8,6 +8,8 @@ from sft_cli.console import say, table
 from sft_cli.data import changes
 from sft_cli.data.mixing import realised
 
+MANY = 4
+"""Passes in an epoch beyond which repeats hardly pay (Muennighoff et al. 2023, arXiv:2305.16264)."""
 COLUMNS = ("rows", "used", "dropped", "not_sampled", "truncated", "examples", "tokens", "trained_tokens")
 
 
@@ -39,12 +41,20 @@ def _notes(manifest: Mapping[str, Any]) -> Sequence[str]:
     """What a person should know about the rows, a line each."""
     lines = []
     if number := manifest["unrolled_rows"]:
-        lines.append(f"unrolled  {number} rows became several examples: their history changes, or they were cut")
+        lines.append(f"unrolled  {number} rows: one example per trained turn, because their history changes")
+    if number := manifest["cut_documents"]:
+        lines.append(f"cut       {number} documents are longer than trainer.max_length and became several examples")
     if number := manifest["sanitized_rows"]:
         lines.append(f"sanitized {number} rows: special-token strings in messages were encoded as plain text")
     if manifest["empty_answers"]["rows"]:
         number, first = manifest["empty_answers"].values()
         lines.append(f"empty     {number} rows have an empty answer (the first: {first}); they teach to stop at once")
+    for name, source in manifest["mix"]["sources"].items():
+        if source["passes"] > MANY:
+            lines.append(
+                f"repeated  {name} is seen {source['passes']:.0f} times in an epoch: little is learnt beyond {MANY}"
+            )
+    lines += [f"stage     {stage['name']} holds no example" for stage in manifest["stages"] if not stage["examples"]]
     return lines
 
 
