@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from datasets import load_from_disk
+from report_hand import HOSTILE
 
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.errors import SftError
@@ -14,7 +15,6 @@ from sft_cli.report.inspect import inspect_command
 from sft_cli.report.terminal import PLAIN_LEGEND, _fate, marked
 from sft_cli.report.tokens import Piece
 from sft_cli.report.visible import visible
-from tests.report.conftest import HOSTILE
 
 STOP = "⟪stop: <|im_end|>⟫"
 

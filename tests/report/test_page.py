@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 from datasets import load_from_disk
+from report_hand import HOSTILE, add_to_manifest, manifest_parts
 
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.report import page as pages
 from sft_cli.report.page import write_report
 from sft_cli.report.visible import visible
-from tests.report.conftest import HOSTILE, add_to_manifest, manifest_parts
 
 VOID = {"meta", "input", "br", "link", "img"}
 

@@ -5,11 +5,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from report_hand import SMALL
 from tokenizers import Tokenizer, decoders, models
 
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.report.tokens import Piece, TokenReader
-from tests.report.conftest import SMALL
 
 STOP = "<|im_end|>"
 
