@@ -1,57 +1,25 @@
-"""The stages of `prepare`: what is done again after a change, and what every row's line says."""
+"""The stages of `prepare`: what is done again after a change, and what it does not hang on."""
 
-import json
-import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prepare_hand import rows, write
 
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.clean.base import Found
 from sft_cli.config.clean_schema import Action
-from sft_cli.config.data_schema import BudgetConfig, OnBadRow, Order, Role, SourceConfig, StageConfig, Strategy
-from sft_cli.config.schema import Config
+from sft_cli.config.data_schema import BudgetConfig, DataConfig, OnBadRow, SourceConfig, Strategy
 from sft_cli.data import rowstore, workers
-from sft_cli.data.making import assemble, encoded
+from sft_cli.data.making import encoded, manifest
 from sft_cli.data.making import rows as making_rows
 from sft_cli.data.making.findings import Writer
 from sft_cli.data.prepare import explain, prepare
 from sft_cli.data.types import Conversation, Message
-from sft_cli.errors import Mistakes, SftError
-
-TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
-
-
-def rows(name, number):
-    return [
-        {"instruction": f"{name} question {i}?", "output": f"The answer to {name} is {i * i}."} for i in range(number)
-    ]
-
-
-def write(file, values):
-    file.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
-
-
-@pytest.fixture
-def config(tmp_path, monkeypatch):
-    """Makes the config of a run over two sources, ``a`` (30 rows) and ``b`` (12 rows)."""
-    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
-    shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
-    write(tmp_path / "a.jsonl", rows("a", 30))
-    write(tmp_path / "b.jsonl", rows("b", 12))
-
-    def config():
-        made = Config(prepared_dir=str(tmp_path / "out"))
-        made.model.tokenizer = str(tmp_path / "tokenizer")
-        made.template.name = "chatml"
-        for name in ("a", "b"):
-            made.data.mix[name] = SourceConfig(path=str(tmp_path / f"{name}.jsonl"))
-        return made
-
-    return config
+from sft_cli.errors import SftError
 
 
 def made_parts(home):
@@ -66,10 +34,6 @@ def made_parts(home):
 def new_stages(before, after):
     """The stages in which something was made."""
     return sorted({Path(file).parts[1] for file in after if after[file] != before.get(file)})
-
-
-def ledger(made):
-    return [json.loads(line) for line in (made.directory / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def change_weight(config, home):
@@ -186,80 +150,6 @@ def test_the_number_of_processes_changes_nothing(config, tmp_path, monkeypatch):
     assert [name for name in found[0][2] if found[0][2][name] != found[1][2][name]] == []
 
 
-def test_files_in_another_order_hold_out_and_sample_the_same_rows(config, tmp_path):
-    """The same rows in two files whose names change places."""
-    sampled = []
-    for number, (first, second) in enumerate([("x.jsonl", "y.jsonl"), ("y.jsonl", "x.jsonl")]):
-        folder = tmp_path / f"folder{number}"
-        folder.mkdir()
-        write(folder / first, rows("p", 20))
-        write(folder / second, rows("q", 20))
-        made_config = config()
-        made_config.prepared_dir = str(tmp_path / f"out{number}")
-        made_config.data.mix = {"a": SourceConfig(path=str(folder), max_rows=25, weight=0.5)}
-        made_config.data.val_fraction = 0.2
-        made = prepare(made_config)
-        sides = [(made.train, len(made.train)), (made.validation, len(made.validation))]
-        sampled.append(
-            [sorted(tuple(split.tokens(i).input_ids.tolist()) for i in range(size)) for split, size in sides]
-        )
-    assert len(sampled[0][0]) == 10
-    assert len(sampled[0][1]) == 5
-    assert sampled[0] == sampled[1]
-
-
-def test_duplicates_and_branches_stay_on_one_side(config, tmp_path):
-    tree = {
-        "message_tree_id": "t", "tree_state": "ready_for_export",
-        "prompt": {"message_id": "1", "role": "prompter", "text": "Which?", "lang": "en", "replies": [
-            {"message_id": str(i), "role": "assistant", "text": f"Number {i}.", "lang": "en", "rank": i, "replies": []}
-            for i in range(4)
-        ]},
-    }  # fmt: skip
-    other = {**tree, "message_tree_id": "u", "prompt": {**tree["prompt"], "text": "What else?"}}
-    write(tmp_path / "trees.jsonl", [tree, other])
-    made_config = config()
-    made_config.data.mix = {"trees": SourceConfig(path=str(tmp_path / "trees.jsonl"))}
-    made_config.data.mix["trees"].tree.paths = "all"
-    made_config.data.val_fraction = 0.4
-    made = prepare(made_config)
-    sides = {}
-    for entry in ledger(made):
-        sides.setdefault(entry["where"].split("#")[0], set()).add(entry["split"])
-    assert sorted(map(sorted, sides.values())) == [["train"], ["validation"]]
-
-
-@pytest.mark.parametrize("chunk", [3, 5000])
-def test_filters_are_accounted_for(config, tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(assemble, "CHUNK", chunk)
-    write(tmp_path / "a.jsonl", [*rows("a", 8), rows("a", 1)[0], {"instruction": "Mail?", "output": "x@example.org"}])
-    made_config = config()
-    made_config.clean.steps = ["exact_duplicates", "pii"]
-    made = prepare(made_config)
-    entries = {entry["where"]: entry for entry in ledger(made)}
-    twin, mail = entries["a.jsonl:9"], entries["a.jsonl:10"]
-    assert (twin["fate"], twin["reason"], twin["filter"]) == ("dropped", "exact duplicate", "exact_duplicates")
-    assert "a.jsonl:1" in twin["detail"]
-    assert (mail["fate"], mail["scores"]) == ("used", {"pii": 1.0})
-    index = [made.train.where(i) for i in range(len(made.train))].index("a.jsonl:10")
-    tokenizer = load_tokenizer(str(made.tokenizer_directory))
-    shown = tokenizer.decode_batch([made.train.tokens(index).input_ids.tolist()])[0]
-    assert "<EMAIL>" in shown
-    assert "example.org" not in shown
-    assert [step["filter"] for step in made.manifest["clean"]] == ["exact_duplicates", "pii"]
-    assert made.manifest["clean"][0]["dropped"] == {"exact duplicate": 1}
-
-
-def test_a_row_a_filter_dropped_is_no_reason_to_stop(config, tmp_path):
-    write(tmp_path / "a.jsonl", [*rows("a", 8), *rows("a", 8)])
-    made_config = config()
-    made_config.clean.steps = ["exact_duplicates"]
-    assert prepare(made_config).manifest["dropped"] == {"exact duplicate": 8}
-    made_config.data.budget = BudgetConfig(filtered=0.1)
-    with pytest.raises(SftError, match=r"data\.budget\.filtered: 8 of 28 rows"):
-        prepare(made_config)
-
-
 def test_another_policy_for_bad_rows_reads_the_same_stages(config, tmp_path):
     """Rows that were dropped are told when they are to stop the run, out of the cache."""
     write(tmp_path / "a.jsonl", [*rows("a", 8), {"instruction": "long", "output": "x" * 900}])
@@ -271,22 +161,6 @@ def test_another_policy_for_bad_rows_reads_the_same_stages(config, tmp_path):
     made_config.data.on_bad_row = OnBadRow.drop
     prepare(made_config)
     assert made_parts(tmp_path / "home") == before
-
-
-def test_a_curriculum_is_written_for_the_trainer(config):
-    made_config = config()
-    made_config.data.stages = [
-        StageConfig(name="short", share=1.0, mix={"a": 1.0}, order=Order.by_length),
-        StageConfig(name="all", share=3.0),
-    ]
-    made = prepare(made_config)
-    short, rest = made.stages
-    lengths = made.train.lengths[short.entries]
-    assert (short.name, rest.name) == ("short", "all")
-    assert (np.diff(lengths) >= 0).all()
-    assert {made.train.sources[i] for i in short.entries} == {"a"}
-    assert len(short.entries) + len(rest.entries) == 42
-    assert [stage["examples"] for stage in made.manifest["stages"]] == [len(short.entries), len(rest.entries)]
 
 
 def test_what_is_learnt_has_a_digest_of_its_own(config):
@@ -367,21 +241,6 @@ def test_explain_knows_which_stage_reads_what_of_a_source(config, change, expect
     assert again == expected
 
 
-def test_rows_left_out_on_purpose_take_no_place_of_max_rows(config, tmp_path):
-    def tree(number, language):
-        answer = {"message_id": "2", "role": "assistant", "text": f"{number}.", "lang": language, "rank": 0}
-        asked = {"message_id": "1", "role": "prompter", "text": f"Which {number}?", "lang": language}
-        return {"message_tree_id": str(number), "tree_state": "ready_for_export",
-                "prompt": {**asked, "replies": [{**answer, "replies": []}]}}  # fmt: skip
-
-    write(tmp_path / "trees.jsonl", [tree(number, "en" if number % 4 else "de") for number in range(40)])
-    made_config = config()
-    made_config.data.mix = {"trees": SourceConfig(path=str(tmp_path / "trees.jsonl"), max_rows=8)}
-    made_config.data.mix["trees"].tree.languages = ["de"]
-    counts = prepare(made_config).manifest["sources"]["trees"]
-    assert [counts[name] for name in ("rows", "used", "dropped", "not_sampled")] == [40, 8, 30, 2]
-
-
 def test_a_stopped_stream_goes_on_in_the_format_it_began_with(config, tmp_path, monkeypatch):
     """The rows of the second block look like documents; they are read as the first row's format has it."""
     write(tmp_path / "a.jsonl", [*rows("a", 4), *({"text": f"Document {i}."} for i in range(4))])
@@ -427,36 +286,6 @@ def test_chunks_bound_rows_and_bytes(sizes, most, most_bytes):
     assert all(weight <= most_bytes or len(chunk) == 1 for chunk, weight in zip(chunks, weights, strict=True))
     for chunk, weight, behind in zip(chunks, weights, chunks[1:], strict=False):
         assert len(chunk) == most or weight + of[int(behind[0])] > most_bytes
-
-
-@pytest.mark.parametrize("action", list(Action))
-def test_near_duplicates_stay_on_one_side(config, tmp_path, action):
-    """Questions alike in all but one word, told by a filter; what is left of them is trained on or held out whole."""
-    words = [f"word{number}of" for number in range(20)]
-    asked = [" ".join([f"kind{kind}", *(f"{word}{kind}" for word in words)]) for kind in range(10)]
-    twins = [{"instruction": f"{text} {i}", "output": f"Answer {i}."} for i in range(3) for text in asked]
-    write(tmp_path / "a.jsonl", twins)
-    made_config = config()
-    del made_config.data.mix["b"]
-    made_config.clean.steps, made_config.clean.near_duplicates.action = ["near_duplicates"], action
-    made_config.data.val_fraction = 0.3
-    made = prepare(made_config)
-    sides = {}
-    for entry in ledger(made):
-        if entry["fate"] == "used":
-            sides.setdefault((int(entry["where"].split(":")[1]) - 1) % 10, []).append(entry["split"])
-    assert {len(found) for found in sides.values()} == {3 if action is Action.report else 1}
-    assert sorted(found[0] for found in sides.values() if len(set(found)) == 1) == ["train"] * 7 + ["validation"] * 3
-
-
-def test_empty_answers_are_counted_where_they_are_used(config, tmp_path):
-    write(tmp_path / "a.jsonl", [{"prompt": f"Question {i}?", "completion": ""} for i in range(6)])
-    made_config = config()
-    made_config.data.mix["a"].weight = 0.5
-    made = prepare(made_config)
-    first = next(line["where"] for line in ledger(made) if line["source"] == "a" and line["fate"] == "used")
-    assert made.manifest["sources"]["a"]["used"] == 3
-    assert made.manifest["empty_answers"] == {"rows": 3, "first": first}
 
 
 def test_every_filter_hangs_on_those_before_it_and_on_the_priorities(config, tmp_path):
@@ -514,23 +343,17 @@ def test_rows_that_were_dropped_stop_a_later_run_that_is_stricter(config, tmp_pa
     assert made_parts(tmp_path / "home") == before
 
 
-def test_the_problems_of_all_sources_are_told_at_once(config, tmp_path):
-    made_config = config()
-    for name in ("a", "b"):
-        made_config.data.mix[name].path = str(tmp_path / f"no-{name}.jsonl")
-    with pytest.raises(Mistakes) as caught:
-        prepare(made_config)
-    assert [error.where for error in caught.value.errors] == ["data.mix.a.path", "data.mix.b.path"]
+PLACES = {"path", "name", "revision", "split", "validation_path", "validation_split"}
+"""Keys of a source that say where its rows lie: their content stands for them."""
 
 
-def test_what_a_person_should_know_is_said(config, tmp_path, capsys):
-    write(tmp_path / "b.jsonl", [{"text": "word " * 300}])
-    made_config = config()
-    made_config.trainer.max_length = 256
-    made_config.data.mix["b"].role = Role.replay
-    made_config.data.mix["a"].weight = 5.0
-    made = prepare(made_config)
-    said = capsys.readouterr().out
-    assert (made.manifest["unrolled_rows"], made.manifest["cut_documents"]) == (0, 1)
-    assert "cut       1 documents are longer than trainer.max_length and became several examples\n" in said
-    assert "repeated  a is seen 5 times in an epoch: little is learnt beyond 4\n" in said
+def test_every_key_of_a_source_is_an_input_of_some_stage():
+    """One that none knew could change, and the old rows would be taken."""
+    known = {*making_rows.RULES, *manifest.SOURCE_RULES, *PLACES, "shuffle_buffer"}
+    assert {field.name for field in fields(SourceConfig)} == known
+
+
+def test_every_key_of_the_data_is_an_input_of_some_stage():
+    """But the number of processes, on which nothing hangs."""
+    known = {*encoded.RULES, *manifest.MIX_RULES, "mix", "workers"}
+    assert {field.name for field in fields(DataConfig)} == known

@@ -1,0 +1,31 @@
+"""A run over two small sources."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from prepare_hand import rows, write
+
+from sft_cli.config.data_schema import SourceConfig
+from sft_cli.config.schema import Config
+
+TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Makes the config of a run over two sources, ``a`` (30 rows) and ``b`` (12 rows)."""
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
+    write(tmp_path / "a.jsonl", rows("a", 30))
+    write(tmp_path / "b.jsonl", rows("b", 12))
+
+    def config():
+        made = Config(prepared_dir=str(tmp_path / "out"))
+        made.model.tokenizer = str(tmp_path / "tokenizer")
+        made.template.name = "chatml"
+        for name in ("a", "b"):
+            made.data.mix[name] = SourceConfig(path=str(tmp_path / f"{name}.jsonl"))
+        return made
+
+    return config

@@ -1,0 +1,17 @@
+"""Rows and ledgers of the tests of `prepare`."""
+
+import json
+
+
+def rows(name, number):
+    return [
+        {"instruction": f"{name} question {i}?", "output": f"The answer to {name} is {i * i}."} for i in range(number)
+    ]
+
+
+def write(file, values):
+    file.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+
+
+def ledger(made):
+    return [json.loads(line) for line in (made.directory / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]

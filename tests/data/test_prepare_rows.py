@@ -1,0 +1,175 @@
+"""What `prepare` does with rows: their side, what filters and the mix leave of them, what is said about them."""
+
+import numpy as np
+import pytest
+from prepare_hand import ledger, rows, write
+
+from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.clean_schema import Action
+from sft_cli.config.data_schema import BudgetConfig, Order, Role, SourceConfig, StageConfig
+from sft_cli.data.making import assemble
+from sft_cli.data.prepare import prepare
+from sft_cli.errors import Mistakes, SftError
+
+
+def test_files_in_another_order_hold_out_and_sample_the_same_rows(config, tmp_path):
+    """The same rows in two files whose names change places."""
+    sampled = []
+    for number, (first, second) in enumerate([("x.jsonl", "y.jsonl"), ("y.jsonl", "x.jsonl")]):
+        folder = tmp_path / f"folder{number}"
+        folder.mkdir()
+        write(folder / first, rows("p", 20))
+        write(folder / second, rows("q", 20))
+        made_config = config()
+        made_config.prepared_dir = str(tmp_path / f"out{number}")
+        made_config.data.mix = {"a": SourceConfig(path=str(folder), max_rows=25, weight=0.5)}
+        made_config.data.val_fraction = 0.2
+        made = prepare(made_config)
+        sides = [(made.train, len(made.train)), (made.validation, len(made.validation))]
+        sampled.append(
+            [sorted(tuple(split.tokens(i).input_ids.tolist()) for i in range(size)) for split, size in sides]
+        )
+    assert len(sampled[0][0]) == 10
+    assert len(sampled[0][1]) == 5
+    assert sampled[0] == sampled[1]
+
+
+def said(role, text, *replies):
+    """A message of a tree; the first reply is the best."""
+    ranked = [{**reply, "rank": rank} for rank, reply in enumerate(replies)]
+    return {"message_id": text, "role": role, "text": text, "lang": "en", "replies": ranked}
+
+
+def test_branches_stay_on_one_side(config, tmp_path):
+    """Their prompts differ from the second answer on: only the tree they come from holds them together."""
+    trees = []
+    for name in ("t", "u", "v"):
+        branches = [
+            said("assistant", f"{name}{i}!", said("prompter", f"{name}{i}, why?", said("assistant", f"{name}{i}, so.")))
+            for i in range(4)
+        ]
+        root = said("prompter", f"{name}?", *branches)
+        trees.append({"message_tree_id": name, "tree_state": "ready_for_export", "prompt": root})
+    write(tmp_path / "trees.jsonl", trees)
+    made_config = config()
+    made_config.data.mix = {"trees": SourceConfig(path=str(tmp_path / "trees.jsonl"))}
+    made_config.data.mix["trees"].tree.paths = "all"
+    made_config.data.val_fraction = 0.34
+    sides = {}
+    for entry in ledger(prepare(made_config)):
+        sides.setdefault(entry["where"].split("#")[0], set()).add(entry["split"])
+    assert sorted(map(sorted, sides.values())) == [["train"], ["train"], ["validation"]]
+
+
+@pytest.mark.parametrize("chunk", [3, 5000])
+def test_filters_are_accounted_for(config, tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(assemble, "CHUNK", chunk)
+    write(tmp_path / "a.jsonl", [*rows("a", 8), rows("a", 1)[0], {"instruction": "Mail?", "output": "x@example.org"}])
+    made_config = config()
+    made_config.clean.steps = ["exact_duplicates", "pii"]
+    made = prepare(made_config)
+    entries = {entry["where"]: entry for entry in ledger(made)}
+    twin, mail = entries["a.jsonl:9"], entries["a.jsonl:10"]
+    assert (twin["fate"], twin["reason"], twin["filter"]) == ("dropped", "exact duplicate", "exact_duplicates")
+    assert "a.jsonl:1" in twin["detail"]
+    assert (mail["fate"], mail["scores"]) == ("used", {"pii": 1.0})
+    index = [made.train.where(i) for i in range(len(made.train))].index("a.jsonl:10")
+    tokenizer = load_tokenizer(str(made.tokenizer_directory))
+    shown = tokenizer.decode_batch([made.train.tokens(index).input_ids.tolist()])[0]
+    assert "<EMAIL>" in shown
+    assert "example.org" not in shown
+    assert [step["filter"] for step in made.manifest["clean"]] == ["exact_duplicates", "pii"]
+    assert made.manifest["clean"][0]["dropped"] == {"exact duplicate": 1}
+
+
+def test_a_row_a_filter_dropped_is_no_reason_to_stop(config, tmp_path):
+    write(tmp_path / "a.jsonl", [*rows("a", 8), *rows("a", 8)])
+    made_config = config()
+    made_config.clean.steps = ["exact_duplicates"]
+    assert prepare(made_config).manifest["dropped"] == {"exact duplicate": 8}
+    made_config.data.budget = BudgetConfig(filtered=0.1)
+    with pytest.raises(SftError, match=r"data\.budget\.filtered: 8 of 28 rows"):
+        prepare(made_config)
+
+
+def test_a_curriculum_is_written_for_the_trainer(config):
+    made_config = config()
+    made_config.data.stages = [
+        StageConfig(name="short", share=1.0, mix={"a": 1.0}, order=Order.by_length),
+        StageConfig(name="all", share=3.0),
+    ]
+    made = prepare(made_config)
+    short, rest = made.stages
+    lengths = made.train.lengths[short.entries]
+    assert (short.name, rest.name) == ("short", "all")
+    assert (np.diff(lengths) >= 0).all()
+    assert {made.train.sources[i] for i in short.entries} == {"a"}
+    assert len(short.entries) + len(rest.entries) == 42
+    assert [stage["examples"] for stage in made.manifest["stages"]] == [len(short.entries), len(rest.entries)]
+
+
+def test_rows_left_out_on_purpose_take_no_place_of_max_rows(config, tmp_path):
+    def tree(number, language):
+        answer = {"message_id": "2", "role": "assistant", "text": f"{number}.", "lang": language, "rank": 0}
+        asked = {"message_id": "1", "role": "prompter", "text": f"Which {number}?", "lang": language}
+        return {"message_tree_id": str(number), "tree_state": "ready_for_export",
+                "prompt": {**asked, "replies": [{**answer, "replies": []}]}}  # fmt: skip
+
+    write(tmp_path / "trees.jsonl", [tree(number, "en" if number % 4 else "de") for number in range(40)])
+    made_config = config()
+    made_config.data.mix = {"trees": SourceConfig(path=str(tmp_path / "trees.jsonl"), max_rows=8)}
+    made_config.data.mix["trees"].tree.languages = ["de"]
+    counts = prepare(made_config).manifest["sources"]["trees"]
+    assert [counts[name] for name in ("rows", "used", "dropped", "not_sampled")] == [40, 8, 30, 2]
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_near_duplicates_stay_on_one_side(config, tmp_path, action):
+    """Questions alike in all but one word, told by a filter; what is left of them is trained on or held out whole."""
+    words = [f"word{number}of" for number in range(20)]
+    asked = [" ".join([f"kind{kind}", *(f"{word}{kind}" for word in words)]) for kind in range(10)]
+    twins = [{"instruction": f"{text} {i}", "output": f"Answer {i}."} for i in range(3) for text in asked]
+    write(tmp_path / "a.jsonl", twins)
+    made_config = config()
+    del made_config.data.mix["b"]
+    made_config.clean.steps, made_config.clean.near_duplicates.action = ["near_duplicates"], action
+    made_config.data.val_fraction = 0.3
+    made = prepare(made_config)
+    sides = {}
+    for entry in ledger(made):
+        if entry["fate"] == "used":
+            sides.setdefault((int(entry["where"].split(":")[1]) - 1) % 10, []).append(entry["split"])
+    assert {len(found) for found in sides.values()} == {3 if action is Action.report else 1}
+    assert sorted(found[0] for found in sides.values() if len(set(found)) == 1) == ["train"] * 7 + ["validation"] * 3
+
+
+def test_empty_answers_are_counted_where_they_are_used(config, tmp_path):
+    write(tmp_path / "a.jsonl", [{"prompt": f"Question {i}?", "completion": ""} for i in range(6)])
+    made_config = config()
+    made_config.data.mix["a"].weight = 0.5
+    made = prepare(made_config)
+    first = next(line["where"] for line in ledger(made) if line["source"] == "a" and line["fate"] == "used")
+    assert made.manifest["sources"]["a"]["used"] == 3
+    assert made.manifest["empty_answers"] == {"rows": 3, "first": first}
+
+
+def test_the_problems_of_all_sources_are_told_at_once(config, tmp_path):
+    made_config = config()
+    for name in ("a", "b"):
+        made_config.data.mix[name].path = str(tmp_path / f"no-{name}.jsonl")
+    with pytest.raises(Mistakes) as caught:
+        prepare(made_config)
+    assert [error.where for error in caught.value.errors] == ["data.mix.a.path", "data.mix.b.path"]
+
+
+def test_what_a_person_should_know_is_said(config, tmp_path, capsys):
+    write(tmp_path / "b.jsonl", [{"text": "word " * 300}])
+    made_config = config()
+    made_config.trainer.max_length = 256
+    made_config.data.mix["b"].role = Role.replay
+    made_config.data.mix["a"].weight = 5.0
+    made = prepare(made_config)
+    said = capsys.readouterr().out
+    assert (made.manifest["unrolled_rows"], made.manifest["cut_documents"]) == (0, 1)
+    assert "cut       1 documents are longer than trainer.max_length and became several examples\n" in said
+    assert "repeated  a is seen 5 times in an epoch: little is learnt beyond 4\n" in said
