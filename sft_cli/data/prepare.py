@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sft_cli.chat import parity
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import ChatTemplate, load_template
@@ -156,16 +159,17 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
         "mix": realised.report(made.draw, made.pools, made.tags),
         "stages": [{"name": stage.name, "order": stage.order.value, "examples": len(stage.entries)} for stage in epoch],
     }
-    of_epoch: dict[Side, Any] = {"train": _of_epoch(lengths["train"], epoch), "validation": lengths["validation"]}
+    of_epoch: dict[Side, NDArray[np.int64]] = {
+        "train": _of_epoch(lengths["train"], epoch),
+        "validation": lengths["validation"],
+    }
     manifest = manifests.build(config, inputs, ledger, made.formats, of_epoch, found)
     manifests.write(manifest, new / "manifest.json")
     return manifest
 
 
-def _of_epoch(lengths: Any, epoch: Sequence[stages.Stage]) -> Any:
-    """Tokens of every example of an epoch, repeats counted."""
-    import numpy as np
-
+def _of_epoch(lengths: NDArray[np.int64], epoch: Sequence[stages.Stage]) -> NDArray[np.int64]:
+    """``(entries,)``: tokens of every example of an epoch, repeats counted."""
     return np.concatenate([lengths[stage.entries] for stage in epoch])
 
 

@@ -12,11 +12,8 @@ IGNORE = -100
 """The label of a token that carries no loss, as Hugging Face writes it."""
 
 
-def example_table(examples: Sequence[Example], weighted: bool | None = None) -> Any:
-    """Examples as an Arrow table: input_ids, labels, where, source, and loss_weights where one is neither 0 nor 1.
-
-    ``weighted`` says whether there is such a weight, perhaps in another table; None: see for yourself.
-    """
+def example_table(examples: Sequence[Example]) -> Any:
+    """Examples as an Arrow table: input_ids, labels, where, source, and loss_weights where one is neither 0 nor 1."""
     import pyarrow
 
     lengths = np.fromiter((len(example.input_ids) for example in examples), np.int64, len(examples))
@@ -30,7 +27,7 @@ def example_table(examples: Sequence[Example], weighted: bool | None = None) -> 
         "where": pyarrow.array([example.where for example in examples], pyarrow.string()),
         "source": pyarrow.array([example.source for example in examples], pyarrow.string()),
     }
-    if ((weights != 0) & (weights != 1)).any() if weighted is None else weighted:
+    if ((weights != 0) & (weights != 1)).any():
         columns["loss_weights"] = pyarrow.ListArray.from_arrays(offsets, weights)
     return pyarrow.table(columns)
 

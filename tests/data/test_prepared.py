@@ -30,7 +30,7 @@ def written(directory, train, weighted=False, validation=()):
     for side, examples in (("train", train), ("validation", validation)):
         writer = SplitWriter(directory, side, weighted)
         for start in range(0, len(examples), 700):
-            writer.write(example_table(examples[start : start + 700], weighted))
+            writer.write(example_table(examples[start : start + 700]))
         writer.close()
     prepared.finish(directory)
     stages.save([Stage("1", Order.random, np.arange(len(train)))], directory)

@@ -76,7 +76,7 @@ def write_split(directory: Path, examples: Sequence[Example]) -> Split:
     directory.mkdir(parents=True)
     weighted = any(weight not in (0, 1) for example in examples for weight in example.weights)
     writer = SplitWriter(directory, "validation", weighted)
-    writer.write(example_table(examples, weighted))
+    writer.write(example_table(examples))
     writer.close()
     return Split(load_from_disk(str(directory / "validation")))
 

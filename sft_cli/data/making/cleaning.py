@@ -134,10 +134,12 @@ class _Rows:
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
+        """As in ``clean.base.Rows``."""
         return self._of_each([side.held_out for side in self.sides], np.bool_)
 
     @property
     def priority(self) -> NDArray[np.int64]:
+        """As in ``clean.base.Rows``."""
         return self._of_each([side.priority for side in self.sides], np.int64)
 
     def _of_each(self, values: Sequence[Any], kind: Any) -> NDArray[Any]:
@@ -148,6 +150,7 @@ class _Rows:
     def map(
         self, function: Callable[[Sequence[Conversation], Argument], Sequence[Result]], argument: Argument
     ) -> Iterator[tuple[int, Sequence[Result]]]:
+        """As in ``clean.base.Rows``, in worker processes."""
         tasks = [(start, self.numbers[start : start + BATCH]) for start in range(0, len(self), BATCH)]
         processes = workers.worth(len(self), self.processes)
         with progress(f"clean     {self.name}", len(self)) as shown:

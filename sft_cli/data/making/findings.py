@@ -53,6 +53,7 @@ class _Table:
         self._pending: list[tuple[Any, ...]] = []
 
     def add(self, values: tuple[Any, ...]) -> None:
+        """Append one row of the table."""
         self._pending.append(values)
         if len(self._pending) == BATCH:
             self._flush()
@@ -66,6 +67,7 @@ class _Table:
         self._pending = []
 
     def close(self) -> None:
+        """Write what is pending, and wait until it is on the disk."""
         if self._pending:
             self._flush()
         self._writer.close()

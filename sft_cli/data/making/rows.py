@@ -78,13 +78,13 @@ def _build(
     if config.stream:
         return _stream(directory, config, name, split, separator, seed)
     pieces = sources.slices(config, name, split)
-    converter = _converter(pieces, config, name, separator)
+    columns = _first_columns(row for piece in pieces for row in sources.read_slice(piece, name))
+    converter = formats.converter(config, name, separator, columns)
     with progress(f"rows      {name}") as shown:
         if converter.whole:
             rows = (row for piece in pieces for row in sources.read_slice(piece, name))
             shown.advance(rowstore.write_part(_part(directory, 0), _gathered(converter, rows)))
         else:
-            columns = _columns(pieces, name)
             tasks = [(number, piece) for number, piece in enumerate(pieces) if not _part(directory, number).is_file()]
             setup = (directory, config, name, separator, columns)
             for num_rows in workers.run(_Part, setup, _Part.write, tasks, processes):
@@ -125,16 +125,8 @@ def _stream(directory: Path, config: SourceConfig, name: str, split: Split, sepa
     return (converter or formats.converter(config, name, separator, columns)).name
 
 
-def _converter(pieces: Iterable[Slice], config: SourceConfig, name: str, separator: str) -> Converter:
-    return formats.converter(config, name, separator, _columns(pieces, name))
-
-
-def _columns(pieces: Iterable[Slice], name: str) -> tuple[str, ...]:
-    """The columns of the first readable row."""
-    return _first_columns(row for piece in pieces for row in sources.read_slice(piece, name))
-
-
 def _first_columns(rows: Iterable[Row | BadRow]) -> tuple[str, ...]:
+    """The columns of the first readable row."""
     first = next((row for row in rows if isinstance(row, Row)), None)
     return tuple(first.values) if first else ()
 
