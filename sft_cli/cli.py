@@ -159,7 +159,7 @@ def merge(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
 
     Example: sft merge run=runs/quickstart-20250101-120000 out=merged
     """
-    from sft_cli.model.merge import merge_command
+    from sft_cli.model.merge.command import merge_command
 
     merge_command(overrides or [], config_dir or [])
 

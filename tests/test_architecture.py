@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "data.prepared": {"errors", "config", "data.types", "data", "data.mixing"},
     "chat": {"errors", "config", "data.types"},
     "clean": {"errors", "config", "data.types", "data", "data.reading"},
-    "clean.scorer": {"errors", "console", "config", "data.types", "chat", "model", "clean"},
+    "clean.scorer": {
+        "errors", "console", "config", "data.types", "chat", "model", "model.attention.documents", "clean",
+    },
     "clean.perplexity": {"errors", "config", "data.types", "clean", "clean.scorer"},
     "data.making": {
         "errors", "console", "config", "data.types", "data", "data.reading", "data.formats", "data.mixing",
@@ -34,20 +36,26 @@ MAY_IMPORT = {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
         "data.making", "clean", "chat", "report",
     },
-    "model": {"errors", "console", "config", "data.types"},
+    "model.attention.documents": set(),
+    "model": {"errors", "console", "config", "data.types", "model.attention.documents"},
     "model.merge": {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.prepared", "data.prepare", "chat",
-        "model",
+        "model", "model.attention.documents",
     },
     # How examples become a batch: eval needs it, too.
-    "train.layout": {"errors", "config", "data.types", "data", "data.prepared"},
+    "train.prefixes": {"data.prepared"},
+    "train.placement": {"train.prefixes"},
+    "train.layout": {
+        "errors", "config", "data.types", "data", "data.prepared", "model.attention.documents", "train.prefixes",
+        "train.placement",
+    },
     "eval": {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.reading", "data.making",
         "data.prepared", "data.prepare", "chat", "model", "train.layout",
     },
     "train": {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
-        "data.prepare", "chat", "model", "train.layout", "eval",
+        "data.prepare", "chat", "model", "train.layout", "train.prefixes", "train.placement", "eval",
     },
     "quickstart": set(),
     "cli": {
@@ -55,7 +63,7 @@ MAY_IMPORT = {
     },
     "__main__": {"cli"},
 }  # fmt: skip
-TORCH_ROOMS = {"model", "model.merge", "train.layout", "train", "eval"}
+TORCH_ROOMS = {"model", "model.attention.documents", "model.merge", "train.layout", "train", "eval"}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
 HYDRA_ROOMS = {"config.compose", "config.explain"}
 

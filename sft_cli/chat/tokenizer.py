@@ -200,14 +200,14 @@ def _converted(directory: Path, where: str) -> Path:
             fix="name another tokenizer: model.tokenizer=DIR",
         ) from error
     else:
-        _rename(new, converted)
+        rename(new, converted)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return converted
 
 
-def _rename(new: Path, converted: Path) -> None:
-    """Move a conversion into place, unless another process has put the same there meanwhile."""
+def rename(new: Path, converted: Path) -> None:
+    """Move a tokenizer into the cache, unless another process has put the same there meanwhile."""
     try:
         new.rename(converted)
     except OSError:

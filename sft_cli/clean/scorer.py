@@ -131,8 +131,10 @@ def load_scorer(config: PerplexityConfig, num_rows: int) -> Scorer:
 
 def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:
     """The model's perplexity, the longest text it was made for, and its device."""
-    from sft_cli.config.schema import ModelConfig, QuantConfig, TrainerConfig
-    from sft_cli.model.head import packed_loss_model
+    from sft_cli.config.adapter_schema import QuantConfig
+    from sft_cli.config.schema import ModelConfig
+    from sft_cli.config.trainer_schema import TrainerConfig
+    from sft_cli.model.head.loss_model import packed_loss_model
     from sft_cli.model.load import load_model
     from sft_cli.model.machine import choose_machine
 
@@ -183,6 +185,8 @@ def _losses(loss_model: Any, documents: Sequence[Document], device: Any) -> list
     """Nats of the scored tokens of each document, float64, ``(scored tokens,)``; the documents share one row."""
     import torch
 
+    from sft_cli.model.attention.documents import documents as laid_out
+
     starts = [0, *np.cumsum([len(document.ids) for document in documents]).tolist()]
     places = [
         start + place
@@ -194,8 +198,7 @@ def _losses(loss_model: Any, documents: Sequence[Document], device: Any) -> list
     losses = loss_model.token_losses(
         ids[None],
         torch.tensor([place for document in documents for place in range(len(document.ids))], device=device)[None],
-        torch.tensor(starts, dtype=torch.int32, device=device),
-        max(len(document.ids) for document in documents),
+        laid_out([len(document.ids) for document in documents]).to(device),
         ids[targets],
         targets - 1,
     )

@@ -4,21 +4,17 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
+from sft_cli.config.check_adapter import adapter_rules
 from sft_cli.config.check_clean import clean_rules, idle_clean_keys
 from sft_cli.config.check_data import data_rules, idle_data_keys
+from sft_cli.config.check_loss import idle_loss_keys, loss_rules
+from sft_cli.config.check_model import model_rules
 from sft_cli.config.check_source import source_rules
-from sft_cli.config.schema import (
-    AdapterKind,
-    Config,
-    Device,
-    Dtype,
-    LauncherKind,
-    OptimizerName,
-    QuantKind,
-    Schedule,
-    StopRow,
-)
+from sft_cli.config.check_trainer import idle_trainer_keys, trainer_rules
+from sft_cli.config.idle_adapter import idle_adapter_keys
+from sft_cli.config.schema import Config, LauncherKind
 from sft_cli.config.secrets import secret_rules
+from sft_cli.config.trainer_schema import Device, Dtype, OptimizerName
 from sft_cli.config.typed import Mistake
 from sft_cli.errors import SftError, raise_all
 
@@ -28,10 +24,12 @@ _TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}")
 
 def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
     """What does not fit together, and what was ``said`` on the command line but would have no effect."""
-    rules = (_lengths, _adapter, _names)
+    rules = (_lengths, _names)
     found = [mistake for rule in rules for mistake in rule(config)] + list(data_rules(config.data))
     found += [*source_rules(config.data), *clean_rules(config.clean), *secret_rules(config)]
+    found += [*model_rules(config), *adapter_rules(config), *loss_rules(config), *trainer_rules(config)]
     idle = [*idle_data_keys(config.data, said), *idle_clean_keys(config.clean, said)]
+    idle += [*idle_adapter_keys(config, said), *idle_loss_keys(config, said), *idle_trainer_keys(config, said)]
     return found + list(_without_effect(config, said)) + idle
 
 
@@ -71,32 +69,6 @@ def _lengths(config: Config) -> Iterator[Mistake]:
             f"set trainer.tokens_per_micro_batch={longest}, or a smaller trainer.max_length",
             clash="trainer.max_length",
         )
-    for place, beta in enumerate(config.trainer.betas):
-        if not 0 <= beta < 1:
-            yield Mistake(
-                "trainer.betas",
-                f"trainer.betas.{place} is {beta}; it must be at least 0 and below 1",
-                "write a value such as trainer.betas=[0.9,0.999]",
-            )
-
-
-def _adapter(config: Config) -> Iterator[Mistake]:
-    if config.adapter.kind is not AdapterKind.none:
-        return
-    if config.quant.kind is not QuantKind.none:
-        yield Mistake(
-            "quant.kind",
-            f"quant.kind is {config.quant.kind.value} without an adapter, but quantised weights cannot be trained",
-            "choose adapter=lora, or quant=none",
-            clash="adapter.kind",
-        )
-    if config.adapter.train_stop_row is StopRow.always:
-        yield Mistake(
-            "adapter.train_stop_row",
-            "adapter.train_stop_row is always without an adapter: full fine-tuning trains every row anyway",
-            "set adapter.train_stop_row=auto, or choose adapter=lora",
-            clash="adapter.kind",
-        )
 
 
 def _device(config: Config) -> Iterator[Mistake]:
@@ -107,11 +79,11 @@ def _device(config: Config) -> Iterator[Mistake]:
             "trainer.dtype is float16 on trainer.device=cpu, where gradients in float16 overflow unnoticed",
             "set trainer.dtype=float32 or trainer.dtype=bfloat16",
         )
-    if trainer.device is Device.cpu and trainer.optimizer is not OptimizerName.adamw:
+    if trainer.device is Device.cpu and trainer.optimizer is OptimizerName.paged_adamw_8bit:
         yield Mistake(
             "trainer.optimizer",
-            f"trainer.optimizer is {trainer.optimizer.value}, which needs CUDA, but trainer.device is cpu",
-            "set trainer.optimizer=adamw",
+            "trainer.optimizer is paged_adamw_8bit, which needs CUDA, but trainer.device is cpu",
+            "set trainer.optimizer=adamw_8bit, or adamw, which is much faster on a CPU",
         )
     if config.launcher.kind is LauncherKind.slurm and config.launcher.gpus == 0 and trainer.device is Device.cuda:
         yield Mistake(
@@ -166,21 +138,6 @@ def _names(config: Config) -> Iterator[Mistake]:
 
 
 _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
-    (
-        ("adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.target_modules"),
-        lambda config: config.adapter.kind is AdapterKind.none,
-        "there is no adapter; choose adapter=lora",
-    ),
-    (
-        ("quant.double_quant",),
-        lambda config: config.quant.kind is not QuantKind.nf4,
-        "only NF4 has it; choose quant=nf4",
-    ),
-    (
-        ("trainer.min_lr_ratio",),
-        lambda config: config.trainer.schedule not in (Schedule.cosine_with_min_lr, Schedule.polynomial),
-        "only two schedules read it; set trainer.schedule=cosine_with_min_lr or polynomial",
-    ),
     (
         ("template.name",),
         lambda config: config.template.path is not None,

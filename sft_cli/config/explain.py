@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from sft_cli.config import clean_schema, data_schema, schema
+from sft_cli.config import adapter_schema, clean_schema, data_schema, schema, trainer_schema
 from sft_cli.config.compose import Composed, assemble, typed
 from sft_cli.config.lines import Origins
 from sft_cli.config.locate import GROUPS, places, shown
@@ -21,6 +21,8 @@ from sft_cli.config.secrets import masked
 from sft_cli.config.typed import as_plain
 from sft_cli.config.yamls import write_yaml
 
+MODULES = (schema, data_schema, clean_schema, adapter_schema, trainer_schema)
+"""Where the keys of a config and the lines about them stand."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _COLUMN = 60
 
@@ -88,7 +90,7 @@ def about(key: Key) -> str:
 def _documentation() -> dict[tuple[str, str], str]:
     """The string under every field of the schema, by class and field."""
     found = {}
-    bodies = [ast.parse(inspect.getsource(module)).body for module in (schema, data_schema, clean_schema)]
+    bodies = [ast.parse(inspect.getsource(module)).body for module in MODULES]
     for section in chain.from_iterable(bodies):
         if not isinstance(section, ast.ClassDef):
             continue

@@ -29,6 +29,7 @@ def absolute(config: Config) -> Config:
         for name, source in config.data.mix.items()
     }
     against = {name: _local(path) or path for name, path in config.clean.contamination.against.items()}
+    probes = {name: replace(probe, path=_local(probe.path)) for name, probe in config.trainer.retention.probes.items()}
     scorer = replace(config.clean.perplexity, model=_local(config.clean.perplexity.model))
     return replace(
         config,
@@ -37,6 +38,7 @@ def absolute(config: Config) -> Config:
         model=replace(config.model, path=_local(config.model.path), tokenizer=_local(config.model.tokenizer)),
         template=replace(config.template, path=_local(config.template.path)),
         data=replace(config.data, mix=mix),
+        trainer=replace(config.trainer, retention=replace(config.trainer.retention, probes=probes)),
         clean=replace(
             config.clean, contamination=replace(config.clean.contamination, against=against), perplexity=scorer
         ),

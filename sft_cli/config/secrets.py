@@ -65,6 +65,8 @@ def secret_rules(config: Config) -> Iterator[Mistake]:
     for name, source in config.data.mix.items():
         addresses[f"data.mix.{name}.path"] = source.path or ""
         addresses[f"data.mix.{name}.validation_path"] = source.validation_path or ""
+    for name, probe in config.trainer.retention.probes.items():
+        addresses[f"trainer.retention.probes.{name}.path"] = probe.path or ""
     for key, address in addresses.items():
         shown = masked_address(address)
         if f"{MASK}@" in shown:

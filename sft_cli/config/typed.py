@@ -9,7 +9,8 @@ from dataclasses import Field, asdict, fields, is_dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
-from sft_cli.config.names import VALUES_ELSEWHERE, advice, limits, nearest
+from sft_cli.config.elsewhere import VALUES_ELSEWHERE
+from sft_cli.config.names import advice, limits, nearest
 from sft_cli.config.schema import Config
 
 _PERCENT = re.compile(r"\d+(\.\d+)?%")
@@ -133,7 +134,8 @@ def _choice(kind: type[Enum], value: Any, key: str, found: list[Mistake]) -> Enu
     choices = [member.value for member in kind]
     if value in choices:
         return kind(value)
-    meant = VALUES_ELSEWHERE.get(str(value)) or nearest(str(value), choices)
+    known = [name for name in VALUES_ELSEWHERE.get(str(value), ()) if name in choices]
+    meant = " or ".join(known) or nearest(str(value), choices)
     hint = f"did you mean {meant}? " if meant else ""
     problem = f"{key} is {spoken(value)}, which is not one of its values"
     found.append(Mistake(key, problem, f"{hint}choose one of {', '.join(choices)}"))
@@ -182,6 +184,8 @@ def _example(field: Field[Any]) -> str:
         return "5%" if limits(field).get("le") == 1 else "1"
     if is_dataclass(entry := (get_args(field.type) or (None,))[0]):
         return f"[{{{fields(entry)[0].name}: first}}, {{{fields(entry)[0].name}: second}}]"
+    if isinstance(default, dict):
+        return "1"
     if isinstance(default, list):
         return f"[{','.join(map(str, default))}]"
     return spoken(default).strip("'")

@@ -11,6 +11,8 @@ from sft_cli.config.names import KEYS, advice, find, holds_texts, is_text
 from sft_cli.errors import SftError, raise_all
 
 _WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
+_LIST = re.compile(r"""\[[^\[\]{}'"]+\]""")
+"""A list without quotes and without a list or mapping in it."""
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 
 
@@ -117,8 +119,16 @@ def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:
 
 
 def _value(parse: Callable[[str], Any], key: str, text: str) -> Any:
-    """The value; for a text key the text itself, so that ``model.revision=12345e7`` stays what was typed."""
+    """The value; for a text key the text itself, so that ``model.revision=12345e7`` stays what was typed.
+
+    A list of texts that the grammar cannot read, such as ``[<tool>,</tool>]``, is what stands between its commas.
+    """
     known = find(key)
+    if known is not None and known.kind == list[str] and _LIST.fullmatch(text):
+        try:
+            return parse(text)
+        except Unreadable:
+            return [part.strip() for part in text[1:-1].split(",")]
     if known is None or not is_text(known.kind) or (text.startswith("{") and holds_texts(known.kind)):
         return parse(text)
     if text == "null":

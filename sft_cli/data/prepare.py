@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.chat import parity
+from sft_cli.chat.added import with_added
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import ChatTemplate, load_template
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
@@ -89,6 +90,7 @@ def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
         tokenizer = load_tokenizer(name, config.model.revision, "model.path")
     else:
         tokenizer = load_tokenizer(name)
+    tokenizer = with_added(tokenizer, config.model.add_tokens)
     return tokenizer, load_template(config.template, tokenizer)
 
 

@@ -11,6 +11,7 @@ DIR/report.html             all of this to look at
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +29,8 @@ NAMES = {
     "report.html",
 }  # fmt: skip
 """What a prepared directory holds."""
-LISTS = {"input_ids", "labels", "loss_weights"}
-"""Columns that hold a list for each example."""
+NUMBERS: dict[str, Any] = {"input_ids": np.int32, "labels": np.int32, "loss_weights": np.float32}
+"""Columns that hold a list for each example, and of what."""
 BATCH = 1000
 """Examples written at once."""
 Side = Literal["train", "validation"]
@@ -63,7 +64,7 @@ class SplitWriter:
         self._sink = pyarrow.OSFile(str(file), "wb")
         self._writer = pyarrow.ipc.new_stream(self._sink, self._schema)
         self._lengths: list[NDArray[np.int64]] = []
-        self._digests = {name: blake2b(digest_size=16) for name in LISTS}
+        self._digests = {name: blake2b(digest_size=16) for name in NUMBERS}
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -76,7 +77,7 @@ class SplitWriter:
             examples = examples.append_column("loss_weights", weights_of(examples.column("labels")))
         examples = examples.select(self._schema.names).cast(self._schema)
         self._writer.write_table(examples, max_chunksize=BATCH)
-        for name in LISTS & set(self._schema.names):
+        for name in NUMBERS.keys() & set(self._schema.names):
             for chunk in examples.column(name).chunks:
                 self._digests[name].update(chunk.flatten().to_numpy().tobytes())
         self._lengths += [
@@ -108,42 +109,86 @@ class Tokens:
     weights: NDArray[np.float32]
 
 
-def _chunks(rows: Any) -> list[Any]:
-    """The ids of a data set as Arrow list arrays, memory-mapped."""
-    return rows.data.column("input_ids").chunks
-
-
 class Split:
-    """The examples of one split, memory-mapped."""
+    """The examples of one split, memory-mapped; ``lengths`` holds the tokens of each, ``(examples,)``."""
 
-    def __init__(self, rows: Any) -> None:
-        self._rows = rows.with_format("numpy")
-        self._weighted = "loss_weights" in rows.column_names
-        lengths = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in _chunks(rows)]
-        self.lengths: NDArray[np.int64] = np.concatenate([np.zeros(0, np.int64), *lengths]).astype(np.int64)
+    def __init__(self, directory: Path) -> None:
+        """Open a directory as ``datasets`` saves one; SftError when it cannot be read."""
+        self._batches = _batches(directory)
+        self._views: dict[tuple[int, str], tuple[NDArray[np.int32], NDArray[Any]]] = {}
+        self._weighted = bool(self._batches) and "loss_weights" in self._batches[0].schema.names
+        lengths = [np.diff(self._view(number, "input_ids")[0]) for number in range(len(self._batches))]
+        self.lengths: NDArray[np.int64] = np.concatenate([np.zeros(0, np.int32), *lengths]).astype(np.int64)
+        self._ends = np.cumsum([len(part) for part in lengths], dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.lengths)
 
     def tokens(self, index: int) -> Tokens:
         """Ids and loss weights of one example."""
-        row = self._rows[int(index)]
-        trained = row["labels"] != IGNORE
-        weights = row["loss_weights"] * trained if self._weighted else trained
-        return Tokens(row["input_ids"].astype(np.int64), weights.astype(np.float32))
+        number, row = self._place(index)
+        trained = self._list(number, row, "labels") != IGNORE
+        weights = self._list(number, row, "loss_weights") * trained if self._weighted else trained
+        return Tokens(self._list(number, row, "input_ids").astype(np.int64), weights.astype(np.float32))
 
     def largest_id(self) -> int:
         """The largest token id of the split; -1 when it is empty."""
-        return max((int(chunk.flatten().to_numpy().max()) for chunk in _chunks(self._rows) if len(chunk)), default=-1)
+        views = (self._view(number, "input_ids") for number in range(len(self._batches)))
+        return max((int(ids[ends[0] : ends[-1]].max()) for ends, ids in views if ends[-1] > ends[0]), default=-1)
 
     def where(self, index: int) -> str:
         """The row an example came from."""
-        return str(self._rows[int(index)]["where"])
+        number, row = self._place(index)
+        return str(self._batches[number].column("where")[row].as_py())
 
-    @property
+    @cached_property
     def sources(self) -> list[str]:
         """The source of every example, in order."""
-        return list(self._rows.data.column("source").to_pylist())
+        return [name for batch in self._batches for name in batch.column("source").to_pylist()]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The batch that holds an example, and its row in there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no example {index} of {len(self)}")
+        number = int(self._ends.searchsorted(index, "right"))
+        return number, int(index) - (int(self._ends[number - 1]) if number else 0)
+
+    def _view(self, number: int, name: str) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """Where each list of a column begins, and the end of the last one; the values of all lists."""
+        if (number, name) not in self._views:
+            column = self._batches[number].column(name)
+            self._views[number, name] = _numbers(column.offsets, np.int32), _numbers(column.values, NUMBERS[name])
+        return self._views[number, name]
+
+    def _list(self, number: int, row: int, name: str) -> NDArray[Any]:
+        """One list of a column, as a view."""
+        offsets, values = self._view(number, name)
+        return values[offsets[row] : offsets[row + 1]]
+
+
+def _numbers(array: Any, dtype: Any) -> NDArray[Any]:
+    """An Arrow array without nulls as a view; its own ``to_numpy`` would import pandas, which takes half a second."""
+    values = np.frombuffer(array.buffers()[1], dtype) if len(array) else np.zeros(0, dtype)
+    return values[array.offset : array.offset + len(array)]
+
+
+def _batches(directory: Path) -> list[Any]:
+    """The record batches of a split that hold rows, memory-mapped."""
+    import pyarrow
+
+    try:
+        state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+        batches: list[Any] = []
+        for file in state["_data_files"]:
+            with pyarrow.ipc.open_stream(pyarrow.memory_map(str(directory / file["filename"]))) as stream:
+                batches += [batch for batch in stream if batch.num_rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SftError(
+            where=str(directory),
+            problem=f"the examples cannot be read ({error})",
+            fix="remove the prepared directory and run sft prepare again",
+        ) from error
+    return batches
 
 
 @dataclass(frozen=True)
@@ -189,7 +234,7 @@ def open_prepared(directory: Path) -> Prepared:
     """Open a prepared directory.
 
     Raises:
-        SftError: It is none.
+        SftError: It is none, or cannot be read.
     """
     manifest = read_manifest(directory)
     if manifest is None:
@@ -198,10 +243,5 @@ def open_prepared(directory: Path) -> Prepared:
             problem="not a prepared directory (no manifest.json)",
             fix="run sft prepare with the same arguments, or leave prepared_dir out",
         )
-    from datasets import load_from_disk
-
-    def split(side: Side) -> Split:
-        return Split(load_from_disk(str(directory / side)))
-
-    train = split("train")
-    return Prepared(directory, manifest, train, split("validation"), stages.load(directory, len(train)))
+    train = Split(directory / "train")
+    return Prepared(directory, manifest, train, Split(directory / "validation"), stages.load(directory, len(train)))

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sft_cli.config.schema import EvalConfig, Reduction
+from sft_cli.config.schema import EvalConfig
+from sft_cli.config.trainer_schema import Reduction
 from sft_cli.data.prepared import Split
 from sft_cli.eval.generate import answers
 from sft_cli.eval.heldout import HeldOut, Loss, heldout_loss
 from sft_cli.eval.items import Decode, Item, items, matches
 from sft_cli.eval.progress import Progress
-from sft_cli.model.head import LossModel
+from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm
 
 SHOWN = 160

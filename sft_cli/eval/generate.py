@@ -9,7 +9,8 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from sft_cli.eval.progress import Progress
-from sft_cli.model.attention import generating
+from sft_cli.model.adapter.virtual import num_vectors, takes_padding
+from sft_cli.model.attention.packing import generating
 from sft_cli.model.load import context_length
 
 
@@ -55,9 +56,9 @@ def answers(
     """
     found: dict[int, Answer] = {}
     with generating(model) as lm:
-        limit = context_length(lm.config)
-        rooms = [max_new_tokens if limit is None else min(max_new_tokens, limit - len(ids)) for ids in prompts]
-        for batch in _batches([len(ids) for ids in prompts], rooms, batch_size):
+        limit, taken = context_length(lm.config), num_vectors(model)
+        rooms = [max_new_tokens if limit is None else min(max_new_tokens, limit - taken - len(ids)) for ids in prompts]
+        for batch in _batches([len(ids) for ids in prompts], rooms, batch_size, alike=not takes_padding(model)):
             room = rooms[batch[0]]
             chosen = [prompts[i] for i in batch]
             new = _generate(lm, chosen, stop_ids, pad_id, room) if room > 0 else [[] for _ in batch]
@@ -68,13 +69,14 @@ def answers(
     return [found[i] for i in range(len(prompts))]
 
 
-def _batches(lengths: Sequence[int], rooms: Sequence[int], size: int) -> Iterator[list[int]]:
+def _batches(lengths: Sequence[int], rooms: Sequence[int], size: int, *, alike: bool) -> Iterator[list[int]]:
     """Indices in batches, the longest prompts first, so that too little memory shows at once.
 
     Prompts of a batch have the same room: a longer neighbour near the end of the context must not shorten an answer.
+    If ``alike``, they have the same length too, so that none is padded.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    for _, group in groupby(order, key=lambda i: max(rooms[i], 0)):
+    for _, group in groupby(order, key=lambda i: (max(rooms[i], 0), lengths[i] if alike else 0)):
         same = list(group)
         yield from (same[start : start + size] for start in range(0, len(same), size))
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sft_cli.config.schema import Reduction
+from sft_cli.config.trainer_schema import Choice, Reduction
 from sft_cli.data.prepared import Split, Tokens
 from sft_cli.eval.progress import Progress
-from sft_cli.model.head import LossModel
-from sft_cli.train.layout import collate, layout
+from sft_cli.model.head.loss_model import LossModel
+from sft_cli.train.layout import Batch, collate, lay
 
 WINDOW = 1024
 """Examples laid out at once: bounds the memory and the time of the layout."""
@@ -60,6 +60,7 @@ def heldout_loss(
     reduction: Reduction,
     budget: int,
     packed: bool,
+    share: bool = False,
     device: torch.device,
     indices: Sequence[int] | None = None,
     progress: Progress | None = None,
@@ -75,12 +76,15 @@ def heldout_loss(
         reduction: What the loss is a mean over.
         budget: Most tokens computed at once.
         packed: Whether a row may hold several examples.
+        share: Whether what examples begin with alike may be computed once, where that saves enough.
         device: Where the model lies.
         indices: Examples to take; None for all.
         progress: Called after each micro-batch.
     """
     chosen = list(range(len(split)) if indices is None else indices)
-    sums = example_sums(loss_model, split, chosen, budget=budget if packed else 0, device=device, progress=progress)
+    sums = example_sums(
+        loss_model, split, chosen, budget=budget if packed else 0, share=share, device=device, progress=progress
+    )
     names = split.sources
     members: dict[str, list[int]] = {}
     for place, index in enumerate(chosen):
@@ -95,19 +99,19 @@ def example_sums(
     indices: Sequence[int],
     *,
     budget: int,
+    share: bool = False,
     device: torch.device,
     progress: Progress | None = None,
 ) -> Sums:
     """What each example adds, in the order of ``indices``; a budget of 0 gives each a row of its own."""
     sums = Sums(*(np.zeros(len(indices)) for _ in range(3)))
     done = 0
-    for places, examples in _micro_batches(split, indices, budget):
-        batch = collate(examples, Reduction.token).to(device)
+    for places, examples, laid in _micro_batches(split, indices, budget, Choice.auto if share else Choice.never):
+        batch = laid.to(device)
         losses = loss_model.token_losses(
             batch.input_ids,
             batch.positions,
-            batch.cu_seqlens,
-            batch.max_document,
+            batch.documents,
             batch.targets,
             batch.target_at,
         )
@@ -126,12 +130,18 @@ def example_sums(
     return sums
 
 
-def _micro_batches(split: Split, indices: Sequence[int], budget: int) -> Iterator[tuple[list[int], list[Tokens]]]:
-    """Places in ``indices`` and the examples there, one micro-batch after the other."""
+def _micro_batches(
+    split: Split, indices: Sequence[int], budget: int, share: Choice
+) -> Iterator[tuple[list[int], list[Tokens], Batch]]:
+    """Places in ``indices``, the examples there and how they are computed, one micro-batch after the other."""
     for first in range(0, len(indices), WINDOW):
-        window = indices[first : first + WINDOW]
-        for members in layout([int(split.lengths[index]) for index in window], budget)[0]:
-            yield [first + member for member in members], [split.tokens(window[member]) for member in members]
+        window = [split.tokens(index) for index in indices[first : first + WINDOW]]
+        laid = lay(window, budget=budget, share=share)
+        for row in laid.places[0]:
+            examples = [window[place] for place in row]
+            beginnings = None if laid.beginnings is None else laid.beginnings.among(row)
+            batch = collate(examples, Reduction.token, beginnings=beginnings)
+            yield [first + place for place in row], examples, batch
 
 
 def _loss(sums: Sums, places: Sequence[int], reduction: Reduction) -> Loss:

@@ -1,14 +1,17 @@
 """One `sft eval`: load the run's model, evaluate it, and the base where asked, and write the report."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from sft_cli.chat.added import added_ids
 from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.adapter_schema import WHOLE
 from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import AdapterKind, Config
+from sft_cli.config.schema import Config
 from sft_cli.console import say
 from sft_cli.errors import SftError
 from sft_cli.eval import report
@@ -16,9 +19,9 @@ from sft_cli.eval.evaluate import Evaluation, evaluate, sample_lines
 from sft_cli.eval.items import decoder
 from sft_cli.eval.progress import shown
 from sft_cli.eval.rows import Rows
-from sft_cli.model.adapters import open_adapter
-from sft_cli.model.head import packed_loss_model
-from sft_cli.model.load import load_model
+from sft_cli.model.adapter.add import open_adapter
+from sft_cli.model.head.loss_model import packed_loss_model
+from sft_cli.model.load import load_config, load_model
 from sft_cli.model.machine import Machine, choose_machine
 
 SAMPLES = 3
@@ -36,7 +39,7 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> N
     """
     from peft import PeftModel  # behind sft_cli.model, which quiets an import it makes
 
-    machine = choose_machine(config.trainer)
+    machine = choose_machine(config.trainer, load_config(config.model), whole=config.adapter.kind in WHOLE)
     stops, decode = stop_ids(run), decoder(load_tokenizer(str(run.result)))
 
     def measure(model: nn.Module, label: str) -> Evaluation:
@@ -64,7 +67,7 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> N
             base = measure(model, "base")
     elif compare:
         del model  # two models need not fit
-        base = measure(load_base(config, machine), "base")
+        base = measure(load_base(run, config, machine), "base")
     if config.eval.generate and not tuned.items:
         say("answers   none: every example is trained whole, without a prompt; loss and perplexity only")
     report.show(tuned.metrics, base.metrics if base else None)
@@ -77,18 +80,25 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> N
     say(f"report    {file}")
 
 
-def load_base(config: Config, machine: Machine) -> PreTrainedModel:
-    """The base model as the run's training loaded it."""
-    full = config.adapter.kind is AdapterKind.none
-    return load_model(config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype)
+def load_base(run: RunDir, config: Config, machine: Machine) -> PreTrainedModel:
+    """The base model as the run's training loaded it, with the rows of added tokens as they began."""
+    new = added_ids(load_tokenizer(str(run.result)), config.model.add_tokens)
+    return _load(config, machine, new)
+
+
+def _load(config: Config, machine: Machine, new: Sequence[int] = ()) -> PreTrainedModel:
+    full = config.adapter.kind in WHOLE
+    return load_model(
+        config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype, added_ids=new
+    )
 
 
 def load_tuned(run: RunDir, config: Config, machine: Machine) -> nn.Module:
     """The trained model: the base with the run's adapter, or the run's own weights."""
-    if config.adapter.kind is AdapterKind.none:
+    if config.adapter.kind in WHOLE:
         own = replace(config.model, path=str(run.result), revision=None)
-        return load_base(replace(config, model=own), machine)
-    return open_adapter(load_base(config, machine), run.result, machine.device)
+        return _load(replace(config, model=own), machine)  # it has learnt the rows of added tokens
+    return open_adapter(load_base(run, config, machine), run.result, machine.device)
 
 
 def stop_ids(run: RunDir) -> list[int]:

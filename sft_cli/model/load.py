@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +14,14 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from sft_cli.config import paths
-from sft_cli.config.schema import Dtype, ModelConfig, QuantConfig, QuantKind
+from sft_cli.config.adapter_schema import FOUR_BITS, QuantConfig, QuantKind
+from sft_cli.config.schema import ModelConfig
+from sft_cli.config.trainer_schema import Dtype
 from sft_cli.errors import SftError
+from sft_cli.model.adapter.added_tokens import add_rows
 from sft_cli.model.machine import DTYPES
 from sft_cli.model.quant import quantization, refuse_odd_sizes
+from sft_cli.model.stored import computing_in, kind_of, plain_in, refuse_odd_blocks, refuse_storage, storage, unpacking
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -84,7 +89,13 @@ def check_weights(config: ModelConfig, directory: Path) -> None:
 
 
 def load_model(
-    config: ModelConfig, quant: QuantConfig, *, full: bool, device: torch.device, compute_dtype: torch.dtype
+    config: ModelConfig,
+    quant: QuantConfig,
+    *,
+    full: bool,
+    device: torch.device,
+    compute_dtype: torch.dtype,
+    added_ids: Sequence[int] = (),
 ) -> PreTrainedModel:
     """The base model on its device, in training mode, every weight trainable that is not quantised.
 
@@ -94,6 +105,10 @@ def load_model(
         full: Every weight will be trained: float32 master weights unless model.dtype says otherwise.
         device: Where it computes.
         compute_dtype: Type of the matrix products, and of the weights under an adapter.
+        added_ids: Ids of ``model.add_tokens``, whose rows begin at the mean; empty for a model that has learnt them.
+
+    Raises:
+        SftError: It cannot be loaded, here or at all.
     """
     if full and quant.kind is not QuantKind.none:
         raise SftError(
@@ -107,23 +122,30 @@ def load_model(
     path = located(config)
     if Path(path).is_dir():
         check_weights(config, Path(path))
-    stored = quantization(quant, compute_dtype)
-    if quant.kind is QuantKind.nf4:
-        refuse_odd_sizes(inner_linears(empty_model(own, config.trust_remote_code)), device)
-    placement = {} if stored is None else {"quantization_config": stored, "device_map": {"": device}}
+    refuse_storage(own, config, quant, full=full)
+    kind, stored = kind_of(own, quant), storage(own) is not None
+    if kind in FOUR_BITS or stored:
+        linears = inner_linears(empty_model(own, config.trust_remote_code))
+        refuse_odd_blocks(own, linears, config.path)
+        if kind in FOUR_BITS:
+            refuse_odd_sizes(linears, device, kind)
+    wanted, dtype = quantization(quant, compute_dtype) or unpacking(own), weights_dtype(config, full, compute_dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path,
+            config=computing_in(own, compute_dtype),
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
-            dtype=weights_dtype(config, full, compute_dtype),
+            dtype=dtype,
             use_safetensors=True,
-            **placement,
+            device_map={"": device},  # straight there, without a copy in the memory of the host
+            **({} if wanted is None else {"quantization_config": wanted}),
         )
     except (OSError, ValueError) as error:
         raise unreadable(config, error) from error
-    if stored is None:
-        model.to(device)  # pyright: ignore[reportArgumentType]  transformers wraps the method
+    if stored:
+        plain_in(model, dtype)
+    add_rows(model, added_ids)
     return model.train()
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sft_cli.config.schema import QuantConfig, QuantKind
+from sft_cli.config.adapter_schema import QuantConfig, QuantKind
 from sft_cli.errors import SftError
 
 NF4_BLOCK = 64
@@ -37,7 +37,7 @@ def quantization(config: QuantConfig, compute_dtype: torch.dtype) -> BitsAndByte
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
+        bnb_4bit_quant_type=config.kind.value,
         bnb_4bit_use_double_quant=config.double_quant,
         bnb_4bit_compute_dtype=compute_dtype,
     )
@@ -134,13 +134,14 @@ def features(layer: nn.Linear | Conv1D) -> tuple[int, int]:
     return (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
 
 
-def refuse_odd_sizes(linears: Mapping[str, nn.Linear | Conv1D], device: torch.device) -> None:
-    """A sentence for the first layer whose size the CPU kernels for NF4 cannot take; CUDA takes any."""
+def refuse_odd_sizes(linears: Mapping[str, nn.Linear | Conv1D], device: torch.device, kind: QuantKind) -> None:
+    """A sentence for the first layer whose size the CPU kernels for four bits cannot take; CUDA takes any."""
     for name, layer in linears.items():
         inputs, outputs = features(layer)
         if device.type == "cpu" and (inputs % NF4_BLOCK or outputs % NF4_BLOCK):
             raise SftError(
-                where="quant.kind=nf4",
-                problem=f"layer {name} is {inputs} x {outputs}; NF4 on a CPU needs multiples of {NF4_BLOCK}",
+                where=f"quant.kind={kind.value}",
+                problem=f"layer {name} is {inputs} x {outputs};"
+                f" {kind.value.upper()} on a CPU needs multiples of {NF4_BLOCK}",
                 fix="quant=none or quant=int8, or train on a CUDA device",
             )

@@ -22,7 +22,7 @@ from sft_cli.model.load import load_config, located
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 NEUTRAL = ("bos_token_id", "pad_token_id", "max_length", "max_new_tokens")
 """Generation settings of the base that change no greedy answer; sampling and penalties do, or are refused beside it."""
-NOT_SERVED = ("adapter_config.json", "adapter_model.safetensors", "generation_config.json", "README.md")
+NOT_SERVED = ("adapter_config.json", "adapter_model.safetensors", "generation_config.json", "README.md", "beneath.json")
 """Files of adapter/ that a merged model does not carry as they are."""
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, verified before use, safetensors only.
 
 step-N/trained.safetensors     the trained parameters: an adapter, or every weight
+step-N/average.safetensors     their average over steps, where the run keeps one
 step-N/optimizer.safetensors   the optimizer's tensors, named <parameter index>.<name>
 step-N/rng.safetensors         states of the random generators
 step-N/state.json              step, schedule, best evaluation, optimizer scalars, data fingerprint, config
@@ -26,10 +27,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from sft_cli.console import say
 from sft_cli.errors import SftError
+from sft_cli.train.average import WeightAverage, put_weights
+from sft_cli.train.groups import trained_parameters
 from sft_cli.train.identity import refuse_other
-from sft_cli.train.optimizer import trained_parameters
+from sft_cli.train.optimizer_state import join_optimizer, split_optimizer
 
 STEP = re.compile(r"step-\d+")
+TRAINED, AVERAGE = "trained.safetensors", "average.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a checkpoint saves and restores."""
+    """What a checkpoint saves and restores; ``average`` is None where the run keeps none."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: LambdaLR
     scaler: torch.amp.GradScaler | None
+    average: WeightAverage | None = None
 
 
 def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, Any]) -> Path:
@@ -66,9 +71,11 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     trained = {name: p.detach().contiguous().cpu() for name, p in trained_parameters(parts.model)}
-    tensors, scalars = _split_optimizer(parts.optimizer)
+    tensors, scalars = split_optimizer(parts.optimizer)
     try:
-        save_file(trained, new / "trained.safetensors")
+        save_file(trained, new / TRAINED)
+        if parts.average is not None:
+            save_file({k: v.contiguous().cpu() for k, v in parts.average.state().items()}, new / AVERAGE)
         save_file(tensors, new / "optimizer.safetensors")
         save_file(_rng_state(), new / "rng.safetensors")
     except SafetensorError as error:  # what the library makes of a full disk
@@ -80,6 +87,7 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
         "schedule": {k: v for k, v in parts.schedule.state_dict().items() if k != "lr_lambdas"},
         "optimizer": scalars,
         "scaler": parts.scaler.state_dict() if parts.scaler else None,
+        "averaged_steps": parts.average.steps if parts.average is not None else 0,
         "python_rng": random.getstate(),
         "identity": dict(identity),
     }
@@ -143,8 +151,10 @@ def load(directory: Path, parts: Parts, identity: Mapping[str, Any]) -> Progress
     """
     state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
     refuse_other(str(directory), state["identity"], identity)
-    restore_trained(directory, parts.model)
-    _join_optimizer(parts.optimizer, load_file(directory / "optimizer.safetensors"), state["optimizer"])
+    _put(directory / TRAINED, parts.model)
+    if parts.average is not None:
+        parts.average.load(load_file(directory / AVERAGE), state["averaged_steps"], parts.model)
+    join_optimizer(parts.optimizer, load_file(directory / "optimizer.safetensors"), state["optimizer"])
     parts.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(parts.schedule.lr_lambdas)})
     if parts.scaler is not None and state["scaler"]:
         parts.scaler.load_state_dict(state["scaler"])
@@ -155,7 +165,7 @@ def load(directory: Path, parts: Parts, identity: Mapping[str, Any]) -> Progress
 
 
 def restore_trained(directory: Path, model: nn.Module) -> None:
-    """Copy a checkpoint's trained parameters into the model.
+    """Copy what a checkpoint would export into the model: the average of the trained parameters, or they themselves.
 
     Raises:
         SftError: The checkpoint is not whole.
@@ -166,12 +176,16 @@ def restore_trained(directory: Path, model: nn.Module) -> None:
             problem=f"the best checkpoint is broken ({fault})",
             fix="export the last weights instead: resume with trainer.keep_best=false",
         )
-    tensors = load_file(directory / "trained.safetensors")
-    parameters = dict(trained_parameters(model))
-    assert tensors.keys() == parameters.keys(), "a checkpoint holds the parameters its config trains"
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+    average = directory / AVERAGE
+    _put(average if average.is_file() else directory / TRAINED, model)
+
+
+def _put(file: Path, model: nn.Module) -> None:
+    """Overwrite the trained parameters with those of a file, which may hold more."""
+    tensors = load_file(file)
+    names = {name for name, _ in trained_parameters(model)}
+    assert names <= tensors.keys(), "a checkpoint holds the parameters its config trains"
+    put_weights(model, tensors)
 
 
 def prune(root: Path, progress: Progress, keep: int) -> None:
@@ -186,35 +200,6 @@ def forget_after(root: Path, step: int) -> None:
     for directory in all_of(root):
         if step_of(directory) > step:
             shutil.rmtree(directory)
-
-
-def _split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state as named tensors and as JSON values (learning rates are the schedule's)."""
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    scalars: dict[str, Any] = {}
-    for index, values in state["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().contiguous().cpu()
-            else:
-                scalars[f"{index}.{name}"] = value
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
-    return tensors, {"values": scalars, "groups": groups}
-
-
-def _join_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]
-) -> None:
-    """The inverse of ``_split_optimizer``."""
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *scalars["values"].items()]:
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    for group, saved in zip(groups, scalars["groups"], strict=True):
-        group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _rng_state() -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import nn
 from sft_cli.config.rundir import RunDir
 from sft_cli.data.prepared import Prepared
 from sft_cli.data.tables import IGNORE
+from sft_cli.model.adapter.frozen import save_adapter
 from sft_cli.model.quant import causal_lm
 from sft_cli.model.serving import readable
 
@@ -17,17 +18,22 @@ PROBES = 16
 """Rows kept for comparing a merged model."""
 
 
-def export(model: nn.Module, directory: RunDir, stop_ids: Sequence[int]) -> Path:
-    """Write ``adapter/`` or ``model/`` through a temporary directory; where it is."""
+def export(model: nn.Module, directory: RunDir, stop_ids: Sequence[int], beneath: Sequence[Path] = ()) -> Path:
+    """Write ``adapter/`` or ``model/`` through a temporary directory; where it is.
+
+    Args:
+        model: What was trained: a PEFT model, or a transformers model of which the weights themselves were.
+        directory: The run.
+        stop_ids: Tokens that end an answer.
+        beneath: Adapters that lie beneath the trained one (see ``starting.beginnings``); they become part of it.
+    """
     from peft import PeftModel
 
     final = directory.adapter if isinstance(model, PeftModel) else directory.model
     new = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(new, ignore_errors=True)
     if isinstance(model, PeftModel):
-        # PEFT would look the base up on the hub to decide this; trained stop rows are saved as their own tensors.
-        model.save_pretrained(str(new), save_embedding_layers=False)
-        (new / "README.md").unlink(missing_ok=True)
+        save_adapter(model, new, beneath)
     else:
         causal_lm(model).save_pretrained(new)
     for file in directory.tokenizer.iterdir():

@@ -7,6 +7,7 @@ from typing import Any
 
 from sft_cli.config.schema import Config
 from sft_cli.errors import SftError
+from sft_cli.model.adapter.starting import digests
 
 NOT_LEARNING = (
     "run_name",
@@ -19,6 +20,13 @@ NOT_LEARNING = (
     "trainer.tokens_per_micro_batch",
     "trainer.logits_chunk",
     "trainer.gradient_checkpointing",
+    "trainer.checkpointed_layers",
+    "trainer.share_prefixes",
+    "trainer.fused_lora",
+    "trainer.kernels",
+    "trainer.compile",
+    "trainer.threads",
+    "trainer.retention.",
     "trainer.device",
     "trainer.eval_every",
     "trainer.save_every",
@@ -35,8 +43,8 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def identity(config: Config, content: str, dtype: str) -> dict[str, Any]:
-    """What a checkpoint must agree with: the data, the settings and the type computed in."""
-    return {"data": content, **settings(config), "trainer.dtype": dtype}
+    """What a checkpoint must agree with: the data, the adapters begun with, the settings and the type computed in."""
+    return {"data": content, **settings(config), **digests(config.adapter), "trainer.dtype": dtype}
 
 
 def refuse_other(where: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -4,9 +4,9 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,15 +14,19 @@ from accelerate import Accelerator
 
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
+from sft_cli.config.trainer_schema import Choice
 from sft_cli.console import say
 from sft_cli.data.prepared import Split
 from sft_cli.errors import SftError
-from sft_cli.model.head import LossModel
+from sft_cli.model.head.loss_model import LossModel
 from sft_cli.train import checkpoint
+from sft_cli.train.average import averaged
 from sft_cli.train.checkpoint import Parts, Progress
+from sft_cli.train.feed import Feed, LaidStep
 from sft_cli.train.metrics import Log, StepMetrics, keep_until, peak_memory
+from sft_cli.train.retention import Forgotten, Retention
 from sft_cli.train.schedule import Plan
-from sft_cli.train.step import compute_gradient
+from sft_cli.train.step import Relief
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,22 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything the loop reads; ``evaluate`` is None when there are no held-out rows."""
+    """Everything the loop reads.
+
+    Attributes:
+        directory: Where the run is written.
+        config: Its settings.
+        train: The training examples.
+        plan: Which of them make each step.
+        model: The model with its loss.
+        accelerator: Owns devices and ranks.
+        identity: What a checkpoint must agree with.
+        relief: What is recomputed in the backward pass.
+        evaluate: Evaluates the held-out rows; None when there are none.
+        retention: The guard against forgetting; None when no probe is declared.
+        share: Whether common beginnings of examples are computed once, as far as the model allows it.
+        replayed: Names of the replayed sources.
+    """
 
     directory: RunDir
     config: Config
@@ -45,7 +64,30 @@ class Run:
     model: LossModel
     accelerator: Accelerator
     identity: Mapping[str, Any]
-    evaluate: Callable[[], Evaluation] | None
+    relief: Relief
+    evaluate: Callable[[], Evaluation] | None = None
+    retention: Retention | None = None
+    share: Choice = Choice.never
+    replayed: Collection[str] = field(default_factory=frozenset)
+
+    def feed(self, first_step: int) -> Feed:
+        """The batches from a step on."""
+        trainer = self.config.trainer
+        return Feed(
+            self.train,
+            self.plan.examples,
+            first_step,
+            self.plan.num_steps,
+            reduction=self.config.loss.reduction,
+            budget=trainer.tokens_per_micro_batch,
+            packed=self.model.packed,
+            share=self.share,
+            replay=self.config.loss.replay,
+            replayed=self.replayed,
+            ranks=self.accelerator.num_processes,
+            rank=self.accelerator.process_index,
+            device=self.accelerator.device,
+        )
 
 
 class Stopped(Exception):
@@ -66,13 +108,14 @@ def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
 
     Raises:
         Stopped: SIGTERM or SIGINT came; the step in progress was finished and saved.
+        Forgotten: A retention probe got worse than it may; the step was saved.
     """
     keep_until(run.directory.samples, progress.step)
     log = Log(run.directory.metrics, run.plan.num_steps, progress.step)
     try:
-        with caught_signals() as caught:
+        with caught_signals() as caught, run.feed(progress.step) as feed:
             while progress.step < run.plan.num_steps and not _out_of_patience(run, progress):
-                metrics = take_step(run, parts, progress.step)
+                metrics = take_step(run, parts, progress.step, feed)
                 log.step(metrics)
                 _refuse_divergence(run, metrics)
                 progress = replace(progress, step=progress.step + 1)
@@ -102,39 +145,44 @@ def _refuse_divergence(run: Run, metrics: StepMetrics) -> None:
     )
 
 
-def take_step(run: Run, parts: Parts, step: int) -> StepMetrics:
+def take_step(run: Run, parts: Parts, step: int, feed: Feed) -> StepMetrics:
     """Compute and apply optimizer step ``step`` (from 0)."""
     started = time.perf_counter()
-    trainer = run.config.trainer
-    computed = compute_gradient(
-        parts.model,
-        run.accelerator,
-        run.train,
-        run.plan.examples(step),
-        reduction=run.config.loss.reduction,
-        budget=trainer.tokens_per_micro_batch,
-        packed=run.model.packed,
-    )
-    norm = run.accelerator.clip_grad_norm_(parts.model.parameters(), trainer.max_grad_norm or float("inf"))
+    laid = feed.take(step)
+    terms = run.relief.gradient(parts.model, run.accelerator, laid)
+    norm = run.accelerator.clip_grad_norm_(parts.model.parameters(), run.config.trainer.max_grad_norm or float("inf"))
     assert isinstance(norm, torch.Tensor)
     lr = float(parts.schedule.get_last_lr()[0])
     parts.optimizer.step()
     parts.schedule.step()
     parts.optimizer.zero_grad()
-    loss, grad_norm = torch.stack([computed.loss.float(), norm.float()]).tolist()
+    if parts.average is not None:
+        parts.average.update(parts.model)
+    # The one place of a step that waits for the device.
+    grad_norm, *values = torch.stack([norm.float(), *terms.values()]).tolist()
+    return _metrics(run, step, laid, dict(zip(terms, values, strict=True)), grad_norm, lr, started)
+
+
+def _metrics(
+    run: Run, step: int, laid: LaidStep, terms: dict[str, float], grad_norm: float, lr: float, started: float
+) -> StepMetrics:
+    """What is recorded of a step that began at ``started``."""
     seconds = time.perf_counter() - started
     return StepMetrics(
         step=step + 1,
         epoch=round((step + 1) / run.plan.steps_per_epoch, 4),
-        loss=loss,
+        loss=terms.pop("loss"),
+        terms=terms,
         lr=lr,
         grad_norm=grad_norm,
-        examples=computed.examples,
-        tokens=computed.tokens,
-        trained_tokens=computed.trained_tokens,
+        examples=laid.examples,
+        tokens=laid.tokens,
+        computed_tokens=laid.computed_tokens,
+        trained_tokens=laid.trained_tokens,
         seconds=round(seconds, 4),
-        tokens_per_second=round(computed.tokens / seconds, 1),
+        tokens_per_second=round(laid.tokens / seconds, 1),
         memory=peak_memory(run.accelerator.device),
+        at=round(time.time(), 3),
     )
 
 
@@ -142,13 +190,20 @@ def _evaluate_and_save(
     run: Run, parts: Parts, progress: Progress, log: Log, caught: list[int]
 ) -> tuple[Progress, bool]:
     """Evaluate and save where the step calls for it; whether it was saved. A signal, even meanwhile, asks for it."""
-    better = False
-    if run.evaluate is not None and _due(run.config.trainer.eval_every, run.plan, progress.step):
-        progress, better = _evaluate(run, progress, log)
-    save = bool(caught) or better or _due(run.config.trainer.save_every, run.plan, progress.step)
+    better, forgotten = False, False
+    due = _due(run.config.trainer.eval_every, run.plan, progress.step)
+    probed = run.retention is not None and run.retention.due(progress.step, due)
+    with averaged(parts.average, parts.model) if due or probed else nullcontext():
+        if run.evaluate is not None and due:
+            progress, better = _evaluate(run, progress, log)
+        if run.retention is not None and probed:
+            forgotten = not run.retention.check(progress.step)
+    save = bool(caught) or better or forgotten or _due(run.config.trainer.save_every, run.plan, progress.step)
     if save:
         checkpoint.save(run.directory.checkpoints, progress, parts, run.identity)
         checkpoint.prune(run.directory.checkpoints, progress, run.config.trainer.keep_checkpoints)
+    if forgotten and run.retention is not None:
+        raise Forgotten(run.retention.verdict)
     return progress, save
 
 

@@ -22,28 +22,35 @@ class StepMetrics:
     Attributes:
         step: Optimizer steps done, from 1.
         epoch: Passes over the data done, a fraction.
-        loss: Of this step's examples before its update: nats per trained token (or per example; loss.reduction).
+        loss: The objective on this step's examples before its update: nats per trained token (or per example;
+            loss.reduction).
+        terms: What it is made of, by name: ``nll`` is plain cross-entropy; see model/head/loss_model.py.
         lr: Learning rate of the update.
         grad_norm: Norm of the gradient before clipping.
         examples: Examples of the step.
         tokens: Their tokens.
+        computed_tokens: Those that go through the model: common beginnings once, and nothing that no loss depends on.
         trained_tokens: Those that carry loss.
         seconds: Wall time of the step.
         tokens_per_second: ``tokens / seconds``.
         memory: Peak bytes so far: allocated on CUDA, resident on CPU.
+        at: When it was done, seconds since 1970.
     """
 
     step: int
     epoch: float
     loss: float
+    terms: dict[str, float]
     lr: float
     grad_norm: float
     examples: int
     tokens: int
+    computed_tokens: int
     trained_tokens: int
     seconds: float
     tokens_per_second: float
     memory: int
+    at: float
 
 
 def peak_memory(device: torch.device) -> int:
@@ -95,13 +102,24 @@ class Log:
             self._board.close()
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
+        self._file.write(json.dumps(_finite(values), allow_nan=False) + "\n")
         self._file.flush()
         if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float) and name not in ("step", "eval"):
+            for name, value in {**values, **values.get("terms", {})}.items():
+                if isinstance(value, int | float) and name not in ("step", "eval", "at"):
                     self._board.add_scalar(f"{'eval' if 'eval' in values else 'train'}/{name}", value, values["step"])
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with null for what is no number: JSON has no word for it."""
+    return {
+        name: _finite(value)
+        if isinstance(value, Mapping)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in values.items()
+    }
 
 
 def keep_until(file: Path, step: int) -> None:

@@ -1,59 +1,72 @@
-"""AdamW and its learning-rate schedule."""
+"""The optimizer of a run.
 
-import math
-from collections.abc import Iterable
+Not here: GaLore (galore-torch has had one release, in 2024) and APOLLO (apollo-torch is licensed for non-commercial
+use only); 8-bit AdamW and Adafactor save the same memory.
+"""
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_scheduler
 
-from sft_cli.config.schema import OptimizerName, Schedule, TrainerConfig
+from sft_cli.config.adapter_schema import AdapterConfig
+from sft_cli.config.trainer_schema import Average, OptimizerName, TrainerConfig
+from sft_cli.errors import SftError
+from sft_cli.train.groups import MUON, parameter_groups
+from sft_cli.train.own_optimizers import Lion, Muon
 
-
-def make_optimizer(model: nn.Module, config: TrainerConfig) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters; vectors (norms, biases) are not decayed."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if config.optimizer is OptimizerName.adamw:
-        fused = all(p.device.type == "cuda" for p in trained)
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
-    from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
-
-    kind = AdamW8bit if config.optimizer is OptimizerName.adamw_8bit else PagedAdamW8bit
-    return kind(groups, lr=config.lr, betas=config.betas)
+STATE_BYTES = {
+    OptimizerName.adamw: 8,
+    OptimizerName.adamw_8bit: 2,
+    OptimizerName.paged_adamw_8bit: 2,
+    OptimizerName.adafactor: 0,
+    OptimizerName.muon: 4,
+    OptimizerName.lion: 4,
+}
+"""Bytes of state for each trained float32 parameter; Adafactor keeps one number a row and a column of each matrix."""
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_steps: int) -> LambdaLR:
-    """The schedule of transformers by that name; the warm-up takes ``warmup_ratio`` of the steps, rounded up.
+def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterConfig) -> torch.optim.Optimizer:
+    """The optimizer over the trained parameters; see ``groups.parameter_groups`` for rates and decay.
 
-    transformers warms up from 0, so that the first step would learn nothing: a warmed-up schedule begins one step on.
+    AdamW is torch's fused one on CUDA and on CPU. Adafactor is that of transformers with ``lr`` as it is: torch's
+    scales the rate by the size of the weights, and LoRA's B begins at zero.
+
+    Raises:
+        SftError: ``trainer.lr_factors`` names what is not trained, or Muon would find no matrix.
     """
-    name = config.schedule.value
-    extra = {}
-    if config.schedule is Schedule.constant and config.warmup_ratio > 0:
-        name = "constant_with_warmup"
-    if config.schedule is Schedule.cosine_with_min_lr:
-        extra = {"min_lr_rate": config.min_lr_ratio}
-    if config.schedule is Schedule.polynomial:
-        extra = {"lr_end": config.lr * config.min_lr_ratio, "power": 1.0}
-    warmup = math.ceil(config.warmup_ratio * num_steps)
-    ahead = 1 if warmup else 0
-    schedule = get_scheduler(
-        name,
-        optimizer,
-        num_warmup_steps=warmup,
-        num_training_steps=num_steps + ahead,
-        scheduler_specific_kwargs=extra,
-    )
-    assert isinstance(schedule, LambdaLR)
-    return LambdaLR(optimizer, [lambda step, rate=rate: rate(step + ahead) for rate in schedule.lr_lambdas])
+    groups = parameter_groups(model, trainer, adapter)
+    lr, betas = trainer.lr, trainer.betas
+    match trainer.optimizer:
+        case OptimizerName.adamw:
+            return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+        case OptimizerName.adamw_8bit:
+            from bitsandbytes.optim.adamw import AdamW8bit
+
+            return AdamW8bit(groups, lr=lr, betas=betas)
+        case OptimizerName.paged_adamw_8bit:
+            from sft_cli.train.paged import PagedAdamW
+
+            return PagedAdamW(groups, lr=lr, betas=betas)
+        case OptimizerName.adafactor:
+            from transformers import Adafactor
+
+            return Adafactor(groups, lr=lr, scale_parameter=False, relative_step=False)
+        case OptimizerName.lion:
+            return Lion(groups, lr=lr, betas=trainer.lion_betas)
+        case OptimizerName.muon:
+            if not any(group[MUON] for group in groups):
+                raise SftError(
+                    where="trainer.optimizer=muon",
+                    problem="Muon updates matrices inside the network, and none of them is trained",
+                    fix="trainer.optimizer=adamw, or train layers (adapter.train, adapter.freeze)",
+                )
+            return Muon(groups, lr=lr, betas=betas)
 
 
-def trained_parameters(model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
-    """Names and values of what is trained; a tied weight comes once."""
-    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+def state_bytes(trainer: TrainerConfig) -> int:
+    """Bytes for each trained float32 parameter that optimizer and averaging take, at their peak.
+
+    An average costs its own weights, and the raw ones while it stands in for them; a mean of the last k steps also the
+    weights of those.
+    """
+    averaged = {Average.none: 0, Average.ema: 8, Average.last: 4 * trainer.average_last + 4}
+    return STATE_BYTES[trainer.optimizer] + averaged[trainer.average]

@@ -10,26 +10,34 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
+from transformers import PretrainedConfig
 
 from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.adapter_schema import MERGEABLE, WHOLE
+from sft_cli.config.data_schema import Role
 from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import AdapterKind, Config
+from sft_cli.config.schema import Config
 from sft_cli.console import say
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError
-from sft_cli.model.adapters import add_adapter, save_memory
-from sft_cli.model.head import LossModel, packed_loss_model
-from sft_cli.model.load import load_model
+from sft_cli.model.adapter.starting import beginnings
+from sft_cli.model.load import load_config
 from sft_cli.model.machine import Machine, choose_machine
+from sft_cli.model.memory.checkpointing import Recompute
+from sft_cli.model.threads import choose_threads, use
 from sft_cli.train import checkpoint, preflight
+from sft_cli.train.average import make_average
+from sft_cli.train.building import Rows, build_model
 from sft_cli.train.checkpoint import Parts, Progress
 from sft_cli.train.claim import claimed, write_whole
 from sft_cli.train.environment import environment
 from sft_cli.train.export import export, write_probes
 from sft_cli.train.identity import identity, refuse_other
 from sft_cli.train.loop import Run, Stopped, fit
-from sft_cli.train.optimizer import make_optimizer, make_schedule
+from sft_cli.train.lr_schedule import make_schedule
+from sft_cli.train.optimizer import make_optimizer
+from sft_cli.train.probes import Probe, prepare_probes
+from sft_cli.train.retention import EXIT_CODE, Forgotten, Retention, stopped
 from sft_cli.train.schedule import plan
 from sft_cli.train.watch import Watch
 
@@ -41,44 +49,79 @@ def train(config: Config, prepared: Prepared, directory: RunDir, *, resumed: boo
 
     Raises:
         SftError: The preflight or a checkpoint refuses, or the loss diverges.
-        SystemExit: A signal stopped the run; it can be resumed.
+        SystemExit: A signal or the guard against forgetting stopped the run; it can be resumed.
     """
-    machine = choose_machine(config.trainer)
-    preflight.check(config, prepared, machine, directory.path)
+    architecture = load_config(config.model)
+    machine = choose_machine(config.trainer, architecture, whole=config.adapter.kind in WHOLE)
+    if machine.device.type == "cpu":
+        _use_threads(config, directory, architecture, machine)
+    recompute = preflight.check(config, prepared, machine, directory.path)
+    probes = prepare_probes(config, prepared.tokenizer_directory)
     _refuse_other_data(directory, prepared)
     with claimed(directory, config, resumed=resumed) as directory:
         _describe(directory, prepared, machine)
-        _train(config, prepared, directory, machine)
+        _train(config, prepared, directory, machine, recompute, probes)
 
 
-def _train(config: Config, prepared: Prepared, directory: RunDir, machine: Machine) -> None:
+def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: Machine) -> None:
+    """Compute with the threads that suit the model, a resumed run with those it began with."""
+    file = directory.environment
+    recorded = directory.read(file).get("threads") if file.is_file() else None
+    threads = choose_threads(
+        config.trainer.threads,
+        recorded,
+        architecture,
+        tokens=config.trainer.tokens_per_micro_batch,
+        dtype=machine.dtype,
+    )
+    use(threads)
+    kind = str(machine.dtype).removeprefix("torch.")
+    say(f"machine   cpu, {kind} ({machine.reason or 'as asked for'}), {threads.sentence()}")
+
+
+def _train(
+    config: Config, prepared: Prepared, directory: RunDir, machine: Machine, recompute: Recompute, probes: list[Probe]
+) -> None:
     """Build, resume, fit, export, compare."""
     started = time.perf_counter()
     set_seed(config.trainer.seed)
-    tokenizer = load_tokenizer(str(directory.tokenizer))
-    stop_ids = [tokenizer.control[name] for name in prepared.manifest["stop_tokens"]]
-    accelerator = Accelerator(cpu=machine.device.type == "cpu", mixed_precision=MIXED[machine.dtype])
-    loss_model = _build_model(config, machine, stop_ids, accelerator)
-    watch = Watch(config, prepared.validation, loss_model, accelerator, tokenizer, stop_ids)
-    run, parts = _assemble(config, prepared, directory, loss_model, accelerator, watch, machine)
+    run, parts, watch = _assemble(config, prepared, directory, machine, recompute, probes)
     last = checkpoint.newest(directory.checkpoints)
     before = _base(config, directory, watch, begun=last is not None)
-    progress = _resume(run, parts, last)
-    try:
-        progress = fit(run, parts, progress)
-    except Stopped as stopped:
-        say(f"stopped   behind step {stopped.step}, saved; resume with: sft train run={shown(directory)}")
-        sys.exit(128 + stopped.signal)
-    if config.trainer.keep_best and progress.best_step not in (None, progress.step):
-        say(f"best      step {progress.best_step} (held-out loss {progress.best_loss:.4f}); its weights are exported")
-        checkpoint.restore_trained(directory.checkpoints / f"step-{progress.best_step}", parts.model)
-    result = export(loss_model.model, directory, stop_ids)
+    if run.retention is not None:
+        run.retention.begin()
+    progress = _fit(run, parts, _resume(run, parts, last))
+    _put_best(run, parts, progress)
+    beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.beneath")]
+    result = export(run.model.model, directory, watch.stop_ids, beneath)
     if before is not None:
         watch.compare(before)
     say(f"finished  {progress.step} steps in {time.perf_counter() - started:.0f} s: {result}")
     say(f"next      sft eval run={shown(directory)} compare=base")
-    if config.adapter.kind is AdapterKind.lora:
+    if config.adapter.kind in MERGEABLE:
         say(f"          sft merge run={shown(directory)} out={shlex.quote(str(directory.path / 'merged'))}")
+
+
+def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
+    """Train; leave with the signal's exit code, or the guard's, where one stopped the run behind a saved step."""
+    try:
+        return fit(run, parts, progress)
+    except Stopped as caught:
+        say(f"stopped   behind step {caught.step}, saved; resume with: sft train run={shown(run.directory)}")
+        sys.exit(128 + caught.signal)
+    except Forgotten as forgotten:
+        step = checkpoint.step_of(checkpoint.all_of(run.directory.checkpoints)[-1])
+        say(stopped(shown(run.directory), step, str(forgotten)))
+        sys.exit(EXIT_CODE)
+
+
+def _put_best(run: Run, parts: Parts, progress: Progress) -> None:
+    """Put into the model what is exported: its best held-out weights if they are kept, else the average or the last."""
+    if run.config.trainer.keep_best and progress.best_step not in (None, progress.step):
+        say(f"best      step {progress.best_step} (held-out loss {progress.best_loss:.4f}); its weights are exported")
+        checkpoint.restore_trained(run.directory.checkpoints / f"step-{progress.best_step}", parts.model)
+    elif parts.average is not None:
+        parts.average.put(parts.model)
 
 
 def shown(directory: RunDir) -> str:
@@ -117,42 +160,19 @@ def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
     write_whole(directory.data, json.dumps(data, indent=2) + "\n")
 
 
-def _build_model(config: Config, machine: Machine, stop_ids: list[int], accelerator: Accelerator) -> LossModel:
-    """Load, adapt and probe the model."""
-    full = config.adapter.kind is AdapterKind.none
-    model: nn.Module = load_model(
-        config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype
-    )
-    if not full:
-        report = add_adapter(model, config.adapter, stop_ids, seed=config.trainer.seed)
-        model = report.model
-        say(f"adapter   {report.trainable:,} of {report.total:,} parameters are trained")
-        if report.stop_rows:
-            say(f"stop      the embedding of stop token {list(report.stop_rows)} is trained too (it looked untrained)")
-    if config.trainer.gradient_checkpointing:
-        save_memory(model)
-    with accelerator.autocast():
-        loss_model, probed = packed_loss_model(model, config.trainer.logits_chunk)
-    if probed.packed_ok:
-        say(f"packing   proven: packed and solo logits agree ({probed.difference:.1e})")
-    else:
-        say(f"packing   off, one example per row: {probed.reason}")
-    return loss_model
-
-
 def _assemble(
-    config: Config,
-    prepared: Prepared,
-    directory: RunDir,
-    loss_model: LossModel,
-    accelerator: Accelerator,
-    watch: Watch,
-    machine: Machine,
-) -> tuple[Run, Parts]:
-    """What the loop reads and what it changes."""
+    config: Config, prepared: Prepared, directory: RunDir, machine: Machine, recompute: Recompute, probes: list[Probe]
+) -> tuple[Run, Parts, Watch]:
+    """What the loop reads, what it changes, and what evaluates it."""
     trainer = config.trainer
+    tokenizer = load_tokenizer(str(directory.tokenizer))
+    stops = [tokenizer.control[name] for name in prepared.manifest["stop_tokens"]]
     steps = plan(prepared.stages, trainer.examples_per_step, trainer.epochs, trainer.max_steps, trainer.seed)
-    optimizer = make_optimizer(loss_model, trainer)
+    accelerator = Accelerator(cpu=machine.device.type == "cpu", mixed_precision=MIXED[machine.dtype])
+    built = build_model(config, machine, tokenizer, stops, Rows(prepared.train, steps), recompute, accelerator)
+    loss_model = built.loss_model
+    watch = Watch(config, prepared.validation, loss_model, accelerator, tokenizer, stops)
+    optimizer = make_optimizer(loss_model, trainer, config.adapter)
     schedule = make_schedule(optimizer, trainer, steps.num_steps)
     wrapped, optimizer = accelerator.prepare(loss_model, optimizer, device_placement=[False, False])
     run = Run(
@@ -163,9 +183,13 @@ def _assemble(
         model=loss_model,
         accelerator=accelerator,
         identity=identity(config, prepared.manifest["content"], str(machine.dtype)),
+        relief=built.relief,
         evaluate=watch.evaluate if len(prepared.validation) else None,
+        retention=Retention(config, directory, loss_model, accelerator, tokenizer, stops, probes) if probes else None,
+        share=built.share,
+        replayed=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
     )
-    return run, Parts(wrapped, optimizer, schedule, accelerator.scaler)
+    return run, Parts(wrapped, optimizer, schedule, accelerator.scaler, make_average(trainer)), watch
 
 
 def _resume(run: Run, parts: Parts, last: Path | None) -> Progress:

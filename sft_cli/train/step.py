@@ -1,78 +1,91 @@
-"""One optimizer step: where its examples are computed, and the gradient of their loss."""
+"""One optimizer step: the gradient of its loss, and more recomputation where memory runs out on the way."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
-from sft_cli.config.schema import Reduction
-from sft_cli.data.prepared import Split, Tokens
-from sft_cli.train.layout import Batch, collate, denominator, layout
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What a step computed: its loss in nats (a scalar tensor), its examples, tokens and trained tokens."""
-
-    loss: torch.Tensor
-    examples: int
-    tokens: int
-    trained_tokens: int
+from sft_cli.console import say
+from sft_cli.model.memory.checkpointing import Recompute, apply, more
+from sft_cli.model.memory.kept import decoder_layers
+from sft_cli.train.feed import LaidStep
+from sft_cli.train.layout import Batch
 
 
-def compute_gradient(
-    loss_model: nn.Module,
-    accelerator: Accelerator,
-    split: Split,
-    examples: Sequence[int],
-    *,
-    reduction: Reduction,
-    budget: int,
-    packed: bool,
-) -> Computed:
+def compute_gradient(loss_model: nn.Module, accelerator: Accelerator, laid: LaidStep) -> dict[str, Tensor]:
     """Accumulate the gradient of a step's loss over its micro-batches.
 
-    The loss of the whole step is one sum over one denominator, known before anything is computed: no micro-batch, rank
-    or padding can change it.
+    The loss of the whole step is one sum: what it is divided by stands in the weights of its targets, and is known
+    before anything is computed. No micro-batch, rank or padding can change it.
 
     Args:
         loss_model: The prepared LossModel.
         accelerator: Owns devices and ranks.
-        split: The training examples.
-        examples: Indices of the step's examples, the same on every rank.
-        reduction: What the loss is a mean over.
-        budget: Most tokens of a micro-batch.
-        packed: Whether a row may hold several examples.
+        laid: The step as this rank computes it.
+
+    Returns:
+        The objective and its terms, summed over ranks: float32 scalars on the device, without a graph.
     """
-    step = [split.tokens(index) for index in examples]
-    divisor = denominator(step, reduction)
-    lengths = [len(tokens.input_ids) for tokens in step]
-    mine = layout(lengths, budget if packed else 0, accelerator.num_processes)[accelerator.process_index]
-    total = torch.zeros((), device=accelerator.device)
-    for number, members in enumerate(mine):
-        batch = collate([step[i] for i in members], reduction).to(accelerator.device)
-        last = number + 1 == len(mine)
+    sums: dict[str, Tensor] = {}
+    for number, batch in enumerate(laid.batches):
+        last = number + 1 == len(laid.batches)
         with nullcontext() if last else accelerator.no_sync(loss_model):
-            loss = loss_model(**arguments(batch)) / divisor
+            terms = loss_model(**arguments(batch))
             # DDP averages gradients over ranks; the sum is wanted.
-            accelerator.backward(loss * accelerator.num_processes)
-        total += loss.detach()
-    return Computed(
-        loss=accelerator.reduce(total, reduction="sum"),  # pyright: ignore[reportArgumentType]
-        examples=len(examples),
-        tokens=sum(lengths),
-        trained_tokens=_trained(step),
-    )
+            accelerator.backward(terms["loss"] * accelerator.num_processes)
+        for name, value in terms.items():
+            sums[name] = value.detach() + sums[name] if name in sums else value.detach()
+    total = accelerator.reduce(torch.stack([value.float() for value in sums.values()]), reduction="sum")
+    assert isinstance(total, Tensor)
+    return dict(zip(sums, total.unbind(), strict=True))
 
 
-def arguments(batch: Batch) -> dict[str, torch.Tensor | int]:
+def arguments(batch: Batch) -> dict[str, Any]:
     """The keyword arguments of ``LossModel.forward``."""
     return {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
 
 
-def _trained(step: Sequence[Tokens]) -> int:
-    """Tokens that carry loss."""
-    return int(sum((tokens.weights > 0).sum() for tokens in step))
+@dataclass
+class Relief:
+    """What is recomputed in the backward pass, and what to do when memory runs out all the same.
+
+    Attributes:
+        model: The model whose layers are told.
+        recompute: What is recomputed now.
+        allowed: Whether more may be: prefix tuning's keys and values are gone when a layer runs again.
+    """
+
+    model: nn.Module
+    recompute: Recompute
+    allowed: bool = True
+
+    def gradient(self, loss_model: nn.Module, accelerator: Accelerator, laid: LaidStep) -> dict[str, Tensor]:
+        """``compute_gradient``, begun again with more recomputation as often as a CUDA device runs out of memory.
+
+        Nothing of the step has been applied by then, and dropout draws what it drew before: the step is the same.
+        """
+        if accelerator.device.type != "cuda":
+            return compute_gradient(loss_model, accelerator, laid)
+        while True:
+            drawn = torch.get_rng_state(), torch.cuda.get_rng_state()
+            try:
+                return compute_gradient(loss_model, accelerator, laid)
+            except torch.OutOfMemoryError:
+                if (recompute := self._next(accelerator.device)) is None:
+                    raise
+            # Behind the except clause: the error holds on to the tensors of the failed attempt.
+            loss_model.zero_grad()
+            torch.cuda.empty_cache()
+            torch.set_rng_state(drawn[0])
+            torch.cuda.set_rng_state(drawn[1])
+            self.recompute = recompute
+            apply(self.model, recompute)
+            say(f"memory    {recompute.sentence()}")
+
+    def _next(self, device: torch.device) -> Recompute | None:
+        """The next step up, if there is one."""
+        layers = len(decoder_layers(self.model))
+        return more(self.recompute, layers, device) if layers and self.allowed else None

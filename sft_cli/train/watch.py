@@ -17,7 +17,7 @@ from sft_cli.eval.generate import answers
 from sft_cli.eval.heldout import heldout_loss
 from sft_cli.eval.items import decoder, items
 from sft_cli.eval.progress import shown
-from sft_cli.model.head import LossModel
+from sft_cli.model.head.loss_model import LossModel
 from sft_cli.train.claim import write_whole
 from sft_cli.train.loop import Evaluation
 
@@ -38,7 +38,7 @@ class Watch:
         stop_ids: Sequence[int],
     ) -> None:
         self._config, self._split, self._model = config, split, loss_model
-        self._accelerator, self._decode, self._stop_ids = accelerator, decoder(tokenizer), stop_ids
+        self._accelerator, self._decode, self.stop_ids = accelerator, decoder(tokenizer), stop_ids
 
     def evaluate(self) -> Evaluation:
         """Held-out loss, and the answers to the first few held-out prompts."""
@@ -88,7 +88,7 @@ class Watch:
                 reduction=self._config.loss.reduction,
                 budget=self._config.trainer.tokens_per_micro_batch,
                 decode=self._decode,
-                stop_ids=self._stop_ids,
+                stop_ids=self.stop_ids,
                 loss_progress=losses,
                 answer_progress=answered,
             )
@@ -97,12 +97,12 @@ class Watch:
         """Answers to the first ``eval.samples`` held-out prompts."""
         if not self._config.eval.samples:
             return []
-        asked = items(self._split, self._decode, self._stop_ids, limit=self._config.eval.samples)
+        asked = items(self._split, self._decode, self.stop_ids, limit=self._config.eval.samples)
         said = answers(
             self._model.model,
             [item.prompt_ids for item in asked],
-            stop_ids=self._stop_ids,
-            pad_id=self._stop_ids[0],
+            stop_ids=self.stop_ids,
+            pad_id=self.stop_ids[0],
             max_new_tokens=self._config.eval.max_new_tokens,
             batch_size=self._config.eval.batch_size,
         )

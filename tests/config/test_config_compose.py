@@ -2,9 +2,11 @@
 
 import pytest
 
+from sft_cli.config.adapter_schema import AdapterKind, QuantKind
 from sft_cli.config.compose import compose, with_overrides
 from sft_cli.config.data_schema import Overflow, SourceConfig
-from sft_cli.config.schema import AdapterKind, Config, QuantKind, Schedule, TemplateConfig
+from sft_cli.config.schema import Config, TemplateConfig
+from sft_cli.config.trainer_schema import Schedule
 from sft_cli.errors import SftError
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from sft_cli.config.check import required
 from sft_cli.config.compose import compose, load, with_overrides
+from sft_cli.config.elsewhere import ELSEWHERE
 from sft_cli.config.locate import GROUPS
-from sft_cli.config.names import ELSEWHERE, advice, find
+from sft_cli.config.names import advice, find
 from sft_cli.errors import Mistakes, SftError
 
 
@@ -106,7 +107,8 @@ NEWCOMERS = [
     (
         "trainer.schedule=cosin",
         "trainer.schedule is 'cosin', which is not one of its values",
-        "did you mean cosine? choose one of cosine, linear, constant, cosine_with_min_lr, inverse_sqrt, polynomial",
+        "did you mean cosine? choose one of cosine, linear, constant, cosine_with_min_lr, inverse_sqrt, polynomial,"
+        " wsd",
     ),
     (
         "trainer.device=gpu",
@@ -148,8 +150,8 @@ NEWCOMERS = [
     ),
     (
         "trainer.min_lr_ratio=0.2",
-        "trainer.min_lr_ratio would have no effect: only two schedules read it",
-        "set trainer.schedule=cosine_with_min_lr or polynomial, or leave trainer.min_lr_ratio out",
+        "trainer.min_lr_ratio would have no effect: only three schedules read it",
+        "set trainer.schedule=cosine_with_min_lr, polynomial or wsd, or leave trainer.min_lr_ratio out",
     ),
     (
         "launcher.partition=gpu",
@@ -307,10 +309,10 @@ REQUIRED = [
     ),
     (
         "train",
-        ["recipe=quickstart", "trainer.device=cpu", "trainer.dtype=float16", "trainer.optimizer=adamw_8bit"],
+        ["recipe=quickstart", "trainer.device=cpu", "trainer.dtype=float16", "trainer.optimizer=paged_adamw_8bit"],
         [
             "trainer.dtype is float16 on trainer.device=cpu, where gradients in float16 overflow unnoticed",
-            "trainer.optimizer is adamw_8bit, which needs CUDA, but trainer.device is cpu",
+            "trainer.optimizer is paged_adamw_8bit, which needs CUDA, but trainer.device is cpu",
         ],
     ),
     (

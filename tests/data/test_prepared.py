@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from sft_cli.data import prepared
 from sft_cli.data.making.place import replace_directory, scratch
 from sft_cli.data.mixing import stages
 from sft_cli.data.mixing.stages import Stage
-from sft_cli.data.prepared import SplitWriter, open_prepared
+from sft_cli.data.prepared import Split, SplitWriter, open_prepared
 from sft_cli.data.tables import example_table
 from sft_cli.data.types import Example
 from sft_cli.errors import SftError
@@ -74,6 +76,75 @@ def test_an_empty_split(tmp_path):
     made = written(tmp_path / "out", EXAMPLES)
     assert (len(made.validation), made.validation.largest_id()) == (0, -1)
     assert made.validation.lengths.tolist() == []
+
+
+def test_an_example_that_does_not_exist(tmp_path):
+    made = written(tmp_path / "out", EXAMPLES)
+    for index in (-1, 3):
+        with pytest.raises(IndexError) as caught:
+            made.train.tokens(index)
+        assert str(caught.value) == f"there is no example {index} of 3"
+
+
+def test_what_comes_out_is_the_readers_own(tmp_path):
+    """Examples are views of a mapped file; what is done to one must not reach the next reader."""
+    made = written(tmp_path / "out", EXAMPLES, weighted=True)
+    first = made.train.tokens(0)
+    first.input_ids[:] = 0
+    first.weights[:] = 0
+    assert made.train.tokens(0).input_ids.tolist() == [5, 6, 7, 8]
+    assert made.train.tokens(0).weights.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_that_datasets_saved_again_in_several_files(tmp_path, weighted):
+    from datasets import load_from_disk
+
+    many = [Example((i, i + 1, 7)[: 1 + i % 3], (0.0, 2.0, 0.5)[: 1 + i % 3], f"r:{i}", "ab"[i % 2]) for i in range(50)]
+    made = written(tmp_path / "out", many, weighted)
+    rows = load_from_disk(str(tmp_path / "out" / "train"))
+    chosen = [*range(40, 50), 3, *range(20)]
+    rows.select(chosen).save_to_disk(str(tmp_path / "again"), num_shards=3)
+    again = Split(tmp_path / "again")
+    assert len(list((tmp_path / "again").glob("*.arrow"))) == 3
+    assert again.lengths.tolist() == [len(many[i].input_ids) for i in chosen]
+    assert again.sources == [many[i].source for i in chosen]
+    assert [again.where(place) for place in range(31)] == [many[i].where for i in chosen]
+    for place, i in enumerate(chosen):
+        one, same = again.tokens(place), made.train.tokens(i)
+        assert one.input_ids.tolist() == same.input_ids.tolist() == list(many[i].input_ids)
+        assert one.weights.tolist() == same.weights.tolist()
+
+
+def test_examples_are_read_without_datasets(tmp_path):
+    """It takes a second to import, which training would wait for."""
+    written(tmp_path / "out", EXAMPLES)
+    code = (
+        "import sys; from pathlib import Path; from sft_cli.data.prepared import open_prepared\n"
+        f"made = open_prepared(Path({str(tmp_path / 'out')!r}))\n"
+        "made.train.tokens(2), made.train.sources, made.train.where(1), made.train.largest_id()\n"
+        "sys.exit('datasets' in sys.modules or 'pandas' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("break_it", "problem"),
+    [
+        pytest.param(lambda d: (d / "state.json").unlink(), "No such file or directory", id="no-state"),
+        pytest.param(lambda d: next(d.glob("*.arrow")).unlink(), "Failed to open local file", id="no-rows"),
+        pytest.param(lambda d: next(d.glob("*.arrow")).write_bytes(b"x" * 99), "", id="other-bytes"),
+        pytest.param(lambda d: (d / "state.json").write_text("{}"), "'_data_files'", id="another-state"),
+    ],
+)
+def test_examples_that_cannot_be_read(tmp_path, break_it, problem):
+    written(tmp_path / "out", EXAMPLES)
+    break_it(tmp_path / "out" / "train")
+    with pytest.raises(SftError) as caught:
+        open_prepared(tmp_path / "out")
+    assert str(caught.value).startswith(f"{tmp_path / 'out' / 'train'}: the examples cannot be read (")
+    assert problem in caught.value.problem
+    assert str(caught.value).endswith("\n  fix: remove the prepared directory and run sft prepare again")
 
 
 def test_a_directory_of_something_else(tmp_path):

@@ -12,29 +12,19 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config
 
+from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.clean_schema import CleanConfig
 from sft_cli.config.compose import dump
 from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.config.schema import (
-    AdapterConfig,
-    AdapterKind,
-    Config,
-    Device,
-    EvalConfig,
-    ModelConfig,
-    QuantConfig,
-    QuantKind,
-    Reduction,
-    TemplateConfig,
-    TrainerConfig,
-)
+from sft_cli.config.schema import Config, EvalConfig, ModelConfig, TemplateConfig
+from sft_cli.config.trainer_schema import Device, Reduction, TrainerConfig
 from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Split, SplitWriter
 from sft_cli.data.tables import example_table
 from sft_cli.data.types import Example
-from sft_cli.model.adapters import add_adapter
-from sft_cli.model.attention import use_packed
-from sft_cli.model.head import LossModel
+from sft_cli.model.adapter.add import add_adapter
+from sft_cli.model.attention.packing import use_packed
+from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model
 from sft_cli.train.layout import Batch, collate
 
@@ -71,14 +61,12 @@ def tiny(family: str = "llama", **sizes: int) -> PreTrainedModel:
 
 def write_split(directory: Path, examples: Sequence[Example]) -> Split:
     """The examples as ``prepare`` writes them, opened again."""
-    from datasets import load_from_disk
-
     directory.mkdir(parents=True)
     weighted = any(weight not in (0, 1) for example in examples for weight in example.weights)
     writer = SplitWriter(directory, "validation", weighted)
     writer.write(example_table(examples))
     writer.close()
-    return Split(load_from_disk(str(directory / "validation")))
+    return Split(directory / "validation")
 
 
 def write_tokenizer(directory: Path) -> None:
@@ -178,7 +166,7 @@ def memorise(model: torch.nn.Module, split: Split, *, steps: int, lr: float) -> 
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
     batch = collate([split.tokens(i) for i in range(len(split))], Reduction.token)
     for _ in range(steps):
-        loss = loss_model(*(getattr(batch, name) for name in Batch.__dataclass_fields__)) / len(batch.targets)
+        loss = loss_model(*(getattr(batch, name) for name in Batch.__dataclass_fields__))["loss"] / len(batch.targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

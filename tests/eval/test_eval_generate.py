@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sft_cli.eval.generate import Answer, answers
-from sft_cli.model.attention import PACKED, use_packed
+from sft_cli.model.attention.packing import PACKED, use_packed
 
 FAMILIES = ["llama", "qwen2", "mistral-window", "gpt2"]
 LENGTHS = [3, 11, 1, 7, 11, 2, 19]

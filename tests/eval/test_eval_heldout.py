@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sft_cli.config.schema import Reduction
+from sft_cli.config.trainer_schema import Reduction
 from sft_cli.data.types import Example
 from sft_cli.eval import heldout
 from sft_cli.eval.heldout import heldout_loss
-from sft_cli.model.attention import use_packed
-from sft_cli.model.head import LossModel
+from sft_cli.model.attention.packing import use_packed
+from sft_cli.model.head.loss_model import LossModel
 
 CPU = torch.device("cpu")
 
@@ -44,6 +44,17 @@ def reference(model, examples) -> list[tuple[float, float]]:
     return found
 
 
+def begin_alike() -> list[Example]:
+    """Examples of which seven begin with the same 40 ids, and four of those with 60."""
+    made = [example(80 + i, dict.fromkeys(range(70, 80 + i), 0.5 + i % 2), "ab"[i % 2], i) for i in range(9)]
+    ids = [list(one.input_ids) for one in made]
+    for number in range(1, 8):
+        ids[number][:40] = ids[0][:40]
+    for number in range(1, 5):
+        ids[number][40:60] = ids[0][40:60]
+    return [Example(tuple(own), one.weights, one.where, one.source) for own, one in zip(ids, made, strict=True)]
+
+
 def measured(model, split, packed, **options):
     if packed:
         use_packed(model)
@@ -73,6 +84,35 @@ def test_the_loss_is_that_of_each_example_alone(build, split_of, monkeypatch, pa
         nats, weights = (sum(column) for column in zip(*(alone[i] for i in places), strict=True))
         assert found.sources[name].loss == pytest.approx(nats / weights, rel=1e-5)
     assert found.sources["weighted"].trained_tokens == 23
+
+
+def test_what_examples_begin_with_is_computed_once_and_changes_nothing(build, split_of, monkeypatch):
+    computed = []
+    losses_of = LossModel.token_losses
+
+    def counted(self, input_ids, *rest):
+        computed.append(input_ids.shape[1])
+        return losses_of(self, input_ids, *rest)
+
+    monkeypatch.setattr(LossModel, "token_losses", counted)
+    examples = begin_alike()
+    split = split_of(examples)
+    plain = measured(build(), split, True, budget=256)
+    whole = sum(computed)
+    computed.clear()
+    shared = measured(build(), split, True, budget=256, share=True)
+    assert sum(computed) < 0.8 * whole
+    alone = reference(build(), examples)
+    assert shared.overall.loss == pytest.approx(sum(n for n, _ in alone) / sum(w for _, w in alone), rel=1e-5)
+    assert shared.overall.loss == pytest.approx(plain.overall.loss, abs=1e-5)
+    for name, loss in plain.sources.items():
+        assert shared.sources[name].loss == pytest.approx(loss.loss, abs=1e-5)
+        assert shared.sources[name].trained_tokens == loss.trained_tokens
+
+
+def test_a_model_that_is_not_packed_shares_nothing(build, split_of):
+    split = split_of(begin_alike())
+    assert measured(build(), split, False, budget=256, share=True) == measured(build(), split, False, budget=256)
 
 
 def test_per_example_every_example_counts_the_same_and_perplexity_stays_per_token(build, split_of):

@@ -9,11 +9,14 @@ from transformers import (
     CohereConfig,
     Gemma2Config,
     GPT2Config,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     PreTrainedModel,
     Qwen2Config,
 )
+
+from sft_cli.model.attention import documents as segments
 
 VOCABULARY = 160
 SIZES = {
@@ -36,6 +39,7 @@ CONFIGS = {
     "mistral-window": lambda: MistralConfig(**SIZES, sliding_window=3),
     "gemma2": lambda: Gemma2Config(**SIZES, sliding_window=3),
     "cohere": lambda: CohereConfig(**SIZES),
+    "granite": lambda: GraniteConfig(**SIZES, logits_scaling=3.0, attention_multiplier=0.2),
     "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=64, n_layer=2, n_head=4, n_positions=64),
 }
 
@@ -56,7 +60,7 @@ class Documents:
     """Documents with two trained tokens of weight 1 and 0.5 each, and the row they make."""
 
     documents: list[torch.Tensor]
-    row: tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]
+    row: tuple[torch.Tensor, torch.Tensor, segments.Documents]
     targets: torch.Tensor
     target_at: torch.Tensor
     target_weights: torch.Tensor
@@ -70,7 +74,7 @@ def documents(lengths: list[int], seed: int = 0) -> Documents:
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     places = torch.tensor([[start, start + len(own) - 2] for start, own in zip(bounds[:-1].tolist(), ids, strict=True)])
     joined = torch.cat(ids)
-    row = (joined[None], positions, bounds.to(torch.int32), max(lengths))
+    row = (joined[None], positions, segments.documents(lengths))
     at = places.flatten()
     return Documents(ids, row, joined[at + 1], at, torch.tensor([1.0, 0.5] * len(lengths)))
 

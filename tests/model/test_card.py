@@ -8,11 +8,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from sft_cli.config.adapter_schema import QuantConfig, QuantKind
 from sft_cli.config.data_schema import DataConfig, SourceConfig
 from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import Config, ModelConfig, QuantConfig, QuantKind, TemplateConfig
-from sft_cli.model.agreement import Agreement
-from sft_cli.model.card import Merged, base_licence, cell, common_licence, public, render
+from sft_cli.config.schema import Config, ModelConfig, TemplateConfig
+from sft_cli.model.merge.agreement import Agreement
+from sft_cli.model.merge.card import Merged, base_licence, cell, common_licence, public, render
 
 MERGED = Merged(
     into="dequantized",

@@ -20,25 +20,19 @@ from transformers import (
     pipeline,
 )
 
-from sft_cli.config.compose import dump
+from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, StopRow
+from sft_cli.config.compose import dump, load
 from sft_cli.config.data_schema import DataConfig, SourceConfig
 from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import (
-    AdapterConfig,
-    AdapterKind,
-    Config,
-    Device,
-    ModelConfig,
-    QuantConfig,
-    QuantKind,
-    StopRow,
-    TrainerConfig,
-)
+from sft_cli.config.schema import Config, ModelConfig
+from sft_cli.config.trainer_schema import Device, TrainerConfig
 from sft_cli.errors import SftError
-from sft_cli.model.adapters import add_adapter, peft_quietly
-from sft_cli.model.agreement import Agreement, Probe, agreement, read_probes, trained_logits
+from sft_cli.model.adapter.add import add_adapter, peft_quietly
+from sft_cli.model.adapter.frozen import save_adapter
 from sft_cli.model.load import load_model
-from sft_cli.model.merge import merge_command
+from sft_cli.model.merge.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
+from sft_cli.model.merge.card import adapter_line
+from sft_cli.model.merge.command import merge_command
 from sft_cli.model.quant import causal_lm, evaluating
 
 CPU = torch.device("cpu")
@@ -88,26 +82,34 @@ def save_base(directory: Path, dtype=torch.float32, *, kind=LlamaConfig, tied=Fa
     return directory
 
 
-def make_run(directory: Path, base: Path, tokenizer: Path, *, quant=PLAIN, dtype=torch.float32, stop=StopRow.never):
-    """A finished run as training leaves it, with an adapter of random weights."""
+def make_run(
+    directory: Path, base: Path, tokenizer: Path, *, quant=PLAIN, dtype=torch.float32, stop=StopRow.never, adapter=None
+):
+    """A finished run as training leaves it, with an adapter of random weights, or moved a little from its beginning."""
     run = RunDir(directory)
     directory.mkdir()
     config = Config(
         run_name="tiny",
         model=ModelConfig(path=str(base)),
         data=DataConfig(mix={"facts": SourceConfig(path="/home/someone/facts.jsonl", licence="CC0-1.0")}),
-        adapter=AdapterConfig(rank=8, train_stop_row=stop),
+        adapter=AdapterConfig(rank=8, train_stop_row=stop) if adapter is None else adapter,
         quant=quant,
         trainer=TrainerConfig(device=Device.cpu),
     )
     run.config.write_text(dump(config))
     model = load_model(config.model, quant, full=False, device=CPU, compute_dtype=dtype)
-    adapted = add_adapter(model, config.adapter, [0], seed=0).model
+    rows = [{"input_ids": list(range(3 + i, 60 + i))} for i in range(12)]
+    adapted = add_adapter(model, config.adapter, [0], seed=0, rows=rows, source=config.model).model
     generator = torch.Generator().manual_seed(1)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
-    adapted.save_pretrained(str(run.adapter), save_embedding_layers=False)
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data = (
+                noise * 0.1
+                if adapter is None
+                else parameter.data + noise * (0.3 if adapter.kind is AdapterKind.vera else 0.03)
+            )
+    save_adapter(adapted, run.adapter)
     for file in tokenizer.iterdir():
         shutil.copy(file, run.adapter / file.name)
     generation = {"eos_token_id": [0, 5], "do_sample": False}
@@ -274,6 +276,84 @@ def test_into_the_original_base_a_4bit_run_shifts_and_says_so(tmp_path, tokenize
     shift = compare(run, open_adapter(run, base, NF4), model)
     assert shift.kl > 0.05
     assert f"{shift.kl:.4g}" in capsys.readouterr().out
+
+
+KINDS = {
+    "rslora": AdapterConfig(rank=8, alpha=8.0, rank_stabilized=True, train_stop_row=StopRow.always),
+    "dora": AdapterConfig(rank=8, dora=True, train_stop_row=StopRow.always),
+    "pissa": AdapterConfig(rank=8, alpha=8.0, init=Init.pissa, train_stop_row=StopRow.always),
+    "olora": AdapterConfig(rank=8, alpha=8.0, init=Init.olora),
+    "eva": AdapterConfig(rank=8, init=Init.eva),
+    "whole-head": AdapterConfig(rank=8, modules_to_save=["lm_head"]),
+    "vera": AdapterConfig(kind=AdapterKind.vera),
+    "ia3": AdapterConfig(kind=AdapterKind.ia3),
+    "oft": AdapterConfig(kind=AdapterKind.oft),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(kind, torch.float32) for kind in KINDS]
+    + [(kind, torch.bfloat16) for kind in ("dora", "pissa", "whole-head", "vera", "ia3", "oft")],
+)
+def test_every_kind_merges(tmp_path, tokenizer, kind, dtype):
+    """Within the limits of ``sft merge`` itself, and far from the base."""
+    base = save_base(tmp_path / "base", dtype)
+    run = make_run(tmp_path / "run", base, tokenizer, dtype=dtype, adapter=KINDS[kind])
+
+    merge_command([f"run={run.path}"], [])
+
+    model = merged(run.path / "merged")
+    assert model.dtype == dtype
+    assert {value.dtype for value in model.parameters()} == {dtype}
+    moved = compare(run, AutoModelForCausalLM.from_pretrained(base), model).kl
+    assert moved > 10 * MAX_KL[dtype]
+    assert compare(run, open_adapter(run, base, dtype=dtype), model).kl < MAX_KL[dtype]
+    assert f"| adapter | {adapter_line(KINDS[kind])} |" in (run.path / "merged/README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "loftq"])
+def test_every_kind_merges_into_the_dequantised_base(tmp_path, tokenizer, kind):
+    adapter = {**KINDS, "loftq": AdapterConfig(rank=8, init=Init.loftq)}[kind]
+    base = save_base(tmp_path / "base")
+    run = make_run(tmp_path / "run", base, tokenizer, quant=NF4, adapter=adapter)
+
+    merge_command([f"run={run.path}", "into=dequantized"], [])
+
+    shift = compare(run, open_adapter(run, base, NF4), merged(run.path / "merged")).kl
+    assert shift < 1e-8
+
+
+def test_loftq_is_not_merged_into_weights_that_were_never_rounded(tmp_path, tokenizer):
+    adapter = AdapterConfig(rank=8, init=Init.loftq)
+    run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer, quant=NF4, adapter=adapter)
+    assert refused([f"run={run.path}"]) == (
+        "into=original: init loftq put the rounding error of nf4 into the adapter, which the original base does not"
+        " have\n  fix: into=dequantized"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        (AdapterKind.bitfit, "the biases themselves were trained, so there is no adapter to merge"),
+        (AdapterKind.prefix, "an adapter of kind prefix acts beside the weights and cannot be added to them"),
+        (AdapterKind.prompt, "an adapter of kind prompt acts beside the weights and cannot be added to them"),
+        (
+            AdapterKind.llama_adapter,
+            "an adapter of kind llama_adapter acts beside the weights and cannot be added to them",
+        ),
+    ],
+)
+def test_kinds_that_do_not_merge(tmp_path, tokenizer, kind, problem):
+    run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
+    config = load(run.config)
+    config.adapter.kind = kind
+    run.config.write_text(dump(config))
+    told = refused([f"run={run.path}"])
+    assert told.startswith(f"run={run.path}: {problem}\n  fix: ")
+    assert (f"cp -r {run.adapter} {run.path}/merged" in told) == (kind is AdapterKind.bitfit)
+    assert (f"PeftModel.from_pretrained(base, '{run.adapter}')" in told) == (kind is not AdapterKind.bitfit)
 
 
 def test_the_trap_why_pefts_merge_into_4bit_is_not_used(tmp_path, tokenizer):

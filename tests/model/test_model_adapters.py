@@ -8,11 +8,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sft_cli.config.schema import AdapterConfig, StopRow
+from sft_cli.config.adapter_schema import AdapterConfig, StopRow
 from sft_cli.errors import SftError
-from sft_cli.model.adapters import add_adapter, looks_untrained, peft_quietly, save_memory, stop_rows_look_untrained
-from sft_cli.model.attention import generating, use_packed
-from sft_cli.model.head import LossModel
+from sft_cli.model.adapter.add import add_adapter, peft_quietly, save_memory
+from sft_cli.model.adapter.stop_rows import looks_untrained, stop_rows_look_untrained
+from sft_cli.model.attention.documents import documents
+from sft_cli.model.attention.packing import generating, use_packed
+from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm
 
 STORIES = Path(__file__).parents[3] / "shared/material/models/stories260k"
@@ -163,12 +165,12 @@ def memorise(choice):
     bounds = torch.tensor([0, *lengths]).cumsum(0)
     at = torch.cat([torch.arange(start + 2, end - 1) for start, end in pairwise(bounds)])
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    row = (ids[None], positions, bounds.to(torch.int32), max(lengths), ids[at + 1], at)
+    row = (ids[None], positions, documents(lengths), ids[at + 1], at)
     optimizer = torch.optim.AdamW([value for value in report.model.parameters() if value.requires_grad], lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
     loss = torch.zeros(())
     for _ in range(300):
-        loss = loss_model(*row, torch.full((len(at),), 1 / len(at)))
+        loss = loss_model(*row, torch.full((len(at),), 1 / len(at)))["loss"]
         loss.backward()
         optimizer.step()
         schedule.step()

@@ -3,19 +3,10 @@
 import pytest
 import torch
 
-from sft_cli.model import kernels
-from sft_cli.model.attention import (
-    CannotPack,
-    Windows,
-    generating,
-    judge,
-    no_mask,
-    packed_arguments,
-    packed_attention,
-    probe,
-    register,
-    use_packed,
-)
+from sft_cli.model.attention import kernels
+from sft_cli.model.attention.documents import documents
+from sft_cli.model.attention.packed import CannotPack, Windows, no_mask, packed_attention
+from sft_cli.model.attention.packing import generating, judge, packed_arguments, probe, register, use_packed
 from sft_cli.model.quant import evaluating
 
 CPU = torch.device("cpu")
@@ -73,7 +64,7 @@ def test_plain_packing_would_leak(build, lay):
 def test_which_tokens_a_token_sees(window, seen, softcap):
     """Values are one-hot and scores equal, so the output of a token is one over the number of tokens it sees."""
     query = torch.zeros(1, 1, 4, 4)
-    out = kernels.one_document(query, query, torch.eye(4)[None, None], 1.0, window, softcap, 0.0)
+    out = kernels.attend(query, query, torch.eye(4)[None, None], kernels.Rule(1.0, window, softcap))
 
     assert [row.nonzero().flatten().tolist() for row in out[0, 0]] == seen
 
@@ -91,14 +82,13 @@ def test_the_window_is_the_one_transformers_masks(build):
 def call(**changes):
     """The attention function on one document of two tokens."""
     state = torch.zeros(1, 2, 2, 4)
-    given = {"cu_seq_lens_q": torch.tensor([0, 2], dtype=torch.int32), "max_length_q": 2, **changes}
+    given = {"sft_documents": documents([2]), **changes}
     return packed_attention(torch.nn.Identity(), state, state, state, given.pop("attention_mask", None), **given)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"s_aux": torch.ones(2)}, "its attention asks for s_aux", id="sinks"),
         pytest.param({"position_bias": torch.ones(1)}, "its attention asks for position_bias", id="bias"),
         pytest.param(
             {"attention_mask": torch.ones(2, 2)},
@@ -106,7 +96,7 @@ def call(**changes):
             id="mask",
         ),
         pytest.param(
-            {"cu_seq_lens_q": None},
+            {"sft_documents": None},
             "its attention asks for a mask, no document bounds or attention to later tokens",
             id="no-bounds",
         ),
@@ -177,7 +167,7 @@ def test_the_probe_refuses_a_leak(build, monkeypatch):
         out = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         return out.transpose(1, 2), None
 
-    monkeypatch.setattr("sft_cli.model.attention.packed_attention", leaking)
+    monkeypatch.setattr("sft_cli.model.attention.packing.packed_attention", leaking)
     model = build("llama")
     result = probe(model)
     monkeypatch.undo()
@@ -186,19 +176,6 @@ def test_the_probe_refuses_a_leak(build, monkeypatch):
     assert not result.packed_ok
     assert result.difference > 0.1
     assert result.reason == f"packed logits differ from solo logits by {result.difference:.2g}"
-
-
-def test_the_probe_refuses_sinks():
-    from transformers import AutoModelForCausalLM, GptOssConfig
-
-    torch.manual_seed(0)
-    config = GptOssConfig(
-        vocab_size=160, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, num_local_experts=2, num_experts_per_tok=1, pad_token_id=0,
-    )  # fmt: skip
-    result = probe(AutoModelForCausalLM.from_config(config))
-
-    assert (result.packed_ok, result.reason) == (False, "its attention asks for s_aux")
 
 
 @pytest.mark.parametrize(

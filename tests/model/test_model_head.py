@@ -4,21 +4,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sft_cli.config.schema import AdapterConfig, StopRow
-from sft_cli.model.adapters import add_adapter, save_memory
-from sft_cli.model.attention import use_packed
-from sft_cli.model.head import HeadPath, LossModel, head_path
+from sft_cli.config.adapter_schema import AdapterConfig, StopRow
+from sft_cli.model.adapter.add import add_adapter, save_memory
+from sft_cli.model.attention.documents import documents
+from sft_cli.model.attention.packing import use_packed
+from sft_cli.model.head.logits import Rescale, rescaling
+from sft_cli.model.head.loss_model import HeadPath, LossModel
 
 LENGTHS = [6, 3, 9]
-PATHS = {
-    "llama": HeadPath.chunks,
-    "llama-tied": HeadPath.chunks,
-    "qwen2": HeadPath.chunks,
-    "mistral-window": HeadPath.chunks,
-    "gpt2": HeadPath.chunks,
-    "gemma2": HeadPath.positions,
-    "cohere": HeadPath.positions,
-}
+FAMILIES = ["llama", "llama-tied", "qwen2", "mistral-window", "gpt2", "gemma2", "cohere", "granite"]
 
 
 def reference(model, laid):
@@ -50,10 +44,10 @@ def assert_same(left, right):
 def packed_loss(model, laid, chunk=1024):
     use_packed(model)
     loss_model = LossModel(model, packed=True, chunk=chunk)
-    return loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)
+    return loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
 
 
-@pytest.mark.parametrize("family", PATHS)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("chunk", [1, 4, 1024])
 def test_loss_and_gradients_are_those_of_each_document_alone(build, lay, family, chunk):
     laid = lay(LENGTHS)
@@ -66,26 +60,53 @@ def test_loss_and_gradients_are_those_of_each_document_alone(build, lay, family,
     assert_same((loss.detach(), gradients(model, loss)), expected)
 
 
-@pytest.mark.parametrize(("family", "path"), PATHS.items())
-def test_the_path_fits_the_family(build, family, path):
-    """Gemma 2 caps its logits and Cohere scales them: the projection alone would be another model."""
+RESCALED = {"gemma2": Rescale(cap=30.0), "cohere": Rescale(factor=0.0625), "granite": Rescale(divisor=3.0)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_family_does_to_its_logits_is_found(build, family):
+    """Gemma 2 caps its logits, Cohere and Granite scale them: the projection alone would be another model."""
     model = build(family)
-    assert head_path(model) is path
+    assert rescaling(model) == RESCALED.get(family, Rescale())
     use_packed(model)
-    assert head_path(model) is path
+    assert LossModel(model, packed=True, chunk=4).path is HeadPath.chunks
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_logits_that_are_not_understood_are_left_to_the_model(build, lay):
+    """The configuration names a cap, which is true, and a divisor, which the model does not read: no guess fits."""
+    laid, model = lay(LENGTHS), build("gemma2")
+    expected = packed_loss(model, laid)
+    model.config.logits_scaling = 7.0
+    loss_model = LossModel(model, packed=True, chunk=4)
+
+    assert rescaling(model) is None
+    assert loss_model.path is HeadPath.positions
+    torch.testing.assert_close(packed_loss(model, laid), expected, rtol=1e-6, atol=0)
+    with pytest.raises(AssertionError, match="not made as the configuration says"):
+        LossModel(model, packed=True, chunk=4, path=HeadPath.chunks)
+
+
+def test_a_key_that_the_model_does_not_read_changes_nothing(build):
+    model = build("llama")
+    model.config.logits_scaling = 7.0
+    assert rescaling(model) == Rescale()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "gpt2"])
 def test_all_paths_agree(build, lay, family):
-    laid, model = lay(LENGTHS), build(family)
-    use_packed(model)
-    row = (*laid.row, laid.targets, laid.target_at, laid.target_weights)
-    paths = [HeadPath.positions, HeadPath.row] + ([HeadPath.chunks] if family != "gemma2" else [])
-    losses = [LossModel(model, packed=True, chunk=2, path=path)(*row) for path in paths]
+    """In the loss and in every gradient."""
+    laid = lay(LENGTHS)
+    found = []
+    for path in (HeadPath.row, HeadPath.positions, HeadPath.chunks):
+        model = build(family)
+        use_packed(model)
+        loss = LossModel(model, packed=True, chunk=2, path=path)(
+            *laid.row, laid.targets, laid.target_at, laid.target_weights
+        )["loss"]
+        found.append((loss.detach(), gradients(model, loss)))
 
-    assert len(losses) > 1
-    for loss in losses[1:]:
-        torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=0)
+    for one in found[1:]:
+        assert_same(one, found[0])
 
 
 def test_solo_rows_sum_to_the_packed_row(build, lay):
@@ -96,9 +117,8 @@ def test_solo_rows_sum_to_the_packed_row(build, lay):
     for ids in laid.documents:
         length = len(ids)
         at = torch.tensor([0, length - 2])
-        bounds = torch.tensor([0, length], dtype=torch.int32)
-        row = (ids[None], torch.arange(length)[None], bounds, length, ids[at + 1], at)
-        total = total + loss_model(*row, torch.tensor([1.0, 0.5]))
+        row = (ids[None], torch.arange(length)[None], documents([length]), ids[at + 1], at)
+        total = total + loss_model(*row, torch.tensor([1.0, 0.5]))["loss"]
 
     torch.testing.assert_close(packed_loss(model, laid), total, rtol=1e-5, atol=0)
 
@@ -116,8 +136,7 @@ def test_a_row_without_targets_is_zero_with_a_graph(build, family):
     use_packed(model)
     nothing = torch.zeros(0, dtype=torch.long)
     row = (torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long))
-    bounds = torch.tensor([0, 1], dtype=torch.int32)
-    loss = LossModel(model, packed=True, chunk=8)(*row, bounds, 1, nothing, nothing, torch.zeros(0))
+    loss = LossModel(model, packed=True, chunk=8)(*row, documents([1]), nothing, nothing, torch.zeros(0))["loss"]
     found = gradients(model, loss)
 
     assert loss.item() == 0.0
@@ -154,7 +173,7 @@ def test_losses_for_evaluation_are_the_terms_of_the_training_loss(build, lay):
     use_packed(model)
     loss_model = LossModel(model, packed=True, chunk=4)
     losses = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
-    total = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)
+    total = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
 
     assert losses.shape == (6,)
     assert not losses.requires_grad
@@ -164,9 +183,8 @@ def test_losses_for_evaluation_are_the_terms_of_the_training_loss(build, lay):
 
 def test_half_precision_logits_are_reduced_in_float32(build, lay):
     laid, model = lay(LENGTHS), build("llama").bfloat16()
-    losses = LossModel(model, packed=False, chunk=4, path=HeadPath.chunks).chunked(
-        model, torch.ones(6, 128, dtype=torch.bfloat16), laid.targets
-    )
+    use_packed(model)
+    losses = LossModel(model, packed=True, chunk=4).token_losses(*laid.row, laid.targets, laid.target_at)
     assert losses.dtype == torch.float32
 
 

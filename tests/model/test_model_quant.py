@@ -6,16 +6,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sft_cli.config.schema import AdapterConfig, ModelConfig, QuantConfig, QuantKind
+from sft_cli.config.adapter_schema import AdapterConfig, QuantConfig, QuantKind
+from sft_cli.config.schema import ModelConfig
 from sft_cli.errors import SftError
-from sft_cli.model.adapters import add_adapter
-from sft_cli.model.attention import generating, probe, use_packed
-from sft_cli.model.head import LossModel
+from sft_cli.model.adapter.add import add_adapter
+from sft_cli.model.attention.packing import generating, probe, use_packed
+from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model
 from sft_cli.model.quant import dequantized, evaluating, quantized_layers, repacked
 
 CPU = torch.device("cpu")
-KINDS = [QuantKind.nf4, QuantKind.int8]
+KINDS = [QuantKind.nf4, QuantKind.fp4, QuantKind.int8]
 
 
 def load(saved, kind, dtype=torch.float32, **changes):
@@ -59,7 +60,7 @@ def test_training_lowers_the_loss_and_moves_only_the_adapter(saved, lay, kind, d
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
     losses = []
     for _ in range(15):
-        loss = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)
+        loss = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -88,7 +89,7 @@ def test_evaluating_and_generating_change_nothing(saved, lay, kind):
 
     def train_loss():
         torch.manual_seed(3)  # dropout
-        return loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)
+        return loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
 
     before = train_loss()
     losses = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
@@ -103,9 +104,10 @@ def test_evaluating_and_generating_change_nothing(saved, lay, kind):
     assert [module.training for module in model.modules()] == modes
 
 
-def test_a_plain_evaluation_would_repack(saved, lay):
+@pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.fp4])
+def test_a_plain_evaluation_would_repack(saved, lay, kind):
     """The trap itself, where this CPU has it: after ``eval()`` the weights are others, and we refuse to read them."""
-    model, ids = load(saved, QuantKind.nf4), lay([6]).documents[0][None]
+    model, ids = load(saved, kind), lay([6]).documents[0][None]
     layers = quantized_layers(model)
     with evaluating(model):
         model(ids)
@@ -123,7 +125,12 @@ def test_a_plain_evaluation_would_repack(saved, lay):
 
 @pytest.mark.parametrize(
     ("kind", "double", "tolerance"),
-    [(QuantKind.nf4, True, 1e-6), (QuantKind.nf4, False, 1e-6), (QuantKind.int8, True, 1e-5)],
+    [
+        (QuantKind.nf4, True, 1e-6),
+        (QuantKind.nf4, False, 1e-6),
+        (QuantKind.fp4, True, 1e-6),
+        (QuantKind.int8, True, 1e-5),
+    ],
 )
 def test_dequantized_is_the_same_function(saved, lay, kind, double, tolerance, tmp_path):
     """And it is a plain model: it saves, and opens without bitsandbytes."""
@@ -146,12 +153,13 @@ def test_quantised_weights_are_not_the_original_ones(saved, lay):
     """Guards the tests above against a quantisation that did nothing."""
     ids = lay([12]).documents[0][None]
     logits = []
-    for kind in (QuantKind.none, QuantKind.nf4, QuantKind.int8):
+    for kind in (QuantKind.none, QuantKind.nf4, QuantKind.fp4, QuantKind.int8):
         model = load(saved, kind)
         with evaluating(model):
             logits.append(model(ids).logits)
-    nf4, int8 = ((other - logits[0]).abs().max() / logits[0].abs().max() for other in logits[1:])
+    nf4, fp4, int8 = ((other - logits[0]).abs().max() / logits[0].abs().max() for other in logits[1:])
     assert 0.02 < nf4 < 0.6
+    assert 0.02 < fp4 < 0.9
     assert 1e-4 < int8 < 0.2 * nf4
 
 
@@ -172,16 +180,18 @@ def test_modes_come_back_after_an_error(build):
     assert torch.is_grad_enabled()
 
 
-def test_sizes_that_nf4_cannot_take_are_refused(tmp_path):
+@pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.fp4])
+def test_sizes_that_four_bits_cannot_take_are_refused(tmp_path, kind):
     from transformers import LlamaConfig
 
     config = LlamaConfig(vocab_size=32, hidden_size=64, intermediate_size=172, num_hidden_layers=1,
                          num_attention_heads=4)  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(SftError) as caught:
-        load(tmp_path, QuantKind.nf4)
+        load(tmp_path, kind)
     assert str(caught.value) == (
-        "quant.kind=nf4: layer model.layers.0.mlp.gate_proj is 64 x 172; NF4 on a CPU needs multiples of 64\n"
+        f"quant.kind={kind.value}: layer model.layers.0.mlp.gate_proj is 64 x 172;"
+        f" {kind.value.upper()} on a CPU needs multiples of 64\n"
         "  fix: quant=none or quant=int8, or train on a CUDA device"
     )
 

@@ -9,16 +9,22 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from sft_cli.config.schema import Reduction
+from sft_cli.config.trainer_schema import Choice, Reduction
 from sft_cli.data.prepared import Tokens
-from sft_cli.model.attention import register, use_packed
-from sft_cli.model.head import LossModel
+from sft_cli.model.attention.packing import register, use_packed
+from sft_cli.model.head.loss_model import LossModel
 from sft_cli.train import loop
+from sft_cli.train.feed import Feed
 from sft_cli.train.step import compute_gradient
 
 
 class Rows:
-    """Examples with 1, 9, 3 and 20 trained tokens of different weights: a mean of means would fail here."""
+    """Examples with 1, 9, 3 and 20 trained tokens of different weights: a mean of means would fail here.
+
+    All but the third begin with the same 16 tokens.
+    """
+
+    sources = ("rows",) * 4
 
     def __init__(self) -> None:
         generator = np.random.default_rng(0)
@@ -27,23 +33,31 @@ class Rows:
             weights = np.zeros(length, np.float32)
             weights[-trained:] = 1
             weights[-1] = 0.5
-            self.examples.append(Tokens(generator.integers(3, 300, length), weights))
+            ids = generator.integers(3, 300, length)
+            if length > 20:
+                ids[:16] = np.arange(16) + 3
+            self.examples.append(Tokens(ids, weights))
 
     def tokens(self, index: int) -> Tokens:
         return self.examples[index]
 
 
-def gradients(base, *, packed, budget, reduction, order=(0, 1, 2, 3)):
+def gradients(base, *, packed, budget, reduction, order=(0, 1, 2, 3), share=Choice.never):
     """Loss and every gradient of one step."""
     register()
     model = AutoModelForCausalLM.from_pretrained(base)
     if packed:
         use_packed(model)
     loss_model = LossModel(model, packed=packed, chunk=4)
-    computed = compute_gradient(
-        loss_model, Accelerator(cpu=True), Rows(), order, reduction=reduction, budget=budget, packed=packed
-    )
-    return computed.loss.item(), {name: p.grad for name, p in model.named_parameters()}
+    device = torch.device("cpu")
+    words = {"reduction": reduction, "budget": budget, "packed": packed, "share": share, "device": device}
+    with Feed(Rows(), lambda step: order, 0, 1, **words) as feed:
+        laid = feed.take(0)
+    assert laid.tokens == 139
+    assert (laid.computed_tokens < laid.tokens - 4) == (share is not Choice.never and budget == 1000)
+    terms = compute_gradient(loss_model, Accelerator(cpu=True), laid)
+    assert terms["nll"].item() == pytest.approx(terms["loss"].item(), abs=1e-6)
+    return terms["loss"].item(), {name: p.grad for name, p in model.named_parameters()}
 
 
 def reference(base, reduction):
@@ -67,16 +81,17 @@ def reference(base, reduction):
 
 @pytest.mark.parametrize("reduction", list(Reduction))
 @pytest.mark.parametrize(
-    ("packed", "budget", "order"),
+    ("packed", "budget", "order", "share"),
     [
-        pytest.param(True, 1000, (0, 1, 2, 3), id="one-row"),
-        pytest.param(True, 64, (0, 1, 2, 3), id="three-rows"),
-        pytest.param(True, 1000, (3, 1, 0, 2), id="another-order"),
-        pytest.param(False, 64, (0, 1, 2, 3), id="one-example-a-row"),
+        pytest.param(True, 1000, (0, 1, 2, 3), Choice.never, id="one-row"),
+        pytest.param(True, 64, (0, 1, 2, 3), Choice.never, id="three-rows"),
+        pytest.param(True, 1000, (3, 1, 0, 2), Choice.never, id="another-order"),
+        pytest.param(True, 1000, (3, 1, 0, 2), Choice.always, id="shared-prefix"),
+        pytest.param(False, 64, (0, 1, 2, 3), Choice.never, id="one-example-a-row"),
     ],
 )
-def test_a_step_is_the_direct_loss_of_each_example_alone(base, packed, budget, order, reduction):
-    loss, grads = gradients(base, packed=packed, budget=budget, reduction=reduction, order=order)
+def test_a_step_is_the_direct_loss_of_each_example_alone(base, packed, budget, order, share, reduction):
+    loss, grads = gradients(base, packed=packed, budget=budget, reduction=reduction, order=order, share=share)
     direct, expected = reference(base, reduction)
 
     assert loss == pytest.approx(direct, abs=1e-5)
@@ -85,7 +100,19 @@ def test_a_step_is_the_direct_loss_of_each_example_alone(base, packed, budget, o
         assert (grads[name] - gradient).abs().max() <= 1e-5 * max(scale, 1e-3), name
 
 
-@pytest.mark.parametrize("words", [["trainer.tokens_per_micro_batch=2048"], ["trainer.gradient_checkpointing=true"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["trainer.tokens_per_micro_batch=2048"], id="wide"),
+        pytest.param(["trainer.gradient_checkpointing=full"], id="full"),
+        pytest.param(["trainer.gradient_checkpointing=selective"], id="selective"),
+        pytest.param(["trainer.gradient_checkpointing=layers", "trainer.checkpointed_layers=1"], id="layers"),
+        pytest.param(["trainer.share_prefixes=never"], id="not-shared"),
+        pytest.param(["trainer.share_prefixes=always"], id="shared"),
+        pytest.param(["trainer.fused_lora=never"], id="not-fused"),
+        pytest.param(["trainer.logits_chunk=7"], id="small-chunks"),
+    ],
+)
 def test_a_run_has_one_loss_curve_whatever_the_layout(runs, metrics, words):
     narrow = metrics(runs.start("narrow"))
     other = metrics(runs.start("other", *words))
@@ -113,9 +140,9 @@ def stop_behind(monkeypatch, step: int) -> None:
     """Send this process SIGTERM while step ``step`` is computed."""
     take = loop.take_step
 
-    def interrupted(run, parts, number):
+    def interrupted(run, parts, number, feed):
         if number == step - 1:
             signal.raise_signal(signal.SIGTERM)
-        return take(run, parts, number)
+        return take(run, parts, number, feed)
 
     monkeypatch.setattr(loop, "take_step", interrupted)

@@ -1,0 +1,158 @@
+"""What bench_train.py gives everybody: random models of real shapes, rows of token ids, the arithmetic of a floor."""
+
+import json
+import math
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama58m": {
+        "family": "llama", "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
+        "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 32000, "tie_word_embeddings": False,
+    },
+    "bigvocab": {
+        "family": "llama", "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+    },
+    "qwen2.5-0.5b": {
+        "family": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+        "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+    },
+    "qwen2.5-1.5b": {
+        "family": "qwen2", "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+    },
+    "llama3-8b": {
+        "family": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+IDS = 8000
+"""Rows use the ids below: every model here knows them."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one contestant reports of one run.
+
+    Attributes:
+        seconds: Of each timed step.
+        tokens: Real tokens of each timed step, padding not counted.
+        trained: Trained tokens of each timed step.
+        losses: Of all steps, the first ones too.
+        peak: Bytes: most resident memory of the process, or most allocated on the CUDA device.
+        reserved: Bytes reserved on the CUDA device; 0 on a CPU.
+        start: Seconds from the start of the process to the end of its first step.
+    """
+
+    seconds: list[float]
+    tokens: list[int]
+    trained: list[int]
+    losses: list[float]
+    peak: int
+    reserved: int
+    start: float
+
+    def write(self, file: Path) -> None:
+        """As JSON."""
+        file.write_text(json.dumps(asdict(self)))
+
+
+def make_model(shape: str, directory: Path, dtype: str) -> None:
+    """Save a model with random weights (seed 0), as ``save_pretrained`` does."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    values = dict(SHAPES[shape])
+    config = AutoConfig.for_model(
+        values.pop("family"), **values, max_position_embeddings=16384, bos_token_id=1, eos_token_id=2, pad_token_id=0
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model.save_pretrained(directory)
+
+
+def make_rows(kind: str, count: int, seed: int = 7) -> list[tuple[list[int], int]]:
+    """Rows as (ids, tokens of the prompt); all behind the prompt is trained.
+
+    Lengths of ``alpaca`` are log-normal with median 120 (as GSM8K and CodeAlpaca have them), 8% to 85% of a row are
+    answer, all begin with the same 33 tokens. ``system`` has 241 more tokens that all share; ``long`` has rows of
+    1,000 to 4,000 tokens; ``unrolled`` are conversations of 5 turns, one row per answer, each with all turns before it.
+    """
+    rng = random.Random(seed)
+    weights = [1 / (place + 3) for place in range(IDS - 10)]
+
+    def words(number: int) -> list[int]:
+        return rng.choices(range(10, IDS), weights=weights, k=number)
+
+    preamble = words(274 if kind == "system" else 33)
+    rows: list[tuple[list[int], int]] = []
+    while len(rows) < count:
+        if kind == "unrolled":
+            history = list(preamble)
+            for _ in range(5):
+                history += words(rng.randint(15, 60))
+                answer = [*words(rng.randint(20, 120)), 2]
+                rows.append((history + answer, len(history)))
+                history += answer
+            continue
+        if kind == "long":
+            length = rng.randint(1000, 4000)
+        else:
+            length = int(min(1000, max(40, rng.lognormvariate(math.log(120), 0.65))))
+        answer = max(2, int(length * min(0.85, max(0.08, rng.betavariate(3.2, 4.8)))))
+        question = max(2, length - answer - 33)
+        rows.append((preamble + words(question) + words(answer) + [2], len(preamble) + question))
+    return rows[:count]
+
+
+def write_rows(rows: list[tuple[list[int], int]], file: Path) -> None:
+    """Rows as JSON lines with ``input_ids`` and ``labels``."""
+    with file.open("w") as out:
+        for ids, prompt in rows:
+            out.write(json.dumps({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]}) + "\n")
+
+
+def floor_flops(shape: str, steps: list[list[tuple[int, int]]]) -> float:
+    """Operations that LoRA on frozen weights cannot do without, for steps of (tokens, trained tokens) of each row.
+
+    Per token 2 per parameter of the blocks forward and 2 for the gradient of the inputs; attention within documents
+    only, half of the square, forward once and backward 2.5 times; the head at trained positions, forward and backward.
+    The adapter itself (below 2%) is not counted, nothing is computed twice.
+    """
+    values = SHAPES[shape]
+    width, layers, heads = values["hidden_size"], values["num_hidden_layers"], values["num_attention_heads"]
+    keys = width * values["num_key_value_heads"] // heads
+    block = layers * (2 * width * width + 2 * width * keys + 3 * width * values["intermediate_size"])
+    rows = [row for step in steps for row in step]
+    tokens, trained = sum(length for length, _ in rows), sum(answer for _, answer in rows)
+    attention = sum(length * length / 2 * 4 * width * layers for length, _ in rows)
+    return 4.0 * block * tokens + 3.5 * attention + 4.0 * width * values["vocab_size"] * trained
+
+
+def product_rate(dtype: str, device: str, seconds: float = 1.0) -> float:
+    """Operations a second of one matrix product of training size, measured here and now."""
+    import time
+
+    import torch
+
+    size = (8192, 4096, 4096) if device == "cuda" else (1200, 512, 1408)
+    left = torch.randn(size[0], size[1], device=device, dtype=getattr(torch, dtype))
+    right = torch.randn(size[1], size[2], device=device, dtype=getattr(torch, dtype))
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(3):
+        left @ right
+    wait()
+    done, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < seconds:
+        for _ in range(10):
+            left @ right
+        wait()
+        done += 10
+    return 2.0 * size[0] * size[1] * size[2] * done / (time.perf_counter() - begin)

@@ -1,0 +1,55 @@
+"""Rules of added tokens and of trained vectors before every example, which cross the groups of the config."""
+
+from collections.abc import Iterator
+
+from sft_cli.config.adapter_schema import VIRTUAL, AdapterConfig, AdapterKind
+from sft_cli.config.schema import Config
+from sft_cli.config.trainer_schema import Checkpointing
+from sft_cli.config.typed import Mistake
+
+_KEY = "model.add_tokens"
+_FREE = (Checkpointing.auto, Checkpointing.none)
+
+
+def model_rules(config: Config) -> Iterator[Mistake]:
+    """What does not fit together."""
+    yield from _tokens(config.model.add_tokens)
+    if config.model.add_tokens:
+        yield from _rows(config.adapter)
+    yield from _prefix(config)
+
+
+def _tokens(tokens: list[str]) -> Iterator[Mistake]:
+    """Tokens that are none, or no single one."""
+    for token in dict.fromkeys(tokens):
+        if not token.strip():
+            yield Mistake(_KEY, f"{_KEY} holds {token!r}, which is no token", "write tokens such as [<tool>,</tool>]")
+        elif tokens.count(token) > 1:
+            yield Mistake(_KEY, f"{_KEY} holds {token!r} {tokens.count(token)} times", "write it once")
+
+
+def _rows(adapter: AdapterConfig) -> Iterator[Mistake]:
+    """Kinds that would leave the rows of new tokens as they begin, all alike."""
+    kind = adapter.kind
+    trained = kind in (AdapterKind.lora, AdapterKind.none)
+    whole = bool(adapter.modules_to_save) and kind not in (*VIRTUAL, AdapterKind.bitfit)
+    if not trained and not whole:
+        yield Mistake(
+            _KEY,
+            f"{_KEY} is set with adapter.kind {kind.value}, which does not train the embeddings of new tokens",
+            "choose adapter=lora or adapter=none, or leave model.add_tokens out",
+            clash="adapter.kind",
+        )
+
+
+def _prefix(config: Config) -> Iterator[Mistake]:
+    """A prefix is a cache, and transformers drops the cache of a layer that is computed again."""
+    asked = config.trainer.gradient_checkpointing
+    if config.adapter.kind is AdapterKind.prefix and asked not in _FREE:
+        yield Mistake(
+            "trainer.gradient_checkpointing",
+            f"trainer.gradient_checkpointing is {asked.value} with adapter.kind prefix, whose keys and values are a"
+            " cache, which layers that are computed again do not read",
+            "set trainer.gradient_checkpointing=none, or choose adapter=prompt",
+            clash="adapter.kind",
+        )

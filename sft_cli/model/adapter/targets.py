@@ -1,0 +1,204 @@
+"""Which layers an adapter sits on, and whether they can carry it: names and sizes only, so an empty model will do."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from sft_cli.config.adapter_schema import MERGEABLE, AdapterConfig, AdapterKind, Init
+from sft_cli.errors import SftError
+from sft_cli.model.quant import features
+
+ALL_LINEAR = "all-linear"
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""Keys of a model's configuration that hold its number of experts."""
+EXPERT_NAMES = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"}
+"""Names of layers that older releases gave to experts and routers."""
+ROUTERS = {"gate", "router", "shared_expert_gate"}
+"""Segments of the names of routers."""
+
+
+def check_adapter(model: PreTrainedModel, config: AdapterConfig) -> None:
+    """Return if the model's layers can carry the adapter; the model may be empty (see ``load.empty_model``).
+
+    Raises:
+        SftError: A name or a pattern matches nothing, or a size does not suit the kind.
+    """
+    if config.kind not in MERGEABLE:
+        return
+    layers = adapted_layers(model, config)
+    check_names(model, config)
+    check_parameters(model, config.target_parameters)
+    check_saved(model, config.modules_to_save)
+    for key, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
+        for pattern in patterns:
+            # As PEFT reads them.
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in layers):
+                raise SftError(
+                    where=f"adapter.{key}",
+                    problem=f"{pattern!r} matches the end of no adapted layer's name, such as {next(iter(layers))}",
+                    fix=r"write it to the end of the name: '.*layers\.[0-3]\..*' takes all of the first four layers",
+                )
+    if config.kind is AdapterKind.oft:
+        check_blocks(layers, config.oft.block_size)
+    if config.init in (Init.pissa, Init.olora, Init.loftq, Init.eva):
+        for name, layer in layers.items():
+            if isinstance(layer, nn.Embedding):
+                raise SftError(
+                    where=f"adapter.init={config.init.value}",
+                    problem=f"it reads the matrix of a linear layer, but {name} is an embedding",
+                    fix=f"take {name.rsplit('.', 1)[-1]} off adapter.target_modules, or adapter.init=default",
+                )
+
+
+def check_names(model: PreTrainedModel, config: AdapterConfig) -> None:
+    """A sentence for the first of ``target_modules`` that PEFT would take for the experts or the router."""
+    taken = taken_for_experts(model, config)
+    for target in config.target_modules:
+        if named_by(target, taken):
+            raise SftError(
+                where="adapter.target_modules",
+                problem=f"{target!r} is also what PEFT calls the experts of this {model.config.model_type}, and it"
+                " would adapt those",
+                fix=f"adapter.target_parameters=[{','.join(expert_stacks(model))}] if you want them, and leave"
+                f" {target} out",
+            )
+
+
+def check_blocks(layers: Mapping[str, nn.Module], block: int) -> None:
+    """A sentence for the first layer whose inputs OFT's blocks do not divide."""
+    for name, layer in layers.items():
+        if isinstance(layer, nn.Embedding | Conv1D):
+            raise SftError(
+                where="adapter.kind=oft",
+                problem=f"OFT sits on linear layers, but {name} is {type(layer).__name__}",
+                fix="name linear layers in adapter.target_modules, or adapter=lora",
+            )
+        assert isinstance(layer, nn.Linear)
+        if layer.in_features % block:
+            fitting = max(size for size in range(1, block) if layer.in_features % size == 0)
+            raise SftError(
+                where=f"adapter.oft.block_size={block}",
+                problem=f"{block} does not divide the {layer.in_features} inputs of layer {name}",
+                fix=f"adapter.oft.block_size={fitting}, or name other layers in adapter.target_modules",
+            )
+
+
+def check_parameters(model: PreTrainedModel, wanted: Sequence[str]) -> None:
+    """A sentence for the first of ``target_parameters`` that is no matrix or stack of matrices of this model."""
+    shapes = {name: value.dim() for name, value in model.named_parameters()}
+    for target in wanted:
+        found = [name for name in shapes if name == target or name.endswith(f".{target}")]
+        if not found or any(shapes[name] not in (2, 3) for name in found):
+            stacks = expert_stacks(model)
+            raise SftError(
+                where="adapter.target_parameters",
+                problem=f"{target!r} matches no matrix of this model",
+                fix=f"its stacks of experts are [{', '.join(stacks)}]" if stacks else "leave it out: it has no experts",
+            )
+
+
+def check_saved(model: PreTrainedModel, wanted: Sequence[str]) -> None:
+    """A sentence for the first of ``modules_to_save`` that is no module of this model."""
+    names = [name for name, _ in model.named_modules() if name]
+    for target in wanted:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            near = get_close_matches(target, sorted({name.rsplit(".", 1)[-1] for name in names}), n=1, cutoff=0.0)
+            raise SftError(
+                where="adapter.modules_to_save",
+                problem=f"{target!r} matches no module of this model",
+                fix=f"adapter.modules_to_save=[{near[0]}] is the nearest",
+            )
+
+
+def adapted_layers(model: PreTrainedModel, config: AdapterConfig) -> dict[str, nn.Module]:
+    """The layers that get an adapter, by name, in the model's order."""
+    targets = target_modules(model, config.target_modules)
+    head = model.get_output_embeddings()
+    if targets == ALL_LINEAR:
+        left_out = {*taken_for_experts(model, config), *(() if config.router else routers(model))}
+        linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+        return {name: layer for name, layer in linears.items() if layer is not head and name not in left_out}
+    return {name: layer for name, layer in carriers(model).items() if named(name, targets)}
+
+
+def target_modules(model: PreTrainedModel, wanted: Sequence[str]) -> str | list[str]:
+    """What PEFT is told, after checking that every name matches a layer that can carry an adapter.
+
+    Raises:
+        SftError: One does not.
+    """
+    if list(wanted) == [ALL_LINEAR]:
+        return ALL_LINEAR
+    names = list(carriers(model))
+    available = sorted({name.rsplit(".", 1)[-1] for name in names})
+    for target in wanted:
+        if not named_by(target, names):
+            near = get_close_matches(target, available, n=1, cutoff=0.0)
+            raise SftError(
+                where="adapter.target_modules",
+                problem=f"{target!r} matches no layer of this model; there are {', '.join(available)}",
+                fix=f"adapter.target_modules=[{near[0]}] is the nearest, or [{ALL_LINEAR}] alone",
+            )
+    return list(wanted)
+
+
+def carriers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """The layers that can carry LoRA, by name."""
+    layers = (nn.Linear, nn.Embedding, Conv1D)
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, layers)}
+
+
+def named(name: str, wanted: Sequence[str]) -> bool:
+    """Whether a layer's name ends in one of those wanted."""
+    return any(name == target or name.endswith(f".{target}") for target in wanted)
+
+
+def named_by(target: str, names: Sequence[str]) -> bool:
+    """Whether a target names any of the layers."""
+    return any(named(name, [target]) for name in names)
+
+
+def routers(model: PreTrainedModel) -> list[str]:
+    """The linear layers that choose experts (or weigh a shared one), by name and number of outputs.
+
+    In most families a router is a bare parameter, which ``all-linear`` does not see anyway.
+    """
+    values = model.config.get_text_config().to_dict()
+    experts = {values[key] for key in EXPERTS if isinstance(values.get(key), int)}
+    linears = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear | Conv1D))
+    return [
+        name
+        for name, layer in linears
+        if experts and ROUTERS & set(name.split(".")) and features(layer)[1] in {1, *experts}
+    ]
+
+
+def taken_for_experts(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
+    """Linear layers beside stacked experts whose names PEFT 0.21 takes for the experts and the router themselves.
+
+    It does so under LoRA, to open adapters of older releases: a shared expert's ``gate_proj`` cannot be named alone.
+    """
+    if config.kind is not AdapterKind.lora or not expert_stacks(model):
+        return []
+    linears = (name for name, layer in model.named_modules() if isinstance(layer, nn.Linear))
+    return [name for name in linears if name.rsplit(".", 1)[-1] in EXPERT_NAMES]
+
+
+def expert_stacks(model: PreTrainedModel) -> list[str]:
+    """The ends of the names of parameters ``(experts, …, …)`` that hold the matrices of all experts of a layer."""
+    stacks = (name for name, value in model.named_parameters() if value.dim() == 3 and ".experts." in name)
+    return sorted({".".join(name.split(".")[-3:]) for name in stacks})
+
+
+def untouched_experts(model: PreTrainedModel, config: AdapterConfig) -> Iterator[str]:
+    """A line for the log when experts stay as they are because they are parameters and not layers."""
+    stacks = expert_stacks(model)
+    bare = [stack for stack in stacks if not any(stack.endswith(target) for target in config.target_parameters)]
+    if bare and config.kind in MERGEABLE:
+        yield f"the experts stay frozen: adapter.target_parameters=[{','.join(bare)}] adapts them (LoRA only)"
+    if taken := taken_for_experts(model, config):
+        yield f"{len(taken)} layers beside the experts stay frozen, such as {taken[0]}: PEFT takes them for experts"

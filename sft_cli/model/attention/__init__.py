@@ -1,0 +1,1 @@
+"""Packed attention: several documents in one row, none of which sees another."""

@@ -1,0 +1,110 @@
+"""What is minimised at one trained position, and its derivative by the logits, in closed form.
+
+Shapes: C positions, V vocabulary. Of one position: logits z, target y, p = softmax(z), L = log sum exp z.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sft_cli.config.trainer_schema import LossConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The objective at some positions.
+
+    Attributes:
+        values: ``(K, C)`` float32 nats by term, in the order of ``term_names``.
+        gradient: ``(C, V)`` derivative of the first of them, the whole objective, by the logits; None if unasked.
+    """
+
+    values: Tensor
+    gradient: Tensor | None
+
+
+def term_names(loss: LossConfig) -> tuple[str, ...]:
+    """The whole objective, plain cross-entropy, and every other term that is on."""
+    active = {"smoothing": loss.label_smoothing, "z": loss.z_loss, "dft": loss.dft, "kl": loss.kl}
+    return ("loss", "nll", *(name for name, on in active.items() if on))
+
+
+def score(
+    logits: Tensor, targets: Tensor, loss: LossConfig, base: Tensor | None = None, *, gradient: bool = True
+) -> Scores:
+    """The objective at C positions; ``loss`` = (``dft``, or else ``nll``) + ``smoothing`` + ``z`` + ``kl``.
+
+    - ``nll`` = L - z_y, the cross-entropy.
+    - ``smoothing`` = f e (z_y - mean z): the target distribution is (1 - e) at y and e / V everywhere (label smoothing,
+      Szegedy et al. 2015, arXiv:1512.00567, section 7).
+    - ``z`` = c L^2 (Chowdhery et al. 2022, arXiv:2204.02311, section 5).
+    - ``dft`` = f nll with f = p_y, held constant in the derivative (Wu et al. 2025, arXiv:2508.05629, equation 9);
+      without DFT f = 1.
+    - ``kl`` = b sum_v q_v (log q_v - log p_v) with q the base's softmax: forward KL(base || model).
+
+    The derivative of the whole is (f + 2 c L + b) p - f e / V - b q, and f (1 - e) less at y.
+
+    Args:
+        logits: ``(C, V)`` float32; may be overwritten and become the gradient.
+        targets: ``(C,)``.
+        loss: Which terms, with which factors.
+        base: ``(C, V)`` float32 logits of the base, may be overwritten; needed when ``loss.kl`` is above 0.
+        gradient: Whether the derivative is wanted.
+    """
+    at = targets[:, None]
+    own = logits.gather(1, at)[:, 0]
+    logp = _log_softmax(logits)
+    nll = -logp.gather(1, at)[:, 0]
+    values: dict[str, Tensor] = {"nll": nll}
+    factor = torch.exp(-nll) if loss.dft else None
+    if factor is not None:
+        values["dft"] = factor * nll
+    whole = values["dft"] if factor is not None else nll
+    scale = factor  # (C,) of p in the derivative; None is 1
+    if loss.label_smoothing:
+        values["smoothing"] = loss.label_smoothing * (-nll - logp.mean(dim=-1))
+        if factor is not None:
+            values["smoothing"] = factor * values["smoothing"]
+        whole = whole + values["smoothing"]
+    if loss.z_loss:
+        normaliser = own + nll
+        values["z"] = loss.z_loss * normaliser.square()
+        whole, scale = whole + values["z"], (1.0 if scale is None else scale) + 2 * loss.z_loss * normaliser
+    likely = None
+    if loss.kl:
+        assert base is not None, "KL needs the logits of the base"
+        logq = _log_softmax(base)
+        likely = logq.exp()
+        values["kl"] = loss.kl * torch.linalg.vecdot(likely, logq.sub_(logp))
+        whole, scale = whole + values["kl"], (1.0 if scale is None else scale) + loss.kl
+    values["loss"] = whole
+    stacked = torch.stack([values[name] for name in term_names(loss)])
+    if not gradient:
+        return Scores(stacked, None)
+    return Scores(stacked, _derivative(logp, at, loss, factor, scale, likely))
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """``(C, V)`` log probabilities; on a CPU in the same memory, as asking for new memory costs more than the sums."""
+    return torch.log_softmax(logits, dim=-1, out=logits if logits.device.type == "cpu" else None)
+
+
+def _derivative(
+    logp: Tensor,
+    at: Tensor,
+    loss: LossConfig,
+    factor: Tensor | None,
+    scale: Tensor | float | None,
+    likely: Tensor | None,
+) -> Tensor:
+    """``(C, V)`` derivative of the whole objective, in the memory of the log probabilities."""
+    made = logp.exp_()
+    if scale is not None:
+        made.mul_(scale[:, None] if isinstance(scale, Tensor) else scale)
+    if likely is not None:
+        made.sub_(likely, alpha=loss.kl)
+    share = torch.ones_like(at, dtype=made.dtype) if factor is None else factor[:, None]
+    if loss.label_smoothing:
+        made.sub_(share, alpha=loss.label_smoothing / made.shape[-1])
+    return made.scatter_add_(1, at, share * (loss.label_smoothing - 1.0))

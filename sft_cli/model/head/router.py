@@ -1,0 +1,67 @@
+"""The load-balancing loss of mixture-of-experts models."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sft_cli.errors import SftError
+
+
+@dataclass(frozen=True)
+class Router:
+    """A model's own load-balancing loss, and the factor it gets.
+
+    For one row it is E sum_e f_e P_e over all layers' tokens together, with f_e the share of tokens that chose expert
+    e and P_e the mean of its probability (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6): a product of two
+    means. The mean of such products over micro-batches is not that of the whole step, so no scale makes it independent
+    of the layout. Each micro-batch counts by the sum of its target weights, its share of the step's objective: an
+    empty one adds nothing, and the shares of a step add up to one.
+    """
+
+    factor: float
+    function: Callable[..., Any]
+    experts: int
+    chosen: int
+
+    def loss(self, router_logits: Any, weights: Tensor) -> Tensor:
+        """Factor x share x load-balancing loss, a float32 scalar with a graph.
+
+        Args:
+            router_logits: A tuple of ``(T, E)`` by layer.
+            weights: ``(N,)`` of the micro-batch's targets.
+        """
+        balance = self.function(router_logits, self.experts, self.chosen, None)
+        assert isinstance(balance, Tensor), "the model gave no router logits"
+        return self.factor * weights.sum() * balance.to(torch.float32)
+
+
+def router_of(lm: PreTrainedModel, factor: float | None) -> Router | None:
+    """The router loss to add; None when there is none.
+
+    Args:
+        lm: The model.
+        factor: ``loss.router``; None takes the model's own coefficient if its configuration switches the loss on.
+
+    Raises:
+        SftError: A factor is asked for, and the model has no such loss.
+    """
+    function = vars(sys.modules[type(lm).__module__]).get("load_balancing_loss_func")
+    if function is None:
+        if factor:
+            raise SftError(
+                where="loss.router",
+                problem=f"the model is a {type(lm).__name__}, which has no load-balancing loss",
+                fix="leave loss.router out, or choose a mixture-of-experts model",
+            )
+        return None
+    if factor is None:
+        config = lm.config.get_text_config()
+        said = config.to_dict()
+        factor = said.get("router_aux_loss_coef") if said.get("output_router_logits") else 0.0
+    own = vars(lm)
+    return Router(factor, function, own["num_experts"], own["num_experts_per_tok"]) if factor else None

@@ -1,0 +1,227 @@
+"""Merge an adapter into its base, write the result, and prove that it says what the adapter said.
+
+The base is never merged into while it is quantised: bitsandbytes would quantise the sum again, which moves the logits
+by a third, and after an evaluation on a CPU the stored bytes mean something else (see ``quant``). So a quantised base
+is loaded anew and dequantised before it ever runs; what is evaluated as it was trained is another copy.
+
+The sum is made in float32 and rounded once: PEFT's update is float32, and torch adds it to a half-precision weight
+in place as ``round(float32(weight) + update)``. (PEFT's ``safe_merge`` would round the update first.)
+"""
+
+import gc
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from sft_cli.chat.added import added_ids
+from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.adapter_schema import QuantConfig, QuantKind
+from sft_cli.config.rundir import RunDir
+from sft_cli.config.schema import Config, ModelConfig
+from sft_cli.config.trainer_schema import Dtype
+from sft_cli.console import gib, say, table
+from sft_cli.errors import SftError
+from sft_cli.model import serving
+from sft_cli.model.adapter.add import open_adapter
+from sft_cli.model.load import empty_model, load_config, load_model
+from sft_cli.model.machine import DTYPES, choose_device
+from sft_cli.model.merge.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
+from sft_cli.model.merge.card import Merged, render
+from sft_cli.model.quant import dequantized
+
+UNQUANTIZED = QuantConfig(kind=QuantKind.none)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is merged into what.
+
+    Attributes:
+        run: The run with the adapter.
+        model: Its base.
+        quant: How the base was stored while training.
+        into: ``original`` or ``dequantized``.
+        device: Where it is computed.
+        trained_dtype: The run's compute type.
+        dtype: Type of the merged weights: the base's own, or (dequantized) the run's compute type.
+        added_ids: Ids of the tokens that the run added.
+    """
+
+    run: RunDir
+    model: ModelConfig
+    quant: QuantConfig
+    into: str
+    device: torch.device
+    trained_dtype: torch.dtype
+    dtype: torch.dtype
+    added_ids: tuple[int, ...] = ()
+
+
+def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | None) -> Merged:
+    """Write the merged model to ``out``, whole and verified or not at all.
+
+    Args:
+        run: A finished run with an adapter.
+        config: Its config.
+        out: A path where nothing lies.
+        into: ``original`` or ``dequantized`` (then the run's base was quantised).
+        max_kl: Largest mean KL(adapter ‖ merged) in nats; None takes ``MAX_KL`` of the merged type.
+
+    Raises:
+        SftError: It does not fit on the disk or the device, or the merged model does not say what the adapter said.
+    """
+    probes, plan = read_probes(run.probes), plan_of(run, config, into)
+    limit = MAX_KL[plan.dtype] if max_kl is None else max_kl
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_disk(plan, out)
+    new = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        serving.copy_files(run, config.model, new)
+        rows = [probe.input_ids for probe in probes]
+        serving.check_tokenizer(run, new, rows, trust_remote_code=config.model.trust_remote_code)
+        trained = None if config.quant.kind is QuantKind.none else as_trained(plan, probes)
+        adapter = write_merged(plan, new, probes)
+        merged = reloaded(plan, new, probes)
+        shift = None if trained is None else agreement(trained, merged)
+        size = sum(file.stat().st_size for file in new.glob("*.safetensors"))
+        name = str(plan.dtype).removeprefix("torch.")
+        result = Merged(into, name, size, limit, agreement(adapter, merged), shift)
+        show(result, config.quant)
+        refuse_disagreement(result, run)
+        (new / "README.md").write_text(render(run, config, result), encoding="utf-8")
+        serving.readable(new)
+        new.rename(out)
+    except torch.OutOfMemoryError as error:
+        raise SftError(
+            where=f"sft merge run={shlex.quote(str(run.path))}",
+            problem="the model does not fit into the memory of the GPU",
+            fix="add trainer.device=cpu: it is slower and gives the same model",
+        ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    say(f"merged    {out} ({gib(size)} in {name})")
+    say("next      it is a plain transformers model:")
+    say("          from transformers import pipeline")
+    say(f"          pipeline('text-generation', {str(out)!r})([{{'role': 'user', 'content': 'Hello'}}])")
+    return result
+
+
+def plan_of(run: RunDir, config: Config, into: str) -> Plan:
+    """Settle where and in which type the merge is computed."""
+    trained = DTYPES[Dtype(run.read(run.environment)["dtype"])]
+    dtype = trained if into == "dequantized" else serving.stored_dtype(config.model)
+    new = added_ids(load_tokenizer(str(run.adapter)), config.model.add_tokens)
+    device = choose_device(config.trainer.device)
+    return Plan(run, config.model, config.quant, into, device, trained, dtype, tuple(new))
+
+
+def check_disk(plan: Plan, out: Path) -> None:
+    """Refuse a disk that the merged weights do not fit on."""
+    empty = empty_model(load_config(plan.model), plan.model.trust_remote_code)
+    empty.tie_weights()
+    needed = sum(parameter.numel() for parameter in empty.parameters()) * plan.dtype.itemsize
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise SftError(
+            where=f"out={out}",
+            problem=f"the merged model needs {gib(needed)}, the disk has {gib(free)} free",
+            fix="out=DIR on another disk",
+        )
+
+
+def as_trained(plan: Plan, probes: Sequence[Probe]) -> list[Tensor]:
+    """Logits of the quantised base with the adapter: what was trained."""
+    base = stored_base(plan)
+    logits = trained_logits(adapted(base, plan), probes)
+    del base
+    release()
+    return logits
+
+
+def write_merged(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]:
+    """Merge, save, and return the logits from before merging."""
+    model = adapted(base_to_merge(plan), plan)
+    logits = trained_logits(model, probes)
+    merged = model.merge_and_unload()
+    merged.generation_config = serving.generation_config(merged.generation_config, plan.run)
+    merged.save_pretrained(new, max_shard_size="5GB")
+    del model, merged
+    release()
+    return logits
+
+
+def base_to_merge(plan: Plan) -> PreTrainedModel:
+    """The base with plain linear layers in the type of the merged weights; it has not run yet."""
+    if plan.into == "original":
+        # `auto` under an adapter takes the compute type, here the type the weights are stored in.
+        own = ModelConfig(
+            path=plan.model.path, revision=plan.model.revision, trust_remote_code=plan.model.trust_remote_code
+        )
+        return load_model(
+            own, UNQUANTIZED, full=False, device=plan.device, compute_dtype=plan.dtype, added_ids=plan.added_ids
+        )
+    base = stored_base(plan)
+    return dequantized(base, plan.dtype).to(plan.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def stored_base(plan: Plan) -> PreTrainedModel:
+    """The base as it was stored while training."""
+    return load_model(
+        plan.model,
+        plan.quant,
+        full=False,
+        device=plan.device,
+        compute_dtype=plan.trained_dtype,
+        added_ids=plan.added_ids,
+    )
+
+
+def adapted(base: PreTrainedModel, plan: Plan) -> PeftModel:
+    """The base with the run's adapter."""
+    return open_adapter(base, plan.run.adapter, plan.device)
+
+
+def reloaded(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]:
+    """Logits of what was written, read as any user would read it."""
+    model = AutoModelForCausalLM.from_pretrained(new, trust_remote_code=plan.model.trust_remote_code)
+    model.to(plan.device)  # pyright: ignore[reportArgumentType]  transformers wraps the method
+    logits = trained_logits(model, probes)
+    del model
+    release()
+    return logits
+
+
+def release() -> None:
+    """Free models that are out of use: their modules hold each other, and two at a time may not fit."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def refuse_disagreement(result: Merged, run: RunDir) -> None:
+    """Refuse a merge that says something else than the adapter; NaN is something else."""
+    found, path = result.agreement, shlex.quote(str(run.path))
+    if not found.kl <= result.max_kl:
+        raise SftError(
+            where=f"sft merge run={path} into={result.into}",
+            problem=f"the merged model says something else than the adapter: KL {found.kl:.2g} nats over"
+            f" {found.positions} positions, at most {result.max_kl:g} is allowed; nothing was written",
+            fix=f"see whether the adapter is sound: sft eval run={path}; max_kl=NATS allows more",
+        )
+
+
+def show(result: Merged, quant: QuantConfig) -> None:
+    """Print how far the merged model agrees with the adapter, and with the model as it was trained."""
+    pairs: list[tuple[str, Agreement, float | None]] = [("adapter and merged", result.agreement, result.max_kl)]
+    if result.shift is not None:
+        pairs.append((f"as trained ({quant.kind.value}) and merged: quantisation shift", result.shift, None))
+    columns = ("logits compared", "KL in nats", "at most", "same likeliest token", "positions", "rows")
+    table(columns, [(name, one.kl, most, f"{one.argmax:.2%}", one.positions, one.rows) for name, one, most in pairs])

@@ -1,0 +1,65 @@
+"""Fused Triton kernels of Liger (RMSNorm, rotary positions, SwiGLU) on the instance of a model, on CUDA."""
+
+import inspect
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from sft_cli.config.trainer_schema import Choice
+from sft_cli.errors import SftError
+from sft_cli.model.quant import causal_lm
+
+
+def use_kernels(model: nn.Module, choice: Choice, device: torch.device) -> str | None:
+    """Replace norms, rotary positions and MLPs of a model in place; a clause for the log, or None for nothing done.
+
+    The loss keeps its own head, so Liger's fused loss stays off.
+
+    Args:
+        model: A causal LM without an adapter on it yet: adapters wrap the layers inside an MLP, not the MLP.
+        choice: ``trainer.kernels``.
+        device: Where it computes.
+
+    Raises:
+        SftError: They are asked for, and cannot be had here.
+    """
+    if choice is Choice.never:
+        return None
+    lm = causal_lm(model)
+    problem = why_not(lm.config.model_type, device)
+    if problem is None:
+        _apply(lm, lm.config.model_type)
+        return f"Liger's norms, positions and MLPs of {lm.config.model_type}"
+    if choice is Choice.always:
+        raise SftError(where="trainer.kernels=always", problem=problem[0], fix=problem[1])
+    return None
+
+
+def why_not(family: str, device: torch.device) -> tuple[str, str] | None:
+    """What is in the way of Liger's kernels, and what to do about it; None for nothing."""
+    if device.type != "cuda":
+        return "Liger's kernels run on CUDA, and this run does not", "trainer.kernels=auto"
+    if find_spec("liger_kernel") is None:
+        return "liger-kernel is not installed", "pip install 'sft-cli[liger]'"
+    if family not in _families():
+        return f"liger-kernel knows no model of type {family}", "trainer.kernels=auto"
+    return None
+
+
+def _families() -> dict[str, object]:
+    """Liger's functions by model type."""
+    from liger_kernel.transformers.monkey_patch import (  # pyright: ignore[reportMissingImports]
+        MODEL_TYPE_TO_APPLY_LIGER_FN,
+    )
+
+    return MODEL_TYPE_TO_APPLY_LIGER_FN
+
+
+def _apply(lm: nn.Module, family: str) -> None:
+    """Call Liger's function for the family, with every kernel of the loss switched off."""
+    function = _families()[family]
+    assert callable(function)
+    known = inspect.signature(function).parameters
+    losses = {name: False for name in ("cross_entropy", "fused_linear_cross_entropy") if name in known}
+    function(model=lm, **losses)

@@ -1,0 +1,140 @@
+"""The model as it trains: loaded, adapted, proven packable, and made fast."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from sft_cli.chat.added import added_ids
+from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.config.adapter_schema import WHOLE, AdapterKind
+from sft_cli.config.schema import Config
+from sft_cli.config.trainer_schema import Choice, Dtype
+from sft_cli.console import say
+from sft_cli.data.prepared import Split
+from sft_cli.model.adapter.add import AdapterReport, add_adapter
+from sft_cli.model.adapter.partial import frozen_in
+from sft_cli.model.adapter.virtual import refuse_without_effect
+from sft_cli.model.attention.packing import ProbeResult
+from sft_cli.model.head.loss_model import LossModel, packed_loss_model
+from sft_cli.model.load import load_model
+from sft_cli.model.machine import Machine
+from sft_cli.model.memory.checkpointing import Recompute, apply
+from sft_cli.model.speed.compiled import compile_layers
+from sft_cli.model.speed.fused import fuse
+from sft_cli.model.speed.last_block import skip_unread
+from sft_cli.model.speed.liger import use_kernels
+from sft_cli.model.speed.matmul import exact_fast_matmul
+from sft_cli.model.speed.norms import use_fast_norms
+from sft_cli.train.schedule import Plan
+from sft_cli.train.step import Relief
+
+
+@dataclass(frozen=True)
+class Built:
+    """What training computes with.
+
+    Attributes:
+        loss_model: The model with its loss.
+        share: Whether common beginnings of examples may be computed once.
+        relief: What is recomputed in the backward pass.
+    """
+
+    loss_model: LossModel
+    share: Choice
+    relief: Relief
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The training rows in the order of the first epoch, as initialisations that read data take them."""
+
+    split: Split
+    plan: Plan
+
+    def __iter__(self) -> Iterator[dict[str, Sequence[int]]]:
+        """Row after row."""
+        for step in range(self.plan.steps_per_epoch):
+            for index in self.plan.examples(step):
+                yield {"input_ids": self.split.tokens(index).input_ids.tolist()}
+
+
+def build_model(
+    config: Config,
+    machine: Machine,
+    tokenizer: ChatTokenizer,
+    stop_ids: Sequence[int],
+    rows: Rows,
+    recompute: Recompute,
+    accelerator: Accelerator,
+) -> Built:
+    """Load and adapt the base, prove what may be computed together, and say what was chosen."""
+    if machine.device.type == "cpu":
+        exact_fast_matmul()
+    report = _adapted(config, machine, tokenizer, stop_ids, rows)
+    model = report.model
+    with accelerator.autocast():
+        loss_model, probed = packed_loss_model(model, config.trainer.logits_chunk, config.loss)
+        share = _share(config, probed)
+        if loss_model.reference is not None:
+            say(f"kl        {loss_model.reference.sentence()}")
+        use_fast_norms(model)
+        if config.adapter.kind is AdapterKind.lora and config.trainer.fused_lora is not Choice.never:
+            say(f"fused     {fuse(model)}")
+        if probed.packed_ok:
+            skip_unread(model)
+    apply(model, recompute)
+    if config.trainer.compile:
+        say(f"compile   {compile_layers(model, machine.device)}")
+    return Built(loss_model, share, Relief(model, recompute, allowed=config.adapter.kind is not AdapterKind.prefix))
+
+
+def _adapted(
+    config: Config, machine: Machine, tokenizer: ChatTokenizer, stop_ids: Sequence[int], rows: Rows
+) -> AdapterReport:
+    """The base with what is trained of it or on it."""
+    new = added_ids(tokenizer, config.model.add_tokens)
+    full = config.adapter.kind in WHOLE
+    base = load_model(
+        config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype, added_ids=new
+    )
+    if (kernels := use_kernels(base, config.trainer.kernels, machine.device)) is not None:
+        say(f"kernels   {kernels}")
+    text = config.adapter.virtual.text
+    report = add_adapter(
+        base,
+        config.adapter,
+        stop_ids,
+        seed=config.trainer.seed,
+        rows=rows,
+        source=config.model,
+        added_ids=new,
+        text_ids=() if text is None else tokenizer.encode_batch([text])[0],
+    )
+    if isinstance(report.model, PreTrainedModel):
+        if config.model.dtype is Dtype.auto:
+            frozen_in(report.model, machine.dtype)
+    else:
+        refuse_without_effect(report.model)
+    say(f"adapter   {report.trainable:,} of {report.total:,} parameters are trained")
+    if report.stop_rows:
+        say(f"stop      the embedding of stop token {list(report.stop_rows)} is trained too (it looked untrained)")
+    for note in report.notes:
+        say(f"          {note}")
+    return report
+
+
+def _share(config: Config, probed: ProbeResult) -> Choice:
+    """Whether common beginnings may be computed once; says what the probe found."""
+    if not probed.packed_ok:
+        say(f"packing   off, one example per row: {probed.reason}")
+        return Choice.never
+    say(f"packing   proven: packed and solo logits agree ({probed.difference:.1e})")
+    wanted = config.trainer.share_prefixes
+    # Shared tokens would share the noise that each example draws for itself.
+    noisy = config.adapter.dropout > 0 or config.loss.neftune > 0
+    reason = "dropout and noise are each example's own" if noisy else probed.reason if not probed.shared_ok else ""
+    if wanted is not Choice.never and reason:
+        say(f"prefixes  not shared: {reason}")
+    return Choice.never if reason else wanted

@@ -1,0 +1,219 @@
+"""Adapters: what does not fit together, and keys that the chosen kind does not read, are told before anything loads."""
+
+from pathlib import Path
+
+import pytest
+
+from sft_cli.config.adapter_schema import AdapterKind, Init
+from sft_cli.config.compose import compose
+from sft_cli.errors import Mistakes, SftError
+
+CHOICES = Path(__file__).parents[2] / "configs/adapter"
+
+
+def told(words) -> list[tuple[str, str]]:
+    with pytest.raises(SftError) as caught:
+        compose(words)
+    errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
+    return [(error.problem, error.fix) for error in errors]
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind", "init"),
+    [
+        ("lora", AdapterKind.lora, Init.default),
+        ("rslora", AdapterKind.lora, Init.default),
+        ("dora", AdapterKind.lora, Init.default),
+        ("loraplus", AdapterKind.lora, Init.default),
+        ("pissa", AdapterKind.lora, Init.pissa),
+        ("olora", AdapterKind.lora, Init.olora),
+        ("eva", AdapterKind.lora, Init.eva),
+        ("vera", AdapterKind.vera, Init.default),
+        ("ia3", AdapterKind.ia3, Init.default),
+        ("oft", AdapterKind.oft, Init.default),
+        ("none", AdapterKind.none, Init.default),
+    ],
+)
+def test_every_choice_composes(choice, kind, init):
+    adapter = compose([f"adapter={choice}"]).adapter
+    assert (adapter.kind, adapter.init) == (kind, init)
+    assert adapter.rank_stabilized == (choice == "rslora")
+    assert adapter.dora == (choice == "dora")
+    assert adapter.lr_ratio == (16 if choice == "loraplus" else 1)
+
+
+def test_loftq_needs_the_weights_it_corrects():
+    assert compose(["adapter=loftq", "quant=nf4"]).adapter.init is Init.loftq
+
+
+@pytest.mark.parametrize("file", sorted(CHOICES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_choice_says_what_it_is(file):
+    first = file.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert len(first) <= 120
+    assert "arXiv:" in first or file.stem == "none"
+
+
+DORA_INIT = (
+    "adapter.init is {init} with adapter.dora: DoRA takes its lengths from an update that begins at zero",
+    "set adapter.init=default or eva, or adapter.dora=false",
+)
+MISTAKES = [
+    (["adapter=dora", "adapter.init=pissa"], *(text.format(init="pissa") for text in DORA_INIT)),
+    (["adapter=dora", "adapter.init=olora"], *(text.format(init="olora") for text in DORA_INIT)),
+    (["adapter=loftq", "quant=nf4", "adapter.dora=true"], *(text.format(init="loftq") for text in DORA_INIT)),
+    (
+        ["adapter=loftq"],
+        "adapter.init is loftq, which begins with the rounding error of 4-bit weights, but quant.kind is none",
+        "set quant=nf4, or adapter.init=default",
+    ),
+    (
+        ["adapter=loftq", "quant=int8"],
+        "adapter.init is loftq, which begins with the rounding error of 4-bit weights, but quant.kind is int8",
+        "set quant=nf4, or adapter.init=default",
+    ),
+    (
+        ["adapter=eva", "adapter.rank_pattern={q_proj: 4}"],
+        "adapter.rank_pattern is set with adapter.init eva, which gives layers of equal inputs equal ranks",
+        "leave adapter.rank_pattern out, or set adapter.init=default",
+    ),
+    (
+        ["adapter=pissa", "adapter.start_from=runs/a"],
+        "adapter.init is pissa, but the weights come from adapter.start_from",
+        "leave one of them out",
+    ),
+    (
+        ["adapter=none", "adapter.start_from=runs/a"],
+        "adapter.start_from names an adapter, but adapter.kind none trains the model itself",
+        "set model.path to the model to go on from, or choose adapter=lora",
+    ),
+    (
+        ["adapter=vera", "adapter.beneath=[runs/a]"],
+        "adapter.beneath is set with adapter.kind vera, but only LoRA adapters add up",
+        "choose adapter=lora, or merge what lies beneath (sft merge run=DIR) and set model.path=DIR/merged",
+    ),
+    (
+        ["adapter=dora", "adapter.beneath=[runs/a]"],
+        "adapter.beneath is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
+        "merge what lies beneath (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
+    ),
+    (
+        ["adapter.target_parameters=[experts.down_proj]", "adapter.dropout=0.1"],
+        "adapter.dropout is 0.1 with adapter.target_parameters, whose update has no input to drop",
+        "set adapter.dropout=0, or leave adapter.target_parameters out",
+    ),
+    (
+        ["adapter=pissa", "adapter.target_parameters=[experts.down_proj]"],
+        "adapter.target_parameters is set with adapter.init pissa, which knows layers only",
+        "set adapter.init=default, or leave adapter.target_parameters out",
+    ),
+    (
+        ["adapter=dora", "adapter.target_parameters=[experts.down_proj]"],
+        "adapter.target_parameters is set with adapter.dora: PEFT knows DoRA for layers only",
+        "set adapter.dora=false, or leave adapter.target_parameters out",
+    ),
+    (
+        ["adapter.beneath=[runs/a]", "adapter.target_parameters=[experts.down_proj]"],
+        "adapter.target_parameters is set with adapter.beneath, which sums updates of layers only",
+        "leave one of them out, or merge what lies beneath: sft merge run=DIR",
+    ),
+    (
+        ["adapter.target_modules=[]"],
+        "adapter.target_modules is empty: there would be nothing to train",
+        "write adapter.target_modules=[all-linear], or names such as [q_proj,v_proj]",
+    ),
+    (
+        ["adapter.target_modules=[all-linear,lm_head]"],
+        "adapter.target_modules names all-linear and lm_head; all-linear stands alone",
+        "write [all-linear] alone, or the names of all layers; adapter.modules_to_save=[lm_head] trains a head whole",
+    ),
+    (
+        ["adapter.rank_pattern={q_proj: 0}"],
+        "adapter.rank_pattern gives 'q_proj' 0; it must be at least 1",
+        "write a value such as 8",
+    ),
+    (
+        ["adapter.alpha_pattern={q_proj: 0.0}"],
+        "adapter.alpha_pattern gives 'q_proj' 0; it must be above 0",
+        "write a value such as 8",
+    ),
+    (
+        ["adapter=none", "adapter.train=['layers(']"],
+        "adapter.train: 'layers(' is no regular expression: missing ), unterminated subpattern at position 6",
+        r"write one such as 'layers\.[0-3]\.', in quotes",
+    ),
+    (
+        ["adapter.kind=bitfit", "quant=nf4"],
+        "quant.kind is nf4 with adapter.kind bitfit, which saves the whole model, but quantised weights cannot be saved"
+        " as one",
+        "choose adapter=lora, or quant=none",
+    ),
+    (
+        ["adapter=ia3", "adapter.train_stop_row=always"],
+        "adapter.train_stop_row is always with adapter.kind ia3: single rows are trained beside LoRA only",
+        "set adapter.train_stop_row=auto, or choose adapter=lora",
+    ),
+    (
+        ["adapter=ia3", "adapter.rank=8"],
+        "adapter.rank would have no effect: only LoRA has it",
+        "choose adapter=lora, or leave adapter.rank out",
+    ),
+    (
+        ["adapter=vera", "adapter.dora=true"],
+        "adapter.dora would have no effect: only LoRA has it",
+        "choose adapter=lora, or leave adapter.dora out",
+    ),
+    (
+        ["adapter=oft", "adapter.lr_ratio=16"],
+        "adapter.lr_ratio would have no effect: only LoRA has it",
+        "choose adapter=lora, or leave adapter.lr_ratio out",
+    ),
+    (
+        ["adapter=oft", "adapter.dropout=0.1"],
+        "adapter.dropout would have no effect: only LoRA and VeRA have it",
+        "choose adapter=lora, or leave adapter.dropout out",
+    ),
+    (
+        ["adapter.vera.rank=8"],
+        "adapter.vera.rank would have no effect: only VeRA has it",
+        "choose adapter=vera, or leave adapter.vera.rank out",
+    ),
+    (
+        ["adapter.oft.block_size=8"],
+        "adapter.oft.block_size would have no effect: only OFT has it",
+        "choose adapter=oft, or leave adapter.oft.block_size out",
+    ),
+    (
+        ["adapter.virtual.tokens=8"],
+        "adapter.virtual.tokens would have no effect: only prefix, prompt and llama_adapter have it",
+        "choose adapter=prefix, or leave adapter.virtual.tokens out",
+    ),
+    (
+        ["adapter.kind=prefix", "adapter.target_modules=[q_proj]"],
+        "adapter.target_modules would have no effect: the kind sits on no layers",
+        "choose adapter=lora, or leave adapter.target_modules out",
+    ),
+    (
+        ["adapter.freeze=[embed_tokens]"],
+        "adapter.freeze would have no effect: they choose among the base's own weights",
+        "choose adapter=none, or leave adapter.freeze out",
+    ),
+    (
+        ["quant=int8", "quant.double_quant=false"],
+        "quant.double_quant would have no effect: only 4-bit weights have it",
+        "choose quant=nf4, or leave quant.double_quant out",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES, ids=lambda value: "-".join(value)[:60])
+def test_what_is_said(words, problem, fix):
+    assert (problem, fix) in told(words)
+
+
+def test_a_file_may_say_several_ranks(tmp_path):
+    """A command line takes plain names only: Hydra reads no quoted keys there."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("adapter:\n  rank_pattern: {'.*layers\\.[0-3]\\..*': 4, q_proj: 8}\n")
+    adapter = compose([f"recipe={file}"]).adapter
+    assert adapter.rank_pattern == {r".*layers\.[0-3]\..*": 4, "q_proj": 8}

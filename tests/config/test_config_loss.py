@@ -1,0 +1,69 @@
+"""The objective: what does not fit together is told before anything is read."""
+
+import pytest
+
+from sft_cli.config.compose import compose
+from sft_cli.errors import Mistakes, SftError
+
+A, B = "data.mix.a.path=a.jsonl", "data.mix.b.path=b.jsonl"
+REPLAYED = "data.mix.b.role=replay"
+
+
+def told(words) -> list[tuple[str, str, str]]:
+    with pytest.raises(SftError) as caught:
+        compose(words)
+    errors = caught.value.errors if isinstance(caught.value, Mistakes) else [caught.value]
+    return [(error.where, error.problem, error.fix) for error in errors]
+
+
+MISTAKES = [
+    (
+        ["loss.neftune=5", "trainer.share_prefixes=always"],
+        "loss.neftune is 5, but trainer.share_prefixes is always: examples that share tokens would share their noise",
+        "set trainer.share_prefixes=auto, or loss.neftune=0",
+    ),
+    (
+        [A, B, "loss.replay=0.5"],
+        "loss.replay is 0.5, but no source is replayed",
+        "set data.mix.a.role=replay, or leave loss.replay out",
+    ),
+    (
+        [A, "data.mix.a.role=replay", "loss.replay=0.5"],
+        "loss.replay is 0.5, but every source is replayed: there is nothing to add it to",
+        "leave loss.replay out",
+    ),
+    (
+        [A, B, REPLAYED, "data.mix.b.loss_weight=0.2", "loss.replay=0.5"],
+        "data.mix.b.loss_weight is 0.2, but beside loss.replay it would change nothing: "
+        "the replayed tokens' loss is a mean of its own",
+        "leave data.mix.b.loss_weight out, or use it alone, without loss.replay",
+    ),
+    (["loss.label_smoothing=1"], "loss.label_smoothing is 1; it must be at least 0 and below 1",
+     "write a value such as loss.label_smoothing=0.0"),
+    (["loss.kl=-0.1"], "loss.kl is -0.1; it must be at least 0", "write a value such as loss.kl=0.0"),
+    (["loss.dft=1"], "loss.dft is 1; it must be true or false", "write a value such as loss.dft=false"),
+    (["loss.zloss=1"], "there is no key loss.zloss", "did you mean loss.z_loss?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "problem", "fix"), MISTAKES, ids=lambda value: str(value)[:60])
+def test_what_does_not_fit_together(words, problem, fix):
+    assert [(found, how) for _, found, how in told(words)] == [(problem, fix)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["loss.neftune=5"],
+        ["loss.neftune=0", "trainer.share_prefixes=always"],
+        ["loss.replay=0.5"],
+        [A, B, REPLAYED, "loss.replay=0"],
+        [A, B, REPLAYED, "data.mix.b.loss_weight=0.2"],
+        [A, B, "data.mix.c.path=c", REPLAYED, "data.mix.c.role=replay", "data.mix.c.loss_weight=2", "loss.replay=1"],
+        ["loss.dft=true", "loss.label_smoothing=0.1", "loss.z_loss=1e-4", "loss.kl=0.1", "loss.router=0"],
+    ],
+    ids=lambda words: " ".join(words)[-50:],
+)
+def test_what_fits(words):
+    loss = compose(words).loss
+    assert loss is not None

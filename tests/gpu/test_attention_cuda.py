@@ -1,0 +1,116 @@
+"""The kernels of a CUDA device against one call per length on the CPU, and the probe of models that need each."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, LlamaConfig, MistralConfig
+
+from sft_cli.model.attention.documents import documents
+from sft_cli.model.attention.flex import flexible, has_flex_kernel
+from sft_cli.model.attention.kernels import Rule, by_length, gathered, has_varlen_kernel, varlen
+from sft_cli.model.attention.packing import probe
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+SIZES = {"vocab_size": 256, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "pad_token_id": 0}  # fmt: skip
+ROWS = {
+    "apart": ([1, 37, 5, 128], None),
+    "shared": ([40, 1, 37, 5, 128, 9], [-1, 0, 0, 2, 0, -1]),
+}
+
+
+def states(tokens, dtype, heads=(8, 2, 2), width=64):
+    """The same numbers on the device in ``dtype`` and on the CPU in float32."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(1, count, tokens, width, generator=generator).to(dtype) for count in heads]
+    return [part.cuda().requires_grad_() for part in parts], [part.float().requires_grad_() for part in parts]
+
+
+def agree(out, expected, ours, theirs):
+    """Outputs and, after a backward pass of their squares, gradients."""
+    out.float().pow(2).sum().backward()
+    expected.pow(2).sum().backward()
+    torch.testing.assert_close(out.float().cpu(), expected, rtol=0.02, atol=0.02)
+    for own, other in zip(ours, theirs, strict=True):
+        scale = other.grad.abs().max().item()
+        torch.testing.assert_close(own.grad.float().cpu(), other.grad, rtol=0.05, atol=0.02 * scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("window", [None, 1, 7, 64])
+@pytest.mark.parametrize(("lengths", "parents"), ROWS.values(), ids=ROWS)
+def test_the_kernel_for_many_lengths(dtype, window, lengths, parents):
+    """Grouped heads, windows across the boundary of a prefix, lengths from one token; forward and gradients."""
+    row, rule = documents(lengths, parents), Rule(0.1, window)
+    ours, theirs = states(sum(lengths), dtype)
+    assert has_varlen_kernel(ours[0], ours[2])
+
+    agree(varlen(*ours, row.to(torch.device("cuda")), rule), by_length(*theirs, row, rule), ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("softcap", "sinks"), [(None, True), (5.0, False), (5.0, True)])
+@pytest.mark.parametrize("heads", [(8, 2, 2), (6, 2, 2)])
+@pytest.mark.parametrize(("lengths", "parents"), ROWS.values(), ids=ROWS)
+def test_the_compiled_kernel(dtype, softcap, sinks, heads, lengths, parents):
+    """Soft-caps and sinks, whose gradient goes through the logarithm of the sum."""
+    row = documents(lengths, parents)
+    ours, theirs = states(sum(lengths), dtype, heads)
+    sink = [torch.linspace(-1, 1, heads[0]).to(device).requires_grad_() for device in ("cuda", "cpu")]
+    rules = [Rule(0.1, 16, softcap, sinks=own if sinks else None) for own in sink]
+    assert has_flex_kernel(ours[0], rules[0])
+    out = flexible(*ours, row.to(torch.device("cuda")), rules[0])
+    expected = by_length(*theirs, row, rules[1])
+
+    if sinks:
+        agree(out, expected, [*ours, sink[0]], [*theirs, sink[1]])
+    else:
+        agree(out, expected, ours, theirs)
+
+
+def test_the_gradient_of_a_beginning_keeps_its_digits():
+    """A thousand documents read it; counted in bfloat16 they are 256."""
+    own = torch.ones(1, 8, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    gathered(own, torch.zeros(1000, dtype=torch.int64, device="cuda")).sum().backward()
+
+    assert own.grad.tolist() == [[1000.0] * 8]
+
+
+@pytest.mark.parametrize(("lengths", "parents"), ROWS.values(), ids=ROWS)
+def test_one_call_per_length_in_float32(lengths, parents):
+    row = documents(lengths, parents)
+    ours, theirs = states(sum(lengths), torch.float32)
+
+    agree(by_length(*ours, row, Rule(window=16)), by_length(*theirs, row, Rule(window=16)), ours, theirs)
+
+
+@pytest.mark.parametrize(("lengths", "parents"), ROWS.values(), ids=ROWS)
+def test_nothing_waits_for_the_device(lengths, parents):
+    """Forward and backward of both kernels, the mask of a new row included."""
+    ours, _ = states(sum(lengths), torch.bfloat16)
+    row = documents(lengths, parents).to(torch.device("cuda"))
+    flexible(*ours, row, Rule(softcap=5.0)).sum().backward()  # compiles
+    new = documents(lengths, parents).to(torch.device("cuda"))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        varlen(*ours, new, Rule()).sum().backward()
+        flexible(*ours, new, Rule(softcap=5.0)).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(LlamaConfig(**SIZES), id="llama"),
+        pytest.param(MistralConfig(**SIZES, sliding_window=4), id="mistral-window"),
+        pytest.param(Gemma2Config(**SIZES, sliding_window=4), id="gemma2-window-softcap"),
+        pytest.param(
+            GptOssConfig(**SIZES, sliding_window=4, num_local_experts=4, num_experts_per_tok=2), id="gpt-oss-sinks"
+        ),
+    ],
+)
+def test_the_probe_packs_and_shares(config, dtype):
+    torch.manual_seed(0)
+    result = probe(AutoModelForCausalLM.from_config(config).to("cuda", dtype))
+    assert (result.packed_ok, result.shared_ok) == (True, True), result.reason

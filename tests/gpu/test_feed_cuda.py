@@ -1,0 +1,59 @@
+"""On CUDA: batches arrive on the card as they were made, from pinned memory."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from sft_cli.config.trainer_schema import Choice, Reduction
+from sft_cli.data.prepared import Tokens
+from sft_cli.train.feed import Feed
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"),
+]
+
+
+class Rows:
+    """Eight examples that begin alike; half of them are replayed."""
+
+    def __init__(self) -> None:
+        draw = np.random.default_rng(0)
+        ids = [np.concatenate([np.arange(30), draw.integers(0, 99, 20 + k)]) for k in range(8)]
+        self.examples = [Tokens(own, (np.arange(len(own)) > 40).astype(np.float32)) for own in ids]
+        self.sources = ["text", "chat"] * 4
+
+    def tokens(self, index: int) -> Tokens:
+        return self.examples[index]
+
+
+def steps(device: str) -> list:
+    with Feed(
+        Rows(),
+        lambda step: [(step + k) % 8 for k in range(6)],
+        0,
+        4,
+        reduction=Reduction.token,
+        budget=128,
+        packed=True,
+        share=Choice.always,
+        replayed={"text"},
+        device=torch.device(device),
+    ) as feed:
+        return [feed.take(step) for step in range(4)]
+
+
+def test_batches_are_the_same_on_the_card():
+    compared = 0
+    for here, there in zip(steps("cpu"), steps("cuda"), strict=True):
+        for one, other in zip(here.batches, there.batches, strict=True):
+            for own, moved in ((one, other), (one.documents, other.documents)):
+                for field in fields(own):
+                    value, found = getattr(own, field.name), getattr(moved, field.name)
+                    if isinstance(value, torch.Tensor):
+                        assert found.is_cuda
+                        assert torch.equal(value, found.cpu()), field.name
+                        compared += 1
+    assert compared > 40

@@ -1,0 +1,79 @@
+"""Recomputing, offloading and the estimate on a CUDA device."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from sft_cli.config.adapter_schema import AdapterConfig, QuantConfig, StopRow
+from sft_cli.config.schema import ModelConfig
+from sft_cli.config.trainer_schema import Checkpointing, Choice, LossConfig, TrainerConfig
+from sft_cli.model.adapter.add import add_adapter
+from sft_cli.model.attention.packing import packed_arguments, use_packed
+from sft_cli.model.machine import Machine, free_memory
+from sft_cli.model.memory.checkpointing import Recompute, apply
+from sft_cli.model.memory.estimate import estimate
+from sft_cli.model.quant import causal_lm
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+CONFIG = LlamaConfig(vocab_size=1024, hidden_size=1024, intermediate_size=2816, num_hidden_layers=8,
+                     num_attention_heads=16, num_key_value_heads=4)  # fmt: skip
+TOKENS, LORA = 4096, AdapterConfig(train_stop_row=StopRow.never)
+
+
+def adapted():
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(CONFIG, dtype=torch.bfloat16).to("cuda")
+    model = add_adapter(base, LORA, [], seed=0).model
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            value.data.normal_(std=0.02)
+    use_packed(model)
+    return model.train()
+
+
+def forward(model):
+    ids = torch.arange(TOKENS, device="cuda")[None] % 1024
+    arguments = packed_arguments([TOKENS // 4] * 4, torch.device("cuda"))
+    with torch.autocast("cuda", torch.bfloat16):
+        return causal_lm(model).base_model(ids, **arguments).last_hidden_state
+
+
+@pytest.mark.parametrize("mode", [Checkpointing.selective, Checkpointing.full, Checkpointing.offload])
+def test_recomputing_changes_no_gradient(mode):
+    model = adapted()
+    found = []
+    for recompute in (Recompute(Checkpointing.none, 0, ""), Recompute(mode, 8, "")):
+        apply(model, recompute)
+        for _ in range(3):  # a copy that is not awaited shows sooner or later
+            model.zero_grad()
+            forward(model).float().pow(2).mean().backward()
+            found.append({name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad})
+    for other in found[1:]:
+        for name, value in found[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-2, atol=1e-3 * value.abs().max().item())
+
+
+@pytest.mark.parametrize(("mode", "layers"), [("none", 0), ("layers", 4), ("full", 8), ("offload", 8)])
+def test_allocated_memory_is_the_estimate(mode, layers):
+    """At the end of a forward pass; the recomputed layer, or what is on its way, comes on top in the estimate."""
+    machine = Machine(torch.device("cuda"), torch.bfloat16)
+    needed = estimate(
+        CONFIG, ModelConfig(), QuantConfig(), LORA, TrainerConfig(fused_lora=Choice.never), LossConfig(),
+        tokens=TOKENS, machine=machine, optimizer_bytes=8,
+    )  # fmt: skip
+    model = adapted()
+    apply(model, Recompute(Checkpointing(mode), layers, ""))
+    forward(model)  # libraries take their workspaces
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    states = forward(model)
+    torch.cuda.synchronize()
+    grown = torch.cuda.memory_allocated() - before
+    living = max(needed.kept.layers) + (2 * needed.kept.layer_input if mode == "offload" else 0)
+    expected = needed.activations(Checkpointing(mode), layers) - (living if layers == 8 else 0)
+    assert states.requires_grad
+    assert grown == pytest.approx(expected, rel=0.15, abs=2 * needed.kept.layer_input)
+
+
+def test_free_memory_is_what_the_card_has():
+    assert 0 < free_memory(torch.device("cuda", 0)) <= torch.cuda.get_device_properties(0).total_memory

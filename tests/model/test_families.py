@@ -1,0 +1,105 @@
+"""Every family computes in packed and shared rows what plain transformers computes in padded ones."""
+
+import pytest
+import torch
+from families_hand import FAMILIES, STATES, Tree, assert_same_gradients, gradients, padded_loss, tiny, tree
+
+from sft_cli.config.adapter_schema import AdapterConfig
+from sft_cli.model.adapter.add import add_adapter
+from sft_cli.model.attention.packing import documents_arguments, probe, use_packed
+from sft_cli.model.head.loss_model import LossModel
+
+TREE = ((6, 5, 4, 7, 9, 4, 3), (-1, 0, 1, 1, 0, 0, -1))
+"""Three levels: a beginning of six tokens, longer than the windows, that three documents go on from, two of them with
+five more in common; two segments of equal length; and a document by itself."""
+
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+MLP = {"gate_proj", "up_proj", "down_proj"}
+LINEARS = {
+    "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
+    "gpt-oss-sinks-moe": ATTENTION,
+    "qwen3-moe": ATTENTION,
+    "gpt2": {"c_attn", "c_proj", "c_fc"},
+    "qwen3-next-hybrid": ATTENTION | {"in_proj_qkvz", "in_proj_ba", "out_proj"},
+}
+"""Last names of the layers that ``all-linear`` adapts, where they are not attention and MLP. Experts are no layers, and
+PEFT 0.21 takes the layers of Qwen3-Next's shared expert for experts."""
+
+
+def packed_logits(model, row, ids):
+    use_packed(model)
+    with torch.no_grad():
+        return model(input_ids=ids[None], position_ids=row.positions, **documents_arguments(row)).logits[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_packed_and_shared_are_solo(family):
+    model, shared = tiny(family), tree(*TREE)
+    apart = shared.apart()
+    with torch.no_grad():
+        solo = [model(input_ids=own[None], use_cache=False).logits[0] for own in apart.ids]
+    scale = max(logits.abs().max().item() for logits in solo)
+
+    packed = packed_logits(model, apart.row(), torch.cat(apart.ids)).split([len(own) for own in apart.ids])
+    segments = packed_logits(model, shared.row(), torch.cat(shared.ids)).split([len(own) for own in shared.ids])
+
+    for chain, own, expected in zip(shared.chains(), packed, solo, strict=True):
+        joined = torch.cat([segments[segment] for segment in chain])
+        torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5 * scale)
+        torch.testing.assert_close(joined, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_are_those_of_padded_rows(family):
+    """The whole path to the loss: packed, shared, logits at the trained positions only, against all logits."""
+    shared = tree(*TREE)
+    apart = shared.apart()
+    plain, model = tiny(family), tiny(family)
+    loss = padded_loss(plain, apart.ids, apart.trained)
+    loss.backward()
+    expected = gradients(plain)
+    use_packed(model)
+    loss_model = LossModel(model, packed=True, chunk=8)
+
+    for layout in (apart, shared):
+        ours = loss_model(**layout.arguments())["loss"]
+        ours.backward()
+        assert ours.item() / len(layout.arguments()["targets"]) == pytest.approx(loss.item() / count(apart), abs=1e-5)
+        assert_same_gradients(gradients(model), expected)
+
+
+def count(layout):
+    return int(torch.cat(layout.trained).sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_probe_packs_and_shares(family, dtype):
+    result = probe(tiny(family).to(dtype))
+
+    assert (result.packed_ok, result.shared_ok, result.reason) == (True, True, "")
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "qwen3-next-hybrid"])
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")
+def test_all_linear_finds_the_layers(family):
+    adapted = add_adapter(tiny(family), AdapterConfig(), [], seed=0).model
+
+    assert {name.rsplit(".", 1)[-1] for name in adapted.targeted_module_names} == LINEARS.get(family, ATTENTION | MLP)
+
+
+@pytest.mark.parametrize("family", STATES)
+def test_a_state_is_not_packed_and_trains_right_one_document_a_row(family):
+    """Gradients are those of each document alone: padding makes the chunks of a state round in another place."""
+    apart = tree(*TREE).apart()
+    model, plain = tiny(family), tiny(family)
+    result, padded = probe(model), padded_loss(plain, apart.ids, apart.trained)
+    loss_model, losses = LossModel(model, packed=False, chunk=8), []
+    for ids, trained in zip(apart.ids, apart.trained, strict=True):
+        losses.append(loss_model(**Tree((ids,), (-1,), (trained,)).arguments())["loss"])
+        losses[-1].backward()
+        padded_loss(plain, [ids], [trained]).backward()
+
+    assert (result.packed_ok, result.shared_ok, bool(result.reason)) == (False, False, True)
+    assert sum(losses).item() / count(apart) == pytest.approx(padded.item() / count(apart), abs=1e-5)
+    assert_same_gradients(gradients(model), gradients(plain))

@@ -1,0 +1,91 @@
+"""The last layer computed where it is read gives the loss and gradients of computing it everywhere."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, Qwen3MoeConfig
+
+from sft_cli.model.attention.documents import documents
+from sft_cli.model.attention.packing import documents_arguments, use_packed
+from sft_cli.model.speed.fused import fuse
+from sft_cli.model.speed.last_block import read_all, skip_unread
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")
+
+READ = [1, 4, 5, 11, 16]
+
+
+def adapted(base):
+    torch.manual_seed(1)
+    lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM",
+                      fan_in_fan_out=base.config.model_type == "gpt2")  # fmt: skip
+    model = get_peft_model(base, lora)
+    use_packed(model)
+    return model
+
+
+def hidden_and_gradients(model, read_at):
+    """Read hidden states, and the gradients of a fixed sum of them."""
+    lm = model.get_base_model()
+    ids = torch.randint(160, (1, 18), generator=torch.Generator().manual_seed(2))
+    row = replace(documents([7, 11]), read_at=read_at)
+    positions = torch.cat([torch.arange(7), torch.arange(11)])[None]
+    hidden = lm.base_model(input_ids=ids, position_ids=positions, **documents_arguments(row)).last_hidden_state[0, READ]
+    model.zero_grad()
+    (hidden * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
+    return hidden.detach(), {name: own.grad.clone() for name, own in model.named_parameters() if own.requires_grad}
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral-window", "gemma2", "cohere", "gpt2"])
+def test_hidden_states_and_gradients_stay(build, family, checkpointed):
+    model = adapted(build(family))
+    expected, gradients = hidden_and_gradients(model, None)
+    if checkpointed:
+        model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+    fuse(model)
+    assert skip_unread(model) == 2
+    hidden, found = hidden_and_gradients(model, torch.tensor(READ))
+    torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    for name, gradient in gradients.items():
+        assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+def test_unread_rows_are_not_computed(build):
+    model = adapted(build("llama"))
+    fuse(model)
+    skip_unread(model)
+    seen = []
+    layer = model.get_base_model().model.layers[-1]
+    layer.mlp.act_fn.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+    hidden_and_gradients(model, torch.tensor(READ))
+    hidden_and_gradients(model, None)
+    read_all(model)
+    hidden_and_gradients(model, torch.tensor(READ))
+    assert seen == [5, 18, 18]
+
+
+def test_a_model_with_balanced_experts_is_left_alone():
+    sizes = {"vocab_size": 160, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    base = AutoModelForCausalLM.from_config(
+        Qwen3MoeConfig(
+            **sizes, num_attention_heads=2, num_key_value_heads=2, head_dim=32, moe_intermediate_size=32, num_experts=4
+        )
+    )
+    use_packed(base)
+    assert skip_unread(base) == "the routers of a mixture of experts are balanced over all tokens"
+
+
+def test_attention_and_feed_forward_side_by_side():
+    """GPT-NeoX adds both to the same input."""
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(vocab_size=160, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
+                           intermediate_size=96, use_parallel_residual=True)  # fmt: skip
+    model = adapted(AutoModelForCausalLM.from_config(config))
+    expected, gradients = hidden_and_gradients(model, None)
+    assert isinstance(skip_unread(model), int)
+    hidden, found = hidden_and_gradients(model, torch.tensor(READ))
+    torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-5)
+    assert all((found[name] - own).norm() <= 1e-5 * own.norm() for name, own in gradients.items())

@@ -1,0 +1,382 @@
+"""A beginning that several documents share is computed once and changes nothing."""
+
+import gc
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from families_hand import assert_same_gradients, gradients, tiny, tree
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_cli.model.attention import flex, kernels, packed
+from sft_cli.model.attention import packing as attention
+from sft_cli.model.attention.documents import documents
+from sft_cli.model.attention.kernels import Rule, by_length, causal_mask, gathered
+from sft_cli.model.attention.packed import packed_attention
+from sft_cli.model.attention.packing import probe, register
+from sft_cli.model.head.loss_model import LossModel
+
+CPU = torch.device("cpu")
+
+
+# A system prompt of 3, two questions after it (2 and 1), two answers to the first (1 and 1), and a lone document of 3.
+TREE = ((3, 2, 1, 1, 1, 3), (-1, 0, 1, 1, 0, -1))
+
+
+def test_what_lies_where_by_hand():
+    row = documents(*TREE)
+
+    assert row.shared
+    assert row.key_lengths == (3, 5, 6, 6, 4, 3)
+    assert [row.above(segment) for segment in range(6)] == [(), (0,), (0, 1), (0, 1), (0,), ()]
+    assert row.cu_queries.tolist() == [0, 3, 5, 6, 7, 8, 11]
+    assert row.cu_keys.tolist() == [0, 3, 8, 14, 20, 24, 27]
+    assert row.positions.tolist() == [[0, 1, 2, 3, 4, 5, 5, 3, 0, 1, 2]]
+    assert row.key_at.tolist() == [
+        *(0, 1, 2),
+        *(0, 1, 2, 3, 4),
+        *(0, 1, 2, 3, 4, 5),
+        *(0, 1, 2, 3, 4, 6),
+        *(0, 1, 2, 7),
+        *(8, 9, 10),
+    ]  # fmt: skip
+    assert row.alike == (((0,), (5,)), ((0, 1),), ((0, 1, 2), (0, 1, 3)), ((0, 4),))
+
+
+def test_nothing_shared_by_hand():
+    row = documents([2, 3, 2])
+
+    assert not row.shared
+    assert row.key_at is None
+    assert row.key_lengths == row.lengths
+    assert row.cu_keys.tolist() == row.cu_queries.tolist() == [0, 2, 5, 7]
+    assert row.positions.tolist() == [[0, 1, 0, 1, 2, 0, 1]]
+    assert row.alike == (((0,), (2,)), ((1,),))
+
+
+def dense(query, key, value, row, rule):
+    """Every query against every key of the row, in float64, with a mask made from the definition of a segment."""
+    position = row.positions[0].tolist()
+    segment = [own for own, length in enumerate(row.lengths) for _ in range(length)]
+    tokens = range(len(position))
+    window = math.inf if rule.window is None else rule.window
+    mask = torch.tensor(
+        [
+            [
+                segment[k] in (*row.above(segment[q]), segment[q]) and 0 <= position[q] - position[k] < window
+                for k in tokens
+            ]
+            for q in tokens
+        ]
+    )
+    query, key, value = query.double(), key.double(), value.double()
+    key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if rule.scaling is None else rule.scaling)
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    weights = scores.masked_fill(~mask, -math.inf).exp()
+    total = weights.sum(-1, keepdim=True)
+    if rule.sinks is not None:
+        total = total + rule.sinks.double().exp().view(1, -1, 1, 1)
+    return (weights / total @ value).transpose(1, 2)
+
+
+@st.composite
+def rows(draw):
+    """Up to eight segments of up to nine tokens, each after any earlier one or after none."""
+    lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=8))
+    return documents(lengths, [draw(st.integers(-1, place - 1)) for place in range(len(lengths))])
+
+
+@st.composite
+def rules(draw):
+    """Any window, cap and scale; sinks are made later, for they belong to heads."""
+    return Rule(
+        scaling=draw(st.sampled_from([None, 0.5])),
+        window=draw(st.one_of(st.none(), st.integers(1, 12))),
+        softcap=draw(st.sampled_from([None, 2.0])),
+    )
+
+
+def states(row, group=2, width=8, seed=0):
+    """Queries, keys, values with two key heads, and sinks."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = sum(row.lengths)
+    made = [torch.randn(1, heads, tokens, width, generator=generator) for heads in (2 * group, 2, 2)]
+    return [*made, torch.randn(2 * group, generator=generator)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(row=rows(), rule=rules(), group=st.sampled_from([1, 3]), sinks=st.booleans(), products=st.booleans())
+def test_any_tree_of_segments_is_dense_attention_with_a_mask(row, rule, group, sinks, products):
+    """Output and every gradient, by matrix products and by torch's own kernel."""
+    *parts, sink = states(row, group)
+    ours = [part.clone().requires_grad_() for part in (*parts, sink)]
+    theirs = [part.clone().requires_grad_() for part in (*parts, sink)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kernels, "MATMUL_KEYS", {torch.float32: 99 if products else 0})
+        out = by_length(*ours[:3], row, replace(rule, sinks=ours[3] if sinks else None))
+    expected = dense(*theirs[:3], row, replace(rule, sinks=theirs[3] if sinks else None))
+    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    (out * weight).sum().backward()
+    (expected * weight).sum().backward()
+
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
+    for own, other in zip(ours[: 4 if sinks else 3], theirs, strict=False):
+        scale = max(other.grad.abs().max().item(), 1.0)
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-5, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("window", [5, 12, 13])
+def test_a_window_longer_than_any_segment_still_cuts(window):
+    """Three segments of four, one after the other: the last token has twelve keys."""
+    row = documents([4, 4, 4], [-1, 0, 1])
+    query, key, value, _ = states(row)
+    out, _ = packed_attention(torch.nn.Identity(), query, key, value, None, sft_documents=row, sliding_window=window)
+
+    torch.testing.assert_close(out.double(), dense(query, key, value, row, Rule(window=window)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("sinks", [False, True])
+@pytest.mark.parametrize("group", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_sees_the_same(window, softcap, sinks, group):
+    """The function that is compiled on CUDA, uncompiled: its mask, cap and sinks; six heads are no power of two."""
+    row = documents(*TREE)
+    *parts, sink = states(row, group, width=16)
+    rule = Rule(0.3, window, softcap, sinks=sink if sinks else None)
+    with torch.no_grad():
+        out = flex.flexible(*parts, row, rule)
+
+    torch.testing.assert_close(out.double(), dense(*parts, row, rule), rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_mask_is_made_once_for_a_row_and_goes_with_it():
+    gc.collect()
+    row, other = documents(*TREE), documents(*TREE)
+    before = len(flex._block_masks)
+    mask = flex.block_mask(row, None, CPU)
+
+    assert row != other
+    assert flex.block_mask(row, None, CPU) is mask
+    assert flex.block_mask(row, 2, CPU) is not mask
+    assert flex.block_mask(other, None, CPU) is not mask
+    assert len(flex._block_masks) == before + 2
+    del row, other
+    gc.collect()
+    assert len(flex._block_masks) == before
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "window", "seen"),
+    [
+        pytest.param(3, 3, None, ["100", "110", "111"], id="a-document"),
+        pytest.param(2, 4, None, ["1110", "1111"], id="behind-a-prefix"),
+        pytest.param(2, 4, 2, ["0110", "0011"], id="a-window-across-the-boundary"),
+        pytest.param(1, 3, 1, ["001"], id="only-itself"),
+    ],
+)
+@pytest.mark.parametrize("kept", [2048, 2], ids=["cut-from-a-kept-one", "made-for-this-call"])
+def test_masks_by_hand(queries, keys, window, seen, kept, monkeypatch):
+    monkeypatch.setattr(kernels, "KEPT_MASK", kept)
+    mask = causal_mask(queries, keys, window, torch.float32, CPU)
+
+    assert ["".join("1" if number == 0 else "0" for number in row) for row in mask.tolist()] == seen
+    assert set(mask.flatten().tolist()) <= {0.0, -math.inf}
+
+
+def test_few_masks_are_kept():
+    """One square serves all lengths up to its own; the number and the size of squares are bounded."""
+    masks = [causal_mask(queries, keys, None, torch.float32, CPU) for queries, keys in [(3, 40), (40, 40), (1, 64)]]
+    before = kernels._square.cache_info()
+    causal_mask(5, kernels.KEPT_MASK + 1, None, torch.float32, CPU)
+
+    assert len({mask.untyped_storage().data_ptr() for mask in masks}) == 1
+    assert kernels._square.cache_info() == before
+    assert before.maxsize == 16
+
+
+def test_a_mask_of_inference_serves_training():
+    kernels._square.cache_clear()
+    row = documents([4])
+    *parts, sink = states(row)
+    rule = Rule(sinks=sink)
+    with torch.inference_mode():
+        by_length(*parts, row, rule)
+    learned = [part.requires_grad_() for part in parts]
+    by_length(*learned, row, rule).sum().backward()
+
+    assert all(part.grad is not None for part in learned)
+
+
+def graph(tensor):
+    """Names of the operations behind a tensor."""
+    names, waiting = set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in names:
+            names.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    return {node.name() for node in names}
+
+
+@pytest.mark.parametrize("products", [True, False])
+def test_no_gradient_is_a_row_of_zeros_for_each_document(products, monkeypatch):
+    monkeypatch.setattr(kernels, "MATMUL_KEYS", {torch.float32: 99 if products else 0})
+    row = documents(*TREE)
+    parts = [part.requires_grad_() for part in states(row)[:3]]
+    names = graph(by_length(*parts, row, Rule()))
+
+    assert not {name for name in names if "Slice" in name or "Index" in name or "Narrow" in name}
+    assert any("Split" in name for name in names)
+
+
+def test_documents_of_equal_length_are_one_call(monkeypatch):
+    calls = []
+    attend = kernels.attend
+
+    def counting(query, *rest):
+        calls.append(tuple(query.shape))
+        return attend(query, *rest)
+
+    monkeypatch.setattr(kernels, "attend", counting)
+    row = documents([4, 3, 4, 4, 3])
+    by_length(*states(row)[:3], row, Rule())
+
+    assert calls == [(4, 3, 4, 8), (4, 2, 3, 8)]
+
+
+def test_the_gradient_of_keys_that_are_read_many_times_is_their_sum():
+    keys = torch.randn(4, 2, 3, requires_grad=True)
+    places = torch.tensor([0, 1, 2, 0, 1, 3, 0])
+    weight = torch.randn(7, 2, 3)
+    (gathered(keys, places) * weight).sum().backward()
+
+    expected = torch.stack([weight[places == place].sum(0) for place in range(4)])
+    torch.testing.assert_close(keys.grad, expected)
+    torch.testing.assert_close(gathered(keys, places), keys[places])
+
+
+def test_autocast_computes_in_its_type(monkeypatch):
+    """Rotary embeddings leave queries and keys in float32 beside values in bfloat16, which no CUDA kernel takes."""
+    given = []
+
+    def watching(*parts):
+        given.extend(part.dtype for part in parts[:3])
+        return by_length(*parts)
+
+    monkeypatch.setattr(packed, "by_length", watching)
+    row = documents([3, 4])
+    query, key, value, _ = states(row)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out, _ = packed_attention(torch.nn.Identity(), query, key, value.bfloat16(), None, sft_documents=row)
+
+    assert {out.dtype, *given} == {torch.bfloat16}
+    torch.testing.assert_close(out.double(), dense(query, key, value, row, Rule()), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("products", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_dropout_drops_weights_and_keeps_their_mean(products, shared, monkeypatch):
+    """With values of one, the output of a token is the sum of its weights: the kept half of them, doubled."""
+    monkeypatch.setattr(kernels, "MATMUL_KEYS", {torch.float32: 999 if products else 0})
+    row = documents([64, 64], [-1, 0] if shared else None)
+    query = torch.zeros(1, 8, 128, 4)
+    torch.manual_seed(0)
+    out, _ = packed_attention(
+        torch.nn.Identity(), query, query, torch.ones(1, 8, 128, 4), None, sft_documents=row, dropout=0.5
+    )
+
+    assert out[..., 0].unique().numel() > 50
+    assert out.mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
+def test_gradients_are_the_same_when_layers_are_computed_again():
+    """Checkpointing hands the same documents to a layer's second forward."""
+    segments, found = tree((6, 5, 4, 7), (-1, 0, 1, 1)), []
+    for again in (False, True):
+        model = tiny("gemma2-window-softcap")
+        attention.use_packed(model)
+        if again:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        LossModel(model, packed=True, chunk=8)(**segments.arguments())["loss"].backward()
+        found.append(gradients(model))
+
+    assert_same_gradients(found[1], found[0], tolerance=1e-6)
+
+
+def probed_with(monkeypatch, changed):
+    """The probe of a model whose attention is told something else about the row."""
+
+    def spoiled(*states, sft_documents, **rest):
+        return packed_attention(*states, sft_documents=changed(sft_documents), **rest)
+
+    monkeypatch.setattr(attention, "packed_attention", spoiled)
+    result = probe(tiny("llama"))
+    monkeypatch.undo()
+    register()
+    return result
+
+
+def test_the_probe_packs_without_sharing_where_only_sharing_fails(monkeypatch):
+    """Each ending starts anew, as it would in a kernel that ignores where its keys are."""
+    result = probed_with(monkeypatch, lambda row: documents(row.lengths))
+
+    assert (result.packed_ok, result.shared_ok) == (True, False)
+    assert result.difference < 1e-5
+    assert result.reason.startswith("with a shared beginning, packed logits differ from solo logits by ")
+
+
+def test_the_probe_refuses_to_share_where_one_ending_sees_another(monkeypatch):
+    result = probed_with(monkeypatch, lambda row: documents(row.lengths, [*row.parents[:-1], len(row.lengths) - 2]))
+
+    assert (result.packed_ok, result.shared_ok) == (False, False)
+
+
+def test_the_probe_finds_a_weak_leak_between_endings(monkeypatch):
+    """Too weak to show beside solo logits at a tolerance of half precision."""
+
+    def spoiled(*states, sft_documents, **rest):
+        out, _ = packed_attention(*states, sft_documents=sft_documents, **rest)
+        own = list(out.split(sft_documents.lengths, dim=1))
+        if sft_documents.shared:
+            own[-1] = own[-1] + 0.02 * own[-2].mean(dim=1, keepdim=True)
+        return torch.cat(own, dim=1), None
+
+    monkeypatch.setattr(attention, "packed_attention", spoiled)
+    monkeypatch.setitem(attention.TOLERANCE, torch.float32, 5e-2)
+    result = probe(tiny("llama"))
+    monkeypatch.undo()
+    register()
+
+    assert (result.packed_ok, result.shared_ok) == (True, False)
+    assert result.reason.startswith("with a shared beginning, a document changes the logits of those behind it by ")
+
+
+def test_a_family_with_a_state_shares_nothing_even_where_it_packs(monkeypatch):
+    """On CUDA some of them keep packed documents apart; the state of a beginning would still be lost."""
+    model = tiny("llama")
+    monkeypatch.setattr(type(model), "_is_stateful", True)
+    result = probe(model)
+
+    assert (result.packed_ok, result.shared_ok) == (True, False)
+    assert result.reason == "with a shared beginning, layers that carry a state from token to token would start anew"
+
+
+def test_the_probe_is_four_short_forwards(monkeypatch):
+    model = tiny("llama")
+    lengths = []
+    forward = type(model).forward
+
+    def counting(self, input_ids, **rest):
+        lengths.append(input_ids.shape[1])
+        return forward(self, input_ids, **rest)
+
+    monkeypatch.setattr(type(model), "forward", counting)
+    assert probe(model).shared_ok
+    assert lengths == [7, 11, 32, 32]
