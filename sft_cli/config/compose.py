@@ -24,7 +24,7 @@ from sft_cli.config.lines import COMMAND_LINE, Origins, lines_of
 from sft_cli.config.locate import GROUPS, Places, packaged, places, shown
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import masked
-from sft_cli.config.typed import as_plain, build, leaves, merge_at
+from sft_cli.config.typed import as_plain, build, kept_open, leaves, merge_at
 from sft_cli.config.words import Unreadable, Words, read
 from sft_cli.config.yamls import read_yaml, unreadable, write_yaml
 from sft_cli.errors import SftError, raise_all
@@ -183,7 +183,7 @@ def _mount(
         mistakes += wrong
         overrides += [] if wrong else [{f"override /{group}": option}]
     defaults = [base for base in bases if base in recipes]
-    node = content | {"defaults": [*defaults, "_self_", *overrides]}
+    node = kept_open(content) | {"defaults": [*defaults, "_self_", *overrides]}
     ConfigStore.instance().store(group="recipe", name=mount, node=node, package="_global_")
 
 

@@ -10,6 +10,7 @@ from enum import Enum
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from textwrap import fill, indent
 from typing import Any, Union, get_args, get_origin
 
 from sft_cli.config import adapter_schema, clean_schema, data_schema, schema, trainer_schema
@@ -25,6 +26,13 @@ MODULES = (schema, data_schema, clean_schema, adapter_schema, trainer_schema)
 """Where the keys of a config and the lines about them stand."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _COLUMN = 60
+_WIDTH = 120
+_HOW_TO_READ = """\
+# Every key, as: name: type = default. On the command line write name=value, in a file the same names nested.
+# <name> is a name of your choice:  trainer.retention.probes.facts.path=facts.jsonl
+# [] is a place in a list, written in a file:  stages: [{name: short, share: 1}]
+# A mapping takes entries:  trainer.lr_factors.embed_tokens=0.1  or  'trainer.lr_factors={embed_tokens: 0.1}'
+# A list in brackets without spaces:  adapter.target_modules=[q_proj,v_proj]"""
 
 
 def show(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> str:
@@ -72,10 +80,26 @@ def _spelled(value: Any) -> str:
 
 
 def keys() -> str:
-    """Every key with its type, limits, default and the line the schema says about it."""
-    return "\n".join(
-        f"{key.name}: {_type(key)} = {_spelled(as_plain(key.default))}\n    {about(key)}" for key in KEYS.values()
-    )
+    """Every key by section with its type, limits, default and the line the schema says about it."""
+    sections: dict[str, list[Key]] = {}
+    for key in KEYS.values():
+        sections.setdefault(key.name.rpartition(".")[0], []).append(key)
+    blocks = [_HOW_TO_READ]
+    for section, own in sections.items():
+        title = fill(f"{section}: {_summary(own[0].section)}".removeprefix(": "), _WIDTH - 2)
+        entries = [f"{key.name}: {_type(key)} = {_spelled(as_plain(key.default))}\n{_indented(key)}" for key in own]
+        blocks.append("\n".join([indent(title, "# "), *entries]))
+    return "\n\n".join(blocks)
+
+
+def _summary(section: type) -> str:
+    """The first paragraph of a section's docstring on one line."""
+    return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())
+
+
+def _indented(key: Key) -> str:
+    """The line about a key below it, broken where it is long."""
+    return fill(about(key), _WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def about(key: Key) -> str:

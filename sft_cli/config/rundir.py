@@ -22,12 +22,14 @@ class RunDir:
         golden.json        copy of the golden prompts
         tokenizer/         the tokenizer with its template, as it was when training began
         probes.json        [{where, input_ids, labels}]: held-out rows on which a merge is compared
-        metrics.jsonl      one line per step; evaluation lines have "eval": true
+        metrics.jsonl      one line per step; evaluation lines have "eval": true, those of probes "retention": {…}
+        retention.json     what the probes of trainer.retention gave on the base
         before.json        scores and answers of the base model (eval.compare_after_training)
         samples.jsonl      answers generated during training
         checkpoints/       step-N directories
         adapter/           the trained adapter with the tokenizer (LoRA)
         model/             the trained model with the tokenizer (full fine-tuning)
+        tensorboard/       the numbers of metrics.jsonl, where tensorboard is installed
         eval/              <suite>.json reports
     """
 
@@ -70,8 +72,13 @@ class RunDir:
 
     @property
     def metrics(self) -> Path:
-        """One JSON line per step."""
+        """One JSON line per step, evaluation and measurement of the retention probes."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def retention(self) -> Path:
+        """What the retention probes gave on the base model."""
+        return self.path / "retention.json"
 
     @property
     def samples(self) -> Path:

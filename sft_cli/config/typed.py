@@ -14,6 +14,7 @@ from sft_cli.config.names import advice, limits, nearest
 from sft_cli.config.schema import Config
 
 _PERCENT = re.compile(r"\d+(\.\d+)?%")
+_OPEN, _KEPT_OPEN = "???", "left open: ???"
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -51,6 +52,13 @@ def as_plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
+def kept_open(value: Any) -> Any:
+    """The values of a recipe, ``???`` spelled otherwise: merging takes it for no value and would keep the default."""
+    if isinstance(value, dict):
+        return {name: kept_open(entry) for name, entry in value.items()}
+    return _KEPT_OPEN if value == _OPEN else value
+
+
 def _section(section: type, values: Any, prefix: str, found: list[Mistake]) -> Any:
     """An instance of the dataclass; meaningless once ``found`` is not empty."""
     if not isinstance(values, Mapping):
@@ -80,7 +88,7 @@ def _section_fix(name: str, value: Any) -> str:
 
 def _value(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mistake]) -> Any:
     """The value as the type ``kind`` wants it; None, with a mistake noted, if it does not fit."""
-    if value == "???":
+    if value in (_OPEN, _KEPT_OPEN):
         found.append(Mistake(key, f"{key} is ???: its value is left to you", f"set {key}=<value>"))
         return None
     if is_dataclass(kind):

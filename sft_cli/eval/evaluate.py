@@ -101,6 +101,7 @@ def evaluate(
         reduction=reduction,
         budget=budget,
         packed=loss_model.packed,
+        share=loss_model.shares,
         device=lm.device,
         indices=indices,
         progress=loss_progress,

@@ -23,6 +23,7 @@ from sft_cli.model.adapter.add import open_adapter
 from sft_cli.model.head.loss_model import packed_loss_model
 from sft_cli.model.load import load_config, load_model
 from sft_cli.model.machine import Machine, choose_machine
+from sft_cli.model.quant import causal_lm
 
 SAMPLES = 3
 """Items printed with the answers of both models."""
@@ -44,7 +45,9 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> N
 
     def measure(model: nn.Module, label: str) -> Evaluation:
         with machine.precision():
-            loss_model, probed = packed_loss_model(model, config.trainer.logits_chunk)
+            loss_model, probed = packed_loss_model(
+                model, config.trainer.logits_chunk, share=config.trainer.share_prefixes
+            )
         if not probed.packed_ok:
             say(f"packing   off for the {label} model, one example per row: {probed.reason}")
         with machine.precision(), shown(f"{label} loss") as losses, shown(f"{label} answers") as answered:
@@ -64,7 +67,8 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> N
     tuned = measure(model, "tuned")
     if compare and isinstance(model, PeftModel):
         with model.disable_adapter():
-            base = measure(model, "base")
+            # Not through PEFT, which would still count the vectors of prompt tuning, and not pack.
+            base = measure(causal_lm(model), "base")
     elif compare:
         del model  # two models need not fit
         base = measure(load_base(run, config, machine), "base")

@@ -75,7 +75,9 @@ def build_model(
     report = _adapted(config, machine, tokenizer, stop_ids, rows)
     model = report.model
     with accelerator.autocast():
-        loss_model, probed = packed_loss_model(model, config.trainer.logits_chunk, config.loss)
+        loss_model, probed = packed_loss_model(
+            model, config.trainer.logits_chunk, config.loss, config.trainer.share_prefixes
+        )
         share = _share(config, probed)
         if loss_model.reference is not None:
             say(f"kl        {loss_model.reference.sentence()}")

@@ -190,18 +190,18 @@ def _evaluate_and_save(
     run: Run, parts: Parts, progress: Progress, log: Log, caught: list[int]
 ) -> tuple[Progress, bool]:
     """Evaluate and save where the step calls for it; whether it was saved. A signal, even meanwhile, asks for it."""
-    better, forgotten = False, False
-    due = _due(run.config.trainer.eval_every, run.plan, progress.step)
-    probed = run.retention is not None and run.retention.due(progress.step, due)
+    better, forgotten, trainer = False, False, run.config.trainer
+    due = _due(trainer.eval_every, run.plan, progress.step)
+    probed = run.retention is not None and _due(trainer.retention.every or trainer.eval_every, run.plan, progress.step)
     with averaged(parts.average, parts.model) if due or probed else nullcontext():
         if run.evaluate is not None and due:
             progress, better = _evaluate(run, progress, log)
         if run.retention is not None and probed:
-            forgotten = not run.retention.check(progress.step)
-    save = bool(caught) or better or forgotten or _due(run.config.trainer.save_every, run.plan, progress.step)
+            forgotten = not run.retention.check(progress.step, log.retention)
+    save = bool(caught) or better or forgotten or _due(trainer.save_every, run.plan, progress.step)
     if save:
         checkpoint.save(run.directory.checkpoints, progress, parts, run.identity)
-        checkpoint.prune(run.directory.checkpoints, progress, run.config.trainer.keep_checkpoints)
+        checkpoint.prune(run.directory.checkpoints, progress, trainer.keep_checkpoints)
     if forgotten and run.retention is not None:
         raise Forgotten(run.retention.verdict)
     return progress, save

@@ -5,7 +5,7 @@ import json
 import math
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ class StepMetrics:
         epoch: Passes over the data done, a fraction.
         loss: The objective on this step's examples before its update: nats per trained token (or per example;
             loss.reduction).
-        terms: What it is made of, by name: ``nll`` is plain cross-entropy; see model/head/loss_model.py.
+        terms: What it is made of, by name, in the same units. It is ``nll``, plain cross-entropy (``dft`` in its
+            place where that is on), plus ``smoothing``, ``z``, ``kl`` and ``router`` where they are on; ``replay`` is
+            the part of it that replayed rows make up.
         lr: Learning rate of the update.
         grad_norm: Norm of the gradient before clipping.
         examples: Examples of the step.
@@ -76,7 +78,9 @@ class Log:
         """Record a step."""
         self._write(asdict(metrics))
         left = (self._num_steps - metrics.step) * metrics.seconds
-        text = f"loss {metrics.loss:.4f}  lr {metrics.lr:.2e}  {metrics.tokens_per_second:,.0f} tokens/s"
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in metrics.terms.items())
+        made_of = f" ({parts})" if len(metrics.terms) > 1 else ""
+        text = f"loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}  {metrics.tokens_per_second:,.0f} tokens/s"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=metrics.step, description=text)
         elif metrics.step == 1 or metrics.step % self._every == 0 or metrics.step == self._num_steps:
@@ -85,6 +89,10 @@ class Log:
     def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Record an evaluation."""
         self._write({"step": step, "epoch": epoch, "eval": True, **values})
+
+    def retention(self, step: int, values: Mapping[str, Any]) -> None:
+        """Record what the retention probes gave, by their names."""
+        self._write({"step": step, "retention": values})
 
     def say(self, text: str) -> None:
         """A line for the person, above the progress bar."""
@@ -105,9 +113,25 @@ class Log:
         self._file.write(json.dumps(_finite(values), allow_nan=False) + "\n")
         self._file.flush()
         if self._board is not None:
-            for name, value in {**values, **values.get("terms", {})}.items():
-                if isinstance(value, int | float) and name not in ("step", "eval", "at"):
-                    self._board.add_scalar(f"{'eval' if 'eval' in values else 'train'}/{name}", value, values["step"])
+            for name, value in scalars(values):
+                self._board.add_scalar(name, value, values["step"])
+
+
+def scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What TensorBoard is told of a line of metrics.jsonl: ``train/kl``, ``eval/sources/<name>``, and so on."""
+    if "retention" in line:
+        return list(_numbers(line["retention"], "retention"))
+    rest = {name: value for name, value in line.items() if name not in ("step", "eval", "at", "terms")}
+    return list(_numbers({**rest, **line.get("terms", {})}, "eval" if "eval" in line else "train"))
+
+
+def _numbers(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]:
+    """Nested numbers under their names, joined by slashes."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{above}/{name}")
+        elif isinstance(value, int | float):
+            yield f"{above}/{name}", value
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:

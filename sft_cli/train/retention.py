@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,16 @@ from sft_cli.eval.items import decoder, items, matches
 from sft_cli.eval.progress import shown
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.train.claim import write_whole
+from sft_cli.train.metrics import keep_until
 from sft_cli.train.probes import Probe
 
 EXIT_CODE = 3
 """Of a run that the guard stopped: neither success, so that what a scheduler runs behind it does not begin, nor a crash
 or a signal, so that nothing is requeued."""
-BASE = "retention.json"
-"""The file of a run directory that holds the base's values."""
+
+
+Record = Callable[[int, Mapping[str, Any]], None]
+"""Told a step and what was measured behind it, by probe; see ``Log.retention``."""
 
 
 class Forgotten(Exception):
@@ -103,7 +106,7 @@ class Retention:
         Call it on the untrained model, before a checkpoint is restored: a probe that was added or changed since is
         then measured on the base, too.
         """
-        file = self._directory.path / BASE
+        file = self._directory.retention
         known = self._directory.read(file) if file.is_file() else {}
         kept = {}
         for probe in self._probes:
@@ -112,24 +115,41 @@ class Retention:
             if {name: old.get(name) for name in identity} != identity:
                 old = {**identity, "value": self._measure(probe)}
                 say(f"retention {probe.name}: {probe.config.metric.value} {old['value']:.4f} before training")
+                if probe.config.metric is ProbeMetric.exact_match and old["value"] <= probe.config.max_drop:
+                    say(f"          {probe.name} cannot fall by more than its max_drop: it guards nothing")
             kept[probe.name] = old
         write_whole(file, json.dumps(kept, indent=1) + "\n")
         self._base = {name: entry["value"] for name, entry in kept.items()}
 
-    def due(self, step: int, evaluating: bool) -> bool:
-        """Whether the probes are measured behind ``step``; ``evaluating``: held-out rows are, or would be."""
-        every = self._config.trainer.retention.every
-        return evaluating if every is None else step % every == 0
-
-    def check(self, step: int) -> bool:
-        """Measure, write it to metrics.jsonl and print it; False: stop, for the reason in ``verdict``."""
+    def check(self, step: int, record: Record) -> bool:
+        """Measure, record and print it; False: stop, for the reason in ``verdict``."""
         changes = [Change(probe, self._base[probe.name], self._measure(probe)) for probe in self._probes]
-        line = {"step": step, "retention": {change.probe.name: change.values() for change in changes}}
-        with self._directory.metrics.open("a", encoding="utf-8") as metrics:
-            metrics.write(json.dumps(line, allow_nan=False) + "\n")
+        record(step, {change.probe.name: change.values() for change in changes})
         say(f"retention behind step {step}")
         columns = ("probe", "metric", "base", "now", "worse by", "allowed", "")
         table(columns, [change.row() for change in changes])
+        return self._accept(changes)
+
+    def resume(self, step: int) -> None:
+        """Judge a run saved behind ``step`` by what was measured there, with the limits of now.
+
+        Raises:
+            Forgotten: The guard stopped it, and neither ``stop`` nor a ``max_drop`` has changed since.
+        """
+        keep_until(self._directory.metrics, step)
+        if not self._directory.metrics.is_file():
+            return
+        lines = [json.loads(line) for line in self._directory.metrics.read_text(encoding="utf-8").splitlines()]
+        found = {}
+        for line in lines:
+            if line["step"] == step:
+                found = line.get("retention", found)
+        known = [probe for probe in self._probes if probe.name in found]
+        if not self._accept([Change(probe, self._base[probe.name], _number(found[probe.name])) for probe in known]):
+            raise Forgotten(self.verdict)
+
+    def _accept(self, changes: Sequence[Change]) -> bool:
+        """Set the verdict; whether training may go on."""
         self.verdict = "; ".join(
             f"probe {change.probe.name} is {change.worse:.1%} worse than the base,"
             f" {change.probe.config.max_drop:.1%} is allowed"
@@ -158,6 +178,7 @@ class Retention:
                     reduction=Reduction.token,
                     budget=self._config.trainer.tokens_per_micro_batch,
                     packed=self._model.packed,
+                    share=self._model.shares,
                     device=self._accelerator.device,
                     indices=range(probe.used),
                     progress=progress,
@@ -178,10 +199,15 @@ class Retention:
         return found
 
 
+def _number(measured: Mapping[str, Any]) -> float:
+    """The value in a line of metrics.jsonl, where null stands for what is no number."""
+    return math.nan if measured["value"] is None else measured["value"]
+
+
 def stopped(run: str, step: int, verdict: str) -> str:
     """What a person is told when the guard stopped a run; ``run`` as it can be pasted into a shell."""
     return (
         f"stopped   behind step {step}, saved, without a result: {verdict}\n"
-        f"next      sft train run={run} trainer.retention.stop=false to go on all the same,"
+        f"next      sft train run={run} trainer.retention.stop=false to go on all the same (a larger max_drop does, too),"
         " or a new run with a smaller trainer.lr or a replay source"
     )

@@ -105,6 +105,8 @@ def _train(
 def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
     """Train; leave with the signal's exit code, or the guard's, where one stopped the run behind a saved step."""
     try:
+        if run.retention is not None:
+            run.retention.resume(progress.step)
         return fit(run, parts, progress)
     except Stopped as caught:
         say(f"stopped   behind step {caught.step}, saved; resume with: sft train run={shown(run.directory)}")

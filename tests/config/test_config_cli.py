@@ -41,7 +41,7 @@ def test_mistakes_go_to_stderr_with_exit_code_2_and_without_a_traceback():
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: command line: quant has no option 'nf5'\n"
-        "  fix: did you mean quant=nf4? options: int8, nf4, none\n"
+        "  fix: did you mean quant=nf4? options: fp4, int8, nf4, none\n"
         "error: command line: there is no key trainer.lrr\n"
         "  fix: did you mean trainer.lr?\n"
     )

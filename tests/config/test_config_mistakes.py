@@ -63,7 +63,7 @@ NEWCOMERS = [
         "data has no option 'rows.jsonl'",
         "for a file or hub id write data=local data.mix.local.path=rows.jsonl; options: " + DATA,
     ),
-    ("quant=nf5", "quant has no option 'nf5'", "did you mean quant=nf4? options: int8, nf4, none"),
+    ("quant=nf5", "quant has no option 'nf5'", "did you mean quant=nf4? options: fp4, int8, nf4, none"),
     (
         "template=my.jinja",
         "template has no option 'my.jinja'",

@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sft_cli.config.rundir import RunDir
 from sft_cli.errors import SftError
-from sft_cli.train import loop, preflight, session
+from sft_cli.model import machine
+from sft_cli.train import building, loop, preflight, session
 
 STEP_KEYS = [
-    "step", "epoch", "loss", "lr", "grad_norm", "examples", "tokens", "trained_tokens", "seconds",
-    "tokens_per_second", "memory",
+    "step", "epoch", "loss", "terms", "lr", "grad_norm", "examples", "tokens", "computed_tokens", "trained_tokens",
+    "seconds", "tokens_per_second", "memory", "at",
 ]  # fmt: skip
 
 
@@ -58,14 +59,15 @@ def test_the_adapter_opens_with_peft_and_carries_template_and_stop_token(runs, b
 @pytest.mark.parametrize("quant", ["none", "nf4"])
 def test_only_the_adapter_moves_and_the_loss_falls(runs, metrics, monkeypatch, quant):
     kept = {}
-    build = session._build_model
+    build = session.build_model
 
     def remembered(*arguments):
-        kept["model"] = build(*arguments)
+        built = build(*arguments)
+        kept["model"] = built.loss_model
         kept["before"] = {name: p.detach().clone() for name, p in kept["model"].named_parameters()}
-        return kept["model"]
+        return built
 
-    monkeypatch.setattr(session, "_build_model", remembered)
+    monkeypatch.setattr(session, "build_model", remembered)
     steps = metrics(runs.start("r", f"quant={quant}", "trainer.epochs=4", "trainer.eval_every=2"))
 
     first, last = (
@@ -265,17 +267,17 @@ def test_ids_the_model_does_not_know_are_refused_in_held_out_rows_too(runs, base
     ("place", "name", "value", "problem"),
     [
         (
-            "psutil",
+            machine.psutil,
             "virtual_memory",
             SimpleNamespace(available=1000),
             "weights and training state need about 1.1 MiB, 0.0 MiB is free",
         ),
-        ("shutil", "disk_usage", SimpleNamespace(free=1000), "checkpoints need about"),
+        (preflight.shutil, "disk_usage", SimpleNamespace(free=1000), "checkpoints need about"),
     ],
 )
 def test_too_little_memory_or_disk_is_told_before_anything_loads(runs, monkeypatch, place, name, value, problem):
-    monkeypatch.setattr(getattr(preflight, place), name, lambda *_: value)
-    monkeypatch.setattr(session, "load_model", None)
+    monkeypatch.setattr(place, name, lambda *_: value)
+    monkeypatch.setattr(building, "load_model", None)
     with pytest.raises(SftError) as refused:
         runs.start("r")
     assert refused.value.problem.startswith(problem)

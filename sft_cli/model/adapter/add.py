@@ -21,7 +21,7 @@ from sft_cli.model.adapter.frozen import put_beneath, subtract_beginning
 from sft_cli.model.adapter.kinds import KINDS
 from sft_cli.model.adapter.starting import beginnings, start_from
 from sft_cli.model.adapter.stop_rows import stop_rows
-from sft_cli.model.adapter.targets import check_adapter, untouched_experts
+from sft_cli.model.adapter.targets import check_adapter, untouched
 from sft_cli.model.quant import causal_lm
 
 
@@ -76,7 +76,7 @@ def add_adapter(
         return report(model, (), ())
     check_adapter(model, config)
     stops = stop_rows(model, config, stop_ids)
-    notes = tuple(untouched_experts(model, config))
+    notes = tuple(untouched(model, config))
     described = KINDS[config.kind](model, config, sorted({*stops, *added_ids}), seed)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), peft_quietly():

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, Init
 from sft_cli.model.adapter import virtual
 from sft_cli.model.adapter.stop_rows import trained_rows
-from sft_cli.model.adapter.targets import ALL_LINEAR, adapted_layers, expert_stacks, routers, target_modules
+from sft_cli.model.adapter.targets import ALL_LINEAR, adapted_layers, expert_stacks, left_out, target_modules
 
 
 def lora(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
@@ -96,13 +96,13 @@ KINDS: dict[AdapterKind, Callable[[PreTrainedModel, AdapterConfig, Sequence[int]
 def placed(model: PreTrainedModel, config: AdapterConfig) -> dict[str, Any]:
     """Where the adapter sits: arguments that the configs of PEFT share."""
     targets = target_modules(model, config.target_modules)
-    left_out = [] if config.router or targets != ALL_LINEAR else routers(model)
+    excluded = left_out(model, config) if targets == ALL_LINEAR else []
     if targets == ALL_LINEAR and expert_stacks(model):
         # PEFT itself would add the experts and the router to all-linear.
-        targets, left_out = list(adapted_layers(model, config)), []
+        targets, excluded = list(adapted_layers(model, config)), []
     return {
         "target_modules": targets,
-        "exclude_modules": left_out or None,
+        "exclude_modules": excluded or None,
         "modules_to_save": list(config.modules_to_save) or None,
     }
 

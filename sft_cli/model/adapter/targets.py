@@ -19,6 +19,8 @@ EXPERT_NAMES = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"}
 """Names of layers that older releases gave to experts and routers."""
 ROUTERS = {"gate", "router", "shared_expert_gate"}
 """Segments of the names of routers."""
+PASSED_BY = {"out_proj", "x_proj", "dt_proj"}
+"""Names of layers of a state-space mixer whose weights transformers hands to a kernel or multiplies by itself."""
 
 
 def check_adapter(model: PreTrainedModel, config: AdapterConfig) -> None:
@@ -55,9 +57,16 @@ def check_adapter(model: PreTrainedModel, config: AdapterConfig) -> None:
 
 
 def check_names(model: PreTrainedModel, config: AdapterConfig) -> None:
-    """A sentence for the first of ``target_modules`` that PEFT would take for the experts or the router."""
-    taken = taken_for_experts(model, config)
+    """A sentence for the first of ``target_modules`` that cannot be adapted, or that PEFT takes for something else."""
+    taken, passed_by = taken_for_experts(model, config), state_space(model)
     for target in config.target_modules:
+        if named_by(target, passed_by):
+            raise SftError(
+                where="adapter.target_modules",
+                problem=f"{target!r} names {next(name for name in passed_by if named(name, [target]))} of a state-space"
+                " layer, whose weight is used without calling the layer: an adapter there would have no effect",
+                fix=f"leave {target} out; [{ALL_LINEAR}] alone takes every layer that can carry one",
+            )
         if named_by(target, taken):
             raise SftError(
                 where="adapter.target_modules",
@@ -119,9 +128,9 @@ def adapted_layers(model: PreTrainedModel, config: AdapterConfig) -> dict[str, n
     targets = target_modules(model, config.target_modules)
     head = model.get_output_embeddings()
     if targets == ALL_LINEAR:
-        left_out = {*taken_for_experts(model, config), *(() if config.router else routers(model))}
+        passed = {*taken_for_experts(model, config), *left_out(model, config)}
         linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
-        return {name: layer for name, layer in linears.items() if layer is not head and name not in left_out}
+        return {name: layer for name, layer in linears.items() if layer is not head and name not in passed}
     return {name: layer for name, layer in carriers(model).items() if named(name, targets)}
 
 
@@ -177,6 +186,20 @@ def routers(model: PreTrainedModel) -> list[str]:
     ]
 
 
+def left_out(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
+    """Linear layers that ``all-linear`` does not mean: routers, unless they are asked for, and ``state_space``."""
+    return [*(() if config.router else routers(model)), *state_space(model)]
+
+
+def state_space(model: PreTrainedModel) -> list[str]:
+    """Linear layers of Mamba's mixers (arXiv:2312.00752) whose weight is read past the layer, and past an adapter.
+
+    Some are called where the fused kernels are missing; what is trained must not hang on that.
+    """
+    mixers = [(name, module) for name, module in model.named_modules() if {"A_log", "D"} <= set(module._parameters)]
+    return [f"{mixer}.{name}" for mixer, module in mixers for name, _ in module.named_children() if name in PASSED_BY]
+
+
 def taken_for_experts(model: PreTrainedModel, config: AdapterConfig) -> list[str]:
     """Linear layers beside stacked experts whose names PEFT 0.21 takes for the experts and the router themselves.
 
@@ -194,11 +217,13 @@ def expert_stacks(model: PreTrainedModel) -> list[str]:
     return sorted({".".join(name.split(".")[-3:]) for name in stacks})
 
 
-def untouched_experts(model: PreTrainedModel, config: AdapterConfig) -> Iterator[str]:
-    """A line for the log when experts stay as they are because they are parameters and not layers."""
+def untouched(model: PreTrainedModel, config: AdapterConfig) -> Iterator[str]:
+    """Lines for the log about what one might expect to be adapted, and is not."""
     stacks = expert_stacks(model)
     bare = [stack for stack in stacks if not any(stack.endswith(target) for target in config.target_parameters)]
     if bare and config.kind in MERGEABLE:
         yield f"the experts stay frozen: adapter.target_parameters=[{','.join(bare)}] adapts them (LoRA only)"
     if taken := taken_for_experts(model, config):
         yield f"{len(taken)} layers beside the experts stay frozen, such as {taken[0]}: PEFT takes them for experts"
+    if (passed_by := state_space(model)) and config.kind in MERGEABLE:
+        yield f"{passed_by[0]} stays frozen, as its like do ({len(passed_by)}): its weight is read past an adapter"

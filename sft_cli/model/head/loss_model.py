@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from sft_cli.config.trainer_schema import LossConfig
+from sft_cli.config.trainer_schema import Choice, LossConfig
 from sft_cli.model.attention.documents import Documents
 from sft_cli.model.attention.packing import ProbeResult, documents_arguments, probe, use_packed
 from sft_cli.model.head.gradient import Head, Task, plain_values, weighted_sum
@@ -33,7 +33,14 @@ class LossModel(nn.Module):
     """A causal LM that returns its loss. Everything goes through ``forward``, so DDP may wrap it."""
 
     def __init__(
-        self, model: nn.Module, *, packed: bool, chunk: int, path: HeadPath | None = None, loss: LossConfig = PLAIN
+        self,
+        model: nn.Module,
+        *,
+        packed: bool,
+        chunk: int,
+        path: HeadPath | None = None,
+        loss: LossConfig = PLAIN,
+        shares: bool = False,
     ) -> None:
         """Wrap a model; with ``loss.kl``, before anything of it is trained or restored.
 
@@ -43,12 +50,13 @@ class LossModel(nn.Module):
             chunk: Most trained positions whose logits exist at once.
             path: How logits are made; None probes (run it outside DDP, in the precision of training).
             loss: The objective.
+            shares: Documents of a row may share what they begin with, as long as nothing is drawn at random.
 
         Raises:
             SftError: The model lacks what the objective needs.
         """
         super().__init__()
-        self.model, self.packed, self.loss = model, packed, loss
+        self.model, self.packed, self.shares, self.loss = model, packed, shares, loss
         virtual = virtual_tokens(model)
         self.shift = virtual if virtual and in_sequence(model) else 0
         lm = causal_lm(model)
@@ -153,13 +161,16 @@ class LossModel(nn.Module):
         return {"use_cache": False}
 
 
-def packed_loss_model(model: nn.Module, chunk: int, loss: LossConfig = PLAIN) -> tuple[LossModel, ProbeResult]:
+def packed_loss_model(
+    model: nn.Module, chunk: int, loss: LossConfig = PLAIN, share: Choice = Choice.auto
+) -> tuple[LossModel, ProbeResult]:
     """The model with its loss, packed where that is proven sound, and the proof; call it in the precision of use.
 
     Args:
         model: A transformers causal LM or a PEFT model around one; its attention is changed in place.
         chunk: Most trained positions whose logits exist at once.
         loss: The objective.
+        share: ``trainer.share_prefixes``; never: nothing is shared, proven or not.
     """
     if virtual_tokens(model):
         reason = "its virtual tokens stand before the row, not before every document in it"
@@ -167,4 +178,5 @@ def packed_loss_model(model: nn.Module, chunk: int, loss: LossConfig = PLAIN) ->
     probed = probe(model)
     if probed.packed_ok:
         use_packed(model)
-    return LossModel(model, packed=probed.packed_ok, chunk=chunk, loss=loss), probed
+    shares = probed.shared_ok and share is not Choice.never
+    return LossModel(model, packed=probed.packed_ok, chunk=chunk, loss=loss, shares=shares), probed

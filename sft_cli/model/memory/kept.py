@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -92,7 +93,7 @@ def kept_by_layers(model: nn.Module, lengths: Sequence[int], machine: Machine, *
         if fused:
             from sft_cli.model.speed.fused import fuse
 
-            with machine.precision():
+            with machine.precision(), OneExpert():
                 fuse(model)
         lm = causal_lm(model)
         lm.set_attn_implementation(COUNTED)
@@ -101,7 +102,7 @@ def kept_by_layers(model: nn.Module, lengths: Sequence[int], machine: Machine, *
             lm.get_input_embeddings().register_forward_hook(lambda _, __, states: states.requires_grad_())
         found = []
         for length in lengths:
-            with machine.precision(), counting(model) as counter:
+            with machine.precision(), OneExpert(), counting(model) as counter:
                 ids = torch.zeros(1, length, dtype=torch.long, device=machine.device)
                 states = lm.base_model(input_ids=ids, use_cache=False)[0]
                 assert states.requires_grad, "nothing is trained"
@@ -121,6 +122,20 @@ def give_substance(model: nn.Module, device: torch.device) -> None:
                     made[id(value)] = nn.Parameter(fake, trained) if isinstance(value, nn.Parameter) else fake
                 if value is not None:
                     own[name] = made[id(value)]  # pyright: ignore[reportArgumentType]
+
+
+class OneExpert(TorchFunctionMode):
+    """Multiplies with the first expert's matrix where a grouped product is asked for.
+
+    Sizes, and what is kept, are the same; torch knows the shape of a grouped product in bfloat16 only.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What the call returns."""
+        if func is torch._grouped_mm:
+            rows, matrices = args
+            return rows @ matrices[0]
+        return func(*args, **(kwargs or {}))
 
 
 class Counter:
