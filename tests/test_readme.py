@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from sft_cli.config.adapter_schema import MERGEABLE, WHOLE, AdapterKind
+from sft_cli.config.compose import compose
+from sft_cli.config.names import KEYS, find
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (.*)$", README, flags=re.MULTILINE)
 SFT = [sys.executable, "-m", "sft_cli"]
+BEFORE = (AdapterKind.prefix, AdapterKind.prompt)
 
 
 def sft(*words: str, cwd: Path) -> str:
@@ -43,7 +48,7 @@ def test_the_explained_recipe_composes(tmp_path):
 
 
 def test_the_explained_data_composes(tmp_path):
-    _, data = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    _, data, _ = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "mine.yaml").write_text(f"# @package _global_\n{data}", encoding="utf-8")
 
     shown = sft("show", "recipe=./mine.yaml", cwd=tmp_path)
@@ -51,12 +56,54 @@ def test_the_explained_data_composes(tmp_path):
     assert re.search(r"strategy: trained_tokens +# .*mine.yaml", shown)
 
 
+def test_the_explained_guard_composes(tmp_path):
+    _, _, guard = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(f"# @package _global_\n{guard}", encoding="utf-8")
+
+    sources = ["data.mix.rows.path=rows.jsonl", "data.mix.text.path=text.txt", "data.mix.text.role=replay"]
+    shown = sft("show", "recipe=./mine.yaml", *sources, cwd=tmp_path)
+
+    assert re.search(r"metric: exact_match +# .*mine.yaml", shown)
+
+
+ADAPTERS = re.search(r"\| `adapter=`(.*?)\n\n", README, flags=re.DOTALL)
+
+
+def test_the_table_of_adapters_names_all_of_them_and_says_what_packs_and_merges():
+    assert ADAPTERS
+    said = {}
+    for line in ADAPTERS.group(1).splitlines()[2:]:
+        names, _, packed, merged, _ = [cell.strip() for cell in line.strip("|").split("|")]
+        said |= dict.fromkeys(re.findall(r"`(\w+)`", names), (packed, merged))
+    options = {file.stem for file in (ROOT / "configs/adapter").glob("*.yaml")}
+    assert set(said) == options
+    for name, (packed, merged) in said.items():
+        kind = compose([f"adapter={name}", *(["quant=nf4"] if name == "loftq" else [])]).adapter.kind
+        assert (packed == "yes") == (kind not in BEFORE)
+        expected = "yes" if kind in MERGEABLE else "whole model" if kind in WHOLE else "no"
+        assert merged == ("`into=dequantized`" if name == "loftq" else expected)
+
+
+def test_every_key_that_is_named_exists():
+    """Dotted ones; the name of an entry of a mapping is free."""
+    sections = "adapter|quant|loss|trainer|model|data|clean|template|eval|launcher"
+    named = re.findall(rf"(?<![\w./-])((?:{sections})\.[a-z_]\w*(?:\.[\w<>]+)*)", README)
+    keys = {name for name in named if not name.endswith((".py", ".json", ".jsonl", ".yaml", ".html"))}
+    unknown = [name for name in keys if find(name) is None and find(name.rpartition(".")[0]) is None]
+    assert [name for name in unknown if not any(key.startswith(f"{name}.") for key in KEYS)] == []
+    assert len(keys) > 30
+
+
 def test_the_map_names_files_that_exist():
     rooms = re.search(r"## The map\n(.*?)\n## ", README, flags=re.DOTALL)
     assert rooms
-    names = [name for name in re.findall(r"`([\w./]+)`", rooms.group(1)) if "/" in name or name.endswith(".py")]
-    places = [ROOT, ROOT / "sft_cli", ROOT / "sft_cli" / "config"]
-    missing = [name for name in names if not any((place / name).exists() for place in places)]
+    names, missing = [], []
+    for row in rooms.group(1).splitlines():
+        own = [name for name in re.findall(r"`([\w./]+)`", row) if "/" in name or name.endswith(".py")]
+        folders = [place / name for place in (ROOT, ROOT / "sft_cli") for name in own if name.endswith("/")]
+        places = [ROOT, ROOT / "sft_cli", *folders]
+        missing += [name for name in own if not any((place / name).exists() for place in places)]
+        names += own
     assert not missing
     assert len(names) > 20
 

@@ -6,28 +6,62 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sft_cli.config.adapter_schema import AdapterKind
 from sft_cli.config.check import required
 from sft_cli.config.compose import compose
 from sft_cli.config.explain import header
 from sft_cli.config.locate import GROUPS
+from sft_cli.config.typed import as_plain
+from sft_cli.errors import Mistakes
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 OPTIONS = sorted((ROOT / "configs").glob("*/*.yaml"))
+BESIDE = {("adapter", "loftq"): ("quant=nf4",)}
+"""What an option is nothing without."""
+VARIANTS = {
+    "dora": {"dora": True},
+    "eva": {"init": "eva"},
+    "loftq": {"init": "loftq"},
+    "loraplus": {"lr_ratio": 16},
+    "olora": {"init": "olora"},
+    "pissa": {"init": "pissa"},
+    "rslora": {"rank_stabilized": True},
+}
+"""Options of the group adapter that are LoRA with something else set."""
 
 
-def left_open(file: Path) -> list[str]:
-    """The keys of a recipe whose value is ???, all of them paths of sources."""
-    mix = (yaml.safe_load(file.read_text(encoding="utf-8")).get("data") or {}).get("mix") or {}
-    return [f"data.mix.{name}.path" for name, source in mix.items() if source.get("path") == "???"]
+def left_open(values, prefix=""):
+    """The keys of a recipe whose value is ???."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from left_open(value, f"{prefix}{name}.")
+        elif value == "???":
+            yield f"{prefix}{name}"
+
+
+def read(file: Path) -> dict:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_a_recipe_composes_and_names_all_it_needs(file):
-    """What it leaves to the user, ???, is the place of his own data."""
-    config = compose([f"recipe={file.stem}", *(f"{key}=rows.jsonl" for key in left_open(file))])
+    """What it leaves to the user, ???, is the place of his own files."""
+    config = compose([f"recipe={file.stem}", *(f"{key}=rows.jsonl" for key in left_open(read(file)))])
     required(config)
     assert config.run_name == file.stem
+
+
+@pytest.mark.parametrize("file", [file for file in RECIPES if list(left_open(read(file)))], ids=lambda file: file.stem)
+def test_what_a_recipe_leaves_open_is_asked_for_and_its_header_says_so(file):
+    with pytest.raises(Mistakes) as caught:
+        compose([f"recipe={file.stem}"])
+    keys = list(left_open(read(file)))
+    assert [error.problem for error in caught.value.errors] == [
+        f"{key} is ???: its value is left to you" for key in keys
+    ]
+    named = [key for key in keys if not key.startswith("data.mix.")]
+    assert all(f"{key}=" in " ".join(header(file)) for key in named)
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
@@ -42,10 +76,24 @@ def test_a_recipe_begins_with_its_command_its_needs_and_its_source(file):
 @pytest.mark.parametrize("file", OPTIONS, ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_a_group_option_composes(file):
     group, option = file.parent.name, file.stem
-    config = compose([f"{group}={option}", "adapter=lora"] if group == "quant" else [f"{group}={option}"])
-    kinds = {"adapter": config.adapter.kind, "quant": config.quant.kind, "launcher": config.launcher.kind}
+    config = compose([f"{group}={option}", *BESIDE.get((group, option), ())])
+    kinds = {"quant": config.quant.kind, "launcher": config.launcher.kind}
     assert group not in kinds or kinds[group].value == option
     assert file.read_text(encoding="utf-8").startswith("# "), "the first line says what the option is"
+
+
+@pytest.mark.parametrize("option", [file.stem for file in OPTIONS if file.parent.name == "adapter"])
+def test_an_adapter_is_of_the_kind_of_its_name_or_a_lora_with_what_its_name_says(option):
+    adapter = compose([f"adapter={option}", *BESIDE.get(("adapter", option), ())]).adapter
+    variant = VARIANTS.get(option, {})
+    assert adapter.kind.value == ("lora" if variant else option)
+    assert {name: as_plain(vars(adapter)[name]) for name in variant} == variant
+
+
+def test_every_kind_of_adapter_is_an_option():
+    assert {kind.value for kind in AdapterKind} | set(VARIANTS) == {
+        file.stem for file in OPTIONS if file.parent.name == "adapter"
+    }
 
 
 def test_every_folder_of_options_is_a_group_and_every_group_has_one():
@@ -67,5 +115,5 @@ def test_the_licence_of_packaged_data_is_stated():
 def test_a_number_of_hours_or_dollars_is_never_invented(file):
     """Costs come from runs in this repository; until there is one, the header says that it was not measured."""
     text = " ".join(header(file))
-    assert "not measured here yet" in text or file.stem == "quickstart"
+    assert "not measured here yet" in text or file.stem.startswith("quickstart")
     assert not re.search(r"\b\d+ (hours?|h)\b|\$\d", text)

@@ -104,7 +104,7 @@ class AdapterConfig:
     alpha: float = number(32.0, gt=0)
     """LoRA's update is scaled by alpha / rank."""
     dropout: float = number(0.0, ge=0, lt=1)
-    """Probability of dropping an input of A while training; above 0 the noise depends on the layout."""
+    """lora, vera: probability of dropping an input of A while training; above 0 the noise depends on the layout."""
     target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
     """Last segments of the module names that receive an adapter; all-linear: every linear layer but the head."""
     rank_stabilized: bool = False
@@ -124,7 +124,7 @@ class AdapterConfig:
     target_parameters: list[str] = field(default_factory=list)
     """lora: ends of the names of parameters that are no layers, such as a mixture's: [experts.down_proj]."""
     start_from: str | None = None
-    """An adapter directory, or a run, whose adapter is trained on; it must be of the same kind, rank and layers."""
+    """An adapter directory, or a run, whose adapter is trained further; of the same kind, rank, alpha and layers."""
     beneath: list[str] = field(default_factory=list)
     """LoRA adapters or runs that act, frozen, under the one that is trained; they become part of the result."""
     train: list[str] = field(default_factory=list)

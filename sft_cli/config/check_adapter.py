@@ -24,10 +24,23 @@ def adapter_rules(config: Config) -> Iterator[Mistake]:
     """What does not fit together."""
     yield from _whole(config)
     yield from _dora(config.adapter)
+    if config.adapter.kind is AdapterKind.lora and config.adapter.dora and config.quant.kind is QuantKind.int8:
+        yield Mistake(
+            "quant.kind",
+            "quant.kind is int8 with adapter.dora, which reads the weights back, and bitsandbytes then loses their scales",
+            "set quant=nf4, or adapter.dora=false",
+            clash="adapter.dora",
+        )
     yield from _init(config)
     yield from _begun(config.adapter)
     yield from _places(config.adapter)
     yield from _patterns(config.adapter)
+    if config.adapter.virtual.text is not None and not config.adapter.virtual.text.strip():
+        yield Mistake(
+            "adapter.virtual.text",
+            "adapter.virtual.text is empty: there is nothing to begin with",
+            "write a text such as 'Answer briefly.', or leave it out",
+        )
 
 
 def _whole(config: Config) -> Iterator[Mistake]:

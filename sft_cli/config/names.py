@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin
 
-from sft_cli.config.elsewhere import ELSEWHERE
+from sft_cli.config.elsewhere import ELSEWHERE, NEEDLESS
 from sft_cli.config.schema import Config
 
 ANY_NAME = "<name>"
@@ -102,6 +102,12 @@ def advice(name: str) -> str:
         return "`sft show --keys` lists every key"
     if (meant := ELSEWHERE.get(parts[-1])) is not None:
         return f"here it is called {_as_in(meant, parts)}"
+    if (needless := NEEDLESS.get(parts[-1])) is not None:
+        return needless
+    if ends := [key for key in valid if "." in name and key.endswith(f".{name}")]:
+        return f"did you mean {ends[0]}?"
+    if {"retention", "probes"} & set(parts[:-1]) and (leaf := ".".join([*PROBES, ANY_NAME, parts[-1]])) in KEYS:
+        return f"did you mean {leaf}?"
     if same := [key for key in valid if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
         return f"did you mean {' or '.join(same)}?"
     siblings = [key for key in valid if key.rpartition(".")[0] == name.rpartition(".")[0]]

@@ -130,7 +130,7 @@ class RetentionConfig:
     probes: dict[str, ProbeConfig] = field(default_factory=dict)
     """Probes by name."""
     every: int | None = number(None, ge=1)
-    """Steps between them; null measures whenever the held-out rows are evaluated."""
+    """Steps between them, the last weights always; null measures whenever the held-out rows are evaluated."""
     stop: bool = False
     """Stop training, behind a saved step and with exit code 3, when a probe is worse than its max_drop allows."""
 
@@ -162,7 +162,7 @@ class TrainerConfig:
     weight_decay: float = number(0.0, ge=0)
     """Decoupled weight decay of matrices; vectors never decay."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of AdamW's moments."""
+    """Decay rates of AdamW's moments, also of what Muon leaves to AdamW."""
     lion_betas: tuple[float, float] = (0.9, 0.99)
     """Lion's: the momentum's share in the direction, and in the next momentum (arXiv:2302.06675)."""
     max_grad_norm: float = number(1.0, ge=0)
@@ -198,16 +198,15 @@ class TrainerConfig:
     share_prefixes: Choice = Choice.auto
     """Compute tokens with which examples of a micro-batch begin alike once; auto: where it saves 5% of the tokens."""
     fused_lora: Choice = Choice.auto
-    """Compute LoRA's products of layers that read the same input together."""
+    """Compute LoRA's products of layers that read the same input together; auto and always: wherever it is proven."""
     kernels: Choice = Choice.auto
-    """Fused Triton kernels of Liger on CUDA, where liger-kernel is installed."""
-    compile: bool = False
-    """torch.compile of the decoder layers: faster steps after minutes of compiling."""
+    """Fused Triton kernels of Liger on CUDA; auto: where liger-kernel is installed and knows the family."""
     logits_chunk: int = number(1024, ge=1)
     """Trained positions whose logits exist at once."""
     device: Device = Device.auto
     """auto, cpu or cuda."""
     dtype: Dtype = Dtype.auto
-    """Compute type; auto: bfloat16 on CUDA cards that have it, float16 on others, float32 on CPU."""
+    """Compute type; auto: bfloat16 on CUDA cards that have it (else float16) and, for an adapter on a model 256
+    wide or more, on CPUs with AVX512-BF16 or AMX; float32 otherwise."""
     threads: int | None = number(None, ge=1)
-    """Threads of a CPU run; null: the fastest number, found by timing the first steps' products at the start."""
+    """Threads of a CPU run; null: OMP_NUM_THREADS, else the fastest number for a product of the model's sizes."""

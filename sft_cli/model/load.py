@@ -25,6 +25,9 @@ from sft_cli.model.stored import computing_in, kind_of, plain_in, refuse_odd_blo
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
+ALWAYS_CAUSAL = {"gpt_neox", "gpt_neox_japanese", "trocr"}
+"""Families whose configuration has ``is_decoder`` though nothing depends on it."""
+
 
 def wrong(config: ModelConfig, problem: str, fix: str) -> SftError:
     """A mistake in model.path."""
@@ -58,7 +61,26 @@ def load_config(config: ModelConfig) -> PretrainedConfig:
             f"model type {found.model_type} is not a causal language model",
             "name a model that AutoModelForCausalLM can load",
         )
+    if found.is_encoder_decoder:
+        raise wrong(
+            config,
+            f"model type {found.model_type} has an encoder, which a causal language model leaves out",
+            "name a model that is a decoder alone",
+        )
+    if sees_later(found):
+        raise wrong(
+            config,
+            f"model type {found.model_type} is an encoder: each token sees those behind it, also the ones it should"
+            " predict",
+            'name a causal language model; if it was trained as one, its config.json lacks "is_decoder": true',
+        )
     return found
+
+
+def sees_later(config: PretrainedConfig) -> bool:
+    """Whether it is of a family that masks later tokens only when the configuration says so (BERT), and it does not."""
+    said = config.to_dict()
+    return config.model_type not in ALWAYS_CAUSAL and False in (said.get("is_decoder"), said.get("causal"))
 
 
 def unreadable(config: ModelConfig, error: Exception) -> SftError:

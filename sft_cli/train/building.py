@@ -10,7 +10,7 @@ from sft_cli.chat.added import added_ids
 from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.config.adapter_schema import WHOLE, AdapterKind
 from sft_cli.config.schema import Config
-from sft_cli.config.trainer_schema import Choice, Dtype
+from sft_cli.config.trainer_schema import Checkpointing, Choice, Dtype
 from sft_cli.console import say
 from sft_cli.data.prepared import Split
 from sft_cli.model.adapter.add import AdapterReport, add_adapter
@@ -21,7 +21,6 @@ from sft_cli.model.head.loss_model import LossModel, packed_loss_model
 from sft_cli.model.load import load_model
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory.checkpointing import Recompute, apply
-from sft_cli.model.speed.compiled import compile_layers
 from sft_cli.model.speed.fused import fuse
 from sft_cli.model.speed.last_block import skip_unread
 from sft_cli.model.speed.liger import use_kernels
@@ -87,9 +86,9 @@ def build_model(
         if probed.packed_ok:
             skip_unread(model)
     apply(model, recompute)
-    if config.trainer.compile:
-        say(f"compile   {compile_layers(model, machine.device)}")
-    return Built(loss_model, share, Relief(model, recompute, allowed=config.adapter.kind is not AdapterKind.prefix))
+    asked = config.trainer.gradient_checkpointing
+    more = asked is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
+    return Built(loss_model, share, Relief(model, recompute, allowed=more))
 
 
 def _adapted(

@@ -7,7 +7,6 @@ from typing import Any
 
 from sft_cli.config.schema import Config
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.starting import digests
 
 NOT_LEARNING = (
     "run_name",
@@ -24,7 +23,6 @@ NOT_LEARNING = (
     "trainer.share_prefixes",
     "trainer.fused_lora",
     "trainer.kernels",
-    "trainer.compile",
     "trainer.threads",
     "trainer.retention.",
     "trainer.device",
@@ -44,6 +42,8 @@ def settings(config: Config) -> dict[str, Any]:
 
 def identity(config: Config, content: str, dtype: str) -> dict[str, Any]:
     """What a checkpoint must agree with: the data, the adapters begun with, the settings and the type computed in."""
+    from sft_cli.model.adapter.starting import digests  # brings torch; settings are compared before it is needed
+
     return {"data": content, **settings(config), **digests(config.adapter), "trainer.dtype": dtype}
 
 

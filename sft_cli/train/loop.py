@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from sft_cli.train.feed import Feed, LaidStep
 from sft_cli.train.metrics import Log, StepMetrics, keep_until, peak_memory
 from sft_cli.train.retention import Forgotten, Retention
 from sft_cli.train.schedule import Plan
+from sft_cli.train.shortage import Work, told
 from sft_cli.train.step import Relief
 
 
@@ -112,18 +113,15 @@ def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
     """
     keep_until(run.directory.samples, progress.step)
     log = Log(run.directory.metrics, run.plan.num_steps, progress.step)
-    try:
-        with caught_signals() as caught, run.feed(progress.step) as feed:
-            while progress.step < run.plan.num_steps and not _out_of_patience(run, progress):
+    with closing(log), caught_signals() as caught, run.feed(progress.step) as feed:
+        while progress.step < run.plan.num_steps and not _out_of_patience(run, progress):
+            with told(run.config, Work.training, f"step {progress.step + 1}"):
                 metrics = take_step(run, parts, progress.step, feed)
-                log.step(metrics)
-                _refuse_divergence(run, metrics)
-                progress = replace(progress, step=progress.step + 1)
-                progress, saved = _evaluate_and_save(run, parts, progress, log, caught)
-                if caught and saved:  # a signal behind the save waits for the next step
-                    raise Stopped(caught[0], progress.step)
-    finally:
-        log.close()
+            log.step(metrics)
+            _refuse_divergence(run, metrics)
+            progress, saved = _evaluate_and_save(run, parts, replace(progress, step=metrics.step), log, caught)
+            if caught and saved:  # a signal behind the save waits for the next step
+                raise Stopped(caught[0], progress.step)
     if _out_of_patience(run, progress):
         say(f"stopped early: no better held-out loss for {progress.without_improvement} evaluations")
     return progress

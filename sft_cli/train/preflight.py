@@ -128,7 +128,7 @@ def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> R
     """Choose what is recomputed, print the estimate; refuse when not even weights and optimizer fit."""
     free = free_memory(machine.device)
     recompute = choose(config.trainer, needed, free, machine.device)
-    activations = needed.activations(recompute.mode, recompute.layers)
+    activations = needed.resident(recompute.mode, recompute.layers)
     say(
         f"memory    about {gib(needed.total(recompute.mode, recompute.layers))} ({gib(needed.weights)} weights,"
         f" {gib(needed.training)} training state, {gib(activations + needed.logits)} activations), {gib(free)} free"

@@ -208,6 +208,6 @@ def stopped(run: str, step: int, verdict: str) -> str:
     """What a person is told when the guard stopped a run; ``run`` as it can be pasted into a shell."""
     return (
         f"stopped   behind step {step}, saved, without a result: {verdict}\n"
-        f"next      sft train run={run} trainer.retention.stop=false to go on all the same (a larger max_drop does, too),"
+        f"next      sft train run={run} trainer.retention.stop=false to go on all the same,"
         " or a new run with a smaller trainer.lr or a replay source"
     )

@@ -21,6 +21,7 @@ from sft_cli.console import say
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.starting import beginnings
+from sft_cli.model.head.reference import Reference, reference
 from sft_cli.model.load import load_config
 from sft_cli.model.machine import Machine, choose_machine
 from sft_cli.model.memory.checkpointing import Recompute
@@ -39,6 +40,7 @@ from sft_cli.train.optimizer import make_optimizer
 from sft_cli.train.probes import Probe, prepare_probes
 from sft_cli.train.retention import EXIT_CODE, Forgotten, Retention, stopped
 from sft_cli.train.schedule import plan
+from sft_cli.train.shortage import Work, told
 from sft_cli.train.watch import Watch
 
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -85,17 +87,25 @@ def _train(
     """Build, resume, fit, export, compare."""
     started = time.perf_counter()
     set_seed(config.trainer.seed)
-    run, parts, watch = _assemble(config, prepared, directory, machine, recompute, probes)
+    path = f"model.path={config.model.path}"
+    with told(config, Work.loading, path):
+        run, parts, watch = _assemble(config, prepared, directory, machine, recompute, probes)
     last = checkpoint.newest(directory.checkpoints)
-    before = _base(config, directory, watch, begun=last is not None)
-    if run.retention is not None:
-        run.retention.begin()
+    base = _base_afterwards(config, run)
+    with told(config, Work.evaluation, path):
+        before = None if base is not None else _base(config, directory, watch, begun=last is not None)
+        if run.retention is not None:
+            run.retention.begin()
     progress = _fit(run, parts, _resume(run, parts, last))
     _put_best(run, parts, progress)
     beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.beneath")]
     result = export(run.model.model, directory, watch.stop_ids, beneath)
-    if before is not None:
-        watch.compare(before)
+    with told(config, Work.evaluation, path):
+        if base is not None:
+            with base.active():
+                before = watch.base(directory)
+        if before is not None:
+            watch.compare(before)
     say(f"finished  {progress.step} steps in {time.perf_counter() - started:.0f} s: {result}")
     say(f"next      sft eval run={shown(directory)} compare=base")
     if config.adapter.kind in MERGEABLE:
@@ -107,7 +117,8 @@ def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
     try:
         if run.retention is not None:
             run.retention.resume(progress.step)
-        return fit(run, parts, progress)
+        with told(run.config, Work.evaluation, "held-out rows"):
+            return fit(run, parts, progress)
     except Stopped as caught:
         say(f"stopped   behind step {caught.step}, saved; resume with: sft train run={shown(run.directory)}")
         sys.exit(128 + caught.signal)
@@ -123,6 +134,7 @@ def _put_best(run: Run, parts: Parts, progress: Progress) -> None:
         say(f"best      step {progress.best_step} (held-out loss {progress.best_loss:.4f}); its weights are exported")
         checkpoint.restore_trained(run.directory.checkpoints / f"step-{progress.best_step}", parts.model)
     elif parts.average is not None:
+        say("average   the averaged weights are exported, not the last ones")
         parts.average.put(parts.model)
 
 
@@ -131,8 +143,18 @@ def shown(directory: RunDir) -> str:
     return shlex.quote(str(directory.path))
 
 
+def _base_afterwards(config: Config, run: Run) -> Reference | None:
+    """How to make the base of the trained model, if it is wanted and can be had after training.
+
+    The first step then comes seconds sooner, and the base computes without an adapter. A run that begins with an
+    adapter is compared with that, and one that trains the base's own weights has no base afterwards.
+    """
+    switched = config.adapter.kind in MERGEABLE and not beginnings(config.adapter)
+    return reference(run.model.model) if config.eval.compare_after_training and switched else None
+
+
 def _base(config: Config, directory: RunDir, watch: Watch, *, begun: bool) -> dict[str, Any] | None:
-    """Scores of the base model, if they are wanted; they can only be had before the first step."""
+    """Scores of the model that training begins with, if they are wanted; they can only be had before the first step."""
     if not config.eval.compare_after_training:
         return None
     if begun and not directory.before.is_file():

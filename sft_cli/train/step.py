@@ -55,7 +55,8 @@ class Relief:
     Attributes:
         model: The model whose layers are told.
         recompute: What is recomputed now.
-        allowed: Whether more may be: prefix tuning's keys and values are gone when a layer runs again.
+        allowed: Whether more may be: not where the config names what is recomputed, and not under prefix tuning, whose
+            keys and values are gone when a layer runs again.
     """
 
     model: nn.Module
@@ -63,24 +64,24 @@ class Relief:
     allowed: bool = True
 
     def gradient(self, loss_model: nn.Module, accelerator: Accelerator, laid: LaidStep) -> dict[str, Tensor]:
-        """``compute_gradient``, begun again with more recomputation as often as a CUDA device runs out of memory.
+        """``compute_gradient``, begun again with more recomputation as often as the device runs out of memory.
 
         Nothing of the step has been applied by then, and dropout draws what it drew before: the step is the same.
         """
-        if accelerator.device.type != "cuda":
-            return compute_gradient(loss_model, accelerator, laid)
+        device = accelerator.device
         while True:
-            drawn = torch.get_rng_state(), torch.cuda.get_rng_state()
+            drawn = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
             try:
                 return compute_gradient(loss_model, accelerator, laid)
             except torch.OutOfMemoryError:
-                if (recompute := self._next(accelerator.device)) is None:
+                if (recompute := self._next(device)) is None:
                     raise
             # Behind the except clause: the error holds on to the tensors of the failed attempt.
             loss_model.zero_grad()
-            torch.cuda.empty_cache()
             torch.set_rng_state(drawn[0])
-            torch.cuda.set_rng_state(drawn[1])
+            if drawn[1] is not None:
+                torch.cuda.empty_cache()
+                torch.cuda.set_rng_state(drawn[1], device)
             self.recompute = recompute
             apply(self.model, recompute)
             say(f"memory    {recompute.sentence()}")

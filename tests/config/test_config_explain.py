@@ -46,7 +46,7 @@ def test_a_recipe_that_builds_on_another_names_both(tmp_path, monkeypatch):
         "trainer.lr: number > 0 = 0.0002\n    Peak learning rate.",
         "trainer.max_steps: whole number >= 1, or null = null\n    Stop after this many optimizer steps",
         "quant.kind: none | nf4 | fp4 | int8 = none\n    none, nf4, fp4 or int8.",
-        "trainer.betas: list of 2 x number = [0.9, 0.999]\n    Decay rates of AdamW's moments.",
+        "trainer.betas: list of 2 x number = [0.9, 0.999]\n    Decay rates of AdamW's moments, also",
         "data.mix.<name>.columns: mapping of names to text = {}\n    Names the format expects",
     ],
 )

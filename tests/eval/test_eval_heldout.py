@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sft_cli.config.trainer_schema import Reduction
+from sft_cli.config.schema import EvalConfig
+from sft_cli.config.trainer_schema import Choice, Reduction
 from sft_cli.data.types import Example
 from sft_cli.eval import heldout
+from sft_cli.eval.evaluate import evaluate
 from sft_cli.eval.heldout import heldout_loss
 from sft_cli.model.attention.packing import use_packed
-from sft_cli.model.head.loss_model import LossModel
+from sft_cli.model.head.loss_model import LossModel, packed_loss_model
 
 CPU = torch.device("cpu")
 
@@ -108,6 +110,28 @@ def test_what_examples_begin_with_is_computed_once_and_changes_nothing(build, sp
     for name, loss in plain.sources.items():
         assert shared.sources[name].loss == pytest.approx(loss.loss, abs=1e-5)
         assert shared.sources[name].trained_tokens == loss.trained_tokens
+
+
+@pytest.mark.parametrize(("share", "shared"), [(Choice.auto, True), (Choice.always, True), (Choice.never, False)])
+def test_an_evaluation_shares_what_the_model_was_proven_to_share(build, split_of, monkeypatch, share, shared):
+    computed = []
+    losses_of = LossModel.token_losses
+
+    def counted(self, input_ids, *rest):
+        computed.append(input_ids.shape[1])
+        return losses_of(self, input_ids, *rest)
+
+    examples = begin_alike()
+    loss_model, probed = packed_loss_model(build(), 7, share=share)
+    assert (probed.shared_ok, loss_model.shares) == (True, shared)
+    monkeypatch.setattr(LossModel, "token_losses", counted)
+    words = {"reduction": Reduction.token, "budget": 256, "decode": str, "stop_ids": [2]}
+    found = evaluate(loss_model, split_of(examples), EvalConfig(generate=False), **words)
+
+    whole = sum(len(one.input_ids) - 1 for one in examples)
+    assert (sum(computed) < 0.8 * whole) is shared
+    alone = reference(build(), examples)
+    assert found.metrics.overall.loss == pytest.approx(sum(n for n, _ in alone) / sum(w for _, w in alone), abs=1e-5)
 
 
 def test_a_model_that_is_not_packed_shares_nothing(build, split_of):

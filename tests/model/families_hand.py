@@ -25,6 +25,11 @@ SIZES = {
     "initializer_range": 0.2,
 }
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+LATENT = {
+    "num_key_value_heads": 4, "head_dim": 8, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+    "moe_intermediate_size": 32, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1,
+}  # fmt: skip
 MIXED = ["sliding_attention", "full_attention"]
 WINDOW = 5
 FAMILIES = {
@@ -41,6 +46,15 @@ FAMILIES = {
         {"sliding_window": WINDOW, "layer_types": MIXED, "num_local_experts": 4, "num_experts_per_tok": 2},
     ),
     "qwen3-moe": ("qwen3_moe", EXPERTS),
+    "qwen2-moe": ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 32}),
+    "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "deepseek-v3-latent-moe": ("deepseek_v3", LATENT),
+    "gemma3n": (
+        "gemma3n_text",
+        {"sliding_window": WINDOW, "layer_types": MIXED, "num_kv_shared_layers": 0, "laurel_rank": 8,
+         "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8,
+         "activation_sparsity_pattern": [0.0, 0.0], "intermediate_size": [64, 64]},
+    ),
     "granite": ("granite", {"attention_multiplier": 0.2, "logits_scaling": 2.0, "residual_multiplier": 0.5}),
     "smollm3": ("smollm3", {"no_rope_layers": [1, 0]}),
     "gpt2": (
@@ -55,7 +69,7 @@ FAMILIES = {
             "resid_pdrop": 0,
         },
     ),
-}
+}  # fmt: skip
 """What ``AutoConfig`` is told: family and what differs from ``SIZES``. Windows are smaller than shared beginnings."""
 
 STATES = {

@@ -2,11 +2,25 @@
 
 import pytest
 import torch
-from families_hand import FAMILIES, STATES, Tree, assert_same_gradients, gradients, padded_loss, tiny, tree
+from families_hand import (
+    FAMILIES,
+    LATENT,
+    SIZES,
+    STATES,
+    Tree,
+    assert_same_gradients,
+    gradients,
+    padded_loss,
+    tiny,
+    tree,
+)
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from sft_cli.config.adapter_schema import AdapterConfig
+from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import documents_arguments, probe, use_packed
+from sft_cli.model.attention.routing import routers
 from sft_cli.model.head.loss_model import LossModel
 
 TREE = ((6, 5, 4, 7, 9, 4, 3), (-1, 0, 1, 1, 0, 0, -1))
@@ -20,6 +34,15 @@ LINEARS = {
     "gpt-oss-sinks-moe": ATTENTION,
     "qwen3-moe": ATTENTION,
     "gpt2": {"c_attn", "c_proj", "c_fc"},
+    "qwen2-moe": ATTENTION,
+    "mixtral": ATTENTION,
+    "deepseek-v3-latent-moe": {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
+    "gemma3n": ATTENTION
+    | MLP
+    | {"0", "1", "2", "linear_left", "linear_right", "correction_coefs", "prediction_coefs", "modality_router"}
+    | {"per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"},
+    "falcon-h1-hybrid": ATTENTION | MLP | {"in_proj"},
+    "mamba2": {"in_proj"},
     "qwen3-next-hybrid": ATTENTION | {"in_proj_qkvz", "in_proj_ba", "out_proj"},
 }
 """Last names of the layers that ``all-linear`` adapts, where they are not attention and MLP. Experts are no layers, and
@@ -80,7 +103,7 @@ def test_the_probe_packs_and_shares(family, dtype):
     assert (result.packed_ok, result.shared_ok, result.reason) == (True, True, "")
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "qwen3-next-hybrid"])
+@pytest.mark.parametrize("family", [*FAMILIES, *STATES])
 @pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")
 def test_all_linear_finds_the_layers(family):
     adapted = add_adapter(tiny(family), AdapterConfig(), [], seed=0).model
@@ -103,3 +126,48 @@ def test_a_state_is_not_packed_and_trains_right_one_document_a_row(family):
     assert (result.packed_ok, result.shared_ok, bool(result.reason)) == (False, False, True)
     assert sum(losses).item() / count(apart) == pytest.approx(padded.item() / count(apart), abs=1e-5)
     assert_same_gradients(gradients(model), gradients(plain))
+
+
+def test_a_layer_that_an_adapter_would_not_change_is_refused_by_name():
+    with pytest.raises(SftError) as refused:
+        add_adapter(tiny("falcon-h1-hybrid"), AdapterConfig(target_modules=["q_proj", "out_proj"]), [], seed=0)
+
+    assert str(refused.value) == (
+        "adapter.target_modules: 'out_proj' names model.layers.0.mamba.out_proj of a state-space layer, whose weight is"
+        " used without calling the layer: an adapter there would have no effect\n"
+        "  fix: leave out_proj out; [all-linear] alone takes every layer that can carry one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "special"),
+    [
+        ("mixtral", {"num_local_experts": 8, "num_experts_per_tok": 2}),
+        ("gpt_oss", {"num_local_experts": 32, "num_experts_per_tok": 4, "sliding_window": 5}),
+        ("deepseek_v3", {**LATENT, "n_routed_experts": 64, "num_experts_per_tok": 6}),
+    ],
+)
+def test_experts_that_are_nearly_tied_do_not_refuse_a_deep_mixture(kind, special):
+    """In bfloat16 some choice always differs between two attention kernels: by itself it moves these logits by 0.1."""
+    torch.manual_seed(0)
+    deep = {**SIZES, "num_hidden_layers": 16, "hidden_size": 128, "head_dim": 32, "initializer_range": 0.1, **special}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **deep)).to(torch.bfloat16)
+    result = probe(model)
+
+    assert (result.packed_ok, result.shared_ok, result.reason) == (True, True, "")
+    assert not any(module._forward_hooks for module in routers(model))
+
+
+@pytest.mark.parametrize("name", ["resid_pdrop", "attn_pdrop", "embd_pdrop"])
+def test_a_model_that_drops_by_itself_packs_and_shares_nothing(name):
+    torch.manual_seed(0)
+    kind, special = FAMILIES["gpt2"]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SIZES, **special, name: 0.1}))
+    model.train()
+    state = torch.get_rng_state()
+    result = probe(model)
+
+    assert (result.packed_ok, result.shared_ok) == (True, False)
+    assert result.reason == "the model's own dropout is each example's own"
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in model.modules())

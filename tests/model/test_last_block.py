@@ -59,7 +59,7 @@ def test_unread_rows_are_not_computed(build):
     skip_unread(model)
     seen = []
     layer = model.get_base_model().model.layers[-1]
-    layer.mlp.act_fn.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+    layer.mlp.up_proj.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
     hidden_and_gradients(model, torch.tensor(READ))
     hidden_and_gradients(model, None)
     read_all(model)

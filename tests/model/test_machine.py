@@ -12,8 +12,6 @@ from sft_cli.config.trainer_schema import Choice, Device, Dtype, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model import threads
 from sft_cli.model.machine import choose_machine, cpu_dtype, free_memory
-from sft_cli.model.speed import compiled
-from sft_cli.model.speed.compiled import compile_layers
 from sft_cli.model.speed.liger import use_kernels
 from sft_cli.model.threads import Threads, candidates, choose_threads, fastest
 
@@ -144,16 +142,6 @@ def test_kernels_that_cannot_be_had(build):
         use_kernels(model, Choice.always, CPU)
     assert str(caught.value) == (
         "trainer.kernels=always: Liger's kernels run on CUDA, and this run does not\n  fix: trainer.kernels=auto"
-    )
-
-
-def test_no_compiler_is_a_sentence(build, monkeypatch):
-    monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler",))
-    with pytest.raises(SftError) as caught:
-        compile_layers(build("llama"), CPU)
-    assert str(caught.value) == (
-        "trainer.compile=true: torch compiles for a CPU with a C++ compiler, and there is none\n"
-        "  fix: trainer.compile=false, or install one: apt-get install g++"
     )
 
 

@@ -1,5 +1,7 @@
 """The estimate meets real parameters and what autograd really saves."""
 
+import copy
+
 import pytest
 import torch
 from transformers import (
@@ -23,6 +25,7 @@ from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import packed_arguments, use_packed
 from sft_cli.model.load import context_length
 from sft_cli.model.machine import Machine
+from sft_cli.model.memory import kept
 from sft_cli.model.memory.checkpointing import Recompute, apply
 from sft_cli.model.memory.estimate import estimate
 from sft_cli.model.memory.kept import counting
@@ -75,6 +78,20 @@ def test_every_family_is_estimated_and_names_its_context(family):
     assert min(memory.kept.layers) > 10 * memory.kept.layer_input
     assert memory.training > 0
     assert context_length(config) == context
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_built_alike_are_counted_once_and_exactly(family, monkeypatch):
+    """Six layers, every second one of Gemma 2 with a window; a rank of its own makes a layer another one."""
+    config = copy.deepcopy(FAMILIES[family][0])
+    config.num_hidden_layers = 6
+    adapter = FULL if family == "mamba" else LORA
+    if family == "gemma2":
+        config.layer_types = ["sliding_attention", "full_attention"] * 3
+        adapter = AdapterConfig(rank_pattern={r".*layers\.3\..*": 2}, train_stop_row=StopRow.never)
+    found = of(config, adapter, tokens=192).kept
+    monkeypatch.setattr(kept, "share_alike", lambda _: {})
+    assert found == of(config, adapter, tokens=192).kept
 
 
 KINDS = {

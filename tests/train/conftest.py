@@ -1,6 +1,7 @@
 """A tiny real base model with a tokenizer, rows, and runs of the real command."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -105,10 +106,28 @@ def runs(base, rows, tmp_path, monkeypatch) -> Runs:
 
 @pytest.fixture
 def metrics():
-    """Reads the step lines of metrics.jsonl."""
+    """Reads the lines of metrics.jsonl of one kind: those of steps, of evaluations, or of retention probes."""
 
-    def read(directory, *, eval: bool = False) -> list[dict]:
+    def read(directory, *, eval: bool = False, retention: bool = False) -> list[dict]:
         lines = [json.loads(line) for line in directory.metrics.read_text().splitlines()]
-        return [line for line in lines if line.get("eval", False) is eval]
+        return [line for line in lines if ("eval" in line, "retention" in line) == (eval, retention)]
 
     return read
+
+
+@pytest.fixture
+def stop_behind(monkeypatch):
+    """Sends this process SIGTERM while a step, counted from 1, is computed."""
+    from sft_cli.train import loop
+
+    def arrange(step: int) -> None:
+        take = loop.take_step
+
+        def interrupted(run, parts, number, feed):
+            if number == step - 1:
+                signal.raise_signal(signal.SIGTERM)
+            return take(run, parts, number, feed)
+
+        monkeypatch.setattr(loop, "take_step", interrupted)
+
+    return arrange

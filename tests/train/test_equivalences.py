@@ -13,7 +13,6 @@ from sft_cli.config.trainer_schema import Choice, Reduction
 from sft_cli.data.prepared import Tokens
 from sft_cli.model.attention.packing import register, use_packed
 from sft_cli.model.head.loss_model import LossModel
-from sft_cli.train import loop
 from sft_cli.train.feed import Feed
 from sft_cli.train.step import compute_gradient
 
@@ -122,27 +121,14 @@ def test_a_run_has_one_loss_curve_whatever_the_layout(runs, metrics, words):
 
 
 @pytest.mark.parametrize("words", [["adapter=lora"], ["adapter=none"], ["adapter=lora", "adapter.dropout=0.1"]])
-def test_a_resumed_run_is_the_straight_run_to_the_bit(runs, metrics, monkeypatch, words):
+def test_a_resumed_run_is_the_straight_run_to_the_bit(runs, metrics, stop_behind, words):
     straight = metrics(runs.start("straight", "trainer.save_every=1", *words))
-    with monkeypatch.context() as patched:
-        stop_behind(patched, 3)
-        with pytest.raises(SystemExit) as stopped:
-            runs.start("resumed", "trainer.save_every=1", *words)
+    stop_behind(3)
+    with pytest.raises(SystemExit) as stopped:
+        runs.start("resumed", "trainer.save_every=1", *words)
     assert stopped.value.code == 128 + signal.SIGTERM
     again = runs.resume("resumed")
 
     keys = ("step", "loss", "grad_norm", "lr", "examples", "tokens", "trained_tokens")
     assert [[m[k] for k in keys] for m in metrics(again)] == [[m[k] for k in keys] for m in straight]
     assert len(straight) == 8
-
-
-def stop_behind(monkeypatch, step: int) -> None:
-    """Send this process SIGTERM while step ``step`` is computed."""
-    take = loop.take_step
-
-    def interrupted(run, parts, number, feed):
-        if number == step - 1:
-            signal.raise_signal(signal.SIGTERM)
-        return take(run, parts, number, feed)
-
-    monkeypatch.setattr(loop, "take_step", interrupted)

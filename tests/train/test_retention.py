@@ -16,7 +16,7 @@ from sft_cli.errors import SftError
 from sft_cli.model.head.loss_model import packed_loss_model
 from sft_cli.model.merge.card import figures
 from sft_cli.train.probes import Probe, prepare_probes
-from sft_cli.train.retention import Change, Retention, stopped
+from sft_cli.train.retention import Change, Forgotten, Retention, stopped
 
 
 class Place:
@@ -64,6 +64,11 @@ class Place:
         guard = Retention(config, self.run, loss_model, accelerator, load_tokenizer(str(tokenizer)), [2], probes)
         return guard, model, probes
 
+    def record(self, step: int, values) -> None:
+        """What the loop's log does with it."""
+        with self.run.metrics.open("a") as file:
+            file.write(json.dumps({"step": step, "retention": values}, allow_nan=False) + "\n")
+
     def lines(self) -> list[dict]:
         return [json.loads(line) for line in self.run.metrics.read_text().splitlines()]
 
@@ -105,13 +110,13 @@ def test_the_base_is_what_plain_transformers_computes_alone(place, asked):
 def test_a_probe_that_gets_worse_stops_the_run(place, asked, capsys):
     guard, model, _ = place.guard(f"probes.words.path={asked}", "probes.words.max_drop=0.02", "stop=true")
     guard.begin()
-    assert guard.check(1)
+    assert guard.check(1, place.record)
     assert guard.verdict == ""
 
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
     capsys.readouterr()
-    assert not guard.check(2)
+    assert not guard.check(2, place.record)
 
     first, second = (line["retention"]["words"] for line in place.lines())
     assert [line["step"] for line in place.lines()] == [1, 2]
@@ -130,7 +135,7 @@ def test_without_stop_it_only_tells(place, asked):
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
 
-    assert guard.check(1)
+    assert guard.check(1, place.record)
     assert guard.verdict
 
 
@@ -140,7 +145,7 @@ def test_a_value_that_is_no_number_is_too_bad(place, asked):
     with torch.no_grad():
         model.lm_head.weight.fill_(math.nan)
 
-    assert not guard.check(1)
+    assert not guard.check(1, place.record)
     assert place.lines()[0]["retention"]["words"]["value"] is None
 
 
@@ -166,7 +171,7 @@ def test_answers_count_where_the_model_gives_them(place):
     guard.begin()
     assert json.loads((place.run.path / "retention.json").read_text())["yes"]["value"] == 1.0
     model.load_state_dict(untrained)
-    assert not guard.check(5)
+    assert not guard.check(5, place.record)
     assert guard.verdict == "probe yes is 100.0% worse than the base, 5.0% is allowed"
 
 
@@ -190,14 +195,42 @@ def test_a_resumed_run_has_the_bases_values_and_measures_only_what_changed(place
     assert "retention words" not in said
 
 
-@pytest.mark.parametrize(
-    ("every", "step", "evaluating", "due"),
-    [("null", 4, True, True), ("null", 4, False, False), ("3", 6, False, True), ("3", 7, True, False)],
-)
-def test_when_probes_are_measured(place, asked, every, step, evaluating, due):
-    guard, _, _ = place.guard(f"probes.words.path={asked}", f"every={every}")
+def test_a_run_that_the_guard_stopped_stays_stopped_until_its_limits_change(place, asked):
+    words = (f"probes.words.path={asked}", "probes.words.max_drop=0", "stop=true")
+    guard, model, _ = place.guard(*words)
+    guard.begin()
+    guard.resume(0)  # nothing was measured yet
+    with torch.no_grad():
+        model.lm_head.weight.mul_(4)
+    assert not guard.check(2, place.record)
+    place.record(3, {})
 
-    assert guard.due(step, evaluating) is due
+    again, _, _ = place.guard(*words)
+    again.begin()
+    with pytest.raises(Forgotten) as forgotten:
+        again.resume(2)
+    assert str(forgotten.value) == guard.verdict
+    assert [line["step"] for line in place.lines()] == [2]
+    for words in (("probes.words.max_drop=0", "stop=false"), ("probes.words.max_drop=900", "stop=true")):
+        other, _, _ = place.guard(f"probes.words.path={asked}", *words)
+        other.begin()
+        other.resume(2)
+
+
+def test_a_value_that_was_no_number_stops_a_resumed_run_too(place, asked):
+    guard, _, _ = place.guard(f"probes.words.path={asked}", "stop=true")
+    guard.begin()
+    place.record(4, {"words": {"value": None}})
+
+    with pytest.raises(Forgotten):
+        guard.resume(4)
+
+
+def test_a_probe_that_cannot_fall_is_told(place, asked, capsys):
+    guard, _, _ = place.guard(f"probes.words.path={asked}", "probes.words.metric=exact_match")
+    guard.begin()
+
+    assert "          words cannot fall by more than its max_drop: it guards nothing\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -287,6 +320,6 @@ def test_a_model_card_counts_the_steps_alone(place, asked):
     guard, _, _ = place.guard(f"probes.words.path={asked}")
     guard.begin()
     place.run.metrics.write_text(json.dumps({"step": 1, "loss": 2.0, "trained_tokens": 7}) + "\n")
-    guard.check(1)
+    guard.check(1, place.record)
 
     assert figures(place.run) == {"steps": 1, "tokens trained on": 7, "training loss of the last step": 2.0}

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sft_cli.config.rundir import RunDir
 from sft_cli.errors import SftError
-from sft_cli.model import machine
+from sft_cli.model import machine, threads
 from sft_cli.train import building, loop, preflight, session
 
 STEP_KEYS = [
@@ -195,6 +195,23 @@ def test_a_resumed_run_that_had_stopped_early_trains_no_further(runs, metrics):
     assert done.samples.read_text() == samples
 
 
+def test_a_resumed_run_computes_with_the_threads_it_began_with(runs, monkeypatch, capsys):
+    """Recorded once, told once a session, and stronger than OMP_NUM_THREADS."""
+    monkeypatch.setattr(threads, "available_cores", lambda: 4)
+    before = torch.get_num_threads()
+    try:
+        done = runs.start("r", "trainer.max_steps=2", "trainer.threads=2")
+        assert done.read(done.environment)["threads"] == 2
+        assert capsys.readouterr().out.count("machine   cpu, float32") == 1
+        shutil.rmtree(done.adapter)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        runs.resume("r", "trainer.threads=null")
+        assert torch.get_num_threads() == done.read(done.environment)["threads"] == 2
+        assert "), 2 threads (as the run began)\n" in capsys.readouterr().out
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_run_without_held_out_rows(runs, metrics):
     done = runs.start("r", "data.val_fraction=0", "trainer.max_steps=2")
 
@@ -202,11 +219,31 @@ def test_a_run_without_held_out_rows(runs, metrics):
     assert done.adapter.is_dir()
 
 
-def test_the_base_is_compared_only_from_the_beginning(runs, monkeypatch, capsys):
-    done = runs.start("r", "trainer.max_steps=2", "eval.compare_after_training=true", "eval.max_new_tokens=4")
+def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics, capsys):
+    """The scores are those of the untouched model, and a run that began without them can still have them."""
+    from sft_cli.eval.run import eval_command
+
+    compared = ("trainer.max_steps=2", "eval.compare_after_training=true", "eval.max_new_tokens=4")
+    done = runs.start("r", *compared)
+    lines = capsys.readouterr().out
+    assert re.search(r"held-out loss +\d\.\d+ +\d\.\d+", lines)
+    assert lines.index("step ") < lines.index("before    evaluating the base model")
+    before = done.read(done.before)
+    eval_command([f"run={done.path}", "compare=base", "eval.max_new_tokens=4"], [])
+    other = done.read(done.path / "eval" / "heldout.json")["base"]["overall"]
+    assert before["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    shutil.rmtree(done.adapter)
+    done.before.unlink()
+
+    assert runs.resume("r").read(done.before) == before
+
+
+def test_a_base_that_is_trained_itself_is_compared_only_from_the_beginning(runs, capsys):
+    compared = ("trainer.max_steps=2", "eval.compare_after_training=true", "eval.max_new_tokens=4", "adapter=none")
+    done = runs.start("r", *compared)
     assert done.read(done.before)["loss"] > 5
     assert re.search(r"held-out loss +\d\.\d+ +\d\.\d+", capsys.readouterr().out)
-    shutil.rmtree(done.adapter)
+    shutil.rmtree(done.model)
     done.before.unlink()
 
     with pytest.raises(SftError, match="the base was not evaluated before training"):

@@ -20,7 +20,7 @@ from sft_cli.model.adapter import inits, partial, virtual
 from sft_cli.model.adapter.frozen import put_beneath, subtract_beginning
 from sft_cli.model.adapter.kinds import KINDS
 from sft_cli.model.adapter.starting import beginnings, start_from
-from sft_cli.model.adapter.stop_rows import stop_rows
+from sft_cli.model.adapter.stop_rows import check_rows, stop_rows
 from sft_cli.model.adapter.targets import check_adapter, untouched
 from sft_cli.model.quant import causal_lm
 
@@ -76,8 +76,10 @@ def add_adapter(
         return report(model, (), ())
     check_adapter(model, config)
     stops = stop_rows(model, config, stop_ids)
+    trained = sorted({*stops, *added_ids})
+    check_rows(model, config, trained)
     notes = tuple(untouched(model, config))
-    described = KINDS[config.kind](model, config, sorted({*stops, *added_ids}), seed)
+    described = KINDS[config.kind](model, config, trained, seed)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), peft_quietly():
         torch.manual_seed(seed)
@@ -172,13 +174,15 @@ def open_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -
 
 @contextmanager
 def peft_quietly() -> Iterator[None]:
-    """Without two warnings about what PEFT itself does.
+    """Without three warnings about what PEFT itself does.
 
-    One is for a name that transformers 5.23 has replaced, the other for patterns that PEFT adds for experts of a
-    mixture; the patterns of a config are checked before (``targets.check_adapter``).
+    One is for a name that transformers 5.23 has replaced, one for patterns that PEFT adds for experts of a mixture (the
+    patterns of a config are checked before: ``targets.check_adapter``), and one for an adapter on one of two tied
+    matrices, which merging unties (``merging.untie``).
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
         warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing(_enable)?` is deprecated", FutureWarning)
         yield
 

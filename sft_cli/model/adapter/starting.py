@@ -28,6 +28,8 @@ KEYS = {
     "adapter_len": "adapter.virtual.tokens",
 }
 """Settings of PEFT that must agree with a saved adapter's, and the keys that say them."""
+SPELLED = {"PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt", "ADAPTION_PROMPT": "llama_adapter"}
+"""Kinds that PEFT spells otherwise than in small letters."""
 
 
 def adapter_directory(path: str, where: str) -> Path:
@@ -94,7 +96,8 @@ def start_from(model: PeftModel, directory: Path) -> None:
         raise SftError(
             where=where,
             problem=f"the adapter in {directory} is {saved['peft_type']}, but adapter.kind makes {kind}",
-            fix=f"adapter.kind={saved['peft_type'].lower()}, or start from another adapter",
+            fix=f"adapter.kind={SPELLED.get(saved['peft_type'], saved['peft_type'].lower())}, or start from another"
+            " adapter",
         )
     for name, key in KEYS.items():
         if name in own and own[name] != saved.get(name):

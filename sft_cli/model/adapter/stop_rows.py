@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, StopRow
+from sft_cli.config.adapter_schema import MERGEABLE, AdapterConfig, AdapterKind, StopRow
 from sft_cli.errors import SftError
+from sft_cli.model.adapter.targets import adapted_layers
 
 TWINS = 8
 """Near-identical rows that a stop row needs to count as one of the never-trained bulk."""
@@ -38,6 +39,47 @@ def stop_rows(model: PreTrainedModel, config: AdapterConfig, stop_ids: Sequence[
         " and single rows are trained beside LoRA only",
         fix="adapter=lora, or a template whose stop token the model knows; adapter.train_stop_row=never trains anyway",
     )
+
+
+def check_rows(model: PreTrainedModel, config: AdapterConfig, rows: Collection[int]) -> None:
+    """Return if these rows of embedding and head can be trained beside what else ``config`` does with both.
+
+    Raises:
+        SftError: Two tied matrices would come apart, a matrix would carry an adapter and single rows, or rows would
+            stay as they begin.
+    """
+    if not rows or config.kind not in MERGEABLE:
+        return
+    both, saved = embedding_and_head(model), saved_whole(model, config.modules_to_save)
+    ends = ",".join(sorted(name.rsplit(".", 1)[-1] for name in both))
+    tied = len(embeddings(model)) < len(both)
+    if config.kind is not AdapterKind.lora and not both <= saved:
+        raise SftError(
+            where=f"adapter.kind={config.kind.value}",
+            problem=f"rows {list(rows)} of embedding and head are to be learnt, but single rows are trained beside LoRA"
+            " only",
+            fix=f"adapter.modules_to_save=[{ends}], or adapter=lora",
+        )
+    if tied and len(both & saved) == 1:
+        raise SftError(
+            where="adapter.modules_to_save",
+            problem=f"rows {list(rows)} are to be learnt by embedding and head, which are one matrix in this model, but"
+            f" only {next(iter(both & saved))} would be trained whole",
+            fix=f"adapter.modules_to_save=[{ends}], or leave it out: the rows are trained by themselves",
+        )
+    if adapted := sorted((both - saved) & set(adapted_layers(model, config))):
+        whole = ends if tied else adapted[0].rsplit(".", 1)[-1]
+        raise SftError(
+            where="adapter.target_modules",
+            problem=f"{adapted[0]} would carry an adapter, but its rows {list(rows)} are to be trained by themselves",
+            fix=f"leave it out of adapter.target_modules, or train it whole: adapter.modules_to_save=[{whole}]",
+        )
+
+
+def embedding_and_head(model: PreTrainedModel) -> set[str]:
+    """The names of the input embedding and of the head, whether they share a matrix or not."""
+    both = {model.get_input_embeddings(), model.get_output_embeddings()}
+    return {name for name, layer in model.named_modules() if layer in both}
 
 
 def embeddings(model: PreTrainedModel) -> set[str]:

@@ -1,15 +1,16 @@
 """Which layers an adapter sits on, and whether they can carry it: names and sizes only, so an empty model will do."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sft_cli.config.adapter_schema import MERGEABLE, AdapterConfig, AdapterKind, Init
+from sft_cli.config.adapter_schema import MERGEABLE, AdapterConfig, AdapterKind
 from sft_cli.errors import SftError
+from sft_cli.model.adapter.sizes import check_layers
 from sft_cli.model.quant import features
 
 ALL_LINEAR = "all-linear"
@@ -44,16 +45,7 @@ def check_adapter(model: PreTrainedModel, config: AdapterConfig) -> None:
                     problem=f"{pattern!r} matches the end of no adapted layer's name, such as {next(iter(layers))}",
                     fix=r"write it to the end of the name: '.*layers\.[0-3]\..*' takes all of the first four layers",
                 )
-    if config.kind is AdapterKind.oft:
-        check_blocks(layers, config.oft.block_size)
-    if config.init in (Init.pissa, Init.olora, Init.loftq, Init.eva):
-        for name, layer in layers.items():
-            if isinstance(layer, nn.Embedding):
-                raise SftError(
-                    where=f"adapter.init={config.init.value}",
-                    problem=f"it reads the matrix of a linear layer, but {name} is an embedding",
-                    fix=f"take {name.rsplit('.', 1)[-1]} off adapter.target_modules, or adapter.init=default",
-                )
+    check_layers(layers, config)
 
 
 def check_names(model: PreTrainedModel, config: AdapterConfig) -> None:
@@ -74,25 +66,6 @@ def check_names(model: PreTrainedModel, config: AdapterConfig) -> None:
                 " would adapt those",
                 fix=f"adapter.target_parameters=[{','.join(expert_stacks(model))}] if you want them, and leave"
                 f" {target} out",
-            )
-
-
-def check_blocks(layers: Mapping[str, nn.Module], block: int) -> None:
-    """A sentence for the first layer whose inputs OFT's blocks do not divide."""
-    for name, layer in layers.items():
-        if isinstance(layer, nn.Embedding | Conv1D):
-            raise SftError(
-                where="adapter.kind=oft",
-                problem=f"OFT sits on linear layers, but {name} is {type(layer).__name__}",
-                fix="name linear layers in adapter.target_modules, or adapter=lora",
-            )
-        assert isinstance(layer, nn.Linear)
-        if layer.in_features % block:
-            fitting = max(size for size in range(1, block) if layer.in_features % size == 0)
-            raise SftError(
-                where=f"adapter.oft.block_size={block}",
-                problem=f"{block} does not divide the {layer.in_features} inputs of layer {name}",
-                fix=f"adapter.oft.block_size={fitting}, or name other layers in adapter.target_modules",
             )
 
 

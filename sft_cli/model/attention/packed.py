@@ -51,7 +51,8 @@ def no_mask(
         raise CannotPack("an attention mask was given beside the bounds of the documents")
     if use_vmap:
         raise CannotPack("the model's attention mask is neither causal nor a sliding window")
-    if (seen := watched.get()) is not None and local_size is not None:
+    # A span of nothing is made beside the full masks of families that can have windows, and no layer uses it.
+    if (seen := watched.get()) is not None and local_size:
         seen.masked.add(local_size)
 
 

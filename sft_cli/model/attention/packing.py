@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from sft_cli.model.attention.documents import ARGUMENT, Documents, documents
 from sft_cli.model.attention.packed import CannotPack, Windows, no_mask, packed_attention, watched
+from sft_cli.model.attention.routing import Routes, by_token, cut, given, joined, noted, routers
 from sft_cli.model.quant import causal_lm, evaluating
 
 PACKED = "sft_packed"
@@ -23,6 +24,10 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest relative logit difference between packed and solo; documents that see each other differ by 0.2 and more.
 A tenth of it is what another first document may change in the logits of those behind it: in half precision the two
 attention kernels round differently, but a document's logits do not depend on its neighbours at all."""
+
+STATE = "layers that carry a state from token to token would start anew"
+NOISE = "the model's own dropout is each example's own"
+"""Why a beginning that could be shared is not."""
 
 PROBED = (4, 3, 7)
 """Tokens of the beginning and of the two endings that the probe makes documents of."""
@@ -45,10 +50,26 @@ class ProbeResult:
     shared_ok: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Solo:
+    """A document that stood alone in its row, or a part of it.
+
+    Attributes:
+        logits: ``(length, V)``.
+        routes: What its routers chose.
+    """
+
+    logits: Tensor
+    routes: Routes
+
+    def part(self, first: int, end: int) -> "Solo":
+        """Some of its tokens."""
+        return Solo(self.logits[first:end], cut(self.routes, first, end))
+
+
 def register() -> None:
     """Make ``sft_packed`` known to transformers; doing it again changes nothing."""
-    # A compiler would follow its Python for every new set of documents; what surrounds it is compiled without it.
-    AttentionInterface.register(PACKED, torch.compiler.disable(packed_attention))
+    AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, no_mask)
 
 
@@ -125,33 +146,60 @@ def probe(model: nn.Module) -> ProbeResult:
         with evaluating(model):
             use_own(model)
             whole = [torch.cat([ids[0], ending]) for ending in ids[1:]]
-            solo = [lm(input_ids=row[None], use_cache=False).logits[0].float() for row in whole]
-            parts = [row.split([PROBED[0], len(row) - PROBED[0]]) for row in solo]
-            both = trial(lm, [*whole, *ids], (-1, -1, -1, 2, 2), [*solo, parts[0][0], parts[0][1], parts[1][1]])
-            if both.packed_ok and not lm._is_stateful:
-                return replace(both, shared_ok=True)
-            alone = trial(lm, whole, (-1, -1), solo)
+            solo = [alone(lm, row) for row in whole]
+            first = PROBED[0]
+            parts = [solo[0].part(0, first), *(one.part(first, len(one.logits)) for one in solo)]
+            both = trial(lm, [*whole, *ids], (-1, -1, -1, 2, 2), [*solo, *parts])
+            if both.packed_ok and lm._is_stateful:
+                both = replace(both, packed_ok=False, reason=STATE)
+            if both.packed_ok:
+                use_own(model)
+                noisy = draws(lm, whole[0])
+                return replace(both, shared_ok=not noisy, reason=NOISE if noisy else "")
+            apart = trial(lm, whole, (-1, -1), solo)
     finally:
         lm.set_attn_implementation(before)
-    why = both.reason or "layers that carry a state from token to token would start anew"
-    return replace(alone, reason=f"with a shared beginning, {why}") if alone.packed_ok else alone
+    return replace(apart, reason=f"with a shared beginning, {both.reason}") if apart.packed_ok else apart
 
 
-def trial(lm: PreTrainedModel, ids: Sequence[Tensor], parents: Sequence[int], solo: Sequence[Tensor]) -> ProbeResult:
-    """Whether segments in one row have these ``(own length, V)`` logits, and none depends on what it cannot see.
+def alone(lm: PreTrainedModel, ids: Tensor) -> Solo:
+    """A document in a row of its own."""
+    with noted(lm) as routes:
+        logits = lm(input_ids=ids[None], use_cache=False).logits[0].float()
+    return Solo(logits, by_token(routes, len(ids), len(routers(lm))))
+
+
+def draws(lm: PreTrainedModel, ids: Tensor) -> bool:
+    """Whether the model draws random numbers in training (dropout, noise on its routers), told by what they do.
+
+    Leaves the modules in training mode; call it within ``evaluating``, which sets them back. Kernels that add in no
+    fixed order change logits too, but as much with the same seed as with another.
+    """
+    lm.train()
+    found = []
+    with torch.random.fork_rng(devices=[lm.device] if lm.device.type == "cuda" else []):
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            found.append(alone(lm, ids).logits)
+    return relative_difference(found[0], found[2]) > 2 * relative_difference(found[0], found[1])
+
+
+def trial(lm: PreTrainedModel, ids: Sequence[Tensor], parents: Sequence[int], solo: Sequence[Solo]) -> ProbeResult:
+    """Whether segments in one row have the logits they have alone, and none depends on what it cannot see.
 
     For the latter the first and, of more than two, the last segment but one become others: nobody continues them.
     """
     seen = Windows()
     token = watched.set(seen)
     lengths = [len(own) for own in ids]
-    vocabulary = solo[0].shape[-1]
+    vocabulary = solo[0].logits.shape[-1]
     others = {0, len(ids) - 2}
     changed = [(own + 1) % vocabulary if place in others else own for place, own in enumerate(ids)]
     try:
         use_packed(lm)
         arguments = packed_arguments(lengths, lm.device, parents)
-        rows = [lm(input_ids=torch.cat(row)[None], **arguments).logits[0].float() for row in (list(ids), changed)]
+        with given(lm, joined([one.routes for one in solo])):
+            rows = [lm(input_ids=torch.cat(row)[None], **arguments).logits[0].float() for row in (list(ids), changed)]
     except torch.OutOfMemoryError:
         raise
     except (CannotPack, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -160,7 +208,8 @@ def trial(lm: PreTrainedModel, ids: Sequence[Tensor], parents: Sequence[int], so
         watched.reset(token)
     kept = [[part for place, part in enumerate(row.split(lengths)) if place not in others] for row in rows]
     leak = relative_difference(torch.cat(kept[0]), torch.cat(kept[1]))
-    return judge(relative_difference(torch.cat(list(solo)), rows[0]), leak, seen, TOLERANCE[compute_dtype(lm)])
+    difference = relative_difference(torch.cat([one.logits for one in solo]), rows[0])
+    return judge(difference, leak, seen, TOLERANCE[compute_dtype(lm)])
 
 
 def compute_dtype(lm: PreTrainedModel) -> torch.dtype:

@@ -24,7 +24,7 @@ from sft_cli.model.memory.offload import Offloader
 from sft_cli.model.quant import causal_lm
 
 MARGIN = 0.1
-"""Share of the free memory that is left alone: the allocator's slack, and what the estimate does not know."""
+"""Share of the free memory that is left alone, for what the estimate does not know."""
 STEPS = 4
 """Equal steps from no recomputed layer to all of them, after running out of memory."""
 
@@ -76,11 +76,11 @@ def choose(trainer: TrainerConfig, needed: MemoryEstimate, free: int, device: to
         return Recompute(Checkpointing.none, 0, "the layers of this family cannot be")
     for layers in range(total + 1):
         mode = _mode(layers, total)
-        size = needed.activations(mode, layers)
+        size = needed.resident(mode, layers)
         if size <= space:
             return Recompute(mode, layers, f"{gib(size)} of activations, {gib(max(space, 0))} for them")
     mode = Checkpointing.offload if device.type == "cuda" else Checkpointing.full
-    size = needed.activations(mode, total)
+    size = needed.resident(mode, total)
     return Recompute(mode, total, f"{gib(size)} of activations are more than the {gib(max(space, 0))} for them")
 
 

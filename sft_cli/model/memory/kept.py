@@ -1,6 +1,6 @@
 """What a forward pass keeps for the backward pass, counted by decoder layer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sft_cli.model.machine import Machine
+from sft_cli.model.memory.alike import share_alike
 from sft_cli.model.quant import causal_lm
 
 COUNTED = "sft_counted"
@@ -90,6 +91,7 @@ def kept_by_layers(model: nn.Module, lengths: Sequence[int], machine: Machine, *
     AttentionMaskInterface.register(COUNTED, lambda *_, **__: None)
     with FakeTensorMode():
         give_substance(model, machine.device)
+        alike = share_alike(decoder_layers(model))
         if fused:
             from sft_cli.model.speed.fused import fuse
 
@@ -106,7 +108,7 @@ def kept_by_layers(model: nn.Module, lengths: Sequence[int], machine: Machine, *
                 ids = torch.zeros(1, length, dtype=torch.long, device=machine.device)
                 states = lm.base_model(input_ids=ids, use_cache=False)[0]
                 assert states.requires_grad, "nothing is trained"
-            found.append(counter.result())
+            found.append(counter.result(alike))
     return found
 
 
@@ -163,10 +165,11 @@ class Counter:
                 self.layers[self.current] += storage.nbytes()
         return tensor
 
-    def result(self) -> Kept:
-        """What was counted."""
-        largest = max(self.inputs, default=0)
-        return Kept(tuple(self.layers), self.rest, largest, max(self.attention, default=0))
+    def result(self, alike: Mapping[int, int] | None = None) -> Kept:
+        """What was counted; layers that stood in for another (``share_alike``) keep what that one keeps."""
+        standing = alike or {}
+        layers = tuple(self.layers[standing.get(place, place)] for place in range(len(self.layers)))
+        return Kept(layers, self.rest, max(self.inputs, default=0), max(self.attention, default=0))
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sft_cli.chat.added import added_ids
@@ -34,7 +35,7 @@ from sft_cli.model.load import empty_model, load_config, load_model
 from sft_cli.model.machine import DTYPES, choose_device
 from sft_cli.model.merge.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
 from sft_cli.model.merge.card import Merged, render
-from sft_cli.model.quant import dequantized
+from sft_cli.model.quant import causal_lm, dequantized
 
 UNQUANTIZED = QuantConfig(kind=QuantKind.none)
 
@@ -150,12 +151,28 @@ def write_merged(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]
     """Merge, save, and return the logits from before merging."""
     model = adapted(base_to_merge(plan), plan)
     logits = trained_logits(model, probes)
+    untie(model)
     merged = model.merge_and_unload()
     merged.generation_config = serving.generation_config(merged.generation_config, plan.run)
     merged.save_pretrained(new, max_shard_size="5GB")
     del model, merged
     release()
     return logits
+
+
+def untie(model: PeftModel) -> None:
+    """Give the head a matrix of its own, in place, where it shares the embedding's and either carries an adapter.
+
+    The adapter changes one of the two; added to the shared matrix it would change both.
+    """
+    lm = causal_lm(model)
+    layers = (lm.get_input_embeddings(), lm.get_output_embeddings())
+    embedding, head = (layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers)
+    carries = any(isinstance(layer, BaseTunerLayer) for layer in layers)
+    if carries and isinstance(head, nn.Linear) and head.weight is embedding.weight:
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        lm.config.tie_word_embeddings = lm.config.get_text_config().tie_word_embeddings = False
+        say("head      gets a matrix of its own: the adapter changes the embedding and the head differently")
 
 
 def base_to_merge(plan: Plan) -> PreTrainedModel:

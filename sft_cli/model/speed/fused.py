@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from sft_cli.model.attention.packing import generating
+from sft_cli.model.speed.gated import GatedForward, Seen, Watch, gated_blocks
 from sft_cli.model.speed.products import Base, Products, quantized, repacked
 
 
@@ -61,12 +62,16 @@ class Group:
         """A copy of the model waits for nothing."""
         return {**vars(self), "waiting": None}
 
+    def usable(self) -> bool:
+        """Whether all layers run exactly this adapter on a base that is as it was loaded."""
+        return all(ready(layer, self.adapter) for layer in self.layers)
+
     def output(self, place: int, x: Tensor) -> Tensor | None:
         """The output of a member for ``x``; None where PEFT has to compute it."""
         if place:
             return self.taken(place, x)
         self.waiting = None
-        if not all(ready(layer, self.adapter) for layer in self.layers):
+        if not self.usable():
             return None
         first, *rest = self.compute(x)
         if rest:
@@ -136,7 +141,12 @@ def fuse(model: nn.Module) -> Fused:
     found: dict[str, Any] = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     reasons = {name: why_not(layer) for name, layer in found.items()}
     able = {name: found[name] for name, reason in reasons.items() if reason is None}
-    groups = grouped(model, able) if able else []
+    seen = observed(model) if able else Seen()
+    groups = grouped(seen, able)
+    names = {id(layer): name for name, layer in able.items()}
+    single = {names[id(group.layers[0])]: group for group in groups if len(group.layers) == 1}
+    for block in gated_blocks(model, seen, single):
+        block.block.forward = block
     for group in groups:
         for place, layer in enumerate(group.layers):
             layer.forward = FusedForward(group, place)
@@ -146,7 +156,7 @@ def fuse(model: nn.Module) -> Fused:
 def unfuse(model: nn.Module) -> None:
     """Give every layer PEFT's own forward back; does nothing where none is replaced."""
     for module in model.modules():
-        if isinstance(vars(module).get("forward"), FusedForward):
+        if isinstance(vars(module).get("forward"), FusedForward | GatedForward):
             del module.forward
 
 
@@ -189,15 +199,14 @@ def hooked(module: nn.Module) -> bool:
     return any(hooks) or "forward" in vars(module)
 
 
-def grouped(model: nn.Module, layers: Mapping[str, Any]) -> list[Group]:
+def grouped(seen: Seen, layers: Mapping[str, Any]) -> list[Group]:
     """Groups of the layers that one parent calls with the same tensor, in the order of the calls."""
-    calls = observed(model, layers)
-    once = Counter(name for name, _ in calls)
     together: dict[tuple[Any, ...], list[str]] = {}
-    for name, x in calls:
-        if once[name] == 1:
-            together.setdefault((name.rpartition(".")[0], id(x), layers[name].active_adapters[0]), []).append(name)
-    alone = [[name] for name in layers if once[name] != 1]
+    for name in seen.calls:
+        if name in layers and (call := seen.only_call(name)) is not None:
+            key = (name.rpartition(".")[0], id(call.given), layers[name].active_adapters[0])
+            together.setdefault(key, []).append(name)
+    alone = [[name] for name in layers if seen.only_call(name) is None]
     return [group_of([layers[name] for name in names]) for names in [*together.values(), *alone]]
 
 
@@ -208,19 +217,16 @@ def group_of(layers: Iterable[Any]) -> Group:
     return Group(layers, layers[0].active_adapters[0], bases)
 
 
-def observed(model: nn.Module, layers: Mapping[str, nn.Module]) -> list[tuple[str, Tensor]]:
-    """The calls of the layers in one forward pass of eight tokens: name and input, which is held so that ids last."""
-    calls: list[tuple[str, Tensor]] = []
-
-    def watch(name: str) -> Any:
-        return lambda module, args, kwargs: calls.append((name, args[0])) if len(args) == 1 and not kwargs else None
-
-    handles = [layer.register_forward_pre_hook(watch(name), with_kwargs=True) for name, layer in layers.items()]
+def observed(model: nn.Module) -> Seen:
+    """One forward pass of eight tokens."""
+    seen = Seen()
+    modules = model.named_modules()
+    handles = [module.register_forward_hook(seen.hook(name), with_kwargs=True) for name, module in modules]
     try:
-        with generating(model) as lm:
+        with generating(model) as lm, Watch(seen):
             ids = torch.randint(lm.config.get_text_config().vocab_size, (1, 8), generator=torch.Generator())
             lm(input_ids=ids.to(lm.device), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
-    return calls
+    return seen

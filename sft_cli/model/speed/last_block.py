@@ -105,10 +105,13 @@ def read_all(model: nn.Module) -> None:
 def parts(lm: PreTrainedModel, layer: nn.Module) -> tuple[nn.Module | None, list[nn.Module]]:
     """The attention of a layer (the child that is told the documents), and what may compute position by position."""
     told: list[nn.Module] = []
+    early: list[nn.Module] = []  # what the hook before the attention comes too late for
 
     def watch(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if ARGUMENT in kwargs:
             told.append(module)
+        elif not told:
+            early.append(module)
 
     handles = [child.register_forward_pre_hook(watch, with_kwargs=True) for child in layer.children()]
     try:
@@ -118,7 +121,7 @@ def parts(lm: PreTrainedModel, layer: nn.Module) -> tuple[nn.Module | None, list
             handle.remove()
     if len(told) != 1:
         return None, []
-    children = [child for child in (*layer.children(), *told[0].children()) if child is not told[0]]
+    children = [child for child in (*layer.children(), *told[0].children()) if child not in (told[0], *early)]
     return told[0], [child for child in children if has_matrix(child) and not grouped(child)]
 
 

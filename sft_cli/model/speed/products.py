@@ -90,22 +90,10 @@ class Products(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Outputs ``(…, O_i)`` of ``(…, I)``; ``matrices`` are all A, ``(r_i, I)``, then all B, ``(O_i, r_i)``."""
         ctx.set_materialize_grads(False)
-        downs, ups = matrices[: len(bases)], matrices[len(bases) :]
-        flat = x.reshape(-1, x.shape[-1])
-        inner = flat @ joined(downs, x.dtype).t()  # (T, R)
-        weights, outputs = [], []
-        for base, scale, up, own in zip(bases, scales, ups, by_rank(inner, downs), strict=True):
-            weight = base.stored(x.dtype)
-            weights.append(weight)
-            if weight is None:
-                weight = base.converted(x.dtype)
-                base.kept = weight if ctx.needs_input_grad[0] and recomputing() else None
-            output = linear(flat, weight, base.bias(x.dtype))
-            output.addmm_(own, scaled(up, scale, x.dtype).t())
-            outputs.append(output.view(*x.shape[:-1], -1))
         ctx.bases, ctx.scales = bases, scales
-        ctx.save_for_backward(x, inner, *matrices, *weights)
-        return tuple(outputs)
+        outputs, kept = multiplied(x, bases, scales, matrices, keep=ctx.needs_input_grad[0])
+        ctx.save_for_backward(x, *kept)
+        return outputs
 
     @staticmethod
     @once_differentiable
@@ -113,34 +101,87 @@ class Products(torch.autograd.Function):
         ctx: Any, *gradients: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         """Gradients of x, and of each A and B; none of what is frozen."""
-        count = len(ctx.bases)
-        x, inner, *rest = ctx.saved_tensors
-        downs, ups, weights = rest[:count], rest[count : 2 * count], rest[2 * count :]
-        kinds, flat = x.dtype, x.reshape(-1, x.shape[-1])
-        into_x = None
-        into_inner, into_ups = [], []
-        members = zip(ctx.bases, ctx.scales, ups, weights, by_rank(inner, downs), gradients, strict=True)
-        for place, (base, scale, up, weight, own, gradient) in enumerate(members):
-            if gradient is None:
-                into_inner.append(torch.zeros_like(own))
-                into_ups.append(None)
-                continue
-            gradient = gradient.reshape(-1, gradient.shape[-1])
-            into_inner.append(gradient @ scaled(up, scale, kinds))  # (T, r)
-            wanted = ctx.needs_input_grad[3 + count + place]
-            # The narrow matrix first: a tall and thin result is slower.
-            into_ups.append((own.t() @ gradient).t().to(up.dtype).mul_(scale).contiguous() if wanted else None)
-            if ctx.needs_input_grad[0]:
-                used = base.for_backward(kinds) if weight is None else weight
-                into_x = gradient @ used if into_x is None else into_x.addmm_(gradient, used)
-        narrow = into_inner[0] if count == 1 else torch.cat(into_inner, dim=1)  # (T, R)
-        into_downs = [None] * count
-        if any(ctx.needs_input_grad[3 : 3 + count]):
-            own_rows = (narrow.t() @ flat).split([down.shape[0] for down in downs])
-            into_downs = [own.to(down.dtype) for own, down in zip(own_rows, downs, strict=True)]
-        if into_x is not None:
-            into_x = into_x.addmm_(narrow, joined(downs, kinds)).view(x.shape)
-        return into_x, None, None, *into_downs, *into_ups
+        x, *kept = ctx.saved_tensors
+        needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
+        into_x, into_matrices = differentiated(x, kept, ctx.bases, ctx.scales, gradients, needed)
+        return into_x, None, None, *into_matrices
+
+
+def multiplied(
+    x: Tensor, bases: Sequence[Base], scales: Sequence[float], matrices: Sequence[Tensor], *, keep: bool
+) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    """The outputs of ``Products``, and what ``differentiated`` wants beside x.
+
+    Args:
+        x: ``(…, I)``.
+        bases: Of every member.
+        scales: Of every member.
+        matrices: All A, then all B.
+        keep: The gradient of x will be asked for.
+    """
+    downs, ups = matrices[: len(bases)], matrices[len(bases) :]
+    flat = x.reshape(-1, x.shape[-1])
+    inner = flat @ joined(downs, x.dtype).t()  # (T, R)
+    weights, outputs = [], []
+    for base, scale, up, own in zip(bases, scales, ups, by_rank(inner, downs), strict=True):
+        weight = base.stored(x.dtype)
+        weights.append(weight)
+        if weight is None:
+            weight = base.converted(x.dtype)
+            base.kept = weight if keep and recomputing() else None
+        output = linear(flat, weight, base.bias(x.dtype))
+        output.addmm_(own, scaled(up, scale, x.dtype).t())
+        # No view: some families change a layer's output in place, which autograd forbids for views made here.
+        outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], output.shape[-1])))
+    return tuple(outputs), (inner, *matrices, *weights)
+
+
+def differentiated(
+    x: Tensor,
+    kept: Sequence[Any],
+    bases: Sequence[Base],
+    scales: Sequence[float],
+    gradients: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """The gradient of x, and those of each A and B.
+
+    Args:
+        x: ``(…, I)``.
+        kept: What ``multiplied`` gave beside the outputs.
+        bases: Of every member.
+        scales: Of every member.
+        gradients: Of the outputs.
+        needed: Whether the gradient of x, and of each A and B, is asked for.
+    """
+    count = len(bases)
+    inner, *rest = kept
+    downs, ups, weights = rest[:count], rest[count : 2 * count], rest[2 * count :]
+    kinds, flat = x.dtype, x.reshape(-1, x.shape[-1])
+    into_x: Tensor | None = None
+    into_inner: list[Tensor] = []
+    into_ups: list[Tensor | None] = []
+    members = zip(bases, scales, ups, weights, by_rank(inner, downs), gradients, needed[1 + count :], strict=True)
+    for base, scale, up, weight, own, gradient, wanted in members:
+        if gradient is None:
+            into_inner.append(torch.zeros_like(own))
+            into_ups.append(None)
+            continue
+        gradient = gradient.reshape(-1, gradient.shape[-1])
+        into_inner.append(gradient @ scaled(up, scale, kinds))  # (T, r)
+        # The narrow matrix first: a tall and thin result is slower.
+        into_ups.append((own.t() @ gradient).t().to(up.dtype).mul_(scale).contiguous() if wanted else None)
+        if needed[0]:
+            used = base.for_backward(kinds) if weight is None else weight
+            into_x = gradient @ used if into_x is None else into_x.addmm_(gradient, used)
+    narrow = into_inner[0] if count == 1 else torch.cat(into_inner, dim=1)  # (T, R)
+    into_downs: list[Tensor | None] = [None] * count
+    if any(needed[1 : 1 + count]):
+        own_rows = (narrow.t() @ flat).split([down.shape[0] for down in downs])
+        into_downs = [own.to(down.dtype) for own, down in zip(own_rows, downs, strict=True)]
+    if into_x is not None:
+        into_x = into_x.addmm_(narrow, joined(downs, kinds)).view(x.shape)
+    return into_x, [*into_downs, *into_ups]
 
 
 def joined(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

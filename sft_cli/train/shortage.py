@@ -1,0 +1,64 @@
+"""What to type when memory runs out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+import torch
+
+from sft_cli.config.adapter_schema import WHOLE, AdapterKind, QuantKind
+from sft_cli.config.schema import Config
+from sft_cli.config.trainer_schema import Checkpointing
+from sft_cli.errors import SftError
+
+ON_A_CPU = "DefaultCPUAllocator"
+"""Stands in torch's message where main memory cannot be had; that error has no class of its own."""
+
+
+class Work(Enum):
+    """What needs memory."""
+
+    loading = "loading the model"
+    training = "training"
+    evaluation = "evaluation"
+
+
+@contextmanager
+def told(config: Config, work: Work, where: str) -> Iterator[None]:
+    """Memory that runs out within becomes a sentence.
+
+    Args:
+        config: The run's settings, which the advice starts from.
+        work: What is done within.
+        where: At which step, or of which model.
+
+    Raises:
+        SftError: Memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or ON_A_CPU in str(error)):
+            raise
+        raise SftError(where=where, problem=f"memory ran out in {work.value}", fix=advice(config, work)) from error
+
+
+def advice(config: Config, work: Work) -> str:
+    """What needs less memory than this config, the cheapest first."""
+    trainer, found = config.trainer, list[str]()
+    if work is Work.training:
+        explicit = trainer.gradient_checkpointing in (Checkpointing.none, Checkpointing.selective, Checkpointing.layers)
+        if explicit and config.adapter.kind is not AdapterKind.prefix:
+            found.append("trainer.gradient_checkpointing=auto")
+        found.append(f"trainer.tokens_per_micro_batch={max(1, trainer.tokens_per_micro_batch // 2)}")
+    if work is Work.evaluation:
+        found.append(f"eval.batch_size={max(1, config.eval.batch_size // 2)}")
+        found.append(f"trainer.tokens_per_micro_batch={max(1, trainer.tokens_per_micro_batch // 2)}")
+    if config.adapter.kind in WHOLE:
+        found.append("adapter=lora")
+    elif config.quant.kind is QuantKind.none:
+        found.append("quant=nf4")
+    found.append("a smaller model")
+    if len(found) == 1:
+        found.append("a larger device")
+    return f"{', '.join(found[:-1])}, or {found[-1]}"
