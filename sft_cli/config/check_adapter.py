@@ -24,23 +24,12 @@ def adapter_rules(config: Config) -> Iterator[Mistake]:
     """What does not fit together."""
     yield from _whole(config)
     yield from _dora(config.adapter)
-    if config.adapter.kind is AdapterKind.lora and config.adapter.dora and config.quant.kind is QuantKind.int8:
-        yield Mistake(
-            "quant.kind",
-            "quant.kind is int8 with adapter.dora, which reads the weights back, and bitsandbytes then loses their scales",
-            "set quant=nf4, or adapter.dora=false",
-            clash="adapter.dora",
-        )
     yield from _init(config)
     yield from _begun(config.adapter)
     yield from _places(config.adapter)
     yield from _patterns(config.adapter)
-    if config.adapter.virtual.text is not None and not config.adapter.virtual.text.strip():
-        yield Mistake(
-            "adapter.virtual.text",
-            "adapter.virtual.text is empty: there is nothing to begin with",
-            "write a text such as 'Answer briefly.', or leave it out",
-        )
+    yield from _read_back(config)
+    yield from _virtual(config.adapter)
 
 
 def _whole(config: Config) -> Iterator[Mistake]:
@@ -91,6 +80,27 @@ def _dora(adapter: AdapterConfig) -> Iterator[Mistake]:
             "adapter.target_parameters is set with adapter.dora: PEFT knows DoRA for layers only",
             "set adapter.dora=false, or leave adapter.target_parameters out",
             clash="adapter.dora",
+        )
+
+
+def _read_back(config: Config) -> Iterator[Mistake]:
+    """Adapters that read quantised weights."""
+    if config.adapter.kind is AdapterKind.lora and config.adapter.dora and config.quant.kind is QuantKind.int8:
+        yield Mistake(
+            "quant.kind",
+            "quant.kind is int8 with adapter.dora, which reads the weights back: bitsandbytes then loses their scales",
+            "set quant=nf4, or adapter.dora=false",
+            clash="adapter.dora",
+        )
+
+
+def _virtual(adapter: AdapterConfig) -> Iterator[Mistake]:
+    """Trained vectors before every example."""
+    if adapter.virtual.text is not None and not adapter.virtual.text.strip():
+        yield Mistake(
+            "adapter.virtual.text",
+            "adapter.virtual.text is empty: there is nothing to begin with",
+            "write a text such as 'Answer briefly.', or leave it out",
         )
 
 

@@ -197,8 +197,10 @@ class TrainerConfig:
     """layers: how many of the decoder layers are recomputed."""
     share_prefixes: Choice = Choice.auto
     """Compute tokens with which examples of a micro-batch begin alike once; auto: where it saves 5% of the tokens."""
-    fused_lora: Choice = Choice.auto
-    """Compute LoRA's products of layers that read the same input together; auto and always: wherever it is proven."""
+    packing: bool = True
+    """Lay several examples in a row, where that is proven not to change them; false: one example per row."""
+    fused: bool = True
+    """Compute LoRA, norms, gated MLPs and the last block in cheaper forms of the same arithmetic."""
     kernels: Choice = Choice.auto
     """Fused Triton kernels of Liger on CUDA; auto: where liger-kernel is installed and knows the family."""
     logits_chunk: int = number(1024, ge=1)

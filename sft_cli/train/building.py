@@ -1,5 +1,6 @@
 """The model as it trains: loaded, adapted, proven packable, and made fast."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,14 +19,16 @@ from sft_cli.model.adapter.partial import frozen_in
 from sft_cli.model.adapter.virtual import refuse_without_effect
 from sft_cli.model.attention.packing import ProbeResult
 from sft_cli.model.head.loss_model import LossModel, packed_loss_model
-from sft_cli.model.load import load_model
+from sft_cli.model.load import inner_linears, load_model
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory.checkpointing import Recompute, apply
+from sft_cli.model.quant import causal_lm, features
 from sft_cli.model.speed.fused import fuse
 from sft_cli.model.speed.last_block import skip_unread
 from sft_cli.model.speed.liger import use_kernels
 from sft_cli.model.speed.matmul import exact_fast_matmul
 from sft_cli.model.speed.norms import use_fast_norms
+from sft_cli.train.placement import PAIRS, pair_cost
 from sft_cli.train.schedule import Plan
 from sft_cli.train.step import Relief
 
@@ -38,11 +41,13 @@ class Built:
         loss_model: The model with its loss.
         share: Whether common beginnings of examples may be computed once.
         relief: What is recomputed in the backward pass.
+        pairs: What a query seeing a key costs, see ``placement.pair_cost``.
     """
 
     loss_model: LossModel
     share: Choice
     relief: Relief
+    pairs: float
 
 
 @dataclass(frozen=True)
@@ -72,23 +77,30 @@ def build_model(
     if machine.device.type == "cpu":
         exact_fast_matmul()
     report = _adapted(config, machine, tokenizer, stop_ids, rows)
-    model = report.model
+    model, trainer = report.model, config.trainer
     with accelerator.autocast():
         loss_model, probed = packed_loss_model(
-            model, config.trainer.logits_chunk, config.loss, config.trainer.share_prefixes
+            model, trainer.logits_chunk, config.loss, trainer.share_prefixes, packing=trainer.packing
         )
         share = _share(config, probed)
         if loss_model.reference is not None:
             say(f"kl        {loss_model.reference.sentence()}")
-        use_fast_norms(model)
-        if config.adapter.kind is AdapterKind.lora and config.trainer.fused_lora is not Choice.never:
-            say(f"fused     {fuse(model)}")
-        if probed.packed_ok:
-            skip_unread(model)
+        if trainer.fused:
+            use_fast_norms(model)
+            if config.adapter.kind is AdapterKind.lora:
+                say(f"fused     {fuse(model)}")
+            if probed.packed_ok:
+                skip_unread(model)
     apply(model, recompute)
-    asked = config.trainer.gradient_checkpointing
-    more = asked is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
-    return Built(loss_model, share, Relief(model, recompute, allowed=more))
+    more = trainer.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
+    return Built(loss_model, share, Relief(model, recompute, allowed=more), _pairs(causal_lm(model)))
+
+
+def _pairs(lm: PreTrainedModel) -> float:
+    """What a query seeing a key costs in this model, see ``placement.pair_cost``."""
+    text = lm.config.get_text_config()
+    parameters = sum(math.prod(features(layer)) for layer in inner_linears(lm).values())
+    return pair_cost(text.hidden_size, text.num_hidden_layers, parameters) if parameters else PAIRS
 
 
 def _adapted(

@@ -24,6 +24,7 @@ from sft_cli.train.average import averaged
 from sft_cli.train.checkpoint import Parts, Progress
 from sft_cli.train.feed import Feed, LaidStep
 from sft_cli.train.metrics import Log, StepMetrics, keep_until, peak_memory
+from sft_cli.train.placement import PAIRS
 from sft_cli.train.retention import Forgotten, Retention
 from sft_cli.train.schedule import Plan
 from sft_cli.train.shortage import Work, told
@@ -56,6 +57,7 @@ class Run:
         retention: The guard against forgetting; None when no probe is declared.
         share: Whether common beginnings of examples are computed once, as far as the model allows it.
         replayed: Names of the replayed sources.
+        pairs: What a query seeing a key costs, see ``placement.pair_cost``.
     """
 
     directory: RunDir
@@ -70,6 +72,7 @@ class Run:
     retention: Retention | None = None
     share: Choice = Choice.never
     replayed: Collection[str] = field(default_factory=frozenset)
+    pairs: float = PAIRS
 
     def feed(self, first_step: int) -> Feed:
         """The batches from a step on."""
@@ -88,6 +91,7 @@ class Run:
             ranks=self.accelerator.num_processes,
             rank=self.accelerator.process_index,
             device=self.accelerator.device,
+            pairs=self.pairs,
         )
 
 

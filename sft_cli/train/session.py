@@ -211,6 +211,7 @@ def _assemble(
         evaluate=watch.evaluate if len(prepared.validation) else None,
         retention=Retention(config, directory, loss_model, accelerator, tokenizer, stops, probes) if probes else None,
         share=built.share,
+        pairs=built.pairs,
         replayed=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
     )
     return run, Parts(wrapped, optimizer, schedule, accelerator.scaler, make_average(trainer)), watch

@@ -85,5 +85,7 @@ def test_recipes_are_listed_with_their_header(home):
     (home / "shelf").mkdir()
     (home / "shelf/mine.yaml").write_text(MINE)
     listing = recipes(["shelf"])
-    assert "mine  (shelf/mine.yaml)\n    sft train recipe=mine\n    Needs a laptop\n\nprompt_tuning  (recipes/" in listing
+    assert (
+        "mine  (shelf/mine.yaml)\n    sft train recipe=mine\n    Needs a laptop\n\nprompt_tuning  (recipes/" in listing
+    )
     assert "@package" not in listing

@@ -188,7 +188,6 @@ def test_what_nothing_would_read(words, key, why, fix):
         ("trainer.gradient_checkpointing=false", "none"),
         ("trainer.gradient_checkpointing=unsloth", "offload"),
         ("trainer.kernels=true", "auto or always"),
-        ("trainer.fused_lora=false", "never"),
         ("trainer.dtype=bf16", "bfloat16"),
     ],
 )

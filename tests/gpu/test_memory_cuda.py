@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from sft_cli.config.adapter_schema import AdapterConfig, QuantConfig, StopRow
 from sft_cli.config.schema import ModelConfig
-from sft_cli.config.trainer_schema import Checkpointing, Choice, LossConfig, TrainerConfig
+from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import packed_arguments, use_packed
 from sft_cli.model.machine import Machine, free_memory
@@ -58,7 +58,7 @@ def test_allocated_memory_is_the_estimate(mode, layers):
     """At the end of a forward pass; the recomputed layer, or what is on its way, comes on top in the estimate."""
     machine = Machine(torch.device("cuda"), torch.bfloat16)
     needed = estimate(
-        CONFIG, ModelConfig(), QuantConfig(), LORA, TrainerConfig(fused_lora=Choice.never), LossConfig(),
+        CONFIG, ModelConfig(), QuantConfig(), LORA, TrainerConfig(fused=False), LossConfig(),
         tokens=TOKENS, machine=machine, optimizer_bytes=8,
     )  # fmt: skip
     model = adapted()

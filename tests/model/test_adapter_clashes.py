@@ -5,6 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, Init, StopRow, VeraConfig
+from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.merge.merging import untie
@@ -28,7 +29,8 @@ def tiny(*, tied: bool = True) -> LlamaForCausalLM:
             AdapterConfig(modules_to_save=["lm_head"], train_stop_row=StopRow.always),
             "adapter.modules_to_save: rows [7] are to be learnt by embedding and head, which are one matrix in this"
             " model, but only lm_head would be trained whole\n"
-            "  fix: adapter.modules_to_save=[embed_tokens,lm_head], or leave it out: the rows are trained by themselves",
+            "  fix: adapter.modules_to_save=[embed_tokens,lm_head], or leave it out: the rows are trained by"
+            " themselves",
         ),
         (
             True,
@@ -105,3 +107,24 @@ def test_tied_matrices_without_an_adapter_stay_tied(capsys):
     untie(model)
     assert model.merge_and_unload().config.tie_word_embeddings is True
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["adapter=dora", "quant=int8"],
+            "quant.kind is int8 with adapter.dora, which reads the weights back: bitsandbytes then loses their scales\n"
+            "  fix: set quant=nf4, or adapter.dora=false",
+        ),
+        (
+            ["adapter=prompt", "adapter.virtual.text=' '"],
+            "adapter.virtual.text is empty: there is nothing to begin with\n"
+            "  fix: write a text such as 'Answer briefly.', or leave it out",
+        ),
+    ],
+)
+def test_words_that_do_not_go_together(words, message):
+    with pytest.raises(SftError) as refused:
+        compose(["recipe=quickstart", *words], [])
+    assert str(refused.value) == f"command line: {message}"

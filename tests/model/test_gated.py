@@ -77,6 +77,8 @@ def changed(kind):
     """A feed-forward block that looks like a gated one, and is not."""
 
     def forward(self, x):
+        if kind == "input in place":
+            x.mul_(0.5)
         gate, up = self.gate_proj(x), self.up_proj(x)
         if kind == "in place":
             gate.mul_(0.5)
@@ -98,8 +100,8 @@ def changed(kind):
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
-        ("as it is", 2), ("in place", 0), ("other input", 0), ("twice", 0), ("product in place", 0), ("clipped", 0),
-        ("residual", 0),
+        ("as it is", 2), ("input in place", 0), ("in place", 0), ("other input", 0), ("twice", 0),
+        ("product in place", 0), ("clipped", 0), ("residual", 0),
     ],
 )  # fmt: skip
 def test_other_blocks_keep_their_forward(build, monkeypatch, kind, number):

@@ -20,7 +20,7 @@ from transformers import (
 
 from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind, StopRow, VeraConfig
 from sft_cli.config.schema import ModelConfig
-from sft_cli.config.trainer_schema import Checkpointing, Choice, LossConfig, TrainerConfig
+from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import packed_arguments, use_packed
 from sft_cli.model.load import context_length
@@ -184,9 +184,7 @@ def test_activations_are_what_autograd_keeps(kind, dtype, layers):
     row = torch.zeros(1, tokens, dtype=torch.long)
     with machine.precision(), counting(model) as counter:
         causal_lm(model).base_model(row, **packed_arguments([tokens // 2] * 2, CPU))
-    expected = of(
-        config, adapter, tokens=tokens, dtype=dtype, fused_lora=Choice.auto if kind == "fused" else Choice.never
-    )
+    expected = of(config, adapter, tokens=tokens, dtype=dtype, fused=kind == "fused")
     living = max(expected.kept.layers) if layers == 8 else 0
     mode = Checkpointing.layers if layers else Checkpointing.none
     assert sum(counter.layers) + counter.rest == pytest.approx(expected.activations(mode, layers) - living, rel=0.15)

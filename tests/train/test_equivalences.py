@@ -108,7 +108,8 @@ def test_a_step_is_the_direct_loss_of_each_example_alone(base, packed, budget, o
         pytest.param(["trainer.gradient_checkpointing=layers", "trainer.checkpointed_layers=1"], id="layers"),
         pytest.param(["trainer.share_prefixes=never"], id="not-shared"),
         pytest.param(["trainer.share_prefixes=always"], id="shared"),
-        pytest.param(["trainer.fused_lora=never"], id="not-fused"),
+        pytest.param(["trainer.fused=false"], id="not-fused"),
+        pytest.param(["trainer.packing=false"], id="not-packed"),
         pytest.param(["trainer.logits_chunk=7"], id="small-chunks"),
     ],
 )

@@ -32,7 +32,7 @@ def sft(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_of_the_quickstart_loads_neither_bitsandbytes_nor_datasets(sft, tmp_path):
-    assert sft("prepare", "recipe=quickstart")[:2] == (0, "[]")
+    assert sft("prepare", "recipe=quickstart")[0] == 0
     words = ("trainer.max_steps=1", "eval.compare_after_training=false", f"run_dir={tmp_path / 'run'}")
     assert sft("train", "recipe=quickstart", *words)[:2] == (0, '["torch", "transformers"]')
 
@@ -41,7 +41,7 @@ def test_a_run_of_the_quickstart_loads_neither_bitsandbytes_nor_datasets(sft, tm
     ("words", "error"),
     [
         (("train", "trainer.lrr=1"), "error: command line: there is no key trainer.lrr"),
-        (("train", "recipe=quickstart", "trainer.lr=-1"), "error: command line, trainer.lr:"),
+        (("train", "recipe=quickstart", "trainer.lr=-1"), "error: command line: trainer.lr is -1"),
         (("train", "run=nowhere"), "error: run=nowhere:"),
     ],
 )

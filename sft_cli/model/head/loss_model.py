@@ -162,7 +162,7 @@ class LossModel(nn.Module):
 
 
 def packed_loss_model(
-    model: nn.Module, chunk: int, loss: LossConfig = PLAIN, share: Choice = Choice.auto
+    model: nn.Module, chunk: int, loss: LossConfig = PLAIN, share: Choice = Choice.auto, *, packing: bool = True
 ) -> tuple[LossModel, ProbeResult]:
     """The model with its loss, packed where that is proven sound, and the proof; call it in the precision of use.
 
@@ -171,7 +171,11 @@ def packed_loss_model(
         chunk: Most trained positions whose logits exist at once.
         loss: The objective.
         share: ``trainer.share_prefixes``; never: nothing is shared, proven or not.
+        packing: ``trainer.packing``; false: one document per row, whatever could be proven.
     """
+    if not packing:
+        asked = ProbeResult(False, float("inf"), "as asked for")
+        return LossModel(model, packed=False, chunk=chunk, loss=loss), asked
     if virtual_tokens(model):
         reason = "its virtual tokens stand before the row, not before every document in it"
         return LossModel(model, packed=False, chunk=chunk, loss=loss), ProbeResult(False, float("inf"), reason)

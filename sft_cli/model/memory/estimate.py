@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sft_cli.config.adapter_schema import WHOLE, AdapterConfig, Init, QuantConfig, QuantKind, StopRow
 from sft_cli.config.schema import ModelConfig
-from sft_cli.config.trainer_schema import Checkpointing, Choice, LossConfig, TrainerConfig
+from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.load import empty_model, inner_linears, weights_dtype
 from sft_cli.model.machine import Machine
@@ -119,7 +119,7 @@ def estimate(
         copies += loss.kl > 0
     else:
         weights = int(inner * inner_bytes(quant, stored.itemsize) + other * stored.itemsize)
-    fused = trainer.fused_lora is not Choice.never
+    fused = trainer.fused
     kept = kept_by_layers(adapted, (SHORT, LONG), machine, fused=fused)
     rate = (tokens - SHORT) / (LONG - SHORT)
     vocabulary = architecture.get_text_config().vocab_size

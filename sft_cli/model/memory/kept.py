@@ -134,7 +134,7 @@ class OneExpert(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What the call returns."""
-        if func is torch._grouped_mm:
+        if func is torch._grouped_mm:  # pyright: ignore[reportPrivateImportUsage]
             rows, matrices = args
             return rows @ matrices[0]
         return func(*args, **(kwargs or {}))

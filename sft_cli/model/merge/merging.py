@@ -169,7 +169,9 @@ def untie(model: PeftModel) -> None:
     layers = (lm.get_input_embeddings(), lm.get_output_embeddings())
     embedding, head = (layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers)
     carries = any(isinstance(layer, BaseTunerLayer) for layer in layers)
-    if carries and isinstance(head, nn.Linear) and head.weight is embedding.weight:
+    if not (carries and isinstance(head, nn.Linear) and isinstance(embedding, nn.Embedding)):
+        return
+    if head.weight is embedding.weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
         lm.config.tie_word_embeddings = lm.config.get_text_config().tie_word_embeddings = False
         say("head      gets a matrix of its own: the adapter changes the embedding and the head differently")

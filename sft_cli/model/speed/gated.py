@@ -225,7 +225,7 @@ def _traced(seen: Seen, parent: str, product: Tensor, whole: Call) -> tuple[Acti
     readers = [one for one in below if one.given is whole.given]
     if len(readers) != 2 or id(product) not in seen.products:
         return None
-    if any(one.version != whole.version or one.output._version for one in readers):
+    if whole.version or any(one.output._version for one in readers):
         return None
     *factors, _ = seen.products[id(product)]
     for activated, other in (factors, factors[::-1]):
