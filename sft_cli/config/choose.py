@@ -69,6 +69,17 @@ def _wrong_option(group: str, option: Any, places: Places, where: str) -> SftErr
     return SftError(where=where, problem=f"{group} has no option {option!r}", fix=f"{hint}options: {choices}")
 
 
+MEANT = {
+    ("adapter", "qlora"): "adapter=lora quant=nf4",
+    ("adapter", "full"): "adapter=none",
+    ("adapter", "freeze"): "adapter=none adapter.freeze=[NAMES]",
+    ("quant", "4bit"): "quant=nf4",
+    ("quant", "8bit"): "quant=int8",
+    ("quant", "int4"): "quant=nf4",
+}
+"""Options as other tools call them."""
+
+
 def _value_hint(group: str, option: str) -> str:
     """For someone who wrote the thing itself where the name of an option belongs."""
     if "," in option:
@@ -79,7 +90,8 @@ def _value_hint(group: str, option: str) -> str:
         return f"for a file or hub id write data=local data.mix.local.path={option}; "
     if group == "template" and option.endswith(".jinja"):
         return f"for a file write template.path={option}; "
-    return ""
+    meant = MEANT.get((group, option))
+    return f"write {meant}; " if meant else ""
 
 
 def defaults_of(recipe: Mapping[Any, Any], where: str) -> tuple[dict[str, Any], list[str], list[SftError]]:

@@ -46,7 +46,10 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> N
     def measure(model: nn.Module, label: str) -> Evaluation:
         with machine.precision():
             loss_model, probed = packed_loss_model(
-                model, config.trainer.logits_chunk, share=config.trainer.share_prefixes
+                model,
+                config.trainer.logits_chunk,
+                share=config.trainer.share_prefixes,
+                packing=config.trainer.packing,
             )
         if not probed.packed_ok:
             say(f"packing   off for the {label} model, one example per row: {probed.reason}")

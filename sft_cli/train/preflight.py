@@ -46,13 +46,14 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
     new = added_ids(load_tokenizer(str(prepared.tokenizer_directory)), config.model.add_tokens)
     vocabulary = max(text.vocab_size, *(id + 1 for id in new), 0)
     longest = int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
-    longest += places(config.adapter)
-    if (limit := context_length(architecture)) is not None and longest > limit:
+    taken = places(config.adapter)
+    if (limit := context_length(architecture)) is not None and longest + taken > limit:
+        vectors = f" and {taken} trained vectors" if taken else ""
         problems.append(
             SftError(
                 where=f"trainer.max_length={config.trainer.max_length}",
-                problem=f"the longest example has {longest} tokens, the model takes {limit}",
-                fix=f"trainer.max_length={limit}",
+                problem=f"the longest example has {longest} tokens{vectors}, the model takes {limit}",
+                fix=f"trainer.max_length={limit - taken}" if limit - taken >= 8 else "a smaller adapter.virtual.tokens",
             )
         )
     largest = max(prepared.train.largest_id(), prepared.validation.largest_id())

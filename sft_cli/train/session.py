@@ -13,7 +13,7 @@ from accelerate.utils import set_seed
 from transformers import PretrainedConfig
 
 from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.adapter_schema import MERGEABLE, WHOLE
+from sft_cli.config.adapter_schema import MERGEABLE, WHOLE, Init
 from sft_cli.config.data_schema import Role
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
@@ -109,7 +109,9 @@ def _train(
     say(f"finished  {progress.step} steps in {time.perf_counter() - started:.0f} s: {result}")
     say(f"next      sft eval run={shown(directory)} compare=base")
     if config.adapter.kind in MERGEABLE:
-        say(f"          sft merge run={shown(directory)} out={shlex.quote(str(directory.path / 'merged'))}")
+        # LoftQ's adapter makes up for the rounding of the 4-bit base, not of the original one.
+        into = " into=dequantized" if config.adapter.init is Init.loftq else ""
+        say(f"          sft merge run={shown(directory)} out={shlex.quote(str(directory.path / 'merged'))}{into}")
 
 
 def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:

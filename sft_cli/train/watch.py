@@ -64,7 +64,7 @@ class Watch:
     def base(self, directory: RunDir) -> dict[str, Any]:
         """Scores and answers of the untrained model; kept in the run directory, so that a resumed run has them."""
         if not directory.before.is_file():
-            say("before    evaluating the base model on the held-out rows")
+            say("before    evaluating the untrained model on the held-out rows")
             found = self._scored(self._answers("base"))
             write_whole(directory.before, json.dumps(found, ensure_ascii=False) + "\n")
         return directory.read(directory.before)

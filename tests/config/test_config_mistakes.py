@@ -63,6 +63,11 @@ NEWCOMERS = [
         "data has no option 'rows.jsonl'",
         "for a file or hub id write data=local data.mix.local.path=rows.jsonl; options: " + DATA,
     ),
+    (
+        "adapter=qlora", "adapter has no option 'qlora'",
+        "write adapter=lora quant=nf4; options: bitfit, dora, eva, ia3, llama_adapter, loftq, lora, loraplus, none,"
+        " oft, olora, pissa, prefix, prompt, rslora, vera",
+    ),
     ("quant=nf5", "quant has no option 'nf5'", "did you mean quant=nf4? options: fp4, int8, nf4, none"),
     (
         "template=my.jinja",

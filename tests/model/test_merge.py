@@ -523,7 +523,7 @@ def test_a_fully_trained_model_is_whole_already(tmp_path):
     run.config.write_text(dump(Config(adapter=AdapterConfig(kind=AdapterKind.none))))
 
     assert refused([f"run={run.path}", f"out={tmp_path}/out"]) == (
-        f"run={run.path}: every weight was trained, so there is no adapter to merge\n"
+        f"run={run.path}: the model's own weights were trained, so there is no adapter to merge\n"
         f"  fix: the model is whole already: cp -r {run.model} {tmp_path}/out"
     )
 

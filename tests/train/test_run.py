@@ -227,7 +227,7 @@ def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics,
     done = runs.start("r", *compared)
     lines = capsys.readouterr().out
     assert re.search(r"held-out loss +\d\.\d+ +\d\.\d+", lines)
-    assert lines.index("step ") < lines.index("before    evaluating the base model")
+    assert lines.index("step ") < lines.index("before    evaluating the untrained model")
     before = done.read(done.before)
     eval_command([f"run={done.path}", "compare=base", "eval.max_new_tokens=4"], [])
     other = done.read(done.path / "eval" / "heldout.json")["base"]

@@ -119,11 +119,13 @@ def target_modules(model: PreTrainedModel, wanted: Sequence[str]) -> str | list[
     available = sorted({name.rsplit(".", 1)[-1] for name in names})
     for target in wanted:
         if not named_by(target, names):
-            near = get_close_matches(target, available, n=1, cutoff=0.0)
+            near = get_close_matches(target, [*available, ALL_LINEAR], n=1, cutoff=0.0)
             raise SftError(
                 where="adapter.target_modules",
                 problem=f"{target!r} matches no layer of this model; there are {', '.join(available)}",
-                fix=f"adapter.target_modules=[{near[0]}] is the nearest, or [{ALL_LINEAR}] alone",
+                fix=f"adapter.target_modules=[{ALL_LINEAR}]"
+                if near[0] == ALL_LINEAR
+                else f"adapter.target_modules=[{near[0]}] is the nearest, or [{ALL_LINEAR}] alone",
             )
     return list(wanted)
 

@@ -72,7 +72,7 @@ def refuse(run: RunDir, config: Config, into: str, out: Path) -> None:
     result, quoted = run.result, shlex.quote(str(out))
     kind = config.adapter.kind
     if kind in WHOLE:
-        trained = "every weight was" if kind is AdapterKind.none else "the biases themselves were"
+        trained = "the model's own weights were" if kind is AdapterKind.none else "the biases themselves were"
         raise SftError(
             where=f"run={run.path}",
             problem=f"{trained} trained, so there is no adapter to merge",
