@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from train_work import Result, floor_flops, make_model, make_rows, product_rate, write_rows
+from train_work import Result, floor_flops, make_adapter, make_model, make_rows, product_rate, write_rows
 
 HERE = Path(__file__).parent
 PEERS = {
@@ -53,6 +53,7 @@ def main() -> None:
     cuda = options.device == "cuda"
     # On a CPU the peers are fastest with float32 weights under autocast; ours rounds them on loading.
     make_model(options.model, scratch / "model", options.dtype if cuda else "float32")
+    make_adapter(scratch / "model", scratch / "adapter")
     tokenizer(scratch / "tokenizer")
     order = np.random.default_rng([SEED, 0, 0]).permutation(len(rows)).tolist()
     contestants = chosen(options)
@@ -127,7 +128,8 @@ def one(name: str, what: Any, options: argparse.Namespace, scratch: Path, order:
     elif isinstance(what, dict):
         work = {
             **what, "rows": str(scratch / "rows.jsonl"), "order": order, "model": str(scratch / "model"),
-            "tokenizer": str(scratch / "tokenizer"), "scratch": str(scratch / "peer"), "result": str(out),
+            "tokenizer": str(scratch / "tokenizer"), "adapter": str(scratch / "adapter"),
+            "scratch": str(scratch / "peer"), "result": str(out),
             "warm": options.warm, "examples": options.examples, "dtype": options.dtype, "threads": options.threads,
             "longest": options.packed_to, "packs": options.packs, "lr": LR, "quant": options.quant,
         }  # fmt: skip
@@ -163,6 +165,8 @@ def our_command(name: str, words: list[str], options: argparse.Namespace, scratc
         str(Path(sys.executable).parent / "sft"), "train", "data=local",
         f"data.mix.local.path={scratch / 'rows.jsonl'}",
         f"model.path={scratch / 'model'}", f"model.tokenizer={scratch / 'tokenizer'}", "template=plain", "adapter=lora",
+        f"adapter.start_from={scratch / 'adapter'}",
+       
         f"quant={options.quant}", f"run_dir={run}", f"trainer.seed={SEED}", f"trainer.lr={LR}",
         "trainer.schedule=constant", "trainer.warmup_ratio=0", f"trainer.examples_per_step={options.examples}",
         "trainer.max_length=4096", f"trainer.tokens_per_micro_batch={options.budget}",

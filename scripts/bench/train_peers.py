@@ -19,7 +19,7 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from datasets import Dataset  # noqa: E402
-from peft import LoraConfig, get_peft_model  # noqa: E402
+from peft import PeftModel  # noqa: E402
 from train_work import Result  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  # noqa: E402
 
@@ -70,10 +70,10 @@ def main() -> None:
     model.config.use_cache = False
     tokenizer = AutoTokenizer.from_pretrained(work["tokenizer"])
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    adapter = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = PeftModel.from_pretrained(model, work["adapter"], is_trainable=True)
     train = trl_trainer if work["who"] == "trl" else plain_trainer
     clock = Clock()
-    trainer = train(work, model, tokenizer, adapter, Dataset.from_list(rows), clock, half)
+    trainer = train(work, adapted, tokenizer, Dataset.from_list(rows), clock, half)
     counts: list[tuple[int, int]] = []
     usual = trainer.training_step
 
@@ -117,9 +117,7 @@ def common(work: dict[str, Any], half: bool) -> dict[str, Any]:
     }
 
 
-def trl_trainer(
-    work: dict[str, Any], model: Any, tokenizer: Any, adapter: Any, rows: Any, clock: Clock, half: bool
-) -> Any:
+def trl_trainer(work: dict[str, Any], model: Any, tokenizer: Any, rows: Any, clock: Clock, half: bool) -> Any:
     """SFTTrainer: padded, padding-free, or packed by best fit."""
     from trl import SFTConfig, SFTTrainer
 
@@ -137,14 +135,11 @@ def trl_trainer(
         args=arguments,
         train_dataset=rows,
         processing_class=tokenizer,
-        peft_config=adapter,
         callbacks=[clock],
     )
 
 
-def plain_trainer(
-    work: dict[str, Any], model: Any, tokenizer: Any, adapter: Any, rows: Any, clock: Clock, half: bool
-) -> Any:
+def plain_trainer(work: dict[str, Any], model: Any, tokenizer: Any, rows: Any, clock: Clock, half: bool) -> Any:
     """Transformers' Trainer around a PEFT model, padded, full logits: what a tutorial writes."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
@@ -154,9 +149,8 @@ def plain_trainer(
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
     )
-    adapted = get_peft_model(model, adapter)
     return Trainer(
-        model=adapted,
+        model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),

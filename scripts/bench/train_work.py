@@ -74,6 +74,18 @@ def make_model(shape: str, directory: Path, dtype: str) -> None:
     model.save_pretrained(directory)
 
 
+def make_adapter(model: Path, directory: Path) -> None:
+    """Save the LoRA adapter that everybody begins with (seed 0): equal curves need equal beginnings."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
+    adapted.save_pretrained(str(directory), save_embedding_layers=False)
+
+
 def make_rows(kind: str, count: int, seed: int = 7) -> list[tuple[list[int], int]]:
     """Rows as (ids, tokens of the prompt); all behind the prompt is trained.
 
@@ -138,6 +150,10 @@ def product_rate(dtype: str, device: str, seconds: float = 1.0) -> float:
 
     import torch
 
+    from sft_cli.model.speed.matmul import exact_fast_matmul
+
+    if device == "cpu":
+        exact_fast_matmul()
     size = (8192, 4096, 4096) if device == "cuda" else (1200, 512, 1408)
     left = torch.randn(size[0], size[1], device=device, dtype=getattr(torch, dtype))
     right = torch.randn(size[1], size[2], device=device, dtype=getattr(torch, dtype))
