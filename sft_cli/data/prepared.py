@@ -33,6 +33,8 @@ NUMBERS: dict[str, Any] = {"input_ids": np.int32, "labels": np.int32, "loss_weig
 """Columns that hold a list for each example, and of what."""
 BATCH = 1000
 """Examples written at once."""
+ALIKE = 8
+"""Tokens with which the answers of one unrolled row begin alike."""
 Side = Literal["train", "validation"]
 
 
@@ -140,6 +142,29 @@ class Split:
         """The row an example came from."""
         number, row = self._place(index)
         return str(self._batches[number].column("where")[row].as_py())
+
+    def unrolled(self) -> NDArray[np.bool_]:
+        """``(examples,)``: which examples are a further answer of the row before: same row, same first tokens.
+
+        Pieces of a long document are of one row too, but begin differently.
+        """
+        import pyarrow.compute as compute
+
+        found = np.zeros(len(self), np.bool_)
+        before = None
+        for number, batch in enumerate(self._batches):
+            first = int(self._ends[number]) - batch.num_rows
+            where = batch.column("where")
+            if before is not None and batch.num_rows:
+                found[first] = where[0].as_py() == before
+            if batch.num_rows > 1:
+                same = compute.equal(where.slice(1), where.slice(0, batch.num_rows - 1))  # pyright: ignore[reportAttributeAccessIssue]
+                found[first + 1 : first + batch.num_rows] = same.to_pylist()
+            before = where[-1].as_py() if batch.num_rows else before
+        for index in np.flatnonzero(found):
+            own, last = self.tokens(int(index)).input_ids[:ALIKE], self.tokens(int(index) - 1).input_ids[:ALIKE]
+            found[index] = np.array_equal(own, last)
+        return found
 
     @cached_property
     def sources(self) -> list[str]:

@@ -193,7 +193,14 @@ def _assemble(
     trainer = config.trainer
     tokenizer = load_tokenizer(str(directory.tokenizer))
     stops = [tokenizer.control[name] for name in prepared.manifest["stop_tokens"]]
-    steps = plan(prepared.stages, trainer.examples_per_step, trainer.epochs, trainer.max_steps, trainer.seed)
+    steps = plan(
+        prepared.stages,
+        trainer.examples_per_step,
+        trainer.epochs,
+        trainer.max_steps,
+        trainer.seed,
+        prepared.train.unrolled(),
+    )
     accelerator = Accelerator(cpu=machine.device.type == "cpu", mixed_precision=MIXED[machine.dtype])
     built = build_model(config, machine, tokenizer, stops, Rows(prepared.train, steps), recompute, accelerator)
     loss_model = built.loss_model

@@ -208,3 +208,15 @@ def test_what_killed_processes_left_is_removed_after_a_day(tmp_path):
         os.utime(directory, (0, 0))
     made = scratch(tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == sorted([mine, young, made])
+
+
+def test_further_answers_of_an_unrolled_row_are_known(tmp_path):
+    """One row as three examples, across the tables that are written (700 at once), and a document cut into pieces."""
+    begin = tuple(range(10))
+    single = [Example((i % 50, 1, 2, 3, 4, 5, 6, 7, 8, 9), (0.0,) * 9 + (1.0,), f"a:{i}", "a") for i in range(699)]
+    answers = [Example((*begin, 50 + i), (0.0,) * 10 + (1.0,), "a:699", "a") for i in range(3)]
+    pieces = [Example((*range(i, i + 9), 1), (0.0,) * 9 + (1.0,), "a:700", "a") for i in range(3)]
+
+    unrolled = written(tmp_path / "d", [*single, *answers, *pieces]).train.unrolled()
+
+    assert np.flatnonzero(unrolled).tolist() == [700, 701]

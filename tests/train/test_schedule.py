@@ -47,6 +47,27 @@ def test_one_random_stage_is_the_permutation_of_seed_and_epoch():
         assert order(steps, epoch) == np.random.default_rng([42, epoch]).permutation(50).tolist()
 
 
+def test_the_answers_of_an_unrolled_conversation_stay_together():
+    """Examples 1 to 3 are one conversation, and so are 5 and 6; the stage holds the first conversation twice."""
+    unrolled = np.array([0, 0, 1, 1, 0, 0, 1], np.bool_)
+    stage = Stage("1", Order.random, np.array([0, 1, 2, 3, 1, 2, 3, 4, 5, 6]))
+    seen = set()
+    for seed in range(20):
+        taken = order(plan([stage], 4, epochs=1, max_steps=None, seed=seed, unrolled=unrolled))
+        assert sorted(taken) == sorted(stage.entries.tolist())
+        text = "".join(map(str, taken))
+        assert text.count("123") == 2
+        assert text.count("56") == 1
+        seen.add(text)
+    assert len(seen) > 10
+
+
+def test_without_unrolled_conversations_the_order_is_what_it_was():
+    none = np.zeros(50, np.bool_)
+    steps, before = plan([whole(50)], 7, 1, None, 42, none), plan([whole(50)], 7, 1, None, 42)
+    assert order(steps) == order(before)
+
+
 def test_stages_follow_one_another_sorted_ones_as_they_are():
     steps = plan([EASY, MIXED, LAST], examples_per_step=5, epochs=2, max_steps=None, seed=0)
     assert steps.num_examples == 19
