@@ -178,7 +178,7 @@ _ATTENTION = "leave it out: attention over packed documents is chosen by device,
 _LOGGED = "leave it out: every step is written to metrics.jsonl, and to tensorboard/ where tensorboard is installed"
 _COMPILED = "leave it out: what a compiler joins is joined here already, without minutes of compiling"
 NEEDLESS = {
-    **dict.fromkeys(("packing", "sample_packing", "neat_packing", "padding_free", "packing_strategy"), _PACKED),
+    **dict.fromkeys(("sample_packing", "neat_packing", "padding_free", "packing_strategy"), _PACKED),
     **dict.fromkeys(("eval_packing", "eval_sample_packing", "multipack", "pad_to_sequence_len"), _PACKED),
     **dict.fromkeys(("group_by_length", "length_column_name", "train_sampling_strategy"), _BALANCED),
     **dict.fromkeys(("pad_to_multiple_of", "padding", "padding_side", "dynamic_padding"), _BALANCED),

@@ -6,7 +6,7 @@ import pytest
 
 from sft_cli.config.check import required
 from sft_cli.config.compose import compose, load, with_overrides
-from sft_cli.config.elsewhere import ELSEWHERE, NEEDLESS
+from sft_cli.config.elsewhere import ELSEWHERE
 from sft_cli.config.locate import GROUPS
 from sft_cli.config.names import advice, find
 from sft_cli.errors import Mistakes, SftError
@@ -38,7 +38,7 @@ NEWCOMERS = [
     ("mask_history=true", "there is no key mask_history", "here it is called data.train_on=last"),
     ("dataset_prepared_path=x", "there is no key dataset_prepared_path", "here it is called prepared_dir"),
     ("preprocessing_num_workers=4", "there is no key preprocessing_num_workers", "here it is called data.workers"),
-    ("packing=true", "there is no key packing", NEEDLESS["packing"]),
+    ("packing=true", "there is no key packing", "did you mean trainer.packing?"),
     ("data.template=llama3", "there is no key data.template", "here it is called template.name"),
     ("clean.dedup=true", "there is no key clean.dedup", "here it is called clean.steps=[leakage,exact_duplicates]"),
     ("data.stages=[{nam: a}]", "there is no key data.stages.0.nam", "did you mean data.stages.0.name?"),

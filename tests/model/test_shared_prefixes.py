@@ -368,7 +368,8 @@ def test_a_family_with_a_state_shares_nothing_even_where_it_packs(monkeypatch):
     assert result.reason == "with a shared beginning, layers that carry a state from token to token would start anew"
 
 
-def test_the_probe_is_four_short_forwards(monkeypatch):
+def test_the_probe_is_seven_short_forwards(monkeypatch):
+    """Two alone, one packed, one shared, and three that tell whether the model draws random numbers of its own."""
     model = tiny("llama")
     lengths = []
     forward = type(model).forward
@@ -379,4 +380,4 @@ def test_the_probe_is_four_short_forwards(monkeypatch):
 
     monkeypatch.setattr(type(model), "forward", counting)
     assert probe(model).shared_ok
-    assert lengths == [7, 11, 32, 32]
+    assert lengths == [7, 11, 32, 32, 7, 7, 7]
