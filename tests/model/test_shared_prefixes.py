@@ -369,7 +369,7 @@ def test_a_family_with_a_state_shares_nothing_even_where_it_packs(monkeypatch):
 
 
 def test_the_probe_is_seven_short_forwards(monkeypatch):
-    """Two alone, one packed, one shared, and three that tell whether the model draws random numbers of its own."""
+    """Two alone, two rows that hold them, and three that tell whether the model draws random numbers of its own."""
     model = tiny("llama")
     lengths = []
     forward = type(model).forward
