@@ -40,7 +40,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
         SftError: There are none, or they cannot be prepared.
     """
     if config.data == trained.data and config.trainer.max_length == trained.trainer.max_length:
-        rows = _rows(_own(run, as_served(run, trained)), "validation")
+        rows = _rows(_own(run, as_served(run.result, trained)), "validation")
         if not len(rows.split):
             raise SftError(
                 where=str(run.path),
@@ -48,7 +48,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
                 fix=f"name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
             )
     else:
-        prepared = prepare(as_served(run, config))
+        prepared = prepare(as_served(run.result, config))
         rows = _rows(prepared, "validation" if len(prepared.validation) else "train")
         if path := _trained_path(trained, config, rows.side):
             say(f"note      the run was trained on rows of {path}, which may be among these")
@@ -57,12 +57,12 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
     return rows
 
 
-def as_served(run: RunDir, config: Config) -> Config:
-    """The config with the tokenizer and the template that the run saved, preparing under the cache."""
+def as_served(tokenizer: Path, config: Config) -> Config:
+    """The config with a run's saved tokenizer, its template and added tokens in it, preparing under the cache."""
     return replace(
         config,
         prepared_dir=None,
-        model=replace(config.model, tokenizer=str(run.result)),
+        model=replace(config.model, tokenizer=str(tokenizer), add_tokens=[]),
         template=replace(config.template, name="auto", path=None),
     )
 

@@ -12,6 +12,7 @@ from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Split
 from sft_cli.errors import SftError
 from sft_cli.eval.items import last_span
+from sft_cli.eval.rows import as_served
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,7 @@ def _as_run(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> C
         overflow=Overflow.drop,
         budget=BudgetConfig(),
     )
-    return replace(
-        config,
-        prepared_dir=None,
-        model=replace(config.model, tokenizer=str(tokenizer)),
-        template=replace(config.template, name="auto", path=None),
-        data=data,
-        clean=CleanConfig(),
-    )
+    return replace(as_served(tokenizer, config), data=data, clean=CleanConfig())
 
 
 def _of_probe(error: SftError, name: str, key: str) -> SftError:

@@ -323,3 +323,16 @@ def test_a_model_card_counts_the_steps_alone(place, asked):
     guard.check(1, place.record)
 
     assert figures(place.run) == {"steps": 1, "tokens trained on": 7, "training loss of the last step": 2.0}
+
+
+def test_probes_know_the_tokens_that_the_run_added(place):
+    """The run's tokenizer holds them already: they are not added once more."""
+    file = place.file("asked.jsonl", [{"prompt": "say it", "completion": "word <x> word"}])
+    config = place.config(f"probes.words.path={file}")
+    config.model.add_tokens = ["<x>"]
+    tokenizer = prepare(config).tokenizer_directory
+
+    (probe,) = prepare_probes(config, tokenizer)
+
+    added = load_tokenizer(str(tokenizer)).backend.token_to_id("<x>")
+    assert probe.split.tokens(0).input_ids.tolist().count(added) == 1
