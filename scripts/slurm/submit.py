@@ -20,8 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sft_cli.config.check import required
 from sft_cli.config.compose import compose, dump
+from sft_cli.config.launcher_schema import LauncherKind
 from sft_cli.config.paths import absolute, default_run_dir
-from sft_cli.config.schema import Config, LauncherKind
+from sft_cli.config.schema import Config
 from sft_cli.config.secrets import masked_address
 from sft_cli.data.reading.remote import downloaded_before
 from sft_cli.errors import Mistakes, SftError, raise_all

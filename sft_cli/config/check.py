@@ -7,19 +7,20 @@ from typing import Literal
 from sft_cli.config.check_adapter import adapter_rules
 from sft_cli.config.check_clean import clean_rules, idle_clean_keys
 from sft_cli.config.check_data import data_rules, idle_data_keys
+from sft_cli.config.check_launcher import idle_launcher_keys, launcher_rules
 from sft_cli.config.check_loss import idle_loss_keys, loss_rules
 from sft_cli.config.check_model import model_rules
 from sft_cli.config.check_source import source_rules
 from sft_cli.config.check_trainer import idle_trainer_keys, trainer_rules
 from sft_cli.config.idle_adapter import idle_adapter_keys
-from sft_cli.config.schema import Config, LauncherKind
+from sft_cli.config.launcher_schema import LauncherKind
+from sft_cli.config.schema import Config
 from sft_cli.config.secrets import secret_rules
 from sft_cli.config.trainer_schema import Device, Dtype, OptimizerName
 from sft_cli.config.typed import Mistake
 from sft_cli.errors import SftError, raise_all
 
 _NAME = re.compile(r"[\w-]+")
-_TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}")
 
 
 def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
@@ -28,8 +29,10 @@ def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
     found = [mistake for rule in rules for mistake in rule(config)] + list(data_rules(config.data))
     found += [*source_rules(config.data), *clean_rules(config.clean), *secret_rules(config)]
     found += [*model_rules(config), *adapter_rules(config), *loss_rules(config), *trainer_rules(config)]
+    found += launcher_rules(config)
     idle = [*idle_data_keys(config.data, said), *idle_clean_keys(config.clean, said)]
     idle += [*idle_adapter_keys(config, said), *idle_loss_keys(config, said), *idle_trainer_keys(config, said)]
+    idle += idle_launcher_keys(config, said)
     return found + list(_without_effect(config, said)) + idle
 
 
@@ -129,12 +132,6 @@ def _names(config: Config) -> Iterator[Mistake]:
                 f"data.mix.{name} names both validation_path and validation_split",
                 "keep one of them",
             )
-    if not _TIME.fullmatch(config.launcher.time):
-        yield Mistake(
-            "launcher.time",
-            f"launcher.time is {config.launcher.time!r}; it must be minutes, HH:MM:SS or D-HH:MM:SS",
-            "write a value such as launcher.time=24:00:00",
-        )
 
 
 _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
@@ -142,11 +139,6 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
         ("template.name",),
         lambda config: config.template.path is not None,
         "template.path wins over it; set one of them",
-    ),
-    (
-        tuple(f"launcher.{name}" for name in ("partition", "account", "time", "gpus", "cpus", "memory", "setup")),
-        lambda config: config.launcher.kind is LauncherKind.local,
-        "this shell runs the job; choose launcher=slurm",
     ),
 )
 

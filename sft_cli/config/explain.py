@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import fill, indent
 from typing import Any, Union, get_args, get_origin
 
-from sft_cli.config import adapter_schema, clean_schema, data_schema, schema, trainer_schema
+from sft_cli.config import adapter_schema, clean_schema, data_schema, launcher_schema, schema, trainer_schema
 from sft_cli.config.compose import Composed, assemble, typed
 from sft_cli.config.lines import Origins
 from sft_cli.config.locate import GROUPS, places, shown
@@ -22,7 +22,7 @@ from sft_cli.config.secrets import masked
 from sft_cli.config.typed import as_plain
 from sft_cli.config.yamls import write_yaml
 
-MODULES = (schema, data_schema, clean_schema, adapter_schema, trainer_schema)
+MODULES = (schema, data_schema, clean_schema, launcher_schema, adapter_schema, trainer_schema)
 """Where the keys of a config and the lines about them stand."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _COLUMN = 60

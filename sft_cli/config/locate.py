@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sft_cli.errors import SftError
 
-GROUPS = ("model", "data", "clean", "template", "adapter", "quant", "trainer", "eval", "launcher")
+GROUPS = ("model", "data", "clean", "template", "adapter", "quant", "trainer", "eval", "distributed", "launcher")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class RunDir:
         probes.json        [{where, input_ids, labels}]: held-out rows on which a merge is compared
         metrics.jsonl      one line per step; evaluation lines have "eval": true, those of probes "retention": {…}
         retention.json     what the probes of trainer.retention gave on the base
+        spikes.jsonl       steps whose loss leapt or was not finite, with their rows
         before.json        scores and answers of the base model (eval.compare_after_training)
         samples.jsonl      answers generated during training
         checkpoints/       step-N directories
@@ -84,6 +85,11 @@ class RunDir:
     def samples(self) -> Path:
         """Answers generated during training, one JSON line each."""
         return self.path / "samples.jsonl"
+
+    @property
+    def spikes(self) -> Path:
+        """Steps whose loss leapt or was not finite, one JSON line each."""
+        return self.path / "spikes.jsonl"
 
     @property
     def before(self) -> Path:

@@ -5,20 +5,13 @@ under a field is its documentation and what ``sft show --keys`` prints.
 """
 
 from dataclasses import dataclass, field
-from enum import Enum
 
 from sft_cli.config.adapter_schema import AdapterConfig, QuantConfig
 from sft_cli.config.clean_schema import CleanConfig
 from sft_cli.config.data_schema import DataConfig
 from sft_cli.config.fields import number
+from sft_cli.config.launcher_schema import DistributedConfig, LauncherConfig
 from sft_cli.config.trainer_schema import Dtype, LossConfig, TrainerConfig
-
-
-class LauncherKind(str, Enum):
-    """Who starts the process: this shell, or SLURM."""
-
-    local = "local"
-    slurm = "slurm"
 
 
 @dataclass(kw_only=True)
@@ -74,28 +67,6 @@ class EvalConfig:
 
 
 @dataclass(kw_only=True)
-class LauncherConfig:
-    """Where the job runs; read by scripts/slurm."""
-
-    kind: LauncherKind = LauncherKind.local
-    """local or slurm."""
-    partition: str | None = None
-    """SLURM partition; null takes the cluster's default."""
-    account: str | None = None
-    """SLURM account to charge."""
-    time: str = "24:00:00"
-    """Time limit, as sbatch writes it (minutes, HH:MM:SS or D-HH:MM:SS)."""
-    gpus: int = number(1, ge=0)
-    """GPUs of the job; 0 for a CPU job."""
-    cpus: int = number(8, ge=1)
-    """CPU cores of the job."""
-    memory: str | None = None
-    """Memory of the job, as sbatch writes it (32G); null takes the cluster's default."""
-    setup: str = ""
-    """Shell line run before sft, e.g. source ~/venv/bin/activate."""
-
-
-@dataclass(kw_only=True)
 class Config:
     """Everything that decides a run."""
 
@@ -114,4 +85,5 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)

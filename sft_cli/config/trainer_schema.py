@@ -80,6 +80,13 @@ class Average(str, Enum):
     last = "last"
 
 
+class OnNan(str, Enum):
+    """What a step does whose loss or gradient is not a finite number: end the run, or change nothing and go on."""
+
+    stop = "stop"
+    skip = "skip"
+
+
 class ProbeMetric(str, Enum):
     """What a retention probe measures."""
 
@@ -167,6 +174,10 @@ class TrainerConfig:
     """Lion's: the momentum's share in the direction, and in the next momentum (arXiv:2302.06675)."""
     max_grad_norm: float = number(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 never clips."""
+    on_nan: OnNan = OnNan.stop
+    """What a step does whose loss or gradient is not finite: stop the run, or skip its update; its rows are named."""
+    spike_factor: float = number(4.0, gt=1)
+    """A loss above this many times the median of the last 32 is recorded, with its rows, in spikes.jsonl."""
     average: Average = Average.none
     """Evaluate and export averaged weights: none, ema (exponential) or last (of the last average_last steps)."""
     ema_decay: float = number(0.999, gt=0, lt=1)

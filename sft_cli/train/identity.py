@@ -14,6 +14,7 @@ NOT_LEARNING = (
     "prepared_dir",
     "eval.",
     "launcher.",
+    "distributed.",
     "data.",  # the digest of the prepared rows stands for it
     "clean.",
     "trainer.tokens_per_micro_batch",
@@ -32,6 +33,8 @@ NOT_LEARNING = (
     "trainer.keep_checkpoints",
     "trainer.keep_best",
     "trainer.patience",
+    "trainer.on_nan",
+    "trainer.spike_factor",
 )
 """Keys that decide where and when, not what is learned: they may change on resuming."""
 

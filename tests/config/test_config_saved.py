@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from sft_cli.config.compose import compose, dump, load
 from sft_cli.config.data_schema import SourceConfig
-from sft_cli.config.schema import Config, LauncherConfig, ModelConfig
+from sft_cli.config.launcher_schema import LauncherConfig
+from sft_cli.config.schema import Config, ModelConfig
 from sft_cli.config.trainer_schema import TrainerConfig
 
 TEXT = st.one_of(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sft_cli.config.schema import Config, LauncherConfig, LauncherKind
+from sft_cli.config.launcher_schema import LauncherConfig, LauncherKind
+from sft_cli.config.schema import Config
 
 GOLDEN = """\
 #!/bin/bash

@@ -1,0 +1,122 @@
+"""Rules of the keys of ``launcher`` and ``distributed`` that go beyond types and limits."""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields
+
+from sft_cli.config.adapter_schema import AdapterKind, QuantKind
+from sft_cli.config.launcher_schema import ContainerKind, DistributedKind, LauncherConfig, LauncherKind
+from sft_cli.config.schema import Config
+from sft_cli.config.trainer_schema import Dtype, OptimizerName
+from sft_cli.config.typed import Mistake
+
+_TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}")
+_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_WHOLE_TENSORS = (
+    OptimizerName.adamw_8bit,
+    OptimizerName.paged_adamw_8bit,
+    OptimizerName.adafactor,
+    OptimizerName.muon,
+)
+"""Optimizers whose update of a matrix needs all of it, or kernels that know no sharded tensors."""
+
+
+def launcher_rules(config: Config) -> Iterator[Mistake]:
+    """What does not fit together."""
+    yield from _launcher(config.launcher)
+    yield from _distributed(config)
+
+
+def _launcher(launcher: LauncherConfig) -> Iterator[Mistake]:
+    if not _TIME.fullmatch(launcher.time):
+        yield Mistake(
+            "launcher.time",
+            f"launcher.time is {launcher.time!r}; it must be minutes, HH:MM:SS or D-HH:MM:SS",
+            "write a value such as launcher.time=24:00:00",
+        )
+    for key, names in (("launcher.env", list(launcher.env)), ("launcher.pass_env", launcher.pass_env)):
+        for name in names:
+            if not _VARIABLE.fullmatch(name):
+                yield Mistake(key, f"{key}: {name!r} is no name of a variable", "write letters, digits and _")
+    container = launcher.container
+    if (container.kind is ContainerKind.none) != (container.image is None):
+        missing = "image" if container.image is None else "kind"
+        fix = "launcher.container.image=image.sif" if missing == "image" else "launcher.container.kind=apptainer"
+        yield Mistake(
+            f"launcher.container.{missing}",
+            f"launcher.container has no {missing}, but launcher.container.{'kind' if missing == 'image' else 'image'}",
+            f"set {fix}, or leave both out",
+        )
+
+
+def _distributed(config: Config) -> Iterator[Mistake]:
+    distributed, trainer = config.distributed, config.trainer
+    if distributed.context_parallel > 1:
+        yield Mistake(
+            "distributed.context_parallel",
+            "distributed.context_parallel splits one long row over processes, and torch's ring attention knows no rows "
+            "that hold several examples",
+            "leave it out; trainer.gradient_checkpointing=offload and distributed=fsdp make room for long rows",
+        )
+    if distributed.kind is DistributedKind.ddp:
+        return
+    if trainer.optimizer in _WHOLE_TENSORS:
+        yield Mistake(
+            "trainer.optimizer",
+            f"trainer.optimizer is {trainer.optimizer.value}, which cannot update a part of a tensor, as fsdp has it",
+            "set trainer.optimizer=adamw or lion, or distributed=ddp",
+            clash="distributed.kind",
+        )
+    if trainer.dtype is Dtype.float16:
+        yield Mistake(
+            "trainer.dtype",
+            "trainer.dtype is float16, whose scaled gradients fsdp does not look through together",
+            "set trainer.dtype=bfloat16, or distributed=ddp",
+            clash="distributed.kind",
+        )
+    if config.quant.kind is QuantKind.int8:
+        yield Mistake(
+            "quant.kind",
+            "quant.kind is int8, whose weights and scales cannot be sharded",
+            "set quant=nf4, or distributed=ddp",
+            clash="distributed.kind",
+        )
+    if config.loss.kl > 0 and config.adapter.kind in (AdapterKind.none, AdapterKind.bitfit):
+        yield Mistake(
+            "loss.kl",
+            "loss.kl holds to a frozen copy of the model, which fsdp would not shard",
+            "set loss.kl=0, adapter=lora, or distributed=ddp",
+            clash="distributed.kind",
+        )
+
+
+_SLURM = tuple(f"launcher.{field.name}" for field in fields(LauncherConfig) if field.name not in ("kind", "nproc"))
+_SHARDED = ("distributed.reshard", "distributed.replicas", "distributed.cpu_offload")
+_IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = (
+    (
+        _SLURM,
+        lambda config: config.launcher.kind is LauncherKind.local,
+        "this shell runs the job",
+        "choose launcher=slurm",
+    ),
+    (
+        ("launcher.nproc",),
+        lambda config: config.launcher.kind is LauncherKind.slurm and config.launcher.gpus > 0,
+        "a job has one process for each of launcher.gpus",
+        "set launcher.gpus",
+    ),
+    (
+        _SHARDED,
+        lambda config: config.distributed.kind is DistributedKind.ddp,
+        "each process holds the whole model",
+        "choose distributed=fsdp",
+    ),
+)
+
+
+def idle_launcher_keys(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+    """Keys typed on the command line that nothing would read."""
+    for keys, idle, why, fix in _IDLE:
+        for key in sorted(said):
+            if any(key == name or key.startswith(f"{name}.") for name in keys) and idle(config):
+                yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
