@@ -1,6 +1,5 @@
 """A run directory belongs to one process at a time: it is made, locked, and left in a state that can be resumed."""
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -8,13 +7,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sft_cli.config.compose import dump
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.console import say
 from sft_cli.errors import SftError
+from sft_cli.train.lock import held
 
 
 class Terminated(KeyboardInterrupt):
@@ -38,22 +38,23 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
     """
     if not resumed:
         directory = _made(directory, named=config.run_dir is not None)
-    lock = _locked(directory)
-    write_whole(directory.config, dump(config))
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield directory
-    except SftError:
-        if not resumed and not directory.metrics.exists():
-            shutil.rmtree(directory.path)
-        raise
-    except KeyboardInterrupt as interruption:
-        say(f"stopped   resume with: sft train run={shlex.quote(str(directory.path))}")
-        code = signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT
-        raise SystemExit(128 + code) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        lock.close()
+    with held(directory.path / ".lock"):
+        if not resumed:
+            refuse_taken(directory)  # once more: another process may have held it meanwhile
+        write_whole(directory.config, dump(config))
+        before = signal.signal(signal.SIGTERM, _terminate)
+        try:
+            yield directory
+        except SftError:
+            if not resumed and not directory.metrics.exists():
+                shutil.rmtree(directory.path)
+            raise
+        except KeyboardInterrupt as interruption:
+            say(f"stopped   resume with: sft train run={shlex.quote(str(directory.path))}")
+            code = signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT
+            raise SystemExit(128 + code) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -95,21 +96,6 @@ def _made(directory: RunDir, *, named: bool) -> RunDir:
             continue
         return RunDir(path)
     raise AssertionError(f"{directory.path} has a thousand namesakes")
-
-
-def _locked(directory: RunDir) -> IO[str]:
-    """An open lock on the run; it falls with the process."""
-    lock = (directory.path / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise SftError(
-            where=str(directory.path),
-            problem="another process trains there",
-            fix="wait for it or stop it; a new run wants another run_dir",
-        ) from error
-    return lock
 
 
 def _terminate(_number: int, _frame: Any) -> None:
