@@ -1,6 +1,6 @@
 """What to type when memory runs out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 
@@ -8,8 +8,9 @@ import torch
 
 from sft_cli.config.adapter_schema import WHOLE, AdapterKind, QuantKind
 from sft_cli.config.schema import Config
-from sft_cli.config.trainer_schema import Checkpointing
+from sft_cli.config.trainer_schema import Checkpointing, TrainerConfig
 from sft_cli.errors import SftError
+from sft_cli.train.step_rows import StepRow, named
 
 ON_A_CPU = "DefaultCPUAllocator"
 """Stands in torch's message where main memory cannot be had; that error has no class of its own."""
@@ -24,13 +25,14 @@ class Work(Enum):
 
 
 @contextmanager
-def told(config: Config, work: Work, where: str) -> Iterator[None]:
+def told(config: Config, work: Work, where: str, rows: Callable[[], Sequence[StepRow]] | None = None) -> Iterator[None]:
     """Memory that runs out within becomes a sentence.
 
     Args:
         config: The run's settings, which the advice starts from.
         work: What is done within.
         where: At which step, or of which model.
+        rows: The rows that are computed, the longest first; asked only where memory runs out.
 
     Raises:
         SftError: Memory ran out.
@@ -40,7 +42,11 @@ def told(config: Config, work: Work, where: str) -> Iterator[None]:
     except RuntimeError as error:
         if not (isinstance(error, torch.OutOfMemoryError) or ON_A_CPU in str(error)):
             raise
-        raise SftError(where=where, problem=f"memory ran out in {work.value}", fix=advice(config, work)) from error
+        problem = f"memory ran out in {work.value}"
+        if rows is not None:
+            budget = config.trainer.tokens_per_micro_batch
+            problem += f", at most {budget:,} tokens at once; the longest rows of the step: {named(rows())}"
+        raise SftError(where=where, problem=problem, fix=advice(config, work)) from error
 
 
 def advice(config: Config, work: Work) -> str:
@@ -50,10 +56,10 @@ def advice(config: Config, work: Work) -> str:
         explicit = trainer.gradient_checkpointing in (Checkpointing.none, Checkpointing.selective, Checkpointing.layers)
         if explicit and config.adapter.kind is not AdapterKind.prefix:
             found.append("trainer.gradient_checkpointing=auto")
-        found.append(f"trainer.tokens_per_micro_batch={max(1, trainer.tokens_per_micro_batch // 2)}")
+        found.append(_fewer_tokens(trainer))
     if work is Work.evaluation:
         found.append(f"eval.batch_size={max(1, config.eval.batch_size // 2)}")
-        found.append(f"trainer.tokens_per_micro_batch={max(1, trainer.tokens_per_micro_batch // 2)}")
+        found.append(_fewer_tokens(trainer))
     if config.adapter.kind in WHOLE:
         found.append("adapter=lora")
     elif config.quant.kind is QuantKind.none:
@@ -62,3 +68,10 @@ def advice(config: Config, work: Work) -> str:
     if len(found) == 1:
         found.append("a larger device")
     return f"{', '.join(found[:-1])}, or {found[-1]}"
+
+
+def _fewer_tokens(trainer: TrainerConfig) -> str:
+    """Fewer tokens at once; where only the longest row is computed at once, shorter rows, which are another run."""
+    if trainer.tokens_per_micro_batch > trainer.max_length:
+        return f"trainer.tokens_per_micro_batch={max(trainer.max_length, trainer.tokens_per_micro_batch // 2)}"
+    return f"a new run with trainer.max_length={max(8, trainer.max_length // 2)}"

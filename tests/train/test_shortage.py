@@ -17,6 +17,7 @@ from sft_cli.model.memory.checkpointing import Recompute, apply
 from sft_cli.train import step
 from sft_cli.train.shortage import Work, told
 from sft_cli.train.step import Relief
+from sft_cli.train.step_rows import StepRow
 
 
 class Drawing(nn.Module):
@@ -113,16 +114,21 @@ NONE = TrainerConfig(gradient_checkpointing=Checkpointing.none, tokens_per_micro
             "trainer.gradient_checkpointing=auto, trainer.tokens_per_micro_batch=2048, or a smaller model",
         ),
         (
-            Config(trainer=TrainerConfig(tokens_per_micro_batch=1000)),
+            Config(trainer=TrainerConfig(tokens_per_micro_batch=1000, max_length=500)),
             Work.training,
             "trainer.tokens_per_micro_batch=500, quant=nf4, or a smaller model",
         ),
         (Config(adapter=AdapterConfig(kind=AdapterKind.none)), Work.loading, "adapter=lora, or a smaller model"),
         (Config(quant=NF4), Work.loading, "a smaller model, or a larger device"),
         (
-            Config(quant=NF4, trainer=TrainerConfig(tokens_per_micro_batch=64)),
+            Config(quant=NF4, trainer=TrainerConfig(tokens_per_micro_batch=64, max_length=48)),
             Work.evaluation,
-            "eval.batch_size=8, trainer.tokens_per_micro_batch=32, or a smaller model",
+            "eval.batch_size=8, trainer.tokens_per_micro_batch=48, or a smaller model",
+        ),
+        (
+            Config(quant=NF4, trainer=TrainerConfig(tokens_per_micro_batch=64, max_length=64)),
+            Work.training,
+            "a new run with trainer.max_length=32, or a smaller model",
         ),
     ],
 )
@@ -138,6 +144,20 @@ def test_a_shortage_is_a_sentence(config, work, fix, error):
     with pytest.raises(SftError) as caught, told(config, work, "step 3"):
         raise error
     assert str(caught.value) == f"step 3: memory ran out in {work.value}\n  fix: {fix}"
+
+
+def test_a_shortage_in_training_names_the_longest_rows():
+    rows = [StepRow("rows.jsonl:7", 2043), StepRow("rows.jsonl:2", 81)]
+    with (
+        pytest.raises(SftError) as caught,
+        told(Config(trainer=NONE), Work.training, "step 3", lambda: rows),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert caught.value.problem == (
+        "memory ran out in training, at most 4,096 tokens at once; the longest rows of the step: "
+        "rows.jsonl:7 (2,043 tokens), rows.jsonl:2 (81 tokens)"
+    )
+    assert "trainer.tokens_per_micro_batch=2048" in caught.value.fix
 
 
 def test_another_error_stays_as_it_is():
