@@ -1,7 +1,7 @@
 """Laws of the mask over random conversations, templates and tokenizers."""
 
 import pytest
-from chat_hand import letters, talk, text, trained
+from chat_hand import FORGETFUL, letters, talk, text, trained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,14 +34,6 @@ TRIMMING = """
     {{- '<|im_start|>' + m.role + '\\n\\n' + m.content | trim + '<|im_end|>' -}}
 {%- endfor -%}
 {{- '<|im_start|>assistant\\n\\n' if add_generation_prompt else '' -}}
-"""
-FORGETFUL = """
-{%- for m in messages -%}
-    {{- '<|im_start|>' + m.role + '\\n' -}}
-    {{- m.content if loop.index0 >= messages | length - 2 else m.content[:1] | replace('\ufdd0', '') -}}
-    {{- '<|im_end|>\\n' -}}
-{%- endfor -%}
-{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
 """
 STOPS = {"chatml": "<|im_end|>", TRIMMING: "<|im_end|>", "vicuna": "</s>"}
 settings.register_profile(

@@ -1,0 +1,85 @@
+"""Laws of conversations that are too long: whole turns go, as few as will do, and no answer is cut."""
+
+from dataclasses import replace
+
+import pytest
+from chat_hand import FORGETFUL, trained
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sft_cli.config.data_schema import Overflow
+from sft_cli.data.types import Conversation, Message
+
+SAID = st.text(alphabet="ab é", min_size=1, max_size=30).filter(lambda text: text.strip())
+TEMPLATES = pytest.mark.parametrize("template", ["chatml", FORGETFUL], ids=["joined", "unrolled"])
+LAW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LENGTHS = st.integers(20, 400)
+
+
+@st.composite
+def conversations(draw):
+    """Up to six questions, each with an answer, or with two and a tool's result between them; some carry no loss."""
+    messages = [Message("system", draw(SAID))] if draw(st.booleans()) else []
+    for _ in range(draw(st.integers(1, 6))):
+        messages.append(Message("user", draw(SAID)))
+        for role in draw(st.sampled_from([("assistant",), ("assistant", "tool", "assistant")])):
+            messages.append(Message(role, draw(SAID), draw(st.sampled_from([0.0, 1.0])) if role == "assistant" else 1))
+    messages[-1] = replace(messages[-1], weight=1.0)
+    return Conversation(tuple(messages), "rows.jsonl:7", "mine")
+
+
+def from_each_question(conversation):
+    """The conversation as it is, without what stands before its second question, before its third, …"""
+    head = 1 if conversation.messages[0].role == "system" else 0
+    asked = [i for i, message in enumerate(conversation.messages) if message.role == "user"]
+    for i in asked:
+        yield i - head, replace(conversation, messages=conversation.messages[:head] + conversation.messages[i:])
+
+
+@TEMPLATES
+@LAW
+@given(conversation=conversations(), max_length=LENGTHS)
+def test_as_few_whole_turns_as_will_do(maker, template, conversation, max_length):
+    """Trying each cut in turn finds the same one."""
+    shortening = maker(template, max_length=max_length, overflow=Overflow.drop_oldest_turns)
+    strict = maker(template, max_length=max_length, overflow=Overflow.drop)
+    outcome = shortening.make([conversation])[0]
+    for gone, shorter in from_each_question(conversation):
+        expected = strict.make([shorter])[0]
+        if expected.problem is None:
+            assert outcome == replace(expected, dropped_messages=gone)
+            return
+    assert outcome.too_long
+    assert (outcome.examples, outcome.dropped_messages) == ((), 0)
+
+
+@TEMPLATES
+@LAW
+@given(conversation=conversations(), max_length=LENGTHS)
+def test_answers_that_are_left_are_whole_and_the_last(maker, tokenizer, template, conversation, max_length):
+    outcome = maker(template, max_length=max_length, overflow=Overflow.drop_oldest_turns).make([conversation])[0]
+    if outcome.problem is not None:
+        return
+    assert max(len(example.input_ids) for example in outcome.examples) <= max_length
+    answers = [f"{m.content}<|im_end|>" for m in conversation.messages if m.role == "assistant" and m.weight]
+    runs = [example.replace("<|im_end|>|", "<|im_end|>\0") for example in trained(tokenizer, outcome)]
+    said = [answer for example in runs for answer in example.split("\0")]
+    assert said
+    assert said == answers[-len(said) :]
+    if outcome.dropped_messages == 0:
+        assert len(said) == len(answers)
+    if conversation.messages[0].role == "system" and template == "chatml":
+        begins = tokenizer.decode_batch([outcome.examples[0].input_ids])[0]
+        assert begins.startswith(f"<|im_start|>system\n{conversation.messages[0].content}<|im_end|>\n")
+
+
+@TEMPLATES
+@pytest.mark.parametrize("overflow", [Overflow.error, Overflow.drop], ids=["error", "drop"])
+@LAW
+@given(conversation=conversations(), room=st.integers(-2, 2))
+def test_a_row_is_refused_if_and_only_if_it_is_longer(maker, template, overflow, conversation, room):
+    free = maker(template, max_length=100_000).make([conversation])[0]
+    max_length = max(len(example.input_ids) for example in free.examples) + room
+    outcome = maker(template, max_length=max_length, overflow=overflow).make([conversation])[0]
+    assert outcome.too_long == (room < 0)
+    assert outcome.examples == (() if outcome.too_long else free.examples)
