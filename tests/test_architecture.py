@@ -58,6 +58,7 @@ MAY_IMPORT = {
         "data.prepare", "chat", "model", "train.layout", "train.prefixes", "train.placement", "eval",
     },
     "quickstart": set(),
+    "slurm": {"errors", "config", "config.compose", "data.types", "data", "data.reading", "data.prepare", "chat"},
     "cli": {
         "errors", "config", "config.explain", "data.formats", "data.prepare", "report", "train", "eval", "model.merge",
     },

@@ -10,4 +10,4 @@ if ! "$python" -c 'import sft_cli' 2>/dev/null; then
     printf 'error: %s: cannot import sft_cli\n  fix: activate the environment it is installed in, or set PYTHON\n' "$python" >&2
     exit 2
 fi
-exec "$python" "$(dirname -- "${BASH_SOURCE[0]}")/submit.py" "$@"
+exec "$python" -m sft_cli.slurm "$@"

@@ -1,17 +1,14 @@
-"""The cluster of the session, and submit.py as a module."""
+"""The cluster of the session."""
 
-import importlib.util
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from getpass import getuser
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from slurm_cluster import SCRIPTS, SYSTEM_PATH, Cluster, configure, logs, start, waited_for
+from slurm_cluster import SYSTEM_PATH, Cluster, configure, logs, start, waited_for
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +36,15 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(home)
 
 
-@pytest.fixture(scope="session")
-def submit() -> ModuleType:
-    """scripts/slurm/submit.py as a module."""
-    spec = importlib.util.spec_from_file_location("submit", SCRIPTS / "submit.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["submit"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def fake_sft(tmp_path: Path) -> str:
+    """A launcher.setup line that puts an ``sft`` on PATH which only writes down how it was called."""
+    script = tmp_path / "bin" / "sft"
+    script.parent.mkdir()
+    script.write_text(
+        "#!/bin/bash\n"
+        'printf "%s\\n" "$PWD" "$*" "${SFT_HOME-unset}" "$SLURM_CPUS_ON_NODE" "$SLURM_JOB_NAME" >>"${2#run=}/called"\n'
+        'echo "trains"\n'
+    )
+    script.chmod(0o755)
+    return f'launcher.setup="export PATH={script.parent}:$PATH"'

@@ -1,4 +1,4 @@
-"""A real SLURM on this machine: one node, loopback, its own MUNGE key and socket, all of it in one directory."""
+"""A real SLURM on this machine: one node of two cores, loopback, its own MUNGE key and socket, all in one directory."""
 
 import os
 import secrets
@@ -36,19 +36,31 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 MailProg=/bin/true
+SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
+JobRequeue=1
+OverTimeLimit=0
+InactiveLimit=0
+KillWait=10
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 ReturnToService=2
 StateSaveLocation={home}/state
 SlurmdSpoolDir={home}/spool
 SlurmctldPidFile={home}/slurmctld.pid
 SlurmdPidFile={home}/slurmd.pid
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=short Nodes={host} Default=YES MaxTime=01:00:00 State=UP
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=short Nodes={host} Default=YES MaxTime=01:00:00 State=UP PriorityTier=1 GraceTime=20
+PartitionName=urgent Nodes={host} MaxTime=01:00:00 State=UP PriorityTier=9
 """
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster with one partition, ``short``; ``environment`` leads SLURM's commands to it."""
+    """A running cluster; ``environment`` leads SLURM's commands to it.
+
+    Its partitions: ``short``, and ``urgent``, whose jobs preempt those of ``short`` after a grace of 20 s.
+    """
 
     environment: dict[str, str]
 
@@ -100,7 +112,6 @@ def configure(home: Path) -> dict[str, str]:
         home=home,
         host=host,
         user=getuser(),
-        cpus=os.cpu_count(),
         controller_port=controller_port,
         node_port=node_port,
     )

@@ -28,20 +28,6 @@ cancel  scancel {job}
 """
 
 
-@pytest.fixture
-def fake_sft(tmp_path: Path) -> str:
-    """A launcher.setup line that puts an ``sft`` on PATH which only writes down how it was called."""
-    script = tmp_path / "bin" / "sft"
-    script.parent.mkdir()
-    script.write_text(
-        "#!/bin/bash\n"
-        'printf "%s\\n" "$PWD" "$*" "${SFT_HOME-unset}" "$SLURM_CPUS_ON_NODE" "$SLURM_JOB_NAME" >>"${2#run=}/called"\n'
-        'echo "trains"\n'
-    )
-    script.chmod(0o755)
-    return f'launcher.setup="export PATH={script.parent}:$PATH"'
-
-
 def submitted(cluster: Cluster, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Call submit.sh against the cluster."""
     return submit_sh(*NO_GPU, *arguments, cwd=cwd, **(cluster.environment | environment))

@@ -1,0 +1,198 @@
+"""The text of a job script: its directives, and the one command of srun that starts every process of a run."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sft_cli.config.launcher_schema import Auto, ContainerKind, LauncherConfig
+from sft_cli.config.schema import Config
+
+PASSED = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "XDG_CACHE_HOME",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+)
+"""What every job takes from the submitting shell: who and where one is, and where programs and models are found. All
+else is passed on purpose, by launcher.env or launcher.pass_env."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a job takes from the submission.
+
+    Attributes:
+        submit_dir: Working directory.
+        bin_dir: Directory of the ``sft`` that a job without ``launcher.setup`` and without a container calls.
+        sft_home: ``SFT_HOME``, if it is set.
+    """
+
+    submit_dir: str
+    bin_dir: str
+    sft_home: str | None
+
+
+@dataclass(frozen=True)
+class Array:
+    """Several runs as the tasks of one job.
+
+    Attributes:
+        directory: Where script, list and logs lie.
+        runs: Run directories.
+        parallel: How many run at once.
+    """
+
+    directory: Path
+    runs: Sequence[Path]
+    parallel: int
+
+    @property
+    def members(self) -> Path:
+        """The list of the run directories, one a line."""
+        return self.directory / "members.txt"
+
+    @property
+    def script(self) -> Path:
+        """The job script."""
+        return self.directory / "array.sbatch"
+
+
+def processes_per_node(launcher: LauncherConfig) -> int:
+    """One for each GPU, or what ``launcher.nproc`` says of a job without any."""
+    if launcher.gpus:
+        return launcher.gpus
+    assert not isinstance(launcher.nproc, Auto), "refused by the check"
+    return launcher.nproc
+
+
+def job_script(config: Config, run_dir: str, place: Place) -> str:
+    """The text of a run's job.sbatch."""
+    log = f"{_unpatterned(run_dir)}/slurm-%j.log"  # sbatch replaces %j with the job id
+    again = f"sbatch {shlex.quote(f'{run_dir}/job.sbatch')}"
+    word = shlex.quote(f"run={run_dir}")
+    return _render(config, place, directives(config, log), word, [run_dir], again, members=None)
+
+
+def array_script(config: Config, array: Array, place: Place) -> str:
+    """The text of array.sbatch, whose task i trains the i-th run."""
+    log = f"{_unpatterned(str(array.directory))}/slurm-%A_%a.log"  # job id, number of the task
+    options = {**directives(config, log), "array": f"0-{len(array.runs) - 1}%{array.parallel}"}
+    again = f"sbatch --array=NUMBERS {shlex.quote(str(array.script))}"
+    inside = [str(array.directory), *map(str, array.runs)]
+    return _render(config, place, options, '"run=$run"', inside, again, members=str(array.members))
+
+
+def directives(config: Config, log: str) -> dict[str, str]:
+    """Option of sbatch -> value, empty for a flag, in the order of the script; what is left to the cluster is absent.
+
+    Args:
+        config: The run's.
+        log: Pattern of the log's name.
+    """
+    launcher = config.launcher
+    options = {
+        "job-name": config.run_name,
+        "output": log,
+        "open-mode": "append",  # a requeued job keeps the log of its first life
+        "partition": launcher.partition,
+        "account": launcher.account,
+        "constraint": launcher.constraint,
+        "time": launcher.time,
+        "nodes": str(launcher.nodes),
+        "ntasks-per-node": str(processes_per_node(launcher)),
+        "cpus-per-task": str(launcher.cpus),
+        "gpus-per-node": str(launcher.gpus) if launcher.gpus else None,
+        "mem": launcher.memory,
+        "export": ",".join(dict.fromkeys((*PASSED, *launcher.pass_env))),
+        "signal": f"B:USR1@{launcher.signal_seconds}" if launcher.signal_seconds else None,
+        "requeue" if launcher.requeues else "no-requeue": "",
+        "mail-user": launcher.mail,
+        "mail-type": "END,FAIL,REQUEUE" if launcher.mail else None,
+    }
+    return {option: value for option, value in options.items() if value is not None}
+
+
+def variables(launcher: LauncherConfig) -> dict[str, str]:
+    """What the script exports for the run. torch would start a thread for each core of the node otherwise."""
+    own = {} if "OMP_NUM_THREADS" in launcher.pass_env else {"OMP_NUM_THREADS": str(launcher.cpus)}
+    return own | launcher.env
+
+
+def mounts(launcher: LauncherConfig, place: Place, inside: Sequence[str]) -> list[str]:
+    """What a container sees, as ``HOST`` or ``HOST:INSIDE``: its own mounts, and where the run reads and writes."""
+    ours = [place.submit_dir, *inside, *([place.sft_home] if place.sft_home else [])]
+    return list(dict.fromkeys((*launcher.container.mounts, *ours)))
+
+
+def sbatch_word(value: str) -> str:
+    """One word of an ``#SBATCH`` line: sbatch knows double quotes with backslashes, not the shell's single ones."""
+    if re.fullmatch(r"[\w%+=:@,./-]+", value):
+        return value
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
+
+
+def _command(launcher: LauncherConfig, place: Place, word: str, inside: Sequence[str]) -> str:
+    """The call of srun, one task for each process; the first that fails ends the others. ``word`` is quoted already."""
+    each = processes_per_node(launcher)
+    srun = ["srun", f"--ntasks={launcher.nodes * each}", f"--ntasks-per-node={each}"]
+    srun += [f"--cpus-per-task={launcher.cpus}", "--kill-on-bad-exit=1", "--export=ALL"]
+    container, program = launcher.container, []
+    if container.kind is ContainerKind.pyxis:
+        pairs = [mount if ":" in mount else f"{mount}:{mount}" for mount in mounts(launcher, place, inside)]
+        srun += [f"--container-image={container.image}", f"--container-mounts={','.join(pairs)}"]
+        srun += [f"--container-workdir={place.submit_dir}"]
+        # The image's own values would win over variables that are not named.
+        names = [*(["SFT_HOME"] if place.sft_home else []), *variables(launcher), *launcher.pass_env]
+        srun += [f"--container-env={','.join(dict.fromkeys(names))}"]
+    elif container.kind is ContainerKind.apptainer:
+        program = ["apptainer", "exec", *(["--nv"] if launcher.gpus else [])]
+        program += [f"--bind={','.join(mounts(launcher, place, inside))}", f"--pwd={place.submit_dir}"]
+        program += [str(container.image)]
+    return f"{shlex.join([*srun, *program, 'sft', 'train'])} {word}"
+
+
+def _render(
+    config: Config,
+    place: Place,
+    options: Mapping[str, str],
+    word: str,
+    inside: Sequence[str],
+    again: str,
+    members: str | None,
+) -> str:
+    """The script from its template."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters.update(sh=shlex.quote, sbatch=sbatch_word)
+    return environment.get_template("job.sbatch.jinja").render(
+        directives=options,
+        launcher=config.launcher,
+        place=place,
+        variables=variables(config.launcher),
+        several=config.launcher.nodes * processes_per_node(config.launcher) > 1,
+        command=_command(config.launcher, place, word, inside),
+        members=members,
+        again=again,
+    )
+
+
+def _unpatterned(path: str) -> str:
+    """A path in which sbatch sees no pattern."""
+    return path.replace("%", "%%")

@@ -1,0 +1,65 @@
+"""Composes a run on the login node, writes its directory and submits it.
+
+The job is ``sft train run=RUN_DIR``: the trainer starts from RUN_DIR/config.yaml and resumes when the job is requeued,
+when the next job of a chain begins, or when somebody submits RUN_DIR/job.sbatch again.
+"""
+
+import os
+import shlex
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sft_cli.config.check import required
+from sft_cli.config.compose import compose, dump
+from sft_cli.config.paths import absolute, default_run_dir
+from sft_cli.config.schema import Config
+from sft_cli.slurm.check import check
+from sft_cli.slurm.files import check_unused, written
+from sft_cli.slurm.sbatch import refuse_absent, sbatch
+from sft_cli.slurm.script import Place, directives, job_script
+
+
+def here() -> Place:
+    """This shell's directory, this environment's ``sft``."""
+    return Place(os.getcwd(), sysconfig.get_path("scripts"), os.environ.get("SFT_HOME") or None)
+
+
+def submit_command(overrides: Sequence[str], config_dirs: Sequence[str], *, dry_run: bool) -> str:
+    """What is printed: the job script for a dry run, otherwise where the submitted job is and how to follow it.
+
+    Raises:
+        SftError: The config, this machine or sbatch does not allow the job; nothing is left behind.
+    """
+    config = compose(overrides, config_dirs)
+    config = absolute(replace(config, run_dir=config.run_dir or str(default_run_dir(config.run_name))))
+    assert config.run_dir is not None
+    place = here()
+    required(config)
+    check(config, {"run_dir": config.run_dir}, place)
+    check_unused(Path(config.run_dir))
+    script = job_script(config, config.run_dir, place)
+    return script if dry_run else _told(config.run_dir, submit(Path(config.run_dir), config, script))
+
+
+def submit(run_dir: Path, config: Config, script: str) -> list[str]:
+    """Write the run directory and submit the script in it; the ids of the chain's jobs, in their order."""
+    refuse_absent()
+    job, stated, ids = run_dir / "job.sbatch", directives(config, ""), []
+    with written(run_dir, {"config.yaml": dump(config), "job.sbatch": script}, "run_dir"):
+        ids.append(sbatch(job, stated))
+    for _ in range(config.launcher.chain - 1):
+        ids.append(sbatch(job, stated, [f"--dependency=afterany:{ids[-1]}"]))
+    return ids
+
+
+def _told(run_dir: str, ids: Sequence[str]) -> str:
+    """Where the jobs are, and how to follow them."""
+    logs = [f"{run_dir}/slurm-{job}.log" for job in ids]
+    job, log, tail = " ".join(ids), f"{run_dir}/slurm-{ids[0]}.log", shlex.join(logs)
+    then = f", then {len(ids) - 1} more" if len(ids) > 1 else ""
+    return (
+        f"job     {job}\nrun     {run_dir}\nlog     {log}{then}\n"
+        f"follow  squeue -j {','.join(ids)}; tail -F {tail}\ncancel  scancel {job}\n"
+    )

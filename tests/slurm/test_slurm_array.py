@@ -1,0 +1,58 @@
+"""Several runs as one array job on a real one-node SLURM."""
+
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Cluster, waited_for
+
+from sft_cli.config.compose import compose, dump
+from sft_cli.errors import SftError
+from sft_cli.slurm.array import submit_array
+
+NO_GPU = ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.time=5"]
+
+
+@pytest.fixture
+def inside(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """This process as a user's on the login node: its directory and variables are what a submission takes along."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SFT_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return cluster
+
+
+@pytest.mark.slow
+def test_each_member_trains_its_own_run_and_few_at_once(inside, fake_sft, tmp_path):
+    runs = [tmp_path / f"member {number}" for number in range(3)]
+    config = compose([*NO_GPU, fake_sft])
+    for run in runs:
+        run.mkdir()
+        (run / "config.yaml").write_text(dump(config))
+    directory = tmp_path / "the sweep"
+    job = submit_array(directory, runs, config, 2)
+    waited_for(lambda: not inside.call("squeue", "-h", "-j", job).stdout, "the array to end", 60)
+    assert [(run / "called").read_text().splitlines()[1] for run in runs] == [f"train run={run}" for run in runs]
+    assert [(directory / f"slurm-{job}_{number}.log").read_text() for number in range(3)] == ["trains\n"] * 3
+    assert (directory / "members.txt").read_text().splitlines() == [str(run) for run in runs]
+    assert "#SBATCH --array=0-2%2\n" in (directory / "array.sbatch").read_text()
+
+
+@pytest.mark.slow
+def test_a_refused_array_leaves_nothing(inside, tmp_path):
+    config = compose([*NO_GPU, "launcher.partition=nowhere"])
+    with pytest.raises(SftError, match="invalid partition specified: nowhere"):
+        submit_array(tmp_path / "sweep", [tmp_path / "a"], config, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_array_is_not_chained(tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text("#!/bin/bash\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(SftError) as refused:
+        submit_array(tmp_path / "sweep", [tmp_path / "a"], compose([*NO_GPU, "launcher.chain=2"]), 1)
+    assert str(refused.value) == (
+        "launcher.chain: 2: the members of an array requeue themselves, and are not chained\n"
+        "  fix: leave launcher.chain out"
+    )
