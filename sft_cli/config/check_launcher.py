@@ -7,11 +7,16 @@ from dataclasses import fields
 from sft_cli.config.adapter_schema import AdapterKind, QuantKind
 from sft_cli.config.launcher_schema import ContainerKind, DistributedKind, LauncherConfig, LauncherKind
 from sft_cli.config.schema import Config
+from sft_cli.config.secrets import masked_address
 from sft_cli.config.trainer_schema import Dtype, OptimizerName
 from sft_cli.config.typed import Mistake
 
 _TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}")
-_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_SECRET = re.compile(r"TOKEN(?!IZER)|KEY|SECRET|PASS(WORD|WD|PHRASE)|CREDENTIAL", re.IGNORECASE)
+"""How the names of variables speak whose values are secret."""
+_SET = re.compile(r"\b([A-Za-z_]\w*)=[\"']?[^\s$`\"';]")
+"""A variable set to a value in a line of the shell, and not to what another command or variable says."""
 _WHOLE_TENSORS = (
     OptimizerName.adamw_8bit,
     OptimizerName.paged_adamw_8bit,
@@ -34,10 +39,30 @@ def _launcher(launcher: LauncherConfig) -> Iterator[Mistake]:
             f"launcher.time is {launcher.time!r}; it must be minutes, HH:MM:SS or D-HH:MM:SS",
             "write a value such as launcher.time=24:00:00",
         )
+    elif launcher.signal_seconds >= (limit := _seconds(launcher.time)):
+        yield Mistake(
+            "launcher.signal_seconds",
+            f"launcher.signal_seconds is {launcher.signal_seconds}, but launcher.time is only {limit} seconds: "
+            "the job would stop as soon as it begins",
+            "set a longer launcher.time, or launcher.signal_seconds=0",
+            clash="launcher.time",
+        )
     for key, names in (("launcher.env", list(launcher.env)), ("launcher.pass_env", launcher.pass_env)):
         for name in names:
             if not _VARIABLE.fullmatch(name):
                 yield Mistake(key, f"{key}: {name!r} is no name of a variable", "write letters, digits and _")
+    for name, value in launcher.env.items():
+        if _SECRET.search(name) or masked_address(value) != value:
+            yield _written(f"launcher.env.{name}", f"launcher.env.{name}", name)
+    for name in filter(_SECRET.search, _SET.findall(launcher.setup)):
+        yield _written("launcher.setup", f"launcher.setup sets {name}, which", name)
+    for name in sorted({*launcher.pass_env} & {*launcher.env}):
+        yield Mistake(
+            f"launcher.env.{name}",
+            f"launcher.env.{name} has a value, and launcher.pass_env takes {name} from the submitting shell",
+            "leave one of the two out",
+            clash="launcher.pass_env",
+        )
     container = launcher.container
     if (container.kind is ContainerKind.none) != (container.image is None):
         missing = "image" if container.image is None else "kind"
@@ -47,6 +72,28 @@ def _launcher(launcher: LauncherConfig) -> Iterator[Mistake]:
             f"launcher.container has no {missing}, but launcher.container.{'kind' if missing == 'image' else 'image'}",
             f"set {fix}, or leave both out",
         )
+
+
+def _written(key: str, what: str, name: str) -> Mistake:
+    """A secret in a config: every run directory keeps its config, and a job script what it exports."""
+    return Mistake(
+        key,
+        f"{what} looks like a secret, and would be written into the run directory",
+        f"export it in the submitting shell, and pass its name alone: launcher.pass_env=[{name}]",
+    )
+
+
+def _seconds(limit: str) -> int:
+    """A time limit of sbatch's: minutes, MM:SS, HH:MM:SS, or D-HH, D-HH:MM, D-HH:MM:SS."""
+    days, dash, clock = limit.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    if dash:
+        hours, minutes, rest = (*parts, 0, 0)[:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + rest
+    if len(parts) < 3:
+        minutes, rest = (*parts, 0)[:2]
+        return minutes * 60 + rest
+    return (parts[0] * 60 + parts[1]) * 60 + parts[2]
 
 
 def _distributed(config: Config) -> Iterator[Mistake]:
@@ -104,6 +151,12 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = 
         lambda config: config.launcher.kind is LauncherKind.slurm and config.launcher.gpus > 0,
         "a job has one process for each of launcher.gpus",
         "set launcher.gpus",
+    ),
+    (
+        ("launcher.requeues",),
+        lambda config: config.launcher.chain > 1,
+        "the next job of launcher.chain goes on",
+        "leave launcher.chain out",
     ),
     (
         _SHARDED,

@@ -1,0 +1,79 @@
+"""Rules of the keys of ``launcher``: limits of time, secrets, chains."""
+
+import pytest
+
+from sft_cli.config.check_launcher import launcher_rules
+from sft_cli.config.compose import compose
+from sft_cli.config.launcher_schema import LauncherConfig, LauncherKind
+from sft_cli.config.schema import Config
+from sft_cli.errors import SftError
+
+SLURM = ("recipe=quickstart", "launcher=slurm")
+
+
+def problems(**launcher) -> list[str]:
+    """What the rules say of a launcher."""
+    config = Config(launcher=LauncherConfig(kind=LauncherKind.slurm, **launcher))
+    return [mistake.problem for mistake in launcher_rules(config)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [
+        ("3", 180),
+        ("3:20", 200),
+        ("1:00:05", 3605),
+        ("1-2", 93600),
+        ("1-2:03", 93780),
+        ("1-2:03:04", 93784),
+    ],
+)
+def test_a_job_that_would_stop_as_it_begins_is_refused(limit, seconds):
+    """The limit in seconds, by hand, in each of sbatch's spellings; one second less is enough."""
+    assert problems(time=limit, signal_seconds=seconds - 1) == []
+    assert problems(time=limit, signal_seconds=seconds) == [
+        f"launcher.signal_seconds is {seconds}, but launcher.time is only {seconds} seconds: "
+        "the job would stop as soon as it begins"
+    ]
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "OPENAI_API_KEY", "wandb_api_key", "MY_SECRET", "PGPASSWORD", "APIKEY"])
+def test_a_secret_is_passed_by_name_alone(name):
+    with pytest.raises(SftError) as refused:
+        compose([*SLURM, f"launcher.env.{name}=hunter2"])
+    assert str(refused.value) == (
+        f"command line: launcher.env.{name} looks like a secret, and would be written into the "
+        f"run directory\n  fix: export it in the submitting shell, and pass its name alone: launcher.pass_env=[{name}]"
+    )
+
+
+def test_an_address_with_a_password_is_a_secret_whatever_its_name():
+    assert problems(env={"https_proxy": "http://me:hunter2@proxy:3128"}) == [
+        "launcher.env.https_proxy looks like a secret, and would be written into the run directory"
+    ]
+
+
+def test_a_secret_in_the_setup_line():
+    """What another command or variable says at run time is not in the file."""
+    assert problems(setup="export HF_TOKEN=hf_abc WANDB_API_KEY='k' && source a=b") == [
+        "launcher.setup sets HF_TOKEN, which looks like a secret, and would be written into the run directory",
+        "launcher.setup sets WANDB_API_KEY, which looks like a secret, and would be written into the run directory",
+    ]
+    assert problems(setup='export HF_TOKEN="$(cat ~/.token)" MY_KEY=$OTHER TOKENIZERS_PARALLELISM=false') == []
+
+
+def test_other_variables_are_set():
+    env = {"TOKENIZERS_PARALLELISM": "false", "NCCL_DEBUG": "INFO", "http_proxy": "http://proxy:3128"}
+    config = compose([*SLURM, *(f"launcher.env.{name}='{value}'" for name, value in env.items())])
+    assert config.launcher.env == env
+
+
+def test_a_variable_comes_from_one_place():
+    assert problems(env={"A": "1"}, pass_env=["A", "B"]) == [
+        "launcher.env.A has a value, and launcher.pass_env takes A from the submitting shell"
+    ]
+
+
+def test_the_jobs_of_a_chain_do_not_requeue_themselves():
+    with pytest.raises(SftError, match=r"launcher\.requeues would have no effect: the next job of launcher\.chain"):
+        compose([*SLURM, "launcher.chain=2", "launcher.requeues=3"])
