@@ -48,6 +48,12 @@ def check(config: CleanConfig) -> None:
             import_module(FILTERS[name]).check(vars(config)[name])
 
 
+def measure(name: str, config: CleanConfig) -> str:
+    """What a filter's scores are called in the ledger: the filter's name, or that of the score it was told to read."""
+    chosen = {"quality": config.quality.score, "perplexity": config.perplexity.score}
+    return chosen.get(name, name)
+
+
 def inputs(name: str, config: CleanConfig) -> dict[str, Any]:
     """What the findings of one filter depend on beside the rows: its block, and the bytes of the files it reads."""
     block = as_plain(vars(config)[name])

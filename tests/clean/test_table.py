@@ -9,7 +9,14 @@ from rows_hand import dropped, numbered
 
 from sft_cli.clean import table
 from sft_cli.config.check_clean import FILTERS
-from sft_cli.config.clean_schema import CleanConfig, ContaminationConfig, LeakageConfig, Scope
+from sft_cli.config.clean_schema import (
+    CleanConfig,
+    ContaminationConfig,
+    LeakageConfig,
+    PerplexityConfig,
+    QualityConfig,
+    Scope,
+)
 from sft_cli.errors import SftError
 
 
@@ -39,6 +46,12 @@ def test_what_cannot_begin_is_refused():
     with pytest.raises(SftError, match=r"clean\.contamination\.against\.a: there is no 'no\.json'"):
         table.check(config)
     table.check(CleanConfig(steps=["leakage"], contamination=config.contamination))
+
+
+def test_scores_are_called_by_what_they_measure():
+    config = CleanConfig(quality=QualityConfig(score="judge"), perplexity=PerplexityConfig(score="ifd"))
+    names = {name: table.measure(name, config) for name in table.FILTERS}
+    assert names == {**{name: name for name in table.FILTERS}, "quality": "judge", "perplexity": "ifd"}
 
 
 def test_inputs_follow_the_bytes_of_evaluation_sets_not_their_place(tmp_path):

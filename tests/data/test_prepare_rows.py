@@ -82,6 +82,40 @@ def test_filters_are_accounted_for(config, tmp_path, monkeypatch, chunk):
     assert made.manifest["clean"][0]["dropped"] == {"exact duplicate": 1}
 
 
+def test_a_score_goes_by_the_name_of_what_was_measured(config, tmp_path):
+    """Also where a filter that is called otherwise measured it, and dropped the row for it."""
+    write(tmp_path / "a.jsonl", [{**row, "stars": i % 5} for i, row in enumerate(rows("a", 10))])
+    made_config = config()
+    made_config.data.mix = {"a": SourceConfig(path=str(tmp_path / "a.jsonl"), scores={"judge": "stars"})}
+    made_config.clean.steps = ["quality"]
+    made_config.clean.quality.score, made_config.clean.quality.min_score = "judge", 2.0
+    entries = ledger(prepare(made_config))
+    assert [entry["fate"] for entry in entries[:5]] == ["dropped", "dropped", "used", "used", "used"]
+    assert [entry["scores"] for entry in entries[:5]] == [{"judge": float(i)} for i in range(5)]
+
+
+@pytest.mark.slow
+def test_a_model_scores_filters_and_sorts(config, tmp_path):
+    made_config = config()
+    made_config.data.mix = {"a": made_config.data.mix["a"]}
+    made_config.clean.steps = ["perplexity"]
+    made_config.clean.perplexity.model = "builtin:quickstart/model"
+    made_config.data.stages = [StageConfig(order=Order.by_difficulty, difficulty="ifd")]
+    free = {entry["where"]: entry["scores"] for entry in ledger(prepare(made_config))}
+    assert all(set(scores) == {"perplexity", "ifd"} and scores["perplexity"] >= 1 for scores in free.values())
+    middle = float(np.median([scores["ifd"] for scores in free.values()]))
+    made_config.clean.perplexity.max_score = middle
+    made = prepare(made_config)
+    entries = ledger(made)
+    assert {entry["fate"] for entry in entries if entry["scores"]["ifd"] > middle} == {"dropped"}
+    order = [free[made.train.where(i)]["ifd"] for i in made.stages[0].entries]
+    assert len(order) == 15
+    assert order == sorted(order)
+    assert [entry["scores"] for entry in entries if entry["fate"] == "dropped"] == [
+        {"ifd": free[entry["where"]]["ifd"]} for entry in entries if entry["fate"] == "dropped"
+    ]
+
+
 def test_a_row_a_filter_dropped_is_no_reason_to_stop(config, tmp_path):
     write(tmp_path / "a.jsonl", [*rows("a", 8), *rows("a", 8)])
     made_config = config()

@@ -104,7 +104,7 @@ def _account(
 def _entry(part: Part, row: int, where: str, error: RowError | None, notes: list[Note], fate: Fate | None) -> Entry:
     """The line of one row."""
     labels = json.loads(fate.labels) if fate and fate.labels else {"tags": {}, "scores": {}}
-    scores = {**labels["scores"], **{note.filter: note.score for note in notes if note.score is not None}}
+    scores = {**labels["scores"], **{note.measure: note.score for note in notes if note.score is not None}}
     place: dict[str, Any] = {
         "where": where,
         "source": part.source,

@@ -16,12 +16,13 @@ from sft_cli.data.types import Conversation
 
 
 class Note(NamedTuple):
-    """What one filter said about a row; ``reason`` is set if it dropped it."""
+    """What one filter said about a row; ``reason`` is set if it dropped it, ``measure`` is what ``score`` is of."""
 
     filter: str
     reason: str | None
     detail: str
     score: float | None
+    measure: str
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Step:
 
     Attributes:
         name: Its name.
+        measure: Name of its scores.
         directory: Where its findings lie: ``found.arrow`` and ``replaced.arrow``, ascending by row number.
     """
 
     name: str
+    measure: str
     directory: Path
 
     @cached_property
@@ -58,7 +61,7 @@ class Step:
         """What was said about the rows from ``start`` to before ``stop``."""
         low, high = np.searchsorted(self.rows, [start, stop]).tolist()
         for found in _table(self.directory / "found.arrow").slice(low, high - low).to_pylist():
-            yield found["row"], Note(self.name, found["reason"], found["detail"], found["score"])
+            yield found["row"], Note(self.name, found["reason"], found["detail"], found["score"], self.measure)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def clean(
             if not done:
                 rows = _Rows(sides, np.flatnonzero(kept), all_rows(stores, steps), processes, name)
                 cache.finish(directory, {"inputs": inputs, **_run(name, rows, config, directory)})
-        step = Step(name, cache.final(directory))
+        step = Step(name, table.measure(name, config), cache.final(directory))
         steps.append(step)
         kept[step.dropped] = False
         found = cache.found(step.directory)
