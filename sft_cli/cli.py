@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sft_cli import __version__
-from sft_cli.errors import Mistakes, SftError
+from sft_cli.errors import Elsewhere, Mistakes, SftError
 
 app = typer.Typer(
     help="Fine-tune language models from recipes. Begin with: sft train recipe=quickstart",
@@ -142,6 +142,50 @@ def train(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     train_command(overrides or [], config_dir or [])
 
 
+@app.command()
+def check(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="The words of sft train; then gpu=24GB or gpu=h100, rows=500 or rows=all, and for time and cost"
+            " tokens_per_second=N or like=RUN, and price=N (per GPU hour).",
+            show_default=False,
+        ),
+    ] = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Try a run before paying for it: data, masks, a step of a small model, memory, disk, time. No weights, no GPU.
+
+    Example: sft check recipe=alpaca_qlora gpu=24GB price=2
+    """
+    from sft_cli.check.command import check_command
+
+    raise typer.Exit(check_command(words or [], config_dir or []))
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this machine alone: versions, CUDA, four-bit weights, processes, memory, disk, SLURM.
+
+    Example: sft doctor
+    """
+    from sft_cli.check.doctor import doctor_command
+
+    raise typer.Exit(doctor_command())
+
+
+@app.command()
+def sweep(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+    """Train once for each combination of values, here or as a SLURM array, and rank the results.
+
+    Example: sft sweep recipe=quickstart trainer.lr=1e-3,2e-3 adapter.rank=8,16 parallel=2
+    """
+    from sft_cli.sweep.command import sweep_command
+
+    sweep_command(overrides or [], config_dir or [])
+
+
 @app.command("eval")
 def evaluate(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     """Measure a run on held-out rows: loss, answers, exact match.
@@ -207,9 +251,11 @@ def main() -> None:
     except OSError as error:
         if error.errno not in ENVIRONMENT:
             raise
-        typer.echo(
-            f"error: {error.filename or 'this machine'}: {error.strerror}\n  fix: {ENVIRONMENT[error.errno]}", err=True
-        )
+        # Of two files (a copy, a renaming) the second one is where it failed.
+        where = error.filename2 or error.filename or "this machine"
+        typer.echo(f"error: {where}: {error.strerror}\n  fix: {ENVIRONMENT[error.errno]}", err=True)
         sys.exit(2)
+    except Elsewhere as failure:
+        sys.exit(failure.code)
     except KeyboardInterrupt:
         sys.exit(130)

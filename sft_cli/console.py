@@ -8,13 +8,30 @@ from contextlib import contextmanager
 from typing import Any
 
 
+_speaks = True
+
+
+def mute() -> None:
+    """Say nothing from now on: another process of the same run speaks. Errors are told all the same."""
+    global _speaks
+    _speaks = False
+
+
+def speaks() -> bool:
+    """Whether this process is the one that a person hears."""
+    return _speaks
+
+
 def say(text: str = "") -> None:
     """One line on standard output, at once, also when piped."""
-    print(text, flush=True)
+    if _speaks:
+        print(text, flush=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """An aligned table; numbers stand right, text stands left and is wrapped to the terminal."""
+    if not _speaks:
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -55,7 +72,7 @@ class Progress:
         """So many rows more are done."""
         self._done += rows
         now = time.perf_counter()
-        if now - self._said < self._wait:
+        if not _speaks or now - self._said < self._wait:
             return
         self._said = now
         if sys.stderr.isatty():

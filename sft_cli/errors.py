@@ -22,6 +22,18 @@ class SftError(Exception):
         return _rebuilt, (type(self), self.args, self.__dict__)
 
 
+class Elsewhere(Exception):
+    """Another process of the run failed and has said why; this one ends in silence.
+
+    Attributes:
+        code: Exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__("another process of the run failed")
+        self.code = code
+
+
 class Mistakes(SftError):
     """Several independent mistakes of one input, told at once.
 

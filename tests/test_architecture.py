@@ -12,8 +12,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sft_cli"
 MAY_IMPORT = {
     "errors": set(),
     "console": set(),
+    # Which process this is; how several meet.
+    "ranks": {"errors"},
+    "ranks.spawn": {"errors", "config", "ranks"},
+    "ranks.group": {"errors", "console", "ranks"},
     "config": {"errors"},
-    "config.compose": {"errors", "config"},
+    "config.grammar": {"config"},
+    "config.sweeps": {"errors", "config", "config.grammar"},
+    "config.compose": {"errors", "config", "config.grammar"},
     "config.explain": {"errors", "config", "config.compose"},
     "data.types": {"errors", "config"},
     "data": {"errors", "console", "config", "data.types"},
@@ -37,7 +43,7 @@ MAY_IMPORT = {
         "data.making", "clean", "chat", "report",
     },
     "model.attention.documents": set(),
-    "model": {"errors", "console", "config", "data.types", "model.attention.documents"},
+    "model": {"errors", "console", "config", "data.types", "model.attention.documents", "ranks"},
     "model.merge": {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.prepared", "data.prepare", "chat",
         "model", "model.attention.documents",
@@ -51,11 +57,11 @@ MAY_IMPORT = {
     },
     "eval": {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.reading", "data.making",
-        "data.prepared", "data.prepare", "chat", "model", "train.layout",
+        "data.prepared", "data.prepare", "chat", "model", "train.layout", "ranks.group",
     },
     "train": {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
-        "data.prepare", "chat", "model", "train.layout", "train.prefixes", "train.placement", "eval",
+        "data.prepare", "chat", "model", "train.layout", "train.prefixes", "train.placement", "eval", "ranks", "ranks.spawn", "ranks.group",
     },
     "quickstart": set(),
     "slurm": {"errors", "config", "config.compose", "data.types", "data", "data.reading", "data.prepare", "chat"},
@@ -64,9 +70,9 @@ MAY_IMPORT = {
     },
     "__main__": {"cli"},
 }  # fmt: skip
-TORCH_ROOMS = {"model", "model.attention.documents", "model.merge", "train.layout", "train", "eval"}
+TORCH_ROOMS = {"ranks.group", "model", "model.attention.documents", "model.merge", "train.layout", "train", "eval"}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
-HYDRA_ROOMS = {"config.compose", "config.explain"}
+HYDRA_ROOMS = {"config.grammar", "config.compose", "config.explain"}
 
 
 def modules() -> dict[str, Path]:

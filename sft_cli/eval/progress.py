@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sft_cli.console import say
+from sft_cli.console import say, speaks
 
 Progress = Callable[[int, int], None]
 """Told how many of how many are done."""
@@ -16,7 +16,7 @@ SECONDS = 20
 @contextmanager
 def shown(label: str) -> Iterator[Progress]:
     """A progress that a person sees under ``label``; short work prints nothing when piped."""
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and speaks():
         from rich.progress import Progress as Bar
 
         with Bar(transient=True) as bar:

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 
 from sft_cli.config.trainer_schema import Device, Dtype, TrainerConfig
 from sft_cli.errors import SftError
+from sft_cli.ranks.place import place_of
 
 CPUINFO = Path("/proc/cpuinfo")
 DTYPES = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16}
@@ -115,6 +116,8 @@ def cpu_dtype(hidden: int | None, whole: bool, cpuinfo: Path = CPUINFO) -> tuple
 def free_memory(device: torch.device, root: Path = Path("/")) -> int:
     """Bytes that a run may still take: of the CUDA device, or of main memory and the container's share of it.
 
+    Processes of a run on one node share its main memory.
+
     Args:
         device: Where the model computes.
         root: The file system with ``proc`` and ``sys``.
@@ -122,7 +125,7 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min([psutil.virtual_memory().available, *_left_in_groups(root)])
+    return min([psutil.virtual_memory().available, *_left_in_groups(root)]) // place_of().local_size
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:

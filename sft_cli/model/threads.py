@@ -15,6 +15,7 @@ from torch.nn.functional import silu
 from transformers import PretrainedConfig
 
 from sft_cli.model.load import stated
+from sft_cli.ranks.place import place_of
 
 VARIABLE = "OMP_NUM_THREADS"
 ROUNDS = 7
@@ -56,7 +57,7 @@ def choose_threads(
         dtype: Compute type.
         environment: The process's variables.
     """
-    cores = available_cores()
+    cores = max(1, available_cores() // place_of().local_size)
     if asked is not None:
         return Threads(asked, "as asked for")
     if recorded is not None and recorded <= cores:

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from accelerate import Accelerator
+from torch import nn
 from transformers import PreTrainedModel
 
 from sft_cli.chat.added import added_ids
@@ -28,6 +30,8 @@ from sft_cli.model.speed.last_block import skip_unread
 from sft_cli.model.speed.liger import use_kernels
 from sft_cli.model.speed.matmul import exact_fast_matmul
 from sft_cli.model.speed.norms import use_fast_norms
+from sft_cli.ranks.group import Ranks
+from sft_cli.train.engine import Engine, loading_device, make_engine
 from sft_cli.train.placement import PAIRS, pair_cost
 from sft_cli.train.schedule import Plan
 from sft_cli.train.step import Relief
@@ -42,12 +46,14 @@ class Built:
         share: Whether common beginnings of examples may be computed once.
         relief: What is recomputed in the backward pass.
         pairs: What a query seeing a key costs, see ``placement.pair_cost``.
+        engine: How the processes of the run compute the model.
     """
 
     loss_model: LossModel
     share: Choice
     relief: Relief
     pairs: float
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -72,28 +78,41 @@ def build_model(
     rows: Rows,
     recompute: Recompute,
     accelerator: Accelerator,
+    ranks: Ranks,
 ) -> Built:
     """Load and adapt the base, prove what may be computed together, and say what was chosen."""
     if machine.device.type == "cpu":
         exact_fast_matmul()
     report = _adapted(config, machine, tokenizer, stop_ids, rows)
     model, trainer = report.model, config.trainer
+    pairs = _pairs(causal_lm(model))
+    engine = make_engine(model, config.distributed, ranks, machine.device)
+    if ranks.several:
+        say(f"together  {engine.sentence()}")
     with accelerator.autocast():
-        loss_model, probed = packed_loss_model(
-            model, trainer.logits_chunk, config.loss, trainer.share_prefixes, packing=trainer.packing
-        )
-        share = _share(config, probed)
-        if loss_model.reference is not None:
-            say(f"kl        {loss_model.reference.sentence()}")
-        if trainer.fused:
-            use_fast_norms(model)
-            if config.adapter.kind is AdapterKind.lora:
-                say(f"fused     {fuse(model)}")
-            if probed.packed_ok:
-                skip_unread(model)
+        loss_model, share = engine.run(partial(_computed, config, model, engine))
     apply(model, recompute)
     more = trainer.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
-    return Built(loss_model, share, Relief(model, recompute, allowed=more), _pairs(causal_lm(model)))
+    return Built(loss_model, share, Relief(model, recompute, allowed=more), pairs, engine)
+
+
+def _computed(config: Config, model: nn.Module, engine: Engine) -> tuple[LossModel, Choice]:
+    """The model with its loss and everything that makes it fast, each proven; what examples may share."""
+    trainer = config.trainer
+    loss_model, probed = packed_loss_model(
+        model, trainer.logits_chunk, config.loss, trainer.share_prefixes, packing=trainer.packing
+    )
+    share = _share(config, probed)
+    if loss_model.reference is not None:
+        say(f"kl        {loss_model.reference.sentence()}")
+    if trainer.fused:
+        use_fast_norms(model)
+        if config.adapter.kind is AdapterKind.lora:
+            say(f"fused     {fuse(model)}")
+        if probed.packed_ok:
+            with engine.opened(model):  # what it proves, it proves of single modules of the last layer
+                skip_unread(model)
+    return loss_model, share
 
 
 def _pairs(lm: PreTrainedModel) -> float:
@@ -110,7 +129,12 @@ def _adapted(
     new = added_ids(tokenizer, config.model.add_tokens)
     full = config.adapter.kind in WHOLE
     base = load_model(
-        config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype, added_ids=new
+        config.model,
+        config.quant,
+        full=full,
+        device=loading_device(config, machine.device),
+        compute_dtype=machine.dtype,
+        added_ids=new,
     )
     if (kernels := use_kernels(base, config.trainer.kernels, machine.device)) is not None:
         say(f"kernels   {kernels}")

@@ -3,6 +3,7 @@
 step-N/trained.safetensors     the trained parameters: an adapter, or every weight
 step-N/average.safetensors     their average over steps, where the run keeps one
 step-N/optimizer.safetensors   the optimizer's tensors, named <parameter index>.<name>
+                               (under FSDP a file for each process, <name>.0-of-4.safetensors; see shards.py)
 step-N/rng.safetensors         states of the random generators
 step-N/state.json              step, schedule, best evaluation, optimizer scalars, data fingerprint, config
 step-N/manifest.json           sha256 of the files above; written last
@@ -14,10 +15,11 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -27,13 +29,17 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from sft_cli.console import say
 from sft_cli.errors import SftError
+from sft_cli.ranks.group import Ranks
 from sft_cli.train.average import WeightAverage, put_weights
 from sft_cli.train.groups import trained_parameters
 from sft_cli.train.identity import refuse_other
 from sft_cli.train.optimizer_state import join_optimizer, split_optimizer
+from sft_cli.train.shards import Stored, write
 
 STEP = re.compile(r"step-\d+")
-TRAINED, AVERAGE = "trained.safetensors", "average.safetensors"
+TRAINED, AVERAGE = "trained", "average"
+ALONE = Ranks()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,44 +70,77 @@ class Parts:
     average: WeightAverage | None = None
 
 
-def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, Any]) -> Path:
-    """Write ``root/step-N`` through a temporary directory, every byte on disk before it gets its name."""
+def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, Any], ranks: Ranks = ALONE) -> Path:
+    """Write ``root/step-N`` through a temporary directory, every byte on disk before it gets its name.
+
+    Every process writes the parts that it alone holds.
+
+    Raises:
+        SftError: It cannot be written; the checkpoints before it stay.
+    """
     final = root / f"step-{progress.step}"
     new = root / f".step-{progress.step}.tmp"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    trained = {name: p.detach().contiguous().cpu() for name, p in trained_parameters(parts.model)}
+    ranks.by_first(lambda: _emptied(new))
     tensors, scalars = split_optimizer(parts.optimizer)
+    written = {"trained": dict(trained_parameters(parts.model)), "optimizer": tensors}
+    if parts.average is not None:
+        written["average"] = parts.average.state()
+    generators = ranks.gather(_rng_state())
+    hashes = ranks.gather(ranks.together(lambda: _write_parts(new, written, ranks.first)))
+
+    def finish() -> None:
+        save_file(_by_rank(generators), new / "rng.safetensors")
+        state = {
+            "progress": {name: getattr(progress, name) for name in Progress.__dataclass_fields__},
+            "schedule": {k: v for k, v in parts.schedule.state_dict().items() if k != "lr_lambdas"},
+            "optimizer": scalars,
+            "scaler": parts.scaler.state_dict() if parts.scaler else None,
+            "averaged_steps": parts.average.steps if parts.average is not None else 0,
+            "python_rng": random.getstate(),
+            "identity": dict(identity),
+        }
+        (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        others = {name: _sha256(new / name) for name in ("rng.safetensors", "state.json")}
+        manifest = {name: digest for own in (*hashes, others) for name, digest in own.items()}
+        (new / "manifest.json").write_text(json.dumps(dict(sorted(manifest.items())), indent=1), encoding="utf-8")
+        for path in [*new.iterdir(), new]:
+            _sync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        new.rename(final)
+        _sync(root)
+
+    ranks.by_first(lambda: _on_disk(final, finish))
+    return final
+
+
+def _emptied(directory: Path) -> None:
+    """An empty directory where something may have been left."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+
+
+def _write_parts(new: Path, written: Mapping[str, Mapping[str, Tensor]], first: bool) -> dict[str, str]:
+    """Write what this process holds; sha256 by file name."""
+    files = [_on_disk(new, partial(write, new, name, tensors, first=first)) for name, tensors in written.items()]
+    found = {file.name: _sha256(file) for file in files if file is not None}
+    for name in found:
+        _sync(new / name)
+    return found
+
+
+def _on_disk(place: Path, work: Callable[[], T]) -> T:
+    """Do what writes.
+
+    Raises:
+        SftError: The disk is full, or the like.
+    """
     try:
-        save_file(trained, new / TRAINED)
-        if parts.average is not None:
-            save_file({k: v.contiguous().cpu() for k, v in parts.average.state().items()}, new / AVERAGE)
-        save_file(tensors, new / "optimizer.safetensors")
-        save_file(_rng_state(), new / "rng.safetensors")
+        return work()
     except SafetensorError as error:  # what the library makes of a full disk
         raise SftError(
-            where=str(final), problem=f"it cannot be written: {error}", fix="free disk space, then resume the run"
+            where=str(place), problem=f"it cannot be written: {error}", fix="free disk space, then resume the run"
         ) from error
-    state = {
-        "progress": {name: getattr(progress, name) for name in Progress.__dataclass_fields__},
-        "schedule": {k: v for k, v in parts.schedule.state_dict().items() if k != "lr_lambdas"},
-        "optimizer": scalars,
-        "scaler": parts.scaler.state_dict() if parts.scaler else None,
-        "averaged_steps": parts.average.steps if parts.average is not None else 0,
-        "python_rng": random.getstate(),
-        "identity": dict(identity),
-    }
-    (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    names = sorted(path.name for path in new.iterdir())
-    manifest = {name: _sha256(new / name) for name in names}
-    (new / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for path in [*new.iterdir(), new]:
-        _sync(path)
-    if final.exists():
-        shutil.rmtree(final)
-    new.rename(final)
-    _sync(root)
-    return final
 
 
 def newest(root: Path) -> Path | None:
@@ -143,24 +182,26 @@ def fault_of(directory: Path) -> str | None:
     return None
 
 
-def load(directory: Path, parts: Parts, identity: Mapping[str, Any]) -> Progress:
-    """Restore everything a checkpoint holds.
+def load(directory: Path, parts: Parts, identity: Mapping[str, Any], rank: int = 0) -> Progress:
+    """Restore everything a checkpoint holds, whatever number of processes wrote it.
 
     Raises:
         SftError: It belongs to other data or another config; the keys that differ are named.
     """
     state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
     refuse_other(str(directory), state["identity"], identity)
-    _put(directory / TRAINED, parts.model)
+    _put(Stored(directory, TRAINED), parts.model)
     if parts.average is not None:
-        parts.average.load(load_file(directory / AVERAGE), state["averaged_steps"], parts.model)
-    join_optimizer(parts.optimizer, load_file(directory / "optimizer.safetensors"), state["optimizer"])
+        places, stored = dict(trained_parameters(parts.model)), Stored(directory, AVERAGE)
+        averages = {key: stored.read(key, places[key.rpartition("/")[2]]) for key in stored}
+        parts.average.load(averages, state["averaged_steps"], parts.model)
+    join_optimizer(parts.optimizer, Stored(directory, "optimizer"), state["optimizer"])
     parts.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(parts.schedule.lr_lambdas)})
     if parts.scaler is not None and state["scaler"]:
         parts.scaler.load_state_dict(state["scaler"])
     version, numbers, gauss = state["python_rng"]
     random.setstate((version, tuple(numbers), gauss))
-    _restore_rng(load_file(directory / "rng.safetensors"))
+    _restore_rng(load_file(directory / "rng.safetensors"), rank)
     return Progress(**state["progress"])
 
 
@@ -176,16 +217,15 @@ def restore_trained(directory: Path, model: nn.Module) -> None:
             problem=f"the best checkpoint is broken ({fault})",
             fix="export the last weights instead: resume with trainer.keep_best=false",
         )
-    average = directory / AVERAGE
-    _put(average if average.is_file() else directory / TRAINED, model)
+    average = Stored(directory, AVERAGE)
+    _put(average if len(average) else Stored(directory, TRAINED), model)
 
 
-def _put(file: Path, model: nn.Module) -> None:
-    """Overwrite the trained parameters with those of a file, which may hold more."""
-    tensors = load_file(file)
-    names = {name for name, _ in trained_parameters(model)}
-    assert names <= tensors.keys(), "a checkpoint holds the parameters its config trains"
-    put_weights(model, tensors)
+def _put(stored: Stored, model: nn.Module) -> None:
+    """Overwrite the trained parameters with those of a checkpoint, which may hold more."""
+    trained = dict(trained_parameters(model))
+    assert trained.keys() <= set(stored), "a checkpoint holds the parameters its config trains"
+    put_weights(model, {name: stored.read(name, parameter) for name, parameter in trained.items()})
 
 
 def prune(root: Path, progress: Progress, keep: int) -> None:
@@ -210,11 +250,18 @@ def _rng_state() -> dict[str, Tensor]:
     return states
 
 
-def _restore_rng(states: Mapping[str, Tensor]) -> None:
-    """Set torch's generators."""
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+def _by_rank(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The states of all processes by name, those of others than the first as ``<name>.<rank>``."""
+    return {f"{name}.{rank}" if rank else name: value for rank, own in enumerate(states) for name, value in own.items()}
+
+
+def _restore_rng(states: Mapping[str, Tensor], rank: int) -> None:
+    """Set torch's generators; a process that was not there keeps its own."""
+    suffix = f".{rank}" if rank else ""
+    if f"cpu{suffix}" in states:
+        torch.set_rng_state(states[f"cpu{suffix}"])
+    if f"cuda{suffix}" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[f"cuda{suffix}"])
 
 
 def _sha256(file: Path) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,16 +20,18 @@ from sft_cli.console import say
 from sft_cli.data.prepared import Split
 from sft_cli.errors import SftError
 from sft_cli.model.head.loss_model import LossModel
+from sft_cli.ranks.group import Ranks
 from sft_cli.train import checkpoint
 from sft_cli.train.average import averaged
 from sft_cli.train.checkpoint import Parts, Progress
+from sft_cli.train.engine import Engine
 from sft_cli.train.feed import Feed, LaidStep
-from sft_cli.train.metrics import Log, StepMetrics, keep_until, peak_memory
+from sft_cli.train.metrics import Log, NoLog, StepMetrics, keep_until, peak_memory
 from sft_cli.train.placement import PAIRS
 from sft_cli.train.retention import Forgotten, Retention
 from sft_cli.train.schedule import Plan
 from sft_cli.train.shortage import Work, told
-from sft_cli.train.step import Relief
+from sft_cli.train.step import ALONE, Relief
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Run:
         share: Whether common beginnings of examples are computed once, as far as the model allows it.
         replayed: Names of the replayed sources.
         pairs: What a query seeing a key costs, see ``placement.pair_cost``.
+        engine: How the processes of the run compute the model.
     """
 
     directory: RunDir
@@ -73,6 +77,12 @@ class Run:
     share: Choice = Choice.never
     replayed: Collection[str] = field(default_factory=frozenset)
     pairs: float = PAIRS
+    engine: Engine = ALONE
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes of the run."""
+        return self.engine.ranks
 
     def feed(self, first_step: int) -> Feed:
         """The batches from a step on."""
@@ -88,8 +98,8 @@ class Run:
             share=self.share,
             replay=self.config.loss.replay,
             replayed=self.replayed,
-            ranks=self.accelerator.num_processes,
-            rank=self.accelerator.process_index,
+            ranks=self.ranks.place.size,
+            rank=self.ranks.place.rank,
             device=self.accelerator.device,
             pairs=self.pairs,
         )
@@ -112,20 +122,21 @@ def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
     """Train from ``progress`` to the end of the plan; where the run stands then.
 
     Raises:
-        Stopped: SIGTERM or SIGINT came; the step in progress was finished and saved.
+        Stopped: SIGTERM, SIGINT or SIGUSR1 came; the step in progress was finished and saved.
         Forgotten: A retention probe got worse than it may; the step was saved.
     """
-    keep_until(run.directory.samples, progress.step)
-    log = Log(run.directory.metrics, run.plan.num_steps, progress.step)
+    if run.ranks.first:
+        keep_until(run.directory.samples, progress.step)
+    log = Log(run.directory.metrics, run.plan.num_steps, progress.step) if run.ranks.first else NoLog()
     with closing(log), caught_signals() as caught, run.feed(progress.step) as feed:
         while progress.step < run.plan.num_steps and not _out_of_patience(run, progress):
             with told(run.config, Work.training, f"step {progress.step + 1}"):
                 metrics = take_step(run, parts, progress.step, feed)
             log.step(metrics)
             _refuse_divergence(run, metrics)
-            progress, saved = _evaluate_and_save(run, parts, replace(progress, step=metrics.step), log, caught)
-            if caught and saved:  # a signal behind the save waits for the next step
-                raise Stopped(caught[0], progress.step)
+            progress, stop = _evaluate_and_save(run, parts, replace(progress, step=metrics.step), log, caught)
+            if stop:  # a signal behind the save waits for the next step
+                raise Stopped(stop, progress.step)
     if _out_of_patience(run, progress):
         say(f"stopped early: no better held-out loss for {progress.without_improvement} evaluations")
     return progress
@@ -151,9 +162,8 @@ def take_step(run: Run, parts: Parts, step: int, feed: Feed) -> StepMetrics:
     """Compute and apply optimizer step ``step`` (from 0)."""
     started = time.perf_counter()
     laid = feed.take(step)
-    terms = run.relief.gradient(parts.model, run.accelerator, laid)
-    norm = run.accelerator.clip_grad_norm_(parts.model.parameters(), run.config.trainer.max_grad_norm or float("inf"))
-    assert isinstance(norm, torch.Tensor)
+    terms = run.relief.gradient(parts.model, run.accelerator, laid, run.engine)
+    norm = run.engine.clip(run.accelerator, parts.model, run.config.trainer.max_grad_norm or float("inf"))
     lr = float(parts.schedule.get_last_lr()[0])
     parts.optimizer.step()
     parts.schedule.step()
@@ -189,9 +199,12 @@ def _metrics(
 
 
 def _evaluate_and_save(
-    run: Run, parts: Parts, progress: Progress, log: Log, caught: list[int]
-) -> tuple[Progress, bool]:
-    """Evaluate and save where the step calls for it; whether it was saved. A signal, even meanwhile, asks for it."""
+    run: Run, parts: Parts, progress: Progress, log: Log | NoLog, caught: list[int]
+) -> tuple[Progress, int]:
+    """Evaluate and save where the step calls for it; the signal behind which the run stops, or 0.
+
+    A signal, even one that comes meanwhile and to one process only, asks all to save and stop.
+    """
     better, forgotten, trainer = False, False, run.config.trainer
     due = _due(trainer.eval_every, run.plan, progress.step)
     probed = run.retention is not None and _due(trainer.retention.every or trainer.eval_every, run.plan, progress.step)
@@ -199,25 +212,27 @@ def _evaluate_and_save(
         if run.evaluate is not None and due:
             progress, better = _evaluate(run, progress, log)
         if run.retention is not None and probed:
-            forgotten = not run.retention.check(progress.step, log.retention)
-    save = bool(caught) or better or forgotten or _due(trainer.save_every, run.plan, progress.step)
-    if save:
-        checkpoint.save(run.directory.checkpoints, progress, parts, run.identity)
-        checkpoint.prune(run.directory.checkpoints, progress, trainer.keep_checkpoints)
+            forgotten = not run.engine.run(partial(run.retention.check, progress.step, log.retention))
+    (stop,) = run.ranks.most(caught[:1] or [0])
+    if stop or better or forgotten or _due(trainer.save_every, run.plan, progress.step):
+        checkpoint.save(run.directory.checkpoints, progress, parts, run.identity, run.ranks)
+        if run.ranks.first:
+            checkpoint.prune(run.directory.checkpoints, progress, trainer.keep_checkpoints)
     if forgotten and run.retention is not None:
         raise Forgotten(run.retention.verdict)
-    return progress, save
+    return progress, stop
 
 
-def _evaluate(run: Run, progress: Progress, log: Log) -> tuple[Progress, bool]:
+def _evaluate(run: Run, progress: Progress, log: Log | NoLog) -> tuple[Progress, bool]:
     """Evaluate, record it, and say whether it is the best one so far."""
     assert run.evaluate is not None
-    found = run.evaluate()
+    found = run.engine.run(run.evaluate)
     log.evaluation(progress.step, round(progress.step / run.plan.steps_per_epoch, 4), found.values)
     log.say(f"eval step {progress.step}: held-out loss {found.loss:.4f}")
-    with run.directory.samples.open("a", encoding="utf-8") as file:
-        for sample in found.samples:
-            file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
+    if run.ranks.first:
+        with run.directory.samples.open("a", encoding="utf-8") as file:
+            for sample in found.samples:
+                file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
     if math.isfinite(found.loss) and (progress.best_loss is None or found.loss < progress.best_loss):
         return replace(progress, best_step=progress.step, best_loss=found.loss, without_improvement=0), True
     return replace(progress, without_improvement=progress.without_improvement + 1), False
@@ -236,9 +251,9 @@ def _out_of_patience(run: Run, progress: Progress) -> bool:
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying; a second one of them kills as usual."""
+    """Collect SIGTERM, SIGINT and SIGUSR1 (a scheduler's warning) instead of dying; a second one kills as usual."""
     caught: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
 
     def remember(number: int, _frame: Any) -> None:
         caught.append(number)

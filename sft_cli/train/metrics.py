@@ -117,6 +117,25 @@ class Log:
                 self._board.add_scalar(name, value, values["step"])
 
 
+class NoLog:
+    """The log of a process that is not the first of its run: nothing."""
+
+    def step(self, metrics: StepMetrics) -> None:
+        """Nothing."""
+
+    def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def retention(self, step: int, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
     """What TensorBoard is told of a line of metrics.jsonl: ``train/kl``, ``eval/sources/<name>``, and so on."""
     if "retention" in line:

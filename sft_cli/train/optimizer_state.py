@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from sft_cli.train.shards import Stored
 
 
 def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -18,6 +21,9 @@ def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
     seen: set[int] = set()
     for key, value in _flat(state["state"]):
         if isinstance(value, Tensor):
+            if isinstance(value, DTensor):
+                tensors[key] = value  # a part each; no two share memory
+                continue
             copy = value.detach().contiguous().cpu()
             tensors[key] = copy.clone() if copy.data_ptr() in seen else copy
             seen.add(copy.data_ptr())
@@ -27,8 +33,10 @@ def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
     return tensors, {"values": scalars, "groups": groups}
 
 
-def join_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
-    """The inverse of ``split_optimizer``, to the bit."""
+def join_optimizer(optimizer: torch.optim.Optimizer, stored: Stored, scalars: Mapping[str, Any]) -> None:
+    """The inverse of ``split_optimizer``, to the bit; of sharded parameters this process reads its own rows."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    tensors = {key: stored.read(key, parameters[int(key.partition(".")[0])]) for key in stored}
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *scalars["values"].items()]:
         index, *outer, name = key.split(".")

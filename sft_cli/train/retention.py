@@ -19,6 +19,7 @@ from sft_cli.eval.heldout import heldout_loss
 from sft_cli.eval.items import decoder, items, matches
 from sft_cli.eval.progress import shown
 from sft_cli.model.head.loss_model import LossModel
+from sft_cli.ranks.group import here
 from sft_cli.train.claim import write_whole
 from sft_cli.train.metrics import keep_until
 from sft_cli.train.probes import Probe
@@ -107,7 +108,8 @@ class Retention:
         then measured on the base, too.
         """
         file = self._directory.retention
-        known = self._directory.read(file) if file.is_file() else {}
+        ranks = here()
+        known = ranks.by_first(lambda: self._directory.read(file) if file.is_file() else {})
         kept = {}
         for probe in self._probes:
             identity = self._identity(probe)
@@ -118,7 +120,7 @@ class Retention:
                 if probe.config.metric is ProbeMetric.exact_match and old["value"] <= probe.config.max_drop:
                     say(f"          {probe.name} cannot fall by more than its max_drop: it guards nothing")
             kept[probe.name] = old
-        write_whole(file, json.dumps(kept, indent=1) + "\n")
+        ranks.by_first(lambda: write_whole(file, json.dumps(kept, indent=1) + "\n"))
         self._base = {name: entry["value"] for name, entry in kept.items()}
 
     def check(self, step: int, record: Record) -> bool:
@@ -136,7 +138,7 @@ class Retention:
         Raises:
             Forgotten: The guard stopped it, and neither ``stop`` nor a ``max_drop`` has changed since.
         """
-        keep_until(self._directory.metrics, step)
+        here().by_first(lambda: keep_until(self._directory.metrics, step))
         if not self._directory.metrics.is_file():
             return
         lines = [json.loads(line) for line in self._directory.metrics.read_text(encoding="utf-8").splitlines()]

@@ -1,7 +1,7 @@
 """`sft train`: find out what to run, prepare the data, and only then load torch."""
 
 import gc
-import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +14,37 @@ from sft_cli.config.schema import Config
 from sft_cli.config.words import split_off
 from sft_cli.console import say
 from sft_cli.errors import SftError
+from sft_cli.ranks.place import place_of
+from sft_cli.ranks.spawn import processes, train_together
 from sft_cli.train.claim import refuse_taken
 from sft_cli.train.identity import refuse_other, settings
 
 
 def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
-    """Body of ``sft train``: a new run, or ``run=DIR`` to resume one."""
-    _refuse_several_processes()
+    """Body of ``sft train``: a new run, or ``run=DIR`` to resume one; one of its processes, or what starts them."""
     own, rest = split_off(overrides, ("run",))
     resumed = "run" in own
     directory, config = _resumed(own["run"], rest, config_dirs) if resumed else _new(rest, config_dirs)
     required(config)
+    if place_of().size > 1:
+        with uncollected():
+            from sft_cli.train.session import train_with_others
+        train_with_others(absolute(config), directory, resumed=resumed)
+        return
     with uncollected():
         from sft_cli.data.prepare import prepare  # a refused config does not wait for it
     prepared = prepare(config)
+    if (size := processes(config.launcher.nproc, config.trainer.device)) > 1:  # prepared before anybody waits for it
+        sys.exit(train_together([*overrides, *_as_options(config_dirs)], size))
     with uncollected():
         from sft_cli.train.session import train
 
     train(absolute(config), prepared, directory, resumed=resumed)
+
+
+def _as_options(config_dirs: Sequence[str]) -> list[str]:
+    """The directories as they were typed."""
+    return [word for directory in config_dirs for word in ("-d", directory)]
 
 
 @contextmanager
@@ -75,14 +88,3 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
     config = with_overrides(began, overrides, config_dirs) if overrides else began
     refuse_other(str(directory.path), settings(began), settings(config))
     return directory, config
-
-
-def _refuse_several_processes() -> None:
-    """One process trains a run; a launcher that starts several would have them write the same files."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size != "1":
-        raise SftError(
-            where=f"WORLD_SIZE={size}",
-            problem="several processes for one run are not supported yet",
-            fix="start one process without torchrun or accelerate launch",
-        )

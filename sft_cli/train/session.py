@@ -4,8 +4,11 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -18,19 +21,22 @@ from sft_cli.config.data_schema import Role
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.console import say
+from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.starting import beginnings
 from sft_cli.model.head.reference import Reference, reference
 from sft_cli.model.load import load_config
-from sft_cli.model.machine import Machine, choose_machine
+from sft_cli.model.machine import Machine, choose_device, choose_machine
 from sft_cli.model.memory.checkpointing import Recompute
 from sft_cli.model.threads import choose_threads, use
+from sft_cli.ranks.group import here, joined
 from sft_cli.train import checkpoint, preflight
 from sft_cli.train.average import make_average
 from sft_cli.train.building import Rows, build_model
 from sft_cli.train.checkpoint import Parts, Progress
 from sft_cli.train.claim import claimed, write_whole
+from sft_cli.train.engine import gathered
 from sft_cli.train.environment import environment
 from sft_cli.train.export import export, write_probes
 from sft_cli.train.identity import identity, refuse_other
@@ -43,6 +49,7 @@ from sft_cli.train.schedule import plan
 from sft_cli.train.shortage import Work, told
 from sft_cli.train.watch import Watch
 
+T = TypeVar("T")
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -53,16 +60,47 @@ def train(config: Config, prepared: Prepared, directory: RunDir, *, resumed: boo
         SftError: The preflight or a checkpoint refuses, or the loss diverges.
         SystemExit: A signal or the guard against forgetting stopped the run; it can be resumed.
     """
+    ranks = here()
     architecture = load_config(config.model)
     machine = choose_machine(config.trainer, architecture, whole=config.adapter.kind in WHOLE)
     if machine.device.type == "cpu":
         _use_threads(config, directory, architecture, machine)
-    recompute = preflight.check(config, prepared, machine, directory.path)
-    probes = prepare_probes(config, prepared.tokenizer_directory)
-    _refuse_other_data(directory, prepared)
-    with claimed(directory, config, resumed=resumed) as directory:
-        _describe(directory, prepared, machine)
+    recompute = ranks.share(ranks.together(lambda: preflight.check(config, prepared, machine, directory.path)))
+    probes = in_turn(lambda: prepare_probes(config, prepared.tokenizer_directory))
+    ranks.together(lambda: _refuse_other_data(directory, prepared))
+    with held(directory, config, resumed=resumed) as directory:
+        ranks.by_first(lambda: _describe(directory, prepared, machine))
         _train(config, prepared, directory, machine, recompute, probes)
+
+
+def train_with_others(config: Config, directory: RunDir, *, resumed: bool) -> None:
+    """``train`` as one of several processes; the first one prepares the data while the others wait."""
+    cuda = choose_device(config.trainer.device).type == "cuda"
+    with joined(config.distributed.timeout_minutes, cuda=cuda) as ranks:
+        prepared = in_turn(lambda: prepare(config))
+        train(config, prepared, RunDir(ranks.share(directory.path)), resumed=resumed)
+
+
+@contextmanager
+def held(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[RunDir]:
+    """The run directory, claimed by the first process for all; where it lies is its to say."""
+    ranks = here()
+    with ExitStack() as stack:
+        claim = claimed(directory, config, resumed=resumed)
+        yield ranks.by_first(lambda: stack.enter_context(claim))
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """Do what keeps its result on a disk: the first process, then the first of every other node, then the rest.
+
+    The others find it kept, whether the nodes share a disk or not.
+    """
+    ranks, done = here(), list[T]()
+    place = ranks.place
+    turn = 0 if place.first else 1 if place.local_rank == 0 else 2
+    for now in range(3 if ranks.several else 1):
+        done += ranks.together(lambda mine=now == turn: [work()] if mine else [])
+    return done[0]
 
 
 def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: Machine) -> None:
@@ -86,32 +124,41 @@ def _train(
 ) -> None:
     """Build, resume, fit, export, compare."""
     started = time.perf_counter()
+    ranks = here()
     set_seed(config.trainer.seed)
     path = f"model.path={config.model.path}"
     with told(config, Work.loading, path):
         run, parts, watch = _assemble(config, prepared, directory, machine, recompute, probes)
-    last = checkpoint.newest(directory.checkpoints)
+    last = ranks.by_first(lambda: checkpoint.newest(directory.checkpoints))
     base = _base_afterwards(config, run)
     with told(config, Work.evaluation, path):
-        before = None if base is not None else _base(config, directory, watch, begun=last is not None)
+        before = None
+        if base is None:
+            before = run.engine.run(partial(_base, config, directory, watch, begun=last is not None))
         if run.retention is not None:
-            run.retention.begin()
+            run.engine.run(run.retention.begin)
     progress = _fit(run, parts, _resume(run, parts, last))
     _put_best(run, parts, progress)
     beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.beneath")]
-    result = export(run.model.model, directory, watch.stop_ids, beneath)
+    with gathered(run.model.model, run.engine):
+        result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, beneath))
     with told(config, Work.evaluation, path):
-        if base is not None:
-            with base.active():
-                before = watch.base(directory)
-        if before is not None:
-            watch.compare(before)
+        run.engine.run(partial(_compare, directory, watch, base, before))
     say(f"finished  {progress.step} steps in {time.perf_counter() - started:.0f} s: {result}")
     say(f"next      sft eval run={shown(directory)} compare=base")
     if config.adapter.kind in MERGEABLE:
         # LoftQ's adapter makes up for the rounding of the 4-bit base, not of the original one.
         into = " into=dequantized" if config.adapter.init is Init.loftq else ""
         say(f"          sft merge run={shown(directory)} out={shlex.quote(str(directory.path / 'merged'))}{into}")
+
+
+def _compare(directory: RunDir, watch: Watch, base: Reference | None, before: dict[str, Any] | None) -> None:
+    """Print the scores of base and tuned model, where they are wanted."""
+    if base is not None:
+        with base.active():
+            before = watch.base(directory)
+    if before is not None:
+        watch.compare(before)
 
 
 def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
@@ -122,10 +169,12 @@ def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
         with told(run.config, Work.evaluation, "held-out rows"):
             return fit(run, parts, progress)
     except Stopped as caught:
+        run.ranks.wait()
         say(f"stopped   behind step {caught.step}, saved; resume with: sft train run={shown(run.directory)}")
         sys.exit(128 + caught.signal)
     except Forgotten as forgotten:
         step = checkpoint.step_of(checkpoint.all_of(run.directory.checkpoints)[-1])
+        run.ranks.wait()
         say(stopped(shown(run.directory), step, str(forgotten)))
         sys.exit(EXIT_CODE)
 
@@ -202,12 +251,17 @@ def _assemble(
         prepared.train.unrolled(),
     )
     accelerator = Accelerator(cpu=machine.device.type == "cpu", mixed_precision=MIXED[machine.dtype])
-    built = build_model(config, machine, tokenizer, stops, Rows(prepared.train, steps), recompute, accelerator)
+    ranks = here()
+    built = build_model(config, machine, tokenizer, stops, Rows(prepared.train, steps), recompute, accelerator, ranks)
     loss_model = built.loss_model
+    if not ranks.first:
+        set_seed(trainer.seed + ranks.place.rank)  # dropout of other examples is other noise
     watch = Watch(config, prepared.validation, loss_model, accelerator, tokenizer, stops)
     optimizer = make_optimizer(loss_model, trainer, config.adapter)
     schedule = make_schedule(optimizer, trainer, steps.num_steps)
-    wrapped, optimizer = accelerator.prepare(loss_model, optimizer, device_placement=[False, False])
+    # "evaluation" keeps accelerate from wrapping it for several processes, which the engine does; autocast is its own.
+    wrapped = accelerator.prepare_model(loss_model, device_placement=False, evaluation_mode=ranks.several)
+    optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
     run = Run(
         directory=directory,
         config=config,
@@ -221,6 +275,7 @@ def _assemble(
         retention=Retention(config, directory, loss_model, accelerator, tokenizer, stops, probes) if probes else None,
         share=built.share,
         pairs=built.pairs,
+        engine=built.engine,
         replayed=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
     )
     return run, Parts(wrapped, optimizer, schedule, accelerator.scaler, make_average(trainer)), watch
@@ -230,7 +285,7 @@ def _resume(run: Run, parts: Parts, last: Path | None) -> Progress:
     """Restore a checkpoint; remove newer ones, which are broken."""
     if last is None:
         return Progress()
-    progress = checkpoint.load(last, parts, run.identity)
-    checkpoint.forget_after(run.directory.checkpoints, progress.step)
+    progress = run.ranks.together(lambda: checkpoint.load(last, parts, run.identity, run.ranks.place.rank))
+    run.ranks.by_first(lambda: checkpoint.forget_after(run.directory.checkpoints, progress.step))
     say(f"resume    behind step {progress.step} of {run.plan.num_steps} ({last})")
     return progress

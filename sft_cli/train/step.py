@@ -1,7 +1,7 @@
 """One optimizer step: the gradient of its loss, and more recomputation where memory runs out on the way."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from sft_cli.console import say
 from sft_cli.model.memory.checkpointing import Recompute, apply, more
 from sft_cli.model.memory.kept import decoder_layers
+from sft_cli.train.engine import Engine
 from sft_cli.train.feed import LaidStep
 from sft_cli.train.layout import Batch
 
+ALONE = Engine()
 
-def compute_gradient(loss_model: nn.Module, accelerator: Accelerator, laid: LaidStep) -> dict[str, Tensor]:
-    """Accumulate the gradient of a step's loss over its micro-batches.
+
+def compute_gradient(
+    loss_model: nn.Module, accelerator: Accelerator, laid: LaidStep, engine: Engine = ALONE
+) -> dict[str, Tensor]:
+    """Accumulate the gradient of a step's loss over this process's micro-batches.
 
     The loss of the whole step is one sum: what it is divided by stands in the weights of its targets, and is known
     before anything is computed. No micro-batch, rank or padding can change it.
@@ -25,22 +30,18 @@ def compute_gradient(loss_model: nn.Module, accelerator: Accelerator, laid: Laid
         loss_model: The prepared LossModel.
         accelerator: Owns devices and ranks.
         laid: The step as this rank computes it.
+        engine: How the model is computed.
 
     Returns:
-        The objective and its terms, summed over ranks: float32 scalars on the device, without a graph.
+        The objective and its terms over this process's micro-batches: float32 scalars on the device, without a graph.
     """
     sums: dict[str, Tensor] = {}
-    for number, batch in enumerate(laid.batches):
-        last = number + 1 == len(laid.batches)
-        with nullcontext() if last else accelerator.no_sync(loss_model):
-            terms = loss_model(**arguments(batch))
-            # DDP averages gradients over ranks; the sum is wanted.
-            accelerator.backward(terms["loss"] * accelerator.num_processes)
+    for batch in laid.batches:
+        terms = engine.run(partial(loss_model, **arguments(batch)))
+        accelerator.backward(terms["loss"])
         for name, value in terms.items():
             sums[name] = value.detach() + sums[name] if name in sums else value.detach()
-    total = accelerator.reduce(torch.stack([value.float() for value in sums.values()]), reduction="sum")
-    assert isinstance(total, Tensor)
-    return dict(zip(sums, total.unbind(), strict=True))
+    return {name: value.float() for name, value in sums.items()}
 
 
 def arguments(batch: Batch) -> dict[str, Any]:
@@ -63,28 +64,48 @@ class Relief:
     recompute: Recompute
     allowed: bool = True
 
-    def gradient(self, loss_model: nn.Module, accelerator: Accelerator, laid: LaidStep) -> dict[str, Tensor]:
-        """``compute_gradient``, begun again with more recomputation as often as the device runs out of memory.
+    def gradient(
+        self, loss_model: nn.Module, accelerator: Accelerator, laid: LaidStep, engine: Engine = ALONE
+    ) -> dict[str, Tensor]:
+        """``compute_gradient`` over all processes, begun again with more recomputation where memory runs out.
 
-        Nothing of the step has been applied by then, and dropout draws what it drew before: the step is the same.
+        Nothing of the step has been applied or exchanged by then, and dropout draws what it drew before: the step is
+        the same. When one process runs out of memory, all begin again. Where each holds a part of the model, they have
+        exchanged layers by then, and the step cannot be begun again.
+
+        Returns:
+            The objective and its terms, summed over processes: float32 scalars on the device, without a graph.
         """
-        device = accelerator.device
+        device, ranks = accelerator.device, engine.ranks
         while True:
             drawn = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+            terms, short = dict[str, Tensor](), False
             try:
-                return compute_gradient(loss_model, accelerator, laid)
+                terms = compute_gradient(loss_model, accelerator, laid, engine)
             except torch.OutOfMemoryError:
-                if (recompute := self._next(device)) is None:
+                if engine.sharded or self._next(device) is None:
                     raise
+                short = True
             # Behind the except clause: the error holds on to the tensors of the failed attempt.
-            loss_model.zero_grad()
-            torch.set_rng_state(drawn[0])
-            if drawn[1] is not None:
-                torch.cuda.empty_cache()
-                torch.cuda.set_rng_state(drawn[1], device)
-            self.recompute = recompute
-            apply(self.model, recompute)
-            say(f"memory    {recompute.sentence()}")
+            if not engine.sharded and ranks.most([short])[0]:
+                self._begin_again(loss_model, drawn, device)
+                continue
+            engine.add_gradients(loss_model)
+            total = ranks.summed(torch.stack(list(terms.values())))
+            return dict(zip(terms, total.unbind(), strict=True))
+
+    def _begin_again(self, loss_model: nn.Module, drawn: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+        """Forget the step so far, and recompute more from now on."""
+        loss_model.zero_grad()
+        torch.set_rng_state(drawn[0])
+        if drawn[1] is not None:
+            torch.cuda.empty_cache()
+            torch.cuda.set_rng_state(drawn[1], device)
+        recompute = self._next(device)
+        assert recompute is not None, "the same settings leave every process the same next step"
+        self.recompute = recompute
+        apply(self.model, recompute)
+        say(f"memory    {recompute.sentence()}")
 
     def _next(self, device: torch.device) -> Recompute | None:
         """The next step up, if there is one."""

@@ -18,6 +18,7 @@ from sft_cli.eval.heldout import heldout_loss
 from sft_cli.eval.items import decoder, items
 from sft_cli.eval.progress import shown
 from sft_cli.model.head.loss_model import LossModel
+from sft_cli.ranks.group import here
 from sft_cli.train.claim import write_whole
 from sft_cli.train.loop import Evaluation
 
@@ -63,11 +64,14 @@ class Watch:
 
     def base(self, directory: RunDir) -> dict[str, Any]:
         """Scores and answers of the untrained model; kept in the run directory, so that a resumed run has them."""
-        if not directory.before.is_file():
-            say("before    evaluating the untrained model on the held-out rows")
-            found = self._scored(self._answers("base"))
-            write_whole(directory.before, json.dumps(found, ensure_ascii=False) + "\n")
-        return directory.read(directory.before)
+        ranks = here()
+        known = ranks.by_first(lambda: directory.read(directory.before) if directory.before.is_file() else None)
+        if known is not None:
+            return known
+        say("before    evaluating the untrained model on the held-out rows")
+        found = self._scored(self._answers("base"))
+        ranks.by_first(lambda: write_whole(directory.before, json.dumps(found, ensure_ascii=False) + "\n"))
+        return found
 
     def compare(self, before: dict[str, Any]) -> None:
         """Print base and tuned side by side, with sample answers."""

@@ -266,12 +266,6 @@ def test_a_finished_run_with_relative_paths_is_evaluated_from_elsewhere(runs, ro
     assert (home / "here" / "eval" / "heldout.json").is_file()
 
 
-def test_several_processes_for_one_run_are_refused(runs, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SftError, match="several processes for one run are not supported yet"):
-        runs.start("r")
-
-
 def test_a_mistake_leaves_no_directory_behind(runs):
     with pytest.raises(SftError, match="'q_prj' matches no layer"):
         runs.start("r", "adapter.target_modules=[q_prj]")

@@ -44,8 +44,8 @@ def short(monkeypatch):
         tried: list[int] = []
         real = step.compute_gradient
 
-        def compute(loss_model, accelerator, laid):
-            found = real(loss_model, accelerator, laid)
+        def compute(loss_model, accelerator, laid, engine):
+            found = real(loss_model, accelerator, laid, engine)
             tried.append(1)
             if len(tried) <= times:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
