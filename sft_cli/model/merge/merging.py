@@ -36,6 +36,7 @@ from sft_cli.model.machine import DTYPES, choose_device
 from sft_cli.model.merge.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
 from sft_cli.model.merge.card import Merged, render
 from sft_cli.model.quant import causal_lm, dequantized
+from sft_cli.model.written import written
 
 UNQUANTIZED = QuantConfig(kind=QuantKind.none)
 
@@ -89,7 +90,8 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         rows = [probe.input_ids for probe in probes]
         serving.check_tokenizer(run, new, rows, trust_remote_code=config.model.trust_remote_code)
         trained = None if config.quant.kind is QuantKind.none else as_trained(plan, probes)
-        adapter = write_merged(plan, new, probes)
+        with written(out, "free disk space, or out=DIR on another disk; nothing was left there"):
+            adapter = write_merged(plan, new, probes)
         merged = reloaded(plan, new, probes)
         shift = None if trained is None else agreement(trained, merged)
         size = sum(file.stat().st_size for file in new.glob("*.safetensors"))
