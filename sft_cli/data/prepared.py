@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sft_cli.data.mixing import stages
 from sft_cli.data.mixing.stages import Stage
+from sft_cli.data.shards import Shards
 from sft_cli.data.tables import IGNORE, weights_of
 from sft_cli.errors import SftError
 
@@ -45,7 +46,6 @@ class SplitWriter:
     """
 
     def __init__(self, directory: Path, side: Side, weighted: bool) -> None:
-        import pyarrow
         from datasets import Dataset, Features, List, Value
         from datasets.utils.logging import disable_progress_bar
 
@@ -62,9 +62,7 @@ class SplitWriter:
         empty = Dataset.from_dict({name: [] for name in columns}, features=features)
         empty.save_to_disk(str(directory / side), num_shards=1)
         self._schema = features.arrow_schema
-        (file,) = (directory / side).glob("*.arrow")
-        self._sink = pyarrow.OSFile(str(file), "wb")
-        self._writer = pyarrow.ipc.new_stream(self._sink, self._schema)
+        self._shards = Shards(directory / side, self._schema)
         self._lengths: list[NDArray[np.int64]] = []
         self._digests = {name: blake2b(digest_size=16) for name in NUMBERS}
 
@@ -78,7 +76,7 @@ class SplitWriter:
         if "loss_weights" in self._schema.names and "loss_weights" not in examples.column_names:
             examples = examples.append_column("loss_weights", weights_of(examples.column("labels")))
         examples = examples.select(self._schema.names).cast(self._schema)
-        self._writer.write_table(examples, max_chunksize=BATCH)
+        self._shards.write(examples, BATCH)
         for name in NUMBERS.keys() & set(self._schema.names):
             for chunk in examples.column(name).chunks:
                 self._digests[name].update(chunk.flatten().to_numpy().tobytes())
@@ -94,8 +92,7 @@ class SplitWriter:
 
     def close(self) -> None:
         """Finish the split."""
-        self._writer.close()
-        self._sink.close()
+        self._shards.close(blake2b("".join(self.content()).encode(), digest_size=8).hexdigest())
 
 
 def finish(directory: Path) -> None:

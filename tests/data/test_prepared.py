@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sft_cli.config.data_schema import Order
-from sft_cli.data import prepared
+from sft_cli.data import prepared, shards
 from sft_cli.data.making.place import replace_directory, scratch
 from sft_cli.data.mixing import stages
 from sft_cli.data.mixing.stages import Stage
@@ -70,6 +70,31 @@ def test_more_examples_than_one_batch(tmp_path):
     assert len(made.train) == len(many)
     assert made.train.where(2 * prepared.BATCH) == f"rows.jsonl:{2 * prepared.BATCH + 1}"
     assert made.train.largest_id() == len(many)
+
+
+def test_a_large_split_is_several_files(tmp_path, monkeypatch):
+    from datasets import load_from_disk
+
+    monkeypatch.setattr(shards, "SHARD_BYTES", 60_000)
+    many = [Example((i, i + 1), (0.0, 1.0), f"rows.jsonl:{i + 1}", "a") for i in range(3500)]
+    made = written(tmp_path / "out", many)
+    files = sorted(file.name for file in (tmp_path / "out" / "train").glob("*.arrow"))
+    assert files == [f"data-{number:05}-of-00003.arrow" for number in range(3)]
+    assert [made.train.where(i) for i in range(3500)] == [example.where for example in many]
+    rows = load_from_disk(str(tmp_path / "out"))["train"]
+    assert rows["input_ids"][:] == [list(example.input_ids) for example in many]
+    assert [file.name for file in (tmp_path / "out" / "validation").glob("*.arrow")] == ["data-00000-of-00001.arrow"]
+
+
+def test_what_datasets_keeps_of_one_split_is_not_taken_for_another(tmp_path):
+    """It names the results of ``map`` after the fingerprint."""
+    from datasets import load_from_disk
+
+    def fingerprint(name, examples):
+        written(tmp_path / name, examples)
+        return load_from_disk(str(tmp_path / name))["train"]._fingerprint
+
+    assert fingerprint("one", EXAMPLES) == fingerprint("same", EXAMPLES) != fingerprint("other", EXAMPLES[:2])
 
 
 def test_an_empty_split(tmp_path):
