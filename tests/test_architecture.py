@@ -63,10 +63,17 @@ MAY_IMPORT = {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
         "data.prepare", "chat", "model", "train.layout", "train.prefixes", "train.placement", "eval", "ranks", "ranks.spawn", "ranks.group",
     },
+    "sweep": {
+        "errors", "console", "config", "config.compose", "config.sweeps", "ranks.spawn", "data.prepare", "report",
+        "slurm", "train",
+    },
+    # What a member's process runs before it becomes sft train.
+    "sweep.member": set(),
     "quickstart": set(),
     "slurm": {"errors", "config", "config.compose", "data.types", "data", "data.reading", "data.prepare", "chat"},
     "cli": {
         "errors", "config", "config.explain", "data.formats", "data.prepare", "report", "train", "eval", "model.merge",
+        "sweep",
     },
     "__main__": {"cli"},
 }  # fmt: skip

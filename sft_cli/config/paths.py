@@ -71,5 +71,14 @@ def cache_home() -> Path:
 
 def default_run_dir(run_name: str) -> Path:
     """``runs/<run_name>-<date>-<time>`` below ``$SFT_HOME`` if set, else below the working directory."""
+    return _dated("runs", run_name)
+
+
+def default_sweep_dir(run_name: str) -> Path:
+    """``sweeps/<run_name>-<date>-<time>``, there too."""
+    return _dated("sweeps", run_name)
+
+
+def _dated(kind: str, run_name: str) -> Path:
     base = Path(os.environ.get("SFT_HOME") or ".")
-    return base / "runs" / f"{run_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return base / kind / f"{run_name}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -1,8 +1,5 @@
 """`report.html`: one page about a prepared directory; it opens anywhere, without a network."""
 
-import base64
-import hashlib
-from importlib import resources
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -13,11 +10,13 @@ import numpy as np
 from sft_cli.data.prepared import open_prepared
 from sft_cli.report import accounts, gallery, plots, sections
 from sft_cli.report.gallery import Card
+from sft_cli.report.html import digest, environment, own
 from sft_cli.report.survey import Survey
 from sft_cli.report.tokens import Loss, Piece, TokenReader
 from sft_cli.report.visible import visible
 
 NAME = "report.html"
+PACKAGE = "sft_cli.report"
 LIMITS = (1200, 600, 300, 150, 60, 20)
 """Tokens shown of a row: the first that keeps the page below MOST_BYTES."""
 MOST_BYTES = 5_000_000
@@ -104,7 +103,6 @@ def _gallery_values(cards: list[Card], choice: gallery.Choice) -> dict[str, Any]
 
 def _render(values: dict[str, Any]) -> str:
     """The page. Every text goes through Jinja's escaping; only the package's own style and script are put in as is."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
 
     def shown(text: object) -> Markup:
@@ -115,23 +113,16 @@ def _render(values: dict[str, Any]) -> str:
         """A token's text; the newlines in it are marked by the style, and stay newlines when they are copied."""
         return shown(text).replace("\n", Markup("<em>\n</em>"))
 
-    environment = Environment(
-        loader=PackageLoader("sft_cli.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
-    )
-    environment.filters |= {"token": token, "runs": _runs, "number": lambda value: f"{value:,}", "percent": _percent}
-    style, script = _own("page.css"), _own("page.js")
-    return environment.get_template("page.html.jinja").render(
+    templates = environment(PACKAGE)
+    templates.filters |= {"token": token, "runs": _runs, "number": lambda value: f"{value:,}", "percent": _percent}
+    style, script = own(PACKAGE, "page.css"), own(PACKAGE, "page.js")
+    return templates.get_template("page.html.jinja").render(
         values
         | {
             "style": Markup(style),
             "script": Markup(script),
-            "style_hash": _digest(style),
-            "script_hash": _digest(script),
+            "style_hash": digest(style),
+            "script_hash": digest(script),
         }
     )
 
@@ -144,13 +135,3 @@ def _runs(pieces: list[Piece]) -> list[tuple[Loss, list[Piece]]]:
 def _percent(value: float) -> str:
     """A share with one digit behind the point."""
     return f"{value:.1%}"
-
-
-def _own(name: str) -> str:
-    """A file of the package."""
-    return resources.files("sft_cli.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    """A hash as a content security policy names it."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

@@ -11,6 +11,7 @@ from report_hand import HOSTILE, add_to_manifest, manifest_parts
 
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.report import page as pages
+from sft_cli.report.html import digest
 from sft_cli.report.page import write_report
 from sft_cli.report.visible import visible
 
@@ -90,8 +91,8 @@ def test_hidden_characters_never_reach_the_page(full):
 def test_the_policy_allows_our_style_and_script_alone(page, full):
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["attributes"]["content"]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
-    assert pages._digest(page.all("script")[0]["text"]) in policy
-    assert pages._digest(page.all("style")[0]["text"]) in policy
+    assert digest(page.all("script")[0]["text"]) in policy
+    assert digest(page.all("style")[0]["text"]) in policy
     text = (full / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://|@import|url\(", text)
 

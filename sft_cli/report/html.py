@@ -1,0 +1,36 @@
+"""What every page is made with: escaping templates, and the package's own style and script with their hashes."""
+
+import base64
+import hashlib
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from sft_cli.report.visible import visible
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def environment(package: str) -> "Environment":
+    """Templates of a package in which every text is escaped, and nothing in it is hidden."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    return Environment(
+        loader=PackageLoader(package, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
+    )
+
+
+def own(package: str, name: str) -> str:
+    """A file of a package."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def digest(text: str) -> str:
+    """A hash as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

@@ -1,0 +1,180 @@
+"""`sft sweep`: several runs from one command line, here or as a SLURM array, and what became of them."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sft_cli.config.compose import dump, load
+from sft_cli.config.launcher_schema import LauncherKind
+from sft_cli.config.paths import absolute, default_sweep_dir
+from sft_cli.config.schema import Config
+from sft_cli.config.secrets import masked_address
+from sft_cli.config.words import split_off
+from sft_cli.console import say
+from sft_cli.data.prepare import prepare
+from sft_cli.errors import SftError, raise_all
+from sft_cli.slurm.array import submit_array
+from sft_cli.slurm.sbatch import refuse_absent
+from sft_cli.sweep import metric as metrics
+from sft_cli.sweep.local import wait_for_saving
+from sft_cli.sweep.machine import member_environments
+from sft_cli.sweep.plan import Plan, plan
+from sft_cli.sweep.record import NAME, Record, State, load_record, outcome, save
+from sft_cli.sweep.session import conclude, run_here
+from sft_cli.train.claim import write_whole
+from sft_cli.train.lock import held
+
+OWN = ("sweep", "sweep_dir", "parallel", "metric", "mode")
+"""The command's own words; all others are the members'."""
+
+
+def sweep_command(words: Sequence[str], config_dirs: Sequence[str]) -> None:
+    """Body of ``sft sweep``: a new sweep, or ``sweep=DIR`` to go on with one.
+
+    Raises:
+        SystemExit: With 1 when a member did not finish, with 128 and the signal's number when one stopped the sweep.
+    """
+    own, rest = split_off(words, OWN)
+    empty = [word for word in rest if word.partition("=")[0] in OWN]
+    raise_all([SftError(where=word, problem="it has no value", fix="give it one, or leave it out") for word in empty])
+    parallel = _parallel(own)
+    raise SystemExit(_go_on(own, rest, parallel) if "sweep" in own else _begin(own, rest, config_dirs, parallel))
+
+
+def _parallel(own: Mapping[str, str]) -> int | None:
+    """How many members shall run at a time, if it was said."""
+    text = own.get("parallel")
+    if text is not None and (not text.isdecimal() or not int(text)):
+        raise SftError(
+            where=f"parallel={text}",
+            problem="it is the number of members that run at a time",
+            fix="write a number from 1, as in parallel=2",
+        )
+    return None if text is None else int(text)
+
+
+def _begin(own: Mapping[str, str], words: Sequence[str], config_dirs: Sequence[str], parallel: int | None) -> int:
+    """A new sweep; its exit code."""
+    named = Path(own["sweep_dir"]).expanduser() if "sweep_dir" in own else None
+    if named is not None:
+        _refuse_taken(named)
+    planned = plan(words, config_dirs)
+    metric = metrics.choose(own.get("metric"), own.get("mode"), planned.configs)
+    cluster = planned.configs[0].launcher.kind is LauncherKind.slurm
+    parallel = parallel or (len(planned.members) if cluster else 1)
+    if cluster:
+        refuse_absent()
+    environments = [] if cluster else member_environments(parallel, planned.configs)
+    fingerprints = _prepared(planned)
+    directory = _made(named, planned.configs[0].run_name)
+    record = Record(
+        directory.absolute() if cluster else directory,
+        tuple(map(_masked, words)),
+        planned.keys,
+        planned.members,
+        metric,
+        parallel,
+        datasets=len(fingerprints),
+    )
+    with held(directory / ".lock"):
+        for member, config in zip(planned.members, planned.configs, strict=True):
+            run = record.run(member)
+            run.path.mkdir()
+            write_whole(run.config, dump(absolute(config)))
+        save(record, {member: outcome(record, member) for member in record.members})
+        say(f"sweep     {directory}: {len(planned.members)} members over {', '.join(planned.keys)}")
+        return _submit(record, planned.configs) if cluster else run_here(record, environments)
+
+
+def _go_on(own: Mapping[str, str], words: Sequence[str], parallel: int | None) -> int:
+    """A sweep that began earlier: what is not finished runs again; its exit code."""
+    wrong = [*words, *(f"{name}={own[name]}" for name in ("sweep_dir",) if name in own)]
+    raise_all(
+        [
+            SftError(
+                where=word,
+                problem="a sweep that has begun keeps its settings",
+                fix="leave it out (parallel, metric and mode can be set), or begin a new sweep",
+            )
+            for word in wrong
+        ]
+    )
+    record, errors = load_record(own["sweep"])
+    configs = tuple(load(record.run(member).config) for member in record.members)
+    if "metric" in own or "mode" in own:
+        name = own.get("metric", record.metric.name)
+        same = name == record.metric.name and "mode" not in own
+        record = record.with_metric(record.metric if same else metrics.choose(name, own.get("mode"), configs))
+    record = record if parallel is None else replace(record, parallel=parallel)
+    with held(record.directory / ".lock"):
+        if record.job is not None:
+            outcomes = {member: outcome(record, member) for member in record.members}
+            conclude(record, outcomes)
+            return int(any(found.state is State.failed for found in outcomes.values()))
+        wait_for_saving(record, record.members)
+        begun = {member: outcome(record, member) for member in record.members}
+        left = [member for member, found in begun.items() if found.state is not State.finished]
+        say(f"sweep     {record.directory}: {len(left)} of {len(begun)} members are to finish")
+        chosen = tuple(config for member, config in zip(record.members, configs, strict=True) if member in left)
+        environments = member_environments(record.parallel, chosen)
+        _prepared(Plan(record.keys, tuple(left), chosen))
+        return run_here(record, environments, errors)
+
+
+def _submit(record: Record, configs: Sequence[Config]) -> int:
+    """Submit the members as an array; nothing stays where that is refused."""
+    runs = [record.run(member).path for member in record.members]
+    try:
+        job = submit_array(record.directory, runs, configs[0], record.parallel)
+    except SftError:
+        shutil.rmtree(record.directory)
+        raise
+    record = replace(record, job=job)
+    save(record, {member: outcome(record, member) for member in record.members})
+    say(f"submitted job {job}, {len(runs)} tasks, {record.parallel} at a time")
+    say(f"logs      {record.directory}/slurm-{job}_*.log")
+    say(f"follow    squeue -j {job}")
+    say(f"then      sft sweep sweep={record.directory}")
+    return 0
+
+
+def _prepared(planned: Plan) -> set[str]:
+    """Prepare what the members learn from, once each; the fingerprints of the data sets."""
+    return {prepare(config).manifest["fingerprint"] for config in planned.distinct_data()}
+
+
+def _refuse_taken(directory: Path) -> None:
+    """Refuse to begin a sweep where something lies."""
+    if directory.is_dir() and not any(directory.iterdir()):
+        return
+    if directory.exists():
+        swept = (directory / NAME).is_file()
+        raise SftError(
+            where=f"sweep_dir={directory}",
+            problem="a sweep lies there already" if swept else "something lies there already",
+            fix=f"go on with it: sft sweep sweep={directory}, or name another" if swept else "name another directory",
+        )
+
+
+def _made(named: Path | None, run_name: str) -> Path:
+    """The directory of a new sweep: the one that was named, or the first free one of the default name."""
+    if named is not None:
+        named.mkdir(parents=True, exist_ok=True)
+        return named
+    default = default_sweep_dir(run_name)
+    default.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 1000):
+        path = default if number == 1 else default.with_name(f"{default.name}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError(f"{default} has a thousand namesakes")
+
+
+def _masked(word: str) -> str:
+    """A word without the secrets of an address."""
+    key, equals, value = word.partition("=")
+    return f"{key}{equals}{masked_address(value)}"

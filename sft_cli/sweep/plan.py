@@ -1,0 +1,144 @@
+"""The members of a sweep: their settings, all checked before the first one runs, and the names of their directories."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sft_cli.config.check import required
+from sft_cli.config.compose import compose, dump
+from sft_cli.config.launcher_schema import LauncherKind
+from sft_cli.config.lines import COMMAND_LINE
+from sft_cli.config.schema import Config
+from sft_cli.config.sweeps import Sweep, expand
+from sft_cli.config.typed import as_plain
+from sft_cli.errors import Mistakes, SftError, raise_all
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+LONGEST_VALUE, LONGEST_NAME = 24, 80
+"""Characters of a value, and of all, in the name of a member's directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One run of a sweep.
+
+    Attributes:
+        number: From 1, in the order of the values.
+        name: Of its directory below the sweep's: ``003-lr=1e-4_rank=8``.
+        values: Its value of each swept key, as it was typed.
+    """
+
+    number: int
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will run.
+
+    Attributes:
+        keys: The swept keys and groups.
+        members: In the order they start.
+        configs: Their settings.
+    """
+
+    keys: tuple[str, ...]
+    members: tuple[Member, ...]
+    configs: tuple[Config, ...]
+
+    def distinct_data(self) -> list[Config]:
+        """One config for each set of settings that prepared data may depend on."""
+        return list({_data(config): config for config in reversed(self.configs)}.values())[::-1]
+
+
+def plan(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan:
+    """The members that words with several values stand for.
+
+    Raises:
+        SftError: Every mistake of every member, each told once.
+    """
+    sweep = expand(words, config_dirs)
+    configs, mistakes = [], dict[str, SftError]()
+    for member in sweep.members:
+        try:
+            config = compose(member, config_dirs)
+            required(config)
+            configs.append(config)
+        except SftError as error:
+            for one in error.errors if isinstance(error, Mistakes) else (error,):
+                mistakes.setdefault(str(one), one)
+    raise_all(list(mistakes.values()))
+    raise_all(list(_clashes(sweep, configs)))
+    return Plan(sweep.keys, tuple(_members(sweep)), tuple(configs))
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """Each key's last parts, as few as tell it from the others: ``lr`` for trainer.lr."""
+
+    def ending(key: str, parts: int) -> str:
+        return ".".join(key.split(".")[-parts:])
+
+    return [
+        next(
+            ending(key, parts)
+            for parts in range(1, key.count(".") + 2)
+            if parts > key.count(".") or [ending(other, parts) for other in keys].count(ending(key, parts)) == 1
+        )
+        for key in keys
+    ]
+
+
+def _members(sweep: Sweep) -> Iterator[Member]:
+    """The members with their names; the number keeps those apart whose values look alike."""
+    digits = max(3, len(str(len(sweep.members))))
+    names = short_names(sweep.keys)
+    for number, values in enumerate(sweep.values, 1):
+        pairs = [f"{name}={_safe(value)}" for name, value in zip(names, values, strict=True)]
+        yield Member(number, f"{number:0{digits}}-{'_'.join(pairs)[:LONGEST_NAME]}".rstrip("_-.="), values)
+
+
+def _safe(value: str) -> str:
+    """A value as part of a directory's name, which no shell has to quote."""
+    return _UNSAFE.sub("-", value).strip("-")[:LONGEST_VALUE]
+
+
+def _clashes(sweep: Sweep, configs: Sequence[Config]) -> Iterator[SftError]:
+    """What no member has wrong alone."""
+    if any(config.run_dir is not None for config in configs):
+        yield SftError(
+            where="run_dir",
+            problem="each member of a sweep has a directory of its own",
+            fix="leave run_dir out, and name the sweep's directory with sweep_dir=DIR",
+        )
+    if configs[0].prepared_dir is not None and len({_data(config) for config in configs}) > 1:
+        yield SftError(
+            where="prepared_dir",
+            problem="the members need data prepared in different ways, and one directory holds one of them",
+            fix="leave prepared_dir out: each is then kept under its fingerprint",
+        )
+    if len({config.launcher.kind for config in configs}) > 1:
+        problem = "some members would run here and some as SLURM jobs"
+        yield SftError(where=COMMAND_LINE, problem=problem, fix="choose launcher=local or launcher=slurm for all")
+    elif configs[0].launcher.kind is LauncherKind.slurm:
+        differing = [key for key in sweep.keys if key.partition(".")[0] in ("launcher", "distributed")]
+        if differing:
+            problem = f"{', '.join(differing)} would differ between the jobs of one array"
+            yield SftError(where=COMMAND_LINE, problem=problem, fix="give it one value, or submit several sweeps")
+    seen: dict[str, tuple[str, ...]] = {}
+    for config, values in zip(configs, sweep.values, strict=True):
+        other = seen.setdefault(dump(config), values)
+        if other is not values:
+            one, two = (" ".join(map("=".join, zip(sweep.keys, words, strict=True))) for words in (other, values))
+            problem = f"two members would train the same: {one}, and {two}"
+            yield SftError(where=COMMAND_LINE, problem=problem, fix="leave one of them out")
+
+
+def _data(config: Config) -> str:
+    """All that decides what is prepared, and what does not matter only where that costs nothing to look at."""
+    parts: dict[str, Any] = as_plain(config)
+    trainer = {key: parts["trainer"][key] for key in ("max_length", "seed")}
+    kept = {key: parts[key] for key in ("prepared_dir", "model", "data", "clean", "template")}
+    return json.dumps(kept | trainer)

@@ -1,0 +1,83 @@
+"""The members in the order of the metric: the table at the end, and what to type next."""
+
+import shlex
+from collections.abc import Mapping
+
+from sft_cli.config.adapter_schema import MERGEABLE, Init
+from sft_cli.config.compose import load
+from sft_cli.console import say, table
+from sft_cli.sweep.metric import STEPS, Reading
+from sft_cli.sweep.plan import Member, short_names
+from sft_cli.sweep.record import Outcome, Record, State
+from sft_cli.sweep.status import label, number
+
+ORDER = list(State)
+
+
+def ranked(record: Record, outcomes: Mapping[Member, Outcome]) -> list[Member]:
+    """The finished members from best to worst, those without a value behind them, then all others by their state."""
+
+    def place(member: Member) -> tuple[int, bool, float]:
+        found = outcomes[member]
+        value = 0.0 if found.reading is None else found.reading.value
+        signed = value if record.metric.mode == "min" else -value
+        return ORDER.index(found.state), found.reading is None, signed
+
+    return sorted(record.members, key=place)
+
+
+def best(record: Record, outcomes: Mapping[Member, Outcome]) -> tuple[Member, Reading] | None:
+    """The best finished member with its value; None where none has one."""
+    first = ranked(record, outcomes)[0]
+    reading = outcomes[first].reading
+    return None if outcomes[first].state is not State.finished or reading is None else (first, reading)
+
+
+def note(record: Record) -> str:
+    """A warning where values cannot be compared as they are; empty elsewhere."""
+    trained = record.metric.kind == STEPS
+    other = any(key == "loss.reduction" or (trained and key.startswith("loss.")) for key in record.keys)
+    if other and record.metric.name == "loss":
+        shared = "nll" if trained else "perplexity"
+        return f"the members' losses are not the same measure; what they share: metric={shared}"
+    if record.datasets > 1:
+        return f"the members learned from {record.datasets} data sets, and may be measured on different held-out rows"
+    return ""
+
+
+def show(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
+    """Print the table, who failed and why, and the next commands."""
+    counts = {state: sum(found.state is state for found in outcomes.values()) for state in State}
+    told = ", ".join(f"{number} {state.value}" for state, number in counts.items() if number)
+    say(f"sweep     {record.directory}: {told}")
+    rows = []
+    for member in ranked(record, outcomes):
+        found = outcomes[member]
+        reading = found.reading
+        measured = ("", "") if reading is None else (number(reading.value), reading.step)
+        spent = (found.steps, f"{found.seconds:,.0f} s", found.state.value)
+        rows.append((member.name.partition("-")[0], *member.values, *measured, *spent))
+    columns = ("member", *short_names(record.keys), record.metric.name, "at step", "steps", "time", "state")
+    table(columns, rows)
+    say(f"ranked    by {record.metric.caption()}")
+    if warning := note(record):
+        say(f"          {warning}")
+    for member in record.members:
+        if outcomes[member].state is State.failed:
+            say(f"failed    {label(record, member)}: {outcomes[member].error.replace(chr(10), chr(10) + ' ' * 8)}")
+            say(f"          its log: {record.log(member)}")
+    say(f"report    {record.directory / 'report.html'}")
+    if (found := best(record, outcomes)) is not None:
+        _next(record, found[0])
+
+
+def _next(record: Record, member: Member) -> None:
+    """What to do with the best member."""
+    run = record.run(member)
+    path = shlex.quote(str(run.path))
+    say(f"best      {label(record, member)}: {run.result}")
+    say(f"next      sft eval run={path} compare=base")
+    adapter = load(run.config).adapter
+    if adapter.kind in MERGEABLE:
+        into = " into=dequantized" if adapter.init is Init.loftq else ""  # as sft train says it
+        say(f"          sft merge run={path} out={shlex.quote(str(run.path / 'merged'))}{into}")

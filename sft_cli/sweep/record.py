@@ -1,0 +1,179 @@
+"""The directory of a sweep and its sweep.json: what is swept, and how each member stands."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from sft_cli.config.rundir import RunDir
+from sft_cli.errors import SftError
+from sft_cli.sweep.metric import Metric, Reading, lines, read
+from sft_cli.sweep.plan import Member
+from sft_cli.train.claim import write_whole
+
+NAME = "sweep.json"
+LOG = "train.log"
+"""What a member prints, in its run directory."""
+
+
+class State(str, Enum):
+    """How a member stands."""
+
+    finished = "finished"
+    failed = "failed"
+    interrupted = "interrupted"
+    waiting = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a member stands, and what it has reached.
+
+    Attributes:
+        state: Finished: there is a trained adapter or model.
+        reading: Its value of the metric; None before there is one.
+        steps: Optimizer steps done.
+        seconds: Their wall time.
+        error: Why it failed, as a sentence; empty otherwise.
+    """
+
+    state: State
+    reading: Reading | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A sweep as its directory keeps it.
+
+    Attributes:
+        directory: Where the members' run directories are.
+        words: What was typed; secrets in addresses are masked.
+        keys: The swept keys.
+        members: In the order they start.
+        metric: What they are ranked by.
+        parallel: How many run at a time.
+        job: The SLURM array job; None for a sweep on this machine.
+        datasets: How many data sets the members were prepared from.
+    """
+
+    directory: Path
+    words: tuple[str, ...]
+    keys: tuple[str, ...]
+    members: tuple[Member, ...]
+    metric: Metric
+    parallel: int
+    job: str | None = None
+    datasets: int = 1
+
+    def run(self, member: Member) -> RunDir:
+        """A member's run directory."""
+        return RunDir(self.directory / member.name)
+
+    def log(self, member: Member) -> Path:
+        """Where a member's output goes; SLURM numbers the tasks of an array from 0."""
+        if self.job is not None:
+            return self.directory / f"slurm-{self.job}_{member.number - 1}.log"
+        return self.run(member).path / LOG
+
+    def with_metric(self, metric: Metric) -> "Record":
+        """Ranked by something else."""
+        return replace(self, metric=metric)
+
+
+def outcome(record: Record, member: Member, error: str = "") -> Outcome:
+    """How a member stands, read from its run directory.
+
+    Args:
+        record: The sweep.
+        member: Which.
+        error: Why its last session ended, if it is known to have failed; without it, what its log ends with.
+    """
+    run = record.run(member)
+    recorded = lines(run)
+    steps = [line for line in recorded if "eval" not in line and "retention" not in line]
+    if run.adapter.is_dir() or run.model.is_dir():
+        state, error = State.finished, ""
+    else:
+        error = error or last_error(record.log(member))
+        state = State.failed if error else State.interrupted if steps else State.waiting
+    seconds = sum(line["seconds"] for line in steps)
+    return Outcome(state, read(record.metric, recorded), len(steps), round(seconds, 2), error)
+
+
+def last_error(log: Path, begin: int = 0) -> str:
+    """The mistakes with which ``sft`` ended, each with its fix; empty where the log does not end with any.
+
+    Args:
+        log: A member's output.
+        begin: The byte at which its last session began.
+    """
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(begin)
+        text = file.read().decode("utf-8", errors="replace")
+    found = re.search(r"(?:^error: .*\n  fix: .*\n?)+\Z", text, re.MULTILINE)
+    return found.group().strip().replace("error: ", "") if found else ""
+
+
+def save(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
+    """Write sweep.json."""
+    members = [
+        {**asdict(member), **asdict(outcomes[member]), "state": outcomes[member].state.value}
+        for member in record.members
+    ]
+    values = {**asdict(record), "directory": None, "members": members}
+    del values["directory"]  # it may be moved
+    write_whole(record.directory / NAME, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_record(path: str) -> tuple[Record, dict[Member, str]]:
+    """A sweep, and why those members failed that did.
+
+    Raises:
+        SftError: There is none.
+    """
+    directory = Path(path).expanduser()
+    if not (directory / NAME).is_file():
+        near = sorted(directory.parent.glob(f"*/{NAME}"), key=lambda file: file.stat().st_mtime)[-3:]
+        raise SftError(
+            where=f"sweep={path}",
+            problem=f"no sweep's directory (no {NAME} there)",
+            fix=f"the newest sweeps there: {', '.join(str(file.parent) for file in near)}"
+            if near
+            else "name the directory that sft sweep printed",
+        )
+    try:
+        values = json.loads((directory / NAME).read_text(encoding="utf-8"))
+        members = {_member(one): str(one["error"]) for one in values["members"]}
+        record = Record(
+            directory=directory,
+            words=tuple(values["words"]),
+            keys=tuple(values["keys"]),
+            members=tuple(members),
+            metric=Metric(**values["metric"]),
+            parallel=int(values["parallel"]),
+            job=values["job"],
+            datasets=int(values["datasets"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise SftError(
+            where=str(directory / NAME),
+            problem=f"it is not what sft sweep writes ({error})",
+            fix="the members can be resumed alone: sft train run=DIR",
+        ) from error
+    return record, members
+
+
+def _member(values: Mapping[str, object]) -> Member:
+    """A member; its name becomes a path, so it must be one part of one."""
+    name, number, words = values["name"], values["number"], values["values"]
+    if not isinstance(name, str) or Path(name).name != name or not isinstance(number, int):
+        raise ValueError(f"a member is called {name!r}")
+    assert isinstance(words, Sequence)
+    return Member(number, name, tuple(str(word) for word in words))

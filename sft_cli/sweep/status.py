@@ -1,0 +1,81 @@
+"""What a person sees while a sweep runs: a line at each start and end, and below them, on a terminal, who runs."""
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from sft_cli.console import say
+from sft_cli.sweep.metric import lines
+from sft_cli.sweep.plan import Member, short_names
+from sft_cli.sweep.record import Outcome, Record, State
+
+EVERY = 0.5
+"""Seconds between two looks at the running members' metrics."""
+WORDS = {
+    State.finished: "finished",
+    State.failed: "failed",
+    State.interrupted: "stopped",
+    State.waiting: "stopped",
+}
+
+
+def label(record: Record, member: Member) -> str:
+    """A member by its values: ``003 lr=1e-4 rank=8``."""
+    pairs = zip(short_names(record.keys), member.values, strict=True)
+    return " ".join([member.name.partition("-")[0], *(f"{name}={value}" for name, value in pairs)])
+
+
+def number(value: float) -> str:
+    """A value as it is shown."""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+class Status:
+    """The lines of one sweep."""
+
+    def __init__(self, record: Record) -> None:
+        self._record, self._terminal = record, sys.stderr.isatty()
+        self._looked, self._shown = 0.0, False
+
+    def start(self, member: Member) -> None:
+        """A member starts."""
+        self._say(f"start     {label(self._record, member)}")
+
+    def end(self, member: Member, found: Outcome) -> None:
+        """A member ended."""
+        if found.state is State.failed:
+            tail = f": {found.error.splitlines()[0]}"
+        elif found.reading is not None:
+            shown = number(found.reading.value)
+            tail = f": {self._record.metric.name} {shown} (step {found.reading.step}), {found.seconds:,.0f} s"
+        else:
+            tail = f": behind step {found.steps}"
+        self._say(f"{WORDS[found.state]:<9} {label(self._record, member)}{tail}")
+
+    def running(self, members: Sequence[Member], outcomes: Mapping[Member, Outcome]) -> None:
+        """Now and then: who runs, and how far the sweep is."""
+        now = time.monotonic()
+        if not self._terminal or not members or now - self._looked < EVERY:
+            return
+        self._looked = now
+        ended = sum(found.state in (State.finished, State.failed) for found in outcomes.values())
+        runs = []
+        for member in members:
+            steps = [line["step"] for line in lines(self._record.run(member))]
+            runs.append(f"{label(self._record, member)}{f' (step {steps[-1]})' if steps else ''}")
+        text = f"sweep     {ended} of {len(outcomes)} done; running: {', '.join(runs)}"
+        sys.stderr.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
+        sys.stderr.flush()
+        self._shown = True
+
+    def close(self) -> None:
+        """Take the lower line away."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+            self._shown = False
+
+    def _say(self, text: str) -> None:
+        self.close()
+        say(text)
