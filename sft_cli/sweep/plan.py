@@ -13,9 +13,12 @@ from sft_cli.config.lines import COMMAND_LINE
 from sft_cli.config.schema import Config
 from sft_cli.config.sweeps import Sweep, expand
 from sft_cli.config.typed import as_plain
+from sft_cli.console import say
 from sft_cli.errors import Mistakes, SftError, raise_all
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]+")
+TOLD = 50
+"""Members from which the check is announced: it takes a tenth of a second each."""
 LONGEST_VALUE, LONGEST_NAME = 24, 80
 """Characters of a value, and of all, in the name of a member's directory."""
 
@@ -61,6 +64,8 @@ def plan(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan:
         SftError: Every mistake of every member, each told once.
     """
     sweep = expand(words, config_dirs)
+    if len(sweep.members) > TOLD:
+        say(f"check     the settings of {len(sweep.members):,} members")
     configs, mistakes = [], dict[str, SftError]()
     for member in sweep.members:
         try:

@@ -173,7 +173,7 @@ def load_record(path: str) -> tuple[Record, dict[Member, str]]:
 def _member(values: Mapping[str, object]) -> Member:
     """A member; its name becomes a path, so it must be one part of one."""
     name, number, words = values["name"], values["number"], values["values"]
-    if not isinstance(name, str) or Path(name).name != name or not isinstance(number, int):
+    if not isinstance(name, str) or not re.fullmatch(r"\d+-[\w.+=-]*", name) or not isinstance(number, int):
         raise ValueError(f"a member is called {name!r}")
     assert isinstance(words, Sequence)
     return Member(number, name, tuple(str(word) for word in words))

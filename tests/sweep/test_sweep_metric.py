@@ -1,0 +1,98 @@
+"""What a member is ranked by, read from lines of metrics.jsonl written by hand."""
+
+import pytest
+
+from sft_cli.config.compose import compose
+from sft_cli.config.rundir import RunDir
+from sft_cli.errors import SftError
+from sft_cli.sweep.metric import HELD_OUT, PROBES, STEPS, Metric, Reading, choose, curve, lines, read
+
+
+def step(number, loss, **terms):
+    return {"step": number, "loss": loss, "terms": {"nll": loss, **terms}, "grad_norm": 10.0 * number}
+
+
+def evaluation(number, loss):
+    return {"step": number, "eval": True, "loss": loss, "perplexity": 2.0, "sources": {"a": loss + 1, "b": None}}
+
+
+LINES = [
+    step(1, 5.0, kl=0.5),
+    evaluation(1, 4.0),
+    {"step": 1, "retention": {"old": {"value": 0.5}}},
+    step(2, 3.0, kl=0.25),
+    evaluation(2, 2.0),
+    {"step": 2, "retention": {"old": {"value": 0.75}}},
+    step(3, None),
+    evaluation(3, 2.5),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "kind", "value", "at"),
+    [
+        pytest.param("loss", "min", HELD_OUT, 2.0, 2, id="best-evaluation"),
+        pytest.param("loss", "max", HELD_OUT, 4.0, 1, id="the-other-end"),
+        pytest.param("perplexity", "min", HELD_OUT, 2.0, 1, id="ties-the-first"),
+        pytest.param("sources.a", "min", HELD_OUT, 3.0, 2, id="one-source"),
+        pytest.param("loss", "min", STEPS, 3.0, 2, id="last-training-that-is-a-number"),
+        pytest.param("nll", "min", STEPS, 3.0, 2, id="a-term"),
+        pytest.param("kl", "min", STEPS, 0.25, 2, id="a-term-that-is-not-everywhere"),
+        pytest.param("grad_norm", "min", STEPS, 30.0, 3, id="of-the-step"),
+        pytest.param("retention.old", "max", PROBES, 0.75, 2, id="last-probe"),
+    ],
+)
+def test_the_value_of_a_member(name, mode, kind, value, at):
+    assert read(Metric(name, mode, kind), LINES) == Reading(value, at)
+
+
+@pytest.mark.parametrize("name", ["sources.b", "sources.c"])
+def test_what_was_not_measured_has_no_value(name):
+    assert read(Metric(name, "min", HELD_OUT), LINES) is None
+    assert read(Metric("loss", "min", HELD_OUT), LINES[:1]) is None
+
+
+def test_the_course_is_every_value():
+    assert curve(Metric("loss", "min", HELD_OUT), LINES) == [Reading(4.0, 1), Reading(2.0, 2), Reading(2.5, 3)]
+
+
+def test_a_torn_line_ends_what_is_read(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert lines(RunDir(tmp_path)) == [{"step": 1}, {"step": 2}]
+    assert lines(RunDir(tmp_path / "nothing")) == []
+
+
+PROBE = "trainer.retention.probes.old={path: x.jsonl, metric: exact_match}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words", "metric"),
+    [
+        pytest.param((None, None), [], Metric("loss", "min", HELD_OUT), id="held-out-by-default"),
+        pytest.param(
+            (None, None),
+            ["data.mix.quickstart.validation_path=null"],
+            Metric("loss", "min", STEPS),
+            id="training-without-held-out-rows",
+        ),
+        pytest.param(("loss", "max"), [], Metric("loss", "max", HELD_OUT), id="said"),
+        pytest.param(("tokens_per_second", None), [], Metric("tokens_per_second", "max", STEPS), id="speed"),
+        pytest.param(("kl", None), ["loss.kl=0.1"], Metric("kl", "min", STEPS), id="a-term-that-is-on"),
+        pytest.param(("retention.old", None), [PROBE], Metric("retention.old", "max", PROBES), id="exact-match"),
+    ],
+)
+def test_the_metric_that_was_asked_for(asked, words, metric):
+    config = compose(["recipe=quickstart", "eval.compare_after_training=false", *words])
+    assert choose(*asked, [config]) == metric
+
+
+def test_a_metric_nobody_records_is_refused_before_anything_runs():
+    config = compose(["recipe=quickstart"])
+    with pytest.raises(SftError) as caught:
+        choose("perplexety", None, [config])
+    assert str(caught.value) == (
+        "metric=perplexety: no member of the sweep records it\n  fix: did you mean metric=perplexity? there are: loss,"
+        " perplexity, sources.quickstart, nll, router, grad_norm, seconds, tokens_per_second, memory"
+    )
+    with pytest.raises(SftError, match="mode=best: it says which end is better"):
+        choose(None, "best", [config])

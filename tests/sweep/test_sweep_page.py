@@ -1,0 +1,109 @@
+"""The page of a sweep: what it says, that it needs nothing from elsewhere, and the places in its drawings."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from sweep_hand import MEMBERS, outcomes, swept
+
+from sft_cli.sweep.charts import HEIGHT, MARGIN, WIDTH, curves, effect, scale, short
+from sft_cli.sweep.metric import Reading
+from sft_cli.sweep.page import write_page
+from sft_cli.sweep.plan import Member
+
+HOSTILE = "</style><script>alert(1)</script>\x1b[2J\u202e"
+
+
+def test_the_page_names_every_member_and_needs_nothing_from_elsewhere(tmp_path):
+    record = swept(tmp_path)
+    text = write_page(record, outcomes(record)).read_text()
+
+    rows = re.findall(r'<th scope="row">(\d+)</th>', text)
+    assert rows == ["003", "002", "001", "004"]
+    assert text.count('<circle class="dot') == 2 * 3
+    assert text.count("<polyline") == 2 + 3
+    assert not re.search(r"https?://|@import|url\(|<script", text)
+    assert "step 2: training diverged" in text
+
+
+def test_texts_of_others_are_shown_and_not_obeyed(tmp_path):
+    """Values, typed words and the sentences of a log may come from anybody."""
+    record = swept(tmp_path, words=("recipe=quickstart", HOSTILE))
+    hostile = Member(1, MEMBERS[0].name, (HOSTILE, "4"))
+    found = {hostile if member.number == 1 else member: one for member, one in outcomes(record).items()}
+    found[MEMBERS[3]] = replace(found[MEMBERS[3]], error=HOSTILE)
+    record = replace(record, members=(hostile, *MEMBERS[1:]))
+
+    text = write_page(record, found).read_text()
+
+    assert "<script" not in text
+    assert text.count("</style>") == 1
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert text.count("&lt;script&gt;") >= 3
+
+
+def test_a_sweep_of_which_nothing_is_finished_has_a_page(tmp_path):
+    record = swept(tmp_path)
+    for member in MEMBERS[:3]:
+        record.run(member).adapter.rmdir()
+        record.run(member).metrics.unlink()
+    text = write_page(record, outcomes(record)).read_text()
+    assert "0 of 4" in text
+    assert "<polyline" not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "places", "labels"),
+    [
+        pytest.param(0.0, 10.0, {0.0: 0.0, 5.0: 50.0, 10.0: 100.0}, ["0", "5", "10"], id="round-numbers"),
+        pytest.param(1.0, 1000.0, {1.0: 0.0, 10.0: 33.3, 1000.0: 100.0}, ["1", "10", "100", "1000"], id="decades"),
+        pytest.param(2.0, 2.0, {2.0: 50.0}, ["1.5", "2", "2.5"], id="one-value"),
+        pytest.param(0.25, 0.5, {0.25: 0.0, 0.375: 50.0}, ["0.3", "0.4", "0.5"], id="fractions"),
+    ],
+)
+def test_a_scale(low, high, places, labels):
+    found = scale(low, high, 100)
+    assert {value: found.place(value) for value in places} == places
+    assert [label for _, label in found.ticks] == labels
+    assert scale(low, high, 100, upwards=True).place(high) in (0.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.25, "0.25"), (1e-4, "1e-4"), (2.5e-5, "2.5e-5"), (12000, "12k"), (0, "0"), (-3e6, "-3e6"), (5e30, "5e30")],
+)
+def test_marks_are_short(value, text):
+    assert short(value) == text
+
+
+def test_values_of_a_key_stand_by_size_and_their_medians_are_joined():
+    """1e-2 was typed before 1e-3; words come behind numbers. Values at 1e-3: 1 and 3, so 2 is in the middle."""
+    values = dict(zip(MEMBERS, ("none", "1e-3", "1e-2", "1e-3"), strict=True))
+    found = effect("key", values, dict(zip(MEMBERS, (1.0, 1.0, 3.0, 3.0), strict=True)), MEMBERS[1])
+
+    assert found is not None
+    assert found.columns == [(MARGIN, "1e-3"), (WIDTH / 2, "1e-2"), (WIDTH - MARGIN, "none")]
+    assert found.middles == [(MARGIN, HEIGHT / 2), (WIDTH / 2, 0.0), (WIDTH - MARGIN, HEIGHT)]
+    assert [(dot.member.number, dot.x, dot.y, dot.best) for dot in found.dots] == [
+        (1, WIDTH - MARGIN, HEIGHT, False),
+        (3, WIDTH / 2, 0.0, False),
+        (4, MARGIN, 0.0, False),
+        (2, MARGIN, HEIGHT, True),
+    ]
+
+
+def test_a_key_of_whose_values_one_finished_has_no_drawing():
+    values = dict.fromkeys(MEMBERS, "1") | {MEMBERS[3]: "2"}
+    assert effect("key", values, {MEMBERS[0]: 1.0, MEMBERS[1]: 2.0}, None) is None
+
+
+def test_long_courses_are_thinned_and_keep_their_end():
+    course = [Reading(1.0 / step, step) for step in range(1, 1001)]
+    found = curves({MEMBERS[0]: course, MEMBERS[1]: course[:1]}, None)
+    assert found is not None
+    (line,) = found.lines
+    points = line.points.split(" ")
+    assert len(points) <= 201
+    assert points[-1] == f"{WIDTH:.1f},{HEIGHT:.1f}"
+    assert curves({MEMBERS[0]: course[:1]}, None) is None

@@ -1,0 +1,107 @@
+"""Members before they run: their names, what is checked of all of them, and which share prepared data."""
+
+import pytest
+
+from sft_cli.errors import Mistakes, SftError
+from sft_cli.sweep.plan import plan, short_names
+
+QUICK = "recipe=quickstart"
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (["trainer.lr", "adapter"], ["lr", "adapter"]),
+        (["data.mix.a.weight", "data.mix.b.weight"], ["a.weight", "b.weight"]),
+        (["adapter.rank", "rank"], ["adapter.rank", "rank"]),
+        (["trainer.lr"], ["lr"]),
+    ],
+)
+def test_a_key_is_called_by_the_end_that_tells_it_from_the_others(keys, names):
+    assert short_names(keys) == names
+
+
+def test_members_are_numbered_and_named_by_their_values():
+    found = plan([QUICK, "trainer.lr=1e-3,2e-3", "adapter.target_modules=[q_proj,v_proj],[all-linear]"])
+
+    assert [member.name for member in found.members] == [
+        "001-lr=1e-3_target_modules=q_proj-v_proj",
+        "002-lr=1e-3_target_modules=all-linear",
+        "003-lr=2e-3_target_modules=q_proj-v_proj",
+        "004-lr=2e-3_target_modules=all-linear",
+    ]
+    assert [config.trainer.lr for config in found.configs] == [1e-3, 1e-3, 2e-3, 2e-3]
+    assert found.configs[1].adapter.target_modules == ["all-linear"]
+
+
+def test_a_name_is_one_short_part_of_a_path():
+    """Whatever the values hold: a slash, two dots, a line break, a thousand characters."""
+    found = plan([QUICK, f"template.input_separator='../../x','a\nb','{'y' * 1000}'"])
+    assert [member.name for member in found.members] == [
+        "001-input_separator=..-..-x",
+        "002-input_separator=a-b",
+        f"003-input_separator={'y' * 24}",
+    ]
+
+
+def test_prepared_data_are_shared_by_members_that_differ_in_training_alone():
+    found = plan([QUICK, "trainer.lr=1e-3,2e-3", "trainer.max_length=128,256", "adapter.rank=4,8"])
+    assert [config.trainer.max_length for config in found.distinct_data()] == [128, 256]
+
+
+def test_the_mistakes_of_all_members_are_told_once_each():
+    with pytest.raises(Mistakes) as caught:
+        plan([QUICK, "trainer.lr=1e-3,abc,-1", "trainer.lrr=3", "adapter.rank=4,8"])
+    assert [str(error) for error in caught.value.errors] == [
+        "command line: there is no key trainer.lrr\n  fix: did you mean trainer.lr?",
+        "command line: trainer.lr is 'abc'; it must be a number\n  fix: write a value such as trainer.lr=0.0002",
+        "command line: trainer.lr is -1; it must be above 0\n  fix: write a value such as trainer.lr=0.0002",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        pytest.param(
+            ["trainer.lr=1e-3,0.001"],
+            "command line: two members would train the same: trainer.lr=1e-3, and trainer.lr=0.001\n"
+            "  fix: leave one of them out",
+            id="the-same-twice",
+        ),
+        pytest.param(
+            ["trainer.lr=1,2", "run_dir=x"],
+            "run_dir: each member of a sweep has a directory of its own\n"
+            "  fix: leave run_dir out, and name the sweep's directory with sweep_dir=DIR",
+            id="run-dir",
+        ),
+        pytest.param(
+            ["trainer.max_length=128,256", "prepared_dir=x"],
+            "prepared_dir: the members need data prepared in different ways, and one directory holds one of them\n"
+            "  fix: leave prepared_dir out: each is then kept under its fingerprint",
+            id="prepared-dir",
+        ),
+        pytest.param(
+            ["launcher=local,slurm"],
+            "command line: some members would run here and some as SLURM jobs\n"
+            "  fix: choose launcher=local or launcher=slurm for all",
+            id="two-launchers",
+        ),
+        pytest.param(
+            ["launcher=slurm", "launcher.cpus=1,2"],
+            "command line: launcher.cpus would differ between the jobs of one array\n"
+            "  fix: give it one value, or submit several sweeps",
+            id="unlike-jobs",
+        ),
+        pytest.param(
+            ["trainer.lr=1,2", "data.mix.quickstart.validation_path=null", "trainer.patience=2"],
+            "trainer.patience: trainer.patience is set, but no rows are held out to judge by\n"
+            "  fix: set data.val_fraction=0.05, or a source's validation_path",
+            id="what-only-train-needs",
+        ),
+    ],
+)
+def test_what_no_member_has_wrong_alone(words, sentence):
+    extra = ["eval.compare_after_training=false"] if "trainer.patience=2" in words else []
+    with pytest.raises(SftError) as caught:
+        plan([QUICK, *words, *extra])
+    assert str(caught.value) == sentence

@@ -1,0 +1,175 @@
+"""Whole sweeps as a shell runs them: the same learning as sft train, failures, signals, a sweep that is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sft_cli.config.rundir import RunDir
+
+SHORT = [
+    "recipe=quickstart",
+    "trainer.max_steps=10",
+    "trainer.save_every=2",
+    "trainer.eval_every=5",
+    "eval.compare_after_training=false",
+    "eval.samples=0",
+]
+PROBE = """
+import sys
+from sft_cli.cli import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    """Where a shell stands: runs, sweeps and prepared data come below it."""
+    return tmp_path
+
+
+def start(home: Path, *words: str, command: str = "sweep") -> subprocess.Popen[str]:
+    """``sft sweep``, in a process that must not import torch, or ``sft train``."""
+    program = ["-c", PROBE] if command == "sweep" else ["-m", "sft_cli"]
+    return subprocess.Popen(
+        [sys.executable, *program, command, *words],
+        cwd=home,
+        env={**os.environ, "SFT_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(home: Path, *words: str, command: str = "sweep") -> tuple[int, str]:
+    """Exit code and output."""
+    process = start(home, *words, command=command)
+    output, _ = process.communicate(timeout=250)
+    return process.returncode, output
+
+
+def learned(directory: Path) -> list[tuple[object, ...]]:
+    """What every line of metrics.jsonl says about learning: not how long it took."""
+    lines = [json.loads(line) for line in RunDir(directory).metrics.read_text().splitlines()]
+    return [(line["step"], line["loss"], line.get("grad_norm"), line.get("lr")) for line in lines]
+
+
+def until(look: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+
+
+def steps(directory: Path) -> int:
+    file = RunDir(directory).metrics
+    return len(file.read_text().splitlines()) if file.is_file() else 0
+
+
+@pytest.mark.slow
+def test_a_member_learns_what_sft_train_learns_and_one_that_fails_stops_nobody(home):
+    """The second member's modules do not exist; the others are the two runs a person would have typed alone."""
+    words = [*SHORT, "adapter.target_modules=[all-linear],[nothing],[q_proj]", "parallel=2", "sweep_dir=s"]
+    code, output = run(home, *words)
+
+    assert code == 1, output
+    failed = [line for line in output.splitlines() if line.startswith("failed")]
+    assert len(failed) == 2
+    assert all(line.startswith("failed    002 target_modules=[nothing]: ") for line in failed)
+    assert "Traceback" not in output
+    assert len(list((home / "prepared").iterdir())) == 1
+    record = json.loads((home / "s" / "sweep.json").read_text())
+    assert [member["state"] for member in record["members"]] == ["finished", "failed", "finished"]
+    page = (home / "s" / "report.html").read_text()
+    assert "[nothing]" in page
+    for number, modules in enumerate(("all-linear", "nothing", "q_proj"), 1):
+        member = home / "s" / f"{number:03}-target_modules={modules}"
+        assert (member / "train.log").is_file()
+        if modules != "nothing":
+            alone = home / f"alone-{modules}"
+            words = [*SHORT, f"adapter.target_modules=[{modules}]", f"run_dir={alone}"]
+            code, output = run(home, *words, command="train")
+            assert code == 0, output
+            assert learned(member) == learned(alone)
+            assert learned(member)[-1][0] == 10
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on_and_its_members_lose_nothing(home):
+    """Killed in the middle of the second of three members: the first is left alone, the second resumes."""
+    words = [*SHORT, "trainer.lr=1e-3,2e-3,3e-3", "sweep_dir=s"]
+    first, second, third = (home / "s" / f"{number:03}-lr={number}e-3" for number in (1, 2, 3))
+    process = start(home, *words)
+    until(lambda: steps(second) >= 3)
+    process.kill()
+    process.communicate()
+    began = (first / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
+    assert not (third / "train.log").exists()
+
+    code, output = run(home, "sweep=s")
+
+    assert code == 0, output
+    assert "s: 3 finished\n" in output
+    assert (first / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == began
+    assert "001" not in output[: output.index("member")]
+    assert "resume    behind step" in (second / "train.log").read_text()
+    alone = home / "alone"
+    code, output = run(home, *SHORT, "trainer.lr=2e-3", f"run_dir={alone}", command="train")
+    assert code == 0, output
+    assert sorted(learned(second), key=str) == sorted(learned(alone), key=str)
+    code, output = run(home, "sweep=s", "metric=grad_norm", "mode=max")
+    assert code == 0
+    assert "ranked    by last training grad_norm, larger is better" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_members_save_and_says_how_to_go_on(home, number):
+    words = [*SHORT, "trainer.max_steps=500", "trainer.lr=1e-3,2e-3,3e-3", "parallel=2", "sweep_dir=s"]
+    members = [home / "s" / f"{place:03}-lr={place}e-3" for place in (1, 2, 3)]
+    process = start(home, *words)
+    until(lambda: min(steps(members[0]), steps(members[1])) >= 1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 128 + number
+    assert output.endswith("stopped   resume with: sft sweep sweep=s\n")
+    assert "2 interrupted, 1 waiting" in output
+    record = json.loads((home / "s" / "sweep.json").read_text())
+    assert [member["state"] for member in record["members"]] == ["interrupted", "interrupted", "waiting"]
+    for member in members[:2]:
+        assert list(RunDir(member).checkpoints.iterdir())
+    assert not (members[2] / "train.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["recipe=quickstart"], "error: command line: no word has several values, so there is nothing to sweep over\n"),
+        (["trainer.lr=1,2", "parallel=0"], "error: parallel=0: it is the number of members that run at a time\n"),
+        (["trainer.lr=1,2", "metric="], "error: metric=: it has no value\n"),
+        (["sweep=nowhere"], "error: sweep=nowhere: no sweep's directory (no sweep.json there)\n"),
+        (["sweep=nowhere", "trainer.lr=1"], "error: trainer.lr=1: a sweep that has begun keeps its settings\n"),
+        (
+            ["recipe=quickstart", "trainer.lr=1,2", "metric=accuracy"],
+            "error: metric=accuracy: no member of the sweep records it\n",
+        ),
+        (["recipe=quickstart", "trainer.lr=1,2", "sweep_dir=."], "error: sweep_dir=.: something lies there already\n"),
+    ],
+)
+def test_a_newcomers_mistake_is_one_sentence_and_leaves_nothing(home, words, sentence):
+    (home / "something").touch()
+    code, output = run(home, *words)
+    assert code == 2, output
+    assert output.startswith(sentence)
+    assert "Traceback" not in output
+    assert [path.name for path in home.iterdir()] == ["something"]
