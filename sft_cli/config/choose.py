@@ -6,6 +6,7 @@ from typing import Any
 
 from sft_cli.config.locate import GROUPS, Places, packaged, shown
 from sft_cli.config.names import nearest
+from sft_cli.config.yamls import read_yaml
 from sft_cli.errors import SftError
 
 
@@ -59,7 +60,7 @@ def wrong_options(group: str, chosen: Any, places: Places, where: str) -> list[S
 def _wrong_option(group: str, option: Any, places: Places, where: str) -> SftError | None:
     files = places.options[group].get(option, ()) if isinstance(option, str) else ()
     if len(files) == 1:
-        return None
+        return _unreadable(files[0], places)
     if files:
         problem = f"{group}={option} is ambiguous: {_list(files)}"
         return SftError(where=where, problem=problem, fix="rename one of the files")
@@ -67,6 +68,21 @@ def _wrong_option(group: str, option: Any, places: Places, where: str) -> SftErr
     meant = nearest(str(option), places.options[group])
     hint = _value_hint(group, str(option)) or (f"did you mean {group}={meant}? " if meant else "")
     return SftError(where=where, problem=f"{group} has no option {option!r}", fix=f"{hint}options: {choices}")
+
+
+def _unreadable(file: Path, places: Places) -> SftError | None:
+    """Why Hydra must not read an option file of the user's, or those it builds on; the package's own are known."""
+    own = [one for options in places.options.values() for found in options.values() for one in found]
+    try:
+        if file.is_relative_to(packaged("configs")):
+            return None
+        base = read_yaml(file).get("defaults", [])
+        for other in own if base not in ([], ["_self_"]) else ():
+            if not other.is_relative_to(packaged("configs")):
+                read_yaml(other)
+    except SftError as error:
+        return error
+    return None
 
 
 MEANT = {

@@ -12,20 +12,19 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from sft_cli.config.check import cross_field
 from sft_cli.config.choose import defaults_of, recipe_file, wrong_options
+from sft_cli.config.grammar import parse
 from sft_cli.config.lines import COMMAND_LINE, Origins, lines_of
 from sft_cli.config.locate import GROUPS, Places, packaged, places, shown
+from sft_cli.config.references import resolved, shielded, unshielded
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import masked
 from sft_cli.config.typed import as_plain, build, kept_open, leaves, merge_at
-from sft_cli.config.words import Unreadable, Words, read
+from sft_cli.config.words import Words, read
 from sft_cli.config.yamls import read_yaml, unreadable, write_yaml
 from sft_cli.errors import SftError, raise_all
 
@@ -86,7 +85,7 @@ def typed(composed: Composed) -> Config:
 def assemble(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Composed:
     """The plain values of a command line, and what is wrong with its words, its choices and its recipe."""
     found = places(config_dirs)
-    words = read(overrides, _parse, found.recipes)
+    words = read(overrides, parse, found.recipes)
     mistakes = list(words.mistakes)
     groups = _right_choices(words, found, mistakes)
     recipes: dict[str, Path] = {}
@@ -96,7 +95,10 @@ def assemble(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Compo
     values, files = _compose_groups(groups, found, recipes, mistakes)
     for key, value in words.values.items():
         merge_at(values, key.split("."), value)
-    return Composed(_resolved(values, mistakes), files, words, tuple(mistakes))
+    values, wrong = resolved(values)
+    if wrong:
+        values = as_plain(Config())
+    return Composed(values, files, words, (*mistakes, *wrong))
 
 
 def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Config:
@@ -106,7 +108,7 @@ def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequen
         SftError: Every mistake of the overrides.
     """
     found = places(config_dirs)
-    words = read(overrides, _parse, found.recipes)
+    words = read(overrides, parse, found.recipes)
     mistakes = list(words.mistakes)
     if "recipe" in words.groups:
         problem, fix = "a run keeps its recipe", "set single values, or start a new run with recipe=…"
@@ -136,17 +138,6 @@ def load(path: str | Path) -> Config:
             where=str(file), problem="there is no such file", fix="name a run directory that sft train wrote"
         )
     return typed(Composed(read_yaml(file), lambda: [(file, "")], Words({}, {}, ()), ()))
-
-
-def _parse(text: str) -> Any:
-    """A value in Hydra's grammar: numbers, true, null, [lists], {mappings}, text."""
-    try:
-        override = OverridesParser.create().parse_override(f"key={text}")
-    except HydraException as error:
-        raise Unreadable("the value cannot be read") from error
-    if override.is_sweep_override():
-        raise Unreadable("several values; a list needs brackets, as in [a,b], and text with a comma quotes")
-    return override.value()
 
 
 def _right_choices(words: Words, found: Places, mistakes: list[SftError]) -> dict[str, str | list[str]]:
@@ -183,7 +174,7 @@ def _mount(
         mistakes += wrong
         overrides += [] if wrong else [{f"override /{group}": option}]
     defaults = [base for base in bases if base in recipes]
-    node = kept_open(content) | {"defaults": [*defaults, "_self_", *overrides]}
+    node = shielded(kept_open(content)) | {"defaults": [*defaults, "_self_", *overrides]}
     ConfigStore.instance().store(group="recipe", name=mount, node=node, package="_global_")
 
 
@@ -201,14 +192,15 @@ def _compose_groups(
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         mistakes.append(unreadable(Path(mark.name if mark else " ".join(choices)), error))
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+    except Exception as error:  # beside its own, Hydra raises whatever its parts run into on an odd option file
+        reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0]
         fix = "correct the file of the option that was chosen last, or leave it out"
         where = " ".join(choices) or COMMAND_LINE
         mistakes.append(SftError(where=where, problem=f"cannot be composed: {reason}", fix=fix))
     else:
         assert isinstance(merged, dict)
-        return {str(key): value for key, value in merged.items()}, partial(_files, overrides, found, recipes)
+        plain = {str(key): unshielded(value) for key, value in merged.items()}
+        return plain, partial(_files, overrides, found, recipes)
     return as_plain(Config()), tuple
 
 
@@ -227,18 +219,3 @@ def _file(config_path: str, folders: Sequence[Path], recipes: Mapping[str, Path]
     if group == "recipe":
         return recipes[name]
     return next((file for folder in folders if (file := folder / f"{config_path}.yaml").is_file()), None)
-
-
-def _resolved(values: dict[str, Any], mistakes: list[SftError]) -> dict[str, Any]:
-    """The values with their ``${references}`` replaced."""
-    try:
-        resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0].replace("Interpolation key", "the key")
-        fix = "refer to a full key, as in ${trainer.max_length}; for a plain dollar sign write \\${"
-        mistakes.append(
-            SftError(where=error.full_key or COMMAND_LINE, problem=f"refers to another value: {reason}", fix=fix)
-        )
-        return as_plain(Config())
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}

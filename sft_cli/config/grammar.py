@@ -27,7 +27,10 @@ def parse(text: str) -> Any:
     override = _override(text)
     if override.is_sweep_override():
         raise Unreadable("several values; a list needs brackets, as in [a,b], and text with a comma quotes")
-    return override.value()
+    try:
+        return override.value()
+    except ValueError as error:  # a number of thousands of digits
+        raise Unreadable("the value cannot be read") from error
 
 
 def several(text: str, options: Collection[str], most: int) -> list[str] | None:
@@ -65,7 +68,7 @@ def _override(text: str) -> Override:
         raise Unreadable(f"the value has {len(text):,} characters, and {LONGEST:,} are read; write it into a recipe")
     try:
         return OverridesParser.create().parse_override(f"key={text}")
-    except HydraException as error:
+    except (HydraException, RecursionError, ValueError) as error:
         raise Unreadable("the value cannot be read") from error
 
 

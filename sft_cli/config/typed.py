@@ -15,6 +15,8 @@ from sft_cli.config.schema import Config
 
 _PERCENT = re.compile(r"\d+(\.\d+)?%")
 _OPEN, _KEPT_OPEN = "???", "left open: ???"
+SPOKEN = 300
+"""Characters of a wrong value that a sentence repeats."""
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -205,11 +207,10 @@ def spoken(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str):
-        return f"'{value}'"
     if isinstance(value, Mapping):
         return "a mapping"
-    return f"the list {value}" if isinstance(value, list) else str(value)
+    text = f"'{value}'" if isinstance(value, str) else f"the list {value}" if isinstance(value, list) else str(value)
+    return text if len(text) <= SPOKEN else f"{text[:SPOKEN]}…"
 
 
 def merge_at(values: dict[str, Any], path: Sequence[str], value: Any) -> None:

@@ -16,6 +16,10 @@ _LIST = re.compile(r"""\[[^\[\]{}'"]+\]""")
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 
 
+SHOWN = 300
+"""Characters of a wrong word that a sentence repeats."""
+
+
 class Unreadable(Exception):
     """A value whose grammar is broken; the message says how."""
 
@@ -66,7 +70,7 @@ def read(words: Sequence[str], parse: Callable[[str], Any], recipes: Collection[
                 values[key] = _value(parse, key, text)
         except Unreadable as error:
             mistakes.append(
-                SftError(where=COMMAND_LINE, problem=f"{word}: {error}", fix=f"""quote it: "{key}='...'\"""")
+                SftError(where=COMMAND_LINE, problem=f"{_short(word)}: {error}", fix=f"""quote it: "{key}='...'\"""")
             )
     return Words(groups, values, tuple(mistakes))
 
@@ -114,7 +118,8 @@ def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:
     if not text.startswith("["):
         return text
     options = parse(text)
-    assert isinstance(options, list)
+    if not isinstance(options, list):
+        raise Unreadable("a list of options ends with its bracket, as in [a,b]")
     return [str(option) for option in options]
 
 
@@ -138,12 +143,17 @@ def _value(parse: Callable[[str], Any], key: str, text: str) -> Any:
     return text
 
 
+def _short(word: str) -> str:
+    """A word as a sentence repeats it."""
+    return word if len(word) <= SHOWN else f"{word[:SHOWN]}…"
+
+
 def _misspelled(word: str, match: re.Match[str] | None, recipes: Collection[str]) -> SftError:
     """What to say about a word that is not ``key=value``."""
-    problem = f"{word!r} is not of the form key=value"
+    problem = f"{_short(word)!r} is not of the form key=value"
     fix = "write key=value without spaces around =, for example trainer.lr=1e-4"
     if match is not None and match["mark"]:
-        problem = f"{word!r} begins with {match['mark']}, but keys can only be set"
+        problem = f"{_short(word)!r} begins with {match['mark']}, but keys can only be set"
         known = find(match["key"]) is not None or match["key"] in (*GROUPS, "recipe")
         fix = f"write {match['key']}={match['value'] or '<value>'}" if known else advice(match["key"])
     elif word in recipes or word.endswith((".yaml", ".yml")):

@@ -19,20 +19,68 @@ _RESOLVERS = {
 }
 
 
+MAX_BYTES = 1 << 20
+"""Of a file: the largest recipe here has 3,000."""
+MAX_VALUES = 20_000
+"""In a file, those that aliases repeat counted again: nine lines can stand for a billion."""
+MAX_DEPTH = 40
+"""Values inside one another."""
+_KEYS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "merge"))
+
+
 class _Loader(yaml.SafeLoader):
-    """The safe loader with our numbers, which refuses a key that stands twice."""
+    """The safe loader with our numbers, which refuses tags, keys that stand twice, and aliases that multiply."""
 
     yaml_implicit_resolvers = {first: list(resolvers) for first, resolvers in _RESOLVERS.items()}  # noqa: RUF012
+
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
+        if root is not None:
+            values, depth = _size(root, {})
+            if values > MAX_VALUES or depth > MAX_DEPTH:
+                much = f"more than {MAX_VALUES:,} values" if values > MAX_VALUES else f"values {depth} deep"
+                raise yaml.constructor.ConstructorError(
+                    problem=f"it holds {much}, aliases counted", problem_mark=root.start_mark
+                )
+        return root
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+            raise yaml.constructor.ConstructorError(
+                problem=f"the tag {event.tag} is not read", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = set()
         for key, _ in node.value:
-            if key.value in keys:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
-                )
+            if key.tag not in _KEYS or key.value in keys:
+                what = "stands twice" if key.tag in _KEYS else "cannot be a key"
+                raise yaml.constructor.ConstructorError(problem=f"{_key(key)} {what}", problem_mark=key.start_mark)
             keys.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _key(node: yaml.Node) -> str:
+    """A key as a message names it."""
+    return str(node.value)[:60] if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+
+
+def _size(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """How many values a node stands for, itself among them, and how deep they lie; aliases count where they stand."""
+    if id(node) in known:
+        found = known[id(node)]
+        if found is None:
+            raise yaml.constructor.ConstructorError(problem="it holds itself", problem_mark=node.start_mark)
+        return found
+    known[id(node)] = None
+    entries = node.value if isinstance(node, yaml.CollectionNode) else ()
+    below = [part for entry in entries for part in (entry if isinstance(entry, tuple) else (entry,))]
+    sizes = [_size(part, known) for part in below]
+    size = 1 + sum(values for values, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+    known[id(node)] = size
+    return size
 
 
 class _Dumper(yaml.SafeDumper):
@@ -59,12 +107,24 @@ def read_yaml(file: Path) -> dict[Any, Any]:
     Raises:
         SftError: The file is not YAML, or holds something other than a mapping.
     """
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise SftError(
+            where=shown(file),
+            problem=f"it has {size:,} bytes; a config has {MAX_BYTES:,} at most",
+            fix="name a config; rows of data go into a file of their own, named by data.mix.<name>.path",
+        )
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
         raise unreadable(file, error) from error
+    except RecursionError as error:
+        raise SftError(
+            where=shown(file), problem="not valid YAML: values stand too deep in one another", fix="write it flatter"
+        ) from error
     except UnicodeDecodeError as error:
         raise SftError(where=shown(file), problem="not a text file in UTF-8", fix="save it as UTF-8") from error
+    except ValueError as error:  # a number of more digits than Python converts
+        raise SftError(where=shown(file), problem=f"not valid YAML: {error}", fix="correct the number") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

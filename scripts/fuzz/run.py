@@ -1,0 +1,42 @@
+"""Fuzzes what strangers can write: configs, rows, files and templates. Prints counts, seconds and every failure.
+
+    nice python scripts/fuzz/run.py config --inputs 100000
+
+Each input must end in a result or an SftError, within seconds, with no file written outside a temporary directory, no
+program begun and no connection opened.
+"""
+
+import argparse
+import importlib
+import sys
+import time
+
+import watching
+
+TARGETS = {"config": "of_config", "rows": "of_rows", "files": "of_files", "templates": "of_templates"}
+
+
+def main() -> int:
+    """Exit code 1 where anything failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    room = importlib.import_module(TARGETS[asked.target])
+    if asked.target == "config":
+        room.remember()
+    began = time.perf_counter()
+    found = watching.fuzz(room.INPUTS, room.target, asked.inputs, asked.seed, lambda line: print(line, flush=True))
+    for place, told in found.failures.items():
+        print(f"\n--- {place}\n{told}")
+    seconds = time.perf_counter() - began
+    print(
+        f"{asked.target}: {found.inputs:,} inputs in {seconds:,.0f} s, {dict(found.outcomes)},"
+        f" slowest {found.slowest:.2f} s, {len(found.failures)} kinds of failure"
+    )
+    return 1 if found.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""``${references}`` in a config: to other keys, and to a few variables of the environment; nothing else is read."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sft_cli.errors import SftError
+
+ENVIRONMENT = (
+    *("HOME", "USER", "SCRATCH", "WORK", "TMPDIR", "SFT_HOME"),
+    *("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"),
+)
+"""Variables a config may read: places and numbers of jobs. Any other may hold a secret, and configs are kept."""
+LIMIT = 200_000
+"""Values and characters that all references of a config may put in together."""
+CHAIN = 16
+"""How many references may lead from one to the next."""
+
+_REFERENCE = re.compile(r"(\\*)\$\{([^{}]*)(\}?)")
+_OPEN, _SHIELDED = "${", "$\ue000{"
+_FIX = "refer to a full key, as in ${trainer.max_length}; for a plain dollar sign write \\${"
+
+
+def resolved(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[SftError]]:
+    """The values with every reference replaced by what it refers to; and what is wrong with references."""
+    reading = _Reading(values)
+    try:
+        return {str(name): reading.plain(entry, (str(name),), ()) for name, entry in values.items()}, reading.mistakes
+    except _TooMuch:
+        problem = f"its references to other values put in more than {LIMIT:,} values and characters"
+        return dict(values), [SftError(where="config", problem=problem, fix="write such values where they are used")]
+
+
+def shielded(value: Any) -> Any:
+    """The value with its references hidden, for a reader that has references of its own."""
+    return _replaced(value, _OPEN, _SHIELDED)
+
+
+def unshielded(value: Any) -> Any:
+    """The inverse of ``shielded``."""
+    return _replaced(value, _SHIELDED, _OPEN)
+
+
+class _TooMuch(Exception):
+    """The references grow beyond all bounds."""
+
+
+class _Wrong(Exception):
+    """A reference that cannot be followed; the message says why."""
+
+
+class _Reading:
+    """One pass over a config."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values, self._spent = values, 0
+        self.mistakes: list[SftError] = []
+
+    def plain(self, value: Any, key: tuple[str, ...], chain: tuple[tuple[str, ...], ...]) -> Any:
+        """The value that stands at a key, its references replaced; ``chain`` are the keys that led here."""
+        if chain:
+            self._spend(len(value) if isinstance(value, str) else 1)
+        if isinstance(value, Mapping):
+            return {name: self.plain(entry, (*key, str(name)), chain) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [self.plain(entry, (*key, str(place)), chain) for place, entry in enumerate(value)]
+        if not isinstance(value, str) or _OPEN not in value:
+            return value
+        try:
+            return self._text(value, key, chain)
+        except _Wrong as error:
+            if not chain:
+                self.mistakes.append(
+                    SftError(where=".".join(key), problem=f"refers to another value: {error}", fix=_FIX)
+                )
+                return value
+            raise
+
+    def _text(self, text: str, key: tuple[str, ...], chain: tuple[tuple[str, ...], ...]) -> Any:
+        """A text with its references replaced; one that is nothing but a reference becomes the value itself."""
+        whole = _REFERENCE.fullmatch(text)
+        if whole is not None and not whole[1] and whole[3]:
+            return self._target(whole[2].strip(), key, chain)
+
+        def put(found: re.Match[str]) -> str:
+            kept = found[1][: len(found[1]) // 2]
+            if len(found[1]) % 2:
+                return kept + found[0][len(found[1]) :]
+            if not found[3]:
+                raise _Wrong(f"{found[0][:60]!r} is not closed, or holds another reference")
+            value = self._target(found[2].strip(), key, chain)
+            if isinstance(value, Mapping | list):
+                raise _Wrong(f"{found[2]!r} holds several values, which cannot stand inside a text")
+            return kept + {None: "null", True: "true", False: "false"}.get(value, str(value))
+
+        return _REFERENCE.sub(put, text)
+
+    def _target(self, name: str, key: tuple[str, ...], chain: tuple[tuple[str, ...], ...]) -> Any:
+        """What a reference stands for."""
+        self._spend(1)
+        kind, colon, rest = name.partition(":")
+        if colon:
+            return self._resolver(kind.strip(), rest)
+        path = _absolute(name, key)
+        if path in chain or key[: len(path)] == path or len(chain) == CHAIN:
+            raise _Wrong(f"{name!r} leads back to itself" if len(chain) < CHAIN else f"more than {CHAIN} in a row")
+        return self.plain(_at(self._values, path, name), path, (*chain, path))
+
+    def _resolver(self, kind: str, rest: str) -> str | None:
+        """``oc.env:NAME`` or ``oc.env:NAME,default``."""
+        if kind != "oc.env":
+            raise _Wrong(f"'{kind}:' is not read here; there are keys, and oc.env: for {', '.join(ENVIRONMENT)}")
+        name, comma, default = (part.strip() for part in rest.partition(","))
+        if name not in ENVIRONMENT:
+            raise _Wrong(f"the environment variable {name!r} is not among those read: {', '.join(ENVIRONMENT)}")
+        if name in os.environ:
+            self._spend(len(os.environ[name]))
+            return os.environ[name]
+        if not comma:
+            raise _Wrong(f"the environment variable {name!r} is not set, and no default stands behind a comma")
+        return None if default == "null" else default.strip("'\"")
+
+    def _spend(self, amount: int) -> None:
+        self._spent += amount
+        if self._spent > LIMIT:
+            raise _TooMuch
+
+
+def _absolute(name: str, key: Sequence[str]) -> tuple[str, ...]:
+    """The path of ``a.b[0]``, or of ``.b`` beside ``key`` and ``..b`` beside what holds it."""
+    rest = name.lstrip(".")
+    up = len(name) - len(rest)
+    base = key[: max(0, len(key) - up)] if up else ()
+    return (*base, *re.sub(r"\[([^\[\]]*)\]", r".\1", rest).split("."))
+
+
+def _at(values: Any, path: Sequence[str], name: str) -> Any:
+    """The value at a path."""
+    for part in path:
+        if isinstance(values, Mapping):
+            values = {str(key): (entry,) for key, entry in values.items()}.get(part)
+        elif isinstance(values, list) and part.isdecimal() and len(part) < 10 and int(part) < len(values):
+            values = (values[int(part)],)
+        else:
+            values = None
+        if values is None:
+            raise _Wrong(f"the key {name!r} not found")
+        (values,) = values
+    return values
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    """The value with one piece of text for another in every text of it."""
+    if isinstance(value, dict):
+        return {name: _replaced(entry, old, new) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_replaced(entry, old, new) for entry in value]
+    return value.replace(old, new) if isinstance(value, str) else value
