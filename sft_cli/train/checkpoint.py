@@ -9,34 +9,32 @@ step-N/state.json              step, schedule, best evaluation, optimizer scalar
 step-N/manifest.json           sha256 of the files above; written last
 """
 
-import hashlib
 import json
 import os
 import random
-import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from sft_cli.console import say
 from sft_cli.errors import SftError
+from sft_cli.model.written import written
 from sft_cli.ranks.group import Ranks
+from sft_cli.train import saved
 from sft_cli.train.average import WeightAverage, put_weights
 from sft_cli.train.groups import trained_parameters
 from sft_cli.train.identity import refuse_other
 from sft_cli.train.optimizer_state import join_optimizer, split_optimizer
 from sft_cli.train.shards import Stored, write
 
-STEP = re.compile(r"step-\d+")
 TRAINED, AVERAGE = "trained", "average"
 ALONE = Ranks()
 T = TypeVar("T")
@@ -80,15 +78,13 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
     """
     final = root / f"step-{progress.step}"
     new = root / f".step-{progress.step}.tmp"
-    ranks.by_first(lambda: _emptied(new))
     tensors, scalars = split_optimizer(parts.optimizer)
-    written = {"trained": dict(trained_parameters(parts.model)), "optimizer": tensors}
+    tables = {"trained": dict(trained_parameters(parts.model)), "optimizer": tensors}
     if parts.average is not None:
-        written["average"] = parts.average.state()
+        tables["average"] = parts.average.state()
     generators = ranks.gather(_rng_state())
-    hashes = ranks.gather(ranks.together(lambda: _write_parts(new, written, ranks.first)))
 
-    def finish() -> None:
+    def finish(hashes: Sequence[Mapping[str, str]]) -> None:
         save_file(_by_rank(generators), new / "rng.safetensors")
         state = {
             "progress": {name: getattr(progress, name) for name in Progress.__dataclass_fields__},
@@ -100,30 +96,39 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
             "identity": dict(identity),
         }
         (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        others = {name: _sha256(new / name) for name in ("rng.safetensors", "state.json")}
+        others = {name: saved.sha256(new / name) for name in ("rng.safetensors", "state.json")}
         manifest = {name: digest for own in (*hashes, others) for name, digest in own.items()}
         (new / "manifest.json").write_text(json.dumps(dict(sorted(manifest.items())), indent=1), encoding="utf-8")
         for path in [*new.iterdir(), new]:
             _sync(path)
         if final.exists():
-            shutil.rmtree(final)
+            saved.remove(final)
         new.rename(final)
         _sync(root)
 
-    ranks.by_first(lambda: _on_disk(final, finish))
+    with _emptied(new, ranks):
+        hashes = ranks.gather(ranks.together(lambda: _write_parts(new, tables, ranks.first)))
+        ranks.by_first(lambda: _on_disk(final, partial(finish, hashes)))
     return final
 
 
-def _emptied(directory: Path) -> None:
-    """An empty directory where something may have been left."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+@contextmanager
+def _emptied(directory: Path, ranks: Ranks) -> Iterator[None]:
+    """Write in here into an empty directory; where that fails nothing of it is left to fill the disk."""
+    ranks.by_first(lambda: saved.sweep(directory.parent))
+    ranks.by_first(lambda: directory.mkdir(parents=True))
+    try:
+        yield
+    except BaseException:
+        if ranks.first:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
-def _write_parts(new: Path, written: Mapping[str, Mapping[str, Tensor]], first: bool) -> dict[str, str]:
+def _write_parts(new: Path, tables: Mapping[str, Mapping[str, Tensor]], first: bool) -> dict[str, str]:
     """Write what this process holds; sha256 by file name."""
-    files = [_on_disk(new, partial(write, new, name, tensors, first=first)) for name, tensors in written.items()]
-    found = {file.name: _sha256(file) for file in files if file is not None}
+    files = [_on_disk(new, partial(write, new, name, tensors, first=first)) for name, tensors in tables.items()]
+    found = {file.name: saved.sha256(file) for file in files if file is not None}
     for name in found:
         _sync(new / name)
     return found
@@ -135,51 +140,8 @@ def _on_disk(place: Path, work: Callable[[], T]) -> T:
     Raises:
         SftError: The disk is full, or the like.
     """
-    try:
+    with written(place, "free disk space, then resume the run"):
         return work()
-    except SafetensorError as error:  # what the library makes of a full disk
-        raise SftError(
-            where=str(place), problem=f"it cannot be written: {error}", fix="free disk space, then resume the run"
-        ) from error
-
-
-def newest(root: Path) -> Path | None:
-    """The newest checkpoint that is whole; broken ones are skipped aloud."""
-    for directory in reversed(all_of(root)):
-        fault = fault_of(directory)
-        if fault is None:
-            return directory
-        say(f"checkpoint {directory} is broken ({fault}); trying the one before it")
-    return None
-
-
-def all_of(root: Path) -> list[Path]:
-    """Checkpoint directories, oldest first."""
-    found = [path for path in root.glob("step-*") if STEP.fullmatch(path.name)]
-    return sorted(found, key=step_of)
-
-
-def step_of(directory: Path) -> int:
-    """The step in a checkpoint's name."""
-    return int(directory.name.removeprefix("step-"))
-
-
-def fault_of(directory: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None."""
-    manifest = directory / "manifest.json"
-    if not manifest.is_file():
-        return "manifest.json is missing"
-    try:
-        hashes = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError:
-        return "manifest.json is not readable"
-    for name, wanted in hashes.items():
-        file = directory / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if _sha256(file) != wanted:
-            return f"{name} does not match its sha256"
-    return None
 
 
 def load(directory: Path, parts: Parts, identity: Mapping[str, Any], rank: int = 0) -> Progress:
@@ -211,7 +173,7 @@ def restore_trained(directory: Path, model: nn.Module) -> None:
     Raises:
         SftError: The checkpoint is not whole.
     """
-    if (fault := fault_of(directory)) is not None:
+    if (fault := saved.fault_of(directory)) is not None:
         raise SftError(
             where=str(directory),
             problem=f"the best checkpoint is broken ({fault})",
@@ -226,20 +188,6 @@ def _put(stored: Stored, model: nn.Module) -> None:
     trained = dict(trained_parameters(model))
     assert trained.keys() <= set(stored), "a checkpoint holds the parameters its config trains"
     put_weights(model, {name: stored.read(name, parameter) for name, parameter in trained.items()})
-
-
-def prune(root: Path, progress: Progress, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints and the best one."""
-    for directory in all_of(root)[:-keep]:
-        if step_of(directory) not in (progress.best_step, progress.step):
-            shutil.rmtree(directory)
-
-
-def forget_after(root: Path, step: int) -> None:
-    """Remove checkpoints behind ``step``: the run goes on from there and writes them again."""
-    for directory in all_of(root):
-        if step_of(directory) > step:
-            shutil.rmtree(directory)
 
 
 def _rng_state() -> dict[str, Tensor]:
@@ -262,11 +210,6 @@ def _restore_rng(states: Mapping[str, Tensor], rank: int) -> None:
         torch.set_rng_state(states[f"cpu{suffix}"])
     if f"cuda{suffix}" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states[f"cuda{suffix}"])
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from torch import nn
 
 from sft_cli.config.rundir import RunDir
+from sft_cli.data.cache import to_disk
 from sft_cli.data.prepared import Prepared
 from sft_cli.data.tables import IGNORE
 from sft_cli.model.adapter.frozen import save_adapter
 from sft_cli.model.quant import causal_lm
 from sft_cli.model.serving import readable
+from sft_cli.model.written import written
 
 PROBES = 16
 """Rows kept for comparing a merged model."""
@@ -32,16 +34,22 @@ def export(model: nn.Module, directory: RunDir, stop_ids: Sequence[int], beneath
     final = directory.adapter if isinstance(model, PeftModel) else directory.model
     new = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(new, ignore_errors=True)
-    if isinstance(model, PeftModel):
-        save_adapter(model, new, beneath)
-    else:
-        causal_lm(model).save_pretrained(new)
-    for file in directory.tokenizer.iterdir():
-        shutil.copy(file, new / file.name)
-    generation = {"eos_token_id": list(stop_ids), "do_sample": False}
-    (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
-    readable(new)
-    new.rename(final)
+    try:
+        with written(final, "free disk space, then resume the run"):
+            if isinstance(model, PeftModel):
+                save_adapter(model, new, beneath)
+            else:
+                causal_lm(model).save_pretrained(new)
+        for file in directory.tokenizer.iterdir():
+            shutil.copy(file, new / file.name)
+        generation = {"eos_token_id": list(stop_ids), "do_sample": False}
+        (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+        readable(new)
+        for file in new.rglob("*"):
+            to_disk(file)
+        new.rename(final)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
     return final
 
 

@@ -2,107 +2,28 @@
 
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
-from accelerate import Accelerator
+from torch import Tensor
 
-from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import Config
-from sft_cli.config.trainer_schema import Choice
+from sft_cli.config.trainer_schema import OnNan
 from sft_cli.console import say
-from sft_cli.data.prepared import Split
-from sft_cli.errors import SftError
-from sft_cli.model.head.loss_model import LossModel
-from sft_cli.ranks.group import Ranks
-from sft_cli.train import checkpoint
+from sft_cli.train import checkpoint, saved, spikes
 from sft_cli.train.average import averaged
 from sft_cli.train.checkpoint import Parts, Progress
-from sft_cli.train.engine import Engine
 from sft_cli.train.feed import Feed, LaidStep
 from sft_cli.train.metrics import Log, NoLog, StepMetrics, keep_until, peak_memory
-from sft_cli.train.placement import PAIRS
-from sft_cli.train.retention import Forgotten, Retention
+from sft_cli.train.nonfinite import usable
+from sft_cli.train.retention import Forgotten
+from sft_cli.train.running import Run
 from sft_cli.train.schedule import Plan
 from sft_cli.train.shortage import Work, told
-from sft_cli.train.step import ALONE, Relief
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation during training found: held-out loss in nats, values for metrics.jsonl, sample answers."""
-
-    loss: float
-    values: Mapping[str, Any]
-    samples: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything the loop reads.
-
-    Attributes:
-        directory: Where the run is written.
-        config: Its settings.
-        train: The training examples.
-        plan: Which of them make each step.
-        model: The model with its loss.
-        accelerator: Owns devices and ranks.
-        identity: What a checkpoint must agree with.
-        relief: What is recomputed in the backward pass.
-        evaluate: Evaluates the held-out rows; None when there are none.
-        retention: The guard against forgetting; None when no probe is declared.
-        share: Whether common beginnings of examples are computed once, as far as the model allows it.
-        replayed: Names of the replayed sources.
-        pairs: What a query seeing a key costs, see ``placement.pair_cost``.
-        engine: How the processes of the run compute the model.
-    """
-
-    directory: RunDir
-    config: Config
-    train: Split
-    plan: Plan
-    model: LossModel
-    accelerator: Accelerator
-    identity: Mapping[str, Any]
-    relief: Relief
-    evaluate: Callable[[], Evaluation] | None = None
-    retention: Retention | None = None
-    share: Choice = Choice.never
-    replayed: Collection[str] = field(default_factory=frozenset)
-    pairs: float = PAIRS
-    engine: Engine = ALONE
-
-    @property
-    def ranks(self) -> Ranks:
-        """The processes of the run."""
-        return self.engine.ranks
-
-    def feed(self, first_step: int) -> Feed:
-        """The batches from a step on."""
-        trainer = self.config.trainer
-        return Feed(
-            self.train,
-            self.plan.examples,
-            first_step,
-            self.plan.num_steps,
-            reduction=self.config.loss.reduction,
-            budget=trainer.tokens_per_micro_batch,
-            packed=self.model.packed,
-            share=self.share,
-            replay=self.config.loss.replay,
-            replayed=self.replayed,
-            ranks=self.ranks.place.size,
-            rank=self.ranks.place.rank,
-            device=self.accelerator.device,
-            pairs=self.pairs,
-        )
+from sft_cli.train.signals import caught_signals
+from sft_cli.train.spikes import Recent
 
 
 class Stopped(Exception):
@@ -124,16 +45,20 @@ def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
     Raises:
         Stopped: SIGTERM, SIGINT or SIGUSR1 came; the step in progress was finished and saved.
         Forgotten: A retention probe got worse than it may; the step was saved.
+        SftError: Training diverged, or memory ran out.
     """
+    recent = spikes.recent(run.directory.metrics, progress.step, scaled=run.scaled)
     if run.ranks.first:
         keep_until(run.directory.samples, progress.step)
+        keep_until(run.directory.spikes, progress.step)
     log = Log(run.directory.metrics, run.plan.num_steps, progress.step) if run.ranks.first else NoLog()
     with closing(log), caught_signals() as caught, run.feed(progress.step) as feed:
         while progress.step < run.plan.num_steps and not _out_of_patience(run, progress):
-            with told(run.config, Work.training, f"step {progress.step + 1}"):
+            rows = partial(run.rows, progress.step)
+            with told(run.config, Work.training, f"step {progress.step + 1}", rows):
                 metrics = take_step(run, parts, progress.step, feed)
             log.step(metrics)
-            _refuse_divergence(run, metrics)
+            recent = _judged(run, metrics, recent, log)
             progress, stop = _evaluate_and_save(run, parts, replace(progress, step=metrics.step), log, caught)
             if stop:  # a signal behind the save waits for the next step
                 raise Stopped(stop, progress.step)
@@ -142,20 +67,22 @@ def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
     return progress
 
 
-def _refuse_divergence(run: Run, metrics: StepMetrics) -> None:
-    """Stop at a loss or gradient that is no number; float16 skips such a gradient by itself and goes on.
+def _judged(run: Run, metrics: StepMetrics, recent: Recent, log: Log | NoLog) -> Recent:
+    """Record a step whose loss leapt or that is not finite; what is known of the last steps behind it.
 
     Raises:
-        SftError: Nothing that is computed after it means anything.
+        SftError: Training diverged.
     """
-    scaled = run.accelerator.scaler is not None
-    if math.isfinite(metrics.loss) and (scaled or math.isfinite(metrics.grad_norm)):
-        return
-    raise SftError(
-        where=f"step {metrics.step}",
-        problem=f"training diverged: loss {metrics.loss}, gradient norm {metrics.grad_norm}",
-        fix=f"start a new run with a smaller trainer.lr (it is {run.config.trainer.lr:g}) or a longer warm-up",
-    )
+    trainer, behind = run.config.trainer, recent.behind(metrics.loss, metrics.grad_norm, scaled=run.scaled)
+    rows = partial(run.rows, metrics.step - 1)
+    spike = spikes.spike_of(metrics, recent, trainer, scaled=run.scaled, rows=rows)
+    if spike is None:
+        return behind
+    if run.ranks.first:
+        spike.write(run.directory.spikes)
+    run.ranks.together(partial(spikes.refuse_divergence, spike, trainer.on_nan, behind.unusable, run.directory))
+    log.say(spike.sentence())
+    return behind
 
 
 def take_step(run: Run, parts: Parts, step: int, feed: Feed) -> StepMetrics:
@@ -165,14 +92,23 @@ def take_step(run: Run, parts: Parts, step: int, feed: Feed) -> StepMetrics:
     terms = run.relief.gradient(parts.model, run.accelerator, laid, run.engine)
     norm = run.engine.clip(run.accelerator, parts.model, run.config.trainer.max_grad_norm or float("inf"))
     lr = float(parts.schedule.get_last_lr()[0])
-    parts.optimizer.step()
+    if _counts(run, terms["loss"], norm):
+        parts.optimizer.step()
+        if parts.average is not None:
+            parts.average.update(parts.model)
     parts.schedule.step()
     parts.optimizer.zero_grad()
-    if parts.average is not None:
-        parts.average.update(parts.model)
     # The one place of a step that waits for the device.
     grad_norm, *values = torch.stack([norm.float(), *terms.values()]).tolist()
     return _metrics(run, step, laid, dict(zip(terms, values, strict=True)), grad_norm, lr, started)
+
+
+def _counts(run: Run, loss: Tensor, norm: Tensor) -> bool:
+    """Whether a step changes anything; only where steps may be skipped this is asked before, and waits for the device.
+
+    A loss scale (float16) leaves out by itself what is not finite.
+    """
+    return run.config.trainer.on_nan is OnNan.stop or run.scaled or usable(float(loss), float(norm), scaled=False)
 
 
 def _metrics(
@@ -217,7 +153,8 @@ def _evaluate_and_save(
     if stop or better or forgotten or _due(trainer.save_every, run.plan, progress.step):
         checkpoint.save(run.directory.checkpoints, progress, parts, run.identity, run.ranks)
         if run.ranks.first:
-            checkpoint.prune(run.directory.checkpoints, progress, trainer.keep_checkpoints)
+            spared = (progress.best_step, progress.step)
+            saved.prune(run.directory.checkpoints, spared, trainer.keep_checkpoints)
     if forgotten and run.retention is not None:
         raise Forgotten(run.retention.verdict)
     return progress, stop
@@ -247,22 +184,3 @@ def _out_of_patience(run: Run, progress: Progress) -> bool:
     """Whether the held-out loss has not improved for too many evaluations."""
     patience = run.config.trainer.patience
     return patience is not None and progress.without_improvement >= patience
-
-
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM, SIGINT and SIGUSR1 (a scheduler's warning) instead of dying; a second one kills as usual."""
-    caught: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-
-    def remember(number: int, _frame: Any) -> None:
-        caught.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, remember)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,8 +5,10 @@ import json
 import math
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +189,14 @@ def _tensorboard(directory: Path, done: int) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
+    threading.excepthook = partial(_told_by_writer, threading.excepthook)
     return SummaryWriter(str(directory), purge_step=done + 1)
+
+
+def _told_by_writer(usual: Callable[[threading.ExceptHookArgs], Any], failure: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread, unless TensorBoard's: its writer raises the same error at the next number."""
+    if not type(failure.thread).__module__.startswith("tensorboard."):
+        usual(failure)
 
 
 def _bar(num_steps: int, done: int) -> Any:

@@ -31,7 +31,7 @@ from sft_cli.model.machine import Machine, choose_device, choose_machine
 from sft_cli.model.memory.checkpointing import Recompute
 from sft_cli.model.threads import choose_threads, use
 from sft_cli.ranks.group import here, joined
-from sft_cli.train import checkpoint, preflight
+from sft_cli.train import checkpoint, preflight, saved
 from sft_cli.train.average import make_average
 from sft_cli.train.building import Rows, build_model
 from sft_cli.train.checkpoint import Parts, Progress
@@ -40,11 +40,12 @@ from sft_cli.train.engine import gathered
 from sft_cli.train.environment import environment
 from sft_cli.train.export import export, write_probes
 from sft_cli.train.identity import identity, refuse_other
-from sft_cli.train.loop import Run, Stopped, fit
+from sft_cli.train.loop import Stopped, fit
 from sft_cli.train.lr_schedule import make_schedule
 from sft_cli.train.optimizer import make_optimizer
 from sft_cli.train.probes import Probe, prepare_probes
 from sft_cli.train.retention import EXIT_CODE, Forgotten, Retention, stopped
+from sft_cli.train.running import Run
 from sft_cli.train.schedule import plan
 from sft_cli.train.shortage import Work, told
 from sft_cli.train.watch import Watch
@@ -129,7 +130,7 @@ def _train(
     path = f"model.path={config.model.path}"
     with told(config, Work.loading, path):
         run, parts, watch = _assemble(config, prepared, directory, machine, recompute, probes)
-    last = ranks.by_first(lambda: checkpoint.newest(directory.checkpoints))
+    last = ranks.by_first(lambda: saved.newest(directory.checkpoints))
     base = _base_afterwards(config, run)
     with told(config, Work.evaluation, path):
         before = None
@@ -173,7 +174,7 @@ def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
         say(f"stopped   behind step {caught.step}, saved; resume with: sft train run={shown(run.directory)}")
         sys.exit(128 + caught.signal)
     except Forgotten as forgotten:
-        step = checkpoint.step_of(checkpoint.all_of(run.directory.checkpoints)[-1])
+        step = saved.step_of(saved.all_of(run.directory.checkpoints)[-1])
         run.ranks.wait()
         say(stopped(shown(run.directory), step, str(forgotten)))
         sys.exit(EXIT_CODE)
@@ -259,8 +260,8 @@ def _assemble(
     watch = Watch(config, prepared.validation, loss_model, accelerator, tokenizer, stops)
     optimizer = make_optimizer(loss_model, trainer, config.adapter)
     schedule = make_schedule(optimizer, trainer, steps.num_steps)
-    # "evaluation" keeps accelerate from wrapping it for several processes, which the engine does; autocast is its own.
-    wrapped = accelerator.prepare_model(loss_model, device_placement=False, evaluation_mode=ranks.several)
+    # "Evaluation" keeps accelerate from wrapping it for several processes, which is the engine's; it adds autocast.
+    wrapped = accelerator.prepare_model(loss_model, device_placement=False, evaluation_mode=True)
     optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
     run = Run(
         directory=directory,
@@ -286,6 +287,6 @@ def _resume(run: Run, parts: Parts, last: Path | None) -> Progress:
     if last is None:
         return Progress()
     progress = run.ranks.together(lambda: checkpoint.load(last, parts, run.identity, run.ranks.place.rank))
-    run.ranks.by_first(lambda: checkpoint.forget_after(run.directory.checkpoints, progress.step))
+    run.ranks.by_first(lambda: saved.forget_after(run.directory.checkpoints, progress.step))
     say(f"resume    behind step {progress.step} of {run.plan.num_steps} ({last})")
     return progress

@@ -7,9 +7,10 @@ from math import isfinite
 from pathlib import Path
 from statistics import median
 
+from sft_cli.config.rundir import RunDir
 from sft_cli.config.trainer_schema import OnNan, TrainerConfig
 from sft_cli.train.metrics import StepMetrics
-from sft_cli.train.nonfinite import usable
+from sft_cli.train.nonfinite import refusal, usable
 from sft_cli.train.step_rows import StepRow, named
 
 WINDOW = 32
@@ -119,3 +120,21 @@ def spike_of(
         return None
     skipped = not sound and trainer.on_nan is OnNan.skip
     return Spike(metrics.step, metrics.loss, metrics.grad_norm, middle, metrics.lr, skipped, rows())
+
+
+def refuse_divergence(spike: Spike, on_nan: OnNan, unusable: int, run: RunDir) -> None:
+    """End the run behind a step that is not finite, unless it was skipped; a loss that only leapt ends nothing.
+
+    Args:
+        spike: The step.
+        on_nan: What the config wants.
+        unusable: Steps in a row, this one counted, that are not finite; 0 for a loss that leapt.
+        run: The run directory.
+
+    Raises:
+        SftError: Training diverged.
+    """
+    numbers = (spike.step, spike.loss, spike.grad_norm, spike.lr, spike.rows)
+    error = refusal(*numbers, on_nan=on_nan, in_a_row=unusable, run=run) if unusable else None
+    if error is not None:
+        raise error

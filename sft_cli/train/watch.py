@@ -20,7 +20,7 @@ from sft_cli.eval.progress import shown
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.ranks.group import here
 from sft_cli.train.claim import write_whole
-from sft_cli.train.loop import Evaluation
+from sft_cli.train.running import Evaluation
 
 SHOWN = 3
 """Sample answers at the end."""

@@ -14,12 +14,12 @@ import pytest
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.errors import SftError
-from sft_cli.train import checkpoint
+from sft_cli.train import saved
 from sft_cli.train.claim import claimed
 
 
 def steps(directory) -> list[str]:
-    return [path.name for path in checkpoint.all_of(directory.checkpoints)]
+    return [path.name for path in saved.all_of(directory.checkpoints)]
 
 
 def test_the_newest_and_the_best_are_kept(runs, metrics):
@@ -96,7 +96,7 @@ def test_a_checkpoint_behind_a_broken_one_is_kept(runs, capsys):
     runs.resume("r", "trainer.keep_checkpoints=1")
 
     assert steps(done) == [last]
-    assert checkpoint.fault_of(done.checkpoints / last) is None
+    assert saved.fault_of(done.checkpoints / last) is None
 
 
 def test_a_broken_best_checkpoint_is_not_exported(runs, metrics):
