@@ -80,7 +80,7 @@ def processes_per_node(launcher: LauncherConfig) -> int:
 def job_script(config: Config, run_dir: str, place: Place) -> str:
     """The text of a run's job.sbatch."""
     log = f"{_unpatterned(run_dir)}/slurm-%j.log"  # sbatch replaces %j with the job id
-    again = f"sbatch {shlex.quote(f'{run_dir}/job.sbatch')}"
+    again = shlex.quote(f"sbatch {shlex.quote(f'{run_dir}/job.sbatch')}")
     word = shlex.quote(f"run={run_dir}")
     return _render(config, place, directives(config, log), word, [run_dir], again, members=None)
 
@@ -89,7 +89,7 @@ def array_script(config: Config, array: Array, place: Place) -> str:
     """The text of array.sbatch, whose task i trains the i-th run."""
     log = f"{_unpatterned(str(array.directory))}/slurm-%A_%a.log"  # job id, number of the task
     options = {**directives(config, log), "array": f"0-{len(array.runs) - 1}%{array.parallel}"}
-    again = f"sbatch --array=NUMBERS {shlex.quote(str(array.script))}"
+    again = f'"sbatch --array=$SLURM_ARRAY_TASK_ID" {shlex.quote(str(array.script))}'
     inside = [str(array.directory), *map(str, array.runs)]
     return _render(config, place, options, '"run=$run"', inside, again, members=str(array.members))
 

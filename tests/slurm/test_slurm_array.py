@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, waited_for
+from slurm_cluster import NO_GPU, Cluster, waited_for
 
 from sft_cli.config.compose import compose, dump
 from sft_cli.errors import SftError
 from sft_cli.slurm.array import submit_array
-
-NO_GPU = ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.time=5"]
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Jobs of submit.sh on a real one-node SLURM."""
 
-import json
 import os
-import re
 import shlex
 import subprocess
 import sysconfig
@@ -10,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, submit_sh
+from slurm_cluster import NO_GPU, job_of, log_of, losses, submitted
 
 from sft_cli.config.compose import compose, load
 
 pytestmark = pytest.mark.slow
 
-NO_GPU = ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.time=5"]
 SHORT = ["trainer.max_steps=5", "eval.compare_after_training=false", "eval.samples=0"]
 
 PRINTED = """\
@@ -26,22 +23,6 @@ log     {log}
 follow  squeue -j {job}; tail -F {log_word}
 cancel  scancel {job}
 """
-
-
-def submitted(cluster: Cluster, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Call submit.sh against the cluster."""
-    return submit_sh(*NO_GPU, *arguments, cwd=cwd, **(cluster.environment | environment))
-
-
-def job_of(result: subprocess.CompletedProcess[str]) -> str:
-    """The job id in what submit.sh printed."""
-    found = re.match(r"job     (\d+)\n", result.stdout)
-    assert found, result.stdout + result.stderr
-    return found[1]
-
-
-def log_of(run: Path, job: str) -> str:
-    return (run / f"slurm-{job}.log").read_text()
 
 
 @pytest.mark.parametrize("name", ["plain", 'it\'s 50%j of #1 "für" $HOME'])
@@ -83,9 +64,28 @@ def test_a_requeued_job_keeps_its_log(cluster, fake_sft, tmp_path):
     job = job_of(result)
     assert cluster.wait(job, 60) == "COMPLETED"
     assert cluster.call("scontrol", "requeue", job).returncode == 0
-    assert cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now").returncode == 0
     assert cluster.wait(job, 60) == "COMPLETED"
     assert log_of(tmp_path / "x", job) == "trains\ntrains\n"
+
+
+def test_the_job_gets_what_is_passed_on_purpose_and_no_file_holds_it(cluster, tmp_path):
+    tool = tmp_path / "bin" / "sft"
+    tool.parent.mkdir()
+    tool.write_text(
+        '#!/bin/bash\necho "${A_TOKEN-unset}" "${B_TOKEN-unset}" "$NCCL_DEBUG" "$HOME" "${HF_HOME-unset}"\n'
+    )
+    tool.chmod(0o755)
+    variables = {"A_TOKEN": "hunter2", "B_TOKEN": "hunter3", "HF_HOME": "/hub", "HOME": str(tmp_path)}
+    words = [
+        "launcher.pass_env=[A_TOKEN]",
+        "launcher.env.NCCL_DEBUG=INFO",
+        f"launcher.setup='PATH={tool.parent}:$PATH'",
+    ]
+    result = submitted(cluster, "run_dir=x", *words, cwd=tmp_path, **variables)
+    job, run = job_of(result), tmp_path / "x"
+    assert cluster.wait(job, 60) == "COMPLETED"
+    assert log_of(run, job) == f"hunter2 unset INFO {tmp_path} /hub\n"
+    assert "hunter2" not in (run / "config.yaml").read_text() + (run / "job.sbatch").read_text() + result.stdout
 
 
 def test_a_setup_line_that_fails_stops_the_job(cluster, tmp_path):
@@ -125,15 +125,10 @@ def test_a_refusal_is_sbatchs_own_sentence_and_leaves_nothing(cluster, tmp_path,
     assert result.stdout == ""
     assert result.stderr == (
         f"error: sbatch: refused the job: {said}\n"
-        "  fix: correct launcher.{partition,account,time,gpus,cpus,memory}; sinfo lists partitions and their limits\n"
+        "  fix: correct launcher.{partition,account,constraint,time,nodes,gpus,cpus,memory}; "
+        "sinfo lists partitions and their limits\n"
     )
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["x"] * existing
-
-
-def losses(run: Path) -> dict[int, float]:
-    """Step -> training loss."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {row["step"]: row["loss"] for row in rows if not row.get("eval")}
 
 
 @pytest.mark.timeout(600)

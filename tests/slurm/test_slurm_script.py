@@ -1,86 +1,136 @@
-"""The text of job.sbatch, and what cannot become a job."""
+"""The text of job scripts, and what cannot become a job.
+
+The scripts lie in tests/golden/slurm; ``python -m tests.slurm.test_slurm_script`` writes them anew, to be read.
+"""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from sft_cli.config.launcher_schema import LauncherConfig, LauncherKind
+from sft_cli.config.launcher_schema import Auto, ContainerConfig, ContainerKind, LauncherConfig, LauncherKind
 from sft_cli.config.schema import Config
+from sft_cli.errors import SftError
+from sft_cli.slurm.check import check
+from sft_cli.slurm.script import Array, Place, array_script, job_script, mounts, sbatch_word
 
-GOLDEN = """\
-#!/bin/bash
-# Written by scripts/slurm/submit.sh. Submitted again (sbatch job.sbatch), it goes on from the newest checkpoint.
-#SBATCH --job-name=alpaca_lora
-#SBATCH --output="/data/my runs/50%% of \\"x\\"/slurm-%j.log"
-#SBATCH --open-mode=append
-#SBATCH --partition=a100,h100
-#SBATCH --account="team 7"
-#SBATCH --time=1-12:00:00
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
-#SBATCH --cpus-per-task=12
-#SBATCH --gpus=1
-#SBATCH --mem=32G
-# No -u: the activate scripts of conda and of module systems read unset variables.
-set -eo pipefail
-cd '/home/me/my work'
-export SFT_HOME='/scratch/$me'
-source ~/venv/bin/activate
-# srun takes neither the cores of the job nor, on some clusters, its environment by itself.
-srun --cpus-per-task=12 --export=ALL sft train 'run=/data/my runs/50% of "x"'
-"""
-
-BARE = """\
-#!/bin/bash
-# Written by scripts/slurm/submit.sh. Submitted again (sbatch job.sbatch), it goes on from the newest checkpoint.
-#SBATCH --job-name=run
-#SBATCH --output=/runs/x/slurm-%j.log
-#SBATCH --open-mode=append
-#SBATCH --time=24:00:00
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
-#SBATCH --cpus-per-task=8
-# No -u: the activate scripts of conda and of module systems read unset variables.
-set -eo pipefail
-cd /work
-export PATH=/venv/bin:"$PATH"
-# srun takes neither the cores of the job nor, on some clusters, its environment by itself.
-srun --cpus-per-task=8 --export=ALL sft train run=/runs/x
-"""
+GOLDEN = Path(__file__).parents[1] / "golden" / "slurm"
+PLAIN = Place("/work", "/venv/bin", None)
 
 
 def slurm(**launcher) -> LauncherConfig:
     return LauncherConfig(kind=LauncherKind.slurm, **launcher)
 
 
-def test_every_setting_of_the_launcher_is_in_the_script(submit):
+def config(**launcher) -> Config:
+    return Config(launcher=slurm(**launcher))
+
+
+def one_node() -> str:
+    """Every setting that one node has, in values that need quotes."""
     launcher = slurm(
         partition="a100,h100",
         account="team 7",
+        constraint="h100|a100",
         time="1-12:00:00",
         gpus=1,
         cpus=12,
         memory="32G",
+        mail="me@host.example",
+        signal_seconds=300,
+        requeues=5,
+        modules=["cuda/12.8", "gcc"],
         setup="source ~/venv/bin/activate",
+        env={"NCCL_DEBUG": "it's $HOME"},
+        pass_env=["HF_TOKEN", "WANDB_API_KEY"],
     )
-    script = submit.job_script(
-        Config(run_name="alpaca_lora", launcher=launcher),
-        run_dir='/data/my runs/50% of "x"',
-        submit_dir="/home/me/my work",
-        bin_dir="/venv/bin",
-        sft_home="/scratch/$me",
-    )
-    assert script == GOLDEN
+    place = Place("/home/me/my work", "/venv/bin", "/scratch/$me")
+    return job_script(Config(run_name="alpaca_lora", launcher=launcher), '/data/my runs/50% of "x"', place)
 
 
-def test_what_is_not_set_is_left_to_the_cluster_and_to_the_submitting_environment(submit):
-    config = Config(launcher=slurm(gpus=0))
-    script = submit.job_script(config, run_dir="/runs/x", submit_dir="/work", bin_dir="/venv/bin", sft_home=None)
-    assert script == BARE
+def left_to_the_cluster() -> str:
+    """Nothing set: one process without a GPU, which never stops by itself."""
+    return job_script(config(gpus=0, signal_seconds=0, requeues=0), "/runs/x", PLAIN)
+
+
+def several_nodes() -> str:
+    """Two nodes of four GPUs: eight processes."""
+    return job_script(config(nodes=2, gpus=4), "/runs/x", PLAIN)
+
+
+def processes_without_gpus() -> str:
+    """Two processes of a CPU job, and the rest of a chain behind it."""
+    return job_script(config(gpus=0, nproc=2, cpus=4, chain=3), "/runs/x", PLAIN)
+
+
+def apptainer() -> str:
+    container = ContainerConfig(kind=ContainerKind.apptainer, image="/images/sft.sif", mounts=["/data:/mnt/data"])
+    return job_script(config(gpus=2, container=container), "/runs/my x", Place("/work", "/venv/bin", "/sft"))
+
+
+def pyxis() -> str:
+    container = ContainerConfig(kind=ContainerKind.pyxis, image="nvcr.io#nvidia/pytorch:25.10-py3", mounts=["/data"])
+    launcher = slurm(nodes=2, gpus=8, container=container, env={"NCCL_DEBUG": "INFO"}, pass_env=["HF_TOKEN"])
+    return job_script(Config(launcher=launcher), "/runs/x", Place("/work", "/venv/bin", "/sft"))
+
+
+def array() -> str:
+    runs = [Path("/sweeps/my lr/0"), Path("/sweeps/my lr/1")]
+    return array_script(config(time="2:00:00"), Array(Path("/sweeps/my lr"), runs, 1), PLAIN)
+
+
+SCRIPTS: dict[str, Callable[[], str]] = {
+    "one_node": one_node,
+    "left_to_the_cluster": left_to_the_cluster,
+    "several_nodes": several_nodes,
+    "processes_without_gpus": processes_without_gpus,
+    "apptainer": apptainer,
+    "pyxis": pyxis,
+    "array": array,
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_script_is_the_one_that_was_read(name):
+    assert SCRIPTS[name]() == (GOLDEN / f"{name}.sbatch").read_text()
+
+
+def test_every_golden_script_has_its_case():
+    assert {file.stem for file in GOLDEN.iterdir()} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_bash_can_read_the_script(name):
+    """A quote that is never closed would only be seen on the node."""
+    read = subprocess.run(["bash", "-n"], input=SCRIPTS[name](), capture_output=True, text=True)
+    assert (read.returncode, read.stderr) == (0, "")
+
+
+def test_a_variable_of_ones_own_wins_over_ours():
+    """OMP_NUM_THREADS is the cores of a process unless somebody says otherwise, here or in the submitting shell."""
+    ours, own, passed = (
+        job_script(config(**launcher), "/runs/x", PLAIN)
+        for launcher in ({"cpus": 3}, {"env": {"OMP_NUM_THREADS": "1"}}, {"pass_env": ["OMP_NUM_THREADS"]})
+    )
+    assert "export OMP_NUM_THREADS=3\n" in ours
+    assert "export OMP_NUM_THREADS=1\n" in own
+    assert "export OMP_NUM_THREADS" not in passed
+    assert re.search(r"#SBATCH --export=\S+,OMP_NUM_THREADS\n", passed)
+
+
+def test_a_container_sees_its_mounts_and_where_the_run_lies_once():
+    container = ContainerConfig(kind=ContainerKind.apptainer, image="x.sif", mounts=["/work", "/data:/mnt"])
+    seen = mounts(slurm(container=container), Place("/work", "/venv/bin", "/sft"), ["/runs/x"])
+    assert seen == ["/work", "/data:/mnt", "/runs/x", "/sft"]
 
 
 @pytest.mark.parametrize(
     ("value", "word"),
     [
         pytest.param("/runs/a-b_c/slurm-%j.log", "/runs/a-b_c/slurm-%j.log", id="plain"),
+        pytest.param("me@host", "me@host", id="address"),
         pytest.param("two words", '"two words"', id="space"),
         pytest.param("it's", '"it\'s"', id="single-quote"),
         pytest.param('say "x"', '"say \\"x\\""', id="double-quote"),
@@ -90,55 +140,86 @@ def test_what_is_not_set_is_left_to_the_cluster_and_to_the_submitting_environmen
         pytest.param("", '""', id="empty"),
     ],
 )
-def test_a_word_of_a_directive(submit, value, word):
-    assert submit.sbatch_word(value) == word
+def test_a_word_of_a_directive(value, word):
+    assert sbatch_word(value) == word
 
 
 @pytest.mark.parametrize(
-    ("config", "places", "message"),
+    ("wrong", "directory", "place", "message"),
     [
         pytest.param(
             Config(),
-            {},
+            "/runs/x",
+            PLAIN,
             "launcher: launcher=local trains in this shell; there is nothing to submit\n"
             "  fix: type launcher=slurm, or run sft train instead",
             id="local",
         ),
         pytest.param(
-            Config(launcher=slurm(gpus=4)),
-            {},
-            "launcher.gpus: 4 GPUs are asked for, but a run uses one; the others would stand idle\n"
-            "  fix: launcher.gpus=1",
-            id="idle-gpus",
+            config(gpus=0, nproc=Auto.auto),
+            "/runs/x",
+            PLAIN,
+            "launcher.nproc: auto is one process for each GPU, and launcher.gpus is 0\n"
+            "  fix: write a number, such as launcher.nproc=2",
+            id="auto-without-gpus",
         ),
         pytest.param(
-            Config(launcher=slurm(setup="true\n#SBATCH --exclusive")),
-            {},
+            config(pass_env=["HF_TOKEN", "HOME", "OTHER"]),
+            "/runs/x",
+            PLAIN,
+            "launcher.pass_env: HF_TOKEN, OTHER are not set in this shell\n"
+            "  fix: export HF_TOKEN=…, or take the name out of launcher.pass_env",
+            id="absent-variables",
+        ),
+        pytest.param(
+            config(setup="true\n#SBATCH --exclusive"),
+            "/runs/x",
+            PLAIN,
             "launcher.setup: 'true\\n#SBATCH --exclusive' holds a line break or control character, "
             "which a job script cannot carry\n  fix: write it on one line, in plain characters",
             id="line-break-in-setup",
         ),
         pytest.param(
-            Config(run_name="a\nb", launcher=slurm(partition="p\r")),
-            {"sft_home": "\x1b"},
+            Config(run_name="a\nb", launcher=slurm(partition="p\r", env={"A": "\t"}, modules=["a", "b\n"])),
+            "/runs/x",
+            Place("/work", "/venv/bin", "\x1b"),
             "run_name: 'a\\nb' holds a line break or control character, which a job script cannot carry\n"
             "  fix: write it on one line, in plain characters\n"
             "launcher.partition: 'p\\r' holds a line break or control character, which a job script cannot carry\n"
+            "  fix: write it on one line, in plain characters\n"
+            "launcher.modules: 'ab\\n' holds a line break or control character, which a job script cannot carry\n"
+            "  fix: write it on one line, in plain characters\n"
+            "launcher.env.A: '\\t' holds a line break or control character, which a job script cannot carry\n"
             "  fix: write it on one line, in plain characters\n"
             "SFT_HOME: '\\x1b' holds a line break or control character, which a job script cannot carry\n"
             "  fix: write it on one line, in plain characters",
             id="all-at-once",
         ),
         pytest.param(
-            Config(launcher=slurm()),
-            {"run_dir": "/runs/a\\b"},
-            "run_dir: '/runs/a\\\\b' holds a backslash, after which sbatch no longer fills in the job id of the log's "
-            "name\n  fix: choose a run_dir without one",
+            config(),
+            "/runs/a\\b",
+            PLAIN,
+            "run_dir: '/runs/a\\\\b' holds a backslash, after which sbatch no longer fills in the job id of the log\n"
+            "  fix: choose a run_dir without one",
             id="backslash-in-run-dir",
+        ),
+        pytest.param(
+            config(container=ContainerConfig(kind=ContainerKind.pyxis, image="x", mounts=["/a:/b"])),
+            "/runs/x:y",
+            PLAIN,
+            "launcher.container.mounts: '/runs/x:y' holds a comma or colon, which separate the mounts of a container\n"
+            "  fix: rename the directory, or mount another one above it",
+            id="colon-in-a-mount",
         ),
     ],
 )
-def test_what_cannot_be_a_job_is_refused(submit, config, places, message):
-    with pytest.raises(submit.SftError) as refused:
-        submit.check(config, **{"run_dir": "/runs/x", "submit_dir": "/work", "sft_home": None} | places)
+def test_what_cannot_be_a_job_is_refused(wrong, directory, place, message):
+    with pytest.raises(SftError) as refused:
+        check(wrong, {"run_dir": directory}, place, {"HOME": "/home/me"})
     assert str(refused.value) == message
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for name, script in SCRIPTS.items():
+        (GOLDEN / f"{name}.sbatch").write_text(script())

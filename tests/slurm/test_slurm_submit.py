@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from slurm_cluster import submit_sh
 
+from sft_cli.errors import SftError
+from sft_cli.slurm.files import written
+
 
 def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path):
     overrides = ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "run_dir=runs/x"]
     result = submit_sh(*overrides, "--dry-run", cwd=tmp_path, SFT_HOME="")
     assert (result.returncode, result.stderr) == (0, "")
     assert "#SBATCH --job-name=quickstart\n" in result.stdout
-    assert f"\nsrun --cpus-per-task=8 --export=ALL sft train run={tmp_path}/runs/x\n" in result.stdout
+    assert f" --cpus-per-task=8 --kill-on-bad-exit=1 --export=ALL sft train run={tmp_path}/runs/x &\n" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -35,12 +38,13 @@ def test_the_login_node_needs_no_torch(tmp_path):
 
 
 def test_each_mistake_is_one_sentence_and_the_exit_code_is_2(tmp_path):
-    result = submit_sh("recipe=quickstart", "launcher=slurm", "launcher.gpus=2", cwd=tmp_path, SFT_HOME="a\nb")
+    wrong = ["launcher.gpus=0", "launcher.nproc=auto"]
+    result = submit_sh("recipe=quickstart", "launcher=slurm", *wrong, cwd=tmp_path, SFT_HOME="a\nb")
     assert result.returncode == 2
     assert result.stdout == ""
     assert re.sub(r"quickstart-[0-9-]+", "quickstart-DATE", result.stderr) == (
-        "error: launcher.gpus: 2 GPUs are asked for, but a run uses one; the others would stand idle\n"
-        "  fix: launcher.gpus=1\n"
+        "error: launcher.nproc: auto is one process for each GPU, and launcher.gpus is 0\n"
+        "  fix: write a number, such as launcher.nproc=2\n"
         f"error: run_dir: '{tmp_path}/a\\nb/runs/quickstart-DATE' holds a line break or control character, "
         "which a job script cannot carry\n"
         "  fix: write it on one line, in plain characters\n"
@@ -119,10 +123,11 @@ def test_a_used_run_directory_is_refused(tmp_path, files, fix):
     assert {path.name: path.read_text() for path in x.iterdir()} == dict.fromkeys(files, "kept")
 
 
-def test_a_run_directory_that_cannot_be_made(submit, tmp_path):
+def test_a_run_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(submit.SftError) as refused:
-        submit.write_run(tmp_path / "file" / "run", {"config.yaml": ""})
-    assert (
-        str(refused.value) == f"{tmp_path}/file/run: cannot be written: Not a directory\n  fix: choose another run_dir"
+    refused = pytest.raises(SftError)
+    with refused as caught, written(tmp_path / "file" / "run", {"config.yaml": ""}, "run_dir"):
+        pass
+    assert str(caught.value) == (
+        f"{tmp_path}/file/run: cannot be written: Not a directory\n  fix: choose another run_dir"
     )

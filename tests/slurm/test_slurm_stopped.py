@@ -1,0 +1,135 @@
+"""A job that is stopped: by its time limit, by a job that matters more, by its owner. A real one-node SLURM."""
+
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Cluster, job_of, log_of, submitted, waited_for
+
+pytestmark = pytest.mark.slow
+
+WAITS = """\
+#!/bin/bash
+# A trainer that works until a signal stops it, in its last life not at all.
+run="${2#run=}"
+trap 'echo "saved behind USR1"; exit 138' USR1
+trap 'echo "saved behind TERM"; exit 143' TERM
+echo "life" >>"$run/lives"
+if [ "$(wc -l <"$run/lives")" -gt @LIVES@ ]; then echo "finished"; exit 0; fi
+while true; do sleep 0.1; done
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> str:
+    """A launcher.setup line for a trainer that finishes in its second life."""
+    return trainer(tmp_path, 1)
+
+
+def trainer(tmp_path: Path, lives: int) -> str:
+    """A launcher.setup line for a trainer that is stopped in this many lives before it finishes."""
+    script = tmp_path / "bin" / "sft"
+    script.parent.mkdir()
+    script.write_text(WAITS.replace("@LIVES@", str(lives)))
+    script.chmod(0o755)
+    return f'launcher.setup="export PATH={script.parent}:$PATH"'
+
+
+def said(run: Path, job: str) -> list[str]:
+    """What trainer and script said in all lives; srun and bash tell of the signals between."""
+    ours = ("saved", "slurm   ", "finished", "error")
+    return [line for line in log_of(run, job).splitlines() if line.startswith(ours)]
+
+
+def begun(cluster: Cluster, job: str, run: Path, lives: int = 1) -> None:
+    """Wait until the trainer works for this many times."""
+
+    def alive() -> bool:
+        cluster.hasten(job)
+        return (run / "lives").exists() and len((run / "lives").read_text().splitlines()) >= lives
+
+    waited_for(alive, f"life {lives} of job {job}", 60)
+
+
+def warn(cluster: Cluster, job: str) -> None:
+    """What SLURM sends before the time limit."""
+    assert cluster.call("scancel", "--batch", "--signal=USR1", job).returncode == 0
+
+
+def test_a_warned_job_saves_requeues_itself_and_goes_on(cluster, waiting, tmp_path):
+    run = tmp_path / "x"
+    job = job_of(submitted(cluster, "run_dir=x", waiting, cwd=tmp_path))
+    begun(cluster, job, run)
+    warn(cluster, job)
+    assert cluster.wait(job, 60) == "COMPLETED", log_of(run, job)
+    assert cluster.job(job)["Restarts"] == "1"
+    assert said(run, job) == ["saved behind USR1", "slurm     stopped; requeued, time 1 of 100", "finished"]
+
+
+def test_behind_its_last_requeue_it_says_how_to_go_on(cluster, tmp_path):
+    run = tmp_path / "x"
+    job = job_of(submitted(cluster, "run_dir=x", "launcher.requeues=1", trainer(tmp_path, 9), cwd=tmp_path))
+    for life in (1, 2):
+        begun(cluster, job, run, life)
+        warn(cluster, job)
+    assert cluster.wait(job, 60) == "FAILED"
+    assert said(run, job) == [
+        "saved behind USR1",
+        "slurm     stopped; requeued, time 1 of 1",
+        "saved behind USR1",
+        f"slurm     stopped, and not requeued (launcher.requeues); to go on: sbatch {run}/job.sbatch",
+    ]
+
+
+def test_a_preempted_job_goes_on_behind_the_one_that_matters_more(cluster, waiting, tmp_path):
+    """SLURM warns the steps with SIGTERM, the script not at all, and kills both after the grace."""
+    run = tmp_path / "x"
+    job = job_of(submitted(cluster, "run_dir=x", "launcher.cpus=2", waiting, cwd=tmp_path))
+    begun(cluster, job, run)
+    urgent = cluster.call("sbatch", "--parsable", "-p", "urgent", "-c2", "-o/dev/null", "--wrap=true").stdout.strip()
+    assert cluster.wait(urgent, 90) == "COMPLETED"
+    assert cluster.wait(job, 60) == "COMPLETED", log_of(run, job)
+    assert said(run, job) == ["saved behind TERM", "slurm     stopped; requeued, time 1 of 100", "finished"]
+
+
+def test_a_cancelled_job_does_not_come_back(cluster, waiting, tmp_path):
+    run = tmp_path / "x"
+    job = job_of(submitted(cluster, "run_dir=x", waiting, cwd=tmp_path))
+    begun(cluster, job, run)
+    assert cluster.call("scancel", job).returncode == 0
+    assert cluster.wait(job, 60) == "CANCELLED"
+    waited_for(lambda: not cluster.call("squeue", "-h", "-j", job).stdout, "the job to be gone", 30)
+    assert "requeued" not in log_of(run, job)
+    assert (run / "lives").read_text() == "life\n"
+
+
+def test_a_job_that_fails_is_not_requeued(cluster, tmp_path):
+    script = tmp_path / "bin" / "sft"
+    script.parent.mkdir()
+    script.write_text("#!/bin/bash\necho 'error: data: wrong'\nexit 2\n")
+    script.chmod(0o755)
+    setup = f'launcher.setup="export PATH={script.parent}:$PATH"'
+    job = job_of(submitted(cluster, "run_dir=x", setup, cwd=tmp_path))
+    assert cluster.wait(job, 60) == "FAILED"
+    assert cluster.job(job)["ExitCode"] == "2:0"
+    assert said(tmp_path / "x", job) == ["error: data: wrong"]
+
+
+def test_the_next_job_of_a_chain_goes_on(cluster, tmp_path):
+    run = tmp_path / "x"
+    result = submitted(cluster, "run_dir=x", "launcher.chain=3", trainer(tmp_path, 1), cwd=tmp_path)
+    first, second, third = result.stdout.splitlines()[0].split()[1:]
+    assert result.stdout == (
+        f"job     {first} {second} {third}\nrun     {run}\nlog     {run}/slurm-{first}.log, then 2 more\n"
+        f"follow  squeue -j {first},{second},{third}; "
+        f"tail -F {run}/slurm-{first}.log {run}/slurm-{second}.log {run}/slurm-{third}.log\n"
+        f"cancel  scancel {first} {second} {third}\n"
+    )
+    begun(cluster, first, run)
+    assert cluster.job(second)["Dependency"].startswith(f"afterany:{first}")
+    warn(cluster, first)
+    assert [cluster.wait(job, 60) for job in (first, second, third)] == ["FAILED", "COMPLETED", "COMPLETED"]
+    assert said(run, first) == [
+        "saved behind USR1",
+        f"slurm     stopped; the next job of the chain goes on; behind the last: sbatch {run}/job.sbatch",
+    ]
+    assert [log_of(run, job) for job in (second, third)] == ["finished\n"] * 2
