@@ -18,7 +18,15 @@ from sft_cli.train.lock import held
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came outside the training loop."""
+    """A signal other than Ctrl-C came outside the training loop.
+
+    Attributes:
+        signal: Its number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.signal = number
 
 
 @contextmanager
@@ -42,7 +50,7 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
         if not resumed:
             refuse_taken(directory)  # once more: another process may have held it meanwhile
         write_whole(directory.config, dump(config))
-        before = signal.signal(signal.SIGTERM, _terminate)
+        before = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGUSR1)}
         try:
             yield directory
         except SftError:
@@ -51,10 +59,11 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
             raise
         except KeyboardInterrupt as interruption:
             say(f"stopped   resume with: sft train run={shlex.quote(str(directory.path))}")
-            code = signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT
+            code = interruption.signal if isinstance(interruption, Terminated) else signal.SIGINT
             raise SystemExit(128 + code) from None
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -98,5 +107,5 @@ def _made(directory: RunDir, *, named: bool) -> RunDir:
     raise AssertionError(f"{directory.path} has a thousand namesakes")
 
 
-def _terminate(_number: int, _frame: Any) -> None:
-    raise Terminated
+def _terminate(number: int, _frame: Any) -> None:
+    raise Terminated(number)

@@ -21,6 +21,8 @@ def newest(root: Path) -> Path | None:
         if fault is None:
             return directory
         say(f"checkpoint {directory} is broken ({fault}); trying the one before it")
+    if all_of(root):
+        say("checkpoint none is whole: the run begins anew")
     return None
 
 

@@ -1,0 +1,97 @@
+"""Checkpoints that are damaged, and runs resumed with something else than they began with."""
+
+import shutil
+
+import pytest
+from faults_runs import SAVE_EVERY, digests, lost_bytes, steps
+
+from sft_cli.config.rundir import RunDir
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def stopped(straight, tmp_path):
+    """The undisturbed run as if it had died before its export: checkpoints behind steps 9 and 12."""
+    shutil.copytree(straight.path, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "adapter")
+    return RunDir(tmp_path / "run")
+
+
+def flip(file, place):
+    """Change one bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "file", "told"),
+    [
+        ("truncated", "optimizer.safetensors", "does not match its sha256"),
+        ("emptied", "state.json", "does not match its sha256"),
+        ("a flipped bit", "trained.safetensors", "does not match its sha256"),
+        ("a flipped bit", "rng.safetensors", "does not match its sha256"),
+        ("a file missing", "trained.safetensors", "trained.safetensors is missing"),
+        ("the manifest gone", "manifest.json", "manifest.json is missing"),
+        ("the manifest truncated", "manifest.json", "manifest.json is not readable"),
+        ("the manifest of something else", "manifest.json", "manifest.json names no state.json"),
+    ],
+)
+def test_the_checkpoint_before_a_damaged_one_is_used_aloud(sft, straight, stopped, ledger, damage, file, told):
+    broken = stopped.checkpoints / "step-12"
+    place = broken / file
+    if "truncated" in damage:
+        place.write_bytes(place.read_bytes()[:-9])
+    elif "flipped" in damage:
+        flip(place, place.stat().st_size // 2)
+    elif damage == "emptied":
+        place.write_bytes(b"")
+    elif "else" in damage:
+        place.write_text("[]")
+    else:
+        place.unlink()
+    with ledger.fault("damaged checkpoint", f"{damage}, {file}") as fault:
+        ended = sft("train", f"run={stopped.path}").wait()
+        assert (ended.code, ended.err) == (0, ""), ended
+        assert f"checkpoint {broken} is broken (" in ended.out
+        assert f"{told}); trying the one before it" in ended.out
+        assert "resume    behind step 9 of 12" in ended.out
+        fault.repeated = 3
+        assert steps(stopped) == steps(straight)
+        fault.lost = lost_bytes(stopped, straight)
+        assert fault.lost == 0
+        assert digests(stopped.checkpoints) == digests(straight.checkpoints)
+    assert fault.repeated <= SAVE_EVERY
+
+
+def test_where_no_checkpoint_is_whole_the_run_begins_anew_aloud(sft, straight, stopped, ledger):
+    for checkpoint in stopped.checkpoints.iterdir():
+        (checkpoint / "manifest.json").unlink()
+    with ledger.fault("damaged checkpoint", "all of them") as fault:
+        ended = sft("train", f"run={stopped.path}").wait()
+        assert (ended.code, ended.err) == (0, ""), ended
+        assert "checkpoint none is whole: the run begins anew" in ended.out
+        assert steps(stopped) == steps(straight)
+        fault.lost = lost_bytes(stopped, straight)
+        assert fault.lost == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("trainer.lr=1e-3", "trainer.lr was 0.002, is now 0.001"),
+        ("adapter.rank=4", "adapter.rank was "),
+        ("template=chatml", "template."),
+        ("data.mix.quickstart.max_rows=100", "data was '"),
+        ("trainer.seed=7", "trainer.seed was 42, is now 7"),
+    ],
+)
+def test_a_run_is_not_resumed_with_something_else(sft, stopped, ledger, word, key):
+    before = digests(stopped.path)
+    with ledger.fault("wrong resume", word):
+        ended = sft("train", f"run={stopped.path}", word).wait()
+        assert ended.code == 2, ended
+        assert ended.err.startswith(f"error: {stopped.path}: the run began with other settings: ")
+        assert key in ended.err
+        assert digests(stopped.path) == before

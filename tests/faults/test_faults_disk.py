@@ -1,0 +1,144 @@
+"""A disk that fills while something is written: one sentence, what is there stays whole, and it goes on afterwards."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from faults_runs import SAVE_EVERY, SETTINGS, lost_bytes, steps, unfinished, whole, words
+
+from sft_cli.config.rundir import RunDir
+
+pytestmark = pytest.mark.slow
+PREPARE = [word for word in SETTINGS if not word.startswith(("trainer.", "eval."))]
+
+
+def fill(place, leave=0):
+    """Fill a disk up to so many bytes."""
+    (place / "ballast").unlink(missing_ok=True)
+    with open(place / "ballast", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, shutil.disk_usage(place).free - leave))
+
+
+def filled_when(command, condition, place, leave=0):
+    """How a command ended whose disk was filled in the moment a condition became true."""
+    assert command.until(condition)
+    command.send(signal.SIGSTOP)
+    fill(place, leave)
+    command.send(signal.SIGCONT)
+    return command.wait()
+
+
+def one_sentence(ended):
+    """What was said: a problem and a fix, both about the disk."""
+    assert ended.code == 2, ended
+    assert "Traceback" not in ended.err
+    error, fix = ended.err.splitlines()
+    assert error.startswith("error: ")
+    assert "No space left on device" in error
+    assert fix.startswith("  fix: free disk space")
+
+
+@pytest.mark.parametrize(
+    ("when", "leave", "settings"),
+    [
+        ("during a checkpoint, nothing left", 0, []),
+        ("during a checkpoint, half of one left", 900_000, []),
+        ("during the metrics (save_every=100)", 0, ["trainer.save_every=100"]),
+        ("during the export, nothing left", 0, []),
+        ("during the export, half of it left", 300_000, []),
+    ],
+)
+def test_a_run_whose_disk_fills_goes_on_when_there_is_room(sft, straight, disk, ledger, when, leave, settings):
+    place = disk("60m")
+    run = RunDir(place / "run")
+    command = sft(*words(run.path, "trainer.keep_checkpoints=9", *settings))
+
+    def soon():
+        if "export" in when:
+            return (run.checkpoints / "step-12" / "manifest.json").is_file()
+        return len(steps(run)) >= SAVE_EVERY + 1
+
+    with ledger.fault("disk full", when) as fault:
+        one_sentence(filled_when(command, soon, place, leave))
+        before = len(steps(run))
+        kept = sorted(run.checkpoints.glob("step-*")) if run.checkpoints.is_dir() else []
+        fault.lost = sum(not whole(checkpoint) for checkpoint in kept)
+        assert not run.adapter.exists()
+        assert [name for name in unfinished(run) if name.endswith(".tmp")] == []
+        (place / "ballast").unlink()
+        again = sft("train", f"run={run.path}").wait()
+        assert (again.code, again.err) == (0, ""), again
+        resumed = int(again.out.partition("resume    behind step ")[2].split()[0]) if kept else 0
+        fault.repeated = before - resumed
+        assert fault.repeated <= (SAVE_EVERY if not settings else 100)
+        assert steps(run) == steps(straight)
+        fault.lost += lost_bytes(run, straight)
+        assert fault.lost == 0
+        assert unfinished(run) == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.8, 0.95])
+def test_a_preparation_whose_disk_is_full_goes_on_when_there_is_room(sft, straight, disk, ledger, share):
+    """Full at the beginning, in the cache of rows or of examples, in the tokenizer, in the report."""
+    place = disk("20m")
+    assert sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait().code == 0
+    needed = shutil.disk_usage(place).used
+    (manifest,) = (place / "home" / "prepared").glob("*/manifest.json")
+    wanted = straight.read(manifest)["content"]
+    shutil.rmtree(place / "home")
+    with ledger.fault("disk full", "during prepare"):
+        fill(place, int(needed * share))
+        one_sentence(sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait())
+        left = [path.name for path in (place / "home").glob("prepared/*")]
+        assert left == []
+        (place / "ballast").unlink()
+        assert sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait().code == 0
+        (manifest,) = (place / "home" / "prepared").glob("*/manifest.json")
+        assert straight.read(manifest)["content"] == wanted
+
+
+@pytest.mark.parametrize("leave", [0, 300_000, 4_000_000])
+def test_a_merge_whose_disk_fills_leaves_nothing(sft, straight, disk, ledger, leave):
+    place = disk("40m")
+    command = sft("merge", f"run={straight.path}", f"out={place / 'merged'}")
+    with ledger.fault("disk full", "during merge"):
+        one_sentence(filled_when(command, lambda: any(place.glob(".merged.tmp")), place, leave))
+        assert [path.name for path in place.iterdir()] == ["ballast"]
+        (place / "ballast").unlink()
+        again = sft("merge", f"run={straight.path}", f"out={place / 'merged'}").wait()
+        assert (again.code, again.err) == (0, ""), again
+        assert [path.name for path in place.iterdir()] == ["merged"]
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_model_loads(sft, straight, disk, ledger):
+    place = disk("2m")
+    with ledger.fault("disk full", "before the first step"):
+        ended = sft(*words(place / "run")).wait()
+        assert ended.code == 2
+        assert "checkpoints need about" in ended.err
+        assert not (place / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["a new run", "a run that was stopped", "the cache"])
+def test_a_read_only_disk_is_one_sentence(sft, straight, disk, ledger, what):
+    place = disk("60m")
+    if what == "a run that was stopped":
+        shutil.copytree(straight.path, place / "run")
+        shutil.rmtree(place / "run" / "adapter")
+    line, cache = words(place / "run"), {}
+    if what == "the cache":
+        line, cache = ["prepare", *PREPARE], {"SFT_HOME": str(place / "home")}
+    elif what == "a run that was stopped":
+        line = ["train", f"run={place / 'run'}"]
+    there = sorted(path.name for path in place.rglob("*"))
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    with ledger.fault("read-only disk", what):
+        ended = sft(*line, **cache).wait()
+        assert ended.code == 2, ended
+        error, fix = ended.err.splitlines()
+        assert error.startswith(f"error: {place}")
+        assert error.endswith("Read-only file system")
+        assert fix == "  fix: choose a directory on a writable disk (run_dir, prepared_dir, SFT_HOME)"
+        assert sorted(path.name for path in place.rglob("*")) == there

@@ -1,0 +1,145 @@
+"""Losses that are not finite, losses that leap, and memory that runs out: the rows are named, and nothing is spoilt."""
+
+import json
+import signal
+
+import pytest
+from faults_runs import digests, steps, words
+
+from sft_cli.config.rundir import RunDir
+
+pytestmark = pytest.mark.slow
+SPOIL = """
+from sft_cli.train import step
+real, first = step.compute_gradient, []
+def spoilt(loss_model, accelerator, laid, *others):
+    terms = real(loss_model, accelerator, laid, *others)
+    first.append(1)
+    if len(first) == {call}:
+        for parameter in loss_model.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= {factor}
+        terms["loss"] = terms["loss"] * {factor}
+    return terms
+step.compute_gradient = spoilt
+"""
+"""The gradient of one step and its loss, times something: as a bad row would make it."""
+SHORT = """
+import torch
+from sft_cli.train import step
+real, calls = step.compute_gradient, []
+def short(*arguments):
+    calls.append(1)
+    if len(calls) >= 4:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    return real(*arguments)
+step.compute_gradient = short
+"""
+
+
+def spikes(run):
+    return [json.loads(line) for line in run.spikes.read_text().splitlines()]
+
+
+def test_a_loss_that_explodes_stops_the_run_behind_sound_checkpoints(sft, ledger, tmp_path):
+    """A learning rate of 1e20: the second step's loss overflows; nothing that is not finite is ever saved as sound."""
+    run = RunDir(tmp_path / "run")
+    with ledger.fault("NaN or Inf", "lr=1e20, on_nan=stop"):
+        ended = sft(*words(run.path, "trainer.lr=1e20", "trainer.max_grad_norm=0")).wait()
+        assert ended.code == 2, ended
+        assert "Traceback" not in ended.err
+        (line,) = spikes(run)
+        assert line["loss"] is None or line["grad_norm"] is None
+        assert len(line["rows"]) == 8
+        tokens = [row["tokens"] for row in line["rows"]]
+        assert tokens == sorted(tokens, reverse=True)
+        assert f"error: step {line['step']}: training diverged: loss " in ended.err
+        assert f"computed from {line['rows'][0]['where']} ({tokens[0]} tokens), " in ended.err
+        assert "and 5 more\n" in ended.err
+        assert f"sft train run={run.path} trainer.on_nan=skip" in ended.err
+        assert not run.adapter.exists()
+
+
+def test_skipping_what_is_never_finite_again_ends(sft, ledger, tmp_path):
+    run = RunDir(tmp_path / "run")
+    with ledger.fault("NaN or Inf", "lr=1e20, on_nan=skip"):
+        line = words(run.path, "trainer.lr=1e20", "trainer.max_grad_norm=0", "trainer.on_nan=skip")
+        ended = sft(*line, "trainer.max_steps=20").wait()
+        assert ended.code == 2, ended
+        assert "10 steps in a row were skipped" in ended.err
+        assert sum(line["skipped"] for line in spikes(run)) == 10
+
+
+def test_a_step_that_is_not_finite_stops_or_is_skipped_and_nothing_else_changes(sft, straight, ledger, tmp_path):
+    """It stops behind step 5; resumed with on_nan=skip it leaves step 5 out: the weights are those of step 4."""
+    run = RunDir(tmp_path / "run")
+    with ledger.fault("NaN or Inf", "one step, on_nan=stop") as fault:
+        ended = sft(*words(run.path), before=SPOIL.format(call=5, factor="float('nan')")).wait()
+        assert ended.code == 2, ended
+        assert "error: step 5: training diverged: loss nan, gradient norm nan, computed from " in ended.err
+        assert [path.name for path in run.checkpoints.iterdir()] == ["step-3"]
+        fault.repeated = 2
+    with ledger.fault("NaN or Inf", "one step, on_nan=skip"):
+        line = [
+            "train",
+            f"run={run.path}",
+            "trainer.on_nan=skip",
+            "trainer.save_every=1",
+            "trainer.keep_checkpoints=99",
+        ]
+        ended = sft(*line, before=SPOIL.format(call=2, factor="float('inf')")).wait()
+        assert (ended.code, ended.err) == (0, ""), ended
+        assert "spike     step 5: loss inf, gradient norm " in ended.out
+        before, after = (digests(run.checkpoints / name) for name in ("step-4", "step-5"))
+        same = ("trained.safetensors", "optimizer.safetensors")
+        assert [before[name] for name in same] == [after[name] for name in same]
+        assert before["state.json"] != after["state.json"]
+        assert [step["loss"] is None for step in steps(run)] == [number == 5 for number in range(1, 13)]
+        assert steps(run)[:4] == steps(straight)[:4]
+        assert [step["lr"] for step in steps(run)] == [step["lr"] for step in steps(straight)]
+        (line,) = spikes(run)
+        assert (line["step"], line["skipped"], len(line["rows"])) == (5, True, 8)
+
+
+def test_the_first_step_may_be_skipped(sft, ledger, tmp_path):
+    """torch would warn of a schedule that is stepped before its optimizer."""
+    run = RunDir(tmp_path / "run")
+    with ledger.fault("NaN or Inf", "the first step, on_nan=skip"):
+        line = words(run.path, "trainer.on_nan=skip", "trainer.max_steps=3")
+        ended = sft(*line, before=SPOIL.format(call=1, factor="float('nan')")).wait()
+        assert (ended.code, ended.err) == (0, ""), ended
+
+
+def test_a_leap_is_recorded_once_with_its_rows_also_where_the_run_was_killed(sft, ledger, tmp_path):
+    run, killed = RunDir(tmp_path / "run"), RunDir(tmp_path / "killed")
+    with ledger.fault("loss spike", "recorded, killed and resumed") as fault:
+        ended = sft(*words(run.path), before=SPOIL.format(call=11, factor="50")).wait()
+        assert (ended.code, ended.err) == (0, ""), ended
+        (line,) = spikes(run)
+        assert (line["step"], line["skipped"], len(line["rows"])) == (11, False, 8)
+        assert line["loss"] > 4 * line["median"]
+        assert f"spike     step 11: loss {line['loss']:.4g}, " in ended.out
+        command = sft(*words(killed.path), before=SPOIL.format(call=11, factor="50"))
+        assert command.until(lambda: len(steps(killed)) >= 11)
+        command.send(signal.SIGKILL)
+        command.wait()
+        before = len(steps(killed))
+        ended = sft("train", f"run={killed.path}", before=SPOIL.format(call=2, factor="50")).wait()
+        assert (ended.code, ended.err) == (0, ""), ended
+        fault.repeated = before - 9 if "behind step 9" in ended.out else before - 12
+        assert spikes(killed) == spikes(run)
+        assert steps(killed) == steps(run)
+
+
+def test_memory_that_runs_out_names_the_rows_and_the_setting(sft, ledger, tmp_path):
+    run = RunDir(tmp_path / "run")
+    with ledger.fault("out of memory", "on the device, in a step"):
+        ended = sft(*words(run.path, "trainer.gradient_checkpointing=none"), before=SHORT).wait()
+        assert ended.code == 2, ended
+        error, fix = ended.err.splitlines()
+        assert error.startswith("error: step 4: memory ran out in training, at most 4,096 tokens at once; ")
+        assert "the longest rows of the step: " in error
+        assert " tokens), " in error
+        assert "trainer.tokens_per_micro_batch=2048" in fix
+        assert "trainer.gradient_checkpointing=auto" in fix
+        assert [path.name for path in run.checkpoints.iterdir()] == ["step-3"]

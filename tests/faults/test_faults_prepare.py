@@ -1,0 +1,127 @@
+"""Preparing and merging that are killed or whose files go: the same result afterwards, nothing half-written."""
+
+import json
+import random
+import signal
+import time
+
+import psutil
+import pytest
+from faults_runs import digests
+
+pytestmark = pytest.mark.slow
+ROWS = 7_000
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A file of rows that two processes share."""
+    file = tmp_path / "rows.jsonl"
+    lines = ({"instruction": f"What is {i} times {i}?", "output": f"{i * i}, of course."} for i in range(ROWS))
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def line(rows, workers=1):
+    return [
+        "prepare", "data=local", f"data.mix.local.path={rows}", "model=quickstart", "template=alpaca",
+        f"data.workers={workers}",
+    ]  # fmt: skip
+
+
+def content(home):
+    (manifest,) = home.glob("prepared/*/manifest.json")
+    return json.loads(manifest.read_text())["content"]
+
+
+def test_preparing_that_is_killed_goes_on_to_the_same_rows(sft, ledger, rows, tmp_path):
+    began = time.monotonic()
+    assert sft(*line(rows), SFT_HOME=str(tmp_path / "straight")).wait().code == 0
+    seconds, home, chance = time.monotonic() - began, tmp_path / "home", random.Random(5)
+    for _ in range(4):
+        command = sft(*line(rows), SFT_HOME=str(home))
+        time.sleep(chance.random() * seconds)
+        command.send(signal.SIGKILL)
+        with ledger.fault("SIGKILL", "preparing 7,000 rows"):
+            ended = command.wait()
+            assert ended.err == ""
+            assert all((path / "manifest.json").is_file() for path in home.glob("prepared/[!.]*"))
+    ended = sft(*line(rows), SFT_HOME=str(home)).wait()
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert content(home) == content(tmp_path / "straight")
+    assert list(home.glob("stages/*/*.partial")) == []
+
+
+@pytest.mark.parametrize("how", ["removed", "shortened", "replaced"])
+def test_rows_that_go_while_they_are_read_are_one_sentence(sft, ledger, rows, tmp_path, how):
+    home, text = tmp_path / "home", rows.read_text()
+    command = sft(*line(rows), SFT_HOME=str(home))
+    assert command.until(lambda: any(home.glob("stages/rows/*.partial")))
+    command.send(signal.SIGSTOP)
+    if how == "removed":
+        rows.unlink()
+    elif how == "shortened":
+        rows.write_text(text[: len(text) // 2])
+    else:
+        rows.unlink()
+        rows.write_text(text.replace("of course", "naturally"))
+    with ledger.fault("file changed", f"the rows, {how} while they are read"):
+        command.send(signal.SIGCONT)
+        ended = command.wait()
+        assert ended.code in (0, 2), ended
+        assert "Traceback" not in ended.err
+        assert len(ended.err.splitlines()) == ended.code
+        rows.write_text(text)
+        assert sft(*line(rows), SFT_HOME=str(home)).wait().code == 0
+        straight = tmp_path / "straight"
+        assert sft(*line(rows), SFT_HOME=str(straight)).wait().code == 0
+        for path in home.glob("prepared/*/manifest.json"):
+            found = json.loads(path.read_text())
+            if (
+                found["fingerprint"]
+                == json.loads(next(straight.glob("prepared/*/manifest.json")).read_text())["fingerprint"]
+            ):
+                assert found["content"] == content(straight)
+
+
+def test_a_worker_that_the_kernel_kills_is_one_sentence(sft, ledger, rows, tmp_path):
+    """What the kernel does to a process when memory runs out is SIGKILL."""
+    home = tmp_path / "home"
+    command = sft(*line(rows, workers=2), SFT_HOME=str(home))
+
+    def workers():
+        found = psutil.Process(command.pid).children()
+        return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+
+    assert command.until(lambda: len(workers()) == 2)
+    with ledger.fault("worker killed", "preparing"):
+        workers()[0].kill()
+        ended = command.wait()
+        assert (ended.code, ended.err) == (
+            2,
+            "error: a worker process: it was killed, most likely because the machine ran out of memory\n"
+            "  fix: try again with fewer: data.workers=1 (what was finished is kept)\n",
+        )
+        assert list(home.glob("prepared/*")) == []
+        assert sft(*line(rows), SFT_HOME=str(home)).wait().code == 0
+
+
+def test_merging_that_is_killed_leaves_no_model_and_is_done_again(sft, straight, ledger, tmp_path):
+    words = ["merge", f"run={straight.path}"]
+    assert sft(*words, f"out={tmp_path / 'straight'}").wait().code == 0
+    out, chance = tmp_path / "merged", random.Random(7)
+    for _ in range(3):
+        command = sft(*words, f"out={out}")
+        assert command.until(lambda: any(tmp_path.glob(".merged.tmp")))
+        time.sleep(chance.random() * 0.5)
+        command.send(signal.SIGKILL)
+        with ledger.fault("SIGKILL", "merging"):
+            command.wait()
+            assert not out.exists() or digests(out) == digests(tmp_path / "straight")
+        if out.exists():
+            break
+    if not out.exists():
+        ended = sft(*words, f"out={out}").wait()
+        assert (ended.code, ended.err) == (0, ""), ended
+    assert digests(out) == digests(tmp_path / "straight")
+    assert not (tmp_path / ".merged.tmp").exists()

@@ -1,0 +1,176 @@
+"""Signals, two processes in one directory, and clocks that jump: the run is whole afterwards and ends the same."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faults_runs import SAVE_EVERY, lost_bytes, steps, unfinished, words
+
+from sft_cli.config.rundir import RunDir
+
+pytestmark = pytest.mark.slow
+SLOW = """
+import time
+from sft_cli.train import loop
+take = loop.take_step
+def slowly(*arguments):
+    time.sleep(0.4)
+    return take(*arguments)
+loop.take_step = slowly
+"""
+JUMP = """
+import time
+real, began = time.time, time.monotonic()
+time.time = lambda: real() + ({jump} if time.monotonic() - began > 1 else 0)
+"""
+LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
+def resumed_as_straight(sft, run, straight, fault, before):
+    """Resume a run and compare it with the undisturbed one."""
+    ended = sft("train", f"run={run.path}").wait()
+    assert (ended.code, ended.err) == (0, ""), ended
+    found = ended.out.partition("resume    behind step ")[2].split()
+    fault.repeated = before - int(found[0]) if found else before
+    assert fault.repeated <= SAVE_EVERY
+    assert steps(run) == steps(straight)
+    fault.lost = lost_bytes(run, straight)
+    assert fault.lost == 0
+    assert unfinished(run) == []
+
+
+@pytest.mark.parametrize("when", ["a step", "writing a checkpoint"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_and_stops(sft, straight, ledger, tmp_path, number, when):
+    run = RunDir(tmp_path / "run")
+    command = sft(*words(run.path), before=SLOW)
+    at = (lambda: len(steps(run)) >= 4) if when == "a step" else (lambda: any(run.checkpoints.glob(".*.tmp")))
+    assert command.until(at)
+    with ledger.fault(number.name, when) as fault:
+        command.send(number)
+        ended = command.wait()
+        assert (ended.code, ended.err) == (128 + number, "")
+        before = len(steps(run))
+        assert f"stopped   behind step {before}, saved; resume with: sft train run={run.path}" in ended.out
+        resumed_as_straight(sft, run, straight, fault, before)
+        assert fault.repeated == 0
+
+
+def test_a_second_ctrl_c_stops_at_once(sft, straight, ledger, tmp_path):
+    run = RunDir(tmp_path / "run")
+    command = sft(
+        *words(run.path),
+        before=SLOW.replace("0.4", "3 if len(arguments[0].plan.examples(0)) and arguments[2] == 4 else 0"),
+    )
+    assert command.until(lambda: len(steps(run)) == 4)
+    with ledger.fault("SIGINT twice", "a step") as fault:
+        time.sleep(0.3)
+        command.send(signal.SIGINT)
+        time.sleep(0.3)
+        sent = time.monotonic()
+        command.send(signal.SIGINT)
+        ended = command.wait()
+        assert time.monotonic() - sent < 2.5
+        assert (ended.code, ended.err) == (130, "")
+        assert f"stopped   resume with: sft train run={run.path}" in ended.out
+        assert len(steps(run)) == 4
+        resumed_as_straight(sft, run, straight, fault, 4)
+        assert fault.repeated == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_while_the_model_loads_says_how_to_go_on(sft, straight, ledger, tmp_path, number):
+    run = RunDir(tmp_path / "run")
+    waiting = "import time\nfrom sft_cli.train import session\nsession._assemble = lambda *_: time.sleep(60)\n"
+    command = sft(*words(run.path), before=waiting)
+    assert command.until(lambda: run.data.is_file() and run.probes.is_file())
+    time.sleep(0.1)
+    with ledger.fault(number.name, "loading the model") as fault:
+        command.send(number)
+        ended = command.wait()
+        assert (ended.code, ended.err) == (128 + number, "")
+        assert ended.out.endswith(f"stopped   resume with: sft train run={run.path}\n")
+        resumed_as_straight(sft, run, straight, fault, 0)
+
+
+def test_a_second_process_is_refused_by_name_and_the_first_one_is_left_alone(sft, straight, ledger, tmp_path):
+    run = RunDir(tmp_path / "run")
+    command = sft(*words(run.path), before=SLOW)
+    assert command.until(lambda: len(steps(run)) >= 1)
+    with ledger.fault("two processes", "resuming a run that trains") as fault:
+        second = sft("train", f"run={run.path}").wait()
+        assert second.code == 2
+        assert second.err.startswith(
+            f"error: {run.path}: process {command.pid} on {socket.gethostname()} trains there since "
+        )
+        assert f"(kill {command.pid}, on {socket.gethostname()})" in second.err
+        ended = command.wait()
+        assert (ended.code, ended.err) == (0, "")
+        assert steps(run) == steps(straight)
+        fault.lost = lost_bytes(run, straight)
+        assert fault.lost == 0
+
+
+@pytest.mark.parametrize("jump", [-400 * 86_400, 400 * 86_400])
+def test_a_clock_that_jumps_changes_nothing(sft, straight, ledger, tmp_path, jump):
+    """Neither what is learned nor the seconds of a step, which are not the clock's."""
+    run = RunDir(tmp_path / "run")
+    with ledger.fault("clock jump", f"{jump // 86_400:+} days while it trains") as fault:
+        ended = sft(*words(run.path), before=SLOW + JUMP.format(jump=jump)).wait()
+        assert (ended.code, ended.err) == (0, "")
+        lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+        assert abs(lines[-1]["at"] - lines[0]["at"] - jump) < 60
+        assert all(0 < line["seconds"] < 30 for line in lines)
+        assert steps(run) == steps(straight)
+        fault.lost = lost_bytes(run, straight)
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")
+def test_a_clock_of_the_whole_process_that_jumps_back_changes_nothing(straight, home, ledger, tmp_path):
+    """The C library's clock, as every thread and library sees it; the default name of the run comes from it, too."""
+    offset = tmp_path / "offset"
+    offset.write_text("+400d")
+    environment = {
+        **os.environ, "SFT_HOME": str(home), "LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    run = RunDir(tmp_path / "run")
+    with ledger.fault("clock jump", "libfaketime, back while it trains") as fault:
+        command = [sys.executable, "-m", "sft_cli", *words(run.path, "trainer.save_every=1")]
+        process = subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True)
+        while process.poll() is None and len(steps(run)) < 3:
+            time.sleep(0.01)
+        offset.write_text("-400d")
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, (out, err)
+        lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+        assert lines[-1]["at"] < lines[0]["at"]
+        assert all(0 < line["seconds"] < 30 for line in lines)
+        assert steps(run) == steps(straight)
+        fault.lost = lost_bytes(run, straight)
+
+
+def test_the_prepared_rows_may_go_while_a_run_trains(sft, straight, ledger, tmp_path):
+    """They are mapped; the resumed run prepares them again, and finds the same."""
+    run, home = RunDir(tmp_path / "run"), tmp_path / "home"
+    command = sft(*words(run.path), before=SLOW, SFT_HOME=str(home))
+    assert command.until(lambda: len(steps(run)) >= 4)
+    with ledger.fault("file removed", "the prepared rows, while it trains") as fault:
+        shutil.rmtree(home)
+        command.until(lambda: len(steps(run)) >= 6)
+        command.send(signal.SIGKILL)
+        assert command.wait().code == -signal.SIGKILL
+        before = len(steps(run))
+        ended = sft("train", f"run={run.path}", SFT_HOME=str(home)).wait()
+        assert (ended.code, ended.err) == (0, ""), ended
+        fault.repeated = before - int(ended.out.partition("resume    behind step ")[2].split()[0])
+        assert fault.repeated <= SAVE_EVERY
+        assert steps(run) == steps(straight)
+        fault.lost = lost_bytes(run, straight)
