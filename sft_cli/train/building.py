@@ -90,7 +90,7 @@ def build_model(
     if ranks.several:
         say(f"together  {engine.sentence()}")
     with accelerator.autocast():
-        loss_model, share = engine.run(partial(_computed, config, model, engine))
+        loss_model, share = engine.look(partial(_computed, config, model, engine))
     apply(model, recompute)
     more = trainer.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
     return Built(loss_model, share, Relief(model, recompute, allowed=more), pairs, engine)

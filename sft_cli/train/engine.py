@@ -77,6 +77,14 @@ class Engine:
         """Compute something with the model; every process must, and the same as far as layers are concerned."""
         return work() if self.shell is None else self.shell(work)
 
+    def look(self, work: Callable[[], T]) -> T:
+        """``run`` for what no backward pass follows, which would give the gathered weights back otherwise."""
+        found = self.run(work)
+        for module in self.shell.modules() if self.shell is not None else ():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        return found
+
     @contextmanager
     def opened(self, model: nn.Module) -> Iterator[None]:
         """Within ``run``: the last layer's weights stay gathered, so that its modules can be called by themselves."""

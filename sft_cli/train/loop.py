@@ -148,7 +148,7 @@ def _evaluate_and_save(
         if run.evaluate is not None and due:
             progress, better = _evaluate(run, progress, log)
         if run.retention is not None and probed:
-            forgotten = not run.engine.run(partial(run.retention.check, progress.step, log.retention))
+            forgotten = not run.engine.look(partial(run.retention.check, progress.step, log.retention))
     (stop,) = run.ranks.most(caught[:1] or [0])
     if stop or better or forgotten or _due(trainer.save_every, run.plan, progress.step):
         checkpoint.save(run.directory.checkpoints, progress, parts, run.identity, run.ranks)
@@ -163,7 +163,7 @@ def _evaluate_and_save(
 def _evaluate(run: Run, progress: Progress, log: Log | NoLog) -> tuple[Progress, bool]:
     """Evaluate, record it, and say whether it is the best one so far."""
     assert run.evaluate is not None
-    found = run.engine.run(run.evaluate)
+    found = run.engine.look(run.evaluate)
     log.evaluation(progress.step, round(progress.step / run.plan.steps_per_epoch, 4), found.values)
     log.say(f"eval step {progress.step}: held-out loss {found.loss:.4f}")
     if run.ranks.first:

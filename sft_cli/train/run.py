@@ -13,8 +13,8 @@ from sft_cli.config.rundir import RunDir, open_run
 from sft_cli.config.schema import Config
 from sft_cli.config.words import split_off
 from sft_cli.console import say
-from sft_cli.errors import SftError
-from sft_cli.ranks.place import place_of
+from sft_cli.errors import Elsewhere, SftError
+from sft_cli.ranks.place import Place, place_of
 from sft_cli.ranks.spawn import processes, train_together
 from sft_cli.train.claim import refuse_taken
 from sft_cli.train.identity import refuse_other, settings
@@ -22,11 +22,13 @@ from sft_cli.train.identity import refuse_other, settings
 
 def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
     """Body of ``sft train``: a new run, or ``run=DIR`` to resume one; one of its processes, or what starts them."""
-    own, rest = split_off(overrides, ("run",))
-    resumed = "run" in own
-    directory, config = _resumed(own["run"], rest, config_dirs) if resumed else _new(rest, config_dirs)
-    required(config)
-    if place_of().size > 1:
+    place = place_of()
+    with _told_once(place):
+        own, rest = split_off(overrides, ("run",))
+        resumed = "run" in own
+        directory, config = _resumed(own["run"], rest, config_dirs) if resumed else _new(rest, config_dirs)
+        required(config)
+    if place.size > 1:
         with uncollected():
             from sft_cli.train.session import train_with_others
         train_with_others(absolute(config), directory, resumed=resumed)
@@ -40,6 +42,17 @@ def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
         from sft_cli.train.session import train
 
     train(absolute(config), prepared, directory, resumed=resumed)
+
+
+@contextmanager
+def _told_once(place: Place) -> Iterator[None]:
+    """All processes of a node read the same words and files: the first of them tells what is wrong."""
+    try:
+        yield
+    except SftError as error:
+        if place.local_rank:
+            raise Elsewhere(2) from error
+        raise
 
 
 def _as_options(config_dirs: Sequence[str]) -> list[str]:

@@ -135,16 +135,16 @@ def _train(
     with told(config, Work.evaluation, path):
         before = None
         if base is None:
-            before = run.engine.run(partial(_base, config, directory, watch, begun=last is not None))
+            before = run.engine.look(partial(_base, config, directory, watch, begun=last is not None))
         if run.retention is not None:
-            run.engine.run(run.retention.begin)
+            run.engine.look(run.retention.begin)
     progress = _fit(run, parts, _resume(run, parts, last))
     _put_best(run, parts, progress)
     beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.beneath")]
     with gathered(run.model.model, run.engine):
         result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, beneath))
     with told(config, Work.evaluation, path):
-        run.engine.run(partial(_compare, directory, watch, base, before))
+        run.engine.look(partial(_compare, directory, watch, base, before))
     say(f"finished  {progress.step} steps in {time.perf_counter() - started:.0f} s: {result}")
     say(f"next      sft eval run={shown(directory)} compare=base")
     if config.adapter.kind in MERGEABLE:
