@@ -14,12 +14,10 @@ from typing import Any
 
 from sft_cli.console import say
 from sft_cli.sweep.plan import Member
-from sft_cli.sweep.record import Record, last_error
+from sft_cli.sweep.record import SAVED, Record, last_error
 
 POLL = 0.1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-SAVED = frozenset(128 + number for number in SIGNALS)
-"""Exit codes of a member that a signal stopped behind a saved step."""
 LATECOMERS = 120.0
 """Seconds that members of a sweep that was killed have to save."""
 

@@ -66,6 +66,11 @@ def show(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
         if outcomes[member].state is State.failed:
             say(f"failed    {label(record, member)}: {outcomes[member].error.replace(chr(10), chr(10) + ' ' * 8)}")
             say(f"          its log: {record.log(member)}")
+    left = [str(member.number - 1) for member in record.members if outcomes[member].state is not State.finished]
+    if record.job is not None and left:
+        script = shlex.quote(str(record.directory / "array.sbatch"))
+        say(f"queued    squeue -j {record.job} lists what still runs or waits; what it does not:")
+        say(f"again     sbatch --array={','.join(left)} {script}")
     say(f"report    {record.directory / 'report.html'}")
     if (found := best(record, outcomes)) is not None:
         _next(record, found[0])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -16,6 +17,12 @@ from sft_cli.train.claim import write_whole
 NAME = "sweep.json"
 LOG = "train.log"
 """What a member prints, in its run directory."""
+
+
+SAVED = frozenset(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+"""Exit codes of a member that a signal stopped behind a saved step."""
+_MISTAKES = re.compile(r"(?:^error: .*\n  fix: .*\n?)+\Z", re.MULTILINE)
+_SRUN = re.compile(r"(?:^(?:srun|slurmstepd): .*\n?)+\Z", re.MULTILINE)
 
 
 class State(str, Enum):
@@ -75,10 +82,12 @@ class Record:
         return RunDir(self.directory / member.name)
 
     def log(self, member: Member) -> Path:
-        """Where a member's output goes; SLURM numbers the tasks of an array from 0."""
-        if self.job is not None:
-            return self.directory / f"slurm-{self.job}_{member.number - 1}.log"
-        return self.run(member).path / LOG
+        """Where a member's output goes: of SLURM's, which numbers tasks from 0, that of the job submitted last."""
+        if self.job is None:
+            return self.run(member).path / LOG
+        logs = self.directory.glob(f"slurm-*_{member.number - 1}.log")
+        first = self.directory / f"slurm-{self.job}_{member.number - 1}.log"
+        return max(logs, key=lambda file: file.stat().st_mtime_ns, default=first)
 
     def with_metric(self, metric: Metric) -> "Record":
         """Ranked by something else."""
@@ -106,7 +115,10 @@ def outcome(record: Record, member: Member, error: str = "") -> Outcome:
 
 
 def last_error(log: Path, begin: int = 0) -> str:
-    """The mistakes with which ``sft`` ended, each with its fix; empty where the log does not end with any.
+    """Why the last session of a member failed, if its output ends with that: mistakes, each with its fix.
+
+    Behind them srun says what its tasks ended with; where there is no mistake, that is the reason, unless a signal
+    stopped the run behind a saved step.
 
     Args:
         log: A member's output.
@@ -117,8 +129,15 @@ def last_error(log: Path, begin: int = 0) -> str:
     with log.open("rb") as file:
         file.seek(begin)
         text = file.read().decode("utf-8", errors="replace")
-    found = re.search(r"(?:^error: .*\n  fix: .*\n?)+\Z", text, re.MULTILINE)
-    return found.group().strip().replace("error: ", "") if found else ""
+    behind = _SRUN.search(text)
+    said = text[: behind.start()] if behind else text
+    if found := _MISTAKES.search(said):
+        return found.group().strip().replace("error: ", "")
+    code = re.search(r"Exited with exit code (\d+)", behind.group()) if behind else None
+    if behind is None or (code and int(code[1]) in SAVED):
+        return ""
+    last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
+    return f"{last} ({behind.group().splitlines()[0]})"
 
 
 def save(record: Record, outcomes: Mapping[Member, Outcome]) -> None:

@@ -37,6 +37,22 @@ def test_how_members_stand_is_read_from_their_directories(tmp_path):
         pytest.param("error: a: b\n  fix: c\nresume    behind step 2\n", "", id="an-earlier-session-failed"),
         pytest.param("Traceback\nValueError: x\n", "", id="a-bug"),
         pytest.param("", "", id="nothing"),
+        pytest.param(
+            "error: a: b\n  fix: c\nsrun: error: node: task 0: Exited with exit code 2\nsrun: Terminating\n",
+            "a: b\n  fix: c",
+            id="srun-behind-it",
+        ),
+        pytest.param(
+            "KeyError: 1\nsrun: error: node: task 0: Exited with exit code 1\n",
+            "KeyError: 1 (srun: error: node: task 0: Exited with exit code 1)",
+            id="a-bug-in-a-job",
+        ),
+        pytest.param(
+            "step 3\nslurmstepd: error: Detected 1 oom_kill event\nsrun: error: node: task 0: Out Of Memory\n",
+            "step 3 (slurmstepd: error: Detected 1 oom_kill event)",
+            id="a-job-without-memory",
+        ),
+        pytest.param("stopped\nsrun: error: node: task 0: Exited with exit code 143\n", "", id="a-job-that-saved"),
     ],
 )
 def test_the_sentence_a_log_ends_with(tmp_path, text, found):
