@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-
 _speaks = True
 
 
@@ -63,14 +62,16 @@ def _cell(value: Any) -> str:
 class Progress:
     """How far a long piece of work is: a bar on a terminal, a line now and then in a log; nothing if it is short."""
 
-    def __init__(self, what: str, total: int | None, before: int) -> None:
+    def __init__(self, what: str, total: int | None, before: int, share: float) -> None:
         self._what, self._total, self._before, self._done = what, total, before, before
+        self._share_before = self._share = share
         self._began = self._said = time.perf_counter()
         self._wait = 0.2 if sys.stderr.isatty() else 30.0
 
-    def advance(self, rows: int) -> None:
-        """So many rows more are done."""
+    def advance(self, rows: int, share: float = 0.0) -> None:
+        """So many rows more are done; ``share`` of all the work is, where nobody knows how many rows there will be."""
         self._done += rows
+        self._share = max(self._share, share)
         now = time.perf_counter()
         if not _speaks or now - self._said < self._wait:
             return
@@ -90,14 +91,15 @@ class Progress:
 
     def _line(self, now: float) -> str:
         """``encode    [=====>    ] 40,000 of 100,000 rows, 9,100 rows/s, 7 s left``."""
-        rate = (self._done - self._before) / (now - self._began)
-        if self._total is None:
-            return f"{self._what:<9} {self._done:,} rows, {rate:,.0f} rows/s"
-        share = min(1.0, self._done / max(1, self._total))
-        bar = "=" * round(20 * share)
-        left = max(0, self._total - self._done) / rate if rate else 0.0
-        counted = f"{self._done:,} of {self._total:,} rows, {rate:,.0f} rows/s, {_span(left)} left"
-        return f"{self._what:<9} [{bar:<20}] {counted}"
+        spent, total = now - self._began, self._total
+        counted = f"{self._done:,} rows" if total is None else f"{self._done:,} of {total:,} rows"
+        counted += f", {(self._done - self._before) / spent:,.0f} rows/s"
+        before = self._share_before if total is None else self._before / max(1, total)
+        share = self._share if total is None else min(1.0, self._done / max(1, total))
+        if share <= before:
+            return f"{self._what:<9} {counted}"
+        left = (1 - share) * spent / (share - before)
+        return f"{self._what:<9} [{'=' * round(20 * share):<20}] {counted}, {_span(left)} left"
 
 
 def _span(seconds: float) -> str:
@@ -108,9 +110,12 @@ def _span(seconds: float) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int | None = None, before: int = 0) -> Iterator[Progress]:
-    """A ``Progress`` that is taken away at the end, whatever happens; ``before`` rows were done by an earlier run."""
-    shown = Progress(what, total, before)
+def progress(what: str, total: int | None = None, before: int = 0, share: float = 0.0) -> Iterator[Progress]:
+    """A ``Progress`` that is taken away at the end, whatever happens.
+
+    ``before`` rows, or ``share`` of all the work, were done by an earlier run.
+    """
+    shown = Progress(what, total, before, share)
     try:
         yield shown
     finally:

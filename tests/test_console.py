@@ -39,3 +39,19 @@ def test_a_log_has_a_line_now_and_then(clock, capsys, total, before, rows, secon
         clock[0] += 1
         shown.advance(0)
     assert capsys.readouterr() == ("", f"encode    mine {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "share", "line"),
+    [
+        (0.0, 0.4, "[========            ] 40,000 rows, 1,000 rows/s, 60 s left"),
+        (0.5, 0.6, "[============        ] 40,000 rows, 1,000 rows/s, 3 min left"),
+        (0.5, 0.5, "40,000 rows, 1,000 rows/s"),
+        (0.0, 1.0, "[====================] 40,000 rows, 1,000 rows/s, 0 s left"),
+    ],
+)
+def test_where_the_number_of_rows_is_not_known_the_share_of_the_work_tells(clock, capsys, before, share, line):
+    with progress("rows      mine", share=before) as shown:
+        clock[0] += 40
+        shown.advance(40_000, share)
+    assert capsys.readouterr() == ("", f"rows      mine {line}\n")

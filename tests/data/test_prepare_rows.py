@@ -1,5 +1,9 @@
 """What `prepare` does with rows: their side, what filters and the mix leave of them, what is said about them."""
 
+import itertools
+import re
+import time
+
 import numpy as np
 import pytest
 from prepare_hand import ledger, rows, write
@@ -207,3 +211,28 @@ def test_what_a_person_should_know_is_said(config, tmp_path, capsys):
     assert (made.manifest["unrolled_rows"], made.manifest["cut_documents"]) == (0, 1)
     assert "cut       1 documents are longer than trainer.max_length and became several examples\n" in said
     assert "repeated  a is seen 5 times in an epoch: little is learnt beyond 4\n" in said
+
+
+@pytest.mark.parametrize("trees", [True, False], ids=["trees", "rows"])
+def test_every_stage_says_how_far_it_is_and_how_long_it_takes(config, tmp_path, monkeypatch, capsys, trees):
+    """By a clock on which everything takes half a minute."""
+    made_config = config()
+    if trees:
+        write(
+            tmp_path / "trees.jsonl",
+            [
+                {"prompt": said("prompter", f"{i}?", said("assistant", "Yes.")), "message_tree_id": f"{i}"}
+                for i in range(9)
+            ],
+        )
+        made_config.data.mix = {"a": SourceConfig(path=str(tmp_path / "trees.jsonl"))}
+    made_config.clean.steps = ["heuristics"]
+    ticks = itertools.count(0, 31)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    prepare(made_config)
+    lines = capsys.readouterr().err.splitlines()
+    for stage in ("rows      a", "clean     heuristics", "encode    a", "ledger   ", "write    "):
+        (line,) = [line for line in lines if line.startswith(stage)][:1]
+        assert re.fullmatch(
+            stage + r" \[=+ *\] [0-9,]+( of [0-9,]+)? rows, [0-9]+ rows/s, [0-9.]+ (s|min|h) left", line
+        )

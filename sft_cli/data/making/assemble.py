@@ -1,5 +1,6 @@
 """The last stage: examples of both sides, stages and ledger, written from the stages before it in bounded memory."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.config.data_schema import DataConfig, OnBadRow, Overflow
+from sft_cli.console import progress
 from sft_cli.data.ledger import Entry, Ledger
 from sft_cli.data.making.cleaned import Cleaned, Note
 from sft_cli.data.making.encoded import Encoded
@@ -46,29 +48,28 @@ class Part:
 
 def write_examples(parts: Sequence[Part], writers: Mapping[Side, SplitWriter]) -> None:
     """Write every example once that an epoch or the held-out rows hold."""
-    for part in parts:
-        for fates, examples in zip(part.encoded.fates(), part.encoded.examples(), strict=True):
-            row = np.repeat(fates.column("row").to_numpy(), fates.column("examples").to_numpy())
-            used, held_out = part.copies[row] > 0, part.held_out[row]
-            masks: dict[Side, NDArray[np.bool_]] = {"train": used & ~held_out, "validation": used & held_out}
-            for side, mask in masks.items():
-                if mask.any():
-                    writers[side].write(examples.filter(mask))
+    with progress("write", sum(len(part.encoded.column("row")) for part in parts)) as shown:
+        for part in parts:
+            for fates, examples in zip(part.encoded.fates(), part.encoded.examples(), strict=True):
+                row = np.repeat(fates.column("row").to_numpy(), fates.column("examples").to_numpy())
+                used, held_out = part.copies[row] > 0, part.held_out[row]
+                masks: dict[Side, NDArray[np.bool_]] = {"train": used & ~held_out, "validation": used & held_out}
+                for side, mask in masks.items():
+                    if mask.any():
+                        writers[side].write(examples.filter(mask))
+                shown.advance(fates.num_rows)
 
 
 def account(parts: Sequence[Part], ledger: Ledger) -> list[str]:
     """Enter every row into the ledger; places of the used rows in which an answer says nothing."""
     silent: list[str] = []
-    for part in parts:
-        fates = _Fates(part.encoded)
-        chunk: list[tuple[str, RowError | None]] = []
-        start = 0
-        for place in part.rows.store.places():
-            chunk.append(place)
-            if len(chunk) == CHUNK:
+    with progress("ledger", sum(len(part.rows.store) for part in parts)) as shown:
+        for part in parts:
+            fates, places, start = _Fates(part.encoded), part.rows.store.places(), 0
+            while chunk := list(itertools.islice(places, CHUNK)):
                 _account(part, fates, start, chunk, ledger, silent)
-                start, chunk = start + CHUNK, []
-        _account(part, fates, start, chunk, ledger, silent)
+                start += len(chunk)
+                shown.advance(len(chunk))
     return silent
 
 

@@ -1,13 +1,13 @@
 """The first stage: the rows of a source, read and converted once, in a store of their own."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft_cli.config.data_schema import SourceConfig
-from sft_cli.console import progress
+from sft_cli.console import Progress, progress
 from sft_cli.data import cache, formats, rowstore, workers
 from sft_cli.data.formats import Converter
 from sft_cli.data.problems import RowError
@@ -80,16 +80,30 @@ def _build(
     pieces = sources.slices(config, name, split)
     columns = _first_columns(row for piece in pieces for row in sources.read_slice(piece, name))
     converter = formats.converter(config, name, separator, columns)
-    with progress(f"rows      {name}") as shown:
+    tasks = [(number, piece) for number, piece in enumerate(pieces) if not _part(directory, number).is_file()]
+    size, left = (sum(piece.size for piece in some) for some in (pieces, [piece for _, piece in tasks]))
+    with progress(f"rows      {name}", share=1 - left / max(1, size)) as shown:
         if converter.whole:
-            rows = (row for piece in pieces for row in sources.read_slice(piece, name))
-            shown.advance(rowstore.write_part(_part(directory, 0), _gathered(converter, rows)))
+            rowstore.write_part(_part(directory, 0), _gathered(converter, _told(pieces, name, shown)))
         else:
-            tasks = [(number, piece) for number, piece in enumerate(pieces) if not _part(directory, number).is_file()]
             setup = (directory, config, name, separator, columns)
-            for num_rows in workers.run(_Part, setup, _Part.write, tasks, processes):
-                shown.advance(num_rows)
+            written = workers.run(_Part, setup, _Part.write, tasks, processes)
+            for num_rows, (_, piece) in zip(written, tasks, strict=True):
+                left -= piece.size
+                shown.advance(num_rows, 1 - left / max(1, size))
     return converter.name
+
+
+def _told(pieces: Sequence[Slice], name: str, shown: Progress) -> Iterator[Row | BadRow]:
+    """The rows of all slices, told of as they are read."""
+    size, read = sum(piece.size for piece in pieces), 0
+    for piece in pieces:
+        rows = 0
+        for row in sources.read_slice(piece, name):
+            rows += 1
+            yield row
+        read += piece.size
+        shown.advance(rows, read / max(1, size))
 
 
 class _Part:
