@@ -1,20 +1,15 @@
 """Jobs of submit.sh on a real one-node SLURM."""
 
-import os
 import shlex
-import subprocess
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_cluster import NO_GPU, job_of, log_of, losses, submitted
+from slurm_cluster import NO_GPU, job_of, log_of, submitted
 
 from sft_cli.config.compose import compose, load
 
 pytestmark = pytest.mark.slow
-
-SHORT = ["trainer.max_steps=5", "eval.compare_after_training=false", "eval.samples=0"]
 
 PRINTED = """\
 job     {job}
@@ -129,21 +124,3 @@ def test_a_refusal_is_sbatchs_own_sentence_and_leaves_nothing(cluster, tmp_path,
         "sinfo lists partitions and their limits\n"
     )
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["x"] * existing
-
-
-@pytest.mark.timeout(600)
-def test_the_quickstart_trains_to_the_same_losses_as_without_slurm(cluster, tmp_path):
-    variables = {"SFT_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}  # sums do not depend on the core count
-    here = tmp_path / "here"
-    command = [f"{sysconfig.get_path('scripts')}/sft", "train", "recipe=quickstart", *SHORT, f"run_dir={here}"]
-    trained = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | variables, capture_output=True, text=True, timeout=240
-    )
-    assert trained.returncode == 0, trained.stdout + trained.stderr
-
-    there = tmp_path / "there"
-    result = submitted(cluster, *SHORT, "run_dir=there", cwd=tmp_path, **variables)
-    job = job_of(result)
-    assert cluster.wait(job, 240) == "COMPLETED", log_of(there, job)
-    assert list(losses(there)) == [1, 2, 3, 4, 5]
-    assert losses(there) == losses(here)

@@ -1,0 +1,89 @@
+"""The quickstart trained for real by jobs of a one-node SLURM: alone, in two tasks, and over a time limit."""
+
+import os
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Cluster, job_of, log_of, losses, submit_sh, submitted
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SHORT = ["trainer.max_steps=5", "eval.compare_after_training=false", "eval.samples=0"]
+STEPS = 600
+"""More than an idle core takes in the 35 s that the first life has at most."""
+LONG = [
+    "trainer.epochs=20",
+    f"trainer.max_steps={STEPS}",
+    "trainer.schedule=constant",
+    "eval.compare_after_training=false",
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """SFT_HOME of this file: the rows are prepared once."""
+    return str(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def alone(home: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """Losses of a run without SLURM, on one thread, as a job of one core has."""
+    work = tmp_path_factory.mktemp("alone")
+    command = [f"{sysconfig.get_path('scripts')}/sft", "train", "recipe=quickstart", *SHORT, "run_dir=here"]
+    variables = os.environ | {"SFT_HOME": home, "OMP_NUM_THREADS": "1"}
+    trained = subprocess.run(command, cwd=work, env=variables, capture_output=True, text=True, timeout=400)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    return losses(work / "here")
+
+
+def test_a_job_trains_to_the_same_losses_as_without_slurm(cluster, alone, home, tmp_path):
+    job = job_of(submitted(cluster, *SHORT, "run_dir=x", cwd=tmp_path, SFT_HOME=home))
+    assert cluster.wait(job, 400) == "COMPLETED", log_of(tmp_path / "x", job)
+    assert list(alone) == [1, 2, 3, 4, 5]
+    assert losses(tmp_path / "x") == alone
+
+
+def test_two_tasks_train_to_the_same_losses(cluster, alone, home, tmp_path):
+    """Only the order of sums over examples differs."""
+    job = job_of(submitted(cluster, *SHORT, "launcher.nproc=2", "run_dir=x", cwd=tmp_path, SFT_HOME=home))
+    assert cluster.wait(job, 400) == "COMPLETED", log_of(tmp_path / "x", job)
+    assert "2 processes" in log_of(tmp_path / "x", job)
+    assert losses(tmp_path / "x") == pytest.approx(alone, rel=1e-5)
+
+
+def test_a_run_over_its_time_limit_learns_what_an_uninterrupted_one_does(cluster, home, tmp_path):
+    """The limit is real: one minute, at which SLURM warns the job, until a life of it has trained; then there is time.
+
+    The uninterrupted run is a job on the other core.
+    """
+    words = ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", *LONG]
+    limited = ["launcher.time=1", "launcher.signal_seconds=25", "run_dir=limited"]
+    variables = cluster.environment | {"SFT_HOME": home}
+    whole = job_of(submit_sh(*words, "launcher.time=30", "run_dir=whole", cwd=tmp_path, **variables))
+    job = job_of(submit_sh(*words, *limited, cwd=tmp_path, **variables))
+    run = tmp_path / "limited"
+    stopped_behind = stopped(cluster, job, run)
+    assert cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=30").returncode == 0
+    assert cluster.wait(job, 600) == "COMPLETED", log_of(run, job)
+    assert cluster.wait(whole, 600) == "COMPLETED", log_of(tmp_path / "whole", whole)
+
+    assert 0 < stopped_behind < STEPS
+    assert int(cluster.job(job)["Restarts"]) >= 1
+    assert f"resume    behind step {stopped_behind} of {STEPS} " in log_of(run, job)
+    assert list(losses(run)) == list(range(1, STEPS + 1))
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def stopped(cluster: Cluster, job: str, run: Path) -> int:
+    """Wait until the job has requeued itself behind a life that trained; the number of steps it has done."""
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        pending = cluster.job(job)["JobState"] == "PENDING"
+        if pending and (run / "metrics.jsonl").exists() and losses(run):
+            return max(losses(run))
+        cluster.hasten(job)
+        time.sleep(0.5)
+    raise TimeoutError(log_of(run, job))
