@@ -6,12 +6,14 @@ from itertools import groupby
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from sft_cli.eval.progress import Progress
 from sft_cli.model.adapter.virtual import num_vectors, takes_padding
 from sft_cli.model.attention.packing import generating
 from sft_cli.model.load import context_length
+from sft_cli.ranks.group import Ranks, here
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def answers(
 
     Always the most probable token: what the model's own generation_config asks for (sampling, penalties) is left
     out. No random generator is used, and the model is left as it was. Prompt and answer never exceed the model's
-    context; a prompt that fills it gets no answer.
+    context; a prompt that fills it gets no answer. The processes of a run answer a share each, and get all answers.
 
     Args:
         model: A transformers causal LM or a PEFT model around one; autocast is the caller's.
@@ -58,7 +60,10 @@ def answers(
     with generating(model) as lm:
         limit, taken = context_length(lm.config), num_vectors(model)
         rooms = [max_new_tokens if limit is None else min(max_new_tokens, limit - taken - len(ids)) for ids in prompts]
-        for batch in _batches([len(ids) for ids in prompts], rooms, batch_size, alike=not takes_padding(model)):
+        batches = list(_batches([len(ids) for ids in prompts], rooms, batch_size, alike=not takes_padding(model)))
+        # Processes that hold a part of the model each must go through the same layers at the same time.
+        ranks = Ranks() if any(isinstance(one, DTensor) for one in model.parameters()) else here()
+        for batch in batches[ranks.place.rank :: ranks.place.size]:
             room = rooms[batch[0]]
             chosen = [prompts[i] for i in batch]
             new = _generate(lm, chosen, stop_ids, pad_id, room) if room > 0 else [[] for _ in batch]
@@ -66,7 +71,8 @@ def answers(
                 found[i] = _cut(ids, frozenset(stop_ids), shortened=room < max_new_tokens)
             if progress is not None:
                 progress(len(found), len(prompts))
-    return [found[i] for i in range(len(prompts))]
+    everybody = {i: answer for own in ranks.gather(found) for i, answer in own.items()}
+    return [everybody[i] for i in range(len(prompts))]
 
 
 def _batches(lengths: Sequence[int], rooms: Sequence[int], size: int, *, alike: bool) -> Iterator[list[int]]:

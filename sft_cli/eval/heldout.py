@@ -12,6 +12,7 @@ from sft_cli.config.trainer_schema import Choice, Reduction
 from sft_cli.data.prepared import Split, Tokens
 from sft_cli.eval.progress import Progress
 from sft_cli.model.head.loss_model import LossModel
+from sft_cli.ranks.group import here
 from sft_cli.train.layout import Batch, collate, lay
 
 WINDOW = 1024
@@ -103,8 +104,11 @@ def example_sums(
     device: torch.device,
     progress: Progress | None = None,
 ) -> Sums:
-    """What each example adds, in the order of ``indices``; a budget of 0 gives each a row of its own."""
-    sums = Sums(*(np.zeros(len(indices)) for _ in range(3)))
+    """What each example adds, in the order of ``indices``; a budget of 0 gives each a row of its own.
+
+    The processes of a run compute a share each, and get all sums.
+    """
+    sums, ranks = Sums(*(np.zeros(len(indices)) for _ in range(3))), here()
     done = 0
     for places, examples, laid in _micro_batches(split, indices, budget, Choice.auto if share else Choice.never):
         batch = laid.to(device)
@@ -126,7 +130,9 @@ def example_sums(
         assert start == len(nats), "every loss belongs to an example"
         done += len(places)
         if progress is not None:
-            progress(done, len(indices))
+            progress(min(done * ranks.place.size, len(indices)), len(indices))
+    for array in (sums.nats, sums.weights, sums.trained):
+        ranks.add(array)
     return sums
 
 
@@ -136,8 +142,9 @@ def _micro_batches(
     """Places in ``indices``, the examples there and how they are computed, one micro-batch after the other."""
     for first in range(0, len(indices), WINDOW):
         window = [split.tokens(index) for index in indices[first : first + WINDOW]]
-        laid = lay(window, budget=budget, share=share)
-        for row in laid.places[0]:
+        place = here().place
+        laid = lay(window, budget=budget, share=share, ranks=place.size)
+        for row in laid.places[place.rank]:
             examples = [window[place] for place in row]
             beginnings = None if laid.beginnings is None else laid.beginnings.among(row)
             batch = collate(examples, Reduction.token, beginnings=beginnings)

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from sft_cli.config.adapter_schema import QuantKind
 from sft_cli.config.launcher_schema import DistributedConfig, DistributedKind
 from sft_cli.config.schema import Config
+from sft_cli.console import say
 from sft_cli.errors import SftError
 from sft_cli.model.memory.kept import decoder_layers
 from sft_cli.ranks.group import Ranks
@@ -168,6 +169,8 @@ def make_engine(model: nn.Module, config: DistributedConfig, ranks: Ranks, devic
             problem=f"the layers of {type(model).__name__} are not known, so that they could be gathered one by one",
             fix="distributed=ddp",
         )
+    if config.cpu_offload and device.type == "cpu":
+        say("together  on a CPU everything lies in main memory: distributed.cpu_offload changes nothing")
     mesh = _mesh(config, ranks, device)
     policy = CPUOffloadPolicy() if config.cpu_offload and device.type == "cuda" else OffloadPolicy()
     shell = Shell(model)
