@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sft_cli"
 # A module belongs to the longest of these names that it begins with. A room may import itself and the rooms beside it.
 MAY_IMPORT = {
     "errors": set(),
+    "sandbox": set(),
     "console": set(),
     # Which process this is; how several meet.
     "ranks": {"errors"},
@@ -24,10 +25,10 @@ MAY_IMPORT = {
     "data.types": {"errors", "config"},
     "data": {"errors", "console", "config", "data.types"},
     "data.reading": {"errors", "config", "data.types", "data"},
-    "data.formats": {"errors", "config", "data.types", "data", "data.reading"},
+    "data.formats": {"errors", "sandbox", "config", "data.types", "data", "data.reading"},
     "data.mixing": {"errors", "config", "data.types", "data"},
     "data.prepared": {"errors", "config", "data.types", "data", "data.mixing"},
-    "chat": {"errors", "config", "data.types"},
+    "chat": {"errors", "sandbox", "config", "data.types"},
     "clean": {"errors", "config", "data.types", "data", "data.reading"},
     "clean.scorer": {
         "errors", "console", "config", "data.types", "chat", "model", "model.attention.documents", "clean",
@@ -69,15 +70,32 @@ MAY_IMPORT = {
     },
     # What a member's process runs before it becomes sft train.
     "sweep.member": set(),
+    "check": {
+        "errors", "console", "config", "config.compose", "data.types", "data", "data.prepared", "data.prepare", "model",
+        "train", "check.computed",
+    },
+    "check.computed": {
+        "errors", "console", "config", "data.types", "data", "data.prepared", "data.prepare", "chat", "model", "train",
+        "train.layout", "train.prefixes", "train.placement", "check",
+    },
     "quickstart": set(),
     "slurm": {"errors", "config", "config.compose", "data.types", "data", "data.reading", "data.prepare", "chat"},
     "cli": {
         "errors", "config", "config.explain", "data.formats", "data.prepare", "report", "train", "eval", "model.merge",
-        "sweep",
+        "sweep", "check",
     },
     "__main__": {"cli"},
 }  # fmt: skip
-TORCH_ROOMS = {"ranks.group", "model", "model.attention.documents", "model.merge", "train.layout", "train", "eval"}
+TORCH_ROOMS = {
+    "ranks.group",
+    "model",
+    "model.attention.documents",
+    "model.merge",
+    "train.layout",
+    "train",
+    "eval",
+    "check.computed",
+}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes"}
 HYDRA_ROOMS = {"config.grammar", "config.compose", "config.explain"}
 

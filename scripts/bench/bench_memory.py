@@ -1,10 +1,12 @@
-"""Peak memory by what is recomputed and by compute type, beside the estimate: a random 58M Llama with LoRA.
+"""Peak memory of training steps beside the estimate: random models, in a process of its own each.
 
     OMP_NUM_THREADS=2 python scripts/bench/bench_memory.py
 
-Each setting trains two steps in a process of its own. Growth is the peak above what was resident before the first
-step; the estimate beside it is that of training state, activations with what lies unused between them, and logits.
-Under two minutes on an idle machine.
+Two yardsticks. *Tensors*: the most bytes that torch's allocator had given out at a time, as its own profiler reports
+every allocation and release; what ``torch.cuda.max_memory_allocated`` counts on a card. *Resident*: the peak of the
+process above what it had before the model was made; on top of the tensors it holds what glibc cannot give back, and
+what oneDNN keeps. Each case trains three steps of two micro-batches, laid out and computed as training does. About ten
+minutes.
 """
 
 import argparse
@@ -14,89 +16,200 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
+from typing import Any
 
-MODES = ("none", "layers", "full")
-DTYPES = ("float32", "bfloat16")
-SHAPE = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,
+LLAMA = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,
          "num_key_value_heads": 8, "vocab_size": 32000}  # fmt: skip
-TOKENS, TRAINED, DOCUMENTS = 2048, 1024, 8
+WIDE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 4, "num_attention_heads": 16,
+        "num_key_value_heads": 4, "vocab_size": 32000}  # fmt: skip
+QWEN = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True}  # fmt: skip
+EXPERTS = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4,
+           "num_key_value_heads": 2, "vocab_size": 32000, "num_experts": 8, "num_experts_per_tok": 2,
+           "moe_intermediate_size": 256, "head_dim": 64}  # fmt: skip
 
 
-def child(mode: str, dtype: str) -> dict[str, float]:
-    """Train two steps; peak, growth and estimate in bytes, seconds of the second step."""
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and how."""
+
+    family: str = "llama"
+    shape: dict[str, Any] = field(default_factory=lambda: LLAMA)
+    dtype: str = "bfloat16"
+    mode: str = "none"
+    adapter: str = "lora"
+    quant: str = "none"
+    tokens: int = 2048
+    document: int = 256
+    optimizer: str = "adamw"
+    fused: bool = True
+
+
+CASES = {
+    "58M bf16": Case(),
+    "58M bf16, half recomputed": Case(mode="layers"),
+    "58M bf16, full": Case(mode="full"),
+    "58M bf16, selective, unfused": Case(mode="selective", fused=False),
+    "58M float32": Case(dtype="float32"),
+    "58M float32, half recomputed": Case(dtype="float32", mode="layers"),
+    "58M float32, full": Case(dtype="float32", mode="full"),
+    "58M bf16, 4,096 tokens, half": Case(mode="layers", tokens=4096),
+    "58M bf16, one row of 2,048": Case(document=2048),
+    "58M bf16, PEFT's own forward": Case(fused=False),
+    "58M nf4, full": Case(mode="full", quant="nf4"),
+    "58M all weights, float32": Case(adapter="none", dtype="float32"),
+    "58M all weights, full, 8-bit AdamW": Case(adapter="none", dtype="float32", mode="full", optimizer="adamw_8bit"),
+    "1024 wide bf16": Case(shape=WIDE),
+    "1024 wide float32, full": Case(shape=WIDE, dtype="float32", mode="full"),
+    "152k words bf16": Case("qwen2", QWEN),
+    "152k words float32, full": Case("qwen2", QWEN, dtype="float32", mode="full"),
+    "152k words, all weights": Case("qwen2", QWEN, adapter="none", dtype="float32"),
+    "8 experts bf16": Case("qwen3_moe", EXPERTS),
+    "8 experts float32, full": Case("qwen3_moe", EXPERTS, dtype="float32", mode="full"),
+}
+TRAINED = 0.5
+
+
+def child(case: Case) -> dict[str, float]:
+    """Train three steps; peaks and estimates in bytes."""
     import psutil
     import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from torch.profiler import ProfilerActivity, profile
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    from sft_cli.config.adapter_schema import AdapterConfig, QuantConfig, StopRow
+    from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind, StopRow
     from sft_cli.config.schema import ModelConfig
-    from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
+    from sft_cli.config.trainer_schema import Checkpointing, LossConfig, OptimizerName, TrainerConfig
     from sft_cli.model.adapter.add import add_adapter
     from sft_cli.model.attention.documents import documents
     from sft_cli.model.attention.packing import use_packed
     from sft_cli.model.head.loss_model import LossModel
-    from sft_cli.model.machine import DTYPES as TYPES
-    from sft_cli.model.machine import Machine
+    from sft_cli.model.load import load_model
+    from sft_cli.model.machine import DTYPES, Machine
     from sft_cli.model.memory.checkpointing import Recompute, apply
     from sft_cli.model.memory.estimate import estimate
     from sft_cli.model.speed.fused import fuse
+    from sft_cli.model.speed.last_block import skip_unread
+    from sft_cli.model.speed.norms import use_fast_norms
+    from sft_cli.train.optimizer import make_optimizer, state_bytes
 
-    config, adapter = LlamaConfig(**SHAPE), AdapterConfig(train_stop_row=StopRow.never)
-    machine = Machine(torch.device("cpu"), TYPES[dtype])  # pyright: ignore[reportArgumentType]
+    config = AutoConfig.for_model(case.family, **case.shape)
+    machine = Machine(torch.device("cpu"), DTYPES[case.dtype])  # pyright: ignore[reportArgumentType]
+    adapter = AdapterConfig(kind=AdapterKind(case.adapter), train_stop_row=StopRow.never)
+    quant, loss = QuantConfig(kind=QuantKind(case.quant)), LossConfig()
+    trainer = TrainerConfig(fused=case.fused, optimizer=OptimizerName(case.optimizer))
     expected = estimate(
-        config, ModelConfig(), QuantConfig(), adapter, TrainerConfig(), LossConfig(), tokens=TOKENS, machine=machine,
-        optimizer_bytes=8,
+        config, ModelConfig(), quant, adapter, trainer, loss, tokens=case.tokens, machine=machine,
+        optimizer_bytes=state_bytes(trainer),
     )  # fmt: skip
+    full = adapter.kind is AdapterKind.none
     torch.manual_seed(0)
-    model = add_adapter(AutoModelForCausalLM.from_config(config, dtype=machine.dtype), adapter, [], seed=0).model
+    if quant.kind is QuantKind.none:
+        torch.zeros(1) @ torch.zeros(1)  # what torch itself takes at first use
+        before = psutil.Process().memory_info().rss
+        base = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if full else machine.dtype)
+    else:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            AutoModelForCausalLM.from_config(config, dtype=machine.dtype).save_pretrained(folder)
+            before = psutil.Process().memory_info().rss
+            base = load_model(
+                ModelConfig(path=folder), quant, full=False, device=machine.device, compute_dtype=machine.dtype
+            )
+    model = add_adapter(base, adapter, [], seed=0).model.train()
     use_packed(model)
     with machine.precision():
-        fuse(model)
-        loss_model = LossModel(model, packed=True, chunk=1024)
-    kind = Checkpointing(mode)
-    layers = {"none": 0, "layers": 4}.get(mode, 8)
-    apply(model.train(), Recompute(kind, layers, ""))
-    length = TOKENS // DOCUMENTS
-    ids = torch.randint(32000, (1, TOKENS))
-    positions = torch.arange(length).repeat(DOCUMENTS)[None]
-    at = torch.arange(TRAINED) * 2
-    row = (ids, positions, documents([length] * DOCUMENTS), ids[0, at + 1], at, torch.full((TRAINED,), 1 / TRAINED))
-    optimizer = torch.optim.AdamW(value for value in model.parameters() if value.requires_grad)
-    before, seconds = psutil.Process().memory_info().rss, 0.0
-    for _ in range(2):
-        started = time.perf_counter()
-        with machine.precision():
-            loss_model(*row)["loss"].backward()
+        if case.fused:
+            use_fast_norms(model)
+            if not full:
+                fuse(model)
+        loss_model = LossModel(model, packed=True, chunk=trainer.logits_chunk)
+        if case.fused:
+            skip_unread(model)
+    mode, depth = Checkpointing(case.mode), config.num_hidden_layers
+    layers = {"none": 0, "layers": depth // 2}.get(case.mode, depth)
+    apply(model, Recompute(mode, layers, ""))
+    number = case.tokens // case.document
+    trained = int(case.tokens * TRAINED)
+    ids = torch.randint(config.vocab_size, (1, case.tokens))
+    positions = torch.arange(case.document).repeat(number)[None]
+    at = torch.cat([torch.arange(case.document // 2, case.document) + case.document * n for n in range(number)])
+    laid = documents([case.document] * number, None, at)
+    row = (ids, positions, laid, ids[0, (at + 1) % case.tokens], at, torch.full((trained,), 1 / trained))
+    optimizer = make_optimizer(loss_model, trainer, adapter)
+
+    def step() -> None:
+        for _ in range(2):
+            with machine.precision():
+                loss_model(*row)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-        seconds = time.perf_counter() - started
+
+    started = time.perf_counter()
+    step()
+    step()
+    seconds = (time.perf_counter() - started) / 2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    needed = expected.training + expected.resident(kind, layers) + expected.logits
-    return {"peak": peak, "growth": peak - before, "estimate": needed, "seconds": seconds}
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    most = now = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in everything(model)}
+    states = [one for state in optimizer.state.values() for one in state.values() if isinstance(one, torch.Tensor)]
+    static = sum(held.values()) + sum(one.numel() * one.element_size() for one in states)
+    space = expected.resident(mode, layers) - expected.activations(mode, layers)
+    total = expected.total(mode, layers)
+    return {
+        "tensors": static + most, "step": most, "static": static, "estimate": total - space,
+        "resident": peak - before, "estimate_resident": total, "seconds": seconds,
+    }  # fmt: skip
+
+
+def everything(model: Any) -> list[Any]:
+    """Parameters, buffers, and what bitsandbytes keeps beside them."""
+    found = [*model.parameters(), *model.buffers()]
+    for value in model.parameters():
+        state = vars(value).get("quant_state")
+        if state is not None:
+            found += [state.absmax, state.code]
+            if state.nested:
+                found += [state.state2.absmax, state.state2.code]
+    return found
 
 
 def main() -> None:
-    """Print the table, ratios to recomputing nothing in float32."""
+    """Print the table, in MB."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--child", nargs=2)
-    asked = parser.parse_args().child
-    if asked:
-        print(json.dumps(child(*asked)))
+    parser.add_argument("--child")
+    parser.add_argument("--only", default="")
+    asked = parser.parse_args()
+    if asked.child:
+        print(json.dumps(child(CASES[asked.child])))
         return
-    print(f"{'':20}{'peak MB':>9}{'ratio':>7}{'growth MB':>11}{'estimate MB':>13}{'growth/estimate':>17}{'step s':>8}")
-    first = None
-    for dtype in DTYPES:
-        for mode in MODES:
-            words = [sys.executable, __file__, "--child", mode, dtype]
-            done = subprocess.run(words, env=dict(os.environ), stdout=subprocess.PIPE, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            first = found["peak"] if first is None else first
-            sizes = [found[name] / 1e6 for name in ("peak", "growth", "estimate")]
-            print(
-                f"{dtype + ' ' + mode:20}{sizes[0]:9.0f}{found['peak'] / first:7.2f}{sizes[1]:11.0f}{sizes[2]:13.0f}"
-                f"{sizes[1] / sizes[2]:17.2f}{found['seconds']:8.2f}",
-                flush=True,
-            )
+    print("| MB | tensors | estimate | off | of the step alone | resident | estimate | off | s a step |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in CASES:
+        if asked.only not in name:
+            continue
+        words = [sys.executable, __file__, "--child", name]
+        done = subprocess.run(words, env=dict(os.environ), capture_output=True, text=True)
+        if done.returncode:
+            print(f"| {name} | {done.stderr.splitlines()[-1]} |")
+            continue
+        found = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
+        step = found["estimate"] - found["static"]
+        print(
+            f"| {name} | {found['tensors'] / 1e6:,.0f} | {found['estimate'] / 1e6:,.0f}"
+            f" | {found['estimate'] / found['tensors'] - 1:+.0%} | {step / found['step'] - 1:+.0%}"
+            f" | {found['resident'] / 1e6:,.0f} | {found['estimate_resident'] / 1e6:,.0f}"
+            f" | {found['estimate_resident'] / found['resident'] - 1:+.0%} | {found['seconds']:.1f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -66,6 +66,20 @@ def prepare(config: Config) -> Prepared:
     return prepared.open_prepared(directory)
 
 
+def there(config: Config) -> Prepared | None:
+    """What an earlier run prepared of the same inputs, whatever their paths; None where there is none.
+
+    Raises:
+        SftError: A source or the template cannot be used.
+    """
+    _check_sources(config)
+    fingerprint = manifests.fingerprint(manifests.inputs(config, *read_template(config)))
+    directory = _directory(config, fingerprint)
+    present = prepared.read_manifest(directory)
+    found = present is not None and present["fingerprint"] == fingerprint
+    return prepared.open_prepared(directory) if found else None
+
+
 def explain(config: Config) -> list[str]:
     """One line for each stage: whether preparing would run it again, and which input changed since the last time."""
     _check_sources(config)

@@ -1,6 +1,7 @@
 """Before the weights load: everything that can be found wrong without them."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from transformers import PretrainedConfig
@@ -32,47 +33,31 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
     Raises:
         SftError: Paths, disk, optimizer, context length, vocabulary or train/serve parity.
     """
-    problems = []
-    if config.trainer.optimizer is OptimizerName.paged_adamw_8bit and machine.device.type == "cpu":
-        problems.append(
-            SftError(
-                where=f"trainer.optimizer={config.trainer.optimizer.value}",
-                problem="paged optimizer state lies in CUDA's memory, and this machine has no CUDA device",
-                fix="trainer.optimizer=adamw_8bit, or adamw, which is much faster on a CPU",
-            )
-        )
     architecture = load_config(config.model)
-    text = architecture.get_text_config()
-    new = added_ids(load_tokenizer(str(prepared.tokenizer_directory)), config.model.add_tokens)
-    vocabulary = max(text.vocab_size, *(id + 1 for id in new), 0)
-    longest = int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
-    taken = places(config.adapter)
-    if (limit := context_length(architecture)) is not None and longest + taken > limit:
-        vectors = f" and {taken} trained vectors" if taken else ""
-        problems.append(
-            SftError(
-                where=f"trainer.max_length={config.trainer.max_length}",
-                problem=f"the longest example has {longest} tokens{vectors}, the model takes {limit}",
-                fix=f"trainer.max_length={limit - taken}" if limit - taken >= 8 else "a smaller adapter.virtual.tokens",
-            )
-        )
-    largest = max(prepared.train.largest_id(), prepared.validation.largest_id())
-    if largest >= vocabulary:
-        problems.append(
-            SftError(
-                where="model.tokenizer",
-                problem=f"the data holds token id {largest}, the model knows {vocabulary} tokens",
-                fix="use the model's own tokenizer: leave model.tokenizer out",
-            )
-        )
-    if config.trainer.gradient_checkpointing is Checkpointing.offload and machine.device.type == "cpu":
-        problems.append(
-            SftError(
-                where="trainer.gradient_checkpointing=offload",
-                problem="on a CPU the layers' inputs lie in main memory already",
-                fix="trainer.gradient_checkpointing=full",
-            )
-        )
+    problems, countable = mistakes(config, architecture, prepared, machine.device.type)
+    if not countable:
+        raise_all(problems)
+    needed = expected_memory(config, architecture, prepared, machine)
+    if (small := disk_mistake(config, needed, run_dir)) is not None:
+        problems.append(small)
+    raise_all(problems)
+    compared = compare_prompts(config, architecture, prepared)
+    say(f"parity    {compared} golden prompts: transformers makes the ids that are trained")
+    return _check_memory(config, needed, machine)
+
+
+def mistakes(
+    config: Config, architecture: PretrainedConfig, prepared: Prepared, device: str
+) -> tuple[list[SftError], bool]:
+    """What of the settings cannot work with this model and these rows, and whether memory can be counted all the same.
+
+    Args:
+        config: The run's.
+        architecture: The model's own configuration.
+        prepared: The rows, or a sample of them.
+        device: Type of the device that will train: ``cpu`` or ``cuda``.
+    """
+    problems = [*_device_mistakes(config, device), *_size_mistakes(config, architecture, prepared)]
     try:
         beginnings(config.adapter)
         full = config.adapter.kind in WHOLE
@@ -84,27 +69,84 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
         elif config.adapter.kind in VIRTUAL:
             virtual_tokens_config(empty, config.adapter)
     except SftError as error:
-        raise_all([*problems, error])  # what does not fit on the model cannot be counted
-    needed = expected_memory(config, architecture, prepared, machine)
-    free_disk = shutil.disk_usage(next(folder for folder in run_dir.absolute().parents if folder.is_dir())).free
-    on_disk = (config.trainer.keep_checkpoints + 2) * needed.training
-    if on_disk > free_disk:
-        problems.append(
-            SftError(
-                where=f"run_dir={run_dir}",
-                problem=f"checkpoints need about {gib(on_disk)}, the disk has {gib(free_disk)} free",
-                fix="run_dir=DIR on another disk, or trainer.keep_checkpoints=1",
-            )
+        return [*problems, error], False
+    return problems, True
+
+
+def _device_mistakes(config: Config, device: str) -> Iterator[SftError]:
+    """What the device cannot do."""
+    if config.trainer.optimizer is OptimizerName.paged_adamw_8bit and device == "cpu":
+        yield SftError(
+            where=f"trainer.optimizer={config.trainer.optimizer.value}",
+            problem="paged optimizer state lies in CUDA's memory, and this machine has no CUDA device",
+            fix="trainer.optimizer=adamw_8bit, or adamw, which is much faster on a CPU",
         )
-    raise_all(problems)
-    compared = parity.check(
-        prepared.tokenizer_directory,
-        parity.load(prepared.directory / "golden.json"),
-        architecture,
-        trust_remote_code=config.model.trust_remote_code,
+    if config.trainer.gradient_checkpointing is Checkpointing.offload and device == "cpu":
+        yield SftError(
+            where="trainer.gradient_checkpointing=offload",
+            problem="on a CPU the layers' inputs lie in main memory already",
+            fix="trainer.gradient_checkpointing=full",
+        )
+
+
+def _size_mistakes(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[SftError]:
+    """Rows that are too long for the model, and ids that it does not know."""
+    text = architecture.get_text_config()
+    longest, taken = longest_example(prepared), places(config.adapter)
+    if (limit := context_length(architecture)) is not None and longest + taken > limit:
+        vectors = f" and {taken} trained vectors" if taken else ""
+        yield SftError(
+            where=f"trainer.max_length={config.trainer.max_length}",
+            problem=f"the longest example has {longest} tokens{vectors}, the model takes {limit}",
+            fix=f"trainer.max_length={limit - taken}" if limit - taken >= 8 else "a smaller adapter.virtual.tokens",
+        )
+    new = added_ids(load_tokenizer(str(prepared.tokenizer_directory)), config.model.add_tokens)
+    vocabulary = max(text.vocab_size, *(id + 1 for id in new), 0)
+    largest = max(prepared.train.largest_id(), prepared.validation.largest_id())
+    if largest >= vocabulary:
+        yield SftError(
+            where="model.tokenizer",
+            problem=f"the data holds token id {largest}, the model knows {vocabulary} tokens",
+            fix="use the model's own tokenizer: leave model.tokenizer out",
+        )
+
+
+def longest_example(prepared: Prepared) -> int:
+    """Tokens of the longest example, held-out ones too."""
+    return int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
+
+
+def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftError | None:
+    """Checkpoints that the disk of the run directory has no room for; None if it has."""
+    free, wanted = free_disk(run_dir), checkpoint_bytes(config, needed)
+    if wanted <= free:
+        return None
+    return SftError(
+        where=f"run_dir={run_dir}",
+        problem=f"checkpoints need about {gib(wanted)}, the disk has {gib(free)} free",
+        fix="run_dir=DIR on another disk, or trainer.keep_checkpoints=1",
     )
-    say(f"parity    {compared} golden prompts: transformers makes the ids that are trained")
-    return _check_memory(config, needed, machine)
+
+
+def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
+    """Bytes of the checkpoints that lie on the disk at a time: those kept, the best one, one being written."""
+    return (config.trainer.keep_checkpoints + 2) * (needed.values + needed.state)
+
+
+def free_disk(directory: Path) -> int:
+    """Free bytes of the disk that a directory, which may not be there yet, lies on or would."""
+    return shutil.disk_usage(next(folder for folder in directory.absolute().parents if folder.is_dir())).free
+
+
+def compare_prompts(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> int:
+    """The number of golden prompts that transformers, as a server runs it, makes the trained ids of.
+
+    Raises:
+        SftError: It makes others of one.
+    """
+    goldens = parity.load(prepared.directory / "golden.json")
+    trusted = config.model.trust_remote_code
+    return parity.check(prepared.tokenizer_directory, goldens, architecture, trust_remote_code=trusted)
 
 
 def expected_memory(
@@ -112,17 +154,44 @@ def expected_memory(
 ) -> MemoryEstimate:
     """The estimate for this run's largest micro-batch."""
     total = int(prepared.train.lengths.sum())
-    return estimate(
+    return step_memory(config, architecture, machine, longest_example(prepared), most=total)[0]
+
+
+def step_memory(
+    config: Config,
+    architecture: PretrainedConfig,
+    machine: Machine,
+    longest: int,
+    tokens: int | None = None,
+    most: int | None = None,
+) -> tuple[MemoryEstimate, int]:
+    """The estimate for a micro-batch, and its tokens.
+
+    Args:
+        config: The run's.
+        architecture: The model's own configuration.
+        machine: What computes.
+        longest: Tokens of the longest example.
+        tokens: Of the micro-batch; None: the most that the settings and the examples of a step allow.
+        most: Tokens there are at all; None sets no limit.
+    """
+    trainer = config.trainer
+    if tokens is None:
+        packed = trainer.packing and config.adapter.kind not in VIRTUAL
+        budget = trainer.tokens_per_micro_batch if packed else longest
+        tokens = min(budget, trainer.examples_per_step * longest, budget if most is None else most)
+    found = estimate(
         architecture,
         config.model,
         config.quant,
         config.adapter,
-        config.trainer,
+        trainer,
         config.loss,
-        tokens=min(config.trainer.tokens_per_micro_batch, total),
+        tokens=tokens,
         machine=machine,
-        optimizer_bytes=state_bytes(config.trainer),
+        optimizer_bytes=state_bytes(trainer),
     )
+    return found, tokens
 
 
 def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> Recompute:

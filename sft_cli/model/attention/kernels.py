@@ -205,6 +205,11 @@ def _square(size: int, window: int | None, dtype: torch.dtype, device: torch.dev
     return _band(size, size, window, dtype, device)
 
 
+def forget_masks() -> None:
+    """Keep no mask that was made while nothing had contents."""
+    _square.cache_clear()
+
+
 def _band(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     """See ``causal_mask``."""
     # A mask that was first made in inference mode could not be used in training.

@@ -180,7 +180,7 @@ def _rescaled(rescale: Rescale, products: Tensor, logits: Tensor) -> Tensor:
         products.mul_(rescale.factor)
     if rescale.divisor != 1.0:
         products.div_(rescale.divisor)
-    return logits if logits.data_ptr() == products.data_ptr() else logits.copy_(products)
+    return logits if logits.dtype == products.dtype else logits.copy_(products)
 
 
 def _through_graph(head: Head, task: Task, trained: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:

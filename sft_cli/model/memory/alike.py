@@ -38,9 +38,11 @@ class StandIn:
 
     def __init__(self, outputs: list[Any]) -> None:
         self.outputs = outputs
+        self.given: tuple[Any, ...] = ()
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        """Copies of the other's tensors, with a gradient where they have one; nothing is kept for it."""
+    def __call__(self, *given: Any, **_: Any) -> Any:
+        """Copies of the other's tensors, with a gradient where they have one; its own input is kept, as layers do."""
+        self.given = given
         return tree_map_only(Tensor, torch.clone, self.outputs[0])
 
 

@@ -13,20 +13,22 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from sft_cli.config.adapter_schema import WHOLE, AdapterConfig, Init, QuantConfig, QuantKind, StopRow
+from sft_cli.config.adapter_schema import VIRTUAL, WHOLE, AdapterConfig, Init, QuantConfig, QuantKind, StopRow
+from sft_cli.config.launcher_schema import DistributedConfig, DistributedKind
 from sft_cli.config.schema import ModelConfig
 from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.load import empty_model, inner_linears, weights_dtype
 from sft_cli.model.machine import Machine
+from sft_cli.model.memory.head import head_bytes
 from sft_cli.model.memory.kept import Kept, kept_by_layers
 
 FOUR_BIT_BYTES = 0.5 + 4 / 64
 """Four bits and a float32 scale per 64 weights."""
 FOUR_BIT_DOUBLE_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """The same with one byte per scale, and a float32 scale for 256 of those."""
-SHORT, LONG = 128, 256
-"""Tokens of the two counted rows: bytes grow in a straight line with the tokens, but do not begin at zero."""
+DOCUMENT = 256
+"""Tokens of a document, where it is not said."""
 SPREAD = {"cpu": 0.6, "cuda": 0.0}
 """Memory that lies unused between the tensors of a step, as a share of its activations.
 
@@ -42,19 +44,34 @@ class MemoryEstimate:
 
     Attributes:
         weights: The frozen base weights.
-        training: Trained parameters (an adapter's, or all), gradients, optimizer state, copies of them.
+        values: Trained parameters: an adapter's, or all; with the copy that a KL term holds to.
+        gradients: Theirs.
+        state: What the optimizer and an average keep of them.
         logits: Logits of one chunk of trained positions and their gradient, in float32 beside the compute type.
         kept: What the forward pass of a micro-batch keeps for the backward pass, by decoder layer.
         trained: Number of trained parameters.
+        largest: Weights of the largest decoder layer, which fsdp gathers to compute it.
+        outer: Weights outside of the layers: embeddings, head, last norm.
         spread: Share of the activations that lies unused between tensors.
+        gathered: Weights that fsdp holds whole while they are computed with.
     """
 
     weights: int
-    training: int
+    values: int
+    gradients: int
+    state: int
     logits: int
     kept: Kept
     trained: int
+    largest: int = 0
+    outer: int = 0
     spread: float = 0.0
+    gathered: int = 0
+
+    @property
+    def training(self) -> int:
+        """Trained parameters, gradients, optimizer state."""
+        return self.values + self.gradients + self.state
 
     @property
     def num_layers(self) -> int:
@@ -78,9 +95,26 @@ class MemoryEstimate:
         """What the activations take of the device's memory: themselves, and what lies unused between them."""
         return int(self.activations(mode, layers) * (1 + self.spread))
 
+    def passing(self, mode: Checkpointing, layers: int = 0) -> int:
+        """What comes on top of the activations at the peak: logits, or gradients on their way through a layer.
+
+        While the logits exist, no layer is computed again: what a recomputed layer keeps meanwhile is room for them.
+        """
+        spared = self.kept.layer_input + (self.kept.attention if mode is Checkpointing.selective else 0)
+        recomputed = 0 if mode is Checkpointing.none else layers
+        if mode is Checkpointing.offload:
+            held = self.kept.rest + 3 * self.kept.layer_input
+        else:
+            held = self.kept.rest + recomputed * spared + sum(self.kept.layers[recomputed:])
+        return max(self.kept.passing, held + self.logits - self.activations(mode, layers))
+
+    def slack(self, mode: Checkpointing, layers: int = 0) -> int:
+        """What lies unused between the activations."""
+        return self.resident(mode, layers) - self.activations(mode, layers)
+
     def total(self, mode: Checkpointing, layers: int = 0) -> int:
         """The sum, in bytes."""
-        return self.weights + self.training + self.logits + self.resident(mode, layers)
+        return self.weights + self.training + self.gathered + self.passing(mode, layers) + self.resident(mode, layers)
 
 
 def estimate(
@@ -94,6 +128,7 @@ def estimate(
     tokens: int,
     machine: Machine,
     optimizer_bytes: float,
+    document: int | None = None,
 ) -> MemoryEstimate:
     """Memory of a training step.
 
@@ -106,6 +141,7 @@ def estimate(
         loss: A KL term keeps a frozen copy of weights that are themselves trained.
         tokens: Tokens of a micro-batch.
         machine: Compute type and device.
+        document: Tokens of a document; attention on a CPU keeps more of longer ones.
         optimizer_bytes: What the optimizer and an average keep for each trained parameter: 8 for AdamW alone.
     """
     whole = adapter.kind in WHOLE
@@ -113,23 +149,51 @@ def estimate(
     adapted, inner, other = shape_of(architecture, adapter, stored, trust_remote_code=model.trust_remote_code)
     trained = sum(prod(value.shape) for value in adapted.parameters() if value.requires_grad)
     width = stored.itemsize if whole else 4
-    copies = 2
+    copies = 1
     if whole:
         weights = (inner + other - trained) * width
         copies += loss.kl > 0
     else:
         weights = int(inner * inner_bytes(quant, stored.itemsize) + other * stored.itemsize)
-    fused = trainer.fused
-    kept = kept_by_layers(adapted, (SHORT, LONG), machine, fused=fused)
-    rate = (tokens - SHORT) / (LONG - SHORT)
-    vocabulary = architecture.get_text_config().vocab_size
+    outer = int(other * stored.itemsize)
+    size = min(tokens, document or DOCUMENT)
+    packed = trainer.packing and adapter.kind not in VIRTUAL
+    number = max(1, tokens // size) if packed else 1
+    # Bytes grow in a straight line with the documents, but do not begin at zero.
+    one, two = kept_by_layers(adapted, ([size], [size] * 2), machine, fused=trainer.fused, packed=packed)
+    kept = one.towards(two, tokens / size - 1) if packed or number > 1 else one
     return MemoryEstimate(
         weights=weights,
-        training=int(trained * (width * copies + optimizer_bytes)),
-        logits=min(trainer.logits_chunk, tokens) * vocabulary * (machine.dtype.itemsize + 2 * 4),
-        kept=kept[0].towards(kept[1], rate),
+        values=trained * width * copies,
+        gradients=trained * width,
+        state=int(trained * optimizer_bytes),
+        logits=head_bytes(adapted, min(trainer.logits_chunk, tokens), machine, loss),
+        kept=kept,
         trained=trained,
+        largest=int((weights + trained * width - outer) / max(1, len(kept.layers))),
+        outer=outer,
         spread=SPREAD[machine.device.type],
+    )
+
+
+def sharded(memory: MemoryEstimate, config: DistributedConfig, processes: int) -> MemoryEstimate:
+    """What one of several processes needs: under fsdp a part of weights, gradients and state, and what it gathers.
+
+    The embeddings and the head stay gathered through a step, the layer that is computed and the next one with them; all
+    of them where ``distributed.reshard`` is off.
+    """
+    parts = processes // config.replicas
+    if config.kind is DistributedKind.ddp or parts < 2:
+        return memory
+    layers = memory.largest * (2 if config.reshard else max(2, memory.num_layers))
+    kept = 0.0 if config.cpu_offload else 1 / parts
+    return replace(
+        memory,
+        weights=int(memory.weights * kept),
+        values=int(memory.values * kept),
+        gradients=int(memory.gradients * kept),
+        state=int(memory.state * kept),
+        gathered=layers + memory.outer,
     )
 
 

@@ -1,9 +1,11 @@
-"""What a forward pass keeps for the backward pass, counted by decoder layer."""
+"""What a forward pass keeps for the backward pass, and what the backward pass needs beside it, by decoder layer."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +16,14 @@ from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from sft_cli.model.attention.kernels import forget_masks
+from sft_cli.model.attention.packed import CannotPack
+from sft_cli.model.attention.packing import packed_arguments, use_packed
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory.alike import share_alike
+from sft_cli.model.memory.live import Live
 from sft_cli.model.quant import causal_lm
+from sft_cli.model.speed.norms import NormForward, candidate, proven
 
 COUNTED = "sft_counted"
 """The attention of a counting run."""
@@ -31,12 +38,14 @@ class Kept:
         rest: Outside of them: embedding, last norm, positions; everything for families without such layers.
         layer_input: The input of one layer.
         attention: The output of one layer's attention kernel, and its log-sum-exp.
+        passing: Most bytes that the backward pass of a layer has beside all of that: gradients on their way.
     """
 
     layers: tuple[int, ...]
     rest: int
     layer_input: int
     attention: int
+    passing: int = 0
 
     def towards(self, other: "Kept", rate: float) -> "Kept":
         """The point on the straight line through both; 0 is this one and 1 the other."""
@@ -45,7 +54,7 @@ class Kept:
             return max(0, round(one + rate * (two - one)))
 
         layers = tuple(between(one, two) for one, two in zip(self.layers, other.layers, strict=True))
-        names = ("rest", "layer_input", "attention")
+        names = ("rest", "layer_input", "attention", "passing")
         return Kept(layers, **{name: between(getattr(self, name), getattr(other, name)) for name in names})
 
 
@@ -67,8 +76,8 @@ class CountedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """A counting run has no backward pass."""
-        raise AssertionError("nothing is computed")
+        """Gradients of no meaning."""
+        return tuple(torch.empty_like(one) for one in ctx.saved_tensors[:3])
 
 
 def counted_attention(
@@ -78,37 +87,158 @@ def counted_attention(
     return CountedAttention.apply(query, key, value), None  # pyright: ignore[reportReturnType]
 
 
-def kept_by_layers(model: nn.Module, lengths: Sequence[int], machine: Machine, *, fused: bool) -> list[Kept]:
-    """What rows of so many tokens leave for the backward pass, parameters left out; one answer for each length.
+def kept_by_layers(
+    model: nn.Module, rows: Sequence[Sequence[int]], machine: Machine, *, fused: bool, packed: bool = True
+) -> list[Kept]:
+    """What rows of documents leave for the backward pass, parameters left out; one answer for each row.
+
+    The model computes on tensors without contents. On a CPU its attention is the packed one; on CUDA, which need not be
+    here, one that keeps what a fused kernel keeps.
 
     Args:
         model: A causal LM, with its adapter, on the meta device; it is of no use afterwards.
-        lengths: Tokens of each row; bounds of documents do not change what is kept.
+        rows: Tokens of the documents of each row.
         machine: Device and type it would compute in.
-        fused: LoRA layers that read the same input are computed together, where that is possible.
+        fused: Norms are cheap, and LoRA layers that read the same input are computed together, where that is possible.
+        packed: A row may hold several documents.
     """
     AttentionInterface.register(COUNTED, counted_attention)
     AttentionMaskInterface.register(COUNTED, lambda *_, **__: None)
-    with FakeTensorMode():
-        give_substance(model, machine.device)
+    norms = proven_norms(model) if fused else {}
+    here, lm = Machine(torch.device("cpu"), machine.dtype), causal_lm(model)
+    real = packed and machine.device.type == "cpu"
+    given = [packed_arguments(row, here.device) if real else {"use_cache": False} for row in rows]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        give_substance(model, here.device)
         alike = share_alike(decoder_layers(model))
         if fused:
             from sft_cli.model.speed.fused import fuse
 
-            with machine.precision(), OneExpert():
+            for norm, how in norms.items():
+                norm.forward = NormForward(norm, *how)
+            with here.precision(), OneExpert():
                 fuse(model)
-        lm = causal_lm(model)
-        lm.set_attn_implementation(COUNTED)
         if not any(value.requires_grad for value in lm.base_model.parameters()):
             # Trained vectors stand before the text: what is behind them needs gradients as if it were trained.
             lm.get_input_embeddings().register_forward_hook(lambda _, __, states: states.requires_grad_())
+        for value in model.parameters():
+            if value.requires_grad:
+                value.grad = torch.zeros_like(value)
         found = []
-        for length in lengths:
-            with machine.precision(), OneExpert(), counting(model) as counter:
-                ids = torch.zeros(1, length, dtype=torch.long, device=machine.device)
-                states = lm.base_model(input_ids=ids, use_cache=False)[0]
-                assert states.requires_grad, "nothing is trained"
-            found.append(counter.result(alike))
+        for row, arguments in zip(rows, given, strict=True):
+            try:
+                use_packed(model) if real else lm.set_attn_implementation(COUNTED)
+                found.append(counted(model, sum(row), arguments, here, alike))
+            except (CannotPack, RuntimeError):
+                if not real:
+                    raise
+                lm.set_attn_implementation(COUNTED)
+                found.append(counted(model, sum(row), {"use_cache": False}, here, alike))
+    forget_masks()
+    return found
+
+
+def counted(
+    model: nn.Module, tokens: int, arguments: dict[str, Any], machine: Machine, alike: Mapping[int, int]
+) -> Kept:
+    """What a row leaves, and what its backward pass needs beside it."""
+    lm = causal_lm(model)
+    with Live() as live, OneExpert(), passages(model, live) as seen:
+        for value in (*model.parameters(), *model.buffers()):
+            live.ignore(value)
+            if value.grad is not None:
+                live.ignore(value.grad)
+        with machine.precision(), counting(model) as counter:
+            ids = torch.zeros(1, tokens, dtype=torch.long, device=machine.device)
+            states = lm.base_model(input_ids=ids, **arguments)[0]
+            assert states.requires_grad, "nothing is trained"
+        kept = counter.result()
+        rest = seen.first + live.now - seen.last
+        gradient = torch.empty_like(states)
+        seen.enter(-1, live.now - gradient.untyped_storage().nbytes())
+        states.backward(gradient)
+        seen.leave()
+    layers = tuple(seen.kept[alike.get(place, place)] for place in range(len(seen.kept)))
+    return Kept(layers, rest, kept.layer_input, kept.attention, max(seen.passing.values()))
+
+
+class Passages:
+    """What lives when the forward pass leaves each decoder layer, and at most while the backward pass is in it.
+
+    Attributes:
+        first: Bytes that live when the forward pass comes to the first layer.
+        last: When it leaves the last one.
+        kept: By layer, bytes that its forward pass left.
+        passing: By layer, most bytes beside what was there when the backward pass came, the gradient it came with
+            counted as passing; -1 stands for what lies behind the last layer.
+    """
+
+    def __init__(self, live: Live, number: int) -> None:
+        self.live, self.kept, self.passing = live, [0] * number, dict[int, int]()
+        self.first = self.last = 0
+        self._place, self._before = -1, 0
+
+    def enter(self, place: int, before: int) -> None:
+        """The backward pass comes to a layer."""
+        self._place, self._before = place, before
+        self.live.again()
+
+    def leave(self) -> None:
+        """It has left the one it was in."""
+        self.passing[self._place] = max(0, self.live.most - self._before)
+
+
+@contextmanager
+def passages(model: nn.Module, live: Live) -> Iterator[Passages]:
+    """Watch the decoder layers within."""
+    layers = decoder_layers(model)
+    seen, before = Passages(live, len(layers)), [0] * len(layers)
+
+    def enter(place: int) -> Any:
+        def into(*_: Any) -> None:
+            before[place] = live.now
+            seen.first = seen.first if place else live.now
+
+        return into
+
+    def leave(place: int) -> Any:
+        def after(_: nn.Module, __: Any, output: Any) -> None:
+            states = output[0] if isinstance(output, tuple) else output
+            seen.kept[place], seen.last = live.now - before[place], live.now
+            if states.requires_grad:
+                states.register_hook(partial(back, place))
+
+        return after
+
+    def back(place: int, gradient: Tensor) -> None:
+        seen.leave()
+        seen.enter(place, live.now - gradient.untyped_storage().nbytes())
+
+    handles = [layer.register_forward_pre_hook(enter(place)) for place, layer in enumerate(layers)]
+    handles += [layer.register_forward_hook(leave(place)) for place, layer in enumerate(layers)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def proven_norms(model: nn.Module) -> dict[nn.Module, tuple[float, float]]:
+    """The norms that training replaces, told by a copy with contents, and their epsilon and offset."""
+    found: dict[nn.Module, tuple[float, float]] = {}
+    known: dict[Any, tuple[float, float] | None] = {}
+    for norm in model.modules():
+        if candidate(norm):
+            weight = norm.weight
+            assert isinstance(weight, Tensor)
+            key = (type(norm), repr(norm), weight.shape, weight.dtype)
+            if key not in known:
+                with torch.device("cpu"):
+                    copied = copy.deepcopy(norm)
+                    copied.weight = nn.Parameter(torch.ones(weight.shape), requires_grad=False)
+                    known[key] = proven(copied)
+            if (how := known[key]) is not None:
+                found[norm] = how
     return found
 
 

@@ -1,0 +1,79 @@
+"""Graphics cards by name: memory and speed as their makers state them."""
+
+import re
+from dataclasses import dataclass
+
+from sft_cli.errors import SftError
+
+GB = 10**9
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GIB|G)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A graphics card.
+
+    Attributes:
+        name: As it is typed.
+        memory: Bytes.
+        tflops: Dense 16-bit tensor operations, 10^12 a second; None where only the size was named.
+        bfloat16: Whether it multiplies in bfloat16.
+    """
+
+    name: str
+    memory: int
+    tflops: float | None = None
+    bfloat16: bool = True
+
+
+CARDS = {
+    name: Card(name, memory * GB, tflops, bfloat16)
+    for name, memory, tflops, bfloat16 in (
+        ("v100", 16, 125, False),
+        ("v100-32gb", 32, 125, False),
+        ("t4", 16, 65, False),
+        ("a10", 24, 125, True),
+        ("a10g", 24, 70, True),
+        ("l4", 24, 121, True),
+        ("l40s", 48, 362, True),
+        ("a40", 48, 150, True),
+        ("a6000", 48, 155, True),
+        ("a100-40gb", 40, 312, True),
+        ("a100", 80, 312, True),
+        ("h100", 80, 989, True),
+        ("h200", 141, 989, True),
+        ("b200", 180, 2250, True),
+        ("rtx3090", 24, 71, True),
+        ("rtx4090", 24, 165, True),
+        ("rtx5090", 32, 210, True),
+    )
+}
+"""Makers' data sheets: dense bfloat16 (float16 where there is none) with float32 sums. A GB is taken as 10^9 bytes:
+less than most of these cards hold, about what the smaller ones leave a program."""
+
+
+def card(word: str) -> Card:
+    """The card of ``gpu=h100`` or ``gpu=24GB``.
+
+    Raises:
+        SftError: It is neither a known name nor a size.
+    """
+    plain = word.lower().replace(" ", "").replace("_", "-").removeprefix("nvidia-")
+    if plain in CARDS:
+        return CARDS[plain]
+    size = _SIZE.fullmatch(word.strip())
+    if size is None or not 0 < float(size[1]) <= 10_000:
+        raise SftError(
+            where=f"gpu={word}",
+            problem="neither a known card nor a size",
+            fix=f"gpu=24GB, or one of {', '.join(CARDS)}",
+        )
+    unit = 2**30 if (size[2] or "").upper() == "GIB" else GB
+    return Card(word, int(float(size[1]) * unit))
+
+
+def named_like(device: str) -> Card | None:
+    """The card of the table that a driver calls so (``NVIDIA H100 80GB HBM3``); None for others."""
+    plain = device.lower().replace(" ", "").replace("geforce", "").replace("-", "")
+    found = [one for name, one in CARDS.items() if name.split("-")[0] in plain]
+    return max(found, key=lambda one: len(one.name.split("-")[0]), default=None)

@@ -1,0 +1,43 @@
+"""`sft check`: everything about a run that can be found wrong without its weights and without a GPU."""
+
+import time
+from collections.abc import Sequence
+
+from sft_cli.check.asked import Asked, asked
+from sft_cli.check.data import Sample, sample, told
+from sft_cli.check.lines import Report, ok
+from sft_cli.check.places import place_lines
+from sft_cli.config.check import required
+from sft_cli.config.compose import compose
+from sft_cli.config.paths import absolute
+from sft_cli.config.schema import Config
+
+
+def check_command(words: Sequence[str], config_dirs: Sequence[str]) -> int:
+    """Body of ``sft check``: prints a line for each thing looked at; exit code 0, or 1 when anything failed.
+
+    Raises:
+        SftError: The command line or the config cannot be understood.
+    """
+    started = time.perf_counter()
+    own, rest = asked(words)
+    config = compose(rest, config_dirs)
+    required(config)
+    config = absolute(config)
+    report = Report()
+    report.tell(ok("config", f"{config.run_name}: composed, every key is known, nothing contradicts"))
+    report.tell(*place_lines(config))
+    with report.part("data"), sample(config, own.rows) as found:
+        report.tell(told(found))
+        _with_model(report, config, found, own)
+    shown = " ".join(rest)
+    return report.finish(f"checked in {time.perf_counter() - started:.0f} s", f"sft train {shown}")
+
+
+def _with_model(report: Report, config: Config, found: Sample, own: Asked) -> None:
+    """What needs the model's configuration, and torch."""
+    from sft_cli.train.run import uncollected
+
+    with uncollected():  # torch begins here
+        from sft_cli.check.computed.model import model_lines
+    model_lines(report, config, found, own)

@@ -1,0 +1,108 @@
+"""A model of the same architecture, small enough to try a step on any machine: a few narrow layers, random weights.
+
+What decides how it computes stays: family, attention with its groups, windows and caps, experts, positions, norms, tied
+embeddings, the vocabulary. Sizes are multiples of 64, which four-bit weights on a CPU want.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from transformers import PretrainedConfig
+
+WIDTH, HEADS, HEAD_WIDTH, INNER, EXPERT = 128, 2, 64, 256, 64
+WINDOW = 16
+"""Tokens of a sliding window: shorter than most examples, so that windows count."""
+MOST_LAYERS = 8
+SIZES = {
+    "hidden_size": WIDTH,
+    "num_attention_heads": HEADS,
+    "head_dim": HEAD_WIDTH,
+    "intermediate_size": INNER,
+    "ffn_dim": INNER,
+    "n_inner": INNER,
+    "ffn_hidden_size": INNER,
+    "word_embed_proj_dim": WIDTH,
+    "moe_intermediate_size": EXPERT,
+    "shared_expert_intermediate_size": EXPERT,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 64,
+    "kv_lora_rank": 64,
+    "qk_rope_head_dim": 32,
+    "qk_nope_head_dim": 32,
+    "v_head_dim": 64,
+    "rotary_dim": 32,
+    "sliding_window": WINDOW,
+}
+"""Most that each size may be, by the common name; one that is smaller, or not used (0, null), stays."""
+MANY = ("hidden_size", "intermediate_size", "head_dim")
+"""Sizes that take the small value even where the family's own is smaller: the others are made to fit them."""
+
+
+def shrunk(architecture: PretrainedConfig) -> PretrainedConfig:
+    """The small configuration; the one given stays as it is."""
+    small = deepcopy(architecture)
+    for name in ("quantization_config", "torch_dtype", "dtype"):
+        vars(small).pop(name, None)
+    text = small.get_text_config()
+    text.update(changes(text.to_dict(), text.attribute_map))
+    return small
+
+
+def changes(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """What differs in the small configuration.
+
+    Args:
+        values: The configuration's own.
+        names: Common name -> the family's own, where they differ.
+    """
+
+    def own(name: str) -> str:
+        return names.get(name, name)
+
+    found: dict[str, Any] = {}
+    for name, most in SIZES.items():
+        value = values.get(own(name))
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            found[own(name)] = most if name in MANY else min(value, most)
+    if "qk_rope_head_dim" in found:
+        found["head_dim"] = found["qk_rope_head_dim"]
+    heads, groups = values.get(own("num_attention_heads")), values.get(own("num_key_value_heads"))
+    if isinstance(groups, int) and isinstance(heads, int):
+        found[own("num_key_value_heads")] = found[own("num_attention_heads")] if groups == heads else 1
+    layers = values[own("num_hidden_layers")]
+    few = few_layers(layers, values)
+    found[own("num_hidden_layers")] = few
+    for name, value in values.items():
+        if isinstance(value, list) and len(value) == layers:
+            found[name] = value[:few]
+        elif name.endswith(("dropout", "pdrop", "dropout_prob")) and isinstance(value, float):
+            found[name] = 0.0
+        elif name in ("rope_parameters", "rope_scaling") and isinstance(value, Mapping):
+            found[name] = _rope(value)
+    return found
+
+
+def few_layers(layers: int, values: Mapping[str, Any]) -> int:
+    """The first layers, at least two, up to one of each kind that the configuration lists."""
+    kinds = [value for value in values.values() if isinstance(value, list) and len(value) == layers]
+    if not kinds:
+        return min(2, layers)
+    together = [str(one) for one in zip(*kinds, strict=True)]
+    last = max(together.index(kind) for kind in set(together))
+    return min(max(2, last + 1), MOST_LAYERS, layers)
+
+
+def _rope(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary settings whose lists have one number for each pair of a head."""
+    return {
+        name: part[: HEAD_WIDTH // 2] if isinstance(part, list) and name.endswith("_factor") else part
+        for name, part in value.items()
+    }

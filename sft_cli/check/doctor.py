@@ -1,0 +1,125 @@
+"""`sft doctor`: this machine alone. Versions, CUDA, four-bit weights, processes, memory, disk, SLURM; no secrets."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+
+import psutil
+
+from sft_cli.check.lines import Line, Report, fail, ok, warn
+from sft_cli.check.places import writable
+from sft_cli.config.paths import cache_home
+from sft_cli.console import gib
+
+PACKAGE = "sft-cli"
+SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")
+"""Variables that are only said to be set, or not."""
+SLURM = ("sbatch", "srun", "squeue", "scancel")
+LOW_DISK = 20 * 2**30
+"""Free bytes below which a model of 7 billion parameters and its checkpoints will not fit."""
+
+
+def doctor_command() -> int:
+    """Body of ``sft doctor``; exit code 0, or 1 when anything failed."""
+    report = Report()
+    report.tell(*version_lines())
+    from sft_cli.check.computed import devices
+
+    for line in (
+        devices.cuda_line,
+        devices.four_bit_line,
+        devices.nccl_line,
+        devices.processes_line,
+        memory_line,
+        *(lambda place=place: directory_line(*place) for place in directories()),
+        slurm_line,
+        secrets_line,
+    ):
+        report.tell(line())
+    return report.finish("this machine", "sft check recipe=quickstart")
+
+
+def version_lines(name: str = PACKAGE) -> Iterator[Line]:
+    """Python and the required packages against the ranges that were tested, as the installed package states them."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    wanted = metadata(name)["Requires-Python"]
+    own = platform.python_version()
+    if SpecifierSet(wanted).contains(own):
+        yield ok("python", f"{own} (tested: {wanted})")
+    else:
+        yield fail("python", f"{own} is outside of {wanted}", "install Python 3.11 and make a new environment with it")
+    fine = list[str]()
+    for text in requires(name) or ():
+        needed = Requirement(text)
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(needed.name)
+        except PackageNotFoundError:
+            yield fail("packages", f"{needed.name} is missing", f"pip install '{needed.name}{needed.specifier}'")
+            continue
+        if needed.specifier.contains(found, prereleases=True):
+            fine.append(f"{needed.name} {found}")
+        else:
+            yield fail(
+                "packages",
+                f"{needed.name} {found} is outside of the tested range {needed.specifier}",
+                f"pip install '{needed.name}{needed.specifier}'",
+            )
+    yield ok("packages", f"{len(fine)} in their tested ranges: {', '.join(fine)}")
+
+
+def memory_line() -> Line:
+    """Main memory that a run may take."""
+    import torch
+
+    from sft_cli.model.machine import free_memory
+
+    free, total = free_memory(torch.device("cpu")), psutil.virtual_memory().total
+    text = f"{gib(free)} of {gib(total)} main memory free, {os.cpu_count()} processors"
+    if free < 4 * 2**30:
+        return warn("memory", text, "end other programs: loading a model of 7 billion parameters passes through it")
+    return ok("memory", text)
+
+
+def directories() -> list[tuple[str, Path, str]]:
+    """What is written to: a name, where, and the variable that decides it."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return [("SFT_HOME", cache_home(), "SFT_HOME"), ("HF cache", Path(HF_HUB_CACHE), "HF_HOME")]
+
+
+def directory_line(name: str, directory: Path, variable: str) -> Line:
+    """Whether something can be written there, and how much."""
+    problem = writable(directory)
+    if problem is not None:
+        return fail(name, f"nothing can be written: {problem}", f"export {variable}=DIR that you may write to")
+    free = shutil.disk_usage(next(folder for folder in (directory, *directory.parents) if folder.is_dir())).free
+    text = f"{directory} can be written to, {gib(free)} free"
+    if free < LOW_DISK:
+        return warn(name, text, f"free disk space, or export {variable}=DIR on another disk: models are large")
+    return ok(name, text)
+
+
+def slurm_line() -> Line:
+    """Which of SLURM's commands are found."""
+    found = [name for name in SLURM if shutil.which(name)]
+    if len(found) == len(SLURM):
+        return ok("slurm", f"{', '.join(found)} found", "launcher=slurm submits a job")
+    if found:
+        missing = [name for name in SLURM if name not in found]
+        return warn(
+            "slurm", f"{', '.join(found)} found, {', '.join(missing)} not", "install slurm-client, or mend PATH"
+        )
+    return ok("slurm", "no SLURM commands here: only launcher=slurm would need them")
+
+
+def secrets_line(environment: Mapping[str, str] = os.environ) -> Line:
+    """Which secrets there are; never what they are."""
+    told = ", ".join(f"{name} {'set' if environment.get(name) else 'not set'}" for name in SECRETS)
+    return ok("secrets", f"{told}; gated models need HF_TOKEN")
