@@ -17,6 +17,7 @@ from sft_cli.config.paths import absolute, default_run_dir
 from sft_cli.config.schema import Config
 from sft_cli.slurm.check import check
 from sft_cli.slurm.files import check_unused, written
+from sft_cli.slurm.preflight import preflight
 from sft_cli.slurm.sbatch import refuse_absent, sbatch
 from sft_cli.slurm.script import Place, directives, job_script
 
@@ -39,6 +40,7 @@ def submit_command(overrides: Sequence[str], config_dirs: Sequence[str], *, dry_
     required(config)
     check(config, {"run_dir": config.run_dir}, place)
     check_unused(Path(config.run_dir))
+    preflight(config)
     script = job_script(config, config.run_dir, place)
     return script if dry_run else _told(config.run_dir, submit(Path(config.run_dir), config, script))
 

@@ -1,6 +1,7 @@
 """Jobs of submit.sh on a real one-node SLURM."""
 
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from slurm_cluster import NO_GPU, job_of, log_of, submitted
 
 from sft_cli.config.compose import compose, load
+from sft_cli.config.paths import resolve
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +29,7 @@ def test_the_job_trains_in_the_run_directory(cluster, fake_sft, tmp_path, name):
     work.mkdir()
     run = work / "runs" / "first"
     home = str(work / "home")
-    (work / "words").mkdir()
+    shutil.copytree(resolve("builtin:quickstart/model"), work / "words")
     choices = ["run_name=my_run", "model.tokenizer=words", fake_sft]
     result = submitted(cluster, "run_dir=runs/first", *choices, cwd=work, SFT_HOME=home)
     job = job_of(result)

@@ -71,6 +71,32 @@ def test_a_config_that_cannot_train_is_refused_before_it_waits_in_the_queue(tmp_
     )
 
 
+def test_what_the_job_would_find_missing_is_said_before_it_waits_in_the_queue(tmp_path):
+    """All at once: the rows, the held-out rows, and a template without a stop token."""
+    (tmp_path / "here.jsonl").write_text("{}\n")
+    (tmp_path / "mine.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    words = ["data=local", "data.mix.local.path=her.jsonl", "data.mix.more.path=here.jsonl", "template.path=mine.jinja"]
+    words += ["data.mix.more.validation_path=there.jsonl"]
+    result = submit_sh("recipe=quickstart", "launcher=slurm", *words, "--dry-run", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    said = [line.partition(" ")[2] for line in result.stderr.splitlines() if line.startswith("error")]
+    assert said == [
+        f"template {tmp_path}/mine.jinja: the answer ends in 'Hello', not in a special token of the tokenizer: "
+        "the model would never learn to stop",
+        "data.mix.local.path: there is no 'her.jsonl'",
+        "data.mix.more.validation_path: there is no 'there.jsonl'",
+    ]
+
+
+def test_a_container_that_renames_directories_is_not_looked_into(tmp_path):
+    container = ["launcher.container.kind=apptainer", "launcher.container.image=x.sif"]
+    words = ["data=local", "data.val_rows=5", "data.mix.local.path=/mnt/rows.jsonl", *container]
+    for mounts, code in (("[/data]", 2), ("[/data:/mnt]", 0)):
+        mounted = f"launcher.container.mounts={mounts}"
+        result = submit_sh("recipe=quickstart", "launcher=slurm", *words, mounted, "--dry-run", cwd=tmp_path)
+        assert result.returncode == code, result.stderr
+
+
 def test_a_machine_without_sbatch(tmp_path):
     result = submit_sh("recipe=quickstart", "launcher=slurm", "run_dir=x", cwd=tmp_path, PATH=without_sbatch(tmp_path))
     assert result.returncode == 2

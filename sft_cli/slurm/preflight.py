@@ -1,0 +1,51 @@
+"""What a job would find wrong when it begins, found on the login node: tokenizer, template, files of rows."""
+
+from collections.abc import Iterator
+
+from sft_cli.chat.examples import ExampleMaker
+from sft_cli.config.schema import Config
+from sft_cli.config.secrets import is_address
+from sft_cli.data.prepare import read_template
+from sft_cli.data.reading.locate import locate
+from sft_cli.data.reading.sources import on_hub, placed, splits
+from sft_cli.errors import Mistakes, SftError, raise_all
+
+
+def preflight(config: Config) -> None:
+    """Refuse a tokenizer, a template or local rows that cannot be used; all mistakes at once.
+
+    Rows of the hub or behind an address wait for the job, or for ``sft prepare`` before it. A container that sees
+    directories under other names is not looked into.
+
+    Raises:
+        SftError: At least one.
+    """
+    if any(":" in mount for mount in config.launcher.container.mounts):
+        return
+    raise_all([*_template(config), *_rows(config)])
+
+
+def _template(config: Config) -> Iterator[SftError]:
+    """What is wrong with the tokenizer, or with what the template makes of a few conversations."""
+    try:
+        tokenizer, template = read_template(config)
+        ExampleMaker(tokenizer, template, config.data, config.trainer.max_length).check_template()
+    except SftError as error:
+        yield from _each(error)
+
+
+def _rows(config: Config) -> Iterator[SftError]:
+    """Sources whose files are not there."""
+    for name, source in config.data.mix.items():
+        for split in splits(source):
+            try:
+                place = placed(source, name, split)
+                if not is_address(place.given) and not on_hub(source, place):
+                    locate(place)
+            except SftError as error:
+                yield from _each(error)
+
+
+def _each(error: SftError) -> Iterator[SftError]:
+    """The mistakes in an error."""
+    yield from error.errors if isinstance(error, Mistakes) else (error,)
