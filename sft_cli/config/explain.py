@@ -41,7 +41,7 @@ def show(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> str:
     Raises:
         SftError: Every mistake of the command line and the recipe.
     """
-    composed = assemble(overrides, config_dirs)
+    composed = assemble(overrides, config_dirs, {})
     lines = list(_tree(masked(as_plain(typed(composed))), "", 0, composed.origins()))
     width = min(_COLUMN, max(len(text) for text, origin in lines if origin))
     tree = "\n".join(f"{text:<{width}}  # {origin}" if origin else text for text, origin in lines)

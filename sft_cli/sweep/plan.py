@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sft_cli.config.check import required
-from sft_cli.config.compose import compose, dump
+from sft_cli.config.compose import Merged, compose
 from sft_cli.config.launcher_schema import LauncherKind
 from sft_cli.config.lines import COMMAND_LINE
 from sft_cli.config.schema import Config
@@ -66,10 +66,10 @@ def plan(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan:
     sweep = expand(words, config_dirs)
     if len(sweep.members) > TOLD:
         say(f"check     the settings of {len(sweep.members):,} members")
-    configs, mistakes = [], dict[str, SftError]()
+    configs, mistakes, known = [], dict[str, SftError](), dict[str, Merged]()
     for member in sweep.members:
         try:
-            config = compose(member, config_dirs)
+            config = compose(member, config_dirs, known)
             required(config)
             configs.append(config)
         except SftError as error:
@@ -134,7 +134,7 @@ def _clashes(sweep: Sweep, configs: Sequence[Config]) -> Iterator[SftError]:
             yield SftError(where=COMMAND_LINE, problem=problem, fix="give it one value, or submit several sweeps")
     seen: dict[str, tuple[str, ...]] = {}
     for config, values in zip(configs, sweep.values, strict=True):
-        other = seen.setdefault(dump(config), values)
+        other = seen.setdefault(json.dumps(as_plain(config)), values)
         if other is not values:
             one, two = (" ".join(map("=".join, zip(sweep.keys, words, strict=True))) for words in (other, values))
             problem = f"two members would train the same: {one}, and {two}"

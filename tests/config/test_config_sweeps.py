@@ -2,6 +2,7 @@
 
 import pytest
 
+from sft_cli.config.compose import Merged, compose
 from sft_cli.config.grammar import several
 from sft_cli.config.sweeps import expand
 from sft_cli.config.words import Unreadable
@@ -143,3 +144,28 @@ def test_all_mistakes_at_once():
     with pytest.raises(Mistakes) as caught:
         expand(["trainer.lr=interval(1,2)", "trainer.seed=1,1", "adapter.target_modules=a,b"])
     assert len(caught.value.errors) == 3
+
+
+def test_many_command_lines_compose_as_each_does_alone(tmp_path):
+    """What Hydra made of a choice is kept: values set by one line must not show in the next, nor a recipe's place."""
+    (tmp_path / "mine.yaml").write_text("# @package _global_\ndefaults: [quickstart]\ntrainer:\n  lr: 5e-3\n")
+    lines = [
+        ["recipe=quickstart", "trainer.lr=1", "data.mix.quickstart.weight=2"],
+        ["recipe=mine", "adapter.rank=3"],
+        ["recipe=quickstart"],
+        ["recipe=mine", "adapter=dora"],
+        ["recipe=mine"],
+        ["recipe=quickstart", "data.mix.other.path=x.jsonl"],
+        ["recipe=quickstart", "trainer.seed=3"],
+    ]
+    known: dict[str, Merged] = {}
+    for line in lines:
+        assert compose(line, [str(tmp_path)], known) == compose(line, [str(tmp_path)])
+    assert len(known) == 3
+
+    wrong = ["recipe=mine", "trainer.tokens_per_micro_batch=8"]
+    with pytest.raises(SftError) as alone:
+        compose(wrong, [str(tmp_path)])
+    with pytest.raises(SftError) as together:
+        compose(wrong, [str(tmp_path)], known)
+    assert str(together.value) == str(alone.value)
