@@ -48,7 +48,7 @@ def test_mistakes_go_to_stderr_with_exit_code_2_and_without_a_traceback():
 
 
 def test_every_command_has_an_example():
-    for command in ("show", "recipes", "prepare", "train", "eval", "merge"):
+    for command in ("show", "recipes", "prepare", "train", "sweep", "eval", "merge"):
         assert f"Example: sft {command} " in CliRunner().invoke(app, [command, "--help"]).stdout
 
 
