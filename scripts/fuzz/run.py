@@ -28,8 +28,6 @@ def main() -> int:
         room.remember()
     began = time.perf_counter()
     found = watching.fuzz(room.INPUTS, room.target, asked.inputs, asked.seed, lambda line: print(line, flush=True))
-    for place, told in found.failures.items():
-        print(f"\n--- {place}\n{told}")
     seconds = time.perf_counter() - began
     print(
         f"{asked.target}: {found.inputs:,} inputs in {seconds:,.0f} s, {dict(found.outcomes)},"

@@ -96,7 +96,9 @@ def _note(found: Watched, error: BaseException, value: Any) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "sft_cli" in frame.filename] or frames
     key = f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}"
-    found.failures.setdefault(key, f"{value!r:.3000}\n{''.join(traceback.format_exception(error))[-3000:]}")
+    if key not in found.failures:
+        found.failures[key] = f"{value!r:.3000}\n{''.join(traceback.format_exception(error))[-3000:]}"
+        print(f"--- {key}\n{found.failures[key]}", flush=True)
     return "failure"
 
 

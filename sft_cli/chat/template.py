@@ -6,7 +6,6 @@ two together.
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -16,20 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import jinja2.ext
 import jinja2.meta
-import jinja2.nodes
-import jinja2.runtime
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from sft_cli.chat.dialect import GENERATION, KEPT, Dialect, raising, tojson
 from sft_cli.chat.tokenizer import SPECIAL_NAMES, ChatTokenizer
 from sft_cli.config.paths import resolve
 from sft_cli.config.schema import TemplateConfig
 from sft_cli.errors import SftError
+from sft_cli.sandbox.budget import TooMuch
 
-GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
-KEPT = "_generated"
-"""Variable of a rendering that collects the texts between its generation tags."""
 GIVEN = ("messages", "tools", "documents", "add_generation_prompt", KEPT)
 """What every rendering is called with."""
 ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
@@ -37,45 +31,6 @@ ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
 
 class TemplateRefusal(Exception):
     """A template cannot render this conversation; the message says why in words for the user."""
-
-
-class _Generation(jinja2.ext.Extension):
-    """Accepts ``{% generation %}…{% endgeneration %}`` and appends what is between to the variable ``KEPT``."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 reads a plain class attribute
-
-    def parse(self, parser: Any) -> Any:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        call = self.call_method("_keep", [jinja2.nodes.ContextReference()])
-        return jinja2.nodes.CallBlock(call, [], [], body, lineno=line)
-
-    def _keep(self, context: jinja2.runtime.Context, caller: Callable[[], str]) -> str:
-        text = caller()
-        context[KEPT].append(text)
-        return text
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox; ``message.content`` of a plain dict is looked up as the key it is, not as an attribute first."""
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        if type(obj) is dict and attribute in obj and attribute not in _DICT_ATTRIBUTES:
-            return obj[attribute]
-        return super().getattr(obj, attribute)
-
-
-_DICT_ATTRIBUTES = frozenset(dir(dict))
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _tojson(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 @dataclass(frozen=True)
@@ -97,13 +52,11 @@ class ChatTemplate:
     variables: Mapping[str, str | bool] = field(default_factory=dict)
 
     @cached_property
-    def environment(self) -> ImmutableSandboxedEnvironment:
+    def environment(self) -> Dialect:
         """Where it is compiled."""
-        environment = _Environment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-        )
-        environment.filters["tojson"] = _tojson
-        environment.globals["raise_exception"] = _raise
+        environment = Dialect()
+        environment.filters["tojson"] = environment.guarded("tojson", tojson)
+        environment.globals["raise_exception"] = raising
         environment.globals["strftime_now"] = self.now.strftime
         return environment
 
@@ -117,9 +70,19 @@ class ChatTemplate:
                 problem=f"not a valid Jinja template: {error.message}",
                 fix="correct that line, or choose another template=",
             ) from error
+        except Exception as error:  # compiling what a stranger wrote may fail in any way
+            said = f"it {error}" if isinstance(error, TooMuch) else f"{type(error).__name__}: {error}"
+            raise SftError(
+                where=self.label, problem=f"cannot be compiled: {said:.200}", fix="choose another template="
+            ) from error
         # Jinja chains two mappings here and walks them anew for every text: half the time of a short one.
         template.globals = {**template.globals, **self.special_tokens, **self.variables}
-        return template.render
+
+        def render(**given: Any) -> str:
+            self.environment.begin()
+            return template.render(**given)
+
+        return render
 
     @cached_property
     def _tagged(self) -> bool:
@@ -194,10 +157,12 @@ class ChatTemplate:
         given = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": prompt, KEPT: kept}
         try:
             text = self._render(**given)
+        except TooMuch as error:
+            raise TemplateRefusal(f"the template {error}") from error
         except jinja2.TemplateError as error:
-            raise TemplateRefusal(f"the template refuses it: {error}") from error
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise TemplateRefusal(f"the template fails on it: {type(error).__name__}: {error}") from error
+            raise TemplateRefusal(f"the template refuses it: {error!s:.500}") from error
+        except Exception as error:  # a template is a program of someone else's
+            raise TemplateRefusal(f"the template fails on it: {type(error).__name__}: {error!s:.500}") from error
         entities = [entity for entity in ENTITIES if entity in text] if "&" in text else ()
         known = json.dumps([*messages, *(tools or ())], ensure_ascii=False) + self.source if entities else ""
         for entity in entities:
@@ -224,7 +189,11 @@ def _source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]
         file = Path(resolve(config.path))
         if not file.is_file():
             raise SftError(where=f"template.path={config.path}", problem="no such file", fix="check the path")
-        return file.read_text(encoding="utf-8"), str(config.path)
+        try:
+            return file.read_text(encoding="utf-8"), str(config.path)
+        except UnicodeDecodeError as error:
+            where = f"template.path={config.path}"
+            raise SftError(where=where, problem="not a text file in UTF-8", fix="save it as UTF-8") from error
     if config.name == "auto":
         if tokenizer.chat_template is None:
             raise SftError(
@@ -234,12 +203,9 @@ def _source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]
             )
         return tokenizer.chat_template, "the tokenizer's own template"
     named = files("sft_cli.configs").joinpath("template", f"{config.name}.jinja")
-    if not named.is_file():
-        known = sorted(
-            p.name.removesuffix(".jinja")
-            for p in files("sft_cli.configs").joinpath("template").iterdir()
-            if p.name.endswith(".jinja")
-        )
+    folder = files("sft_cli.configs").joinpath("template")
+    known = sorted(p.name.removesuffix(".jinja") for p in folder.iterdir() if p.name.endswith(".jinja"))
+    if config.name not in known:
         raise SftError(
             where=f"template.name={config.name}",
             problem="no such template",

@@ -92,7 +92,7 @@ class Walker:
         given = {"messages": Messages(messages, 0, asked), "tools": tools, "documents": None}
         try:
             return self._render({**given, "add_generation_prompt": prompt, _MAIN: asked.main, _PEEK: asked.peeked})
-        except (jinja2.TemplateError, *FAILURES):
+        except Exception:  # a template is a program of someone else's; the plain rendering says what is wrong
             return None
 
 
@@ -126,7 +126,8 @@ def _instrumented(template: ChatTemplate) -> Callable[[dict[str, Any]], str] | N
     constants = {**environment.globals, **template.special_tokens, **template.variables}
 
     def render(values: dict[str, Any]) -> str:
-        return "".join(compiled.root_render_func(compiled.new_context({**constants, **values}, shared=True)))
+        environment.begin()
+        return environment.concat(compiled.root_render_func(compiled.new_context({**constants, **values}, shared=True)))
 
     return render
 

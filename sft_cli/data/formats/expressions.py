@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sft_cli.data.formats.fields import Fields, parsed
 from sft_cli.data.problems import RowError, listing, shorten
 from sft_cli.data.types import Row
 from sft_cli.errors import SftError
+from sft_cli.sandbox.budget import TooMuch
+from sft_cli.sandbox.environment import LimitedEnvironment
 
 Expression = Callable[[Mapping[str, Any]], Any]
 
@@ -41,7 +42,7 @@ def evaluate(expressions: Mapping[str, Expression], row: Row) -> Fields:
     columns = {"row": dict(row.values), **row.values}
     for name, expression in expressions.items():
         try:
-            value = _plain(expression(columns))
+            value = expression(columns)
         except UndefinedError as error:
             there = listing(row.values) or "no columns"
             fix = f"the row has {there}; write column | default('') for one that may be missing"
@@ -53,15 +54,19 @@ def evaluate(expressions: Mapping[str, Expression], row: Row) -> Fields:
     return Fields(values, {name: f"format.{name}" for name in values}, row)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+def _environment() -> LimitedEnvironment:
     """Jinja without escaping, where a missing column is an error; ``tojson`` and ``fromjson`` read and write JSON."""
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    environment.filters["fromjson"] = parsed
+    environment = LimitedEnvironment(undefined=StrictUndefined, autoescape=False)
+    environment.filters["tojson"] = environment.guarded("tojson", _written)
+    environment.filters["fromjson"] = environment.guarded("fromjson", parsed)
     return environment
 
 
-def _compiled(environment: ImmutableSandboxedEnvironment, name: str, text: str, key: str) -> Expression:
+def _written(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _compiled(environment: LimitedEnvironment, name: str, text: str, key: str) -> Expression:
     """One field's text, compiled."""
     try:
         tree = environment.parse(text)
@@ -76,15 +81,30 @@ def _compiled(environment: ImmutableSandboxedEnvironment, name: str, text: str, 
         if _is_one_expression(tree) and text.strip().startswith("{{"):
             inner = text.strip()[2:-2].removeprefix("-").removeprefix("+").removesuffix("-").removesuffix("+")
             compiled = environment.compile_expression(inner, undefined_to_none=False)
-            return lambda columns: compiled(columns)
+            return _begun(environment, compiled)
         template = environment.from_string(text)
+    except SftError:
+        raise
     except TemplateSyntaxError as error:
         raise SftError(
             where=f"{key}, line {error.lineno}",
             problem=f"not valid Jinja: {error.message}",
             fix="compare brackets, quotation marks and {% end… %}; the text is Jinja over the columns of a row",
         ) from error
-    return lambda columns: template.render(columns)
+    except Exception as error:  # compiling what a stranger wrote may fail in any way
+        said = f"it {error}" if isinstance(error, TooMuch) else f"{type(error).__name__}: {error}"
+        raise SftError(where=key, problem=f"cannot be compiled: {said:.200}", fix="write it shorter") from error
+    return _begun(environment, template.render)
+
+
+def _begun(environment: LimitedEnvironment, render: Callable[[Mapping[str, Any]], Any]) -> Expression:
+    """The expression, each time with a budget of its own; what it yields piece by piece is counted, too."""
+
+    def evaluated(columns: Mapping[str, Any]) -> Any:
+        environment.begin()
+        return _plain(render(columns))
+
+    return evaluated
 
 
 def _mentions(tree: nodes.Template) -> bool:

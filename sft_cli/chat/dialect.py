@@ -1,0 +1,60 @@
+"""The dialect of chat templates: what transformers adds to Jinja, in a sandbox with a budget."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.runtime
+
+from sft_cli.sandbox.environment import LimitedEnvironment
+
+GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
+KEPT = "_generated"
+"""Variable of a rendering that collects the texts between its generation tags."""
+_DICT_ATTRIBUTES = frozenset(dir(dict))
+
+
+class _Generation(jinja2.ext.Extension):
+    """Accepts ``{% generation %}…{% endgeneration %}`` and appends what is between to the variable ``KEPT``."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 reads a plain class attribute
+
+    def parse(self, parser: Any) -> Any:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("_keep", [jinja2.nodes.ContextReference()])
+        return jinja2.nodes.CallBlock(call, [], [], body, lineno=line)
+
+    def _keep(self, context: jinja2.runtime.Context, caller: Callable[[], str]) -> str:
+        text = caller()
+        context[KEPT].append(text)
+        return text
+
+
+class Dialect(LimitedEnvironment):
+    """Chat templates' Jinja; ``message.content`` of a plain dict is its key, not looked for as an attribute first."""
+
+    def __init__(self) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """An attribute, or the entry of that name."""
+        if type(obj) is dict and attribute in obj and attribute not in _DICT_ATTRIBUTES:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+def raising(message: str) -> None:
+    """How a template refuses a conversation."""
+    raise jinja2.TemplateError(message)
+
+
+def tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """The value as JSON, without HTML's escapes."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

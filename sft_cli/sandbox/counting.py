@@ -1,0 +1,104 @@
+"""Templates compiled so that they count: every round of a loop, call and value that may grow is charged.
+
+The tree is changed while code is generated from it, so whoever reads a parsed template sees it as it was written.
+"""
+
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator
+
+STEP, KEPT, CONCAT = "_step", "_kept", "_concat"
+"""Filters of the environment (environment.py) that charge: a constant, a value, a concatenation."""
+_TEXT = 64
+"""Characters of a template that are written in the time of a step."""
+
+
+class CountingGenerator(CodeGenerator):
+    """Generates the code of a template that counts."""
+
+    def visit_Template(self, node: nodes.Template, frame: Any = None) -> None:
+        """A whole template."""
+        _counted(node)
+        super().visit_Template(node, frame)
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
+        super()._output_child_pre(node, frame, finalize)
+        self.write("environment.text(")
+
+    def _output_child_post(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
+        self.write(")")
+        super()._output_child_post(node, frame, finalize)
+
+
+def _counted(node: nodes.Node) -> None:
+    """Charge whatever is below a node."""
+    if isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.FilterBlock | nodes.AssignBlock):
+        cost = _cost(node)
+    else:
+        cost = 0
+    for field, value in node.iter_fields():
+        if isinstance(value, list):
+            value[:] = [_below(one) for one in value]
+        elif isinstance(value, nodes.Node):
+            vars(node)[field] = _below(value)
+    if isinstance(node, nodes.Compare):
+        _compared(node)
+    if isinstance(node, nodes.For) and node.test is not None:
+        node.test = _filter(node.test, KEPT)
+    if cost:
+        assert isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.FilterBlock | nodes.AssignBlock)
+        step = _filter(nodes.Const(cost, lineno=node.lineno, environment=node.environment), STEP)
+        node.body.insert(0, nodes.ExprStmt(step, lineno=node.lineno, environment=node.environment))
+
+
+def _below(node: Any) -> Any:
+    """A node with whatever is below it charged, and itself where it makes a value that may grow."""
+    if not isinstance(node, nodes.Node):
+        return node
+    constant = isinstance(node, nodes.List | nodes.Tuple | nodes.Dict) and _constant(node)
+    if constant:
+        return node
+    _counted(node)
+    if isinstance(node, nodes.Concat):
+        pieces = nodes.Tuple(node.nodes, "load", lineno=node.lineno, environment=node.environment)
+        return _filter(pieces, CONCAT)
+    sliced = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
+    literal = isinstance(node, nodes.List | nodes.Dict) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
+    return _filter(node, KEPT) if sliced or literal else node
+
+
+def _compared(node: nodes.Compare) -> None:
+    """Charge what a comparison reads to the end: both sides, or what is searched."""
+    for operand in node.ops:
+        if operand.op in ("in", "notin"):
+            if not isinstance(operand.expr, nodes.Const) and not _constant(operand.expr):
+                operand.expr = _filter(operand.expr, KEPT)
+        elif not _short(node.expr) and not _short(operand.expr):
+            node.expr, operand.expr = _filter(node.expr, KEPT), _filter(operand.expr, KEPT)
+
+
+def _short(node: nodes.Expr) -> bool:
+    """Whether a side of a comparison is a constant or a number, so that comparing costs nothing."""
+    return isinstance(node, nodes.Const) or (
+        isinstance(node, nodes.Getattr) and node.attr in ("index", "index0", "revindex", "revindex0", "length")
+    )
+
+
+def _filter(node: nodes.Node, name: str) -> nodes.Filter:
+    assert isinstance(node, nodes.Expr)
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno, environment=node.environment)
+
+
+def _constant(node: nodes.Node) -> bool:
+    """Whether a list or mapping in a template holds nothing but what is written there."""
+    kinds = (nodes.Const, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair)
+    written = isinstance(node, kinds) and not (isinstance(node, nodes.Tuple) and node.ctx != "load")
+    return written and all(_constant(child) for child in node.iter_child_nodes())
+
+
+def _cost(node: nodes.Node) -> int:
+    """Steps of one round: the parts that run, and the text that is written."""
+    return 1 + sum(
+        1 + len(one.data) // _TEXT if isinstance(one, nodes.TemplateData) else 1 for one in node.find_all(nodes.Node)
+    )

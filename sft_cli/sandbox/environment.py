@@ -1,0 +1,117 @@
+"""Jinja's sandbox with a budget: loops, calls, filters and operators that cost too much raise ``TooMuch``."""
+
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jinja2 import Template
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace, _PassArg, pass_context
+
+from sft_cli.sandbox import growth
+from sft_cli.sandbox.budget import PER_STEP, Budget, TooMuch
+from sft_cli.sandbox.counting import CONCAT, KEPT, STEP, CountingGenerator
+
+BITS = 8192
+"""Of a whole number: 2,400 digits."""
+LONGEST_SOURCE = 1_000_000
+"""Characters of a template; the longest in use have 60,000."""
+_COMPARING = ("in", "eq", "==", "equalto", "ne", "!=", "lt", "<", "lessthan", "le", "<=", "gt", ">", "greaterthan")
+_TESTS = (*_COMPARING, "ge", ">=", "lower", "upper")
+
+
+class _Namespace(Namespace):
+    """A namespace is written as what it is; those that hold one another would be written without end."""
+
+    def __repr__(self) -> str:
+        return "<namespace>"
+
+
+class LimitedEnvironment(ImmutableSandboxedEnvironment):
+    """A sandbox in which ``begin`` has to be called before each rendering.
+
+    Attributes:
+        budget: What the rendering has cost.
+    """
+
+    code_generator_class = CountingGenerator
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+    def __init__(self, **options: Any) -> None:
+        self.budget = Budget()
+        super().__init__(**options)
+        self.concat = self.budget.concat
+        self.text = self.budget.text
+        del self.globals["lipsum"]
+        self.globals["namespace"] = _Namespace
+        for name, function in self.filters.items():
+            self.filters[name] = self.guarded(name, function)
+        for name in _TESTS:
+            self.tests[name] = self.guarded(name, self.tests[name])
+        self.filters |= {STEP: self.budget.step, KEPT: self.budget.kept, CONCAT: self.budget.joined}
+
+    def begin(self) -> None:
+        """Another rendering begins."""
+        self.budget.begin()
+
+    def from_string(self, source: Any, *others: Any, **named: Any) -> Template:
+        """A template of not too many characters."""
+        if len(source) > LONGEST_SOURCE:
+            raise TooMuch(f"has {len(source):,} characters, and {LONGEST_SOURCE:,} are read")
+        return super().from_string(source, *others, **named)
+
+    def guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A filter or test that is checked before it is called, and whose value is weighed."""
+        wanted = _PassArg.from_obj(function)  # pyright: ignore[reportArgumentType]
+
+        @pass_context
+        def call(context: Context, value: Any, *arguments: Any, **named: Any) -> Any:
+            growth.check(self.budget, name, value, (*arguments, *named.values()))
+            if wanted is None:
+                return self.budget.kept(function(value, *arguments, **named))
+            first = {_PassArg.context: context, _PassArg.eval_context: context.eval_ctx, _PassArg.environment: self}
+            return self.budget.kept(function(first[wanted], value, *arguments, **named))
+
+        return call
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call a macro, a function or a method."""
+        if isinstance(__obj, types.BuiltinMethodType) and not isinstance(__obj.__self__, types.ModuleType | None):
+            growth.check(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
+        else:
+            __self.budget.spend(10)
+        return __self.budget.kept(super().call(__context, __obj, *args, **kwargs))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """``text.format``, checked when it is called."""
+        format = super().wrap_str_format(value)
+        if format is None:
+            return None
+
+        def checked(*args: Any, **kwargs: Any) -> str:
+            held = [*args, *kwargs.values()]
+            spread = [part for one in held for part in (one.values() if isinstance(one, Mapping) else [one])]
+            growth.formatted(self.budget, value.__self__, [*held, *spread])
+            return format(*args, **kwargs)
+
+        return checked
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """An operator whose result may be larger than what it is made of."""
+        budget = self.budget
+        if operator == "+" and type(left) is str and type(right) is str and len(left) + len(right) < PER_STEP:
+            return budget.kept(left + right)
+        budget.spend(1)
+        if isinstance(left, int) and isinstance(right, int):
+            bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
+            if bits > BITS:
+                raise TooMuch(f"makes a number of more than {BITS:,} bits")
+        elif operator == "*":
+            times = max((abs(one) for one in (left, right) if isinstance(one, int)), default=1)
+            budget.expected(max(budget.size(left), budget.size(right)) * times)
+        elif operator == "+":
+            budget.expected(budget.size(left) + budget.size(right))
+        elif operator == "%" and isinstance(left, str | bytes):
+            growth.formatted(budget, left, right if isinstance(right, tuple) else [right])
+        return budget.kept(super().call_binop(context, operator, left, right))
