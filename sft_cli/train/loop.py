@@ -3,6 +3,7 @@
 import json
 import math
 import time
+import warnings
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -96,6 +97,8 @@ def take_step(run: Run, parts: Parts, step: int, feed: Feed) -> StepMetrics:
         parts.optimizer.step()
         if parts.average is not None:
             parts.average.update(parts.model)
+    else:  # torch takes a skipped first step for two calls in the wrong order
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
     parts.schedule.step()
     parts.optimizer.zero_grad()
     # The one place of a step that waits for the device.

@@ -66,7 +66,8 @@ class Forks:
         self._process.stdin.close()
         assert self._process.stdout is not None
         self._process.stdout.close()
-        self._process.wait(timeout=10)
+        self._process.kill()  # taking torch down would take seconds
+        self._process.wait()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

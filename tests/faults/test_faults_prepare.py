@@ -10,12 +10,12 @@ import pytest
 from faults_runs import digests
 
 pytestmark = pytest.mark.slow
-ROWS = 7_000
+ROWS = 3_000
 
 
 @pytest.fixture
 def rows(tmp_path):
-    """A file of rows that two processes share."""
+    """A file of rows."""
     file = tmp_path / "rows.jsonl"
     lines = ({"instruction": f"What is {i} times {i}?", "output": f"{i * i}, of course."} for i in range(ROWS))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -42,7 +42,7 @@ def test_preparing_that_is_killed_goes_on_to_the_same_rows(sft, ledger, rows, tm
         command = sft(*line(rows), SFT_HOME=str(home))
         time.sleep(chance.random() * seconds)
         command.send(signal.SIGKILL)
-        with ledger.fault("SIGKILL", "preparing 7,000 rows"):
+        with ledger.fault("SIGKILL", "preparing 3,000 rows"):
             ended = command.wait()
             assert ended.err == ""
             assert all((path / "manifest.json").is_file() for path in home.glob("prepared/[!.]*"))
@@ -87,6 +87,8 @@ def test_rows_that_go_while_they_are_read_are_one_sentence(sft, ledger, rows, tm
 def test_a_worker_that_the_kernel_kills_is_one_sentence(sft, ledger, rows, tmp_path):
     """What the kernel does to a process when memory runs out is SIGKILL."""
     home = tmp_path / "home"
+    long = ({"instruction": f"What is {i}?", "output": f"It is {i}, of course. " * 60} for i in range(6_500))
+    rows.write_text("".join(json.dumps(row) + "\n" for row in long))
     command = sft(*line(rows, workers=2), SFT_HOME=str(home))
 
     def workers():

@@ -121,14 +121,25 @@ def save_adapter(model: PeftModel, directory: Path, beneath: Sequence[Path] = ()
         # PEFT would look the base up on the hub to decide this; trained stop rows are saved as their own tensors.
         model.save_pretrained(str(directory), save_embedding_layers=False)
         (directory / "README.md").unlink(missing_ok=True)
+        _sort_names(directory / "adapter_config.json")
         return
     directory.mkdir(parents=True, exist_ok=True)
     config, tensors = as_one(model)
     save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
     config.save_pretrained(str(directory))
+    _sort_names(directory / "adapter_config.json")
     if beneath:
         listed = [{"adapter": shown(path), "sha256": digest(path)} for path in beneath]
         (directory / "beneath.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+
+
+def _sort_names(file: Path) -> None:
+    """Sort what PEFT writes in the order of a set, which is another one in every process: equal runs, equal bytes."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("target_modules", "exclude_modules"):
+        if isinstance(values.get(key), list):
+            values[key].sort()
+    file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def shown(directory: Path) -> str:
