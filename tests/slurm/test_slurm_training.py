@@ -1,17 +1,18 @@
 """The quickstart trained for real by jobs of a one-node SLURM: alone, in two tasks, and over a time limit."""
 
 import os
+import re
 import subprocess
 import sysconfig
 import time
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, job_of, log_of, losses, submit_sh, submitted
+from slurm_cluster import Cluster, job_of, log_of, losses, submit_sh, submitted, waited_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SHORT = ["trainer.max_steps=5", "eval.compare_after_training=false", "eval.samples=0"]
+SHORT = ["trainer.max_steps=30", "eval.compare_after_training=false", "eval.samples=0"]
 STEPS = 600
 """More than an idle core takes in the 35 s that the first life has at most."""
 LONG = [
@@ -42,7 +43,7 @@ def alone(home: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, floa
 def test_a_job_trains_to_the_same_losses_as_without_slurm(cluster, alone, home, tmp_path):
     job = job_of(submitted(cluster, *SHORT, "run_dir=x", cwd=tmp_path, SFT_HOME=home))
     assert cluster.wait(job, 400) == "COMPLETED", log_of(tmp_path / "x", job)
-    assert list(alone) == [1, 2, 3, 4, 5]
+    assert list(alone) == list(range(1, 31))
     assert losses(tmp_path / "x") == alone
 
 
@@ -52,6 +53,20 @@ def test_two_tasks_train_to_the_same_losses(cluster, alone, home, tmp_path):
     assert cluster.wait(job, 400) == "COMPLETED", log_of(tmp_path / "x", job)
     assert "2 processes" in log_of(tmp_path / "x", job)
     assert losses(tmp_path / "x") == pytest.approx(alone, rel=1e-5)
+
+
+def test_two_tasks_that_are_warned_save_together_and_go_on(cluster, alone, home, tmp_path):
+    """The first task that ends has srun kill the other: nothing may be left to save by then."""
+    run = tmp_path / "x"
+    job = job_of(submitted(cluster, *SHORT, "launcher.nproc=2", "run_dir=x", cwd=tmp_path, SFT_HOME=home))
+    waited_for(lambda: (run / "metrics.jsonl").exists() and len(losses(run)) > 2, "three steps", 200)
+    assert cluster.call("scancel", "--batch", "--signal=USR1", job).returncode == 0
+    assert cluster.wait(job, 400) == "COMPLETED", log_of(run, job)
+    saved = re.search(r"stopped   behind step (\d+), saved", log_of(run, job))
+    assert saved, log_of(run, job)
+    assert f"resume    behind step {saved[1]} of 30 " in log_of(run, job)
+    assert cluster.job(job)["Restarts"] == "1"
+    assert losses(run) == pytest.approx(alone, rel=1e-5)
 
 
 def test_a_run_over_its_time_limit_learns_what_an_uninterrupted_one_does(cluster, home, tmp_path):
