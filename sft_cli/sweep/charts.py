@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from sft_cli.sweep.metric import Reading
 from sft_cli.sweep.plan import Member
@@ -104,8 +105,8 @@ def effect(key: str, values: Mapping[Member, str], found: Mapping[Member, float]
     dots = [Dot(columns[values[m]], side.place(found[m]), m, found[m], m == best) for m in shown]
     middles = []
     for value, x in columns.items():
-        reached = sorted(found[member] for member in shown if values[member] == value)
-        middles.append((x, side.place((reached[(len(reached) - 1) // 2] + reached[len(reached) // 2]) / 2)))
+        reached = median(found[member] for member in shown if values[member] == value)
+        middles.append((x, side.place(reached)))
     return Effect(
         key, sorted(dots, key=lambda dot: dot.best), middles, [(x, v) for v, x in columns.items()], side.ticks
     )

@@ -39,7 +39,11 @@ def sweep_command(words: Sequence[str], config_dirs: Sequence[str]) -> None:
     empty = [word for word in rest if word.partition("=")[0] in OWN]
     raise_all([SftError(where=word, problem="it has no value", fix="give it one, or leave it out") for word in empty])
     parallel = _parallel(own)
-    raise SystemExit(_go_on(own, rest, parallel) if "sweep" in own else _begin(own, rest, config_dirs, parallel))
+    raise SystemExit(
+        _go_on(own, [*rest, *(f"-d {name}" for name in config_dirs)], parallel)
+        if "sweep" in own
+        else _begin(own, rest, config_dirs, parallel)
+    )
 
 
 def _parallel(own: Mapping[str, str]) -> int | None:
@@ -84,7 +88,7 @@ def _begin(own: Mapping[str, str], words: Sequence[str], config_dirs: Sequence[s
             write_whole(run.config, dump(absolute(config)))
         save(record, {member: outcome(record, member) for member in record.members})
         say(f"sweep     {directory}: {len(planned.members)} members over {', '.join(planned.keys)}")
-        return _submit(record, planned.configs) if cluster else run_here(record, environments)
+        return _submit(record, planned.configs) if cluster else run_here(record, environments, {})
 
 
 def _go_on(own: Mapping[str, str], words: Sequence[str], parallel: int | None) -> int:
@@ -101,6 +105,12 @@ def _go_on(own: Mapping[str, str], words: Sequence[str], parallel: int | None) -
         ]
     )
     record, errors = load_record(own["sweep"])
+    if record.job is not None and parallel is not None:
+        raise SftError(
+            where=f"parallel={parallel}",
+            problem=f"SLURM has the array, job {record.job}, with the number it was submitted with",
+            fix=f"leave it out; scontrol update JobId={record.job} ArrayTaskThrottle={parallel} changes it",
+        )
     configs = tuple(load(record.run(member).config) for member in record.members)
     if "metric" in own or "mode" in own:
         name = own.get("metric", record.metric.name)

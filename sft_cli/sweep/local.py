@@ -17,6 +17,8 @@ from sft_cli.sweep.plan import Member
 from sft_cli.sweep.record import SAVED, Record, last_error
 
 POLL = 0.1
+MEMBER = [sys.executable, "-m", "sft_cli.sweep.member"]
+"""What becomes a member; its arguments are our process and the run directory."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 LATECOMERS = 120.0
 """Seconds that members of a sweep that was killed have to save."""
@@ -96,7 +98,7 @@ def _locked(file: Path) -> bool:
 def _started(record: Record, member: Member, slot: int, environment: Mapping[str, str]) -> Live:
     """A member as it starts, in a session of its own: Ctrl-C reaches it through us, once."""
     log, run = record.log(member), record.run(member).path
-    command = [sys.executable, "-m", "sft_cli.sweep.member", str(os.getpid()), str(run)]
+    command = [*MEMBER, str(os.getpid()), str(run)]
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,

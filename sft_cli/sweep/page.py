@@ -53,7 +53,7 @@ def _values(record: Record, outcomes: Mapping[Member, Outcome]) -> dict[str, Any
         "failed": [
             (label(record, member), outcomes[member].error.splitlines(), record.log(member))
             for member in record.members
-            if outcomes[member].state is State.failed
+            if outcomes[member].error
         ],
         "label": lambda member: label(record, member),
         "shown": number,

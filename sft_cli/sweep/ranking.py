@@ -63,8 +63,9 @@ def show(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
     if warning := note(record):
         say(f"          {warning}")
     for member in record.members:
-        if outcomes[member].state is State.failed:
-            say(f"failed    {label(record, member)}: {outcomes[member].error.replace(chr(10), chr(10) + ' ' * 8)}")
+        if outcomes[member].error:
+            what = "failed" if outcomes[member].state is State.failed else "behind"
+            say(f"{what:<9} {label(record, member)}: {outcomes[member].error.replace(chr(10), chr(10) + ' ' * 8)}")
             say(f"          its log: {record.log(member)}")
     left = [str(member.number - 1) for member in record.members if outcomes[member].state is not State.finished]
     if record.job is not None and left:

@@ -43,7 +43,7 @@ class Outcome:
         reading: Its value of the metric; None before there is one.
         steps: Optimizer steps done.
         seconds: Their wall time.
-        error: Why it failed, as a sentence; empty otherwise.
+        error: Why it failed, or what went wrong behind a finished training, as a sentence; empty otherwise.
     """
 
     state: State
@@ -106,7 +106,7 @@ def outcome(record: Record, member: Member, error: str = "") -> Outcome:
     recorded = lines(run)
     steps = [line for line in recorded if "eval" not in line and "retention" not in line]
     if run.adapter.is_dir() or run.model.is_dir():
-        state, error = State.finished, ""
+        state = State.finished
     else:
         error = error or last_error(record.log(member))
         state = State.failed if error else State.interrupted if steps else State.waiting

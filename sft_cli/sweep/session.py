@@ -12,9 +12,7 @@ from sft_cli.sweep.record import Outcome, Record, State, outcome, save
 from sft_cli.sweep.status import Status
 
 
-def run_here(
-    record: Record, environments: Sequence[Mapping[str, str]], errors: Mapping[Member, str] | None = None
-) -> int:
+def run_here(record: Record, environments: Sequence[Mapping[str, str]], errors: Mapping[Member, str]) -> int:
     """Run what is not finished, and conclude; the exit code.
 
     Args:
@@ -23,8 +21,9 @@ def run_here(
         errors: Why members failed in an earlier session.
     """
     status = Status(record)
-    outcomes = {member: outcome(record, member, (errors or {}).get(member, "")) for member in record.members}
+    outcomes = {member: outcome(record, member) for member in record.members}
     left = [member for member in record.members if outcomes[member].state is not State.finished]
+    outcomes |= {member: outcome(record, member, errors.get(member, "")) for member in left}
 
     def end(member: Member, reason: str) -> None:
         outcomes[member] = outcome(record, member, reason)
@@ -38,7 +37,7 @@ def run_here(
     if stopped:
         say(f"stopped   resume with: sft sweep sweep={shlex.quote(str(record.directory))}")
         return 128 + stopped
-    return int(any(found.state is not State.finished for found in outcomes.values()))
+    return int(any(found.state is not State.finished or found.error for found in outcomes.values()))
 
 
 def conclude(record: Record, outcomes: Mapping[Member, Outcome]) -> None:

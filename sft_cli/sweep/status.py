@@ -49,6 +49,7 @@ class Status:
         elif found.reading is not None:
             shown = number(found.reading.value)
             tail = f": {self._record.metric.name} {shown} (step {found.reading.step}), {found.seconds:,.0f} s"
+            tail += f"; then: {found.error.splitlines()[0]}" if found.error else ""
         else:
             tail = f": behind step {found.steps}"
         self._say(f"{WORDS[found.state]:<9} {label(self._record, member)}{tail}")

@@ -26,7 +26,8 @@ def test_how_members_stand_is_read_from_their_directories(tmp_path):
         MEMBERS[3]: Outcome(State.failed, None, 1, 1.5, SENTENCE),
     }
     assert outcome(record, MEMBERS[1], "it was killed").error == "it was killed"
-    assert outcome(record, MEMBERS[2], "it was killed").state is State.finished
+    behind = outcome(record, MEMBERS[2], "it was killed")
+    assert (behind.state, behind.error) == (State.finished, "it was killed")
 
 
 @pytest.mark.parametrize(
