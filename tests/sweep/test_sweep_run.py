@@ -159,6 +159,7 @@ def test_a_signal_lets_the_members_save_and_says_how_to_go_on(home, number):
         (["trainer.lr=1,2", "metric="], "error: metric=: it has no value\n"),
         (["sweep=nowhere"], "error: sweep=nowhere: no sweep's directory (no sweep.json there)\n"),
         (["sweep=nowhere", "trainer.lr=1"], "error: trainer.lr=1: a sweep that has begun keeps its settings\n"),
+        (["sweep=nowhere", "-d", "."], "error: -d .: a sweep that has begun keeps its settings\n"),
         (
             ["recipe=quickstart", "trainer.lr=1,2", "metric=accuracy"],
             "error: metric=accuracy: no member of the sweep records it\n",
