@@ -3,13 +3,15 @@
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from sft_cli import __version__
 from sft_cli.errors import Elsewhere, Mistakes, SftError
+from sft_cli.visible import visible
 
 app = typer.Typer(
     help="Fine-tune language models from recipes. Begin with: sft train recipe=quickstart",
@@ -214,6 +216,8 @@ ENVIRONMENT = {
     errno.EROFS: "choose a directory on a writable disk (run_dir, prepared_dir, SFT_HOME)",
     errno.ENOSPC: "free disk space, then type the same again; a run resumes with sft train run=DIR",
     errno.EDQUOT: "free disk space, then type the same again; a run resumes with sft train run=DIR",
+    errno.ENAMETOOLONG: "choose a shorter name or path",
+    errno.ELOOP: "a symbolic link leads back to itself: name the file or directory it was meant to lead to",
     errno.ENOTDIR: "a file stands where a directory is wanted: choose another path",
 }
 """What a person can do about an error of the operating system, by its number; any other is a bug."""
@@ -236,6 +240,19 @@ def refuse_flags(words: Sequence[str]) -> None:
         )
 
 
+def _tell(text: str) -> None:
+    """A text on standard error: nothing in it steers the terminal, and no secret is in it."""
+    from sft_cli.config.secrets import hushed
+
+    typer.echo(visible(hushed(text)), err=True)
+
+
+def _bug(error: Exception) -> NoReturn:
+    """An error that no user can mend keeps its traceback, told as carefully as any other."""
+    _tell("".join(traceback.format_exception(error)).rstrip("\n"))
+    sys.exit(1)
+
+
 def main() -> None:
     """Entry point: a user's mistake is a sentence with its fix and exit code 2, never a traceback."""
     # Threads that wait must sleep: on 2 cores with another process on one of them, spinning ones took 38 s for 50 steps
@@ -246,16 +263,18 @@ def main() -> None:
         app()
     except SftError as error:
         for mistake in error.errors if isinstance(error, Mistakes) else (error,):
-            typer.echo(f"error: {mistake}", err=True)
+            _tell(f"error: {mistake}")
         sys.exit(2)
     except OSError as error:
         if error.errno not in ENVIRONMENT:
-            raise
+            _bug(error)
         # Of two files (a copy, a renaming) the second one is where it failed.
         where = error.filename2 or error.filename or "this machine"
-        typer.echo(f"error: {where}: {error.strerror}\n  fix: {ENVIRONMENT[error.errno]}", err=True)
+        _tell(f"error: {where}: {error.strerror}\n  fix: {ENVIRONMENT[error.errno]}")
         sys.exit(2)
     except Elsewhere as failure:
         sys.exit(failure.code)
+    except Exception as error:
+        _bug(error)
     except KeyboardInterrupt:
         sys.exit(130)

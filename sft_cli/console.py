@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from sft_cli.visible import visible
+
 _speaks = True
 
 
@@ -22,9 +24,9 @@ def speaks() -> bool:
 
 
 def say(text: str = "") -> None:
-    """One line on standard output, at once, also when piped."""
+    """One line on standard output, at once, also when piped; what would steer the terminal is spelled out."""
     if _speaks:
-        print(text, flush=True)
+        print(visible(text), flush=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -41,7 +43,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         numeric = all(isinstance(row[i], int | float) for row in rows)
         shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(_cell(value)) for value in row))
+        shown.add_row(*(Text(visible(_cell(value))) for value in row))
     Console(width=None if sys.stdout.isatty() else 120, soft_wrap=False).print(shown)
 
 
@@ -78,10 +80,10 @@ class Progress:
         self._said = now
         if sys.stderr.isatty():
             columns = shutil.get_terminal_size().columns
-            sys.stderr.write(f"\r\x1b[2K{self._line(now)[: columns - 1]}")
+            sys.stderr.write(f"\r\x1b[2K{visible(self._line(now))[: columns - 1]}")
             sys.stderr.flush()
         else:
-            print(self._line(now), file=sys.stderr, flush=True)
+            print(visible(self._line(now)), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""

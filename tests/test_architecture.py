@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sft_cli"
 MAY_IMPORT = {
     "errors": set(),
     "sandbox": set(),
-    "console": set(),
+    "visible": set(),
+    "console": {"visible"},
     # Which process this is; how several meet.
     "ranks": {"errors"},
     "ranks.spawn": {"errors", "config", "ranks"},
@@ -38,7 +39,9 @@ MAY_IMPORT = {
         "errors", "console", "config", "data.types", "data", "data.reading", "data.formats", "data.mixing",
         "data.prepared", "clean", "chat",
     },
-    "report": {"errors", "console", "config", "data.types", "data", "data.mixing", "data.prepared", "chat"},
+    "report": {
+        "errors", "visible", "console", "config", "data.types", "data", "data.mixing", "data.prepared", "chat",
+    },
     "data.prepare": {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
         "data.making", "clean", "chat", "report",
@@ -81,7 +84,7 @@ MAY_IMPORT = {
     "quickstart": set(),
     "slurm": {"errors", "config", "config.compose", "data.types", "data", "data.reading", "data.prepare", "chat"},
     "cli": {
-        "errors", "config", "config.explain", "data.formats", "data.prepare", "report", "train", "eval", "model.merge",
+        "errors", "visible", "config", "config.explain", "data.formats", "data.prepare", "report", "train", "eval", "model.merge",
         "sweep", "check",
     },
     "__main__": {"cli"},

@@ -1,12 +1,13 @@
 """What an address may hold in secret: refused where it is a password, masked in whatever is written or printed."""
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from sft_cli.config.schema import Config
-from sft_cli.config.typed import Mistake
+from sft_cli.config.typed import Mistake, as_plain
 
 MASK = "***"
 
@@ -17,6 +18,25 @@ _BUCKETS = ("s3", "gs", "hf")
 """Addresses without a query: there ? and # belong to a pattern or a name."""
 _LONG = 20
 """Characters of one word from which a value is taken for a secret, whatever its name."""
+
+
+_WITHIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
+_TOKEN = re.compile(
+    r"(?<![\w-])(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9][\w-]{19,}|gh[pousr]_[A-Za-z0-9]{20,}|glpat-[\w-]{20,}|AKIA[0-9A-Z]{16})"
+)
+"""Access tokens that say what they are: Hugging Face, OpenAI and those who copy it, GitHub, GitLab, Amazon."""
+_VARIABLE = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIALS?)$")
+"""How the names of environment variables end that hold a secret."""
+_SHORTEST = 8
+"""Characters of such a variable's value; shorter ones are words such as ``false``."""
+
+
+def hushed(text: str) -> str:
+    """A text with every address in it masked, every access token, and every value of a secret of the environment."""
+    held = {value for name, value in os.environ.items() if _VARIABLE.search(name.upper()) and len(value) >= _SHORTEST}
+    for secret in sorted(held, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return _TOKEN.sub(MASK, _WITHIN.sub(lambda found: masked_address(found[0]), text))
 
 
 def is_address(text: str) -> bool:
@@ -58,7 +78,11 @@ def masked(value: Any) -> Any:
 
 
 def secret_rules(config: Config) -> Iterator[Mistake]:
-    """Addresses with a user or password: these are not kept, and a run could not be resumed without them."""
+    """Addresses with a user or password, and tokens: these are not kept, and a run cannot be resumed without them."""
+    for key, text in _texts(as_plain(config), ""):
+        if _TOKEN.search(text):
+            problem = f"{key} holds what looks like an access token, which a run directory must not hold"
+            yield Mistake(key, problem, "leave it out, and set its variable (HF_TOKEN, …) in the environment")
     addresses = {
         f"clean.contamination.against.{name}": path for name, path in config.clean.contamination.against.items()
     }
@@ -75,6 +99,16 @@ def secret_rules(config: Config) -> Iterator[Mistake]:
                 f"{key} is {shown!r}, with a user or password in it, which a run directory must not hold",
                 _KEPT.get(address.partition("://")[0].lower(), "leave it out of the address"),
             )
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every text of plain values with its key."""
+    if isinstance(value, str):
+        yield key, value
+    for name, entry in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from _texts(entry, f"{key}.{name}" if key else str(name))
 
 
 _NETRC = "leave it out, and write `machine <host> login <user> password <password>` into ~/.netrc"

@@ -13,7 +13,7 @@ from sft_cli.report import accounts, gallery, terminal, words
 from sft_cli.report.accounts import Line
 from sft_cli.report.survey import ExampleRow, Survey
 from sft_cli.report.tokens import TokenReader
-from sft_cli.report.visible import one_line
+from sft_cli.visible import one_line
 
 SHOWN = 600
 """Tokens printed of a row that was not asked for by name."""

@@ -13,7 +13,7 @@ from sft_cli.report.gallery import Card
 from sft_cli.report.html import digest, environment, own
 from sft_cli.report.survey import Survey
 from sft_cli.report.tokens import Loss, Piece, TokenReader
-from sft_cli.report.visible import visible
+from sft_cli.visible import visible
 
 NAME = "report.html"
 PACKAGE = "sft_cli.report"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sft_cli.report.accounts import Account
-from sft_cli.report.visible import cut
+from sft_cli.visible import cut
 
 Json = Mapping[str, Any]
 MOST = 60

@@ -12,7 +12,7 @@ from typing import Any
 from sft_cli.report.accounts import Line
 from sft_cli.report.survey import ExampleRow
 from sft_cli.report.tokens import Excerpt, Piece
-from sft_cli.report.visible import one_line, visible
+from sft_cli.visible import one_line, visible
 
 STYLES = {"all": "green underline", "some": "yellow underline", "none": ""}
 SPECIAL, STOP, QUIET = "bold cyan", "bold reverse yellow", "dim"

@@ -14,7 +14,7 @@ from sft_cli.errors import SftError
 from sft_cli.report.inspect import inspect_command
 from sft_cli.report.terminal import PLAIN_LEGEND, _fate, marked
 from sft_cli.report.tokens import Piece
-from sft_cli.report.visible import visible
+from sft_cli.visible import visible
 
 STOP = "⟪stop: <|im_end|>⟫"
 

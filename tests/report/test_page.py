@@ -13,7 +13,7 @@ from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.report import page as pages
 from sft_cli.report.html import digest
 from sft_cli.report.page import write_report
-from sft_cli.report.visible import visible
+from sft_cli.visible import visible
 
 VOID = {"meta", "input", "br", "link", "img"}
 

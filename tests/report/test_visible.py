@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.report.visible import cut, one_line, visible
+from sft_cli.visible import cut, one_line, visible
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sft_cli.config.paths import BUILTIN, resolve
 from sft_cli.config.secrets import is_address
@@ -98,8 +99,8 @@ def _directory(path: Path, place: Place) -> list[Part]:
     """A data set saved by ``datasets``, several such splits, or a folder of files."""
     name = os.path.basename(os.path.abspath(path))
     if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"]
-        if place.split not in splits:
+        splits = _described(path / "dataset_dict.json", "splits")
+        if place.split not in splits or Path(place.split).name != place.split:
             raise no_split(splits, place)
         return [_arrow(path / place.split, f"{name}[{place.split}]")]
     if _is_saved(path):
@@ -164,5 +165,25 @@ def _is_saved(path: Path) -> bool:
 
 def _arrow(path: Path, label: str) -> Part:
     """A data set saved by ``datasets``: its shards in order."""
-    state = json.loads((path / "state.json").read_text("utf-8"))
-    return Part(label, tuple(path.absolute() / entry["filename"] for entry in state["_data_files"]), ".arrow")
+    names = [
+        entry.get("filename") if isinstance(entry, dict) else None
+        for entry in _described(path / "state.json", "_data_files")
+    ]
+    if not names or not all(isinstance(name, str) and name and Path(name).name == name for name in names):
+        raise _not_saved(path / "state.json", "its _data_files are not names of files beside it")
+    return Part(label, tuple(path.absolute() / str(name) for name in names), ".arrow")
+
+
+def _described(file: Path, key: str) -> list[Any]:
+    """A list in the JSON that ``datasets`` puts beside its files."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _not_saved(file, "it is not JSON") from error
+    if not isinstance(found, dict) or not isinstance(found.get(key), list):
+        raise _not_saved(file, f"it has no list {key}")
+    return found[key]
+
+
+def _not_saved(file: Path, problem: str) -> SftError:
+    return SftError(where=str(file), problem=problem, fix="save the data set again with save_to_disk")

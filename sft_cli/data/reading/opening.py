@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from sft_cli.data.reading.remote import RemoteFile
 from sft_cli.errors import SftError
@@ -17,6 +17,13 @@ File = Path | RemoteFile
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 BOM = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+LONGEST_LINE = 1 << 28
+"""Bytes of a row: 256 MiB are a library, not a row."""
+FREE, RATIO = 1 << 26, 500
+"""Unpacked bytes that any packed file may have, and how many times its packed bytes it may have beyond: text packs to a
+tenth, the most repetitive to a hundredth, and a bomb to a thousandth or less."""
 
 
 class Span(NamedTuple):
@@ -49,8 +56,15 @@ def lines(file: File, label: str, span: Span = WHOLE) -> Iterator[Line]:
     end = span.start
     with _told(label), _unpacked(file) as opened:
         _forward(opened, span.start)
-        for number, line in enumerate(opened, start=span.before + 1):
+        whole = iter(lambda: opened.readline(LONGEST_LINE + 1), b"")
+        for number, line in enumerate(whole, start=span.before + 1):
             end += len(line)
+            if len(line) > LONGEST_LINE:
+                raise SftError(
+                    where=f"{label}:{number}",
+                    problem=f"the line has more than {LONGEST_LINE:,} bytes",
+                    fix="write one row a line, or leave this one out",
+                )
             if number == 1 and line.startswith(UTF16_MARKS):
                 raise SftError(where=label, problem="the file is UTF-16, not UTF-8", fix="save it as UTF-8")
             yield Line(number, line.removeprefix(BOM) if number == 1 else line, end)
@@ -73,17 +87,44 @@ def _unpacked(file: File) -> Iterator[BinaryIO | io.BufferedIOBase]:
     suffix = file.suffix.lower()
     with file.open("rb") as opened:
         if suffix == ".gz":
-            yield gzip.GzipFile(fileobj=opened)
+            yield _watched(gzip.GzipFile(fileobj=opened), opened)
         elif suffix == ".bz2":
-            yield bz2.BZ2File(opened)
+            yield _watched(bz2.BZ2File(opened), opened)
         elif suffix == ".xz":
-            yield lzma.LZMAFile(opened)  # noqa: SIM115
+            yield _watched(lzma.LZMAFile(opened), opened)  # noqa: SIM115
         elif suffix == ".zst":
             import pyarrow  # the zstandard package returns the first part of a cut file without a word
 
-            yield io.BufferedReader(pyarrow.CompressedInputStream(opened, "zstd"), 1 << 20)  # pyright: ignore
+            yield _watched(pyarrow.CompressedInputStream(opened, "zstd"), opened)
         else:
             yield opened
+
+
+def _watched(unpacked: Any, packed: Any) -> io.BufferedReader:
+    """The unpacked bytes, as long as they stand in a sane proportion to the packed ones read so far."""
+    return io.BufferedReader(_Proportion(unpacked, packed), 1 << 20)
+
+
+class _Proportion(io.RawIOBase):
+    """Bytes of an archive that ends where it turns out to be a bomb."""
+
+    def __init__(self, unpacked: Any, packed: Any) -> None:
+        self._unpacked, self._packed, self._done = unpacked, packed, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._unpacked.read(len(buffer))
+        buffer[: len(content)] = content
+        self._done += len(content)
+        if self._done > FREE + RATIO * self._packed.tell():
+            raise Bomb(f"it unpacks to more than {RATIO} times its size")
+        return len(content)
+
+
+class Bomb(Exception):
+    """A packed file that unpacks to far more than text does."""
 
 
 @contextmanager
@@ -91,8 +132,10 @@ def _told(label: str) -> Iterator[None]:
     """What goes wrong with the bytes, as a problem of the file."""
     try:
         yield
+    except Bomb as error:
+        raise SftError(where=label, problem=str(error), fix="unpack it yourself, if you know what it holds") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise SftError(
             where=label,
             problem=f"cannot be read: {reason}",

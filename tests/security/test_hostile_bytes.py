@@ -1,0 +1,105 @@
+"""Hostile files of data: bombs, lines and nests without end, paths that lead elsewhere."""
+
+import bz2
+import gzip
+import json
+import lzma
+import math
+
+import pyarrow as pa
+import pytest
+
+from sft_cli.config.data_schema import SourceConfig
+from sft_cli.data.problems import RowError
+from sft_cli.data.reading import opening, sources
+from sft_cli.errors import SftError
+
+PACKERS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda content: pa.compress(content, codec="zstd", asbytes=True),
+}
+
+
+def rows(path, **keys):
+    """Every row of a file, or what is wrong with it."""
+    return list(sources.read(SourceConfig(path=str(path), **keys), "a", "train"))
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "txt"])
+def test_a_bomb_is_a_sentence_long_before_it_has_gone_off(ending, kind, tmp_path, monkeypatch):
+    """The limits are made small, so that a bomb of a few megabytes is one."""
+    monkeypatch.setattr(opening, "FREE", 1 << 18)
+    monkeypatch.setattr(opening, "RATIO", 20)
+    file = tmp_path / f"rows.{kind}.{ending}"
+    file.write_bytes(PACKERS[ending](b'{"text": "' + b"a" * (4 << 20) + b'"}\n'))
+    with pytest.raises(SftError, match=f"rows.{kind}.{ending}: it unpacks to more than 20 times its size"):
+        rows(file)
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+def test_repetitive_text_is_no_bomb(ending, tmp_path):
+    line = json.dumps({"text": "the same sentence again and again. " * 20}).encode() + b"\n"
+    (tmp_path / f"rows.jsonl.{ending}").write_bytes(PACKERS[ending](line * 3000))
+    assert len(rows(tmp_path / f"rows.jsonl.{ending}")) == 3000
+
+
+def test_a_row_of_megabytes_is_a_row(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "a" * (8 << 20)}) + "\n")
+    assert len(rows(tmp_path / "rows.jsonl")[0].values["text"]) == 8 << 20
+
+
+def test_a_line_without_end_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "LONGEST_LINE", 1000)
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' + "a" * 5000)
+    with pytest.raises(SftError, match=r"rows.jsonl:2: the line has more than 1,000 bytes"):
+        rows(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"text": ' + "[" * 5000 + "]" * 5000 + "}"])
+def test_deep_json_is_a_bad_row(text, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(text + '\n{"text": "b"}\n')
+    first, second = rows(tmp_path / "rows.jsonl")
+    assert second.values == {"text": "b"}
+    assert isinstance(first.error, RowError) if text[0] == "[" or '"a"' in text else True
+
+
+def test_numbers_that_are_none_or_huge(tmp_path):
+    """Python reads NaN and Infinity; a number of more digits than it converts is a bad row."""
+    (tmp_path / "rows.jsonl").write_text('{"text": NaN}\n{"text": 1e999}\n{"text": ' + "9" * 5000 + "}\n")
+    first, second, third = rows(tmp_path / "rows.jsonl")
+    assert math.isnan(first.values["text"])
+    assert second.values["text"] == math.inf
+    assert third.error.reason == "invalid JSON"
+
+
+STATES = [
+    ({"_data_files": [{"filename": "../secret.arrow"}]}, "not names of files beside it"),
+    ({"_data_files": [{"filename": "/etc/passwd"}]}, "not names of files beside it"),
+    ({"_data_files": [{}]}, "not names of files beside it"),
+    ({"_data_files": [7]}, "not names of files beside it"),
+    ({"_data_files": []}, "not names of files beside it"),
+    ({}, "it has no list _data_files"),
+    ([], "it has no list _data_files"),
+]
+
+
+@pytest.mark.parametrize(("state", "problem"), STATES, ids=[str(state) for state, _ in STATES])
+def test_a_saved_data_set_names_no_file_outside(state, problem, tmp_path):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/state.json").write_text(json.dumps(state))
+    (tmp_path / "saved/dataset_info.json").write_text("{}")
+    with pytest.raises(SftError, match=problem):
+        rows(tmp_path / "saved")
+
+
+def test_splits_of_a_saved_data_set_are_names_beside_it(tmp_path):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/dataset_dict.json").write_text(json.dumps({"splits": ["train", "../x"]}))
+    with pytest.raises(SftError, match="split"):
+        rows(tmp_path / "saved", split="../x")
+    (tmp_path / "saved/dataset_dict.json").write_text("{")
+    with pytest.raises(SftError, match="it is not JSON"):
+        rows(tmp_path / "saved")

@@ -1,0 +1,95 @@
+"""What is printed steers no terminal and holds no secret."""
+
+import subprocess
+import sys
+
+import pytest
+
+from sft_cli import cli, console
+from sft_cli.config.compose import compose
+from sft_cli.config.secrets import hushed
+from sft_cli.errors import SftError
+
+ESCAPES = "\x1b[2J\x1b]0;owned\x07\u202e\x9b31m\r"
+
+
+def test_nothing_that_is_said_steers_the_terminal(capsys):
+    console.say(f"row {ESCAPES}")
+    console.table(["name"], [[f"a{ESCAPES}"]])
+    with console.progress(f"read{ESCAPES}", 10) as shown:
+        shown._wait = 0.0
+        shown.advance(1)
+    out, err = capsys.readouterr()
+    assert not set(out + err) & set("\x1b\x07\u202e\x9b\r")
+    assert "␛[2J" in out
+
+
+@pytest.mark.parametrize("error", [SftError(where=f"a{ESCAPES}", problem="b", fix="c"), ValueError(f"bug {ESCAPES}")])
+def test_nothing_in_an_error_does(error, capsys, monkeypatch):
+    """A user's mistake, and a bug with its traceback."""
+
+    def fail():
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["sft"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr().err
+    assert not set(told) & set("\x1b\x07\u202e\x9b\r")
+    assert "␛[2J" in told
+
+
+def test_a_file_with_escapes_in_its_name(tmp_path):
+    """From the outside, as typed."""
+    name = f"no{ESCAPES}such.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "sft_cli", "show", f"recipe={name}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+SECRETS = [
+    ("https://me:pass@host/x", "https://***@host/x"),
+    ("GET https://b.s3.amazonaws.com/k?X-Amz-Signature=0123456789 failed", "X-Amz-Signature=***"),
+    ("token hf_abcdefghijklmnopqrstuvwxyz0123 is wrong", "token *** is wrong"),
+    ("sk-proj-abcdefghijklmnopqrstuv", "***"),
+    ("ghp_abcdefghijklmnopqrstuvwxyz0123", "***"),
+    ("my-very-secret-key", "***"),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), SECRETS)
+def test_secrets_are_masked_in_whatever_is_told(text, shown, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "my-very-secret-key")
+    assert shown in hushed(text)
+    assert not any(secret in hushed(text) for secret in ("pass@", "0123456789", "abcdefghij", "very-secret"))
+
+
+@pytest.mark.parametrize(
+    "text", ["TOKENIZERS_PARALLELISM=false", "rows.jsonl:17: bad", "data.mix.a.path=s3://b/k.jsonl"]
+)
+def test_what_is_no_secret_stays(text):
+    assert hushed(text) == text
+
+
+def test_a_bug_shows_no_secret(monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz")
+
+    def fail():
+        raise RuntimeError("401 for https://host/?token=abc with hf_abcdefghijklmnopqrstuvwxyz")
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["sft"])
+    with pytest.raises(SystemExit) as found:
+        cli.main()
+    told = capsys.readouterr().err
+    assert found.value.code == 1
+    assert "Traceback" in told
+    assert "401 for https://host/?token=*** with ***" in told
+
+
+def test_a_token_in_a_config_is_refused(monkeypatch):
+    with pytest.raises(SftError, match=r"launcher\.setup holds what looks like an access token"):
+        compose(["launcher=slurm", "launcher.setup=export HF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz0123"])
