@@ -10,6 +10,7 @@ from sft_cli.chat import parity
 from sft_cli.chat.added import added_ids
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.config.adapter_schema import VIRTUAL, WHOLE
+from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.config.trainer_schema import Checkpointing, OptimizerName
 from sft_cli.console import gib, say
@@ -117,9 +118,13 @@ def longest_example(prepared: Prepared) -> int:
 
 
 def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftError | None:
-    """Checkpoints that the disk of the run directory has no room for; None if it has."""
+    """Checkpoints that the disk of the run directory has no room for; None if it has.
+
+    Those of a run that is resumed lie there already.
+    """
     free, wanted = free_disk(run_dir), checkpoint_bytes(config, needed)
-    if wanted <= free:
+    there = sum(file.stat().st_size for file in RunDir(run_dir).checkpoints.rglob("*") if file.is_file())
+    if wanted - there <= free:
         return None
     return SftError(
         where=f"run_dir={run_dir}",
@@ -135,7 +140,8 @@ def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
 
 def free_disk(directory: Path) -> int:
     """Free bytes of the disk that a directory, which may not be there yet, lies on or would."""
-    return shutil.disk_usage(next(folder for folder in directory.absolute().parents if folder.is_dir())).free
+    places = (directory.absolute(), *directory.absolute().parents)
+    return shutil.disk_usage(next(folder for folder in places if folder.is_dir())).free
 
 
 def compare_prompts(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> int:

@@ -121,6 +121,18 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_model_loa
         assert not (place / "run").exists()
 
 
+def test_checkpoints_that_lie_there_already_are_not_counted_twice(sft, straight, disk, ledger):
+    """Where they just fitted, the resumed run goes on; the run directory itself may be the disk."""
+    place = disk("60m")
+    shutil.copytree(straight.path, place, dirs_exist_ok=True)
+    shutil.rmtree(place / "adapter")
+    needed = 4 * sum(file.stat().st_size for file in (place / "checkpoints" / "step-12").iterdir())
+    fill(place, needed - sum(file.stat().st_size for file in (place / "checkpoints").rglob("*.*")))
+    with ledger.fault("disk full", "but for what the run has written itself"):
+        ended = sft("train", f"run={place}").wait()
+        assert (ended.code, ended.err) == (0, ""), ended
+
+
 @pytest.mark.parametrize("what", ["a new run", "a run that was stopped", "the cache"])
 def test_a_read_only_disk_is_one_sentence(sft, straight, disk, ledger, what):
     place = disk("60m")

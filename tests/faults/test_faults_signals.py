@@ -144,7 +144,7 @@ def test_a_clock_of_the_whole_process_that_jumps_back_changes_nothing(straight, 
     offset.write_text("+400d")
     environment = {
         **os.environ, "SFT_HOME": str(home), "LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(offset),
-        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }  # fmt: skip
     run = RunDir(tmp_path / "run")
     with ledger.fault("clock jump", "libfaketime, back while it trains") as fault:
