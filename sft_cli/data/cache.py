@@ -120,12 +120,28 @@ def forget_old() -> None:
     """Remove stages that no run has used for ``KEEP_DAYS`` days."""
     limit = time.time() - KEEP_DAYS * 86_400
     old = [path for path in (cache_home() / "stages").glob("*/*") if path.is_dir() and path.stat().st_mtime < limit]
+    old = [path for path in old if not _made_now(path.with_suffix(".lock"))]
     for path in old:
         (path / DONE).unlink(missing_ok=True)  # first: what is half removed must not pass for finished
         shutil.rmtree(path, ignore_errors=True)
         path.with_suffix(".lock").unlink(missing_ok=True)
     if old:
         say(f"cache     {len(old)} stages unused for {KEEP_DAYS} days were removed from {cache_home() / 'stages'}")
+
+
+def _made_now(file: Path) -> bool:
+    """Whether another process holds the lock of a stage: it is being made, whatever a clock that jumped says."""
+    if not file.is_file():
+        return False
+    with open(file, "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+    return False
 
 
 def _used(directory: Path) -> None:

@@ -87,6 +87,17 @@ def test_only_what_nobody_used_is_forgotten(home, capsys):
     )
 
 
+def test_a_stage_that_is_being_made_is_not_forgotten_when_the_clock_jumps(home):
+    with cache.building("rows", INPUTS) as (directory, _):
+        cache.write_whole(directory / "part-0", b"kept")
+        os.utime(directory, (1, 1))
+        cache.forget_old()
+        assert (directory / "part-0").is_file()
+    os.utime(directory, (1, 1))
+    cache.forget_old()
+    assert not directory.exists()
+
+
 @pytest.mark.parametrize("number", cache.NO_LOCKS)
 def test_a_disk_without_locks_is_told_of(home, monkeypatch, capsys, number):
     def refuse(*_):
