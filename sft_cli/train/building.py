@@ -88,7 +88,7 @@ def build_model(
     pairs = _pairs(causal_lm(model))
     engine = make_engine(model, config.distributed, ranks, machine.device)
     if ranks.several:
-        say(f"together  {engine.sentence()}")
+        say(f"together  {engine.sentence(model)}")
     with accelerator.autocast():
         loss_model, share = engine.look(partial(_computed, config, model, engine))
     apply(model, recompute)

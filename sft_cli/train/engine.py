@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from sft_cli.config.adapter_schema import QuantKind
 from sft_cli.config.launcher_schema import DistributedConfig, DistributedKind
 from sft_cli.config.schema import Config
-from sft_cli.console import say
+from sft_cli.console import gib, say
 from sft_cli.errors import SftError
 from sft_cli.model.memory.kept import decoder_layers
 from sft_cli.ranks.group import Ranks
@@ -68,11 +68,16 @@ class Engine:
         """Whether each process holds a part of the model."""
         return self.shell is not None
 
-    def sentence(self) -> str:
+    def sentence(self, model: nn.Module) -> str:
         """What each process holds, for the log."""
         size = self.ranks.place.size
-        held = "a part of every tensor (FSDP2)" if self.sharded else "the whole model (DDP)"
-        return f"{size} processes, each holds {held}; gradients are added up once a step"
+        if not self.sharded:
+            return f"{size} processes, each holds the whole model (DDP); gradients are added up once a step"
+        held, full = 0, 0
+        for one in model.parameters():
+            held += one.to_local().nbytes if isinstance(one, DTensor) else one.nbytes
+            full += one.nbytes
+        return f"{size} processes, each holds a part of every tensor (FSDP2): {gib(held)} of {gib(full)}"
 
     def run(self, work: Callable[[], T]) -> T:
         """Compute something with the model; every process must, and the same as far as layers are concerned."""

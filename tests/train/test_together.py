@@ -1,6 +1,7 @@
 """One run in one, two and four processes: the same losses, the same weights; one fails, all end; any number goes on."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -104,6 +105,15 @@ def assert_same(run, other, close=CLOSE):
 )
 def test_the_number_of_processes_does_not_change_what_is_learned(place, size, kind, words):
     assert_same(place.trained(size, kind, *words), place.trained(1, kind))
+
+
+@pytest.mark.parametrize("kind", ["full", "nf4"])
+def test_each_process_holds_its_part_of_all_weights(place, kind):
+    """Also of 4-bit ones: 2 processes hold half each, but for what one row is too few to split."""
+    run = place.trained(2, kind, "distributed=fsdp")
+    said = (place.runs.directory / "logs" / run.path.name / "rank-0.log").read_text()
+    held, whole = re.search(r"a part of every tensor \(FSDP2\): ([\d.]+) MiB of ([\d.]+) MiB", said).groups()
+    assert float(held) / float(whole) == pytest.approx(0.5, abs=0.12)
 
 
 def stopped(place, name, size, step, *words):

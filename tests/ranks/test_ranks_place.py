@@ -1,0 +1,97 @@
+"""Who a process is among several, by what each launcher says."""
+
+import pytest
+
+from sft_cli.config.launcher_schema import Auto
+from sft_cli.config.trainer_schema import Device
+from sft_cli.errors import SftError
+from sft_cli.ranks import spawn
+from sft_cli.ranks.group import Ranks
+from sft_cli.ranks.place import Place, adopt, place_of
+
+TORCHRUN = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
+SRUN = {
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_NTASKS_PER_NODE": "4(x2)",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        pytest.param({}, Place(), id="alone"),
+        pytest.param({"WORLD_SIZE": "1", "RANK": "0"}, Place(), id="torchrun-of-one"),
+        pytest.param(TORCHRUN, Place(5, 8, 1, 4), id="torchrun"),
+        pytest.param(SRUN, Place(), id="a-shell-within-srun"),
+        pytest.param({**SRUN, "SFT_RANKS": "slurm"}, Place(5, 8, 1, 4), id="srun"),
+        pytest.param(
+            {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, Place(1, 2, 1, 2), id="by-hand"
+        ),
+    ],
+)
+def test_a_process_knows_its_place(environment, place):
+    assert place_of(environment) == place
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        ({"WORLD_SIZE": "2"}, "lacks RANK, MASTER_ADDR, MASTER_PORT"),
+        ({**TORCHRUN, "RANK": "x"}, "no numbers: RANK=x"),
+        ({**TORCHRUN, "WORLD_SIZE": "two"}, "no numbers: WORLD_SIZE=two"),
+    ],
+)
+def test_half_an_environment_is_a_sentence(environment, problem):
+    with pytest.raises(SftError, match=problem):
+        place_of(environment)
+
+
+def test_sruns_variables_get_the_names_that_torch_reads():
+    environment = {**SRUN, "SFT_RANKS": "slurm"}
+    adopt(environment)
+    assert {name: environment[name] for name in TORCHRUN} == TORCHRUN
+
+
+@pytest.mark.parametrize(
+    ("visible", "nproc", "device", "wanted"),
+    [
+        ("0,1,2", Auto.auto, Device.auto, 3),
+        ("", Auto.auto, Device.auto, 1),
+        ("-1", Auto.auto, Device.cuda, 1),
+        ("0,1,2", Auto.auto, Device.cpu, 1),
+        ("0,1,2", 2, Device.cpu, 2),
+    ],
+)
+def test_auto_is_one_process_for_each_gpu(monkeypatch, visible, nproc, device, wanted):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert spawn.processes(nproc, device) == wanted
+
+
+def test_gpus_are_counted_by_the_drivers_tool(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert spawn.gpus() == 0
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\necho "GPU 0: A (UUID: x)"\necho "  MIG 1g: (UUID: y)"\necho "GPU 1: A (UUID: z)"\n')
+    tool.chmod(0o755)
+    assert spawn.gpus() == 2
+
+
+def test_alone_everything_is_ones_own():
+    """What several processes agree on, a single one has by itself, with its own exceptions."""
+    ranks = Ranks()
+    assert (ranks.share("a"), ranks.gather("a"), ranks.most([3, 1])) == ("a", ["a"], [3, 1])
+    assert ranks.by_first(lambda: 7) == 7
+    with pytest.raises(SftError, match="w: p"):
+        ranks.together(lambda: (_ for _ in ()).throw(SftError(where="w", problem="p", fix="f")))
