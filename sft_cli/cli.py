@@ -268,8 +268,10 @@ def main() -> None:
     except OSError as error:
         if error.errno not in ENVIRONMENT:
             _bug(error)
+        from sft_cli.config.disks import full_disk
+
         # Of two files (a copy, a renaming) the second one is where it failed.
-        where = error.filename2 or error.filename or "this machine"
+        where = error.filename2 or error.filename or full_disk(sys.argv[1:])
         _tell(f"error: {where}: {error.strerror}\n  fix: {ENVIRONMENT[error.errno]}")
         sys.exit(2)
     except Elsewhere as failure:

@@ -30,12 +30,13 @@ def filled_when(command, condition, place, leave=0):
     return command.wait()
 
 
-def one_sentence(ended):
-    """What was said: a problem and a fix, both about the disk."""
+def one_sentence(ended, place):
+    """What was said: a problem and a fix, both about the disk, which is named."""
     assert ended.code == 2, ended
     assert "Traceback" not in ended.err
     error, fix = ended.err.splitlines()
     assert error.startswith("error: ")
+    assert str(place) in error
     assert "No space left on device" in error
     assert fix.startswith("  fix: free disk space")
 
@@ -61,7 +62,7 @@ def test_a_run_whose_disk_fills_goes_on_when_there_is_room(sft, straight, disk, 
         return len(steps(run)) >= SAVE_EVERY + 1
 
     with ledger.fault("disk full", when) as fault:
-        one_sentence(filled_when(command, soon, place, leave))
+        one_sentence(filled_when(command, soon, place, leave), place)
         before = len(steps(run))
         kept = sorted(run.checkpoints.glob("step-*")) if run.checkpoints.is_dir() else []
         fault.lost = sum(not whole(checkpoint) for checkpoint in kept)
@@ -90,7 +91,7 @@ def test_a_preparation_whose_disk_is_full_goes_on_when_there_is_room(sft, straig
     shutil.rmtree(place / "home")
     with ledger.fault("disk full", "during prepare"):
         fill(place, int(needed * share))
-        one_sentence(sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait())
+        one_sentence(sft("prepare", *PREPARE, SFT_HOME=str(place / "home")).wait(), place)
         left = [path.name for path in (place / "home").glob("prepared/*")]
         assert left == []
         (place / "ballast").unlink()
@@ -104,7 +105,7 @@ def test_a_merge_whose_disk_fills_leaves_nothing(sft, straight, disk, ledger, le
     place = disk("40m")
     command = sft("merge", f"run={straight.path}", f"out={place / 'merged'}")
     with ledger.fault("disk full", "during merge"):
-        one_sentence(filled_when(command, lambda: any(place.glob(".merged.tmp")), place, leave))
+        one_sentence(filled_when(command, lambda: any(place.glob(".merged.tmp")), place, leave), place)
         assert [path.name for path in place.iterdir()] == ["ballast"]
         (place / "ballast").unlink()
         again = sft("merge", f"run={straight.path}", f"out={place / 'merged'}").wait()
