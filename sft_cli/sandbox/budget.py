@@ -5,8 +5,8 @@ from typing import Any
 
 from jinja2 import TemplateError, pass_context
 
-STEPS = 20_000_000
-"""Parts of a template that run in one rendering: some seconds. A conversation of 1,000 messages takes a twentieth."""
+STEPS = 10_000_000
+"""Parts of a template that run in one rendering: some seconds. A conversation of 1,000 messages takes a tenth."""
 SIZE = 1 << 24
 """Characters of a text, or of all that a list or mapping holds if it were written out."""
 PER_STEP = 64

@@ -1,6 +1,7 @@
 """Jinja's sandbox with a budget: loops, calls, filters and operators that cost too much raise ``TooMuch``."""
 
 import types
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,6 +62,12 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             raise TooMuch(f"has {len(source):,} characters, and {LONGEST_SOURCE:,} are read")
         return super().from_string(source, *others, **named)
 
+    def compile(self, *source: Any, **options: Any) -> Any:
+        """The code of a template; what Python finds odd in it is the template's affair."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            return super().compile(*source, **options)
+
     def guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """A filter or test that is checked before it is called, and whose value is weighed."""
         wanted = _PassArg.from_obj(function)  # pyright: ignore[reportArgumentType]
@@ -80,7 +87,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(__obj, types.BuiltinMethodType) and not isinstance(__obj.__self__, types.ModuleType | None):
             growth.check(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
         else:
-            __self.budget.spend(10)
+            __self.budget.spend(growth.CALL)
         return __self.budget.kept(super().call(__context, __obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -102,7 +109,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         budget = self.budget
         if operator == "+" and type(left) is str and type(right) is str and len(left) + len(right) < PER_STEP:
             return budget.kept(left + right)
-        budget.spend(1)
+        budget.spend(10)
         if isinstance(left, int) and isinstance(right, int):
             bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
             if bits > BITS:

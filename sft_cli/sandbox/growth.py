@@ -8,6 +8,9 @@ from sft_cli.sandbox.budget import PER_STEP, Budget, TooMuch
 
 WIDEST = 10_000
 """Columns, fields of a line, digits: numbers that filters and methods make texts of."""
+CALL = 30
+"""Steps of a filter or method, whatever it is given."""
+_DEAR = {"urlize": 500, "wordwrap": 500, "pprint": 500, "striptags": 100, "xmlattr": 100, "tojson": 100, "groupby": 100}
 LONGEST = {"urlize": 10_000, "striptags": 100_000, "wordwrap": 100_000, "pprint": 100_000}
 """Characters that filters take whose time grows with the square of them."""
 SOUGHT = 1_000
@@ -27,6 +30,7 @@ def check(budget: Budget, name: str, value: Any, arguments: Sequence[Any]) -> No
         value: What it is applied to.
         arguments: All others, those by name behind those by place.
     """
+    budget.spend(_DEAR.get(name, CALL))
     if name not in _RULED:
         budget.kept(value)
         return

@@ -64,7 +64,7 @@ def _parquet(file: File, label: str) -> Iterator["ParquetFile"]:
         with ExitStack() as stack:
             source = file if isinstance(file, Path) else stack.enter_context(_seekable(file))
             yield stack.enter_context(ParquetFile(source))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         raise _broken(label, "Parquet", error) from error
 
 
@@ -84,7 +84,7 @@ def _arrow(file: File, label: str) -> Iterator[Iterator["pyarrow.RecordBatch"]]:
             else:
                 opened.seek(0)
                 yield iter(pyarrow.ipc.open_stream(opened))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         raise _broken(label, "Arrow", error) from error
 
 
@@ -93,6 +93,7 @@ def records(batches: Iterable["pyarrow.RecordBatch"], before: int = 0) -> Iterat
     number = before
     decoders: dict[str, Decoder] | None = None
     for whole in batches:
+        whole.validate(full=True)  # offsets that lead outside a broken file would be followed
         if decoders is None:
             found = {field.name: _decoder(field.type) for field in whole.schema}
             decoders = {name: decode for name, decode in found.items() if decode is not None}
@@ -155,6 +156,6 @@ def _present(struct: dict[str, Any], fields: dict[str, Decoder | None]) -> dict[
 def _broken(label: str, kind: str, error: Exception) -> SftError:
     return SftError(
         where=label,
-        problem=f"cannot be read as {kind}: {str(error).splitlines()[0]}",
+        problem=f"cannot be read as {kind}: {(str(error) or type(error).__name__).splitlines()[0]}",
         fix="fetch or write the file again; it is incomplete, broken or of another kind",
     )

@@ -181,9 +181,9 @@ def _by_units(part: Part, file: Path, units: Sequence[columnar.Unit], before: in
 def _together(pieces: Sequence[FilePiece]) -> list[Slice]:
     """Neighbours in one slice as long as it stays within SLICE_BYTES."""
     groups: list[list[FilePiece]] = []
-    size = SLICE_BYTES
+    size = 0
     for piece in pieces:
-        if size + piece.size > SLICE_BYTES:
+        if not groups or size + piece.size > SLICE_BYTES:
             groups.append([])
             size = 0
         groups[-1].append(piece)
