@@ -15,6 +15,7 @@ from sft_cli.config.check import required
 from sft_cli.config.compose import compose, dump
 from sft_cli.config.paths import absolute, default_run_dir
 from sft_cli.config.schema import Config
+from sft_cli.errors import SftError
 from sft_cli.slurm.check import check
 from sft_cli.slurm.files import check_unused, written
 from sft_cli.slurm.preflight import preflight
@@ -52,7 +53,14 @@ def submit(run_dir: Path, config: Config, script: str) -> list[str]:
     with written(run_dir, {"config.yaml": dump(config), "job.sbatch": script}, "run_dir"):
         ids.append(sbatch(job, stated))
     for _ in range(config.launcher.chain - 1):
-        ids.append(sbatch(job, stated, [f"--dependency=afterany:{ids[-1]}"]))
+        try:
+            ids.append(sbatch(job, stated, [f"--dependency=afterany:{ids[-1]}"]))
+        except SftError as error:
+            raise SftError(
+                where="launcher.chain",
+                problem=f"{' '.join(ids)} submitted, but of the next sbatch {error.problem}",
+                fix=f"let them run, or scancel {' '.join(ids)}; a smaller launcher.chain may be allowed",
+            ) from error
     return ids
 
 

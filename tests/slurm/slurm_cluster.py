@@ -1,4 +1,4 @@
-"""A real SLURM on this machine: one node of two cores, loopback, its own MUNGE key and socket, all in one directory."""
+"""A real SLURM on this machine: two nodes, loopback, its own MUNGE key and socket, all in one directory."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "slurm"
+HOST = socket.gethostname().split(".")[0]
 SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # Debian's daemons are not on a plain user's PATH
 NO_GPU = ["recipe=quickstart", "launcher=slurm", "launcher.gpus=0", "launcher.cpus=1", "launcher.time=5"]
 FINAL_STATES = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
@@ -26,7 +27,6 @@ SLURM_CONF = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
@@ -50,11 +50,15 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 StateSaveLocation={home}/state
-SlurmdSpoolDir={home}/spool
+SlurmdSpoolDir={home}/spool-%n
 SlurmctldPidFile={home}/slurmctld.pid
-SlurmdPidFile={home}/slurmd.pid
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+SlurmdPidFile={home}/slurmd-%n.pid
+GresTypes=gpu
+NodeName=DEFAULT CPUs=2 RealMemory=4000 Gres=gpu:2 Feature=tests State=UNKNOWN
+NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 Port={port}
+NodeName={host}2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2}
 PartitionName=short Nodes={host} Default=YES MaxTime=01:00:00 State=UP PriorityTier=1 GraceTime=20
+PartitionName=pair Nodes={host},{host}2 MaxTime=01:00:00 State=UP PriorityTier=1
 PartitionName=urgent Nodes={host} MaxTime=01:00:00 State=UP PriorityTier=9
 """
 
@@ -63,7 +67,8 @@ PartitionName=urgent Nodes={host} MaxTime=01:00:00 State=UP PriorityTier=9
 class Cluster:
     """A running cluster; ``environment`` leads SLURM's commands to it.
 
-    Its partitions: ``short``, and ``urgent``, whose jobs preempt those of ``short`` after a grace of 20 s.
+    Each of two nodes has two cores and two GPUs, which are files like any other. The partitions: ``short`` has the
+    first node; ``urgent`` too, and its jobs preempt those of ``short`` after a grace of 20 s; ``pair`` has both.
     """
 
     environment: dict[str, str]
@@ -121,41 +126,43 @@ def free_ports(num_ports: int) -> list[int]:
 
 def configure(home: Path) -> dict[str, str]:
     """Write slurm.conf and the MUNGE key; returns the environment that leads to them."""
-    for name in ("state", "spool"):
-        (home / name).mkdir()
+    (home / "state").mkdir()
     key = home / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o400)
-    host, (controller_port, node_port) = socket.gethostname().split(".")[0], free_ports(2)
+    controller_port, port, port2 = free_ports(3)
     conf = SLURM_CONF.format(
         home=home,
-        host=host,
+        host=HOST,
         user=getuser(),
         controller_port=controller_port,
-        node_port=node_port,
+        port=port,
+        port2=port2,
     )
     (home / "slurm.conf").write_text(conf)
+    (home / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
     ours = {"SLURM_CONF": str(home / "slurm.conf"), "PATH": SYSTEM_PATH}
     return {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))} | ours
 
 
 def daemons(home: Path) -> list[list[str]]:
-    """The commands of the three daemons, in the order they start; each stays in the foreground."""
+    """The commands of the daemons, in the order they start; each stays in the foreground."""
     munged = ["munged", "--foreground"]
     for option in ("socket", "key-file", "pid-file", "seed-file", "log-file"):
         munged.append(f"--{option}={home}/munge.{option.removesuffix('-file')}")
-    return [munged, ["slurmctld", "-D"], ["slurmd", "-D"]]
+    nodes = [["slurmd", "-D", "-N", name] for name in (HOST, f"{HOST}2")]
+    return [munged, ["slurmctld", "-D"], *nodes]
 
 
 def start(cluster: Cluster, home: Path, running: list[subprocess.Popen[bytes]]) -> None:
     """Start the daemons, adding each to ``running`` at once, and wait until the node is idle."""
     for command in daemons(home):
-        with open(home / f"{command[0]}.output", "wb") as output:
+        with open(home / f"{len(running)}_{command[0]}.output", "wb") as output:
             process = subprocess.Popen(command, env=cluster.environment, stdout=output, stderr=subprocess.STDOUT)
         running.append(process)
         if command[0] == "munged":
             waited_for((home / "munge.socket").exists, "munged's socket", 20)
-    waited_for(lambda: cluster.call("sinfo", "-h", "-o", "%T").stdout.strip() == "idle", "an idle node", 60)
+    waited_for(lambda: set(cluster.call("sinfo", "-h", "-o", "%T").stdout.split()) == {"idle"}, "idle nodes", 30)
 
 
 def logs(home: Path) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from slurm_cluster import NO_GPU, Cluster, waited_for
+from slurm_waits import begun, trainer, warn
 
 from sft_cli.config.compose import compose, dump
 from sft_cli.errors import SftError
@@ -34,6 +35,32 @@ def test_each_member_trains_its_own_run_and_few_at_once(inside, fake_sft, tmp_pa
     assert [(directory / f"slurm-{job}_{number}.log").read_text() for number in range(3)] == ["trains\n"] * 3
     assert (directory / "members.txt").read_text().splitlines() == [str(run) for run in runs]
     assert "#SBATCH --array=0-2%2\n" in (directory / "array.sbatch").read_text()
+
+
+@pytest.mark.slow
+def test_a_member_that_is_warned_requeues_itself_alone(inside, tmp_path):
+    """The second task has the array's own job id, by which SLURM would requeue both."""
+    runs = [tmp_path / "a", tmp_path / "b"]
+    config = compose([*NO_GPU, trainer(tmp_path, 1)])
+    for run in runs:
+        run.mkdir()
+    directory = tmp_path / "sweep"
+    job = submit_array(directory, runs, config, 2)
+    members = [f"{job}_{number}" for number in range(2)]
+    for member, run in zip(members, runs, strict=True):
+        begun(inside, member, run)
+    warn(inside, members[1])
+    begun(inside, members[1], runs[1], 2)
+    assert [inside.job(member)["Restarts"] for member in members] == ["0", "1"]
+    assert inside.job(members[0])["JobState"] == "RUNNING"
+    warn(inside, members[0])
+    begun(inside, members[0], runs[0], 2)
+    assert [inside.job(member)["Restarts"] for member in members] == ["1", "1"]
+    waited_for(lambda: not inside.call("squeue", "-h", "-j", job).stdout, "the array to end", 60)
+    for number in range(2):
+        log = (directory / f"slurm-{job}_{number}.log").read_text()
+        assert "slurm     stopped; requeued, time 1 of 100\n" in log
+        assert log.endswith("finished\n")
 
 
 @pytest.mark.slow

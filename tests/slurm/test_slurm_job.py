@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_cluster import NO_GPU, job_of, log_of, submitted
+from slurm_cluster import HOST, NO_GPU, job_of, log_of, submitted
 
 from sft_cli.config.compose import compose, load
 from sft_cli.config.paths import resolve
@@ -85,6 +85,44 @@ def test_the_job_gets_what_is_passed_on_purpose_and_no_file_holds_it(cluster, tm
     assert "hunter2" not in (run / "config.yaml").read_text() + (run / "job.sbatch").read_text() + result.stdout
 
 
+def test_sbatch_knows_every_option_and_what_is_asked_for_arrives(cluster, fake_sft, tmp_path):
+    words = ["launcher.constraint=tests", "launcher.account=team", "launcher.memory=100M", "launcher.cpus=2"]
+    words += ["launcher.mail=me@host.example", "launcher.time=1-2:03:00", "launcher.signal_seconds=300"]
+    result = submitted(cluster, "run_dir=x", *words, "launcher.partition=short", fake_sft, cwd=tmp_path)
+    shown = cluster.job(job_of(result))
+    assert result.stderr == ""
+    expected = {
+        "Features": "tests",
+        "Account": "team",
+        "MinMemoryNode": "100M",
+        "CPUs/Task": "2",
+        "MailUser": "me@host.example",
+        "MailType": "END,FAIL,REQUEUE",
+        "TimeLimit": "1-02:03:00",
+        "Partition": "short",
+        "Requeue": "1",
+    }
+    assert {name: shown[name] for name in expected} == expected
+
+
+def test_two_nodes_of_two_gpus_are_four_processes(cluster, tmp_path):
+    """Each finds its number, its GPU among those of its node, and the first node, where they meet."""
+    tool = tmp_path / "bin" / "sft"
+    tool.parent.mkdir()
+    tool.write_text(
+        "#!/bin/bash\necho $SFT_RANKS $SLURM_PROCID $SLURM_NTASKS $SLURM_LOCALID $SLURM_NTASKS_PER_NODE "
+        "$CUDA_VISIBLE_DEVICES $MASTER_ADDR $MASTER_PORT\n"
+    )
+    tool.chmod(0o755)
+    words = ["launcher.nodes=2", "launcher.gpus=2", "launcher.partition=pair"]
+    setup = f"launcher.setup='PATH={tool.parent}:$PATH'"
+    job = job_of(submitted(cluster, *words, setup, "run_dir=x", cwd=tmp_path))
+    assert cluster.wait(job, 60) == "COMPLETED", log_of(tmp_path / "x", job)
+    assert sorted(log_of(tmp_path / "x", job).splitlines()) == [
+        f"slurm {rank} 4 {rank % 2} 2 0,1 {HOST} {20000 + int(job) % 20000}" for rank in range(4)
+    ]
+
+
 def test_a_setup_line_that_fails_stops_the_job(cluster, tmp_path):
     result = submitted(cluster, "run_dir=x", 'launcher.setup="source nowhere/activate"', cwd=tmp_path)
     assert cluster.wait(job_of(result), 60) == "FAILED"
@@ -110,7 +148,9 @@ def test_variables_of_the_shell_do_not_win_over_the_config(cluster, fake_sft, tm
             id="partition",
         ),
         pytest.param("launcher.memory=lots", "Invalid --mem specification", id="memory"),
-        pytest.param("launcher.gpus=1", "Invalid generic resource (gres) specification", id="gpus"),
+        pytest.param(
+            "launcher.constraint=h100", "Batch job submission failed: Invalid feature specification", id="constraint"
+        ),
     ],
 )
 @pytest.mark.parametrize("existing", [False, True], ids=["new-directory", "empty-directory"])

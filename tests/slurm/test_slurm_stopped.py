@@ -3,20 +3,10 @@
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, job_of, log_of, submitted, waited_for
+from slurm_cluster import job_of, log_of, submitted, waited_for
+from slurm_waits import begun, trainer, warn
 
 pytestmark = pytest.mark.slow
-
-WAITS = """\
-#!/bin/bash
-# A trainer that works until a signal stops it, in its last life not at all.
-run="${2#run=}"
-trap 'echo "saved behind USR1"; exit 138' USR1
-trap 'echo "saved behind TERM"; exit 143' TERM
-echo "life" >>"$run/lives"
-if [ "$(wc -l <"$run/lives")" -gt @LIVES@ ]; then echo "finished"; exit 0; fi
-while true; do sleep 0.1; done
-"""
 
 
 @pytest.fixture
@@ -25,34 +15,10 @@ def waiting(tmp_path: Path) -> str:
     return trainer(tmp_path, 1)
 
 
-def trainer(tmp_path: Path, lives: int) -> str:
-    """A launcher.setup line for a trainer that is stopped in this many lives before it finishes."""
-    script = tmp_path / "bin" / "sft"
-    script.parent.mkdir()
-    script.write_text(WAITS.replace("@LIVES@", str(lives)))
-    script.chmod(0o755)
-    return f'launcher.setup="export PATH={script.parent}:$PATH"'
-
-
 def said(run: Path, job: str) -> list[str]:
     """What trainer and script said in all lives; srun and bash tell of the signals between."""
     ours = ("saved", "slurm   ", "finished", "error")
     return [line for line in log_of(run, job).splitlines() if line.startswith(ours)]
-
-
-def begun(cluster: Cluster, job: str, run: Path, lives: int = 1) -> None:
-    """Wait until the trainer works for this many times."""
-
-    def alive() -> bool:
-        cluster.hasten(job)
-        return (run / "lives").exists() and len((run / "lives").read_text().splitlines()) >= lives
-
-    waited_for(alive, f"life {lives} of job {job}", 60)
-
-
-def warn(cluster: Cluster, job: str) -> None:
-    """What SLURM sends before the time limit."""
-    assert cluster.call("scancel", "--batch", "--signal=USR1", job).returncode == 0
 
 
 def test_a_warned_job_saves_requeues_itself_and_goes_on(cluster, waiting, tmp_path):

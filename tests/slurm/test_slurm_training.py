@@ -47,9 +47,16 @@ def test_a_job_trains_to_the_same_losses_as_without_slurm(cluster, alone, home, 
     assert losses(tmp_path / "x") == alone
 
 
-def test_two_tasks_train_to_the_same_losses(cluster, alone, home, tmp_path):
+@pytest.mark.parametrize(
+    "two",
+    [
+        pytest.param(["launcher.nproc=2"], id="on-one-node"),
+        pytest.param(["launcher.nodes=2", "launcher.partition=pair"], id="on-two-nodes"),
+    ],
+)
+def test_two_tasks_train_to_the_same_losses(cluster, alone, home, two, tmp_path):
     """Only the order of sums over examples differs."""
-    job = job_of(submitted(cluster, *SHORT, "launcher.nproc=2", "run_dir=x", cwd=tmp_path, SFT_HOME=home))
+    job = job_of(submitted(cluster, *SHORT, *two, "run_dir=x", cwd=tmp_path, SFT_HOME=home))
     assert cluster.wait(job, 400) == "COMPLETED", log_of(tmp_path / "x", job)
     assert "2 processes" in log_of(tmp_path / "x", job)
     assert losses(tmp_path / "x") == pytest.approx(alone, rel=1e-5)
