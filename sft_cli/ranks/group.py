@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -180,16 +180,22 @@ def _failing_together(ranks: Ranks) -> Iterator[None]:
             problem="another process of the run ended without a word",
             fix="look for what ended it (out of memory: dmesg, sacct), then resume with the same number or another",
         ) from error
+    except SftError as error:
+        if not _announce(ranks):  # all made the same mistake at once
+            raise Elsewhere(2) from error
+        raise
     except BaseException:
         _announce(ranks)
         raise
 
 
-def _announce(ranks: Ranks) -> None:
-    """Tell that this process failed and says why itself."""
+def _announce(ranks: Ranks) -> bool:
+    """Tell that this process failed and says why itself; whether it is the first to tell."""
     assert ranks.store is not None
-    with suppress(RuntimeError):  # the store went with the process that held it
-        ranks.store.set(FAILED, str(ranks.place.rank))
+    try:
+        return ranks.store.add(FAILED, 1) == 1
+    except RuntimeError:  # the store went with the process that held it
+        return False
 
 
 def _announced(ranks: Ranks) -> bool:

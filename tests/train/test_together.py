@@ -161,15 +161,21 @@ def test_a_checkpoint_in_parts_holds_what_a_whole_one_does(place):
             torch.testing.assert_close(parts.read(key), whole.read(key), rtol=1e-3, atol=1e-5)
 
 
-def test_a_process_that_fails_ends_the_others_in_its_own_words(place, tmp_path):
-    """A model that only one process lacks: that one says so, the other ends in silence."""
-    process = place.begin("lost", 2, "adapter.target_modules=[q_prj]")
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        pytest.param("adapter.target_modules=[q_prj]", "'q_prj' matches no layer", id="before-the-weights"),
+        pytest.param("trainer.lr_factors={nowhere: 0.1}", "nowhere", id="behind-them"),
+    ],
+)
+def test_a_mistake_that_all_processes_find_is_told_once(place, word, problem):
+    process = place.begin("mistaken", 2, word)
     assert process.wait(60) == [2, 2], process.said()
-    said = [log.read_text() for log in process.logs]
-    assert "'q_prj' matches no layer" in said[0]
-    assert "Traceback" not in "".join(said)
-    assert not said[1]
-    assert not place.run("lost").path.exists()
+    said = "".join(log.read_text() for log in process.logs)
+    assert said.count("error: ") == 1
+    assert problem in said
+    assert "Traceback" not in said
+    assert not place.run("mistaken").path.exists()
 
 
 def test_a_process_that_is_killed_ends_the_others_with_a_sentence(place):
