@@ -58,8 +58,8 @@ def submit(run_dir: Path, config: Config, script: str) -> list[str]:
         except SftError as error:
             raise SftError(
                 where="launcher.chain",
-                problem=f"{' '.join(ids)} submitted, but of the next sbatch {error.problem}",
-                fix=f"let them run, or scancel {' '.join(ids)}; a smaller launcher.chain may be allowed",
+                problem=f"job {' '.join(ids)} is submitted, but for the next one sbatch {error.problem}",
+                fix=f"scancel {' '.join(ids)}, then submit a smaller launcher.chain; or let it run",
             ) from error
     return ids
 

@@ -107,6 +107,26 @@ def test_a_machine_without_sbatch(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_chain_that_is_refused_in_its_middle_says_what_was_submitted(tmp_path):
+    """A limit of jobs is the usual reason: here an sbatch that takes one job and refuses the next."""
+    tool = tmp_path / "tools" / "sbatch"
+    tool.parent.mkdir()
+    tool.write_text(
+        '#!/bin/bash\ncase "$*" in *--dependency=afterany:7*)'
+        ' echo "sbatch: error: Job violates policy limit" >&2; exit 1;; esac\necho 7\n'
+    )
+    tool.chmod(0o755)
+    words = ["recipe=quickstart", "launcher=slurm", "launcher.chain=2", "run_dir=x"]
+    result = submit_sh(*words, cwd=tmp_path, PATH=f"{tool.parent}:{os.environ['PATH']}")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: launcher.chain: job 7 is submitted, but for the next one sbatch refused the job: "
+        "Job violates policy limit\n"
+        "  fix: scancel 7, then submit a smaller launcher.chain; or let it run\n"
+    )
+    assert (tmp_path / "x" / "config.yaml").exists()
+
+
 def without_sbatch(tmp_path: Path) -> str:
     """A PATH that holds only what submit.sh itself calls."""
     tools = tmp_path / "tools"
