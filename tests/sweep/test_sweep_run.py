@@ -63,10 +63,13 @@ def learned(directory: Path) -> list[tuple[object, ...]]:
     return [(line["step"], line["loss"], line.get("grad_norm"), line.get("lr")) for line in lines]
 
 
-def until(look: Callable[[], object], seconds: float = 120) -> None:
+def until(process: subprocess.Popen[str], look: Callable[[], object], seconds: float = 200) -> None:
+    """Wait for something that a running sweep does; what it printed where it ended instead, or took too long."""
     deadline = time.monotonic() + seconds
     while not look():
-        assert time.monotonic() < deadline, "it did not come"
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(process.communicate()[0])
         time.sleep(0.05)
 
 
@@ -109,7 +112,7 @@ def test_a_sweep_that_is_killed_goes_on_and_its_members_lose_nothing(home):
     words = [*SHORT, "trainer.lr=1e-3,2e-3,3e-3", "sweep_dir=s"]
     first, second, third = (home / "s" / f"{number:03}-lr={number}e-3" for number in (1, 2, 3))
     process = start(home, *words)
-    until(lambda: steps(second) >= 3)
+    until(process, lambda: steps(second) >= 3)
     process.kill()
     process.communicate()
     began = (first / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
@@ -137,9 +140,9 @@ def test_a_signal_lets_the_members_save_and_says_how_to_go_on(home, number):
     words = [*SHORT, "trainer.max_steps=500", "trainer.lr=1e-3,2e-3,3e-3", "parallel=2", "sweep_dir=s"]
     members = [home / "s" / f"{place:03}-lr={place}e-3" for place in (1, 2, 3)]
     process = start(home, *words)
-    until(lambda: min(steps(members[0]), steps(members[1])) >= 1)
+    until(process, lambda: min(map(steps, members[:2])) >= 1)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=200)
 
     assert process.returncode == 128 + number
     assert output.endswith("stopped   resume with: sft sweep sweep=s\n")
