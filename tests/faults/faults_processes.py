@@ -33,6 +33,7 @@ class Forks:
         self._process = subprocess.Popen(
             [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        self._started = 0
         self._answer()
 
     def ask(self, **question: Any) -> dict[str, Any]:
@@ -54,8 +55,10 @@ class Forks:
             before: Python that runs in it first.
         """
         folder.mkdir(exist_ok=True)
-        number = len(list(folder.glob("*.out")))
-        out, err = folder / f"{number}.out", folder / f"{number}.err"
+        self._started += 1
+        out, err = folder / f"{self._started}.out", folder / f"{self._started}.err"
+        for file in (out, err):
+            file.touch()
         started = {"words": words, "out": str(out), "err": str(err), "before": before}
         answer = self.ask(start={**started, "environment": dict(environment or {})})
         return Command(self, answer["pid"], out, err)

@@ -51,8 +51,15 @@ def resumed_as_straight(sft, run, straight, fault, before):
     assert unfinished(run) == []
 
 
-@pytest.mark.parametrize("when", ["a step", "writing a checkpoint"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [
+        (signal.SIGTERM, "a step"),
+        (signal.SIGINT, "a step"),
+        (signal.SIGUSR1, "a step"),
+        (signal.SIGTERM, "writing a checkpoint"),
+    ],
+)
 def test_a_signal_saves_and_stops(sft, straight, ledger, tmp_path, number, when):
     run = RunDir(tmp_path / "run")
     command = sft(*words(run.path), before=SLOW)
