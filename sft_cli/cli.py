@@ -11,6 +11,7 @@ import typer
 
 from sft_cli import __version__
 from sft_cli.errors import Elsewhere, Mistakes, SftError
+from sft_cli.ranks.place import refuse_several
 from sft_cli.visible import visible
 
 app = typer.Typer(
@@ -49,11 +50,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand not in (None, "train", "doctor"):
+        refuse_several(context.invoked_subcommand)
 
 
 @app.command()

@@ -84,7 +84,7 @@ MAY_IMPORT = {
     "quickstart": set(),
     "slurm": {"errors", "config", "config.compose", "data.types", "data", "data.reading", "data.prepare", "chat"},
     "cli": {
-        "errors", "visible", "config", "config.explain", "data.formats", "data.prepare", "report", "train", "eval", "model.merge",
+        "errors", "ranks", "visible", "config", "config.explain", "data.formats", "data.prepare", "report", "train", "eval", "model.merge",
         "sweep", "check",
     },
     "__main__": {"cli"},

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
-from sft_cli.errors import SftError
+from sft_cli.errors import Elsewhere, SftError
 
 SLURM = {
     "RANK": "SLURM_PROCID",
@@ -62,6 +62,23 @@ def place_of(environment: Mapping[str, str] = os.environ) -> Place:
     rank, size = int(found["RANK"]), int(found["WORLD_SIZE"])
     local_size = int(found.get("LOCAL_WORLD_SIZE", size))
     return Place(rank, size, int(found.get("LOCAL_RANK", rank % local_size)), local_size)
+
+
+def refuse_several(command: str) -> None:
+    """Refuse to run a command in several processes, which would write the same files; only ``train`` works together.
+
+    Raises:
+        SftError: A launcher has started several.
+    """
+    place = place_of()
+    if place.size > 1 and place.local_rank:
+        raise Elsewhere(2)
+    if place.size > 1:
+        raise SftError(
+            where=f"WORLD_SIZE={place.size}",
+            problem=f"sft {command} runs in one process",
+            fix=f"type sft {command} without torchrun, accelerate launch or srun",
+        )
 
 
 def adopt(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sft_cli.cli import main
 from sft_cli.config.launcher_schema import Auto
 from sft_cli.config.trainer_schema import Device
 from sft_cli.errors import SftError
@@ -61,6 +62,20 @@ def test_sruns_variables_get_the_names_that_torch_reads():
     environment = {**SRUN, "SFT_RANKS": "slurm"}
     adopt(environment)
     assert {name: environment[name] for name in TORCHRUN} == TORCHRUN
+
+
+def test_only_training_runs_in_several_processes(monkeypatch, capsys):
+    """Started by torchrun, the first process of the node says so, the others end in silence."""
+    for name, value in {**TORCHRUN, "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["sft", "eval", "run=x"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "error: WORLD_SIZE=8: sft eval runs in one process\n" in capsys.readouterr().err
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
