@@ -62,7 +62,7 @@ def test_version_and_misuse():
     [
         ("--lr", "did you mean trainer.lr?"),
         ("--learning-rate=3", "here it is called trainer.lr"),
-        ("--nonsense", "`sft show --keys` lists every key"),
+        ("--flubber", "`sft show --keys` lists every key"),
     ],
 )
 def test_a_flag_of_another_tool_is_translated(flag, fix):
