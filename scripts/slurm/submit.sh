@@ -6,8 +6,8 @@
 # Needs the `python` of an environment that holds sft_cli; PYTHON=/path/to/python names another one.
 set -euo pipefail
 python="${PYTHON:-python}"
-if ! "$python" -c 'import sft_cli' 2>/dev/null; then
+if ! "$python" -P -c 'import sft_cli' 2>/dev/null; then
     printf 'error: %s: cannot import sft_cli\n  fix: activate the environment it is installed in, or set PYTHON\n' "$python" >&2
     exit 2
 fi
-exec "$python" -m sft_cli.slurm "$@"
+exec "$python" -P -m sft_cli.slurm "$@" # -P: the working directory holds no modules

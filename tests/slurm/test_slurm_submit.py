@@ -177,3 +177,9 @@ def test_a_run_directory_that_cannot_be_made(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path}/file/run: cannot be written: Not a directory\n  fix: choose another run_dir"
     )
+
+
+def test_modules_of_the_working_directory_are_not_ours(tmp_path):
+    (tmp_path / "argparse.py").write_text("raise AssertionError('the working directory is searched for modules')\n")
+    result = submit_sh("recipe=quickstart", "launcher=slurm", "--dry-run", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
