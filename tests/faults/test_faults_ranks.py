@@ -50,17 +50,21 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_resumes(pair, ledge
     assert digests(run.adapter) == digests(straight.adapter)
 
 
-def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_both(pair, ledger, tmp_path):
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_step_that_is_not_finite_in_one_process_is_skipped_by_both(pair, ledger, tmp_path, kind):
     """The spoilt gradient is one process's; the sum is everybody's, and so is the decision."""
     run = RunDir(tmp_path / "run")
-    with ledger.fault("NaN or Inf", "in one process of two, on_nan=skip"):
+    with ledger.fault("NaN or Inf", f"in one process of two ({kind}), on_nan=skip"):
         line = words(run.path, "trainer.on_nan=skip", "trainer.save_every=1", "trainer.keep_checkpoints=99")
+        line.append(f"distributed={kind}")
         ended = [one.wait() for one in pair(line, ("", SPOIL.format(call=5, factor="float('nan')")))]
         assert [one.code for one in ended] == [0, 0], ended
         (spike,) = [json.loads(text) for text in run.spikes.read_text().splitlines()]
         assert (spike["step"], spike["skipped"], len(spike["rows"])) == (5, True, 8)
         before, after = (digests(run.checkpoints / name) for name in ("step-4", "step-5"))
-        assert before["trained.safetensors"] == after["trained.safetensors"]
+        trained = [name for name in before if name.startswith("trained")]
+        assert [before[name] for name in trained] == [after[name] for name in trained]
+        assert len(trained) == (2 if kind == "fsdp" else 1)
         assert all(step["grad_norm"] is not None for step in steps(run) if step["step"] != 5)
 
 
