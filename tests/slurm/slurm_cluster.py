@@ -58,6 +58,7 @@ NodeName=DEFAULT CPUs=2 RealMemory=4000 Gres=gpu:2 Feature=tests State=UNKNOWN
 NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 Port={port}
 NodeName={host}2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2}
 PartitionName=short Nodes={host} Default=YES MaxTime=01:00:00 State=UP PriorityTier=1 GraceTime=20
+PartitionName=loose Nodes={host} MaxTime=01:00:00 State=UP PriorityTier=1
 PartitionName=pair Nodes={host},{host}2 MaxTime=01:00:00 State=UP PriorityTier=1
 PartitionName=urgent Nodes={host} MaxTime=01:00:00 State=UP PriorityTier=9
 """
@@ -68,7 +69,8 @@ class Cluster:
     """A running cluster; ``environment`` leads SLURM's commands to it.
 
     Each of two nodes has two cores and two GPUs, which are files like any other. The partitions: ``short`` has the
-    first node; ``urgent`` too, and its jobs preempt those of ``short`` after a grace of 20 s; ``pair`` has both.
+    first node; ``loose`` and ``urgent`` too, and urgent's jobs preempt those of short after a grace of 20 s, those of
+    loose at once; ``pair`` has both nodes.
     """
 
     environment: dict[str, str]

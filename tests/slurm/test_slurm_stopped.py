@@ -57,6 +57,32 @@ def test_a_preempted_job_goes_on_behind_the_one_that_matters_more(cluster, waiti
     assert said(run, job) == ["saved behind TERM", "slurm     stopped; requeued, time 1 of 100", "finished"]
 
 
+def test_a_job_preempted_without_a_grace_is_requeued_by_slurm_alone(cluster, waiting, tmp_path):
+    """Requeued by the script as well, it would begin twice, or be held."""
+    run = tmp_path / "x"
+    words = ["launcher.cpus=2", "launcher.partition=loose"]
+    job = job_of(submitted(cluster, "run_dir=x", *words, waiting, cwd=tmp_path))
+    begun(cluster, job, run)
+    urgent = cluster.call("sbatch", "--parsable", "-p", "urgent", "-c2", "-o/dev/null", "--wrap=true").stdout.strip()
+    assert cluster.wait(urgent, 90) == "COMPLETED"
+    assert cluster.wait(job, 60) == "COMPLETED", log_of(run, job)
+    assert said(run, job)[-1] == "finished"
+    assert not any(line.startswith("slurm") for line in said(run, job))
+    assert (run / "lives").read_text() == "life\n" * 2
+
+
+def test_a_warning_before_the_training_begins(cluster, tmp_path):
+    """The line of setup is finished, the training not begun."""
+    run = tmp_path / "x"
+    ready = trainer(tmp_path, 0).replace('setup="', f'setup="touch {tmp_path}/begun; sleep 3; ')
+    job = job_of(submitted(cluster, "run_dir=x", ready, cwd=tmp_path))
+    waited_for((tmp_path / "begun").exists, "the job to begin", 60)
+    warn(cluster, job)
+    assert cluster.wait(job, 60) == "COMPLETED", log_of(run, job)
+    assert said(run, job) == ["slurm     stopped; requeued, time 1 of 100", "finished"]
+    assert (run / "lives").read_text() == "life\n"
+
+
 def test_a_cancelled_job_does_not_come_back(cluster, waiting, tmp_path):
     run = tmp_path / "x"
     job = job_of(submitted(cluster, "run_dir=x", waiting, cwd=tmp_path))
