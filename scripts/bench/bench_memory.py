@@ -101,7 +101,7 @@ def child(case: Case) -> dict[str, float]:
     trainer = TrainerConfig(fused=case.fused, optimizer=OptimizerName(case.optimizer))
     expected = estimate(
         config, ModelConfig(), quant, adapter, trainer, loss, tokens=case.tokens, machine=machine,
-        optimizer_bytes=state_bytes(trainer),
+        optimizer_bytes=state_bytes(trainer), document=case.document,
     )  # fmt: skip
     full = adapter.kind is AdapterKind.none
     torch.manual_seed(0)
@@ -162,8 +162,7 @@ def child(case: Case) -> dict[str, float]:
     held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in everything(model)}
     states = [one for state in optimizer.state.values() for one in state.values() if isinstance(one, torch.Tensor)]
     static = sum(held.values()) + sum(one.numel() * one.element_size() for one in states)
-    space = expected.resident(mode, layers) - expected.activations(mode, layers)
-    total = expected.total(mode, layers)
+    space, total = expected.slack(mode, layers), expected.total(mode, layers)
     return {
         "tensors": static + most, "step": most, "static": static, "estimate": total - space,
         "resident": peak - before, "estimate_resident": total, "seconds": seconds,

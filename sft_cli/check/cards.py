@@ -58,7 +58,7 @@ def card(word: str) -> Card:
     Raises:
         SftError: It is neither a known name nor a size.
     """
-    plain = word.lower().replace(" ", "").replace("_", "-").removeprefix("nvidia-")
+    plain = word.lower().replace(" ", "-").replace("_", "-").removeprefix("nvidia-").replace("rtx-", "rtx")
     if plain in CARDS:
         return CARDS[plain]
     size = _SIZE.fullmatch(word.strip())

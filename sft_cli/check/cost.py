@@ -69,7 +69,8 @@ def work(config: Config, sample: Sample) -> Work:
     trainer = config.trainer
     per_epoch = -(-sample.examples // trainer.examples_per_step)
     steps = trainer.max_steps or per_epoch * trainer.epochs
-    examples = min(steps * trainer.examples_per_step, round(sample.examples * steps / per_epoch))
+    passes, rest = divmod(steps, per_epoch)
+    examples = passes * sample.examples + min(rest * trainer.examples_per_step, sample.examples)
     return Work(steps, round(examples * sample.tokens_per_example))
 
 

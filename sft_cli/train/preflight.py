@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from transformers import PretrainedConfig
 
 from sft_cli.chat import parity
@@ -23,7 +24,7 @@ from sft_cli.model.adapter.virtual import places, virtual_tokens_config
 from sft_cli.model.load import context_length, empty_model, load_config
 from sft_cli.model.machine import Machine, free_memory
 from sft_cli.model.memory.checkpointing import Recompute, choose
-from sft_cli.model.memory.estimate import MemoryEstimate, estimate
+from sft_cli.model.memory.estimate import Counted, MemoryEstimate, count
 from sft_cli.model.stored import refuse_storage
 from sft_cli.train.optimizer import state_bytes
 
@@ -159,55 +160,57 @@ def expected_memory(
     config: Config, architecture: PretrainedConfig, prepared: Prepared, machine: Machine
 ) -> MemoryEstimate:
     """The estimate for this run's largest micro-batch."""
-    total = int(prepared.train.lengths.sum())
-    return step_memory(config, architecture, machine, longest_example(prepared), most=total)[0]
+    total, longest = int(prepared.train.lengths.sum()), longest_example(prepared)
+    counted = count_memory(config, architecture, machine, usual_example(prepared))
+    return step_memory(config, counted, min(total, most_tokens(config, longest)))
 
 
-def step_memory(
-    config: Config,
-    architecture: PretrainedConfig,
-    machine: Machine,
-    longest: int,
-    tokens: int | None = None,
-    most: int | None = None,
-) -> tuple[MemoryEstimate, int]:
-    """The estimate for a micro-batch, and its tokens.
+def usual_example(prepared: Prepared) -> int:
+    """Tokens of the example that a token is in, on average: attention's memory on a CPU grows with its square."""
+    lengths = prepared.train.lengths.astype(np.float64)
+    return max(1, round(float((lengths**2).sum() / lengths.sum())))
+
+
+def most_tokens(config: Config, longest: int) -> int:
+    """Tokens of the largest micro-batch that the settings and the examples of a step allow.
 
     Args:
         config: The run's.
-        architecture: The model's own configuration.
-        machine: What computes.
         longest: Tokens of the longest example.
-        tokens: Of the micro-batch; None: the most that the settings and the examples of a step allow.
-        most: Tokens there are at all; None sets no limit.
     """
-    trainer = config.trainer
-    if tokens is None:
-        packed = trainer.packing and config.adapter.kind not in VIRTUAL
-        budget = trainer.tokens_per_micro_batch if packed else longest
-        tokens = min(budget, trainer.examples_per_step * longest, budget if most is None else most)
-    found = estimate(
+    packed = config.trainer.packing and config.adapter.kind not in VIRTUAL
+    return min(config.trainer.tokens_per_micro_batch, config.trainer.examples_per_step * longest) if packed else longest
+
+
+def count_memory(config: Config, architecture: PretrainedConfig, machine: Machine, document: int) -> Counted:
+    """What a step of this model takes, counted once for all sizes of micro-batches, storages and optimizers."""
+    return count(
         architecture,
         config.model,
-        config.quant,
         config.adapter,
-        trainer,
+        config.trainer,
         config.loss,
-        tokens=tokens,
         machine=machine,
-        optimizer_bytes=state_bytes(trainer),
+        document=document,
     )
-    return found, tokens
+
+
+def step_memory(config: Config, counted: Counted, tokens: int) -> MemoryEstimate:
+    """The estimate for a micro-batch of so many tokens."""
+    trainer = config.trainer
+    return counted.memory(config.quant, trainer, config.loss, tokens=tokens, optimizer_bytes=state_bytes(trainer))
 
 
 def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> Recompute:
     """Choose what is recomputed, print the estimate; refuse when not even weights and optimizer fit."""
     free = free_memory(machine.device)
     recompute = choose(config.trainer, needed, free, machine.device)
-    activations = needed.resident(recompute.mode, recompute.layers)
+    mode, layers = recompute.mode, recompute.layers
+    made = needed.activations(mode, layers) + needed.passing(mode, layers)
+    beside = f", {gib(slack)} beside tensors" if (slack := needed.slack(mode, layers)) else ""
     say(
-        f"memory    about {gib(needed.total(recompute.mode, recompute.layers))} ({gib(needed.weights)} weights,"
-        f" {gib(needed.training)} training state, {gib(activations + needed.logits)} activations), {gib(free)} free"
+        f"memory    about {gib(needed.total(mode, layers))} ({gib(needed.weights)} weights,"
+        f" {gib(needed.training)} training state, {gib(made)} activations{beside}), {gib(free)} free"
     )
     say(f"          {recompute.sentence()}")
     if needed.weights + needed.training > free:

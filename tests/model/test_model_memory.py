@@ -1,6 +1,7 @@
 """The estimate meets real parameters and what autograd really saves."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from sft_cli.model.memory.estimate import estimate
 from sft_cli.model.memory.kept import counting
 from sft_cli.model.quant import causal_lm
 from sft_cli.model.speed.fused import fuse
+from sft_cli.model.speed.norms import use_fast_norms
 
 CPU = torch.device("cpu")
 FULL, LORA = AdapterConfig(kind=AdapterKind.none), AdapterConfig(rank=16, train_stop_row=StopRow.never)
@@ -43,11 +45,22 @@ def llama(**changes):
 
 
 def of(
-    config, adapter, *, quant=QuantKind.none, tokens=1024, dtype=torch.bfloat16, kl=0.0, optimizer_bytes=8.0, **trainer
+    config,
+    adapter,
+    *,
+    quant=QuantKind.none,
+    tokens=1024,
+    dtype=torch.bfloat16,
+    kl=0.0,
+    optimizer_bytes=8.0,
+    document=None,
+    device=CPU,
+    **trainer,
 ):
     return estimate(
         config, ModelConfig(), QuantConfig(kind=quant), adapter, TrainerConfig(logits_chunk=256, **trainer),
-        LossConfig(kl=kl), tokens=tokens, machine=Machine(CPU, dtype), optimizer_bytes=optimizer_bytes,
+        LossConfig(kl=kl), tokens=tokens, machine=Machine(device, dtype), optimizer_bytes=optimizer_bytes,
+        document=document,
     )  # fmt: skip
 
 
@@ -91,7 +104,9 @@ def test_layers_built_alike_are_counted_once_and_exactly(family, monkeypatch):
         adapter = AdapterConfig(rank_pattern={r".*layers\.3\..*": 2}, train_stop_row=StopRow.never)
     found = of(config, adapter, tokens=192).kept
     monkeypatch.setattr(kept, "share_alike", lambda _: {})
-    assert found == of(config, adapter, tokens=192).kept
+    alone = of(config, adapter, tokens=192).kept
+    assert replace(found, rest=0) == replace(alone, rest=0)
+    assert found.rest == pytest.approx(alone.rest, abs=0.02 * sum(alone.layers))
 
 
 KINDS = {
@@ -120,12 +135,12 @@ def test_llama_8b_by_hand():
     """8.03e9 parameters, 6.98e9 of them in the layers; LoRA r=16 trains 41.9e6."""
     config = LlamaConfig(vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
                          num_attention_heads=32, num_key_value_heads=8)  # fmt: skip
-    memory = of(config, LORA, quant=QuantKind.nf4, tokens=4096)
+    memory = of(config, LORA, quant=QuantKind.nf4, tokens=4096, device=torch.device("cuda"))
     gib = 2**30
     assert memory.trained == 41_943_040
     assert memory.training / gib == pytest.approx(0.625)
     assert memory.weights / gib == pytest.approx(3.35 + 1.96, rel=0.01)
-    assert memory.logits == 256 * 128256 * (2 + 8)
+    assert memory.logits == pytest.approx(256 * 128256 * (2 + 4 + 4), rel=0.02)
     assert memory.kept.layer_input == 4096 * 4096 * 2
     assert memory.kept.attention == 4096 * 4096 * 2 + 32 * 4096 * 4
     assert memory.activations(Checkpointing.full, 32) / gib == pytest.approx(32 / 32 + 0.75, rel=0.1)
@@ -167,7 +182,7 @@ def test_bytes_of_a_frozen_parameter(quant, per_parameter):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["full", "peft", "fused"])
 def test_activations_are_what_autograd_keeps(kind, dtype, layers):
-    """Within 15% of the real model with real packed attention, in training precision.
+    """Within 5% of the real model with real packed attention, in training precision.
 
     At the end of a forward pass recomputed layers hold their inputs alone; the one that the backward pass is in comes
     on top in the estimate.
@@ -178,13 +193,14 @@ def test_activations_are_what_autograd_keeps(kind, dtype, layers):
     model = add_adapter(model, adapter, [], seed=0).model.train()
     use_packed(model)
     if kind == "fused":
+        use_fast_norms(model)
         with machine.precision():
             fuse(model)
     apply(model, Recompute(Checkpointing.layers if layers else Checkpointing.none, layers, ""))
     row = torch.zeros(1, tokens, dtype=torch.long)
     with machine.precision(), counting(model) as counter:
         causal_lm(model).base_model(row, **packed_arguments([tokens // 2] * 2, CPU))
-    expected = of(config, adapter, tokens=tokens, dtype=dtype, fused=kind == "fused")
+    expected = of(config, adapter, tokens=tokens, dtype=dtype, document=tokens // 2, fused=kind == "fused")
     living = max(expected.kept.layers) if layers == 8 else 0
     mode = Checkpointing.layers if layers else Checkpointing.none
-    assert sum(counter.layers) + counter.rest == pytest.approx(expected.activations(mode, layers) - living, rel=0.15)
+    assert sum(counter.layers) + counter.rest == pytest.approx(expected.activations(mode, layers) - living, rel=0.05)

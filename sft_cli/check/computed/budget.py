@@ -1,7 +1,7 @@
 """Memory of one GPU, item by item, against what it holds; and the first setting that makes the run fit."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import PretrainedConfig
@@ -16,9 +16,9 @@ from sft_cli.config.trainer_schema import Checkpointing, OptimizerName
 from sft_cli.console import gib
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory.checkpointing import MARGIN, Recompute, choose
-from sft_cli.model.memory.estimate import MemoryEstimate, sharded
+from sft_cli.model.memory.estimate import Counted, MemoryEstimate, sharded
 from sft_cli.model.stored import storage
-from sft_cli.train.preflight import step_memory
+from sft_cli.train.preflight import count_memory, most_tokens, step_memory
 
 CONTEXT = 2**30 * 6 // 10
 """Bytes of a card that CUDA, cuBLAS and NCCL take for themselves; not measured here."""
@@ -72,12 +72,16 @@ class Budget:
         architecture: The model's own configuration.
         target: What it is to fit into.
         longest: Tokens of the longest example.
+        usual: Tokens of the example that a token is in, on average.
+        counted: What was counted of the model so far, by what it is counted anew for.
     """
 
     config: Config
     architecture: PretrainedConfig
     target: Target
     longest: int
+    usual: int
+    counted: dict[str, Counted] = field(default_factory=dict, repr=False)
 
     def need(self, config: Config, tokens: int | None = None) -> Need:
         """The memory of a process under a config that differs in settings alone.
@@ -86,8 +90,11 @@ class Budget:
             config: The run's, or a variant.
             tokens: Of a micro-batch; None: its most.
         """
-        memory, size = step_memory(config, self.architecture, self.target.machine, self.longest, tokens)
-        shared = sharded(memory, config.distributed, self.target.processes)
+        size = most_tokens(config, self.longest) if tokens is None else tokens
+        key = repr((config.adapter, config.trainer.fused, config.trainer.packing))
+        if key not in self.counted:
+            self.counted[key] = count_memory(config, self.architecture, self.target.machine, self.usual)
+        shared = sharded(step_memory(config, self.counted[key], size), config.distributed, self.target.processes)
         free = self.target.free if self.target.free is not None else 2**63
         return Need(shared, choose(config.trainer, shared, free, self.target.machine.device), size)
 
@@ -126,7 +133,7 @@ def _table(budget: Budget, need: Need) -> list[str]:
         ("gathered layers (fsdp)", memory.gathered),
         (f"activations at {need.tokens:,} tokens (a micro-batch)", memory.activations(mode, layers)),
         ("logits, or gradients passing a layer", memory.passing(mode, layers)),
-        ("unused between tensors", memory.slack(mode, layers)),
+        ("beside tensors", memory.slack(mode, layers)),
     ]
     shown = [f"{name:<46} {gib(size):>10}" for name, size in rows if size]
     own = alone.memory.activations(mode, layers)

@@ -42,7 +42,7 @@ def model_lines(report: Report, config: Config, found: Sample, own: Asked) -> No
         with report.part("step"), silent():
             lines = list(trial_lines(config, architecture, found.prepared))
         report.tell(*lines)
-        budget = Budget(config, architecture, goal, found.longest)
+        budget = Budget(config, architecture, goal, found.longest, preflight.usual_example(found.prepared))
         report.tell(*memory_lines(budget))
         need = budget.need(config)
         report.tell(disk_line(config, need))

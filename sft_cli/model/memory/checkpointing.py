@@ -71,17 +71,23 @@ def choose(trainer: TrainerConfig, needed: MemoryEstimate, free: int, device: to
     if asked is not Checkpointing.auto:
         layers = total if trainer.checkpointed_layers is None else min(trainer.checkpointed_layers, total)
         return Recompute(asked, 0 if asked is Checkpointing.none else layers, "as asked for")
-    space = int(free * (1 - MARGIN)) - needed.weights - needed.training - needed.logits
+    room = int(free * (1 - MARGIN))
     if not total:
         return Recompute(Checkpointing.none, 0, "the layers of this family cannot be")
     for layers in range(total + 1):
         mode = _mode(layers, total)
-        size = needed.resident(mode, layers)
+        size, space = _activations(needed, mode, layers, room)
         if size <= space:
             return Recompute(mode, layers, f"{gib(size)} of activations, {gib(max(space, 0))} for them")
     mode = Checkpointing.offload if device.type == "cuda" else Checkpointing.full
-    size = needed.resident(mode, total)
+    size, space = _activations(needed, mode, total, room)
     return Recompute(mode, total, f"{gib(size)} of activations are more than the {gib(max(space, 0))} for them")
+
+
+def _activations(needed: MemoryEstimate, mode: Checkpointing, layers: int, room: int) -> tuple[int, int]:
+    """Bytes of the activations, and what everything else leaves of the room for them."""
+    size = needed.activations(mode, layers)
+    return size, room - (needed.total(mode, layers) - size)
 
 
 def more(recompute: Recompute, num_layers: int, device: torch.device) -> Recompute | None:

@@ -6,6 +6,7 @@ their way through a layer are not: by then the logits, which are larger, are gon
 no formula but a measured share (``SPREAD``). A CUDA context (about 1 GiB) is not counted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -22,6 +23,7 @@ from sft_cli.model.load import empty_model, inner_linears, weights_dtype
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory.head import head_bytes
 from sft_cli.model.memory.kept import Kept, kept_by_layers
+from sft_cli.model.quant import causal_lm
 
 FOUR_BIT_BYTES = 0.5 + 4 / 64
 """Four bits and a float32 scale per 64 weights."""
@@ -29,13 +31,14 @@ FOUR_BIT_DOUBLE_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """The same with one byte per scale, and a float32 scale for 256 of those."""
 DOCUMENT = 256
 """Tokens of a document, where it is not said."""
-SPREAD = {"cpu": 0.6, "cuda": 0.0}
-"""Memory that lies unused between the tensors of a step, as a share of its activations.
-
-On a CPU it is what glibc cannot give back while neighbours live: a Llama of four 512 wide layers with LoRA, whose
-tensors took 428 MB at most in float32 and 264 MB in bfloat16, grew the process by 709 and 408 MB. With pages of its own
-for each large tensor (mallopt) it grew by 352 and 247 MB, and took twice the time in bfloat16. Not measured on CUDA.
-"""
+STATEFUL = 16
+"""Tokens of the row that is counted of families that carry a state from token to token."""
+SPREAD = {"cpu": 0.15, "cuda": 0.0}
+"""Memory that lies unused between the tensors of a step, as a share of what a step makes: on a CPU what glibc cannot
+give back while neighbours live. Fitted to the cases of scripts/bench/bench_memory.py; not measured on CUDA."""
+PROCESS = {torch.float32: 330 * 10**6, torch.bfloat16: 185 * 10**6, torch.float16: 185 * 10**6}
+"""What a process on a CPU takes beside all tensors, whatever the model's size: kernels of oneDNN and MKL with their
+buffers, libraries loaded at first use. Fitted to the same cases."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class MemoryEstimate:
         trained: Number of trained parameters.
         largest: Weights of the largest decoder layer, which fsdp gathers to compute it.
         outer: Weights outside of the layers: embeddings, head, last norm.
-        spread: Share of the activations that lies unused between tensors.
+        spread: Share of what a step makes that lies unused between tensors.
+        process: What a process takes beside its tensors whatever they are.
         gathered: Weights that fsdp holds whole while they are computed with.
     """
 
@@ -66,6 +70,7 @@ class MemoryEstimate:
     largest: int = 0
     outer: int = 0
     spread: float = 0.0
+    process: int = 0
     gathered: int = 0
 
     @property
@@ -91,10 +96,6 @@ class MemoryEstimate:
         layers = 0 if mode is Checkpointing.none else layers
         return self.kept.rest + layers * spared + max(sum(self.kept.layers[layers:]), largest)
 
-    def resident(self, mode: Checkpointing, layers: int = 0) -> int:
-        """What the activations take of the device's memory: themselves, and what lies unused between them."""
-        return int(self.activations(mode, layers) * (1 + self.spread))
-
     def passing(self, mode: Checkpointing, layers: int = 0) -> int:
         """What comes on top of the activations at the peak: logits, or gradients on their way through a layer.
 
@@ -109,12 +110,78 @@ class MemoryEstimate:
         return max(self.kept.passing, held + self.logits - self.activations(mode, layers))
 
     def slack(self, mode: Checkpointing, layers: int = 0) -> int:
-        """What lies unused between the activations."""
-        return self.resident(mode, layers) - self.activations(mode, layers)
+        """What a process takes beside its tensors."""
+        made = self.activations(mode, layers) + self.passing(mode, layers)
+        return int(made * self.spread) + self.process
 
     def total(self, mode: Checkpointing, layers: int = 0) -> int:
         """The sum, in bytes."""
-        return self.weights + self.training + self.gathered + self.passing(mode, layers) + self.resident(mode, layers)
+        made = self.activations(mode, layers) + self.passing(mode, layers)
+        return self.weights + self.training + self.gathered + made + self.slack(mode, layers)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was counted of a model with its adapter; the memory of any micro-batch, storage and optimizer follows.
+
+    Attributes:
+        inner: Parameters of the layers that get quantised.
+        other: All other parameters of the base.
+        trained: Number of trained parameters.
+        whole: The base's own weights are trained.
+        stored: Type of the weights.
+        machine: Device and compute type.
+        size: Tokens of the counted document.
+        one: What a row of one such document leaves.
+        two: What a row of two leaves; bytes grow in a straight line with the documents, but do not begin at zero.
+        logits: Bytes by the positions of a chunk.
+    """
+
+    inner: int
+    other: int
+    trained: int
+    whole: bool
+    stored: torch.dtype
+    machine: Machine
+    size: int
+    one: Kept
+    two: Kept
+    logits: Callable[[int], int]
+
+    def memory(
+        self, quant: QuantConfig, trainer: TrainerConfig, loss: LossConfig, *, tokens: int, optimizer_bytes: float
+    ) -> MemoryEstimate:
+        """Memory of a training step.
+
+        Args:
+            quant: Storage of the frozen weights; a checkpoint that is quantised already is counted unquantised.
+            trainer: Its chunk of logits.
+            loss: A KL term keeps a frozen copy of weights that are themselves trained.
+            tokens: Tokens of a micro-batch.
+            optimizer_bytes: What the optimizer and an average keep for each trained parameter: 8 for AdamW alone.
+        """
+        width, copies = (self.stored.itemsize, 1 + (loss.kl > 0)) if self.whole else (4, 1)
+        outer = int(self.other * self.stored.itemsize)
+        if self.whole:
+            weights = (self.inner + self.other - self.trained) * width
+            layers = self.inner * width
+        else:
+            layers = int(self.inner * inner_bytes(quant, self.stored.itemsize))
+            weights = layers + outer
+        kept = self.one.towards(self.two, tokens / self.size - 1)
+        return MemoryEstimate(
+            weights=weights,
+            values=self.trained * width * copies,
+            gradients=self.trained * width,
+            state=int(self.trained * optimizer_bytes),
+            logits=self.logits(min(trainer.logits_chunk, tokens)),
+            kept=kept,
+            trained=self.trained,
+            largest=layers // max(1, len(kept.layers)),
+            outer=outer,
+            spread=SPREAD[self.machine.device.type],
+            process=PROCESS[self.machine.dtype] if self.machine.device.type == "cpu" else 0,
+        )
 
 
 def estimate(
@@ -130,50 +197,44 @@ def estimate(
     optimizer_bytes: float,
     document: int | None = None,
 ) -> MemoryEstimate:
-    """Memory of a training step.
+    """Memory of a training step; see ``count`` and ``Counted.memory`` for what decides it."""
+    size = min(tokens, document or DOCUMENT)
+    counted = count(architecture, model, adapter, trainer, loss, machine=machine, document=size)
+    return counted.memory(quant, trainer, loss, tokens=tokens, optimizer_bytes=optimizer_bytes)
+
+
+def count(
+    architecture: PretrainedConfig,
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    trainer: TrainerConfig,
+    loss: LossConfig,
+    *,
+    machine: Machine,
+    document: int,
+) -> Counted:
+    """Run the model, with its adapter, on tensors without contents, forward and backward.
 
     Args:
         architecture: The model's own configuration.
         model: How it is loaded.
-        quant: Storage of the frozen weights; a checkpoint that is quantised already is counted unquantised.
         adapter: What is trained.
-        trainer: Its chunk of logits and fused layers.
-        loss: A KL term keeps a frozen copy of weights that are themselves trained.
-        tokens: Tokens of a micro-batch.
+        trainer: Its fused layers, and whether rows hold several examples.
+        loss: The objective.
         machine: Compute type and device.
         document: Tokens of a document; attention on a CPU keeps more of longer ones.
-        optimizer_bytes: What the optimizer and an average keep for each trained parameter: 8 for AdamW alone.
     """
     whole = adapter.kind in WHOLE
     stored = weights_dtype(model, whole, machine.dtype)
     adapted, inner, other = shape_of(architecture, adapter, stored, trust_remote_code=model.trust_remote_code)
     trained = sum(prod(value.shape) for value in adapted.parameters() if value.requires_grad)
-    width = stored.itemsize if whole else 4
-    copies = 1
-    if whole:
-        weights = (inner + other - trained) * width
-        copies += loss.kl > 0
-    else:
-        weights = int(inner * inner_bytes(quant, stored.itemsize) + other * stored.itemsize)
-    outer = int(other * stored.itemsize)
-    size = min(tokens, document or DOCUMENT)
     packed = trainer.packing and adapter.kind not in VIRTUAL
-    number = max(1, tokens // size) if packed else 1
-    # Bytes grow in a straight line with the documents, but do not begin at zero.
-    one, two = kept_by_layers(adapted, ([size], [size] * 2), machine, fused=trainer.fused, packed=packed)
-    kept = one.towards(two, tokens / size - 1) if packed or number > 1 else one
-    return MemoryEstimate(
-        weights=weights,
-        values=trained * width * copies,
-        gradients=trained * width,
-        state=int(trained * optimizer_bytes),
-        logits=head_bytes(adapted, min(trainer.logits_chunk, tokens), machine, loss),
-        kept=kept,
-        trained=trained,
-        largest=int((weights + trained * width - outer) / max(1, len(kept.layers))),
-        outer=outer,
-        spread=SPREAD[machine.device.type],
-    )
+    if causal_lm(adapted)._is_stateful:
+        packed, document = False, min(document, STATEFUL)  # step after step, each an operation
+    rows = ([document], [document] * 2) if packed else ([document], [document * 2])
+    one, two = kept_by_layers(adapted, rows, machine, fused=trainer.fused, packed=packed)
+    logits = head_bytes(adapted, machine, loss)
+    return Counted(inner, other, trained, whole, stored, machine, document, one, two, logits)
 
 
 def sharded(memory: MemoryEstimate, config: DistributedConfig, processes: int) -> MemoryEstimate:

@@ -159,7 +159,8 @@ def counted(
         states.backward(gradient)
         seen.leave()
     layers = tuple(seen.kept[alike.get(place, place)] for place in range(len(seen.kept)))
-    return Kept(layers, rest, kept.layer_input, kept.attention, max(seen.passing.values()))
+    attention = max(kept.attention, seen.attended)
+    return Kept(layers, rest, kept.layer_input, attention, max(seen.passing.values()))
 
 
 class Passages:
@@ -169,13 +170,14 @@ class Passages:
         first: Bytes that live when the forward pass comes to the first layer.
         last: When it leaves the last one.
         kept: By layer, bytes that its forward pass left.
+        attended: Most bytes that the attention kernel of a layer returned.
         passing: By layer, most bytes beside what was there when the backward pass came, the gradient it came with
             counted as passing; -1 stands for what lies behind the last layer.
     """
 
     def __init__(self, live: Live, number: int) -> None:
         self.live, self.kept, self.passing = live, [0] * number, dict[int, int]()
-        self.first = self.last = 0
+        self.first = self.last = self.attended = 0
         self._place, self._before = -1, 0
 
     def enter(self, place: int, before: int) -> None:
@@ -192,11 +194,11 @@ class Passages:
 def passages(model: nn.Module, live: Live) -> Iterator[Passages]:
     """Watch the decoder layers within."""
     layers = decoder_layers(model)
-    seen, before = Passages(live, len(layers)), [0] * len(layers)
+    seen, before, attended = Passages(live, len(layers)), [0] * len(layers), [0]
 
     def enter(place: int) -> Any:
         def into(*_: Any) -> None:
-            before[place] = live.now
+            before[place], attended[0] = live.now, live.attended
             seen.first = seen.first if place else live.now
 
         return into
@@ -204,6 +206,7 @@ def passages(model: nn.Module, live: Live) -> Iterator[Passages]:
     def leave(place: int) -> Any:
         def after(_: nn.Module, __: Any, output: Any) -> None:
             states = output[0] if isinstance(output, tuple) else output
+            seen.attended = max(seen.attended, live.attended - attended[0])
             seen.kept[place], seen.last = live.now - before[place], live.now
             if states.requires_grad:
                 states.register_hook(partial(back, place))

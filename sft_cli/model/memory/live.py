@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+
 
 class Live(TorchDispatchMode):
     """Counts the storages that operations within it make, until they are gone.
@@ -16,17 +18,20 @@ class Live(TorchDispatchMode):
     Attributes:
         now: Bytes that live.
         most: The most so far, or since ``again``.
+        attended: Bytes that torch's attention kernel for CPUs has returned.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
+        self.now = self.most = self.attended = 0
         self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What the operation returns."""
         returned = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self._note, returned)
+        if func is KERNEL:
+            self.attended += sum(one.untyped_storage().nbytes() for one in returned)
         return returned
 
     def again(self) -> None:

@@ -1,0 +1,65 @@
+"""Time and cost, by hand."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from sft_cli.check.asked import Asked
+from sft_cli.check.cards import CARDS, card
+from sft_cli.check.cost import Arithmetic, Work, cost_line, measured, work
+from sft_cli.config.compose import compose
+from sft_cli.errors import SftError
+
+SAMPLE = SimpleNamespace(whole=True, examples=100, tokens_per_example=20.0)
+
+
+def test_operations_of_a_token_by_hand():
+    """1,000 parameters, 100 of the head, 2 layers 8 wide, 10 tokens of which half are trained."""
+    frozen = Arithmetic(block=1000, head=100, layers=2, width=8, whole=False, recomputed=0.0)
+    attention = 4 * 8 * 2 * 10 / 2
+    assert frozen.per_token(10, 0.5) == 2000 + attention + 2000 + 2.5 * attention + 4 * 100 * 0.5
+    whole = Arithmetic(block=1000, head=100, layers=2, width=8, whole=True, recomputed=1.0)
+    assert whole.per_token(10, 0.5) == 2 * (2000 + attention) + 4000 + 2.5 * attention + 6 * 100 * 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "steps", "tokens"),
+    [
+        (["trainer.epochs=1"], 7, 2000),
+        (["trainer.epochs=3"], 21, 6000),
+        (["trainer.max_steps=2"], 2, 640),
+        (["trainer.max_steps=14"], 14, 4000),
+    ],
+)
+def test_steps_and_tokens_of_a_run(words, steps, tokens):
+    """100 examples of 20 tokens, 16 a step: the seventh step has 4."""
+    config = compose(["recipe=quickstart", "trainer.examples_per_step=16", *words])
+    assert work(config, SAMPLE) == Work(steps, tokens)
+
+
+def test_a_stated_speed_gives_time_and_cost():
+    line = cost_line(Asked(tokens_per_second=1000, price=2.0), SAMPLE, Work(10, 36_000_000), 4, None, 1.0)
+    assert line.text == "10 steps, 36,000,000 tokens: 10.0 h at 1,000 tokens/s (as stated); 80.00 at 2 per GPU hour x 4"
+
+
+def test_a_figure_from_arithmetic_is_called_an_estimate_with_its_assumption():
+    line = cost_line(Asked(), SAMPLE, Work(1, 1000), 2, CARDS["h100"], 30e9)
+    assert "an ESTIMATE, nothing was measured: 30 GFLOP a token at an assumed 35% of 989 TFLOP/s" in line.text
+    assert f"at {2 * 989e12 * 0.35 / 30e9:,.0f} tokens/s" in line.text
+
+
+def test_without_a_speed_it_says_what_to_type():
+    line = cost_line(Asked(), SAMPLE, Work(1, 1000), 1, card("24GB"), 30e9)
+    assert (line.status.value, line.fix) == ("warn", "tokens_per_second=N, like=RUN, or gpu=h100 (a named card)")
+
+
+def test_an_earlier_runs_speed_is_its_median_without_the_first_step(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    lines = [{"step": 1, "tokens_per_second": 1.0}, {"step": 1, "eval": True}]
+    lines += [{"step": n, "tokens_per_second": speed} for n, speed in ((2, 10.0), (3, 30.0), (4, 20.0))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "tok')
+    assert measured(str(tmp_path)) == (20.0, 4)
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(SftError, match="the run has no finished step"):
+        measured(str(tmp_path))
