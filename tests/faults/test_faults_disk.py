@@ -13,6 +13,15 @@ from sft_cli.config.rundir import RunDir
 pytestmark = pytest.mark.slow
 PREPARE = [word for word in SETTINGS if not word.startswith(("trainer.", "eval."))]
 
+SLOW = """
+import time
+from sft_cli.train import loop, session
+def slowly(seconds, work):
+    return lambda *arguments: (time.sleep(seconds), work(*arguments))[1]
+loop.take_step, session.export = slowly(0.1, loop.take_step), slowly(1, session.export)
+"""
+"""Time to fill the disk in: between two steps, and before the export."""
+
 
 def fill(place, leave=0):
     """Fill a disk up to so many bytes."""
@@ -54,7 +63,7 @@ def one_sentence(ended, place):
 def test_a_run_whose_disk_fills_goes_on_when_there_is_room(sft, straight, disk, ledger, when, leave, settings):
     place = disk("60m")
     run = RunDir(place / "run")
-    command = sft(*words(run.path, "trainer.keep_checkpoints=9", *settings))
+    command = sft(*words(run.path, "trainer.keep_checkpoints=9", *settings), before=SLOW)
 
     def soon():
         if "export" in when:

@@ -38,6 +38,17 @@ time.time = lambda: real() + ({jump} if len(taken) > 5 else 0)
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
+SLOW_SAVE = """
+import time
+from sft_cli.train import checkpoint
+sync = checkpoint._sync
+def slowly(path):
+    time.sleep(0.1)
+    return sync(path)
+checkpoint._sync = slowly
+"""
+
+
 def resumed_as_straight(sft, run, straight, fault, before):
     """Resume a run and compare it with the undisturbed one."""
     ended = sft("train", f"run={run.path}").wait()
@@ -62,7 +73,7 @@ def resumed_as_straight(sft, run, straight, fault, before):
 )
 def test_a_signal_saves_and_stops(sft, straight, ledger, tmp_path, number, when):
     run = RunDir(tmp_path / "run")
-    command = sft(*words(run.path), before=SLOW)
+    command = sft(*words(run.path), before=SLOW if when == "a step" else SLOW_SAVE)
     at = (lambda: len(steps(run)) >= 4) if when == "a step" else (lambda: any(run.checkpoints.glob(".*.tmp")))
     assert command.until(at)
     with ledger.fault(number.name, when) as fault:
@@ -79,7 +90,7 @@ def test_a_second_ctrl_c_stops_at_once(sft, straight, ledger, tmp_path):
     run = RunDir(tmp_path / "run")
     command = sft(
         *words(run.path),
-        before=SLOW.replace("0.15", "3 if arguments[2] == 4 else 0"),
+        before=SLOW.replace("0.15", "30 if arguments[2] == 4 else 0"),
     )
     assert command.until(lambda: len(steps(run)) == 4)
     with ledger.fault("SIGINT twice", "a step") as fault:
@@ -89,7 +100,7 @@ def test_a_second_ctrl_c_stops_at_once(sft, straight, ledger, tmp_path):
         sent = time.monotonic()
         command.send(signal.SIGINT)
         ended = command.wait()
-        assert time.monotonic() - sent < 2.5
+        assert time.monotonic() - sent < 20
         assert (ended.code, ended.err) == (130, "")
         assert f"stopped   resume with: sft train run={run.path}" in ended.out
         assert len(steps(run)) == 4

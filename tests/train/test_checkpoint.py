@@ -1,13 +1,7 @@
 """Checkpoints: whole or absent, verified, refused for other data or settings."""
 
 import fcntl
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -143,26 +137,3 @@ def test_a_run_is_never_overwritten(runs):
         f"run_dir={done.path}: a run lies there already\n"
         f"  fix: resume it with sft train run={done.path}, or choose another run_dir"
     )
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_any_moment_resumes_to_the_same_losses(runs, metrics, tmp_path):
-    """SIGKILL, three times, wherever it strikes: in a step, in a checkpoint, in the export."""
-    straight = metrics(runs.start("straight", "trainer.save_every=1", "trainer.epochs=6"))
-    command = [sys.executable, "-m", "sft_cli", "train"]
-    words = [*runs.words("killed"), "trainer.save_every=1", "trainer.epochs=6"]
-    environment = {**os.environ, "SFT_HOME": str(tmp_path / "home")}
-    metrics_file = tmp_path / "killed" / "metrics.jsonl"
-    for wanted in (2, 7, 15):
-        process = subprocess.Popen([*command, *words], env=environment, stdout=subprocess.DEVNULL)
-        while process.poll() is None and (not metrics_file.exists() or metrics_file.read_text().count("\n") < wanted):
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        words = [f"run={tmp_path / 'killed'}"]
-    subprocess.run([*command, *words], env=environment, check=True, stdout=subprocess.DEVNULL)
-
-    resumed = [json.loads(line) for line in metrics_file.read_text().splitlines()]
-    losses = [m["loss"] for m in resumed if not m.get("eval")]
-    assert losses == [m["loss"] for m in straight]
-    assert len(losses) == 24
