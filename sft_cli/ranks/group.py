@@ -118,6 +118,17 @@ class Ranks:
         """Do something on the first one alone, while the others wait as long as it takes; they get its value."""
         return self.share(self.together(lambda: [work()] if self.first else []))[0]
 
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """Do what keeps its result on a disk: the first process, then the first of every other node, then the rest.
+
+        The others find it kept, whether the nodes share a disk or not.
+        """
+        done = list[T]()
+        turn = 0 if self.first else 1 if self.place.local_rank == 0 else 2
+        for now in range(3 if self.several else 1):
+            done += self.together(lambda mine=now == turn: [work()] if mine else [])
+        return done[0]
+
 
 _here = Ranks()
 

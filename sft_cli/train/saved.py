@@ -28,7 +28,8 @@ def newest(root: Path) -> Path | None:
 
 def all_of(root: Path) -> list[Path]:
     """Checkpoint directories, oldest first."""
-    found = [path for path in root.glob("step-*") if STEP.fullmatch(path.name)]
+    # A link is left alone: what it leads to is not this run's to read or remove.
+    found = [path for path in root.glob("step-*") if STEP.fullmatch(path.name) and not path.is_symlink()]
     return sorted(found, key=step_of)
 
 

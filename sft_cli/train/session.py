@@ -4,11 +4,10 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -23,9 +22,7 @@ from sft_cli.config.schema import Config
 from sft_cli.console import say
 from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Prepared
-from sft_cli.errors import SftError
 from sft_cli.model.adapter.starting import beginnings
-from sft_cli.model.head.reference import Reference, reference
 from sft_cli.model.load import load_config
 from sft_cli.model.machine import Machine, choose_device, choose_machine
 from sft_cli.model.memory.checkpointing import Recompute
@@ -33,6 +30,7 @@ from sft_cli.model.threads import choose_threads, use
 from sft_cli.ranks.group import here, joined
 from sft_cli.train import checkpoint, preflight, saved
 from sft_cli.train.average import make_average
+from sft_cli.train.beside import base_afterwards, base_before, compare
 from sft_cli.train.building import Rows, build_model
 from sft_cli.train.checkpoint import Parts, Progress
 from sft_cli.train.claim import claimed, write_whole
@@ -50,7 +48,6 @@ from sft_cli.train.schedule import plan
 from sft_cli.train.shortage import Work, told
 from sft_cli.train.watch import Watch
 
-T = TypeVar("T")
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -67,9 +64,9 @@ def train(config: Config, prepared: Prepared, directory: RunDir, *, resumed: boo
     if machine.device.type == "cpu":
         _use_threads(config, directory, architecture, machine)
     recompute = ranks.share(ranks.together(lambda: preflight.check(config, prepared, machine, directory.path)))
-    probes = in_turn(lambda: prepare_probes(config, prepared.tokenizer_directory))
+    probes = ranks.in_turn(lambda: prepare_probes(config, prepared.tokenizer_directory))
     ranks.together(lambda: _refuse_other_data(directory, prepared))
-    with held(directory, config, resumed=resumed) as directory:
+    with claimed_for_all(directory, config, resumed=resumed) as directory:
         ranks.by_first(lambda: _describe(directory, prepared, machine))
         _train(config, prepared, directory, machine, recompute, probes)
 
@@ -78,30 +75,16 @@ def train_with_others(config: Config, directory: RunDir, *, resumed: bool) -> No
     """``train`` as one of several processes; the first one prepares the data while the others wait."""
     cuda = choose_device(config.trainer.device).type == "cuda"
     with joined(config.distributed.timeout_minutes, cuda=cuda) as ranks:
-        prepared = in_turn(lambda: prepare(config))
+        prepared = ranks.in_turn(lambda: prepare(config))
         train(config, prepared, RunDir(ranks.share(directory.path)), resumed=resumed)
 
 
 @contextmanager
-def held(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[RunDir]:
-    """The run directory, claimed by the first process for all; where it lies is its to say."""
-    ranks = here()
+def claimed_for_all(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[RunDir]:
+    """``claimed`` by the first of a run's processes, for all of them; where the run lies is its to say."""
     with ExitStack() as stack:
         claim = claimed(directory, config, resumed=resumed)
-        yield ranks.by_first(lambda: stack.enter_context(claim))
-
-
-def in_turn(work: Callable[[], T]) -> T:
-    """Do what keeps its result on a disk: the first process, then the first of every other node, then the rest.
-
-    The others find it kept, whether the nodes share a disk or not.
-    """
-    ranks, done = here(), list[T]()
-    place = ranks.place
-    turn = 0 if place.first else 1 if place.local_rank == 0 else 2
-    for now in range(3 if ranks.several else 1):
-        done += ranks.together(lambda mine=now == turn: [work()] if mine else [])
-    return done[0]
+        yield here().by_first(lambda: stack.enter_context(claim))
 
 
 def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: Machine) -> None:
@@ -131,11 +114,11 @@ def _train(
     with told(config, Work.loading, path):
         run, parts, watch = _assemble(config, prepared, directory, machine, recompute, probes)
     last = ranks.by_first(lambda: saved.newest(directory.checkpoints))
-    base = _base_afterwards(config, run)
+    base = base_afterwards(config, run)
     with told(config, Work.evaluation, path):
         before = None
         if base is None:
-            before = run.engine.look(partial(_base, config, directory, watch, begun=last is not None))
+            before = run.engine.look(partial(base_before, config, directory, watch, begun=last is not None))
         if run.retention is not None:
             run.engine.look(run.retention.begin)
     progress = _fit(run, parts, _resume(run, parts, last))
@@ -144,26 +127,20 @@ def _train(
     with gathered(run.model.model, run.engine):
         result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, beneath))
     with told(config, Work.evaluation, path):
-        run.engine.look(partial(_compare, directory, watch, base, before))
+        run.engine.look(partial(compare, directory, watch, base, before))
     say(f"finished  {progress.step} steps in {time.perf_counter() - started:.0f} s: {result}")
-    say(f"next      sft eval run={shown(directory)} compare=base")
+    shown = shlex.quote(str(directory.path))
+    say(f"next      sft eval run={shown} compare=base")
     if config.adapter.kind in MERGEABLE:
         # LoftQ's adapter makes up for the rounding of the 4-bit base, not of the original one.
         into = " into=dequantized" if config.adapter.init is Init.loftq else ""
-        say(f"          sft merge run={shown(directory)} out={shlex.quote(str(directory.path / 'merged'))}{into}")
-
-
-def _compare(directory: RunDir, watch: Watch, base: Reference | None, before: dict[str, Any] | None) -> None:
-    """Print the scores of base and tuned model, where they are wanted."""
-    if base is not None:
-        with base.active():
-            before = watch.base(directory)
-    if before is not None:
-        watch.compare(before)
+        out = shlex.quote(str(directory.path / "merged"))
+        say(f"          sft merge run={shown} out={out}{into}")
 
 
 def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
     """Train; leave with the signal's exit code, or the guard's, where one stopped the run behind a saved step."""
+    shown = shlex.quote(str(run.directory.path))
     try:
         if run.retention is not None:
             run.retention.resume(progress.step)
@@ -171,12 +148,12 @@ def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
             return fit(run, parts, progress)
     except Stopped as caught:
         run.ranks.wait()
-        say(f"stopped   behind step {caught.step}, saved; resume with: sft train run={shown(run.directory)}")
+        say(f"stopped   behind step {caught.step}, saved; resume with: sft train run={shown}")
         sys.exit(128 + caught.signal)
     except Forgotten as forgotten:
         step = saved.step_of(saved.all_of(run.directory.checkpoints)[-1])
         run.ranks.wait()
-        say(stopped(shown(run.directory), step, str(forgotten)))
+        say(stopped(shown, step, str(forgotten)))
         sys.exit(EXIT_CODE)
 
 
@@ -188,34 +165,6 @@ def _put_best(run: Run, parts: Parts, progress: Progress) -> None:
     elif parts.average is not None:
         say("average   the averaged weights are exported, not the last ones")
         parts.average.put(parts.model)
-
-
-def shown(directory: RunDir) -> str:
-    """The run directory as it can be pasted into a shell."""
-    return shlex.quote(str(directory.path))
-
-
-def _base_afterwards(config: Config, run: Run) -> Reference | None:
-    """How to make the base of the trained model, if it is wanted and can be had after training.
-
-    The first step then comes seconds sooner, and the base computes without an adapter. A run that begins with an
-    adapter is compared with that, and one that trains the base's own weights has no base afterwards.
-    """
-    switched = config.adapter.kind in MERGEABLE and not beginnings(config.adapter)
-    return reference(run.model.model) if config.eval.compare_after_training and switched else None
-
-
-def _base(config: Config, directory: RunDir, watch: Watch, *, begun: bool) -> dict[str, Any] | None:
-    """Scores of the model that training begins with, if they are wanted; they can only be had before the first step."""
-    if not config.eval.compare_after_training:
-        return None
-    if begun and not directory.before.is_file():
-        raise SftError(
-            where="eval.compare_after_training",
-            problem="the run has begun without it, and the base was not evaluated before training",
-            fix=f"leave it out, and compare afterwards: sft eval run={shown(directory)} compare=base",
-        )
-    return watch.base(directory)
 
 
 def _refuse_other_data(directory: RunDir, prepared: Prepared) -> None:
