@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from sft_cli.config.launcher_schema import Auto, ContainerKind, LauncherConfig, LauncherKind
 from sft_cli.config.schema import Config
@@ -30,7 +31,8 @@ def check(
         if "\\" in directory:
             problem = f"{directory!r} holds a backslash, after which sbatch no longer fills in the job id of the log"
             errors.append(SftError(where=where, problem=problem, fix=f"choose a {where} without one"))
-    errors += [*_mounts(config.launcher, place, list(directories.values())), *_signed(config)]
+    inside = list(directories.values())
+    errors += [*_mounts(config.launcher, place, inside), *_unseen(config, place, inside), *_signed(config)]
     raise_all(errors)
 
 
@@ -85,6 +87,33 @@ def _mounts(launcher: LauncherConfig, place: Place, inside: list[str]) -> Iterat
             problem = f"{path!r} holds a comma or colon, which separate the mounts of a container"
             fix = "rename the directory, or mount another one above it"
             yield SftError(where="launcher.container.mounts", problem=problem, fix=fix)
+
+
+def _unseen(config: Config, place: Place, inside: list[str]) -> Iterator[SftError]:
+    """Local paths of the config that are not there in the container. Apptainer shows the home and /tmp unasked."""
+    launcher = config.launcher
+    if launcher.container.kind is ContainerKind.none:
+        return
+    own = [str(Path.home()), "/tmp"] if launcher.container.kind is ContainerKind.apptainer else []
+    seen = [*own, *(mount.rpartition(":")[2] for mount in mounts(launcher, place, inside))]
+    for key, path in _local_paths(config):
+        if os.path.isabs(path) and not any(Path(path).is_relative_to(directory) for directory in seen):
+            problem = f"{path!r} lies outside of what the container sees"
+            fix = f"launcher.container.mounts=[{os.path.dirname(path)}], or the path it has inside"
+            yield SftError(where=key, problem=problem, fix=fix)
+
+
+def _local_paths(config: Config) -> Iterator[tuple[str, str]]:
+    """Key and value of what may be a path."""
+    named = {
+        "model.path": config.model.path,
+        "model.tokenizer": config.model.tokenizer,
+        "template.path": config.template.path,
+        "prepared_dir": config.prepared_dir,
+    }
+    for name, source in config.data.mix.items():
+        named |= {f"data.mix.{name}.path": source.path, f"data.mix.{name}.validation_path": source.validation_path}
+    yield from ((key, path) for key, path in named.items() if path is not None)
 
 
 def _signed(config: Config) -> Iterator[SftError]:

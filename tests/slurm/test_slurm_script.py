@@ -6,18 +6,21 @@ The scripts lie in tests/golden/slurm; ``python -m tests.slurm.test_slurm_script
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sft_cli.config.data_schema import DataConfig, SourceConfig
 from sft_cli.config.launcher_schema import Auto, ContainerConfig, ContainerKind, LauncherConfig, LauncherKind
-from sft_cli.config.schema import Config
-from sft_cli.errors import SftError
+from sft_cli.config.schema import Config, ModelConfig
+from sft_cli.errors import Mistakes, SftError
 from sft_cli.slurm.check import check
 from sft_cli.slurm.script import Array, Place, array_script, job_script, mounts, sbatch_word
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "slurm"
 PLAIN = Place("/work", "/venv/bin", None)
+PYXIS = ContainerConfig(kind=ContainerKind.pyxis, image="x", mounts=["/a:/b"])
 
 
 def slurm(**launcher) -> LauncherConfig:
@@ -127,6 +130,40 @@ def test_a_container_sees_its_mounts_and_where_the_run_lies_once():
 
 
 @pytest.mark.parametrize(
+    ("kind", "mounted", "unseen"),
+    [
+        pytest.param(ContainerKind.none, None, [], id="no-container"),
+        pytest.param(ContainerKind.pyxis, None, ["model.path", "data.mix.a.path"], id="nothing-mounted"),
+        pytest.param(ContainerKind.pyxis, "/data", [], id="mounted"),
+        pytest.param(ContainerKind.pyxis, "/data/models", ["data.mix.a.path"], id="one-mounted"),
+        pytest.param(ContainerKind.pyxis, "/data:/mnt", ["model.path", "data.mix.a.path"], id="under-another-name"),
+        pytest.param(ContainerKind.pyxis, "/disk:/data", [], id="under-this-name"),
+        pytest.param(ContainerKind.pyxis, "/dat", ["model.path", "data.mix.a.path"], id="beginning-of-a-name"),
+    ],
+)
+def test_paths_that_a_container_does_not_see(kind, mounted, unseen):
+    """What lies in the working directory is seen, and what is no absolute path is not looked at."""
+    container = ContainerConfig(kind=kind, image="x", mounts=[mounted] if mounted else [])
+    here = SourceConfig(path="/work/rows.jsonl", validation_path="owner/name")
+    data = DataConfig(mix={"a": SourceConfig(path="/data/a/rows.jsonl"), "b": here})
+    wrong = Config(model=ModelConfig(path="/data/models/m"), data=data, launcher=slurm(container=container))
+    found = []
+    try:
+        check(wrong, {"run_dir": "/runs/x"}, PLAIN, {})
+    except Mistakes as mistakes:
+        found = [error.where for error in mistakes.errors]
+    except SftError as error:
+        found = [error.where]
+    assert found == unseen
+
+
+def test_apptainer_shows_the_home_and_tmp_unasked():
+    container = ContainerConfig(kind=ContainerKind.apptainer, image="x.sif")
+    for path in (str(Path.home() / "m"), "/tmp/m"):
+        check(Config(model=ModelConfig(path=path), launcher=slurm(container=container)), {"run_dir": "/x"}, PLAIN, {})
+
+
+@pytest.mark.parametrize(
     ("value", "word"),
     [
         pytest.param("/runs/a-b_c/slurm-%j.log", "/runs/a-b_c/slurm-%j.log", id="plain"),
@@ -204,7 +241,15 @@ def test_a_word_of_a_directive(value, word):
             id="backslash-in-run-dir",
         ),
         pytest.param(
-            config(container=ContainerConfig(kind=ContainerKind.pyxis, image="x", mounts=["/a:/b"])),
+            replace(config(container=PYXIS), model=ModelConfig(path="/models/m")),
+            "/runs/x",
+            PLAIN,
+            "model.path: '/models/m' lies outside of what the container sees\n"
+            "  fix: launcher.container.mounts=[/models], or the path it has inside",
+            id="path-outside-of-the-container",
+        ),
+        pytest.param(
+            config(container=PYXIS),
             "/runs/x:y",
             PLAIN,
             "launcher.container.mounts: '/runs/x:y' holds a comma or colon, which separate the mounts of a container\n"
