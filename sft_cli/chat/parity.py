@@ -14,7 +14,7 @@ from typing import Any
 from sft_cli.chat.encode import Encoder
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.marks import MARK_START
-from sft_cli.chat.template import ChatTemplate
+from sft_cli.chat.template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.data.types import Conversation
 from sft_cli.errors import SftError
@@ -86,6 +86,7 @@ def check(
     )
     tokenizer = load_tokenizer(str(tokenizer_directory))
     for one in goldens:
+        _affordable(tokenizer, one)
         ids = server.apply_chat_template(
             one.messages,
             tools=one.tools,
@@ -107,6 +108,18 @@ def check(
                 " (leave model.tokenizer out), or set tokenizer_class=PreTrainedTokenizerFast in tokenizer_config.json",
             )
     return len(goldens)
+
+
+def _affordable(tokenizer: ChatTokenizer, one: Golden) -> None:
+    """Render a golden prompt within a budget first: transformers renders without any."""
+    template = ChatTemplate(
+        tokenizer.chat_template or "", tokenizer.special_tokens, "the tokenizer's own template", variables=one.variables
+    )
+    try:
+        template.render(one.messages, one.tools, prompt=True)
+    except TemplateRefusal as error:
+        where = f"{one.where} with the tokenizer in {tokenizer.directory}"
+        raise SftError(where=where, problem=str(error), fix="choose another template=") from error
 
 
 def _as_of_today(tokenizer: ChatTokenizer, one: Golden) -> list[int]:

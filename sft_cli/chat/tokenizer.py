@@ -16,7 +16,7 @@ from typing import Any
 
 import tokenizers
 
-from sft_cli.config.paths import cache_home, resolve
+from sft_cli.config.paths import as_new, cache_home, resolve
 from sft_cli.errors import SftError
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -200,6 +200,7 @@ def _converted(directory: Path, where: str) -> Path:
             fix="name another tokenizer: model.tokenizer=DIR",
         ) from error
     else:
+        as_new(new)
         rename(new, converted)
     finally:
         shutil.rmtree(new, ignore_errors=True)

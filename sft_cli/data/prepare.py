@@ -16,7 +16,7 @@ from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import ChatTemplate, load_template
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean import table as filters
-from sft_cli.config.paths import cache_home, resolve
+from sft_cli.config.paths import as_new, cache_home, resolve
 from sft_cli.config.schema import Config
 from sft_cli.console import say
 from sft_cli.data import cache, changes, prepared
@@ -57,7 +57,7 @@ def prepare(config: Config) -> Prepared:
         manifest = _write(new, config, made, inputs)
         tokenizer.with_template(template.source).save(new / "tokenizer")
         write_report(new)
-        new.chmod(0o755)
+        as_new(new)
         place.replace_directory(new, directory)
     finally:
         shutil.rmtree(new, ignore_errors=True)

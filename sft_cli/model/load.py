@@ -95,18 +95,26 @@ def unreadable(config: ModelConfig, error: Exception) -> SftError:
     return wrong(config, reason, "check the id, the network and HF_TOKEN, or name a local directory")
 
 
+CONVERT = "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)"
+
+
 def check_weights(config: ModelConfig, directory: Path) -> None:
     """Refuse a local model without complete safetensors weights; pickled weights are never read."""
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise wrong(config, f"{index.name} is not readable", "download the model again") from error
+        if foreign := [shard for shard in shards if not str(shard).endswith(".safetensors")]:
+            raise wrong(config, f"{foreign[0]!r} is no safetensors file, and pickled weights are not read", CONVERT)
         if missing := [shard for shard in shards if not (directory / shard).is_file()]:
             raise wrong(config, f"weight file {missing[0]} is missing", "download the model again")
     elif not any(directory.glob("*.safetensors")):
         raise wrong(
             config,
             "it holds no safetensors weights, and pickled weights are not read",
-            "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
+            CONVERT,
         )
 
 

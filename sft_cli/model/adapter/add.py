@@ -149,6 +149,12 @@ def open_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -
         SftError: The adapter is not one of this base.
     """
     fix = "name the base it was trained on: model.path=DIR_OR_HUB_ID"
+    if not (directory / "adapter_model.safetensors").is_file():
+        raise SftError(
+            where=str(directory),
+            problem="it holds no adapter_model.safetensors, and pickled adapters (adapter_model.bin) are not read",
+            fix="load it with PEFT where you trust its author, and save it again with save_pretrained",
+        )
     try:
         with peft_quietly(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # they are counted below

@@ -1,0 +1,55 @@
+"""The fuzzer (scripts/fuzz) on a few thousand inputs of each kind; 100,000 of each are run by hand."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).resolve().parents[2] / "scripts/fuzz"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("name", "inputs"), [("config", 1500), ("rows", 4000), ("files", 3000), ("templates", 1500)])
+def test_no_input_fails_hangs_or_writes_outside(name, inputs, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FUZZ))
+    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path))
+    watching, room = importlib.import_module("watching"), importlib.import_module(f"of_{name}")
+    found = watching.fuzz(room.INPUTS, room.target, inputs, 2026, lambda line: print(line, file=sys.stderr))
+    assert found.inputs >= inputs // 2
+    assert not found.failures
+
+
+def test_the_watch_sees_what_it_forbids(tmp_path, monkeypatch):
+    """An exception, a hang, a file outside, a program: each is a failure."""
+    monkeypatch.syspath_prepend(str(FUZZ))
+    watching = importlib.import_module("watching")
+    monkeypatch.setattr(watching, "SECONDS", 0.2)
+    import signal
+    import subprocess
+
+    before = signal.signal(signal.SIGPROF, watching._late)
+    sys.addaudithook(watching._audit)
+    (tmp_path / "inside").mkdir()
+
+    def hang(value):
+        while True:
+            pass
+
+    try:
+        for target in (
+            lambda value: 1 / 0,
+            hang,
+            lambda value: (tmp_path / "outside").write_text("x"),
+            lambda value: subprocess.run(["true"], check=True),
+        ):
+            found = watching.Watched()
+            watching.watch(target, None, tmp_path / "inside", found)
+            assert found.outcomes == {"failure": 1}
+        found = watching.Watched()
+        watching.watch(lambda value: (tmp_path / "inside/x").write_text("x") and None, None, tmp_path / "inside", found)
+        assert found.outcomes == {"accepted": 1}
+    finally:
+        signal.signal(signal.SIGPROF, before)
+    assert not (tmp_path / "outside").exists()
