@@ -13,7 +13,7 @@ from sft_cli.config.data_schema import DataConfig, SourceConfig
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config, ModelConfig, TemplateConfig
 from sft_cli.model.merge.agreement import Agreement
-from sft_cli.model.merge.card import Merged, base_licence, cell, common_licence, public, render
+from sft_cli.model.merge.card import Merged, base_licence, cell, common_licence, figures, public, render
 
 MERGED = Merged(
     into="dequantized",
@@ -127,6 +127,20 @@ def test_the_card_says_where_the_model_comes_from_and_what_was_measured(run):
         "## Made with\n\nsft_cli 0.1.0, Python 3.11.9, torch 2.13.0, transformers 5.23.0, peft 0.21.2;"
         " trained on NVIDIA H200.\n"
     )
+
+
+def test_steps_that_were_left_out_are_told_and_their_tokens_not_counted(run):
+    steps = [
+        {"step": 1, "loss": 2.0, "grad_norm": 1.0, "trained_tokens": 30},
+        {"step": 2, "loss": None, "grad_norm": None, "trained_tokens": 500},
+        {"step": 3, "loss": 1.5, "grad_norm": None, "trained_tokens": 700},
+        {"step": 4, "loss": 1.0, "grad_norm": 1.0, "trained_tokens": 12},
+    ]
+    run.metrics.write_text("".join(json.dumps(step) + "\n" for step in steps))
+    found = figures(run)
+    assert found["steps"] == 4
+    assert found["steps left out of them (loss or gradient not finite)"] == 2
+    assert found["tokens trained on"] == 42
 
 
 def test_tables_are_not_broken_by_blank_lines(run):

@@ -189,7 +189,10 @@ def figures(run: RunDir) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if steps:
         found["steps"] = steps[-1]["step"]
-        found["tokens trained on"] = sum(step["trained_tokens"] for step in steps)
+        counted = [step for step in steps if None not in (step["loss"], step.get("grad_norm", 0.0))]
+        if len(counted) < len(steps):
+            found["steps left out of them (loss or gradient not finite)"] = len(steps) - len(counted)
+        found["tokens trained on"] = sum(step["trained_tokens"] for step in counted)
         found["training loss of the last step"] = steps[-1]["loss"]
     evaluated = [line for line in lines if line.get("eval") and isinstance(line["loss"], float)]
     if evaluated:
