@@ -6,6 +6,10 @@ from hypothesis import strategies as st
 
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.walk import Walker
+from sft_cli.sandbox import budget
+
+budget.STEPS, budget.SIZE = 200_000, 1 << 18
+"""A fiftieth of what a rendering may cost, so that the many that use it up take milliseconds."""
 
 _NAMES = st.sampled_from(
     [
