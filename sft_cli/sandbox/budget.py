@@ -78,11 +78,12 @@ class Budget:
         return self.kept("".join(map(str, pieces)))
 
     @pass_context
-    def step(self, context: Any, cost: int) -> None:
-        """A round of a loop, or a call of a macro, that takes so many steps."""
+    def step(self, context: Any, cost: int) -> bool:
+        """A round of a loop, or a call of a macro, that takes so many steps; true, to stand before a condition."""
         self._steps += cost
         if self._steps > STEPS:
             self.spend(0)
+        return True
 
     def text(self, value: Any) -> str:
         """A value as it is put into a text."""

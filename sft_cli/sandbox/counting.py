@@ -45,7 +45,8 @@ def _counted(node: nodes.Node) -> None:
     if isinstance(node, nodes.Compare):
         _compared(node)
     if isinstance(node, nodes.For) and node.test is not None:
-        node.test = _filter(node.test, KEPT)
+        counted = _filter(nodes.Const(_cost(node.test), lineno=node.lineno, environment=node.environment), STEP)
+        node.test = nodes.And(counted, node.test, lineno=node.lineno, environment=node.environment)
     if cost:
         assert isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.FilterBlock | nodes.AssignBlock)
         step = _filter(nodes.Const(cost, lineno=node.lineno, environment=node.environment), STEP)

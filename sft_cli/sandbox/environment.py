@@ -58,7 +58,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def from_string(self, source: Any, *others: Any, **named: Any) -> Template:
         """A template of not too many characters."""
-        if len(source) > LONGEST_SOURCE:
+        if isinstance(source, str) and len(source) > LONGEST_SOURCE:
             raise TooMuch(f"has {len(source):,} characters, and {LONGEST_SOURCE:,} are read")
         return super().from_string(source, *others, **named)
 

@@ -13,6 +13,7 @@ from sft_cli.errors import SftError
 
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
 SIZE, STEPS = "more than 16,777,216 characters", "takes more than 10,000,000 steps"
+EITHER = f"{SIZE}|{STEPS}"
 DOUBLED = "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}{% set ns.x = BODY %}{% endfor %}{{ ns.x }}"
 FILTERED, METHOD = "{{ ('a'*1000000)|BODY }}", "{{ ('a'*1000000).BODY }}"
 
@@ -29,14 +30,14 @@ TEMPLATES = [
     ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
     ("{% for i in [1] recursive %}{{ loop([1, 2]) }}{% endfor %}", "RecursionError"),
     ("{% macro m() %}{% for i in range(99999) %}" + "x" * 100_000 + "{% endfor %}{% endmacro %}{{ m() }}", STEPS),
-    (DOUBLED.replace("BODY", "ns.x + ns.x"), SIZE),
-    (DOUBLED.replace("BODY", "ns.x ~ ns.x"), SIZE),
-    (DOUBLED.replace("BODY", "[ns.x, ns.x]"), SIZE),
-    (DOUBLED.replace("BODY", "(ns.x, ns.x)"), SIZE),
-    (DOUBLED.replace("BODY", "{'a': ns.x, 'b': ns.x}"), SIZE),
-    (DOUBLED.replace("BODY", "dict(a=ns.x, b=ns.x)"), SIZE),
-    (DOUBLED.replace("BODY", "ns.x|batch(2, ns.x)|list"), SIZE),
-    (DOUBLED.replace("BODY", "ns.x|list * 2"), SIZE),
+    (DOUBLED.replace("BODY", "ns.x + ns.x"), EITHER),
+    (DOUBLED.replace("BODY", "ns.x ~ ns.x"), EITHER),
+    (DOUBLED.replace("BODY", "[ns.x, ns.x]"), EITHER),
+    (DOUBLED.replace("BODY", "(ns.x, ns.x)"), EITHER),
+    (DOUBLED.replace("BODY", "{'a': ns.x, 'b': ns.x}"), EITHER),
+    (DOUBLED.replace("BODY", "dict(a=ns.x, b=ns.x)"), EITHER),
+    (DOUBLED.replace("BODY", "ns.x|batch(2, ns.x)|list"), EITHER),
+    (DOUBLED.replace("BODY", "ns.x|list * 2"), EITHER),
     (FILTERED.replace("BODY", "center(10 ** 9)"), "gives center the number"),
     (FILTERED.replace("BODY", "indent(10 ** 9, true)"), "gives indent the number"),
     (FILTERED.replace("BODY", "replace('a', 'b' * 1000000)"), SIZE),
