@@ -6,7 +6,7 @@ Two yardsticks. *Tensors*: the most bytes that torch's allocator had given out a
 every allocation and release; what ``torch.cuda.max_memory_allocated`` counts on a card. *Resident*: the peak of the
 process above what it had before the model was made; on top of the tensors it holds what glibc cannot give back, and
 what oneDNN keeps. Each case trains three steps of two micro-batches, laid out and computed as training does. About ten
-minutes.
+minutes on an idle machine.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """The rows of a run, or a sample of them, prepared: what is used, dropped, cut, and how much of it carries loss."""
 
 import io
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
@@ -98,15 +100,16 @@ def limited(config: Config, rows: int, directory: Path) -> Config:
 
 def _scaled(config: Config, made: Prepared) -> Sample:
     """A sample, and what part of the run's rows it is; a mix by weights is taken to grow like its rows."""
-    wanted = seen = 0
-    for name, source in config.data.mix.items():
-        counts = made.manifest["sources"][name]
-        looked = counts.get("used", 0) + counts.get("dropped", 0)
-        there_are = looked + counts.get("not_sampled", 0)
-        wanted += there_are if source.max_rows is None or source.stream else min(there_are, source.max_rows)
-        seen += looked
-    whole = wanted == seen
-    return Sample(made, whole, 1.0 if whole else wanted / max(1, seen))
+    total, seen = Counter[str](), Counter[str]()
+    with open(made.directory / "ledger.jsonl", encoding="utf-8") as file:
+        for entry in map(json.loads, file):
+            if entry["split"] == "train":  # a source's own held-out rows are never a sample
+                total[entry["source"]] += 1
+                seen[entry["source"]] += entry["fate"] != "not_sampled"
+    limits = {name: source.max_rows for name, source in config.data.mix.items()}
+    wanted = sum(min(count, limits[name] or count) for name, count in total.items())
+    looked = sum(seen.values())
+    return Sample(made, wanted == looked, wanted / max(1, looked))
 
 
 def told(found: Sample) -> Line:
