@@ -15,7 +15,7 @@ def test_every_value_has_its_origin(tmp_path, monkeypatch):
     assert lines[:2] == [
         "# recipe: mine.yaml",
         "# options: model=custom data=local clean=leakage template=alpaca adapter=lora quant=nf4 trainer=default "
-        "eval=heldout launcher=local",
+        "eval=heldout distributed=ddp launcher=local",
     ]
     assert {
         ("run_name: mine", "mine.yaml:1"),
