@@ -236,6 +236,8 @@ def _example(conversation: Conversation, text: Rendered, encoded: Encoded) -> Ex
         weights += [0.0] * (start - len(weights)) + [span.weight] * (end - start)
     for start, end in encoded.muted:
         weights[start:end] = [0.0] * (end - start)
+    for start, end in encoded.results:
+        weights[start:end] = [1.0] * (end - start)
     weights[0] = 0.0  # nothing predicts the first token
     return Example(tuple(encoded.input_ids[: len(weights)]), tuple(weights), conversation.where, conversation.source)
 

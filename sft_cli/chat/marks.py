@@ -1,8 +1,8 @@
 """Special-token strings inside messages: wrapped in marks before rendering, so that nothing mistakes them for control.
 
 The marks are characters that Unicode sets aside for programs. They stay in a rendered text: the encoder tells by them
-what a person wrote from the control tokens that the template writes. The second pair surrounds what must not train
-(chat/mute.py) and never leaves it.
+what a person wrote from the control tokens that the template writes. The second pair, signs, surrounds what is looked
+for in a rendering (chat/mute.py, chat/results.py) and never leaves those.
 """
 
 import json
@@ -16,6 +16,7 @@ from sft_cli.chat.tokenizer import ChatTokenizer
 
 MARK_START, MARK_END = "\ufdd0", "\ufdd1"
 MUTE_START, MUTE_END = "\ufdd2", "\ufdd3"
+SIGNS = re.compile(f"[{MUTE_START}{MUTE_END}]")
 BOUNDARY = "\ufdd4"
 """Stands behind every message of a rendering that is walked (walk.py)."""
 _RESERVED = re.compile(f"[{MARK_START}{MARK_END}{MUTE_START}{MUTE_END}{BOUNDARY}]")
@@ -85,3 +86,11 @@ def muted(marked: str, ranges: Sequence[tuple[int, int]]) -> str:
         pieces += [marked[done:begin], MUTE_START, marked[begin:finish], MUTE_END]
         done = finish
     return "".join([*pieces, marked[done:]])
+
+
+def places(shown: str) -> list[tuple[int, int]]:
+    """Where the signs stand in a rendering, counted without them; empty where they are not in pairs."""
+    at = [match.start() - i for i, match in enumerate(SIGNS.finditer(shown))]
+    kinds = SIGNS.findall(shown)
+    paired = kinds == [MUTE_START, MUTE_END] * (len(kinds) // 2)
+    return list(zip(at[::2], at[1::2], strict=True)) if paired else []

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sft_cli.chat import thinking
-from sft_cli.chat.marks import MUTE_END, MUTE_START, muted
+from sft_cli.chat.marks import SIGNS, muted, places
 from sft_cli.chat.template import TemplateRefusal
 from sft_cli.config.data_schema import DataConfig
 from sft_cli.data.types import Message
 
-_SIGNS = re.compile(f"[{MUTE_START}{MUTE_END}]")
 _EMPTY_BLOCK = re.compile(r"\s*(?:<think>)?\s*</think>")
 _OPENING, _CLOSING = re.compile(r"<think>\s*\Z"), re.compile(r"\s*</think>")
 Range = tuple[int, int]
@@ -60,13 +59,13 @@ class Muter:
         for key, value in _texts(said):
             if quiet := list(self._quiet(value, reasoning=key != "content")):
                 shown = render({**marked, key: muted(marked[key], [(one.start, one.end) for one in quiet])})
-                places = _places(shown)
-                inside = all(answer[0] <= start and end <= answer[1] for start, end in places)
-                if _SIGNS.sub("", shown) != text or len(places) != len(quiet) or not inside:
+                found_at = places(shown)
+                inside = all(answer[0] <= start and end <= answer[1] for start, end in found_at)
+                if SIGNS.sub("", shown) != text or len(found_at) != len(quiet) or not inside:
                     raise TemplateRefusal(
                         "the template cuts, moves or repeats what data.untrained or data.train_on_reasoning=false mute"
                     )
-                found += [_widened(place, one, text, answer) for place, one in zip(places, quiet, strict=True)]
+                found += [_widened(place, one, text, answer) for place, one in zip(found_at, quiet, strict=True)]
         if self._reasoning and not thinking.texts(marked):
             empty = _EMPTY_BLOCK.match(text, *answer)
             found += [empty.span()] if empty else []
@@ -92,14 +91,6 @@ def _texts(message: Message) -> Iterator[tuple[str, str]]:
     for key in thinking.KEYS:
         if isinstance(value := message.extra.get(key), str):
             yield key, value
-
-
-def _places(shown: str) -> list[Range]:
-    """Where the signs stand, counted without them; empty where they are not in pairs."""
-    at = [match.start() - i for i, match in enumerate(_SIGNS.finditer(shown))]
-    kinds = _SIGNS.findall(shown)
-    paired = kinds == [MUTE_START, MUTE_END] * (len(kinds) // 2)
-    return list(zip(at[::2], at[1::2], strict=True)) if paired else []
 
 
 def _widened(place: Range, quiet: _Quiet, text: str, answer: Range) -> Range:

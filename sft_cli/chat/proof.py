@@ -2,6 +2,7 @@
 
 Where a token's bytes are known (chat/vocabulary.py) the trained ids are compared with the text by joining bytes; all
 else is decoded by the tokenizer, many answers at a time. Both are linear in the length of a text.
+Tool results that are trained, too, are proven by chat/own_tokens.py.
 """
 
 import itertools
@@ -11,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sft_cli.chat.marks import MARK_END, MARK_START
+from sft_cli.chat.own_tokens import OwnTokens
 from sft_cli.chat.patterns import any_of
+from sft_cli.chat.reads import Reads
 from sft_cli.chat.spans import Rendered
 from sft_cli.chat.tokenizer import ChatTokenizer
-from sft_cli.chat.vocabulary import TokenBytes
 
 LITERAL = re.compile(f"{MARK_START}([^{MARK_END}]*){MARK_END}|[{MARK_START}{MARK_END}]")
 """A special-token string that is ordinary text; a lone mark."""
@@ -33,11 +35,14 @@ class Encoded:
         spans: The trained ranges, one for each span of the text.
         muted: Ranges inside spans that are not trained, one for each of the text's; a token that is muted in part only
             is in the range.
+        results: Ranges outside spans that are trained, one for each tool result of the text: the tokens that hold
+            nothing else.
     """
 
     input_ids: list[int]
     spans: list[tuple[int, int]]
     muted: list[tuple[int, int]] = field(default_factory=list)
+    results: list[tuple[int, int]] = field(default_factory=list)
 
 
 Result = Encoded | Unproven | None
@@ -48,17 +53,15 @@ class Proof:
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
-        # Decoders strip a leading space at a beginning: trained ids are read behind a newline, as behind other text.
-        self._anchor = tokenizer.encode_batch(["\n"])[0][-1:]
-        self._anchor_text = tokenizer.decode_batch([self._anchor])[0]
-        self._bytes = TokenBytes.of(tokenizer.backend)
+        self._reads = Reads(tokenizer)
+        self._own = OwnTokens(tokenizer, self._reads)
         self._control = re.compile(any_of(tokenizer.control))
         self._control_ids = frozenset(tokenizer.control.values())
 
     def results(
         self, batch: Sequence[Rendered], drafts: Sequence[Encoded | None], counted: bool = False
     ) -> list[Result]:
-        """Each draft if it is right, its muted tokens found; else what is wrong with it; None for no draft.
+        """Each draft if it is right, muted tokens and tool results found; else what is wrong; None for no draft.
 
         Args:
             batch: The texts.
@@ -75,8 +78,17 @@ class Proof:
             if fault := fault or self._unstopped(rendered, draft):
                 results.append(Unproven(fault))
             else:
-                results.append(self._with_muted(rendered, draft) if rendered.muted else draft)
+                results.append(self._complete(rendered, draft))
         return results
+
+    def _complete(self, rendered: Rendered, draft: Encoded) -> Encoded | Unproven:
+        """The draft with the tokens of what is muted and of tool results."""
+        if rendered.results:
+            own = self._own.ranges(rendered, draft.input_ids, draft.spans)
+            if isinstance(own, str):
+                return Unproven(f"the tool result {own[:80]!r} cannot be told apart in its ids")
+            draft = replace(draft, results=own)
+        return self._with_muted(rendered, draft) if rendered.muted else draft
 
     def _wrongly_said(self, batch: Sequence[Rendered], drafts: Sequence[Encoded | None]) -> dict[int, str]:
         """For each draft whose trained ids do not say the trained text: its number, and what they say instead."""
@@ -86,30 +98,15 @@ class Proof:
                 continue
             for (start, end), text in zip(draft.spans, wanted_texts(rendered), strict=True):
                 ids = draft.input_ids[start:end]
-                if not self._spells(ids, text):
+                if not self._reads.spells(ids, text):
                     numbers.append(i)
                     wanted.append(text)
                     ranges.append((ids, start > 0))
         wrong: dict[int, str] = {}
-        for i, text, said in zip(numbers, wanted, self._read(ranges), strict=True):
+        for i, text, said in zip(numbers, wanted, self._reads.texts(ranges), strict=True):
             if said != text and said != self._tokenizer.canonical(text):
                 wrong.setdefault(i, f"the trained ids decode to {said[:80]!r}, not to {text[:80]!r}")
         return wrong
-
-    def _spells(self, ids: list[int], wanted: str, exactly: bool = False) -> bool:
-        """Whether the bytes of the ids are known, and those of the text or (not ``exactly``) of its canonical form."""
-        if self._bytes is None:
-            return False
-        spelled = self._bytes.join(ids)
-        return spelled == wanted.encode() or (not exactly and spelled == self._tokenizer.canonical(wanted).encode())
-
-    def _read(self, ranges: Sequence[tuple[list[int], bool]]) -> list[str]:
-        """What ids say, each given with whether other text stands before it."""
-        texts = self._tokenizer.decode_batch([self._anchor + ids if behind else ids for ids, behind in ranges])
-        return [
-            text.removeprefix(self._anchor_text) if behind else text
-            for text, (_, behind) in zip(texts, ranges, strict=True)
-        ]
 
     def _extra_control(self, rendered: Rendered, encoded: Encoded) -> str | None:
         """That the ids hold other control tokens than the template wrote."""
@@ -148,26 +145,26 @@ class Proof:
         text, start = before + middle + after, len(before)
         end = start + len(middle)
         canonical = self._tokenizer.canonical(text)
-        if self._spells(ids, text, exactly=True):
+        if self._reads.spells(ids, text, exactly=True):
             return self._by_bytes(ids, text, start, end)
-        if self._spells(ids, canonical, exactly=True):
+        if self._reads.spells(ids, canonical, exactly=True):
             return self._by_bytes(ids, canonical, *self._in_canonical(before, after, canonical))
-        said = self._read([(ids, behind)])[0]
+        said = self._reads.texts([(ids, behind)])[0]
         if said != text:
             start, end = self._in_canonical(before, after, said)
 
         def reach(count: int) -> int:
             # The bytes of a character that is not complete yet are read as U+FFFD.
-            return len(self._read([(ids[:count], behind)])[0].rstrip("\ufffd"))
+            return len(self._reads.texts([(ids[:count], behind)])[0].rstrip("\ufffd"))
 
         first, until = _between(range(len(ids) + 1), start, end, reach)
-        front, back = self._read([(ids[:first], behind), (ids[until:], True)])
+        front, back = self._reads.texts([(ids[:first], behind), (ids[until:], True)])
         return (first, until) if said[:start].startswith(front) and said[end:].endswith(back) else None
 
     def _by_bytes(self, ids: list[int], text: str, start: int, end: int) -> tuple[int, int]:
         """The tokens that overlap characters ``start`` to ``end`` of the text that they spell."""
-        assert self._bytes is not None
-        reach = list(itertools.accumulate((len(self._bytes[id]) for id in ids), initial=0))
+        assert self._reads.bytes is not None
+        reach = list(itertools.accumulate((len(self._reads.bytes[id]) for id in ids), initial=0))
         return _between(range(len(ids) + 1), len(text[:start].encode()), len(text[:end].encode()), reach.__getitem__)
 
     def _in_canonical(self, before: str, after: str, text: str) -> tuple[int, int]:

@@ -18,13 +18,15 @@ class Rendered:
     """A text and its trained spans, in order; the last span ends the text.
 
     ``stops`` names the stop token that ends each span; ``muted`` are the character ranges inside spans that carry no
-    loss, in order and apart.
+    loss, in order and apart; ``results`` those outside spans, before the last one, that are trained as they stand: what
+    tools answered, in order and apart.
     """
 
     text: str
     spans: tuple[Span, ...]
     stops: tuple[str, ...]
     muted: tuple[tuple[int, int], ...] = ()
+    results: tuple[tuple[int, int], ...] = ()
 
 
 def joined(turns: Sequence[Rendered]) -> list[Rendered] | None:
@@ -34,7 +36,8 @@ def joined(turns: Sequence[Rendered]) -> list[Rendered] | None:
         return None
     muted = tuple(place for turn in turns for place in turn.muted)
     spans, stops = tuple(turn.spans[0] for turn in turns), tuple(turn.stops[0] for turn in turns)
-    return [Rendered(last.text, spans, stops, muted)]
+    results = tuple(place for turn in turns for place in turn.results)
+    return [Rendered(last.text, spans, stops, muted, results)]
 
 
 def outside(text: str, answer: tuple[int, int], muted: Sequence[tuple[int, int]]) -> str:

@@ -31,10 +31,11 @@ def mistakes(data: DataConfig) -> list[SftError]:
             fix = r"write it as Python's re does, quoted in YAML: '<\|skip\|>.*?<\|/skip\|>'"
             found.append(SftError(where=f"data.untrained[{i}]", problem=problem, fix=fix))
     if data.train_on is TrainOn.all:
-        muting = {
+        idle = {
             "data.untrained": bool(data.untrained),
             "data.train_on_reasoning=false": not data.train_on_reasoning,
             "data.train_on_tool_calls=false": not data.train_on_tool_calls,
+            "data.train_on_tool_results=true": data.train_on_tool_results,
         }
         found += [
             SftError(
@@ -42,7 +43,7 @@ def mistakes(data: DataConfig) -> list[SftError]:
                 problem="data.train_on=all trains the whole text, so that this has no effect",
                 fix="leave it out, or set data.train_on=assistant",
             )
-            for name, given in muting.items()
+            for name, given in idle.items()
             if given
         ]
     return found

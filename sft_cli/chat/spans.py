@@ -4,6 +4,7 @@ For assistant turn i, P = the prompt a server would send for it, Q = the text up
 text of Q behind P, cut behind the stop token: exactly what the model must generate. Where an earlier turn's Q is not a
 prefix of the later text (Qwen3 drops earlier reasoning), one rendering cannot serve all turns and the conversation is
 unrolled: one text per trained turn, each as it would be served.
+What tools answered trains beside that where it is asked for (chat/results.py).
 
 Special-token strings inside messages are marked before rendering (chat/marks.py); the marks stay in ``Rendered.text``.
 """
@@ -17,8 +18,9 @@ from sft_cli.chat.forms import in_any_form, under_key
 from sft_cli.chat.marks import MARK_END, MARK_START, Marker, unmarked
 from sft_cli.chat.mute import Muter
 from sft_cli.chat.rendered import Rendered, Span, joined, outside
+from sft_cli.chat.results import with_results
 from sft_cli.chat.said import check_arguments, unsaid
-from sft_cli.chat.stops import PROBE, Stops, shared
+from sft_cli.chat.stops import PROBE, Stops, parting
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.chat.walk import Walk, Walker
@@ -47,6 +49,7 @@ class Renderer:
 
     def __init__(self, template: ChatTemplate, tokenizer: ChatTokenizer, data: DataConfig) -> None:
         self.template, self._train_on, self._calls = template, data.train_on, data.train_on_tool_calls
+        self._results = data.train_on_tool_results
         self._marker, self._muter = Marker(tokenizer, data.sanitize), Muter(data)
         self._stops, self._walker = Stops(template, self._marker), Walker(template)
         self._eos = tokenizer.special_tokens.get("eos_token", "")
@@ -125,7 +128,9 @@ class Renderer:
         turns = [(i, turn) for i in trained if (turn := self._turn(marked, i)) is not None]
         if not turns:
             raise TemplateRefusal("no assistant turn carries loss (all that they say is muted)")
-        return turns
+        if not self._results:
+            return turns
+        return with_results(turns, talk, plain, lambda messages: self.template.render(messages, tools, prompt=True))
 
     def _trained(self, conversation: Conversation) -> list[int]:
         """Indices of the turns that carry loss; with ``train_on=all`` the last answer stands for the whole text."""
@@ -179,7 +184,7 @@ class Renderer:
             if served is None:
                 raise TemplateRefusal(
                     f"what a server sends before message {i} (assistant) is not the beginning of the trained text"
-                    f" (they part at {_parting(prompt, text)!r})"
+                    f" (they part at {parting(prompt, text)!r})"
                 )
             return served
         if any(reasoning not in text[len(prompt) :] for reasoning in thinking.texts(messages[-1])):
@@ -241,9 +246,3 @@ class Renderer:
             if "Greeting" in text:
                 return key
         return None
-
-
-def _parting(prompt: str, text: str) -> str:
-    """Where two texts part: the prompt's characters around it."""
-    at = shared(prompt, text)
-    return prompt[max(0, at - 10) : at + 20]

@@ -55,3 +55,9 @@ class Stops:
 def shared(a: str, b: str) -> int:
     """How many characters two texts begin with in common."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def parting(a: str, b: str) -> str:
+    """Where two texts part: the first one's characters around it."""
+    at = shared(a, b)
+    return a[max(0, at - 10) : at + 20]

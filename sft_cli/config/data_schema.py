@@ -214,6 +214,8 @@ class DataConfig:
     """Which tokens carry loss: assistant, last (assistant turn) or all."""
     train_on_tool_calls: bool = True
     """Whether assistant turns that call tools carry loss."""
+    train_on_tool_results: bool = False
+    """Whether what tools answered carries loss, too; a token it shares with the template's own text does not."""
     train_on_reasoning: bool = True
     """Whether the reasoning of an assistant turn carries loss."""
     untrained: list[str] = field(default_factory=list)

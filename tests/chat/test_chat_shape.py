@@ -146,6 +146,11 @@ def test_twice_is_as_good_as_once(turns, thinking, system, override):
             "data.train_on_reasoning=false: data.train_on=all trains the whole text, so that this has no effect"
             "\n  fix: leave it out, or set data.train_on=assistant",
         ),
+        (
+            {"train_on": TrainOn.all, "train_on_tool_results": True},
+            "data.train_on_tool_results=true: data.train_on=all trains the whole text, so that this has no effect"
+            "\n  fix: leave it out, or set data.train_on=assistant",
+        ),
     ],
 )
 def test_rules_that_cannot_be_followed_are_told_before_any_row(maker, rules, message):

@@ -172,6 +172,7 @@ RULES = [
     DataConfig(train_on=TrainOn.all),
     DataConfig(train_on_reasoning=False, untrained=["a", "<.*?>"]),
     DataConfig(sanitize=False, train_on_tool_calls=False),
+    DataConfig(train_on_tool_results=True),
 ]
 
 

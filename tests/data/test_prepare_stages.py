@@ -56,6 +56,10 @@ def change_length(config, home):
     config.trainer.max_length = 1024
 
 
+def change_what_is_trained(config, home):
+    config.data.train_on_tool_results = True
+
+
 def change_filter(config, home):
     config.clean.steps = ["leakage", "exact_duplicates", "length"]
 
@@ -76,6 +80,7 @@ def change_rows_of_b(config, home):
         (change_fraction, []),
         (change_template, ["encoded"]),
         (change_length, ["encoded"]),
+        (change_what_is_trained, ["encoded"]),
         (change_filter, ["clean"]),
         (change_last_filter, ["clean"]),
         (change_rows_of_b, ["clean", "encoded", "rows"]),

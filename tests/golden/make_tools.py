@@ -2,7 +2,8 @@
 
 tools/<family>.json, where the real templates and rows lie beside the repository: what each family's chat template
 writes of the conversations of CASES (trained and not, as text), and what became of the rows of three public files:
-how many were proven, why others were refused, and a digest of every proven text and mask.
+how many were proven, why others were refused, and a digest of every proven text and mask; the same of CASES and of the
+first file with data.train_on_tool_results=true.
 
 The tokenizer is the small one of make_masks.py with every token that the template names. Read the diff before you
 commit a file.
@@ -46,6 +47,7 @@ ROWS = (
     "messages/drone_double_encoded_excerpt.jsonl",
 )
 TOKEN = re.compile(r"<\|[\w:-]+\|?>|<[\w]+\|>|<｜[^｜ ]+｜>|\[/?[A-Z_]+\]")
+RESULTS = "with data.train_on_tool_results=true"
 WEATHER = {
     "type": "function",
     "function": {
@@ -152,6 +154,10 @@ def content(family: str) -> str:
     cases = zip(CASES, maker.make(list(CASES.values())), strict=True)
     value = {name: shown(found, outcome) for name, outcome in cases}
     value |= {name: counted(maker.make(list(rows(name)))) for name in ROWS}
+    more = ExampleMaker(found, maker.renderer.template, DataConfig(train_on_tool_results=True), 100_000)
+    cases = zip(CASES, more.make(list(CASES.values())), strict=True)
+    value[RESULTS] = {name: shown(found, outcome) for name, outcome in cases}
+    value[RESULTS] |= {ROWS[0]: counted(more.make(list(rows(ROWS[0]))))}
     return _dumps(value, 0) + "\n"
 
 

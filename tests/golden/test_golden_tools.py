@@ -4,7 +4,7 @@ import json
 
 import make_tools
 import pytest
-from make_tools import CASES, HERE, ROWS, TEMPLATES
+from make_tools import CASES, HERE, RESULTS, ROWS, TEMPLATES
 
 FILES = [HERE / f"{family}.json" for family in TEMPLATES]
 
@@ -19,7 +19,7 @@ def test_tool_calls_are_rendered_as_before(family, material_dir):
 def test_a_golden_file_agrees_with_itself(file):
     """Read without any of our code: what is trained names the tool, its arguments or what was answered."""
     golden = json.loads(file.read_text(encoding="utf-8"))
-    assert list(golden) == [*CASES, *ROWS]
+    assert list(golden) == [*CASES, *ROWS, RESULTS]
     proven = {name: golden[name] for name in CASES if isinstance(golden[name], list)}
     assert len(proven) >= 3  # Llama 3.1 takes one call at a time and no words beside it
     for name, examples in proven.items():
@@ -44,3 +44,24 @@ def test_every_row_of_the_public_files_is_accounted_for(file):
         found = golden[name]
         assert found["proven"] + sum(found["refused"].values()) == found["rows"] > 0
         assert found["examples"] >= found["proven"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_with_tool_results_what_the_tools_answered_trains_beside_it(file):
+    """Each once, whole, where the template shows it as it is; the answers train as before."""
+    golden = json.loads(file.read_text(encoding="utf-8"))
+    more = golden[RESULTS]
+    assert list(more) == [*CASES, ROWS[0]]
+    seen = 0
+    for name in CASES:
+        if not isinstance(more[name], list):
+            continue
+        answers = [text for pieces in golden[name] for kind, text in pieces if kind == "trained"]
+        trained = [text for pieces in more[name] for kind, text in pieces if kind == "trained"]
+        assert [text for text in trained if text in answers] == answers
+        results = [message.content for message in CASES[name].messages if message.role == "tool"]
+        assert [text for text in trained if text not in answers] == results
+        seen += len(results)
+    assert seen >= 1  # Llama 3.1 writes JSON as a text in JSON: only what needs no escape is there as it is
+    assert more[ROWS[0]]["proven"] <= golden[ROWS[0]]["proven"]
+    assert more[ROWS[0]]["digest"] != golden[ROWS[0]]["digest"]
