@@ -44,10 +44,10 @@ class Machine:
 
 
 def choose_device(device: Device) -> torch.device:
-    """What ``trainer.device`` means here.
+    """What ``trainer.device`` means here; each process of a run on a node has its own CUDA device.
 
     Raises:
-        SftError: CUDA is asked for, and there is none.
+        SftError: CUDA is asked for, and there is none, or not enough of it.
     """
     cuda = torch.cuda.is_available()
     if device is Device.cuda and not cuda:
@@ -56,7 +56,19 @@ def choose_device(device: Device) -> torch.device:
             problem="torch sees no CUDA device here",
             fix="trainer.device=cpu, or find out why: nvidia-smi, python -c 'import torch; print(torch.version.cuda)'",
         )
-    return torch.device("cuda" if cuda and device is not Device.cpu else "cpu")
+    if not cuda or device is Device.cpu:
+        return torch.device("cpu")
+    place = place_of()
+    if place.size == 1:
+        return torch.device("cuda")
+    if place.local_rank >= torch.cuda.device_count():
+        raise SftError(
+            where=f"process {place.rank} of {place.size}",
+            problem=f"{place.local_size} processes of this node want a CUDA device each, and torch sees"
+            f" {torch.cuda.device_count()}",
+            fix="launcher.nproc=auto, or trainer.device=cpu",
+        )
+    return torch.device("cuda", place.local_rank)
 
 
 def choose_machine(

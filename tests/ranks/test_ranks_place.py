@@ -1,11 +1,13 @@
 """Who a process is among several, by what each launcher says."""
 
 import pytest
+import torch
 
 from sft_cli.cli import main
 from sft_cli.config.launcher_schema import Auto
 from sft_cli.config.trainer_schema import Device
 from sft_cli.errors import SftError
+from sft_cli.model.machine import choose_device
 from sft_cli.ranks import spawn
 from sft_cli.ranks.group import Ranks
 from sft_cli.ranks.place import Place, adopt, place_of
@@ -110,3 +112,15 @@ def test_alone_everything_is_ones_own():
     assert ranks.by_first(lambda: 7) == 7
     with pytest.raises(SftError, match="w: p"):
         ranks.together(lambda: (_ for _ in ()).throw(SftError(where="w", problem="p", fix="f")))
+
+
+def test_each_process_of_a_node_has_its_own_card(monkeypatch):
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert choose_device(Device.auto) == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(SftError, match="4 processes of this node want a CUDA device each, and torch sees 2"):
+        choose_device(Device.cuda)
+    assert choose_device(Device.cpu) == torch.device("cpu")
