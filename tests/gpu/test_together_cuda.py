@@ -1,0 +1,41 @@
+"""Several processes on CUDA devices over NCCL: the curve of one, whole and in parts."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices"),
+]
+WORDS = ("recipe=quickstart", "trainer.max_steps=6", "trainer.dtype=float32", "eval.compare_after_training=false")
+
+
+@pytest.fixture(scope="module")
+def losses(tmp_path_factory):
+    """Losses of a run of so many processes with these words."""
+    place = tmp_path_factory.mktemp("together")
+
+    def train(size, *words):
+        run = place / "-".join([str(size), *words]).replace("=", "_")
+        command = [sys.executable, "-m", "sft_cli", "train", *WORDS, *words, f"launcher.nproc={size}", f"run_dir={run}"]
+        done = subprocess.run(command, env={**os.environ, "SFT_HOME": str(place / "home")}, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+    return train
+
+
+@pytest.mark.parametrize("distributed", ["ddp", "fsdp", "fsdp_zero2", "fsdp_offload"])
+@pytest.mark.parametrize(
+    "words", [(), ("quant=nf4",), ("adapter=none", "trainer.lr=1e-3")], ids=["lora", "nf4", "full"]
+)
+def test_two_cards_learn_what_one_does(losses, distributed, words):
+    """TF32 products are allowed on cards: the sums differ in their fourth decimal."""
+    assert losses(2, *words, f"distributed={distributed}") == pytest.approx(losses(1, *words), abs=5e-3)
