@@ -103,3 +103,22 @@ def test_splits_of_a_saved_data_set_are_names_beside_it(tmp_path):
     (tmp_path / "saved/dataset_dict.json").write_text("{")
     with pytest.raises(SftError, match="it is not JSON"):
         rows(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("ending", ["txt", "md", "json", "csv", "jsonl", "jsonl.gz", "parquet", "arrow"])
+def test_an_empty_file_is_a_sentence(ending, tmp_path):
+    """Found by fuzzing: an empty document failed where slices are put together."""
+    (tmp_path / f"rows.{ending}").write_bytes(b"")
+    with pytest.raises(SftError, match=f"rows.{ending}"):
+        rows(tmp_path / f"rows.{ending}")
+
+
+def test_broken_text_in_an_arrow_file_is_a_sentence(tmp_path):
+    """Found by fuzzing: the file opens, and its bytes are no text."""
+    table = pa.table({"text": ["plain text"]})
+    with pa.ipc.new_file(tmp_path / "rows.arrow", table.schema) as writer:
+        writer.write_table(table)
+    content = (tmp_path / "rows.arrow").read_bytes()
+    (tmp_path / "rows.arrow").write_bytes(content.replace(b"plain text", b"plain\xff\xddtex"))
+    with pytest.raises(SftError, match=r"rows\.arrow: cannot be read as Arrow"):
+        rows(tmp_path / "rows.arrow")

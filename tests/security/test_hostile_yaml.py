@@ -121,3 +121,12 @@ def test_a_hostile_word_is_one_sentence(words, problem):
     with pytest.raises(SftError) as found:
         compose(words)
     assert problem in str(found.value)
+
+
+def test_a_header_that_hydra_cannot_read_is_a_sentence(tmp_path, monkeypatch):
+    """Found by fuzzing: Hydra raises a bare ValueError."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs/model").mkdir(parents=True)
+    (tmp_path / "configs/model/own.yaml").write_text("# @package a b c\npath: x\n")
+    with pytest.raises(SftError, match="cannot be composed: Too many components"):
+        compose(["model=own"])
