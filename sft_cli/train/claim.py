@@ -7,7 +7,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sft_cli.config.compose import dump
 from sft_cli.config.rundir import RunDir
@@ -15,18 +14,7 @@ from sft_cli.config.schema import Config
 from sft_cli.console import say
 from sft_cli.errors import SftError
 from sft_cli.train.lock import held
-
-
-class Terminated(KeyboardInterrupt):
-    """A signal other than Ctrl-C came outside the training loop.
-
-    Attributes:
-        signal: Its number.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"signal {number}")
-        self.signal = number
+from sft_cli.train.signals import Asked, asked_to_stop
 
 
 @contextmanager
@@ -50,20 +38,17 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
         if not resumed:
             refuse_taken(directory)  # once more: another process may have held it meanwhile
         write_whole(directory.config, dump(config))
-        before = {number: signal.signal(number, _terminate) for number in (signal.SIGTERM, signal.SIGUSR1)}
         try:
-            yield directory
+            with asked_to_stop():
+                yield directory
         except SftError:
             if not resumed and not directory.metrics.exists():
                 shutil.rmtree(directory.path)
             raise
         except KeyboardInterrupt as interruption:
             say(f"stopped   resume with: sft train run={shlex.quote(str(directory.path))}")
-            code = interruption.signal if isinstance(interruption, Terminated) else signal.SIGINT
-            raise SystemExit(128 + code) from None
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            number = interruption.signal if isinstance(interruption, Asked) else signal.SIGINT
+            raise SystemExit(128 + number) from None
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -105,7 +90,3 @@ def _made(directory: RunDir, *, named: bool) -> RunDir:
             continue
         return RunDir(path)
     raise AssertionError(f"{directory.path} has a thousand namesakes")
-
-
-def _terminate(number: int, _frame: Any) -> None:
-    raise Terminated(number)

@@ -114,7 +114,7 @@ def test_a_signal_while_the_model_loads_says_how_to_go_on(sft, straight, ledger,
     waiting = "import time\nfrom sft_cli.train import session\nsession._assemble = lambda *_: time.sleep(60)\n"
     command = sft(*words(run.path), before=waiting)
     assert command.until(lambda: run.data.is_file() and run.probes.is_file())
-    time.sleep(0.1)
+    time.sleep(0.3)
     with ledger.fault(number.name, "loading the model") as fault:
         command.send(number)
         ended = command.wait()

@@ -1,0 +1,46 @@
+"""Signals that ask a run to stop: at once, behind the step, or later where a library swallowed them."""
+
+import signal
+
+import pytest
+
+from sft_cli.train.signals import SIGNALS, Asked, asked_to_stop, caught_signals
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """What handled the signals before does so afterwards."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_outside_the_loop_a_signal_ends_at_once(number):
+    with pytest.raises(Asked) as asked, asked_to_stop():
+        signal.raise_signal(number)
+    assert asked.value.signal == number
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_in_the_loop_the_first_one_waits_and_a_second_one_ends(number):
+    with asked_to_stop(), caught_signals() as caught:
+        signal.raise_signal(number)
+        assert caught == [number]
+        with pytest.raises(Asked):
+            signal.raise_signal(number)
+
+
+def test_two_different_signals_are_both_remembered():
+    with asked_to_stop(), caught_signals() as caught:
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGTERM)
+    assert caught == [signal.SIGUSR1, signal.SIGTERM]
+
+
+def test_what_a_library_swallowed_stops_the_run_behind_its_first_step():
+    with asked_to_stop():
+        with pytest.raises(Asked):
+            signal.raise_signal(signal.SIGINT)
+        with caught_signals() as caught:
+            assert caught == [signal.SIGINT]
