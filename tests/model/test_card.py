@@ -86,6 +86,13 @@ def rows(card: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("| ")]
 
 
+@pytest.mark.parametrize(("results", "trained"), [(False, "assistant"), (True, "assistant, tool results")])
+def test_the_card_says_what_was_trained_on(run, results, trained):
+    card = render(run, replace(CONFIG, data=replace(CONFIG.data, train_on_tool_results=results)), MERGED)
+
+    assert ["loss", f"mean over each step's tokens, on: {trained}"] in rows(card)
+
+
 def test_the_front_matter_is_what_the_hub_reads(run):
     data = yaml.safe_load(render(run, CONFIG, MERGED).split("---\n")[1])
 

@@ -56,6 +56,7 @@ def render(run: RunDir, config: Config, merged: Merged) -> str:
     )
     jinja.filters["cell"] = cell
     train, held_out = manifest["splits"]["train"], manifest["splits"]["validation"]
+    trained = config.data.train_on.value + (", tool results" if config.data.train_on_tool_results else "")
     return jinja.get_template("card.md.jinja").render(
         front_matter=front_matter(config.model.path, config.adapter, [source["licence"] for source in sources]),
         name=cell(config.run_name),
@@ -67,7 +68,7 @@ def render(run: RunDir, config: Config, merged: Merged) -> str:
         sources=sources,
         data={**train, "held_out": held_out["examples"], "fingerprint": manifest["fingerprint"][:16]},
         settings=settings(config.adapter, config.quant, config.trainer)
-        | {"loss": f"mean over each step's {config.loss.reduction.value}s, on: {config.data.train_on.value}"},
+        | {"loss": f"mean over each step's {config.loss.reduction.value}s, on: {trained}"},
         figures=figures(run),
         quant=config.quant.kind.value,
         merged=merged,
