@@ -11,6 +11,8 @@ from sft_cli.check.computed.budget import CONTEXT, Budget, memory_lines, target,
 from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind
 from sft_cli.config.compose import compose
 from sft_cli.config.launcher_schema import DistributedConfig, DistributedKind
+from sft_cli.config.trainer_schema import Dtype
+from sft_cli.errors import SftError
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory.estimate import MemoryEstimate, sharded
 from sft_cli.model.memory.kept import Kept
@@ -57,8 +59,21 @@ def test_a_card_is_not_all_the_runs(large):
     goal = target(large.config, card("24GB"), Machine(torch.device("cpu"), torch.float32), 5)
     assert (goal.machine.device.type, goal.machine.dtype) == ("cuda", torch.bfloat16)
     assert goal.free == 24 * 10**9 - CONTEXT
-    assert target(large.config, card("t4"), goal.machine, 5).machine.dtype is torch.float16
+    free_choice = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.auto))
+    assert target(free_choice, card("t4"), goal.machine, 5).machine.dtype is torch.float16
+    asked = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.bfloat16))
+    with pytest.raises(SftError, match="trainer.dtype=bfloat16: gpu=t4 does not multiply in it"):
+        target(asked, card("t4"), goal.machine, 5)
     assert target(large.config, None, goal.machine, 5).free == 5
+
+
+def test_a_job_on_other_machines_has_a_card_of_unknown_size(large):
+    """What the login node has free says nothing about it."""
+    config = compose(["recipe=alpaca_lora", "launcher=slurm", "launcher.gpus=2", "trainer.dtype=float32"])
+    goal = target(config, None, large.target.machine, 5)
+    assert (goal.free, goal.processes, goal.machine.device.type, goal.machine.dtype) == (None, 2, "cuda", torch.float32)
+    (line,) = memory_lines(replace(large, target=replace(large.target, free=None), counted=large.counted))
+    assert (line.status.value, line.fix) == ("warn", "gpu=24GB, or gpu=h100")
 
 
 def test_what_fits_is_itemised(large):

@@ -10,11 +10,12 @@ from sft_cli.check.cards import Card
 from sft_cli.check.lines import Line, fail, ok, warn
 from sft_cli.check.places import processes
 from sft_cli.config.adapter_schema import WHOLE, AdapterConfig, AdapterKind, QuantConfig, QuantKind
-from sft_cli.config.launcher_schema import DistributedConfig, DistributedKind
+from sft_cli.config.launcher_schema import DistributedConfig, DistributedKind, LauncherKind
 from sft_cli.config.schema import Config
 from sft_cli.config.trainer_schema import Checkpointing, OptimizerName
 from sft_cli.console import gib
-from sft_cli.model.machine import Machine
+from sft_cli.errors import SftError
+from sft_cli.model.machine import DTYPES, Machine
 from sft_cli.model.memory.checkpointing import MARGIN, Recompute, choose
 from sft_cli.model.memory.estimate import Counted, MemoryEstimate, sharded
 from sft_cli.model.stored import storage
@@ -207,12 +208,26 @@ def target(config: Config, card: Card | None, machine: Machine, free: int) -> Ta
         card: The named one, if one is.
         machine: This one.
         free: Bytes that are free here.
+
+    Raises:
+        SftError: The named card has no bfloat16, which is asked for.
     """
-    number = processes(config)
-    if card is not None:
-        dtype = {"float32": torch.float32, "float16": torch.float16}.get(
-            config.trainer.dtype.value, torch.bfloat16 if card.bfloat16 else torch.float16
+    number = processes(config, torch.cuda.device_count())
+    if card is None and not elsewhere(config):
+        return Target("this machine", machine, free, number)
+    half = torch.bfloat16 if card is None or card.bfloat16 else torch.float16
+    cuda = Machine(torch.device("cuda"), DTYPES.get(config.trainer.dtype, half))
+    if card is None:
+        return Target("the job's card", cuda, None, number)
+    if cuda.dtype is torch.bfloat16 and not card.bfloat16:
+        raise SftError(
+            where=f"trainer.dtype={config.trainer.dtype.value}",
+            problem=f"gpu={card.name} does not multiply in it",
+            fix="trainer.dtype=auto, which takes float16 there",
         )
-        cuda = Machine(torch.device("cuda"), dtype)
-        return Target(f"gpu={card.name}", cuda, card.memory - CONTEXT, number, card)
-    return Target("this machine", machine, free, number)
+    return Target(f"gpu={card.name}", cuda, card.memory - CONTEXT, number, card)
+
+
+def elsewhere(config: Config) -> bool:
+    """Whether a SLURM job trains on cards that this machine need not have."""
+    return config.launcher.kind is LauncherKind.slurm and config.launcher.gpus > 0

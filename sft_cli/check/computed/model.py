@@ -1,11 +1,13 @@
 """What needs the model's configuration: parity, the small model's step, memory, disk, time. No weights."""
 
+from dataclasses import replace
+
 import torch
 from transformers import PretrainedConfig
 
 from sft_cli.check.asked import Asked
 from sft_cli.check.cards import named_like
-from sft_cli.check.computed.budget import Budget, Need, memory_lines, target
+from sft_cli.check.computed.budget import Budget, Need, elsewhere, memory_lines, target
 from sft_cli.check.computed.trials import trial_lines
 from sft_cli.check.cost import Arithmetic, cost_line, work
 from sft_cli.check.data import Sample, silent
@@ -13,6 +15,7 @@ from sft_cli.check.lines import Line, Report, fail, ok
 from sft_cli.check.places import run_directory
 from sft_cli.config.adapter_schema import WHOLE
 from sft_cli.config.schema import Config
+from sft_cli.config.trainer_schema import Device, Dtype
 from sft_cli.console import gib
 from sft_cli.errors import raise_all
 from sft_cli.model.load import empty_model, inner_linears, load_config
@@ -31,7 +34,9 @@ def model_lines(report: Report, config: Config, found: Sample, own: Asked) -> No
         with report.part("parity"):
             number = preflight.compare_prompts(config, architecture, found.prepared)
             report.tell(ok("parity", f"{number} golden prompts: a server makes the ids that are trained"))
-        here = choose_machine(config.trainer, architecture, whole=config.adapter.kind in WHOLE)
+        away = own.gpu is not None or elsewhere(config)
+        trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if away else config.trainer
+        here = choose_machine(trainer, architecture, whole=config.adapter.kind in WHOLE)
         goal = target(config, own.gpu, here, free_memory(here.device))
         problems, countable = preflight.mistakes(config, architecture, found.prepared, goal.machine.device.type)
         with report.part("model"):
