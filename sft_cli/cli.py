@@ -1,18 +1,16 @@
 """The commands. Each body calls one function, imported when it runs: ``sft --help`` loads no torch and no Hydra."""
 
-import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from sft_cli import __version__
-from sft_cli.errors import Elsewhere, Mistakes, SftError
+from sft_cli.errors import SftError
 from sft_cli.ranks.place import refuse_several
-from sft_cli.visible import visible
+from sft_cli.telling import told
 
 app = typer.Typer(
     help="Fine-tune language models from recipes. Begin with: sft train recipe=quickstart",
@@ -213,17 +211,6 @@ def merge(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     merge_command(overrides or [], config_dir or [])
 
 
-ENVIRONMENT = {
-    errno.EACCES: "choose a directory you may write to (run_dir, prepared_dir, SFT_HOME), or change its permissions",
-    errno.EPERM: "choose a directory you may write to (run_dir, prepared_dir, SFT_HOME), or change its permissions",
-    errno.EROFS: "choose a directory on a writable disk (run_dir, prepared_dir, SFT_HOME)",
-    errno.ENOSPC: "free disk space, then type the same again; a run resumes with sft train run=DIR",
-    errno.EDQUOT: "free disk space, then type the same again; a run resumes with sft train run=DIR",
-    errno.ENAMETOOLONG: "choose a shorter name or path",
-    errno.ELOOP: "a symbolic link leads back to itself: name the file or directory it was meant to lead to",
-    errno.ENOTDIR: "a file stands where a directory is wanted: choose another path",
-}
-"""What a person can do about an error of the operating system, by its number; any other is a bug."""
 OPTIONS = {"--help", "--version", "--config-dir", "--keys", "--plain", "--explain"}
 
 
@@ -243,43 +230,11 @@ def refuse_flags(words: Sequence[str]) -> None:
         )
 
 
-def _tell(text: str) -> None:
-    """A text on standard error: nothing in it steers the terminal, and no secret is in it."""
-    from sft_cli.config.secrets import hushed
-
-    typer.echo(visible(hushed(text)), err=True)
-
-
-def _bug(error: Exception) -> NoReturn:
-    """An error that no user can mend keeps its traceback, told as carefully as any other."""
-    _tell("".join(traceback.format_exception(error)).rstrip("\n"))
-    sys.exit(1)
-
-
 def main() -> None:
     """Entry point: a user's mistake is a sentence with its fix and exit code 2, never a traceback."""
     # Threads that wait must sleep: on 2 cores with another process on one of them, spinning ones took 38 s for 50 steps
     # of the quickstart, sleeping ones 7 s. On an idle machine it is 5 s instead of 3; OMP_WAIT_POLICY=ACTIVE has that.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
+    with told():
         refuse_flags(sys.argv[1:])
         app()
-    except SftError as error:
-        for mistake in error.errors if isinstance(error, Mistakes) else (error,):
-            _tell(f"error: {mistake}")
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in ENVIRONMENT:
-            _bug(error)
-        from sft_cli.config.disks import full_disk
-
-        # Of two files (a copy, a renaming) the second one is where it failed.
-        where = error.filename2 or error.filename or full_disk(sys.argv[1:])
-        _tell(f"error: {where}: {error.strerror}\n  fix: {ENVIRONMENT[error.errno]}")
-        sys.exit(2)
-    except Elsewhere as failure:
-        sys.exit(failure.code)
-    except Exception as error:
-        _bug(error)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -65,7 +65,8 @@ MAY_IMPORT = {
     },
     "train": {
         "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
-        "data.prepare", "chat", "model", "train.layout", "train.prefixes", "train.placement", "eval", "ranks", "ranks.spawn", "ranks.group",
+        "data.prepare", "chat", "model", "train.layout", "train.prefixes", "train.placement", "eval", "ranks",
+        "ranks.spawn", "ranks.group",
     },
     "sweep": {
         "errors", "console", "config", "config.compose", "config.sweeps", "ranks.spawn", "data.prepare", "report",
@@ -82,10 +83,14 @@ MAY_IMPORT = {
         "train.layout", "train.prefixes", "train.placement", "check",
     },
     "quickstart": set(),
-    "slurm": {"errors", "config", "config.compose", "data.types", "data", "data.reading", "data.prepare", "chat"},
+    "telling": {"errors", "visible", "config"},
+    "slurm": {
+        "errors", "console", "telling", "config", "config.compose", "data.types", "data", "data.reading", "data.prepare",
+        "chat",
+    },
     "cli": {
-        "errors", "ranks", "visible", "config", "config.explain", "data.formats", "data.prepare", "report", "train", "eval", "model.merge",
-        "sweep", "check",
+        "errors", "telling", "ranks", "config", "config.explain", "data.formats", "data.prepare", "report", "train",
+        "eval", "model.merge", "sweep", "check",
     },
     "__main__": {"cli"},
 }  # fmt: skip

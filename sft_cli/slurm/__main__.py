@@ -4,12 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sft_cli.errors import Mistakes, SftError
+from sft_cli.console import say
 from sft_cli.slurm.submit import submit_command
+from sft_cli.telling import told
 
 
-def main(argv: Sequence[str]) -> int:
-    """Entry point; returns the exit status: 2 after a user's mistake, which is one message on stderr."""
+def main(argv: Sequence[str]) -> None:
+    """Entry point; a user's mistake is one message on stderr and exit code 2."""
     parser = argparse.ArgumentParser(
         prog="submit.sh", allow_abbrev=False, description="Submit a training run to SLURM."
     )
@@ -19,14 +20,9 @@ def main(argv: Sequence[str]) -> int:
         "-d", "--config-dir", action="append", default=[], help="directory of your own recipes and groups"
     )
     given = parser.parse_intermixed_args(argv)
-    try:
-        sys.stdout.write(submit_command(given.overrides, given.config_dir, dry_run=given.dry_run))
-    except SftError as error:
-        for mistake in error.errors if isinstance(error, Mistakes) else (error,):
-            print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    return 0
+    with told():
+        say(submit_command(given.overrides, given.config_dir, dry_run=given.dry_run).removesuffix("\n"))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
