@@ -85,8 +85,8 @@ MAY_IMPORT = {
     "quickstart": set(),
     "telling": {"errors", "visible", "config"},
     "slurm": {
-        "errors", "console", "telling", "config", "config.compose", "data.types", "data", "data.reading", "data.prepare",
-        "chat",
+        "errors", "console", "telling", "config", "config.compose", "data.types", "data", "data.reading",
+        "data.prepare", "chat",
     },
     "cli": {
         "errors", "telling", "ranks", "config", "config.explain", "data.formats", "data.prepare", "report", "train",
