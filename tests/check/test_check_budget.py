@@ -14,8 +14,9 @@ from sft_cli.config.launcher_schema import DistributedConfig, DistributedKind
 from sft_cli.config.trainer_schema import Dtype
 from sft_cli.errors import SftError
 from sft_cli.model.machine import Machine
-from sft_cli.model.memory.estimate import MemoryEstimate, sharded
+from sft_cli.model.memory.estimate import MemoryEstimate
 from sft_cli.model.memory.kept import Kept
+from sft_cli.model.memory.sharing import sharded
 
 ALONE = MemoryEstimate(
     weights=8000, values=80, gradients=80, state=160, logits=50, kept=Kept((100,) * 4, 10, 8, 4), trained=20,
@@ -62,7 +63,7 @@ def test_a_card_is_not_all_the_runs(large):
     free_choice = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.auto))
     assert target(free_choice, card("t4"), goal.machine, 5).machine.dtype is torch.float16
     asked = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.bfloat16))
-    with pytest.raises(SftError, match="trainer.dtype=bfloat16: gpu=t4 does not multiply in it"):
+    with pytest.raises(SftError, match=r"trainer\.dtype=bfloat16: gpu=t4 does not multiply in it"):
         target(asked, card("t4"), goal.machine, 5)
     assert target(large.config, None, goal.machine, 5).free == 5
 

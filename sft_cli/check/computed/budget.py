@@ -17,7 +17,8 @@ from sft_cli.console import gib
 from sft_cli.errors import SftError
 from sft_cli.model.machine import DTYPES, Machine
 from sft_cli.model.memory.checkpointing import MARGIN, Recompute, choose
-from sft_cli.model.memory.estimate import Counted, MemoryEstimate, sharded
+from sft_cli.model.memory.estimate import Counted, MemoryEstimate
+from sft_cli.model.memory.sharing import sharded
 from sft_cli.model.stored import storage
 from sft_cli.train.preflight import count_memory, most_tokens, step_memory
 

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from sft_cli.config.adapter_schema import VIRTUAL, WHOLE, AdapterConfig, Init, QuantConfig, QuantKind, StopRow
-from sft_cli.config.launcher_schema import DistributedConfig, DistributedKind
+from sft_cli.config.adapter_schema import VIRTUAL, WHOLE, AdapterConfig, Init, QuantConfig, StopRow
 from sft_cli.config.schema import ModelConfig
 from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
 from sft_cli.model.adapter.add import add_adapter
@@ -23,12 +22,9 @@ from sft_cli.model.load import empty_model, inner_linears, weights_dtype
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory.head import head_bytes
 from sft_cli.model.memory.kept import Kept, kept_by_layers
+from sft_cli.model.memory.stored import inner_bytes
 from sft_cli.model.quant import causal_lm
 
-FOUR_BIT_BYTES = 0.5 + 4 / 64
-"""Four bits and a float32 scale per 64 weights."""
-FOUR_BIT_DOUBLE_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""The same with one byte per scale, and a float32 scale for 256 of those."""
 DOCUMENT = 256
 """Tokens of a document, where it is not said."""
 STATEFUL = 16
@@ -237,27 +233,6 @@ def count(
     return Counted(inner, other, trained, whole, stored, machine, document, one, two, logits)
 
 
-def sharded(memory: MemoryEstimate, config: DistributedConfig, processes: int) -> MemoryEstimate:
-    """What one of several processes needs: under fsdp a part of weights, gradients and state, and what it gathers.
-
-    The embeddings and the head stay gathered through a step, the layer that is computed and the next one with them; all
-    of them where ``distributed.reshard`` is off.
-    """
-    parts = processes // config.replicas
-    if config.kind is DistributedKind.ddp or parts < 2:
-        return memory
-    layers = memory.largest * (2 if config.reshard else max(2, memory.num_layers))
-    kept = 0.0 if config.cpu_offload else 1 / parts
-    return replace(
-        memory,
-        weights=int(memory.weights * kept),
-        values=int(memory.values * kept),
-        gradients=int(memory.gradients * kept),
-        state=int(memory.state * kept),
-        gathered=layers + memory.outer,
-    )
-
-
 def shape_of(
     architecture: PretrainedConfig, adapter: AdapterConfig, stored: torch.dtype, *, trust_remote_code: bool = False
 ) -> tuple[nn.Module, int, int]:
@@ -273,10 +248,3 @@ def shape_of(
         total = sum(value.numel() for value in base.parameters())
         plain = replace(adapter, init=Init.default, start_from=None, beneath=[], train_stop_row=StopRow.never)
         return add_adapter(base, plain, [], seed=0).model.train(), inner, total - inner
-
-
-def inner_bytes(quant: QuantConfig, width: int) -> float:
-    """Bytes per parameter of a frozen linear layer."""
-    if quant.kind in (QuantKind.nf4, QuantKind.fp4):
-        return FOUR_BIT_DOUBLE_BYTES if quant.double_quant else FOUR_BIT_BYTES
-    return 1.0 if quant.kind is QuantKind.int8 else float(width)

@@ -1,29 +1,27 @@
 """What a forward pass keeps for the backward pass, and what the backward pass needs beside it, by decoder layer."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sft_cli.model.attention.kernels import forget_masks
 from sft_cli.model.attention.packed import CannotPack
 from sft_cli.model.attention.packing import packed_arguments, use_packed
 from sft_cli.model.machine import Machine
 from sft_cli.model.memory.alike import share_alike
+from sft_cli.model.memory.hollow import OneExpert, give_substance, proven_norms
 from sft_cli.model.memory.live import Live
+from sft_cli.model.memory.passages import decoder_layers, passages
 from sft_cli.model.quant import causal_lm
-from sft_cli.model.speed.norms import NormForward, candidate, proven
+from sft_cli.model.speed.norms import NormForward
 
 COUNTED = "sft_counted"
 """The attention of a counting run."""
@@ -163,116 +161,6 @@ def counted(
     return Kept(layers, rest, kept.layer_input, attention, max(seen.passing.values()))
 
 
-class Passages:
-    """What lives when the forward pass leaves each decoder layer, and at most while the backward pass is in it.
-
-    Attributes:
-        first: Bytes that live when the forward pass comes to the first layer.
-        last: When it leaves the last one.
-        kept: By layer, bytes that its forward pass left.
-        attended: Most bytes that the attention kernel of a layer returned.
-        passing: By layer, most bytes beside what was there when the backward pass came, the gradient it came with
-            counted as passing; -1 stands for what lies behind the last layer.
-    """
-
-    def __init__(self, live: Live, number: int) -> None:
-        self.live, self.kept, self.passing = live, [0] * number, dict[int, int]()
-        self.first = self.last = self.attended = 0
-        self._place, self._before = -1, 0
-
-    def enter(self, place: int, before: int) -> None:
-        """The backward pass comes to a layer."""
-        self._place, self._before = place, before
-        self.live.again()
-
-    def leave(self) -> None:
-        """It has left the one it was in."""
-        self.passing[self._place] = max(0, self.live.most - self._before)
-
-
-@contextmanager
-def passages(model: nn.Module, live: Live) -> Iterator[Passages]:
-    """Watch the decoder layers within."""
-    layers = decoder_layers(model)
-    seen, before, attended = Passages(live, len(layers)), [0] * len(layers), [0]
-
-    def enter(place: int) -> Any:
-        def into(*_: Any) -> None:
-            before[place], attended[0] = live.now, live.attended
-            seen.first = seen.first if place else live.now
-
-        return into
-
-    def leave(place: int) -> Any:
-        def after(_: nn.Module, __: Any, output: Any) -> None:
-            states = output[0] if isinstance(output, tuple) else output
-            seen.attended = max(seen.attended, live.attended - attended[0])
-            seen.kept[place], seen.last = live.now - before[place], live.now
-            if states.requires_grad:
-                states.register_hook(partial(back, place))
-
-        return after
-
-    def back(place: int, gradient: Tensor) -> None:
-        seen.leave()
-        seen.enter(place, live.now - gradient.untyped_storage().nbytes())
-
-    handles = [layer.register_forward_pre_hook(enter(place)) for place, layer in enumerate(layers)]
-    handles += [layer.register_forward_hook(leave(place)) for place, layer in enumerate(layers)]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def proven_norms(model: nn.Module) -> dict[nn.Module, tuple[float, float]]:
-    """The norms that training replaces, told by a copy with contents, and their epsilon and offset."""
-    found: dict[nn.Module, tuple[float, float]] = {}
-    known: dict[Any, tuple[float, float] | None] = {}
-    for norm in model.modules():
-        if candidate(norm):
-            weight = norm.weight
-            assert isinstance(weight, Tensor)
-            key = (type(norm), repr(norm), weight.shape, weight.dtype)
-            if key not in known:
-                with torch.device("cpu"):
-                    copied = copy.deepcopy(norm)
-                    copied.weight = nn.Parameter(torch.ones(weight.shape), requires_grad=False)
-                    known[key] = proven(copied)
-            if (how := known[key]) is not None:
-                found[norm] = how
-    return found
-
-
-def give_substance(model: nn.Module, device: torch.device) -> None:
-    """Replace each meta tensor by one of the active fake mode, which has a device; tied ones stay tied."""
-    made: dict[int, Tensor] = {}
-    for module in model.modules():
-        for own in (module._parameters, module._buffers):
-            for name, value in own.items():
-                if value is not None and id(value) not in made:
-                    fake = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
-                    trained = value.requires_grad
-                    made[id(value)] = nn.Parameter(fake, trained) if isinstance(value, nn.Parameter) else fake
-                if value is not None:
-                    own[name] = made[id(value)]  # pyright: ignore[reportArgumentType]
-
-
-class OneExpert(TorchFunctionMode):
-    """Multiplies with the first expert's matrix where a grouped product is asked for.
-
-    Sizes, and what is kept, are the same; torch knows the shape of a grouped product in bfloat16 only.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What the call returns."""
-        if func is torch._grouped_mm:  # pyright: ignore[reportPrivateImportUsage]
-            rows, matrices = args
-            return rows @ matrices[0]
-        return func(*args, **(kwargs or {}))
-
-
 class Counter:
     """Storages that autograd was given, each once, under the layer that ran."""
 
@@ -332,10 +220,3 @@ def counting(model: nn.Module) -> Iterator[Counter]:
         _counter.reset(token)
         for handle in handles:
             handle.remove()
-
-
-def decoder_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
-    """The layers that can be recomputed, in the order of the forward pass; none for families without such layers."""
-    inside = causal_lm(model).base_model.named_modules()
-    layers = {name: layer for name, layer in inside if isinstance(layer, GradientCheckpointingLayer)}
-    return [layer for name, layer in layers.items() if not any(name.startswith(f"{other}.") for other in layers)]
