@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sft_cli.config.elsewhere import VALUES_ELSEWHERE
 from sft_cli.config.locate import GROUPS, Places, packaged, shown
 from sft_cli.config.names import nearest
 from sft_cli.config.yamls import read_yaml
@@ -65,7 +66,8 @@ def _wrong_option(group: str, option: Any, places: Places, where: str) -> SftErr
         problem = f"{group}={option} is ambiguous: {_list(files)}"
         return SftError(where=where, problem=problem, fix="rename one of the files")
     choices = ", ".join(places.options[group])
-    meant = nearest(str(option), places.options[group])
+    known = [name for name in VALUES_ELSEWHERE.get(str(option), ()) if name in places.options[group]]
+    meant = known[0] if known else nearest(str(option), places.options[group])
     hint = _value_hint(group, str(option)) or (f"did you mean {group}={meant}? " if meant else "")
     return SftError(where=where, problem=f"{group} has no option {option!r}", fix=f"{hint}options: {choices}")
 

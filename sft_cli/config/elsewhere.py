@@ -195,6 +195,10 @@ NEEDLESS = {
 
 VALUES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "gpu": ("cuda",),
+    "deepspeed": ("fsdp",),
+    "zero3": ("fsdp",),
+    "zero2": ("fsdp_zero2", "fsdp"),
+    "fsdp2": ("fsdp",),
     "fp32": ("float32",),
     "fp16": ("float16",),
     "bf16": ("bfloat16",),

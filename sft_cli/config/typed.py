@@ -96,6 +96,7 @@ def _value(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
     if is_dataclass(kind):
         assert isinstance(kind, type)
         return _section(kind, value, f"{key}.", found)
+    numbers = int in get_args(kind)
     if get_origin(kind) in (Union, types.UnionType):
         if value is None:
             return None
@@ -105,7 +106,7 @@ def _value(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
     if get_origin(kind) in (list, tuple):
         return _items(field, kind, value, key, found)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return _choice(kind, value, key, found)
+        return _choice(kind, value, key, found, also=("a whole number",) if numbers else ())
     return _scalar(field, kind, value, key, found)
 
 
@@ -140,7 +141,7 @@ def _items(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
     return container(_value(field, parts[0], entry, f"{key}.{place}", found) for place, entry in enumerate(value))
 
 
-def _choice(kind: type[Enum], value: Any, key: str, found: list[Mistake]) -> Enum | None:
+def _choice(kind: type[Enum], value: Any, key: str, found: list[Mistake], also: Sequence[str] = ()) -> Enum | None:
     choices = [member.value for member in kind]
     if value in choices:
         return kind(value)
@@ -148,7 +149,7 @@ def _choice(kind: type[Enum], value: Any, key: str, found: list[Mistake]) -> Enu
     meant = " or ".join(known) or nearest(str(value), choices)
     hint = f"did you mean {meant}? " if meant else ""
     problem = f"{key} is {spoken(value)}, which is not one of its values"
-    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join(choices)}"))
+    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join([*choices, *also])}"))
     return None
 
 

@@ -77,3 +77,34 @@ def test_a_variable_comes_from_one_place():
 def test_the_jobs_of_a_chain_do_not_requeue_themselves():
     with pytest.raises(SftError, match=r"launcher\.requeues would have no effect: the next job of launcher\.chain"):
         compose([*SLURM, "launcher.chain=2", "launcher.requeues=3"])
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("distributed=deepspeed", "did you mean distributed=fsdp? "),
+        ("distributed=zero2", "did you mean distributed=fsdp_zero2? "),
+        ("distributed.kind=deepspeed", "did you mean fsdp? choose one of ddp, fsdp"),
+        ("launcher.nproc=many", "choose one of auto, a whole number"),
+    ],
+)
+def test_what_other_tools_call_it_is_answered_with_its_name_here(word, fix):
+    with pytest.raises(SftError) as caught:
+        compose(["recipe=quickstart", word])
+    assert caught.value.fix.startswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["trainer.optimizer=muon", "adapter=none"], "muon, which cannot update a part of a tensor"),
+        (["trainer.optimizer=adamw_8bit"], "adamw_8bit, which cannot update a part"),
+        (["trainer.dtype=float16"], "float16, whose scaled gradients"),
+        (["quant=int8"], "int8, whose weights and scales cannot be sharded"),
+        (["adapter=none", "loss.kl=0.1"], "loss.kl holds to a frozen copy"),
+        (["distributed.context_parallel=2"], "torch's ring attention knows no rows that hold several examples"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(words, problem):
+    with pytest.raises(SftError, match=problem):
+        compose(["recipe=quickstart", "distributed=fsdp", *words])
