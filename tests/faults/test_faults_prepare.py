@@ -99,10 +99,11 @@ def test_a_worker_that_the_kernel_kills_is_one_sentence(sft, ledger, rows, tmp_p
     with ledger.fault("worker killed", "preparing"):
         workers()[0].kill()
         ended = command.wait()
-        assert (ended.code, ended.err) == (
-            2,
+        # Behind it Python may tell of semaphores: a forked process leaves without its exit functions.
+        assert ended.code == 2
+        assert ended.err.startswith(
             "error: a worker process: it was killed, most likely because the machine ran out of memory\n"
-            "  fix: try again with fewer: data.workers=1 (what was finished is kept)\n",
+            "  fix: try again with fewer: data.workers=1 (what was finished is kept)\n"
         )
         assert list(home.glob("prepared/*")) == []
         assert sft(*line(rows), SFT_HOME=str(home)).wait().code == 0
