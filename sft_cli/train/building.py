@@ -91,7 +91,7 @@ def build_model(
         say(f"together  {engine.sentence(model)}")
     with accelerator.autocast():
         loss_model, share = engine.look(partial(_computed, config, model, engine))
-    apply(model, recompute)
+    engine.look(partial(apply, model, recompute))  # the layers lie where the gathered weights do
     more = trainer.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
     return Built(loss_model, share, Relief(model, recompute, allowed=more), pairs, engine)
 

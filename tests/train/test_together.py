@@ -76,14 +76,18 @@ def weights(run):
     return load_file(run.result / name)
 
 
-def assert_same(run, other, close=CLOSE):
+def assert_same(run, other):
+    """The figures are seen with ``pytest -s``."""
     ours, theirs = losses(run), losses(other)
     assert len(ours) == len(theirs) > 5
-    assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) <= close
     mine, others = weights(run), weights(other)
     assert mine.keys() == others.keys()
     assert mine
-    assert max((mine[name].float() - others[name].float()).abs().max().item() for name in mine) <= close
+    apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+    moved = max((mine[name].float() - others[name].float()).abs().max().item() for name in mine)
+    print(f"\n{run.path.name}, {other.path.name}: losses differ by {apart:.1e} nats, weights by {moved:.1e}")
+    assert apart <= CLOSE
+    assert moved <= CLOSE
 
 
 @pytest.mark.parametrize(
