@@ -40,7 +40,7 @@ class Outcome:
         problem: Why it was refused, or None.
         too_long: Whether the refusal is its length.
         dropped_messages: Messages taken from its front to make it fit.
-        sanitized: Whether special-token strings in it became plain text.
+        remarks: Keys of data/remarks.py: what encoding did to it or saw in it.
         stops: Stop tokens that end its trained turns.
         pieces: Examples that a document too long for one was cut into; 0 if it was not cut.
     """
@@ -49,7 +49,7 @@ class Outcome:
     problem: SftError | None = None
     too_long: bool = False
     dropped_messages: int = 0
-    sanitized: bool = False
+    remarks: frozenset[str] = frozenset()
     stops: frozenset[str] = frozenset()
     pieces: int = 0
 
@@ -162,7 +162,7 @@ class ExampleMaker:
             return Outcome(problem=SftError(where=conversation.where, problem=problem, fix=fix))
         example = Example(tokens.input_ids, weights, conversation.where, conversation.source)
         stops = frozenset(text for text, id in self._tokenizer.control.items() if id == tokens.input_ids[-1])
-        return self._fitting(conversation, [example], stops if weights[-1] else frozenset(), sanitized=False)
+        return self._fitting(conversation, [example], stops if weights[-1] else frozenset())
 
     def _finish(
         self, conversation: Conversation, texts: list[Rendered], encoded: list[Encoded | Unproven | None]
@@ -179,11 +179,17 @@ class ExampleMaker:
             if isinstance(ids, Unproven):
                 return Outcome(problem=self._refused(conversation, str(ids)))
             examples.append(_example(conversation, text, ids))
-        sanitized = any(MARK_START in text.text for text in texts)
+        remarks = frozenset(["sanitized"] if any(MARK_START in text.text for text in texts) else [])
         stops = frozenset([stop for text in texts for stop in text.stops])
-        return self._fitting(conversation, examples, stops, sanitized)
+        return self._fitting(conversation, examples, stops, remarks)
 
-    def _fitting(self, row: Conversation, examples: list[Example], stops: frozenset[str], sanitized: bool) -> Outcome:
+    def _fitting(
+        self,
+        row: Conversation,
+        examples: list[Example],
+        stops: frozenset[str],
+        remarks: frozenset[str] = frozenset(),
+    ) -> Outcome:
         """The outcome with the examples, a long document cut; without them if one is too long."""
         longest, num_pieces = max([len(example.input_ids) for example in examples]), 0
         if longest > self._max_length:
@@ -193,7 +199,7 @@ class ExampleMaker:
             num_pieces = len(examples)
         if self._loss_weight != 1:
             examples = [_weighted(example, self._loss_weight) for example in examples]
-        return Outcome(tuple(examples), sanitized=sanitized, stops=stops, pieces=num_pieces)
+        return Outcome(tuple(examples), remarks=remarks, stops=stops, pieces=num_pieces)
 
     def _shortened(self, conversation: Conversation, outcome: Outcome) -> Outcome:
         """What becomes of it without as few of its oldest turns as make it fit; ``outcome`` if that never does."""

@@ -25,6 +25,7 @@ def encode(conversation: Conversation) -> bytes:
         "tags": dict(conversation.tags),
         "scores": dict(conversation.scores),
         "group": conversation.group,
+        "remarks": list(conversation.remarks),
     }
     kept = {name: part for name, part in parts.items() if part not in (None, {}, [])}
     return _payload(kept).encode()
@@ -44,6 +45,7 @@ def decode(payload: bytes, where: str, source: str) -> Conversation:
         tags=parts.get("tags", {}),
         scores=parts.get("scores", {}),
         group=parts.get("group"),
+        remarks=tuple(parts.get("remarks", ())),
     )
 
 

@@ -145,7 +145,7 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
     """Write everything but tokenizer and report into ``new``; the manifest."""
     with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
         ledger = Ledger(file)
-        silent = assemble.account(made.parts, ledger)
+        remarks = assemble.account(made.parts, ledger)
     ledger.check_budgets(config.data)
     if not ledger.splits["train"]["examples"]:
         lost = ledger.top()
@@ -169,8 +169,7 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
     found = {
         "content": cache.digest([content, [stage.content() for stage in epoch]]),
         "stop_tokens": sorted({stop for part in made.parts for stop in part.encoded.stops}),
-        "sanitized_rows": made.sanitized(),
-        "empty_answers": {"rows": len(silent), "first": silent[0] if silent else None},
+        "remarks": remarks.as_json(),
         "clean": made.reports,
         "mix": realised.report(made.draw, made.pools, made.tags),
         "stages": [{"name": stage.name, "order": stage.order.value, "examples": len(stage.entries)} for stage in epoch],

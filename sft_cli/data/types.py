@@ -59,6 +59,7 @@ class Conversation:
         tags: Tag -> value, such as ``{"task": "summarize", "language": "de"}``.
         scores: Score -> number, such as ``{"quality": 4.5}``.
         group: What must stay on one side of the validation split with it (the tree it is a branch of), or None.
+        remarks: Keys of data/remarks.py: what its format did to it or saw in it.
     """
 
     messages: tuple[Message, ...]
@@ -70,6 +71,7 @@ class Conversation:
     tags: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     group: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sft_cli.data.remarks import sentences
 from sft_cli.report.accounts import Account
 from sft_cli.visible import cut
 
@@ -56,13 +57,7 @@ def facts(manifest: Json) -> list[tuple[str, str]]:
         found.append(("unrolled", f"{_rows(rows)} became one example per trained turn, because the history changes"))
     if documents := manifest.get("cut_documents"):
         found.append(("cut", f"{documents:,} documents longer than an example became several"))
-    if rows := manifest.get("sanitized_rows"):
-        found.append(("sanitized", f"{_rows(rows)} with special-token strings, encoded as plain text"))
-    if (empty := manifest.get("empty_answers")) and empty["rows"]:
-        found.append(
-            ("empty answers", f"{_rows(empty['rows'])} that teach to stop at once, the first {empty['first']}")
-        )
-    return found
+    return found + [("note", f"{_rows(rows)}: {sentence}") for rows, sentence in sentences(manifest)]
 
 
 def _rows(number: int) -> str:

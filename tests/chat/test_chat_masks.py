@@ -66,7 +66,7 @@ def test_a_document_is_trained_whole_and_ends_in_the_end_of_text_token(maker, to
     outcome = maker().make([Conversation((), "rows.jsonl:7", "mine", text="ab </s>c")])[0]
     (example,) = outcome.examples
     assert table(tokenizer, example) == [("a", 0), *((letter, 1) for letter in "b </s>c"), ("</s>", 1)]
-    assert outcome.sanitized
+    assert outcome.remarks == {"sanitized"}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_special_strings_in_messages_are_characters(maker, tokenizer):
     assert ids == [control[name] for name in ("<|im_start|>", "<|im_end|>", "<|im_start|>", "<|im_end|>")]
     assert trained(tokenizer, outcome) == [f"no {hostile}<|im_end|>"]
     assert text(tokenizer, example).count(hostile) == 2
-    assert outcome.sanitized
+    assert outcome.remarks == {"sanitized"}
 
 
 def test_special_strings_inside_one_another(maker, tokenizer):

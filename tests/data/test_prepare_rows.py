@@ -188,7 +188,7 @@ def test_empty_answers_are_counted_where_they_are_used(config, tmp_path):
     made = prepare(made_config)
     first = next(line["where"] for line in ledger(made) if line["source"] == "a" and line["fate"] == "used")
     assert made.manifest["sources"]["a"]["used"] == 3
-    assert made.manifest["empty_answers"] == {"rows": 3, "first": first}
+    assert made.manifest["remarks"] == {"empty_answer": {"rows": 3, "first": first}}
 
 
 def test_the_problems_of_all_sources_are_told_at_once(config, tmp_path):

@@ -17,6 +17,7 @@ from sft_cli.data.making.encoded import Encoded
 from sft_cli.data.making.fates import TOO_LONG, Fate
 from sft_cli.data.prepared import Side, SplitWriter
 from sft_cli.data.problems import LeftOut, RowError
+from sft_cli.data.remarks import RemarkCounts
 from sft_cli.errors import SftError
 
 TREE = "tree"
@@ -60,17 +61,17 @@ def write_examples(parts: Sequence[Part], writers: Mapping[Side, SplitWriter]) -
                 shown.advance(fates.num_rows)
 
 
-def account(parts: Sequence[Part], ledger: Ledger) -> list[str]:
-    """Enter every row into the ledger; places of the used rows in which an answer says nothing."""
-    silent: list[str] = []
+def account(parts: Sequence[Part], ledger: Ledger) -> RemarkCounts:
+    """Enter every row into the ledger; the remarks of the used rows."""
+    remarks = RemarkCounts()
     with progress("ledger", sum(len(part.rows.store) for part in parts)) as shown:
         for part in parts:
             fates, places, start = _Fates(part.encoded), part.rows.store.places(), 0
             while chunk := list(itertools.islice(places, CHUNK)):
-                _account(part, fates, start, chunk, ledger, silent)
+                _account(part, fates, start, chunk, ledger, remarks)
                 start += len(chunk)
                 shown.advance(len(chunk))
-    return silent
+    return remarks
 
 
 class _Fates:
@@ -90,7 +91,12 @@ class _Fates:
 
 
 def _account(
-    part: Part, fates: _Fates, start: int, places: list[tuple[str, RowError | None]], ledger: Ledger, silent: list[str]
+    part: Part,
+    fates: _Fates,
+    start: int,
+    places: list[tuple[str, RowError | None]],
+    ledger: Ledger,
+    remarks: RemarkCounts,
 ) -> None:
     """Enter consecutive rows."""
     notes = part.rows.notes(start, start + len(places))
@@ -98,8 +104,8 @@ def _account(
         fate = fates.of(row)
         entry = _entry(part, row, where, error, notes.get(row, []), fate)
         ledger.add(entry)
-        if entry.fate == "used" and fate is not None and fate.silent:
-            silent.append(where)
+        if entry.fate == "used" and fate is not None and fate.remarks:
+            remarks.add(fate.remarks.split(","), where)
 
 
 def _entry(part: Part, row: int, where: str, error: RowError | None, notes: list[Note], fate: Fate | None) -> Entry:

@@ -21,10 +21,9 @@ class Fate(NamedTuple):
         tokens: Tokens of them all.
         trained: Those that carry loss.
         truncated: Messages taken off its front.
-        sanitized: Whether special-token strings in it became plain text.
-        silent: Whether an answer that is trained says nothing.
         problem: What is wrong with it: reason, where, problem and fix as JSON; None if nothing.
         labels: Its tags and scores as JSON; None if it has none.
+        remarks: Keys of its remarks, separated by commas; None if there are none.
     """
 
     row: int
@@ -32,10 +31,9 @@ class Fate(NamedTuple):
     tokens: int
     trained: int
     truncated: int
-    sanitized: bool
-    silent: bool
     problem: str | None
     labels: str | None
+    remarks: str | None
 
 
 def fate_of(row: int, conversation: Conversation, outcome: Outcome) -> Fate:
@@ -47,16 +45,16 @@ def fate_of(row: int, conversation: Conversation, outcome: Outcome) -> Fate:
     if conversation.tags or conversation.scores:
         found = {"tags": dict(conversation.tags), "scores": dict(conversation.scores)}
         labels = json.dumps(found, ensure_ascii=False)
+    remarks = {*conversation.remarks, *outcome.remarks, *(["empty_answer"] if _silent(conversation) else [])}
     return Fate(
         row=row,
         examples=len(examples),
         tokens=sum(len(example.input_ids) for example in examples),
         trained=sum(len(example.weights) - example.weights.count(0) for example in examples),
         truncated=outcome.dropped_messages,
-        sanitized=outcome.sanitized,
-        silent=_silent(conversation),
         problem=told or None,
         labels=labels,
+        remarks=",".join(sorted(remarks)) or None,
     )
 
 
@@ -70,8 +68,8 @@ def fate_table(fates: Sequence[Fate]) -> Any:
     """Fates as an Arrow table."""
     import pyarrow
 
-    numbers, flags, texts = pyarrow.int64(), pyarrow.bool_(), pyarrow.string()
-    kinds = (*[numbers] * 5, flags, flags, texts, texts)
+    numbers, texts = pyarrow.int64(), pyarrow.string()
+    kinds = (*[numbers] * 5, *[texts] * 3)
     columns = zip(*fates, strict=True) if fates else [()] * len(kinds)
     return pyarrow.table(
         {name: pyarrow.array(column, kind) for name, column, kind in zip(Fate._fields, columns, kinds, strict=True)}

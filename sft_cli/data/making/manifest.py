@@ -21,7 +21,7 @@ from sft_cli.data.making import cleaning, encoded, rows
 from sft_cli.data.prepared import Side
 from sft_cli.errors import SftError, raise_all
 
-VERSION = 4
+VERSION = 5
 """Raised whenever a prepared directory would hold other files, or its inputs other keys."""
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
@@ -97,7 +97,7 @@ def build(
         ledger: The account of the rows.
         formats: Format of every source.
         lengths: Tokens of every written example, by side.
-        found: What else the stages found: stop_tokens, sanitized_rows, empty_answers, clean, mix, stages.
+        found: What else the stages found: stop_tokens, remarks, clean, mix, stages.
     """
     mix_of = config.data.mix
     counts = {name: ledger.counts.get(name, {}) for name in mix_of}

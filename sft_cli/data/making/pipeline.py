@@ -59,13 +59,6 @@ class Made:
             counts.append(np.where(part.copies[numbers] > 0, examples[numbers], 0))
         return np.cumsum(np.concatenate(counts))
 
-    def sanitized(self) -> int:
-        """Rows of an epoch or held out in which special-token strings became plain text."""
-        return sum(
-            int((part.encoded.column("sanitized", np.bool_) & (part.copies[part.encoded.column("row")] > 0)).sum())
-            for part in self.parts
-        )
-
 
 @dataclass(frozen=True)
 class _Side:

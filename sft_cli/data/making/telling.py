@@ -7,6 +7,7 @@ from typing import Any
 from sft_cli.console import say, table
 from sft_cli.data import changes
 from sft_cli.data.mixing import realised
+from sft_cli.data.remarks import sentences
 
 MANY = 4
 """Passes in an epoch beyond which repeats hardly pay (Muennighoff et al. 2023, arXiv:2305.16264)."""
@@ -44,11 +45,7 @@ def _notes(manifest: Mapping[str, Any]) -> Sequence[str]:
         lines.append(f"unrolled  {number} rows: one example per trained turn, because their history changes")
     if number := manifest["cut_documents"]:
         lines.append(f"cut       {number} documents are longer than trainer.max_length and became several examples")
-    if number := manifest["sanitized_rows"]:
-        lines.append(f"sanitized {number} rows: special-token strings in messages were encoded as plain text")
-    if manifest["empty_answers"]["rows"]:
-        number, first = manifest["empty_answers"].values()
-        lines.append(f"empty     {number} rows have an empty answer (the first: {first}); they teach to stop at once")
+    lines += [f"note      {number} row{'s' * (number != 1)}: {sentence}" for number, sentence in sentences(manifest)]
     for name, source in manifest["mix"]["sources"].items():
         if source["passes"] > MANY:
             lines.append(

@@ -1,0 +1,38 @@
+"""Remarks: what a preparation did to a row, or saw in it, that is no mistake but must not go unnoticed.
+
+A format adds them to a ``Conversation``, encoding to an ``Outcome``. Used rows are counted by remark in manifest.json
+(``remarks``), and shown after a preparation and in report.html with the place of the first one.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+REMARKS: Mapping[str, str] = {
+    "sanitized": "special-token strings in messages were encoded as plain text",
+    "empty_answer": "an answer is empty: it teaches the model to stop at once",
+}
+"""What is said of the rows that a remark counts, by its key. Every key that is used stands here."""
+
+
+class RemarkCounts:
+    """Rows by remark, and the place of the first row of each."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, Any]] = {}
+
+    def add(self, keys: Iterable[str], where: str) -> None:
+        """Count one row under each of its remarks."""
+        for key in keys:
+            assert key in REMARKS, f"{key} is not in REMARKS"
+            entry = self._found.setdefault(key, {"rows": 0, "first": where})
+            entry["rows"] += 1
+
+    def as_json(self) -> dict[str, dict[str, Any]]:
+        """``{key: {"rows": …, "first": …}}`` in the order of ``REMARKS``."""
+        return {key: self._found[key] for key in REMARKS if key in self._found}
+
+
+def sentences(manifest: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Of each remark in a manifest the number of rows and a sentence about them."""
+    found = manifest.get("remarks", {})
+    return [(entry["rows"], f"{REMARKS[key]} (the first: {entry['first']})") for key, entry in found.items()]
