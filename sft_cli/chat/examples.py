@@ -12,10 +12,11 @@ from sft_cli.chat.encode import Encoded, Encoder, Unproven
 from sft_cli.chat.marks import MARK_START
 from sft_cli.chat.shape import mistakes, shaped
 from sft_cli.chat.spans import Rendered, Renderer
-from sft_cli.chat.template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.template import ChatTemplate, TemplateRefusal, load_template, named_templates
 from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.chat.unchatted import Unusable, checked, pieces
 from sft_cli.config.data_schema import DataConfig, Overflow, Thinking
+from sft_cli.config.schema import TemplateConfig
 from sft_cli.data.types import Conversation, Example, Message, TokenIds
 from sft_cli.errors import SftError, raise_all
 
@@ -29,6 +30,7 @@ PROBES = tuple(
     )
 )
 """Conversations of which a template must be able to teach one: some are for reasoning or for tools alone."""
+_NO_TEMPLATE = "name a template of your own whose answers end in a special token: template.path=FILE.jinja"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +88,48 @@ class ExampleMaker:
 
     def check_template(self) -> None:
         """Refuse a template that can teach no model to answer, before any row is blamed for it."""
-        where = self._template.label
-        problems = [self._probed(probe) for probe in PROBES]
-        if None not in problems:
+        try:
+            taught = self._probe()
+        except SftError as error:
+            others = self._fitting_templates()
+            if others:
+                error = SftError(
+                    where=error.where,
+                    problem=error.problem,
+                    fix=f"choose one that fits this tokenizer: template={', '.join(others)}",
+                )
+            raise error from None
+        if unprompted := self.renderer.unprompted(PROBES[taught]):
             raise SftError(
-                where=where,
-                problem=str(problems[0]),
-                fix="choose a template made for this tokenizer: template=auto (its own), alpaca, vicuna or plain",
-            )
-        if unprompted := self.renderer.unprompted(PROBES[problems.index(None)]):
-            raise SftError(
-                where=where,
+                where=self._template.label,
                 problem="it ignores add_generation_prompt: no server's prompt would hold"
                 f" the {unprompted!r} before an answer",
                 fix="write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}",
             )
+
+    def _fitting_templates(self) -> list[str]:
+        """The other templates that can teach this tokenizer's model: its own (``auto``), and those of configs."""
+        found = []
+        for name in ("auto", *named_templates()):
+            try:
+                template = load_template(TemplateConfig(name=name), self._tokenizer)
+                if template.source != self._template.source:
+                    ExampleMaker(self._tokenizer, template, self._data, self._max_length)._probe()
+                    found.append(name)
+            except SftError:
+                continue
+        return found
+
+    def _probe(self) -> int:
+        """The number of the first conversation of ours that the template can teach.
+
+        Raises:
+            SftError: It can teach none; the reason is that of the plainest.
+        """
+        problems = [self._probed(probe) for probe in PROBES]
+        if None not in problems:
+            raise SftError(where=self._template.label, problem=str(problems[0]), fix=_NO_TEMPLATE)
+        return problems.index(None)
 
     def _probed(self, probe: Conversation) -> TemplateRefusal | Unproven | None:
         """What is wrong with a conversation of ours, whose answer is muted nowhere."""
@@ -180,6 +209,7 @@ class ExampleMaker:
                 return Outcome(problem=self._refused(conversation, str(ids)))
             examples.append(_example(conversation, text, ids))
         remarks = frozenset(["sanitized"] if any(MARK_START in text.text for text in texts) else [])
+        remarks = remarks.union(*(text.remarks for text in texts))
         stops = frozenset([stop for text in texts for stop in text.stops])
         return self._fitting(conversation, examples, stops, remarks)
 

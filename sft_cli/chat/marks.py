@@ -19,7 +19,9 @@ MUTE_START, MUTE_END = "\ufdd2", "\ufdd3"
 SIGNS = re.compile(f"[{MUTE_START}{MUTE_END}]")
 BOUNDARY = "\ufdd4"
 """Stands behind every message of a rendering that is walked (walk.py)."""
-_RESERVED = re.compile(f"[{MARK_START}{MARK_END}{MUTE_START}{MUTE_END}{BOUNDARY}]")
+TRACE_START, TRACE_END, TRACE_DIGITS = "\ufdd5", "\ufdd6", "".join(map(chr, range(0xFDE0, 0xFDF0)))
+"""Surround, with a number, each text of a conversation whose place in a rendering is looked for (trace.py)."""
+_RESERVED = re.compile("[\ufdd0-\ufdef]")
 _ESCAPED = "\\ufdd"
 
 
@@ -39,7 +41,7 @@ class Marker:
         """
         if isinstance(value, str):
             if not value.isascii() and _RESERVED.search(value):
-                raise TemplateRefusal("it holds one of U+FDD0 to U+FDD4, which Unicode sets aside for programs")
+                raise TemplateRefusal("it holds one of U+FDD0 to U+FDEF, which Unicode sets aside for programs")
             found = self._control.search(value)
             if found is None:
                 return value

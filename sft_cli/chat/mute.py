@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sft_cli.chat import thinking
+from sft_cli.chat.forms import PARTS
 from sft_cli.chat.marks import SIGNS, muted, places
 from sft_cli.chat.template import TemplateRefusal
 from sft_cli.config.data_schema import DataConfig
@@ -58,7 +59,7 @@ class Muter:
         found = []
         for key, value in _texts(said):
             if quiet := list(self._quiet(value, reasoning=key != "content")):
-                shown = render({**marked, key: muted(marked[key], [(one.start, one.end) for one in quiet])})
+                shown = render(_changed(marked, key, [(one.start, one.end) for one in quiet]))
                 found_at = places(shown)
                 inside = all(answer[0] <= start and end <= answer[1] for start, end in found_at)
                 if SIGNS.sub("", shown) != text or len(found_at) != len(quiet) or not inside:
@@ -88,9 +89,18 @@ class Muter:
 def _texts(message: Message) -> Iterator[tuple[str, str]]:
     """The content of a message and the reasoning beside it, by key."""
     yield "content", message.content
-    for key in thinking.KEYS:
+    for key in (*thinking.KEYS, PARTS):
         if isinstance(value := message.extra.get(key), str):
             yield key, value
+
+
+def _changed(marked: Mapping[str, Any], key: str, ranges: list[Range]) -> dict[str, Any]:
+    """A marked message with signs around ranges of one of its texts."""
+    if not isinstance(marked["content"], list):
+        return {**marked, key: muted(marked[key], ranges)}
+    name = "thinking" if key == PARTS else "text"
+    parts = [{**one, name: muted(one[name], ranges)} if one["type"] == name else one for one in marked["content"]]
+    return {**marked, "content": parts}
 
 
 def _widened(place: Range, quiet: _Quiet, text: str, answer: Range) -> Range:

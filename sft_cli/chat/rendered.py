@@ -19,7 +19,7 @@ class Rendered:
 
     ``stops`` names the stop token that ends each span; ``muted`` are the character ranges inside spans that carry no
     loss, in order and apart; ``results`` those outside spans, before the last one, that are trained as they stand: what
-    tools answered, in order and apart.
+    tools answered, in order and apart; ``remarks`` keys of data/remarks.py.
     """
 
     text: str
@@ -27,9 +27,10 @@ class Rendered:
     stops: tuple[str, ...]
     muted: tuple[tuple[int, int], ...] = ()
     results: tuple[tuple[int, int], ...] = ()
+    remarks: frozenset[str] = frozenset()
 
 
-def joined(turns: Sequence[Rendered]) -> list[Rendered] | None:
+def joined(turns: Sequence[Rendered]) -> Rendered | None:
     """One rendering that serves every turn, if each earlier text is a prefix of the last one."""
     last = turns[-1]
     if not all(last.text.startswith(turn.text) for turn in turns):
@@ -37,7 +38,7 @@ def joined(turns: Sequence[Rendered]) -> list[Rendered] | None:
     muted = tuple(place for turn in turns for place in turn.muted)
     spans, stops = tuple(turn.spans[0] for turn in turns), tuple(turn.stops[0] for turn in turns)
     results = tuple(place for turn in turns for place in turn.results)
-    return [Rendered(last.text, spans, stops, muted, results)]
+    return Rendered(last.text, spans, stops, muted, results, frozenset().union(*(turn.remarks for turn in turns)))
 
 
 def outside(text: str, answer: tuple[int, int], muted: Sequence[tuple[int, int]]) -> str:

@@ -1,48 +1,53 @@
-"""What an assistant message says, tool calls among it, and whether the text of its answer shows it."""
+"""What the tool calls of assistant messages hold, and whether a text shows what a message says."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sft_cli.chat.template import TemplateRefusal
-from sft_cli.chat.thinking import KEYS
-from sft_cli.data.types import Message
+from sft_cli.chat.trace import LEVELS, Trace, unescaped
 
 
-def unsaid(message: Message, shown: str) -> str | None:
-    """The first piece of an assistant message that the text of its answer does not show; None if it shows all."""
-    wanted = message.content.strip()
-    pieces = [piece.strip() for piece in re.split(r"</?think>", wanted)] if "</think>" in wanted else [wanted]
-    pieces += [text for call in message.extra.get("tool_calls") or () for text in call_strings(call)]
-    pieces += [text.strip() for key in KEYS if isinstance(text := message.extra.get(key), str)]
-    return next((piece for piece in pieces if piece not in shown), None)
+def unsaid(message: Mapping[str, Any], shown: str) -> str | None:
+    """The first piece of a message that a text shows neither as it is nor escaped; None if it shows all."""
+    pieces = [piece.text for piece in Trace([message], None, LEVELS[0]).pieces if piece.kind != "constant"]
+    return next((text for text in pieces if text not in shown and text not in (unescaped(shown) or "")), None)
 
 
-def check_arguments(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+def check_calls(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     """Tool arguments that are JSON text, as JSON text again: what no rendering may hold.
 
     Raises:
-        TemplateRefusal: The data encode arguments twice.
+        TemplateRefusal: A call has no name, or its arguments are encoded twice.
     """
-    calls = [call for message in messages for call in message.get("tool_calls") or ()]
-    texts = [text for call in calls if isinstance(text := function_of(call).get("arguments"), str)]
+    functions = [function_of(call) for message in messages for call in message.get("tool_calls") or ()]
+    if any("name" not in function for function in functions):
+        raise TemplateRefusal("a tool call has no name")
+    texts = [text for function in functions if isinstance(text := function.get("arguments"), str)]
     if any(_encoded_twice(text) for text in texts):
         raise TemplateRefusal("its tool arguments are JSON text inside JSON text")
     return [json.dumps(text, ensure_ascii=False) for text in texts]
 
 
-def call_strings(call: Mapping[str, Any]) -> Iterator[str]:
-    """What must be seen of a tool call: its name and its arguments, of an object the names and the texts."""
-    function = function_of(call)
-    if "name" not in function:
-        raise TemplateRefusal("a tool call has no name")
-    yield function["name"]
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        yield arguments.strip()
-    elif isinstance(arguments, Mapping):
-        yield from arguments
+def python_arguments(messages: Sequence[Mapping[str, Any]], text: str) -> bool:
+    """Whether a text shows an argument object of a call as Python writes it, where no message says just that."""
+    shown = [str(arguments) for arguments in _argument_objects(messages) if str(arguments) in text]
+    return bool(shown) and not any(one in value for one in shown for value in _texts(messages))
+
+
+def _texts(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Content and further texts of messages."""
+    for message in messages:
+        yield from (value for value in message.values() if isinstance(value, str))
+
+
+def _argument_objects(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The arguments of calls that are objects, but empty ones: those are written alike."""
+    for message in messages:
+        for call in message.get("tool_calls") or ():
+            arguments = function_of(call).get("arguments")
+            if isinstance(arguments, Mapping) and arguments:
+                yield arguments
 
 
 def function_of(call: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,40 +1,48 @@
 """What is trained: character spans of the rendered text.
 
 For assistant turn i, P = the prompt a server would send for it, Q = the text up to and with the turn. The span is the
-text of Q behind P, cut behind the stop token: exactly what the model must generate. Where an earlier turn's Q is not a
+text of Q after P, cut after the stop token: exactly what the model must generate. Where an earlier turn's Q is not a
 prefix of the later text (Qwen3 drops earlier reasoning), one rendering cannot serve all turns and the conversation is
 unrolled: one text per trained turn, each as it would be served.
-What tools answered trains beside that where it is asked for (chat/results.py).
+What tools answered trains as well where it is asked for (chat/results.py).
 
+Every text is accounted for: it shows what each message says, once and in its turn (chat/account.py).
 Special-token strings inside messages are marked before rendering (chat/marks.py); the marks stay in ``Rendered.text``.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from sft_cli.chat import thinking
-from sft_cli.chat.forms import in_any_form, under_key
-from sft_cli.chat.marks import MARK_END, MARK_START, Marker, unmarked
+from sft_cli.chat.account import Account, Answer
+from sft_cli.chat.forms import Form, as_sent, forms, in_any_form
+from sft_cli.chat.marks import MARK_END, MARK_START, Marker
 from sft_cli.chat.mute import Muter
+from sft_cli.chat.reasoning_format import reasoning_places
 from sft_cli.chat.rendered import Rendered, Span, joined, outside
 from sft_cli.chat.results import with_results
-from sft_cli.chat.said import check_arguments, unsaid
+from sft_cli.chat.said import check_calls, python_arguments, unsaid
 from sft_cli.chat.stops import PROBE, Stops, parting
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.chat.trace import Trace
 from sft_cli.chat.walk import Walk, Walker
 from sft_cli.config.data_schema import DataConfig, TrainOn
 from sft_cli.data.types import Conversation, Message
 
 __all__ = ["MARK_END", "MARK_START", "Rendered", "Renderer", "Span"]
+Turn = tuple[int, Rendered]
+"""Index of a trained message, and the text up to and with it; its one span is the turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Talk:
     """A conversation as templates read it, its special-token strings marked.
 
-    ``arguments`` holds the texts that would show tool arguments encoded twice, ``walk`` the texts already rendered.
+    ``arguments`` holds the texts that would show tool arguments encoded twice or as Python, ``walk`` the texts already
+    rendered.
     """
 
     said: tuple[Message, ...]
@@ -52,6 +60,7 @@ class Renderer:
         self._results = data.train_on_tool_results
         self._marker, self._muter = Marker(tokenizer, data.sanitize), Muter(data)
         self._stops, self._walker = Stops(template, self._marker), Walker(template)
+        self._account = Account()
         self._eos = tokenizer.special_tokens.get("eos_token", "")
         self._bos = tokenizer.special_tokens.get("bos_token", "") if tokenizer.adds_bos else ""
 
@@ -63,20 +72,21 @@ class Renderer:
         """
         if conversation.text is not None:
             return [self._document(conversation.text)]
-        return in_any_form(self._natural(conversation), lambda form: self._rendered(form, unroll))
+        return in_any_form(self._forms(conversation), lambda form: self._rendered(form, unroll))
 
     def served(self, conversation: Conversation) -> tuple[str, list[dict[str, Any]], list[Any] | None]:
         """The prompt of the last trained turn, and the messages and tools a client sends to get it (nothing marked)."""
 
-        def serve(form: Conversation) -> tuple[str, list[dict[str, Any]], list[Any] | None]:
-            i, turn = self._turns(form)[-1]
-            messages = [{"role": m.role, "content": m.content, **m.extra} for m in form.messages[:i]]
-            return turn.text[: turn.spans[0].start], messages, list(form.tools) if form.tools else None
+        def serve(form: Form) -> tuple[str, list[dict[str, Any]], list[Any] | None]:
+            sent = form.conversation
+            i, turn = self._accounted(sent, unroll=True)[-1][-1]
+            messages = [as_sent(message) for message in sent.messages[:i]]
+            return turn.text[: turn.spans[0].start], messages, list(sent.tools) if sent.tools else None
 
-        return in_any_form(self._natural(conversation), serve)
+        return in_any_form(self._forms(conversation), serve)
 
     def unprompted(self, probe: Conversation) -> str:
-        """What stands before an answer but in no prompt because the template ignores ``add_generation_prompt``.
+        """What is written before an answer but in no prompt because the template ignores ``add_generation_prompt``.
 
         Args:
             probe: A question and an answer that the template renders.
@@ -93,14 +103,18 @@ class Renderer:
         first = answer["content"][said.start : said.end].strip() if said else answer["content"]
         return text[len(prompt) : text.find(first, len(prompt))].replace("<think>", "").strip()
 
-    def _natural(self, conversation: Conversation) -> Conversation:
-        """The conversation with reasoning under the key the template shows it from, if it reads no tags."""
-        if any("</think>" in message.content for message in conversation.messages) and self._reasoning_key is not None:
-            return under_key(conversation, self._reasoning_key)
-        return conversation
+    def _forms(self, conversation: Conversation) -> Iterator[Form]:
+        """The forms in which a client may send the conversation."""
+        return forms(conversation, lambda: self._reasoning_places)
 
-    def _rendered(self, conversation: Conversation, unroll: bool) -> list[Rendered]:
-        """The texts of a conversation of messages."""
+    @cached_property
+    def _reasoning_places(self) -> tuple[str, ...]:
+        """Where the template reads reasoning, the best first."""
+        return reasoning_places(self.template)
+
+    def _rendered(self, form: Form, unroll: bool) -> list[Rendered]:
+        """The texts of a form of a conversation."""
+        conversation = form.conversation
         for i, message in enumerate(conversation.messages):
             if message.role != "assistant" and message.weight not in (0, 1):
                 raise TemplateRefusal(
@@ -110,40 +124,76 @@ class Renderer:
                 raise TemplateRefusal(
                     f"message {i + 1} has weight {message.weight:g}, but data.train_on=all trains all of them"
                 )
-        turns = [turn for _, turn in self._turns(conversation)]
+        groups = self._accounted(conversation, unroll)
+        remarks = frozenset([*form.remarks, *(["assistant_first"] if _greets(conversation.messages) else [])])
         if self._train_on is TrainOn.all:
-            return [Rendered(turn.text, (Span(0, len(turn.text), 1.0),), turn.stops) for turn in turns]
-        return turns if unroll else joined(turns) or turns
+            turns = [turn for group in groups for _, turn in group]
+            return [Rendered(turn.text, (Span(0, len(turn.text), 1.0),), turn.stops, remarks=remarks) for turn in turns]
+        texts = [joined([turn for _, turn in group]) for group in groups]
+        return [replace(text, remarks=text.remarks | remarks) for text in texts if text is not None]
 
-    def _turns(self, conversation: Conversation) -> list[tuple[int, Rendered]]:
-        """Index and text, up to and with it, of each turn that carries loss."""
+    def _accounted(self, conversation: Conversation, unroll: bool) -> list[list[Turn]]:
+        """The trained turns of a conversation, in groups that one text serves, every text accounted for."""
+        talk, turns = self._laid_out(conversation)
+        whole = not unroll and joined([turn for _, turn in turns]) is not None
+        groups = [turns] if whole else [[turn] for turn in turns]
+        for group in groups:
+            self._check_account(talk, group)
+        return groups
+
+    def _check_account(self, talk: _Talk, turns: Sequence[Turn]) -> None:
+        """Refuse a text that does not show every message of the conversation as it must."""
+        last, final = turns[-1]
+        answers = [Answer(i, turn.spans[0].start, turn.spans[0].end - len(turn.stops[0])) for i, turn in turns]
+
+        def render(trace: Trace) -> str:
+            text = self.template.render(trace.messages, trace.tools, prompt=False)
+            if (found := trace.read(text)) and found[0].startswith(final.text):
+                return text
+            prompt = self.template.render(trace.messages[:last], trace.tools, prompt=True)
+            signed = replace(talk, messages=trace.messages, tools=trace.tools, walk=None, arguments=[])
+            return self._whole(signed, trace.messages, prompt, text)
+
+        self._account.check(final.text, answers, talk.messages, talk.tools, render)
+
+    def _laid_out(self, conversation: Conversation) -> tuple[_Talk, list[Turn]]:
+        """The conversation as the template reads it, and each turn that carries loss."""
         trained = self._trained(conversation)
-        mark, talk = self._marker.mark, conversation.messages
-        plain = [{"role": m.role, "content": mark(m.content), **(mark(m.extra) if m.extra else {})} for m in talk]
+        mark, said = self._marker.mark, conversation.messages
+        plain = [{"role": m.role, "content": mark(m.content)} if not m.extra else mark(as_sent(m)) for m in said]
         tools = mark(conversation.tools) if conversation.tools else None
-        arguments, walk = check_arguments(plain), self._walker.walk(plain[: trained[-1] + 1], tools)
-        marked = _Talk(talk, plain, tools, arguments, walk)
+        arguments, walk = check_calls(plain), self._walker.walk(plain[: trained[-1] + 1], tools)
+        talk = _Talk(said, plain, tools, arguments, walk)
         if walk is not None:
-            self._check(marked, str(walk.text(trained[-1] + 1, prompt=True)), plain)
-        turns = [(i, turn) for i in trained if (turn := self._turn(marked, i)) is not None]
+            self._check(talk, str(walk.text(trained[-1] + 1, prompt=True)), plain)
+        turns = [(i, turn) for i in trained if (turn := self._turn(talk, i)) is not None]
         if not turns:
             raise TemplateRefusal("no assistant turn carries loss (all that they say is muted)")
-        if not self._results:
-            return turns
-        return with_results(turns, talk, plain, lambda messages: self.template.render(messages, tools, prompt=True))
+        if self._results:
+            turns = with_results(
+                turns, said, plain, lambda messages: self.template.render(messages, tools, prompt=True)
+            )
+        return talk, turns
 
     def _trained(self, conversation: Conversation) -> list[int]:
         """Indices of the turns that carry loss; with ``train_on=all`` the last answer stands for the whole text."""
-        trained = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
+        messages = conversation.messages
+        asked = next((i for i, message in enumerate(messages) if message.role in ("user", "tool")), len(messages))
+        trained = [i for i, message in enumerate(messages) if message.role == "assistant" and i > asked]
+        if not trained and any(message.role == "assistant" for message in messages):
+            raise TemplateRefusal("no assistant turn carries loss: none answers a user message")
         if self._train_on is not TrainOn.assistant:
             trained = trained[-1:]
-        trained = [i for i in trained if conversation.messages[i].weight > 0]
+        trained = [i for i in trained if messages[i].weight > 0]
         if not trained:
             raise TemplateRefusal("no assistant turn carries loss (no such turn, or all weights are 0)")
         if not self._calls:
-            trained = [i for i in trained if not conversation.messages[i].extra.get("tool_calls")]
+            trained = [i for i in trained if not messages[i].extra.get("tool_calls")]
         if not trained:
             raise TemplateRefusal("no assistant turn carries loss (all call tools, data.train_on_tool_calls is false)")
+        for i in trained:
+            if thinking.unclosed(messages[i].content):
+                raise TemplateRefusal(f"message {i + 1} (assistant) opens <think> and never closes it (a cut answer?)")
         return trained
 
     def _document(self, text: str) -> Rendered:
@@ -164,16 +214,16 @@ class Renderer:
             raise TemplateRefusal(
                 f"the template writes the stop token {stop!r} inside message {i + 1} (assistant) as well"
             )
-        if missing := unsaid(said, unmarked(text[len(prompt) : end - len(stop)])):
-            raise TemplateRefusal(f"the template changes or leaves out what the assistant said ({missing[:60]!r})")
         tagged = self.template.generated(talk.messages[: i + 1], talk.tools)
-        if tagged is not None and unsaid(said, unmarked(tagged)):
+        if tagged is not None and unsaid(talk.messages[i], tagged):
             raise TemplateRefusal("the template's own {% generation %} tags do not hold what the assistant said")
         answer = len(prompt), end - len(stop)
         muted = self._muted(talk, i, prompt, text, answer) if self._muter.active else ()
         if muted and not outside(text, answer, muted).strip():
             return None
-        return Rendered(text[:end], (Span(len(prompt), end, said.weight),), (stop,), muted)
+        empty = thinking.empty_block(text, *answer) and not thinking.texts(talk.messages[i])
+        remarks = frozenset(["empty_reasoning"] if empty else [])
+        return Rendered(text[:end], (Span(len(prompt), end, said.weight),), (stop,), muted, remarks=remarks)
 
     def _whole(self, talk: _Talk, messages: list[dict[str, Any]], prompt: str, text: str) -> str:
         """The text of the messages, beginning with what a server sends before the last one."""
@@ -187,12 +237,14 @@ class Renderer:
                     f" (they part at {parting(prompt, text)!r})"
                 )
             return served
-        if any(reasoning not in text[len(prompt) :] for reasoning in thinking.texts(messages[-1])):
-            return thinking.served(prompt, text, messages[-1], i) or text
+        if reasoning := thinking.texts(messages[-1]):
+            thinking.check_closed(prompt, messages[-1], i)
+            if any(one not in text[len(prompt) :] for one in reasoning):
+                return thinking.served(prompt, text, messages[-1], i) or text
         return text
 
     def _after_alone(self, talk: _Talk, message: dict[str, Any], text: str, prompt: str) -> str | None:
-        """The prompt with what the template writes behind a one-turn prompt, if ``text`` ends in just that.
+        """The prompt with what the template writes after a one-turn prompt, if ``text`` ends in just that.
 
         Mistral shows the system message before the last question only while that is unanswered: the prompt is no
         beginning of the text, yet the answer is the same.
@@ -228,21 +280,15 @@ class Renderer:
         return text
 
     def _check(self, talk: _Talk, text: str, messages: list[dict[str, Any]]) -> None:
-        """Refuse a text in which the template broke a mark or encoded tool arguments twice."""
+        """Refuse a text in which the template broke a mark, or encoded tool arguments twice or as Python."""
         self._marker.check(text, messages, talk.tools)
         if any(arguments in text for arguments in talk.arguments):
             raise TemplateRefusal("the template encodes tool arguments that are JSON text a second time")
+        if python_arguments(messages, text):
+            raise TemplateRefusal("the template writes tool arguments as Python does, not as JSON", unwritten=True)
 
-    @cached_property
-    def _reasoning_key(self) -> str | None:
-        """The key from which the template shows reasoning, if it knows nothing of tags in the content."""
-        if "</think>" in self.template.source:
-            return None
-        for key in thinking.KEYS:
-            try:
-                text = self.template.render([PROBE[0], {**PROBE[1], key: "Greeting"}], None, prompt=False)
-            except TemplateRefusal:
-                continue
-            if "Greeting" in text:
-                return key
-        return None
+
+def _greets(messages: Sequence[Message]) -> bool:
+    """Whether an assistant speaks before any user does."""
+    first = next((message.role for message in messages if message.role != "system"), None)
+    return first == "assistant"

@@ -21,7 +21,9 @@ class Stops:
             TemplateRefusal: There is none.
         """
         end, endings = len(text.rstrip()), []
-        for match in reversed(list(self._marker.specials(text, start, len(text)))):
+        if self._tail and text.endswith(self._tail):
+            end = len(text[: -len(self._tail)].rstrip())
+        for match in reversed(list(self._marker.specials(text, start, end))):
             if text[match.end() : end].strip():
                 break
             endings.append(match)
@@ -35,7 +37,36 @@ class Stops:
         stop = endings[0]
         if len(endings) > 1:
             stop = next((match for match in reversed(endings) if match.group() == self._lasting), stop)
+        if stop.group() in self._header:
+            raise TemplateRefusal(
+                f"the answer ends in {stop.group()!r}, which also begins every answer:"
+                " the model would never learn to stop"
+            )
         return stop.group(), stop.end()
+
+    @cached_property
+    def _tail(self) -> str:
+        """What a template that ignores ``add_generation_prompt`` writes after every text: the header of an answer."""
+        try:
+            bare, prompt = (self._template.render(PROBE[:1], None, prompt=prompt) for prompt in (False, True))
+            done = self._template.render(PROBE, None, prompt=False)
+        except TemplateRefusal:
+            return ""
+        if bare != prompt:
+            return ""
+        asked, said = prompt[prompt.rfind("Hi") + 2 :], done[done.rfind("Hello") + 5 :]
+        begins = [match.start() for match in self._marker.specials(said, 0, len(said))]
+        return next((said[at:] for at in begins[1:] if asked.endswith(said[at:])), "")
+
+    @cached_property
+    def _header(self) -> frozenset[str]:
+        """The control tokens of what a generation prompt adds to a text."""
+        try:
+            bare, prompt = (self._template.render(PROBE[:1], None, prompt=prompt) for prompt in (False, True))
+        except TemplateRefusal:
+            return frozenset()
+        added = prompt[len(bare) :] if prompt.startswith(bare) else ""
+        return frozenset(match.group() for match in self._marker.specials(added, 0, len(added)))
 
     @cached_property
     def _lasting(self) -> str | None:

@@ -30,7 +30,15 @@ ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
 
 
 class TemplateRefusal(Exception):
-    """A template cannot render this conversation; the message says why in words for the user."""
+    """A template cannot render this conversation; the message says why in words for the user.
+
+    Attributes:
+        unwritten: Whether the template wrote nothing that could be used: another form of the conversation may do.
+    """
+
+    def __init__(self, message: str, *, unwritten: bool = False) -> None:
+        super().__init__(message)
+        self.unwritten = unwritten
 
 
 @dataclass(frozen=True)
@@ -160,15 +168,17 @@ class ChatTemplate:
         except TooMuch as error:
             raise TemplateRefusal(f"the template {error}") from error
         except jinja2.TemplateError as error:
-            raise TemplateRefusal(f"the template refuses it: {error!s:.500}") from error
+            raise TemplateRefusal(f"the template refuses it: {error!s:.500}", unwritten=True) from error
         except Exception as error:  # a template is a program of someone else's
-            raise TemplateRefusal(f"the template fails on it: {type(error).__name__}: {error!s:.500}") from error
+            problem = f"the template fails on it: {type(error).__name__}: {error!s:.500}"
+            raise TemplateRefusal(problem, unwritten=True) from error
         entities = [entity for entity in ENTITIES if entity in text] if "&" in text else ()
         known = json.dumps([*messages, *(tools or ())], ensure_ascii=False) + self.source if entities else ""
         for entity in entities:
             if entity not in known:
                 raise TemplateRefusal(
-                    f"the template writes {entity} where the conversation has none (it escapes tool arguments)"
+                    f"the template writes {entity} where the conversation has none (it escapes tool arguments)",
+                    unwritten=True,
                 )
         return text
 
@@ -181,6 +191,12 @@ def load_template(config: TemplateConfig, tokenizer: ChatTokenizer) -> ChatTempl
     """
     source, name = _source(config, tokenizer)
     return ChatTemplate(source, tokenizer.special_tokens, name, variables=config.variables).compile()
+
+
+def named_templates() -> list[str]:
+    """The names of configs/template."""
+    folder = files("sft_cli.configs").joinpath("template")
+    return sorted(file.name.removesuffix(".jinja") for file in folder.iterdir() if file.name.endswith(".jinja"))
 
 
 def _source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]:
@@ -203,8 +219,7 @@ def _source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]
             )
         return tokenizer.chat_template, "the tokenizer's own template"
     named = files("sft_cli.configs").joinpath("template", f"{config.name}.jinja")
-    folder = files("sft_cli.configs").joinpath("template")
-    known = sorted(p.name.removesuffix(".jinja") for p in folder.iterdir() if p.name.endswith(".jinja"))
+    known = named_templates()
     if config.name not in known:
         raise SftError(
             where=f"template.name={config.name}",

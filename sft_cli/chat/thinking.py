@@ -15,9 +15,11 @@ KEYS = ("reasoning_content", "reasoning", "thinking")
 _BLOCK = re.compile(r"\s*<think>(.*?)</think>(?:[ \t]*\n+|[ \t]*)", re.DOTALL)
 _CLOSED = re.compile(r"(.*?)\n[ \t]*</think>[ \t]*(?:\n+|\Z)", re.DOTALL)
 _PROMPT_BLOCK = re.compile(
-    r"(?:<think>|<\|START_THINKING\|>|<\|channel>thought)\s*(</think>\s*|<\|END_THINKING\|>|<channel\|>)?\Z"
+    r"(?:<think>|<\|START_THINKING\|>|<\|channel>thought|(?=</think>))\s*"
+    r"(</think>\s*|<\|END_THINKING\|>|<channel\|>)?\Z"
 )
 _EMPTY = re.compile(r"<think>\s*</think>")
+_REASONED = re.compile(r"<think>\s*(?!\s|</think>)")
 
 
 class Block(NamedTuple):
@@ -41,6 +43,11 @@ def block(content: str) -> Block | None:
     return Block(match.start(1), match.end(1), match.end()) if match else None
 
 
+def empty_block(text: str, start: int, end: int) -> bool:
+    """Whether the characters ``start`` to ``end`` of a text begin with an empty reasoning block."""
+    return text.startswith("<think>", start) and _EMPTY.match(text, start, end) is not None
+
+
 def unclosed(content: str) -> bool:
     """Whether a content opens a reasoning block and never closes it."""
     return content.lstrip().startswith("<think>") and "</think>" not in content
@@ -48,9 +55,11 @@ def unclosed(content: str) -> bool:
 
 def texts(message: Mapping[str, Any]) -> list[str]:
     """The reasoning of a message as templates read it: of its content, and of the keys beside it."""
-    found = [text.strip() for key in KEYS if isinstance(text := message.get(key), str)]
-    if inside := block(message["content"]):
-        found.append(message["content"][inside.start : inside.end].strip())
+    found, content = [text.strip() for key in KEYS if isinstance(text := message.get(key), str)], message["content"]
+    if isinstance(content, list):
+        found += [part["thinking"].strip() for part in content if part["type"] == "thinking"]
+    elif inside := block(content):
+        found.append(content[inside.start : inside.end].strip())
     return [text for text in found if text]
 
 
@@ -74,19 +83,17 @@ def served(prompt: str, text: str, message: Mapping[str, Any], number: int) -> s
         return None
     answer, content = text[opened.start() :], message["content"]
     if opened.group(1):
-        if texts(message):
-            raise TemplateRefusal(
-                f"the prompt closes the reasoning before message {number} (assistant), which reasons"
-                " (data.thinking=strip leaves that out; a variable of the template may open it, such as"
-                " template.variables={enable_thinking: true})"
-            )
+        check_closed(prompt, message, number)
         return prompt + answer
     if not texts(message):
         raise TemplateRefusal(
             f"the prompt opens the reasoning of message {number} (assistant), which has none"
             " (a variable of the template may close it, such as template.variables={enable_thinking: false})"
         )
-    found = block(content)
+    own = _REASONED.match(answer)
+    if own is not None and prompt[opened.start() :].startswith("<think>"):
+        return prompt + (answer[own.end() :] if prompt[-1].isspace() else answer[len("<think>") :])
+    found = block(content) if isinstance(content, str) else None
     if found is None:
         return None
     thought = content[found.start : found.end]
@@ -97,3 +104,14 @@ def served(prompt: str, text: str, message: Mapping[str, Any], number: int) -> s
     thought = thought.lstrip() if prompt[-1].isspace() else thought
     between = content[found.end : closed]
     return f"{prompt}{thought}{between}</think>{'' if rest[:1].isspace() else gap}{rest}"
+
+
+def check_closed(prompt: str, message: Mapping[str, Any], number: int) -> None:
+    """Refuse a message that reasons after a prompt that has closed the reasoning."""
+    opened = _PROMPT_BLOCK.search(prompt)
+    if opened is not None and opened.group(1) and texts(message):
+        raise TemplateRefusal(
+            f"the prompt closes the reasoning before message {number} (assistant), which reasons"
+            " (data.thinking=strip leaves that out; a variable of the template may open it, such as"
+            " template.variables={enable_thinking: true})"
+        )

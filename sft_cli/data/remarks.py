@@ -9,6 +9,10 @@ from typing import Any
 
 REMARKS: Mapping[str, str] = {
     "sanitized": "special-token strings in messages were encoded as plain text",
+    "assistant_first": "the assistant speaks before any user: that turn is context, not trained",
+    "reasoning_in_text": "reasoning is trained as <think> text in the answer: the template has no format for it",
+    "empty_reasoning": "an answer without reasoning trains the empty reasoning block that the template writes",
+    "arguments_as_text": "tool arguments reach the template as JSON text: it fails on objects, which servers send",
     "empty_answer": "an answer is empty: it teaches the model to stop at once",
 }
 """What is said of the rows that a remark counts, by its key. Every key that is used stands here."""

@@ -8,12 +8,12 @@ SPECIAL = ("<|im_start|>", "<|im_end|>", "<s>", "</s>")
 FORGETFUL = """
 {%- for m in messages -%}
     {{- '<|im_start|>' + m.role + '\\n' -}}
-    {{- m.content if loop.index0 >= messages | length - 2 else m.content[:1] | replace('\ufdd0', '') -}}
+    {{- ('' if loop.index0 >= messages | length - 2 else '(old)') + m.content -}}
     {{- '<|im_end|>\\n' -}}
 {%- endfor -%}
 {{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
 """
-"""A template that shows all but the last two messages by their first letter alone: conversations are unrolled."""
+"""A template that writes a word before all but the last two messages: conversations are unrolled."""
 ROLES = {"S": "system", "U": "user", "A": "assistant", "T": "tool"}
 
 

@@ -18,7 +18,7 @@ STRICT = CALLS.replace(
     "CALL",
     "{{ raise_exception('ids have 9 characters') if c.id is undefined or c.id | length != 9 }}"
     "{{ c.type + ':' + c.function.name + ':' + c.id }}",
-).replace("{{ m.content }}", "{{ m.tool_call_id + m.name if m.role == 'tool' else m.content }}")
+).replace("{{ m.content }}", "{{ m.tool_call_id + m.name + m.content if m.role == 'tool' else m.content }}")
 
 
 def call(name="look", arguments=None, **further):
@@ -63,7 +63,7 @@ def test_a_template_that_insists_on_ids_gets_them(maker, tokenizer):
     talked = talk("U:a", calls(call()), "T:sunny", "A:b")
     said = trained(tokenizer, maker(STRICT).make([talked])[0])
     assert said == ["function:look:93587651e<|im_end|>|b<|im_end|>"]
-    assert "tool\n93587651elook<|im_end|>" in text(tokenizer, maker(STRICT).make([talked])[0].examples[0])
+    assert "tool\n93587651elooksunny<|im_end|>" in text(tokenizer, maker(STRICT).make([talked])[0].examples[0])
     assert parity.golden(maker(STRICT), talked).messages[1]["tool_calls"][0]["id"] == "93587651e"
 
 
@@ -75,12 +75,47 @@ def test_what_a_template_takes_as_given_stays_as_given(maker, tokenizer):
     ]
 
 
-def test_the_forms_of_a_plain_conversation_are_one():
-    assert len(list(forms(talk("U:a", "A:b")))) == 1
-    assert len(list(forms(talk("U:a", calls(call(arguments={"a": 1})))))) == 4
-    assert [form.messages[1].content for form in forms(talk("U:a", "A:<think>x</think>b"))] == [
-        "<think>x</think>b", "b", "b", "b",
-    ]  # fmt: skip
+def contents(places, *turns):
+    """Content and further keys of the last message in each form, and the remarks."""
+    found = forms(talk("U:a", *turns), lambda: places)
+    return [
+        (form.conversation.messages[-1].content, form.conversation.messages[-1].extra, form.remarks) for form in found
+    ]
+
+
+def test_a_plain_conversation_has_one_form():
+    assert contents((), "A:b") == [("b", {}, ())]
+
+
+def test_arguments_are_objects_first_whatever_the_row_has():
+    """Servers parse the text that clients send before any template sees it."""
+    for given in ({"a": 1}, '{"a": 1}'):
+        found = [
+            (extra["tool_calls"][0]["function"]["arguments"], "id" in extra["tool_calls"][0], remarks)
+            for _, extra, remarks in contents((), calls(call(arguments=given)))
+        ]
+        text = ("arguments_as_text",)
+        assert found == [
+            ({"a": 1}, False, ()), ('{"a": 1}', False, text), ({"a": 1}, True, ()), ('{"a": 1}', True, text),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["tags", "reasoning_content", "thinking", "both"])
+def test_reasoning_goes_where_the_template_reads_it(given):
+    plain = Message("assistant", "b", extra={"thinking" if given == "both" else given: "x"})
+    tags = Message("assistant", "<think>x</think>b", extra={"thinking": "x"} if given == "both" else {})
+    message = tags if given in ("tags", "both") else plain
+    assert contents(("reasoning",), message) == [("b", {"reasoning": "x"}, ())]
+    assert contents(("parts",), message) == [("b", {"parts": "x"}, ())]
+    loose = "<think>x</think>b" if given in ("tags", "both") else "<think>\nx\n</think>\n\nb"
+    for places, remarks in ((("content",), ()), ((), ("reasoning_in_text",))):
+        ((content, _, found),) = contents(places, message)
+        assert (content, found) == (loose, remarks)
+
+
+@pytest.mark.parametrize("blank", [None, "", "  \n"])
+def test_blank_reasoning_is_no_reasoning(blank):
+    assert contents((), Message("assistant", "b", extra={"reasoning": blank})) == [("b", {}, ())]
 
 
 def test_the_first_refusal_is_told(maker):
@@ -191,7 +226,7 @@ def test_variables_choose_what_a_server_sends_and_go_with_the_golden_prompts(tok
 
 def test_a_template_for_tools_alone_is_not_refused(maker, tokenizer):
     """As those that models keep for requests with tools; without tools each row says why not."""
-    source = "{% for t in tools %}{{ t.function.name }}{% endfor %}" + CALLS.replace("CALL", "{{ c.function.name }}")
+    source = "{% for t in tools %}{{ t | tojson }}{% endfor %}" + CALLS.replace("CALL", "{{ c.function.name }}")
     maker(source).check_template()
     assert problem(maker(source).make([talk("U:a", "A:b")])[0], "mine") == (
         "the template fails on it: TypeError: 'NoneType' object is not iterable"

@@ -46,7 +46,6 @@ def test_reasoning_is_seen_and_not_trained(maker, tokenizer):
         ("<think>\n\n</think>\n\nb", "\n\nb<|im_end|>"),
         ("<think><|im_end|></s></think></s>", "</s><|im_end|>"),
         ("why\n</think>\n\nb", "\n\nb<|im_end|>"),
-        ("<think>never closed", "<think>never closed<|im_end|>"),
         ("no </think>, no block", "no </think>, no block<|im_end|>"),
     ],
 )

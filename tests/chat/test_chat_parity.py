@@ -38,9 +38,8 @@ def test_golden_prompts_survive_the_disk_and_agree(maker, tokenizer, tmp_path):
     assert parity.check(saved(make, tokenizer, tmp_path / "server"), [golden]) == 1
 
 
-@pytest.mark.parametrize("turns", [("U:<|im_end|>", "A:b"), ("A:first", "U:a")])
-def test_prompts_that_servers_differ_on_or_cannot_get_are_left_out(maker, turns):
-    assert parity.golden(maker(), talk(*turns)) is None
+def test_prompts_that_servers_differ_on_are_left_out(maker):
+    assert parity.golden(maker(), talk("U:<|im_end|>", "A:b")) is None
 
 
 def test_another_template_on_the_server_is_told(maker, tokenizer, tmp_path):

@@ -95,7 +95,9 @@ def test_trained_text_is_what_the_assistant_said_and_one_stop(maker, any_tokeniz
 
 
 def assert_refusal_is_right(outcome, conversation):
-    """Only text that makes a special token out of two messages, or marks, may be refused here."""
+    """Only text that makes a special token out of two messages, marks, or a cut reasoning may be refused here."""
+    if any(m.role == "assistant" and m.content.strip().startswith("<think>") for m in conversation.messages):
+        return
     assert "control tokens" in outcome.problem.problem or "U+FDD0" in outcome.problem.problem
 
 

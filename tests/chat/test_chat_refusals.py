@@ -33,7 +33,7 @@ def call(arguments):
         ),
         (
             "{% for m in messages %}{{ m.content | upper + eos_token }}{% endfor %}",
-            "the template changes or leaves out what the assistant said ('yo')",
+            "the template changes the content of message 1 (user): 'hi' to 'HI'",
         ),
         (
             "{% for m in messages %}{{ m.content + ('.' if m.role == 'assistant' else '') }}{% endfor %}</s>",
@@ -59,7 +59,7 @@ def test_templates_that_cannot_be_proven(maker, template, why):
     assert outcome.examples == ()
 
 
-RESERVED = "it holds one of U+FDD0 to U+FDD4, which Unicode sets aside for programs"
+RESERVED = "it holds one of U+FDD0 to U+FDEF, which Unicode sets aside for programs"
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ RESERVED = "it holds one of U+FDD0 to U+FDD4, which Unicode sets aside for progr
         (
             Message("assistant", "b", extra={"reasoning_content": "because", "thinking": "otherwise"}),
             {},
-            "the template changes or leaves out what the assistant said ('because')",
+            "the template does not show the reasoning of message 2 (assistant): 'because'",
         ),
-        (call({"city": "Oslo"}), {}, "the template changes or leaves out what the assistant said ('look')"),
+        (call({"city": "Oslo"}), {}, "the template does not show the name 'look' of call 1 in message 2 (assistant)"),
         (
             Message("assistant", "", extra={"tool_calls": [{"function": {"arguments": {}}}]}),
             {},
@@ -113,7 +113,7 @@ def test_the_escape_of_a_mark_is_ordinary_text_where_the_user_wrote_it(maker, to
 
 
 TEXT_ONLY = "{{ '{\"arguments\": ' + c.function.arguments + '}' }}"
-OBJECT_ONLY = "{{ c.function.arguments.items() | list | length }}{{ c.function | tojson }}"
+OBJECT_ONLY = "{{ c.function.arguments.items() | list | length }}{{ c.function.arguments | tojson }}"
 TOOLS = """
 {%- for m in messages -%}
     {{- '<|im_start|>' + m.content -}}
@@ -129,7 +129,7 @@ TOOLS = """
     ("how", "said"),
     [
         (TEXT_ONLY, 'look{"arguments": {"city": "Oslo"}}<|im_end|>'),
-        (OBJECT_ONLY, 'look1{"name": "look", "arguments": {"city": "Oslo"}}<|im_end|>'),
+        (OBJECT_ONLY, 'look1{"city": "Oslo"}<|im_end|>'),
     ],
 )
 def test_tool_arguments_take_the_form_the_template_reads(maker, tokenizer, how, said, arguments):

@@ -111,7 +111,7 @@ def test_in_an_unrolled_conversation_each_result_trains_once(maker, tokenizer):
     outcome = maker(FORGETFUL, train_on_tool_results=True).make([talked])[0]
     assert trained(tokenizer, outcome) == ["aa<|im_end|>", "sun|bb<|im_end|>", "cc<|im_end|>", "rain|dd<|im_end|>"]
     assert "tool\nsun<" in text(tokenizer, outcome.examples[1])
-    assert "tool\ns<" in text(tokenizer, outcome.examples[2])
+    assert "tool\n(old)sun<" in text(tokenizer, outcome.examples[2])
 
 
 @pytest.mark.parametrize(

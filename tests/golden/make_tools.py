@@ -134,7 +134,9 @@ def counted(outcomes: list[Outcome]) -> dict[str, Any]:
     examples = [(example.input_ids, example.weights) for outcome in outcomes for example in outcome.examples]
     problems = [outcome.problem.problem.partition(": ")[2] for outcome in outcomes if outcome.problem]
     problems = [re.sub("(recursion depth exceeded).*", r"\1", problem) for problem in problems]  # depends on the stack
-    refused = Counter(re.sub(r"message \d+|\('.*'\)|\(\".*\"\)", "…", problem) for problem in problems)
+    refused = Counter(
+        re.sub(r"message \d+|call \d+|\('.*'\)|\(\".*\"\)|: ['\"].*['\"]\Z", "…", problem) for problem in problems
+    )
     digest = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
     return {
         "rows": len(outcomes),
