@@ -58,6 +58,9 @@ def forms(conversation: Conversation, find_places: Callable[[], Sequence[str]]) 
         find_places: Where the template reads reasoning, the best first: a key, ``PARTS`` or ``IN_CONTENT``; none for
             a template without a format for reasoning, which then is put into the content, between tags.
     """
+    if not any(message.extra or "</think>" in message.content for message in conversation.messages):
+        yield Form(conversation)
+        return
     messages = tuple(without_blank_reasoning(message) for message in conversation.messages)
     seen: list[tuple[Message, ...]] = []
     reasons = any(_reasoning(message) is not None for message in messages)

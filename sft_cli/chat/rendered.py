@@ -30,11 +30,10 @@ class Rendered:
     remarks: frozenset[str] = frozenset()
 
 
-def joined(turns: Sequence[Rendered]) -> Rendered | None:
-    """One rendering that serves every turn, if each earlier text is a prefix of the last one."""
+def joined(turns: Sequence[Rendered]) -> Rendered:
+    """One rendering that serves every turn: each earlier text must be a prefix of the last one."""
     last = turns[-1]
-    if not all(last.text.startswith(turn.text) for turn in turns):
-        return None
+    assert all(last.text.startswith(turn.text) for turn in turns), "a rewritten history is unrolled"
     muted = tuple(place for turn in turns for place in turn.muted)
     spans, stops = tuple(turn.spans[0] for turn in turns), tuple(turn.stops[0] for turn in turns)
     results = tuple(place for turn in turns for place in turn.results)

@@ -29,16 +29,11 @@ def check_calls(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     return [json.dumps(text, ensure_ascii=False) for text in texts]
 
 
-def python_arguments(messages: Sequence[Mapping[str, Any]], text: str) -> bool:
-    """Whether a text shows an argument object of a call as Python writes it, where no message says just that."""
-    shown = [str(arguments) for arguments in _argument_objects(messages) if str(arguments) in text]
-    return bool(shown) and not any(one in value for one in shown for value in _texts(messages))
-
-
-def _texts(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Content and further texts of messages."""
-    for message in messages:
-        yield from (value for value in message.values() if isinstance(value, str))
+def python_arguments(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The argument objects of calls as Python writes them, but those that a message says just so."""
+    written = [str(arguments) for arguments in _argument_objects(messages)]
+    said = [value for message in messages for value in message.values() if isinstance(value, str)] if written else []
+    return [one for one in written if not any(one in text for text in said)]
 
 
 def _argument_objects(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -41,14 +41,15 @@ Turn = tuple[int, Rendered]
 class _Talk:
     """A conversation as templates read it, its special-token strings marked.
 
-    ``arguments`` holds the texts that would show tool arguments encoded twice or as Python, ``walk`` the texts already
-    rendered.
+    ``arguments`` holds the texts that would show tool arguments encoded twice, ``objects`` those that would show them
+    as Python writes them, ``walk`` the texts already rendered.
     """
 
     said: tuple[Message, ...]
     messages: list[dict[str, Any]]
     tools: list[Any] | None
     arguments: list[str]
+    objects: list[str]
     walk: Walk | None
 
 
@@ -129,13 +130,14 @@ class Renderer:
         if self._train_on is TrainOn.all:
             turns = [turn for group in groups for _, turn in group]
             return [Rendered(turn.text, (Span(0, len(turn.text), 1.0),), turn.stops, remarks=remarks) for turn in turns]
-        texts = [joined([turn for _, turn in group]) for group in groups]
-        return [replace(text, remarks=text.remarks | remarks) for text in texts if text is not None]
+        texts = [group[0][1] if len(group) == 1 else joined([turn for _, turn in group]) for group in groups]
+        return [replace(text, remarks=text.remarks | remarks) for text in texts] if remarks else texts
 
     def _accounted(self, conversation: Conversation, unroll: bool) -> list[list[Turn]]:
         """The trained turns of a conversation, in groups that one text serves, every text accounted for."""
         talk, turns = self._laid_out(conversation)
-        whole = not unroll and joined([turn for _, turn in turns]) is not None
+        last = turns[-1][1].text
+        whole = not unroll and all(last.startswith(turn.text) for _, turn in turns)
         groups = [turns] if whole else [[turn] for turn in turns]
         for group in groups:
             self._check_account(talk, group)
@@ -151,7 +153,7 @@ class Renderer:
             if (found := trace.read(text)) and found[0].startswith(final.text):
                 return text
             prompt = self.template.render(trace.messages[:last], trace.tools, prompt=True)
-            signed = replace(talk, messages=trace.messages, tools=trace.tools, walk=None, arguments=[])
+            signed = replace(talk, messages=trace.messages, tools=trace.tools, walk=None, arguments=[], objects=[])
             return self._whole(signed, trace.messages, prompt, text)
 
         self._account.check(final.text, answers, talk.messages, talk.tools, render)
@@ -163,7 +165,7 @@ class Renderer:
         plain = [{"role": m.role, "content": mark(m.content)} if not m.extra else mark(as_sent(m)) for m in said]
         tools = mark(conversation.tools) if conversation.tools else None
         arguments, walk = check_calls(plain), self._walker.walk(plain[: trained[-1] + 1], tools)
-        talk = _Talk(said, plain, tools, arguments, walk)
+        talk = _Talk(said, plain, tools, arguments, python_arguments(plain), walk)
         if walk is not None:
             self._check(talk, str(walk.text(trained[-1] + 1, prompt=True)), plain)
         turns = [(i, turn) for i in trained if (turn := self._turn(talk, i)) is not None]
@@ -284,7 +286,7 @@ class Renderer:
         self._marker.check(text, messages, talk.tools)
         if any(arguments in text for arguments in talk.arguments):
             raise TemplateRefusal("the template encodes tool arguments that are JSON text a second time")
-        if python_arguments(messages, text):
+        if any(written in text for written in talk.objects):
             raise TemplateRefusal("the template writes tool arguments as Python does, not as JSON", unwritten=True)
 
 
