@@ -262,7 +262,7 @@ class _Verdict:
             wrong = count != 1
         if wrong:
             how = "does not show" if count == 0 else f"shows {count} times"
-            raise TemplateRefusal(f"the template {how} {self._name(piece)}")
+            raise TemplateRefusal(f"the template {how} {self._name(piece)}", fix=self._fix(piece))
 
     def _check_found(self, piece: Piece) -> None:
         """Refuse a piece without signs that is not found where its message is shown."""
@@ -270,7 +270,15 @@ class _Verdict:
         region = self._text[answer.start : answer.end] if answer else self._text
         escaped = (json.dumps(piece.text, ensure_ascii=ascii)[1:-1] for ascii in (False, True))
         if piece.text not in region and not any(text in region for text in escaped):
-            raise TemplateRefusal(f"the template does not show {self._name(piece)}")
+            raise TemplateRefusal(f"the template does not show {self._name(piece)}", fix=self._fix(piece))
+
+    def _fix(self, piece: Piece) -> str:
+        """What to do where a template cannot show a piece."""
+        if piece.message == TOOLS:
+            return "leave the tools out on purpose with 'data.mix.{source}.ignore=[tools]'"
+        if self._messages[piece.message]["role"] == "system":
+            return "leave system messages out with data.override_system=true data.system=''"
+        return ""
 
     def _check_answers(self) -> None:
         """Refuse a piece outside of its own answer, or inside another's."""

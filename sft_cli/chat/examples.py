@@ -174,7 +174,7 @@ class ExampleMaker:
         try:
             return self.renderer.render(self.shaped(conversation), unroll)
         except TemplateRefusal as refusal:
-            return self._refused(conversation, str(refusal))
+            return self._refused(conversation, refusal)
 
     @cached_property
     def _num_ids(self) -> int:
@@ -206,7 +206,7 @@ class ExampleMaker:
         for text, ids in zip(texts, encoded, strict=True):
             assert ids is not None, "a text with one span is never unrolled"
             if isinstance(ids, Unproven):
-                return Outcome(problem=self._refused(conversation, str(ids)))
+                return Outcome(problem=self._refused(conversation, TemplateRefusal(str(ids))))
             examples.append(_example(conversation, text, ids))
         remarks = frozenset(["sanitized"] if any(MARK_START in text.text for text in texts) else [])
         remarks = remarks.union(*(text.remarks for text in texts))
@@ -253,14 +253,17 @@ class ExampleMaker:
             fix=f"raise trainer.max_length, or data.overflow=drop{' or drop_oldest_turns' if turns else ''}",
         )
 
-    def _refused(self, conversation: Conversation, why: str) -> SftError:
+    def _refused(self, conversation: Conversation, why: TemplateRefusal) -> SftError:
         keeps = self._data.thinking is not Thinking.strip
         reasons = keeps and any(thinking.texts({"content": m.content, **m.extra}) for m in conversation.messages)
-        instead = "set data.thinking=strip (its reasoning may be what the template cannot show)" if reasons else ""
+        first = why.fix.replace("{source}", conversation.source)
+        first = first or (
+            "set data.thinking=strip (its reasoning may be what the template cannot show)" if reasons else ""
+        )
         return SftError(
             where=conversation.where,
             problem=f"its mask cannot be proven with {self._template.label}: {why}",
-            fix=f"{instead or 'correct the row'}, choose another template=,"
+            fix=f"{first or 'correct the row'}, choose another template=,"
             " or leave such rows out with data.on_bad_row=drop",
         )
 

@@ -126,7 +126,13 @@ class Renderer:
                     f"message {i + 1} has weight {message.weight:g}, but data.train_on=all trains all of them"
                 )
         groups = self._accounted(conversation, unroll)
-        remarks = frozenset([*form.remarks, *(["assistant_first"] if _greets(conversation.messages) else [])])
+        remarks = frozenset(
+            [
+                *form.remarks,
+                *(["assistant_first"] if _greets(conversation.messages) else []),
+                *(["dated"] if self.template.writes_date else []),
+            ]
+        )
         if self._train_on is TrainOn.all:
             turns = [turn for group in groups for _, turn in group]
             return [Rendered(turn.text, (Span(0, len(turn.text), 1.0),), turn.stops, remarks=remarks) for turn in turns]
@@ -239,7 +245,9 @@ class Renderer:
                     f" (they part at {parting(prompt, text)!r})"
                 )
             return served
-        if reasoning := thinking.texts(messages[-1]):
+        reasoning = thinking.texts(messages[-1])
+        thinking.check_opened(prompt, text[len(prompt) :], bool(reasoning), i)
+        if reasoning:
             thinking.check_closed(prompt, messages[-1], i)
             if any(one not in text[len(prompt) :] for one in reasoning):
                 return thinking.served(prompt, text, messages[-1], i) or text

@@ -6,9 +6,10 @@ two together.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import datetime
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +27,7 @@ from sft_cli.sandbox.budget import TooMuch
 
 GIVEN = ("messages", "tools", "documents", "add_generation_prompt", KEPT)
 """What every rendering is called with."""
+_OBJECT = re.compile(r"<[\w. ]+ at 0x[0-9a-f]+>")
 ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
 
 
@@ -34,11 +36,12 @@ class TemplateRefusal(Exception):
 
     Attributes:
         unwritten: Whether the template wrote nothing that could be used: another form of the conversation may do.
+        fix: What to do, if it is more than to correct the row; ``{source}`` stands for the name of the row's source.
     """
 
-    def __init__(self, message: str, *, unwritten: bool = False) -> None:
+    def __init__(self, message: str, *, unwritten: bool = False, fix: str = "") -> None:
         super().__init__(message)
-        self.unwritten = unwritten
+        self.unwritten, self.fix = unwritten, fix
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,18 @@ class ChatTemplate:
     def _tagged(self) -> bool:
         """Whether it has generation tags."""
         return GENERATION.search(self.source) is not None
+
+    @cached_property
+    def writes_date(self) -> bool:
+        """Whether the text of a conversation depends on the day it is rendered."""
+        if "strftime_now" not in self.source:
+            return False
+        other = replace(self, now=self.now + timedelta(days=397))
+        try:
+            texts = [one.render([{"role": "user", "content": "Hi"}], None, prompt=True) for one in (self, other)]
+        except TemplateRefusal:
+            return True
+        return texts[0] != texts[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to another process: not the compiled code."""
@@ -180,6 +195,10 @@ class ChatTemplate:
                     f"the template writes {entity} where the conversation has none (it escapes tool arguments)",
                     unwritten=True,
                 )
+        if " at 0x" in text and (found := _OBJECT.search(text)) and found.group() not in f"{messages}{tools}":
+            raise TemplateRefusal(
+                f"the template writes a Python object ({found.group():.40}), not its text: it lacks | list or | join"
+            )
         return text
 
 

@@ -86,10 +86,7 @@ def served(prompt: str, text: str, message: Mapping[str, Any], number: int) -> s
         check_closed(prompt, message, number)
         return prompt + answer
     if not texts(message):
-        raise TemplateRefusal(
-            f"the prompt opens the reasoning of message {number} (assistant), which has none"
-            " (a variable of the template may close it, such as template.variables={enable_thinking: false})"
-        )
+        raise _opened(number)
     own = _REASONED.match(answer)
     if own is not None and prompt[opened.start() :].startswith("<think>"):
         return prompt + (answer[own.end() :] if prompt[-1].isspace() else answer[len("<think>") :])
@@ -104,6 +101,20 @@ def served(prompt: str, text: str, message: Mapping[str, Any], number: int) -> s
     thought = thought.lstrip() if prompt[-1].isspace() else thought
     between = content[found.end : closed]
     return f"{prompt}{thought}{between}</think>{'' if rest[:1].isspace() else gap}{rest}"
+
+
+def _opened(number: int) -> TemplateRefusal:
+    """The refusal of a message without reasoning after a prompt that opens it."""
+    return TemplateRefusal(
+        f"the prompt opens the reasoning of message {number} (assistant), which has none"
+        " (a variable of the template may close it, such as template.variables={enable_thinking: false})"
+    )
+
+
+def check_opened(prompt: str, answer: str, reasons: bool, number: int) -> None:
+    """Refuse an answer that is all inside a reasoning block which the prompt opens."""
+    if prompt.rstrip().endswith("<think>") and "</think>" not in answer and not reasons:
+        raise _opened(number)
 
 
 def check_closed(prompt: str, message: Mapping[str, Any], number: int) -> None:

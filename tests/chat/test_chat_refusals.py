@@ -247,3 +247,24 @@ def test_a_conversation_of_a_thousand_turns_is_shortened(maker, tokenizer):
     outcome = maker(max_length=100, overflow=Overflow.drop_oldest_turns).make([talk(*turns)])[0]
     assert trained(tokenizer, outcome) == ["|".join(["b<|im_end|>"] * 4)]
     assert outcome.dropped_messages == 792
+
+
+def test_a_template_that_writes_the_day_is_remarked(maker, tokenizer):
+    source = "{{ strftime_now('%d %b %Y') }}" + TOOLS.replace("CALL", "{{ c.function.arguments | tojson }}")
+    assert maker(source).make([talk("U:a", "A:b")])[0].remarks == {"dated"}
+    unused = source.replace("{{ strftime_now('%d %b %Y') }}", "{{ strftime_now('%d') if tools }}")
+    assert maker(unused).make([talk("U:a", "A:b")])[0].remarks == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("turns", "tools", "fix"),
+    [
+        (["U:a", "A:b"], ({"function": {"name": "w", "description": "d"}},), "'data.mix.mine.ignore=[tools]'"),
+        (["S:be brief", "U:a", "A:b"], None, "data.override_system=true data.system=''"),
+    ],
+)
+def test_what_a_template_cannot_show_is_left_out_with(maker, turns, tools, fix):
+    source = TOOLS.replace("CALL", "").replace("m.content -}}", "(m.content if m.role != 'system' else '') -}}")
+    outcome = maker(source).make([talk(*turns, tools=tools)])[0]
+    assert "does not show" in outcome.problem.problem
+    assert fix in outcome.problem.fix
