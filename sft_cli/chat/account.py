@@ -347,10 +347,12 @@ class _Verdict:
             key = keys.get(piece.path) if piece.message == message and piece.kind == "constant" else None
             if key is None:
                 continue
-            stop = next((start for start in starts if start >= key.end), len(self._text))
-            first = _CONSTANT.search(self._text, key.end, stop)
-            if first is None or first.group().lower().replace("none", "null") != piece.text:
-                raise TemplateRefusal(f"the template does not show {self._name(piece)}")
+            answer = self._answers.get(message)
+            end = answer.end if answer else len(self._text)
+            stop = next((start for start in starts if start >= key.end), end)
+            shown = [one.group().lower() for one in _CONSTANT.finditer(self._text, key.end, min(stop, end))]
+            if [one.replace("none", "null") for one in shown] != [piece.text]:
+                raise TemplateRefusal(f"the template does not show {self._name(piece)} once")
 
     def _check_constants(self, message: int, places: list[Place]) -> None:
         """Refuse a message whose calls show fewer true, false and null than they hold."""

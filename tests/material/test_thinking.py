@@ -33,7 +33,7 @@ TABLE = [
     ("trl/nemotron_3_ultra", ON, "reasoned", ""),
     ("trl/nemotron_3_ultra", OFF, "plain", "plain reasoned mixed"),
     ("llamacpp/google-gemma-4-31B-it", {}, "plain", "plain reasoned mixed"),
-    ("llamacpp/google-gemma-4-31B-it", ON, "plain reasoned mixed", "plain reasoned mixed"),
+    ("llamacpp/google-gemma-4-31B-it", ON, "plain", "plain reasoned mixed"),  # it shows reasoning before calls alone
     ("llamacpp/google-gemma-4-31B-it", OFF, "plain", "plain reasoned mixed"),
     ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", {}, "", ""),
     ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", ON, "", ""),
