@@ -10,6 +10,8 @@ from typing import Any
 
 MAYBE_NULL = ("default", "const")
 """Keywords of a JSON schema whose value may be null on purpose."""
+DATA = (*MAYBE_NULL, "enum", "examples")
+"""Keywords whose value is data, not a schema."""
 
 
 def as_object(value: Any) -> Any:
@@ -20,13 +22,14 @@ def as_object(value: Any) -> Any:
     return found if value and len(found) == len(value) else value
 
 
-def without_padding(tools: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
-    """Tool schemas without the null entries that Arrow fills in, and whether there were any."""
-    counted = [0]
-    cleaned = [_schema(tool, counted, MAYBE_NULL) for tool in tools]
-    if counted[0]:  # the file is padded: so are nulls that a schema could hold on purpose, unless it allows null
-        cleaned = [_schema(tool, counted, ()) for tool in cleaned]
-    return cleaned, bool(counted[0])
+def without_padding(tools: Sequence[Mapping[str, Any]]) -> tuple[list[Any], bool]:
+    """Tool schemas without the null entries that Arrow fills in, and whether there were any.
+
+    Only nulls below ``properties`` show that a file is padded; where there are some, those elsewhere are padding too.
+    """
+    objects = [_mapped(tool) for tool in tools]
+    padded = any(_padded(tool, below=False) for tool in objects)
+    return [_stripped(tool) for tool in objects] if padded else objects, padded
 
 
 def properties_of(tools: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
@@ -68,24 +71,51 @@ def _meant_below(value: Any, schema: Any) -> Any:
     return value
 
 
-def _schema(value: Any, counted: list[int], kept: Sequence[str], inside: str = "") -> Any:
-    """A schema without its null keywords, except those of ``kept`` and what allows null."""
+def _mapped(value: Any, key: str = "") -> Any:
+    """A schema with objects for the lists of pairs that Arrow makes of maps."""
     if isinstance(value, list | tuple):
-        pairs = as_object(value) if inside in ("properties", "parameters") else value
-        if isinstance(pairs, list | tuple):
-            return [_schema(entry, counted, kept) for entry in pairs]
-        value = pairs
+        found = as_object(value) if key in ("properties", "parameters") else value
+        if isinstance(found, list | tuple):
+            return [_mapped(entry) for entry in found]
+        value = found
+    return {name: _mapped(entry, name) for name, entry in value.items()} if isinstance(value, Mapping) else value
+
+
+def _padded(value: Any, below: bool, names: bool = False) -> bool:
+    """Whether a schema has a null below ``properties`` that no one writes on purpose.
+
+    Args:
+        value: The schema, or a part of it.
+        below: Whether it is below ``properties``.
+        names: Whether its keys are names of arguments, not keywords.
+    """
+    if isinstance(value, list):
+        return any(_padded(entry, below) for entry in value)
+    if not isinstance(value, Mapping):
+        return False
+    for key, entry in value.items():
+        if entry is None:
+            if below and (names or key not in MAYBE_NULL):
+                return True
+        elif names or key not in DATA:
+            properties = key == "properties" and not names
+            if _padded(entry, below or properties, properties):
+                return True
+    return False
+
+
+def _stripped(value: Any, names: bool = False) -> Any:
+    """A schema without its nulls, except the defaults of arguments that may be null."""
+    if isinstance(value, list):
+        return [_stripped(entry) for entry in value]
     if not isinstance(value, Mapping):
         return value
     found = {}
     for key, entry in value.items():
-        names = inside == "properties"  # the keys are names of arguments, not keywords
-        if entry is None and (names or not (key in kept or (key in MAYBE_NULL and _allows_null(value)))):
-            counted[0] += 1
-        elif not names and key in (*MAYBE_NULL, "enum", "examples"):
-            found[key] = entry  # data, not a schema
-        else:
-            found[key] = _schema(entry, counted, kept, "" if names else key)
+        if entry is None and (names or key not in MAYBE_NULL or not _allows_null(value)):
+            continue
+        data = key in DATA and not names
+        found[key] = entry if data else _stripped(entry, key == "properties" and not names)
     return found
 
 
