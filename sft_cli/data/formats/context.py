@@ -19,6 +19,7 @@ class Context:
         source: Name of its source in the mix.
         roles: The source's ``roles``, their names as ``compact`` writes them.
         repairs: What had to be repaired in it, in a few words each.
+        remarks: Keys of data/remarks.py: what was done to it.
         not_read: Keys of it that nothing reads.
         untold: Weight of the assistant's messages about which nothing is said.
     """
@@ -27,6 +28,7 @@ class Context:
     source: str
     roles: Mapping[str, str] = field(default_factory=dict)
     repairs: set[str] = field(default_factory=set)
+    remarks: set[str] = field(default_factory=set)
     not_read: set[str] = field(default_factory=set)
     untold: float = 1.0
 

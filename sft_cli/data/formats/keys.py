@@ -146,13 +146,12 @@ def _reasoning(found: Mapping[str, Any], role: str, field: str, context: Context
     for key, value in found.items():
         if not isinstance(value, str):
             raise _refused(f"{field}.{key}", value, "reasoning is text", f"write it as one text, {_DROP}", context)
-    texts = {value.strip(): value for value in found.values()}
-    if len(texts) > 1:
+    if len({value.strip() for value in found.values()}) > 1:
         first, second = list(found)[:2]
         raise _refused(
             f"{field}.{second}", found[second], f"'{first}' holds another reasoning", "keep one of them", context
         )
-    return next(iter(texts.values()))
+    return next(iter(found.values()))
 
 
 def _refused(field: str, value: Any, why: str, fix: str, context: Context) -> RowError:

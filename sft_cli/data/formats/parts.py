@@ -131,17 +131,15 @@ def _kind(part: Any, role: str, place: str, context: Context) -> str:
     allowed = ("text", *ORDER) if role == "assistant" else ("text", RESULT) if role in ("user", "tool") else ("text",)
     if kind in allowed:
         return kind
+    reason, problem = f"{given} part of a {role} message", f"a {role} message has parts of type text alone"
     if given == "redacted_thinking":
-        problem, reason = "is encrypted reasoning, which cannot be trained on", "encrypted reasoning"
-    elif kind is not None:
-        problem, reason = f"a {role} message has parts of type text alone", f"{given} part of a {role} message"
-    else:
-        problem, reason = "only text can be trained on", f"content part of type {shorten(given).strip(chr(39))}"
-    joint = " " if given == "redacted_thinking" else "; "
+        reason, problem = "encrypted reasoning", "reasoning that is encrypted cannot be trained on"
+    elif kind is None:
+        reason, problem = f"content part of type {shorten(given).strip(chr(39))}", "only text can be trained on"
     raise RowError(
         where=context.where,
         reason=reason,
-        problem=f"field '{place}.type' is {shorten(given)}{joint}{problem}",
+        problem=f"field '{place}.type' is {shorten(given)}; {problem}",
         fix="write it as text, or leave such rows out with data.on_bad_row=drop",
     )
 

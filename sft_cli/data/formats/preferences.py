@@ -149,7 +149,7 @@ def _shared(fields: Fields, said: Sequence[Message], context: Context) -> int:
     for name in REJECTED:
         value = fields.values.get(name)
         if holds(value) and (talked(value) or isinstance(value, str)):
-            other = _said(fields, name, replace(context, not_read=set(), repairs=set()))
+            other = _said(fields, name, Context(context.where, context.source, context.roles))
             pairs = zip(said, other, strict=False)
             count = next((at for at, (a, b) in enumerate(pairs) if (a.role, a.content) != (b.role, b.content)), None)
             return _last_answer(said) if count is None else count
@@ -171,7 +171,7 @@ def _note_unused(fields: Fields, asked: str | None, answer: str | None, context:
 
 
 def _no_answer(fields: Fields, context: Context) -> RowError:
-    there = listing(name for name, value in fields.values.items() if holds(value))
+    there = listing(name for name, value in fields.row.values.items() if holds(value))
     return RowError(
         where=context.where,
         reason="no chosen answer",

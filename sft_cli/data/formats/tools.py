@@ -14,8 +14,8 @@ Calls = list[dict[str, Any]]
 
 TWICE = "tool arguments encoded twice"
 """What is noted about a conversation whose tool arguments were JSON text inside JSON text."""
-PADDED = "null padding removed"
-"""What is noted about a conversation whose schemas or calls had the null entries that Arrow fills in."""
+PADDED = "padding"
+"""The remark about a conversation whose schemas or calls had the null entries that Arrow fills in."""
 ARGUMENTS = ("arguments", "parameters", "args", "input")
 """Keys under which calls keep their arguments: OpenAI, Llama, LangChain, Anthropic."""
 SCHEMAS = ("parameters", "input_schema", "inputSchema")
@@ -52,7 +52,7 @@ def tool_schemas(fields: Fields, context: Context) -> tuple[Mapping[str, Any], .
     check_unicode(json.dumps(value, ensure_ascii=False, default=str), column, context.where)
     tools, padded = without_padding([_schema(tool) for tool in value])
     if padded:
-        context.repairs.add(PADDED)
+        context.remarks.add(PADDED)
     return tuple(tools)
 
 
@@ -150,7 +150,8 @@ def _arguments(value: Any, field: str, context: Context) -> Any:
             layers += 1
     except ValueError:
         value = None
-    value = value if layers else as_object(value)
+    if not layers:
+        value = {} if value == [] else as_object(value)  # an Arrow map without entries is an empty list
     if not isinstance(value, dict):
         raise RowError(
             where=context.where,

@@ -78,6 +78,7 @@ def built(fields: Fields, found: list[Message], context: Context, first: str = "
         source=context.source,
         tools=tools,
         tags=context.tags(),
+        remarks=tuple(sorted(context.remarks)),
         not_read=tuple(sorted(context.not_read)),
     )
 
@@ -256,7 +257,7 @@ def _unpadded(message: Message, tools: tuple[Mapping[str, Any], ...], context: C
                 raise _unexplained(call, context)
             kept = padding.meant(arguments, properties or {})
             if kept != arguments:
-                context.repairs.add(PADDED)
+                context.remarks.add(PADDED)
             call = {**call, "function": {**call["function"], "arguments": kept}}
         made.append(call)
     return replace(message, extra={**message.extra, "tool_calls": made})
