@@ -110,7 +110,8 @@ XLAM = {
             id="anthropic",
         ),
         pytest.param(
-            {"instructions": "S", "input": "Q", "output": ITEMS}, "responses", [("system", "S"), ("user", "Q"), *ITEMS_SAID],
+            {"instructions": "S", "input": "Q", "output": ITEMS}, "responses",
+            [("system", "S"), ("user", "Q"), *ITEMS_SAID],
             id="responses",
         ),
         pytest.param(
@@ -136,12 +137,16 @@ XLAM = {
         ),
         pytest.param({"id": 1, "system_prompt": "S", "question": "Q", "response": "A"}, "question_response",
                      [("system", "S"), *PLAIN], id="orca"),
-        pytest.param({"problem": "Q", "solution": "A", "answer": "5", "level": 1}, "problem_solution", PLAIN, id="math"),
+        pytest.param(
+            {"problem": "Q", "solution": "A", "answer": "5", "level": 1}, "problem_solution", PLAIN, id="math"
+        ),
         pytest.param({"conversations": [{"from": "gpt", "value": "Hi"}, {"from": "human", "value": "Q"},
                                         {"from": "gpt", "value": "A"}]}, "sharegpt", [("assistant", "Hi"), *PLAIN],
                      id="gpt-first"),
-        pytest.param({"messages": [{"role": "user", "parts": [{"text": "Q"}]}, {"role": "model", "parts": [{"text": "A"}]}]},
-                     "messages", PLAIN, id="gemini"),
+        pytest.param(
+            {"messages": [{"role": "user", "parts": [{"text": "Q"}]}, {"role": "model", "parts": [{"text": "A"}]}]},
+            "messages", PLAIN, id="gemini",
+        ),
         pytest.param({"messages": [ASKED, {"role": "assistant", "content": None, "refusal": "No."}]}, "messages",
                      [("user", "Q"), ("assistant", "No.")], id="refusal"),
     ],
@@ -185,7 +190,8 @@ def test_what_of_these_shapes_is_not_read():
     [
         pytest.param(
             {"prompt": [ASKED, SAID], "completion": [SAID]},
-            "field 'prompt' ends with a message of the assistant that 'completion' goes on with; a message is trained as "
+            "field 'prompt' ends with a message of the assistant that 'completion' goes on with; a message "
+            "is trained as "
             "a whole\n  fix: put the whole answer into 'completion', or leave such rows out with data.on_bad_row=drop",
             id="a-prompt-that-begins-the-answer",
         ),
@@ -208,7 +214,8 @@ def test_what_of_these_shapes_is_not_read():
         ),
         pytest.param(
             {"messages": [{"role": "user", "content": [text("Q"), {"type": "tool_result", "content": "x"}]}, SAID]},
-            "field 'messages[0].content[1]' is a part of type tool_result behind one of type text; templates show results "
+            "field 'messages[0].content[1]' is a part of type tool_result behind one of type text; "
+            "templates show results "
             "of tools, then text\n  fix: put the parts into that order, or split the message in two",
             id="a-result-behind-the-question",
         ),
@@ -232,14 +239,17 @@ def test_what_of_these_shapes_is_not_read():
         ),
         pytest.param(
             {"messages": [ASKED, {"role": "assistant", "channel": "analysis", "content": "R"}]},
-            "field 'messages': the analysis 'R' is followed by no answer\n  fix: write reasoning as reasoning_content and "
+            "field 'messages': the analysis 'R' is followed by no answer\n  fix: write reasoning as "
+            "reasoning_content and "
             "calls as tool_calls, or set data.on_bad_row=drop",
             id="analysis-alone",
         ),
         pytest.param(
             {"messages": [ASKED, {"role": "assistant", "channel": "commentary", "content": "C"}, SAID]},
-            "field 'messages[1].channel' (assistant) is 'commentary'; a commentary that calls no tool has no place in a "
-            "template\n  fix: write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop",
+            "field 'messages[1].channel' (assistant) is 'commentary'; a commentary that calls no tool has "
+            "no place in a "
+            "template\n  fix: write reasoning as reasoning_content and calls as tool_calls, or set "
+            "data.on_bad_row=drop",
             id="commentary",
         ),
         pytest.param(

@@ -388,7 +388,8 @@ def test_two_weights():
         pytest.param(
             {"instruction": "question", "outptu": "answer"},
             "data.mix.mine.columns: unknown name 'outptu'; "
-            "the format reads instruction, output, input, system, system_prompt, history, tools\n  fix: did you mean output?",
+            "the format reads instruction, output, input, system, system_prompt, history, tools\n  fix: did "
+            "you mean output?",
             id="unknown-name",
         ),
         pytest.param(

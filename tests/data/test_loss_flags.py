@@ -100,7 +100,7 @@ def test_flags_of_parts():
     answer = {"role": "assistant", "content": [part("A", train=False), part("B", weight=0)]}
     assert messages(ASK, answer).messages[1].weight == 0
     with pytest.raises(
-        RowError, match="the parts of field 'messages\\[1\\].content' are trained with different weights"
+        RowError, match=r"the parts of field 'messages\[1\].content' are trained with different weights"
     ):
         messages(ASK, {"role": "assistant", "content": [part("A", train=False), part("B")]})
     with pytest.raises(RowError, match="'messages\\[1\\]' and the parts of its content disagree"):

@@ -64,7 +64,8 @@ def test_the_same_reasoning_twice_is_one():
         ({"role": "system", "text": "S"}, "field 'messages[1].text' is 'S'; the message has no content\n"
          f"  fix: write it under 'content', {DROP}"),
         ({"role": "tool", "result": "S"}, "field 'messages[1].content' (tool) is None; expected non-empty text\n"
-         "  fix: write the text of result under 'content' or remove the row; data.on_bad_row=drop leaves such rows out"),
+         "  fix: write the text of result under 'content' or remove the row; data.on_bad_row=drop leaves "
+         "such rows out"),
         ({"role": "system"}, "field 'messages[1].content' (system) is None; expected non-empty text\n"
          "  fix: fill it in or remove the row; data.on_bad_row=drop leaves such rows out"),
         ({"role": "assistant", "output": "A", "tool_calls": [{"name": "f", "arguments": {}}]},
@@ -123,9 +124,32 @@ def test_arguments_under_the_keys_of_other_tools():
 
 
 NAMES = st.sampled_from(
-    [*keys.PASSED, *keys.REASONING, *keys.CHANNELS, *keys.TEXTS, *loss_flags.FACTORS, *loss_flags.TRAINED]
-    + [*loss_flags.MASKED, *loss_flags.SPANS, "id", "image", "Video", "label", "rejected", "summary", "tools", "note"]
-    + ["trainThis", "my_reasoning", "inner-thoughts", "tool_calls", "function_call", "type", "parts", "from"]
+    [
+        *keys.PASSED,
+        *keys.REASONING,
+        *keys.CHANNELS,
+        *keys.TEXTS,
+        *loss_flags.FACTORS,
+        *loss_flags.TRAINED,
+        *loss_flags.MASKED,
+        *loss_flags.SPANS,
+        "id",
+        "image",
+        "Video",
+        "label",
+        "rejected",
+        "summary",
+        "tools",
+        "note",
+        "trainThis",
+        "my_reasoning",
+        "inner-thoughts",
+        "tool_calls",
+        "function_call",
+        "type",
+        "parts",
+        "from",
+    ]  # fmt: skip
 ) | st.text(st.characters(codec="ascii", categories=["Ll", "Lu"]), min_size=1, max_size=6)
 VALUES = st.sampled_from([None, True, False, 0, 1, 0.5, "", "MARK", ["MARK"], {"k": "MARK"}, [], "true"])
 

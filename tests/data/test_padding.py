@@ -1,4 +1,4 @@
-"""What Arrow fills in: null entries of schemas and calls are removed and counted, maps are objects, meant nulls stay."""
+"""What Arrow fills in: null entries are removed and counted, maps are objects; nulls that are meant stay."""
 
 import json
 
@@ -87,7 +87,8 @@ def test_a_null_without_a_schema_is_refused(tools):
     with pytest.raises(RowError) as caught:
         called({"city": "R", "x": None}, tools)
     assert str(caught.value) == (
-        "rows.jsonl:7: the call of f has null for x, and the row has no schema of the tool: it may be meant, or padding "
+        "rows.jsonl:7: the call of f has null for x, and the row has no schema of the tool: it may be "
+        "meant, or padding "
         "of a Parquet file\n  fix: add the tool to the row's tools, or write the arguments as JSON text; "
         "data.on_bad_row=drop leaves such rows out"
     )
@@ -104,9 +105,10 @@ def test_pairs_are_an_object():
 
 
 def test_maps_of_arrow_files_are_objects(tmp_path):
-    kind = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string()), (
-        "tool_calls", pyarrow.list_(pyarrow.struct([("name", pyarrow.string()), (
-            "arguments", pyarrow.map_(pyarrow.string(), pyarrow.map_(pyarrow.string(), pyarrow.int64())))])))]))  # fmt: skip
+    text, number = pyarrow.string(), pyarrow.int64()
+    arguments = pyarrow.map_(text, pyarrow.map_(text, number))
+    calls = pyarrow.list_(pyarrow.struct({"name": text, "arguments": arguments}))
+    kind = pyarrow.list_(pyarrow.struct({"role": text, "content": text, "tool_calls": calls}))
     call = {"name": "f", "arguments": [("at", [("x", 1), ("y", None)])]}
     rows = [[ASK, {"role": "assistant", "tool_calls": [call]}]]
     pyarrow.parquet.write_table(pyarrow.table({"messages": pyarrow.array(rows, kind)}), tmp_path / "rows.parquet")

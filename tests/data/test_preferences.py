@@ -29,9 +29,11 @@ EARLIER = [("user", "Q"), ("assistant", "A", 0.0)]
         ),
         pytest.param({"prompt": "Q", "chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]}, PLAIN, id="ultrafeedback"),
         pytest.param(
-            {"prompt": json.dumps([ASKED]), "chosen": json.dumps([GOOD]), "rejected": json.dumps([BAD])}, PLAIN, id="csv"
+            {"prompt": json.dumps([ASKED]), "chosen": json.dumps([GOOD]), "rejected": json.dumps([BAD])}, PLAIN,
+            id="csv",
         ),
-        pytest.param({"prompt": "Q", "chosen": '["A"]', "rejected": "B"}, [("user", "Q"), ("assistant", '["A"]')], id="json"),
+        pytest.param({"prompt": "Q", "chosen": '["A"]', "rejected": "B"}, [("user", "Q"), ("assistant", '["A"]')],
+                     id="json"),
         pytest.param({"instruction": "Q", "input": "I", "chosen": "A", "rejected": "B"},
                      [("user", "Q\n\nI"), ("assistant", "A")], id="llamafactory-alpaca"),
         pytest.param(
@@ -42,7 +44,8 @@ EARLIER = [("user", "Q"), ("assistant", "A", 0.0)]
         pytest.param({"messages": [ASKED, GOOD], "rejected_response": "B"}, PLAIN, id="ms-swift"),
         pytest.param({"messages": [ASKED, GOOD, ASKED, GOOD], "rejected_messages": [ASKED, BAD]}, [*EARLIER, *PLAIN],
                      id="ms-swift-several-turns"),
-        pytest.param({"system": "S", "question": "Q", "chosen": "A", "rejected": "B"}, [("system", "S"), *PLAIN], id="orca"),
+        pytest.param({"system": "S", "question": "Q", "chosen": "A", "rejected": "B"}, [("system", "S"), *PLAIN],
+                     id="orca"),
         pytest.param(
             {"chosen": "\n\nHuman: Q\n\nAssistant: A\n\nHuman: Q\n\nAssistant: A",
              "rejected": "\n\nHuman: Q\n\nAssistant: A\n\nHuman: Q\n\nAssistant: B"},
@@ -51,8 +54,10 @@ EARLIER = [("user", "Q"), ("assistant", "A", 0.0)]
         pytest.param({"prompt": "Q", "completion": "A", "label": True}, PLAIN, id="kto"),
         pytest.param({"prompt": [ASKED], "completion": [GOOD], "label": 1}, PLAIN, id="kto-messages"),
         pytest.param({"messages": [ASKED, GOOD, ASKED, GOOD], "label": True}, [*EARLIER, *PLAIN], id="kto-ms-swift"),
-        pytest.param({"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "kto_tag": True},
-                     PLAIN, id="kto-llamafactory"),
+        pytest.param(
+            {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "kto_tag": True},
+            PLAIN, id="kto-llamafactory",
+        ),
         pytest.param({"prompt": "Q", "completion": "A", "label": "True"}, PLAIN, id="kto-csv"),
     ],
 )  # fmt: skip
@@ -88,7 +93,7 @@ def test_what_auto_says():
 def test_a_bad_answer_is_left_out_and_counted(label):
     with pytest.raises(LeftOut) as caught:
         convert({"prompt": "Q", "completion": "A", "label": label}, "chosen")
-    assert caught.value.reason == "label is false"
+    assert (caught.value.reason, caught.value.by) == ("label is false", "chosen")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +102,9 @@ def test_a_bad_answer_is_left_out_and_counted(label):
         ({"prompt": "Q", "completion": "A", "label": "bad"},
          "field 'label' is 'bad' (text); expected true or false\n"
          "  fix: write it as true or false, or point columns at another column"),
+        ({"prompt": "Q", "completion": "A", "label": None},
+         "no column holds a chosen answer and what it answers; the row has prompt, completion\n"
+         "  fix: give every row chosen, or an answer with a label of true; data.on_bad_row=drop leaves such rows out"),
         ({"prompt": "Q", "chosen": "", "rejected": "B"},
          "no column holds a chosen answer and what it answers; the row has prompt, rejected\n"
          "  fix: give every row chosen, or an answer with a label of true; data.on_bad_row=drop leaves such rows out"),

@@ -1,4 +1,4 @@
-"""Names of roles: case, blanks and hyphens make no difference; a source's ``roles`` adds names, and the advice works."""
+"""Names of roles: case, blanks and hyphens make no difference; ``roles`` adds names, and the advice works."""
 
 import re
 

@@ -129,7 +129,7 @@ def _kind(part: Any, role: str, place: str, context: Context) -> str:
     given = part.get("type", "text")
     kind = KINDS.get(given) if isinstance(given, str) else None
     allowed = ("text", *ORDER) if role == "assistant" else ("text", RESULT) if role in ("user", "tool") else ("text",)
-    if kind in allowed:
+    if kind is not None and kind in allowed:
         return kind
     reason, problem = f"{given} part of a {role} message", f"a {role} message has parts of type text alone"
     if given == "redacted_thinking":

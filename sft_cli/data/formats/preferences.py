@@ -99,7 +99,9 @@ def _joined(fields: Fields, before: list[Message], said: list[Message], context:
 
 
 def _judge(fields: Fields, context: Context) -> None:
-    """Return if no label says that the row's answer is bad."""
+    """Return if the row says which of its answers is good, and no label says that it is bad."""
+    if not any(holds(fields.values.get(name)) for name in (*CHOSEN, *REJECTED, *LABELS)):
+        raise _no_answer(fields, context)
     for name in LABELS:
         value = fields.values.get(name)
         if not holds(value):
@@ -114,6 +116,7 @@ def _judge(fields: Fields, context: Context) -> None:
                 reason=f"{name} is false",
                 problem=f"field {fields.columns[name]!r} says that its answer is not good",
                 fix="remove the row, or leave it: format=chosen counts it and trains on the others",
+                by="chosen",
             )
 
 

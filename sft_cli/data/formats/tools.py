@@ -115,7 +115,7 @@ def call_of(call: Mapping[str, Any], field: str, names: str, context: Context) -
         )
     key = next((key for key in ARGUMENTS if function.get(key) is not None), None)
     part_keys(call, outside, field, names, context)
-    part_keys(function, ("name", key), f"{field}.function", f"{names}.function", context)
+    part_keys(function, ("name", key or "arguments"), f"{field}.function", f"{names}.function", context)
     made: dict[str, Any] = {"name": function["name"]}
     if key is not None:
         made["arguments"] = _arguments(function[key], f"{field}.function.{key}", context)
