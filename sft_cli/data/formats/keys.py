@@ -22,6 +22,7 @@ CHANNELS = ("channel", "recipient")
 """Keys of harmony messages (gpt-oss): where the content goes."""
 TEXTS = (
     "content", "value", "text", "message", "body", "utterance", "output", "answer", "response", "completion", "refusal",
+    "parts",
 )  # fmt: skip
 """Other names for what a message says."""
 
