@@ -84,6 +84,8 @@ def test_what_auto_says():
         "them\n  fix: data.mix.mine.format=chosen trains on rows whose label is true; if it is something else, "
         "'data.mix.mine.tags={label: label}' keeps every row"
     )
+    with pytest.raises(SftError, match="the columns Chosen, Rejected judge the answers"):
+        converter(SourceConfig(), "mine", "\n", {"Prompt": "Q", "Chosen": "A", "Rejected": "B"})
     row = {"question": "Q", "answer": "A", "label": "easy"}
     assert convert(row, tags={"label": "label"}).tags == {"label": "easy"}
     assert converter(SourceConfig(), "mine", "\n", {"text": "T", "label": 1}).name == "text"

@@ -76,14 +76,14 @@ def test_the_advice_about_an_unknown_role(name, fix):
 @given(st.text(st.sampled_from("abcXY12_-. ünull"), min_size=1, max_size=8))
 def test_the_advice_can_be_pasted(name):
     try:
-        messages({"role": name, "content": "x"}, SAY)
+        messages({"role": name, "content": CALL}, SAY)
         return
     except RowError as error:
         fix = error.fix
     if pasted := re.match(r"'data\.mix\.mine\.roles=(\{.*\})'", fix):
         roles = parse(pasted.group(1))
         assert all(isinstance(key, str) for key in roles)
-        row = {"messages": [{"role": name, "content": "x"}, SAY]}
+        row = {"messages": [{"role": name, "content": CALL}, SAY]}
         assert convert(row, roles=roles).messages[0].role in ("assistant", "user", "tool", "system")
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sft_cli.data.formats.fields import Fields, Knobs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """One row while it is read.
 

@@ -28,8 +28,10 @@ def unpacked(fields: Fields, names: Iterable[str]) -> Fields:
         value = fields.values.get(name)
         if not holds(value):
             continue
+        if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+            return fields
         try:
-            found[name] = parsed(value) if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") else None
+            found[name] = parsed(value)
         except ValueError:
             return fields
         if talked(found[name]) is None:

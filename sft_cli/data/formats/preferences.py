@@ -34,10 +34,10 @@ def refuse(columns: Collection[str], told: Collection[str], source: str) -> None
         told: Those that the source's ``tags``, ``scores`` or ``columns`` name already.
         source: Name of the source, for errors.
     """
-    present = [name for name in columns if name not in told]
-    pairs = [name for name in (*CHOSEN, *REJECTED) if name in present]
-    labels = [name for name in LABELS if name in present]
-    answered = any(name in columns for name in (*ANSWERS, "messages", "conversations"))
+    present = {name.lower(): name for name in columns if name not in told}
+    pairs = [present[name] for name in (*CHOSEN, *REJECTED) if name in present]
+    labels = [present[name] for name in LABELS if name in present]
+    answered = not {name.lower() for name in columns}.isdisjoint((*ANSWERS, *LISTS))
     if not pairs and not (labels and answered):
         return
     key = f"data.mix.{source}"

@@ -41,7 +41,7 @@ TOOL_CALL_ROLES = ("function_call", TOOL_CALL, "fncall", "fn_call")
 
 _KNOWN = {compact(name): role for name, role in ROLES.items()} | {compact(name): TOOL_CALL for name in TOOL_CALL_ROLES}
 _LIKELY = {"customer": "user", "client": "user", "person": "user", "student": "user", "patient": "user"}
-_PLAIN = re.compile(r"(?!\d+$)(?!null$|true$|false$)[A-Za-z0-9_.-]+( [A-Za-z0-9_.-]+)*", re.IGNORECASE)
+_PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*( [a-z0-9_.-]+)*")
 """Names that can be typed as a key of ``roles={…}``."""
 
 
@@ -71,7 +71,8 @@ def role_of(turn: Mapping[str, Any], key: str, field: str, context: Context) -> 
 def _advice(name: str, source: str) -> str:
     """The ``roles`` that make an unknown name known, fit to be pasted."""
     word = " ".join(name.lower().split())
-    near = nearest(compact(name), _KNOWN)
+    calls = "call" in word
+    near = nearest(compact(name), (known for known, role in _KNOWN.items() if calls or role != TOOL_CALL))
     role = _KNOWN[near] if near else _LIKELY.get(word, "assistant")
     others = ", ".join(other for other in ("system", "user", "assistant", "tool") if other != role)
     if _PLAIN.fullmatch(word):

@@ -18,9 +18,10 @@ def system_of(fields: Fields, context: Context) -> tuple[str, str]:
     """
     found: list[tuple[str, str]] = []
     for name in COLUMNS:
-        if fields.values.get(name) is not None:
+        value = fields.values.get(name)
+        if value is not None:
             column = fields.columns[name]
-            text = content_parts(fields.values[name], "system", column, column, context).text
+            text = content_parts(value, "system", column, column, context).text
             found += [(column, text)] if text.strip() else []
     if len({text for _, text in found}) > 1:
         (first, _), (second, _), *_ = found

@@ -136,7 +136,9 @@ FORMATS: Mapping[str, Format] = {
     ),
     "alpaca": _exchange("instruction", "output", ("input",)),
     "instruction_response": _exchange("instruction", "response", ("input", "context"), unlike=()),
-    "prompt_completion": _exchange("prompt", "completion"),
+    "prompt_completion": replace(
+        _exchange("prompt", "completion"), example={"prompt": [_ASKED], "completion": [_SAID]}
+    ),
     "prompt_response": _exchange("prompt", "response"),
     "query_response": _exchange("query", "response"),
     "question_response": _exchange("question", "response"),

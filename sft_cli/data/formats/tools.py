@@ -49,10 +49,13 @@ def tool_schemas(fields: Fields, context: Context) -> tuple[Mapping[str, Any], .
         return None
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise wrong_type(value, column, "a list of tool schemas", context.where)
-    check_unicode(json.dumps(value, ensure_ascii=False, default=str), column, context.where)
-    tools, padded = without_padding([_schema(tool) for tool in value])
-    if padded:
-        context.remarks.add(PADDED)
+    written = json.dumps(value, ensure_ascii=False, default=str)
+    check_unicode(written, column, context.where)
+    tools = [_schema(tool) for tool in value]
+    if "null" in written or "[[" in written:
+        tools, padded = without_padding(tools)
+        if padded:
+            context.remarks.add(PADDED)
     return tuple(tools)
 
 

@@ -71,7 +71,8 @@ def built(fields: Fields, found: list[Message], context: Context, first: str = "
             )
         found = [Message("system", system), *found]
     tools = tool_schemas(fields, context)
-    found = [_unpadded(message, tools or (), context) for message in found]
+    if any(message.extra for message in found):
+        found = [_unpadded(message, tools or (), context) for message in found]
     return Conversation(
         tuple(found),
         where=context.where,
@@ -192,6 +193,13 @@ def _message(
                 fix="keep one of them",
             )
         extra["reasoning_content"] = parts.reasoning
+    if calls and role != "assistant":
+        raise RowError(
+            where=context.where,
+            reason=f"tool calls of a {role} message",
+            problem=f"field {field!r} ({role}) calls tools; only messages of the assistant do",
+            fix="correct its role, or leave such rows out with data.on_bad_row=drop",
+        )
     if calls:
         extra["tool_calls"] = calls
     weight = _weight(keys.weight, parts.weight, field, context)
@@ -245,8 +253,8 @@ def _together(first: Turn, second: Turn) -> Turn:
 
 def _unpadded(message: Message, tools: tuple[Mapping[str, Any], ...], context: Context) -> Message:
     """The message without the null arguments that Arrow fills in."""
-    calls = message.extra.get("tool_calls") or ()
-    if not any(padding.has_null(_arguments_of(call)) for call in calls):
+    calls = message.extra.get("tool_calls")
+    if not calls or not any(padding.has_null(_arguments_of(call)) for call in calls):
         return message
     made = []
     for call in calls:
