@@ -94,6 +94,14 @@ def test_what_is_only_unread_is_named():
     )  # fmt: skip
 
 
+def test_names_of_speakers_go_to_the_template_and_are_named():
+    found = messages(
+        {**ASK, "name": "Ada"}, SAY, {"role": "tool", "content": "x", "name": "f", "tool_call_id": "c"}, SAY
+    )
+    assert [m.extra for m in found.messages] == [{"name": "Ada"}, {}, {"name": "f", "tool_call_id": "c"}, {}]
+    assert found.not_read == ("messages[].name (user)",)
+
+
 def test_names_are_those_of_the_file():
     row = {"chat": [{"from": "human", "value": "Q", "id": 1}, {"from": "gpt", "value": "A"}]}
     assert convert(row, "sharegpt", columns={"conversations": "chat"}).not_read == ("chat[].id",)

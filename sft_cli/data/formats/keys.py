@@ -11,11 +11,12 @@ from sft_cli.data.formats.context import Context, holds, words_of
 from sft_cli.data.formats.loss_flags import is_flag, weight_of
 from sft_cli.data.problems import RowError, shorten
 
-PASSED = ("name", "tool_call_id", "tool_plan")
-"""Keys that go to the template as they are."""
+PASSED = ("name", "tool_call_id")
+"""Keys that go to the template as they are; hardly a template shows the name of anyone but a tool."""
 REASONING = (
     "reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think", "analysis", "cot",
     "chain_of_thought", "rationale", "reasoning_text", "thinking_content", "thought_process", "inner_thoughts",
+    "tool_plan",
 )  # fmt: skip
 """Keys under which data sets keep the reasoning of an answer."""
 CHANNELS = ("channel", "recipient")
@@ -50,7 +51,7 @@ class Keys:
 
     Attributes:
         weight: Factor on its loss; None when nothing is said about it.
-        extra: What goes to the template: ``name``, ``tool_call_id``, ``tool_plan``, ``reasoning_content``.
+        extra: What goes to the template: ``name``, ``tool_call_id``, ``reasoning_content``.
         channels: ``channel`` and ``recipient`` of a harmony message.
     """
 
@@ -81,6 +82,8 @@ def message_keys(
             continue
         if key in PASSED:
             extra[key] = value
+            if key == "name" and role != "tool":
+                context.not_read.add(f"{names}.{key} ({role})")
         elif key in CHANNELS:
             channels[key] = value
         elif is_flag(key):
