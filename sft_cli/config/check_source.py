@@ -7,6 +7,8 @@ from sft_cli.config.data_schema import RANKED, DataConfig, SourceConfig
 from sft_cli.config.typed import Mistake
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ROLES = ("system", "user", "assistant", "tool", "tool_call")
+"""What a source's ``roles`` may map to."""
 _OUR_TAGS = ("repaired", "placeholders")
 
 
@@ -41,6 +43,13 @@ def _rules(source: SourceConfig, key: str) -> Iterator[Mistake]:
         if tag in _OUR_TAGS:
             yield Mistake(
                 f"{key}.tags", f"{key}.tags.{tag} is a tag that preparation itself sets", "choose another name"
+            )
+    for given, role in source.roles.items():
+        if role not in ROLES:
+            yield Mistake(
+                f"{key}.roles",
+                f"{key}.roles.{given} is {role!r}; it must be one of {', '.join(ROLES)}",
+                f"write the file's name first and the role second, such as '{key}.roles={{bot: assistant}}'",
             )
     if not source.format:
         yield Mistake(f"{key}.format", f"{key}.format is empty", f"write {key}.format=auto, or leave it out")

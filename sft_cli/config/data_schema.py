@@ -132,6 +132,8 @@ class SourceConfig:
     """Tag (task, language or a name of yours) -> column that holds it; the report counts by them."""
     scores: dict[str, str] = field(default_factory=dict)
     """Score (quality, difficulty or a name of yours) -> column that holds the number."""
+    roles: dict[str, str] = field(default_factory=dict)
+    """Role in the file -> system, user, assistant, tool or tool_call; common names are known without it."""
     tree: TreeConfig = field(default_factory=TreeConfig)
     """For rows that are trees of messages."""
     name: str | None = None

@@ -20,7 +20,15 @@ class RowError(SftError):
 
 
 class LeftOut(RowError):
-    """A row that the config leaves out on purpose (a tree in another language): counted, never a reason to stop."""
+    """A row that the config leaves out on purpose (a tree in another language): counted, never a reason to stop.
+
+    Attributes:
+        by: What left it out, for the ledger: ``tree``, ``chosen``.
+    """
+
+    def __init__(self, *, where: str, reason: str, problem: str, fix: str, by: str = "tree") -> None:
+        super().__init__(where=where, reason=reason, problem=problem, fix=fix)
+        self.by = by
 
 
 def _writable(text: str) -> str:

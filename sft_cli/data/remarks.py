@@ -14,6 +14,7 @@ REMARKS: Mapping[str, str] = {
     "empty_reasoning": "an answer without reasoning trains the empty reasoning block that the template writes",
     "arguments_as_text": "tool arguments reach the template as JSON text: it fails on objects, which servers send",
     "dated": "the template writes the day of this preparation; a server will write another day",
+    "padding": "null entries that Arrow fills in were removed from tools and the arguments of calls",
     "empty_answer": "an answer is empty: it teaches the model to stop at once",
 }
 """What is said of the rows that a remark counts, by its key. Every key that is used stands here."""

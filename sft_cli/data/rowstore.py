@@ -58,8 +58,8 @@ def write_part(file: Path, rows: Iterator[tuple[str, Conversation | RowError]]) 
 def _values(where: str, row: Conversation | RowError) -> tuple[Any, ...]:
     """A row in the order of ``COLUMNS``."""
     if isinstance(row, RowError):
-        wanted = not isinstance(row, LeftOut)
-        error = json.dumps([wanted, row.where, row.reason, row.problem, row.fix], ensure_ascii=False)
+        by = row.by if isinstance(row, LeftOut) else None
+        error = json.dumps([by, row.where, row.reason, row.problem, row.fix], ensure_ascii=False)
         nothing = codec.hashed(where.encode())
         return where, None, nothing, nothing, None, error
     payload = codec.encode(row)
@@ -153,8 +153,10 @@ def _error(text: str | None) -> RowError | None:
     """What is wrong with a row, as it was before it was written."""
     if text is None:
         return None
-    wanted, where, reason, problem, fix = json.loads(text)
-    return (RowError if wanted else LeftOut)(where=where, reason=reason, problem=problem, fix=fix)
+    by, where, reason, problem, fix = json.loads(text)
+    if by is None:
+        return RowError(where=where, reason=reason, problem=problem, fix=fix)
+    return LeftOut(where=where, reason=reason, problem=problem, fix=fix, by=by)
 
 
 def _num_rows(file: Path) -> int:

@@ -60,6 +60,8 @@ class Conversation:
         scores: Score -> number, such as ``{"quality": 4.5}``.
         group: What must stay on one side of the validation split with it (the tree it is a branch of), or None.
         remarks: Keys of data/remarks.py: what its format did to it or saw in it.
+        not_read: What the row holds and nothing reads, sorted: a column (``id``), a key of its messages
+            (``messages[].created``) or of their parts (``messages[].content[].cache_control``).
     """
 
     messages: tuple[Message, ...]
@@ -72,6 +74,7 @@ class Conversation:
     scores: Mapping[str, float] = field(default_factory=dict)
     group: str | None = None
     remarks: tuple[str, ...] = ()
+    not_read: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,7 @@ def test_values_nested_beyond_what_python_follows():
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(RowError) as caught:
-        convert({"messages": [{"role": "assistant", "content": "A", "note": deep}]})
+        convert({"messages": [{"role": "assistant", "content": "A", "name": deep}]})
     assert str(caught.value) == (
         "a:1: its values are nested too deeply to be read\n"
         "  fix: remove the row; data.on_bad_row=drop leaves such rows out"

@@ -33,7 +33,7 @@ def pieces(row):
 
 def stream(row):
     for text in (row["q"], row["a"]):
-        yield {"role": "user" if text == row["q"] else "assistant", "content": text, "at": {1: (2, text)}}
+        yield {"role": "user" if text == row["q"] else "assistant", "content": text, "name": {1: (2, text)}}
 
 number = 5
 '''
@@ -114,8 +114,8 @@ def test_a_function_may_yield_its_messages(packages):
     """Whatever mappings and sequences they are made of, what comes out is as if read from JSON."""
     found = convert("stream", {"q": "Q", "a": "A"})
     assert found.messages == (
-        Message("user", "Q", extra={"at": {"1": [2, "Q"]}}),
-        Message("assistant", "A", extra={"at": {"1": [2, "A"]}}),
+        Message("user", "Q", extra={"name": {"1": [2, "Q"]}}),
+        Message("assistant", "A", extra={"name": {"1": [2, "A"]}}),
     )
     with pytest.raises(RowError, match="the format stream says KeyError: 'a'"):
         convert("stream", {"q": "Q"})

@@ -73,7 +73,7 @@ def test_the_old_key_of_a_call():
     assert found.messages[1] == Message("assistant", "", extra={"tool_calls": [call('{"x": 1}')]})
 
 
-@pytest.mark.parametrize("value", ["f(x)", {"name": "f"}, {"arguments": "{}"}, {"name": 1, "arguments": {}}, []])
+@pytest.mark.parametrize("value", ["f(x)", {"name": "f"}, {"arguments": "{}"}, {"name": 1, "arguments": {}}, [1]])
 def test_an_old_call_that_is_none(value):
     with pytest.raises(RowError) as caught:
         answered({"content": None, "function_call": value})
@@ -236,8 +236,7 @@ def test_the_weight_of_a_message_of_parts():
         ),
         pytest.param(
             {"role": "assistant", "content": [part("tool_call", CALL)], "tool_calls": [call({})]},
-            "field 'messages[0].content' has parts of tool_calls beside the message's own tool_calls\n"
-            "  fix: keep one of them",
+            "field 'messages[0].tool_calls' stands beside a second spelling of tool calls\n  fix: keep one of them",
             id="calls-twice",
         ),
         pytest.param(

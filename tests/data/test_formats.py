@@ -244,19 +244,23 @@ DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
             id="no-role",
         ),
         pytest.param(
-            "messages", {"messages": [{"role": "Assistant", "content": "A"}]}, "unknown role",
-            "field 'messages[0].role' is 'Assistant'; expected one of system, developer, user, human, prompter, "
+            "messages", {"messages": [{"role": "Bot", "content": "A"}]}, "unknown role",
+            "field 'messages[0].role' is 'Bot'; "
+            "expected one of system, developer, user, human, prompter, "
             "assistant, gpt, chatgpt, bing, bard, model, tool, observation, function, function_response, "
-            "tool_response, ipython\n"
-            "  fix: did you mean 'assistant'?",
+            "tool_response, ipython, function_result, function_return, function_output, tool_result, tool_return, "
+            "tool_output\n"
+            "  fix: 'data.mix.mine.roles={bot: assistant}', or system, user, tool in the place of assistant",
             id="unknown-role",
         ),
         pytest.param(
             "sharegpt", {"conversations": [{"from": None, "value": "A"}]}, "unknown role",
-            "field 'conversations[0].from' is None; expected one of system, developer, user, human, prompter, "
+            "field 'conversations[0].from' is None; "
+            "expected one of system, developer, user, human, prompter, "
             "assistant, gpt, chatgpt, bing, bard, model, tool, observation, function, function_response, "
-            "tool_response, ipython\n"
-            "  fix: rename the role",
+            "tool_response, ipython, function_result, function_return, function_output, tool_result, tool_return, "
+            "tool_output\n"
+            "  fix: fill in the role",
             id="null-role",
         ),
         pytest.param(
@@ -361,7 +365,9 @@ def test_a_weight_that_is_none(weight):
 
 def test_two_weights():
     values = {"messages": [{"role": "assistant", "content": "A", "weight": 1, "loss_weight": 0}]}
-    with pytest.raises(RowError, match=r"'messages\[0\].weight' stands beside loss_weight; expected one finite number"):
+    with pytest.raises(
+        RowError, match=r"'messages\[0\].weight' is 1, 'loss_weight' is 0: they disagree about how much"
+    ):
         convert(row(values), "messages", {}, "")
 
 
@@ -382,13 +388,14 @@ def test_two_weights():
         pytest.param(
             {"instruction": "question", "outptu": "answer"},
             "data.mix.mine.columns: unknown name 'outptu'; "
-            "the format reads instruction, output, input, system, history\n  fix: did you mean output?",
+            "the format reads instruction, output, input, system, system_prompt, history, tools\n  fix: did "
+            "you mean output?",
             id="unknown-name",
         ),
         pytest.param(
             {"answer": "output"},
             "data.mix.mine.columns: unknown name 'answer'; "
-            "the format reads instruction, output, input, system, history\n"
+            "the format reads instruction, output, input, system, system_prompt, history, tools\n"
             "  fix: write the format's name first, then the name in the file",
             id="the-wrong-way-round",
         ),
@@ -410,6 +417,10 @@ def test_maps_that_do_not_fit(columns, expected):
         (["instruction", "output"], {}, "alpaca"),
         (["prompt", "completion"], {}, "prompt_completion"),
         (["text", "url"], {}, "text"),
+        (["problem", "solution", "level"], {}, "problem_solution"),
+        (["id", "system_prompt", "question", "response"], {}, "question_response"),
+        (["id", "query", "answers", "tools"], {}, "xlam"),
+        (["input", "output", "instructions"], {}, "responses"),
         (["question", "answer"], {"prompt": "question", "completion": "answer"}, "prompt_completion"),
         (["instruction", "output"], {"prompt": "instruction", "completion": "output"}, "prompt_completion"),
         (["instruction", "response"], {"output": "response"}, "alpaca"),
@@ -443,9 +454,9 @@ LISTS = "`sft formats` lists what each format needs"
     ("columns", "mapped", "expected"),
     [
         pytest.param(
-            ["problem", "solution"], {},
-            "no format fits the columns problem, solution\n"
-            f"  fix: name yours, for example columns={{prompt: problem, completion: solution}}; {LISTS}",
+            ["problem", "target"], {},
+            "no format fits the columns problem, target\n"
+            f"  fix: name yours, for example columns={{prompt: problem, completion: target}}; {LISTS}",
             id="other-names",
         ),
         pytest.param(
@@ -515,9 +526,10 @@ def test_a_format_that_does_not_exist():
         choose("alpacca", [], {}, "mine")
     assert str(caught.value) == (
         "data.mix.mine.format: unknown format 'alpacca'; "
-        "known are auto, messages, sharegpt, conversation, tree, tree_root, tree_messages, alpaca, "
-        "instruction_response, prompt_completion, prompt_response, query_response, question_answer, user_assistant, "
-        "tokens, text, lines, content, document, response\n  fix: did you mean alpaca?"
+        "known are auto, messages, sharegpt, conversation, tree, tree_root, tree_messages, xlam, alpaca, "
+        "instruction_response, prompt_completion, prompt_response, query_response, question_response, "
+        "problem_solution, question_answer, user_assistant, responses, chosen, tokens, text, lines, content, "
+        "document, response\n  fix: did you mean alpaca?"
     )
 
 

@@ -32,6 +32,7 @@ conversations = st.builds(
     tags=st.dictionaries(st.text(), st.text(), max_size=2),
     scores=st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=2),
     group=st.none() | st.text(),
+    not_read=st.lists(st.text(), max_size=2).map(tuple),
 )
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sft_cli.config.data_schema import Role, SourceConfig, TreeConfig
-from sft_cli.data.formats import expressions, forest, plugins
-from sft_cli.data.formats.choose import choose, shape_of
+from sft_cli.data.formats import expressions, forest, plugins, preferences
+from sft_cli.data.formats.choose import AUTO, choose, shape_of
+from sft_cli.data.formats.context import compact
 from sft_cli.data.formats.describe import describe
 from sft_cli.data.formats.fields import Fields, Knobs, check_columns, take_fields, too_deep
 from sft_cli.data.formats.finish import finish
@@ -53,7 +54,7 @@ class Converter:
     def gather(self, rows: Iterable[Row | BadRow]) -> Iterator[Conversation | BadRow]:
         """The conversations that all rows of the source make together, and the rows (or trees) that make none."""
         assert self.whole, f"rows of {self.name} are converted one by one"
-        for found in forest.gather(rows, lambda row: self._take(row)[1], self._config.tree):
+        for found in forest.gather(rows, lambda row: self._take(row)[1], self._knobs):
             if isinstance(found, BadRow):
                 yield found
                 continue
@@ -78,7 +79,8 @@ def converter(config: SourceConfig, name: str, separator: str, columns: Iterable
     """
     label, shape, take = _reader(config, name, columns)
     _refuse_idle(config, name, label, shape)
-    knobs = Knobs(separator, config.tree, config.role is Role.replay)
+    roles = {compact(given): role for given, role in config.roles.items()}
+    knobs = Knobs(separator, config.tree, config.role is Role.replay, roles)
     return Converter(label, shape is not None and shape.build is None, take, config, knobs)
 
 
@@ -95,6 +97,9 @@ def _reader(config: SourceConfig, name: str, columns: Iterable[str]) -> tuple[st
     """The format's label, its shape (None where a package decides it row by row), and how columns are taken."""
     if not isinstance(config.format, str):
         return _written(config.format, name)
+    if config.format == AUTO:
+        told = {*config.columns.values(), *config.tags.values(), *config.scores.values()}
+        preferences.refuse(columns := tuple(columns), told, name)
     chosen = choose(config.format, columns, config.columns, name)
     if chosen in FORMATS:
         shape = FORMATS[chosen]
@@ -144,6 +149,7 @@ def _refuse_idle(config: SourceConfig, name: str, label: str, shape: Format | No
         "columns": bool(config.columns) and not ours,
         "tree": config.tree != TreeConfig() and (shape is None or not shape.tree),
         "variables": bool(config.variables) and shape is FORMATS["tokens"],
+        "roles": bool(config.roles) and shape is not None and not shape.roles,
     }
     for field_name, no_effect in idle.items():
         if no_effect:

@@ -76,7 +76,8 @@ def detect(columns: Iterable[str], mapped: Mapping[str, str], where: str = "form
         problem, fix = "no row can be read as one with columns, so that no format is recognised", _UNREADABLE
     else:
         problem = f"no format fits the columns {listing(sorted(present), limit=12)}"
-        guess = _propose(present, mapped, able.values()) or "{prompt: <question>, completion: <answer>}"
+        shapes = [shape for name, shape in able.items() if name != "responses"]  # fits too much to be a guess
+        guess = _propose(present, mapped, shapes) or "{prompt: <question>, completion: <answer>}"
         fix = f"name yours, for example columns={guess}; `sft formats` lists what each format needs"
     raise SftError(where=where, problem=problem, fix=fix)
 
@@ -84,7 +85,8 @@ def detect(columns: Iterable[str], mapped: Mapping[str, str], where: str = "form
 def shape_of(names: Iterable[str]) -> Format | None:
     """The first format of the table that has all it requires among ``names`` and reads every one of them."""
     given = set(names)
-    return next((shape for shape in FORMATS.values() if set(shape.required) <= given <= set(shape.reads)), None)
+    shapes = (shape for shape in FORMATS.values() if shape.required)
+    return next((shape for shape in shapes if set(shape.required) <= given <= set(shape.reads)), None)
 
 
 def _propose(present: set[str], mapped: Mapping[str, str], shapes: Iterable[Format]) -> str | None:

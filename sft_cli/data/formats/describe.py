@@ -15,7 +15,9 @@ def describe() -> str:
     """Every format: what it is, the columns it needs and reads, and an example row; then those of packages."""
     blocks = []
     for name, shape in FORMATS.items():
-        lines = [f"{name}: {shape.says}", f"    columns: {', '.join(shape.required)}"]
+        lines = [f"{name}: {shape.says}"]
+        if shape.required:
+            lines.append(f"    columns: {', '.join(shape.required)}")
         if shape.optional:
             lines.append(f"    may have: {', '.join(shape.optional)}")
         lines.append(f"    example: {json.dumps(shape.example, ensure_ascii=False)}")

@@ -19,11 +19,13 @@ class Knobs:
         separator: Stands between an instruction and its input.
         tree: Which paths of a tree become conversations.
         replay: Whether the source is replayed as plain text.
+        roles: The source's ``roles``, their names as ``context.compact`` writes them.
     """
 
     separator: str = "\n\n"
     tree: TreeConfig = field(default_factory=TreeConfig)
     replay: bool = False
+    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

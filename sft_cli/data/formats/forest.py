@@ -4,8 +4,8 @@ import pickle
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 
-from sft_cli.config.data_schema import TreeConfig
-from sft_cli.data.formats.fields import Fields, checked_text, too_deep
+from sft_cli.data.formats.context import Context
+from sft_cli.data.formats.fields import Fields, Knobs, checked_text, too_deep
 from sft_cli.data.formats.trees import Node, abandoned, branches, read_node
 from sft_cli.data.problems import RowError
 from sft_cli.data.reading.sources import BadRow
@@ -19,7 +19,7 @@ BRANCHED = "SELECT number, content FROM messages WHERE parent IS ? ORDER BY numb
 
 
 def gather(
-    rows: Iterable[Row | BadRow], take: Callable[[Row], Fields], config: TreeConfig
+    rows: Iterable[Row | BadRow], take: Callable[[Row], Fields], knobs: Knobs
 ) -> Iterator[tuple[Conversation, Row] | BadRow]:
     """Every conversation with the row of its first message, and every row that belongs to none.
 
@@ -41,7 +41,7 @@ def gather(
             store.execute("CREATE INDEX parents ON messages (parent)")
             reached = bytearray(count + 1)
             for root in _select(store, None):
-                yield from _tree(store, root, config, reached)
+                yield from _tree(store, root, knobs, reached)
             yield from _strays(store, reached)
         finally:
             store.close()
@@ -84,11 +84,11 @@ def _select(store: sqlite3.Connection, parent: str | None) -> Iterator[tuple[int
 
 
 def _tree(
-    store: sqlite3.Connection, root: tuple[int, Taken], config: TreeConfig, reached: bytearray
+    store: sqlite3.Connection, root: tuple[int, Taken], knobs: Knobs, reached: bytearray
 ) -> Iterator[tuple[Conversation, Row] | BadRow]:
     """The conversations of one tree; or the first problem among its messages."""
     row, fields = root[1]
-    left_out = abandoned(fields.values.get("tree_state"), config)
+    left_out = abandoned(fields.values.get("tree_state"), knobs.tree)
     found: list[Node] = []
     waiting: list[tuple[tuple[int, Taken], list[Node] | None]] = [(root, None if left_out else found)]
     problem: RowError | None = None
@@ -98,7 +98,7 @@ def _tree(
         below = None
         if siblings is not None:
             try:
-                node = read_node(message.values, "", config, message.row.where)
+                node = read_node(message.values, "", knobs.tree, Context.of(message, knobs))
             except RowError as error:
                 node, problem = None, problem or error
             if node is not None:
@@ -112,7 +112,7 @@ def _tree(
         values = fields.values
         key = values.get("message_tree_id") or values["message_id"]
         first = found[0] if found else None
-        for conversation in branches(first, row, key, values.get("lang"), config):
+        for conversation in branches(first, row, key, values.get("lang"), knobs.tree):
             yield conversation, row
     except RowError as error:
         yield BadRow(error.where, row.source, error)

@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
+from sft_cli.data.formats.context import Context
+from sft_cli.data.formats.exchanges import answered, unpacked
 from sft_cli.data.formats.fields import Build, Fields, Knobs, checked_text, listed, wrong_type
-from sft_cli.data.formats.tools import tool_schemas
-from sft_cli.data.formats.turns import conversation, read_turns
+from sft_cli.data.formats.keys import message_keys
+from sft_cli.data.formats.system import system_messages
+from sft_cli.data.formats.turns import built, conversation
 from sft_cli.data.problems import RowError, listing
 from sft_cli.data.types import Conversation, Message
 
@@ -17,7 +20,7 @@ def exchange(question: str, answer: str, *inputs: str) -> Build:
     """A format with one column for the question, one for the answer, and perhaps an input below the question."""
 
     def build(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
-        asked = fields.text(question)
+        context = Context.of(fields, knobs)
         given = {name: text for name in inputs if (text := fields.optional(name)).strip()}
         if len(given) > 1:
             raise RowError(
@@ -26,11 +29,13 @@ def exchange(question: str, answer: str, *inputs: str) -> Build:
                 problem=f"fields {' and '.join(given)} both hold an input of the instruction",
                 fix="keep one of them",
             )
-        for text in given.values():
-            asked = f"{asked}{knobs.separator}{text}"
-        messages = [*_system(fields), *_history(fields), Message("user", asked)]
-        messages.append(Message("assistant", fields.said(answer)))
-        return (Conversation(tuple(messages), where=fields.row.where, source=fields.row.source),)
+        fields = unpacked(fields, (question, answer))
+        if not given and any(isinstance(fields.values[side], list | dict) for side in (question, answer)):
+            messages = answered(fields, question, answer, context)
+        else:
+            asked = knobs.separator.join([fields.text(question), *given.values()])
+            messages = [Message("user", asked), Message("assistant", fields.said(answer))]
+        return (built(fields, [*_history(fields), *messages], context),)
 
     return build
 
@@ -51,7 +56,7 @@ def exchanges(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
     if not isinstance(value, list):
         raise wrong_type(value, field, "a list of exchanges {human, assistant}", where)
     if any(isinstance(entry, dict) and ("role" in entry or "from" in entry) for entry in value):
-        return (conversation(fields, read_turns(fields, "conversation"), "conversation"),)
+        return (conversation(fields, "conversation", Context.of(fields, knobs)),)
     if not value:
         raise RowError(
             where=where,
@@ -59,14 +64,17 @@ def exchanges(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
             problem=f"field {field!r} has no exchanges; there is nothing to learn to say",
             fix="add one or remove the row",
         )
-    messages = list(_system(fields))
+    context = Context.of(fields, knobs)
+    messages: list[Message] = []
     for index, entry in enumerate(value):
-        messages += _pair(entry, f"{field}[{index}]", where, first=not messages)
-    return (Conversation(tuple(messages), where, fields.row.source, tools=tool_schemas(fields)),)
+        first = not messages and not system_messages(fields, context)
+        messages += _pair(entry, f"{field}[{index}]", f"{field}[]", context, first)
+    return (built(fields, messages, context),)
 
 
-def _pair(entry: Any, field: str, where: str, first: bool) -> Iterable[Message]:
+def _pair(entry: Any, field: str, names: str, context: Context, first: bool) -> Iterable[Message]:
     """Question and answer of one exchange; the first may carry the system message."""
+    where = context.where
     if not isinstance(entry, dict):
         raise wrong_type(entry, field, "an exchange {human, assistant}", where)
     sides = next((pair for pair in SIDES if all(side in entry for side in pair)), None)
@@ -91,13 +99,9 @@ def _pair(entry: Any, field: str, where: str, first: bool) -> Iterable[Message]:
     if not question.strip():
         raise _empty_question(f"{field}.{sides[0]}", question, where, "remove the exchange or the row")
     yield Message("user", question)
-    yield Message("assistant", checked_text(entry[sides[1]], f"{field}.{sides[1]}", where))
-
-
-def _system(fields: Fields) -> Iterable[Message]:
-    """The system message of a column of its own, if the row has one."""
-    system = fields.optional("system")
-    return [Message("system", system)] if system.strip() else []
+    keys = message_keys(entry, (*sides, "system"), "assistant", field, names, context)
+    weight = 1.0 if keys.weight is None else keys.weight
+    yield Message("assistant", checked_text(entry[sides[1]], f"{field}.{sides[1]}", where), weight, keys.extra)
 
 
 def _history(fields: Fields) -> Iterable[Message]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sft_cli.data.formats import plain, tokens, trees, turns
+from sft_cli.data.formats import exchanges, plain, preferences, tokens, trees, turns, xlam
 from sft_cli.data.formats.fields import Build
 
 MESSAGE = ("review_result", "deleted", "rank", "lang", "labels", "message_tree_id", "tree_state")
@@ -28,6 +28,7 @@ class Format:
         document: Whether a row can be a document, or token ids, fit for replay.
         tree: Whether it reads the source's ``tree``.
         named: Whether it has to be asked for by its name, ``auto`` never choosing it.
+        roles: Whether its messages have roles, so that it reads the source's ``roles``.
     """
 
     says: str
@@ -39,6 +40,7 @@ class Format:
     document: bool = False
     tree: bool = False
     named: bool = False
+    roles: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -56,36 +58,43 @@ def _exchange(
     question: str, answer: str, inputs: tuple[str, ...] = (), unlike: tuple[str, ...] = ("context",)
 ) -> Format:
     """A question and an answer under two columns."""
-    says = "an instruction, perhaps an input, and the answer" if inputs else "a question and its answer"
+    says = "a question and its answer, texts or lists of messages"
+    if inputs:
+        says = "an instruction, perhaps an input, and the answer"
     example = {question: "Add the numbers.", **dict.fromkeys(inputs[:1], "2 and 3"), answer: "5"}
     build = plain.exchange(question, answer, *inputs)
-    return Format(says, (question, answer), (*inputs, "system", "history"), example, build, unlike)
+    optional = (*inputs, "system", "system_prompt", "history", "tools")
+    return Format(says, (question, answer), optional, example, build, unlike, roles=True)
 
 
 _ASKED, _SAID = {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}
+_OUTPUT = [{"type": "output_text", "text": "5"}]
 _REPLIES = [{"text": "5", "role": "assistant", "rank": 0, "replies": []}]
 
 FORMATS: Mapping[str, Format] = {
     "messages": Format(
-        "OpenAI messages, with tool calls or parts of content",
+        "OpenAI or Anthropic messages, with tool calls or parts of content",
         ("messages",),
-        ("tools", "functions", "system"),
+        ("tools", "functions", "system", "system_prompt"),
         {"messages": [_ASKED, _SAID]},
         turns.messages,
+        roles=True,
     ),
     "sharegpt": Format(
         "ShareGPT turns, with function_call and observation",
         ("conversations",),
-        ("tools", "system"),
+        ("tools", "system", "system_prompt"),
         {"conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]},
         turns.sharegpt,
+        roles=True,
     ),
     "conversation": Format(
         "a list of exchanges, or of messages",
         ("conversation",),
-        ("tools", "system"),
+        ("tools", "system", "system_prompt"),
         {"conversation": [{"human": "2 + 3?", "assistant": "5"}]},
         plain.exchanges,
+        roles=True,
     ),
     "tree": Format(
         "an OpenAssistant tree, its messages nested below prompt",
@@ -94,6 +103,7 @@ FORMATS: Mapping[str, Format] = {
         {"message_tree_id": "a", "prompt": {"text": "2 + 3?", "role": "prompter", "replies": _REPLIES}},
         trees.nested,
         tree=True,
+        roles=True,
     ),
     "tree_root": Format(
         "an OpenAssistant tree, the row being its first message",
@@ -102,6 +112,7 @@ FORMATS: Mapping[str, Format] = {
         {"message_id": "a", "text": "2 + 3?", "role": "prompter", "replies": _REPLIES},
         trees.rooted,
         tree=True,
+        roles=True,
     ),
     "tree_messages": Format(
         "one OpenAssistant message in a row, gathered into trees",
@@ -110,14 +121,48 @@ FORMATS: Mapping[str, Format] = {
         {"message_id": "b", "parent_id": "a", "text": "5", "role": "assistant", "rank": 0},
         None,
         tree=True,
+        roles=True,
+    ),
+    "xlam": Format(
+        "a query and the tool calls that answer it (xLAM)",
+        ("query", "answers", "tools"),
+        ("system", "system_prompt"),
+        {
+            "query": "2 + 3?",
+            "answers": '[{"name": "add", "arguments": {"a": 2, "b": 3}}]',
+            "tools": '[{"name": "add", "parameters": {"a": {"type": "int"}, "b": {"type": "int"}}}]',
+        },
+        xlam.xlam,
     ),
     "alpaca": _exchange("instruction", "output", ("input",)),
     "instruction_response": _exchange("instruction", "response", ("input", "context"), unlike=()),
-    "prompt_completion": _exchange("prompt", "completion"),
+    "prompt_completion": replace(
+        _exchange("prompt", "completion"), example={"prompt": [_ASKED], "completion": [_SAID]}
+    ),
     "prompt_response": _exchange("prompt", "response"),
     "query_response": _exchange("query", "response"),
+    "question_response": _exchange("question", "response"),
+    "problem_solution": _exchange("problem", "solution"),
     "question_answer": _exchange("question", "answer", unlike=("context", "choices", "options", "passage")),
     "user_assistant": _exchange("user", "assistant"),
+    "responses": Format(
+        "input and output of OpenAI's Responses: texts, or lists of items",
+        ("input", "output"),
+        ("instructions", "system", "tools"),
+        {"input": "2 + 3?", "output": [{"type": "message", "role": "assistant", "content": _OUTPUT}]},
+        exchanges.responses,
+        unlike=(*SPEAKERS[2:6], "context", "problem", "choices", "options"),
+        roles=True,
+    ),
+    "chosen": Format(
+        "the good answers of rows that judge them: chosen beside rejected, or a label that is true",
+        (),
+        preferences.READ,
+        {"prompt": "2 + 3?", "chosen": "5", "rejected": "6"},
+        preferences.chosen,
+        named=True,
+        roles=True,
+    ),
     "tokens": Format(
         "token ids with labels (-100: no loss) or a mask",
         ("input_ids",),

@@ -6,13 +6,15 @@ carry loss on the first of them alone.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sft_cli.config.data_schema import RANKED, TreeConfig
+from sft_cli.data.formats.context import Context
 from sft_cli.data.formats.fields import Fields, Knobs, checked_text, wrong_type
-from sft_cli.data.formats.turns import role_of
+from sft_cli.data.formats.keys import message_keys
+from sft_cli.data.formats.roles import TOOL_CALL, role_of
 from sft_cli.data.problems import LeftOut, RowError, shorten
 from sft_cli.data.types import Conversation, Message, Row
 
@@ -21,6 +23,12 @@ SPAM = 0.5
 
 ABANDONED = ("aborted_low_grade", "halted_by_moderator")
 """States of trees that OpenAssistant itself gave up."""
+
+READ = (
+    "role", "text", "replies", "rank", "lang", "review_result", "deleted", "labels", "message_id", "parent_id",
+    "message_tree_id", "tree_state",
+)  # fmt: skip
+"""Keys of a message of a tree that are read."""
 
 
 @dataclass(slots=True)
@@ -55,35 +63,36 @@ def rooted(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
 
 def _from_root(root: Mapping[str, Any], name: str, fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
     values = fields.values
-    first = None if abandoned(values.get("tree_state"), knobs.tree) else _read(root, name, knobs.tree, fields.row)
+    context = Context.of(fields, knobs)
+    first = None if abandoned(values.get("tree_state"), knobs.tree) else _read(root, name, knobs.tree, context)
     key = values.get("message_tree_id") or root.get("message_id")
-    return branches(first, fields.row, key, root.get("lang"), knobs.tree)
+    return branches(first, fields.row, key, root.get("lang"), knobs.tree, context.not_read)
 
 
-def _read(root: Mapping[str, Any], name: str, config: TreeConfig, row: Row) -> Node | None:
+def _read(root: Mapping[str, Any], name: str, config: TreeConfig, context: Context) -> Node | None:
     """The nodes of a nested tree that the config keeps; without recursion, for trees of any depth."""
     found: list[Node] = []
     waiting: list[tuple[Any, str, list[Node]]] = [(root, name, found)]
     while waiting:
         values, field, siblings = waiting.pop()
         if not isinstance(values, Mapping):
-            raise wrong_type(values, field, "a message with text and role", row.where)
-        node = read_node(values, field, config, row.where)
+            raise wrong_type(values, field, "a message with text and role", context.where)
+        node = read_node(values, field, config, context)
         if node is None:
             continue
         siblings.append(node)
         replies = values.get("replies") or []
         inner = f"{field}.replies" if field else "replies"
         if not isinstance(replies, list):
-            raise wrong_type(replies, inner, "a list of messages", row.where)
+            raise wrong_type(replies, inner, "a list of messages", context.where)
         numbered = list(enumerate(replies))
         waiting += [(reply, f"{inner}[{index}]", node.replies) for index, reply in reversed(numbered)]
     return found[0] if found else None
 
 
-def read_node(values: Mapping[str, Any], name: str, config: TreeConfig, where: str) -> Node | None:
+def read_node(values: Mapping[str, Any], name: str, config: TreeConfig, context: Context) -> Node | None:
     """One message without its replies; None if the config leaves it out, and all that hangs below it."""
-    prefix = f"{name}." if name else ""
+    where, prefix = context.where, f"{name}." if name else ""
     flags = {key: values.get(key) for key in ("review_result", "deleted")}
     for key, flag in flags.items():
         if flag is not None and not isinstance(flag, bool):
@@ -97,7 +106,9 @@ def read_node(values: Mapping[str, Any], name: str, config: TreeConfig, where: s
             raise wrong_type(language, f"{prefix}lang", "a language such as en (tree.languages is set)", where)
         if language not in config.languages:
             return None
-    role = role_of(values, "role", name or "row", where)
+    role = role_of(values, "role", name or "row", context)
+    if role == TOOL_CALL:
+        raise wrong_type(values["role"], f"{prefix}role", "a role of a message, not of a tool call", where)
     content = checked_text(values.get("text"), f"{prefix}text", where)
     if role == "user" and not content.strip():
         raise RowError(
@@ -106,10 +117,18 @@ def read_node(values: Mapping[str, Any], name: str, config: TreeConfig, where: s
             problem=f"field '{prefix}text' ({role}) is {shorten(content)}; expected non-empty text",
             fix="fill it in or remove the message",
         )
-    return Node(Message(role, content), _rank(values.get("rank"), f"{prefix}rank", where))
+    message = Message(role, content)
+    if name:  # the keys of a message that is a row itself are columns
+        names = f"{name.partition('.')[0].partition('[')[0]}{'.replies[]' if '.replies' in name else ''}"
+        names = "replies[]" if name.startswith("replies[") else names
+        keys = message_keys(values, READ, role, name, names, context)
+        message = Message(role, content, 1.0 if keys.weight is None else keys.weight, keys.extra)
+    return Node(message, _rank(values.get("rank"), f"{prefix}rank", where))
 
 
-def branches(root: Node | None, row: Row, key: Any, language: Any, config: TreeConfig) -> tuple[Conversation, ...]:
+def branches(
+    root: Node | None, row: Row, key: Any, language: Any, config: TreeConfig, not_read: Iterable[str] = ()
+) -> tuple[Conversation, ...]:
     """The conversations of a tree.
 
     Args:
@@ -118,7 +137,9 @@ def branches(root: Node | None, row: Row, key: Any, language: Any, config: TreeC
         key: The tree's id; branches of one tree stay on one side of the validation split.
         language: Language of the first message, for the tag ``language``.
         config: Which paths are taken.
+        not_read: Keys of its messages that nothing reads.
     """
+    unread = tuple(sorted(not_read))
     group = key if isinstance(key, str) and key else row.where
     tags = {"language": checked_text(language, "lang", row.where)} if isinstance(language, str) and language else {}
     checked_text(group, "message_tree_id", row.where)
@@ -132,7 +153,7 @@ def branches(root: Node | None, row: Row, key: Any, language: Any, config: TreeC
             messages.append(replace(node.message, weight=0.0) if repeated else node.message)
             trained.add(id(node))
         where = row.where if config.paths == "best" else f"{row.where}#{len(found) + 1}"
-        found.append(Conversation(tuple(messages), where, row.source, tags=tags, group=group))
+        found.append(Conversation(tuple(messages), where, row.source, tags=tags, group=group, not_read=unread))
     if not found:
         raise LeftOut(
             where=row.where,

@@ -20,8 +20,6 @@ from sft_cli.data.problems import LeftOut, RowError
 from sft_cli.data.remarks import RemarkCounts
 from sft_cli.errors import SftError
 
-TREE = "tree"
-"""What the ledger calls the filter of a source's ``tree`` settings."""
 CHUNK = 5000
 """Rows accounted for at once."""
 
@@ -126,7 +124,7 @@ def _entry(part: Part, row: int, where: str, error: RowError | None, notes: list
     if not (part.chosen[row] or left_out):
         return Entry(**place, fate="not_sampled")
     if error is not None:
-        by = TREE if left_out else None
+        by = error.by if isinstance(error, LeftOut) else None
         return Entry(**place, fate="dropped", reason=error.reason, detail=error.problem, filter=by)
     assert fate is not None, f"{where} was chosen, but never encoded"
     if fate.problem is not None:

@@ -19,7 +19,7 @@ from sft_cli.data.types import Conversation, Row
 
 CODE = ("data.formats", "data.reading", "data.problems", "data.codec", "data.rowstore", "data.making.rows")
 """Modules that decide what a row becomes."""
-RULES = ("format", "columns", "variables", "placeholders", "tags", "scores", "tree", "stream", "role")
+RULES = ("format", "columns", "variables", "placeholders", "tags", "scores", "roles", "tree", "stream", "role")
 """Settings of a source that decide what a row becomes; its files are known by content."""
 Converted = tuple[str, Conversation | RowError]
 

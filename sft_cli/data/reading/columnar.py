@@ -120,7 +120,7 @@ def _decoder(kind: "pyarrow.DataType") -> Decoder | None:
     """What turns Arrow's Python values of this type into what was stored; None when nothing is to be done.
 
     A struct column gives every row every key, with null for those a row never had: such keys are left out again.
-    A JSON column (``datasets.Json``) comes as text: it is read.
+    A map comes as pairs: it is an object. A JSON column (``datasets.Json``) comes as text: it is read.
     """
     from pyarrow import types
 
@@ -129,11 +129,18 @@ def _decoder(kind: "pyarrow.DataType") -> Decoder | None:
     if types.is_struct(kind):
         fields = {field.name: _decoder(field.type) for field in kind.fields}  # pyright: ignore
         return lambda value: None if value is None else _present(value, fields)
+    if types.is_map(kind):
+        decode = _decoder(kind.item_type) or _same  # pyright: ignore
+        return lambda value: None if value is None else {key: decode(entry) for key, entry in value}
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         decode = _decoder(kind.value_type)  # pyright: ignore
         if decode is not None:
             return lambda value: None if value is None else [decode(element) for element in value]
     return None
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _is_json(kind: "pyarrow.DataType") -> bool:

@@ -1,0 +1,83 @@
+"""Items of OpenAI's Responses API (messages, reasoning, function calls and their outputs) as chat messages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sft_cli.data.formats.context import Context, holds
+from sft_cli.data.formats.harmony import ANALYSIS
+from sft_cli.data.formats.keys import part_keys
+from sft_cli.data.problems import RowError
+from sft_cli.data.types import Message
+
+ITEMS = ("message", "reasoning", "function_call", "function_call_output")
+"""Types of items that chat templates have a counterpart for."""
+
+
+def is_item(entry: Any) -> bool:
+    """Whether an entry of a list of messages is an item that has no role."""
+    return (
+        isinstance(entry, Mapping)
+        and isinstance(entry.get("type"), str)
+        and "role" not in entry
+        and "from" not in entry
+    )
+
+
+def as_message(item: Mapping[str, Any], field: str, names: str, context: Context) -> dict[str, Any] | None:
+    """An item in the shape of a chat message; None for reasoning that is not in the file.
+
+    Args:
+        item: The item.
+        field: Its place, for errors.
+        names: Its place, for notes.
+        context: The row.
+    """
+    kind = item["type"]
+    if kind == "function_call":
+        part_keys(item, ("type", "name", "arguments", "call_id"), field, names, context)
+        call = {key: item[key] for key in ("name", "arguments", "call_id") if key in item}
+        return {"role": "assistant", "tool_calls": [call]}
+    if kind == "function_call_output":
+        part_keys(item, ("type", "call_id", "output"), field, names, context)
+        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
+    if kind == "reasoning":
+        part_keys(item, ("type", "summary", "content"), field, names, context)
+        texts = item.get("content") if holds(item.get("content")) else item.get("summary")
+        if not holds(texts):
+            return None
+        parts = [_as_text(part) for part in texts] if isinstance(texts, list) else texts
+        return {"role": "assistant", "channel": ANALYSIS, "content": parts}
+    raise RowError(
+        where=context.where,
+        reason=f"item of type {kind}",
+        problem=f"field '{field}.type' is {kind!r}; no chat template has a counterpart for such an item",
+        fix=f"keep items of type {', '.join(ITEMS)}, or leave such rows out with data.on_bad_row=drop",
+    )
+
+
+def joined(messages: Sequence[Message]) -> list[Message]:
+    """Messages of which an answer and the calls behind it are one, as the API made them."""
+    found: list[Message] = []
+    for message in messages:
+        before = found[-1] if found else None
+        follows = before is not None and before.role == message.role == "assistant" and before.weight == message.weight
+        calls = message.extra.get("tool_calls")
+        if (
+            follows
+            and before is not None
+            and calls
+            and not message.content
+            and "reasoning_content" not in message.extra
+        ):
+            made = [*before.extra.get("tool_calls", ()), *calls]
+            found[-1] = replace(before, extra={**before.extra, "tool_calls": made})
+        else:
+            found.append(message)
+    return found
+
+
+def _as_text(part: Any) -> Any:
+    """A part of a reasoning item as a part of text."""
+    known = isinstance(part, Mapping) and part.get("type") in ("summary_text", "reasoning_text", "text")
+    return {**part, "type": "text"} if known else part

@@ -1,0 +1,66 @@
+"""Rows of xLAM: a query, the calls that answer it and the tools, as JSON text, with types as Python writes them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sft_cli.data.formats.context import Context
+from sft_cli.data.formats.fields import Fields, Knobs, listed
+from sft_cli.data.formats.tools import calls_in_text
+from sft_cli.data.formats.turns import built
+from sft_cli.data.problems import RowError
+from sft_cli.data.types import Conversation, Message
+
+TYPES = {
+    "str": "string", "string": "string", "int": "integer", "integer": "integer", "float": "number", "number": "number",
+    "bool": "boolean", "boolean": "boolean", "list": "array", "array": "array", "tuple": "array", "set": "array",
+    "dict": "object", "object": "object",
+}  # fmt: skip
+"""Types of Python -> types of a JSON schema."""
+_TYPE = re.compile(r"\s*(?:Optional\[)?\s*([A-Za-z]+)")
+
+
+def xlam(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    """``{query, answers, tools}``: the user's question, and the calls that answer it."""
+    context = Context.of(fields, knobs)
+    column, value = fields.columns["answers"], fields.values["answers"]
+    if listed(value) in (None, "", []):
+        raise RowError(
+            where=context.where,
+            reason="empty answer",
+            problem=f"field {column!r} holds no call; there is nothing to learn to say",
+            fix="add the answer or remove the row; data.on_bad_row=drop leaves such rows out",
+        )
+    calls = calls_in_text(value, "tool_call", column, f"{column}[]", context)
+    messages = [Message("user", fields.text("query")), Message("assistant", "", extra={"tool_calls": calls})]
+    tools = listed(fields.values["tools"])
+    if isinstance(tools, list):
+        tools = [_tool(tool) for tool in tools]
+    fields = Fields({**fields.values, "tools": tools}, fields.columns, fields.row)
+    return (built(fields, messages, context),)
+
+
+def _tool(tool: Any) -> Any:
+    """A tool whose parameters are a JSON schema; any other value as it is."""
+    parameters = tool.get("parameters") if isinstance(tool, Mapping) else None
+    if not isinstance(parameters, Mapping) or "properties" in parameters or parameters.get("type") == "object":
+        return tool
+    if not all(isinstance(argument, Mapping) for argument in parameters.values()):
+        return tool
+    properties = {name: {**argument, **_type(argument.get("type"))} for name, argument in parameters.items()}
+    required = [name for name, argument in parameters.items() if not _optional(argument)]
+    schema = {"type": "object", "properties": properties, **({"required": required} if required else {})}
+    return {**tool, "parameters": schema}
+
+
+def _type(written: Any) -> dict[str, str]:
+    """The type of an argument as JSON schemas call it; nothing where none is known."""
+    match = _TYPE.match(written) if isinstance(written, str) else None
+    known = TYPES.get(match.group(1).lower()) if match else None
+    return {"type": known} if known else {}
+
+
+def _optional(argument: Mapping[str, Any]) -> bool:
+    """Whether a call may leave the argument out."""
+    written = argument.get("type")
+    return "default" in argument or (isinstance(written, str) and "optional" in written.lower())

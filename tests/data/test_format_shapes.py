@@ -1,0 +1,284 @@
+"""Shapes of rows that people have: the table says exactly which messages come out."""
+
+import json
+
+import pytest
+from formats_hand import convert, messages, said
+
+from sft_cli.config.data_schema import SourceConfig
+from sft_cli.data.formats import converter
+from sft_cli.data.problems import RowError
+
+ASKED, SAID = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
+PLAIN = [("user", "Q"), ("assistant", "A")]
+
+
+def call(name="f", arguments=None, **more):
+    return {**more, "type": "function", "function": {"name": name, "arguments": arguments or {}}}
+
+
+def text(value, kind="text"):
+    return {"type": kind, "text": value}
+
+
+ANTHROPIC = [
+    {"role": "user", "content": [text("Weather?")]},
+    {"role": "assistant", "content": [{"type": "thinking", "thinking": "R", "signature": "s"}, text("Let me look."),
+                                      {"type": "tool_use", "id": "t1", "name": "w", "input": {"c": "Rome"}},
+                                      {"type": "tool_use", "id": "t2", "name": "w", "input": {"c": "Oslo"}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "sunny"},
+                                 {"type": "tool_result", "tool_use_id": "t2", "content": [text("rain")]},
+                                 text("And?")]},
+    {"role": "assistant", "content": "Sunny, rain."},
+]  # fmt: skip
+ITEMS = [
+    {"type": "reasoning", "id": "r", "summary": [text("R", "summary_text")]},
+    {
+        "type": "message",
+        "id": "m",
+        "role": "assistant",
+        "status": "completed",
+        "content": [text("Wait.", "output_text")],
+    },
+    {"type": "function_call", "id": "x", "call_id": "c1", "name": "f", "arguments": '{"x": 1}'},
+    {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c1", "output": "1"},
+    {"type": "function_call_output", "call_id": "c2", "output": [text("2", "input_text")]},
+    {"type": "message", "role": "assistant", "content": [text("A", "output_text")]},
+]
+ITEMS_SAID = [
+    ("assistant", "Wait.", {"reasoning_content": "R", "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},
+        {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    ]}),
+    ("tool", "1", {"tool_call_id": "c1"}),
+    ("tool", "2", {"tool_call_id": "c2"}),
+    ("assistant", "A"),
+]  # fmt: skip
+HARMONY = [
+    {"role": "user", "content": "Q"},
+    {"role": "assistant", "channel": "analysis", "content": "R"},
+    {"role": "assistant", "channel": "commentary", "recipient": "functions.f", "content": '{"x": 1}'},
+    {"role": "tool", "name": "functions.f", "channel": "commentary", "recipient": "assistant", "content": "1"},
+    {"role": "assistant", "channel": "analysis", "content": "S"},
+    {"role": "assistant", "channel": "final", "content": "A"},
+]
+XLAM = {
+    "id": 0,
+    "query": "Q",
+    "answers": json.dumps([{"name": "w", "arguments": {"c": "R"}}]),
+    "tools": json.dumps([{"name": "w", "description": "d", "parameters": {
+        "c": {"type": "str", "description": "city"}, "n": {"type": "int, optional", "default": 1},
+        "l": {"type": "List[str]"}, "u": {"type": "Union[int, str]"}}}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "format", "expected"),
+    [
+        pytest.param({"prompt": [ASKED], "completion": [SAID]}, "prompt_completion", PLAIN, id="trl"),
+        pytest.param(
+            {"prompt": [{"role": "system", "content": "S"}, ASKED, SAID, ASKED], "completion": [SAID]},
+            "prompt_completion",
+            [("system", "S"), ("user", "Q"), ("assistant", "A", 0.0), *PLAIN],
+            id="trl-several-turns",
+        ),
+        pytest.param({"prompt": "Q", "completion": [SAID]}, "prompt_completion", PLAIN, id="trl-half"),
+        pytest.param(
+            {"prompt": json.dumps([ASKED]), "completion": json.dumps([SAID])}, "prompt_completion", PLAIN, id="trl-csv"
+        ),
+        pytest.param(
+            {"prompt": "Q", "completion": json.dumps([SAID])},
+            "prompt_completion",
+            [("user", "Q"), ("assistant", json.dumps([SAID]))],
+            id="an-answer-that-is-json",
+        ),
+        pytest.param({"question": [ASKED], "answer": [SAID]}, "question_answer", PLAIN, id="other-names"),
+        pytest.param(
+            {"system": [text("S")], "messages": ANTHROPIC},
+            "messages",
+            [
+                ("system", "S"),
+                ("user", "Weather?"),
+                ("assistant", "Let me look.", {"reasoning_content": "R", "tool_calls": [
+                    call("w", {"c": "Rome"}, id="t1"), call("w", {"c": "Oslo"}, id="t2")]}),
+                ("tool", "sunny", {"tool_call_id": "t1"}),
+                ("tool", "rain", {"tool_call_id": "t2"}),
+                ("user", "And?"),
+                ("assistant", "Sunny, rain."),
+            ],
+            id="anthropic",
+        ),
+        pytest.param(
+            {"instructions": "S", "input": "Q", "output": ITEMS}, "responses",
+            [("system", "S"), ("user", "Q"), *ITEMS_SAID],
+            id="responses",
+        ),
+        pytest.param(
+            {"input": [{"role": "user", "content": [text("Q", "input_text")]}], "output": [SAID]}, "responses", PLAIN,
+            id="responses-parts",
+        ),
+        pytest.param({"input": [ASKED, SAID, ASKED], "output": "A"}, "responses",
+                     [("user", "Q"), ("assistant", "A", 0.0), *PLAIN], id="responses-texts"),
+        pytest.param({"messages": [ASKED, *ITEMS]}, "messages", [("user", "Q"), *ITEMS_SAID], id="items-as-messages"),
+        pytest.param(
+            {"messages": HARMONY},
+            "messages",
+            [
+                ("user", "Q"),
+                ("assistant", "", {"reasoning_content": "R", "tool_calls": [call("f", '{"x": 1}')]}),
+                ("tool", "1", {"name": "functions.f"}),
+                ("assistant", "A", {"reasoning_content": "S"}),
+            ],
+            id="harmony",
+        ),
+        pytest.param(
+            XLAM, "xlam", [("user", "Q"), ("assistant", "", {"tool_calls": [call("w", {"c": "R"})]})], id="xlam"
+        ),
+        pytest.param({"id": 1, "system_prompt": "S", "question": "Q", "response": "A"}, "question_response",
+                     [("system", "S"), *PLAIN], id="orca"),
+        pytest.param(
+            {"problem": "Q", "solution": "A", "answer": "5", "level": 1}, "problem_solution", PLAIN, id="math"
+        ),
+        pytest.param({"conversations": [{"from": "gpt", "value": "Hi"}, {"from": "human", "value": "Q"},
+                                        {"from": "gpt", "value": "A"}]}, "sharegpt", [("assistant", "Hi"), *PLAIN],
+                     id="gpt-first"),
+        pytest.param(
+            {"messages": [{"role": "user", "parts": [{"text": "Q"}]}, {"role": "model", "parts": [{"text": "A"}]}]},
+            "messages", PLAIN, id="gemini",
+        ),
+        pytest.param({"messages": [ASKED, {"role": "assistant", "content": None, "refusal": "No."}]}, "messages",
+                     [("user", "Q"), ("assistant", "No.")], id="refusal"),
+    ],
+)  # fmt: skip
+def test_shapes(row, format, expected):
+    assert converter(SourceConfig(), "mine", "\n\n", row).name == format
+    assert said(convert(row)) == expected
+
+
+def test_tools_of_anthropic_and_xlam():
+    tool = {
+        "name": "w",
+        "description": "d",
+        "input_schema": {"type": "object", "properties": {"c": {"type": "string"}}},
+    }
+    (made,) = convert({"messages": [ASKED, SAID], "tools": [tool]}).tools
+    assert made == {
+        "type": "function",
+        "function": {"name": "w", "description": "d", "parameters": tool["input_schema"]},
+    }
+    (made,) = convert(XLAM).tools
+    assert made["function"]["parameters"] == {
+        "type": "object",
+        "properties": {
+            "c": {"type": "string", "description": "city"}, "n": {"type": "integer", "default": 1},
+            "l": {"type": "array"}, "u": {"type": "Union[int, str]"},
+        },
+        "required": ["c", "l", "u"],
+    }  # fmt: skip
+
+
+def test_what_of_these_shapes_is_not_read():
+    assert convert({"messages": ANTHROPIC}).not_read == ("messages[].content[].signature",)
+    assert convert({"input": "Q", "output": ITEMS}).not_read == ("output[].id", "output[].status")
+    encrypted = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
+    assert convert({"input": "Q", "output": [encrypted, SAID]}).not_read == ("output[].encrypted_content",)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param(
+            {"prompt": [ASKED, SAID], "completion": [SAID]},
+            "field 'prompt' ends with a message of the assistant that 'completion' goes on with; a message "
+            "is trained as "
+            "a whole\n  fix: put the whole answer into 'completion', or leave such rows out with data.on_bad_row=drop",
+            id="a-prompt-that-begins-the-answer",
+        ),
+        pytest.param(
+            {"prompt": [ASKED], "completion": [ASKED]},
+            "field 'completion' has no message of the assistant; there is nothing to learn to say\n"
+            "  fix: add the assistant's answer or remove the row",
+            id="no-answer",
+        ),
+        pytest.param(
+            {
+                "messages": [
+                    ASKED,
+                    {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}, text("A")]},
+                ]
+            },
+            "field 'messages[1].content[0].type' is 'redacted_thinking'; reasoning that is encrypted cannot be "
+            "trained on\n  fix: write it as text, or leave such rows out with data.on_bad_row=drop",
+            id="encrypted",
+        ),
+        pytest.param(
+            {"messages": [{"role": "user", "content": [text("Q"), {"type": "tool_result", "content": "x"}]}, SAID]},
+            "field 'messages[0].content[1]' is a part of type tool_result behind one of type text; "
+            "templates show results "
+            "of tools, then text\n  fix: put the parts into that order, or split the message in two",
+            id="a-result-behind-the-question",
+        ),
+        pytest.param(
+            {"input": "Q", "output": [{"type": "web_search_call", "id": "w"}, SAID]},
+            "field 'output[0].type' is 'web_search_call'; no chat template has a counterpart for such an item\n"
+            "  fix: keep items of type message, reasoning, function_call, function_call_output, or leave such rows out "
+            "with data.on_bad_row=drop",
+            id="another-item",
+        ),
+        pytest.param(
+            {**XLAM, "answers": "[]"},
+            "field 'answers' holds no call; there is nothing to learn to say\n"
+            "  fix: add the answer or remove the row; data.on_bad_row=drop leaves such rows out",
+            id="no-call",
+        ),
+        pytest.param(
+            {"system": "S", "system_prompt": "T", "question": "Q", "response": "A"},
+            "fields 'system' and 'system_prompt' hold different system messages\n  fix: keep one of them",
+            id="two-system-columns",
+        ),
+        pytest.param(
+            {"messages": [ASKED, {"role": "assistant", "channel": "analysis", "content": "R"}]},
+            "field 'messages': the analysis 'R' is followed by no answer\n  fix: write reasoning as "
+            "reasoning_content and "
+            "calls as tool_calls, or set data.on_bad_row=drop",
+            id="analysis-alone",
+        ),
+        pytest.param(
+            {"messages": [ASKED, {"role": "assistant", "channel": "commentary", "content": "C"}, SAID]},
+            "field 'messages[1].channel' (assistant) is 'commentary'; a commentary that calls no tool has "
+            "no place in a "
+            "template\n  fix: write reasoning as reasoning_content and calls as tool_calls, or set "
+            "data.on_bad_row=drop",
+            id="commentary",
+        ),
+        pytest.param(
+            {"messages": [ASKED, {"role": "assistant", "channel": "inner", "content": "C"}, SAID]},
+            "field 'messages[1].channel' (assistant) is 'inner'; no template has such a channel or recipient\n"
+            "  fix: write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop",
+            id="channel",
+        ),
+        pytest.param(
+            {"messages": [{"role": "user", "channel": 3, "content": "Q"}, SAID]},
+            "field 'messages[0].channel' (user) is 3; a user message has no channel\n"
+            "  fix: write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop",
+            id="channel-of-a-user",
+        ),
+        pytest.param(
+            {"messages": [ASKED, {"role": "assistant", "channel": "analysis", "content": "R", "weight": 0}, SAID]},
+            "field 'messages': the analysis 'R' is trained with another weight than what follows\n"
+            "  fix: write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop",
+            id="analysis-of-another-weight",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_used(row, expected):
+    with pytest.raises(RowError) as caught:
+        convert(row)
+    assert str(caught.value) == f"rows.jsonl:7: {expected}"
+
+
+def test_an_analysis_becomes_the_reasoning_of_the_answer_with_its_weight():
+    thought, answer = {"channel": "analysis", "content": "R", "weight": 0}, {"content": "A", "loss": False}
+    found = messages(ASKED, {"role": "assistant", **thought}, {"role": "assistant", **answer})
+    assert said(found) == [("user", "Q"), ("assistant", "A", 0.0, {"reasoning_content": "R"})]

@@ -1,0 +1,107 @@
+"""Flags of other tools that say whether a message is trained: obeyed, or refused; never ignored."""
+
+import pytest
+from formats_hand import ASK, convert, messages, said
+
+from sft_cli.data.problems import RowError
+
+
+@pytest.mark.parametrize(
+    ("flags", "weight"),
+    [
+        # OpenAI, Mistral; LLaMA-Factory; ms-swift
+        ({"weight": 0}, 0), ({"weight": 1}, 1), ({"loss_weight": 0.25}, 0.25), ({"loss_scale": 0.3}, 0.3),
+        # ms-swift and XTuner; axolotl, both names; its ShareGPT; slime
+        ({"loss": False}, 0), ({"loss": True}, 1), ({"loss": None}, 1), ({"loss": 0.5}, 0.5),
+        ({"train": False}, 0), ({"train": True}, 1), ({"training": False}, 0), ({"train_on_turn": False}, 0),
+        ({"loss_mask": 0}, 0), ({"loss_mask": 1}, 1), ({"step_loss_mask": 0}, 0),
+        # torchtune
+        ({"masked": True}, 0), ({"masked": False}, 1), ({"mask": True}, 0), ({"mask": False}, 1), ({"masked": 1}, 0),
+        # other spellings, and text as CSV files hold it
+        ({"trainOnTurn": False}, 0), ({"Train-On-Turn": False}, 0), ({"isTrained": False}, 0), ({"LOSS": False}, 0),
+        ({"train": "false"}, 0), ({"loss": "True"}, 1), ({"masked": "no"}, 1),
+        # several that agree
+        ({"train": True, "weight": 0.5}, 0.5), ({"weight": 0.5, "loss": True}, 0.5),
+        ({"train": False, "masked": True, "weight": 0}, 0), ({"weight": 0.5, "loss_weight": 0.5}, 0.5),
+    ],
+)  # fmt: skip
+def test_flags_become_the_weight(flags, weight):
+    found = messages(ASK, {"role": "assistant", "content": "A", **flags})
+    assert found.messages[1].weight == weight
+    assert found.messages[1].extra == {}
+    assert found.not_read == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"train": True, "weight": 0}, "field 'messages[1].train' is True, 'weight' is 0: they disagree about how much "
+         "the message is trained\n  fix: keep one of them; weight: 1 trains the message, weight: 0 does not"),
+        ({"loss": True, "masked": True}, "field 'messages[1].loss' is True, 'masked' is True: they disagree about how "
+         "much the message is trained\n  fix: keep one of them; weight: 1 trains the message, weight: 0 does not"),
+        ({"weight": 1, "loss_scale": 0.5}, "field 'messages[1].weight' is 1, 'loss_scale' is 0.5: they disagree about "
+         "how much the message is trained\n  fix: keep one of them; weight: 1 trains the message, weight: 0 does not"),
+        ({"mask": 1}, "field 'messages[1].mask' is 1; expected true or false\n"
+         "  fix: write weight in its place: write 1 to train on the message and 0 to switch it off"),
+        ({"train": "perhaps"}, "field 'messages[1].train' is 'perhaps'; expected true or false\n"
+         "  fix: write weight in its place: write 1 to train on the message and 0 to switch it off"),
+        ({"loss": -1}, "field 'messages[1].loss' is -1; expected true or false\n"
+         "  fix: write weight in its place: write 1 to train on the message and 0 to switch it off"),
+        ({"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]},
+         "field 'messages[1].train_detail' is [{'begin_offset': 0, 'end_offset': 1, 'train': False}]; expected one "
+         "weight for the whole message\n  fix: write weight, and mask parts of an answer with data.untrained"),
+        ({"use_for_training": False}, "field 'messages[1].use_for_training' is False; expected the weight of the "
+         "message under the key 'weight'\n  fix: rename it: write 1 to train on the message and 0 to switch it off"),
+    ],
+)  # fmt: skip
+def test_flags_that_cannot_be_obeyed(flags, expected):
+    with pytest.raises(RowError) as caught:
+        messages(ASK, {"role": "assistant", "content": "A", **flags})
+    assert str(caught.value) == f"rows.jsonl:7: {expected}"
+
+
+def test_a_flag_on_a_turn_that_is_a_call():
+    """ms-swift's spelling: the call and its neighbour keep weights of their own."""
+    call = '{"name": "weather", "arguments": {"city": "Rome"}}'
+    found = messages(
+        ASK,
+        {"role": "tool_call", "content": call, "loss": False},
+        {"role": "tool_response", "content": "sunny"},
+        {"role": "assistant", "content": "Sunny.", "loss": True},
+    )
+    function = {"name": "weather", "arguments": {"city": "Rome"}}
+    assert said(found) == [
+        ("user", "Q"),
+        ("assistant", "", 0.0, {"tool_calls": [{"type": "function", "function": function}]}),
+        ("tool", "sunny"),
+        ("assistant", "Sunny."),
+    ]
+
+
+def test_a_flag_that_asks_for_the_training_of_a_user_message_is_told():
+    """Whether others than the assistant train is up to data.train_on."""
+    found = messages({**ASK, "train": True}, {"role": "assistant", "content": "A", "train": True})
+    assert found.not_read == ("messages[].train (user)",)
+    found = messages({**ASK, "train": False, "weight": 0}, {"role": "assistant", "content": "A"})
+    assert (found.messages[0].weight, found.not_read) == (0, ())
+
+
+def test_flags_of_exchanges():
+    """XTuner's."""
+    rows = [{"input": "Q", "output": "A", "output_with_loss": False}, {"input": "Q", "output": "A"}]
+    found = convert({"conversation": rows})
+    assert [m.weight for m in found.messages] == [1, 0, 1, 1]
+
+
+def test_flags_of_parts():
+    def part(text, **flags):
+        return {"type": "text", "text": text, **flags}
+
+    answer = {"role": "assistant", "content": [part("A", train=False), part("B", weight=0)]}
+    assert messages(ASK, answer).messages[1].weight == 0
+    with pytest.raises(
+        RowError, match=r"the parts of field 'messages\[1\].content' are trained with different weights"
+    ):
+        messages(ASK, {"role": "assistant", "content": [part("A", train=False), part("B")]})
+    with pytest.raises(RowError, match="'messages\\[1\\]' and the parts of its content disagree"):
+        messages(ASK, {**answer, "weight": 1})

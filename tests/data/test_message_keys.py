@@ -1,0 +1,186 @@
+"""Every key of a message is read, refused, or named as not read; none vanishes."""
+
+import json
+
+import pytest
+from formats_hand import ASK, SAY, convert, messages, said
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from sft_cli.data.formats import keys, loss_flags
+from sft_cli.data.problems import RowError
+
+DROP = "or leave such rows out with data.on_bad_row=drop"
+
+
+@pytest.mark.parametrize("key", [*keys.REASONING, "Thought", "chainOfThought", "chain-of-thought"])
+def test_reasoning_under_any_of_its_names(key):
+    found = messages(ASK, {**SAY, key: "R"})
+    assert said(found) == [("user", "Q"), ("assistant", "A", {"reasoning_content": "R"})]
+    assert found.not_read == ()
+
+
+@pytest.mark.parametrize("empty", [None, "", " \n"])
+def test_reasoning_that_says_nothing_is_none(empty):
+    assert said(messages(ASK, {**SAY, "reasoning_content": empty})) == [("user", "Q"), ("assistant", "A")]
+
+
+def test_the_same_reasoning_twice_is_one():
+    found = messages(ASK, {**SAY, "reasoning": "R", "reasoning_content": "R\n", "thinking": None})
+    assert found.messages[1].extra == {"reasoning_content": "R"}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({**SAY, "reasoning": "R", "thought": "S"}, "field 'messages[1].thought' is 'S'; 'reasoning' holds another "
+         "reasoning\n  fix: keep one of them"),
+        ({**SAY, "thinking": ["R"]}, "field 'messages[1].thinking' is ['R']; reasoning is text\n"
+         f"  fix: write it as one text, {DROP}"),
+        ({**ASK, "thought": "R"}, "field 'messages[1].thought' is 'R'; a user message has no reasoning\n"
+         f"  fix: remove it, {DROP}"),
+        ({**SAY, "hidden_thoughts": "R"}, "field 'messages[1].hidden_thoughts' is 'R'; it seems to be reasoning\n"
+         f"  fix: rename it reasoning_content, or remove it, {DROP}"),
+        ({**SAY, "explanation": "R"}, "field 'messages[1].explanation' is 'R'; it seems to be reasoning\n"
+         f"  fix: rename it reasoning_content, or remove it, {DROP}"),
+        ({**ASK, "image": "cat.jpg"}, "field 'messages[1].image' is 'cat.jpg'; only text can be trained on\n"
+         f"  fix: describe it in the content, {DROP}"),
+        ({**ASK, "videos": ["a.mp4"]}, "field 'messages[1].videos' is ['a.mp4']; only text can be trained on\n"
+         f"  fix: describe it in the content, {DROP}"),
+        ({**SAY, "audio": {"id": 1}}, "field 'messages[1].audio' is {'id': 1}; only text can be trained on\n"
+         f"  fix: describe it in the content, {DROP}"),
+        ({**SAY, "label": False}, "field 'messages[1].label' is False; a message is trained by its weight, not by its "
+         f"label\n  fix: write weight: 1 or 0, or remove the key, {DROP}"),
+        ({**SAY, "rejected": "B"}, "field 'messages[1].rejected' is 'B'; a message is trained by its weight, not by "
+         f"its label\n  fix: write weight: 1 or 0, or remove the key, {DROP}"),
+        ({**SAY, "summary": "S"}, "field 'messages[1].summary' is 'S'; no template reads it in a message\n"
+         f"  fix: write it into the content, or as a message of its own, {DROP}"),
+        ({**SAY, "tools": [{"name": "f"}]}, "field 'messages[1].tools' is [{'name': 'f'}]; no template reads it in a "
+         f"message\n  fix: move them to the row's own 'tools', {DROP}"),
+        ({**SAY, "text": "B"}, "field 'messages[1].text' is 'B'; the message has another content\n"
+         f"  fix: keep one of them, {DROP}"),
+        ({**SAY, "refusal": "No."}, "field 'messages[1].refusal' is 'No.'; the message has another content\n"
+         f"  fix: keep one of them, {DROP}"),
+        ({"role": "system", "text": "S"}, "field 'messages[1].text' is 'S'; the message has no content\n"
+         f"  fix: write it under 'content', {DROP}"),
+        ({"role": "tool", "result": "S"}, "field 'messages[1].content' (tool) is None; expected non-empty text\n"
+         "  fix: write the text of result under 'content' or remove the row; data.on_bad_row=drop leaves "
+         "such rows out"),
+        ({"role": "system"}, "field 'messages[1].content' (system) is None; expected non-empty text\n"
+         "  fix: fill it in or remove the row; data.on_bad_row=drop leaves such rows out"),
+        ({**ASK, "tool_calls": [{"name": "f", "arguments": {}}]},
+         "field 'messages[1]' (user) calls tools; only messages of the assistant do\n"
+         f"  fix: correct its role, {DROP}"),
+        ({"role": "assistant", "output": "A", "tool_calls": [{"name": "f", "arguments": {}}]},
+         "field 'messages[1].output' is 'A'; the message has no content\n"
+         f"  fix: write it under 'content', {DROP}"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(message, expected):
+    with pytest.raises(RowError) as caught:
+        messages(ASK, message, SAY)
+    assert str(caught.value) == f"rows.jsonl:7: {expected}"
+
+
+def test_what_is_only_unread_is_named():
+    found = messages(
+        {**ASK, "id": "m1", "timestamp": 3, "images": [], "audio": None, "has_image": False},
+        {**SAY, "model": "m", "reasoning_tokens": 12, "thinking": True, "reasoning_effort": "high", "stop_reason": "x"},
+    )
+    assert said(found) == [("user", "Q"), ("assistant", "A")]
+    assert found.not_read == (
+        "messages[].has_image", "messages[].id", "messages[].model", "messages[].reasoning_effort",
+        "messages[].reasoning_tokens", "messages[].stop_reason", "messages[].thinking", "messages[].timestamp",
+    )  # fmt: skip
+
+
+def test_names_of_speakers_go_to_the_template_and_are_named():
+    found = messages(
+        {**ASK, "name": "Ada"}, SAY, {"role": "tool", "content": "x", "name": "f", "tool_call_id": "c"}, SAY
+    )
+    assert [m.extra for m in found.messages] == [{"name": "Ada"}, {}, {"name": "f", "tool_call_id": "c"}, {}]
+    assert found.not_read == ("messages[].name (user)",)
+
+
+def test_names_are_those_of_the_file():
+    row = {"chat": [{"from": "human", "value": "Q", "id": 1}, {"from": "gpt", "value": "A"}]}
+    assert convert(row, "sharegpt", columns={"conversations": "chat"}).not_read == ("chat[].id",)
+
+
+def test_keys_of_parts_and_calls():
+    parts = [{"type": "text", "text": "A", "cache_control": {"type": "ephemeral"}}]
+    call = {"id": "c", "index": 0, "type": "function", "function": {"name": "f", "arguments": {}, "parsed": 1}}
+    found = messages(ASK, {"role": "assistant", "content": parts, "tool_calls": [call]})
+    function = {"name": "f", "arguments": {}}
+    assert found.messages[1].extra == {"tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    assert found.not_read == (
+        "messages[].content[].cache_control", "messages[].tool_calls[].function.parsed",
+        "messages[].tool_calls[].index",
+    )  # fmt: skip
+
+
+def test_keys_of_exchanges_and_trees():
+    found = convert({"conversation": [{"human": "Q", "assistant": "A", "tool": "t", "thought": "R"}]})
+    assert (found.not_read, found.messages[1].extra) == (("conversation[].tool",), {"reasoning_content": "R"})
+    answer = {"text": "A", "role": "assistant", "model_name": "m", "rank": 0}
+    found = convert({"message_tree_id": "t", "prompt": {"text": "Q", "role": "prompter", "x": 1, "replies": [answer]}})
+    assert found.not_read == ("prompt.replies[].model_name", "prompt.x")
+
+
+def test_arguments_under_the_keys_of_other_tools():
+    for key in ("parameters", "args", "input"):
+        found = messages(ASK, {"role": "assistant", "content": "", "tool_calls": [{"name": "f", key: {"x": 1}}]})
+        (call,) = found.messages[1].extra["tool_calls"]
+        assert call == {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+
+
+OTHERS = [
+    "id", "image", "Video", "label", "rejected", "summary", "tools", "note", "trainThis", "my_reasoning",
+    "inner-thoughts", "tool_calls", "function_call", "type", "parts", "from",
+]  # fmt: skip
+KNOWN = [*keys.PASSED, *keys.REASONING, *keys.CHANNELS, *keys.TEXTS]
+FLAGS = [*loss_flags.FACTORS, *loss_flags.TRAINED, *loss_flags.MASKED, *loss_flags.SPANS]
+letters = st.text(st.characters(codec="ascii", categories=["Ll", "Lu"]), min_size=1, max_size=6)
+NAMES = st.sampled_from([*KNOWN, *FLAGS, *OTHERS]) | letters
+VALUES = st.sampled_from([None, True, False, 0, 1, 0.5, "", "MARK", ["MARK"], {"k": "MARK"}, [], "true"])
+
+
+@given(
+    st.sampled_from(["user", "assistant", "system", "tool"]),
+    st.dictionaries(NAMES, VALUES, max_size=3),
+    st.sampled_from([None, "text", "parts"]),
+)
+def test_no_key_vanishes(role, further, content):
+    """Read and seen in what comes out, the weight of the message, named, or the row is refused."""
+    further = {key: value for key, value in further.items() if key not in ("role", "content", "value")}
+    assume(not ("parts" in further and content is None))
+    message = {"role": role, **further}
+    if content is not None:
+        message["content"] = "C" if content == "text" else [{"type": "text", "text": "C", **further}]
+    try:
+        found = messages(message, SAY)
+    except RowError:
+        return
+    written = json.dumps([[m.role, m.content, m.extra] for m in found.messages])
+    weight = found.messages[0].weight if found.messages[0].role == role else None
+    for key, value in further.items():
+        if value is None or (isinstance(value, str | list | dict) and not value):
+            continue
+        noted = {f"messages[].{key}", f"messages[].content[].{key}", f"messages[].{key} ({role})"} & {*found.not_read}
+        flagged = loss_flags.is_flag(key)
+        if flagged and not noted:
+            assert value != "MARK", key
+            assert not isinstance(value, list | dict), key
+            truth = value in (True, "true") if isinstance(value, bool | str) else value
+            masked = "mask" in key and "loss" not in key
+            assert weight == (float(not truth) if masked or key in loss_flags.MASKED else float(truth)), key
+        elif not noted:
+            seen = "MARK" in written if "MARK" in str(value) else json.dumps(value) in written
+            assert seen or key in keys.CHANNELS, key
+
+
+def test_the_property_finds_a_key_that_is_left_out(monkeypatch):
+    """What the property above would report if keys were dropped."""
+    monkeypatch.setattr("sft_cli.data.formats.turns.message_keys", lambda *_: keys.Keys(None, {}, {}))
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        test_no_key_vanishes()

@@ -1,0 +1,124 @@
+"""Names of roles: case, blanks and hyphens make no difference; ``roles`` adds names, and the advice works."""
+
+import re
+
+import pytest
+from formats_hand import ASK, SAY, convert, messages, said
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_cli.config.check_source import source_rules
+from sft_cli.config.data_schema import DataConfig, SourceConfig
+from sft_cli.config.grammar import parse
+from sft_cli.data.formats import converter
+from sft_cli.data.formats.roles import ROLES
+from sft_cli.data.problems import RowError
+from sft_cli.errors import SftError
+
+CALL = '{"name": "f", "arguments": {"x": 1}}'
+
+
+@given(
+    st.sampled_from(sorted(ROLES)), st.sampled_from(["-", " ", "_", ""]), st.sampled_from(["upper", "title", "lower"])
+)
+def test_case_blanks_and_hyphens_make_no_difference(name, joint, case):
+    found = messages({"role": f" {getattr(name.replace('_', joint), case)()} ", "content": "x"}, SAY)
+    assert found.messages[0].role == ROLES[name]
+
+
+@pytest.mark.parametrize("name", ["function-call", "tool-call", "fncall", "Function Call", "FunctionCall", "fn_call"])
+def test_a_turn_that_is_a_call_under_any_of_its_names(name):
+    turns = [
+        {"from": "human", "value": "Q"},
+        {"from": name, "value": CALL},
+        {"from": "function-response", "value": "R"},
+    ]
+    found = convert({"conversations": [*turns, {"from": "gpt", "value": "A"}]})
+    function = {"name": "f", "arguments": {"x": 1}}
+    assert said(found) == [
+        ("user", "Q"),
+        ("assistant", "", {"tool_calls": [{"type": "function", "function": function}]}),
+        ("tool", "R"),
+        ("assistant", "A"),
+    ]
+
+
+def unknown(name, source="mine"):
+    """The advice about a role."""
+    with pytest.raises(RowError) as caught:
+        messages({"role": name, "content": "x"}, SAY)
+    assert caught.value.reason == "unknown role"
+    return caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("bot", "'data.mix.mine.roles={bot: assistant}', or system, user, tool in the place of assistant"),
+        ("Customer", "'data.mix.mine.roles={customer: user}', or system, assistant, tool in the place of user"),
+        ("asistant", "'data.mix.mine.roles={asistant: assistant}', or system, user, tool in the place of assistant"),
+        (
+            "narrator 2",
+            "'data.mix.mine.roles={narrator 2: assistant}', or system, user, tool in the place of assistant",
+        ),
+        (
+            "机器人",
+            'in a recipe write roles: {"机器人": assistant} under data.mix.mine, or rename the role in the file',
+        ),
+        ("", "fill in the role"),
+        (None, "fill in the role"),
+    ],
+)
+def test_the_advice_about_an_unknown_role(name, fix):
+    assert unknown(name) == fix
+
+
+@given(st.text(st.sampled_from("abcXY12_-. ünull"), min_size=1, max_size=8))
+def test_the_advice_can_be_pasted(name):
+    try:
+        messages({"role": name, "content": CALL}, SAY)
+        return
+    except RowError as error:
+        fix = error.fix
+    if pasted := re.match(r"'data\.mix\.mine\.roles=(\{.*\})'", fix):
+        roles = parse(pasted.group(1))
+        assert all(isinstance(key, str) for key in roles)
+        row = {"messages": [{"role": name, "content": CALL}, SAY]}
+        assert convert(row, roles=roles).messages[0].role in ("assistant", "user", "tool", "system")
+
+
+def test_roles_of_a_source():
+    row = {
+        "messages": [
+            {"role": "Bot", "content": "A"},
+            {"role": "kid one", "content": "Q"},
+            {"role": "USER", "content": "R"},
+        ]
+    }
+    found = convert(row, roles={"bot": "assistant", "Kid-One": "user", "user": "system"})
+    assert [m.role for m in found.messages] == ["assistant", "user", "system"]
+    found = convert({"messages": [ASK, {"role": "act", "content": CALL}]}, roles={"act": "tool_call"})
+    assert found.messages[1].extra["tool_calls"][0]["function"]["name"] == "f"
+
+
+def test_roles_in_trees():
+    replies = [{"text": "A", "role": "helper", "replies": []}]
+    row = {"message_tree_id": "t", "prompt": {"text": "Q", "role": "prompter", "replies": replies}}
+    assert [m.role for m in convert(row, roles={"helper": "assistant"}).messages] == ["user", "assistant"]
+
+
+def test_roles_where_nothing_reads_them():
+    with pytest.raises(SftError) as caught:
+        converter(SourceConfig(format="text", roles={"bot": "assistant"}), "mine", "\n", ())
+    assert str(caught.value) == (
+        "data.mix.mine.roles: it would have no effect: the format text does not read it\n"
+        "  fix: leave data.mix.mine.roles out"
+    )
+
+
+def test_a_role_that_is_none_is_a_mistake_of_the_config():
+    data = DataConfig(mix={"mine": SourceConfig(roles={"bot": "asistant", "human": "user"})})
+    (mistake,) = source_rules(data)
+    assert mistake.problem == (
+        "data.mix.mine.roles.bot is 'asistant'; it must be one of system, user, assistant, tool, tool_call"
+    )
