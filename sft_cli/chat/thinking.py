@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sft_cli.chat.template import TemplateRefusal
 
-KEYS = ("reasoning_content", "reasoning", "thinking")
+KEYS = ("reasoning_content", "reasoning", "thinking", "tool_plan")
 """Keys under which messages carry the reasoning before an answer."""
 _BLOCK = re.compile(r"\s*<think>(.*?)</think>(?:[ \t]*\n+|[ \t]*)", re.DOTALL)
 _CLOSED = re.compile(r"(.*?)\n[ \t]*</think>[ \t]*(?:\n+|\Z)", re.DOTALL)
