@@ -167,6 +167,7 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
     parity.save([golden for part in made.parts for golden in part.encoded.goldens], new / "golden.json")
     content = [writer.content() for writer in writers.values()]
     found = {
+        "columns": {name: account.named() for name, account in made.accounts.items()},
         "content": cache.digest([content, [stage.content() for stage in epoch]]),
         "stop_tokens": sorted({stop for part in made.parts for stop in part.encoded.stops}),
         "remarks": remarks.as_json(),

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from sft_cli.config.data_schema import Placeholders, Role, SourceConfig
-from sft_cli.data.formats.fields import checked_text, missing, wrong_type
+from sft_cli.data.formats.columns import missing
+from sft_cli.data.formats.fields import checked_text, wrong_type
 from sft_cli.data.problems import RowError, nearest
 from sft_cli.data.types import Conversation, Row
 

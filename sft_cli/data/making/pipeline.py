@@ -13,6 +13,7 @@ from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.config.data_schema import DataConfig, OnBadRow, Order, Role
 from sft_cli.config.schema import Config
 from sft_cli.data import workers
+from sft_cli.data.formats.unread import Account
 from sft_cli.data.making import assemble, cleaning, encoded, rows
 from sft_cli.data.making.assemble import Part
 from sft_cli.data.making.cleaned import Cleaned
@@ -37,6 +38,7 @@ class Made:
         usable: Their numbers in the store of the source, by source.
         draw: How often each of them is in an epoch.
         formats: Format of every source.
+        accounts: Columns of every source that nothing reads, or that are left out on purpose.
         reports: What the filters reported.
     """
 
@@ -46,6 +48,7 @@ class Made:
     usable: dict[str, NDArray[np.int64]]
     draw: Draw
     formats: dict[str, str]
+    accounts: dict[str, Account]
     reports: list[dict[str, Any]]
 
     def example_starts(self) -> NDArray[np.int64]:
@@ -105,7 +108,9 @@ def run(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate, inputs
         Part(side.source, side.rows, made, side.chosen, side.held_out, _copies(side, usable, copies))
         for side, made in zip(chosen, examples, strict=True)
     ]
-    return Made(parts, pools, tags, usable, draw, {name: found.format for name, found in read.items()}, reports)
+    names = {name: found.format for name, found in read.items()}
+    accounts = {name: found.account for name, found in read.items()}
+    return Made(parts, pools, tags, usable, draw, names, accounts, reports)
 
 
 def _select(sides: Sequence[tuple[str, bool, Cleaned]], data: DataConfig, seed: int) -> list[_Side]:
