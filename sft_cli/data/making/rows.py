@@ -78,7 +78,9 @@ def read(config: SourceConfig, name: str, separator: str, seed: int, known: dict
         with cache.building("rows", {**known, "split": split}) as (directory, done):
             if not done:
                 format, seen = _build(directory, config, name, split, separator, seed, processes)
-                cache.finish(directory, {"format": format, "columns": seen.plain(), "inputs": {**known, "split": split}})
+                cache.finish(
+                    directory, {"format": format, "columns": seen.plain(), "inputs": {**known, "split": split}}
+                )
         final = cache.final(directory)
         finished = cache.found(final)
         account.join(Account.of(finished["columns"]))
