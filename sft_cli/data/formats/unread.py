@@ -75,8 +75,8 @@ ABOUT = _words(
     "id ids idx index uid uuid guid url urls link uri domain title name source src origin dataset subset split config"
     " lang language languages locale date time timestamp created updated year author authors license licence copyright"
     " meta metadata score scores quality perplexity ppl count counts length len size num n tokens chars words bytes"
-    " file filename path hash md5 sha sha1 sha256 version model type kind page offset dump crawl mime fingerprint keywords"
-    " repo stars forks"
+    " file filename path hash md5 sha sha1 sha256 version model type kind page offset dump crawl mime fingerprint"
+    " keywords repo stars forks"
 )
 """Last words of names of columns that are about a row, not a part of it."""
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")

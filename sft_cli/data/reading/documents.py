@@ -123,7 +123,8 @@ def _by_column(document: dict[str, Any]) -> list[Any] | None:
 def _holding(document: dict[str, Any]) -> list[str]:
     """The keys under which an object seems to hold rows: lists of objects, the longest first."""
     found = [key for key, value in document.items() if isinstance(value, list) and value]
-    found = [key for key in found if all(isinstance(entry, dict) for entry in document[key])]
+    found = [key for key in found if all(isinstance(entry, dict) and entry for entry in document[key])]
+    found = [key for key in found if not {"role", "from"} & document[key][0].keys()]
     return sorted(found, key=lambda key: -len(document[key]))
 
 
