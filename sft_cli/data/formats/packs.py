@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+from sft_cli.config.override import override
 from sft_cli.data.formats.fields import Fields, listed, wrong_type
 from sft_cli.data.problems import RowError, listing, shorten
 
@@ -45,7 +46,8 @@ def starts(fields: Fields, kept: range, num_ids: int, trained: Sequence[bool]) -
                 f"says that documents begin at tokens {listing(map(str, other))}, and {fields.columns[first]} says at"
                 f" {listing(map(str, agreed))}"
             )
-            raise invalid(fields, name, problem, "correct one of the two columns, or leave it out with `ignore`")
+            left_out = override(f"data.mix.{fields.row.source}.ignore", [fields.columns[name]])
+            raise invalid(fields, name, problem, f"{left_out} if {fields.columns[first]} is right")
     return agreed
 
 
