@@ -66,18 +66,17 @@ def _rules(source: SourceConfig, key: str) -> Iterator[Mistake]:
 
 def _reading(source: SourceConfig, key: str) -> Iterator[Mistake]:
     """What is wrong with the keys that say how files are read, and which columns are left out."""
-    if source.delimiter is not None and source.delimiter not in ("tab", "\\t"):
-        if len(source.delimiter) != 1 or source.delimiter in '"\r\n':
-            yield Mistake(
-                f"{key}.delimiter",
-                f"{key}.delimiter is {source.delimiter!r}; it must be one character, or tab",
-                f"{override(f'{key}.delimiter', ';')}, or tab",
-            )
+    if source.delimiter not in (None, "tab", "\\t") and (len(source.delimiter) != 1 or source.delimiter in '"\r\n'):
+        yield Mistake(
+            f"{key}.delimiter",
+            f"{key}.delimiter is {source.delimiter!r}; it must be one character, or tab",
+            f"write a value such as {override(f'{key}.delimiter', ';')}, or {key}.delimiter=tab",
+        )
     if source.encoding is not None and not _is_encoding(source.encoding):
         yield Mistake(
             f"{key}.encoding",
             f"{key}.encoding is {source.encoding!r}, which Python does not know as an encoding of text",
-            f"{key}.encoding=cp1252, latin-1, utf-16 or another of Python's",
+            f"write a value such as {key}.encoding=cp1252, or utf-16",
         )
     read = {"columns": source.columns, "tags": source.tags, "scores": source.scores}
     for field, columns in read.items():

@@ -146,7 +146,7 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
     with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
         ledger = Ledger(file)
         remarks = assemble.account(made.parts, ledger)
-    ledger.check_budgets(config.data)
+    ledger.check_budgets(config.data, made.lengths)
     if not ledger.splits["train"]["examples"]:
         lost = ledger.top()
         raise SftError(

@@ -15,6 +15,7 @@ REMARKS: Mapping[str, str] = {
     "arguments_as_text": "tool arguments reach the template as JSON text: it fails on objects, which servers send",
     "padding": "null entries that Arrow fills in were removed from tools and the arguments of calls",
     "empty_answer": "an answer is empty: it teaches the model to stop at once",
+    "no_stop": "an answer is trained without the token that ends it: the model does not learn to stop there",
 }
 """What is said of the rows that a remark counts, by its key. Every key that is used stands here."""
 

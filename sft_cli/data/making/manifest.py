@@ -119,6 +119,7 @@ def build(
             for name, source in mix_of.items()
         },
         "dropped": ledger.reasons(),
+        "held_out_dropped": dict(+ledger.held_out_lost),
         "unrolled_rows": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.instruct),
         "cut_documents": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.replay),
         **found,

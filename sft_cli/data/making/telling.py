@@ -32,11 +32,21 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
     say(f"trained   {train['trained_tokens']:,} of {train['tokens']:,} training tokens carry loss ({share:.0%})")
     if strange := trained_share.unusual(manifest):
         say(f"warning   {strange} (sft inspect prepared={directory} worst=lowest_share)")
-    say(f"held out  {validation['examples']:,} examples")
+    say(f"held out  {validation['examples']:,} examples{_held_out_fewer(manifest)}")
     rate = sum(source.get("rows", 0) for source in found.values()) / seconds
     fingerprint = manifest["fingerprint"][:16]
     say(f"data      {directory} written in {seconds:.1f} s ({rate:,.0f} rows/s), fingerprint {fingerprint}")
     say(f"report    {directory / 'report.html'}")
+
+
+def _held_out_fewer(manifest: Mapping[str, Any]) -> str:
+    """Why fewer rows are held out than were chosen or asked for; empty if none is missing."""
+    lost, asked = manifest["held_out_dropped"], manifest["inputs"]["mix"]["rules"]["val_rows"]
+    reasons = [f"{number} more dropped: {reason}" for reason, number in lost.items()]
+    rows = manifest["splits"]["validation"]["rows"] + sum(lost.values())
+    if asked is not None and rows < asked:
+        reasons.append(f"data.val_rows={asked}: rows with the same prompt, or of one group, stay together")
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def unread(manifest: Mapping[str, Any]) -> list[str]:
