@@ -137,18 +137,19 @@ class Ledger:
             data: The budgets, and what was to be dropped.
             lengths: How long the rows are, for advice.
         """
-        found = [self._nothing(name, data, lengths) for name in data.mix if self._is_gone(name)]
-        if not all(self._is_gone(name) for name in data.mix):
+        gone = [name for name in self.counts if self._is_gone(name)]
+        found = [self._nothing(name, data, lengths) for name in gone]
+        if gone != list(self.counts):
             found += self._exceeded(None, data.budget, "data.budget", data, lengths)
         for name, source in data.mix.items():
-            if not self._is_gone(name):
+            if name not in gone:
                 found += self._exceeded(name, source.budget, f"data.mix.{name}.budget", data, lengths)
         raise_all(found)
 
     def _is_gone(self, source: str) -> bool:
         """Whether every row of a source was dropped."""
-        count = self.counts.get(source)
-        return count is not None and count["dropped"] > 0 and not count["used"]
+        count = self.counts[source]
+        return count["dropped"] > 0 and not count["used"]
 
     def _nothing(self, source: str, data: DataConfig, lengths: Lengths | None) -> SftError:
         """The error for a source of which no row is left."""

@@ -15,6 +15,8 @@ STEP = 64
 """Advised lengths are multiples of this."""
 MOST = 0.99
 """Share of the rows that is worth keeping where the rest is far longer."""
+ROUNDING = 1e-6
+"""Rows; 0.99 of 100 are 99, whatever floating-point numbers say."""
 CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 """What models call the most tokens they take."""
 
@@ -54,7 +56,8 @@ class Lengths:
 
     def enough(self, share: float) -> int | None:
         """The shortest advised length that keeps a share of the rows; None if the model cannot take it."""
-        wanted = int(np.quantile(self.tokens, share, method="higher"))
+        number = math.ceil(share * len(self.tokens) - ROUNDING)
+        wanted = int(np.sort(self.tokens)[number - 1])
         if self.context is not None and wanted > self.context:
             return None
         length = math.ceil(wanted / STEP) * STEP

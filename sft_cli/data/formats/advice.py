@@ -11,6 +11,8 @@ ASKED = ("prompt", *OTHER_NAMES["prompt"], "user", "ticket", "title")
 SAID = ("completion", *OTHER_NAMES["completion"], "assistant", "summary", "label")
 BESIDE = ("id", "ids", "uuid", "idx", "index", "unnamed: 0", "url", "source", "lang", "language", "date", "split")
 """Columns that are neither a question nor an answer."""
+KNOWN = frozenset(name for shape in FORMATS.values() for name in shape.reads)
+"""Every name that formats read."""
 LISTS = "`sft formats` lists what each format needs"
 
 Find = Callable[[str, Sequence[str]], str | None]
@@ -38,7 +40,7 @@ def advise(present: Sequence[str], mapped: Mapping[str, str], names: Iterable[st
         if pairs := _pairs(FORMATS[name], present, mapped, by_other_name):
             return Advice("", f"{override(key, pairs)}; {LISTS}")
     for name in names:
-        if pairs := _pairs(FORMATS[name], present, mapped, by_spelling):
+        if pairs := _pairs(FORMATS[name], present, mapped, _misspelt):
             wanted = ", ".join(field for field in pairs if field not in mapped)
             return Advice(f"; the nearest is {name}, which wants {wanted}", override(key, pairs))
     if {"role", "from"} & set(map(fold, present)):
@@ -63,6 +65,11 @@ def question_and_answer(present: Sequence[str]) -> tuple[str, str | None]:
         return (others[0], said) if others else (said, None)
     assert asked is not None, "there is a column"
     return asked, said or next((column for column in left if column != asked), None)
+
+
+def _misspelt(name: str, left: Sequence[str]) -> str | None:
+    """A column whose name is nearly the format's, and no other name that formats read."""
+    return by_spelling(name, [column for column in left if fold(column) not in KNOWN])
 
 
 def _asking(asked: str, said: str) -> dict[str, str]:

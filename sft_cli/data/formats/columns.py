@@ -105,6 +105,8 @@ def missing(
     """
     meant = other_name(column, left) or other_name(name, left)
     fix = f"give every row {column!r}, or leave such rows out with data.on_bad_row=drop"
+    if mapped and name in mapped:
+        fix = f"give every row {column!r}, or leave data.mix.{row.source}.columns.{name} out"
     if meant is not None:
         fix = override(f"data.mix.{row.source}.columns", {**(mapped or {}), name: meant})
     return RowError(
