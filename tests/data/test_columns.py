@@ -38,15 +38,16 @@ def account(values, **config):
     [
         ({"messages": TALK}, {}, []),
         ({"messages": TALK, "id": 3, "source": "web"}, {}, ["id", "source"]),
-        ({"messages": TALK, "images": [], "reasoning": None, "label_names": ""}, {}, ["images", "reasoning", "label_names"]),
+        ({"messages": TALK, "images": [], "cot": None, "is_label": ""}, {}, ["images", "cot", "is_label"]),
         ({"messages": TALK, "has_image": False, "num_images": 0}, {}, ["has_image", "num_images"]),
-        ({"messages": TALK, "answer_id": 3, "response_model": "x", "output_tokens": 9}, {}, ["answer_id", "response_model", "output_tokens"]),
+        ({"messages": TALK, "answer_id": 3, "response_model": "x"}, {}, ["answer_id", "response_model"]),
         ({"messages": TALK, "parallel_tool_calls": False}, {}, ["parallel_tool_calls"]),
         ({"messages": TALK, "cot": "x"}, {"format": "messages"}, ["cot"]),
         ({"messages": TALK, "task": "x"}, {"tags": {"kind": "task"}}, []),
         ({"messages": TALK, "stars": "4"}, {"scores": {"quality": "stars"}}, []),
         ({"prompt": "Q", "completion": "A", "Unnamed: 0": "7"}, {}, ["Unnamed: 0"]),
-        ({"text": "T", "id": 1, "meta": {}, "url": "u", "token_count": 3, "__index_level_0__": 0}, {}, ["id", "meta", "url", "token_count", "__index_level_0__"]),
+        ({"text": "T", "meta": {}, "token_count": 3}, {}, ["meta", "token_count"]),
+        ({"text": "T", "__index_level_0__": 0, "id": 7}, {}, ["__index_level_0__", "id"]),
         ({"text": "T", "category": "news"}, {"format": "text"}, ["category"]),
         ({"text": "T", "category": "news"}, {"role": Role.replay}, ["category"]),
         ({"q": "Q", "a": "A", "b": 1}, {"format": {"prompt": "{{ q }}", "completion": "{{ a }}"}}, ["b"]),
@@ -65,8 +66,9 @@ def test_what_nothing_reads_is_named(values, config, not_read):
     [
         ("image", "cat.jpg"), ("images", ["cat.jpg"]), ("imagePath", "x"), ("image_url", "x"), ("audio", {"path": "x"}),
         ("video_frames", [1]), ("text_rejected", "x"), ("labels", [1]), ("is_label", False), ("cot", "x"),
-        ("Reasoning", "x"), ("model_reasoning", "x"), ("chain_of_thought", "x"), ("rationale", "x"), ("explanation", "x"),
-        ("thought", "x"), ("scratchpad", "x"), ("channel", "x"), ("summary", "x"), ("output", "x"), ("target_text", "x"),
+        ("Reasoning", "x"), ("model_reasoning", "x"), ("chain_of_thought", "x"), ("rationale", "x"),
+        ("explanation", "x"), ("thought", "x"), ("scratchpad", "x"), ("channel", "x"), ("summary", "x"),
+        ("output", "x"), ("target_text", "x"),
         ("context", "x"), ("history", [["a", "b"]]), ("choices", ["a"]), ("loss_mask", [1]), ("train", False),
     ],
 )  # fmt: skip
@@ -96,8 +98,9 @@ def test_every_refused_column_is_told_at_once_and_the_advice_keeps_what_is_ignor
     with pytest.raises(SftError) as caught:
         account({"messages": TALK, "old": 1, "images": ["x"], "cot": "y"}, ignore=["old"])
     assert str(caught.value) == (
-        "rows.jsonl:1: the format messages, recognised from the columns, does not read 'images' (images, sound or video)"
-        ", 'cot' (reasoning)\n  fix: 'data.mix.mine.ignore=[old, images, cot]' leaves them out on purpose"
+        "rows.jsonl:1: the format messages, recognised from the columns, does not read "
+        "'images' (images, sound or video), 'cot' (reasoning)\n"
+        "  fix: 'data.mix.mine.ignore=[old, images, cot]' leaves them out on purpose"
     )
 
 

@@ -475,7 +475,8 @@ LISTS = "`sft formats` lists what each format needs"
         pytest.param(
             ["text", "role"], {},
             "no format fits the columns text, role; each row seems to be one message\n"
-            "  fix: gather the messages of a conversation in one row, as a list under messages, or join them in `format`",
+            "  fix: gather the messages of a conversation in one row, as a list under messages, "
+            "or join them in `format`",
             id="one-message-a-row",
         ),
         pytest.param(

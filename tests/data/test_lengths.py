@@ -30,7 +30,10 @@ def lengths(tokens, max_length=100, others=0, context=None):
             "trainer.max_length=192 data.overflow=drop keeps 99%; "
             "data.overflow=drop data.budget.dropped=0.02 keeps 98%",
         ),
-        (lengths([50] * 98 + [150, 900]), True, "trainer.max_length=960 keeps all rows; trainer.max_length=192 keeps 99%"),
+        (
+            lengths([50] * 98 + [150, 900]), True,
+            "trainer.max_length=960 keeps all rows; trainer.max_length=192 keeps 99%",
+        ),
         (
             lengths([50, 300, 900], context=512), False,
             "trainer.max_length=512 data.overflow=drop data.budget.dropped=0.34 keeps 66.6%; "
@@ -39,7 +42,10 @@ def lengths(tokens, max_length=100, others=0, context=None):
         (lengths([480, 500], context=500), False, "trainer.max_length=500 keeps all rows"),
         (lengths([200, 300]), False, "trainer.max_length=320 keeps all rows"),
         (lengths([200, 300], context=100), True, "the model takes at most 100 tokens"),
-        (lengths([50] * 90 + [300] * 10, others=10), True, "trainer.max_length=320 data.budget.dropped=0.091 keeps all rows"),
+        (
+            lengths([50] * 90 + [300] * 10, others=10), True,
+            "trainer.max_length=320 data.budget.dropped=0.091 keeps all rows",
+        ),
     ],
 )  # fmt: skip
 def test_advice(found, dropping, advice):
