@@ -1,12 +1,12 @@
 """Formats of rows: a table of them, those a user writes, those packages bring. Every row becomes conversations."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sft_cli.config.data_schema import Role, SourceConfig, TreeConfig
 from sft_cli.data.formats import expressions, forest, plugins, preferences, unread
 from sft_cli.data.formats.choose import AUTO, choose, shape_of
-from sft_cli.data.formats.columns import Planner
+from sft_cli.data.formats.columns import Planner, as_document
 from sft_cli.data.formats.context import compact
 from sft_cli.data.formats.describe import describe
 from sft_cli.data.formats.fields import Fields, Knobs, check_columns, too_deep
@@ -98,7 +98,7 @@ def converter(config: SourceConfig, name: str, separator: str, columns: Iterable
     """
     kept = [column for column in columns if column not in config.ignore]
     label, shape, take, planner = _reader(config, name, kept)
-    _refuse_idle(config, name, label, shape)
+    _refuse_idle(config, name, label, shape, kept)
     roles = {compact(given): role for given, role in config.roles.items()}
     knobs = Knobs(separator, config.tree, config.role is Role.replay, roles)
     return Converter(label, shape is not None and shape.build is None, name, shape, take, planner, config, knobs)
@@ -164,7 +164,7 @@ def _brought(fields: Fields, name: str) -> tuple[Format, Fields]:
     return shape, fields
 
 
-def _refuse_idle(config: SourceConfig, name: str, label: str, shape: Format | None) -> None:
+def _refuse_idle(config: SourceConfig, name: str, label: str, shape: Format | None, columns: Sequence[str]) -> None:
     """Refuse keys of the source that nothing would read, and replay of what can be no document."""
     key = f"data.mix.{name}"
     ours = isinstance(config.format, str) and shape is not None
@@ -185,5 +185,5 @@ def _refuse_idle(config: SourceConfig, name: str, label: str, shape: Format | No
         raise SftError(
             where=f"{key}.role",
             problem=f"replay trains whole documents as plain text, but {label} rows are conversations",
-            fix="set role=instruct, or name the column of the document: format=text and columns={text: <column>}",
+            fix=as_document(name, columns),
         )

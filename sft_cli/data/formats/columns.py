@@ -1,6 +1,6 @@
 """Which columns of a row its format reads, and which nothing reads: found once for rows with the same columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sft_cli.config.data_schema import SourceConfig
@@ -89,6 +89,18 @@ class Planner:
             tuple(column for column in kept if column not in read),
             tuple(column for column in columns if column in self._ignored),
         )
+
+
+def as_document(source: str, columns: Sequence[str]) -> str:
+    """What to do where a source is replayed whose rows are conversations.
+
+    Args:
+        source: Its name in the mix.
+        columns: Columns of its rows that may hold a document.
+    """
+    key = f"data.mix.{source}"
+    chosen = f"{key}.format=text {override(f'{key}.columns', {'text': columns[-1]})}" if columns else ""
+    return f"{key}.role=instruct" + (f", or train one column as documents: {chosen}" if chosen else "")
 
 
 def missing(
