@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +90,7 @@ def words_of(column: str) -> list[str]:
     return [word.casefold() for word in WORD.findall(column)]
 
 
+@lru_cache(maxsize=1000)
 def meaning(column: str) -> Meaning | None:
     """What a column speaks of, if that changes what the row means; None for what is about the row (``answer_id``)."""
     words = [word for word in words_of(column) if not word.isdigit()]
