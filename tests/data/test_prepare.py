@@ -233,7 +233,8 @@ def test_the_budget_stops_a_run_that_drops_too_much(config, home):
         prepare(made_config)
     assert str(caught.value) == (
         "data.budget.dropped: 1 of 21 rows (4.76%) were dropped, more than 1.00%:"
-        " 1 empty instruction (rows.jsonl:21; data.on_bad_row=drop)\n  fix: repair the rows, or set data.budget.dropped=0.048"
+        " 1 empty instruction (rows.jsonl:21; data.on_bad_row=drop)\n"
+        "  fix: repair the rows, or set data.budget.dropped=0.048"
     )
     assert not (home / "out").exists()
 
