@@ -14,7 +14,7 @@ from sft_cli.chat.shape import mistakes, shaped
 from sft_cli.chat.spans import Rendered, Renderer
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal, load_template, named_templates
 from sft_cli.chat.tokenizer import ChatTokenizer
-from sft_cli.chat.unchatted import Unusable, checked, pieces
+from sft_cli.chat.unchatted import Unusable, checked, pieces, without_stop
 from sft_cli.config.data_schema import DataConfig, Overflow, Thinking
 from sft_cli.config.schema import TemplateConfig
 from sft_cli.data.types import Conversation, Example, Message, TokenIds
@@ -45,6 +45,7 @@ class Outcome:
         remarks: Keys of data/remarks.py: what encoding did to it or saw in it.
         stops: Stop tokens that end its trained turns.
         pieces: Examples that a document too long for one was cut into; 0 if it was not cut.
+        longest: Tokens of its longest example, also of one that is too long; 0 where none was made.
     """
 
     examples: tuple[Example, ...] = ()
@@ -54,6 +55,7 @@ class Outcome:
     remarks: frozenset[str] = frozenset()
     stops: frozenset[str] = frozenset()
     pieces: int = 0
+    longest: int = 0
 
 
 class ExampleMaker:
@@ -191,7 +193,9 @@ class ExampleMaker:
             return Outcome(problem=SftError(where=conversation.where, problem=problem, fix=fix))
         example = Example(tokens.input_ids, weights, conversation.where, conversation.source)
         stops = frozenset(text for text, id in self._tokenizer.control.items() if id == tokens.input_ids[-1])
-        return self._fitting(conversation, [example], stops if weights[-1] else frozenset())
+        endless = not self._split_documents and without_stop(tokens, frozenset(self._tokenizer.control.values()))
+        remarks = frozenset(["no_stop"] if endless else [])
+        return self._fitting(conversation, [example], stops if weights[-1] else frozenset(), remarks)
 
     def _finish(
         self, conversation: Conversation, texts: list[Rendered], encoded: list[Encoded | Unproven | None]
@@ -224,12 +228,12 @@ class ExampleMaker:
         longest, num_pieces = max([len(example.input_ids) for example in examples]), 0
         if longest > self._max_length:
             if row.text is None or not self._split_documents:
-                return Outcome(problem=self._too_long(row, longest), too_long=True)
+                return Outcome(problem=self._too_long(row, longest), too_long=True, longest=longest)
             examples = list(pieces(examples[0], self._max_length))
-            num_pieces = len(examples)
+            num_pieces, longest = len(examples), self._max_length
         if self._loss_weight != 1:
             examples = [_weighted(example, self._loss_weight) for example in examples]
-        return Outcome(tuple(examples), remarks=remarks, stops=stops, pieces=num_pieces)
+        return Outcome(tuple(examples), remarks=remarks, stops=stops, pieces=num_pieces, longest=longest)
 
     def _shortened(self, conversation: Conversation, outcome: Outcome) -> Outcome:
         """What becomes of it without as few of its oldest turns as make it fit; ``outcome`` if that never does."""

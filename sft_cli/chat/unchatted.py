@@ -1,7 +1,7 @@
 """Rows that are no conversations: token ids trained as they are, and documents cut into pieces."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from sft_cli.data.types import Example, TokenIds
@@ -32,6 +32,18 @@ def checked(tokens: TokenIds, num_ids: int) -> tuple[float, ...]:
     if not any(weights[1:]):
         raise Unusable("no token carries loss" + (" but the first, which nothing predicts" if any(weights) else ""))
     return (0.0, *weights[1:])
+
+
+def without_stop(tokens: TokenIds, control: Collection[int]) -> bool:
+    """Whether an answer is trained without a token that ends it: a model that learns it does not learn to stop.
+
+    Args:
+        tokens: The row.
+        control: Ids of the tokenizer's control tokens.
+    """
+    ids, weights = tokens.input_ids, tokens.weights
+    ends = (t for t in range(len(ids)) if weights[t] and (t + 1 == len(ids) or not weights[t + 1]))
+    return any(ids[t] not in control and (t + 1 == len(ids) or ids[t + 1] in control) for t in ends)
 
 
 def pieces(document: Example, max_length: int) -> Iterator[Example]:

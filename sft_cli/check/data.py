@@ -13,11 +13,9 @@ from typing import Any
 from sft_cli.check.lines import Line, ok, warn
 from sft_cli.config.paths import cache_home
 from sft_cli.config.schema import Config
+from sft_cli.data import trained_share
 from sft_cli.data.prepare import prepare, there
 from sft_cli.data.prepared import Prepared
-
-USUAL = (0.3, 0.6)
-"""Share of the tokens that carries loss in most instruction data."""
 
 
 @dataclass(frozen=True)
@@ -124,16 +122,14 @@ def told(found: Sample) -> Line:
         f" {found.trained_share:.0%} carry loss; the longest example has {found.longest:,}"
     )
     more = [f"dropped {count:,}: {reason}" for reason, count in manifest["dropped"].items()]
-    if found.trained_share == 0 or USUAL[0] <= found.trained_share <= USUAL[1]:
+    for name, source in manifest["sources"].items():
+        more += [f"{name}: not read: {', '.join(source['not_read'])}"] if source["not_read"] else []
+    strange = trained_share.unusual(manifest)
+    if not strange:
         return ok("data", text, more=more)
-    look = "sft check rows=all …, then" if not found.whole else ""
-    return warn(
-        "data",
-        text,
-        f"{USUAL[0]:.0%} to {USUAL[1]:.0%} is usual for instruction data; look at some: {look} sft inspect"
-        f" prepared={found.prepared.directory if found.whole else 'DIR'} worst=lowest_share",
-        more,
-    )
+    look = "" if found.whole else "sft check rows=all …, then "
+    place = found.prepared.directory if found.whole else "DIR"
+    return warn("data", text, f"{strange}; look at some: {look}sft inspect prepared={place} worst=lowest_share", more)
 
 
 def _counts(source: Mapping[str, Any]) -> dict[str, int]:

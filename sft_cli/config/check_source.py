@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from sft_cli.config.data_schema import RANKED, DataConfig, SourceConfig
+from sft_cli.config.override import override
 from sft_cli.config.typed import Mistake
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -51,6 +52,7 @@ def _rules(source: SourceConfig, key: str) -> Iterator[Mistake]:
                 f"{key}.roles.{given} is {role!r}; it must be one of {', '.join(ROLES)}",
                 f"write the file's name first and the role second, such as '{key}.roles={{bot: assistant}}'",
             )
+    yield from _reading(source, key)
     if not source.format:
         yield Mistake(f"{key}.format", f"{key}.format is empty", f"write {key}.format=auto, or leave it out")
     elif not isinstance(source.format, str) and source.columns:
@@ -60,3 +62,44 @@ def _rules(source: SourceConfig, key: str) -> Iterator[Mistake]:
             "leave columns out",
             clash=f"{key}.format",
         )
+
+
+def _reading(source: SourceConfig, key: str) -> Iterator[Mistake]:
+    """What is wrong with the keys that say how files are read, and which columns are left out."""
+    if source.delimiter not in (None, "tab", "\\t") and (len(source.delimiter) != 1 or source.delimiter in '"\r\n'):
+        yield Mistake(
+            f"{key}.delimiter",
+            f"{key}.delimiter is {source.delimiter!r}; it must be one character, or tab",
+            f"write a value such as {override(f'{key}.delimiter', ';')}, or {key}.delimiter=tab",
+        )
+    if source.encoding is not None and not _is_encoding(source.encoding):
+        yield Mistake(
+            f"{key}.encoding",
+            f"{key}.encoding is {source.encoding!r}, which Python does not know as an encoding of text",
+            f"write a value such as {key}.encoding=cp1252, or utf-16",
+        )
+    read = {"columns": source.columns, "tags": source.tags, "scores": source.scores}
+    for field, columns in read.items():
+        for name, column in columns.items():
+            if column in source.ignore:
+                left = [other for other in source.ignore if other != column]
+                yield Mistake(
+                    f"{key}.ignore",
+                    f"{key}.ignore leaves out {column!r}, and {key}.{field}.{name} reads it",
+                    f"{override(f'{key}.ignore', left)}, or take {key}.{field}.{name} out",
+                    clash=f"{key}.{field}",
+                )
+    for column in source.ignore:
+        if source.ignore.count(column) > 1:
+            left = list(dict.fromkeys(source.ignore))
+            problem = f"{key}.ignore names {column!r} twice"
+            yield Mistake(f"{key}.ignore", problem, override(f"{key}.ignore", left))
+            break
+
+
+def _is_encoding(name: str) -> bool:
+    """Whether Python reads and writes text in an encoding of this name."""
+    try:
+        return "a".encode(name).decode(name) == "a"
+    except (LookupError, UnicodeError, ValueError):
+        return False

@@ -124,6 +124,12 @@ class SourceConfig:
     """Shape of the rows: auto, a name (sft formats), or Jinja texts such as {messages: …}."""
     columns: dict[str, str] = field(default_factory=dict)
     """Names the format expects -> names in the file; names left out keep their default."""
+    ignore: list[str] = field(default_factory=list)
+    """Columns left out on purpose, such as [images]; the rows are read as if they had none."""
+    delimiter: str | None = None
+    """What separates the fields of a .csv or .tsv file: one character, or tab; null takes what the ending says."""
+    encoding: str | None = None
+    """Encoding of the text files, such as cp1252 or utf-16; null is UTF-8."""
     variables: dict[str, str] = field(default_factory=dict)
     """Values for {{name}} placeholders in the rows."""
     placeholders: Placeholders = Placeholders.error

@@ -1,7 +1,6 @@
 """The account of every input row: used, dropped and why, or not sampled."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,9 +8,12 @@ from operator import attrgetter
 from typing import IO, Literal
 
 from sft_cli.config.data_schema import BudgetConfig, DataConfig
+from sft_cli.data.lengths import Lengths, rounded_up
 from sft_cli.errors import SftError, raise_all
 
 Fate = Literal["used", "dropped", "not_sampled"]
+TOO_LONG = "too long"
+"""The reason of rows that are longer than ``trainer.max_length``."""
 UNPROVEN = "mask not proven"
 """The reason of rows whose mask cannot be proven."""
 TRUNCATED = "truncated"
@@ -77,6 +79,7 @@ class Ledger:
             tokens.
         splits: Per split the same, of its used rows.
         several: Per source, rows that became several examples.
+        held_out_lost: Rows that were to be held out and were dropped, by reason.
     """
 
     def __init__(self, file: IO[str] | None = None) -> None:
@@ -84,6 +87,7 @@ class Ledger:
         self.counts: dict[str, dict[str, int]] = {}
         self.splits: dict[str, Counter[str]] = {"train": Counter(), "validation": Counter()}
         self.several: Counter[str] = Counter()
+        self.held_out_lost: Counter[str] = Counter()
         self._reasons: dict[str, Counter[tuple[str, bool]]] = {}
         self._first: dict[tuple[str | None, str | None], str] = {}
 
@@ -110,6 +114,7 @@ class Ledger:
         for source in (entry.source, None) if told else ():
             self._first.setdefault((source, told), entry.where)
         if entry.reason is not None:
+            self.held_out_lost[entry.reason] += entry.split == "validation"
             self._reasons.setdefault(entry.source, Counter())[entry.reason, entry.filter is not None] += 1
 
     def reasons(self, source: str | None = None) -> dict[str, int]:
@@ -122,25 +127,48 @@ class Ledger:
             if source in (None, name):
                 yield from ((reason, filtered, number) for (reason, filtered), number in counter.items())
 
-    def check_budgets(self, data: DataConfig) -> None:
+    def check_budgets(self, data: DataConfig, lengths: Lengths | None = None) -> None:
         """Refuse when more of the rows were lost than a budget allows, or nothing of a source is left.
 
         Shares are of the rows that were used or dropped; rows not sampled do not count, and rows that a filter left
         out count only for ``filtered``.
-        """
-        found = list(self._exceeded(None, data.budget, "data.budget"))
-        for name, source in data.mix.items():
-            found += self._exceeded(name, source.budget, f"data.mix.{name}.budget")
-        raise_all(found)
-        for name, count in self.counts.items():
-            if count["dropped"] and not count["used"]:
-                raise SftError(
-                    where=f"data.mix.{name}",
-                    problem=f"no row is left, {count['dropped']} were dropped: {self.top(name)}",
-                    fix="repair the rows, or take the source out of the mix",
-                )
 
-    def _exceeded(self, source: str | None, budget: BudgetConfig, key: str) -> Iterable[SftError]:
+        Args:
+            data: The budgets, and what was to be dropped.
+            lengths: How long the rows are, for advice.
+        """
+        gone = [name for name in self.counts if self._is_gone(name)]
+        found = [self._nothing(name, data, lengths) for name in gone]
+        if gone != list(self.counts):
+            found += self._exceeded(None, data.budget, "data.budget", data, lengths)
+        for name, source in data.mix.items():
+            if name not in gone:
+                found += self._exceeded(name, source.budget, f"data.mix.{name}.budget", data, lengths)
+        raise_all(found)
+
+    def _is_gone(self, source: str) -> bool:
+        """Whether every row of a source was dropped."""
+        count = self.counts[source]
+        return count["dropped"] > 0 and not count["used"]
+
+    def _nothing(self, source: str, data: DataConfig, lengths: Lengths | None) -> SftError:
+        """The error for a source of which no row is left."""
+        dropped, longer = self.counts[source]["dropped"], self._longer(source, data, lengths)
+        return SftError(
+            where=f"data.mix.{source}",
+            problem=f"no row is left, {dropped} were dropped: {self.top(source, data=data)}",
+            fix=longer or "repair the rows, or take the source out of the mix",
+        )
+
+    def _longer(self, source: str | None, data: DataConfig, lengths: Lengths | None) -> str:
+        """Which ``trainer.max_length`` would do; empty where no row is too long."""
+        if lengths is None or TOO_LONG not in self.reasons(source):
+            return ""
+        return lengths.advice(data.budget.dropped, dropping=True)
+
+    def _exceeded(
+        self, source: str | None, budget: BudgetConfig, key: str, data: DataConfig, lengths: Lengths | None
+    ) -> Iterable[SftError]:
         """Every limit of a budget that was exceeded."""
         counts = [count for name, count in self.counts.items() if source in (None, name)]
         used, truncated = (sum(count[name] for count in counts) for name in ("used", "truncated"))
@@ -149,7 +177,8 @@ class Ledger:
         dropped = sum(number for _, by_filter, number in drops if not by_filter)
         unproven = sum(number for reason, _, number in drops if reason == UNPROVEN)
         limits = (
-            ("dropped", budget.dropped, dropped, used + dropped, "dropped", self.top(source, by_filter=False)),
+            ("dropped", budget.dropped, dropped, used + dropped, "dropped",
+             self.top(source, by_filter=False, data=data)),
             ("filtered", budget.filtered, filtered, used + dropped + filtered, "filtered out",
              self.top(source, by_filter=True)),
             ("unproven", budget.unproven, unproven, used + dropped, "not proven", self.top(source, only=UNPROVEN)),
@@ -160,10 +189,11 @@ class Ledger:
                 continue
             share = number / total
             repair = "raise trainer.max_length" if name == "truncated" else "repair the rows"
+            longer = self._longer(source, data, lengths) if name == "dropped" else ""
             yield SftError(
                 where=f"{key}.{name}",
                 problem=f"{number} of {total} rows ({share:.2%}) were {verb}, more than {limit:.2%}: {why}",
-                fix=f"{repair}, or set {key}.{name}={_rounded_up(share)}",
+                fix=f"{longer or repair}, or set {key}.{name}={rounded_up(share)}",
             )
 
     def _truncated(self, source: str | None) -> str:
@@ -171,8 +201,21 @@ class Ledger:
         number = sum(count["truncated"] for name, count in self.counts.items() if source in (None, name))
         return f"{number} too long for all turns ({self._first.get((source, TRUNCATED))})"
 
-    def top(self, source: str | None = None, by_filter: bool | None = None, only: str | None = None) -> str:
-        """``3 empty answer (rows.jsonl:2)``, the most frequent first, each with its first row."""
+    def top(
+        self,
+        source: str | None = None,
+        by_filter: bool | None = None,
+        only: str | None = None,
+        data: DataConfig | None = None,
+    ) -> str:
+        """``3 empty answer (rows.jsonl:2)``, the most frequent first, each with its first row.
+
+        Args:
+            source: Of one source, or of all.
+            by_filter: Only what filters gave, or only what they did not; None is both.
+            only: One reason alone.
+            data: Names the setting by which rows were dropped on purpose; None names none.
+        """
         drops = [
             (reason, number)
             for reason, own, number in self._drops(source)
@@ -180,8 +223,19 @@ class Ledger:
         ]
         reasons = list(_by_frequency(drops).items())
         more = f", and {len(reasons) - SHOWN} more reasons" if len(reasons) > SHOWN else ""
-        told = (f"{number} {reason} ({self._first[source, reason]})" for reason, number in reasons[:SHOWN])
+        told = (
+            f"{number} {reason} ({self._first[source, reason]}{_asked(reason, data)})"
+            for reason, number in reasons[:SHOWN]
+        )
         return ", ".join(told) + more
+
+
+def _asked(reason: str, data: DataConfig | None) -> str:
+    """The setting that asked for rows to be dropped, with a separator before it; empty if none did."""
+    if data is None:
+        return ""
+    setting = ("overflow", data.overflow.value) if reason == TOO_LONG else ("on_bad_row", data.on_bad_row.value)
+    return f"; data.{setting[0]}={setting[1]}" if setting[1] != "error" else ""
 
 
 def _by_frequency(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -190,9 +244,3 @@ def _by_frequency(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
     for reason, number in pairs:
         counter[reason] += number
     return dict(sorted(counter.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def _rounded_up(share: float) -> float:
-    """The share with two digits that is not below it, at most 1."""
-    digits = 1 - math.floor(math.log10(share))
-    return min(1.0, round(math.ceil(share * 10**digits) / 10**digits, digits))

@@ -146,7 +146,7 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
     with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
         ledger = Ledger(file)
         remarks = assemble.account(made.parts, ledger)
-    ledger.check_budgets(config.data)
+    ledger.check_budgets(config.data, made.lengths)
     if not ledger.splits["train"]["examples"]:
         lost = ledger.top()
         raise SftError(
@@ -167,6 +167,7 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
     parity.save([golden for part in made.parts for golden in part.encoded.goldens], new / "golden.json")
     content = [writer.content() for writer in writers.values()]
     found = {
+        "columns": {name: account.named() for name, account in made.accounts.items()},
         "content": cache.digest([content, [stage.content() for stage in epoch]]),
         "stop_tokens": sorted({stop for part in made.parts for stop in part.encoded.stops}),
         "remarks": remarks.as_json(),

@@ -16,6 +16,7 @@ REMARKS: Mapping[str, str] = {
     "dated": "the template writes the day of this preparation; a server will write another day",
     "padding": "null entries that Arrow fills in were removed from tools and the arguments of calls",
     "empty_answer": "an answer is empty: it teaches the model to stop at once",
+    "no_stop": "an answer is trained without the token that ends it: the model does not learn to stop there",
 }
 """What is said of the rows that a remark counts, by its key. Every key that is used stands here."""
 

@@ -11,7 +11,8 @@ class Row:
 
     Attributes:
         values: The columns.
-        where: Its place: ``train.jsonl:17`` (line, from 1), ``rows.json:17`` (element, from 1), ``repo@rev[split]:17``.
+        where: Its place: ``train.jsonl:17`` (line, from 1), ``rows.json[16]`` (element of a JSON list,
+            from 0 as in ``messages[0]``), ``repo@rev[split]:17``.
         source: Name of the source in the mix.
     """
 

@@ -95,6 +95,9 @@ def _of_probe(error: SftError, name: str, key: str) -> SftError:
             problem=error.problem,
             fix='write rows in a format of `sft formats`, such as {"prompt": …, "completion": …}',
         )
+    if f"{source}." in error.fix:  # a key that sources have and probes have not
+        fix = 'write rows of prompt and completion alone, in UTF-8: {"prompt": …, "completion": …}'
+        return SftError(where=f"{key}.path: {error.where}", problem=error.problem, fix=fix)
     where, fix = error.where.replace(source, key), error.fix.replace(source, key)
     if where == error.where:
         where = f"{key}: {where}"

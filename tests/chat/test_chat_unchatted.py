@@ -40,6 +40,28 @@ def test_token_ids_are_trained_as_they_are(maker, tokenizer):
 
 
 @pytest.mark.parametrize(
+    ("weights", "endless"),
+    [
+        pytest.param([0, 0, 1, 1, 0, 0, 1, 1], False, id="both-stops-trained"),
+        pytest.param([0, 0, 1, 0, 0, 0, 1, 1], True, id="first-stop-masked"),
+        pytest.param([0, 0, 1, 1, 0, 0, 1, 0], True, id="last-stop-masked"),
+        pytest.param([0, 0, 1, 1, 0, 0, 0, 0], False, id="second-answer-untrained"),
+        pytest.param([0, 1, 0, 0, 0, 0, 1, 1], False, id="muted-inside-an-answer"),
+    ],
+)
+def test_an_answer_of_token_ids_without_its_stop_is_a_remark(maker, tokenizer, weights, endless):
+    end = tokenizer.control["<|im_end|>"]
+    outcome = maker().make([tokens([5, 6, 7, end, 8, 9, 10, end], weights)])[0]
+    assert outcome.remarks == ({"no_stop"} if endless else frozenset())
+
+
+def test_an_answer_that_ends_with_the_row_has_no_stop(maker, with_options):
+    cut = tokens([5, 6, 7], [0, 0, 1])
+    assert maker().make([cut])[0].remarks == {"no_stop"}
+    assert with_options(split_documents=True).make([cut])[0].remarks == frozenset()  # a replayed document
+
+
+@pytest.mark.parametrize(
     ("ids", "weights", "why"),
     [
         ([1, 260, 2], [0, 1, 1], "id 260 is not one of the tokenizer's 260: it was made with another one"),

@@ -131,7 +131,7 @@ def test_a_changed_file_is_read_again(against, tmp_path):
 SHAPES = [
     # file, content, columns, the prompts
     ("a.jsonl", '{"prompt": "One"}\n{"prompt": "Two"}\n', {}, [("a.jsonl:1", "One"), ("a.jsonl:2", "Two")]),
-    ("a.json", '[{"text": "One", "answer": "x"}]', {}, [("a.json:1", "One")]),
+    ("a.json", '[{"text": "One", "answer": "x"}]', {}, [("a.json[0]", "One")]),
     ("a.csv", "id,prompt\n1,One\n", {}, [("a.csv:2", "One")]),
     ("a.jsonl", '{"question": "One", "text": "Passage"}', {}, [("a.jsonl:1", "One")]),
     ("a.jsonl", '{"question": "One", "text": "Passage"}', {"a": "text"}, [("a.jsonl:1", "Passage")]),

@@ -68,7 +68,7 @@ def test_placeholders_are_filled_in_every_text():
         (
             "by {{ maker }}",
             "{{ maker }}",
-            "add data.mix.mine.variables.maker=<text>, or data.mix.mine.placeholders=keep if it is meant as it stands",
+            "data.mix.mine.placeholders=keep if it is meant as it stands, or 'data.mix.mine.variables.maker=its text'",
         ),
         ("by {{authors}}", "{{authors}}", "did you mean data.mix.mine.variables.author?"),
     ],
@@ -190,7 +190,8 @@ def test_conversations_may_not(values):
     assert caught.value.where == "data.mix.mine.role"
     assert caught.value.problem.startswith("replay trains whole documents as plain text, but ")
     assert caught.value.fix == (
-        "set role=instruct, or name the column of the document: format=text and columns={text: <column>}"
+        "data.mix.mine.role=instruct, or train one column as documents: "
+        f"data.mix.mine.format=text 'data.mix.mine.columns={{text: {list(values)[-1]}}}'"
     )
 
 

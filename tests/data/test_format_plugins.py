@@ -192,7 +192,8 @@ def test_replay_of_conversations_is_found_row_by_row(packages):
         convert("medical", QA, role=Role.replay)
     assert str(caught.value) == (
         "a:1: role=replay trains whole documents as plain text, and the row is a conversation\n"
-        "  fix: set role=instruct, or name the column of the document: format=text and columns={text: <column>}"
+        "  fix: data.mix.mine.role=instruct, or train one column as documents: "
+        f"data.mix.mine.format=text 'data.mix.mine.columns={{text: {list(QA)[-1]}}}'"
     )
 
 

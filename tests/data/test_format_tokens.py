@@ -1,6 +1,8 @@
 """Rows that are token ids already: the table gives ids and weights."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sft_cli.config.data_schema import Role, SourceConfig
 from sft_cli.data.formats import converter
@@ -157,3 +159,111 @@ def test_variables_have_nothing_to_fill():
         "data.mix.mine.variables: it would have no effect: the format tokens does not read it\n"
         "  fix: leave data.mix.mine.variables out"
     )
+
+
+PACKED = {"input_ids": [1, 5, 2, 1, 6, 7, 2], "labels": [-100, 5, 2, -100, -100, 7, 2]}
+APART = [TokenIds((1, 5, 2), (0.0, 1.0, 1.0)), TokenIds((1, 6, 7, 2), (0.0, 0.0, 1.0, 1.0))]
+PADDED = {"input_ids": [*PACKED["input_ids"], 0, 0], "labels": [*PACKED["labels"], -100, -100]}
+
+
+def split(values, **config):
+    """The places and the token ids of a row's documents."""
+    found = converter(SourceConfig(format="tokens", **config), "mine", "\n\n", values)
+    made = found.convert(Row(values, "a:1", "mine"))
+    return [one.where for one in made], [one.tokens for one in made]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        pytest.param(PACKED | {"position_ids": [0, 1, 2, 0, 1, 2, 3]}, id="positions"),
+        pytest.param(PACKED | {"seq_lengths": [3, 4]}, id="lengths"),
+        pytest.param(PACKED | {"cu_seqlens": [0, 3, 7]}, id="ends"),
+        pytest.param(PACKED | {"document_ids": [4, 4, 4, 0, 0, 0, 0]}, id="documents"),
+        pytest.param(PACKED | {"attention_mask": [1, 1, 1, 2, 2, 2, 2]}, id="numbered-attention"),
+        pytest.param(PACKED | {"seq_lengths": [3, 4], "position_ids": [0, 1, 2, 0, 1, 2, 3]}, id="two-that-agree"),
+        pytest.param(PADDED | {"position_ids": [0, 1, 2, 0, 1, 2, 3, 0, 0]}, id="padding-at-position-0"),
+        pytest.param(PADDED | {"attention_mask": [1, 1, 1, 2, 2, 2, 2, 0, 0]}, id="padded-numbered-attention"),
+        pytest.param(
+            PADDED | {"attention_mask": [1] * 7 + [0] * 2, "position_ids": [0, 1, 2, 0, 1, 2, 3, 1, 1]},
+            id="padding-by-attention",
+        ),
+        pytest.param(
+            PADDED | {"attention_mask": [1] * 7 + [0] * 2, "seq_lengths": [3, 4]}, id="lengths-without-padding"
+        ),
+        pytest.param(PADDED | {"seq_lengths": [3, 4, 2]}, id="lengths-with-padding"),
+    ],
+)
+def test_documents_packed_into_a_row_are_separated(columns):
+    assert split(columns) == (["a:1#1", "a:1#2"], APART)
+
+
+def test_the_first_token_of_every_document_is_predicted_by_nothing():
+    row = {"input_ids": [1, 5, 1, 6], "labels": [1, 5, 1, 6], "position_ids": [0, 1, 0, 1]}
+    assert [one.weights for one in split(row)[1]] == [(0.0, 1.0), (0.0, 1.0)]
+
+
+def test_a_document_without_loss_is_left_out_and_one_document_keeps_its_place():
+    row = PACKED | {"labels": [-100, -100, -100, -100, -100, 7, 2], "position_ids": [0, 1, 2, 0, 1, 2, 3]}
+    assert split(row) == (["a:1"], APART[1:])
+    assert split(PACKED | {"position_ids": list(range(7))})[0] == ["a:1"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (
+            {"position_ids": [0, 1, 2, 0, 1, 2, 3], "seq_lengths": [4, 3]},
+            "field 'seq_lengths' says that documents begin at tokens 0, 4, and position_ids says at 0, 3\n"
+            "  fix: 'data.mix.mine.ignore=[seq_lengths]' if position_ids is right",
+        ),
+        (
+            {"position_ids": [0, 1, 2, 0, 1, 2, 4]},
+            "field 'position_ids' is 4 at token 6, behind 2\n  fix: let positions count up by one, or start again at 0",
+        ),
+        (
+            {"position_ids": [4, 5, 6, 0, 1, 2, 3]},
+            "field 'position_ids' begins with 4, in the middle of a document\n"
+            "  fix: write whole documents, their positions from 0",
+        ),
+        (
+            {"seq_lengths": [3, 3]},
+            "field 'seq_lengths' adds up to 6 for 7 token ids\n  fix: write the length of each document",
+        ),
+        (
+            {"cu_seqlens": [0, 5, 3, 7]},
+            "field 'cu_seqlens' does not ascend from 0\n  fix: write 0 and the end of each document",
+        ),
+        (
+            {"position_ids": [0, 1, 2]},
+            "field 'position_ids' has 3 entries for 7 token ids\n  fix: write one for each token",
+        ),
+    ],
+)
+def test_columns_that_contradict_the_row_or_each_other(columns, expected):
+    with pytest.raises(RowError) as caught:
+        split(PACKED | columns)
+    assert str(caught.value) == f"a:1: {expected}"
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=5), st.integers(0, 3))
+def test_however_documents_are_packed_each_comes_out_alone(documents, padding):
+    """As if every document had been a row of its own; those without loss are none."""
+    ids = [[10 * number + place for place in range(len(flags))] for number, flags in enumerate(documents)]
+    trained = [[flag and place > 0 for place, flag in enumerate(flags)] for flags in documents]
+    wanted = [
+        TokenIds(tuple(one), tuple(map(float, flags))) for one, flags in zip(ids, trained, strict=True) if any(flags)
+    ]
+    flat = [token for one in ids for token in one]
+    row = {
+        "input_ids": flat + [0] * padding,
+        "loss_mask": [int(flag) for flags in documents for flag in flags] + [0] * padding,
+        "attention_mask": [1] * len(flat) + [0] * padding,
+        "position_ids": [place for flags in documents for place in range(len(flags))] + [0] * padding,
+        "seq_lengths": [len(flags) for flags in documents],
+    }
+    if wanted:
+        assert split(row)[1] == wanted
+    else:
+        with pytest.raises(RowError, match="none of its tokens carries loss"):
+            split(row)

@@ -176,13 +176,13 @@ DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
         pytest.param(
             "alpaca", {"instruction": "Q", "ouput": "A"}, "missing field output",
             "there is no field 'output'; the row has instruction, ouput\n"
-            "  fix: columns={output: ouput} if it has another name",
+            "  fix: 'data.mix.mine.columns={output: ouput}'",
             id="missing",
         ),
         pytest.param(
             "text", {}, "missing field text",
             "there is no field 'text'; the row has no fields\n"
-            "  fix: columns={text: <name in the file>} if it has another name",
+            "  fix: give every row 'text', or leave such rows out with data.on_bad_row=drop",
             id="no-fields",
         ),
         pytest.param(
@@ -376,13 +376,14 @@ def test_two_weights():
     [
         pytest.param(
             {"output": "anwser"},
-            "rows.jsonl:7: there is no field 'anwser'; the row has question, answer\n  fix: columns={output: answer}",
+            "rows.jsonl:7: there is no field 'anwser'; the row has question, answer\n"
+            "  fix: 'data.mix.mine.columns={instruction: question, output: answer}'",
             id="near",
         ),
         pytest.param(
             {"instruction": "question", "output": "answer", "input": "context"},
             "rows.jsonl:7: there is no field 'context'; the row has question, answer\n"
-            "  fix: give every row 'context', or change columns.input",
+            "  fix: give every row 'context', or leave data.mix.mine.columns.input out",
             id="optional-but-mapped",
         ),
         pytest.param(
@@ -456,38 +457,67 @@ LISTS = "`sft formats` lists what each format needs"
         pytest.param(
             ["problem", "target"], {},
             "no format fits the columns problem, target\n"
-            f"  fix: name yours, for example columns={{prompt: problem, completion: target}}; {LISTS}",
+            f"  fix: 'data.mix.mine.columns={{prompt: problem, completion: target}}'; {LISTS}",
             id="other-names",
         ),
         pytest.param(
             ["instruction", "context", "output"], {},
-            "no format fits the columns context, instruction, output\n"
-            f"  fix: name yours, for example columns={{input: context}}; {LISTS}",
+            "no format fits the columns instruction, context, output\n"
+            f"  fix: 'data.mix.mine.columns={{input: context}}'; {LISTS}",
             id="an-input-that-would-not-be-read",
         ),
         pytest.param(
             ["question", "solution"], {"prompt": "question"},
             "no format fits the columns question, solution\n"
-            f"  fix: name yours, for example columns={{prompt: question, completion: solution}}; {LISTS}",
+            f"  fix: 'data.mix.mine.columns={{prompt: question, completion: solution}}'; {LISTS}",
             id="half-a-map",
         ),
         pytest.param(
             ["text", "role"], {},
-            "no format fits the columns role, text\n"
-            f"  fix: name yours, for example columns={{prompt: <question>, completion: <answer>}}; {LISTS}",
+            "no format fits the columns text, role; each row seems to be one message\n"
+            "  fix: gather the messages of a conversation in one row, as a list under messages, "
+            "or join them in `format`",
             id="one-message-a-row",
         ),
         pytest.param(
             ["context", "response"], {},
             "no format fits the columns context, response\n"
-            f"  fix: name yours, for example columns={{prompt: <question>, completion: <answer>}}; {LISTS}",
+            "  fix: if 'context' asks and 'response' answers: "
+            f"'data.mix.mine.columns={{prompt: context, completion: response}}'; {LISTS}",
             id="an-answer-is-no-document",
         ),
         pytest.param(
             ["document", "summary"], {},
             "no format fits the columns document, summary\n"
-            f"  fix: name yours, for example columns={{prompt: <question>, completion: <answer>}}; {LISTS}",
+            "  fix: if 'document' asks and 'summary' answers: "
+            f"'data.mix.mine.columns={{prompt: document, completion: summary}}'; {LISTS}",
             id="a-summary-is-no-document",
+        ),
+        pytest.param(
+            ["id", "Ticket", "Reply"], {},
+            "no format fits the columns id, Ticket, Reply\n"
+            "  fix: if 'Ticket' asks and 'Reply' answers: "
+            f"'data.mix.mine.columns={{prompt: Ticket, completion: Reply}}'; {LISTS}",
+            id="names-of-ones-own",
+        ),
+        pytest.param(
+            ["Question?", "the answer"], {},
+            "no format fits the columns Question?, the answer; "
+            "the nearest is question_answer, which wants question, answer\n"
+            "  fix: 'data.mix.mine.columns={question: \"Question?\", answer: \"the answer\"}'",
+            id="names-that-need-quotes",
+        ),
+        pytest.param(
+            ["instruction", "input", "outpt"], {},
+            "no format fits the columns instruction, input, outpt; the nearest is alpaca, which wants output\n"
+            "  fix: 'data.mix.mine.columns={output: outpt}'",
+            id="misspelt",
+        ),
+        pytest.param(
+            ["prompt", "id"], {},
+            "no format fits the columns prompt, id; 'prompt' alone has no answer\n"
+            f"  fix: give every row an answer, in a column completion; {LISTS}",
+            id="questions-alone",
         ),
         pytest.param(
             [], {},
@@ -509,7 +539,7 @@ LISTS = "`sft formats` lists what each format needs"
         pytest.param(
             ["frage", "antwort"], {"frage": "question", "antwort": "answer"},
             "columns maps 'frage', a name no format reads\n"
-            "  fix: the format's name comes first, the file's second: columns={question: frage}",
+            "  fix: the format's name comes first, the file's second: 'data.mix.mine.columns={question: frage}'",
             id="the-wrong-way-round",
         ),
     ],

@@ -13,7 +13,9 @@ from sft_cli.config.compose import dump
 from sft_cli.config.data_schema import OnBadRow, Overflow, SourceConfig
 from sft_cli.config.paths import absolute
 from sft_cli.config.schema import Config
+from sft_cli.data.making.pipeline import _refuse
 from sft_cli.data.prepare import prepare
+from sft_cli.data.problems import RowError
 from sft_cli.errors import Mistakes, SftError
 
 SMALL = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
@@ -188,10 +190,27 @@ def test_bad_rows_are_told_first_and_nothing_is_left_behind(config, home):
     bad = [{"instruction": "", "output": "A"}] * 7 + [{"instruction": "Q", "output": number} for number in range(6)]
     with pytest.raises(Mistakes) as caught:
         prepare(config([*ROWS[:2], *bad]))
-    assert [error.where.rpartition(":")[2] for error in caught.value.errors] == ["3", "10", "11", "12", "13"]
+    assert [error.where.rpartition(":")[2] for error in caught.value.errors] == ["3", "10"]
     assert caught.value.errors[0].problem.endswith("expected non-empty text (and 6 more rows)")
-    assert caught.value.errors[-1].problem.endswith("(and 2 other rows)")
+    assert caught.value.errors[1].problem == "field 'output' is 0 (a number); expected text (and 5 more rows)"
     assert sorted(file.name for file in home.iterdir()) == ["home", "rows.jsonl", "tokenizer"]
+
+
+def test_errors_that_differ_in_what_they_quote_and_count_are_one():
+    """Of more kinds than are shown, the rest is counted."""
+    problems = [
+        RowError(where=f"a:{row}", reason=f"kind {row % 7}", problem=f"kind {'abcdefg'[row % 7]} is '{row}'", fix="f")
+        for row in range(70)
+    ]
+    with pytest.raises(Mistakes) as caught:
+        _refuse(problems)
+    assert [(error.where, error.problem) for error in caught.value.errors] == [
+        ("a:0", "kind a is '0' (and 9 more rows)"),
+        ("a:1", "kind b is '1' (and 9 more rows)"),
+        ("a:2", "kind c is '2' (and 9 more rows)"),
+        ("a:3", "kind d is '3' (and 9 more rows)"),
+        ("a:4", "kind e is '4' (and 9 more rows) (and 20 other rows)"),
+    ]
 
 
 def test_a_mask_that_cannot_be_proven_names_its_row(config, home):
@@ -214,7 +233,8 @@ def test_the_budget_stops_a_run_that_drops_too_much(config, home):
         prepare(made_config)
     assert str(caught.value) == (
         "data.budget.dropped: 1 of 21 rows (4.76%) were dropped, more than 1.00%:"
-        " 1 empty instruction (rows.jsonl:21)\n  fix: repair the rows, or set data.budget.dropped=0.048"
+        " 1 empty instruction (rows.jsonl:21; data.on_bad_row=drop)\n"
+        "  fix: repair the rows, or set data.budget.dropped=0.048"
     )
     assert not (home / "out").exists()
 

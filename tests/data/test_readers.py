@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.data.problems import RowError
-from sft_cli.data.reading import columnar, readers
+from sft_cli.data.reading import columnar, documents, readers
 from sft_cli.errors import SftError
 
 
@@ -86,7 +86,8 @@ def test_json_lines(tmp_path, content, expected):
         ),
         pytest.param(
             b'{"a": "\xe9"}',
-            "rows.jsonl:2: byte 0xe9 at position 8 is not UTF-8\n  fix: save the file as UTF-8",
+            "rows.jsonl:2: byte 0xe9 at position 8 is not UTF-8\n"
+            "  fix: data.mix.local.encoding=cp1252 if '{\"a\": \"é\"}' is what it says, or save the file as UTF-8",
             id="latin-1",
         ),
     ],
@@ -104,19 +105,38 @@ def test_a_broken_line_is_named_and_the_next_is_read(tmp_path, line, message):
         pytest.param('{"a": [1, 2], "b": [3, 4]}', [(1, {"a": 1, "b": 3}), (2, {"a": 2, "b": 4})], id="columns"),
         pytest.param('{"messages": [{"role": "user"}]}', [(1, {"messages": [{"role": "user"}]})], id="one-row"),
         pytest.param('{"a": [{}], "b": [{}]}', [(1, {"a": [{}], "b": [{}]})], id="one-row-with-lists-of-objects"),
-        pytest.param('{"a": 1}\n\n{"a": 2}\n', [(1, {"a": 1}), (3, {"a": 2})], id="lines-in-disguise"),
+        pytest.param('{"a": 1}\n\n{"a":\n2}\n', [(1, {"a": 1}), (2, {"a": 2})], id="several-values"),
+        pytest.param('{"a": 1},\n{"a": 2},\n', [(1, {"a": 1}), (2, {"a": 2})], id="commas-between-values"),
+        pytest.param('{"train": [{"a": 1}], "test": [{"a": 2}]}', [(1, {"a": 1})], id="splits"),
+        pytest.param(
+            '{"a": {"0": 1, "1": 2}, "b": {"0": 3, "1": 4}}',
+            [(1, {"a": 1, "b": 3}), (2, {"a": 2, "b": 4})], id="pandas-by-column",
+        ),
+        pytest.param(
+            '{"0": {"a": 1, "b": 3}, "7": {"a": 2, "b": 4}}',
+            [(1, {"a": 1, "b": 3}), (2, {"a": 2, "b": 4})], id="pandas-by-index",
+        ),
+        pytest.param(
+            '{"columns": ["a", "b"], "index": [0, 1], "data": [[1, 3], [2, 4]]}',
+            [(1, {"a": 1, "b": 3}), (2, {"a": 2, "b": 4})], id="pandas-split",
+        ),
+        pytest.param('{"schema": {}, "data": [{"a": 1}]}', [(1, {"a": 1})], id="pandas-table"),
+        pytest.param(
+            '{"talk": [{"from": "human", "value": "Q"}], "id": 1}',
+            [(1, {"talk": [{"from": "human", "value": "Q"}], "id": 1})], id="one-row-of-turns",
+        ),
         pytest.param(
             '[{"a": 1}, 7]',
             [
                 (1, {"a": 1}),
-                (2, 'rows.json:2: the row is 7, not an object\n  fix: write {"column": value, …} for each row'),
+                (2, 'rows.json[1]: the row is 7, not an object\n  fix: write {"column": value, …} for each row'),
             ],
             id="element-that-is-no-object",
         ),
     ],
 )  # fmt: skip
 def test_json_document(tmp_path, content, expected):
-    assert rows(readers.json_document, write(tmp_path / "rows.json", content)) == expected
+    assert rows(documents.json_document, write(tmp_path / "rows.json", content)) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,25 +150,38 @@ def test_json_document(tmp_path, content, expected):
             id="invalid",
         ),
         pytest.param(
+            '{"a": 1},,{"a": 2}',
+            'rows.json:1: invalid JSON at column 9, near \'{"a": 1},,{"a": 2}\': a value is missing or misspelt\n'
+            "  fix: repair the file; it is read as a whole",
+            id="two-commas",
+        ),
+        pytest.param(
+            '{"version": 1, "examples": [{"a": 1}]}',
+            "rows.json: the file is one object with the keys version, examples; its rows seem to be under 'examples'\n"
+            "  fix: write the rows as an array of objects",
+            id="under-a-key",
+        ),
+        pytest.param(
             "3",
             "rows.json: the file holds 3, not rows\n  fix: write an array of objects, one for each row",
             id="number",
         ),
         pytest.param(
             b'["\xff"]',
-            "rows.json: byte 0xff at position 3 is not UTF-8\n  fix: save the file as UTF-8",
+            "rows.json: byte 0xff at position 3 is not UTF-8\n"
+            "  fix: data.mix.local.encoding=cp1252 if '[\"ÿ\"]' is what it says, or save the file as UTF-8",
             id="not-utf8",
         ),
         pytest.param(
             '[{"a": 1}]'.encode("utf-16"),
-            "rows.json: the file is UTF-16, not UTF-8\n  fix: save it as UTF-8",
+            "rows.json: the file is UTF-16, not UTF-8\n  fix: data.mix.local.encoding=utf-16, or save it as UTF-8",
             id="utf16",
         ),
     ],
 )
 def test_a_broken_document_stops(tmp_path, content, message):
     with pytest.raises(SftError) as caught:
-        rows(readers.json_document, write(tmp_path / "rows.json", content))
+        rows(documents.json_document, write(tmp_path / "rows.json", content))
     assert str(caught.value) == message
 
 
@@ -198,17 +231,18 @@ def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
             id="twice",
         ),
         pytest.param(
-            "q,,a\n", "rows.csv:1: column 2 has no name\n  fix: write its name into the first line", id="no-name"
+            ",,\n", "rows.csv:1: the header names no column\n  fix: write the names into the first line", id="no-name"
         ),
         pytest.param(
             "q;a\n1;2\n",
-            "rows.csv:1: the header is one column, 'q;a'; its separator seems to be ';'\n"
-            "  fix: save the file with commas, or with tabs and the ending .tsv",
+            "rows.csv:1: the header is one column, 'q;a'; its delimiter seems to be ';'\n"
+            "  fix: 'data.mix.local.delimiter=;'",
             id="semicolons",
         ),
         pytest.param(
             b"q,a\n1,2\n\xe9,3\n",
-            "rows.csv:3: byte 0xe9 at position 1 is not UTF-8\n  fix: save the file as UTF-8",
+            "rows.csv:3: byte 0xe9 at position 1 is not UTF-8\n"
+            "  fix: data.mix.local.encoding=cp1252 if 'é,3' is what it says, or save the file as UTF-8",
             id="latin-1",
         ),
         pytest.param(

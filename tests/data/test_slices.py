@@ -256,7 +256,13 @@ def test_one_document_is_one_row(tmp_path):
     with pytest.raises(SftError, match=r"^b\.txt: it holds no rows\n"):
         through_slices("b.txt")
     assert through_slices("c.txt") == [
-        [("c.txt:1", "c.txt:1: byte 0xe9 at position 4 is not UTF-8\n  fix: save the file as UTF-8")]
+        [
+            (
+                "c.txt:1",
+                "c.txt:1: byte 0xe9 at position 4 is not UTF-8\n"
+                "  fix: data.mix.mine.encoding=cp1252 if 'café' is what it says, or save the file as UTF-8",
+            )
+        ]
     ]
 
 

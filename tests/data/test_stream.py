@@ -243,7 +243,7 @@ def test_what_a_stream_depends_on(site, tmp_path):
         (
             "rows.json",
             "[]",
-            "rows.json: a .json file is read as a whole, so it cannot be streamed\n"
+            "rows.json: JSON that is not one object a line is read as a whole, so it cannot be streamed\n"
             "  fix: write it as JSON lines (one object a line, .jsonl), or set stream=false",
         ),
         (

@@ -1,16 +1,18 @@
 """Formats of rows: a table of them, those a user writes, those packages bring. Every row becomes conversations."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sft_cli.config.data_schema import Role, SourceConfig, TreeConfig
-from sft_cli.data.formats import expressions, forest, plugins, preferences
+from sft_cli.data.formats import expressions, forest, plugins, preferences, unread
 from sft_cli.data.formats.choose import AUTO, choose, shape_of
+from sft_cli.data.formats.columns import Planner, as_document
 from sft_cli.data.formats.context import compact
 from sft_cli.data.formats.describe import describe
-from sft_cli.data.formats.fields import Fields, Knobs, check_columns, take_fields, too_deep
+from sft_cli.data.formats.fields import Fields, Knobs, check_columns, too_deep
 from sft_cli.data.formats.finish import finish
 from sft_cli.data.formats.table import FORMATS, Format
+from sft_cli.data.formats.unread import Account
 from sft_cli.data.problems import RowError, listing, nearest
 from sft_cli.data.reading.sources import BadRow
 from sft_cli.data.types import Conversation, Row
@@ -33,7 +35,10 @@ class Converter:
 
     name: str
     whole: bool
+    _source: str = field(repr=False)
+    _shape: Format | None = field(repr=False)
     _take: Take = field(repr=False)
+    _planner: Planner = field(repr=False)
     _config: SourceConfig = field(repr=False)
     _knobs: Knobs = field(repr=False)
 
@@ -45,7 +50,7 @@ class Converter:
         """
         assert not self.whole, f"rows of {self.name} are gathered, not converted one by one"
         try:
-            shape, fields = self._take(row)
+            shape, fields = self._take(self._planner.kept(row))
             assert shape.build is not None, "only whole formats have no function for a single row"
             return tuple(finish(found, row, self._config) for found in shape.build(fields, self._knobs))
         except RecursionError as error:
@@ -54,7 +59,7 @@ class Converter:
     def gather(self, rows: Iterable[Row | BadRow]) -> Iterator[Conversation | BadRow]:
         """The conversations that all rows of the source make together, and the rows (or trees) that make none."""
         assert self.whole, f"rows of {self.name} are converted one by one"
-        for found in forest.gather(rows, lambda row: self._take(row)[1], self._knobs):
+        for found in forest.gather(rows, lambda row: self._take(self._planner.kept(row))[1], self._knobs):
             if isinstance(found, BadRow):
                 yield found
                 continue
@@ -63,6 +68,20 @@ class Converter:
                 yield finish(conversation, row, self._config)
             except RowError as error:
                 yield BadRow(error.where, row.source, error)
+
+    def note(self, row: Row, account: Account) -> None:
+        """Enter the columns of a row that nothing reads, and those left out on purpose, into an account."""
+        plan = self._planner.plan(row)
+        if plan.not_read or plan.ignored:
+            account.add(row.values, row.where, plan.not_read, plan.ignored)
+
+    def refuse_unread(self, account: Account) -> None:
+        """Return if nothing that is not read changes what the rows mean; ``SftError`` names all that does."""
+        unread.refuse(account, self._config, self._source, self.name, self._shape)
+
+    def check_ignored(self, account: Account, columns: Iterable[str]) -> None:
+        """Return if every column of ``ignore`` is in the rows, all of which are in the account."""
+        unread.check_ignored(account, self._source, self._config.ignore, columns)
 
 
 def converter(config: SourceConfig, name: str, separator: str, columns: Iterable[str]) -> Converter:
@@ -77,11 +96,12 @@ def converter(config: SourceConfig, name: str, separator: str, columns: Iterable
     Raises:
         SftError: The format is unknown, does not fit the columns, or leaves a key of the source without effect.
     """
-    label, shape, take = _reader(config, name, columns)
-    _refuse_idle(config, name, label, shape)
+    kept = [column for column in columns if column not in config.ignore]
+    label, shape, take, planner = _reader(config, name, kept)
+    _refuse_idle(config, name, label, shape, kept)
     roles = {compact(given): role for given, role in config.roles.items()}
     knobs = Knobs(separator, config.tree, config.role is Role.replay, roles)
-    return Converter(label, shape is not None and shape.build is None, take, config, knobs)
+    return Converter(label, shape is not None and shape.build is None, name, shape, take, planner, config, knobs)
 
 
 def package(config: SourceConfig) -> str | None:
@@ -93,21 +113,24 @@ def package(config: SourceConfig) -> str | None:
     return ", ".join(map(plugins.fingerprint, points)) or None
 
 
-def _reader(config: SourceConfig, name: str, columns: Iterable[str]) -> tuple[str, Format | None, Take]:
+def _reader(config: SourceConfig, name: str, columns: Iterable[str]) -> tuple[str, Format | None, Take, Planner]:
     """The format's label, its shape (None where a package decides it row by row), and how columns are taken."""
     if not isinstance(config.format, str):
-        return _written(config.format, name)
+        return *_written(config.format, name), Planner(config, reads=expressions.columns_read(config.format))
+    columns = tuple(columns)
     if config.format == AUTO:
         told = {*config.columns.values(), *config.tags.values(), *config.scores.values()}
-        preferences.refuse(columns := tuple(columns), told, name)
+        preferences.refuse(columns, told, name)
     chosen = choose(config.format, columns, config.columns, name)
     if chosen in FORMATS:
         shape = FORMATS[chosen]
         check_columns(config.columns, shape.reads, name)
-        return chosen, shape, lambda row: (shape, take_fields(row, shape.required, shape.optional, config.columns))
+        planner = Planner(config, shape.required, shape.optional)
+        return chosen, shape, lambda row: (shape, planner.take(row)), planner
     (point,) = plugins.installed()[chosen]
     function = plugins.load(point, f"data.mix.{name}.format")
-    return plugins.label(point), None, lambda row: _brought(plugins.call(function, row, chosen), chosen)
+    brought = plugins.label(point)
+    return brought, None, lambda row: _brought(plugins.call(function, row, chosen), chosen), Planner(config, reads=None)
 
 
 def _written(texts: dict[str, str], name: str) -> tuple[str, Format, Take]:
@@ -141,7 +164,7 @@ def _brought(fields: Fields, name: str) -> tuple[Format, Fields]:
     return shape, fields
 
 
-def _refuse_idle(config: SourceConfig, name: str, label: str, shape: Format | None) -> None:
+def _refuse_idle(config: SourceConfig, name: str, label: str, shape: Format | None, columns: Sequence[str]) -> None:
     """Refuse keys of the source that nothing would read, and replay of what can be no document."""
     key = f"data.mix.{name}"
     ours = isinstance(config.format, str) and shape is not None
@@ -162,5 +185,5 @@ def _refuse_idle(config: SourceConfig, name: str, label: str, shape: Format | No
         raise SftError(
             where=f"{key}.role",
             problem=f"replay trains whole documents as plain text, but {label} rows are conversations",
-            fix="set role=instruct, or name the column of the document: format=text and columns={text: <column>}",
+            fix=as_document(name, columns),
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
+from jinja2.meta import find_undeclared_variables
 
 from sft_cli.data.formats.fields import Fields, parsed
 from sft_cli.data.problems import RowError, listing, shorten
@@ -18,6 +19,9 @@ from sft_cli.sandbox.budget import TooMuch
 from sft_cli.sandbox.environment import LimitedEnvironment
 
 Expression = Callable[[Mapping[str, Any]], Any]
+
+ROW = "row"
+"""What a text calls the row as a whole, unless a column has that name."""
 
 LISTS = ("messages", "conversations", "conversation", "tools", "functions", "history", "input_ids", "labels")
 """Fields that hold lists, so that their text is read as JSON."""
@@ -39,7 +43,7 @@ def compile_fields(texts: Mapping[str, str], source: str) -> Mapping[str, Expres
 def evaluate(expressions: Mapping[str, Expression], row: Row) -> Fields:
     """The fields of a row, or a ``RowError`` that names the field and what Jinja says."""
     values = {}
-    columns = {"row": dict(row.values), **row.values}
+    columns = {ROW: dict(row.values), **row.values}
     for name, expression in expressions.items():
         try:
             value = expression(columns)
@@ -52,6 +56,35 @@ def evaluate(expressions: Mapping[str, Expression], row: Row) -> Fields:
             raise _failed(name, error, fix, row) from error
         values[name] = _json(value, name, row) if name in LISTS and isinstance(value, str) else value
     return Fields(values, {name: f"format.{name}" for name in values}, row)
+
+
+def columns_read(texts: Mapping[str, str]) -> frozenset[str] | None:
+    """The columns that a user's texts name; None where a text takes the row as a whole.
+
+    The texts have been compiled before.
+    """
+    found: set[str] = set()
+    for text in texts.values():
+        tree = _environment().parse(text)
+        found |= find_undeclared_variables(tree)
+        taken = [part for part in tree.find_all((nodes.Getattr, nodes.Getitem)) if _is_row(part.node)]
+        keys = [_key(part) for part in taken]
+        if None in keys or len(taken) < sum(map(_is_row, tree.find_all(nodes.Name))):
+            return None
+        found.update(key for key in keys if key is not None)
+    return frozenset(found)
+
+
+def _is_row(node: nodes.Node) -> bool:
+    """Whether a part of a text is the row as a whole."""
+    return isinstance(node, nodes.Name) and node.name == ROW
+
+
+def _key(part: nodes.Getattr | nodes.Getitem) -> str | None:
+    """The column in ``row.column`` or ``row['column']``; None where it is computed."""
+    if isinstance(part, nodes.Getattr):
+        return part.attr
+    return part.arg.value if isinstance(part.arg, nodes.Const) and isinstance(part.arg.value, str) else None
 
 
 def _environment() -> LimitedEnvironment:

@@ -80,18 +80,6 @@ def check_columns(columns: Mapping[str, str], names: tuple[str, ...], source: st
             )
 
 
-def take_fields(row: Row, required: tuple[str, ...], optional: tuple[str, ...], columns: Mapping[str, str]) -> Fields:
-    """The row's columns under the format's names; a required or mapped one that is missing is an error."""
-    values, used = {}, {}
-    for name in required + optional:
-        column = columns.get(name, name)
-        if column in row.values:
-            values[name], used[name] = row.values[column], column
-        elif name in required or name in columns:
-            raise missing(row, name, column)
-    return Fields(values, used, row)
-
-
 def parsed(text: str) -> Any:
     """The JSON value of a text; ``ValueError`` if it has none."""
     try:
@@ -149,21 +137,6 @@ def too_deep(row: Row) -> RowError:
         reason="values nested too deeply",
         problem="its values are nested too deeply to be read",
         fix="remove the row; data.on_bad_row=drop leaves such rows out",
-    )
-
-
-def missing(row: Row, name: str, column: str) -> RowError:
-    """The error for a column the format needs, or the user named, that is not there."""
-    near = nearest(column, row.values)
-    if column != name:
-        fix = f"columns={{{name}: {near}}}" if near else f"give every row {column!r}, or change columns.{name}"
-    else:
-        fix = f"columns={{{name}: {near or '<name in the file>'}}} if it has another name"
-    return RowError(
-        where=row.where,
-        reason=f"missing field {name}",
-        problem=f"there is no field {column!r}; the row has {listing(row.values) or 'no fields'}",
-        fix=fix,
     )
 
 

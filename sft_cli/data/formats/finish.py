@@ -12,7 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from sft_cli.config.data_schema import Placeholders, Role, SourceConfig
-from sft_cli.data.formats.fields import checked_text, missing, wrong_type
+from sft_cli.config.override import override
+from sft_cli.data.formats.columns import as_document, missing
+from sft_cli.data.formats.fields import checked_text, wrong_type
 from sft_cli.data.problems import RowError, nearest
 from sft_cli.data.types import Conversation, Row
 
@@ -26,7 +28,7 @@ def finish(conversation: Conversation, row: Row, config: SourceConfig) -> Conver
             where=conversation.where,
             reason="replay of a conversation",
             problem="role=replay trains whole documents as plain text, and the row is a conversation",
-            fix="set role=instruct, or name the column of the document: format=text and columns={text: <column>}",
+            fix=as_document(row.source, [name for name, value in row.values.items() if isinstance(value, str)]),
         )
     tags = {**conversation.tags, **_tags(row, config.tags)} if config.tags else conversation.tags
     keep = config.placeholders is Placeholders.keep or conversation.text is not None
@@ -47,14 +49,16 @@ def _filled(conversation: Conversation, row: Row, variables: Mapping[str, str], 
             return match.group()
         if name not in variables:
             near = nearest(name, variables)
-            key = f"data.mix.{row.source}.variables"
+            source = f"data.mix.{row.source}"
+            key = f"{source}.variables"
+            given = override(f"{key}.{name}", "its text")
             raise RowError(
                 where=row.where,
                 reason="unfilled placeholder",
                 problem=f"the placeholder {match.group()} has no value in {key}",
                 fix=f"did you mean {key}.{near}?"
                 if near
-                else f"add {key}.{name}=<text>, or data.mix.{row.source}.placeholders=keep if it is meant as it stands",
+                else f"{source}.placeholders=keep if it is meant as it stands, or {given}",
             )
         return variables[name]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sft_cli.data.formats import exchanges, plain, preferences, tokens, trees, turns, xlam
+from sft_cli.data.formats import exchanges, packs, plain, preferences, tokens, trees, turns, xlam
 from sft_cli.data.formats.fields import Build
 
 MESSAGE = ("review_result", "deleted", "rank", "lang", "labels", "message_tree_id", "tree_state")
@@ -164,9 +164,9 @@ FORMATS: Mapping[str, Format] = {
         roles=True,
     ),
     "tokens": Format(
-        "token ids with labels (-100: no loss) or a mask",
+        "token ids with labels (-100: no loss) or a mask; documents packed into a row are separated",
         ("input_ids",),
-        ("labels", *tokens.MASKS, "attention_mask"),
+        ("labels", *tokens.MASKS, "attention_mask", *packs.COLUMNS),
         {"input_ids": [1, 50, 51, 2], "labels": [-100, -100, 51, 2]},
         tokens.tokens,
         document=True,

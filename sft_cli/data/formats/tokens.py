@@ -1,9 +1,11 @@
 """Rows that are token ids already: input_ids with labels as Hugging Face writes them, or with a mask."""
 
-from typing import Any
+from itertools import pairwise
 
-from sft_cli.data.formats.fields import Fields, Knobs, listed, wrong_type
-from sft_cli.data.problems import RowError, shorten
+from sft_cli.data.formats import packs
+from sft_cli.data.formats.fields import Fields, Knobs
+from sft_cli.data.formats.packs import integers, invalid
+from sft_cli.data.problems import RowError
 from sft_cli.data.types import Conversation, TokenIds
 
 UNTRAINED = -100
@@ -14,27 +16,33 @@ MASKS = ("loss_mask", "assistant_masks", "assistant_mask", "completion_mask")
 
 
 def tokens(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
-    """``{input_ids, labels? | loss_mask?, attention_mask?}``; tokens outside the attention mask are padding, left out.
+    """``{input_ids, labels? | loss_mask?, attention_mask?, position_ids? | seq_lengths?}``: one for each document.
 
-    The weight of token t belongs to its prediction from the tokens before it, as in unshifted labels; nothing predicts
-    the first token, so its weight is 0 whatever the row says.
+    Tokens outside the attention mask are padding, left out. Documents packed into one row are separated; those without
+    loss, such as padding that counts as one, are left out. The weight of token t belongs to its prediction from the
+    tokens before it, as in unshifted labels; nothing predicts the first token of a document, so its weight is 0
+    whatever the row says.
     """
-    ids = _integers(fields, "input_ids")
+    ids = integers(fields, "input_ids")
     if min(ids) < 0:
-        raise _invalid(fields, "input_ids", f"holds {min(ids)}; token ids are at least 0", "encode the row again")
+        raise invalid(fields, "input_ids", f"holds {min(ids)}; token ids are at least 0", "encode the row again")
     trained = _trained(fields, knobs, ids)
     kept = _unpadded(fields, ids, trained)
-    weights = [float(flag) for flag in trained[kept.start : kept.stop]]
-    weights[0] = 0.0
-    if not any(weights):
+    found = []
+    for start, end in pairwise([*packs.starts(fields, kept, len(ids), trained), kept.stop]):
+        weights = (0.0, *map(float, trained[start + 1 : end]))
+        if any(weights):
+            found.append(TokenIds(tuple(ids[start:end]), weights))
+    if not found:
         raise RowError(
             where=fields.row.where,
             reason="no trained token",
             problem="none of its tokens carries loss; there is nothing to learn to say",
             fix="remove the row; data.on_bad_row=drop leaves such rows out",
         )
-    found = TokenIds(tuple(ids[kept.start : kept.stop]), tuple(weights))
-    return (Conversation((), where=fields.row.where, source=fields.row.source, tokens=found),)
+    where, source = fields.row.where, fields.row.source
+    places = [f"{where}#{number}" for number in range(1, len(found) + 1)] if len(found) > 1 else [where]
+    return tuple(Conversation((), place, source, tokens=one) for place, one in zip(places, found, strict=True))
 
 
 def _trained(fields: Fields, knobs: Knobs, ids: list[int]) -> list[bool]:
@@ -42,7 +50,7 @@ def _trained(fields: Fields, knobs: Knobs, ids: list[int]) -> list[bool]:
     said: dict[str, list[bool]] = {}
     for name in ("labels", *MASKS):
         if fields.values.get(name) is not None:
-            values = _integers(fields, name, len(ids))
+            values = integers(fields, name, len(ids))
             said[name] = _by_labels(fields, ids, values) if name == "labels" else _by_mask(fields, name, values)
     if not said:
         if knobs.replay:
@@ -58,7 +66,7 @@ def _trained(fields: Fields, knobs: Knobs, ids: list[int]) -> list[bool]:
         if other != trained:
             at = next(t for t in range(len(ids)) if other[t] != trained[t])
             problem = f"says something else than {fields.columns[first]} about token {at}"
-            raise _invalid(fields, name, problem, "remove one of the two columns")
+            raise invalid(fields, name, problem, "remove one of the two columns")
     return trained
 
 
@@ -71,13 +79,13 @@ def _by_labels(fields: Fields, ids: list[int], labels: list[int]) -> list[bool]:
     shifted = all(label in (UNTRAINED, after) for label, after in zip(labels, ids[1:], strict=False))
     hint = ": they are shifted by one already" if shifted else ""
     problem = f"is {labels[at]} at token {at}, where input_ids is {ids[at]}{hint}"
-    raise _invalid(fields, "labels", problem, "write the token's own id, or -100 where nothing is learned")
+    raise invalid(fields, "labels", problem, "write the token's own id, or -100 where nothing is learned")
 
 
 def _by_mask(fields: Fields, name: str, mask: list[int]) -> list[bool]:
     if not set(mask) <= {0, 1}:
         found = next(value for value in mask if value not in (0, 1))
-        raise _invalid(fields, name, f"holds {found}", "write 1 for a trained token and 0 for any other")
+        raise invalid(fields, name, f"holds {found}", "write 1 for a trained token and 0 for any other")
     return [value == 1 for value in mask]
 
 
@@ -85,34 +93,14 @@ def _unpadded(fields: Fields, ids: list[int], trained: list[bool]) -> range:
     """The tokens that are not padding."""
     if fields.values.get("attention_mask") is None:
         return range(len(ids))
-    real = _by_mask(fields, "attention_mask", _integers(fields, "attention_mask", len(ids)))
+    real = [number > 0 for number in packs.numbered(fields, "attention_mask", len(ids))]
     if not any(real):
-        raise _invalid(fields, "attention_mask", "is 0 everywhere", "remove the row")
+        raise invalid(fields, "attention_mask", "is 0 everywhere", "remove the row")
     kept = range(real.index(True), len(real) - real[::-1].index(True))
     if not all(real[kept.start : kept.stop]):
         gap = next(t for t in kept if not real[t])
         problem = f"is 0 at token {gap}, in the middle of the row"
-        raise _invalid(fields, "attention_mask", problem, "only padding at either end can be left out")
+        raise invalid(fields, "attention_mask", problem, "only padding at either end can be left out")
     if any(trained[: kept.start]) or any(trained[kept.stop :]):
-        raise _invalid(fields, "attention_mask", "is 0 at a token that carries loss", "set its label to -100")
+        raise invalid(fields, "attention_mask", "is 0 at a token that carries loss", "set its label to -100")
     return kept
-
-
-def _integers(fields: Fields, name: str, length: int | None = None) -> list[int]:
-    """A column of whole numbers (true and false count as 1 and 0 in a mask), of the given length."""
-    value: Any = listed(fields.values[name])
-    whole = {int} if name in ("input_ids", "labels") else {int, bool}
-    if not isinstance(value, list) or not set(map(type, value)) <= whole:
-        raise wrong_type(value, fields.columns[name], "a list of whole numbers", fields.row.where)
-    if length is None and not value:
-        raise _invalid(fields, name, "has no tokens", "remove the row")
-    if length is not None and len(value) != length:
-        raise _invalid(fields, name, f"has {len(value)} entries for {length} token ids", "write one for each token")
-    return list(map(int, value))
-
-
-def _invalid(fields: Fields, name: str, problem: str, fix: str) -> RowError:
-    column = fields.columns[name]
-    return RowError(
-        where=fields.row.where, reason=f"invalid {name}", problem=f"field {shorten(column)} {problem}", fix=fix
-    )

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from sft_cli.config.data_schema import DataConfig, OnBadRow, Overflow
 from sft_cli.console import progress
-from sft_cli.data.ledger import Entry, Ledger
+from sft_cli.data.ledger import TOO_LONG, Entry, Ledger
+from sft_cli.data.lengths import Lengths
 from sft_cli.data.making.cleaned import Cleaned, Note
 from sft_cli.data.making.encoded import Encoded
-from sft_cli.data.making.fates import TOO_LONG, Fate
+from sft_cli.data.making.fates import Fate
 from sft_cli.data.prepared import Side, SplitWriter
 from sft_cli.data.problems import LeftOut, RowError
 from sft_cli.data.remarks import RemarkCounts
@@ -150,8 +151,39 @@ def unreadable(rows: Cleaned, chosen: NDArray[np.bool_]) -> Iterator[SftError]:
 
 
 def fatal(problems: Iterable[str], data: DataConfig) -> Iterator[SftError]:
-    """Of the problems of rows, those that stop the run: a mask that is not proven, or a row that is too long."""
+    """Of the problems of rows, those that stop the run at once: masks that are not proven."""
     for told in problems:
         reason, where, problem, fix = json.loads(told)
-        if data.overflow is Overflow.error if reason == TOO_LONG else data.on_bad_row is OnBadRow.error:
+        if reason != TOO_LONG and data.on_bad_row is OnBadRow.error:
             yield SftError(where=where, problem=problem, fix=fix)
+
+
+def measure(
+    stores: Iterable[tuple[Cleaned, Encoded, NDArray[np.bool_]]], max_length: int, context: int | None
+) -> Lengths:
+    """How long the rows of all stores are.
+
+    Args:
+        stores: Each with its examples and ``(rows,)`` which rows were chosen.
+        max_length: ``trainer.max_length``.
+        context: Most tokens the model takes, or None.
+    """
+    found, others, first, longest, most = [np.zeros(0, np.int64)], 0, None, "", 0
+    for rows, encoded, chosen in stores:
+        tokens, numbers = encoded.column("longest"), encoded.column("row")
+        others += int((chosen & ~rows.store.good() & ~rows.store.left_out()).sum()) + int((tokens == 0).sum())
+        found.append(tokens[tokens > 0])
+        over = numbers[tokens > max_length]
+        if first is None and len(over):
+            first = next(rows.store.read(over[:1])).where
+        if len(tokens) and tokens.max() > most:
+            most = int(tokens.max())
+            longest = next(rows.store.read(numbers[[tokens.argmax()]])).where
+    return Lengths(np.concatenate(found), others, max_length, context, first, longest)
+
+
+def too_long(lengths: Lengths, data: DataConfig) -> Iterator[SftError]:
+    """One error for all rows that are too long, if they stop the run."""
+    if data.overflow is Overflow.error and lengths.first is not None:
+        fix = lengths.advice(data.budget.dropped, dropping=False)
+        yield SftError(where=lengths.first, problem=lengths.told(), fix=fix)

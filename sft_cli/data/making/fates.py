@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sft_cli.chat.examples import Outcome
-from sft_cli.data.ledger import UNPROVEN
+from sft_cli.data.ledger import TOO_LONG, UNPROVEN
 from sft_cli.data.types import Conversation
-
-TOO_LONG = "too long"
-"""The reason of rows that are longer than ``trainer.max_length``."""
 
 
 class Fate(NamedTuple):
@@ -21,6 +18,7 @@ class Fate(NamedTuple):
         tokens: Tokens of them all.
         trained: Those that carry loss.
         truncated: Messages taken off its front.
+        longest: Tokens of its longest example, also where that is too long; 0 where none was made.
         problem: What is wrong with it: reason, where, problem and fix as JSON; None if nothing.
         labels: Its tags and scores as JSON; None if it has none.
         remarks: Keys of its remarks, separated by commas; None if there are none.
@@ -31,6 +29,7 @@ class Fate(NamedTuple):
     tokens: int
     trained: int
     truncated: int
+    longest: int
     problem: str | None
     labels: str | None
     remarks: str | None
@@ -52,6 +51,7 @@ def fate_of(row: int, conversation: Conversation, outcome: Outcome) -> Fate:
         tokens=sum(len(example.input_ids) for example in examples),
         trained=sum(len(example.weights) - example.weights.count(0) for example in examples),
         truncated=outcome.dropped_messages,
+        longest=outcome.longest,
         problem=told or None,
         labels=labels,
         remarks=",".join(sorted(remarks)) or None,
@@ -69,7 +69,7 @@ def fate_table(fates: Sequence[Fate]) -> Any:
     import pyarrow
 
     numbers, texts = pyarrow.int64(), pyarrow.string()
-    kinds = (*[numbers] * 5, *[texts] * 3)
+    kinds = (*[numbers] * 6, *[texts] * 3)
     columns = zip(*fates, strict=True) if fates else [()] * len(kinds)
     return pyarrow.table(
         {name: pyarrow.array(column, kind) for name, column, kind in zip(Fate._fields, columns, kinds, strict=True)}

@@ -97,9 +97,9 @@ def build(
         ledger: The account of the rows.
         formats: Format of every source.
         lengths: Tokens of every written example, by side.
-        found: What else the stages found: stop_tokens, remarks, clean, mix, stages.
+        found: What else the stages found: columns, stop_tokens, remarks, clean, mix, stages.
     """
-    mix_of = config.data.mix
+    mix_of, columns = config.data.mix, found["columns"]
     counts = {name: ledger.counts.get(name, {}) for name in mix_of}
     return {
         "fingerprint": fingerprint(inputs),
@@ -113,11 +113,13 @@ def build(
                 "licence": source.licence,
                 "role": source.role.value,
                 "loss_weight": source.loss_weight,
+                **columns[name],
                 **counts[name],
             }
             for name, source in mix_of.items()
         },
         "dropped": ledger.reasons(),
+        "held_out_dropped": dict(+ledger.held_out_lost),
         "unrolled_rows": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.instruct),
         "cut_documents": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.replay),
         **found,

@@ -1,5 +1,6 @@
 """The stages before the last: rows, filters, split, examples, mix; each from the cache where it is there."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.config.data_schema import DataConfig, OnBadRow, Order, Role
 from sft_cli.config.schema import Config
 from sft_cli.data import workers
+from sft_cli.data.formats.unread import Account
+from sft_cli.data.lengths import Lengths, context_of
 from sft_cli.data.making import assemble, cleaning, encoded, rows
 from sft_cli.data.making.assemble import Part
 from sft_cli.data.making.cleaned import Cleaned
@@ -20,10 +23,13 @@ from sft_cli.data.making.encoded import Encoded, Rules
 from sft_cli.data.mixing import mix, splits
 from sft_cli.data.mixing.mix import Draw, Pool
 from sft_cli.data.mixing.realised import Tag
+from sft_cli.data.problems import RowError
 from sft_cli.errors import SftError, raise_all
 
 SHOWN = 5
 """Kinds of bad rows told at once."""
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[\d,]+")
+"""What a sentence says of one row alone: texts between quotation marks, and numbers."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class Made:
         usable: Their numbers in the store of the source, by source.
         draw: How often each of them is in an epoch.
         formats: Format of every source.
+        accounts: Columns of every source that nothing reads, or that are left out on purpose.
         reports: What the filters reported.
+        lengths: How long the rows are.
     """
 
     parts: list[Part]
@@ -46,7 +54,9 @@ class Made:
     usable: dict[str, NDArray[np.int64]]
     draw: Draw
     formats: dict[str, str]
+    accounts: dict[str, Account]
     reports: list[dict[str, Any]]
+    lengths: Lengths
 
     def example_starts(self) -> NDArray[np.int64]:
         """``(rows + 1,)``: number in the training split of the first example of every pool's row."""
@@ -95,6 +105,9 @@ def run(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate, inputs
     if data.on_bad_row is OnBadRow.error:
         _refuse(error for side in chosen for error in assemble.unreadable(side.rows, side.chosen))
     examples = [_encode(side, config, tokenizer, template, inputs["encode"], processes) for side in chosen]
+    measured = [(side.rows, made, side.chosen) for side, made in zip(chosen, examples, strict=True)]
+    lengths = assemble.measure(measured, config.trainer.max_length, context_of(config.model.path))
+    _refuse(assemble.too_long(lengths, data))
     usable = {side.source: _usable(side, made) for side, made in zip(chosen, examples, strict=True) if not side.own}
     training = [(side, made) for side, made in zip(chosen, examples, strict=True) if not side.own]
     pools = [_pool(side, made, usable[side.source], data) for side, made in training]
@@ -105,7 +118,9 @@ def run(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate, inputs
         Part(side.source, side.rows, made, side.chosen, side.held_out, _copies(side, usable, copies))
         for side, made in zip(chosen, examples, strict=True)
     ]
-    return Made(parts, pools, tags, usable, draw, {name: found.format for name, found in read.items()}, reports)
+    names = {name: found.format for name, found in read.items()}
+    accounts = {name: found.account for name, found in read.items()}
+    return Made(parts, pools, tags, usable, draw, names, accounts, reports, lengths)
 
 
 def _select(sides: Sequence[tuple[str, bool, Cleaned]], data: DataConfig, seed: int) -> list[_Side]:
@@ -219,10 +234,10 @@ def _copies(
 
 def _refuse(problems: Iterable[SftError]) -> None:
     """Tell the kinds of problems, each with its first row and the number of rows like it."""
-    first: dict[tuple[str, str], SftError] = {}
-    like: Counter[tuple[str, str]] = Counter()
+    first: dict[str, SftError] = {}
+    like: Counter[str] = Counter()
     for problem in problems:
-        kind = (problem.problem, problem.fix)
+        kind = _kind(problem)
         like[kind] += 1
         if kind in first or len(first) < SHOWN:
             first.setdefault(kind, problem)
@@ -234,7 +249,13 @@ def _refuse(problems: Iterable[SftError]) -> None:
     raise_all(told)
 
 
+def _kind(problem: SftError) -> str:
+    """What problems have in common that differ in what they quote and count alone."""
+    reason = problem.reason if isinstance(problem, RowError) else ""
+    return f"{reason}: {_QUOTED.sub('', problem.problem)}"
+
+
 def _told(problem: SftError, like: int) -> SftError:
     """A problem, and how many rows more have it."""
-    more = f" (and {like} more rows)" if like else ""
+    more = f" (and {like} more row{'s' * (like != 1)})" if like else ""
     return SftError(where=problem.where, problem=f"{problem.problem}{more}", fix=problem.fix)

@@ -9,27 +9,40 @@ from typing import Any, NamedTuple
 from sft_cli.config.data_schema import SourceConfig
 from sft_cli.console import Progress, progress
 from sft_cli.data import cache, formats, rowstore, workers
-from sft_cli.data.formats import Converter
+from sft_cli.data.formats import Converter, unread
+from sft_cli.data.formats.unread import Account
 from sft_cli.data.problems import RowError
 from sft_cli.data.reading import sources, stream
 from sft_cli.data.reading.slices import Slice
 from sft_cli.data.reading.sources import BadRow, Split
 from sft_cli.data.rowstore import RowStore
 from sft_cli.data.types import Conversation, Row
+from sft_cli.errors import SftError
 
 CODE = ("data.formats", "data.reading", "data.problems", "data.codec", "data.rowstore", "data.making.rows")
 """Modules that decide what a row becomes."""
-RULES = ("format", "columns", "variables", "placeholders", "tags", "scores", "roles", "tree", "stream", "role")
+RULES = (
+    "format", "columns", "ignore", "delimiter", "encoding", "split", "validation_split", "variables", "placeholders",
+    "tags", "scores", "roles", "tree", "stream", "role",
+)  # fmt: skip
 """Settings of a source that decide what a row becomes; its files are known by content."""
 Converted = tuple[str, Conversation | RowError]
 
 
 class Read(NamedTuple):
-    """What stands for a source from here on: its training rows, its own held-out rows if it has any, its format."""
+    """What stands for a source from here on.
+
+    Attributes:
+        train: Its training rows.
+        validation: Its own held-out rows, if it has any.
+        format: Its format.
+        account: The columns of all its rows that nothing reads, or that are left out on purpose.
+    """
 
     train: RowStore
     validation: RowStore | None
     format: str
+    account: Account
 
 
 def inputs(config: SourceConfig, name: str, separator: str, seed: int) -> dict[str, Any]:
@@ -59,39 +72,53 @@ def read(config: SourceConfig, name: str, separator: str, seed: int, known: dict
         processes: How many read at once.
     """
     found: list[tuple[RowStore, str]] = []
+    account = Account()
     splits: tuple[Split, ...] = ("train", "validation") if sources.has_validation(config) else ("train",)
     for split in splits:
         with cache.building("rows", {**known, "split": split}) as (directory, done):
             if not done:
-                format = _build(directory, config, name, split, separator, seed, processes)
-                cache.finish(directory, {"format": format, "inputs": {**known, "split": split}})
+                format, seen = _build(directory, config, name, split, separator, seed, processes)
+                cache.finish(
+                    directory, {"format": format, "columns": seen.plain(), "inputs": {**known, "split": split}}
+                )
         final = cache.final(directory)
-        found.append((RowStore(final, name), cache.found(final)["format"]))
+        finished = cache.found(final)
+        account.join(Account.of(finished["columns"]))
+        found.append((RowStore(final, name), finished["format"]))
     (train, format), *rest = found
-    return Read(train, rest[0][0] if rest else None, format)
+    return Read(train, rest[0][0] if rest else None, format, account)
 
 
 def _build(
     directory: Path, config: SourceConfig, name: str, split: Split, separator: str, seed: int, processes: int
-) -> str:
-    """Write the parts that are not there yet; the name of the format."""
+) -> tuple[str, Account]:
+    """Write the parts that are not there yet; the name of the format and the account of the columns."""
     if config.stream:
         return _stream(directory, config, name, split, separator, seed)
     pieces = sources.slices(config, name, split)
-    columns = _first_columns(row for piece in pieces for row in sources.read_slice(piece, name))
+    columns = _first_columns((row for piece in pieces for row in sources.read_slice(piece, name)), config.ignore)
     converter = formats.converter(config, name, separator, columns)
-    tasks = [(number, piece) for number, piece in enumerate(pieces) if not _part(directory, number).is_file()]
+    account = Account()
+    done = [number for number in range(len(pieces)) if _account_file(directory, number).is_file()]
+    for number in done:
+        account.join(unread.load(_account_file(directory, number)))
+        converter.refuse_unread(account)
+    tasks = [(number, piece) for number, piece in enumerate(pieces) if number not in done]
     size, left = (sum(piece.size for piece in some) for some in (pieces, [piece for _, piece in tasks]))
     with progress(f"rows      {name}", share=1 - left / max(1, size)) as shown:
         if converter.whole:
-            rowstore.write_part(_part(directory, 0), _gathered(converter, _told(pieces, name, shown)))
+            rowstore.write_part(_part(directory, 0), _gathered(converter, _told(pieces, name, shown), account))
+            converter.refuse_unread(account)
         else:
             setup = (directory, config, name, separator, columns)
             written = workers.run(_Part, setup, _Part.write, tasks, processes)
-            for num_rows, (_, piece) in zip(written, tasks, strict=True):
+            for (num_rows, seen), (_, piece) in zip(written, tasks, strict=True):
+                account.join(seen)
+                converter.refuse_unread(account)
                 left -= piece.size
                 shown.advance(num_rows, 1 - left / max(1, size))
-    return converter.name
+    converter.check_ignored(account, columns)
+    return converter.name, account
 
 
 def _told(pieces: Sequence[Slice], name: str, shown: Progress) -> Iterator[Row | BadRow]:
@@ -115,55 +142,88 @@ class _Part:
         self._directory, self._name = directory, name
         self._converter = formats.converter(config, name, separator, columns)
 
-    def write(self, task: tuple[int, Slice]) -> int:
-        """Write the part of one slice; the number of its rows."""
+    def write(self, task: tuple[int, Slice]) -> tuple[int, Account]:
+        """Write the part of one slice, then the account of its columns: it marks the part as whole."""
         number, piece = task
-        rows = sources.read_slice(piece, self._name)
-        return rowstore.write_part(_part(self._directory, number), _converted(self._converter, rows))
+        rows, account = sources.read_slice(piece, self._name), Account()
+        num_rows = rowstore.write_part(_part(self._directory, number), _converted(self._converter, rows, account))
+        cache.write_whole(_account_file(self._directory, number), json.dumps(account.plain()).encode())
+        return num_rows, account
 
 
-def _stream(directory: Path, config: SourceConfig, name: str, split: Split, separator: str, seed: int) -> str:
+def _stream(
+    directory: Path, config: SourceConfig, name: str, split: Split, separator: str, seed: int
+) -> tuple[str, Account]:
     """Write a part for each block of a streamed source, going on behind the last one that is there."""
     done = sorted(directory.glob("state-*.json"))
-    before: dict[str, Any] = json.loads(done[-1].read_bytes()) if done else {"next": None, "columns": ()}
+    nothing = {"next": None, "columns": (), "account": Account().plain()}
+    before: dict[str, Any] = json.loads(done[-1].read_bytes()) if done else nothing
     number, columns, converter = len(done), tuple(before["columns"]), None
+    account = Account.of(before["account"])
     stored = before["next"]["rows"] if done else 0
     with progress(f"rows      {name}", config.max_rows if split == "train" else None, stored) as shown:
         for block in stream.blocks(config, name, split, seed, before["next"]):
-            columns = columns if number else _first_columns(block.rows)
+            columns = columns if number else _first_columns(block.rows, config.ignore)
             converter = converter or formats.converter(config, name, separator, columns)
-            shown.advance(rowstore.write_part(_part(directory, number), _converted(converter, block.rows)))
-            after = json.dumps({"next": block.state, "columns": columns})
+            shown.advance(rowstore.write_part(_part(directory, number), _converted(converter, block.rows, account)))
+            converter.refuse_unread(account)
+            after = json.dumps({"next": block.state, "columns": columns, "account": account.plain()})
             cache.write_whole(directory / f"state-{number:05}.json", after.encode())
             number += 1
-    return (converter or formats.converter(config, name, separator, columns)).name
+    converter = converter or formats.converter(config, name, separator, columns)
+    converter.check_ignored(account, columns)
+    return converter.name, account
 
 
-def _first_columns(rows: Iterable[Row | BadRow]) -> tuple[str, ...]:
-    """The columns of the first readable row."""
-    first = next((row for row in rows if isinstance(row, Row)), None)
-    return tuple(first.values) if first else ()
+def _first_columns(rows: Iterable[Row | BadRow], ignored: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the first readable row that are not left out.
+
+    Raises:
+        SftError: There are rows, and none can be read: what is wrong with the first.
+    """
+    bad: RowError | None = None
+    for row in rows:
+        if isinstance(row, Row):
+            return tuple(column for column in row.values if column not in ignored)
+        bad = bad or row.error
+    if bad is not None:
+        raise SftError(where=bad.where, problem=f"{bad.problem} (no row of the source can be read)", fix=bad.fix)
+    return ()
 
 
-def _converted(converter: Converter, rows: Iterable[Row | BadRow]) -> Iterator[Converted]:
-    """Each row's conversations, or what is wrong with it."""
+def _converted(converter: Converter, rows: Iterable[Row | BadRow], account: Account) -> Iterator[Converted]:
+    """Each row's conversations, or what is wrong with it; what nothing reads is entered into the account."""
     for row in rows:
         if isinstance(row, BadRow):
             yield row.where, row.error
             continue
+        converter.note(row, account)
         try:
             made = converter.convert(row)
         except RowError as error:
             yield row.where, error
         else:
-            yield from ((conversation.where, conversation) for conversation in made)
+            for conversation in made:
+                account.add_keys(conversation.not_read, row.where)
+                yield conversation.where, conversation
 
 
-def _gathered(converter: Converter, rows: Iterable[Row | BadRow]) -> Iterator[Converted]:
+def _gathered(converter: Converter, rows: Iterable[Row | BadRow], account: Account) -> Iterator[Converted]:
     """As ``_converted``, for formats whose rows belong together."""
-    for made in converter.gather(rows):
+
+    def noted() -> Iterator[Row | BadRow]:
+        for row in rows:
+            if isinstance(row, Row):
+                converter.note(row, account)
+            yield row
+
+    for made in converter.gather(noted()):
         yield made.where, made.error if isinstance(made, BadRow) else made
 
 
 def _part(directory: Path, number: int) -> Path:
     return directory / f"part-{number:05}.arrow"
+
+
+def _account_file(directory: Path, number: int) -> Path:
+    return directory / f"columns-{number:05}.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_cli.console import say, table
-from sft_cli.data import changes
+from sft_cli.data import changes, trained_share
 from sft_cli.data.mixing import realised
 from sft_cli.data.remarks import sentences
 
@@ -25,17 +25,38 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
             table(shown.columns, shown.rows)
     for reason, count in manifest["dropped"].items():
         say(f"dropped   {count} rows: {reason}")
-    for line in _notes(manifest):
+    for line in (*unread(manifest), *_notes(manifest)):
         say(line)
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     share = train["trained_share"]
-    usual = "" if 0.2 <= share <= 0.8 else "  (30-60% is usual for instruction data)"
-    say(f"trained   {train['trained_tokens']:,} of {train['tokens']:,} training tokens carry loss ({share:.0%}){usual}")
-    say(f"held out  {validation['examples']:,} examples")
+    say(f"trained   {train['trained_tokens']:,} of {train['tokens']:,} training tokens carry loss ({share:.0%})")
+    if strange := trained_share.unusual(manifest):
+        say(f"warning   {strange} (sft inspect prepared={directory} worst=lowest_share)")
+    say(f"held out  {validation['examples']:,} examples{_held_out_fewer(manifest)}")
     rate = sum(source.get("rows", 0) for source in found.values()) / seconds
     fingerprint = manifest["fingerprint"][:16]
     say(f"data      {directory} written in {seconds:.1f} s ({rate:,.0f} rows/s), fingerprint {fingerprint}")
     say(f"report    {directory / 'report.html'}")
+
+
+def _held_out_fewer(manifest: Mapping[str, Any]) -> str:
+    """Why fewer rows are held out than were chosen or asked for; empty if none is missing."""
+    lost, asked = manifest["held_out_dropped"], manifest["inputs"]["mix"]["rules"]["val_rows"]
+    reasons = [f"{number} more dropped: {reason}" for reason, number in lost.items()]
+    rows = manifest["splits"]["validation"]["rows"] + sum(lost.values())
+    if asked is not None and rows < asked:
+        reasons.append(f"data.val_rows={asked}: rows with the same prompt, or of one group, stay together")
+    return f" ({'; '.join(reasons)})" if reasons else ""
+
+
+def unread(manifest: Mapping[str, Any]) -> list[str]:
+    """Per source the columns and keys that nothing reads, and those left out on purpose."""
+    lines = []
+    for name, source in manifest["sources"].items():
+        for key, what in (("not_read", "not read "), ("ignored", "ignored  ")):
+            if source[key]:
+                lines.append(f"{what} {name}: {', '.join(source[key])}")
+    return lines
 
 
 def _notes(manifest: Mapping[str, Any]) -> Sequence[str]:

@@ -9,7 +9,8 @@ from typing import TypeVar
 from sft_cli.config.secrets import is_address
 from sft_cli.data.problems import listing, nearest
 from sft_cli.data.reading import remote
-from sft_cli.data.reading.kinds import DOCUMENTS, KINDS, NOTES, READERS, suffix
+from sft_cli.data.reading.how import PLAIN, How
+from sft_cli.data.reading.kinds import DOCUMENTS, KINDS, NOTES, READ, suffix
 from sft_cli.errors import SftError
 
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "eval")
@@ -28,6 +29,7 @@ class Place:
         named: Whether the user asked for that split by name, so that a path without splits is a mistake.
         key: The configuration key to name in an error.
         lines: Whether text files hold one document a line, not one each.
+        how: How its files are read.
     """
 
     given: str
@@ -35,11 +37,12 @@ class Place:
     named: bool
     key: str
     lines: bool = False
+    how: How = PLAIN
 
 
 def chosen(files: Sequence[P], place: Place) -> list[P]:
     """Of all files of a directory, relative to it, those of the one kind and the split that are wanted."""
-    files = [file for file in files if suffix(file) in READERS and not _aside(file)]
+    files = [file for file in files if suffix(file) in READ and not _aside(file)]
     if not files:
         problem = f"{shown(place)!r} holds no data file"
         raise SftError(where=place.key, problem=problem, fix=f"known endings: {KINDS}")
@@ -139,7 +142,7 @@ def shown(place: Place) -> str:
 def kind_of(file: PurePath, place: Place) -> str:
     """The ending that decides the reader."""
     kind = suffix(file)
-    if kind not in READERS:
+    if kind not in READ:
         problem = f"cannot tell what {file.name!r} holds from its ending"
         raise SftError(where=place.key, problem=problem, fix=f"known endings: {KINDS}")
     return kind

@@ -3,32 +3,35 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 
-from sft_cli.data.reading import columnar, readers
-from sft_cli.data.reading.opening import COMPRESSED, File, Span
+from sft_cli.data.reading import columnar, documents, readers
+from sft_cli.data.reading.how import How
+from sft_cli.data.reading.opening import COMPRESSED, WHOLE, File, Span
 
 LINES = "lines"
 """Text files of one document a line: asked for by the format of that name, for their ending does not tell."""
 
-READERS: Mapping[str, readers.Reader] = {
-    ".json": readers.json_document,
-    ".jsonl": readers.json_lines,
-    ".ndjson": readers.json_lines,
+_WHOLE: Mapping[str, readers.Reader] = {
+    ".json": documents.json_document,
     ".csv": readers.comma_separated,
     ".tsv": readers.tab_separated,
-    ".parquet": columnar.parquet,
-    ".arrow": columnar.arrow,
     ".txt": readers.document,
     ".md": readers.document,
-    LINES: readers.text_lines,
 }
-SPAN_READERS: Mapping[str, Callable[[File, str, Span], Iterator[readers.Record]]] = {
+"""Kinds that are read from the beginning."""
+_LINES: Mapping[str, Callable[[File, str, Span, How], Iterator[readers.Record]]] = {
     ".jsonl": readers.json_lines,
     ".ndjson": readers.json_lines,
-    ".parquet": columnar.parquet,
-    ".arrow": columnar.arrow,
     LINES: readers.text_lines,
 }
-"""Kinds of which a part can be read."""
+COLUMNAR: Mapping[str, Callable[[File, str, Span], Iterator[readers.Record]]] = {
+    ".parquet": columnar.parquet,
+    ".arrow": columnar.arrow,
+}
+ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", *COLUMNAR, ".txt", ".md")
+READ = {*_WHOLE, *_LINES, *COLUMNAR}
+"""Every kind there is."""
+TABLES = (".csv", ".tsv")
+"""Kinds whose fields are separated by a delimiter."""
 
 DOCUMENTS = (".txt", ".md")
 """Each file is one row, unless it is read by lines."""
@@ -36,8 +39,7 @@ DOCUMENTS = (".txt", ".md")
 NOTES = ("readme", "license", "licence")
 """How the names of documents begin that are about the data of a directory, and none of its rows."""
 
-ENDINGS = tuple(kind for kind in READERS if kind != LINES)
-TEXT = tuple(kind for kind in ENDINGS if kind not in (".parquet", ".arrow"))
+TEXT = tuple(kind for kind in ENDINGS if kind not in COLUMNAR)
 KINDS = f"{', '.join(ENDINGS)}; all but .parquet and .arrow also with {', '.join(COMPRESSED[:-1])} or {COMPRESSED[-1]}"
 
 
@@ -48,3 +50,18 @@ def suffix(path: PurePath) -> str:
         inner = suffixes[-2] if len(suffixes) > 1 else ""
         return inner if inner in TEXT else inner + suffixes[-1]
     return suffixes[-1] if suffixes else ""
+
+
+def records(kind: str, file: File, label: str, how: How, span: Span = WHOLE) -> Iterator[readers.Record]:
+    """The records of a file; of a part of it where its kind can be cut."""
+    if kind in COLUMNAR:
+        return COLUMNAR[kind](file, label, span)
+    if kind in _LINES:
+        return _LINES[kind](file, label, span, how)
+    assert span == WHOLE, f"a {kind} file is never cut"
+    return _WHOLE[kind](file, label, how)
+
+
+def place(kind: str, label: str, number: int) -> str:
+    """Where a row is: its line, its number in a columnar file, or its element in a JSON document."""
+    return documents.element(label, number) if kind == ".json" else f"{label}:{number}"

@@ -13,9 +13,11 @@ from sft_cli.config.secrets import is_address
 from sft_cli.data.problems import listing, nearest
 from sft_cli.data.reading import remote
 from sft_cli.data.reading.choosing import Place, chosen, kind_of, no_lines, no_split, refuse_notes, refuse_split
-from sft_cli.data.reading.kinds import DOCUMENTS, LINES, READERS, suffix
+from sft_cli.data.reading.how import PLAIN, How
+from sft_cli.data.reading.kinds import COLUMNAR, DOCUMENTS, LINES, READ, TABLES, suffix
 from sft_cli.data.reading.opening import File
 from sft_cli.data.reading.remote_errors import Unreachable
+from sft_cli.data.reading.sniff import sniffed
 from sft_cli.errors import SftError
 
 
@@ -28,17 +30,38 @@ class Part:
             of the glob, however the path to them was typed.
         files: At least one, paths absolute, in reading order; several only for the shards of one Arrow data set.
         kind: The ending that decides their reader.
+        how: How they are read.
     """
 
     label: str
     files: tuple[File, ...]
     kind: str
+    how: How = PLAIN
 
 
 def locate(place: Place, *, stored: bool = True) -> list[Part]:
     """The files behind a path, in reading order; those on a server are downloaded, or (not ``stored``) left there."""
     parts = _found(place, stored)
-    return [_of_lines(part, place) for part in parts] if place.lines else parts
+    parts = [_of_lines(part, place) for part in parts] if place.lines else parts
+    refuse_idle(place, {part.kind for part in parts})
+    return parts
+
+
+def refuse_idle(place: Place, kinds: set[str] | None) -> None:
+    """Refuse keys that say how files are read and would have no effect on these kinds; None is a hub data set."""
+    if not place.key.endswith(".path"):
+        return  # held-out rows of another kind than the training rows
+    idle = {
+        "delimiter": place.how.delimiter is not None and not (kinds and kinds & set(TABLES)),
+        "encoding": place.how.encoding is not None and not (kinds and kinds - set(COLUMNAR)),
+    }
+    for name, no_effect in idle.items():
+        if no_effect:
+            what = "a hub data set" if kinds is None else f"{' and '.join(sorted(kinds))} files"
+            key = f"{place.how.source}.{name}"
+            raise SftError(
+                where=key, problem=f"it would have no effect: it is not read for {what}", fix=f"leave {key} out"
+            )
 
 
 def _of_lines(part: Part, place: Place) -> Part:
@@ -56,8 +79,11 @@ def _found(place: Place, stored: bool) -> list[Part]:
     if path.is_dir():
         return _directory(path, place)
     if path.is_file():
-        parts = [_part(path, path.name, place)]
-    elif glob.has_magic(str(path)):
+        part = _part(path, path.name, place, alone=True)
+        if part.kind != ".json":
+            refuse_split(place)
+        return [part]
+    if glob.has_magic(str(path)):
         parts = _glob(path, place)
     else:
         raise missing(place)
@@ -72,7 +98,7 @@ def is_hub_id(given: str, *, certain: bool) -> bool:
     hub data sets have (``certain``).
     """
     path = Path(resolve(given))
-    shaped = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", given) is not None and suffix(path) not in READERS
+    shaped = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", given) is not None and suffix(path) not in READ
     return shaped and not path.exists() and (certain or not path.parent.exists())
 
 
@@ -133,7 +159,10 @@ def _remote(place: Place, stored: bool) -> list[Part]:
     found = []
     for label, file in labels.items():
         kind = kind_of(label, place)
-        found.append(Part(label.as_posix(), (remote.download(file) if stored else file,), kind))
+        here = remote.download(file) if stored else file
+        how = replace(place.how, named=False)
+        kind = sniffed(kind, here, label.as_posix(), how) if isinstance(here, Path) else kind
+        found.append(Part(label.as_posix(), (here,), kind, how))
     return found
 
 
@@ -153,9 +182,10 @@ def _glob(path: Path, place: Place) -> list[Part]:
     return [_arrow(match, label) if match.is_dir() else _part(match, label, place) for match, label in pairs]
 
 
-def _part(file: Path, label: str, place: Place) -> Part:
-    """One file with its kind."""
-    return Part(label, (file.absolute(),), kind_of(file, place))
+def _part(file: Path, label: str, place: Place, alone: bool = False) -> Part:
+    """One file with its kind; a file that is all there is may hold the split that was asked for."""
+    how = place.how if alone else replace(place.how, named=False)
+    return Part(label, (file.absolute(),), sniffed(kind_of(file, place), file, label, how), how)
 
 
 def _is_saved(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """The bytes of a file, here or on a server, unpacked; and its lines, each with its number and where it ends."""
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from sft_cli.config.override import override
+from sft_cli.data.reading.how import PLAIN, How, is_single_byte
 from sft_cli.data.reading.remote import RemoteFile
 from sft_cli.errors import SftError
 
@@ -51,10 +54,11 @@ class Line(NamedTuple):
     end: int
 
 
-def lines(file: File, label: str, span: Span = WHOLE) -> Iterator[Line]:
-    """Physical lines of UTF-8 without its mark. A span begins and ends where lines do; packed files have but one."""
+def lines(file: File, label: str, span: Span = WHOLE, how: How = PLAIN) -> Iterator[Line]:
+    """Physical lines as UTF-8 without its mark. A span begins and ends where lines do; packed files have but one."""
     end = span.start
-    with _told(label), _unpacked(file) as opened:
+    with _told(label, how), _unpacked(file) as unpacked:
+        opened = io.BufferedReader(_Recoded(unpacked, how.encoding), 1 << 16) if how.encoding and how.wide else unpacked
         _forward(opened, span.start)
         whole = iter(lambda: opened.readline(LONGEST_LINE + 1), b"")
         for number, line in enumerate(whole, start=span.before + 1):
@@ -65,11 +69,61 @@ def lines(file: File, label: str, span: Span = WHOLE) -> Iterator[Line]:
                     problem=f"the line has more than {LONGEST_LINE:,} bytes",
                     fix="write one row a line, or leave this one out",
                 )
-            if number == 1 and line.startswith(UTF16_MARKS):
-                raise SftError(where=label, problem="the file is UTF-16, not UTF-8", fix="save it as UTF-8")
-            yield Line(number, line.removeprefix(BOM) if number == 1 else line, end)
+            if number == 1 and how.encoding is None and (found := _utf16(line)):
+                fix = f"{override(f'{how.source}.encoding', found)}, or save it as UTF-8"
+                raise SftError(where=label, problem="the file is UTF-16, not UTF-8", fix=fix)
+            line = line.removeprefix(BOM) if number == 1 else line
+            if how.encoding and not how.wide and not line.isascii():
+                line = _as_utf8(line, f"{label}:{number}", how.encoding, how)
+            yield Line(number, line, end)
             if end == span.stop:
                 return
+
+
+def _utf16(line: bytes) -> str | None:
+    """The kind of UTF-16 that a first line is in: it has a mark, or its first characters are ASCII; None for others."""
+    if line.startswith(UTF16_MARKS):
+        return "utf-16"
+    zeros = [byte == 0 for byte in line[:4]]
+    return {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}.get(tuple(zeros))
+
+
+def _as_utf8(line: bytes, where: str, encoding: str, how: How) -> bytes:
+    """A line of another encoding; one that is UTF-8 already would become other characters."""
+    if is_single_byte(encoding):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+        else:
+            problem = f"the line is UTF-8, and {how.source}.encoding is {encoding}"
+            fix = f"leave {how.source}.encoding out, or write all lines in one encoding"
+            raise SftError(where=where, problem=problem, fix=fix)
+    try:
+        return line.decode(encoding).encode("utf-8")
+    except UnicodeError as error:
+        fix = f"correct {how.source}.encoding, or save the file as UTF-8 and leave it out"
+        raise SftError(where=where, problem=f"the line is not {encoding}: {error}", fix=fix) from error
+
+
+class _Recoded(io.RawIOBase):
+    """Bytes in another encoding as UTF-8, for encodings whose lines do not end in the byte 10."""
+
+    def __init__(self, encoded: Any, encoding: str) -> None:
+        self._encoded, self._decoder, self._waiting = encoded, codecs.getincrementaldecoder(encoding)(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._waiting:
+            content = self._encoded.read(len(buffer))
+            self._waiting = self._decoder.decode(content, final=not content).encode("utf-8")
+            if not content:
+                break
+        taken, self._waiting = self._waiting[: len(buffer)], self._waiting[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
 
 
 def _forward(opened: BinaryIO | io.BufferedIOBase, start: int) -> None:
@@ -128,12 +182,15 @@ class Bomb(Exception):
 
 
 @contextmanager
-def _told(label: str) -> Iterator[None]:
+def _told(label: str, how: How) -> Iterator[None]:
     """What goes wrong with the bytes, as a problem of the file."""
     try:
         yield
     except Bomb as error:
         raise SftError(where=label, problem=str(error), fix="unpack it yourself, if you know what it holds") from error
+    except UnicodeError as error:
+        fix = f"correct {how.source}.encoding, or save the file as UTF-8 and leave it out"
+        raise SftError(where=label, problem=f"the file is not {how.encoding}: {error}", fix=fix) from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise SftError(

@@ -5,18 +5,21 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from sft_cli.config.override import override
 from sft_cli.data.problems import RowError, shorten
+from sft_cli.data.reading import tables
+from sft_cli.data.reading.how import PLAIN, How
 from sft_cli.data.reading.opening import WHOLE, File, Span, lines
 from sft_cli.errors import SftError
 
 Record = tuple[int, Mapping[str, Any] | RowError]
 """A row's number from 1 (the line it starts on, or its place among the rows), and its columns or why there are none."""
 
-Reader = Callable[[File, str], Iterator[Record]]
-"""From a file and the label that names it in errors to its records, in file order."""
+Reader = Callable[[File, str, How], Iterator[Record]]
+"""From a file, the label that names it in errors, and how it is read to its records, in file order."""
 
-WRAPPERS = ("data", "rows")
-"""Keys under which a JSON object may hold its rows."""
+GUESSES = ("cp1252", "latin-1")
+"""What text that is no UTF-8 is most often in, as Excel writes it."""
 
 JSON_PROBLEMS = {
     "Expecting value": "a value is missing or misspelt",
@@ -32,82 +35,62 @@ JSON_PROBLEMS = {
 """What json's messages mean to someone who only edits data."""
 
 
-def json_lines(file: File, label: str, span: Span = WHOLE) -> Iterator[Record]:
+def json_lines(file: File, label: str, span: Span = WHOLE, how: How = PLAIN) -> Iterator[Record]:
     """One object a line; blank lines are counted and hold no row. Streams."""
-    for number, values, _ in json_lines_with_ends(file, label, span):
+    for number, values, _ in json_lines_with_ends(file, label, span, how):
         yield number, values
 
 
 def json_lines_with_ends(
-    file: File, label: str, span: Span = WHOLE
+    file: File, label: str, span: Span = WHOLE, how: How = PLAIN
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
     """As ``json_lines``, each row with the position in bytes behind its line."""
-    return _by_line(file, label, span, _object)
+    return _by_line(file, label, span, how, _object)
 
 
-def text_lines(file: File, label: str, span: Span = WHOLE) -> Iterator[Record]:
+def text_lines(file: File, label: str, span: Span = WHOLE, how: How = PLAIN) -> Iterator[Record]:
     """One document a line, one row each under ``text``; lines of white space are counted and hold no row. Streams."""
-    for number, values, _ in text_lines_with_ends(file, label, span):
+    for number, values, _ in text_lines_with_ends(file, label, span, how):
         yield number, values
 
 
 def text_lines_with_ends(
-    file: File, label: str, span: Span = WHOLE
+    file: File, label: str, span: Span = WHOLE, how: How = PLAIN
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
     """As ``text_lines``, each row with the position in bytes behind its line."""
-    return _by_line(file, label, span, _text)
+    return _by_line(file, label, span, how, _text)
 
 
 def _by_line(
-    file: File, label: str, span: Span, row: Callable[[bytes, str], dict[str, Any] | RowError]
+    file: File, label: str, span: Span, how: How, row: Callable[[bytes, str, How], dict[str, Any] | RowError]
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
     """The row of each line that is not blank, with its number and the position in bytes behind it."""
-    for number, line, end in lines(file, label, span):
+    for number, line, end in lines(file, label, span, how):
         if line.strip():
-            yield number, row(line.rstrip(b"\r\n"), f"{label}:{number}"), end
+            yield number, row(line.rstrip(b"\r\n"), f"{label}:{number}", how), end
 
 
-def _text(line: bytes, where: str) -> dict[str, Any] | RowError:
+def _text(line: bytes, where: str, how: How) -> dict[str, Any] | RowError:
     """The document on one line."""
     try:
         return {"text": line.decode("utf-8")}
     except UnicodeDecodeError as error:
-        return _not_utf8(where, error)
+        return not_utf8(where, error, how)
 
 
-def document(file: File, label: str) -> Iterator[Record]:
+def document(file: File, label: str, how: How = PLAIN) -> Iterator[Record]:
     """A text as it stands, one row under ``text``; a file of nothing but white space holds no row."""
-    content = b"".join(line.content for line in lines(file, label))
+    content = b"".join(line.content for line in lines(file, label, how=how))
     if content.strip():
-        yield 1, _text(content, f"{label}:1")
+        yield 1, _text(content, f"{label}:1", how)
 
 
-def json_document(file: File, label: str) -> Iterator[Record]:
-    """An array of objects, an object that holds one, a table of columns, or one row; also JSON lines named .json."""
-    content = b"".join(line.content for line in lines(file, label))
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(label, error) from error
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data" and text.lstrip().startswith("{"):
-            yield from json_lines(file, label)
-            return
-        place, problem = _plain(error)
-        raise SftError(
-            where=f"{label}:{place}", problem=problem, fix="repair the file; it is read as a whole"
-        ) from error
-    for number, element in enumerate(_elements(document, label), start=1):
-        yield number, element if isinstance(element, dict) else _not_an_object(element, f"{label}:{number}")
-
-
-def comma_separated(file: File, label: str, delimiter: str = ",") -> Iterator[Record]:
+def comma_separated(file: File, label: str, how: How = PLAIN, delimiter: str = ",") -> Iterator[Record]:
     """CSV with a header line; a record's number is the physical line on which it starts. Streams."""
     # The limit of 128 KiB a field is for untrusted uploads; documents are longer.
     csv.field_size_limit(2**31 - 1)
-    table = csv.reader(_decoded(file, label), delimiter=delimiter, strict=True)
+    delimiter = how.delimiter or delimiter
+    table = csv.reader(_decoded(file, label, how), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     start = 1
     while True:
@@ -123,90 +106,39 @@ def comma_separated(file: File, label: str, delimiter: str = ",") -> Iterator[Re
         if cells is None:
             return
         if cells and header is None:
-            header = _header(cells, f"{label}:{start}", delimiter)
+            header = tables.header(cells, f"{label}:{start}", delimiter, how)
         elif cells and header is not None:
-            yield start, _record(header, cells, f"{label}:{start}")
+            yield start, tables.record(header, cells, f"{label}:{start}", delimiter)
         start = table.line_num + 1
 
 
-def tab_separated(file: File, label: str) -> Iterator[Record]:
+def tab_separated(file: File, label: str, how: How = PLAIN) -> Iterator[Record]:
     """As ``comma_separated``, with tabs."""
-    return comma_separated(file, label, delimiter="\t")
+    return comma_separated(file, label, how, delimiter="\t")
 
 
-def _decoded(file: File, label: str) -> Iterator[str]:
+def _decoded(file: File, label: str, how: How) -> Iterator[str]:
     """Physical lines as text."""
-    for number, line, _ in lines(file, label):
+    for number, line, _ in lines(file, label, how=how):
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise _not_utf8(f"{label}:{number}", error) from error
+            raise not_utf8(f"{label}:{number}", error, how) from error
 
 
-def _object(line: bytes, where: str) -> dict[str, Any] | RowError:
+def _object(line: bytes, where: str, how: How) -> dict[str, Any] | RowError:
     """The object on one line."""
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return _not_utf8(where, error)
+        return not_utf8(where, error, how)
     except (ValueError, RecursionError) as error:
         fix = "repair this line; each line holds one JSON object"
-        return RowError(where=where, reason="invalid JSON", problem=_plain(error)[1], fix=fix)
-    return value if isinstance(value, dict) else _not_an_object(value, where)
+        return RowError(where=where, reason="invalid JSON", problem=plain(error)[1], fix=fix)
+    return value if isinstance(value, dict) else not_an_object(value, where)
 
 
-def _elements(document: Any, label: str) -> list[Any]:
-    """The rows of a JSON document."""
-    if isinstance(document, list):
-        return document
-    if not isinstance(document, dict):
-        raise SftError(
-            where=label,
-            problem=f"the file holds {shorten(document)}, not rows",
-            fix="write an array of objects, one for each row",
-        )
-    for key in WRAPPERS:
-        if isinstance(document.get(key), list):
-            return document[key]
-    columns = list(document.values())
-    flat = all(isinstance(column, list) and not any(isinstance(cell, dict) for cell in column) for column in columns)
-    if len(columns) > 1 and flat and len({len(column) for column in columns}) == 1:
-        return [dict(zip(document, cells, strict=True)) for cells in zip(*columns, strict=True)]
-    return [document]
-
-
-def _header(cells: list[str], where: str, delimiter: str) -> list[str]:
-    """Column names: at least one, all different, none empty."""
-    twice = sorted({name for name in cells if cells.count(name) > 1})
-    if twice:
-        name = repr(twice[0]) if twice[0] else "an empty name"
-        raise SftError(where=where, problem=f"the header has {name} twice", fix="give each column a name of its own")
-    if "" in cells:
-        number = cells.index("") + 1
-        raise SftError(where=where, problem=f"column {number} has no name", fix="write its name into the first line")
-    others = [mark for mark in (",", ";", "\t") if mark != delimiter and mark in cells[0]]
-    if len(cells) == 1 and others:
-        raise SftError(
-            where=where,
-            problem=f"the header is one column, {shorten(cells[0])}; its separator seems to be {others[0]!r}",
-            fix="save the file with commas, or with tabs and the ending .tsv",
-        )
-    return cells
-
-
-def _record(header: list[str], cells: list[str], where: str) -> dict[str, str] | RowError:
-    """The cells under their names."""
-    if len(cells) == len(header):
-        return dict(zip(header, cells, strict=True))
-    return RowError(
-        where=where,
-        reason="wrong number of fields",
-        problem=f"{len(cells)} fields under a header of {len(header)}",
-        fix='put fields that hold commas or line breaks between quotation marks ("…")',
-    )
-
-
-def _plain(error: Exception) -> tuple[int, str]:
+def plain(error: Exception) -> tuple[int, str]:
     """Line number and plain words for what json could not read."""
     if isinstance(error, json.JSONDecodeError):
         words = JSON_PROBLEMS.get(error.msg, error.msg)
@@ -215,7 +147,8 @@ def _plain(error: Exception) -> tuple[int, str]:
     return 1, f"invalid JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}"
 
 
-def _not_an_object(value: Any, where: str) -> RowError:
+def not_an_object(value: Any, where: str) -> RowError:
+    """The error for a row that is another kind of value."""
     return RowError(
         where=where,
         reason="not an object",
@@ -224,10 +157,20 @@ def _not_an_object(value: Any, where: str) -> RowError:
     )
 
 
-def _not_utf8(where: str, error: UnicodeDecodeError) -> RowError:
+def not_utf8(where: str, error: UnicodeDecodeError, how: How) -> RowError:
+    """The error for bytes that are no UTF-8, with the encoding they are most likely in and what they then say."""
+    fix = "save the file as UTF-8"
+    near = error.object[max(0, error.start - 20) : error.start + 20]
+    for encoding in GUESSES if how.encoding is None else ():
+        try:
+            read = near.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        fix = f"{override(f'{how.source}.encoding', encoding)} if {read.strip()!r} is what it says, or {fix}"
+        break
     return RowError(
         where=where,
         reason="wrong encoding",
         problem=f"byte 0x{error.object[error.start]:02x} at position {error.start + 1} is not UTF-8",
-        fix="save the file as UTF-8",
+        fix=fix,
     )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from sft_cli.data.problems import RowError
 from sft_cli.data.reading import columnar, readers, survey
-from sft_cli.data.reading.kinds import LINES, READERS, SPAN_READERS
+from sft_cli.data.reading.how import How
+from sft_cli.data.reading.kinds import LINES, place, records
 from sft_cli.data.reading.locate import Part
-from sft_cli.data.reading.opening import COMPRESSED, File, Span
+from sft_cli.data.reading.opening import COMPRESSED, WHOLE, File, Span
 from sft_cli.data.reading.readers import Record
 from sft_cli.data.types import Row
 from sft_cli.errors import SftError
@@ -55,6 +56,7 @@ class FilePiece:
         stamp: What the file has to look like.
         span: Which part, known to hold a row; None reads all of it.
         size: About how many bytes are read.
+        how: How the file is read.
     """
 
     label: str
@@ -63,6 +65,7 @@ class FilePiece:
     stamp: survey.Stamp
     span: Span | None
     size: int
+    how: How
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +100,10 @@ class Slice:
 def read_slice(piece: Slice, name: str) -> Iterator[Row | BadRow]:
     """The rows of a slice under the name of their source, in any process. A broken row comes as ``BadRow``."""
     for part in piece.pieces:
-        records = _table_records(part) if isinstance(part, TablePiece) else _file_records(part)
-        for number, values in records:
-            where = f"{part.label}:{number}"
+        found = _table_records(part) if isinstance(part, TablePiece) else _file_records(part)
+        kind = "" if isinstance(part, TablePiece) else part.kind
+        for number, values in found:
+            where = place(kind, part.label, number)
             yield BadRow(where, name, values) if isinstance(values, RowError) else Row(values, where, name)
 
 
@@ -156,10 +160,10 @@ def _pieces(part: Part) -> list[FilePiece]:
         assert isinstance(file, Path)
         stamp, size = survey.seen(file), _range_bytes(part, file)
         if size is None:
-            return [FilePiece(part.label, file, part.kind, stamp, None, stamp.size)]
+            return [FilePiece(part.label, file, part.kind, stamp, None, stamp.size, part.how)]
         spans = survey.survey(file, stamp, part.label, size).ranges
         found = [
-            FilePiece(part.label, file, part.kind, stamp, span, (span.stop or stamp.size) - span.start)
+            FilePiece(part.label, file, part.kind, stamp, span, (span.stop or stamp.size) - span.start, part.how)
             for span in spans
         ]
     if not found:
@@ -174,7 +178,8 @@ def _by_units(part: Part, file: Path, units: Sequence[columnar.Unit], before: in
         rows, size = rows + unit.rows, size + unit.size
         if size >= SLICE_BYTES or index == len(units):
             if rows:
-                yield FilePiece(part.label, file, part.kind, survey.seen(file), Span(start, index, before), size)
+                span = Span(start, index, before)
+                yield FilePiece(part.label, file, part.kind, survey.seen(file), span, size, part.how)
             start, before, rows, size = index, before + rows, 0, 0
 
 
@@ -191,14 +196,14 @@ def _together(pieces: Sequence[FilePiece]) -> list[Slice]:
     return [Slice(tuple(group)) for group in groups]
 
 
-def is_plain_lines(kind: str, file: File) -> bool:
-    """Whether the lines of a file are rows and not packed, so that it can be read from any line on."""
-    return kind in PLAIN_LINES and file.suffix.lower() not in COMPRESSED
+def is_plain_lines(kind: str, file: File, how: How) -> bool:
+    """Whether the lines of a file are rows and neither packed nor in UTF-16, so that it can be read from any line."""
+    return kind in PLAIN_LINES and file.suffix.lower() not in COMPRESSED and not how.wide
 
 
 def _range_bytes(part: Part, file: Path) -> int | None:
     """How large the ranges of a file are; None for what is not cut by lines."""
-    return SLICE_BYTES if is_plain_lines(part.kind, file) else None
+    return SLICE_BYTES if is_plain_lines(part.kind, file, part.how) else None
 
 
 def _file_records(piece: FilePiece) -> Iterator[Record]:
@@ -206,11 +211,7 @@ def _file_records(piece: FilePiece) -> Iterator[Record]:
     survey.unchanged(piece.file, piece.stamp, piece.label)
     none = True
     try:
-        if piece.span is None:
-            records = READERS[piece.kind](piece.file, piece.label)
-        else:
-            records = SPAN_READERS[piece.kind](piece.file, piece.label, piece.span)
-        for record in records:
+        for record in records(piece.kind, piece.file, piece.label, piece.how, piece.span or WHOLE):
             none = False
             yield record
     except SftError:

@@ -9,8 +9,9 @@ from sft_cli.config.secrets import is_address
 from sft_cli.data.reading import hub, survey
 from sft_cli.data.reading import slices as cutting
 from sft_cli.data.reading.choosing import Place, no_lines, shown
+from sft_cli.data.reading.how import How, delimiter_of
 from sft_cli.data.reading.kinds import LINES
-from sft_cli.data.reading.locate import Part, is_hub_id, locate
+from sft_cli.data.reading.locate import Part, is_hub_id, locate, refuse_idle
 from sft_cli.data.reading.remote import RemoteFile
 from sft_cli.data.reading.slices import BadRow, Slice, read_slice
 from sft_cli.data.types import Row
@@ -83,12 +84,16 @@ def placed(config: SourceConfig, name: str, split: Split) -> Place:
             fix="remove one of the two",
         )
     lines = config.format == LINES
-    if split == "train":
-        return Place(config.path, config.split, config.split != "train", f"{key}.path", lines)
-    if config.validation_split is not None:
-        return Place(config.path, config.validation_split, True, f"{key}.validation_split", lines)
-    assert config.validation_path is not None, f"{name} has no held-out rows of its own"
-    return Place(config.validation_path, "validation", False, f"{key}.validation_path", lines)
+    given, wanted, field = config.path, config.split, "split"
+    if split == "validation":
+        given, wanted, field = config.validation_path or config.path, config.validation_split or "validation", None
+        field = "validation_split" if config.validation_split is not None else None
+        assert field or config.validation_path is not None, f"{name} has no held-out rows of its own"
+    named = config.split != "train" if split == "train" else field is not None
+    split_key = None if field is None else f"{key}.{field}"
+    how = How(key, delimiter_of(config.delimiter), config.encoding, wanted, named, split_key)
+    of = {"split": "path", None: "validation_path"}.get(field, field)
+    return Place(given, wanted, named, f"{key}.{of}", lines, how)
 
 
 def on_hub(config: SourceConfig, place: Place) -> bool:
@@ -105,6 +110,8 @@ def on_hub(config: SourceConfig, place: Place) -> bool:
         )
     if hosted and place.lines:
         raise no_lines(place.given, place)
+    if hosted:
+        refuse_idle(place, None)
     return hosted
 
 

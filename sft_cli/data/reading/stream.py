@@ -16,7 +16,8 @@ from sft_cli.config.data_schema import SourceConfig
 from sft_cli.data.problems import RowError
 from sft_cli.data.reading import columnar, hub, remote, slices, survey
 from sft_cli.data.reading.choosing import Place, shown
-from sft_cli.data.reading.kinds import READERS, SPAN_READERS
+from sft_cli.data.reading.how import How
+from sft_cli.data.reading.kinds import records
 from sft_cli.data.reading.locate import Part, locate
 from sft_cli.data.reading.opening import File, Span
 from sft_cli.data.reading.readers import Record
@@ -44,11 +45,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A file of a source: label and kind of its part, whether that has more files, the last row's number before it."""
+    """A file of a source: label, kind and way to read its part, whether that has more files, the rows before it."""
 
     label: str
     file: File
     kind: str
+    how: How
     shard: bool
     before: int
 
@@ -98,7 +100,7 @@ class _Files:
             if entry.kind == ".json":
                 raise SftError(
                     where=entry.label,
-                    problem="a .json file is read as a whole, so it cannot be streamed",
+                    problem="JSON that is not one object a line is read as a whole, so it cannot be streamed",
                     fix="write it as JSON lines (one object a line, .jsonl), or set stream=false",
                 )
 
@@ -157,10 +159,10 @@ class _Hub:
 def _entries(part: Part) -> Iterator[_Entry]:
     """The files of a part."""
     if len(part.files) == 1:
-        yield _Entry(part.label, part.files[0], part.kind, False, 0)
+        yield _Entry(part.label, part.files[0], part.kind, part.how, False, 0)
     else:
         for file, _, before in slices.numbered(part):
-            yield _Entry(part.label, file, part.kind, True, before)
+            yield _Entry(part.label, file, part.kind, part.how, True, before)
 
 
 def _records(entry: _Entry, last: int, end: int) -> Iterator[tuple[Record, int]]:
@@ -168,8 +170,10 @@ def _records(entry: _Entry, last: int, end: int) -> Iterator[tuple[Record, int]]
 
     Packed files, tables of text and documents are read from their beginning and passed over up to there.
     """
-    if slices.is_plain_lines(entry.kind, entry.file):
-        for number, values, behind in slices.PLAIN_LINES[entry.kind](entry.file, entry.label, Span(end, None, last)):
+    if slices.is_plain_lines(entry.kind, entry.file, entry.how):
+        for number, values, behind in slices.PLAIN_LINES[entry.kind](
+            entry.file, entry.label, Span(end, None, last), entry.how
+        ):
             yield (number, values), behind
         return
     if entry.kind in slices.UNITS:
@@ -178,10 +182,10 @@ def _records(entry: _Entry, last: int, end: int) -> Iterator[tuple[Record, int]]
             if before + unit.rows > last:
                 break
             start, before = start + 1, before + unit.rows
-        records = SPAN_READERS[entry.kind](entry.file, entry.label, Span(start, None, before))
+        found = records(entry.kind, entry.file, entry.label, entry.how, Span(start, None, before))
     else:
-        records = READERS[entry.kind](entry.file, entry.label)
-    for record in dropwhile(lambda record: record[0] <= last, records):
+        found = records(entry.kind, entry.file, entry.label, entry.how)
+    for record in dropwhile(lambda record: record[0] <= last, found):
         yield record, 0
 
 

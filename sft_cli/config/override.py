@@ -1,0 +1,37 @@
+"""Overrides as they are pasted into a shell: ``'data.mix.mine.columns={prompt: Ticket}'``."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+_BARE = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+"""A text that the grammar of values reads without quotes as what it is."""
+_SAFE = re.compile(r"[\w.,:/@%+=-]+", re.ASCII)
+"""A word that a shell leaves as it is."""
+_OTHERS = ("null", "true", "false", "nan", "inf")
+"""Words that are no text."""
+
+
+def override(key: str, value: str | int | float | Sequence[str] | Mapping[str, str]) -> str:
+    """``key=value`` as it is typed: a text, a number, a list of texts or a mapping of texts, quoted for a shell."""
+    if isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{name}: {_text(entry)}" for name, entry in value.items()) + "}"
+    elif isinstance(value, str):
+        text = value
+    elif isinstance(value, Sequence):
+        text = "[" + ", ".join(_text(entry) for entry in value) + "]"
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+    return quoted(f"{key}={text}")
+
+
+def quoted(word: str) -> str:
+    """A word as a POSIX shell reads it back."""
+    return word if _SAFE.fullmatch(word) else "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def _text(value: str) -> str:
+    """A text inside a list or mapping."""
+    if _BARE.fullmatch(value) and value.lower() not in _OTHERS:
+        return value
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" if found[2] else "") + found[2], value)
+    return f'"{escaped}"'

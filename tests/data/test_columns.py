@@ -1,0 +1,219 @@
+"""Every column of every row is read, left out on purpose, named as not read, or refused with what to do."""
+
+import json
+import shlex
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_cli.config.data_schema import OnBadRow, Role, SourceConfig
+from sft_cli.config.grammar import parse
+from sft_cli.config.override import override
+from sft_cli.config.words import read
+from sft_cli.data.formats import converter
+from sft_cli.data.formats.unread import Account, is_about, meaning
+from sft_cli.data.prepare import prepare
+from sft_cli.data.problems import RowError
+from sft_cli.data.types import Row
+from sft_cli.errors import SftError
+
+TALK = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+
+
+def account(values, **config):
+    """What nothing reads of a row, and what is left out on purpose; an error if that is refused."""
+    source, found = SourceConfig(**config), Account()
+    made = converter(source, "mine", "\n\n", values)
+    row = Row(values, "rows.jsonl:1", "mine")
+    made.note(row, found)
+    made.refuse_unread(found)
+    made.convert(row)
+    made.check_ignored(found, values)
+    return found.named()
+
+
+@pytest.mark.parametrize(
+    ("values", "config", "not_read"),
+    [
+        ({"messages": TALK}, {}, []),
+        ({"messages": TALK, "id": 3, "source": "web"}, {}, ["id", "source"]),
+        ({"messages": TALK, "images": [], "cot": None, "is_label": ""}, {}, ["images", "cot", "is_label"]),
+        ({"messages": TALK, "has_image": False, "num_images": 0}, {}, ["has_image", "num_images"]),
+        ({"messages": TALK, "answer_id": 3, "response_model": "x"}, {}, ["answer_id", "response_model"]),
+        ({"messages": TALK, "parallel_tool_calls": False}, {}, ["parallel_tool_calls"]),
+        ({"messages": TALK, "cot": "x"}, {"format": "messages"}, ["cot"]),
+        ({"messages": TALK, "task": "x"}, {"tags": {"kind": "task"}}, []),
+        ({"messages": TALK, "stars": "4"}, {"scores": {"quality": "stars"}}, []),
+        ({"prompt": "Q", "completion": "A", "Unnamed: 0": "7"}, {}, ["Unnamed: 0"]),
+        ({"text": "T", "meta": {}, "token_count": 3}, {}, ["meta", "token_count"]),
+        ({"text": "T", "__index_level_0__": 0, "id": 7}, {}, ["__index_level_0__", "id"]),
+        ({"text": "T", "category": "news"}, {"format": "text"}, ["category"]),
+        ({"text": "T", "category": "news"}, {"role": Role.replay}, ["category"]),
+        ({"q": "Q", "a": "A", "b": 1}, {"format": {"prompt": "{{ q }}", "completion": "{{ a }}"}}, ["b"]),
+        ({"q": "Q", "a": "A", "b": 1}, {"format": {"prompt": "{{ row.q }}", "completion": "{{ row['a'] }}"}}, ["b"]),
+        ({"q": "Q", "a": "A", "b": 1}, {"format": {"prompt": "{{ q }}", "completion": "{{ row | tojson }}"}}, []),
+        ({"Prompt": "Q", " COMPLETION ": "A"}, {}, []),
+        ({"prompt": "Q", "Prompt": "P", "completion": "A"}, {}, ["Prompt"]),
+    ],
+)  # fmt: skip
+def test_what_nothing_reads_is_named(values, config, not_read):
+    assert account(values, **config) == {"not_read": not_read, "ignored": []}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("image", "cat.jpg"), ("images", ["cat.jpg"]), ("imagePath", "x"), ("image_url", "x"), ("audio", {"path": "x"}),
+        ("video_frames", [1]), ("text_rejected", "x"), ("labels", [1]), ("is_label", False), ("cot", "x"),
+        ("Reasoning", "x"), ("model_reasoning", "x"), ("chain_of_thought", "x"), ("rationale", "x"),
+        ("explanation", "x"), ("thought", "x"), ("scratchpad", "x"), ("channel", "x"), ("summary", "x"),
+        ("output", "x"), ("target_text", "x"),
+        ("context", "x"), ("history", [["a", "b"]]), ("choices", ["a"]), ("loss_mask", [1]), ("train", False),
+    ],
+)  # fmt: skip
+def test_what_changes_a_guessed_row_is_refused(column, value):
+    values = {"messages": TALK, column: value}
+    with pytest.raises(SftError) as caught:
+        account(values)
+    assert not isinstance(caught.value, RowError)  # data.on_bad_row=drop does not drop it
+    assert caught.value.where == "rows.jsonl:1"
+    assert caught.value.problem.startswith(
+        f"the format messages, recognised from the columns, does not read {column!r} ("
+    )
+    pasted = override("data.mix.mine.ignore", [column])
+    assert caught.value.fix == f"{pasted} leaves it out on purpose"
+    (typed,) = shlex.split(pasted)
+    ignored = read([typed], parse).values["data.mix.mine.ignore"]
+    assert account(values, ignore=ignored) == {"not_read": [], "ignored": [column]}
+
+
+@pytest.mark.parametrize("column", ["images", "audio", "rejected", "label"])
+def test_pictures_and_labels_are_refused_under_a_named_format_too(column):
+    with pytest.raises(SftError, match=f"the format messages does not read '{column}'"):
+        account({"messages": TALK, column: "x"}, format="messages")
+
+
+def test_every_refused_column_is_told_at_once_and_the_advice_keeps_what_is_ignored():
+    with pytest.raises(SftError) as caught:
+        account({"messages": TALK, "old": 1, "images": ["x"], "cot": "y"}, ignore=["old"])
+    assert str(caught.value) == (
+        "rows.jsonl:1: the format messages, recognised from the columns, does not read "
+        "'images' (images, sound or video), 'cot' (reasoning)\n"
+        "  fix: 'data.mix.mine.ignore=[old, images, cot]' leaves them out on purpose"
+    )
+
+
+def test_an_answer_beside_a_text_makes_no_document():
+    with pytest.raises(SftError) as caught:
+        account({"text": "A dull film.", "mood": "bad"})
+    assert str(caught.value) == (
+        "rows.jsonl:1: the format text, recognised from the columns, does not read 'mood' (it may belong to the text)\n"
+        "  fix: 'data.mix.mine.ignore=[mood]' trains the text alone; "
+        "'data.mix.mine.columns={prompt: text, completion: mood}' trains mood as the answer to it"
+    )
+    assert account({"text": "A dull film.", "mood": "bad"}, columns={"prompt": "text", "completion": "mood"})
+
+
+def test_a_column_the_format_has_another_name_for():
+    with pytest.raises(SftError) as caught:
+        account({"prompt": "Q", "completion": "A", "sys_prompt": "S"})
+    assert caught.value.fix == (
+        "'data.mix.mine.columns={system: sys_prompt}' reads it as system; "
+        "'data.mix.mine.ignore=[sys_prompt]' leaves it out"
+    )
+    assert account({"prompt": "Q", "completion": "A", "sys_prompt": "S"}, columns={"system": "sys_prompt"})
+
+
+@pytest.mark.parametrize(
+    ("ignore", "fix"),
+    [
+        (["image"], "did you mean 'data.mix.mine.ignore=[images]'?"),
+        (["images", "zzz"], "write 'data.mix.mine.ignore=[images]'"),
+    ],
+)
+def test_a_column_to_ignore_that_is_nowhere(ignore, fix):
+    with pytest.raises(SftError) as caught:
+        account({"messages": TALK, "images": []}, ignore=ignore)
+    name = ignore[-1]
+    assert str(caught.value).startswith(
+        f"data.mix.mine.ignore: no row has a column {name!r}; there are messages, images"
+    )
+    assert caught.value.fix == fix
+
+
+def test_ignored_columns_are_as_if_they_were_not_there():
+    """The format is recognised without them, and they are no required column either."""
+    values = {"question": "Q", "answer": "A", "context": "C"}
+    assert account(values, ignore=["context"])["ignored"] == ["context"]
+    with pytest.raises(RowError, match="there is no field 'answer'"):
+        account(values, format="question_answer", ignore=["answer"])
+
+
+names = st.text(alphabet=st.sampled_from("abcxyz_ A?é"), min_size=1, max_size=6)
+cells = st.sampled_from([None, "", "x", 0, 3, False, [], ["y"], {"k": 1}])
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(names, cells, max_size=5), st.booleans(), st.data())
+def test_every_column_is_read_ignored_named_or_refused(extra, named, data):
+    """Whatever the columns are; and a column that holds nothing never refuses a row."""
+    extra = {name: value for name, value in extra.items() if name not in ("prompt", "completion")}
+    ignore = data.draw(st.lists(st.sampled_from(sorted(extra)), unique=True)) if extra else []
+    tags = {name: name for name in extra if name not in ignore and isinstance(extra[name], str)} if named else {}
+    values = {"prompt": "Q", **extra, "completion": "A"}
+    config = {"ignore": ignore, "tags": tags, "format": "prompt_completion" if named else "auto"}
+    found = account(values, **config)
+    assert set(found["ignored"]) == set(ignore)
+    assert {*found["not_read"], *found["ignored"], *tags, "prompt", "completion"} == set(values)
+    assert not set(found["not_read"]) & {*ignore, *tags}
+
+
+@given(names)
+def test_names_are_judged_without_failing(name):
+    assert meaning(name) is None or meaning(name).says
+    assert is_about(name) in (True, False)
+
+
+def rows(number, **more):
+    return [{"instruction": f"question {i}?", "output": f"It is {i}.", **more} for i in range(number)]
+
+
+def test_they_are_told_in_the_console_the_manifest_and_the_report(config, tmp_path, capsys):
+    made_config = config()
+    values = rows(20)
+    values[3]["id"], values[7]["note"], values[9]["junk"] = 3, "n", 1
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
+    made_config.data.mix["a"].ignore = ["junk"]
+    made = prepare(made_config)
+    assert made.manifest["sources"]["a"]["not_read"] == ["id", "note"]
+    assert made.manifest["sources"]["a"]["ignored"] == ["junk"]
+    assert made.manifest["sources"]["b"]["not_read"] == []
+    said = capsys.readouterr().out
+    assert "not read  a: id, note\nignored   a: junk\n" in said
+    page = (made.directory / "report.html").read_text(encoding="utf-8")
+    assert "<td>id, note <small>ignored: junk</small></td>" in page
+
+
+def test_a_refused_column_of_a_late_row_stops_the_run_and_is_told_again(config, tmp_path):
+    """Also where the parts are there already, and whatever on_bad_row says."""
+    made_config = config()
+    values = [*rows(40), *rows(1, image="x.png")]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
+    made_config.data.on_bad_row = OnBadRow.drop
+    for _ in range(2):
+        with pytest.raises(SftError, match=r"a\.jsonl:41: the format alpaca, .* does not read 'image'"):
+            prepare(made_config)
+    made_config.data.mix["a"].ignore = ["image"]
+    assert prepare(made_config).manifest["sources"]["a"]["used"] == 41
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4, unique=True))
+def test_advice_is_read_back_as_what_it_says(columns):
+    """Whatever columns are called, the advised override passes a shell and the grammar unchanged."""
+    columns = [column for column in columns if column.isprintable() and column.strip() == column] or ["a"]
+    for value in (columns, {"prompt": columns[0]}):
+        (word,) = shlex.split(override("data.mix.mine.columns", value))
+        found = read([word], parse)
+        assert not found.mistakes
+        assert found.values["data.mix.mine.columns"] == value

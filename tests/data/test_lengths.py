@@ -1,0 +1,174 @@
+"""Which ``trainer.max_length`` keeps how many rows: what is advised was measured, and passes when it is pasted."""
+
+import json
+import re
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_cli.config.data_schema import OnBadRow, Overflow
+from sft_cli.data.lengths import Lengths, context_of
+from sft_cli.data.prepare import prepare
+from sft_cli.errors import SftError
+
+
+def lengths(tokens, max_length=100, others=0, context=None):
+    first = next((f"a:{row}" for row, number in enumerate(tokens) if number > max_length), None)
+    return Lengths(np.array(tokens), others, max_length, context, first, f"a:{int(np.argmax(tokens))}")
+
+
+@pytest.mark.parametrize(
+    ("found", "dropping", "advice"),
+    [
+        (
+            lengths([50] * 98 + [150, 900]), False,
+            "trainer.max_length=960 keeps all rows; "
+            "trainer.max_length=192 data.overflow=drop keeps 99%; "
+            "data.overflow=drop data.budget.dropped=0.02 keeps 98%",
+        ),
+        (
+            lengths([50] * 98 + [150, 900]), True,
+            "trainer.max_length=960 keeps all rows; trainer.max_length=192 keeps 99%",
+        ),
+        (
+            lengths([50, 300, 900], context=512), False,
+            "trainer.max_length=512 data.overflow=drop data.budget.dropped=0.34 keeps 66.6%; "
+            "data.overflow=drop data.budget.dropped=0.67 keeps 33.3%; the model takes at most 512 tokens",
+        ),
+        (lengths([480, 500], context=500), False, "trainer.max_length=500 keeps all rows"),
+        (lengths([200, 300]), False, "trainer.max_length=320 keeps all rows"),
+        (lengths([200, 300], context=100), True, "the model takes at most 100 tokens"),
+        (
+            lengths([50] * 90 + [300] * 10, others=10), True,
+            "trainer.max_length=320 data.budget.dropped=0.091 keeps all rows",
+        ),
+    ],
+)  # fmt: skip
+def test_advice(found, dropping, advice):
+    assert found.advice(0.01, dropping) == advice
+
+
+@given(
+    st.lists(st.integers(1, 3000), min_size=1, max_size=300), st.integers(8, 2000), st.integers(0, 5),
+    st.none() | st.integers(64, 4000), st.booleans(),
+)  # fmt: skip
+def test_every_setting_of_the_advice_keeps_what_it_says_within_the_model_and_the_budget(
+    tokens, max_length, others, context, dropping
+):
+    found = lengths(tokens, max_length, others, context)
+    for option in found.advice(0.01, dropping).split("; "):
+        words = dict(word.split("=") for word in shlex.split(option) if "=" in word)
+        if not words:
+            assert option in (f"the model takes at most {context:,} tokens", "shorten the rows")
+            continue
+        length = int(words.get("trainer.max_length", max_length))
+        assert length % 64 == 0 or length in (context, max_length)
+        kept = sum(number <= length for number in tokens)
+        said = re.search(r"keeps (all rows|[\d.]+%)", option)
+        assert said is not None
+        assert (said[1] == "all rows") == (kept == len(tokens))
+        if said[1] != "all rows":
+            assert dropping or words["data.overflow"] == "drop"
+            assert 0 <= kept / len(tokens) - float(said[1][:-1]) / 100 < 0.0011
+        if "trainer.max_length" in words and context is not None:
+            assert length <= max(context, max_length)
+        lost = (len(tokens) - kept + others) / (len(tokens) + others)
+        assert lost <= float(words.get("data.budget.dropped", 0.01)) + 1e-9
+
+
+def write(file, sizes):
+    rows = [{"instruction": f"{i}? " + "word " * size, "output": "Yes."} for i, size in enumerate(sizes)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def long_rows(config, tmp_path):
+    """A run over 40 rows of source ``a``, of which 12 are longer than 120 tokens."""
+    made_config = config()
+    write(tmp_path / "a.jsonl", [1] * 28 + [40] * 11 + [90])
+    del made_config.data.mix["b"]
+    made_config.trainer.max_length = 120
+    return made_config
+
+
+def pasted(made_config, option):
+    """The config with the settings of one option of an advice."""
+    for word in shlex.split(option):
+        key, _, value = word.partition("=")
+        if key == "trainer.max_length":
+            made_config = replace(made_config, trainer=replace(made_config.trainer, max_length=int(value)))
+        elif key == "data.overflow":
+            made_config = replace(made_config, data=replace(made_config.data, overflow=Overflow(value)))
+        elif key == "data.budget.dropped":
+            budget = replace(made_config.data.budget, dropped=float(value))
+            made_config = replace(made_config, data=replace(made_config.data, budget=budget))
+    return made_config
+
+
+def test_rows_that_are_too_long_are_one_error_whose_every_option_passes(long_rows):
+    with pytest.raises(SftError) as caught:
+        prepare(long_rows)
+    error = caught.value
+    assert type(error) is SftError
+    assert error.where == "a.jsonl:29"
+    assert re.fullmatch(
+        r"12 of 40 rows are longer than trainer\.max_length=120; the longest has \d+ tokens \(a\.jsonl:40\)",
+        error.problem,
+    )
+    options = error.fix.split("; ")
+    assert [re.sub(r"\d+", "N", option, count=1) for option in options] == [
+        "trainer.max_length=N keeps all rows",
+        "data.overflow=drop data.budget.dropped=N.3 keeps 70%",
+    ]
+    used = [prepare(pasted(long_rows, option)).manifest["sources"]["a"]["used"] for option in options]
+    assert used == [40, 28]
+
+
+def test_a_budget_names_the_setting_that_dropped_and_its_advice_passes(long_rows, tmp_path):
+    with open(tmp_path / "a.jsonl", "a") as file:
+        file.write("{}\n")
+    long_rows.data.overflow, long_rows.data.on_bad_row = Overflow.drop, OnBadRow.drop
+    with pytest.raises(SftError) as caught:
+        prepare(long_rows)
+    assert caught.value.problem == (
+        "13 of 41 rows (31.71%) were dropped, more than 1.00%: 12 too long (a.jsonl:29; data.overflow=drop), "
+        "1 missing field instruction (a.jsonl:41; data.on_bad_row=drop)"
+    )
+    first, _, second = caught.value.fix.partition(", or set ")
+    assert prepare(pasted(long_rows, first)).manifest["sources"]["a"]["used"] == 40
+    assert prepare(pasted(long_rows, second)).manifest["sources"]["a"]["used"] == 28
+
+
+def test_a_source_that_loses_all_its_rows_is_told_the_length_it_needs(long_rows):
+    long_rows.data.overflow, long_rows.trainer.max_length = Overflow.drop, 10
+    with pytest.raises(SftError, match=r"data\.mix\.a: no row is left, 40 were dropped: 40 too long") as caught:
+        prepare(long_rows)
+    assert prepare(pasted(long_rows, caught.value.fix)).manifest["sources"]["a"]["used"] == 40
+
+
+def test_held_out_rows_that_are_missing_say_why(long_rows, capsys):
+    long_rows.data.overflow, long_rows.data.budget.dropped, long_rows.data.val_rows = Overflow.drop, 0.4, 20
+    made = prepare(long_rows)
+    lost = made.manifest["held_out_dropped"]["too long"]
+    held = made.manifest["splits"]["validation"]["examples"]
+    assert lost > 0
+    assert held + lost == 20
+    assert f"held out  {held} examples ({lost} more dropped: too long)\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config_json", "context"),
+    [
+        ('{"max_position_embeddings": 512}', 512), ('{"n_positions": 1024}', 1024),
+        ('{"text_config": {"max_position_embeddings": 2048}}', 2048), ("{}", None), ("[]", None), ("{", None),
+    ],
+)  # fmt: skip
+def test_the_context_of_a_model(tmp_path, config_json, context):
+    (tmp_path / "config.json").write_text(config_json)
+    assert context_of(str(tmp_path)) == context
+    assert context_of(str(tmp_path / "none")) is None
+    assert context_of(None) is None

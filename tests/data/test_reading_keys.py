@@ -1,0 +1,248 @@
+"""Files as other programs write them: delimiters, encodings, JSON under other endings, rows under a key; and advice."""
+
+import json
+import shlex
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_cli.config.check_source import source_rules
+from sft_cli.config.data_schema import DataConfig, SourceConfig
+from sft_cli.data.making.rows import _first_columns
+from sft_cli.data.problems import RowError
+from sft_cli.data.reading import slices, sources
+from sft_cli.errors import SftError
+
+PAIRS = [{"q": "Où ?", "a": "À Liège; près de la gare."}, {"q": "Combien ?", "a": "Trois"}]
+
+
+def write(path, content, encoding="utf-8"):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return path
+
+
+def take(path, side="train", **config):
+    """The places and the columns of a source's rows; what is wrong with one as text."""
+    config = SourceConfig(path=str(path), **config)
+    return [
+        (row.where, str(row.error) if isinstance(row, slices.BadRow) else dict(row.values))
+        for row in sources.read(config, "mine", side)
+    ]
+
+
+def refusal(path, **config):
+    with pytest.raises(SftError) as caught:
+        take(path, **config)
+    return str(caught.value)
+
+
+def pasted(fix):
+    """The settings of an advice."""
+    return dict(word.removeprefix("data.mix.mine.").split("=", 1) for word in shlex.split(fix))
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "\t"])
+def test_another_delimiter_is_named_and_the_advice_reads_the_file(tmp_path, delimiter):
+    lines = [
+        ["q", "a"],
+        ["Où ?", '"À Liège; près de la gare."' if delimiter == ";" else PAIRS[0]["a"]],
+        ["Combien ?", "Trois"],
+    ]
+    path = write(tmp_path / "rows.csv", "\ufeff" + "\n".join(delimiter.join(cells) for cells in lines))
+    told = refusal(path)
+    assert told.startswith(
+        f"rows.csv:1: the header is one column, {delimiter.join(['q', 'a'])!r}; its delimiter seems to be "
+    )
+    config = pasted(told.partition("fix: ")[2])
+    assert take(path, **config) == [("rows.csv:2", PAIRS[0]), ("rows.csv:3", PAIRS[1])]
+
+
+def test_a_tab_is_typed_in_two_ways(tmp_path):
+    path = write(tmp_path / "rows.csv", "q\ta\n1\t2\n")
+    for typed in ("tab", "\\t", "\t"):
+        assert take(path, delimiter=typed) == [("rows.csv:2", {"q": "1", "a": "2"})]
+
+
+def test_a_column_without_a_name_is_an_index(tmp_path):
+    path = write(tmp_path / "rows.csv", ",q,a\n0,x,y\n1,z,w\n")
+    assert take(path)[0] == ("rows.csv:2", {"Unnamed: 0": "0", "q": "x", "a": "y"})
+    path = write(tmp_path / "rows.csv", "q,a,\nx,y,\nx,y,note\n")
+    assert [values for _, values in take(path)] == [
+        {"q": "x", "a": "y", "Unnamed: 2": ""},
+        "rows.csv:3: column 3 has no name in the header and holds 'note'\n  fix: write its name into the first line",
+    ]
+
+
+ENCODED = [("cp1252", ".jsonl"), ("latin-1", ".csv"), ("utf-16", ".jsonl"), ("utf-16-le", ".csv"), ("utf-16", ".json"),
+           ("utf-32", ".jsonl"), ("cp1252", ".txt"), ("utf-16", ".jsonl.gz")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("encoding", "ending"), ENCODED)
+def test_an_encoding_that_is_named_is_read(tmp_path, encoding, ending):
+    import gzip
+
+    text = {
+        ".jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in PAIRS),
+        ".json": json.dumps(PAIRS, ensure_ascii=False),
+        ".csv": "q,a\n" + "".join(f'{row["q"]},"{row["a"]}"\n' for row in PAIRS),
+        ".txt": PAIRS[0]["a"],
+    }[ending.removesuffix(".gz")]
+    content = text.encode(encoding)
+    path = write(tmp_path / f"rows{ending}", gzip.compress(content) if ending.endswith(".gz") else content)
+    found = [values for _, values in take(path, encoding=encoding)]
+    assert found == ([{"text": text}] if ending == ".txt" else PAIRS)
+
+
+def _is_utf8(content):
+    """Whether bytes beyond ASCII happen to be UTF-8, too."""
+    try:
+        return not content.decode("utf-8").isascii()
+    except UnicodeDecodeError:
+        return False
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.text(alphabet=st.characters(codec="cp1252", exclude_categories=["Cc"]), min_size=1), min_size=1),
+    st.sampled_from(["cp1252", "utf-16", "utf-16-be", "utf-8"]),
+)
+def test_lines_in_any_encoding_are_the_same_rows(tmp_path_factory, texts, encoding):
+    content = "".join(json.dumps({"a": text}, ensure_ascii=False) + "\n" for text in texts)
+    path = write(tmp_path_factory.mktemp("encoded") / "rows.jsonl", content, encoding)
+    both = encoding == "cp1252" and any(_is_utf8(text.encode(encoding)) for text in texts)
+    if both:
+        assert "the line is UTF-8" in refusal(path, encoding=encoding)
+        return
+    assert take(path, encoding=encoding) == [
+        (f"rows.jsonl:{number}", {"a": text}) for number, text in enumerate(texts, start=1)
+    ]
+
+
+def test_bytes_that_are_no_utf8_name_an_encoding_that_reads_them(tmp_path):
+    path = write(tmp_path / "rows.jsonl", json.dumps(PAIRS[0], ensure_ascii=False), "cp1252")
+    ((where, told),) = take(path)
+    assert where == "rows.jsonl:1"
+    assert told.endswith(
+        "fix: data.mix.mine.encoding=cp1252 if "
+        '\'{"q": "Où ?", "a": "À Liège;\' is what it says, or save the file as UTF-8'
+    )
+    assert take(path, encoding="cp1252") == [("rows.jsonl:1", PAIRS[0])]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "advised"), [("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be")]
+)
+def test_utf16_is_recognised(tmp_path, encoding, advised):
+    path = write(tmp_path / "rows.csv", "q,a\nx,y\n", encoding)
+    told = refusal(path)
+    assert (
+        told == f"rows.csv: the file is UTF-16, not UTF-8\n  fix: data.mix.mine.encoding={advised}, or save it as UTF-8"
+    )
+    assert take(path, encoding=advised) == [("rows.csv:2", {"q": "x", "a": "y"})]
+
+
+def test_an_encoding_that_is_wrong_is_refused(tmp_path):
+    path = write(tmp_path / "rows.jsonl", '{"a": "é"}\n')
+    assert refusal(path, encoding="cp1252").startswith(
+        "rows.jsonl:1: the line is UTF-8, and data.mix.mine.encoding is cp1252"
+    )
+    assert "rows.jsonl:1: the line is not shift_jis" in refusal(
+        write(tmp_path / "rows.jsonl", b'{"a": "\xff\xfe"}\n'), encoding="shift_jis"
+    )
+    assert "the file is not utf-16" in refusal(write(tmp_path / "odd.jsonl", b'{"a": 1}\n'), encoding="utf-16")
+
+
+UNKNOWN = "which Python does not know as an encoding of text"
+LEFT_OUT = "data.mix.mine.ignore leaves out 'x'"
+
+
+def test_keys_that_would_have_no_effect_are_refused(tmp_path):
+    path = write(tmp_path / "rows.jsonl", '{"a": 1}\n')
+    assert refusal(path, delimiter=";") == (
+        "data.mix.mine.delimiter: it would have no effect: it is not read for .jsonl files\n"
+        "  fix: leave data.mix.mine.delimiter out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"delimiter": ";;"}, "data.mix.mine.delimiter is ';;'; it must be one character, or tab"),
+        ({"delimiter": '"'}, "data.mix.mine.delimiter is '\"'; it must be one character, or tab"),
+        ({"encoding": "latin"}, None),
+        ({"encoding": "cp9999"}, f"data.mix.mine.encoding is 'cp9999', {UNKNOWN}"),
+        ({"encoding": "base64"}, f"data.mix.mine.encoding is 'base64', {UNKNOWN}"),
+        ({"ignore": ["x"], "columns": {"prompt": "x"}}, f"{LEFT_OUT}, and data.mix.mine.columns.prompt reads it"),
+        ({"ignore": ["x"], "tags": {"kind": "x"}}, f"{LEFT_OUT}, and data.mix.mine.tags.kind reads it"),
+        ({"ignore": ["x", "x"]}, "data.mix.mine.ignore names 'x' twice"),
+        ({"ignore": ["x"], "delimiter": "tab", "encoding": "UTF_16"}, None),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_keys_themselves(config, problem):
+    found = [mistake.problem for mistake in source_rules(DataConfig(mix={"mine": SourceConfig(path="x", **config)}))]
+    assert found == ([] if problem is None else [problem])
+
+
+LINES = "".join(json.dumps(row) + "\n" for row in PAIRS)
+PRETTY = "".join(json.dumps(row, indent=1) + "\n" for row in PAIRS)
+PANDAS = json.dumps({name: {str(number): row[name] for number, row in enumerate(PAIRS)} for name in ("q", "a")})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "places"),
+    [
+        pytest.param("rows.jsonl", json.dumps(PAIRS), "rows.jsonl[{}]", id="list-on-a-line"),
+        pytest.param("rows.jsonl", json.dumps(PAIRS, indent=1), "rows.jsonl[{}]", id="list-over-lines"),
+        pytest.param("rows.jsonl", PRETTY, "rows.jsonl[{}]", id="objects-over-lines"),
+        pytest.param("rows.jsonl", LINES.replace("}\n", "},\n"), "rows.jsonl[{}]", id="commas"),
+        pytest.param("rows.json", LINES, "rows.json:{}", id="lines-in-json"),
+        pytest.param("rows.json", json.dumps({"train": PAIRS}), "rows.json[{}]", id="train-key"),
+        pytest.param("rows.json", PANDAS, "rows.json[{}]", id="pandas"),
+    ],
+)  # fmt: skip
+def test_json_is_read_whatever_its_ending_says(tmp_path, name, content, places):
+    """Elements of a JSON document are counted from 0 in brackets, so that nobody takes them for lines."""
+    first = 1 if ":" in places else 0
+    found = take(write(tmp_path / name, content))
+    assert found == [(places.format(first + number), row) for number, row in enumerate(PAIRS)]
+
+
+def test_one_broken_row_does_not_make_a_document_of_lines(tmp_path):
+    path = write(tmp_path / "rows.jsonl", '{"q": "cut\n' + LINES)
+    assert [where for where, _ in take(path)] == ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:3"]
+
+
+def test_the_key_that_holds_the_rows_is_named_and_the_advice_picks_it(tmp_path):
+    path = write(tmp_path / "rows.json", json.dumps({"version": 1, "examples": PAIRS, "few": PAIRS[:1]}))
+    told = refusal(path)
+    assert told == (
+        "rows.json: the file is one object with the keys version, examples, few; its rows seem to be under 'examples'\n"
+        "  fix: data.mix.mine.split=examples"
+    )
+    assert [values for _, values in take(path, **pasted(told.partition("fix: ")[2]))] == PAIRS
+    assert refusal(path, split="exampels") == (
+        "rows.json: rows.json has no rows under 'exampels'; it is one object with the keys version, examples, few\n"
+        "  fix: data.mix.mine.split=examples"
+    )
+
+
+def test_the_splits_of_one_file(tmp_path):
+    path = write(tmp_path / "rows.json", json.dumps({"train": PAIRS, "test": PAIRS[:1]}))
+    assert len(take(path)) == 2
+    assert take(path, side="validation", validation_split="test") == [("rows.json[0]", PAIRS[0])]
+    plain = write(tmp_path / "plain.json", json.dumps(PAIRS))
+    config = SourceConfig(path=str(plain), split="test")
+    with pytest.raises(SftError, match=r"split 'test' is asked for, but plain\.json is a list of rows, without splits"):
+        list(sources.read(config, "mine", "train"))
+
+
+def test_where_no_row_can_be_read_the_first_ones_own_error_is_shown(tmp_path):
+    bad = [
+        slices.BadRow(f"a:{line}", "mine", RowError(where=f"a:{line}", reason="r", problem=f"p{line}", fix=f"f{line}"))
+        for line in (1, 2)
+    ]
+    with pytest.raises(SftError) as caught:
+        _first_columns(bad, [])
+    assert str(caught.value) == "a:1: p1 (no row of the source can be read)\n  fix: f1"
+    assert _first_columns([], []) == ()
