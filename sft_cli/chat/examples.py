@@ -82,9 +82,14 @@ class ExampleMaker:
     ) -> None:
         raise_all(mistakes(data))
         self.renderer = Renderer(template, tokenizer, data)
+        self._with_tools = Renderer(template.for_tools, tokenizer, data) if template.named else self.renderer
         self.encoder = Encoder(tokenizer)
         self._tokenizer, self._template, self._data = tokenizer, template, data
         self._max_length, self._split_documents, self._loss_weight = max_length, split_documents, loss_weight
+
+    def renderer_of(self, conversation: Conversation) -> Renderer:
+        """What lays out a conversation: a tokenizer may have a template of its own for those with tools."""
+        return self._with_tools if conversation.tools else self.renderer
 
     def check_template(self) -> None:
         """Refuse a template that can teach no model to answer, before any row is blamed for it."""
@@ -99,7 +104,8 @@ class ExampleMaker:
                     fix=f"choose one that fits this tokenizer: template={', '.join(others)}",
                 )
             raise error from None
-        if unprompted := self.renderer.unprompted(PROBES[taught]):
+        probe = PROBES[taught]
+        if unprompted := self.renderer_of(probe).unprompted(probe):
             raise SftError(
                 where=self._template.label,
                 problem="it ignores add_generation_prompt: no server's prompt would hold"
@@ -133,7 +139,8 @@ class ExampleMaker:
 
     def _probed(self, probe: Conversation) -> TemplateRefusal | Unproven | None:
         """What is wrong with a conversation of ours, whose answer is muted nowhere."""
-        renderer = Renderer(self._template, self._tokenizer, DataConfig())
+        template = self._template.for_tools if probe.tools else self._template
+        renderer = Renderer(template, self._tokenizer, DataConfig())
         try:
             result = self.encoder.encode(renderer.render(shaped(probe, DataConfig(thinking=self._data.thinking))))[0]
         except TemplateRefusal as refusal:
@@ -172,7 +179,8 @@ class ExampleMaker:
 
     def _render(self, conversation: Conversation, unroll: bool = False) -> list[Rendered] | SftError:
         try:
-            return self.renderer.render(self.shaped(conversation), unroll)
+            shaped = self.shaped(conversation)
+            return self.renderer_of(shaped).render(shaped, unroll)
         except TemplateRefusal as refusal:
             return self._refused(conversation, refusal)
 
@@ -260,9 +268,10 @@ class ExampleMaker:
         first = first or (
             "set data.thinking=strip (its reasoning may be what the template cannot show)" if reasons else ""
         )
+        template = self._template.for_tools if conversation.tools else self._template
         return SftError(
             where=conversation.where,
-            problem=f"its mask cannot be proven with {self._template.label}: {why}",
+            problem=f"its mask cannot be proven with {template.label}: {why}",
             fix=f"{first or 'correct the row'}, choose another template=,"
             " or leave such rows out with data.on_bad_row=drop",
         )

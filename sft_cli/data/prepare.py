@@ -55,7 +55,7 @@ def prepare(config: Config) -> Prepared:
     new = place.scratch(directory)
     try:
         manifest = _write(new, config, made, inputs)
-        tokenizer.with_template(template.source).save(new / "tokenizer")
+        tokenizer.with_template(template.source, template.named).save(new / "tokenizer")
         write_report(new)
         as_new(new)
         place.replace_directory(new, directory)
