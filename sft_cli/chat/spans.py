@@ -168,7 +168,7 @@ class Renderer:
         """The conversation as the template reads it, and each turn that carries loss."""
         trained = self._trained(conversation)
         mark, said = self._marker.mark, conversation.messages
-        plain = [{"role": m.role, "content": mark(m.content)} if not m.extra else mark(as_sent(m)) for m in said]
+        plain = [self._marker.message(as_sent(message)) for message in said]
         tools = mark(conversation.tools) if conversation.tools else None
         arguments, walk = check_calls(plain), self._walker.walk(plain[: trained[-1] + 1], tools)
         talk = _Talk(said, plain, tools, arguments, python_arguments(plain), walk)

@@ -67,7 +67,7 @@ class ChatTemplate:
 
     @cached_property
     def for_tools(self) -> "ChatTemplate":
-        """The template of conversations with tools: ``tool_use`` if there is one, as transformers chooses, or itself."""
+        """The template of conversations with tools: ``tool_use`` where there is one, as in transformers; else itself."""
         if TOOL_USE not in self.named:
             return self
         return replace(self, source=self.named[TOOL_USE], name=f"{self.label} {TOOL_USE}", named={})

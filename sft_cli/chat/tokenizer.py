@@ -40,6 +40,7 @@ class ChatTokenizer:
         special_tokens: ``{"bos_token": "<s>", ...}`` as templates may read them.
         chat_template: The Jinja source, or None.
         named_templates: The sources of its other templates by name (``tool_use``, ``rag``).
+        content_tokens: Special tokens that are single ids inside what an assistant writes (chat/content_tokens.py).
     """
 
     directory: Path
@@ -47,6 +48,7 @@ class ChatTokenizer:
     special_tokens: Mapping[str, str]
     chat_template: str | None
     named_templates: Mapping[str, str] = field(default_factory=dict)
+    content_tokens: tuple[str, ...] = ()
 
     @cached_property
     def control(self) -> dict[str, int]:

@@ -220,6 +220,8 @@ class DataConfig:
     """Whether the reasoning of an assistant turn carries loss."""
     untrained: list[str] = field(default_factory=list)
     """Regular expressions; what they match inside an answer carries no loss (it is still seen)."""
+    content_tokens: list[str] = field(default_factory=list)
+    """Special tokens of the tokenizer that are single, trained ids inside answers; elsewhere they are plain text."""
     thinking: Thinking = Thinking.keep
     """Reasoning of assistant turns: keep, strip, or last (kept in the last turn alone)."""
     system: str | None = None

@@ -11,6 +11,7 @@ from sft_cli.chat.added import with_added
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import load_template
 from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.compose import compose
 from sft_cli.config.data_schema import DataConfig
 from sft_cli.config.schema import TemplateConfig
 from sft_cli.data.types import Message
@@ -138,7 +139,7 @@ def test_added_tokens_keep_the_templates(named, tmp_path, monkeypatch):
     "value", [[{"name": "../default", "template": "x"}], [{"name": "default"}], ["x"], 7, {"default": 1}]
 )
 def test_templates_in_no_known_form_are_refused(build, value):
-    with pytest.raises(SftError, match="neither a text nor a list of {name, template}"):
+    with pytest.raises(SftError, match=r"neither a text nor a list of \{name, template\}"):
         build(chat_template=value)
 
 
@@ -153,3 +154,14 @@ def test_a_refused_row_names_the_template_that_refused_it(build):
     entries = [NAMED[0], {"name": "tool_use", "template": "{{ raise_exception('no') }}"}]
     outcome = maker_of(build(chat_template=json.loads(json.dumps(entries)))).make([WITH_TOOLS])[0]
     assert outcome.problem.problem.startswith("its mask cannot be proven with the tokenizer's own template tool_use: ")
+
+
+def test_a_name_is_chosen_like_an_option(tmp_path, monkeypatch):
+    """``template=rag`` is no file of ours; the last word holds, as for every option."""
+    monkeypatch.chdir(tmp_path)
+    assert [compose([f"template={name}"], ()).template.name for name in ("rag", "tool_use", "default")] == [
+        "rag",
+        "tool_use",
+        "default",
+    ]
+    assert compose(["template=rag", "template.name=alpaca"], ()).template.name == "alpaca"
