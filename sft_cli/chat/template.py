@@ -67,7 +67,7 @@ class ChatTemplate:
 
     @cached_property
     def for_tools(self) -> "ChatTemplate":
-        """The template of conversations with tools: ``tool_use`` where there is one, as in transformers; else itself."""
+        """The template of conversations with tools: ``tool_use``, as transformers chooses; itself if there is none."""
         if TOOL_USE not in self.named:
             return self
         return replace(self, source=self.named[TOOL_USE], name=f"{self.label} {TOOL_USE}", named={})

@@ -26,10 +26,11 @@ class Overflow(str, Enum):
 
 
 class TrainOn(str, Enum):
-    """Which tokens carry loss: every assistant turn, only the last one, or the whole text."""
+    """Which tokens carry loss: assistant turns, only the last one, user and assistant texts without tags, or all."""
 
     assistant = "assistant"
     last = "last"
+    contents = "contents"
     all = "all"
 
 
@@ -211,7 +212,7 @@ class DataConfig:
     budget: BudgetConfig = field(default_factory=lambda: BudgetConfig(dropped=0.01))
     """How much may be lost before the run is refused."""
     train_on: TrainOn = TrainOn.assistant
-    """Which tokens carry loss: assistant, last (assistant turn) or all."""
+    """Which tokens carry loss: assistant, last (assistant turn), contents (user and assistant texts) or all."""
     train_on_tool_calls: bool = True
     """Whether assistant turns that call tools carry loss."""
     train_on_tool_results: bool = False
@@ -219,7 +220,7 @@ class DataConfig:
     train_on_reasoning: bool = True
     """Whether the reasoning of an assistant turn carries loss."""
     untrained: list[str] = field(default_factory=list)
-    """Regular expressions; what they match inside an answer carries no loss (it is still seen)."""
+    """Regular expressions; what they match inside a text that trains carries no loss (it is still seen)."""
     content_tokens: list[str] = field(default_factory=list)
     """Special tokens of the tokenizer that are single, trained ids inside answers; elsewhere they are plain text."""
     thinking: Thinking = Thinking.keep

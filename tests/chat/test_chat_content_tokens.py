@@ -2,7 +2,7 @@
 
 import pytest
 from chat_hand import SPECIAL, table, talk, text, trained
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.chat import parity
@@ -86,6 +86,7 @@ def test_what_is_muted_may_hold_them(make):
     assert trained(tokenizer, maker.make([talk("U:q", "A:a<|plan|>b<|done|>c")])[0]) == ["a|c<|im_end|>"]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([*OWN, "<|im_end|>", "a", " ", "\n", "é"]), max_size=6).map("".join))
 def test_what_trains_decodes_to_the_answer_and_the_ids_are_single(make_once, answer):
     tokenizer, maker = make_once

@@ -37,7 +37,7 @@ def added(*tokens):
 def test_an_added_token_that_no_example_holds_is_named(prepared):
     """Held-out rows do not train; an ordinary token counts in a question, a control token only in an answer."""
     values = [{"prompt": f"<x>{i} <|ask|>", "completion": f"<|plan|>{i}"} for i in range(5)]
-    made, config, printed = prepared(values, added("<x>", "<|plan|>", "<|ask|>", "<y>"))
+    made, _, printed = prepared(values, added("<x>", "<|plan|>", "<|ask|>", "<y>"))
     assert made.manifest["unused_tokens"] == ["<|ask|>", "<y>"]
     lines = re.findall(r"unused .*", printed)
     assert lines == [
