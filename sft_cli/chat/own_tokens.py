@@ -1,6 +1,7 @@
 """The tokens of a text that trains beside the answers: those that hold its characters and nothing of the template's.
 
-A server never generates such a text (a tool result, a question), so that no cut of the ids is made at its edges: the ids are those of the whole text.
+A server never generates such a text (a tool result, a question), so that no cut of the ids is made at its edges: the
+ids are those of the whole text.
 A token that reaches over an edge (`}` and the newline behind it) also holds what the template wrote, and is left out.
 What the others say is proven to be the text's own characters: all but those that such a token holds.
 """
