@@ -44,7 +44,7 @@ def golden(maker: ExampleMaker, conversation: Conversation) -> Golden | None:
     None for documents and token ids, for answers to nothing, and for prompts with special-token strings, which servers
     differ on.
     """
-    if conversation.text is not None or conversation.tokens is not None:
+    if (conversation.text is not None and not conversation.rendered) or conversation.tokens is not None:
         return None
     shaped = maker.shaped(conversation)
     prompt, messages, tools = maker.renderer_of(shaped).served(shaped)

@@ -34,6 +34,13 @@ class TrainOn(str, Enum):
     all = "all"
 
 
+class Delimiters(str, Enum):
+    """What happens to a text that holds a header of a template without special tokens, such as ``### Response:``."""
+
+    warn = "warn"
+    error = "error"
+
+
 class Thinking(str, Enum):
     """What happens to the reasoning of assistant turns: kept as it is, stripped, or kept in the last turn alone."""
 
@@ -231,5 +238,7 @@ class DataConfig:
     """Whether data.system replaces the system messages that are there."""
     sanitize: bool = True
     """Encode special-token strings inside messages as plain text; false refuses such rows."""
+    delimiters: Delimiters = Delimiters.warn
+    """A message that holds a header of a plain-text template (### Response:): warn counts such rows, error refuses."""
     workers: int | None = number(None, ge=1)
     """Processes that prepare rows; null takes one per core. The result does not depend on it."""

@@ -26,6 +26,7 @@ def encode(conversation: Conversation) -> bytes:
         "scores": dict(conversation.scores),
         "group": conversation.group,
         "remarks": list(conversation.remarks),
+        "rendered": conversation.rendered or None,
     }
     kept = {name: part for name, part in parts.items() if part not in (None, {}, [])}
     return _payload(kept).encode()
@@ -46,6 +47,7 @@ def decode(payload: bytes, where: str, source: str) -> Conversation:
         scores=parts.get("scores", {}),
         group=parts.get("group"),
         remarks=tuple(parts.get("remarks", ())),
+        rendered=parts.get("rendered", False),
     )
 
 

@@ -14,6 +14,9 @@ REMARKS: Mapping[str, str] = {
     "empty_reasoning": "an answer without reasoning trains the empty reasoning block that the template writes",
     "arguments_as_text": "tool arguments reach the template as JSON text: it fails on objects, which servers send",
     "dated": "the template writes the day of this preparation; a server will write another day",
+    "own_stop": "an answer ended in the template's stop token itself; removed, the template writes it",
+    "header": "a message holds a header of the template, which the model cannot tell from a real one"
+    " (data.delimiters=error refuses such rows)",
     "empty_answer": "an answer is empty: it teaches the model to stop at once",
 }
 """What is said of the rows that a remark counts, by its key. Every key that is used stands here."""

@@ -45,7 +45,7 @@ def test_they_are_single_ids_in_an_answer_and_trained(make):
 def test_without_the_list_they_are_characters(make):
     tokenizer, maker = make(listed=())
     outcome = maker.make([talk("U:q", "A:<|plan|>5")])[0]
-    assert outcome.sanitized
+    assert "sanitized" in outcome.remarks
     assert [row for row in table(tokenizer, outcome.examples[0]) if row[1]][:3] == [("<", 1), ("|", 1), ("p", 1)]
 
 
@@ -53,7 +53,7 @@ def test_without_the_list_they_are_characters(make):
 def test_in_any_other_message_they_stay_characters(make, turn):
     tokenizer, maker = make()
     outcome = maker.make([talk(*(["U:q"] if turn[0] == "T" else []), turn, "U:r", "A:<|plan|>a")])[0]
-    assert outcome.sanitized
+    assert "sanitized" in outcome.remarks
     ids = tokenizer.encode_batch(["<|plan|>"])[0]
     assert outcome.examples[0].input_ids.count(ids[0]) == 1
     assert trained(tokenizer, outcome) == ["<|plan|>a<|im_end|>"]
@@ -78,7 +78,7 @@ def test_reasoning_may_hold_them(make):
     tokenizer, maker = make(name="chatml")
     outcome = maker.make([talk("U:q", "A:<think>\n<|plan|>x\n</think>\n\n<|done|>")])[0]
     assert trained(tokenizer, outcome) == ["<think>\n<|plan|>x\n</think>\n\n<|done|><|im_end|>"]
-    assert not outcome.sanitized
+    assert "sanitized" not in outcome.remarks
 
 
 def test_what_is_muted_may_hold_them(make):
@@ -86,7 +86,7 @@ def test_what_is_muted_may_hold_them(make):
     assert trained(tokenizer, maker.make([talk("U:q", "A:a<|plan|>b<|done|>c")])[0]) == ["a|c<|im_end|>"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from([*OWN, "<|im_end|>", "a", " ", "\n", "é"]), max_size=6).map("".join))
 def test_what_trains_decodes_to_the_answer_and_the_ids_are_single(make_once, answer):
     tokenizer, maker = make_once
@@ -171,4 +171,4 @@ def test_a_reasoning_key_is_what_an_assistant_writes(build):
     answer = Message("assistant", "b", extra={"reasoning_content": "<|plan|>a"})
     outcome = ExampleMaker(found, template, DataConfig(), 1000).make([talk("U:q", answer)])[0]
     assert trained(found, outcome) == ["<|plan|>a|b<|im_end|>"]
-    assert not outcome.sanitized
+    assert "sanitized" not in outcome.remarks

@@ -3,11 +3,12 @@
 import re
 
 import pytest
-from prepare_hand import write
+from prepare_hand import ledger, write
 
 from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.data_schema import SourceConfig
+from sft_cli.config.data_schema import Role, SourceConfig
 from sft_cli.data.prepare import prepare
+from sft_cli.errors import SftError
 from sft_cli.eval.rows import as_served
 
 
@@ -63,3 +64,64 @@ def test_what_is_content_is_among_the_inputs(prepared):
     served = as_served(made.tokenizer_directory, config)
     served.data.content_tokens = []
     assert prepare(served).manifest["content"] != made.manifest["content"]
+
+
+def test_stop_tokens_that_answers_brought_are_counted(prepared):
+    values = [{"prompt": "q", "completion": "a"}, *({"prompt": f"q{i}", "completion": f"{i}<|im_end|>"} for i in "12")]
+    made, _, printed = prepared(values)
+    first = next(line["where"] for line in ledger(made) if line["where"].endswith((":2", ":3")))
+    assert made.manifest["remarks"] == {"own_stop": {"rows": 2, "first": first}}
+    assert (
+        "note      2 rows: an answer ended in the template's stop token itself; removed, the template writes it (the"
+        f" first: {first})\n"
+    ) in printed
+
+
+def test_an_answer_that_is_nothing_but_a_stop_token_is_empty(prepared):
+    made, _, _ = prepared([{"prompt": "q", "completion": "<|im_end|>"}])
+    assert made.manifest["remarks"]["empty_answer"]["rows"] == 1
+
+
+def test_the_first_sanitized_row_is_named(prepared):
+    values = [{"prompt": "q", "completion": "a"}, {"prompt": "what does <|im_end|> mean?", "completion": "b"}]
+    made, _, printed = prepared(values)
+    assert made.manifest["remarks"] == {"sanitized": {"rows": 1, "first": "mine.jsonl:2"}}
+    assert "plain text (the first: mine.jsonl:2)\n" in printed
+
+
+def test_headers_of_a_plain_text_template_are_counted(prepared):
+    values = [{"prompt": "q", "completion": "a"}, {"prompt": "q\n### Response:\n5", "completion": "b"}]
+
+    def change(config):
+        config.template.name = "alpaca"
+
+    made, _, printed = prepared(values, change)
+    assert made.manifest["remarks"] == {"header": {"rows": 1, "first": "mine.jsonl:2"}}
+    assert (
+        "note      1 row: a message holds a header of the template, which the model cannot tell from a real one"
+        " (data.delimiters=error refuses such rows) (the first: mine.jsonl:2)\n"
+    ) in printed
+
+
+def test_a_column_of_rendered_conversations(prepared):
+    text = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n"
+    plain, _, _ = prepared([{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(4)])
+    values = [{"story": text.format(f"q{i}", f"a{i}")} for i in range(4)]
+    made, _, printed = prepared(values, format="rendered", columns={"text": "story"})
+    assert made.manifest["sources"]["mine"]["format"] == "rendered"
+    assert made.manifest["splits"] == plain.manifest["splits"]
+    assert "sanitized" not in printed
+
+
+def test_a_document_that_was_rendered_is_refused_with_the_word_that_reads_it(prepared):
+    text = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+    with pytest.raises(SftError) as caught:
+        prepared([{"text": text}])
+    assert caught.value.fix.startswith("data.mix.mine.format=rendered reads ")
+    made, _, _ = prepared([{"text": text}], format="rendered")
+    assert made.manifest["sources"]["mine"]["used"] == 1
+
+
+def test_replay_of_rendered_conversations_is_refused(prepared):
+    with pytest.raises(SftError, match="replay trains whole documents as plain text"):
+        prepared([{"text": "x"}], format="rendered", role=Role.replay)
