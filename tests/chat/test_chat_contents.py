@@ -109,7 +109,7 @@ def test_in_an_unrolled_conversation_each_text_trains_once(maker, tokenizer):
         "more<|im_end|>|bb<|im_end|>",
         "last<|im_end|>|cc<|im_end|>",
     ]
-    assert "user\na<" in text(tokenizer, outcome.examples[1])
+    assert "user\n(old)ask<" in text(tokenizer, outcome.examples[1])
 
 
 def test_a_question_that_no_example_shows_is_refused(maker):

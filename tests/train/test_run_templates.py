@@ -1,4 +1,4 @@
-"""Runs whose tokenizer has several chat templates, or tokens of its own in answers: what is saved is what was trained."""
+"""Runs whose tokenizer has several chat templates, or tokens of its own in answers: what was trained is saved."""
 
 import json
 import shutil
