@@ -280,8 +280,6 @@ class ExampleMaker:
             "set data.thinking=strip (its reasoning may be what the template cannot show)" if reasons else ""
         )
         template = self._template.for_tools if conversation.tools else self._template
-        if conversation.rendered and (name := self._texts.renders(conversation)):
-            instead = f"set template={name}, which renders it exactly so"
         return SftError(
             where=conversation.where,
             problem=f"its mask cannot be proven with {template.label}: {why}",

@@ -41,7 +41,17 @@ class Texts:
         seen = {"own_stop": bool(stops), "header": tags.headers(opened) is not None, "empty_answer": silent}
         return frozenset(key for key, there in seen.items() if there)
 
-    def renders(self, conversation: Conversation) -> str | None:
+    def _split(self, conversation: Conversation) -> Conversation:
+        if not conversation.rendered:
+            return conversation
+        try:
+            return self._splitter.split(conversation)
+        except TemplateRefusal as refusal:
+            name = self._renders(conversation)
+            fix = f"set template={name}, which renders it exactly so" if name else ""
+            raise TemplateRefusal(str(refusal), fix=fix) from refusal
+
+    def _renders(self, conversation: Conversation) -> str | None:
         """The template of ours that would have rendered a text so; None if none would."""
         for name, splitter in self._ours.items():
             try:
@@ -50,9 +60,6 @@ class Texts:
                 continue
             return name
         return None
-
-    def _split(self, conversation: Conversation) -> Conversation:
-        return self._splitter.split(conversation) if conversation.rendered else conversation
 
     def _tags(self, conversation: Conversation) -> Delimiters:
         """The template's own tags, with tools or without."""
