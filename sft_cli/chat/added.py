@@ -45,7 +45,8 @@ def with_added(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer
             if id is not None
         ]
     )
-    content = json.dumps([tokenizer.digests(), tokenizer.chat_template, list(tokens)], sort_keys=True)
+    templates = [tokenizer.chat_template, dict(tokenizer.named_templates)]
+    content = json.dumps([tokenizer.digests(), *templates, list(tokens)], sort_keys=True)
     directory = cache_home() / "tokenizers" / hashlib.sha256(content.encode()).hexdigest()[:16]
     if not directory.is_dir():
         _write(tokenizer, tokens, directory)

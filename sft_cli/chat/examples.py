@@ -13,6 +13,7 @@ from sft_cli.chat.marks import MARK_START
 from sft_cli.chat.shape import mistakes, shaped
 from sft_cli.chat.spans import Rendered, Renderer
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal, load_template, named_templates
+from sft_cli.chat.texts import Texts
 from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.chat.unchatted import Unusable, checked, pieces, without_stop
 from sft_cli.config.data_schema import DataConfig, Overflow, Thinking
@@ -84,9 +85,15 @@ class ExampleMaker:
     ) -> None:
         raise_all(mistakes(data))
         self.renderer = Renderer(template, tokenizer, data)
+        self._with_tools = Renderer(template.for_tools, tokenizer, data) if template.named else self.renderer
         self.encoder = Encoder(tokenizer)
+        self._texts = Texts(template, tokenizer, data)
         self._tokenizer, self._template, self._data = tokenizer, template, data
         self._max_length, self._split_documents, self._loss_weight = max_length, split_documents, loss_weight
+
+    def renderer_of(self, conversation: Conversation) -> Renderer:
+        """What lays out a conversation: a tokenizer may have a template of its own for those with tools."""
+        return self._with_tools if conversation.tools else self.renderer
 
     def check_template(self) -> None:
         """Refuse a template that can teach no model to answer, before any row is blamed for it."""
@@ -101,7 +108,8 @@ class ExampleMaker:
                     fix=f"choose one that fits this tokenizer: template={', '.join(others)}",
                 )
             raise error from None
-        if unprompted := self.renderer.unprompted(PROBES[taught]):
+        probe = PROBES[taught]
+        if unprompted := self.renderer_of(probe).unprompted(probe):
             raise SftError(
                 where=self._template.label,
                 problem="it ignores add_generation_prompt: no server's prompt would hold"
@@ -135,7 +143,8 @@ class ExampleMaker:
 
     def _probed(self, probe: Conversation) -> TemplateRefusal | Unproven | None:
         """What is wrong with a conversation of ours, whose answer is muted nowhere."""
-        renderer = Renderer(self._template, self._tokenizer, DataConfig())
+        template = self._template.for_tools if probe.tools else self._template
+        renderer = Renderer(template, self._tokenizer, DataConfig())
         try:
             result = self.encoder.encode(renderer.render(shaped(probe, DataConfig(thinking=self._data.thinking))))[0]
         except TemplateRefusal as refusal:
@@ -146,17 +155,23 @@ class ExampleMaker:
         """The conversation as it is rendered: with the system message and the reasoning that the rules ask for.
 
         Raises:
-            TemplateRefusal: The rules leave nothing of a message.
+            TemplateRefusal: The rules leave nothing of a message, or a rendered text cannot be split.
         """
-        return shaped(conversation, self._data)
+        return shaped(self._texts.opened(conversation), self._data)
 
     def make(self, conversations: Sequence[Conversation]) -> list[Outcome]:
         """The examples of each conversation, or why there are none."""
         outcomes = self._encoded(conversations)
         if self._data.overflow is Overflow.drop_oldest_turns:
             pairs = zip(conversations, outcomes, strict=True)
-            return [self._shortened(one, outcome) if outcome.too_long else outcome for one, outcome in pairs]
-        return outcomes
+            outcomes = [self._shortened(one, outcome) if outcome.too_long else outcome for one, outcome in pairs]
+        return [self._noted(*pair) for pair in zip(conversations, outcomes, strict=True)]
+
+    def _noted(self, conversation: Conversation, outcome: Outcome) -> Outcome:
+        """The outcome with what should be known about the texts of a conversation that is used."""
+        if outcome.problem is not None:
+            return outcome
+        return replace(outcome, remarks=outcome.remarks | self._texts.remarks(conversation))
 
     def _encoded(self, conversations: Sequence[Conversation]) -> list[Outcome]:
         """The examples of each conversation as it is, or why there are none."""
@@ -174,7 +189,10 @@ class ExampleMaker:
 
     def _render(self, conversation: Conversation, unroll: bool = False) -> list[Rendered] | SftError:
         try:
-            return self.renderer.render(self.shaped(conversation), unroll)
+            opened = self._texts.opened(conversation)
+            if problem := self._texts.mistake(opened):
+                return problem
+            return self.renderer_of(opened).render(shaped(opened, self._data), unroll)
         except TemplateRefusal as refusal:
             return self._refused(conversation, refusal)
 
@@ -237,6 +255,7 @@ class ExampleMaker:
 
     def _shortened(self, conversation: Conversation, outcome: Outcome) -> Outcome:
         """What becomes of it without as few of its oldest turns as make it fit; ``outcome`` if that never does."""
+        conversation = self._texts.opened(conversation)
         shorter = _without_oldest_turns(conversation)
         low, high = 0, len(shorter)
         while low < high:
@@ -264,9 +283,10 @@ class ExampleMaker:
         first = first or (
             "set data.thinking=strip (its reasoning may be what the template cannot show)" if reasons else ""
         )
+        template = self._template.for_tools if conversation.tools else self._template
         return SftError(
             where=conversation.where,
-            problem=f"its mask cannot be proven with {self._template.label}: {why}",
+            problem=f"its mask cannot be proven with {template.label}: {why}",
             fix=f"{first or 'correct the row'}, choose another template=,"
             " or leave such rows out with data.on_bad_row=drop",
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 from sft_cli.chat.patterns import any_of
 from sft_cli.chat.template import TemplateRefusal
+from sft_cli.chat.thinking import KEYS
 from sft_cli.chat.tokenizer import ChatTokenizer
 
 MARK_START, MARK_END = "\ufdd0", "\ufdd1"
@@ -29,9 +30,21 @@ class Marker:
     """Wraps the special-token strings of one tokenizer, and finds those that the template wrote."""
 
     def __init__(self, tokenizer: ChatTokenizer, sanitize: bool) -> None:
-        self._sanitize = sanitize
+        self._sanitize, self._content = sanitize, frozenset(tokenizer.content_tokens)
         control = any_of(tokenizer.control)
+        self._of_assistant = re.compile(any_of(tokenizer.control.keys() - self._content))
         self._control, self._marked = re.compile(control), re.compile(f"{MARK_START}(?:{control}){MARK_END}")
+
+    def message(self, sent: Mapping[str, Any]) -> dict[str, Any]:
+        """A message as templates read it, marked; tokens of content stay as they are in what an assistant writes.
+
+        Raises:
+            TemplateRefusal: As ``mark``.
+        """
+        if not self._content or sent["role"] != "assistant":
+            return self.mark(sent)
+        own = ("content", *KEYS)
+        return {k: self._marked_by(self._of_assistant if k in own else self._control, v) for k, v in sent.items()}
 
     def mark(self, value: Any) -> Any:
         """``value`` with every special-token string in it wrapped in marks.
@@ -39,21 +52,25 @@ class Marker:
         Raises:
             TemplateRefusal: It holds reserved characters, or (``sanitize`` is off) a special-token string.
         """
+        return self._marked_by(self._control, value)
+
+    def _marked_by(self, control: re.Pattern[str], value: Any) -> Any:
+        """As ``mark``, of the special-token strings that ``control`` finds."""
         if isinstance(value, str):
             if not value.isascii() and _RESERVED.search(value):
                 raise TemplateRefusal("it holds one of U+FDD0 to U+FDEF, which Unicode sets aside for programs")
-            found = self._control.search(value)
+            found = control.search(value)
             if found is None:
                 return value
             if not self._sanitize:
                 raise TemplateRefusal(
                     f"it holds the special token {found.group()!r} as text and data.sanitize is false"
                 )
-            return self._control.sub(f"{MARK_START}\\g<0>{MARK_END}", value)
+            return control.sub(f"{MARK_START}\\g<0>{MARK_END}", value)
         if isinstance(value, Mapping):
-            return {key: self.mark(item) for key, item in value.items()}
+            return {key: self._marked_by(control, item) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.mark(item) for item in value]
+            return [self._marked_by(control, item) for item in value]
         return value
 
     def check(self, text: str, *inputs: Any) -> None:
@@ -66,9 +83,9 @@ class Marker:
             raise TemplateRefusal("the template cuts or escapes a special-token string that stands in a message")
 
     def specials(self, text: str, start: int, end: int) -> Iterator[re.Match[str]]:
-        """Control tokens the template wrote (not marked ones) from ``start`` to ``end``."""
+        """Control tokens the template wrote (not marked ones, none of content) from ``start`` to ``end``."""
         for match in self._control.finditer(text, start, end):
-            if text[match.start() - 1 : match.start()] != MARK_START:
+            if text[match.start() - 1 : match.start()] != MARK_START and match.group() not in self._content:
                 yield match
 
 

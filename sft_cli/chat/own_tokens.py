@@ -1,8 +1,9 @@
-"""The tokens of a tool result: those that hold its characters and nothing of the template's.
+"""The tokens of a text that trains beside the answers: those that hold its characters and nothing of the template's.
 
-A server never generates a result, so that no cut of the ids is made at its edges: the ids are those of the whole text.
+A server never generates such a text (a tool result, a question), so that no cut of the ids is made at its edges: the
+ids are those of the whole text.
 A token that reaches over an edge (`}` and the newline behind it) also holds what the template wrote, and is left out.
-What the others say is proven to be the result's own characters: all but those that such a token holds.
+What the others say is proven to be the text's own characters: all but those that such a token holds.
 """
 
 import itertools
@@ -59,6 +60,9 @@ class OwnTokens:
         matches = [one.span() for one in self._control.finditer(text)]
         written = [(start, end) for start, end in matches if text[start - 1 : start] != MARK_START]
         controls = [i for i, id in enumerate(ids) if id in self._control_ids]
+        if len(written) == len(controls) and place in written:  # the stop token that closes the text of a user
+            at = controls[written.index(place)]
+            return at, at + 1
         if len(written) != len(controls) or any(a < place[1] and place[0] < b for a, b in written):
             return None
         before = sum(end <= place[0] for _, end in written)

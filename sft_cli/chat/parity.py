@@ -44,9 +44,10 @@ def golden(maker: ExampleMaker, conversation: Conversation) -> Golden | None:
     None for documents and token ids, for answers to nothing, and for prompts with special-token strings, which servers
     differ on.
     """
-    if conversation.text is not None or conversation.tokens is not None:
+    if (conversation.text is not None and not conversation.rendered) or conversation.tokens is not None:
         return None
-    prompt, messages, tools = maker.renderer.served(maker.shaped(conversation))
+    shaped = maker.shaped(conversation)
+    prompt, messages, tools = maker.renderer_of(shaped).served(shaped)
     if MARK_START in prompt or not messages:
         return None
     template = maker.renderer.template
@@ -95,7 +96,8 @@ def check(
             return_dict=False,
             **one.variables,
         )
-        trained = _as_of_today(tokenizer, one) if "strftime_now" in (tokenizer.chat_template or "") else one.input_ids
+        dated = "strftime_now" in (tokenizer.template_for(one.tools) or "")
+        trained = _as_of_today(tokenizer, one) if dated else one.input_ids
         if ids != trained:
             at = next(
                 (i for i, (a, b) in enumerate(zip(ids, trained, strict=False)) if a != b), min(len(ids), len(trained))
@@ -113,7 +115,10 @@ def check(
 def _affordable(tokenizer: ChatTokenizer, one: Golden) -> None:
     """Render a golden prompt within a budget first: transformers renders without any."""
     template = ChatTemplate(
-        tokenizer.chat_template or "", tokenizer.special_tokens, "the tokenizer's own template", variables=one.variables
+        tokenizer.template_for(one.tools) or "",
+        tokenizer.special_tokens,
+        "the tokenizer's own template",
+        variables=one.variables,
     )
     try:
         template.render(one.messages, one.tools, prompt=True)
@@ -124,12 +129,13 @@ def _affordable(tokenizer: ChatTokenizer, one: Golden) -> None:
 
 def _as_of_today(tokenizer: ChatTokenizer, one: Golden) -> list[int]:
     """The ids of a golden prompt with today's date in place of that of preparation, if nothing else changes them."""
-    assert tokenizer.chat_template is not None
+    source = tokenizer.template_for(one.tools)
+    assert source is not None
     then, today = (
         Encoder(tokenizer).ids(
-            ChatTemplate(
-                tokenizer.chat_template, tokenizer.special_tokens, "the tokenizer's own", now, one.variables
-            ).render(one.messages, one.tools, prompt=True)
+            ChatTemplate(source, tokenizer.special_tokens, "the tokenizer's own", now, one.variables).render(
+                one.messages, one.tools, prompt=True
+            )
         )
         for now in (datetime.fromisoformat(one.now), datetime.now())
     )

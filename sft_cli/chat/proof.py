@@ -86,7 +86,7 @@ class Proof:
         if rendered.results:
             own = self._own.ranges(rendered, draft.input_ids, draft.spans)
             if isinstance(own, str):
-                return Unproven(f"the tool result {own[:80]!r} cannot be told apart in its ids")
+                return Unproven(f"the {rendered.beside} {own[:80]!r} cannot be told apart in its ids")
             draft = replace(draft, results=own)
         return self._with_muted(rendered, draft) if rendered.muted else draft
 

@@ -19,7 +19,8 @@ class Rendered:
 
     ``stops`` names the stop token that ends each span; ``muted`` are the character ranges inside spans that carry no
     loss, in order and apart; ``results`` those outside spans, before the last one, that are trained as they stand: what
-    tools answered, in order and apart; ``remarks`` keys of data/remarks.py.
+    tools answered or users said, and stop tokens that close it, in order and apart; ``beside`` names one of them;
+    ``remarks`` are keys of data/remarks.py.
     """
 
     text: str
@@ -28,6 +29,7 @@ class Rendered:
     muted: tuple[tuple[int, int], ...] = ()
     results: tuple[tuple[int, int], ...] = ()
     remarks: frozenset[str] = frozenset()
+    beside: str = "tool result"
 
 
 def joined(turns: Sequence[Rendered]) -> Rendered:
@@ -37,7 +39,8 @@ def joined(turns: Sequence[Rendered]) -> Rendered:
     muted = tuple(place for turn in turns for place in turn.muted)
     spans, stops = tuple(turn.spans[0] for turn in turns), tuple(turn.stops[0] for turn in turns)
     results = tuple(place for turn in turns for place in turn.results)
-    return Rendered(last.text, spans, stops, muted, results, frozenset().union(*(turn.remarks for turn in turns)))
+    remarks = frozenset().union(*(turn.remarks for turn in turns))
+    return Rendered(last.text, spans, stops, muted, results, remarks, last.beside)
 
 
 def outside(text: str, answer: tuple[int, int], muted: Sequence[tuple[int, int]]) -> str:

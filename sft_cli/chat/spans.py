@@ -12,7 +12,7 @@ Special-token strings inside messages are marked before rendering (chat/marks.py
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from sft_cli.chat import thinking
@@ -22,7 +22,7 @@ from sft_cli.chat.marks import MARK_END, MARK_START, Marker
 from sft_cli.chat.mute import Muter
 from sft_cli.chat.reasoning_format import reasoning_places
 from sft_cli.chat.rendered import Rendered, Span, joined, outside
-from sft_cli.chat.results import with_results
+from sft_cli.chat.results import beside, with_results
 from sft_cli.chat.said import check_calls, python_arguments, unsaid
 from sft_cli.chat.stops import PROBE, Stops, parting
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal
@@ -58,7 +58,7 @@ class Renderer:
 
     def __init__(self, template: ChatTemplate, tokenizer: ChatTokenizer, data: DataConfig) -> None:
         self.template, self._train_on, self._calls = template, data.train_on, data.train_on_tool_calls
-        self._results = data.train_on_tool_results
+        self._beside = beside(data)
         self._marker, self._muter = Marker(tokenizer, data.sanitize), Muter(data)
         self._stops, self._walker = Stops(template, self._marker), Walker(template)
         self._account = Account()
@@ -168,7 +168,7 @@ class Renderer:
         """The conversation as the template reads it, and each turn that carries loss."""
         trained = self._trained(conversation)
         mark, said = self._marker.mark, conversation.messages
-        plain = [{"role": m.role, "content": mark(m.content)} if not m.extra else mark(as_sent(m)) for m in said]
+        plain = [self._marker.message(as_sent(message)) for message in said]
         tools = mark(conversation.tools) if conversation.tools else None
         arguments, walk = check_calls(plain), self._walker.walk(plain[: trained[-1] + 1], tools)
         talk = _Talk(said, plain, tools, arguments, python_arguments(plain), walk)
@@ -177,10 +177,9 @@ class Renderer:
         turns = [(i, turn) for i in trained if (turn := self._turn(talk, i)) is not None]
         if not turns:
             raise TemplateRefusal("no assistant turn carries loss (all that they say is muted)")
-        if self._results:
-            turns = with_results(
-                turns, said, plain, lambda messages: self.template.render(messages, tools, prompt=True)
-            )
+        if self._beside:
+            render = partial(self.template.render, tools=tools, prompt=True)
+            turns = with_results(turns, said, plain, render, self._beside)
         return talk, turns
 
     def _trained(self, conversation: Conversation) -> list[int]:
@@ -190,7 +189,7 @@ class Renderer:
         trained = [i for i, message in enumerate(messages) if message.role == "assistant" and i > asked]
         if not trained and any(message.role == "assistant" for message in messages):
             raise TemplateRefusal("no assistant turn carries loss: none answers a user message")
-        if self._train_on is not TrainOn.assistant:
+        if self._train_on in (TrainOn.last, TrainOn.all):
             trained = trained[-1:]
         trained = [i for i in trained if messages[i].weight > 0]
         if not trained:

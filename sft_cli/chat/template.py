@@ -19,6 +19,7 @@ import jinja2
 import jinja2.meta
 
 from sft_cli.chat.dialect import GENERATION, KEPT, Dialect, raising, tojson
+from sft_cli.chat.named_templates import DEFAULT, TOOL_USE
 from sft_cli.chat.tokenizer import SPECIAL_NAMES, ChatTokenizer
 from sft_cli.config.paths import resolve
 from sft_cli.config.schema import TemplateConfig
@@ -54,6 +55,7 @@ class ChatTemplate:
         name: For messages: ``tokenizer``, a name of configs/template, or a file.
         now: The time a template may write, one for all its texts.
         variables: Further values the template reads, such as ``{"enable_thinking": False}``.
+        named: Further templates of the same tokenizer by name; ``tool_use`` is for conversations with tools.
     """
 
     source: str
@@ -61,6 +63,14 @@ class ChatTemplate:
     name: str
     now: datetime = field(default_factory=datetime.now)
     variables: Mapping[str, str | bool] = field(default_factory=dict)
+    named: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def for_tools(self) -> "ChatTemplate":
+        """The template of conversations with tools: ``tool_use``, as transformers chooses; itself if there is none."""
+        if TOOL_USE not in self.named:
+            return self
+        return replace(self, source=self.named[TOOL_USE], name=f"{self.label} {TOOL_USE}", named={})
 
     @cached_property
     def environment(self) -> Dialect:
@@ -127,8 +137,11 @@ class ChatTemplate:
         Raises:
             SftError: It is not a template, or does not read a variable.
         """
-        assert self._render
-        read = jinja2.meta.find_undeclared_variables(self.environment.parse(self.source)) if self.variables else set()
+        read: set[str] = set()
+        for template in (self, self.for_tools):
+            assert template._render
+            if self.variables:
+                read |= jinja2.meta.find_undeclared_variables(self.environment.parse(template.source))
         for name in self.variables:
             where = f"template.variables.{name}"
             if name in GIVEN or name in SPECIAL_NAMES:
@@ -203,13 +216,17 @@ class ChatTemplate:
 
 
 def load_template(config: TemplateConfig, tokenizer: ChatTokenizer) -> ChatTemplate:
-    """The template of a run: a user's file, a named one, or the tokenizer's own.
+    """The template of a run: a user's file, one of ours, the tokenizer's own, or another of the tokenizer's by name.
 
-    A named template begins with the tokenizer's beginning-of-text token where the tokenizer itself adds one to plain
-    text, because servers add none around a chat template.
+    One of ours begins with the tokenizer's beginning-of-text token where the tokenizer itself adds one to plain text,
+    because servers add none around a chat template.
+
+    Raises:
+        SftError: There is no such template, or it cannot be compiled.
     """
     source, name = _source(config, tokenizer)
-    return ChatTemplate(source, tokenizer.special_tokens, name, variables=config.variables).compile()
+    named = tokenizer.named_templates if config.path is None and config.name == "auto" else {}
+    return ChatTemplate(source, tokenizer.special_tokens, name, variables=config.variables, named=named).compile()
 
 
 def named_templates() -> list[str]:
@@ -230,20 +247,43 @@ def _source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]
             where = f"template.path={config.path}"
             raise SftError(where=where, problem="not a text file in UTF-8", fix="save it as UTF-8") from error
     if config.name == "auto":
-        if tokenizer.chat_template is None:
-            raise SftError(
-                where=f"tokenizer {tokenizer.directory}",
-                problem="template=auto, but the tokenizer has no chat template (a base model often has none)",
-                fix="choose one: template=alpaca, chatml, llama2, vicuna or plain, or template.path=FILE.jinja",
-            )
-        return tokenizer.chat_template, "the tokenizer's own template"
-    named = files("sft_cli.configs").joinpath("template", f"{config.name}.jinja")
+        return _own(tokenizer), "the tokenizer's own template"
     known = named_templates()
-    if config.name not in known:
+    if config.name in known:
+        source = files("sft_cli.configs").joinpath("template", f"{config.name}.jinja").read_text(encoding="utf-8")
+        return ("{{ bos_token }}" + source if tokenizer.adds_bos and "bos_token" not in source else source), config.name
+    own = _by_name(tokenizer)
+    if config.name in own:
+        return own[config.name], f"the tokenizer's own template {config.name}"
+    others = f"the tokenizer's own: {', '.join(own)}" if own else "the tokenizer has none with a name"
+    raise SftError(
+        where=f"template.name={config.name}",
+        problem="no such template",
+        fix=f"choose one of: auto, {', '.join(known)}; {others}",
+    )
+
+
+def _own(tokenizer: ChatTokenizer) -> str:
+    """The tokenizer's default template."""
+    if tokenizer.chat_template is not None:
+        return tokenizer.chat_template
+    where = f"tokenizer {tokenizer.directory}"
+    if named := sorted(tokenizer.named_templates):
         raise SftError(
-            where=f"template.name={config.name}",
-            problem="no such template",
-            fix=f"choose one of: auto, {', '.join(known)}",
+            where=where,
+            problem=f"template=auto, but none of the tokenizer's templates is called default ({', '.join(named)})",
+            fix=f"choose one of them: template.name={named[0]}",
         )
-    source = named.read_text(encoding="utf-8")
-    return ("{{ bos_token }}" + source if tokenizer.adds_bos and "bos_token" not in source else source), config.name
+    raise SftError(
+        where=where,
+        problem="template=auto, but the tokenizer has no chat template (a base model often has none)",
+        fix="choose one: template=alpaca, chatml, llama2, vicuna or plain, or template.path=FILE.jinja",
+    )
+
+
+def _by_name(tokenizer: ChatTokenizer) -> dict[str, str]:
+    """The tokenizer's templates by name, if it has named ones."""
+    if not tokenizer.named_templates:
+        return {}
+    default = {} if tokenizer.chat_template is None else {DEFAULT: tokenizer.chat_template}
+    return dict(sorted({**default, **tokenizer.named_templates}.items()))

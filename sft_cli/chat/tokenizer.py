@@ -9,18 +9,19 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
+from sft_cli.chat import named_templates
+from sft_cli.chat.named_templates import DEFAULT, TEMPLATE_FILE, TOOL_USE
 from sft_cli.config.paths import as_new, cache_home, resolve
 from sft_cli.errors import SftError
 
 CONFIG_FILE = "tokenizer_config.json"
-TEMPLATE_FILE = "chat_template.jinja"
 FILES = (
     *("tokenizer.json", CONFIG_FILE, "special_tokens_map.json", "added_tokens.json", TEMPLATE_FILE),
     *("tokenizer.model", "vocab.json", "merges.txt"),
@@ -38,12 +39,16 @@ class ChatTokenizer:
         backend: The tokenizer.json, without padding or truncation.
         special_tokens: ``{"bos_token": "<s>", ...}`` as templates may read them.
         chat_template: The Jinja source, or None.
+        named_templates: The sources of its other templates by name (``tool_use``, ``rag``).
+        content_tokens: Special tokens that are single ids inside what an assistant writes (chat/content_tokens.py).
     """
 
     directory: Path
     backend: tokenizers.Tokenizer
     special_tokens: Mapping[str, str]
     chat_template: str | None
+    named_templates: Mapping[str, str] = field(default_factory=dict)
+    content_tokens: tuple[str, ...] = ()
 
     @cached_property
     def control(self) -> dict[str, int]:
@@ -66,9 +71,13 @@ class ChatTokenizer:
         ids = self.backend.encode("a").ids
         return bos in self.control and ids[:1] == [self.control[bos]]
 
-    def with_template(self, chat_template: str) -> "ChatTokenizer":
-        """The same tokenizer with another chat template."""
-        return replace(self, chat_template=chat_template)
+    def with_template(self, chat_template: str, named: Mapping[str, str] | None = None) -> "ChatTokenizer":
+        """The same tokenizer with other chat templates: the default one, and those by name."""
+        return replace(self, chat_template=chat_template, named_templates=named or {})
+
+    def template_for(self, tools: Sequence[Any] | None) -> str | None:
+        """The template that transformers takes for a conversation with or without tools; None if there is none."""
+        return self.named_templates.get(TOOL_USE, self.chat_template) if tools else self.chat_template
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, special-token strings read as special tokens, none added around it."""
@@ -114,6 +123,7 @@ class ChatTokenizer:
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         if self.chat_template is not None:
             (directory / TEMPLATE_FILE).write_text(self.chat_template, encoding="utf-8")
+        named_templates.write(self.named_templates, directory)
 
 
 def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tokenizer") -> ChatTokenizer:
@@ -134,11 +144,13 @@ def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tok
             where=str(file), problem=f"not a readable tokenizer: {error}", fix="download or copy the file again"
         ) from error
     config = _read_json(directory / CONFIG_FILE)
+    templates = named_templates.read(directory, config)
     return ChatTokenizer(
         directory=directory,
         backend=backend,
         special_tokens=_special_tokens({**_read_json(directory / "special_tokens_map.json"), **config}),
-        chat_template=_chat_template(directory, config),
+        chat_template=templates.pop(DEFAULT, None),
+        named_templates=templates,
     )
 
 
@@ -172,7 +184,7 @@ def _directory(path: str, revision: str | None, key: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=list(FILES)))
+        return Path(snapshot_download(path, revision=revision, allow_patterns=[*FILES, f"{named_templates.FOLDER}/*"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SftError(
             where=f"{key}={path}",
@@ -185,7 +197,8 @@ def _converted(directory: Path, where: str) -> Path:
     """A tokenizer without a tokenizer.json (SentencePiece, vocab + merges), converted once by transformers."""
     from transformers import AutoTokenizer
 
-    content = b"".join((directory / name).read_bytes() for name in FILES if (directory / name).exists())
+    present = [directory / name for name in FILES if (directory / name).exists()]
+    content = b"".join(file.read_bytes() for file in (*present, *named_templates.files(directory)))
     converted = cache_home() / "tokenizers" / hashlib.sha256(content).hexdigest()[:16]
     if converted.is_dir():
         return converted
@@ -235,14 +248,3 @@ def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(text, str):
             found[name] = text
     return found
-
-
-def _chat_template(directory: Path, config: Mapping[str, Any]) -> str | None:
-    """The default chat template: its own file, or the entry of the tokenizer's configuration."""
-    file = directory / TEMPLATE_FILE
-    if file.exists():
-        return file.read_text(encoding="utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several named ones
-        return next((entry["template"] for entry in template if entry["name"] == "default"), None)
-    return template

@@ -112,7 +112,8 @@ class Scorer:
             return "".join(f"{message.content}\n" for message in before)
         messages = [{"role": message.role, "content": message.content, **message.extra} for message in before]
         try:
-            return self.template.render(messages, conversation.tools, True)
+            template = self.template.for_tools if conversation.tools else self.template
+            return template.render(messages, conversation.tools, True)
         except TemplateRefusal:
             return None
 
@@ -122,7 +123,10 @@ def load_scorer(config: PerplexityConfig, num_rows: int) -> Scorer:
     assert config.model is not None
     tokenizer = load_tokenizer(config.model, None, f"{KEY}.model")
     source = tokenizer.chat_template
-    template = None if source is None else ChatTemplate(source, tokenizer.special_tokens, config.model, NOW).compile()
+    template = None
+    if source is not None:
+        named = tokenizer.named_templates
+        template = ChatTemplate(source, tokenizer.special_tokens, config.model, NOW, named=named).compile()
     perplexity, limit, device = _load_model(config)
     max_length = config.max_length if limit is None else min(config.max_length, limit)
     say(f"clean     {config.score} of {num_rows:,} rows by {config.model} on {device}")

@@ -13,19 +13,20 @@ _FREE = (Checkpointing.auto, Checkpointing.none)
 
 def model_rules(config: Config) -> Iterator[Mistake]:
     """What does not fit together."""
-    yield from _tokens(config.model.add_tokens)
+    yield from _tokens(_KEY, config.model.add_tokens, "[<tool>,</tool>]")
+    yield from _tokens("data.content_tokens", config.data.content_tokens, "[<|plan|>]")
     if config.model.add_tokens:
         yield from _rows(config.adapter)
     yield from _prefix(config)
 
 
-def _tokens(tokens: list[str]) -> Iterator[Mistake]:
-    """Tokens that are none, or no single one."""
+def _tokens(key: str, tokens: list[str], such_as: str) -> Iterator[Mistake]:
+    """Tokens that are none, or that are listed twice."""
     for token in dict.fromkeys(tokens):
         if not token.strip():
-            yield Mistake(_KEY, f"{_KEY} holds {token!r}, which is no token", "write tokens such as [<tool>,</tool>]")
+            yield Mistake(key, f"{key} holds {token!r}, which is no token", f"write tokens such as {such_as}")
         elif tokens.count(token) > 1:
-            yield Mistake(_KEY, f"{_KEY} holds {token!r} {tokens.count(token)} times", "write it once")
+            yield Mistake(key, f"{key} holds {token!r} {tokens.count(token)} times", "write it once")
 
 
 def _rows(adapter: AdapterConfig) -> Iterator[Mistake]:

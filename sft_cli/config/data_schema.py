@@ -26,11 +26,19 @@ class Overflow(str, Enum):
 
 
 class TrainOn(str, Enum):
-    """Which tokens carry loss: every assistant turn, only the last one, or the whole text."""
+    """Which tokens carry loss: assistant turns, only the last one, user and assistant texts without tags, or all."""
 
     assistant = "assistant"
     last = "last"
+    contents = "contents"
     all = "all"
+
+
+class Delimiters(str, Enum):
+    """What happens to a text that holds a header of a template without special tokens, such as ``### Response:``."""
+
+    warn = "warn"
+    error = "error"
 
 
 class Thinking(str, Enum):
@@ -219,7 +227,7 @@ class DataConfig:
     budget: BudgetConfig = field(default_factory=lambda: BudgetConfig(dropped=0.01))
     """How much may be lost before the run is refused."""
     train_on: TrainOn = TrainOn.assistant
-    """Which tokens carry loss: assistant, last (assistant turn) or all."""
+    """Which tokens carry loss: assistant, last (assistant turn), contents (user and assistant texts) or all."""
     train_on_tool_calls: bool = True
     """Whether assistant turns that call tools carry loss."""
     train_on_tool_results: bool = False
@@ -227,7 +235,9 @@ class DataConfig:
     train_on_reasoning: bool = True
     """Whether the reasoning of an assistant turn carries loss."""
     untrained: list[str] = field(default_factory=list)
-    """Regular expressions; what they match inside an answer carries no loss (it is still seen)."""
+    """Regular expressions; what they match inside a text that trains carries no loss (it is still seen)."""
+    content_tokens: list[str] = field(default_factory=list)
+    """Special tokens of the tokenizer that are single, trained ids inside answers; elsewhere they are plain text."""
     thinking: Thinking = Thinking.keep
     """Reasoning of assistant turns: keep, strip, or last (kept in the last turn alone)."""
     system: str | None = None
@@ -236,5 +246,7 @@ class DataConfig:
     """Whether data.system replaces the system messages that are there."""
     sanitize: bool = True
     """Encode special-token strings inside messages as plain text; false refuses such rows."""
+    delimiters: Delimiters = Delimiters.warn
+    """A message that holds a header of a plain-text template (### Response:): warn counts such rows, error refuses."""
     workers: int | None = number(None, ge=1)
     """Processes that prepare rows; null takes one per core. The result does not depend on it."""

@@ -27,7 +27,7 @@ class ModelConfig:
     dtype: Dtype = Dtype.auto
     """Type of the loaded weights; auto: trainer.dtype under an adapter, float32 master weights for full fine-tuning."""
     add_tokens: list[str] = field(default_factory=list)
-    """New tokens, such as [<tool>, </tool>]: their embedding rows begin at the mean of all rows and are trained."""
+    """New tokens, such as [<|plan|>, <tool>]: single ids in answers; embeddings begin at the mean and are trained."""
     trust_remote_code: bool = False
     """Run Python code that ships with the model. Only for authors you trust."""
 

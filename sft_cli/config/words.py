@@ -16,6 +16,8 @@ _LIST = re.compile(r"""\[[^\[\]{}'"]+\]""")
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 
 
+NAMED_TEMPLATES = ("default", "rag", "tool_use")
+"""Names of templates that tokenizers bring themselves: ``template=rag`` is no option of ours, but a name to look up."""
 SHOWN = 300
 """Characters of a wrong word that a sentence repeats."""
 
@@ -65,6 +67,8 @@ def read(words: Sequence[str], parse: Callable[[str], Any], recipes: Collection[
                 groups[key] = text
             elif key in GROUPS:
                 groups[key] = _options(parse, text)
+                if key == "template" and text in NAMED_TEMPLATES:
+                    groups[key], values["template.name"] = "auto", text
             else:
                 values.pop(key, None)
                 values[key] = _value(parse, key, text)

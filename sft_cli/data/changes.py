@@ -61,6 +61,8 @@ def _named(path: Path, filters: Sequence[str]) -> str:
             return "clean.steps"
         case ("encode", "rules", *rest) | ("mix", "rules", *rest):
             return ".".join(("data", *rest))
+        case ("encode", "content_tokens", *_):
+            return "data.content_tokens or model.add_tokens"
         case ("encode", "max_length"):
             return "trainer.max_length"
         case ("encode", "libraries", library) | ("clean", _, "libraries", library):

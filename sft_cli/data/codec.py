@@ -27,6 +27,7 @@ def encode(conversation: Conversation) -> bytes:
         "group": conversation.group,
         "remarks": list(conversation.remarks),
         "not_read": list(conversation.not_read),
+        "rendered": conversation.rendered or None,
     }
     kept = {name: part for name, part in parts.items() if part not in (None, {}, [])}
     return _payload(kept).encode()
@@ -48,6 +49,7 @@ def decode(payload: bytes, where: str, source: str) -> Conversation:
         group=parts.get("group"),
         remarks=tuple(parts.get("remarks", ())),
         not_read=tuple(parts.get("not_read", ())),
+        rendered=parts.get("rendered", False),
     )
 
 

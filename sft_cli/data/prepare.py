@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.chat import parity
-from sft_cli.chat.added import with_added
+from sft_cli.chat.added import added_ids, with_added
+from sft_cli.chat.content_tokens import with_content_tokens
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import ChatTemplate, load_template
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
@@ -54,8 +55,8 @@ def prepare(config: Config) -> Prepared:
     made = pipeline.run(config, tokenizer, template, inputs)
     new = place.scratch(directory)
     try:
-        manifest = _write(new, config, made, inputs)
-        tokenizer.with_template(template.source).save(new / "tokenizer")
+        manifest = _write(new, config, made, inputs, tokenizer)
+        tokenizer.with_template(template.source, template.named).save(new / "tokenizer")
         write_report(new)
         as_new(new)
         place.replace_directory(new, directory)
@@ -105,7 +106,8 @@ def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
     else:
         tokenizer = load_tokenizer(name)
     tokenizer = with_added(tokenizer, config.model.add_tokens)
-    return tokenizer, load_template(config.template, tokenizer)
+    template = load_template(config.template, tokenizer)
+    return with_content_tokens(tokenizer, template, config.model.add_tokens, config.data.content_tokens), template
 
 
 def _check_sources(config: Config) -> None:
@@ -141,7 +143,9 @@ def _check_free(directory: Path, ours: bool) -> None:
     )
 
 
-def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any]) -> dict[str, Any]:
+def _write(
+    new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any], tokenizer: ChatTokenizer
+) -> dict[str, Any]:
     """Write everything but tokenizer and report into ``new``; the manifest."""
     with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
         ledger = Ledger(file)
@@ -171,6 +175,7 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
         "content": cache.digest([content, [stage.content() for stage in epoch]]),
         "stop_tokens": sorted({stop for part in made.parts for stop in part.encoded.stops}),
         "remarks": remarks.as_json(),
+        "unused_tokens": _unused(new, tokenizer, config.model.add_tokens),
         "clean": made.reports,
         "mix": realised.report(made.draw, made.pools, made.tags),
         "stages": [{"name": stage.name, "order": stage.order.value, "examples": len(stage.entries)} for stage in epoch],
@@ -182,6 +187,13 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
     manifest = manifests.build(config, inputs, ledger, made.formats, of_epoch, found)
     manifests.write(manifest, new / "manifest.json")
     return manifest
+
+
+def _unused(new: Path, tokenizer: ChatTokenizer, added: Sequence[str]) -> list[str]:
+    """The added tokens that occur in no training example."""
+    ids = dict(zip(added_ids(tokenizer, added), added, strict=True))
+    present = prepared.Split(new / "train").present(list(ids)) if ids else set()
+    return [token for id, token in ids.items() if id not in present]
 
 
 def _of_epoch(lengths: NDArray[np.int64], epoch: Sequence[stages.Stage]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ DIR/report.html             all of this to look at
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -134,6 +135,11 @@ class Split:
         """The largest token id of the split; -1 when it is empty."""
         views = (self._view(number, "input_ids") for number in range(len(self._batches)))
         return max((int(ids[ends[0] : ends[-1]].max()) for ends, ids in views if ends[-1] > ends[0]), default=-1)
+
+    def present(self, ids: Sequence[int]) -> set[int]:
+        """Those of the token ids that occur in an example."""
+        views = (self._view(number, "input_ids") for number in range(len(self._batches)))
+        return {int(id) for ends, found in views for id in np.intersect1d(found[ends[0] : ends[-1]], ids)}
 
     def where(self, index: int) -> str:
         """The row an example came from."""

@@ -15,6 +15,9 @@ REMARKS: Mapping[str, str] = {
     "arguments_as_text": "tool arguments reach the template as JSON text: it fails on objects, which servers send",
     "dated": "the template writes the day of this preparation; a server will write another day",
     "padding": "null entries that Arrow fills in were removed from tools and the arguments of calls",
+    "own_stop": "an answer ended in the template's stop token itself; removed, the template writes it",
+    "header": "a message holds a header of the template, which the model cannot tell from a real one"
+    " (data.delimiters=error refuses such rows)",
     "empty_answer": "an answer is empty: it teaches the model to stop at once",
     "no_stop": "an answer is trained without the token that ends it: the model does not learn to stop there",
 }

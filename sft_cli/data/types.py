@@ -56,6 +56,7 @@ class Conversation:
         source: Name of the source in the mix.
         tools: Tool schemas the template may show, or None.
         text: A plain document, trained on whole without a template.
+        rendered: Whether ``text`` is a conversation that the chat template has rendered already.
         tokens: Token ids, trained on as they are.
         tags: Tag -> value, such as ``{"task": "summarize", "language": "de"}``.
         scores: Score -> number, such as ``{"quality": 4.5}``.
@@ -76,6 +77,7 @@ class Conversation:
     group: str | None = None
     remarks: tuple[str, ...] = ()
     not_read: tuple[str, ...] = ()
+    rendered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sft_cli.chat.content_tokens import of_content
+from sft_cli.chat.template import load_template
+from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import masked
@@ -59,11 +62,15 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
 
 def as_served(tokenizer: Path, config: Config) -> Config:
     """The config with a run's saved tokenizer, its template and added tokens in it, preparing under the cache."""
+    template = replace(config.template, name="auto", path=None)
+    saved = load_tokenizer(str(tokenizer))
+    content = of_content(saved, load_template(template, saved), config.model.add_tokens)
     return replace(
         config,
         prepared_dir=None,
         model=replace(config.model, tokenizer=str(tokenizer), add_tokens=[]),
-        template=replace(config.template, name="auto", path=None),
+        data=replace(config.data, content_tokens=list(dict.fromkeys([*content, *config.data.content_tokens]))),
+        template=template,
     )
 
 

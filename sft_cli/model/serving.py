@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GenerationConfig
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import CHAT_TEMPLATE_DIR, cached_file
 
 from sft_cli.config import paths
 from sft_cli.config.rundir import RunDir
@@ -74,6 +74,8 @@ def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
     for file in sorted(run.adapter.iterdir()):
         if file.is_file() and file.name not in NOT_SERVED:
             shutil.copy(file, directory / file.name)
+    if (run.adapter / CHAT_TEMPLATE_DIR).is_dir():
+        shutil.copytree(run.adapter / CHAT_TEMPLATE_DIR, directory / CHAT_TEMPLATE_DIR)
     if config.trust_remote_code and config.path is not None:
         for file in Path(paths.resolve(config.path)).glob("*.py"):
             shutil.copy(file, directory / file.name)

@@ -40,13 +40,13 @@ def export(model: nn.Module, directory: RunDir, stop_ids: Sequence[int], beneath
                 save_adapter(model, new, beneath)
             else:
                 causal_lm(model).save_pretrained(new)
-        for file in directory.tokenizer.iterdir():
-            shutil.copy(file, new / file.name)
+        shutil.copytree(directory.tokenizer, new, dirs_exist_ok=True)
         generation = {"eos_token_id": list(stop_ids), "do_sample": False}
         (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
         readable(new)
         for file in new.rglob("*"):
-            to_disk(file)
+            if file.is_file():
+                to_disk(file)
         new.rename(final)
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -68,14 +68,14 @@ SPACED = (
 )
 
 
-@pytest.mark.parametrize("answer", ["a b", " a", "\na", "a ", "\u4f60a", "x </s> y", "</s>", "</s>a"])
+@pytest.mark.parametrize("answer", ["a b", " a", "\na", "a ", "\u4f60a", "x </s> y", "</s>.", "</s>a"])
 def test_sentencepiece_puts_no_space_where_there_is_none(build, maker, answer):
     tokenizer = build(sentencepiece(), SPECIAL)
     outcome = maker(SPACED, tokenizer).make([talk("U:a", f"A:{answer}")])[0]
     assert trained(tokenizer, outcome) == [f" {answer} </s>"]
 
 
-@pytest.mark.parametrize("answer", ["a b", "\na", "</s>a", "a</s>"])
+@pytest.mark.parametrize("answer", ["a b", "\na", "</s>a", "a</s>."])
 def test_sentencepiece_without_a_space_before_the_answer(build, maker, answer):
     """Behind ``]`` the answer begins without the space that a beginning of text would get."""
     tokenizer = build(sentencepiece(), SPECIAL)

@@ -82,7 +82,7 @@ def test_in_an_unrolled_conversation_each_turn_is_muted(maker, tokenizer):
         (["x*"], "axxb", "a|b<|im_end|>"),
         (["nothing"], "abcd", "abcd<|im_end|>"),
         ([r"\s+$"], "ab \n", "ab|<|im_end|>"),
-        (["end"], "im_end <|im_end|>", "im_| <|im_||><|im_end|>"),
+        (["end"], "im_end <|im_end|>.", "im_| <|im_||>.<|im_end|>"),
         ([r"(?s)^.*\n---\n"], "draft\n---\nfinal", "final<|im_end|>"),
     ],
 )

@@ -558,7 +558,7 @@ def test_a_format_that_does_not_exist():
         "data.mix.mine.format: unknown format 'alpacca'; "
         "known are auto, messages, sharegpt, conversation, tree, tree_root, tree_messages, xlam, alpaca, "
         "instruction_response, prompt_completion, prompt_response, query_response, question_response, "
-        "problem_solution, question_answer, user_assistant, responses, chosen, tokens, text, lines, content, "
+        "problem_solution, question_answer, user_assistant, responses, chosen, tokens, text, lines, rendered, content, "
         "document, response\n  fix: did you mean alpaca?"
     )
 

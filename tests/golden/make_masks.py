@@ -3,6 +3,7 @@
 masks/tokenizer/     a byte-level tokenizer of a few merges and the special tokens of several families, made here
 masks/templates/     chat templates of our own, in the manner of real ones; the others are those of configs/template
 masks/<template>.json, and masks/material/<tokenizer>.json where the real tokenizers lie beside the repository
+masks/contents/<template>.json   the same with train_on: contents
 
 Each file holds the conversations of CASES: what was trained and what was not as text, then the ids and the labels
 (-100: no loss). Read the diff before you commit one.
@@ -19,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import load_template
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.config.data_schema import DataConfig
+from sft_cli.config.data_schema import DataConfig, TrainOn
 from sft_cli.config.schema import TemplateConfig
 from sft_cli.data.types import Conversation, Example, Message
 
@@ -49,6 +50,7 @@ SPECIAL = (
     *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|user|>", "<|assistant|>", "<|end|>"),
 )
 TEMPLATES = ("alpaca", "chatml", "llama2", "plain", "vicuna", "qwen3_like", "llama3_like", "mistral_like", "phi3_like")
+CONTENTS = ("alpaca", "chatml", "llama3_like", "mistral_like", "qwen3_like")
 REAL = ("llama2", "llama3", "mistral_v3", "qwen2_5", "qwen3")
 OPENING = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"})
 CASES: dict[str, list[dict[str, Any]]] = {
@@ -125,25 +127,27 @@ def written(tokenizer: ChatTokenizer, example: Example) -> dict[str, Any]:
     return {"pieces": pieces, "input_ids": list(example.input_ids), "labels": labels}
 
 
-def case(tokenizer: ChatTokenizer, template: str, name: str) -> dict[str, Any]:
+def case(tokenizer: ChatTokenizer, template: str, name: str, rules: dict[str, Any]) -> dict[str, Any]:
     """What becomes of a conversation: its examples, or why it is refused."""
-    outcome = maker(tokenizer, template).make([conversation(CASES[name])])[0]
+    outcome = maker(tokenizer, template, **rules).make([conversation(CASES[name])])[0]
     found = {"conversation": CASES[name]}
     if outcome.problem is not None:
         return {**found, "refused": outcome.problem.problem}
     return {**found, "examples": [written(tokenizer, example) for example in outcome.examples]}
 
 
-def goldens() -> dict[Path, tuple[Path, str]]:
-    """Every golden file and the tokenizer directory and template it is made with."""
-    small = {HERE / f"{template}.json": (HERE / "tokenizer", template) for template in TEMPLATES}
-    return small | {HERE / "material" / f"{name}.json": (MATERIAL / name, "auto") for name in REAL}
+def goldens() -> dict[Path, tuple[Path, str, dict[str, Any]]]:
+    """Every golden file and the tokenizer directory, template and rules it is made with."""
+    small = {HERE / f"{template}.json": (HERE / "tokenizer", template, {}) for template in TEMPLATES}
+    rules = {"train_on": TrainOn.contents}
+    asked = {HERE / "contents" / f"{template}.json": (HERE / "tokenizer", template, rules) for template in CONTENTS}
+    return small | asked | {HERE / "material" / f"{name}.json": (MATERIAL / name, "auto", {}) for name in REAL}
 
 
-def content(directory: Path, template: str) -> str:
+def content(directory: Path, template: str, rules: dict[str, Any]) -> str:
     """The text of a golden file: one line per list of numbers or of text."""
     tokenizer = load_tokenizer(str(directory))
-    value = {name: case(tokenizer, template, name) for name in CASES}
+    value = {name: case(tokenizer, template, name, rules) for name in CASES}
     return _dumps(value, 0) + "\n"
 
 
@@ -166,12 +170,12 @@ def _dumps(value: Any, depth: int) -> str:
 def main() -> None:
     """Write every golden file whose tokenizer is there."""
     build_tokenizer(HERE / "tokenizer")
-    for file, (directory, template) in goldens().items():
+    for file, (directory, template, rules) in goldens().items():
         if not directory.is_dir():
             print(f"skipped {file.name}: {directory} is absent", file=sys.stderr)
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content(directory, template), encoding="utf-8")
+        file.write_text(content(directory, template, rules), encoding="utf-8")
         print(f"{file.relative_to(HERE)}  {file.stat().st_size} bytes")
 
 

@@ -49,6 +49,12 @@ def document(column: str) -> Build:
     return build
 
 
+def rendered(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    """``{text}``: a conversation that the tokenizer's chat template has rendered already."""
+    row = fields.row
+    return (Conversation((), where=row.where, source=row.source, text=fields.text("text"), rendered=True),)
+
+
 def exchanges(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
     """``{conversation, system?, tools?}``: a list of ``{human, assistant}``, or of messages."""
     field, where = fields.columns["conversation"], fields.row.where

@@ -175,6 +175,14 @@ FORMATS: Mapping[str, Format] = {
     "lines": replace(
         _document("text", ()), says="a text file with one document a line (else a file is one document)", named=True
     ),
+    "rendered": Format(
+        "a conversation that the chat template has rendered already; what it would train, the answers alone, trains",
+        ("text",),
+        (),
+        {"text": "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n5<|im_end|>\n"},
+        plain.rendered,
+        named=True,
+    ),
     "content": _document("content", SPEAKERS),
     "document": _document("document", (*SPEAKERS, "summary", "response")),
     "response": _document("response", (*SPEAKERS, "context", "chosen", "rejected", "user", "system")),

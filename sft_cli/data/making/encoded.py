@@ -26,7 +26,7 @@ from sft_cli.data.types import Conversation
 CODE = ("chat", "data.tables", "data.making.encoded", "data.making.fates")
 """Modules that decide what an example is."""
 RULES = ("train_on", "train_on_tool_calls", "train_on_tool_results", "train_on_reasoning", "untrained", "thinking",
-         "system", "override_system", "sanitize", "overflow")  # fmt: skip
+         "system", "override_system", "sanitize", "delimiters", "overflow")  # fmt: skip
 """Settings of ``data`` that decide what an example is."""
 CHUNK = 2000
 """Most rows encoded at once."""

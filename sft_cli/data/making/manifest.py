@@ -47,6 +47,8 @@ def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> 
             "tokenizer": tokenizer.digests(),
             "special_tokens": dict(tokenizer.special_tokens),
             "template": template.source,
+            "named_templates": dict(template.named),
+            "content_tokens": list(tokenizer.content_tokens),
             "template_variables": dict(config.template.variables),
             "rules": {key: data[key] for key in encoded.RULES},
             "max_length": config.trainer.max_length,

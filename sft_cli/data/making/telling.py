@@ -67,6 +67,8 @@ def _notes(manifest: Mapping[str, Any]) -> Sequence[str]:
     if number := manifest["cut_documents"]:
         lines.append(f"cut       {number} documents are longer than trainer.max_length and became several examples")
     lines += [f"note      {number} row{'s' * (number != 1)}: {sentence}" for number, sentence in sentences(manifest)]
+    for token in manifest["unused_tokens"]:
+        lines.append(f"unused    {token} of model.add_tokens is in no training example: its embeddings would not train")
     for name, source in manifest["mix"]["sources"].items():
         if source["passes"] > MANY:
             lines.append(

@@ -1,0 +1,63 @@
+"""Tokenizers with several chat templates, each under a name, as transformers stores, saves and chooses them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sft_cli.errors import SftError
+
+DEFAULT = "default"
+TOOL_USE = "tool_use"
+"""Name of the template that transformers takes for conversations with tools."""
+TEMPLATE_FILE = "chat_template.jinja"
+FOLDER = "additional_chat_templates"
+"""Directory beside the tokenizer that holds the templates other than the default, one file each."""
+_NAME = re.compile(r"[\w.-]*\w[\w.-]*")
+
+
+def read(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The templates of a tokenizer by name; empty if it has none.
+
+    Files come first, as in transformers: what the configuration holds counts only where there is no file.
+
+    Args:
+        directory: Where the tokenizer's files are.
+        config: Its tokenizer_config.json.
+
+    Raises:
+        SftError: The configuration holds templates in no form that transformers reads.
+    """
+    found = {}
+    file = directory / TEMPLATE_FILE
+    if file.exists():
+        found[DEFAULT] = file.read_text(encoding="utf-8")
+    for other in files(directory):
+        found[other.name.removesuffix(".jinja")] = other.read_text(encoding="utf-8")
+    value = config.get("chat_template")
+    if found or value is None:
+        return found
+    if isinstance(value, str):
+        return {DEFAULT: value}
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        value = {entry.get("name"): entry.get("template") for entry in value}
+    texts = isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    if not texts or not all(map(_NAME.fullmatch, value)):
+        raise SftError(
+            where=f"{directory}/tokenizer_config.json",
+            problem="chat_template is neither a text nor a list of {name, template}",
+            fix="correct it there, or name a template of your own: template.path=FILE.jinja",
+        )
+    return dict(value)
+
+
+def write(named: Mapping[str, str], directory: Path) -> None:
+    """Write the templates other than the default beside a tokenizer."""
+    for name, source in named.items():
+        (directory / FOLDER).mkdir(exist_ok=True)
+        (directory / FOLDER / f"{name}.jinja").write_text(source, encoding="utf-8")
+
+
+def files(directory: Path) -> list[Path]:
+    """The files that hold templates other than the default."""
+    return sorted((directory / FOLDER).glob("*.jinja"))

@@ -1,0 +1,77 @@
+"""The texts of rows before they are laid out: rendered ones split, stop tokens taken off answers, tags refused."""
+
+from functools import cached_property
+
+from sft_cli.chat.delimiters import Delimiters
+from sft_cli.chat.split_rendered import Splitter
+from sft_cli.chat.template import ChatTemplate, TemplateRefusal, load_template, named_templates
+from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.config.data_schema import DataConfig
+from sft_cli.config.schema import TemplateConfig
+from sft_cli.data.types import Conversation
+from sft_cli.errors import SftError
+
+
+class Texts:
+    """Reads the texts of rows for one template, one tokenizer and one set of rules."""
+
+    def __init__(self, template: ChatTemplate, tokenizer: ChatTokenizer, data: DataConfig) -> None:
+        self._template, self._tokenizer, self._data = template, tokenizer, data
+        self._splitter = Splitter(template, tokenizer)
+
+    def opened(self, conversation: Conversation) -> Conversation:
+        """The conversation split if it was rendered, its answers without stop tokens of their own.
+
+        Raises:
+            TemplateRefusal: The template would not render it so.
+        """
+        split = self._split(conversation)
+        return self._tags(split).without_stops(split)[0]
+
+    def mistake(self, opened: Conversation) -> SftError | None:
+        """What is wrong with an opened conversation, or a document, that holds the template's own tags."""
+        return self._tags(opened).mistake(opened, self._data)
+
+    def remarks(self, conversation: Conversation) -> frozenset[str]:
+        """What was seen in the texts of a conversation that is used; keys of data/remarks.py."""
+        split = self._split(conversation)
+        tags = self._tags(split)
+        opened, stops = tags.without_stops(split)
+        silent = any(not (m.content.strip() or m.extra) for m in opened.messages if m.role == "assistant" and m.weight)
+        seen = {"own_stop": bool(stops), "header": tags.headers(opened) is not None, "empty_answer": silent}
+        return frozenset(key for key, there in seen.items() if there)
+
+    def _split(self, conversation: Conversation) -> Conversation:
+        if not conversation.rendered:
+            return conversation
+        try:
+            return self._splitter.split(conversation)
+        except TemplateRefusal as refusal:
+            name = self._renders(conversation)
+            fix = f"set template={name}, which renders it exactly so" if name else ""
+            raise TemplateRefusal(str(refusal), fix=fix) from refusal
+
+    def _renders(self, conversation: Conversation) -> str | None:
+        """The template of ours that would have rendered a text so; None if none would."""
+        for name, splitter in self._ours.items():
+            try:
+                splitter.split(conversation)
+            except TemplateRefusal:
+                continue
+            return name
+        return None
+
+    def _tags(self, conversation: Conversation) -> Delimiters:
+        """The template's own tags, with tools or without."""
+        return self._delimiters[bool(conversation.tools)]
+
+    @cached_property
+    def _delimiters(self) -> tuple[Delimiters, Delimiters]:
+        without = Delimiters(self._template, self._tokenizer)
+        return without, Delimiters(self._template.for_tools, self._tokenizer) if self._template.named else without
+
+    @cached_property
+    def _ours(self) -> dict[str, Splitter]:
+        """A splitter for each template of ours."""
+        found = {name: load_template(TemplateConfig(name=name), self._tokenizer) for name in named_templates()}
+        return {name: Splitter(template, self._tokenizer) for name, template in found.items()}

@@ -1,0 +1,213 @@
+"""The template's own tags inside texts: stop tokens at the end of answers, rendered turns, headers of plain text."""
+
+import pytest
+from chat_hand import SPECIAL, talk, text, trained
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_chat_properties import TRIMMING
+
+from sft_cli.chat import parity
+from sft_cli.config.data_schema import Delimiters
+from sft_cli.data.types import Conversation, Message
+
+PHI = """
+{%- for m in messages -%}{{- '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' -}}{%- endfor -%}
+{{- '<|assistant|>\\n' if add_generation_prompt else eos_token -}}
+"""
+MISTRAL = """
+{{- bos_token -}}
+{%- for m in messages -%}
+    {{- '[INST]' + m.content + '[/INST]' if m.role == 'user' else m.content + eos_token -}}
+{%- endfor -%}
+"""
+RENDERED = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+
+
+def refusal(outcome):
+    assert outcome.problem is not None
+    assert outcome.problem.where == "rows.jsonl:7"
+    return outcome.problem.problem
+
+
+@pytest.mark.parametrize(
+    ("template", "answer", "expected"),
+    [
+        ("chatml", "5<|im_end|>", "5<|im_end|>"),
+        ("chatml", "5<|im_end|>\n", "5<|im_end|>"),
+        ("chatml", "5 <|im_end|> <|im_end|>\n\n", "5 <|im_end|>"),
+        ("chatml", "<|im_end|>", "<|im_end|>"),
+        (TRIMMING, "5<|im_end|>\n", "5<|im_end|>"),
+        ("alpaca", "5</s>", "5</s>"),
+        ("llama2", "5</s>", " 5 </s>"),
+    ],
+)
+def test_a_stop_token_at_the_end_of_an_answer_is_taken_off(maker, tokenizer, template, answer, expected):
+    outcome = maker(template).make([talk("U:q", f"A:{answer}")])[0]
+    assert trained(tokenizer, outcome) == [expected]
+    assert "own_stop" in outcome.remarks
+    assert "sanitized" not in outcome.remarks
+
+
+@pytest.mark.parametrize("answer", ["5<|im_end|>.", "<|im_end|> is the token", "5</s>", "5<|im_start|>"])
+def test_anything_else_is_text(maker, tokenizer, answer):
+    """Also another special token at the end: chatml does not write that."""
+    outcome = maker().make([talk("U:q", f"A:{answer}")])[0]
+    assert trained(tokenizer, outcome) == [f"{answer}<|im_end|>"]
+    assert "sanitized" in outcome.remarks
+    assert "own_stop" not in outcome.remarks
+
+
+def test_every_closing_token_of_the_template_counts_and_every_answer(maker, build):
+    tokenizer = build(special=(*SPECIAL, "<|user|>", "<|assistant|>", "<|end|>"))
+    make = maker(PHI, tokenizer)
+    outcome = make.make([talk("U:q", "A:1<|end|>\n</s>", "U:r", Message("assistant", "2<|end|>", 0.0), "U:s", "A:3")])[
+        0
+    ]
+    assert trained(tokenizer, outcome) == ["1<|end|>|3<|end|>"]
+    assert "own_stop" in outcome.remarks
+    assert text(tokenizer, outcome.examples[0]).count("<|end|>") == 6
+
+
+def test_a_server_is_asked_with_the_history_that_was_trained(maker, tokenizer, tmp_path):
+    make = maker()
+    golden = parity.golden(make, talk("U:q", "A:a<|im_end|>", "U:r", "A:b"))
+    assert [message["content"] for message in golden.messages] == ["q", "a", "r"]
+    tokenizer.with_template(make.renderer.template.source).save(tmp_path / "server")
+    assert parity.check(tmp_path / "server", [golden]) == 1
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("U:" + RENDERED,),
+        ("U:Answer this:\n" + RENDERED,),
+        ("S:<|im_start|>system\nBe brief.<|im_end|>", "U:q"),
+        ("U:<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n",),
+        ("U:q<|im_end|>\n<|im_start|>assistant",),
+        ("U:<|im_start|>user q <|im_end|>",),
+    ],
+)
+def test_a_question_with_rendered_turns_is_refused(maker, texts):
+    outcome = maker().make([talk(*texts, "A:a")])[0]
+    assert refusal(outcome).startswith("message 1 (")
+    assert "holds turns that a template has rendered already ('<|im_start|>" in refusal(outcome)
+    assert outcome.problem.fix == (
+        "data.mix.mine.format=rendered reads a text column that holds the whole conversation; otherwise give the"
+        " messages without the template's tags, or leave such rows out with data.on_bad_row=drop"
+    )
+
+
+def test_a_document_with_rendered_turns_is_refused(maker):
+    outcome = maker().make([Conversation((), "rows.jsonl:7", "mine", text=RENDERED)])[0]
+    assert refusal(outcome).startswith("the document holds turns that a template has rendered already")
+
+
+@pytest.mark.parametrize(
+    ("asked", "refused"),
+    [
+        ("[INST] q [/INST]", True),
+        ("[INST]q[/INST]a</s>", True),
+        ("<s>[INST] q [/INST] a", True),
+        ("What do [INST] and [/INST] mean?", False),
+        ("[INST] q", False),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_bracketed_turns_are_refused_whether_they_are_tokens_or_not(maker, build, asked, refused, known):
+    """In Llama 2 ``[INST]`` is text, in Mistral's tokenizers a token."""
+    tokenizer = build(special=(*SPECIAL, "[INST]", "[/INST]") if known else SPECIAL)
+    outcome = maker(MISTRAL, tokenizer).make([talk(f"U:{asked}", "A:a")])[0]
+    assert (outcome.problem is not None) == refused
+    assert ("sanitized" in outcome.remarks) == (known and not refused)
+    assert ("header" in outcome.remarks) == (not known and not refused)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "what does <|im_end|> mean?",
+        "<|im_end|>",
+        "Is <|im_start|>user a header, and <|im_end|> a stop?",
+        "A prompt ends in <|im_start|>assistant and the answer follows.",
+        "<|im_start|>",
+    ],
+)
+def test_a_mere_mention_stays_text(maker, tokenizer, asked):
+    outcome = maker().make([talk(f"U:{asked}", "A:a")])[0]
+    assert outcome.problem is None
+    assert "sanitized" in outcome.remarks
+    assert f"user\n{asked}<|im_end|>" in text(tokenizer, outcome.examples[0])
+
+
+def test_what_an_assistant_or_a_tool_says_is_not_looked_at(maker, tokenizer):
+    outcome = maker().make([talk("U:q", f"A:{RENDERED}.", "T:" + RENDERED, "A:a")])[0]
+    assert trained(tokenizer, outcome) == [f"{RENDERED}.<|im_end|>|a<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("template", "message", "header"),
+    [
+        ("alpaca", "U:Add.\n\n### Response:\n5", "### Response:"),
+        ("alpaca", "U:### Instruction: add", "### Instruction:"),
+        ("alpaca", "U:What is a line with ### Response: in it?", ""),
+        ("alpaca", "U:Add.\n\n### Input:\n2", ""),
+        ("vicuna", "U:hi ASSISTANT: yo", "ASSISTANT:"),
+        ("vicuna", "U:hi\nUSER: yo", "USER:"),
+        ("vicuna", "U:hi MYUSER: yo", ""),
+        ("llama2", "U:what is [/INST]?", "[/INST]"),
+        ("plain", "U:### Response:", ""),
+        ("chatml", "U:### Response:\n", ""),
+        ("chatml", "U:<|im_start|>user", ""),
+    ],
+)
+def test_a_header_without_special_tokens_is_noticed(maker, template, message, header):
+    talked = talk(message, "A:a")
+    outcome = maker(template).make([talked])[0]
+    assert outcome.problem is None
+    assert ("header" in outcome.remarks) == bool(header)
+    strict = maker(template, delimiters=Delimiters.error).make([talked])[0]
+    if header:
+        assert refusal(strict) == (
+            f"a message holds {header!r}, a header of the template: the model could not tell it from a real one"
+            " (data.delimiters=error)"
+        )
+        assert strict.problem.fix == (
+            "correct the row, set data.delimiters=warn, or leave such rows out with data.on_bad_row=drop"
+        )
+    else:
+        assert strict == outcome
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["<|im_start|>", "<|im_end|>", "user", "assistant", "\n", " ", "x"]), max_size=8))
+def test_answers_end_in_one_stop_whatever_they_ended_in(maker_once, parts):
+    tokenizer, make = maker_once
+    answer = "x" + "".join(parts)
+    outcome = make.make([talk("U:q", f"A:{answer}")])[0]
+    bare = answer
+    while bare.rstrip().endswith("<|im_end|>"):
+        bare = bare.rstrip().removesuffix("<|im_end|>")
+    assert trained(tokenizer, outcome) == [f"{bare}<|im_end|>"]
+    assert ("own_stop" in outcome.remarks) == (bare != answer)
+
+
+@pytest.fixture(scope="module")
+def maker_once(tmp_path_factory):
+    """A tokenizer and a maker for every input of a property."""
+    from chat_hand import letters
+    from tokenizers import AddedToken
+
+    from sft_cli.chat.examples import ExampleMaker
+    from sft_cli.chat.template import load_template
+    from sft_cli.chat.tokenizer import load_tokenizer
+    from sft_cli.config.data_schema import DataConfig
+    from sft_cli.config.schema import TemplateConfig
+
+    backend, directory = letters(), tmp_path_factory.mktemp("tags")
+    backend.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
+    backend.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    tokenizer = load_tokenizer(str(directory))
+    return tokenizer, ExampleMaker(
+        tokenizer, load_template(TemplateConfig(name="chatml"), tokenizer), DataConfig(), 999
+    )

@@ -1,0 +1,151 @@
+"""``format: rendered``: texts that a template has rendered are split back into messages, exactly or not at all."""
+
+import pytest
+from chat_hand import SPECIAL, talk, text, trained
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from test_chat_delimiters import MISTRAL, PHI
+
+from sft_cli.chat import parity
+from sft_cli.config.data_schema import Overflow
+from sft_cli.data.types import Conversation
+
+DEFAULT_SYSTEM = """
+{%- if messages[0].role != 'system' -%}{{- '<|im_start|>system\\nBe kind.<|im_end|>\\n' -}}{%- endif -%}
+{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}{%- endfor -%}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
+"""
+TALKS = {
+    "one turn": talk("U:hi", "A:yo"),
+    "three turns": talk("U:hi", "A:yo", "U:a\n\nb", "A:c\n", "U:d", "A:e"),
+    "system": talk("S:Be brief.", "U:hi", "A:yo", "U:q", "A:a"),
+    "ends in a question": talk("U:hi", "A:yo", "U:q"),
+}
+TEMPLATES = {"chatml": "chatml", "alpaca": "alpaca", "vicuna": "vicuna", "llama2": "llama2", "phi": PHI,
+             "mistral": MISTRAL, "default system": DEFAULT_SYSTEM}  # fmt: skip
+UNKNOWN = {
+    ("mistral", "system"),  # it knows no system message
+    ("mistral", "ends in a question"),  # what closes a question is the header of an answer
+    ("llama2", "ends in a question"),
+}
+PAIRS = [(template, name) for template in TEMPLATES for name in TALKS if (template, name) not in UNKNOWN]
+
+
+def rendered(text):
+    return Conversation((), "rows.jsonl:7", "mine", text=text, rendered=True)
+
+
+def shown(make, conversation):
+    messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
+    return make.renderer.template.render(messages, None, prompt=False)
+
+
+@pytest.fixture
+def known(build):
+    """A tokenizer with the tokens of every template here."""
+    return build(special=(*SPECIAL, "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "[INST]", "[/INST]"))
+
+
+@pytest.mark.parametrize(("template", "name"), PAIRS)
+def test_it_trains_what_the_conversation_itself_would(maker, known, template, name):
+    make, conversation = maker(TEMPLATES[template], known), TALKS[name]
+    expected = make.make([conversation])[0]
+    found = make.make([rendered(shown(make, conversation))])[0]
+    assert found.problem is expected.problem is None, found.problem
+    assert found.examples == tuple(expected.examples)
+
+
+def test_white_space_and_the_ending_may_be_missing_and_eos_may_follow(maker, tokenizer):
+    """As data sets strip their rows, or add the end-of-text token that trainers expect."""
+    whole = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
+    outcomes = maker().make(
+        [rendered(one) for one in (whole, whole.strip(), whole.strip() + "</s>", whole + "</s>\n", whole[:-11])]
+    )
+    assert [trained(tokenizer, outcome) for outcome in outcomes] == [["yo<|im_end|>"]] * 5
+    assert len({outcome.examples[0].input_ids for outcome in outcomes}) == 1
+
+
+@pytest.mark.parametrize("bos", ["<s>", ""])
+def test_the_bos_token_may_be_missing(maker, tokenizer, bos):
+    source = "{{ bos_token }}" + DEFAULT_SYSTEM.strip()
+    outcome = maker(source).make([rendered(bos + "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nq<|im_end|>\n"
+                                           "<|im_start|>assistant\na<|im_end|>")])[0]  # fmt: skip
+    assert trained(tokenizer, outcome) == ["a<|im_end|>"]
+    assert text(tokenizer, outcome.examples[0]).startswith("<s><|im_start|>system\nS<")
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "problem", "fix"),
+    [
+        (
+            DEFAULT_SYSTEM,
+            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n",
+            "rendering its messages again gives another text: where it has"
+            " 'user\\nhi<|im_end|>\\n<|im_start|>assistant\\n', this template writes"
+            " 'system\\nBe kind.<|im_end|>\\n<|im_start|>us'",
+            "set template=chatml, which renders it exactly so",
+        ),
+        (
+            "chatml",
+            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>critic\nyo<|im_end|>\n",
+            "the text holds no answer that this template would write",
+            "correct the row",
+        ),
+        (
+            "chatml",
+            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo</s>.<|im_end|>\n",
+            "message 2 (assistant) of the text holds '</s>' where this template does not write it ('yo</s>.')",
+            "correct the row",
+        ),
+        (
+            "chatml",
+            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+            "the text ends where the answer should begin",
+            "correct the row",
+        ),
+        (
+            "chatml",
+            "USER: hi ASSISTANT: yo",
+            "the text is no conversation that this template has rendered (it begins with 'USER: hi ASSISTANT: yo', and"
+            " no message of a known role is found there)",
+            "correct the row",
+        ),
+    ],
+)
+def test_what_the_template_would_not_write_is_refused(maker, template, value, problem, fix):
+    outcome = maker(template).make([rendered(value)])[0]
+    assert outcome.problem is not None
+    assert outcome.problem.problem.partition(": ")[2] == problem
+    assert outcome.problem.fix.startswith(fix)
+
+
+def test_a_server_is_compared_on_its_prompt(maker, tokenizer, tmp_path):
+    make = maker()
+    golden = parity.golden(make, rendered(shown(make, TALKS["three turns"])))
+    assert [message["content"] for message in golden.messages] == ["hi", "yo", "a\n\nb", "c\n", "d"]
+    tokenizer.with_template(make.renderer.template.source).save(tmp_path / "server")
+    assert parity.check(tmp_path / "server", [golden]) == 1
+
+
+def test_its_oldest_turns_can_be_dropped(maker, tokenizer):
+    make = maker(max_length=60, overflow=Overflow.drop_oldest_turns)
+    conversation = talk("U:" + "x" * 40, "A:yo", "U:q", "A:a")
+    outcome = make.make([rendered(shown(make, conversation))])[0]
+    assert outcome.dropped_messages == 2
+    assert trained(tokenizer, outcome) == ["a<|im_end|>"]
+
+
+WORDS = st.text(st.sampled_from("ab \n:#["), min_size=1, max_size=6).filter(str.strip)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(TEMPLATES)), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3))
+def test_any_conversation_comes_back_or_is_refused(maker, known, template, exchanges):
+    """Never another example than that of the conversation it was rendered from, for texts without the tags."""
+    make = maker(TEMPLATES[template], known)
+    talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}")))
+    expected = make.make([talked])[0]
+    assume(expected.problem is None)
+    found = make.make([rendered(shown(make, talked))])[0]
+    assert found.problem is not None or found.examples[0].input_ids == expected.examples[0].input_ids
+    assert found.problem is not None or found.examples == expected.examples
