@@ -17,6 +17,7 @@ class RunDir:
 
         config.yaml        the resolved config
         environment.json   versions and machine
+        console.log        the command lines and what they printed
         data.json          {prepared_dir, fingerprint}
         manifest.json      copy of the prepared data's manifest (stop tokens, counts, licences)
         golden.json        copy of the golden prompts
@@ -45,6 +46,11 @@ class RunDir:
     def environment(self) -> Path:
         """Versions and machine."""
         return self.path / "environment.json"
+
+    @property
+    def console(self) -> Path:
+        """The command lines of the run's sessions and what they printed."""
+        return self.path / "console.log"
 
     @property
     def data(self) -> Path:
@@ -110,6 +116,11 @@ class RunDir:
     def model(self) -> Path:
         """The trained model of a full fine-tuning."""
         return self.path / "model"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files with the numbers of metrics.jsonl, where tensorboard is installed."""
+        return self.path / "tensorboard"
 
     @property
     def eval(self) -> Path:

@@ -1,18 +1,18 @@
 """`report.html`: one page about a prepared directory; it opens anywhere, without a network."""
 
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sft_cli.console import counted
 from sft_cli.data.prepared import open_prepared
 from sft_cli.report import accounts, gallery, plots, sections
 from sft_cli.report.gallery import Card
 from sft_cli.report.html import digest, environment, own
+from sft_cli.report.runs import runs
 from sft_cli.report.survey import Survey
-from sft_cli.report.tokens import Loss, Piece, TokenReader
+from sft_cli.report.tokens import TokenReader
 from sft_cli.visible import visible
 
 NAME = "report.html"
@@ -114,7 +114,13 @@ def _render(values: dict[str, Any]) -> str:
         return shown(text).replace("\n", Markup("<em>\n</em>"))
 
     templates = environment(PACKAGE)
-    templates.filters |= {"token": token, "runs": _runs, "number": lambda value: f"{value:,}", "percent": _percent}
+    templates.filters |= {
+        "token": token,
+        "runs": runs,
+        "number": lambda value: f"{value:,}",
+        "counted": counted,
+        "percent": _percent,
+    }
     style, script = own(PACKAGE, "page.css"), own(PACKAGE, "page.js")
     return templates.get_template("page.html.jinja").render(
         values
@@ -125,11 +131,6 @@ def _render(values: dict[str, Any]) -> str:
             "script_hash": digest(script),
         }
     )
-
-
-def _runs(pieces: list[Piece]) -> list[tuple[Loss, list[Piece]]]:
-    """Neighbouring pieces of the same loss together."""
-    return [(loss, list(run)) for loss, run in groupby(pieces, attrgetter("loss"))]
 
 
 def _percent(value: float) -> str:

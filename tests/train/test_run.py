@@ -110,7 +110,7 @@ def test_piped_output_is_plain_lines(runs, capsys):
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert "\r" not in said
-    assert "step      2/2  loss" in said
+    assert "step      2/2  epoch 1.00  loss" in said
 
 
 @pytest.mark.parametrize(

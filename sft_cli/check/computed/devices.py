@@ -57,6 +57,8 @@ def four_bit_line() -> Line:
     """NF4 there and back on the device that trains."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fix = "pip install --force-reinstall 'bitsandbytes>=0.50,<0.51'; until then quant=none"
+    import sft_cli.model  # noqa: F401 (quiets what bitsandbytes logs as it is imported)
+
     try:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
