@@ -124,8 +124,8 @@ def inspect(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="prepared=DIR, then one of row=PLACE|NUMBER, where=PART, worst=truncated|lowest_share|longest|random; "
-            "source=NAME, n=3, split=train|validation.",
+            help="prepared=DIR, then one of row=PLACE|NUMBER, where=PART of a place, text=REGEX,"
+            " worst=truncated|lowest_share|longest|shortest|random; source=NAME, n=3, split=train|validation.",
             show_default=False,
         ),
     ] = None,

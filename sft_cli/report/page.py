@@ -34,13 +34,16 @@ def write_report(prepared_directory: Path) -> Path:
     seed = manifest["fingerprint"]
     train, validation = Survey(prepared_directory, "train"), Survey(prepared_directory, "validation")
     account = accounts.take_account(ledger, seed)
+    account.texts = accounts.texts(prepared_directory / "dropped.jsonl")
     choice = gallery.choose(train, validation, account, seed)
     reader = TokenReader.of(prepared_directory, manifest)
     values = _values(manifest, train, account)
     page = b""
     for limit in LIMITS:
         shown = gallery.cards(choice, (train, validation), reader, ledger, limit)
-        page = _render(values | _gallery_values(shown, choice)).encode("utf-8")
+        more = _gallery_values(shown, choice)
+        more["links"] = _links(shown, values["drops"])
+        page = _render(values | more).encode("utf-8")
         if len(page) <= MOST_BYTES:
             break
     file = prepared_directory / NAME
@@ -52,8 +55,10 @@ def _values(manifest: dict[str, Any], train: Survey, account: accounts.Account) 
     """What the page's sections above the gallery show."""
     return {
         "manifest": manifest,
+        "counts": sections.COUNTS,
         "totals": sections.totals(manifest),
         "facts": sections.facts(manifest),
+        "sources": sections.sources(manifest),
         "mix": sections.mix(manifest),
         "tags": sections.tags(manifest),
         "drops": sections.drops(manifest, account),
@@ -96,9 +101,15 @@ def _gallery_values(cards: list[Card], choice: gallery.Choice) -> dict[str, Any]
     return {
         "cards": cards,
         "kinds": kinds,
-        "sources": list(dict.fromkeys(card.row.source for card in cards)),
+        "card_sources": list(dict.fromkeys(card.row.source for card in cards)),
         "sources_left_out": choice.sources_left_out,
     }
+
+
+def _links(cards: list[Card], drops: dict[str, Any]) -> dict[str, str]:
+    """Place of a row -> where it is on the page: among the tokens, or among what was dropped."""
+    shown = {card.row.where: f"row-{number}" for number, card in enumerate(cards, 1)}
+    return {example["where"]: example["id"] for example in drops["shown"]} | shown
 
 
 def _render(values: dict[str, Any]) -> str:

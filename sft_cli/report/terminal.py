@@ -74,6 +74,10 @@ class Printer:
         if line["detail"]:
             self._print([(f"  {one_line(line['detail'])}", "")])
 
+    def dropped(self, text: str) -> None:
+        """What a dropped row held."""
+        self._print([(f"  {one_line(text)}", QUIET)])
+
     def example(self, row: ExampleRow, side: str, excerpt: Sequence[Stretch]) -> None:
         """The tokens of an example."""
         share = row.num_trained / len(row.ids) if row.ids else 0.0

@@ -82,6 +82,10 @@ class TokenReader:
                 start += length
         return made
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What the tokens of a row decode to."""
+        return self._read(ids, 0, len(ids))
+
     def excerpt(self, ids: Sequence[int], trained: Sequence[bool], limit: int) -> list[Stretch]:
         """About ``limit`` tokens of a row: its beginning, where its loss begins, and its end; all of it if it is short.
 

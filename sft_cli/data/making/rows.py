@@ -10,7 +10,7 @@ from sft_cli.config.data_schema import SourceConfig
 from sft_cli.console import Progress, progress
 from sft_cli.data import cache, formats, rowstore, workers
 from sft_cli.data.formats import Converter
-from sft_cli.data.problems import RowError
+from sft_cli.data.problems import RowError, cut_json
 from sft_cli.data.reading import sources, stream
 from sft_cli.data.reading.slices import Slice
 from sft_cli.data.reading.sources import BadRow, Split
@@ -154,6 +154,7 @@ def _converted(converter: Converter, rows: Iterable[Row | BadRow]) -> Iterator[C
         try:
             made = converter.convert(row)
         except RowError as error:
+            error.row = cut_json(row.values)
             yield row.where, error
         else:
             yield from ((conversation.where, conversation) for conversation in made)
