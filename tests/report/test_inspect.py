@@ -61,7 +61,7 @@ def test_a_text_is_searched_for(inspect, prepared):
     """A regular expression over what the tokens decode to; such rows are printed whole."""
     places = [line.split()[0] for line in inspect(r"text=question (7|9)\?", "n=5") if "used" in line]
     assert [place.rpartition("/")[2] for place in places] == ["plain.jsonl:7", "plain.jsonl:9"]
-    lines = inspect(r"text=assistant says 2\b", "n=1") + inspect("text=assistant says 28", "n=9")
+    lines = inspect(r"text=assistant says 1\b", "n=1") + inspect("text=assistant says 28", "n=9")
     assert not [line for line in lines if "left out" in line]
     assert inspect("text=Answer", "n=2")[-1] == "more examples match; n=4 prints more"
     assert inspect("text=Answer 1[0-9]", "source=plain", "n=50")[-1] != "more examples match; n=100 prints more"
