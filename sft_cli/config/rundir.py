@@ -27,6 +27,7 @@ class RunDir:
         retention.json     what the probes of trainer.retention gave on the base
         spikes.jsonl       steps whose loss leapt or was not finite, with their rows
         before.json        scores and answers of the base model (eval.compare_after_training)
+        after.json         the same of the trained model
         samples.jsonl      answers generated during training
         checkpoints/       step-N directories
         adapter/           the trained adapter with the tokenizer (LoRA)
@@ -101,6 +102,11 @@ class RunDir:
     def before(self) -> Path:
         """Scores and answers of the base model, from before training."""
         return self.path / "before.json"
+
+    @property
+    def after(self) -> Path:
+        """Scores and answers of the trained model, where the base has been compared with it after training."""
+        return self.path / "after.json"
 
     @property
     def checkpoints(self) -> Path:

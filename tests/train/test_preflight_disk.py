@@ -1,4 +1,4 @@
-"""What is advised where the disk has no room for the checkpoints: what makes them fit, and nothing that is set already."""
+"""What is advised where the disk has no room for the checkpoints: what makes them fit, nothing that is set already."""
 
 import pytest
 
