@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sft_cli import __version__
-from sft_cli.console import recorded, status
+from sft_cli.console import recorded, say, status
 from sft_cli.errors import SftError
 from sft_cli.ranks.place import refuse_several
 from sft_cli.telling import told
@@ -90,7 +90,7 @@ def recipes(config_dir: ConfigDirs = None) -> None:
     """
     from sft_cli.config import explain
 
-    typer.echo(explain.recipes(config_dir or []))
+    say(explain.recipes(config_dir or []))
 
 
 @app.command()
@@ -115,7 +115,7 @@ def formats() -> None:
     """Print the shapes of rows that are understood, each with an example."""
     from sft_cli.data.formats import describe
 
-    typer.echo(describe())
+    say(describe())
 
 
 @app.command()

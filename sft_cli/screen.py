@@ -17,9 +17,10 @@ GAP = 3
 """Columns between two columns of a table."""
 LONGEST_WORD = 36
 """A column of text is made no wider for one long word, such as a path; it is folded instead."""
-# A command to paste and a number with its unit stay on one line.
+# A command or a row to paste stays in one piece, and a number with its unit.
 _COMMAND = r"""sft\ [a-z]+(?:\ (?:[\w.+-]+=(?:'[^']*'|"[^"]*"|\S)*|'[^']*'|--?[a-z-]+))+"""
-_PIECE = re.compile(rf"(?P<space>\s*)(?P<word>{_COMMAND}|\(?[\d.,]*\d\ [A-Za-z%/]+\S*|\S+)")
+_ROW = r"""\{".*\}"""
+_PIECE = re.compile(rf"(?P<space>\s*)(?P<word>{_COMMAND}|{_ROW}|\(?[\d.,]*\d\ [A-Za-z%/]+\S*|\S+)")
 _MARKED = re.compile(r"^(error:|warning:|  fix:)", re.MULTILINE)
 _MARKS = {"error:": "red", "warning:": "yellow", "  fix:": "cyan"}
 

@@ -45,6 +45,11 @@ def test_a_number_stays_with_its_unit_and_a_command_in_one_piece(width):
     assert "sft merge run='runs/with a space' out=merged" in screen.wrapped(LINES[4], width)
 
 
+def test_a_row_to_paste_stays_in_one_piece():
+    row = '{"instruction": "Name the capital of France in one word.", "output": "Paris"}'
+    assert row in screen.wrapped(f"    example: {row}", 40).split("\n")[1]
+
+
 def test_a_continued_line_begins_below_its_text():
     labelled, bare = screen.wrapped(LINES[0], 60).split("\n"), screen.wrapped(LINES[5], 60).split("\n")
     assert all(part.startswith(" " * 10) and part[10] != " " for part in labelled[1:])

@@ -129,6 +129,13 @@ def test_a_key_of_whose_values_one_finished_has_no_drawing():
     assert effect("key", values, {MEMBERS[0]: 1.0, MEMBERS[1]: 2.0}, None) is None
 
 
+def test_steps_are_equally_far_apart():
+    """Of a thousand steps as of ten."""
+    found = curves({MEMBERS[0]: [Reading(1.0, step) for step in (1, 500, 999)]}, None)
+    assert found is not None
+    assert [float(point.split(",")[0]) for point in found.lines[0].points.split()] == [0.0, WIDTH / 2, WIDTH]
+
+
 def test_long_courses_are_thinned_and_keep_their_end():
     course = [Reading(1.0 / step, step) for step in range(1, 1001)]
     found = curves({MEMBERS[0]: course, MEMBERS[1]: course[:1]}, None)
