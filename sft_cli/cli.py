@@ -1,6 +1,7 @@
 """The commands. Each body calls one function, imported when it runs: ``sft --help`` loads no torch and no Hydra."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sft_cli import __version__
+from sft_cli.console import recorded, say, status
 from sft_cli.errors import SftError
 from sft_cli.ranks.place import refuse_several
 from sft_cli.telling import told
@@ -20,6 +22,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+SLOW = ("prepare", "train", "check", "doctor", "sweep", "eval", "merge", "inspect")
+"""Commands whose first line takes a moment."""
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -50,11 +54,13 @@ def _version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     if context.invoked_subcommand not in (None, "train", "doctor"):
         refuse_several(context.invoked_subcommand)
+    if context.invoked_subcommand in SLOW and not {"-h", "--help"} & set(sys.argv):
+        status(f"sft {context.invoked_subcommand}: reading the settings")
 
 
 @app.command()
@@ -84,7 +90,7 @@ def recipes(config_dir: ConfigDirs = None) -> None:
     """
     from sft_cli.config import explain
 
-    typer.echo(explain.recipes(config_dir or []))
+    say(explain.recipes(config_dir or []))
 
 
 @app.command()
@@ -109,7 +115,7 @@ def formats() -> None:
     """Print the shapes of rows that are understood, each with an example."""
     from sft_cli.data.formats import describe
 
-    typer.echo(describe())
+    say(describe())
 
 
 @app.command()
@@ -118,8 +124,8 @@ def inspect(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="prepared=DIR, then one of row=PLACE|NUMBER, where=PART, worst=truncated|lowest_share|longest|random; "
-            "source=NAME, n=3, split=train|validation.",
+            help="prepared=DIR, then one of row=PLACE|NUMBER, where=PART of a place, text=REGEX,"
+            " worst=truncated|lowest_share|longest|shortest|random; source=NAME, n=3, split=train|validation.",
             show_default=False,
         ),
     ] = None,
@@ -235,6 +241,13 @@ def main() -> None:
     # Threads that wait must sleep: on 2 cores with another process on one of them, spinning ones took 38 s for 50 steps
     # of the quickstart, sleeping ones 7 s. On an idle machine it is 5 s instead of 3; OMP_WAIT_POLICY=ACTIVE has that.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with told():
+    with recorded(shlex.join(["sft", *sys.argv[1:]]), _without_secrets), told():
         refuse_flags(sys.argv[1:])
         app()
+
+
+def _without_secrets(text: str) -> str:
+    """The text as it may be kept."""
+    from sft_cli.config.secrets import hushed
+
+    return hushed(text)

@@ -1,15 +1,96 @@
-"""What a person sees: lines, tables and progress; plain text when the output is not a terminal."""
+"""What a person sees: lines, tables and progress; plain text when the output is not a terminal. A copy can be kept."""
 
+import io
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from sft_cli import screen
 from sft_cli.visible import visible
 
 _speaks = True
+
+
+class Transcript:
+    """What is shown, kept as plain text: in memory until its file is known, then in the file line by line."""
+
+    def __init__(self, clean: Callable[[str], str]) -> None:
+        self._clean, self._waiting, self._file = clean, list[str](), None
+
+    def add(self, text: str) -> None:
+        """Keep a text; where the disk refuses, the screen still has it."""
+        self._waiting.append(self._clean(visible(text)) + "\n")
+        if self._file is not None:
+            with suppress(OSError), self._file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.writelines(self._waiting)
+            self._waiting.clear()
+
+    def keep_in(self, file: Path) -> None:
+        """Write what was shown so far, and from now on every text, to the end of a file."""
+        self._file = file
+
+
+_transcript: Transcript | None = None
+
+
+@contextmanager
+def recorded(command: str, clean: Callable[[str], str]) -> Iterator[None]:
+    """Keep a transcript of what is shown within; ``keep_in`` says where.
+
+    Args:
+        command: What was typed, its first line.
+        clean: Takes secrets out of a text.
+    """
+    global _transcript
+    _transcript = Transcript(clean)
+    _transcript.add(f"$ {command}  # {time.strftime('%Y-%m-%d %H:%M:%S %z')}")
+    try:
+        yield
+    finally:
+        _transcript = None
+
+
+def keep_in(file: Path) -> None:
+    """Keep the transcript in this file from now on, if there is one."""
+    if _transcript is not None and _speaks:
+        _transcript.keep_in(file)
+
+
+def note(text: str) -> None:
+    """A line for the transcript alone."""
+    if _transcript is not None and _speaks:
+        _transcript.add(text)
+
+
+_status_shown = False
+
+
+def status(text: str) -> None:
+    """Show on the last line of a terminal what is going on; the next line that is printed takes its place."""
+    global _status_shown
+    if not _speaks or not sys.stderr.isatty():
+        return
+    sys.stderr.write(f"\r\x1b[2K{visible(text)[: shutil.get_terminal_size().columns - 1]}")
+    sys.stderr.flush()
+    _status_shown = True
+
+
+def clear_status() -> None:
+    """Take the last line away."""
+    global _status_shown
+    if _status_shown:
+        sys.stderr.write("\r\x1b[2K")
+        sys.stderr.flush()
+        _status_shown = False
+
+
+def bar(share: float, width: int = 20) -> str:
+    """``[=====     ]``."""
+    return f"[{'=' * round(width * min(1.0, share)):<{width}}]"
 
 
 def mute() -> None:
@@ -23,28 +104,63 @@ def speaks() -> bool:
     return _speaks
 
 
-def say(text: str = "") -> None:
-    """One line on standard output, at once, also when piped; what would steer the terminal is spelled out."""
-    if _speaks:
-        print(visible(text), flush=True)
+def say(text: str = "", *, indent: int | None = None, colour: str = "") -> None:
+    """Print lines on standard output, at once; what would steer the terminal is spelled out.
+
+    A terminal gets them wrapped at words; a pipe gets them as they are.
+
+    Args:
+        text: One or more lines.
+        indent: Spaces before what continues a wrapped line; None suits lines with and without a label.
+        colour: Of the first word, where the terminal shows colours.
+    """
+    if not _speaks:
+        return
+    note(text)
+    clear_status()
+    shown = visible(text)
+    if (width := screen.columns_of(sys.stdout)) is not None:
+        shown = screen.wrapped(shown, width, indent)
+    if screen.has_colours(sys.stdout):
+        first, space, rest = shown.partition(" ")
+        shown = f"{screen.painted(first, colour)}{space}{rest}" if colour else screen.marked(shown)
+    print(shown, flush=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """An aligned table; numbers stand right, text stands left and is wrapped to the terminal."""
+    """Print an aligned table: numbers right, text left; one too wide for the terminal continues below itself."""
     if not _speaks:
         return
+    note(_drawn(columns, rows, screen.PIPED).rstrip("\n"))
+    clear_status()
+    print(_drawn(columns, rows, screen.columns_of(sys.stdout) or screen.PIPED), end="", flush=True)
+
+
+def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
+    """The lines of a table."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE, pad_edge=False)
-    for i, name in enumerate(columns):
-        numeric = all(isinstance(row[i], int | float) for row in rows)
-        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(visible(_cell(value))) for value in row))
-    Console(width=None if sys.stdout.isatty() else 120, soft_wrap=False).print(shown)
+    numeric = [all(isinstance(row[place], int | float) for row in rows) for place in range(len(columns))]
+    cells = [[visible(_cell(value)) for value in row] for row in rows]
+    drawn = Console(file=io.StringIO(), width=width, color_system=None)
+    for block in screen.table_blocks(columns, cells, numeric, width - 2):
+        shown = Table(box=box.SIMPLE, pad_edge=False)
+        for place, size in block:
+            justify = "right" if numeric[place] else "left"
+            shown.add_column(columns[place], justify=justify, overflow="fold", width=size, vertical="top")
+        for row in cells:
+            shown.add_row(*(Text(row[place]) for place, _ in block))
+        drawn.print(shown)
+    assert isinstance(drawn.file, io.StringIO)
+    return drawn.file.getvalue()
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """``1 row``, ``2,000 rows``, ``1 pass``, ``2 passes``: ``nouns`` is the plural where it is not ``noun`` + s."""
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def gib(size: float) -> str:
@@ -79,17 +195,13 @@ class Progress:
             return
         self._said = now
         if sys.stderr.isatty():
-            columns = shutil.get_terminal_size().columns
-            sys.stderr.write(f"\r\x1b[2K{visible(self._line(now))[: columns - 1]}")
-            sys.stderr.flush()
+            status(self._line(now))
         else:
             print(visible(self._line(now)), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""
-        if sys.stderr.isatty() and self._said != self._began:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+        clear_status()
 
     def _line(self, now: float) -> str:
         """``encode    [=====>    ] 40,000 of 100,000 rows, 9,100 rows/s, 7 s left``."""
@@ -101,10 +213,10 @@ class Progress:
         if share <= before:
             return f"{self._what:<9} {counted}"
         left = (1 - share) * spent / (share - before)
-        return f"{self._what:<9} [{'=' * round(20 * share):<20}] {counted}, {_span(left)} left"
+        return f"{self._what:<9} {bar(share)} {counted}, {span(left)} left"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """``7 s``, ``12 min`` or ``3.5 h``."""
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from sft_cli import console, screen
 from sft_cli.errors import Elsewhere, Mistakes, SftError
 from sft_cli.visible import visible
 
@@ -50,10 +51,13 @@ def told() -> Iterator[None]:
 
 
 def _tell(text: str) -> None:
-    """A text on standard error: nothing in it steers the terminal, and no secret is in it."""
+    """Print a text on standard error without secrets and without what would steer the terminal; in colour there."""
     from sft_cli.config.secrets import hushed
 
-    print(visible(hushed(text)), file=sys.stderr, flush=True)
+    shown = visible(hushed(text))
+    console.note(shown)
+    console.clear_status()
+    print(screen.marked(shown) if screen.has_colours(sys.stderr) else shown, file=sys.stderr, flush=True)
 
 
 def _bug(error: Exception) -> NoReturn:

@@ -13,7 +13,8 @@ MAY_IMPORT = {
     "errors": set(),
     "sandbox": set(),
     "visible": set(),
-    "console": {"visible"},
+    "screen": set(),
+    "console": {"visible", "screen"},
     # Which process this is; how several meet.
     "ranks": {"errors"},
     "ranks.spawn": {"errors", "config", "ranks"},
@@ -83,14 +84,14 @@ MAY_IMPORT = {
         "train.layout", "train.prefixes", "train.placement", "check",
     },
     "quickstart": set(),
-    "telling": {"errors", "visible", "config"},
+    "telling": {"errors", "visible", "screen", "console", "config"},
     "slurm": {
         "errors", "console", "telling", "config", "config.compose", "data.types", "data", "data.reading",
         "data.prepare", "chat",
     },
     "cli": {
-        "errors", "telling", "ranks", "config", "config.explain", "data.formats", "data.prepare", "report", "train",
-        "eval", "model.merge", "sweep", "check",
+        "errors", "console", "telling", "ranks", "config", "config.explain", "data.formats", "data.prepare", "report",
+        "train", "eval", "model.merge", "sweep", "check",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from sft_cli.check.asked import Asked, asked
 from sft_cli.check.data import Sample, sample, told
 from sft_cli.check.lines import Report, ok
-from sft_cli.check.places import place_lines
+from sft_cli.check.places import cache_for, place_lines
 from sft_cli.config.check import required
 from sft_cli.config.compose import compose
 from sft_cli.config.paths import absolute
 from sft_cli.config.schema import Config
+from sft_cli.console import status
 
 
 def check_command(words: Sequence[str], config_dirs: Sequence[str]) -> int:
@@ -26,8 +27,10 @@ def check_command(words: Sequence[str], config_dirs: Sequence[str]) -> int:
     config = absolute(config)
     report = Report()
     report.tell(ok("config", f"{config.run_name}: composed, every key is known, nothing contradicts"))
-    report.tell(*place_lines(config))
-    with report.part("data"), sample(config, own.rows) as found:
+    places = list(place_lines(config))
+    report.tell(*places)
+    status("check: reading rows")
+    with cache_for(places), report.part("data"), sample(config, own.rows) as found:
         report.tell(told(found))
         _with_model(report, config, found, own)
     shown = " ".join(rest)
@@ -38,6 +41,7 @@ def _with_model(report: Report, config: Config, found: Sample, own: Asked) -> No
     """What needs the model's configuration, and torch."""
     from sft_cli.train.run import uncollected
 
+    status("check: loading torch")
     with uncollected():  # torch begins here
         from sft_cli.check.computed.model import model_lines
     model_lines(report, config, found, own)

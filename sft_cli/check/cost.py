@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sft_cli.check.asked import Asked
-from sft_cli.check.cards import Card
+from sft_cli.check.cards import Card, named_like
 from sft_cli.check.data import Sample
 from sft_cli.check.lines import Line, ok, warn
 from sft_cli.config.rundir import open_run
 from sft_cli.config.schema import Config
+from sft_cli.console import counted
 from sft_cli.errors import SftError
 
 USE = 0.35
 """Share of a card's stated speed that training is assumed to reach; a guess, not measured here on any GPU."""
+
+
+FASTEST = 400_000
+"""Tokens a second of one card beyond which the estimate is not printed: no card was seen to train faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +79,43 @@ def work(config: Config, sample: Sample) -> Work:
     return Work(steps, round(examples * sample.tokens_per_example))
 
 
-def measured(path: str) -> tuple[float, int]:
-    """Median tokens per second of an earlier run's steps, and the number of steps.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The speed of an earlier run.
+
+    Attributes:
+        tokens_per_second: Median of its steps.
+        steps: How many there are.
+        device: What it computed on: ``cpu``, or the name that the driver has for the card.
+    """
+
+    tokens_per_second: float
+    steps: int
+    device: str
+
+    def on(self, card: Card | None) -> bool:
+        """Whether it computed on such a card; None: on a CPU."""
+        if card is None or self.device == "cpu":
+            return card is None and self.device == "cpu"
+        own = named_like(self.device)
+        return own is not None and own.tflops == card.tflops
+
+
+def measured(path: str) -> Measured:
+    """The speed of an earlier run's steps, the first one left out.
 
     Raises:
         SftError: The run has no steps to learn from.
     """
-    file = open_run(path).metrics
+    run = open_run(path)
+    file = run.metrics
     speeds = _speeds(file) if file.is_file() else []
     if not speeds:
         raise SftError(
             where=f"like={path}", problem="the run has no finished step", fix="name a run with steps in metrics.jsonl"
         )
-    return statistics.median(speeds[1:] or speeds), len(speeds)
+    device = run.read(run.environment)["device"] if run.environment.is_file() else "cpu"
+    return Measured(statistics.median(speeds[1:] or speeds), len(speeds), device)
 
 
 def _speeds(file: Path) -> list[float]:
@@ -110,31 +139,59 @@ def cost_line(asked: Asked, sample: Sample, done: Work, cards: int, card: Card |
         sample: The rows.
         done: What is computed.
         cards: GPUs, or processes.
-        card: The one that is named or here; None: none of the table.
+        card: The one that is named or here; None: a CPU.
         operations: Of one token.
     """
     about = "" if sample.whole else "about "
-    what = f"{about}{done.steps:,} steps, {about}{done.tokens:,} tokens"
+    what = f"{about}{counted(done.steps, 'step')}, {about}{counted(done.tokens, 'token')}"
+    found = _speed(asked, cards, card, operations)
+    if found.tokens_per_second is None:
+        lacking = "" if asked.price is None else "; without it there is no cost"
+        return warn("time", f"{what}; {found.source}{lacking}", found.fix)
+    hours = done.tokens / found.tokens_per_second / 3600
+    text = f"{what}: {_span(hours)} at {found.tokens_per_second:,.0f} tokens/s ({found.source})"
+    if asked.price is None:
+        return ok("time", text, "price=N (of one GPU hour) for the cost")
+    number = counted(cards, "GPU") if card is not None else counted(cards, "process", "processes")
+    cost = f"cost {hours * cards * asked.price:,.2f}, where one GPU hour costs {asked.price:g} ({number})"
+    return ok("time", text, more=[cost])
+
+
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    """Tokens a second of the whole job, and where the figure is from; None, and why it is not known."""
+
+    tokens_per_second: float | None
+    source: str
+    fix: str = "tokens_per_second=N, like=RUN, or gpu=h100 (a named card)"
+
+
+def _speed(asked: Asked, cards: int, card: Card | None, operations: float) -> _Speed:
+    """The speed that was said, that was measured on the same device, or that arithmetic gives."""
     if asked.tokens_per_second is not None:
-        speed, source = asked.tokens_per_second, "as stated"
-    elif asked.like is not None:
-        speed, steps = measured(asked.like)
-        source = f"median of {steps} steps of {asked.like}"
-    elif card is not None and card.tflops is not None:
-        speed = cards * card.tflops * 1e12 * USE / operations
-        source = (
-            f"an ESTIMATE, nothing was measured: {operations / 1e9:.3g} GFLOP a token at an assumed {USE:.0%} of"
-            f" {card.tflops:g} TFLOP/s ({card.name}'s data sheet) x {cards}"
+        return _Speed(asked.tokens_per_second, "as stated")
+    if asked.like is not None:
+        earlier = measured(asked.like)
+        if earlier.on(card):
+            return _Speed(earlier.tokens_per_second, f"median of {counted(earlier.steps, 'step')} of {asked.like}")
+        this = "a CPU" if card is None else card.name
+        why = f"{asked.like} was trained on {earlier.device}, not on {this}: its speed says nothing about this run"
+        return _Speed(None, why, f"like=RUN of a run on {this}, or tokens_per_second=N")
+    if card is None or card.tflops is None:
+        name = "" if card is None else f" of {card.name}"
+        return _Speed(None, f"the speed{name} is not known")
+    speed = cards * card.tflops * 1e12 * USE / operations
+    if speed > cards * FASTEST:
+        why = (
+            f"the speed is not known: at {operations / 1e6:,.3g} MFLOP a token the model is too small for an estimate,"
+            " since the overhead of its steps takes longer than their arithmetic"
         )
-    else:
-        return warn(
-            "time", f"{what}; the speed is not known", "tokens_per_second=N, like=RUN, or gpu=h100 (a named card)"
-        )
-    hours = done.tokens / speed / 3600
-    text = f"{what}: {_span(hours)} at {speed:,.0f} tokens/s ({source})"
-    if asked.price is not None:
-        return ok("time", f"{text}; {hours * cards * asked.price:,.2f} at {asked.price:g} per GPU hour x {cards}")
-    return ok("time", text, "price=N (per GPU hour) for the cost")
+        return _Speed(None, why, f"tokens_per_second=N, or like=RUN of a run on {card.name}")
+    source = (
+        f"an ESTIMATE, nothing was measured: {operations / 1e9:.3g} GFLOP a token at an assumed {USE:.0%} of"
+        f" {card.tflops:g} TFLOP/s ({card.name}'s data sheet) x {cards}"
+    )
+    return _Speed(speed, source)
 
 
 def _span(hours: float) -> str:

@@ -12,11 +12,13 @@ import psutil
 from sft_cli.check.lines import Line, Report, fail, ok, warn
 from sft_cli.check.places import writable
 from sft_cli.config.paths import cache_home
-from sft_cli.console import gib
+from sft_cli.console import gib, status
 
 PACKAGE = "sft-cli"
-SECRETS = ("HF_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")
+SECRETS = ("HF_TOKEN",)
 """Variables that are only said to be set, or not."""
+TESTED = "3.11"
+"""The Python that all tests run with."""
 SLURM = ("sbatch", "srun", "squeue", "scancel")
 LOW_DISK = 20 * 2**30
 """Free bytes below which a model of 7 billion parameters and its checkpoints will not fit."""
@@ -26,6 +28,7 @@ def doctor_command() -> int:
     """Body of ``sft doctor``; exit code 0, or 1 when anything failed."""
     report = Report()
     report.tell(*version_lines())
+    status("doctor: loading torch")
     from sft_cli.check.computed import devices
 
     for line in (
@@ -50,9 +53,10 @@ def version_lines(name: str = PACKAGE) -> Iterator[Line]:
     wanted = metadata(name)["Requires-Python"]
     own = platform.python_version()
     if SpecifierSet(wanted).contains(own):
-        yield ok("python", f"{own} (tested: {wanted})")
+        limits = ", ".join(sorted(wanted.split(","), reverse=True))
+        yield ok("python", f"{own} (allowed: {limits}; tested with {TESTED})")
     else:
-        yield fail("python", f"{own} is outside of {wanted}", "install Python 3.11 and make a new environment with it")
+        yield fail("python", f"{own} is outside of {wanted}", f"install Python {TESTED}: uv venv --python {TESTED}")
     fine = list[str]()
     for text in requires(name) or ():
         needed = Requirement(text)
@@ -83,7 +87,7 @@ def memory_line() -> Line:
     free, total = free_memory(torch.device("cpu")), psutil.virtual_memory().total
     text = f"{gib(free)} of {gib(total)} main memory free, {os.cpu_count()} processors"
     if free < 4 * 2**30:
-        return warn("memory", text, "end other programs: loading a model of 7 billion parameters passes through it")
+        return warn("memory", text, "end other programs: a model of 7 billion parameters is loaded through main memory")
     return ok("memory", text)
 
 
@@ -114,7 +118,7 @@ def slurm_line() -> Line:
     if found:
         missing = [name for name in SLURM if name not in found]
         return warn(
-            "slurm", f"{', '.join(found)} found, {', '.join(missing)} not", "install slurm-client, or mend PATH"
+            "slurm", f"{', '.join(found)} found, {', '.join(missing)} not", "install slurm-client, or correct PATH"
         )
     return ok("slurm", "no SLURM commands here: only launcher=slurm would need them")
 

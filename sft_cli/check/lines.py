@@ -19,6 +19,9 @@ class Status(str, Enum):
     fail = "fail"
 
 
+COLOURS = {Status.ok: "green", Status.warn: "yellow", Status.fail: "red"}
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One thing that was looked at.
@@ -73,7 +76,7 @@ class Report:
     def tell(self, *lines: Line) -> None:
         """Print lines and keep them."""
         for line in lines:
-            say(str(line))
+            say(str(line), indent=len(INDENT), colour=COLOURS[line.status])
         self.lines += lines
 
     @contextmanager
@@ -97,5 +100,5 @@ class Report:
         """
         failed, warned = self.count(Status.fail), self.count(Status.warn)
         told = f"{len(self.lines) - failed - warned} ok, {warned} to look at, {failed} failed"
-        say(f"\n{what}: {told}; " + ("mend what failed, then type the same again" if failed else f"next: {next}"))
+        say(f"\n{what}: {told}; " + ("fix what failed, then run it again" if failed else f"next: {next}"))
         return 1 if failed else 0

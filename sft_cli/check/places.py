@@ -2,16 +2,17 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 
-from sft_cli.check.lines import Line, fail, ok
+from sft_cli.check.lines import Line, Status, fail, ok
 from sft_cli.config.launcher_schema import Auto, LauncherKind
 from sft_cli.config.paths import cache_home, default_run_dir
 from sft_cli.config.schema import Config
 
+HOME = "SFT_HOME"
 PORT = 29500
 """Where torchrun's processes meet, unless MASTER_PORT says otherwise."""
 
@@ -51,7 +52,7 @@ def place_lines(config: Config, environment: Mapping[str, str] = os.environ) -> 
     """Permissions of the run directory and of SFT_HOME, and the port where several processes meet."""
     for name, directory, key in (
         ("run_dir", run_directory(config), "run_dir=DIR that you may write to"),
-        ("SFT_HOME", cache_home(), "export SFT_HOME=DIR that you may write to"),
+        (HOME, cache_home(), "export SFT_HOME=DIR that you may write to"),
     ):
         problem = writable(directory)
         if problem is None:
@@ -60,6 +61,24 @@ def place_lines(config: Config, environment: Mapping[str, str] = os.environ) -> 
             yield fail(name, f"nothing can be written: {problem}", f"choose {key}, or change its permissions")
     if processes(config) > 1 and config.launcher.kind is LauncherKind.local:
         yield port_line(environment.get("MASTER_PORT", str(PORT)))
+
+
+@contextmanager
+def cache_for(places: Sequence[Line]) -> Iterator[None]:
+    """Let the check go on where SFT_HOME cannot be written to: within, a temporary directory takes its place."""
+    if not any(line.name == HOME and line.status is Status.fail for line in places):
+        yield
+        return
+    before = os.environ.get(HOME)
+    with TemporaryDirectory(prefix="sft-check-") as folder:
+        os.environ[HOME] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[HOME]
+            else:
+                os.environ[HOME] = before
 
 
 def port_line(text: str) -> Line:

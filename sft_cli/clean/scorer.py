@@ -16,7 +16,7 @@ from sft_cli.chat.template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean.base import answer
 from sft_cli.config.clean_schema import PerplexityConfig
-from sft_cli.console import say
+from sft_cli.console import counted, say
 from sft_cli.data.types import Conversation
 from sft_cli.errors import SftError
 
@@ -129,7 +129,7 @@ def load_scorer(config: PerplexityConfig, num_rows: int) -> Scorer:
         template = ChatTemplate(source, tokenizer.special_tokens, config.model, NOW, named=named).compile()
     perplexity, limit, device = _load_model(config)
     max_length = config.max_length if limit is None else min(config.max_length, limit)
-    say(f"clean     {config.score} of {num_rows:,} rows by {config.model} on {device}")
+    say(f"clean     {config.score} of {counted(num_rows, 'row')} by {config.model} on {device}")
     return Scorer(perplexity, tokenizer, template, max_length, config.score == IFD)
 
 

@@ -17,6 +17,7 @@ class RunDir:
 
         config.yaml        the resolved config
         environment.json   versions and machine
+        console.log        the command lines and what they printed
         data.json          {prepared_dir, fingerprint}
         manifest.json      copy of the prepared data's manifest (stop tokens, counts, licences)
         golden.json        copy of the golden prompts
@@ -26,6 +27,7 @@ class RunDir:
         retention.json     what the probes of trainer.retention gave on the base
         spikes.jsonl       steps whose loss leapt or was not finite, with their rows
         before.json        scores and answers of the base model (eval.compare_after_training)
+        after.json         the same of the trained model
         samples.jsonl      answers generated during training
         checkpoints/       step-N directories
         adapter/           the trained adapter with the tokenizer (LoRA)
@@ -45,6 +47,11 @@ class RunDir:
     def environment(self) -> Path:
         """Versions and machine."""
         return self.path / "environment.json"
+
+    @property
+    def console(self) -> Path:
+        """The command lines of the run's sessions and what they printed."""
+        return self.path / "console.log"
 
     @property
     def data(self) -> Path:
@@ -97,6 +104,11 @@ class RunDir:
         return self.path / "before.json"
 
     @property
+    def after(self) -> Path:
+        """Scores and answers of the trained model, where the base has been compared with it after training."""
+        return self.path / "after.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Directory of step-N checkpoints."""
         return self.path / "checkpoints"
@@ -110,6 +122,11 @@ class RunDir:
     def model(self) -> Path:
         """The trained model of a full fine-tuning."""
         return self.path / "model"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files with the numbers of metrics.jsonl, where tensorboard is installed."""
+        return self.path / "tensorboard"
 
     @property
     def eval(self) -> Path:

@@ -22,11 +22,12 @@ from sft_cli.config.schema import Config
 from sft_cli.console import say
 from sft_cli.data import cache, changes, prepared
 from sft_cli.data.ledger import Ledger
-from sft_cli.data.making import assemble, cleaning, pipeline, place, telling
+from sft_cli.data.making import assemble, cleaning, dropped, pipeline, place, telling
 from sft_cli.data.making import manifest as manifests
 from sft_cli.data.mixing import realised, stages
 from sft_cli.data.prepared import Prepared, Side, SplitWriter
 from sft_cli.errors import SftError
+from sft_cli.report import accounts
 from sft_cli.report.page import write_report
 
 
@@ -151,6 +152,11 @@ def _write(
         ledger = Ledger(file)
         remarks = assemble.account(made.parts, ledger)
     ledger.check_budgets(config.data, made.lengths)
+    chosen = accounts.take_account(new / "ledger.jsonl", manifests.fingerprint(inputs)).dropped.values()
+    places = {(line["source"], line["where"]) for lines in chosen for line in lines}
+    if any(step["filter"] == "pii" for step in inputs["clean"]):
+        places = set()  # what that filter drops or rewrites must not stand in the prepared directory
+    dropped.write(new / dropped.NAME, made.parts, places)
     if not ledger.splits["train"]["examples"]:
         lost = ledger.top()
         raise SftError(

@@ -4,6 +4,7 @@ DIR/train, DIR/validation   Arrow rows that ``datasets.load_from_disk(DIR)`` ope
 DIR/stages/                 an epoch as numbers of training examples, repeats among them, stage by stage
 DIR/manifest.json           fingerprint, counts, tokens, reasons, length quantiles
 DIR/ledger.jsonl            one line per input row and its fate
+DIR/dropped.jsonl           some of the dropped rows as they are, a few for each reason
 DIR/tokenizer/              the tokenizer with the chat template a server will use
 DIR/golden.json             prompts and the ids a server must make of them
 DIR/report.html             all of this to look at
@@ -28,7 +29,7 @@ from sft_cli.errors import SftError
 
 NAMES = {
     "train", "validation", "dataset_dict.json", "stages", "manifest.json", "ledger.jsonl", "tokenizer", "golden.json",
-    "report.html",
+    "report.html", "dropped.jsonl",
 }  # fmt: skip
 """What a prepared directory holds."""
 NUMBERS: dict[str, Any] = {"input_ids": np.int32, "labels": np.int32, "loss_weights": np.float32}

@@ -1,6 +1,7 @@
 """What can be wrong with one row, and the words that errors share."""
 
 import difflib
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,11 +13,12 @@ class RowError(SftError):
 
     Attributes:
         reason: The kind of problem in a few words, the same for all rows that share it; the ledger counts by it.
+        row: The row as JSON, cut; empty where it could not be read at all.
     """
 
     def __init__(self, *, where: str, reason: str, problem: str, fix: str) -> None:
         super().__init__(where=where, problem=_writable(problem), fix=_writable(fix))
-        self.reason = _writable(reason)
+        self.reason, self.row = _writable(reason), ""
 
 
 class LeftOut(RowError):
@@ -34,6 +36,12 @@ class LeftOut(RowError):
 def _writable(text: str) -> str:
     """The text with halves of characters, which rows may hold and files may not, spelled out."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def cut_json(value: Any, limit: int = 2000) -> str:
+    """A value as JSON in at most ``limit`` characters, for people to read."""
+    text = _writable(json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def shorten(value: Any, limit: int = 60) -> str:

@@ -59,7 +59,7 @@ def _values(where: str, row: Conversation | RowError) -> tuple[Any, ...]:
     """A row in the order of ``COLUMNS``."""
     if isinstance(row, RowError):
         by = row.by if isinstance(row, LeftOut) else None
-        error = json.dumps([by, row.where, row.reason, row.problem, row.fix], ensure_ascii=False)
+        error = json.dumps([by, row.where, row.reason, row.problem, row.fix, row.row], ensure_ascii=False)
         nothing = codec.hashed(where.encode())
         return where, None, nothing, nothing, None, error
     payload = codec.encode(row)
@@ -153,10 +153,13 @@ def _error(text: str | None) -> RowError | None:
     """What is wrong with a row, as it was before it was written."""
     if text is None:
         return None
-    by, where, reason, problem, fix = json.loads(text)
+    by, where, reason, problem, fix, row = json.loads(text)
     if by is None:
-        return RowError(where=where, reason=reason, problem=problem, fix=fix)
-    return LeftOut(where=where, reason=reason, problem=problem, fix=fix, by=by)
+        error = RowError(where=where, reason=reason, problem=problem, fix=fix)
+    else:
+        error = LeftOut(where=where, reason=reason, problem=problem, fix=fix, by=by)
+    error.row = row
+    return error
 
 
 def _num_rows(file: Path) -> int:

@@ -1,11 +1,11 @@
-"""How far an evaluation is: a bar on a terminal, a line now and then elsewhere."""
+"""How far an evaluation is: the last line of a terminal, a line now and then elsewhere."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sft_cli.console import say, speaks
+from sft_cli.console import bar, clear_status, say, status
 
 Progress = Callable[[int, int], None]
 """Told how many of how many are done."""
@@ -16,19 +16,17 @@ SECONDS = 20
 @contextmanager
 def shown(label: str) -> Iterator[Progress]:
     """A progress that a person sees under ``label``; short work prints nothing when piped."""
-    if sys.stdout.isatty() and speaks():
-        from rich.progress import Progress as Bar
-
-        with Bar(transient=True) as bar:
-            task = bar.add_task(label)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
     last = time.monotonic()
 
     def line(done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= SECONDS:
+        if sys.stdout.isatty():
+            status(f"{label:<9} {bar(done / max(1, total))} {done:,} of {total:,}")
+        elif time.monotonic() - last >= SECONDS:
             last = time.monotonic()
             say(f"{label:<9} {done:,} of {total:,}")
 
-    yield line
+    try:
+        yield line
+    finally:
+        clear_status()

@@ -10,7 +10,7 @@ from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import masked
-from sft_cli.console import say
+from sft_cli.console import counted, say
 from sft_cli.data import changes
 from sft_cli.data.making import manifest as manifests
 from sft_cli.data.prepare import prepare, read_template
@@ -55,8 +55,11 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
         rows = _rows(prepared, "validation" if len(prepared.validation) else "train")
         if path := _trained_path(trained, config, rows.side):
             say(f"note      the run was trained on rows of {path}, which may be among these")
-    kind = "held-out" if rows.side == "validation" else "train (the data holds none out)"
-    say(f"rows      {len(rows.split):,} {kind} examples of {rows.directory}")
+    number = len(rows.split)
+    which = counted(number, "held-out example")
+    if rows.side == "train":
+        which = f"{counted(number, 'example')}, all of them, because none is held out,"
+    say(f"rows      {which} of {rows.directory}")
     return rows
 
 

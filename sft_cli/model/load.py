@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sft_cli.config import paths
 from sft_cli.config.adapter_schema import FOUR_BITS, QuantConfig, QuantKind
 from sft_cli.config.schema import ModelConfig
 from sft_cli.config.trainer_schema import Dtype
+from sft_cli.console import status
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.added_tokens import add_rows
 from sft_cli.model.machine import DTYPES
@@ -146,8 +146,8 @@ def load_model(
             problem="quantised weights cannot be trained",
             fix="adapter=lora, or quant=none",
         )
-    if not sys.stderr.isatty():
-        disable_progress_bar()  # a bar in a log file is one long line
+    disable_progress_bar()
+    status("loading   the weights")
     own = load_config(config)
     path = located(config)
     if Path(path).is_dir():

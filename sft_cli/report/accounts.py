@@ -28,11 +28,13 @@ class Account:
         dropped: Reason -> some of its lines, in the order of the rows.
         filters: Reason -> filter that gave it; none for what could not be used at all.
         truncated: Source -> its lines that lost most messages, the worst first.
+        texts: ``(source, where)`` -> the text of a dropped row, where it is kept.
     """
 
     dropped: dict[str, list[Line]] = field(default_factory=dict)
     filters: dict[str, str] = field(default_factory=dict)
     truncated: dict[str, list[Line]] = field(default_factory=dict)
+    texts: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def lines(file: Path) -> Iterator[bytes]:
@@ -68,6 +70,14 @@ def take_account(file: Path, seed: str, kept: int = WORST) -> Account:
         source: [line for *_, line in sorted(heap, key=_rank, reverse=True)] for source, heap in worst.items()
     }
     return account
+
+
+def texts(file: Path) -> dict[tuple[str, str], str]:
+    """The texts of dropped.jsonl by ``(source, where)``; none for a directory that an earlier version wrote."""
+    if not file.is_file():
+        return {}
+    found = (json.loads(line) for line in lines(file))
+    return {(line["source"], line["where"]): line["text"] for line in found if line["text"]}
 
 
 def _reservoir(kept: list[tuple[int, Line]], new: tuple[int, Line], seen: int, choice: random.Random) -> None:

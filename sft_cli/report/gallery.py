@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sft_cli.report import accounts
 from sft_cli.report.accounts import Account, Line
 from sft_cli.report.survey import ExampleRow, Survey
-from sft_cli.report.tokens import Excerpt, TokenReader
+from sft_cli.report.tokens import Stretch, TokenReader
 
 TRUNCATED = "most truncated"
 KINDS = {"longest": 2, "shortest": 2, "lowest trained share": 3, TRUNCATED: 3, "random": 4}
@@ -39,7 +39,7 @@ class Card:
     split: str
     kinds: list[str]
     line: Line | None
-    excerpt: Excerpt
+    excerpt: list[Stretch]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """`sft inspect`: rows of a prepared directory as coloured tokens, each with its line of the ledger."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Found:
 
 
 def inspect_command(arguments: Sequence[str], plain: bool) -> None:
-    """Body of ``sft inspect prepared=DIR [row=…|where=…|worst=…] [source=…] [n=3] [split=…] [--plain]``."""
+    """Body of ``sft inspect prepared=DIR [row=…|where=…|text=…|worst=…] [source=…] [n=3] [split=…] [--plain]``."""
     ask = words.read(arguments)
     prepared = open_prepared(ask.prepared)
     reader = TokenReader.of(prepared.directory, prepared.manifest)
@@ -40,14 +41,19 @@ def inspect_command(arguments: Sequence[str], plain: bool) -> None:
         found, remark = [_by_index(prepared, ask) if ask.row.isdecimal() else _by_place(prepared, ask)], ""
     elif ask.where is not None:
         found, remark = _by_part(prepared, ask)
+    elif ask.text is not None:
+        found, remark = _by_text(prepared, ask, ask.text, reader)
     else:
         found, remark = _extreme(prepared, ask)
+    texts = accounts.texts(prepared.directory / "dropped.jsonl")
     with terminal.until_nobody_reads():
         printer = terminal.Printer(plain)
         for one in found:
             printer.ledger_line(one.line)
+            if one.line is not None and (text := texts.get((one.line["source"], one.line["where"]))):
+                printer.dropped(text)
             for side, row in one.examples:
-                limit = len(row.ids) if ask.row is not None else SHOWN
+                limit = SHOWN if ask.row is None and ask.text is None else len(row.ids)
                 printer.example(row, side, reader.excerpt(row.ids, row.trained, limit))
         if remark:
             say(f"\n{remark}")
@@ -121,6 +127,32 @@ def _by_part(prepared: Prepared, ask: words.Ask) -> tuple[list[Found], str]:
         )
     remark = f"{more:,} more rows match; n={ask.n + more} prints all" if more else ""
     return _with_examples(prepared, lines, ask), remark
+
+
+def _by_text(
+    prepared: Prepared, ask: words.Ask, pattern: re.Pattern[str], reader: TokenReader
+) -> tuple[list[Found], str]:
+    """The first examples whose text holds what was asked for, and whether there are more."""
+    places, more = list[tuple[Side, ExampleRow]](), False
+    for side in SIDES if ask.split is None else (ask.split,):
+        survey = Survey(prepared.directory, side)
+        for index in range(len(survey)) if ask.source is None else survey.of(ask.source):
+            row = survey.row(int(index))
+            if pattern.search(reader.text(row.ids)) is None:
+                continue
+            if len(places) == ask.n:
+                more = True
+                break
+            places.append((side, row))
+    if not places:
+        raise SftError(
+            where=f"text={pattern.pattern}",
+            problem="it is in no example" + (f" of {ask.split}" if ask.split else ""),
+            fix="text= is a regular expression over the text that the tokens decode to, template and all",
+        )
+    lines = accounts.find(_ledger(prepared), {(row.source, row.where) for _, row in places})
+    found = [Found(lines.get((row.source, row.where)), [(side, row)]) for side, row in places]
+    return found, f"more examples match; n={2 * ask.n} prints more" if more else ""
 
 
 def _extreme(prepared: Prepared, ask: words.Ask) -> tuple[list[Found], str]:

@@ -49,6 +49,9 @@
         (!kind.value || row.kinds.includes(kind.value)) &&
         (!needle || row.text.includes(needle));
       row.element.hidden = !fits;
+      if (needle && fits) {
+        for (const fold of row.element.querySelectorAll("details.fold")) fold.open ||= fold.textContent.toLowerCase().includes(needle);
+      }
       return fits;
     });
     status.textContent = `${shown.length} of ${rows.length} rows shown`;

@@ -1,18 +1,18 @@
 """`report.html`: one page about a prepared directory; it opens anywhere, without a network."""
 
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sft_cli.console import counted
 from sft_cli.data.prepared import open_prepared
 from sft_cli.report import accounts, gallery, plots, sections
 from sft_cli.report.gallery import Card
 from sft_cli.report.html import digest, environment, own
+from sft_cli.report.runs import runs
 from sft_cli.report.survey import Survey
-from sft_cli.report.tokens import Loss, Piece, TokenReader
+from sft_cli.report.tokens import TokenReader
 from sft_cli.visible import visible
 
 NAME = "report.html"
@@ -34,13 +34,16 @@ def write_report(prepared_directory: Path) -> Path:
     seed = manifest["fingerprint"]
     train, validation = Survey(prepared_directory, "train"), Survey(prepared_directory, "validation")
     account = accounts.take_account(ledger, seed)
+    account.texts = accounts.texts(prepared_directory / "dropped.jsonl")
     choice = gallery.choose(train, validation, account, seed)
     reader = TokenReader.of(prepared_directory, manifest)
     values = _values(manifest, train, account)
     page = b""
     for limit in LIMITS:
         shown = gallery.cards(choice, (train, validation), reader, ledger, limit)
-        page = _render(values | _gallery_values(shown, choice)).encode("utf-8")
+        more = _gallery_values(shown, choice)
+        more["links"] = _links(shown, values["drops"])
+        page = _render(values | more).encode("utf-8")
         if len(page) <= MOST_BYTES:
             break
     file = prepared_directory / NAME
@@ -52,8 +55,10 @@ def _values(manifest: dict[str, Any], train: Survey, account: accounts.Account) 
     """What the page's sections above the gallery show."""
     return {
         "manifest": manifest,
+        "counts": sections.COUNTS,
         "totals": sections.totals(manifest),
         "facts": sections.facts(manifest),
+        "sources": sections.sources(manifest),
         "mix": sections.mix(manifest),
         "tags": sections.tags(manifest),
         "drops": sections.drops(manifest, account),
@@ -96,9 +101,15 @@ def _gallery_values(cards: list[Card], choice: gallery.Choice) -> dict[str, Any]
     return {
         "cards": cards,
         "kinds": kinds,
-        "sources": list(dict.fromkeys(card.row.source for card in cards)),
+        "card_sources": list(dict.fromkeys(card.row.source for card in cards)),
         "sources_left_out": choice.sources_left_out,
     }
+
+
+def _links(cards: list[Card], drops: dict[str, Any]) -> dict[str, str]:
+    """Place of a row -> where it is on the page: among the tokens, or among what was dropped."""
+    shown = {card.row.where: f"row-{number}" for number, card in enumerate(cards, 1)}
+    return {example["where"]: example["id"] for example in drops["shown"]} | shown
 
 
 def _render(values: dict[str, Any]) -> str:
@@ -114,7 +125,13 @@ def _render(values: dict[str, Any]) -> str:
         return shown(text).replace("\n", Markup("<em>\n</em>"))
 
     templates = environment(PACKAGE)
-    templates.filters |= {"token": token, "runs": _runs, "number": lambda value: f"{value:,}", "percent": _percent}
+    templates.filters |= {
+        "token": token,
+        "runs": runs,
+        "number": lambda value: f"{value:,}",
+        "counted": counted,
+        "percent": _percent,
+    }
     style, script = own(PACKAGE, "page.css"), own(PACKAGE, "page.js")
     return templates.get_template("page.html.jinja").render(
         values
@@ -125,11 +142,6 @@ def _render(values: dict[str, Any]) -> str:
             "script_hash": digest(script),
         }
     )
-
-
-def _runs(pieces: list[Piece]) -> list[tuple[Loss, list[Piece]]]:
-    """Neighbouring pieces of the same loss together."""
-    return [(loss, list(run)) for loss, run in groupby(pieces, attrgetter("loss"))]
 
 
 def _percent(value: float) -> str:

@@ -1,13 +1,18 @@
 """The manifest as what the page shows: shares beside counts, long lists cut and counted. Absent parts stay away."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
+from sft_cli.console import counted
 from sft_cli.data.remarks import sentences
 from sft_cli.report.accounts import Account
 from sft_cli.visible import cut
 
 Json = Mapping[str, Any]
+MOST_FILES = 4
+"""Files of a source named at most."""
+COUNTS = ("rows", "used", "dropped", "not_sampled", "truncated", "examples", "tokens", "trained_tokens")
 MOST = 60
 """Entries of a list shown at most."""
 MOST_TEXT = 700
@@ -31,15 +36,19 @@ def totals(manifest: Json) -> list[tuple[str, str, str]]:
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     trained = share(train["trained_tokens"], train["tokens"])
     return [
-        ("rows read", f"{count['rows']:,}", f"from {len(sources):,} source{'s' * (len(sources) != 1)}"),
+        ("rows read", f"{count['rows']:,}", f"from {counted(len(sources), 'source')}"),
         ("used", f"{count['used']:,}", f"{share(count['used'], count['rows']):.1%} of the rows"),
         ("dropped", f"{count['dropped']:,}", f"{share(count['dropped'], count['rows']):.1%} of the rows"),
         ("not sampled", f"{count['not_sampled']:,}", "left out by choice of the mix"),
         ("truncated", f"{count['truncated']:,}", "rows that lost their oldest turns"),
-        ("training examples", f"{train['examples']:,}", f"an epoch, of {train['rows']:,} rows; repeats counted"),
+        (
+            "training examples",
+            f"{train['examples']:,}",
+            f"an epoch, of {train['rows']:,} rows; repeats counted",
+        ),
         ("training tokens", f"{train['tokens']:,}", f"{share(train['tokens'], train['examples']):,.0f} per example"),
         ("tokens that carry loss", f"{train['trained_tokens']:,}", f"{trained:.1%} of the training tokens"),
-        ("held out", f"{validation['examples']:,}", f"examples, {validation['tokens']:,} tokens"),
+        ("held out", f"{validation['examples']:,}", f"examples, {counted(validation['tokens'], 'token')}"),
     ]
 
 
@@ -48,21 +57,55 @@ def facts(manifest: Json) -> list[tuple[str, str]]:
     longest = max_length(manifest)
     found = [
         ("fingerprint", manifest["fingerprint"]),
-        ("template", str(manifest["template"])),
+        ("model", manifest.get("model") or "none: only a tokenizer was named"),
+        ("tokenizer", manifest.get("tokenizer") or "unknown"),
+        ("chat template", _template(manifest)),
         ("stop tokens", "  ".join(manifest["stop_tokens"]) or "none"),
         ("longest example allowed", f"{longest:,} tokens" if longest else "no limit"),
         ("written by", f"sft_cli {manifest['sft_cli']}"),
     ]
     if rows := manifest.get("unrolled_rows"):
-        found.append(("unrolled", f"{_rows(rows)} became one example per trained turn, because the history changes"))
+        number = counted(rows, "row")
+        found.append(("unrolled", f"{number} became one example per trained turn, because the history changes"))
     if documents := manifest.get("cut_documents"):
-        found.append(("cut", f"{documents:,} documents longer than an example became several"))
-    return found + [("note", f"{_rows(rows)}: {sentence}") for rows, sentence in sentences(manifest)]
+        found.append(("cut", f"{counted(documents, 'document')} longer than an example became several"))
+    return found + [("note", f"{counted(rows, 'row')}: {sentence}") for rows, sentence in sentences(manifest)]
 
 
-def _rows(number: int) -> str:
-    """``1 row``, ``2 rows``."""
-    return f"{number:,} row{'s' * (number != 1)}"
+def _template(manifest: Json) -> str:
+    """The name of the template and the beginning of its SHA-256, which tells two of one name apart."""
+    source = manifest.get("inputs", {}).get("encode", {}).get("template")
+    digest = f"  sha256 {sha256(source.encode()).hexdigest()[:16]}" if source else ""
+    return f"{manifest['template']}{digest}"
+
+
+def sources(manifest: Json) -> list[dict[str, Any]]:
+    """Per source its files, its columns that nothing reads, and what the table counts."""
+    return [
+        {
+            "name": name,
+            "files": _files(manifest.get("inputs", {}).get("rows", {}).get(name, {}).get("content", {})),
+            "not_read": list(source.get("not_read", ())),
+            "ignored": list(source.get("ignored", ())),
+            **{key: source.get(key) for key in ("format", "licence", "role")},
+            "counts": [source.get(count, 0) for count in COUNTS],
+        }
+        for name, source in manifest["sources"].items()
+    ]
+
+
+def _files(content: Json) -> str:
+    """The files of a source, or its data set on the hub."""
+    named = list[str]()
+    for side, found in content.items():
+        if "hub" in found:
+            parts = [found["hub"], found.get("name"), found["split"], str(found["revision"])[:12]]
+            named.append(" ".join(part for part in parts if part))
+        else:
+            files = [str(entry[0]) for entry in found.get("files", ())]
+            more = f" and {len(files) - MOST_FILES:,} more" if len(files) > MOST_FILES else ""
+            named.append(", ".join(files[:MOST_FILES]) + more + (" (held out)" if side == "validation" else ""))
+    return "; ".join(named)
 
 
 def max_length(manifest: Json) -> int | None:
@@ -123,7 +166,10 @@ def tags(manifest: Json) -> list[dict[str, Any]]:
 
 
 def drops(manifest: Json, account: Account) -> dict[str, Any]:
-    """Per reason its count, its filter and some rows."""
+    """Per reason its count, its filter and some rows; the rows whose text is shown, each with an id and one to go back.
+
+    An example: ``where``, ``source``, ``reason``, ``detail``, ``text`` (empty where it is not kept), ``id``, ``back``.
+    """
     whole = sum(manifest["dropped"].values())
     rows = [
         {
@@ -132,13 +178,22 @@ def drops(manifest: Json, account: Account) -> dict[str, Any]:
             "share": share(count, whole),
             "filter": account.filters.get(reason),
             "examples": [
-                {"where": line["where"], "source": line["source"], "detail": cut(line["detail"] or "", MOST_TEXT)}
-                for line in account.dropped.get(reason, ())
+                {
+                    "where": line["where"],
+                    "source": line["source"],
+                    "reason": reason,
+                    "detail": cut(line["detail"] or "", MOST_TEXT),
+                    "text": cut(account.texts.get((line["source"], line["where"]), ""), MOST_TEXT),
+                    "id": f"dropped-{place}-{number}",
+                    "back": f"drop-{place}-{number}",
+                }
+                for number, line in enumerate(account.dropped.get(reason, ()), 1)
             ],
         }
-        for reason, count in list(manifest["dropped"].items())[:MOST]
+        for place, (reason, count) in enumerate(list(manifest["dropped"].items())[:MOST], 1)
     ]
-    return {"rows": rows, "total": whole, "more": len(manifest["dropped"]) - len(rows)}
+    shown = [example for row in rows for example in row["examples"] if example["text"]]
+    return {"rows": rows, "shown": shown, "total": whole, "more": len(manifest["dropped"]) - len(rows)}
 
 
 def cleaning(manifest: Json) -> dict[str, Any]:

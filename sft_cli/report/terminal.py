@@ -3,15 +3,16 @@
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from sft_cli.console import counted
 from sft_cli.report.accounts import Line
 from sft_cli.report.survey import ExampleRow
-from sft_cli.report.tokens import Excerpt, Piece
+from sft_cli.report.tokens import Piece, Stretch
 from sft_cli.visible import one_line, visible
 
 STYLES = {"all": "green underline", "some": "yellow underline", "none": ""}
@@ -73,17 +74,22 @@ class Printer:
         if line["detail"]:
             self._print([(f"  {one_line(line['detail'])}", "")])
 
-    def example(self, row: ExampleRow, side: str, excerpt: Excerpt) -> None:
+    def dropped(self, text: str) -> None:
+        """What a dropped row held."""
+        self._print([(f"  {one_line(text)}", QUIET)])
+
+    def example(self, row: ExampleRow, side: str, excerpt: Sequence[Stretch]) -> None:
         """The tokens of an example."""
         share = row.num_trained / len(row.ids) if row.ids else 0.0
         weights = f", weight {', '.join(f'{w:g}' for w in row.weights)}" if row.weights not in ((), (1.0,)) else ""
         counts = f"{len(row.ids):,} tokens, {row.num_trained:,} with loss ({share:.1%}){weights}"
         self._print([(f"{side} {row.index}: {counts}", QUIET)])
-        parts = list(self._parts(excerpt.head))
-        if excerpt.num_hidden:
-            gap = f"\n… {excerpt.num_hidden:,} tokens left out, {excerpt.hidden_trained:,} with loss; row={row.index}"
-            gap += f"{'' if side == 'train' else f' split={side}'} prints them …\n"
-            parts += [(gap, QUIET), *self._parts(excerpt.tail)]
+        parts, where = list[tuple[str, str]](), "" if side == "train" else f" split={side}"
+        for stretch in excerpt:
+            if stretch.num_hidden:
+                gap = f"\n… {stretch.num_hidden:,} tokens left out, {stretch.hidden_trained:,} with loss;"
+                parts.append((f"{gap} row={row.index}{where} prints them …\n", QUIET))
+            parts += self._parts(stretch.pieces)
         self._print(parts)
 
     def _parts(self, pieces: list[Piece]) -> Iterator[tuple[str, str]]:
@@ -127,11 +133,11 @@ def _fate(line: Line) -> Iterator[str]:
         yield f"by {optional['filter']}"
     if line["examples"]:
         copies = f" × {line['copies']}" if line["copies"] != 1 else ""
-        yield f"{line['examples']} example{'s' * (line['examples'] != 1)}{copies}"
+        yield f"{counted(line['examples'], 'example')}{copies}"
         share = line["trained_tokens"] / line["tokens"] if line["tokens"] else 0.0
         yield f"{line['tokens']:,} tokens, {line['trained_tokens']:,} with loss ({share:.1%})"
     if line["truncated_messages"]:
-        yield f"lost its {line['truncated_messages']} oldest messages"
+        yield f"lost its {counted(line['truncated_messages'], 'oldest message')}"
     for name, value in optional["tags"].items():
         yield f"{name}={value}"
     for name, value in optional["scores"].items():

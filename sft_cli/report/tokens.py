@@ -40,20 +40,18 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Excerpt:
-    """A row's pieces; of a long row those of its beginning and its end.
+class Stretch:
+    """Neighbouring pieces of a row, and what was left out before them.
 
     Attributes:
-        head: The pieces before the cut.
-        tail: The pieces after it; none where nothing was cut.
-        num_hidden: Tokens left out between them.
+        pieces: The pieces.
+        num_hidden: Tokens left out between these pieces and the stretch before them.
         hidden_trained: Those of them that carry loss.
     """
 
-    head: list[Piece]
-    tail: list[Piece]
-    num_hidden: int
-    hidden_trained: int
+    pieces: list[Piece]
+    num_hidden: int = 0
+    hidden_trained: int = 0
 
 
 class TokenReader:
@@ -84,20 +82,34 @@ class TokenReader:
                 start += length
         return made
 
-    def excerpt(self, ids: Sequence[int], trained: Sequence[bool], limit: int) -> Excerpt:
-        """About ``limit`` tokens of a row, half from each end; the whole row if it is hardly longer."""
+    def text(self, ids: Sequence[int]) -> str:
+        """What the tokens of a row decode to."""
+        return self._read(ids, 0, len(ids))
+
+    def excerpt(self, ids: Sequence[int], trained: Sequence[bool], limit: int) -> list[Stretch]:
+        """About ``limit`` tokens of a row: its beginning, where its loss begins, and its end; all of it if it is short.
+
+        The stretches and what is left out between them are the row; the last one ends it.
+        """
         if len(ids) <= limit + 2 * _CONTEXT:
-            return Excerpt(self.pieces(ids, trained), [], 0, 0)
-        half = limit // 2
-        head, num_head = self.pieces(ids[: half + _CONTEXT], trained[: half + _CONTEXT]), half + _CONTEXT
-        while num_head > half:
-            num_head -= head.pop().num_ids
-        before = len(ids) - half - _CONTEXT
-        tail, seen = self.pieces(ids[before:], trained[before:]), 0
-        while seen < _CONTEXT:
-            seen += tail.pop(0).num_ids
-        hidden = trained[num_head : before + seen]
-        return Excerpt(head, tail, len(hidden), sum(map(bool, hidden)))
+            return [Stretch(self.pieces(ids, trained))]
+        stretches, done = list[Stretch](), 0
+        for start, stop in _windows(len(ids), next((at for at, one in enumerate(trained) if one), None), limit):
+            pieces, begin = self._within(ids, trained, max(start, done), stop)
+            hidden = trained[done:begin]
+            stretches.append(Stretch(pieces, len(hidden), sum(map(bool, hidden))))
+            done = begin + sum(piece.num_ids for piece in pieces)
+        return stretches
+
+    def _within(self, ids: Sequence[int], trained: Sequence[bool], start: int, stop: int) -> tuple[list[Piece], int]:
+        """The whole pieces between two places, and the place where they begin."""
+        low, high = max(0, start - _CONTEXT), min(len(ids), stop + _CONTEXT)
+        pieces, end = self.pieces(ids[low:high], trained[low:high]), high
+        while pieces and end > stop:
+            end -= pieces.pop().num_ids
+        while pieces and low < start:
+            low += pieces.pop(0).num_ids
+        return pieces, low
 
     def _cuts(self, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
         """Where the ids can be cut without harm to a character, and the text before each cut, from the cut before it.
@@ -144,3 +156,26 @@ class TokenReader:
         if text.encode("utf-8", "replace") == content:
             return [(len(character.encode()), character) for character in text]
         return [(len(ids), text)]
+
+
+def _windows(length: int, first: int | None, limit: int) -> list[tuple[int, int]]:
+    """What is shown of a long row, in its order and apart from each other: ``(from, to before)``.
+
+    Args:
+        length: Tokens of the row.
+        first: The first that carries loss; None where none does.
+        limit: Tokens to show, fewer than there are.
+    """
+    if first is None:
+        wanted = [(0, limit // 2), (length - limit // 2, length)]
+    else:
+        quarter = max(1, limit // 4)
+        loss = min(max(0, first - max(_MOST_IDS, quarter // 2)), length - limit // 2)
+        wanted = [(0, quarter), (loss, loss + limit // 2), (length - quarter, length)]
+    joined: list[tuple[int, int]] = []
+    for start, stop in wanted:
+        if joined and start <= joined[-1][1] + _CONTEXT:
+            start, before = joined.pop()
+            stop = max(stop, before)
+        joined.append((start, stop))
+    return joined

@@ -1,6 +1,8 @@
 """The words of `sft inspect`: which prepared directory, and which of its rows."""
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +12,16 @@ from sft_cli.config.names import nearest
 from sft_cli.data.prepared import Side
 from sft_cli.errors import SftError, raise_all
 
-Worst = Literal["truncated", "lowest_share", "longest", "random"]
+Worst = Literal["truncated", "lowest_share", "longest", "shortest", "random"]
 KINDS: dict[Worst, str] = {
     "truncated": "most truncated",
     "lowest_share": "lowest trained share",
     "longest": "longest",
+    "shortest": "shortest",
     "random": "random",
 }
 """The word -> the kind of row the gallery knows."""
-NAMES = ("prepared", "row", "where", "worst", "source", "n", "split")
+NAMES = ("prepared", "row", "where", "text", "worst", "source", "n", "split")
 ELSEWHERE = {
     "prepared_dir": "prepared",
     "dir": "prepared",
@@ -27,8 +30,11 @@ ELSEWHERE = {
     "index": "row",
     "idx": "row",
     "id": "row",
-    "grep": "where",
-    "search": "where",
+    "grep": "text",
+    "search": "text",
+    "regex": "text",
+    "contains": "text",
+    "kind": "worst",
     "num": "n",
     "count": "n",
     "limit": "n",
@@ -36,7 +42,7 @@ ELSEWHERE = {
     "side": "split",
 }
 """What people type instead."""
-SELECTIONS = ("row", "where", "worst")
+SELECTIONS = ("row", "where", "text", "worst")
 COMMAND = "sft inspect"
 
 
@@ -48,7 +54,8 @@ class Ask:
         prepared: The prepared directory.
         row: Number of an example in its split, or a row's place; None to choose otherwise.
         where: Part of a row's place; None to choose otherwise.
-        worst: What the rows are extreme in; used where neither ``row`` nor ``where`` is given.
+        text: Expression that is found in what the rows' tokens decode to; None to choose otherwise.
+        worst: What the rows are extreme in; used where none of the others is given.
         source: Only rows of this source; None for all.
         n: How many rows at most.
         split: Which split; None looks for places in both, and for examples in train.
@@ -57,6 +64,7 @@ class Ask:
     prepared: Path
     row: str | None = None
     where: str | None = None
+    text: re.Pattern[str] | None = None
     worst: Worst = "random"
     source: str | None = None
     n: int = 3
@@ -95,6 +103,7 @@ def read(words: Sequence[str]) -> Ask:
         prepared=Path(given["prepared"]).expanduser(),
         row=given.get("row"),
         where=given.get("where"),
+        text=_pattern(given),
         worst=_one_of(given, "worst", get_args(Worst), "random"),
         source=given.get("source"),
         n=_number(given),
@@ -140,6 +149,20 @@ def _one_of(given: dict[str, str], key: str, choices: tuple[Any, ...], default: 
         fix = f"did you mean {key}={meant}?" if meant else f"choose one of {', '.join(choices)}"
         raise SftError(where=f"{key}={value}", problem=f"it is none of {', '.join(choices)}", fix=fix)
     return value
+
+
+def _pattern(given: dict[str, str]) -> re.Pattern[str] | None:
+    """The expression of ``text=``; it does not tell capitals from small letters unless it says so itself."""
+    if "text" not in given:
+        return None
+    try:
+        return re.compile(given["text"], re.IGNORECASE)
+    except re.error as error:
+        raise SftError(
+            where=f"text={given['text']}",
+            problem=f"no regular expression: {error}",
+            fix=f"text={shlex.quote(re.escape(given['text']))} finds it as it stands",
+        ) from error
 
 
 def _number(given: dict[str, str]) -> int:

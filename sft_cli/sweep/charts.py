@@ -79,9 +79,17 @@ class Curves:
     ticks: list[tuple[float, str]]
 
 
-def scale(low: float, high: float, size: float, *, upwards: bool = False) -> Scale:
-    """A scale over some values: logarithmic where they differ much; ``upwards``: the largest at 0, as on a page."""
-    logarithmic = low > 0 and high / low >= LOGARITHMIC
+def scale(low: float, high: float, size: float, *, upwards: bool = False, linear: bool = False) -> Scale:
+    """A scale over some values, logarithmic where they differ much.
+
+    Args:
+        low: The smallest.
+        high: The largest.
+        size: The place of the last one.
+        upwards: The largest at 0, as on a page.
+        linear: Not logarithmic, however much they differ.
+    """
+    logarithmic = not linear and low > 0 and high / low >= LOGARITHMIC
     shape: Callable[[float], float] = math.log10 if logarithmic else float
     first, last = shape(low), shape(high)
     if last == first:
@@ -118,7 +126,7 @@ def curves(courses: Mapping[Member, Sequence[Reading]], best: Member | None) -> 
     if not drawn:
         return None
     readings = [reading for course in drawn.values() for reading in course]
-    below = scale(min(one.step for one in readings), max(one.step for one in readings), WIDTH)
+    below = scale(min(one.step for one in readings), max(one.step for one in readings), WIDTH, linear=True)
     side = scale(min(one.value for one in readings), max(one.value for one in readings), HEIGHT, upwards=True)
     lines = [
         Line(" ".join(f"{below.place(one.step)},{side.place(one.value)}" for one in course), member, member == best)

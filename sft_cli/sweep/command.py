@@ -11,7 +11,7 @@ from sft_cli.config.paths import absolute, default_sweep_dir
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import masked_address
 from sft_cli.config.words import split_off
-from sft_cli.console import say
+from sft_cli.console import counted, say
 from sft_cli.data.prepare import prepare
 from sft_cli.errors import SftError, raise_all
 from sft_cli.slurm.array import submit_array
@@ -87,7 +87,7 @@ def _begin(own: Mapping[str, str], words: Sequence[str], config_dirs: Sequence[s
             run.path.mkdir()
             write_whole(run.config, dump(absolute(config)))
         save(record, {member: outcome(record, member) for member in record.members})
-        say(f"sweep     {directory}: {len(planned.members)} members over {', '.join(planned.keys)}")
+        say(f"sweep     {directory}: {counted(len(planned.members), 'member')} over {', '.join(planned.keys)}")
         return _submit(record, planned.configs) if cluster else run_here(record, environments, {})
 
 

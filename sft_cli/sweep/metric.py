@@ -34,6 +34,11 @@ class Metric:
     mode: str
     kind: str
 
+    @property
+    def title(self) -> str:
+        """``held-out loss``, ``training loss``."""
+        return self.name if self.kind == PROBES else f"{self.kind} {self.name}"
+
     def caption(self) -> str:
         """``best held-out loss, smaller is better``."""
         which = {HELD_OUT: "best held-out", PROBES: "last measured", STEPS: "last training"}[self.kind]

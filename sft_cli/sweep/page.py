@@ -6,13 +6,15 @@ from typing import Any
 
 from sft_cli.report.html import digest, environment, own
 from sft_cli.sweep.charts import HEIGHT, WIDTH, curves, effect, scale
-from sft_cli.sweep.metric import curve, lines
+from sft_cli.sweep.metric import STEPS, Metric, curve, lines
 from sft_cli.sweep.plan import Member, short_names
 from sft_cli.sweep.ranking import best, note, ranked
 from sft_cli.sweep.record import Outcome, Record, State
 from sft_cli.sweep.status import label, number
 
 NAME = "report.html"
+LOSS = Metric("loss", "min", STEPS)
+"""What every sweep draws beside its own metric."""
 BAR = 100
 """Width of the drawing in which a member's value stands."""
 
@@ -39,7 +41,11 @@ def _values(record: Record, outcomes: Mapping[Member, Outcome]) -> dict[str, Any
         effect(key, {member: member.values[place] for member in record.members}, found, leader)
         for place, key in enumerate(record.keys)
     ]
-    courses = {member: curve(record.metric, lines(record.run(member))) for member in record.members}
+    recorded = {member: lines(record.run(member)) for member in record.members}
+    charts = [
+        (metric.title, curves({member: curve(metric, found) for member, found in recorded.items()}, leader))
+        for metric in dict.fromkeys((record.metric, LOSS))
+    ]
     return {
         "name": record.directory.absolute().name,
         "record": record,
@@ -49,7 +55,8 @@ def _values(record: Record, outcomes: Mapping[Member, Outcome]) -> dict[str, Any
         "totals": _totals(record, outcomes),
         "rows": _rows(record, outcomes, found, leader),
         "effects": [one for one in effects if one is not None],
-        "curves": curves(courses, leader),
+        "charts": [chart for chart in charts if chart[1] is not None],
+        "matched": any(outcomes[member].exact_match is not None for member in record.members),
         "failed": [
             (label(record, member), outcomes[member].error.splitlines(), record.log(member))
             for member in record.members
@@ -74,7 +81,7 @@ def _totals(record: Record, outcomes: Mapping[Member, Outcome]) -> list[tuple[st
         member, reading = first
         shown.insert(0, (f"best {record.metric.name}", number(reading.value), label(record, member)))
     seconds = sum(found.seconds for found in outcomes.values())
-    return [*shown, ("time in steps", f"{seconds:,.0f} s", f"{record.parallel} at a time")]
+    return [*shown, ("training time", f"{seconds:,.0f} s", f"in seconds, of all members; {record.parallel} at a time")]
 
 
 def _rows(

@@ -13,7 +13,7 @@ from sft_cli.config.lines import COMMAND_LINE
 from sft_cli.config.schema import Config
 from sft_cli.config.sweeps import Sweep, expand
 from sft_cli.config.typed import as_plain
-from sft_cli.console import say
+from sft_cli.console import counted, say
 from sft_cli.errors import Mistakes, SftError, raise_all
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]+")
@@ -65,7 +65,7 @@ def plan(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Plan:
     """
     sweep = expand(words, config_dirs)
     if len(sweep.members) > TOLD:
-        say(f"check     the settings of {len(sweep.members):,} members")
+        say(f"check     the settings of {counted(len(sweep.members), 'member')}")
     configs, mistakes, known = [], dict[str, SftError](), dict[str, Merged]()
     for member in sweep.members:
         try:

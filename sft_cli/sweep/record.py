@@ -43,6 +43,7 @@ class Outcome:
         reading: Its value of the metric; None before there is one.
         steps: Optimizer steps done.
         seconds: Their wall time.
+        exact_match: Share of the held-out rows that it answers word for word; None where that was not measured.
         error: Why it failed, or what went wrong behind a finished training, as a sentence; empty otherwise.
     """
 
@@ -51,6 +52,7 @@ class Outcome:
     steps: int = 0
     seconds: float = 0.0
     error: str = ""
+    exact_match: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,19 @@ def outcome(record: Record, member: Member, error: str = "") -> Outcome:
         error = error or last_error(record.log(member))
         state = State.failed if error else State.interrupted if steps else State.waiting
     seconds = sum(line["seconds"] for line in steps)
-    return Outcome(state, read(record.metric, recorded), len(steps), round(seconds, 2), error)
+    reading = read(record.metric, recorded)
+    return Outcome(state, reading, len(steps), round(seconds, 2), error, exact_match(run))
+
+
+def exact_match(run: RunDir) -> float | None:
+    """Exact match of a run on its held-out rows: of ``sft eval``, else from the end of training; None without one."""
+    evaluated = run.eval / "heldout.json"
+    for file, within in ((evaluated, "metrics"), (run.after, None)):
+        if file.is_file():
+            found = run.read(file)
+            value = (found if within is None else found[within])["exact_match"]
+            return None if value is None else float(value)
+    return None
 
 
 def last_error(log: Path, begin: int = 0) -> str:

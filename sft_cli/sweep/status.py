@@ -1,11 +1,10 @@
 """What a person sees while a sweep runs: a line at each start and end, and below them, on a terminal, who runs."""
 
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from sft_cli.console import say
+from sft_cli.console import clear_status, say, status
 from sft_cli.sweep.metric import lines
 from sft_cli.sweep.plan import Member, short_names
 from sft_cli.sweep.record import Outcome, Record, State
@@ -36,11 +35,11 @@ class Status:
 
     def __init__(self, record: Record) -> None:
         self._record, self._terminal = record, sys.stderr.isatty()
-        self._looked, self._shown = 0.0, False
+        self._looked = 0.0
 
     def start(self, member: Member) -> None:
         """A member starts."""
-        self._say(f"start     {label(self._record, member)}")
+        say(f"start     {label(self._record, member)}")
 
     def end(self, member: Member, found: Outcome) -> None:
         """A member ended."""
@@ -52,7 +51,7 @@ class Status:
             tail += f"; then: {found.error.splitlines()[0]}" if found.error else ""
         else:
             tail = f": behind step {found.steps}"
-        self._say(f"{WORDS[found.state]:<9} {label(self._record, member)}{tail}")
+        say(f"{WORDS[found.state]:<9} {label(self._record, member)}{tail}")
 
     def running(self, members: Sequence[Member], outcomes: Mapping[Member, Outcome]) -> None:
         """Now and then: who runs, and how far the sweep is."""
@@ -65,18 +64,8 @@ class Status:
         for member in members:
             steps = [line["step"] for line in lines(self._record.run(member))]
             runs.append(f"{label(self._record, member)}{f' (step {steps[-1]})' if steps else ''}")
-        text = f"sweep     {ended} of {len(outcomes)} done; running: {', '.join(runs)}"
-        sys.stderr.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
-        sys.stderr.flush()
-        self._shown = True
+        status(f"sweep     {ended} of {len(outcomes)} done; running: {', '.join(runs)}")
 
     def close(self) -> None:
-        """Take the lower line away."""
-        if self._shown:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
-            self._shown = False
-
-    def _say(self, text: str) -> None:
-        self.close()
-        say(text)
+        """Take the last line away."""
+        clear_status()

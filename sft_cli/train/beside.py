@@ -42,4 +42,4 @@ def compare(directory: RunDir, watch: Watch, base: Reference | None, before: dic
         with base.active():
             before = watch.base(directory)
     if before is not None:
-        watch.compare(before)
+        watch.compare(before, directory)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from sft_cli.errors import SftError
+from sft_cli.model.serving import readable
 from sft_cli.model.written import written
 from sft_cli.ranks.group import Ranks
 from sft_cli.train import saved
@@ -99,6 +100,7 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
         others = {name: saved.sha256(new / name) for name in ("rng.safetensors", "state.json")}
         manifest = {name: digest for own in (*hashes, others) for name, digest in own.items()}
         (new / "manifest.json").write_text(json.dumps(dict(sorted(manifest.items())), indent=1), encoding="utf-8")
+        readable(new)
         for path in [*new.iterdir(), new]:
             _sync(path)
         if final.exists():

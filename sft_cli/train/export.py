@@ -55,9 +55,11 @@ def export(model: nn.Module, directory: RunDir, stop_ids: Sequence[int], beneath
 
 def write_probes(directory: RunDir, prepared: Prepared) -> None:
     """Copy the data's tokenizer, manifest and golden prompts, and keep rows on which a merge is compared."""
-    shutil.copytree(prepared.tokenizer_directory, directory.tokenizer, dirs_exist_ok=True)
-    shutil.copy(prepared.directory / "manifest.json", directory.manifest)
-    shutil.copy(prepared.directory / "golden.json", directory.golden)
+    # Contents alone: the modes are this run's, whoever prepared the data.
+    tokenizer = prepared.tokenizer_directory
+    shutil.copytree(tokenizer, directory.tokenizer, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    shutil.copyfile(prepared.directory / "manifest.json", directory.manifest)
+    shutil.copyfile(prepared.directory / "golden.json", directory.golden)
     split = prepared.validation if len(prepared.validation) else prepared.train
     probes = []
     for index in range(min(PROBES, len(split))):

@@ -168,12 +168,14 @@ def _evaluate(run: Run, progress: Progress, log: Log | NoLog) -> tuple[Progress,
     assert run.evaluate is not None
     found = run.engine.look(run.evaluate)
     log.evaluation(progress.step, round(progress.step / run.plan.steps_per_epoch, 4), found.values)
-    log.say(f"eval step {progress.step}: held-out loss {found.loss:.4f}")
+    better = math.isfinite(found.loss) and (progress.best_loss is None or found.loss < progress.best_loss)
+    mark = " (best so far)" if better and progress.best_loss is not None else ""
+    log.say(f"eval      step {progress.step}: held-out loss {found.loss:.4f}{mark}")
     if run.ranks.first:
         with run.directory.samples.open("a", encoding="utf-8") as file:
             for sample in found.samples:
                 file.write(json.dumps({"step": progress.step, **sample}, ensure_ascii=False) + "\n")
-    if math.isfinite(found.loss) and (progress.best_loss is None or found.loss < progress.best_loss):
+    if better:
         return replace(progress, best_step=progress.step, best_loss=found.loss, without_improvement=0), True
     return replace(progress, without_improvement=progress.without_improvement + 1), False
 

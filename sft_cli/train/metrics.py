@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from sft_cli.console import say
+from sft_cli.config.rundir import RunDir
+from sft_cli.console import bar, note, say, span, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +67,36 @@ def peak_memory(device: torch.device) -> int:
 
 
 class Log:
-    """Appends to metrics.jsonl and TensorBoard and keeps a progress bar (a line now and then when piped)."""
+    """Appends to metrics.jsonl and TensorBoard, and shows how far the run is.
+
+    A terminal has every step on its last line; elsewhere, and in console.log, there are about twenty lines of them.
+    """
 
     def __init__(self, file: Path, num_steps: int, done: int) -> None:
         keep_until(file, done)
         self._file = file.open("a", encoding="utf-8")
         self._num_steps = num_steps
-        self._board = _tensorboard(file.parent / "tensorboard", done)
-        self._bar = _bar(num_steps, done) if sys.stdout.isatty() else None
+        self._board = _tensorboard(RunDir(file.parent).tensorboard, done)
+        self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._every = max(1, num_steps // 20)
+        self._last = ""
 
     def step(self, metrics: StepMetrics) -> None:
         """Record a step."""
         self._write(asdict(metrics))
-        left = (self._num_steps - metrics.step) * metrics.seconds
         parts = ", ".join(f"{name} {value:.4g}" for name, value in metrics.terms.items())
         made_of = f" ({parts})" if len(metrics.terms) > 1 else ""
-        text = f"loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}  {metrics.tokens_per_second:,.0f} tokens/s"
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=metrics.step, description=text)
-        elif metrics.step == 1 or metrics.step % self._every == 0 or metrics.step == self._num_steps:
-            say(f"step {metrics.step:>6}/{self._num_steps}  {text}  {left:,.0f} s left")
+        left = span((self._num_steps - metrics.step) * metrics.seconds)
+        text = (
+            f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}"
+            f"  {metrics.tokens_per_second:,.0f} tokens/s"
+        )
+        self._last = f"step {metrics.step:>6}/{self._num_steps}  {text}"
+        if metrics.step == 1 or metrics.step % self._every == 0 or metrics.step == self._num_steps:
+            (note if self._terminal else say)(f"{self._last}  {left} left")
+        if self._terminal:
+            share = metrics.step / self._num_steps
+            status(f"{metrics.step}/{self._num_steps} {bar(share, 10)} {text}  {left} left")
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Record an evaluation."""
@@ -97,17 +107,14 @@ class Log:
         self._write({"step": step, "retention": values})
 
     def say(self, text: str) -> None:
-        """A line for the person, above the progress bar."""
-        if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
-        else:
-            say(text)
+        """A line for the person."""
+        say(text)
 
     def close(self) -> None:
-        """Finish files and bar."""
+        """Finish the files; a terminal keeps the last step."""
         self._file.close()
-        if self._bar is not None:
-            self._bar.stop()
+        if self._terminal and self._last:
+            say(self._last)
         if self._board is not None:
             self._board.close()
 
@@ -197,13 +204,3 @@ def _told_by_writer(usual: Callable[[threading.ExceptHookArgs], Any], failure: t
     """Print what ended a thread, unless TensorBoard's: its writer raises the same error at the next number."""
     if not type(failure.thread).__module__.startswith("tensorboard."):
         usual(failure)
-
-
-def _bar(num_steps: int, done: int) -> Any:
-    """A progress bar on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    bar.add_task("", total=num_steps, completed=done)
-    bar.start()
-    return bar

@@ -118,6 +118,10 @@ def longest_example(prepared: Prepared) -> int:
     return int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
 
 
+BESIDE = 2
+"""Checkpoints on the disk beside those that are kept: the best one, and the one that is being written."""
+
+
 def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftError | None:
     """Checkpoints that the disk of the run directory has no room for; None if it has.
 
@@ -127,16 +131,22 @@ def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftEr
     there = sum(file.stat().st_size for file in RunDir(run_dir).checkpoints.rglob("*") if file.is_file())
     if wanted - there <= free:
         return None
+    one = wanted // (config.trainer.keep_checkpoints + BESIDE)
+    fitting = (free + there) // one - BESIDE
+    if fitting >= 1:
+        fewer = f"trainer.keep_checkpoints={fitting}, or "
+    else:
+        fewer = "" if config.adapter.kind not in WHOLE else "adapter=lora, whose checkpoints are small, or "
     return SftError(
         where=f"run_dir={run_dir}",
         problem=f"checkpoints need about {gib(wanted)}, the disk has {gib(free)} free",
-        fix="run_dir=DIR on another disk, or trainer.keep_checkpoints=1",
+        fix=f"{fewer}run_dir=DIR on a disk with {gib(wanted)} free",
     )
 
 
 def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
     """Bytes of the checkpoints that lie on the disk at a time: those kept, the best one, one being written."""
-    return (config.trainer.keep_checkpoints + 2) * (needed.values + needed.state)
+    return (config.trainer.keep_checkpoints + BESIDE) * (needed.values + needed.state)
 
 
 def free_disk(directory: Path) -> int:

@@ -38,6 +38,7 @@ def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
     prepared = prepare(config)
     if (size := processes(config.launcher.nproc, config.trainer.device)) > 1:  # prepared before anybody waits for it
         sys.exit(train_together([*overrides, *_as_options(config_dirs)], size))
+    say("loading   torch and the model's configuration")
     with uncollected():
         from sft_cli.train.session import train
 

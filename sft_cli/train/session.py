@@ -1,5 +1,6 @@
 """One training session: from a config and prepared data to a run directory with a trained adapter or model."""
 
+import importlib.util
 import json
 import shlex
 import sys
@@ -19,7 +20,7 @@ from sft_cli.config.adapter_schema import MERGEABLE, WHOLE, Init
 from sft_cli.config.data_schema import Role
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
-from sft_cli.console import say
+from sft_cli.console import counted, keep_in, say
 from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Prepared
 from sft_cli.model.adapter.starting import beginnings
@@ -128,7 +129,7 @@ def _train(
         result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, beneath))
     with told(config, Work.evaluation, path):
         run.engine.look(partial(compare, directory, watch, base, before))
-    say(f"finished  {progress.step} steps in {time.perf_counter() - started:.0f} s: {result}")
+    say(f"finished  {counted(progress.step, 'step')} in {time.perf_counter() - started:.0f} s: {result}")
     shown = shlex.quote(str(directory.path))
     say(f"next      sft eval run={shown} compare=base")
     if config.adapter.kind in MERGEABLE:
@@ -176,7 +177,10 @@ def _refuse_other_data(directory: RunDir, prepared: Prepared) -> None:
 
 def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
     """Write what is known before training: versions, the data, and the tokenizer that will serve the model."""
+    keep_in(directory.console)
     say(f"run       {directory.path}")
+    if importlib.util.find_spec("tensorboard") is not None:
+        say(f"          tensorboard --logdir {shlex.quote(str(directory.tensorboard))} draws the loss as it trains")
     values = environment(machine.device, machine.dtype)
     write_whole(directory.environment, json.dumps(values, indent=2) + "\n")
     found = {key: prepared.manifest[key] for key in ("fingerprint", "content")}

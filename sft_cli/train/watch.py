@@ -73,10 +73,11 @@ class Watch:
         ranks.by_first(lambda: write_whole(directory.before, json.dumps(found, ensure_ascii=False) + "\n"))
         return found
 
-    def compare(self, before: dict[str, Any]) -> None:
-        """Print base and tuned side by side, with sample answers."""
+    def compare(self, before: dict[str, Any], directory: RunDir) -> None:
+        """Print base and tuned side by side, with sample answers; keep the scores of the tuned model."""
         found = self._answers("tuned")
         after = self._scored(found)
+        here().by_first(lambda: write_whole(directory.after, json.dumps(after, ensure_ascii=False) + "\n"))
         names = {"exact_match": "exact match", "loss": "held-out loss", "stopped_share": "answers that stop"}
         rows = [(title, _cell(name, before[name]), _cell(name, after[name])) for name, title in names.items()]
         table(("held-out rows", "before", "after"), rows)

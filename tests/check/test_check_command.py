@@ -1,6 +1,7 @@
 """The whole command on the embedded model, and each thing that can be wrong with its sentence."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -40,7 +41,7 @@ def checked(capsys, *words):
 def test_the_quickstart_passes(capsys, tmp_path):
     code, lines = checked(capsys, "recipe=quickstart", "rows=100", "tokens_per_second=1000")
     assert code == 0
-    looked = "config run_dir SFT_HOME data parity model packing layout step memory disk time"
+    looked = "config run_dir SFT_HOME data parity model memory disk time packing step layout"
     assert list(lines) == looked.split()
     assert lines["data"][1].startswith("a sample, 1 row of ")
     assert lines["layout"][0] == "ok"
@@ -95,6 +96,18 @@ def test_what_prepare_refuses_is_a_failed_line(capsys, tmp_path, template, rows,
     assert text in lines["data"][1]
     assert fix in lines["data"][1]
     assert "model" not in lines
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_cached_the_check_goes_on(capsys, tmp_path, monkeypatch):
+    """A home that cannot be written to is one failed line; all others are there, and the environment stays."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "file" / "home"))
+    code, lines = checked(capsys, "recipe=quickstart", "rows=50", "run_dir=run")
+    assert code == 1
+    assert [name for name, (status, _) in lines.items() if status == "fail"] == ["SFT_HOME"]
+    assert {"data", "memory", "disk", "time", "layout"} <= lines.keys()
+    assert os.environ["SFT_HOME"] == str(tmp_path / "file" / "home")
 
 
 def test_a_mistake_in_the_words_is_the_users(capsys):

@@ -7,7 +7,7 @@ import pytest
 
 from sft_cli.check.asked import Asked
 from sft_cli.check.cards import CARDS, card
-from sft_cli.check.cost import Arithmetic, Work, cost_line, measured, work
+from sft_cli.check.cost import Arithmetic, Measured, Work, cost_line, measured, work
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
 
@@ -40,7 +40,59 @@ def test_steps_and_tokens_of_a_run(words, steps, tokens):
 
 def test_a_stated_speed_gives_time_and_cost():
     line = cost_line(Asked(tokens_per_second=1000, price=2.0), SAMPLE, Work(10, 36_000_000), 4, None, 1.0)
-    assert line.text == "10 steps, 36,000,000 tokens: 10.0 h at 1,000 tokens/s (as stated); 80.00 at 2 per GPU hour x 4"
+    assert line.text == "10 steps, 36,000,000 tokens: 10.0 h at 1,000 tokens/s (as stated)"
+    assert line.more == ["cost 80.00, where one GPU hour costs 2 (4 processes)"]
+    line = cost_line(Asked(tokens_per_second=1000, price=2.0), SAMPLE, Work(1, 3_600_000), 1, CARDS["h100"], 1.0)
+    assert line.text.startswith("1 step, ")
+    assert line.more == ["cost 2.00, where one GPU hour costs 2 (1 GPU)"]
+
+
+def test_a_price_without_a_speed_says_what_is_lacking():
+    line = cost_line(Asked(price=0.5), SAMPLE, Work(1, 1000), 1, card("24GB"), 30e9)
+    assert line.text == "1 step, 1,000 tokens; the speed of 24GB is not known; without it there is no cost"
+    assert line.fix == "tokens_per_second=N, like=RUN, or gpu=h100 (a named card)"
+
+
+@pytest.mark.parametrize("price", [None, 2.0])
+def test_a_model_too_small_for_the_estimate_gets_none(price):
+    """The quickstart's 6 MFLOP a token would give 55 million tokens a second."""
+    line = cost_line(Asked(price=price), SAMPLE, Work(10, 1000), 1, CARDS["h100"], 6.3e6)
+    assert line.status.value == "warn"
+    assert "at 6.3 MFLOP a token the model is too small for an estimate" in line.text
+    assert "tokens/s" not in line.text
+    assert ("no cost" in line.text) is (price is not None)
+
+
+def finished(directory, device):
+    """A run of three steps on a device."""
+    directory.mkdir()
+    (directory / "config.yaml").write_text("")
+    (directory / "environment.json").write_text(json.dumps({"device": device}))
+    lines = [{"step": n, "tokens_per_second": speed} for n, speed in ((1, 1.0), (2, 10.0), (3, 20.0))]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(directory)
+
+
+@pytest.mark.parametrize(
+    ("device", "named", "taken"),
+    [
+        ("cpu", None, True),
+        ("cpu", "h100", False),
+        ("NVIDIA H100 80GB HBM3", "h100", True),
+        ("NVIDIA H100 80GB HBM3", None, False),
+        ("NVIDIA H100 80GB HBM3", "a100", False),
+        ("NVIDIA A100-SXM4-40GB", "a100", True),
+        ("NVIDIA Something New", "h100", False),
+    ],
+)
+def test_the_speed_of_a_run_on_another_device_is_not_taken(tmp_path, device, named, taken):
+    run = finished(tmp_path / "run", device)
+    line = cost_line(Asked(like=run, price=1.0), SAMPLE, Work(1, 1000), 1, CARDS[named] if named else None, 30e9)
+    assert (line.status.value == "ok") is taken
+    assert ("median of 3 steps" in line.text) is taken
+    if not taken:
+        assert f"was trained on {device}, not on {named or 'a CPU'}" in line.text
+        assert "no cost" in line.text
 
 
 def test_a_figure_from_arithmetic_is_called_an_estimate_with_its_assumption():
@@ -59,7 +111,7 @@ def test_an_earlier_runs_speed_is_its_median_without_the_first_step(tmp_path):
     lines = [{"step": 1, "tokens_per_second": 1.0}, {"step": 1, "eval": True}]
     lines += [{"step": n, "tokens_per_second": speed} for n, speed in ((2, 10.0), (3, 30.0), (4, 20.0))]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "tok')
-    assert measured(str(tmp_path)) == (20.0, 4)
+    assert measured(str(tmp_path)) == Measured(20.0, 4, "cpu")
     (tmp_path / "metrics.jsonl").unlink()
     with pytest.raises(SftError, match="the run has no finished step"):
         measured(str(tmp_path))

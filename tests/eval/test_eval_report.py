@@ -109,7 +109,10 @@ def test_piped_progress_is_a_line_now_and_then(monkeypatch, capsys):
 
 
 def test_progress_on_a_terminal_is_a_bar_that_vanishes(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     with progress.shown("answers") as tell:
-        tell(3, 3)
-    assert "1,000 of" not in capsys.readouterr().out
+        tell(3, 4)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "\r\x1b[2Kanswers   [===============     ] 3 of 4\r\x1b[2K"

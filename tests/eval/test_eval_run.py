@@ -91,7 +91,7 @@ def test_other_data_is_prepared_with_the_runs_template(run_of, other_rows, capsy
     ]
     assert report["metrics"]["sources"]["local"]["exact_match"] == 0.5
     assert report["items"][0]["prompt"].startswith("Below is an instruction")
-    assert "rows      2 train (the data holds none out) examples of " in capsys.readouterr().out
+    assert "rows      2 examples, all of them, because none is held out, of " in capsys.readouterr().out
 
 
 def test_held_out_rows_of_other_data_come_first(run_of, other_rows, world):

@@ -37,6 +37,13 @@ CONFIG = Config(
 )
 
 
+@pytest.mark.parametrize(("name", "expected"), [("alpaca_qlora", "alpaca_qlora"), ("run", None)])
+def test_the_title_is_the_name_of_the_run(run, tmp_path, name, expected):
+    """A run that was given no name is called as its directory."""
+    moved = RunDir(run.path.rename(tmp_path.with_name(f"{tmp_path.name}-support-bot")))
+    assert f"\n# {expected or moved.path.name}\n" in render(moved, replace(CONFIG, run_name=name), MERGED)
+
+
 @pytest.fixture
 def run(tmp_path) -> RunDir:
     """What the card reads of a run directory, with figures one can tell apart."""

@@ -148,6 +148,53 @@ def test_no_sideways_scrolling(visit, scheme, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_trains_is_in_view(visit, scripts, width):
+    """In the box of every row, without scrolling in it, wherever its loss begins."""
+    page = visit(width=width, scripts=scripts)
+    places = [
+        (box.bounding_box(), box.locator("u").first.bounding_box())
+        for box in page.locator("article.row .tokens").all()
+        if box.locator("u").count()
+    ]
+    assert len(places) > 30
+    assert [(box, loss) for box, loss in places if loss["y"] + 20 > box["y"] + box["height"]] == []
+    assert page.locator("details.fold").count() > 0
+
+
+def test_a_search_opens_what_is_folded(visit):
+    page = visit()
+    assert page.locator("details.fold[open]").count() == 0
+    page.fill("input[name=text]", "x" * 100)
+    assert page.locator("article.row:not([hidden]) details.fold[open]").count() > 0
+
+
+def test_a_drop_and_its_row_lead_to_each_other(visit):
+    page = visit()
+    page.emulate_media(reduced_motion="reduce")
+    page.locator("#drops summary").first.click()
+    page.locator("#drops li a").first.click()
+    target = page.evaluate("location.hash")
+    assert page.locator(target).is_visible()
+    assert 0 <= page.locator(target).bounding_box()["y"] < 800
+    page.locator(f"{target} .meta a").click()
+    assert page.evaluate("location.hash").startswith("#drop-")
+    assert 0 <= page.locator(page.evaluate("location.hash")).bounding_box()["y"] < 800
+
+
+def test_a_wide_table_says_so_on_a_phone(visit):
+    page = visit(width=390)
+    table = page.locator("#mix .scroll.wide").last
+    assert page.locator("#mix .hint").last.is_visible()
+    assert table.evaluate("one => one.scrollWidth > one.clientWidth")
+    table.evaluate("one => { one.scrollLeft = 300; }")
+    name, box = table.locator("tbody th").first.bounding_box(), table.bounding_box()
+    assert abs(name["x"] - box["x"]) <= 1  # the names of the rows stay
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert page.locator("#mix .hint").last.is_hidden()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_contrast(visit, scheme):
     page = visit(scheme)

@@ -11,6 +11,7 @@ from report_hand import HOSTILE
 
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.errors import SftError
+from sft_cli.report import gallery, words
 from sft_cli.report.inspect import inspect_command
 from sft_cli.report.terminal import PLAIN_LEGEND, _fate, marked
 from sft_cli.report.tokens import Piece
@@ -52,7 +53,45 @@ def test_an_index_is_an_example(inspect):
 def test_a_dropped_row_says_why(inspect):
     lines = inspect("where=mine.jsonl:12")
     assert lines[2].endswith("mine.jsonl:12  mine  train  dropped: empty instruction")
-    assert lines[3:] == ["  field 'instruction' is ''; expected non-empty text"]
+    shown = '  {"instruction": "", "output": "<b>no question</b>"}'
+    assert lines[3:] == ["  field 'instruction' is ''; expected non-empty text", shown]
+
+
+def test_a_text_is_searched_for(inspect, prepared):
+    """A regular expression over what the tokens decode to; such rows are printed whole."""
+    places = [line.split()[0] for line in inspect(r"text=question (7|9)\?", "n=5") if "used" in line]
+    assert [place.rpartition("/")[2] for place in places] == ["plain.jsonl:7", "plain.jsonl:9"]
+    lines = inspect(r"text=assistant says 1\b", "n=1") + inspect("text=assistant says 28", "n=9")
+    assert not [line for line in lines if "left out" in line]
+    assert inspect("text=Answer", "n=2")[-1] == "more examples match; n=4 prints more"
+    assert inspect("text=Answer 1[0-9]", "source=plain", "n=50")[-1] != "more examples match; n=100 prints more"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nowhere at all", "text=nowhere at all: it is in no example\n  fix: text= is a regular expression"),
+        (
+            "(",
+            "text=(: no regular expression: missing ), unterminated subpattern at position 0\n  fix: text='\\(' finds",
+        ),
+    ],
+)
+def test_a_text_that_cannot_be_found(inspect, text, message):
+    with pytest.raises(SftError) as caught:
+        inspect(f"text={text}")
+    assert str(caught.value).startswith(message)
+
+
+def test_the_shortest_rows(inspect, prepared):
+    counts = [int(re.match(r"train \d+: ([\d,]+) tokens", line)[1]) for line in inspect("worst=shortest", "n=4")
+              if re.match(r"train \d+: ", line)]  # fmt: skip
+    every = sorted(map(len, load_from_disk(str(prepared))["train"]["input_ids"]))
+    assert counts == every[:4]
+
+
+def test_every_kind_of_the_gallery_can_be_asked_for():
+    assert set(words.KINDS.values()) == set(gallery.KINDS)
 
 
 def test_what_filters_and_sources_said_is_in_the_line():

@@ -1,5 +1,6 @@
 """The page: every text is text, the tokens are those of the rows, the size is bounded, nothing is loaded."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -7,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 from datasets import load_from_disk
-from report_hand import HOSTILE, add_to_manifest, manifest_parts
+from report_hand import HOSTILE, add_to_manifest, make, manifest_parts
 
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.report import page as pages
@@ -131,7 +132,11 @@ def tokens_of(page, article):
             break
         inside.append(element)
     whole = next(element for element in inside if element["attributes"].get("class") == "tokens")
-    return {"text": whole["text"], "trained": "".join(element["text"] for element in inside if element["tag"] == "u")}
+    text = whole["text"]
+    for summary in (element["text"] for element in inside if element["tag"] == "summary"):
+        assert re.fullmatch(r"… [\d,]+ tokens without loss", summary)
+        text = text.replace(summary, "", 1)
+    return {"text": text, "trained": "".join(element["text"] for element in inside if element["tag"] == "u")}
 
 
 def test_every_kind_and_source_is_in_the_gallery(page):
@@ -152,6 +157,64 @@ def test_drops_are_shown_with_rows(page):
     assert any("empty instruction" in reason for reason in reasons)
     sentence = "field 'instruction' is ''; expected non-empty text"
     assert any(sentence in element["text"] for element in page.all("ul", **{"class": "examples"}))
+
+
+def test_a_drop_leads_to_its_row_and_back(page):
+    """The dropped row is shown as it was read, and is found by the kind ``dropped``."""
+    (article,) = page.all("article", **{"class": "row dropped"})
+    assert article["attributes"]["data-kinds"] == "dropped"
+    assert '"output": "<b>no question</b>"' in article["text"]
+    links = {element["attributes"]["href"] for element in page.all("a")}
+    assert f"#{article['attributes']['id']}" in links
+    (entry,) = [one for one in page.all("li") if one["attributes"].get("id", "").startswith("drop-")]
+    assert f"#{entry['attributes']['id']}" in links
+    assert "mine.jsonl:12" in entry["text"]
+
+
+def test_a_place_that_is_on_the_page_is_a_link(full, tmp_path):
+    """Of a cluster of duplicates the row that was kept leads to its tokens, a dropped one to what it was."""
+    directory = tmp_path / "prepared"
+    shutil.copytree(full, directory)
+    parts = manifest_parts(["mine", "plain", "talk"])
+    named = {"kept": "plain.jsonl:3", "dropped": ["mine.jsonl:12", "gone.jsonl:1"]}
+    parts["clean"][0]["report"]["clusters"][0] |= named
+    add_to_manifest(directory, parts)
+    made = Page(write_report(directory).read_text("utf-8"))
+    links = {one["text"]: one["attributes"]["href"][1:] for one in made.all("a")}
+    by_id = {one["attributes"].get("id"): one for one in made.elements}
+    assert "plain.jsonl:3" in by_id[links["plain.jsonl:3"]]["text"]
+    assert "no question" in by_id[links["mine.jsonl:12"]]["text"]
+    assert "gone.jsonl:1" not in links
+
+
+def test_what_the_data_were_made_with_is_named(page, full):
+    """Model, tokenizer, template, and the files of each source."""
+    facts = dict(zip((one["text"] for one in page.all("dt")), (one["text"] for one in page.all("dd")), strict=True))
+    manifest = json.loads((full / "manifest.json").read_text("utf-8"))
+    assert facts["model"] == "none: only a tokenizer was named"
+    assert facts["tokenizer"] == manifest["tokenizer"]
+    assert facts["tokenizer"].endswith("tokenizer")
+    digest = hashlib.sha256(manifest["inputs"]["encode"]["template"].encode()).hexdigest()[:16]
+    assert facts["chat template"] == f"chatml  sha256 {digest}"
+    assert facts["source talk"] == "talk.jsonl"
+
+
+def test_columns_that_nothing_reads_are_named(full, tmp_path):
+    directory = tmp_path / "prepared"
+    shutil.copytree(full, directory)
+    manifest = json.loads((full / "manifest.json").read_text("utf-8"))
+    manifest["sources"]["talk"] |= {"not_read": ["rating", "<b>"], "ignored": ["id"]}
+    add_to_manifest(directory, {"sources": manifest["sources"]})
+    made = Page(write_report(directory).read_text("utf-8"))
+    (shown,) = [one["text"] for one in made.all("dd") if "not read" in one["text"]]
+    assert shown == "talk.jsonlnot read: rating, <b>ignored by choice: id"
+
+
+def test_rows_that_a_filter_for_personal_data_drops_are_not_shown(tmp_path):
+    """Nothing of them, and of no other dropped row, stands in the prepared directory."""
+    directory = make(tmp_path, "clean.steps=[pii]", "clean.pii.action=drop")
+    assert (directory / "dropped.jsonl").read_text("utf-8") == ""
+    assert not Page((directory / "report.html").read_text("utf-8")).all("article", **{"class": "row dropped"})
 
 
 def test_intended_and_realised_shares_stand_side_by_side(page):

@@ -114,18 +114,31 @@ def test_pieces_of_real_tokenizers(name, material_dir):
         check(reader, tokenizer, ids, [chance.random() < 0.5 for _ in ids])
 
 
-@given(st.text(min_size=1, max_size=12), st.integers(2, 60), st.integers(20, 200))
-def test_an_excerpt_accounts_for_every_token(text, times, limit):
-    """What is shown and what is left out are all the tokens; head and tail are the ends of the whole."""
+@settings(deadline=None)
+@given(st.text(min_size=1, max_size=12), st.integers(2, 60), st.integers(20, 200), st.integers(0, 700))
+def test_an_excerpt_accounts_for_every_token(text, times, limit, first):
+    """What is shown and what is left out are all the tokens; the ends of the row and the first loss are shown."""
     tokenizer = load_tokenizer(str(SMALL))
     ids = tokenizer.encode_batch([text * times])[0]
-    trained = [at % 3 == 0 for at in range(len(ids))]
-    excerpt = TokenReader(tokenizer, []).excerpt(ids, trained, limit)
-    shown = [*excerpt.head, *excerpt.tail]
-    assert sum(piece.num_ids for piece in shown) + excerpt.num_hidden == len(ids)
-    assert sum(piece.num_trained for piece in shown) + excerpt.hidden_trained == sum(trained)
-    assert sum(piece.num_ids for piece in shown) <= limit + 32
+    trained = [at >= first and at % 3 == 0 for at in range(len(ids))]
+    stretches = TokenReader(tokenizer, []).excerpt(ids, trained, limit)
+    shown = [piece for stretch in stretches for piece in stretch.pieces]
+    assert sum(piece.num_ids for piece in shown) + sum(one.num_hidden for one in stretches) == len(ids)
+    assert sum(piece.num_trained for piece in shown) + sum(one.hidden_trained for one in stretches) == sum(trained)
+    assert sum(piece.num_ids for piece in shown) <= limit + 3 * 16
     whole = text * times
-    assert whole.startswith("".join(piece.text for piece in excerpt.head))
-    assert whole.endswith("".join(piece.text for piece in excerpt.tail))
-    assert bool(excerpt.tail) == bool(excerpt.num_hidden)
+    assert whole.startswith("".join(piece.text for piece in stretches[0].pieces))
+    assert whole.endswith("".join(piece.text for piece in stretches[-1].pieces))
+    assert all(one.num_hidden for one in stretches[1:])
+    if any(trained):
+        before = next(i for i, one in enumerate(stretches) if any(piece.num_trained for piece in one.pieces))
+        assert not any(one.hidden_trained for one in stretches[: before + 1])
+
+
+def test_of_a_row_that_begins_long_without_loss_the_loss_is_shown():
+    tokenizer = load_tokenizer(str(SMALL))
+    ids = tokenizer.encode_batch(["tools " * 1000 + "the answer " * 5 + "more " * 1000])[0]
+    begin = len(tokenizer.encode_batch(["tools " * 1000])[0])
+    trained = [begin <= at < begin + 8 for at in range(len(ids))]
+    stretches = TokenReader(tokenizer, []).excerpt(ids, trained, 100)
+    assert [sum(piece.num_trained for piece in one.pieces) for one in stretches] == [0, 8, 0]

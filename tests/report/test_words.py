@@ -28,11 +28,12 @@ def mistakes(*arguments):
         (["prepared_dir=x"], "prepared_dir: sft inspect has no such key\n  fix: did you mean prepared?"),
         (
             ["prepared=x", "zzz=1"],
-            "zzz: sft inspect has no such key\n  fix: the keys are prepared, row, where, worst, source, n, split",
+            "zzz: sft inspect has no such key\n  fix: the keys are prepared, row, where, text, worst, source, n, split",
         ),
         (
             ["prepared=x", "worst=longst"],
-            "worst=longst: it is none of truncated, lowest_share, longest, random\n  fix: did you mean worst=longest?",
+            "worst=longst: it is none of truncated, lowest_share, longest, shortest, random\n"
+            "  fix: did you mean worst=longest?",
         ),
         (
             ["prepared=x", "split=test"],

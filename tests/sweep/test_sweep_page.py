@@ -1,5 +1,6 @@
 """The page of a sweep: what it says, that it needs nothing from elsewhere, and the places in its drawings."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 from sweep_hand import MEMBERS, outcomes, swept
 
 from sft_cli.sweep.charts import HEIGHT, MARGIN, WIDTH, curves, effect, scale, short
-from sft_cli.sweep.metric import Reading
+from sft_cli.sweep.metric import STEPS, Metric, Reading
 from sft_cli.sweep.page import write_page
 from sft_cli.sweep.plan import Member
 
@@ -21,9 +22,39 @@ def test_the_page_names_every_member_and_needs_nothing_from_elsewhere(tmp_path):
     rows = re.findall(r'<th scope="row">(\d+)</th>', text)
     assert rows == ["003", "002", "001", "004"]
     assert text.count('<circle class="dot') == 2 * 3
-    assert text.count("<polyline") == 2 + 3
+    assert text.count("<polyline") == 2 + 3 + 3
+    assert re.findall(r"<figcaption>(.* over optimizer steps)", text) == [
+        "held-out loss over optimizer steps",
+        "training loss over optimizer steps",
+    ]
     assert not re.search(r"https?://|@import|url\(|<script", text)
     assert "step 2: training diverged" in text
+
+
+def test_the_training_loss_is_drawn_once(tmp_path):
+    record = replace(swept(tmp_path), metric=Metric("loss", "min", STEPS))
+    text = write_page(record, outcomes(record)).read_text()
+    assert re.findall(r"<figcaption>(.* over optimizer steps)", text) == ["training loss over optimizer steps"]
+
+
+def test_exact_match_is_shown_where_it_was_measured(tmp_path):
+    """What sft eval measured counts more than what the run itself did; the column is absent where nobody did."""
+    record = swept(tmp_path)
+    assert "exact match" not in write_page(record, outcomes(record)).read_text()
+    first, second = record.run(MEMBERS[0]), record.run(MEMBERS[1])
+    first.after.write_text(json.dumps({"exact_match": 0.25, "loss": 1.0}))
+    second.after.write_text(json.dumps({"exact_match": 0.25, "loss": 1.0}))
+    second.eval.mkdir()
+    (second.eval / "heldout.json").write_text(json.dumps({"metrics": {"exact_match": 0.875}}))
+    text = write_page(record, outcomes(record)).read_text()
+    assert "exact match" in text
+    assert (text.count("25.0%"), text.count("87.5%")) == (1, 1)
+
+
+def test_a_short_value_is_not_broken(tmp_path):
+    text = write_page(swept(tmp_path), outcomes(swept(tmp_path / "again"))).read_text()
+    assert '<code class="short">1e-3</code>' in text
+    assert ".short { white-space: nowrap; }" in text
 
 
 def test_texts_of_others_are_shown_and_not_obeyed(tmp_path):
@@ -96,6 +127,13 @@ def test_values_of_a_key_stand_by_size_and_their_medians_are_joined():
 def test_a_key_of_whose_values_one_finished_has_no_drawing():
     values = dict.fromkeys(MEMBERS, "1") | {MEMBERS[3]: "2"}
     assert effect("key", values, {MEMBERS[0]: 1.0, MEMBERS[1]: 2.0}, None) is None
+
+
+def test_steps_are_equally_far_apart():
+    """Of a thousand steps as of ten."""
+    found = curves({MEMBERS[0]: [Reading(1.0, step) for step in (1, 500, 999)]}, None)
+    assert found is not None
+    assert [float(point.split(",")[0]) for point in found.lines[0].points.split()] == [0.0, WIDTH / 2, WIDTH]
 
 
 def test_long_courses_are_thinned_and_keep_their_end():

@@ -1,6 +1,7 @@
 """A tiny real base model with a tokenizer, rows, and runs of the real command."""
 
 import json
+import shlex
 import signal
 from pathlib import Path
 
@@ -91,10 +92,13 @@ class Runs:
     def _train(self, name: str, words: list[str]) -> RunDir:
         from accelerate.state import AcceleratorState
 
+        from sft_cli.config.secrets import hushed
+        from sft_cli.console import recorded
         from sft_cli.train.run import train_command
 
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several trainings
-        train_command(words, [])
+        with recorded(shlex.join(["sft", "train", *words]), hushed):
+            train_command(words, [])
         return RunDir(self.directory / name)
 
 

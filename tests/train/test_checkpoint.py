@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, verified, refused for other data or settings."""
 
 import fcntl
+import os
 import shutil
 
 import pytest
@@ -22,6 +23,21 @@ def test_the_newest_and_the_best_are_kept(runs, metrics):
     losses = {m["step"]: m["loss"] for m in metrics(done, eval=True)}
     best = min(losses, key=losses.__getitem__)
     assert steps(done) == [f"step-{n}" for n in sorted({best, 7, 8})]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_files_have_the_mode_that_the_umask_gives(runs, mask, mode):
+    """Of the whole run directory: safetensors makes its files for their owner alone."""
+    before = os.umask(mask)
+    try:
+        done = runs.start("r", "trainer.save_every=4", "eval.compare_after_training=true")
+    finally:
+        os.umask(before)
+    files = [file for file in done.path.rglob("*") if file.is_file()]
+    assert {"trained.safetensors", "rng.safetensors", "console.log", "after.json"} <= {file.name for file in files}
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in files if file.name != ".lock"} == {
+        file.name: oct(mode) for file in files if file.name != ".lock"
+    }
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])

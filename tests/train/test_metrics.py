@@ -29,12 +29,12 @@ PROBED = {"maths": {"metric": "loss", "value": 1.5, "base": 1.0, "worse": 0.5, "
 def test_a_person_sees_the_terms_where_there_are_several(tmp_path, capsys):
     log = Log(tmp_path / "metrics.jsonl", 2, 0)
     log.step(STEP)
-    log.step(replace(STEP, step=2, loss=2.25, terms={"nll": 2.25}))
+    log.step(replace(STEP, step=2, epoch=1.0, loss=2.25, terms={"nll": 2.25}))
     log.close()
 
     assert capsys.readouterr().out.splitlines() == [
-        "step      1/2  loss 2.5000 (nll 2.25, kl 0.25)  lr 1.00e-03  100 tokens/s  0 s left",
-        "step      2/2  loss 2.2500  lr 1.00e-03  100 tokens/s  0 s left",
+        "step      1/2  epoch 0.50  loss 2.5000 (nll 2.25, kl 0.25)  lr 1.00e-03  100 tokens/s  0 s left",
+        "step      2/2  epoch 1.00  loss 2.2500  lr 1.00e-03  100 tokens/s  0 s left",
     ]
 
 

@@ -104,13 +104,32 @@ def test_patience_stops_early_and_the_best_weights_are_exported(runs, metrics, c
     assert torch.equal(trained[f"model.{name}.default.weight"], exported[f"{name}.weight"])
 
 
+def test_the_run_directory_keeps_the_console(runs, capsys, monkeypatch):
+    """Command line and output of every session, also what was printed before the directory was there; no secret."""
+    monkeypatch.setenv("SOME_TOKEN", "plain-secret-42")
+    capsys.readouterr()
+    done = runs.start("r", "trainer.max_steps=2", "run_name=plain-secret-42")
+    said = capsys.readouterr().out
+    first, *rest = done.console.read_text(encoding="utf-8").splitlines()
+    assert first.startswith("$ sft train data=local ")
+    assert "plain-secret-42" not in first + "".join(rest)
+    assert [line.rstrip() for line in rest] == [
+        line.rstrip() for line in said.replace("plain-secret-42", "***").splitlines()
+    ]
+    shutil.rmtree(done.adapter)
+    runs.resume("r")
+    again = done.console.read_text(encoding="utf-8").splitlines()
+    assert again[: len(rest) + 1] == [first, *rest]
+    assert again[len(rest) + 1].startswith("$ sft train run=")
+
+
 def test_piped_output_is_plain_lines(runs, capsys):
     runs.start("r", "trainer.max_steps=2")
 
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert "\r" not in said
-    assert "step      2/2  loss" in said
+    assert "step      2/2  epoch 0.50  loss" in said
 
 
 @pytest.mark.parametrize(

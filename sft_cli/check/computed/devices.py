@@ -18,6 +18,9 @@ LARGEST = 0.15
 """Relative error of NF4 on normal numbers is 0.09; a broken kernel gives 1 and more."""
 
 
+ADVICE = "nothing for models of up to some 100 million parameters; train larger ones on a machine with an NVIDIA GPU"
+
+
 def cuda_line() -> Line:
     """Cards, driver and bfloat16; training on a CPU is fine for small models."""
     driver = _driver()
@@ -35,7 +38,7 @@ def cuda_line() -> Line:
                 f"the driver is {driver}, torch was built for CUDA {built} and cannot use it",
                 "update the driver, or install a torch that was built for an older CUDA",
             )
-        return warn("cuda", "no card and no driver: training runs on the CPU", "choose small models, or a GPU machine")
+        return warn("cuda", "no GPU and no NVIDIA driver: training runs on the CPU", ADVICE)
     cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     named = ", ".join(f"{card.name} ({gib(card.total_memory)})" for card in cards)
     text = f"{named}; CUDA {torch.version.cuda}, driver {driver or 'unknown'}"
@@ -57,6 +60,8 @@ def four_bit_line() -> Line:
     """NF4 there and back on the device that trains."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fix = "pip install --force-reinstall 'bitsandbytes>=0.50,<0.51'; until then quant=none"
+    import sft_cli.model  # noqa: F401 (quiets what bitsandbytes logs as it is imported)
+
     try:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 

@@ -6,7 +6,7 @@ import torch
 from transformers import PretrainedConfig
 
 from sft_cli.check.asked import Asked
-from sft_cli.check.cards import named_like
+from sft_cli.check.cards import Card, named_like
 from sft_cli.check.computed.budget import Budget, Need, elsewhere, memory_lines, target
 from sft_cli.check.computed.trials import trial_lines
 from sft_cli.check.cost import Arithmetic, cost_line, work
@@ -16,7 +16,7 @@ from sft_cli.check.places import run_directory
 from sft_cli.config.adapter_schema import WHOLE
 from sft_cli.config.schema import Config
 from sft_cli.config.trainer_schema import Device, Dtype
-from sft_cli.console import gib
+from sft_cli.console import gib, status
 from sft_cli.errors import raise_all
 from sft_cli.model.load import empty_model, inner_linears, load_config
 from sft_cli.model.machine import choose_machine, free_memory
@@ -44,18 +44,28 @@ def model_lines(report: Report, config: Config, found: Sample, own: Asked) -> No
             report.tell(ok("model", f"{architecture.model_type}: adapter, storage, context and vocabulary suit it"))
         if not countable:
             return
-        with report.part("step"), silent():
-            lines = list(trial_lines(config, architecture, found.prepared))
-        report.tell(*lines)
         budget = Budget(config, architecture, goal, found.longest, preflight.usual_example(found.prepared))
         report.tell(*memory_lines(budget))
         need = budget.need(config)
         report.tell(disk_line(config, need))
         with report.part("time"):
-            card = goal.card or (named_like(torch.cuda.get_device_name()) if here.device.type == "cuda" else None)
+            card = goal.card or _card_here(here.device)
             done, sums = work(config, found), arithmetic(config, architecture, need)
             operations = sums.per_token(found.tokens_per_example, found.trained_share)
             report.tell(cost_line(own, found, done, goal.processes, card, operations))
+        status("check: trying a step of a small model")
+        lines = list[Line]()
+        with report.part("step"), silent():
+            lines += trial_lines(config, architecture, found.prepared)
+        report.tell(*lines)
+
+
+def _card_here(device: torch.device) -> Card | None:
+    """This machine's card, one of the table where it is known; None without one."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name()
+    return named_like(name) or Card(name, torch.cuda.get_device_properties(0).total_memory)
 
 
 def disk_line(config: Config, need: Need) -> Line:

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 from sft_cli.check.computed.trial import Gradient, Small, chosen, gradient, plainly, small_model, update
 from sft_cli.check.lines import Line, fail, ok, warn
 from sft_cli.config.schema import Config
+from sft_cli.console import counted
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError
 
@@ -18,7 +19,7 @@ TOLERANCE = 1e-5
 
 
 def trial_lines(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[Line]:
-    """Lines about packing, one optimizer step, and layouts.
+    """Lines about packing, one optimizer step, and, the figures of which are long, layouts.
 
     Raises:
         SftError: The adapter or the storage does not suit the architecture.
@@ -63,8 +64,9 @@ def _steps(small: Small, prepared: Prepared) -> Iterator[Line]:
     layouts = {"half-size micro-batches": half, "one example a row": 0}
     found = {name: gradient(small, small.loss_model, prepared, examples, size) for name, size in layouts.items()}
     found["one example a row, plain transformers"] = gradient(small, plainly(small), prepared, examples, 0)
-    yield _layouts(small, first, found, len(examples), total)
+    layouts_line = _layouts(small, first, found, len(examples), total)  # before the update changes the model
     yield _update(small, first)
+    yield layouts_line
 
 
 def _layouts(small: Small, first: Gradient, found: dict[str, Gradient], examples: int, tokens: int) -> Line:
@@ -75,7 +77,8 @@ def _layouts(small: Small, first: Gradient, found: dict[str, Gradient], examples
         for name, (loss, slope) in differences.items()
     ]
     notes = "".join(f", {note}" for note in small.notes)
-    text = f"{examples} examples, {tokens:,} tokens, in float32{notes}; relative to one micro-batch ({first.batches}):"
+    what = f"{counted(examples, 'example')}, {counted(tokens, 'token')}"
+    text = f"{what}, in float32{notes}; relative to one micro-batch ({first.batches}):"
     worst = max(max(pair) for pair in differences.values())
     if worst <= TOLERANCE:
         return ok("layout", text, more=more)

@@ -106,7 +106,9 @@ def build(
     return {
         "fingerprint": fingerprint(inputs),
         "sft_cli": __version__,
-        "template": config.template.path or config.template.name,
+        "model": config.model.path,
+        "tokenizer": config.model.tokenizer or config.model.path,
+        "template": template_name(config),
         "max_length": config.trainer.max_length,
         "splits": {side: _split(ledger, side, lengths[side]) for side in lengths},
         "sources": {
@@ -127,6 +129,13 @@ def build(
         **found,
         "inputs": dict(inputs),
     }
+
+
+def template_name(config: Config) -> str:
+    """What the chat template is called: its file, its name, or the tokenizer it came with."""
+    if config.template.path:
+        return config.template.path
+    return "the tokenizer's own" if config.template.name == "auto" else config.template.name
 
 
 def _split(ledger: Ledger, side: Side, lengths: NDArray[np.int64]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sft_cli.console import Progress, progress
 from sft_cli.data import cache, formats, rowstore, workers
 from sft_cli.data.formats import Converter, unread
 from sft_cli.data.formats.unread import Account
-from sft_cli.data.problems import RowError
+from sft_cli.data.problems import RowError, cut_json
 from sft_cli.data.reading import sources, stream
 from sft_cli.data.reading.slices import Slice
 from sft_cli.data.reading.sources import BadRow, Split
@@ -201,6 +201,7 @@ def _converted(converter: Converter, rows: Iterable[Row | BadRow], account: Acco
         try:
             made = converter.convert(row)
         except RowError as error:
+            error.row = cut_json(row.values)
             yield row.where, error
         else:
             for conversation in made:

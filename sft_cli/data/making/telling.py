@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sft_cli.console import say, table
+from sft_cli.console import counted, say, table
 from sft_cli.data import changes, trained_share
 from sft_cli.data.mixing import realised
 from sft_cli.data.remarks import sentences
@@ -14,25 +14,31 @@ MANY = 4
 COLUMNS = ("rows", "used", "dropped", "not_sampled", "truncated", "examples", "tokens", "trained_tokens")
 
 
+RARE = ("dropped", "not_sampled", "truncated")
+"""Columns that are left out where every source has none."""
+
+
 def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
     """Print what was prepared."""
     found = manifest["sources"]
-    rows = [(name, source["format"], *(source.get(column, 0) for column in COLUMNS)) for name, source in found.items()]
-    table(("source", "format", *(column.replace("_", " ") for column in COLUMNS)), rows)
+    # A column of zeros says nothing that the lines below the table would not say.
+    shown_of = [name for name in COLUMNS if name not in RARE or any(source.get(name) for source in found.values())]
+    rows = [(name, source["format"], *(source.get(column, 0) for column in shown_of)) for name, source in found.items()]
+    table(("source", "format", *(column.replace("_", " ") for column in shown_of)), rows)
     if len(found) > 1 or len(manifest["stages"]) > 1 or manifest["mix"]["tags"]:
         for shown in realised.tables(manifest["mix"]):
             say(shown.heading)
             table(shown.columns, shown.rows)
     for reason, count in manifest["dropped"].items():
-        say(f"dropped   {count} rows: {reason}")
+        say(f"dropped   {counted(count, 'row')}: {reason}")
     for line in (*unread(manifest), *_notes(manifest)):
         say(line)
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     share = train["trained_share"]
     say(f"trained   {train['trained_tokens']:,} of {train['tokens']:,} training tokens carry loss ({share:.0%})")
     if strange := trained_share.unusual(manifest):
-        say(f"warning   {strange} (sft inspect prepared={directory} worst=lowest_share)")
-    say(f"held out  {validation['examples']:,} examples{_held_out_fewer(manifest)}")
+        say(f"warning: {strange} (sft inspect prepared={directory} worst=lowest_share)")
+    say(f"held out  {counted(validation['examples'], 'example')}{_held_out_fewer(manifest)}")
     rate = sum(source.get("rows", 0) for source in found.values()) / seconds
     fingerprint = manifest["fingerprint"][:16]
     say(f"data      {directory} written in {seconds:.1f} s ({rate:,.0f} rows/s), fingerprint {fingerprint}")
@@ -63,10 +69,10 @@ def _notes(manifest: Mapping[str, Any]) -> Sequence[str]:
     """What a person should know about the rows, a line each."""
     lines = []
     if number := manifest["unrolled_rows"]:
-        lines.append(f"unrolled  {number} rows: one example per trained turn, because their history changes")
+        lines.append(f"unrolled  {counted(number, 'row')}: one example per trained turn, because their history changes")
     if number := manifest["cut_documents"]:
-        lines.append(f"cut       {number} documents are longer than trainer.max_length and became several examples")
-    lines += [f"note      {number} row{'s' * (number != 1)}: {sentence}" for number, sentence in sentences(manifest)]
+        lines.append(f"cut       {counted(number, 'document')} longer than trainer.max_length became several examples")
+    lines += [f"note      {counted(number, 'row')}: {sentence}" for number, sentence in sentences(manifest)]
     for token in manifest["unused_tokens"]:
         lines.append(f"unused    {token} of model.add_tokens is in no training example: its embeddings would not train")
     for name, source in manifest["mix"]["sources"].items():

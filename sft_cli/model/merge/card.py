@@ -59,10 +59,10 @@ def render(run: RunDir, config: Config, merged: Merged) -> str:
     trained = config.data.train_on.value + (", tool results" if config.data.train_on_tool_results else "")
     return jinja.get_template("card.md.jinja").render(
         front_matter=front_matter(config.model.path, config.adapter, [source["licence"] for source in sources]),
-        name=cell(config.run_name),
+        name=cell(title(run, config)),
         run_name=cell(config.run_name),
         base={"name": cell(public(config.model.path)), "revision": config.model.revision},
-        template=cell(public(config.template.path or config.template.name)),
+        template=cell(public(config.template.path or manifest.get("template", config.template.name))),
         stop_tokens=manifest["stop_tokens"],
         stop_ids=run.read(run.adapter / "generation_config.json")["eos_token_id"],
         sources=sources,
@@ -75,6 +75,11 @@ def render(run: RunDir, config: Config, merged: Merged) -> str:
         versions=versions(environment),
         device=cell(environment["device"]),
     )
+
+
+def title(run: RunDir, config: Config) -> str:
+    """The name of the run: the one it was given, else that of its directory."""
+    return config.run_name if config.run_name != Config().run_name else run.path.resolve().name
 
 
 def front_matter(path: str, adapter: AdapterConfig, licences: list[str | None]) -> str:

@@ -1,0 +1,40 @@
+"""What is advised where the disk has no room for the checkpoints: what makes them fit, nothing that is set already."""
+
+import pytest
+
+from sft_cli.config.compose import compose
+from sft_cli.train import preflight
+from sft_cli.train.preflight import disk_mistake
+
+GIB = 2**30
+
+
+class Needed:
+    """Checkpoints of 1 GiB."""
+
+    values, state = GIB // 2, GIB // 2
+
+
+@pytest.mark.parametrize(
+    ("words", "free", "fix"),
+    [
+        (["trainer.keep_checkpoints=5"], 4.5, "trainer.keep_checkpoints=2, or run_dir=DIR on a disk with 7.0 GiB free"),
+        (["trainer.keep_checkpoints=5"], 3.0, "trainer.keep_checkpoints=1, or run_dir=DIR on a disk with 7.0 GiB free"),
+        (["trainer.keep_checkpoints=1"], 2.5, "run_dir=DIR on a disk with 3.0 GiB free"),
+        (
+            ["trainer.keep_checkpoints=1", "adapter=none"],
+            2.5,
+            "adapter=lora, whose checkpoints are small, or run_dir=DIR on a disk with 3.0 GiB free",
+        ),
+    ],
+)
+def test_the_advice_makes_them_fit(monkeypatch, tmp_path, words, free, fix):
+    monkeypatch.setattr(preflight, "free_disk", lambda directory: int(free * GIB))
+    found = disk_mistake(compose(["recipe=quickstart", *words]), Needed(), tmp_path)
+    assert found is not None
+    assert found.fix == fix
+
+
+def test_enough_is_enough(monkeypatch, tmp_path):
+    monkeypatch.setattr(preflight, "free_disk", lambda directory: 3 * GIB)
+    assert disk_mistake(compose(["recipe=quickstart", "trainer.keep_checkpoints=1"]), Needed(), tmp_path) is None
