@@ -69,8 +69,8 @@ MAY_IMPORT = {
         "ranks.spawn", "ranks.group",
     },
     "sweep": {
-        "errors", "console", "config", "config.compose", "config.sweeps", "ranks.spawn", "data.prepare", "report",
-        "slurm", "train",
+        "errors", "console", "config", "config.compose", "config.sweeps", "ranks.spawn", "data.prepare",
+        "data.prepared", "report", "slurm", "train",
     },
     # What a member's process runs before it becomes sft train.
     "sweep.member": set(),

@@ -54,7 +54,7 @@ def prepare(config: Config) -> Prepared:
     made = pipeline.run(config, tokenizer, template, inputs)
     new = place.scratch(directory)
     try:
-        manifest = _write(new, config, made, inputs)
+        manifest = _write(new, config, made, inputs, beside_own=tokenizer.chat_template not in (None, template.source))
         tokenizer.with_template(template.source).save(new / "tokenizer")
         write_report(new)
         as_new(new)
@@ -141,8 +141,18 @@ def _check_free(directory: Path, ours: bool) -> None:
     )
 
 
-def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Write everything but tokenizer and report into ``new``; the manifest."""
+def _write(
+    new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any], *, beside_own: bool
+) -> dict[str, Any]:
+    """Write everything but tokenizer and report into ``new``; the manifest.
+
+    Args:
+        new: An empty directory.
+        config: The run's.
+        made: What the stages made.
+        inputs: What they depend on.
+        beside_own: Whether the tokenizer has another chat template of its own.
+    """
     with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
         ledger = Ledger(file)
         remarks = assemble.account(made.parts, ledger)
@@ -170,6 +180,7 @@ def _write(new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any
         "content": cache.digest([content, [stage.content() for stage in epoch]]),
         "stop_tokens": sorted({stop for part in made.parts for stop in part.encoded.stops}),
         "remarks": remarks.as_json(),
+        "beside_own_template": beside_own,
         "clean": made.reports,
         "mix": realised.report(made.draw, made.pools, made.tags),
         "stages": [{"name": stage.name, "order": stage.order.value, "examples": len(stage.entries)} for stage in epoch],

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sft_cli.config.fields import Auto
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import masked
@@ -48,13 +49,20 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
                 fix=f"name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
             )
     else:
-        prepared = prepare(as_served(run.result, config))
+        prepared = prepare(as_served(run.result, _all_asked(trained, config)))
         rows = _rows(prepared, "validation" if len(prepared.validation) else "train")
         if path := _trained_path(trained, config, rows.side):
             say(f"note      the run was trained on rows of {path}, which may be among these")
     kind = "held-out" if rows.side == "validation" else "train (the data holds none out)"
     say(f"rows      {len(rows.split):,} {kind} examples of {rows.directory}")
     return rows
+
+
+def _all_asked(trained: Config, config: Config) -> Config:
+    """The config with every row of other data asked: what the run would hold out of it by itself is no limit here."""
+    if config.data.mix == trained.data.mix or not isinstance(config.data.val_fraction, Auto):
+        return config
+    return replace(config, data=replace(config.data, val_fraction=0.0))
 
 
 def as_served(tokenizer: Path, config: Config) -> Config:

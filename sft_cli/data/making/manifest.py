@@ -29,7 +29,8 @@ LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
 SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss_weight", "budget", "licence")
 MIX_RULES = ("strategy", "temperature", "stop", "total_rows", "stages", "val_fraction", "val_rows", "on_bad_row",
              "overflow", "budget")  # fmt: skip
-MIX_CODE = ("data.mixing", "data.making.pipeline", "data.making.assemble", "data.ledger", "data.tables", "data.prepare")
+MIX_CODE = ("config.automatic", "data.mixing", "data.making.pipeline", "data.making.assemble", "data.ledger",
+            "data.tables", "data.prepare")  # fmt: skip
 """Modules that decide what an epoch holds and how it is written."""
 
 
@@ -97,7 +98,7 @@ def build(
         ledger: The account of the rows.
         formats: Format of every source.
         lengths: Tokens of every written example, by side.
-        found: What else the stages found: stop_tokens, remarks, clean, mix, stages.
+        found: What else the stages found: stop_tokens, remarks, beside_own_template, clean, mix, stages.
     """
     mix_of = config.data.mix
     counts = {name: ledger.counts.get(name, {}) for name in mix_of}
