@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 from transformers.utils.hub import cached_file
 
 from sft_cli.config import paths
@@ -86,27 +84,3 @@ def readable(directory: Path) -> None:
     for file in directory.rglob("*"):
         if file.is_file():
             file.chmod(0o666 & ~mask)
-
-
-def check_tokenizer(run: RunDir, directory: Path, rows: Sequence[Sequence[int]], *, trust_remote_code: bool) -> None:
-    """Compare transformers' tokenizer with the plain tokenizer.json on the text of some rows.
-
-    Preflight has compared them too, but there no config.json lay beside the tokenizer: for some model types
-    transformers puts the family's own normalizer and pre-tokenizer over whatever tokenizer.json holds.
-
-    Raises:
-        SftError: A server would make other ids of the same text.
-    """
-    server = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    file = run.adapter / "tokenizer.json"
-    plain = Tokenizer.from_file(str(file))
-    plain.no_padding()
-    plain.no_truncation()
-    for text in plain.decode_batch([list(row) for row in rows], skip_special_tokens=False):
-        if server.encode(text, add_special_tokens=False) != plain.encode(text, add_special_tokens=False).ids:
-            raise SftError(
-                where=str(file),
-                problem="beside this model's config.json transformers rebuilds the tokenizer"
-                " and makes other ids than were trained",
-                fix="train with the model's own tokenizer (leave model.tokenizer out), or serve the adapter unmerged",
-            )

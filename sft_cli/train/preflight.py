@@ -45,7 +45,7 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
         problems.append(small)
     raise_all(problems)
     compared = compare_prompts(config, architecture, prepared)
-    say(f"parity    {compared} golden prompts: transformers makes the ids that are trained")
+    say(f"parity    {compared} whole rows, of every kind: transformers makes the ids that are trained")
     return _check_memory(config, needed, machine)
 
 
