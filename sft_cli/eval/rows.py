@@ -41,7 +41,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
         SftError: There are none, or they cannot be prepared.
     """
     if config.data == trained.data and config.trainer.max_length == trained.trainer.max_length:
-        rows = _rows(_own(run, as_served(run.result, trained)), "validation")
+        rows = _rows(_own(run, as_served(run.tokenizer, trained)), "validation")
         if not len(rows.split):
             raise SftError(
                 where=str(run.path),
@@ -49,7 +49,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
                 fix=f"name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
             )
     else:
-        prepared = prepare(as_served(run.result, _all_asked(trained, config)))
+        prepared = prepare(as_served(run.tokenizer, _all_asked(trained, config)))
         rows = _rows(prepared, "validation" if len(prepared.validation) else "train")
         if path := _trained_path(trained, config, rows.side):
             say(f"note      the run was trained on rows of {path}, which may be among these")

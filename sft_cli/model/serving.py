@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import GenerationConfig
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, PretrainedConfig
 from transformers.utils.hub import cached_file
 
 from sft_cli.config import paths
@@ -65,6 +67,11 @@ def generation_config(base: GenerationConfig | None, run: RunDir) -> GenerationC
     return GenerationConfig(**{**kept, **run.read(run.adapter / "generation_config.json")})
 
 
+def stop_ids(run: RunDir) -> list[int]:
+    """The tokens that end an answer of the run."""
+    return run.read(run.adapter / "generation_config.json")["eos_token_id"]
+
+
 def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
     """Copy the tokenizer with its chat template, the model's config, and the code of a model that runs its own."""
     directory.mkdir()
@@ -72,6 +79,7 @@ def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
     for file in sorted(run.adapter.iterdir()):
         if file.is_file() and file.name not in NOT_SERVED:
             shutil.copy(file, directory / file.name)
+    tokenizer_ends_at(directory, stop_ids(run))
     if config.trust_remote_code and config.path is not None:
         for file in Path(paths.resolve(config.path)).glob("*.py"):
             shutil.copy(file, directory / file.name)
@@ -84,3 +92,29 @@ def readable(directory: Path) -> None:
     for file in directory.rglob("*"):
         if file.is_file():
             file.chmod(0o666 & ~mask)
+
+
+def ends_at(config: PretrainedConfig, stop_ids: Sequence[int]) -> None:
+    """Name the stop tokens in a model's configuration, in place: some servers read no generation_config.json."""
+    for part in (config, config.get_text_config()):
+        part.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
+
+
+def tokenizer_ends_at(directory: Path, stop_ids: Sequence[int]) -> None:
+    """Name a stop token as the end of text in a saved tokenizer: its own where it is one of them, else the first.
+
+    A chat template that writes ``eos_token`` itself keeps the one that it was trained with.
+    """
+    template = directory / "chat_template.jinja"
+    file = directory / "tokenizer_config.json"
+    if not file.is_file() or (template.is_file() and "eos_token" in template.read_text(encoding="utf-8")):
+        return
+    names = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    stops = [names.id_to_token(id) for id in stop_ids]
+    for place in (file, directory / "special_tokens_map.json"):
+        values = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+        own = values.get("eos_token")
+        text = own.get("content") if isinstance(own, dict) else own
+        if place.is_file() and text not in stops:
+            values["eos_token"] = {**own, "content": stops[0]} if isinstance(own, dict) else stops[0]
+            place.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -217,6 +217,7 @@ def test_plain_transformers_generates_the_adapters_text(tmp_path, tokenizer):
     assert answer[0]["generated_text"][-1]["content"].startswith(texts[-1])
     settings = model.generation_config
     assert (settings.eos_token_id, settings.pad_token_id, settings.do_sample) == ([0, 5], 0, False)
+    assert model.config.eos_token_id == [0, 5], "the base's own was 7"
     assert json.loads((tmp_path / "merged/generation_config.json").read_text()).keys() == {
         "do_sample",
         "eos_token_id",

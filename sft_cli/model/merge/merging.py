@@ -158,6 +158,7 @@ def write_merged(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]
     untie(model)
     merged = model.merge_and_unload()
     merged.generation_config = serving.generation_config(merged.generation_config, plan.run)
+    serving.ends_at(merged.config, serving.stop_ids(plan.run))
     merged.save_pretrained(new, max_shard_size="5GB")
     del model, merged
     release()
