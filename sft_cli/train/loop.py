@@ -168,7 +168,11 @@ def _evaluate(run: Run, progress: Progress, log: Log | NoLog) -> tuple[Progress,
     assert run.evaluate is not None
     found = run.engine.look(run.evaluate)
     log.evaluation(progress.step, round(progress.step / run.plan.steps_per_epoch, 4), found.values)
-    log.say(f"eval step {progress.step}: held-out loss {found.loss:.4f}")
+    best = progress.best_loss
+    mark = (
+        ", the best so far" if best is None or found.loss < best else f" (best {best:.4f}, step {progress.best_step})"
+    )
+    log.say(f"eval step {progress.step}: held-out loss {found.loss:.4f}{mark}")
     if run.ranks.first:
         with run.directory.samples.open("a", encoding="utf-8") as file:
             for sample in found.samples:

@@ -6,6 +6,7 @@ import math
 import resource
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -74,6 +75,7 @@ class Log:
         self._num_steps = num_steps
         self._board = _tensorboard(file.parent / "tensorboard", done)
         self._bar = _bar(num_steps, done) if sys.stdout.isatty() else None
+        self._began = time.perf_counter()
         self._every = max(1, num_steps // 20)
 
     def step(self, metrics: StepMetrics) -> None:
@@ -82,11 +84,13 @@ class Log:
         left = (self._num_steps - metrics.step) * metrics.seconds
         parts = ", ".join(f"{name} {value:.4g}" for name, value in metrics.terms.items())
         made_of = f" ({parts})" if len(metrics.terms) > 1 else ""
-        text = f"loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}  {metrics.tokens_per_second:,.0f} tokens/s"
+        text = f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}"
+        text += f"  {metrics.tokens_per_second:,.0f} tokens/s"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=metrics.step, description=text)
         elif metrics.step == 1 or metrics.step % self._every == 0 or metrics.step == self._num_steps:
-            say(f"step {metrics.step:>6}/{self._num_steps}  {text}  {left:,.0f} s left")
+            spent = time.perf_counter() - self._began
+            say(f"step {metrics.step:>6}/{self._num_steps}  {text}  {spent:,.0f} s, {left:,.0f} s left")
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Record an evaluation."""
@@ -201,9 +205,17 @@ def _told_by_writer(usual: Callable[[threading.ExceptHookArgs], Any], failure: t
 
 def _bar(num_steps: int, done: int) -> Any:
     """A progress bar on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    bar = Progress(MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
+    bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())
     bar.add_task("", total=num_steps, completed=done)
     bar.start()
     return bar

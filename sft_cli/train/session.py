@@ -22,8 +22,10 @@ from sft_cli.config.fields import picked
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.console import say
+from sft_cli.data import changes
 from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Prepared
+from sft_cli.errors import SftError
 from sft_cli.model.adapter.starting import beginnings
 from sft_cli.model.load import load_config
 from sft_cli.model.machine import Machine, choose_device, choose_machine
@@ -40,7 +42,7 @@ from sft_cli.train.concerns import concerns, plan_line
 from sft_cli.train.engine import gathered
 from sft_cli.train.environment import environment
 from sft_cli.train.export import export, write_probes
-from sft_cli.train.identity import identity, refuse_other
+from sft_cli.train.identity import identity
 from sft_cli.train.loop import Stopped, fit
 from sft_cli.train.lr_schedule import make_schedule
 from sft_cli.train.optimizer import make_optimizer
@@ -183,9 +185,14 @@ def _put_best(run: Run, parts: Parts, progress: Progress) -> None:
 
 def _refuse_other_data(directory: RunDir, prepared: Prepared) -> None:
     """Refuse to resume a run on other rows than it began with, before anything of it is written over."""
-    if directory.data.is_file():
-        began = {"data": directory.read(directory.data)["content"]}
-        refuse_other(str(directory.path), began, {"data": prepared.manifest["content"]})
+    if directory.data.is_file() and directory.read(directory.data)["content"] != prepared.manifest["content"]:
+        inputs = directory.read(directory.manifest)["inputs"]
+        raise SftError(
+            where=str(directory.path),
+            problem="the run began with other rows: "
+            f"{', '.join(changes.names(inputs, prepared.manifest['inputs'])) or changes.CODE} changed since",
+            fix="put back what changed and resume, or start a new run",
+        )
 
 
 def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
