@@ -21,7 +21,7 @@ from sft_cli.data.making import cleaning, encoded, rows
 from sft_cli.data.prepared import Side
 from sft_cli.errors import SftError, raise_all
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a prepared directory would hold other files, or its inputs other keys."""
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
