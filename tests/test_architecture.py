@@ -60,10 +60,12 @@ MAY_IMPORT = {
         "train.placement",
     },
     "eval": {
+        "visible",
         "errors", "console", "config", "config.compose", "data.types", "data", "data.reading", "data.making",
         "data.prepared", "data.prepare", "chat", "model", "train.layout", "ranks.group",
     },
     "train": {
+        "data.making",
         "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
         "data.prepare", "chat", "model", "train.layout", "train.prefixes", "train.placement", "eval", "ranks",
         "ranks.spawn", "ranks.group",
