@@ -199,22 +199,51 @@ def sweep(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
 def evaluate(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     """Measure a run on held-out rows: loss, answers, exact match.
 
-    Example: sft eval run=runs/quickstart-20250101-120000 compare=base
+    Example: sft eval run=runs/quickstart-20250101-120000 compare=base, or with step=50 for a saved step
     """
     from sft_cli.eval.run import eval_command
+    from sft_cli.train.at_step import at_step
 
-    eval_command(overrides or [], config_dir or [])
+    eval_command(at_step(overrides or []), config_dir or [])
+
+
+@app.command()
+def chat(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="run=DIR, then step=N for a saved step, prompt=TEXT for one answer, system=TEXT,"
+            " eval.max_new_tokens=256.",
+            show_default=False,
+        ),
+    ] = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Talk to a run's model, or ask it one question.
+
+    Example: sft chat run=runs/quickstart-20250101-120000 prompt="What is the capital of Peru?"
+    """
+    from contextlib import redirect_stdout
+
+    from sft_cli.eval.chat import chat_command
+    from sft_cli.train.at_step import at_step
+
+    with redirect_stdout(sys.stderr):  # what is printed is the answer
+        words = at_step(words or [])
+    chat_command(words, config_dir or [])
 
 
 @app.command()
 def merge(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     """Merge a run's adapter into its base model, and check that the answers stay the same.
 
-    Example: sft merge run=runs/quickstart-20250101-120000 out=merged
+    Example: sft merge run=runs/quickstart-20250101-120000 out=merged, or with step=50 for a saved step
     """
     from sft_cli.model.merge.command import merge_command
+    from sft_cli.train.at_step import at_step
 
-    merge_command(overrides or [], config_dir or [])
+    merge_command(at_step(overrides or []), config_dir or [])
 
 
 OPTIONS = {"--help", "--version", "--config-dir", "--keys", "--plain", "--explain"}

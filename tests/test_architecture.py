@@ -61,17 +61,19 @@ MAY_IMPORT = {
         "train.placement",
     },
     "eval": {
+        "visible",
         "errors", "console", "config", "config.compose", "data.types", "data", "data.reading", "data.making",
         "data.prepared", "data.prepare", "chat", "model", "train.layout", "ranks.group",
     },
     "train": {
+        "data.making",
         "errors", "console", "config", "config.compose", "data.types", "data", "data.mixing", "data.prepared",
         "data.prepare", "chat", "model", "train.layout", "train.prefixes", "train.placement", "eval", "ranks",
         "ranks.spawn", "ranks.group",
     },
     "sweep": {
-        "errors", "console", "config", "config.compose", "config.sweeps", "ranks.spawn", "data.prepare", "report",
-        "slurm", "train",
+        "errors", "console", "config", "config.compose", "config.sweeps", "ranks.spawn", "data.prepare",
+        "data.prepared", "report", "slurm", "train",
     },
     # What a member's process runs before it becomes sft train.
     "sweep.member": set(),

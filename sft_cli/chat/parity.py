@@ -1,7 +1,7 @@
 """Train = serve: the ids a server makes of a prompt are, id for id, what the model saw in training.
 
-`prepare` keeps golden prompts of real rows with their ids. `check` gives the same messages to transformers' own
-tokenizer, read from the directory a server would read, and compares.
+`prepare` keeps golden prompts of real rows with their ids, and the ids of the whole rows, of every kind that occurs.
+`check` gives the same messages and texts to transformers' own tokenizer, as a server would load it, and compares.
 """
 
 import json
@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sft_cli.chat import server as servers
 from sft_cli.chat.encode import Encoder
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.marks import MARK_START
@@ -18,6 +19,9 @@ from sft_cli.chat.template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.data.types import Conversation
 from sft_cli.errors import SftError
+
+REASONING = {"reasoning", "reasoning_content", "thinking"}
+"""Keys of a message that hold its reasoning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Golden:
     Attributes:
         now: When it was rendered, as ISO 8601, for templates that write the date.
         variables: What a client sends beside messages and tools, such as ``{"enable_thinking": False}``.
+        row_ids: Ids of the whole row, as it is trained.
     """
 
     where: str
@@ -36,6 +41,21 @@ class Golden:
     input_ids: list[int]
     now: str
     variables: Mapping[str, str | bool] = field(default_factory=dict)
+    row_ids: list[int] = field(default_factory=list)
+
+
+def kind(conversation: Conversation) -> tuple[bool, ...]:
+    """What decides which parts of a template a row goes through; rows of one kind go through the same."""
+    messages = conversation.messages
+    roles = [message.role for message in messages]
+    return (
+        bool(conversation.tools),
+        "tool" in roles,
+        roles.count("assistant") > 1,
+        "system" in roles,
+        any("tool_calls" in message.extra for message in messages),
+        any("</think>" in message.content or message.extra.keys() & REASONING for message in messages),
+    )
 
 
 def golden(maker: ExampleMaker, conversation: Conversation) -> Golden | None:
@@ -68,23 +88,18 @@ def load(file: Path) -> list[Golden]:
 def check(
     tokenizer_directory: Path, goldens: Sequence[Golden], architecture: Any = None, *, trust_remote_code: bool = False
 ) -> int:
-    """Compare every golden prompt with what transformers makes of it; the number compared.
+    """Compare every golden prompt and its whole row with what transformers makes of them; the number compared.
 
     Args:
         tokenizer_directory: What a server reads.
         goldens: The prompts.
-        architecture: The model's transformers config, if known. Beside a model, transformers chooses the tokenizer's
-            class by it, and some classes put their own pre-tokenizer over whatever tokenizer.json holds.
-        trust_remote_code: Whether a tokenizer may run code that lies beside it; transformers would ask on the terminal.
+        architecture: The model's transformers config, if known; see ``server.load``.
+        trust_remote_code: Whether a tokenizer may run code that lies beside it.
 
     Raises:
         SftError: A server would send other ids than were trained.
     """
-    from transformers import AutoTokenizer
-
-    server = AutoTokenizer.from_pretrained(
-        tokenizer_directory, config=architecture, trust_remote_code=trust_remote_code
-    )
+    server = servers.load(tokenizer_directory, architecture, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(str(tokenizer_directory))
     for one in goldens:
         _affordable(tokenizer, one)
@@ -99,16 +114,13 @@ def check(
         dated = "strftime_now" in (tokenizer.template_for(one.tools) or "")
         trained = _as_of_today(tokenizer, one) if dated else one.input_ids
         if ids != trained:
-            at = next(
-                (i for i, (a, b) in enumerate(zip(ids, trained, strict=False)) if a != b), min(len(ids), len(trained))
-            )
             raise SftError(
                 where=f"{one.where} with the tokenizer in {tokenizer_directory}",
-                problem=f"a server would send other ids than were trained: from id {at} on {ids[at : at + 5]} for"
-                f" {trained[at : at + 5]}",
-                fix="transformers rebuilds this tokenizer differently from its tokenizer.json: use the model's own"
-                " (leave model.tokenizer out), or set tokenizer_class=PreTrainedTokenizerFast in tokenizer_config.json",
+                problem=f"a server would send other ids than were trained: {servers.first_difference(ids, trained)}",
+                fix=servers.FIX,
             )
+    rows = [(one.where, one.row_ids) for one in goldens if one.row_ids]
+    servers.refuse_other_ids(server, tokenizer_directory / "tokenizer.json", rows)
     return len(goldens)
 
 

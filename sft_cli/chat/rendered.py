@@ -39,7 +39,7 @@ def joined(turns: Sequence[Rendered]) -> Rendered:
     muted = tuple(place for turn in turns for place in turn.muted)
     spans, stops = tuple(turn.spans[0] for turn in turns), tuple(turn.stops[0] for turn in turns)
     results = tuple(place for turn in turns for place in turn.results)
-    remarks = frozenset().union(*(turn.remarks for turn in turns))
+    remarks = frozenset(key for turn in turns for key in turn.remarks)
     return Rendered(last.text, spans, stops, muted, results, remarks, last.beside)
 
 

@@ -126,16 +126,17 @@ class Renderer:
                     f"message {i + 1} has weight {message.weight:g}, but data.train_on=all trains all of them"
                 )
         groups = self._accounted(conversation, unroll)
-        remarks = frozenset(
-            [
-                *form.remarks,
-                *(["assistant_first"] if _greets(conversation.messages) else []),
-                *(["dated"] if self.template.writes_date else []),
-            ]
-        )
+        remarks = set(form.remarks)
+        if _greets(conversation.messages):
+            remarks.add("assistant_first")
+        if self.template.writes_date:
+            remarks.add("dated")
         if self._train_on is TrainOn.all:
             turns = [turn for group in groups for _, turn in group]
-            return [Rendered(turn.text, (Span(0, len(turn.text), 1.0),), turn.stops, remarks=remarks) for turn in turns]
+            return [
+                Rendered(turn.text, (Span(0, len(turn.text), 1.0),), turn.stops, remarks=frozenset(remarks))
+                for turn in turns
+            ]
         texts = [group[0][1] if len(group) == 1 else joined([turn for _, turn in group]) for group in groups]
         return [replace(text, remarks=text.remarks | remarks) for text in texts] if remarks else texts
 

@@ -3,15 +3,18 @@
 import time
 from collections.abc import Sequence
 
-from sft_cli.check.asked import Asked, asked
+from sft_cli.check.asked import Asked
+from sft_cli.check.asked import asked as own_words
 from sft_cli.check.data import Sample, sample, told
-from sft_cli.check.lines import Report, ok
+from sft_cli.check.lines import Report, ok, warn
 from sft_cli.check.places import cache_for, place_lines
+from sft_cli.config.automatic import settled
 from sft_cli.config.check import required
 from sft_cli.config.compose import compose
 from sft_cli.config.paths import absolute
 from sft_cli.config.schema import Config
 from sft_cli.console import status
+from sft_cli.train.concerns import concerns, plan_line
 
 
 def check_command(words: Sequence[str], config_dirs: Sequence[str]) -> int:
@@ -21,7 +24,7 @@ def check_command(words: Sequence[str], config_dirs: Sequence[str]) -> int:
         SftError: The command line or the config cannot be understood.
     """
     started = time.perf_counter()
-    own, rest = asked(words)
+    own, rest = own_words(words)
     config = compose(rest, config_dirs)
     required(config)
     config = absolute(config)
@@ -32,6 +35,11 @@ def check_command(words: Sequence[str], config_dirs: Sequence[str]) -> int:
     status("check: reading rows")
     with cache_for(places), report.part("data"), sample(config, own.rows) as found:
         report.tell(told(found))
+        examples, asked = found.examples, config
+        config = settled(config, examples)
+        report.tell(ok("plan", f"{'' if found.whole else 'about '}{plan_line(asked, config, examples)}"))
+        for one in concerns(config, found.prepared, examples=examples, held_out=found.held_out(config)):
+            report.tell(warn(one.name, one.text, one.fix))
         _with_model(report, config, found, own)
     shown = " ".join(rest)
     return report.finish(f"checked in {time.perf_counter() - started:.0f} s", f"sft train {shown}")

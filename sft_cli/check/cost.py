@@ -9,6 +9,7 @@ from sft_cli.check.asked import Asked
 from sft_cli.check.cards import Card, named_like
 from sft_cli.check.data import Sample
 from sft_cli.check.lines import Line, ok, warn
+from sft_cli.config.fields import picked
 from sft_cli.config.rundir import open_run
 from sft_cli.config.schema import Config
 from sft_cli.console import counted
@@ -72,10 +73,11 @@ class Arithmetic:
 def work(config: Config, sample: Sample) -> Work:
     """Steps and tokens of the run, estimated where the rows are a sample."""
     trainer = config.trainer
-    per_epoch = -(-sample.examples // trainer.examples_per_step)
-    steps = trainer.max_steps or per_epoch * trainer.epochs
+    size = picked(trainer.examples_per_step)
+    per_epoch = -(-sample.examples // size)
+    steps = trainer.max_steps or per_epoch * picked(trainer.epochs)
     passes, rest = divmod(steps, per_epoch)
-    examples = passes * sample.examples + min(rest * trainer.examples_per_step, sample.examples)
+    examples = passes * sample.examples + min(rest * size, sample.examples)
     return Work(steps, round(examples * sample.tokens_per_example))
 
 

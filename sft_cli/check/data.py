@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sft_cli.check.lines import Line, ok, warn
+from sft_cli.config.automatic import may_hold_out
 from sft_cli.config.paths import cache_home
 from sft_cli.config.schema import Config
 from sft_cli.data import trained_share
@@ -47,6 +48,10 @@ class Sample:
     def trained_share(self) -> float:
         """Share of the training tokens that carries loss."""
         return self.prepared.manifest["splits"]["train"]["trained_share"]
+
+    def held_out(self, config: Config) -> bool:
+        """Whether the run holds rows out; a sample may be too small to show it."""
+        return len(self.prepared.validation) > 0 or (not self.whole and may_hold_out(config))
 
     @property
     def longest(self) -> int:

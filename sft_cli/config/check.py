@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
+from sft_cli.config.automatic import may_hold_out
 from sft_cli.config.check_adapter import adapter_rules
 from sft_cli.config.check_clean import clean_rules, idle_clean_keys
 from sft_cli.config.check_data import data_rules, idle_data_keys
@@ -97,9 +98,7 @@ def _device(config: Config) -> Iterator[Mistake]:
 
 
 def _held_out(config: Config) -> Iterator[Mistake]:
-    sources = config.data.mix.values()
-    own = any(source.validation_path or source.validation_split for source in sources)
-    held_out = own or config.data.val_fraction > 0 or config.data.val_rows is not None
+    sources, held_out = config.data.mix, may_hold_out(config)
     fix = "set data.val_fraction=0.05, or a source's validation_path"
     if sources and not held_out and config.trainer.patience is not None:
         yield Mistake("trainer.patience", "trainer.patience is set, but no rows are held out to judge by", fix)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterator
 
 from sft_cli.config.data_schema import DataConfig, Order, Stop, Strategy
+from sft_cli.config.fields import Auto
 from sft_cli.config.names import nearest
 from sft_cli.config.typed import Mistake
 
@@ -15,7 +16,7 @@ def data_rules(data: DataConfig) -> Iterator[Mistake]:
     yield from _ends(data)
     if data.mix:
         yield from _stages(data)
-    if data.val_rows is not None and data.val_fraction > 0:
+    if data.val_rows is not None and not isinstance(data.val_fraction, Auto) and data.val_fraction > 0:
         yield Mistake(
             "data.val_rows",
             f"data.val_rows is {data.val_rows} and data.val_fraction {data.val_fraction:g}: "

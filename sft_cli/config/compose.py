@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from sft_cli.config.automatic import learning_rate
 from sft_cli.config.check import cross_field
 from sft_cli.config.choose import defaults_of, recipe_file, wrong_options
 from sft_cli.config.grammar import parse
-from sft_cli.config.lines import COMMAND_LINE, Origins, lines_of
+from sft_cli.config.lines import COMMAND_LINE, DEFAULT, Origins, lines_of
 from sft_cli.config.locate import GROUPS, Places, packaged, places, shown
 from sft_cli.config.references import resolved, shielded, unshielded
 from sft_cli.config.schema import Config
@@ -81,12 +82,23 @@ def compose(
 def typed(composed: Composed) -> Config:
     """The values as a Config, if nothing at all is wrong with them."""
     config, found = build(composed.values)
+    if config is not None:
+        config = learning_rate(_roomy(config, composed))
     if config is not None and not composed.mistakes:
         found = cross_field(config, composed.words.said())
     origins = composed.origins() if found else Origins({})
     raise_all([*composed.mistakes, *(origins.locate(mistake) for mistake in found)])
     assert config is not None
     return config
+
+
+def _roomy(config: Config, composed: Composed) -> Config:
+    """The config with micro-batches that take the longest example, unless somebody has set their size."""
+    trainer = config.trainer
+    key = "trainer.tokens_per_micro_batch"
+    if trainer.tokens_per_micro_batch >= trainer.max_length or composed.origins().of(key) != DEFAULT:
+        return config
+    return replace(config, trainer=replace(trainer, tokens_per_micro_batch=trainer.max_length))
 
 
 def assemble(overrides: Sequence[str], config_dirs: Sequence[str], known: dict[str, Merged]) -> Composed:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sft_cli.config.fields import number
+from sft_cli.config.fields import Auto, number
 
 RANKED = re.compile(r"ranked\(([1-9][0-9]{0,3})\)")
 """How ``tree.paths`` names the k best replies."""
@@ -216,8 +216,9 @@ class DataConfig:
     """Rows of an epoch with stop=total_rows."""
     stages: list[StageConfig] = field(default_factory=list)
     """A curriculum: mixes in order, each with its share of an epoch; empty is one stage in random order."""
-    val_fraction: float = number(0.0, ge=0, lt=1)
-    """Share of the rows of each source without its own held-out rows that is held out, by the seed."""
+    val_fraction: Auto | float = number(Auto.auto, ge=0, lt=1)
+    """Share held out by the seed of each source without held-out rows of its own; 0: none. auto: 2% of all rows, 8 to
+    500 of them; none below 40 rows, or where any source has its own."""
     val_rows: int | None = number(None, ge=1)
     """As val_fraction, as a number of rows over all sources."""
     on_bad_row: OnBadRow = OnBadRow.error

@@ -1,7 +1,22 @@
-"""How a schema states the limits of a number. Standard library only."""
+"""How a schema states the limits of a number, and that a value is chosen by the program. Standard library only."""
 
 from dataclasses import field
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
+
+N = TypeVar("N", int, float)
+
+
+class Auto(str, Enum):
+    """The program chooses the value; the line under the field says by what."""
+
+    auto = "auto"
+
+
+def picked(value: Auto | N) -> N:
+    """A value that has been chosen already, by the user or by ``config.automatic``."""
+    assert not isinstance(value, Auto), "config.automatic chooses it before it is read"
+    return value
 
 
 def number(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sft_cli.config.fields import number
+from sft_cli.config.fields import Auto, number
 
 
 class LauncherKind(str, Enum):
@@ -11,12 +11,6 @@ class LauncherKind(str, Enum):
 
     local = "local"
     slurm = "slurm"
-
-
-class Auto(str, Enum):
-    """As many as the machine has."""
-
-    auto = "auto"
 
 
 class ContainerKind(str, Enum):

@@ -33,7 +33,8 @@ class RunDir:
         adapter/           the trained adapter with the tokenizer (LoRA)
         model/             the trained model with the tokenizer (full fine-tuning)
         tensorboard/       the numbers of metrics.jsonl, where tensorboard is installed
-        eval/              <suite>.json reports
+        eval/              reports
+        steps/             step-N: run directories of single saved steps, which step=N makes
     """
 
     path: Path
@@ -146,8 +147,13 @@ class RunDir:
         raise SftError(
             where=str(self.path),
             problem="the run has no trained adapter or model yet",
-            fix=f"finish it: sft train run={shlex.quote(str(self.path))}",
+            fix=f"finish it: sft train run={shlex.quote(str(self.path))}" + self._saved(),
         )
+
+    def _saved(self) -> str:
+        """What to add to a command to take the newest saved step, where there is one."""
+        steps = [int(place.name.removeprefix("step-")) for place in self.checkpoints.glob("step-*")]
+        return f"; or take what is saved: step={max(steps)}" if steps else ""
 
     def read(self, file: Path) -> Any:
         """The JSON value of one of its files."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sft_cli.config.fields import number
+from sft_cli.config.fields import Auto, number
 
 
 class Dtype(str, Enum):
@@ -148,12 +148,12 @@ class TrainerConfig:
 
     max_length: int = number(2048, ge=8)
     """Longest example, in tokens; see data.overflow."""
-    examples_per_step: int = number(64, ge=1)
-    """Examples of one optimizer step; layout, accumulation and number of devices never change it."""
+    examples_per_step: Auto | int = number(Auto.auto, ge=1)
+    """Examples of one optimizer step, whatever layout and number of devices; auto: 4 to 64, for 50 steps an epoch."""
     tokens_per_micro_batch: int = number(8192, ge=8)
-    """Most tokens computed at once: the knob for memory. At least max_length."""
-    lr: float = number(2e-4, gt=0)
-    """Peak learning rate."""
+    """Most tokens computed at once: the knob for memory. At least max_length, which is taken where it is larger."""
+    lr: Auto | float = number(Auto.auto, gt=0)
+    """Peak learning rate; auto: 2e-4; 2e-5 for adapter=none, 1e-3 for bitfit, 1e-2 for vera, ia3, prefix and prompt."""
     lr_factors: dict[str, float] = field(default_factory=dict)
     """Factors on lr by regular expression on parameter names; the first that is found wins: {embed_tokens: 0.1}."""
     schedule: Schedule = Schedule.cosine
@@ -184,8 +184,8 @@ class TrainerConfig:
     """ema: share of the old average that stays at each step; larger where a bias to the beginning is corrected."""
     average_last: int = number(10, ge=2)
     """last: steps that are averaged, each kept in float32: 4 bytes a step for every trained parameter."""
-    epochs: int = number(1, ge=1)
-    """Passes over the training rows."""
+    epochs: Auto | int = number(Auto.auto, ge=1)
+    """Passes over the training rows; auto: 3 below 10,000 examples and for adapter=none, else 1."""
     max_steps: int | None = number(None, ge=1)
     """Stop after this many optimizer steps, whatever epochs says."""
     seed: int = number(42, ge=0)

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from sft_cli.config.elsewhere import VALUES_ELSEWHERE
+from sft_cli.config.fields import Auto
 from sft_cli.config.names import advice, limits, nearest
 from sft_cli.config.schema import Config
 
@@ -96,9 +97,8 @@ def _value(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
     if is_dataclass(kind):
         assert isinstance(kind, type)
         return _section(kind, value, f"{key}.", found)
-    numbers = int in get_args(kind)
     if get_origin(kind) in (Union, types.UnionType):
-        if value is None:
+        if value is None and types.NoneType in get_args(kind):
             return None
         kind = _alternative([part for part in get_args(kind) if part is not types.NoneType], value)
     if get_origin(kind) is dict:
@@ -106,12 +106,14 @@ def _value(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
     if get_origin(kind) in (list, tuple):
         return _items(field, kind, value, key, found)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return _choice(kind, value, key, found, also=("a whole number",) if numbers else ())
+        return _choice(kind, value, key, found)
     return _scalar(field, kind, value, key, found)
 
 
 def _alternative(kinds: Sequence[Any], value: Any) -> Any:
     """Which of the types of a union the value is meant for: the first, unless it is plainly another."""
+    if Auto in kinds:
+        return Auto if value == Auto.auto.value else next(kind for kind in kinds if kind is not Auto)
     fitting = [kind for kind in kinds if isinstance(value, get_origin(kind) or kind)]
     return fitting[0] if fitting else kinds[0]
 
@@ -141,7 +143,7 @@ def _items(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
     return container(_value(field, parts[0], entry, f"{key}.{place}", found) for place, entry in enumerate(value))
 
 
-def _choice(kind: type[Enum], value: Any, key: str, found: list[Mistake], also: Sequence[str] = ()) -> Enum | None:
+def _choice(kind: type[Enum], value: Any, key: str, found: list[Mistake]) -> Enum | None:
     choices = [member.value for member in kind]
     if value in choices:
         return kind(value)
@@ -149,7 +151,7 @@ def _choice(kind: type[Enum], value: Any, key: str, found: list[Mistake], also: 
     meant = " or ".join(known) or nearest(str(value), choices)
     hint = f"did you mean {meant}? " if meant else ""
     problem = f"{key} is {spoken(value)}, which is not one of its values"
-    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join([*choices, *also])}"))
+    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join(choices)}"))
     return None
 
 
@@ -163,7 +165,7 @@ def _scalar(field: Field[Any], kind: type, value: Any, key: str, found: list[Mis
             if kind is str and not isinstance(value, list | Mapping | None)
             else (f"write a value such as {key}={_example(field)}")
         )
-        found.append(Mistake(key, f"{key} is {spoken(value)}; it must be {_NOUNS[kind]}", fix))
+        found.append(Mistake(key, f"{key} is {spoken(value)}; it must be {_NOUNS[kind]}{_or_auto(field)}", fix))
         return None
     if kind in (int, float):
         bounds = limits(field)
@@ -174,6 +176,11 @@ def _scalar(field: Field[Any], kind: type, value: Any, key: str, found: list[Mis
             )
             return None
     return kind(value)
+
+
+def _or_auto(field: Field[Any]) -> str:
+    """What else the field takes beside a number."""
+    return ", or auto" if Auto in get_args(field.type) else ""
 
 
 def _fraction(value: Any) -> Any:

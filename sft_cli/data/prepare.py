@@ -56,7 +56,7 @@ def prepare(config: Config) -> Prepared:
     made = pipeline.run(config, tokenizer, template, inputs)
     new = place.scratch(directory)
     try:
-        manifest = _write(new, config, made, inputs, tokenizer)
+        manifest = _write(new, config, made, inputs, tokenizer, template)
         tokenizer.with_template(template.source, template.named).save(new / "tokenizer")
         write_report(new)
         as_new(new)
@@ -145,9 +145,24 @@ def _check_free(directory: Path, ours: bool) -> None:
 
 
 def _write(
-    new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any], tokenizer: ChatTokenizer
+    new: Path,
+    config: Config,
+    made: pipeline.Made,
+    inputs: dict[str, Any],
+    tokenizer: ChatTokenizer,
+    template: ChatTemplate,
 ) -> dict[str, Any]:
-    """Write everything but tokenizer and report into ``new``; the manifest."""
+    """Write everything but tokenizer and report into ``new``; the manifest.
+
+    Args:
+        new: An empty directory.
+        config: The run's.
+        made: What the stages made.
+        inputs: What they depend on.
+        tokenizer: The run's, with the chat templates it came with.
+        template: The chat template that rendered the rows.
+    """
+    own = {*([tokenizer.chat_template] if tokenizer.chat_template else []), *tokenizer.named_templates.values()}
     with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
         ledger = Ledger(file)
         remarks = assemble.account(made.parts, ledger)
@@ -182,6 +197,7 @@ def _write(
         "stop_tokens": sorted({stop for part in made.parts for stop in part.encoded.stops}),
         "remarks": remarks.as_json(),
         "unused_tokens": _unused(new, tokenizer, config.model.add_tokens),
+        "beside_own_template": bool(own) and template.source not in own,
         "clean": made.reports,
         "mix": realised.report(made.draw, made.pools, made.tags),
         "stages": [{"name": stage.name, "order": stage.order.value, "examples": len(stage.entries)} for stage in epoch],

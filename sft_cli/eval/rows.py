@@ -7,6 +7,7 @@ from pathlib import Path
 from sft_cli.chat.content_tokens import of_content
 from sft_cli.chat.template import load_template
 from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.config.fields import Auto
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import masked
@@ -43,7 +44,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
         SftError: There are none, or they cannot be prepared.
     """
     if config.data == trained.data and config.trainer.max_length == trained.trainer.max_length:
-        rows = _rows(_own(run, as_served(run.result, trained)), "validation")
+        rows = _rows(_own(run, as_served(run.tokenizer, trained)), "validation")
         if not len(rows.split):
             raise SftError(
                 where=str(run.path),
@@ -51,7 +52,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
                 fix=f"name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
             )
     else:
-        prepared = prepare(as_served(run.result, config))
+        prepared = prepare(as_served(run.tokenizer, _all_asked(trained, config)))
         rows = _rows(prepared, "validation" if len(prepared.validation) else "train")
         if path := _trained_path(trained, config, rows.side):
             say(f"note      the run was trained on rows of {path}, which may be among these")
@@ -61,6 +62,13 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
         which = f"{counted(number, 'example')}, all of them, because none is held out,"
     say(f"rows      {which} of {rows.directory}")
     return rows
+
+
+def _all_asked(trained: Config, config: Config) -> Config:
+    """The config with every row of other data asked: what the run would hold out of it by itself is no limit here."""
+    if config.data.mix == trained.data.mix or not isinstance(config.data.val_fraction, Auto):
+        return config
+    return replace(config, data=replace(config.data, val_fraction=0.0))
 
 
 def as_served(tokenizer: Path, config: Config) -> Config:

@@ -16,6 +16,7 @@ from sft_cli.config import paths
 from sft_cli.config.adapter_schema import FOUR_BITS, QuantConfig, QuantKind
 from sft_cli.config.schema import ModelConfig
 from sft_cli.config.trainer_schema import Dtype
+from sft_cli.config.weights import CONVERT, refuse_without_weights
 from sft_cli.console import status
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.added_tokens import add_rows
@@ -95,9 +96,6 @@ def unreadable(config: ModelConfig, error: Exception) -> SftError:
     return wrong(config, reason, "check the id, the network and HF_TOKEN, or name a local directory")
 
 
-CONVERT = "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)"
-
-
 def check_weights(config: ModelConfig, directory: Path) -> None:
     """Refuse a local model without complete safetensors weights; pickled weights are never read."""
     index = directory / "model.safetensors.index.json"
@@ -110,12 +108,7 @@ def check_weights(config: ModelConfig, directory: Path) -> None:
             raise wrong(config, f"{foreign[0]!r} is no safetensors file, and pickled weights are not read", CONVERT)
         if missing := [shard for shard in shards if not (directory / shard).is_file()]:
             raise wrong(config, f"weight file {missing[0]} is missing", "download the model again")
-    elif not any(directory.glob("*.safetensors")):
-        raise wrong(
-            config,
-            "it holds no safetensors weights, and pickled weights are not read",
-            CONVERT,
-        )
+    refuse_without_weights(config)
 
 
 def load_model(

@@ -100,11 +100,22 @@ def dequantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     spoiled = [name for name, layer in layers.items() if repacked(layer)]
     assert not spoiled, f"{spoiled[0]} was repacked by an evaluation; load the model again"
     for name, layer in layers.items():
-        model.set_submodule(name, plain_linear(layer, dtype))
+        plain = plain_linear(layer, dtype)
+        stored_as = vars(layer).get("source_cls", nn.Linear)  # what transformers replaced
+        model.set_submodule(name, _turned(plain) if issubclass(stored_as, Conv1D) else plain)
     model.hf_quantizer.remove_quantization_config(model)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     for mark in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
         setattr(model, mark, False)
     return model
+
+
+def _turned(layer: nn.Linear) -> Conv1D:
+    """The same layer as GPT-2 has it, whose weight is ``(in, out)``."""
+    turned = Conv1D(layer.out_features, layer.in_features).to(layer.weight.device)
+    turned.weight = nn.Parameter(layer.weight.detach().T.contiguous(), requires_grad=False)
+    if layer.bias is not None:
+        turned.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
+    return turned
 
 
 def plain_linear(layer: nn.Module, dtype: torch.dtype) -> nn.Linear:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig, PretrainedConfig
 from transformers.utils.hub import CHAT_TEMPLATE_DIR, cached_file
 
 from sft_cli.config import paths
@@ -67,6 +67,11 @@ def generation_config(base: GenerationConfig | None, run: RunDir) -> GenerationC
     return GenerationConfig(**{**kept, **run.read(run.adapter / "generation_config.json")})
 
 
+def stop_ids(run: RunDir) -> list[int]:
+    """The tokens that end an answer of the run."""
+    return run.read(run.adapter / "generation_config.json")["eos_token_id"]
+
+
 def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
     """Copy the tokenizer with its chat template, the model's config, and the code of a model that runs its own."""
     directory.mkdir()
@@ -76,6 +81,7 @@ def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
             shutil.copy(file, directory / file.name)
     if (run.adapter / CHAT_TEMPLATE_DIR).is_dir():
         shutil.copytree(run.adapter / CHAT_TEMPLATE_DIR, directory / CHAT_TEMPLATE_DIR)
+    tokenizer_ends_at(directory, stop_ids(run))
     if config.trust_remote_code and config.path is not None:
         for file in Path(paths.resolve(config.path)).glob("*.py"):
             shutil.copy(file, directory / file.name)
@@ -90,25 +96,27 @@ def readable(directory: Path) -> None:
             file.chmod(0o666 & ~mask)
 
 
-def check_tokenizer(run: RunDir, directory: Path, rows: Sequence[Sequence[int]], *, trust_remote_code: bool) -> None:
-    """Compare transformers' tokenizer with the plain tokenizer.json on the text of some rows.
+def ends_at(config: PretrainedConfig, stop_ids: Sequence[int]) -> None:
+    """Name the stop tokens in a model's configuration, in place: some servers read no generation_config.json."""
+    for part in (config, config.get_text_config()):
+        part.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
 
-    Preflight has compared them too, but there no config.json lay beside the tokenizer: for some model types
-    transformers puts the family's own normalizer and pre-tokenizer over whatever tokenizer.json holds.
 
-    Raises:
-        SftError: A server would make other ids of the same text.
+def tokenizer_ends_at(directory: Path, stop_ids: Sequence[int]) -> None:
+    """Name a stop token as the end of text in a saved tokenizer: its own where it is one of them, else the first.
+
+    A chat template that writes ``eos_token`` itself keeps the one that it was trained with.
     """
-    server = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
-    file = run.adapter / "tokenizer.json"
-    plain = Tokenizer.from_file(str(file))
-    plain.no_padding()
-    plain.no_truncation()
-    for text in plain.decode_batch([list(row) for row in rows], skip_special_tokens=False):
-        if server.encode(text, add_special_tokens=False) != plain.encode(text, add_special_tokens=False).ids:
-            raise SftError(
-                where=str(file),
-                problem="beside this model's config.json transformers rebuilds the tokenizer"
-                " and makes other ids than were trained",
-                fix="train with the model's own tokenizer (leave model.tokenizer out), or serve the adapter unmerged",
-            )
+    template = directory / "chat_template.jinja"
+    file = directory / "tokenizer_config.json"
+    if not file.is_file() or (template.is_file() and "eos_token" in template.read_text(encoding="utf-8")):
+        return
+    names = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    stops = [names.id_to_token(id) for id in stop_ids]
+    for place in (file, directory / "special_tokens_map.json"):
+        values = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+        own = values.get("eos_token")
+        text = own.get("content") if isinstance(own, dict) else own
+        if place.is_file() and text not in stops:
+            values["eos_token"] = {**own, "content": stops[0]} if isinstance(own, dict) else stops[0]
+            place.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

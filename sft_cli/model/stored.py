@@ -33,6 +33,8 @@ PACKAGES = {
     "auto-round": "auto-round",
 }
 """What transformers loads a storage with, as pip knows it."""
+RESCALED = {"rwkv"}
+"""Model types that multiply their weights by a factor on every change between training and evaluation."""
 PLAIN = "name the same model in float32, bfloat16 or float16"
 
 
@@ -58,11 +60,17 @@ def kind_of(own: PretrainedConfig, quant: QuantConfig) -> QuantKind:
 
 
 def refuse_storage(own: PretrainedConfig, config: ModelConfig, quant: QuantConfig, *, full: bool) -> None:
-    """Return if the weights are plain, or stored in a way that can be loaded here and trained on.
+    """Return if the weights can be stored as asked for, or are stored in a way that can be loaded here and trained on.
 
     Raises:
         SftError: They cannot, or the config asks for another storage, or for training them.
     """
+    if own.model_type in RESCALED and quant.kind is not QuantKind.none:
+        raise SftError(
+            where=f"quant.kind={quant.kind.value}",
+            problem=f"{own.model_type} rescales its weights whenever it is evaluated, and quantised ones cannot be",
+            fix="quant=none",
+        )
     stored = storage(own)
     if stored is None:
         return

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sft_cli.config.compose import dump, load
+from sft_cli.config.fields import Auto
 from sft_cli.config.launcher_schema import LauncherKind
 from sft_cli.config.paths import absolute, default_sweep_dir
 from sft_cli.config.schema import Config
@@ -13,6 +14,7 @@ from sft_cli.config.secrets import masked_address
 from sft_cli.config.words import split_off
 from sft_cli.console import counted, say
 from sft_cli.data.prepare import prepare
+from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError, raise_all
 from sft_cli.slurm.array import submit_array
 from sft_cli.slurm.sbatch import refuse_absent
@@ -70,7 +72,9 @@ def _begin(own: Mapping[str, str], words: Sequence[str], config_dirs: Sequence[s
     if cluster:
         refuse_absent()
     environments = [] if cluster else member_environments(parallel, planned.configs)
-    fingerprints = _prepared(planned)
+    prepared = _prepared(planned)
+    if not all(len(one.validation) for one in prepared.values()):  # so few rows that none is held out by default
+        metric = metrics.choose(own.get("metric"), own.get("mode"), [_unjudged(one) for one in planned.configs])
     directory = _made(named, planned.configs[0].run_name)
     record = Record(
         directory.absolute() if cluster else directory,
@@ -79,7 +83,7 @@ def _begin(own: Mapping[str, str], words: Sequence[str], config_dirs: Sequence[s
         planned.members,
         metric,
         parallel,
-        datasets=len(fingerprints),
+        datasets=len(prepared),
     )
     with held(directory / ".lock"):
         for member, config in zip(planned.members, planned.configs, strict=True):
@@ -149,9 +153,16 @@ def _submit(record: Record, configs: Sequence[Config]) -> int:
     return 0
 
 
-def _prepared(planned: Plan) -> set[str]:
-    """Prepare what the members learn from, once each; the fingerprints of the data sets."""
-    return {prepare(config).manifest["fingerprint"] for config in planned.distinct_data()}
+def _prepared(planned: Plan) -> dict[str, Prepared]:
+    """Prepare what the members learn from, once each; the data sets by fingerprint."""
+    made = [prepare(config) for config in planned.distinct_data()]
+    return {one.manifest["fingerprint"]: one for one in made}
+
+
+def _unjudged(config: Config) -> Config:
+    """The config as it acts where its default holds nothing out."""
+    automatic = isinstance(config.data.val_fraction, Auto)
+    return replace(config, data=replace(config.data, val_fraction=0.0)) if automatic else config
 
 
 def _refuse_taken(directory: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sft_cli.config.automatic import may_hold_out
 from sft_cli.config.names import nearest
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
@@ -72,7 +73,7 @@ def choose(name: str | None, mode: str | None, configs: Sequence[Config]) -> Met
         raise SftError(where=f"mode={mode}", problem="it says which end is better", fix="write mode=min or mode=max")
     probes = [probe for config in configs for probe in config.trainer.retention.probes.items()]
     shares = [f"retention.{probe}" for probe, settings in probes if settings.metric is ProbeMetric.exact_match]
-    evaluated = name.startswith(("sources.", "perplexity")) or (name == "loss" and all(map(held_out, configs)))
+    evaluated = name.startswith(("sources.", "perplexity")) or (name == "loss" and all(map(may_hold_out, configs)))
     kind = HELD_OUT if evaluated else PROBES if name.startswith("retention.") else STEPS
     return Metric(name, mode or ("max" if name in (*LARGER_IS_BETTER, *shares) else "min"), kind)
 
@@ -81,7 +82,7 @@ def _names(config: Config) -> Iterator[str]:
     """What a run with these settings records."""
     loss = config.loss
     yield "loss"
-    if held_out(config):
+    if may_hold_out(config):
         yield from ("perplexity", *(f"sources.{name}" for name in config.data.mix))
     yield "dft" if loss.dft else "nll"
     terms = {"smoothing": loss.label_smoothing, "z": loss.z_loss, "kl": loss.kl, "replay": loss.replay}
@@ -90,12 +91,6 @@ def _names(config: Config) -> Iterator[str]:
         yield "router"
     yield from OF_STEPS
     yield from (f"retention.{name}" for name in config.trainer.retention.probes)
-
-
-def held_out(config: Config) -> bool:
-    """Whether rows are held out, so that there are evaluations."""
-    own = any(source.validation_path or source.validation_split for source in config.data.mix.values())
-    return own or config.data.val_fraction > 0 or config.data.val_rows is not None
 
 
 def lines(run: RunDir) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The model as it trains: loaded, adapted, proven packable, and made fast."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,7 +83,7 @@ def build_model(
     """Load and adapt the base, prove what may be computed together, and say what was chosen."""
     if machine.device.type == "cpu":
         exact_fast_matmul()
-    report = _adapted(config, machine, tokenizer, stop_ids, rows)
+    report = adapted(config, machine, tokenizer, stop_ids, rows)
     model, trainer = report.model, config.trainer
     pairs = _pairs(causal_lm(model))
     engine = make_engine(model, config.distributed, ranks, machine.device)
@@ -122,8 +122,12 @@ def _pairs(lm: PreTrainedModel) -> float:
     return pair_cost(text.hidden_size, text.num_hidden_layers, parameters) if parameters else PAIRS
 
 
-def _adapted(
-    config: Config, machine: Machine, tokenizer: ChatTokenizer, stop_ids: Sequence[int], rows: Rows
+def adapted(
+    config: Config,
+    machine: Machine,
+    tokenizer: ChatTokenizer,
+    stop_ids: Sequence[int],
+    rows: Iterable[Mapping[str, Sequence[int]]],
 ) -> AdapterReport:
     """The base with what is trained of it or on it."""
     new = added_ids(tokenizer, config.model.add_tokens)

@@ -13,7 +13,7 @@ from sft_cli.data.prepared import Prepared
 from sft_cli.data.tables import IGNORE
 from sft_cli.model.adapter.frozen import save_adapter
 from sft_cli.model.quant import causal_lm
-from sft_cli.model.serving import readable
+from sft_cli.model.serving import ends_at, readable, tokenizer_ends_at
 from sft_cli.model.written import written
 
 PROBES = 16
@@ -39,8 +39,11 @@ def export(model: nn.Module, directory: RunDir, stop_ids: Sequence[int], beneath
             if isinstance(model, PeftModel):
                 save_adapter(model, new, beneath)
             else:
+                ends_at(causal_lm(model).config, stop_ids)
                 causal_lm(model).save_pretrained(new)
         shutil.copytree(directory.tokenizer, new, dirs_exist_ok=True)
+        if not isinstance(model, PeftModel):
+            tokenizer_ends_at(new, stop_ids)
         generation = {"eos_token_id": list(stop_ids), "do_sample": False}
         (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
         readable(new)

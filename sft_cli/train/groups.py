@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sft_cli.config.adapter_schema import AdapterConfig
+from sft_cli.config.fields import picked
 from sft_cli.config.names import nearest
 from sft_cli.config.trainer_schema import OptimizerName, TrainerConfig
 from sft_cli.errors import SftError
@@ -46,7 +47,7 @@ def parameter_groups(model: nn.Module, trainer: TrainerConfig, adapter: AdapterC
         {
             "params": parameters,
             "name": kind if factor == 1 else f"{kind} x {factor:g}",
-            "lr": trainer.lr * factor,
+            "lr": picked(trainer.lr) * factor,
             "weight_decay": 0.0 if kind == "vectors" else trainer.weight_decay,
             **({} if vocabulary is None else {MUON: kind == "hidden"}),
         }

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from sft_cli.config.schema import Config
+from sft_cli.config.typed import spoken
 from sft_cli.errors import SftError
 
 NOT_LEARNING = (
@@ -41,7 +42,18 @@ NOT_LEARNING = (
 
 def settings(config: Config) -> dict[str, Any]:
     """Every key that decides what is learned, dotted, with its plain value."""
-    return {key: value for key, value in _flat(asdict(config)) if not key.startswith(NOT_LEARNING)}
+    return {key: value for key, value in every_key(config).items() if not key.startswith(NOT_LEARNING)}
+
+
+def every_key(config: Config) -> dict[str, Any]:
+    """Every key, dotted, with its plain value."""
+    return dict(_flat(asdict(config)))
+
+
+def different(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ, with both; null where one has no such key."""
+    pairs = {key: (began.get(key), now.get(key)) for key in sorted({*began, *now})}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def identity(config: Config, content: str, dtype: str) -> dict[str, Any]:
@@ -57,9 +69,9 @@ def refuse_other(where: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -
     Raises:
         SftError: The keys that differ, with both values.
     """
-    differing = [key for key in sorted({*saved, *now}) if saved.get(key) != now.get(key)]
+    differing = list(different(saved, now).items())
     if differing:
-        shown = "; ".join(f"{key} was {saved.get(key)!r}, is now {now.get(key)!r}" for key in differing[:5])
+        shown = "; ".join(f"{key} was {spoken(old)}, is now {spoken(new)}" for key, (old, new) in differing[:5])
         raise SftError(
             where=where,
             problem=f"the run began with other settings: {shown}",

@@ -6,6 +6,7 @@ import math
 import resource
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -78,6 +79,7 @@ class Log:
         self._num_steps = num_steps
         self._board = _tensorboard(RunDir(file.parent).tensorboard, done)
         self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
+        self._began = time.perf_counter()
         self._every = max(1, num_steps // 20)
         self._last = ""
 
@@ -86,6 +88,7 @@ class Log:
         self._write(asdict(metrics))
         parts = ", ".join(f"{name} {value:.4g}" for name, value in metrics.terms.items())
         made_of = f" ({parts})" if len(metrics.terms) > 1 else ""
+        spent = span(time.perf_counter() - self._began)
         left = span((self._num_steps - metrics.step) * metrics.seconds)
         text = (
             f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}"
@@ -93,10 +96,10 @@ class Log:
         )
         self._last = f"step {metrics.step:>6}/{self._num_steps}  {text}"
         if metrics.step == 1 or metrics.step % self._every == 0 or metrics.step == self._num_steps:
-            (note if self._terminal else say)(f"{self._last}  {left} left")
+            (note if self._terminal else say)(f"{self._last}  {spent}, {left} left")
         if self._terminal:
             share = metrics.step / self._num_steps
-            status(f"{metrics.step}/{self._num_steps} {bar(share, 10)} {text}  {left} left")
+            status(f"{metrics.step}/{self._num_steps} {bar(share, 10)} {text}  {spent}, {left} left")
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Record an evaluation."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sft_cli.config.adapter_schema import AdapterConfig
+from sft_cli.config.fields import picked
 from sft_cli.config.trainer_schema import Average, OptimizerName, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.train.groups import MUON, parameter_groups
@@ -34,7 +35,7 @@ def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterCon
         SftError: ``trainer.lr_factors`` names what is not trained, or Muon would find no matrix.
     """
     groups = parameter_groups(model, trainer, adapter)
-    lr, betas = trainer.lr, trainer.betas
+    lr, betas = picked(trainer.lr), trainer.betas
     match trainer.optimizer:
         case OptimizerName.adamw:
             return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)

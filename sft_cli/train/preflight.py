@@ -11,6 +11,7 @@ from sft_cli.chat import parity
 from sft_cli.chat.added import added_ids
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.config.adapter_schema import VIRTUAL, WHOLE
+from sft_cli.config.fields import picked
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.config.trainer_schema import Checkpointing, OptimizerName
@@ -44,7 +45,7 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
         problems.append(small)
     raise_all(problems)
     compared = compare_prompts(config, architecture, prepared)
-    say(f"parity    {compared} golden prompts: transformers makes the ids that are trained")
+    say(f"parity    {compared} whole rows, of every kind: transformers makes the ids that are trained")
     return _check_memory(config, needed, machine)
 
 
@@ -60,6 +61,7 @@ def mistakes(
         device: Type of the device that will train: ``cpu`` or ``cuda``.
     """
     problems = [*_device_mistakes(config, device), *_size_mistakes(config, architecture, prepared)]
+    problems += _unjudged(config, prepared)
     try:
         beginnings(config.adapter)
         full = config.adapter.kind in WHOLE
@@ -89,6 +91,24 @@ def _device_mistakes(config: Config, device: str) -> Iterator[SftError]:
             problem="on a CPU the layers' inputs lie in main memory already",
             fix="trainer.gradient_checkpointing=full",
         )
+
+
+def _unjudged(config: Config, prepared: Prepared) -> Iterator[SftError]:
+    """What needs held-out rows, where so few rows are there that none were held out by default."""
+    if len(prepared.validation):
+        return
+    rows = prepared.manifest["splits"]["train"]["rows"]
+    needing = {
+        "trainer.patience": config.trainer.patience,
+        "eval.compare_after_training": config.eval.compare_after_training,
+    }
+    for key, value in needing.items():
+        if value:
+            yield SftError(
+                where=f"{key}={str(value).lower()}",
+                problem=f"it needs held-out rows, and of {rows} rows none are held out by default",
+                fix="data.val_fraction=0.1, or data.mix.NAME.validation_path=FILE",
+            )
 
 
 def _size_mistakes(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[SftError]:
@@ -188,8 +208,9 @@ def most_tokens(config: Config, longest: int) -> int:
         config: The run's.
         longest: Tokens of the longest example.
     """
-    packed = config.trainer.packing and config.adapter.kind not in VIRTUAL
-    return min(config.trainer.tokens_per_micro_batch, config.trainer.examples_per_step * longest) if packed else longest
+    trainer = config.trainer
+    packed = trainer.packing and config.adapter.kind not in VIRTUAL
+    return min(trainer.tokens_per_micro_batch, picked(trainer.examples_per_step) * longest) if packed else longest
 
 
 def count_memory(config: Config, architecture: PretrainedConfig, machine: Machine, document: int) -> Counted:

@@ -11,6 +11,7 @@ from sft_cli.config.compose import compose, load, with_overrides
 from sft_cli.config.paths import absolute, default_run_dir
 from sft_cli.config.rundir import RunDir, open_run
 from sft_cli.config.schema import Config
+from sft_cli.config.weights import refuse_without_weights
 from sft_cli.config.words import split_off
 from sft_cli.console import say
 from sft_cli.errors import Elsewhere, SftError
@@ -18,6 +19,7 @@ from sft_cli.ranks.place import Place, place_of
 from sft_cli.ranks.spawn import processes, train_together
 from sft_cli.train.claim import refuse_taken
 from sft_cli.train.identity import refuse_other, settings
+from sft_cli.train.resuming import as_new, refuse_other_rows
 
 
 def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
@@ -28,6 +30,7 @@ def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
         resumed = "run" in own
         directory, config = _resumed(own["run"], rest, config_dirs) if resumed else _new(rest, config_dirs)
         required(config)
+        refuse_without_weights(config.model)
     if place.size > 1:
         with uncollected():
             from sft_cli.train.session import train_with_others
@@ -95,10 +98,9 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
         raise SftError(
             where=f"run={path}",
             problem="the run is finished" if finished else "run_dir cannot change: the run lies there",
-            fix="start a new run with these settings: sft train … run_dir=DIR"
-            if finished
-            else "leave run_dir out, or move the directory",
+            fix=as_new(directory, began, overrides) if finished else "leave run_dir out, or move the directory",
         )
     config = with_overrides(began, overrides, config_dirs) if overrides else began
     refuse_other(str(directory.path), settings(began), settings(config))
+    refuse_other_rows(directory, began, config)
     return directory, config

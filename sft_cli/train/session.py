@@ -17,12 +17,16 @@ from transformers import PretrainedConfig
 
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.config.adapter_schema import MERGEABLE, WHOLE, Init
+from sft_cli.config.automatic import settled
 from sft_cli.config.data_schema import Role
+from sft_cli.config.fields import picked
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.console import counted, keep_in, say
+from sft_cli.data import changes
 from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Prepared
+from sft_cli.errors import SftError
 from sft_cli.model.adapter.starting import beginnings
 from sft_cli.model.load import load_config
 from sft_cli.model.machine import Machine, choose_device, choose_machine
@@ -35,10 +39,11 @@ from sft_cli.train.beside import base_afterwards, base_before, compare
 from sft_cli.train.building import Rows, build_model
 from sft_cli.train.checkpoint import Parts, Progress
 from sft_cli.train.claim import claimed, write_whole
+from sft_cli.train.concerns import concerns, plan_line
 from sft_cli.train.engine import gathered
 from sft_cli.train.environment import environment
 from sft_cli.train.export import export, write_probes
-from sft_cli.train.identity import identity, refuse_other
+from sft_cli.train.identity import identity
 from sft_cli.train.loop import Stopped, fit
 from sft_cli.train.lr_schedule import make_schedule
 from sft_cli.train.optimizer import make_optimizer
@@ -59,11 +64,15 @@ def train(config: Config, prepared: Prepared, directory: RunDir, *, resumed: boo
         SftError: The preflight or a checkpoint refuses, or the loss diverges.
         SystemExit: A signal or the guard against forgetting stopped the run; it can be resumed.
     """
-    ranks = here()
+    ranks, examples = here(), sum(len(stage.entries) for stage in prepared.stages)
+    asked, config = config, settled(config, examples)
+    say(f"plan      {plan_line(asked, config, examples)}")
     architecture = load_config(config.model)
     machine = choose_machine(config.trainer, architecture, whole=config.adapter.kind in WHOLE)
     if machine.device.type == "cpu":
         _use_threads(config, directory, architecture, machine)
+    for one in concerns(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
+        say(f"warning: {one.text}; {one.fix}")
     recompute = ranks.share(ranks.together(lambda: preflight.check(config, prepared, machine, directory.path)))
     probes = ranks.in_turn(lambda: prepare_probes(config, prepared.tokenizer_directory))
     ranks.together(lambda: _refuse_other_data(directory, prepared))
@@ -130,13 +139,20 @@ def _train(
     with told(config, Work.evaluation, path):
         run.engine.look(partial(compare, directory, watch, base, before))
     say(f"finished  {counted(progress.step, 'step')} in {time.perf_counter() - started:.0f} s: {result}")
+    for number, line in enumerate(next_lines(config, directory, held_out=len(prepared.validation) > 0)):
+        say(f"{'' if number else 'next':<9} {line}")
+
+
+def next_lines(config: Config, directory: RunDir, *, held_out: bool) -> Iterator[str]:
+    """The commands that make sense for this very run once it is finished."""
     shown = shlex.quote(str(directory.path))
-    say(f"next      sft eval run={shown} compare=base")
+    yield f"sft chat run={shown}"
+    if held_out:
+        yield f"sft eval run={shown} compare=base"
     if config.adapter.kind in MERGEABLE:
         # LoftQ's adapter makes up for the rounding of the 4-bit base, not of the original one.
         into = " into=dequantized" if config.adapter.init is Init.loftq else ""
-        out = shlex.quote(str(directory.path / "merged"))
-        say(f"          sft merge run={shown} out={out}{into}")
+        yield f"sft merge run={shown} out={shlex.quote(str(directory.path / 'merged'))}{into}"
 
 
 def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
@@ -170,9 +186,14 @@ def _put_best(run: Run, parts: Parts, progress: Progress) -> None:
 
 def _refuse_other_data(directory: RunDir, prepared: Prepared) -> None:
     """Refuse to resume a run on other rows than it began with, before anything of it is written over."""
-    if directory.data.is_file():
-        began = {"data": directory.read(directory.data)["content"]}
-        refuse_other(str(directory.path), began, {"data": prepared.manifest["content"]})
+    if directory.data.is_file() and directory.read(directory.data)["content"] != prepared.manifest["content"]:
+        inputs = directory.read(directory.manifest)["inputs"]
+        raise SftError(
+            where=str(directory.path),
+            problem="the run began with other rows: "
+            f"{', '.join(changes.names(inputs, prepared.manifest['inputs'])) or changes.CODE} changed since",
+            fix="put back what changed and resume, or start a new run",
+        )
 
 
 def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
@@ -198,8 +219,8 @@ def _assemble(
     stops = [tokenizer.control[name] for name in prepared.manifest["stop_tokens"]]
     steps = plan(
         prepared.stages,
-        trainer.examples_per_step,
-        trainer.epochs,
+        picked(trainer.examples_per_step),
+        picked(trainer.epochs),
         trainer.max_steps,
         trainer.seed,
         prepared.train.unrolled(),

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -108,6 +109,24 @@ def test_beside_a_model_whose_class_rebuilds_the_tokenizer_the_ids_differ_and_it
     assert parity.check(directory, [golden], LlamaConfig()) == 1
     with pytest.raises(SftError, match="a server would send other ids than were trained"):
         parity.check(directory, [golden], Qwen2Config())
+
+
+@pytest.mark.parametrize("model", [LlamaConfig, Qwen2Config])
+def test_ids_that_differ_in_an_answer_alone_are_told_before_training(maker, tokenizer, tmp_path, model):
+    """The prompt is the same for both; only the whole row shows that a Qwen2 server would read the answer otherwise."""
+    make, row = maker(), talk("U:a", "A:e\u0301")
+    (example,) = make.make([row])[0].examples
+    prompt = parity.golden(make, row)
+    whole = replace(prompt, row_ids=list(example.input_ids))
+    directory = saved(make, tokenizer, tmp_path / "server")
+    assert parity.check(directory, [prompt], model()) == 1
+    if model is LlamaConfig:
+        assert parity.check(directory, [whole], model()) == 1
+        return
+    with pytest.raises(SftError) as caught:
+        parity.check(directory, [whole], model())
+    assert caught.value.where == f"rows.jsonl:7 with the tokenizer in {directory}"
+    assert caught.value.problem.startswith("a server makes other ids of this row than are trained: from id ")
 
 
 def test_a_tokenizer_without_tokenizer_json_is_converted_once(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def test_every_value_has_its_origin(tmp_path, monkeypatch):
         ("alpha: 32.0", "default"),
         ("kind: nf4", "configs/quant/nf4.yaml:2"),
         ("lr: 0.001", "command line"),
-        ("schedule: cosine", "configs/trainer/default.yaml:3"),
+        ("schedule: cosine", "configs/trainer/default.yaml:2"),
         ("path: a.jsonl", "command line"),
         ("weight: 1.0", "default"),
         ('input_separator: "\\n\\n### Input:\\n"', "configs/template/alpaca.yaml:3"),
@@ -43,7 +43,7 @@ def test_a_recipe_that_builds_on_another_names_both(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "entry",
     [
-        "trainer.lr: number > 0 = 0.0002\n    Peak learning rate.",
+        "trainer.lr: auto or number > 0 = auto\n    Peak learning rate; auto: 2e-4;",
         "trainer.max_steps: whole number >= 1, or null = null\n    Stop after this many optimizer steps",
         "quant.kind: none | nf4 | fp4 | int8 = none\n    none, nf4, fp4 or int8.",
         "trainer.betas: list of 2 x number = [0.9, 0.999]\n    Decay rates of AdamW's moments, also",

@@ -85,7 +85,7 @@ def test_the_jobs_of_a_chain_do_not_requeue_themselves():
         ("distributed=deepspeed", "did you mean distributed=fsdp? "),
         ("distributed=zero2", "did you mean distributed=fsdp_zero2? "),
         ("distributed.kind=deepspeed", "did you mean fsdp? choose one of ddp, fsdp"),
-        ("launcher.nproc=many", "choose one of auto, a whole number"),
+        ("launcher.nproc=many", "write a value such as launcher.nproc=1"),
     ],
 )
 def test_what_other_tools_call_it_is_answered_with_its_name_here(word, fix):

@@ -96,11 +96,11 @@ NEWCOMERS = [
     ("+recipe=quickstart", "'+recipe=quickstart' begins with +, but keys can only be set", "write recipe=quickstart"),
     ("~data.mix", "'~data.mix' begins with ~, but keys can only be set", "`sft show --keys` lists every key"),
     ("hydra.run.dir=x", "there is no key hydra.run.dir", "did you mean run_dir?"),
-    ("trainer.lr=fast", "trainer.lr is 'fast'; it must be a number", "write a value such as trainer.lr=0.0002"),
-    ("trainer.lr=null", "trainer.lr is null; it must be a number", "write a value such as trainer.lr=0.0002"),
-    ("trainer.lr=nan", "trainer.lr is nan; it must be above 0", "write a value such as trainer.lr=0.0002"),
-    ("trainer.lr=inf", "trainer.lr is inf; it must be above 0", "write a value such as trainer.lr=0.0002"),
-    ("trainer.lr=-1", "trainer.lr is -1; it must be above 0", "write a value such as trainer.lr=0.0002"),
+    ("trainer.lr=fast", "trainer.lr is 'fast'; it must be a number, or auto", "write a value such as trainer.lr=auto"),
+    ("trainer.lr=null", "trainer.lr is null; it must be a number, or auto", "write a value such as trainer.lr=auto"),
+    ("trainer.lr=nan", "trainer.lr is nan; it must be above 0", "write a value such as trainer.lr=auto"),
+    ("trainer.lr=inf", "trainer.lr is inf; it must be above 0", "write a value such as trainer.lr=auto"),
+    ("trainer.lr=-1", "trainer.lr is -1; it must be above 0", "write a value such as trainer.lr=auto"),
     ("trainer.seed=2.5", "trainer.seed is 2.5; it must be a whole number", "write a value such as trainer.seed=42"),
     ("trainer.seed=true", "trainer.seed is true; it must be a whole number", "write a value such as trainer.seed=42"),
     ("adapter.rank=0", "adapter.rank is 0; it must be at least 1", "write a value such as adapter.rank=16"),
@@ -146,7 +146,11 @@ NEWCOMERS = [
         "quote it: \"trainer.lr='...'\"",
     ),
     ("trainer.lr=(1", "trainer.lr=(1: the value cannot be read", "quote it: \"trainer.lr='...'\""),
-    ("trainer.lr.x=1", "trainer.lr is a mapping; it must be a number", "write a value such as trainer.lr=0.0002"),
+    (
+        "trainer.lr.x=1",
+        "trainer.lr is a mapping; it must be a number, or auto",
+        "write a value such as trainer.lr=auto",
+    ),
     ("data.mix.a=x.jsonl", "data.mix.a is 'x.jsonl'; it holds keys of its own", "write data.mix.a.path=x.jsonl"),
     (
         "run_name=a/b",
@@ -182,7 +186,7 @@ def test_what_is_said_about_one_word(word, problem, fix):
 
 TOGETHER = [
     (
-        ["trainer.max_length=9000"],
+        ["trainer.max_length=9000", "trainer.tokens_per_micro_batch=8192"],
         "trainer.tokens_per_micro_batch is 8192, less than trainer.max_length, 9000: the longest example would not fit",
         "set trainer.tokens_per_micro_batch=9000, or a smaller trainer.max_length",
     ),
@@ -231,7 +235,7 @@ def test_all_mistakes_of_a_command_line_and_its_recipe_at_once(tmp_path, monkeyp
         "command line: data has no option 'alpacca'",
         "mine.yaml: quant has no option 'nf5'",
         "mine.yaml:8: adapter.rank is 0; it must be at least 1",
-        "mine.yaml:5: trainer.lr is 'fast'; it must be a number",
+        "mine.yaml:5: trainer.lr is 'fast'; it must be a number, or auto",
         "command line: trainer.seed is -1; it must be at least 0",
         "mine.yaml:6: there is no key trainer.epoch",
         "command line: there is no key modle.path",
@@ -298,7 +302,7 @@ REQUIRED = [
     ("train", ["model.path=m", "data.mix.a.path=x"], []),
     (
         "train",
-        ["recipe=quickstart", "data=local", "data.mix.a.path=x"],
+        ["recipe=quickstart", "data=local", "data.mix.a.path=x", "data.val_fraction=0"],
         ["eval.compare_after_training is true, but no rows are held out to compare on"],
     ),
     ("train", ["recipe=quickstart", "data=local", "data.mix.a.path=x", "data.val_fraction=0.1"], []),
@@ -309,7 +313,7 @@ REQUIRED = [
     ),
     (
         "train",
-        ["model.path=m", "data.mix.a.path=x", "trainer.patience=2"],
+        ["model.path=m", "data.mix.a.path=x", "trainer.patience=2", "data.val_fraction=0"],
         ["trainer.patience is set, but no rows are held out to judge by"],
     ),
     (

@@ -412,6 +412,26 @@ def test_nothing_to_prepare(config):
         prepare(made_config)
 
 
+def test_golden_rows_of_every_kind_are_kept(config, tmp_path):
+    """However late in the file a kind begins, and not more than four of each."""
+    plain = [
+        {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "a"}]} for i in range(9)
+    ]
+    system = {"messages": [{"role": "system", "content": "s"}, *plain[0]["messages"]]}
+    turns = {"messages": [*plain[0]["messages"], *plain[1]["messages"]]}
+    file = tmp_path / "kinds.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in (*plain, system, turns)))
+    made_config = config()
+    made_config.data.mix = {"kinds": SourceConfig(path=str(file))}
+    made_config.data.val_fraction = 0.0
+    made = prepare(made_config)
+
+    goldens = parity.load(made.directory / "golden.json")
+    assert [one.where.rpartition(":")[2] for one in goldens] == ["1", "2", "3", "4", "10", "11"]
+    rows = {made.train.where(index): made.train.tokens(index).input_ids.tolist() for index in range(len(made.train))}
+    assert {one.where: one.row_ids for one in goldens} == {one.where: rows[one.where] for one in goldens}
+
+
 def test_transformers_makes_the_same_prompts(config):
     """And would notice if it did not."""
     made = prepare(config())

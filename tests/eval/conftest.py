@@ -148,6 +148,7 @@ def write_run(directory: Path, config: Config) -> None:
     trained.save_pretrained(str(result), **({} if full else {"save_embedding_layers": False}))
     for file in prepared.tokenizer_directory.iterdir():
         shutil.copy(file, result / file.name)
+    shutil.copytree(prepared.tokenizer_directory, directory / "tokenizer")
     (result / "generation_config.json").write_text('{"eos_token_id": [2]}')
     (directory / "config.yaml").write_text(dump(config))
     (directory / "manifest.json").write_text(json.dumps(prepared.manifest))

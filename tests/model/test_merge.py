@@ -20,6 +20,7 @@ from transformers import (
     pipeline,
 )
 
+from sft_cli.chat import server
 from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, StopRow
 from sft_cli.config.compose import dump, load
 from sft_cli.config.data_schema import DataConfig, SourceConfig
@@ -94,7 +95,7 @@ def make_run(
         data=DataConfig(mix={"facts": SourceConfig(path="/home/someone/facts.jsonl", licence="CC0-1.0")}),
         adapter=AdapterConfig(rank=8, train_stop_row=stop) if adapter is None else adapter,
         quant=quant,
-        trainer=TrainerConfig(device=Device.cpu),
+        trainer=TrainerConfig(device=Device.cpu, lr=2e-4, epochs=1, examples_per_step=64),
     )
     run.config.write_text(dump(config))
     model = load_model(config.model, quant, full=False, device=CPU, compute_dtype=dtype)
@@ -216,6 +217,7 @@ def test_plain_transformers_generates_the_adapters_text(tmp_path, tokenizer):
     assert answer[0]["generated_text"][-1]["content"].startswith(texts[-1])
     settings = model.generation_config
     assert (settings.eos_token_id, settings.pad_token_id, settings.do_sample) == ([0, 5], 0, False)
+    assert model.config.eos_token_id == [0, 5], "the base's own was 7"
     assert json.loads((tmp_path / "merged/generation_config.json").read_text()).keys() == {
         "do_sample",
         "eos_token_id",
@@ -590,11 +592,11 @@ def test_a_tokenizer_that_transformers_rebuilds_is_refused(tmp_path, tokenizer):
     ids = Tokenizer.from_file(str(run.adapter / "tokenizer.json")).encode("cafe\u0301").ids
     run.probes.write_text(json.dumps([{"where": "facts.jsonl:1", "input_ids": ids, "labels": ids}]))
 
-    assert refused([f"run={run.path}"]) == (
-        f"{run.adapter}/tokenizer.json: beside this model's config.json transformers rebuilds the tokenizer and makes"
-        " other ids than were trained\n"
-        "  fix: train with the model's own tokenizer (leave model.tokenizer out), or serve the adapter unmerged"
+    found = refused([f"run={run.path}"])
+    assert found.startswith(
+        f"facts.jsonl:1 with the tokenizer in {run.adapter}: a server makes other ids of this row than are trained:"
     )
+    assert found.endswith(f"\n  fix: {server.FIX}")
     assert [path.name for path in run.path.glob("*merged*")] == []
 
 

@@ -100,6 +100,12 @@ def pickled(directory):
             id="lost-shard",
         ),
         pytest.param(
+            lambda directory: (directory / "model.safetensors").unlink(),
+            "it holds a config.json, but no weights",
+            "copy *.safetensors there, or name a directory that has them: ls {path.parent}",
+            id="no-weights",
+        ),
+        pytest.param(
             pickled,
             "it holds no safetensors weights, and pickled weights are not read",
             "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)",
@@ -111,7 +117,7 @@ def test_a_directory_that_is_no_model(saved, tmp_path, change, problem, fix):
     path = broken(saved, tmp_path, change)
     with pytest.raises(SftError) as caught:
         load(path)
-    assert str(caught.value) == f"model.path={path}: {problem.format(path=path)}\n  fix: {fix}"
+    assert str(caught.value) == f"model.path={path}: {problem.format(path=path)}\n  fix: {fix.format(path=path)}"
 
 
 def test_an_unknown_family(saved, tmp_path):

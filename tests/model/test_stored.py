@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GptOssConfig, LlamaConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, GptOssConfig, LlamaConfig, RwkvConfig
 
 from sft_cli.config.adapter_schema import AdapterConfig, QuantConfig, QuantKind
 from sft_cli.config.schema import ModelConfig
@@ -14,6 +14,7 @@ from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.load import load_model
 from sft_cli.model.quant import dequantized, evaluating, quantized_layers
+from sft_cli.model.stored import refuse_storage
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 17, 80, 3, 44, 9, 120, 63, 31]])
@@ -240,3 +241,29 @@ def test_mxfp4_experts_are_unpacked_while_loading(tmp_path):
         assert len(expected) == 2
         for name, values in expected.items():
             assert torch.equal(found[name].to(torch.bfloat16), values)
+
+
+@pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.fp4, QuantKind.int8])
+def test_a_model_that_rescales_its_weights_is_not_quantised(kind):
+    with pytest.raises(SftError) as refused:
+        refuse_storage(RwkvConfig(), ModelConfig(path="m"), QuantConfig(kind=kind), full=False)
+    assert str(refused.value) == (
+        f"quant.kind={kind.value}: rwkv rescales its weights whenever it is evaluated, and quantised ones cannot be\n"
+        "  fix: quant=none"
+    )
+    refuse_storage(RwkvConfig(), ModelConfig(path="m"), QuantConfig(), full=False)
+
+
+@pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.int8])
+def test_layers_that_are_stored_turned_are_dequantised_as_the_model_has_them(tmp_path, kind):
+    """GPT-2's weights are (in, out): written as (out, in) no program can load them, square ones would load wrongly."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=128, n_embd=64, n_layer=2, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    stored = load(tmp_path / "base", kind)
+    expected = logits(stored)
+
+    plain = dequantized(load(tmp_path / "base", kind), torch.float32)
+    plain.save_pretrained(tmp_path / "plain")
+    for model in (plain, AutoModelForCausalLM.from_pretrained(tmp_path / "plain")):
+        assert (logits(model) - expected).abs().max() < (1e-5 if kind is QuantKind.nf4 else 0.05)

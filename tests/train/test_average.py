@@ -129,7 +129,7 @@ def test_a_checkpoint_without_averaging_holds_and_exports_the_weights(tmp_path):
     given = parts(TrainerConfig(lr=0.01))
     train(given, 0, 2)
     saved = checkpoint.save(tmp_path, Progress(step=2), given, {})
-    exported = parts(TrainerConfig())
+    exported = parts(TrainerConfig(lr=0.01))
 
     checkpoint.restore_trained(saved, exported.model)
 

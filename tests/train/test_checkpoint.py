@@ -91,9 +91,37 @@ def test_other_data_is_refused(runs, rows, tmp_path):
     copy.write_text(rows.read_text().replace("question 3", "question III"))
     before = done.data.read_text()
 
-    with pytest.raises(SftError, match=r"the run began with other settings: data was '[0-9a-f]{64}', is now"):
+    with pytest.raises(SftError, match=r"the run began with other rows: .*rows\.jsonl.* changed since"):
         runs.resume("r")
     assert done.data.read_text() == before
+
+
+def test_data_that_would_be_other_is_named_by_its_key_before_anything_is_prepared(runs, rows, tmp_path, monkeypatch):
+    done = runs.start("r", "trainer.max_steps=1")
+    unfinish(done)
+    other, same = tmp_path / "other.jsonl", tmp_path / "same.jsonl"
+    other.write_text(rows.read_text().replace("question 3", "question III"))
+    same.write_text(rows.read_text())
+    with monkeypatch.context() as patched:
+        patched.setattr("sft_cli.data.prepare.prepare", None)
+        with pytest.raises(SftError) as refused:
+            runs.resume("r", f"data.mix.local.path={other}")
+    assert refused.value.problem == (
+        f"the run began with other settings: data.mix.local.path was '{rows}', is now '{other}'"
+    )
+    runs.resume("r", f"data.mix.local.path={same}", "data.workers=1")
+
+
+def test_a_finished_run_goes_on_as_a_new_one_by_the_command_that_is_told(runs):
+    done = runs.start("r", "trainer.max_steps=1")
+    with pytest.raises(SftError) as refused:
+        runs.resume("r", "trainer.epochs=4")
+    assert refused.value.fix == (
+        f"sft train recipe={done.path}/config.yaml adapter.start_from={done.path} run_dir={done.path}-2"
+        " trainer.epochs=4"
+    )
+    again = runs._train("r-2", refused.value.fix.split()[2:])
+    assert again.adapter.is_dir()
 
 
 def test_a_checkpoint_behind_a_broken_one_is_kept(runs, capsys):

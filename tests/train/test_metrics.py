@@ -33,8 +33,8 @@ def test_a_person_sees_the_terms_where_there_are_several(tmp_path, capsys):
     log.close()
 
     assert capsys.readouterr().out.splitlines() == [
-        "step      1/2  epoch 0.50  loss 2.5000 (nll 2.25, kl 0.25)  lr 1.00e-03  100 tokens/s  0 s left",
-        "step      2/2  epoch 1.00  loss 2.2500  lr 1.00e-03  100 tokens/s  0 s left",
+        "step      1/2  epoch 0.50  loss 2.5000 (nll 2.25, kl 0.25)  lr 1.00e-03  100 tokens/s  0 s, 0 s left",
+        "step      2/2  epoch 1.00  loss 2.2500  lr 1.00e-03  100 tokens/s  0 s, 0 s left",
     ]
 
 

@@ -169,7 +169,7 @@ def test_muon_makes_every_direction_of_a_gradient_count_alike():
 
 
 def test_muon_takes_hidden_matrices_and_adamw_the_rest():
-    given = parts(TrainerConfig(optimizer=OptimizerName.muon, weight_decay=0.1))
+    given = parts(TrainerConfig(optimizer=OptimizerName.muon, lr=0.1, weight_decay=0.1))
     names = {id(p): name for name, p in given.model.named_parameters()}
     found = {group["name"]: [names[id(p)] for p in group["params"]] for group in given.optimizer.param_groups}
 
@@ -186,7 +186,7 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest():
 
 def test_muon_without_a_matrix_is_refused():
     with pytest.raises(SftError) as refused:
-        make_optimizer(torch.nn.LayerNorm(3), TrainerConfig(optimizer=OptimizerName.muon), AdapterConfig())
+        make_optimizer(torch.nn.LayerNorm(3), TrainerConfig(optimizer=OptimizerName.muon, lr=0.1), AdapterConfig())
 
     assert str(refused.value) == (
         "trainer.optimizer=muon: Muon updates matrices inside the network, and none of them is trained\n"

@@ -33,7 +33,7 @@ def model_lines(report: Report, config: Config, found: Sample, own: Asked) -> No
         architecture = load_config(config.model)
         with report.part("parity"):
             number = preflight.compare_prompts(config, architecture, found.prepared)
-            report.tell(ok("parity", f"{number} golden prompts: a server makes the ids that are trained"))
+            report.tell(ok("parity", f"{number} whole rows, of every kind: a server makes the ids that are trained"))
         away = own.gpu is not None or elsewhere(config)
         trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if away else config.trainer
         here = choose_machine(trainer, architecture, whole=config.adapter.kind in WHOLE)

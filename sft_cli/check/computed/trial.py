@@ -18,6 +18,7 @@ from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.check.computed.shrink import WIDTH, shrunk
 from sft_cli.config.adapter_schema import FOUR_BITS, WHOLE, AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind
 from sft_cli.config.data_schema import Role
+from sft_cli.config.fields import picked
 from sft_cli.config.schema import Config
 from sft_cli.config.trainer_schema import Choice, Dtype, OptimizerName
 from sft_cli.data.prepared import Prepared
@@ -176,7 +177,7 @@ def _stir(model: nn.Module, seed: int) -> None:
 def chosen(config: Config, prepared: Prepared) -> list[int]:
     """Examples of the run's first step, until there are ``TOKENS``; two at least, if there are two."""
     trainer = config.trainer
-    steps = plan(prepared.stages, trainer.examples_per_step, 1, 1, trainer.seed, prepared.train.unrolled())
+    steps = plan(prepared.stages, picked(trainer.examples_per_step), 1, 1, trainer.seed, prepared.train.unrolled())
     found, tokens = list[int](), 0
     for index in steps.examples(0):
         length = int(prepared.train.lengths[index])

@@ -2,8 +2,9 @@
 
 import json
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ CHUNK_BYTES = 8 * 1024 * 1024
 SMALL_BYTES = 8 * 1024 * 1024
 """Stored bytes below which one process is fastest: starting one takes as long as encoding half of them."""
 GOLDENS = 4
-"""Golden prompts kept per source."""
+"""Golden prompts kept of each kind of rows of a source (see ``parity.kind``)."""
+TRIED = 16
+"""Rows of a kind that are tried for each golden prompt: some have none."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Encoded:
         self._directory = directory
         parts = [json.loads(file.read_bytes()) for file in sorted(directory.glob("part-*.json"))]
         self.stops = sorted({stop for part in parts for stop in part["stops"]})
-        self.goldens = [parity.Golden(**one) for part in parts for one in part["goldens"]][:GOLDENS]
+        self.goldens = _of_each_kind([one for part in parts for one in part["goldens"]])
         self.weighted = any(part["weighted"] for part in parts)
 
     def examples(self) -> Iterator[Any]:
@@ -201,20 +204,37 @@ class _Part:
         _write(self._directory / f"examples-{number:05}.arrow", table)
         _write(self._directory / f"fates-{number:05}.arrow", fate_table(fates))
         stops = sorted({stop for outcome in outcomes for stop in outcome.stops})
-        goldens = [asdict(golden) for golden in self._goldens(conversations, outcomes)] if number < GOLDENS else []
+        goldens = self._goldens(conversations, outcomes, GOLDENS if number < GOLDENS else 1)
         mark = json.dumps({"stops": stops, "goldens": goldens, "weighted": weighted}, ensure_ascii=False)
         cache.write_whole(self._directory / f"part-{number:05}.json", mark.encode())
         return len(fates), [fate.problem for fate in fates if fate.problem is not None]
 
-    def _goldens(self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome]) -> list[parity.Golden]:
-        """The golden prompts of the first rows that have one."""
-        found: list[parity.Golden] = []
+    def _goldens(
+        self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome], most: int
+    ) -> list[tuple[Sequence[bool], dict[str, Any]]]:
+        """The golden prompts of the first rows of each kind that have one, ``most`` at most, with the kind."""
+        found: list[tuple[Sequence[bool], dict[str, Any]]] = []
+        left, tries = defaultdict[Sequence[bool], int](lambda: most), Counter[Sequence[bool]]()
         for conversation, outcome in zip(conversations, outcomes, strict=True):
-            if len(found) == GOLDENS:
-                break
-            if outcome.problem is None and (golden := parity.golden(self._maker, conversation)):
-                found.append(golden)
+            kind = parity.kind(conversation)
+            if outcome.problem is not None or not left[kind] or tries[kind] == TRIED * most:
+                continue
+            tries[kind] += 1
+            if golden := parity.golden(self._maker, conversation):
+                left[kind] -= 1
+                found.append((kind, asdict(replace(golden, row_ids=list(outcome.examples[-1].input_ids)))))
         return found
+
+
+def _of_each_kind(found: Iterable[tuple[Sequence[bool], dict[str, Any]]]) -> list[parity.Golden]:
+    """The first golden prompts of each kind."""
+    seen = Counter[tuple[bool, ...]]()
+    kept = []
+    for kind, golden in found:
+        seen[tuple(kind)] += 1
+        if seen[tuple(kind)] <= GOLDENS:
+            kept.append(parity.Golden(**golden))
+    return kept
 
 
 def _write(file: Path, table: Any) -> None:

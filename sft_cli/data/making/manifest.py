@@ -21,7 +21,7 @@ from sft_cli.data.making import cleaning, encoded, rows
 from sft_cli.data.prepared import Side
 from sft_cli.errors import SftError, raise_all
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a prepared directory would hold other files, or its inputs other keys."""
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
@@ -29,7 +29,8 @@ LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
 SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss_weight", "budget", "licence")
 MIX_RULES = ("strategy", "temperature", "stop", "total_rows", "stages", "val_fraction", "val_rows", "on_bad_row",
              "overflow", "budget")  # fmt: skip
-MIX_CODE = ("data.mixing", "data.making.pipeline", "data.making.assemble", "data.ledger", "data.tables", "data.prepare")
+MIX_CODE = ("config.automatic", "data.mixing", "data.making.pipeline", "data.making.assemble", "data.ledger",
+            "data.tables", "data.prepare")  # fmt: skip
 """Modules that decide what an epoch holds and how it is written."""
 
 
@@ -99,7 +100,8 @@ def build(
         ledger: The account of the rows.
         formats: Format of every source.
         lengths: Tokens of every written example, by side.
-        found: What else the stages found: columns, stop_tokens, remarks, clean, mix, stages.
+        found: What else the stages found: columns, stop_tokens, remarks, unused_tokens, beside_own_template, clean,
+            mix, stages.
     """
     mix_of, columns = config.data.mix, found["columns"]
     counts = {name: ledger.counts.get(name, {}) for name in mix_of}

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from sft_cli.chat.template import ChatTemplate
 from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.config.automatic import held_out_rows, stays_in_training
 from sft_cli.config.data_schema import DataConfig, OnBadRow, Order, Role
+from sft_cli.config.fields import Auto
 from sft_cli.config.schema import Config
 from sft_cli.data import workers
 from sft_cli.data.formats.unread import Account
@@ -127,16 +129,19 @@ def _select(sides: Sequence[tuple[str, bool, Cleaned]], data: DataConfig, seed: 
     """Which rows of every store take part, and which of them are held out."""
     chosen = [_chosen(name, own, rows, data, seed) for name, own, rows in sides]
     own_validation = {name for name, own, _ in sides if own}
-    numbers = {name: splits.TRAINED if name in own_validation else i for i, name in enumerate(data.mix)}
+    trained = {name for name in data.mix if name in own_validation or stays_in_training(data, name)}
+    numbers = {name: splits.TRAINED if name in trained else i for i, name in enumerate(data.mix)}
     taken = [mask & rows.kept & (not own) for mask, (_, own, rows) in zip(chosen, sides, strict=True)]
     keys = [rows.store.digests("prompt")[mask] for mask, (_, _, rows) in zip(taken, sides, strict=True)]
-    sources = [np.full(int(mask.sum()), numbers[name]) for mask, (name, _, _) in zip(taken, sides, strict=True)]
+    sources = np.concatenate(
+        [np.full(int(mask.sum()), numbers[name]) for mask, (name, _, _) in zip(taken, sides, strict=True)]
+    )
     held = splits.hold_out(
         np.concatenate(keys),
         _groups([rows for _, _, rows in sides], taken),
-        np.concatenate(sources),
-        data.val_fraction,
-        data.val_rows,
+        sources,
+        0.0 if isinstance(data.val_fraction, Auto) else data.val_fraction,
+        held_out_rows(data, int((sources >= 0).sum())),
         seed,
     )
     found, at = [], 0

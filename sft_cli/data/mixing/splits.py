@@ -33,7 +33,7 @@ def hold_out(
         groups: ``(rows,)`` number of the group (a tree's branches, near duplicates), or -1.
         sources: ``(rows,)`` number of the source from 0, or ``TRAINED``.
         fraction: Share that is held out, in [0, 1); not read when ``rows`` is given.
-        rows: Rows held out over all sources, or None.
+        rows: Rows held out over all sources (0: none), or None.
         seed: Chooses them.
 
     Raises:
@@ -93,6 +93,8 @@ def _by_fraction(sizes: NDArray[np.int64], fraction: float) -> NDArray[np.int64]
 def _by_number(sizes: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     """Rows to hold out of every source: ``rows`` in proportion to the sizes, never all of one."""
     total = int(sizes.sum())
+    if not rows:
+        return np.zeros_like(sizes)
     if rows >= total:
         raise SftError(
             where="data.val_rows",

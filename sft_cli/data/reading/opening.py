@@ -85,7 +85,9 @@ def _utf16(line: bytes) -> str | None:
     if line.startswith(UTF16_MARKS):
         return "utf-16"
     zeros = [byte == 0 for byte in line[:4]]
-    return {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}.get(tuple(zeros))
+    if zeros == [False, True, False, True]:
+        return "utf-16-le"
+    return "utf-16-be" if zeros == [True, False, True, False] else None
 
 
 def _as_utf8(line: bytes, where: str, encoding: str, how: How) -> bytes:

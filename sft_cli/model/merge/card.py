@@ -12,6 +12,7 @@ from yaml import YAMLError
 
 from sft_cli.config import paths
 from sft_cli.config.adapter_schema import FOUR_BITS, AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind
+from sft_cli.config.fields import picked
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.config.trainer_schema import TrainerConfig
@@ -144,12 +145,13 @@ def settings(adapter: AdapterConfig, quant: QuantConfig, trainer: TrainerConfig)
     return {
         **adapter_settings(adapter),
         "base stored as": stored if quant.kind is not QuantKind.none else "not quantised",
-        "learning rate": f"{trainer.lr:g}, {trainer.schedule.value}, warm-up {trainer.warmup_ratio:g} of the steps",
+        "learning rate": f"{picked(trainer.lr):g}, {trainer.schedule.value},"
+        f" warm-up {trainer.warmup_ratio:g} of the steps",
         "optimizer": f"{trainer.optimizer.value}, betas {trainer.betas[0]:g} and {trainer.betas[1]:g}",
         "weight decay": trainer.weight_decay,
         "gradient norm at most": trainer.max_grad_norm,
-        "examples per step": trainer.examples_per_step,
-        "epochs": trainer.epochs,
+        "examples per step": picked(trainer.examples_per_step),
+        "epochs": picked(trainer.epochs),
         "steps at most": trainer.max_steps,
         "longest example": f"{trainer.max_length} tokens",
         "seed": str(trainer.seed),

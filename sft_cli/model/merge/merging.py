@@ -21,6 +21,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from sft_cli.chat import server
 from sft_cli.chat.added import added_ids
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.config.adapter_schema import QuantConfig, QuantKind
@@ -87,8 +88,9 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
     shutil.rmtree(new, ignore_errors=True)
     try:
         serving.copy_files(run, config.model, new)
-        rows = [probe.input_ids for probe in probes]
-        serving.check_tokenizer(run, new, rows, trust_remote_code=config.model.trust_remote_code)
+        tokenizer = server.load(new, None, trust_remote_code=config.model.trust_remote_code)
+        rows = [(probe.where, probe.input_ids) for probe in probes]
+        server.refuse_other_ids(tokenizer, run.adapter / "tokenizer.json", rows)
         trained = None if config.quant.kind is QuantKind.none else as_trained(plan, probes)
         with written(out, "free disk space, or out=DIR on another disk; nothing was left there"):
             adapter = write_merged(plan, new, probes)
@@ -156,6 +158,7 @@ def write_merged(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]
     untie(model)
     merged = model.merge_and_unload()
     merged.generation_config = serving.generation_config(merged.generation_config, plan.run)
+    serving.ends_at(merged.config, serving.stop_ids(plan.run))
     merged.save_pretrained(new, max_shard_size="5GB")
     del model, merged
     release()
