@@ -88,8 +88,9 @@ MAY_IMPORT = {
         "errors", "console", "telling", "config", "config.compose", "data.types", "data", "data.reading",
         "data.prepare", "chat",
     },
+    "usage": {"errors", "config"},
     "cli": {
-        "errors", "telling", "ranks", "config", "config.explain", "data.formats", "data.prepare", "report", "train",
+        "telling", "usage", "ranks", "config", "config.explain", "data.formats", "data.prepare", "report", "train",
         "eval", "model.merge", "sweep", "check",
     },
     "__main__": {"cli"},

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from sft_cli.config.check import cross_field
-from sft_cli.config.choose import defaults_of, recipe_file, wrong_options
+from sft_cli.config.choose import defaults_of, recipe_file, with_choices, wrong_options
 from sft_cli.config.grammar import parse
 from sft_cli.config.lines import COMMAND_LINE, Origins, lines_of
 from sft_cli.config.locate import GROUPS, Places, packaged, places, shown
@@ -57,7 +57,7 @@ class Composed:
         lines: dict[str, str] = {}
         for file, package in self.files():
             lines |= lines_of(file, package)
-        typed = {leaf for key, value in self.words.values.items() for leaf in leaves(value, key)}
+        typed = {leaf for key, value in self.words.values.items() for leaf, _ in leaves(value, key)}
         return Origins(lines, typed, set(self.words.groups))
 
 
@@ -92,7 +92,7 @@ def typed(composed: Composed) -> Config:
 def assemble(overrides: Sequence[str], config_dirs: Sequence[str], known: dict[str, Merged]) -> Composed:
     """The plain values of a command line, and what is wrong with its words, its choices and its recipe."""
     found = places(config_dirs)
-    words = read(overrides, parse, found.recipes)
+    words = read(overrides, parse, found.recipes, found.options)
     mistakes = list(words.mistakes)
     groups = _right_choices(words, found, mistakes)
     recipes: dict[str, Path] = {}
@@ -118,7 +118,7 @@ def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequen
         SftError: Every mistake of the overrides.
     """
     found = places(config_dirs)
-    words = read(overrides, parse, found.recipes)
+    words = read(overrides, parse, found.recipes, found.options)
     mistakes = list(words.mistakes)
     if "recipe" in words.groups:
         problem, fix = "a run keeps its recipe", "set single values, or start a new run with recipe=…"
@@ -168,7 +168,7 @@ def _mount(
     """Store a recipe, and those it builds on, where Hydra finds them: as ``recipe/<mount>``."""
     try:
         file = recipe_file(name, found, where)
-        content = read_yaml(file)
+        content = with_choices(read_yaml(file), found)
     except SftError as error:
         mistakes.append(error)
         return

@@ -1,6 +1,7 @@
 """The run directory: what lies where. `eval`, `merge` and resuming need only its path."""
 
 import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,3 +154,10 @@ def open_run(path: str) -> RunDir:
             fix=f"the newest runs there: {', '.join(near)}" if near else "name the directory that sft train printed",
         )
     return run
+
+
+def newest_runs(folder: Path | None = None, number: int = 3) -> list[str]:
+    """The run directories in a folder, the newest first; without one, in those that runs go to by default."""
+    folders = [folder] if folder else [Path(os.environ.get("SFT_HOME") or ".") / "runs", Path("runs")]
+    found = {file.parent: file.stat().st_mtime for place in folders for file in place.glob("*/config.yaml")}
+    return [str(path) for path in sorted(found, key=lambda path: -found[path])[:number]]

@@ -3,23 +3,26 @@
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sft_cli.config.lines import COMMAND_LINE
 from sft_cli.config.locate import GROUPS
-from sft_cli.config.names import KEYS, advice, find, holds_texts, is_text
+from sft_cli.config.meant import quoted
+from sft_cli.config.names import KEYS, advice, find, holds_texts, is_text, nearest
+from sft_cli.config.shell import SHOWN, together, unread
+from sft_cli.config.translate import DATA_FILE, is_data
 from sft_cli.errors import SftError, raise_all
 
 _WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
 _LIST = re.compile(r"""\[[^\[\]{}'"]+\]""")
 """A list without quotes and without a list or mapping in it."""
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
-
-
 NAMED_TEMPLATES = ("default", "rag", "tool_use")
 """Names of templates that tokenizers bring themselves: ``template=rag`` is no option of ours, but a name to look up."""
-SHOWN = 300
-"""Characters of a wrong word that a sentence repeats."""
+_CLEAR = {"data": "data=local", "model": "model=custom"}
+"""Groups for which a path may stand -> the option that leaves the choice to the path's key."""
+_PATHS = {"data": "data.mix.local.path", "model": "model.path", "template": "template.path"}
 
 
 class Unreadable(Exception):
@@ -45,24 +48,32 @@ class Words:
         return frozenset(self.values) | ({"template.name"} if "template" in self.groups else frozenset())
 
 
-def read(words: Sequence[str], parse: Callable[[str], Any], recipes: Collection[str] = ()) -> Words:
+def read(
+    words: Sequence[str],
+    parse: Callable[[str], Any],
+    recipes: Collection[str] = (),
+    options: Mapping[str, Collection[str]] | None = None,
+) -> Words:
     """Every word sorted; where a key is set twice the last one holds.
 
     Args:
         words: As typed.
         parse: A value's text -> the value; raises ``Unreadable``.
         recipes: Names of recipes, for a hint at a forgotten ``recipe=``.
+        options: Names of the options by group; any other text that names a file stands for its path's key.
     """
     groups: dict[str, str | list[str]] = {}
     values: dict[str, Any] = {}
-    mistakes: list[SftError] = []
-    for word in words:
+    whole, mistakes = together(words)
+    for word in with_paths(whole, options or {}):
         match = _WORD.fullmatch(word)
         if match is None or match["value"] is None or match["mark"] or not _KEY.fullmatch(match["key"]):
             mistakes.append(_misspelled(word, match, recipes))
             continue
         key, text = match["key"], match["value"].strip()
         try:
+            if not text and (key in (*GROUPS, "recipe") or not _takes_empty(key)):
+                raise Unreadable("has no value")
             if key == "recipe":
                 groups[key] = text
             elif key in GROUPS:
@@ -73,10 +84,44 @@ def read(words: Sequence[str], parse: Callable[[str], Any], recipes: Collection[
                 values.pop(key, None)
                 values[key] = _value(parse, key, text)
         except Unreadable as error:
+            if text and key not in GROUPS and find(key) is None:  # what the key should be comes first
+                values[key] = text
+                continue
             mistakes.append(
-                SftError(where=COMMAND_LINE, problem=f"{_short(word)}: {error}", fix=f"""quote it: "{key}='...'\"""")
+                unread(_short(word), key, text, str(error))
+                if text
+                else SftError(where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"give it one, or leave {key} out")
             )
     return Words(groups, values, tuple(mistakes))
+
+
+def with_paths(words: Sequence[str], options: Mapping[str, Collection[str]]) -> list[str]:
+    """The words, ``data=rows.jsonl`` and a bare ``rows.jsonl`` as ``data=local data.mix.local.path=rows.jsonl``."""
+    bare = [word for word in words if "=" not in word and DATA_FILE.fullmatch(word)]
+    alone = len(bare) == 1 and not any(word.startswith("data=") for word in words)
+    found: list[str] = []
+    for word in words:
+        group, _, text = (f"data={word}" if alone and word in bare else word).partition("=")
+        if group in _PATHS and text not in options.get(group, (text,)) and _is_path(group, text):
+            found += [*([_CLEAR[group]] if group in _CLEAR else []), f"{_PATHS[group]}={text}"]
+        else:
+            found.append(word)
+    return found
+
+
+def _is_path(group: str, text: str) -> bool:
+    """Whether the text is no option's name but a place: a file, a directory, an address or a hub id."""
+    if text[:1] in "[{" or "," in text:
+        return False
+    if group == "template":
+        return text.endswith((".jinja", ".jinja2", ".j2"))
+    return is_data(text) if group == "data" else "/" in text or Path(text).is_dir()
+
+
+def _takes_empty(key: str) -> bool:
+    """Whether a key may be set to an empty text."""
+    known = find(key)
+    return known is None or is_text(known.kind)
 
 
 def split_off(words: Sequence[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
@@ -155,13 +200,37 @@ def _short(word: str) -> str:
 def _misspelled(word: str, match: re.Match[str] | None, recipes: Collection[str]) -> SftError:
     """What to say about a word that is not ``key=value``."""
     problem = f"{_short(word)!r} is not of the form key=value"
-    fix = "write key=value without spaces around =, for example trainer.lr=1e-4"
+    fix = "leave it out, or write key=value without spaces around =, for example trainer.lr=1e-4"
+    place = Path(word)
     if match is not None and match["mark"]:
         problem = f"{_short(word)!r} begins with {match['mark']}, but keys can only be set"
         known = find(match["key"]) is not None or match["key"] in (*GROUPS, "recipe")
-        fix = f"write {match['key']}={match['value'] or '<value>'}" if known else advice(match["key"])
+        key, value = match["key"], match["value"]
+        known_fix = f"write {quoted(f'{key}={value}')}" if value else f"leave it out, or write {key}=VALUE"
+        fix = known_fix if known else advice(key, value or "")
+        if match["mark"] == "~":
+            fix = f"leave it out: a key that is not set has its default (sft show --keys {key})"
+    elif match is not None and match["value"] is not None:
+        fix = advice(match["key"], match["value"])
     elif word in recipes or word.endswith((".yaml", ".yml")):
         fix = f"write recipe={word}"
+    elif place.is_dir():
+        fix = f"write {directory_word(place)}"
+    elif DATA_FILE.fullmatch(word):
+        name = re.sub(r"\W", "_", place.name.partition(".")[0])
+        fix = f"write {quoted(f'data.mix.{name}.path={word}')}"
     elif word in KEYS or word in GROUPS:
-        fix = f"write {word}=<value>"
+        fix = f"give it a value, {word}=VALUE, or leave it out"
+    elif (near := nearest(word, recipes)) is not None:
+        fix = f"did you mean recipe={near}?"
     return SftError(where=COMMAND_LINE, problem=problem, fix=fix)
+
+
+def directory_word(place: Path) -> str:
+    """What a directory that was typed alone may be meant for, by what lies in it."""
+    key = "data.mix.local.path"
+    for file, meant in (("environment.json", "run"), ("config.yaml", "run"), ("config.json", "model.path")):
+        if (place / file).is_file():
+            key = meant
+            break
+    return quoted(f"{key}={place}")
