@@ -119,8 +119,7 @@ def _held_out(config: Config) -> Iterator[Mistake]:
 
 def _names(config: Config) -> Iterator[Mistake]:
     """Names become files and directories; a SLURM time that sbatch refuses would be told only on submission."""
-    named = {"run_name": config.run_name, "eval.suite": config.eval.suite}
-    for key, name in {**named, **{f"data.mix.{name}": name for name in config.data.mix}}.items():
+    for key, name in {"run_name": config.run_name, **{f"data.mix.{name}": name for name in config.data.mix}}.items():
         if not _NAME.fullmatch(name):
             yield Mistake(
                 key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", "choose another name"

@@ -255,3 +255,10 @@ def _plain(value: Any) -> str:
 def answer(key: str, found: Sequence[Any]) -> str:
     """``did you mean trainer.epochs=2 or trainer.epochs=3?``."""
     return f"did you mean {' or '.join(word(key, value) for value in found)}?"
+
+
+def positive(name: str, text: str, *, whole: bool = False) -> str:
+    """What to write for a command's own number above 0 instead of a text that is none."""
+    found = proposals(int if whole else float, {"ge": 1} if whole else {"gt": 0}, text)
+    noun = "a whole number of at least 1" if whole else "a number above 0"
+    return answer(name, found) if found else f"write {noun}, or leave {name} out"

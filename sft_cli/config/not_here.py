@@ -67,6 +67,11 @@ NEEDLESS = {
     "dpo_beta": "leave it out: there is supervised fine-tuning alone, no preference training",
     "rl": "leave it out: there is supervised fine-tuning alone, no preference training",
     "reward_model": "leave it out: there is supervised fine-tuning alone, no preference training",
+    **dict.fromkeys(
+        ("suite", "task", "tasks", "benchmark", "benchmarks", "eval_tasks", "num_fewshot"),
+        "leave it out: sft eval measures held-out rows, or those of data=FILE; the merged model (sft merge) is a plain"
+        " transformers model, which lm-evaluation-harness measures on benchmarks",
+    ),
     "max_new_seq_length": "leave it out: eval.max_new_tokens=N bounds the answers of an evaluation",
 }
 """Name -> why it is left out here, and what to write instead if anything."""

@@ -32,7 +32,7 @@ class RunDir:
         adapter/           the trained adapter with the tokenizer (LoRA)
         model/             the trained model with the tokenizer (full fine-tuning)
         tensorboard/       the numbers of metrics.jsonl, where tensorboard is installed
-        eval/              <suite>.json reports
+        eval/              reports: heldout.json, others by their rows and settings
     """
 
     path: Path
@@ -146,8 +146,7 @@ def open_run(path: str) -> RunDir:
     """
     run = RunDir(Path(path).expanduser())
     if not run.config.is_file():
-        found = sorted(run.path.parent.glob("*/environment.json"), key=lambda file: file.stat().st_mtime)
-        near = [str(file.parent) for file in found[-3:]]
+        near = newest_runs(run.path.parent)
         raise SftError(
             where=f"run={path}",
             problem="no run directory (no config.yaml there)",

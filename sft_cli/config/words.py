@@ -10,6 +10,7 @@ from sft_cli.config.lines import COMMAND_LINE
 from sft_cli.config.locate import GROUPS
 from sft_cli.config.meant import quoted
 from sft_cli.config.names import KEYS, advice, find, holds_texts, is_text, nearest
+from sft_cli.config.rundir import newest_runs
 from sft_cli.config.shell import SHOWN, together, unread
 from sft_cli.config.translate import DATA_FILE, is_data
 from sft_cli.errors import SftError, raise_all
@@ -136,7 +137,7 @@ def refuse_idle(
     *,
     own: Collection[str],
     read: Collection[str],
-    not_read: Collection[str] = (),
+    not_read: Mapping[str, str],
     settable: str,
 ) -> None:
     """Refuse overrides that would have no effect on a command that works on a finished run.
@@ -146,21 +147,35 @@ def refuse_idle(
         words: Overrides, the command's own arguments split off.
         own: The names of those arguments; one that is here has no value.
         read: The keys it reads, and groups all of whose keys it reads.
-        not_read: Keys of those groups that it does not read.
+        not_read: Patterns of keys of those groups that it does not read -> what works instead, or nothing.
         settable: What can be set, for the advice.
     """
-    keys = [word.partition("=")[0] for word in words]
-    raise_all(
-        [
-            SftError(
-                where=key,
-                problem="it has no value" if key in own else f"{command} does not read it: the run's own value holds",
-                fix=f"leave it out; what can be set: {settable}",
-            )
-            for key in keys
-            if key in not_read or not (key in read or key.partition(".")[0] in read)
-        ]
-    )
+    mistakes = []
+    for key in (word.partition("=")[0] for word in words):
+        instead = next((fix for pattern, fix in not_read.items() if re.fullmatch(pattern, key)), None)
+        if instead is None and (key in read or key.partition(".")[0] in read):
+            continue
+        problem = "it has no value" if key in own else f"{command} does not read it: the run's own value holds"
+        mistakes.append(
+            SftError(where=key, problem=problem, fix=instead or f"leave it out; what can be set: {settable}")
+        )
+    raise_all(mistakes)
+
+
+def named_run(command: str, own: Mapping[str, str], rest: Sequence[str]) -> str:
+    """The run directory that a command works on.
+
+    Raises:
+        SftError: None is named; the fix names the one that was typed otherwise, or the newest.
+    """
+    if "run" in own:
+        return own["run"]
+    typed = [word.partition("=")[2] if "=" in word else word for word in rest]
+    found = next((one for one in typed if one and (Path(one) / "config.yaml").is_file()), None)
+    path = found or next(iter(newest_runs()), None)
+    also = "" if path is None or found else ", the newest"
+    fix = f"{command} {quoted(f'run={path}')}{also}" if path else f"{command} run=DIR, as sft train printed it"
+    raise SftError(where=command, problem="no run is named", fix=fix)
 
 
 def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:

@@ -169,15 +169,16 @@ def test_examples_that_cannot_be_read(tmp_path, break_it, problem):
         open_prepared(tmp_path / "out")
     assert str(caught.value).startswith(f"{tmp_path / 'out' / 'train'}: the examples cannot be read (")
     assert problem in caught.value.problem
-    assert str(caught.value).endswith("\n  fix: remove the prepared directory and run sft prepare again")
+    assert str(caught.value).endswith(
+        f"\n  fix: move it away, and sft prepare makes it again: mv {tmp_path} {tmp_path}.damaged"
+    )
 
 
 def test_a_directory_of_something_else(tmp_path):
     with pytest.raises(SftError) as caught:
         open_prepared(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: not a prepared directory (no manifest.json)\n"
-        "  fix: run sft prepare with the same arguments, or leave prepared_dir out"
+        f"{tmp_path}: not a prepared directory (no manifest.json)\n  fix: name the directory that sft prepare printed"
     )
 
 
