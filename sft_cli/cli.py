@@ -44,13 +44,13 @@ TrainWords = _own(
 SweepWords = _own(
     "KEY=VALUE",
     "The words of sft train, at least one with several values: trainer.lr=1e-4,2e-4 or trainer.seed=range(1,4). Of the"
-    " sweep itself: parallel=N (runs at a time), metric=NAME and mode=min or max (what ranks them), sweep_dir=DIR (where"
-    " it is written), sweep=DIR (continue one).",
+    " sweep itself: parallel=N (runs at a time), metric=NAME and mode=min or max (what ranks them), sweep_dir=DIR"
+    " (where it is written), sweep=DIR (continue one).",
 )
 EvalWords = _own(
     "KEY=VALUE",
-    "run=DIR, the run to evaluate. compare=base: the base model beside it. data=FILE: other rows than those that the run"
-    " held out. Also eval.generate, eval.max_rows, eval.max_new_tokens, eval.batch_size, trainer.device, trainer.dtype.",
+    "run=DIR, the run to evaluate. compare=base: the base model beside it. data=FILE: other rows than those the run"
+    " held out. Also eval.generate, eval.max_rows, eval.max_new_tokens, eval.batch_size, trainer.device.",
 )
 MergeWords = _own(
     "KEY=VALUE",

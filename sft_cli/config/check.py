@@ -14,6 +14,7 @@ from sft_cli.config.check_source import source_rules
 from sft_cli.config.check_trainer import idle_trainer_keys, trainer_rules
 from sft_cli.config.idle_adapter import idle_adapter_keys
 from sft_cli.config.launcher_schema import LauncherKind
+from sft_cli.config.meant import word
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import secret_rules
 from sft_cli.config.trainer_schema import Device, Dtype, OptimizerName
@@ -21,6 +22,7 @@ from sft_cli.config.typed import Mistake
 from sft_cli.errors import SftError, raise_all
 
 _NAME = re.compile(r"[\w-]+")
+_WRONG = re.compile(r"[^\w-]+")
 
 
 def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
@@ -122,7 +124,11 @@ def _names(config: Config) -> Iterator[Mistake]:
     for key, name in {"run_name": config.run_name, **{f"data.mix.{name}": name for name in config.data.mix}}.items():
         if not _NAME.fullmatch(name):
             yield Mistake(
-                key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", "choose another name"
+                key,
+                f"{key}: the name {name!r} must consist of letters, digits, _ and -",
+                f"write {word(key, _WRONG.sub('_', name).strip('_') or 'run')}"
+                if key == "run_name"
+                else f"name it {_WRONG.sub('_', name)} instead",
             )
     for name, source in config.data.mix.items():
         if source.validation_path is not None and source.validation_split is not None:

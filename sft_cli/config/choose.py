@@ -25,7 +25,13 @@ def recipe_file(name: str, places: Places, where: str) -> Path:
         for file in (Path(name).expanduser(), Path(f"{name}.yaml").expanduser()):
             if file.is_file():
                 return file
-        raise SftError(where=where, problem=f"there is no recipe file {name}", fix=_recipe_fix(Path(name).stem, places))
+        near = nearest(Path(name).name, [file.name for file in Path(name).expanduser().parent.glob("*.y*ml")])
+        fix = (
+            f"did you mean {quoted(f'recipe=./{Path(name).parent / near}')}?"
+            if near
+            else _recipe_fix(Path(name).stem, places)
+        )
+        raise SftError(where=where, problem=f"there is no recipe file {name}", fix=fix)
     if name not in places.recipes:
         raise SftError(where=where, problem=f"there is no recipe {name!r}", fix=_recipe_fix(name, places))
     first, *others = places.recipes[name]
@@ -82,7 +88,7 @@ def _wrong_option(group: str, option: Any, places: Places, where: str) -> SftErr
     if not hint and group == "template":
         hint = f"leave it out: a model's own template comes with its tokenizer, {group}=auto; "
     if where != COMMAND_LINE:  # in a file the same choice is a line
-        hint = hint.replace(" quant=", " and quant=")
+        hint = re.sub(r"(=\w+) (?=[a-z]+=)", r"\1 and ", hint)
         hint = re.sub(r"\b([a-z]+)=([\w.-]+)(?=[ ;?])", r"`\1: \2`", hint)
     hint = hint or f"leave {group} out, or choose another; "
     return SftError(where=where, problem=f"{group} has no option {option!r}", fix=f"{hint}options: {choices}")

@@ -123,7 +123,7 @@ def keys(patterns: Sequence[str] = ()) -> str:
         raise SftError(
             where=f"sft show --keys {' '.join(patterns)}",
             problem="no group and no key has that in its name",
-            fix="sft show --keys lists all of them",
+            fix="list all of them: sft show --keys",
         )
     blocks = [] if patterns else [_HOW_TO_READ]
     blocks += ["\n".join(["# Groups and their options, chosen as group=option:", *groups])] if groups else []

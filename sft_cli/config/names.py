@@ -3,6 +3,7 @@
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from sft_cli.config import translate
@@ -74,7 +75,11 @@ def find(name: str) -> Key | None:
         above = KEYS.get(".".join(parts[:4]))
         if above is not None and holds_texts(above.kind) and len(parts) == 5:
             return Key(name, str, None, {}, above.section)
-    return KEYS.get(".".join(parts))
+    name = ".".join(parts)
+    above = KEYS.get(name.rpartition(".")[0])
+    if name not in KEYS and above is not None and get_origin(above.kind) is dict:
+        return Key(name, get_args(above.kind)[1], None, {}, above.section)
+    return KEYS.get(name)
 
 
 def holds_texts(kind: Any) -> bool:
@@ -83,8 +88,9 @@ def holds_texts(kind: Any) -> bool:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether the type is text, with or without null."""
-    return kind is str or (get_origin(kind) in (Union, types.UnionType) and str in get_args(kind))
+    """Whether the type is text, with or without null; what may be true or false as well is none."""
+    parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return str in parts and bool not in parts
 
 
 def _as_in(key: str, parts: list[str], source: str = ANY_NAME) -> str:
@@ -135,6 +141,8 @@ def _elsewhere(parts: list[str], value: Any, source: str) -> str | None:
     leaf = parts[-1].lower().replace("-", "_")
     if leaf in translate.BATCH:
         return translate.batch({leaf: value})
+    if leaf == "run" and value and (Path(str(value)) / "config.yaml").is_file():
+        return f"the settings of a run are a recipe: write {word('recipe', f'{value}/config.yaml')}"
     if len(parts) == 1 and leaf in COMMANDS_OF:
         commands = " and ".join(f"sft {command}" for command in COMMANDS_OF[leaf])
         return f"leave it out: {leaf}= is a word of {commands}, see sft {COMMANDS_OF[leaf][0]} --help"
@@ -142,6 +150,8 @@ def _elsewhere(parts: list[str], value: Any, source: str) -> str | None:
         return found
     if (meant := ELSEWHERE.get(leaf)) is not None:
         key, equals, constant = _as_in(meant, parts, ANY_NAME).partition("=")
+        if value is None and not equals:
+            return f"leave it out, it has no value; here it is called {key}"
         if equals:
             return translate.constant(f"{key}={constant}".replace(ANY_NAME, source), value)
         return f"here it is called {key}{_written(key.replace(ANY_NAME, source), value)}"
@@ -161,6 +171,8 @@ def _near(name: str, parts: list[str], value: Any) -> str | None:
     siblings = [key for key in valid if key.rpartition(".")[0] == name.rpartition(".")[0]]
     if (meant := nearest(name, [*siblings, *GROUPS])) is not None:
         return _meant([meant], value)
+    if len(parts) == 1 and isinstance(value, str) and translate.DATA_FILE.fullmatch(value):
+        return f"for rows write {word(f'data.mix.{SOURCE}.path', value)}"
     suiting = [key for key in valid if _suits(key, value)]
     if same := [key for key in suiting if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
         return _meant(same, value)
@@ -172,8 +184,6 @@ def _near(name: str, parts: list[str], value: Any) -> str | None:
 
 def _nothing(name: str, parts: list[str], value: Any) -> str:
     """The answer to a key that is like no other."""
-    if isinstance(value, str) and translate.DATA_FILE.fullmatch(value):
-        return f"for rows write {word(f'data.mix.{SOURCE}.path', value)}"
     if any(key.startswith(f"{name}.") for key in KEYS):
         return f"it holds keys of its own: sft show --keys {name}"
     if len(parts) > 1 and any(key.startswith(f"{parts[0]}.") for key in KEYS):

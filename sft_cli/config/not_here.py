@@ -1,4 +1,4 @@
-"""What other tools have a key for and this one has not: what is so anyway, and what is not done, with what is instead."""
+"""Keys of other tools that have no counterpart here: why each is left out, and what to do instead."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A command line as the shell took it apart, put together again: where one setting became several words, one mistake."""
+"""Rejoin a command line: a setting that the shell split into several words is one mistake."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,8 +7,9 @@ from typing import get_origin
 
 from sft_cli.config.lines import COMMAND_LINE
 from sft_cli.config.locate import GROUPS
-from sft_cli.config.meant import answer, proposals, quoted, word
-from sft_cli.config.names import find, is_text
+from sft_cli.config.meant import answer, fits, proposals, quoted, word
+from sft_cli.config.names import Key, find, is_text
+from sft_cli.config.yamls import yaml_value
 from sft_cli.errors import SftError
 
 _SET = re.compile(r"[+~]*[A-Za-z_][\w.-]*=.*", re.DOTALL)
@@ -26,25 +27,25 @@ def together(words: Sequence[str]) -> tuple[list[str], list[SftError]]:
     mistakes: list[SftError] = []
     place = 0
     while place < len(words):
-        taken, mistake = _torn(words, place)
-        if mistake is None:
-            whole.append(words[place])
+        taken, found = _torn(words, place)
+        if isinstance(found, str):
+            whole.append(found)
         else:
-            mistakes.append(mistake)
+            mistakes.append(found)
         place += taken
     return whole, mistakes
 
 
-def _torn(words: Sequence[str], place: int) -> tuple[int, SftError | None]:
-    """How many words from here are one setting, and what is wrong with how it was typed; nothing for a whole one."""
+def _torn(words: Sequence[str], place: int) -> tuple[int, SftError | str]:
+    """How many words from here are one setting, and what is wrong with how it was typed; the word itself if nothing."""
     here, rest = words[place], words[place + 1 :]
     key, equals, text = here.partition("=")
-    bare = [part for part in _until_set(rest)]
+    bare = list(_until_set(rest))
     if equals and text and (opened := _open(text)):
         parts = _closed(text, bare)
+        if key not in GROUPS and find(key) is None:  # what the key should be comes first
+            return len(parts), f"{key}={' '.join(parts)}"
         return len(parts), _bracket(key, parts, opened)
-    if here == "=" or not here:
-        return 1, None
     if known := _setting(here, bare):
         number, name, value = known
         typed = " ".join([here, *bare[: number - 1]])
@@ -54,7 +55,7 @@ def _torn(words: Sequence[str], place: int) -> tuple[int, SftError | None]:
         return number, _wrong(
             f"{here} …", "was taken apart by the shell at the spaces of its path", quoted(f"{key}={path}")
         )
-    return 1, None
+    return 1, here
 
 
 def _until_set(words: Sequence[str]) -> Iterator[str]:
@@ -147,7 +148,8 @@ def _word(key: str, value: str) -> str:
 def unread(typed: str, key: str, text: str, why: str) -> SftError:
     """A value that no grammar reads, with the one that was meant, or in quotes if it is a text."""
     known = find(key)
-    several = f"for one run with each value: sft sweep {quoted(f'{key}={text}')}" if why == SEVERAL else ""
+    apart = why == SEVERAL and (known is None or all(_alone(known, part) for part in text.split(",")))
+    several = f"for one run with each value: sft sweep {quoted(f'{key}={text}')}" if apart else ""
     if known is not None and (found := proposals(known.kind, known.limits, text)):
         also = f" {several}" if several and get_origin(known.kind) not in (list, tuple, dict) else ""
         return _wrong(typed, why, f"{answer(key, found)}{also}")
@@ -157,6 +159,12 @@ def unread(typed: str, key: str, text: str, why: str) -> SftError:
         return _wrong(typed, why, several or f"leave {key} out; what it takes: sft show --keys {key}")
     inside = text.replace("'", "\\'")
     return _wrong(typed, why, f"""quote it: "{key}='{inside}'\"""")
+
+
+def _alone(known: Key, text: str) -> bool:
+    """Whether a part of a value with commas is a value by itself."""
+    value = yaml_value(text.strip())
+    return fits(known.kind, known.limits, value)
 
 
 def _wrong(typed: str, problem: str, fix: str) -> SftError:

@@ -81,8 +81,8 @@ def _seconds(value: Any, _: str) -> str:
 
 def _warmup(value: Any, _: str) -> str:
     return (
-        f"the warm-up is a share of all steps: trainer.warmup_ratio is {spelled(value)} / (number of steps);"
-        " `sft check` says how many steps there are"
+        f"the warm-up is a share of all steps: leave it out for 3%, or divide, trainer.warmup_ratio is {spelled(value)}"
+        " / (number of steps)"
     )
 
 
@@ -117,6 +117,13 @@ def _targets(value: Any, _: str) -> str:
     )
     names = ["all-linear"] if every else listed
     return f"here it is called adapter.target_modules: write {word('adapter.target_modules', names)}"
+
+
+def _switch(on: str, off: str) -> Callable[[Any, str], str]:
+    def of(value: Any, _: str) -> str:
+        return f"here it is called {off if value in _OFF else on}"
+
+    return of
 
 
 def _recipe(value: Any, _: str) -> str:
@@ -218,6 +225,11 @@ _SPECIAL: dict[str, Callable[[Any, str], str]] = {
     **dict.fromkeys(("dataset_text_field", "text_column"), _columns("text")),
     **dict.fromkeys(("lora_target", "lora_target_modules", "target_modules"), _targets),
     **dict.fromkeys(("config", "config_file", "config_path", "cfg", "yaml"), _recipe),
+    "use_lora": _switch("adapter=lora", "adapter=none"),
+    **dict.fromkeys(
+        ("assistant_only_loss", "completion_only_loss", "train_on_completions_only"),
+        _switch("data.train_on=assistant", "data.train_on=all"),
+    ),
     "stage": _stage,
     **dict.fromkeys(("shuffle", "shuffle_merged_datasets", "curriculum"), _order),
     **dict.fromkeys(("interleave_probs", "probabilities", "mix_weights"), _weights),

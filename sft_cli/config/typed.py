@@ -138,7 +138,7 @@ def _value(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> 
     if get_origin(kind) in (list, tuple):
         return _items(field, kind, value, key, found)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return _choice(kind, value, key, found, also=("a whole number",) if numbers else ())
+        return _choice(field, kind, value, key, found, also=("a whole number",) if numbers else ())
     return _scalar(field, kind, value, key, found)
 
 
@@ -169,14 +169,17 @@ def _items(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> 
     return container(_value(field, parts[0], entry, f"{key}.{place}", found) for place, entry in enumerate(value))
 
 
-def _choice(kind: type[Enum], value: Any, key: str, found: Found, also: Sequence[str] = ()) -> Enum | None:
+def _choice(
+    field: Field[Any], kind: type[Enum], value: Any, key: str, found: Found, also: Sequence[str] = ()
+) -> Enum | None:
     choices = [member.value for member in kind]
     if value in choices:
         return kind(value)
     meant = proposals(kind, {}, value) or (proposals(int, {"ge": 1}, value) if also else [])
     hint = f"{answer(key, meant)} " if meant else "" if not isinstance(value, Mapping) else f"{_inner(key, value)}; "
     problem = f"{key} is {spoken(value)}, which is not one of its values"
-    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join([*choices, *also])}"))
+    left_out = "" if meant else f", or leave {key} out{_default(field)}"
+    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join([*choices, *also])}{left_out}"))
     return None
 
 
@@ -185,7 +188,7 @@ def _scalar(field: Field[Any], kind: type, value: Any, key: str, found: Found) -
     value = fraction(value) if kind is float else value
     if not (type(value) is kind or (kind is float and type(value) is int)):
         if kind is str and not isinstance(value, list | Mapping | None):
-            fix = f'write "{value}", with the quotes'
+            fix = f'write `{_leaf(key)}: "{value}"`, with the quotes'
             found.append(Mistake(key, f"{key} is {spoken(value)}; it must be text", fix))
         else:
             found.append(_wrong(field, kind, value, key, f"{key} is {spoken(value)}; it must be {_NOUNS[kind]}"))
@@ -224,7 +227,7 @@ def _noun(kind: Any) -> str:
     """What a value of the type is, in words."""
     if get_origin(kind) in (list, tuple):
         return "a list such as [a,b]" if get_origin(kind) is list else "two numbers such as [0.9,0.95]"
-    return _NOUNS[kind] if kind in _NOUNS else "one of its values"
+    return _NOUNS.get(kind, "one of its values")
 
 
 def _bounds(field: Field[Any]) -> str:

@@ -12,7 +12,7 @@ from sft_cli.config.meant import quoted
 from sft_cli.config.names import KEYS, advice, find, holds_texts, is_text, nearest
 from sft_cli.config.rundir import newest_runs
 from sft_cli.config.shell import SHOWN, together, unread
-from sft_cli.config.translate import DATA_FILE, is_data
+from sft_cli.config.translate import DATA_FILE, SECTIONS, is_data
 from sft_cli.errors import SftError, raise_all
 
 _WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
@@ -66,7 +66,11 @@ def read(
     groups: dict[str, str | list[str]] = {}
     values: dict[str, Any] = {}
     whole, mistakes = together(words)
-    for word in with_paths(whole, options or {}):
+    whole = with_paths(whole, options or {})
+    bare = [word for word in whole if "=" not in word and DATA_FILE.fullmatch(word)]
+    if bare:
+        mistakes.append(_files(bare))
+    for word in (word for word in whole if word not in bare):
         match = _WORD.fullmatch(word)
         if match is None or match["value"] is None or match["mark"] or not _KEY.fullmatch(match["key"]):
             mistakes.append(_misspelled(word, match, recipes))
@@ -126,9 +130,26 @@ def _takes_empty(key: str) -> bool:
 
 
 def split_off(words: Sequence[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """A command's own arguments (``run=…``, ``out=…``) by name, and the words that are left for the config."""
+    """A command's own arguments (``run=…``, ``out=…``) by name, and the words that are left for the config.
+
+    Raises:
+        SftError: Every word that misspells one of the names and is no key.
+    """
+    raise_all([mistake for word in words if (mistake := _misnamed(word, names)) is not None])
     own = {name: text for name, _, text in (word.partition("=") for word in words) if name in names and text}
     return own, [word for word in words if word.partition("=")[0] not in own]
+
+
+def _misnamed(word: str, names: Collection[str]) -> SftError | None:
+    """What to say about ``comprae=base``; None for a word that is no slip of a name."""
+    key, equals, text = word.partition("=")
+    if not equals or key in (*names, *GROUPS, *SECTIONS) or find(key) or len(key) < 3:
+        return None
+    near = nearest(key, names)
+    if near is None or nearest(key, [name.rpartition(".")[2] for name in KEYS]) is not None:
+        return None
+    fix = f"did you mean {quoted(f'{near}={text}')}?"
+    return SftError(where=COMMAND_LINE, problem=f"there is no key {key}", fix=fix)
 
 
 def refuse_idle(
@@ -231,14 +252,22 @@ def _misspelled(word: str, match: re.Match[str] | None, recipes: Collection[str]
         fix = f"write recipe={word}"
     elif place.is_dir():
         fix = f"write {directory_word(place)}"
-    elif DATA_FILE.fullmatch(word):
-        name = re.sub(r"\W", "_", place.name.partition(".")[0])
-        fix = f"write {quoted(f'data.mix.{name}.path={word}')}"
     elif word in KEYS or word in GROUPS:
-        fix = f"give it a value, {word}=VALUE, or leave it out"
+        fix = "give it a value after =, or leave it out"
     elif (near := nearest(word, recipes)) is not None:
         fix = f"did you mean recipe={near}?"
     return SftError(where=COMMAND_LINE, problem=problem, fix=fix)
+
+
+def _files(bare: Sequence[str]) -> SftError:
+    """What to say about several files of rows without keys, or one beside a data= that was chosen."""
+    names = [re.sub(r"\W", "_", Path(word).name.partition(".")[0]) for word in bare]
+    words = [quoted(f"data.mix.{name}.path={word}") for name, word in zip(names, bare, strict=True)]
+    return SftError(
+        where=COMMAND_LINE,
+        problem=f"{_short(' '.join(bare))!r} is not of the form key=value",
+        fix=f"each source of rows has a name: write {' '.join(words)}",
+    )
 
 
 def directory_word(place: Path) -> str:

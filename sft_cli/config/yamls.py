@@ -139,6 +139,14 @@ def read_yaml(file: Path) -> dict[Any, Any]:
     return content
 
 
+def yaml_value(text: str) -> Any:
+    """The value that a short text is in a file; the text itself where it is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        return text
+
+
 def write_yaml(content: Any, *, flow: bool = False) -> str:
     """The content as YAML, keys in their order; with ``flow``, on one line."""
     text = yaml.dump(

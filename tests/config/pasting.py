@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TOKEN = re.compile(r"""(?:[^\s'"`]*'[^']*'|[^\s'"`]*"[^"]*"|`[^`]*`|[^\s'"`]+)[,;?.:]*""")
-_SETTING = re.compile(r"[A-Za-z_][\w.<>-]*=.+", re.DOTALL)
+_SETTING = re.compile(r"[A-Za-z_][\w.<>-]*=.+|--[a-z-]+", re.DOTALL)
 _PLAIN = re.compile(r"[a-z]+")
 STANDING_FOR = {
     "FILE": "rows.jsonl",
@@ -46,7 +46,7 @@ class Fix:
 def read(fix: str) -> Fix:
     """Everything in the text of a fix that can be typed."""
     commands, settings, lines, group = [], [], [], []
-    tokens = list(_tokens(fix))
+    tokens = list(_tokens(re.sub(r"`(sft [^`]*)`", r"\1;", fix)))
     place = 0
     while place < len(tokens):
         word, ends = tokens[place]
@@ -54,6 +54,11 @@ def read(fix: str) -> Fix:
             taken = _command(tokens[place + 1 :])
             commands.append([_filled(one) for one in taken])
             place += 1 + len(taken)
+            continue
+        if [one for one, _ in tokens[place : place + 3]] == ["python", "-m", "sft_cli.slurm"]:
+            taken = _command(tokens[place + 3 :])
+            commands.append(["sft_cli.slurm", *taken])
+            place += 3 + len(taken)
             continue
         if word.startswith("`") and ": " in word:
             lines.append(word.strip("`"))

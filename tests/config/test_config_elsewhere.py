@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What a newcomer from another tool types, and what is answered."""
 
 import pytest

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Every mistake is one sentence: where, what, and what to type instead; and all of them are told at once."""
 
 from pathlib import Path
@@ -101,7 +102,7 @@ NEWCOMERS = [
     (
         "data=alpaca,lima",
         "data has no option 'alpaca,lima'",
-        "for several write data=[alpaca,lima]; options: alpaca, alpaca_cleaned, aya, dolly, glaive_tools, gsm8k, lima, local, no_robots, oasst1, oasst2, openorca, quickstart, self_instruct, sharegpt, slimorca, tulu3, wizardlm_evol",
+        "for several write data=[alpaca,lima]; options: " + DATA,
     ),
     ("model=[custom,quickstart]", "model takes one option, not 2", "choose one of custom, quickstart"),
     ("recipe=qickstart", "there is no recipe 'qickstart'", "did you mean recipe=quickstart? `sft recipes` lists all"),
