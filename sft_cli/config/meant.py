@@ -198,6 +198,7 @@ def _read(kind: type, text: str) -> Iterator[float]:
     text = text.replace("−", "-").replace("–", "-").replace("_", "").replace(" ", "").strip("()=.,;:")
     if found := _PERCENT.fullmatch(text.lower()):
         yield float(found[1].replace(",", ".")) / 100
+        return
     if found := _POWER.fullmatch(text):
         yield float(found[1] or 1) * 10.0 ** int(found[2])
     if found := re.fullmatch(r"(\d+)/(\d+)", text):
