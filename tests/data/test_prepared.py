@@ -170,7 +170,7 @@ def test_examples_that_cannot_be_read(tmp_path, break_it, problem):
     assert str(caught.value).startswith(f"{tmp_path / 'out' / 'train'}: the examples cannot be read (")
     assert problem in caught.value.problem
     assert str(caught.value).endswith(
-        f"\n  fix: move it away, and sft prepare makes it again: mv {tmp_path} {tmp_path}.damaged"
+        f"\n  fix: move it away, and sft prepare makes it again: mv {tmp_path}/out {tmp_path}/out.damaged"
     )
 
 
