@@ -30,6 +30,8 @@ from sft_cli.config.yamls import read_yaml, unreadable, write_yaml
 from sft_cli.errors import SftError, raise_all
 
 _CHOSEN = "chosen"
+_FORMER = (("eval", "suite"),)
+"""Keys that configs of earlier runs hold, and that decide nothing any more."""
 
 Files = Sequence[tuple[Path, str]]
 Merged = tuple[dict[str, Any], Callable[[], Files]]
@@ -147,7 +149,11 @@ def load(path: str | Path) -> Config:
         raise SftError(
             where=str(file), problem="there is no such file", fix="name a run directory that sft train wrote"
         )
-    return typed(Composed(read_yaml(file), lambda: [(file, "")], Words({}, {}, ()), ()))
+    values = read_yaml(file)
+    for section, key in _FORMER:
+        if isinstance(held := values.get(section), dict):
+            held.pop(key, None)
+    return typed(Composed(values, lambda: [(file, "")], Words({}, {}, ()), ()))
 
 
 def _right_choices(words: Words, found: Places, mistakes: list[SftError]) -> dict[str, str | list[str]]:

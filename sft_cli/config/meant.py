@@ -226,7 +226,7 @@ def _lists(typed: Any) -> Iterator[list[str]]:
         text = _plain(typed).lstrip("=")
         if text[:1] in "[({":
             text = text.strip("[](){}")
-        parts = [_plain(part) for part in re.split(r"[,;|\s]+", text)]
+        parts = [_plain(part).strip("[](){}") for part in re.split(r"[,;|\s]+", text)]
         yield [part for part in parts if part]
 
 

@@ -95,6 +95,8 @@ def _closed(text: str, bare: Sequence[str]) -> list[str]:
 def _bracket(key: str, parts: Sequence[str], opened: str) -> SftError:
     """What to say about ``key=[a, b]`` in two words, or without its end."""
     text = " ".join(parts)
+    if len(text) > SHOWN:
+        return _wrong(f"{key}={text}", f"does not close its {opened[-1]}", f"close its brackets, or leave {key} out")
     closed = text if len(parts) > 1 else text + "".join(_CLOSING[one] for one in reversed(opened))
     known = find(key)
     plain = closed.strip("'\"")
@@ -148,6 +150,8 @@ def _word(key: str, value: str) -> str:
 def unread(typed: str, key: str, text: str, why: str) -> SftError:
     """A value that no grammar reads, with the one that was meant, or in quotes if it is a text."""
     known = find(key)
+    if len(text) > SHOWN:
+        return _wrong(typed, why, f"write the value into a recipe, or leave {key} out")
     apart = why == SEVERAL and (known is None or all(_alone(known, part) for part in text.split(",")))
     several = f"for one run with each value: sft sweep {quoted(f'{key}={text}')}" if apart else ""
     if known is not None and (found := proposals(known.kind, known.limits, text)):

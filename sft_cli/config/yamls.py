@@ -143,7 +143,7 @@ def yaml_value(text: str) -> Any:
     """The value that a short text is in a file; the text itself where it is none."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 

@@ -189,7 +189,7 @@ NEWCOMERS = [
     (
         "trainer.betas=[0.9,2]",
         "trainer.betas.1 is 2.0; it must be at least 0 and below 1",
-        "write a value such as trainer.betas=[0.9,0.999]",
+        "write two numbers of at least 0 and below 1, or leave trainer.betas out",
     ),
     (
         "adapter.target_modules=q_proj",

@@ -29,7 +29,7 @@ from sft_cli.errors import SftError
         (
             ["trainer.optimizer=lion", "trainer.lion_betas=[0.9,1]"],
             "trainer.lion_betas.1 is 1.0; it must be at least 0 and below 1",
-            "write a value such as trainer.lion_betas=[0.9,0.99]",
+            "write two numbers of at least 0 and below 1, or leave trainer.lion_betas out",
         ),
         (
             ["trainer.lr_factors={embed_tokens: -1}"],
@@ -44,7 +44,7 @@ from sft_cli.errors import SftError
         (
             ["trainer.lr_factors.embed_tokens=low"],
             "trainer.lr_factors.embed_tokens is 'low'; it must be a number",
-            "write a value such as trainer.lr_factors.embed_tokens=1",
+            "write a number, or leave trainer.lr_factors.embed_tokens out",
         ),
         (
             ["trainer.lr_factors=0.1"],
