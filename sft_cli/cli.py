@@ -30,35 +30,43 @@ Overrides = Annotated[
 ]
 
 
-def _own(metavar: str, text: str) -> Any:
+def _own(text: str, metavar: str = "KEY=VALUE") -> Any:
     """The words of a command that has some of its own beside the keys."""
-    return Annotated[list[str] | None, typer.Argument(metavar=metavar, help=text, show_default=False)]
+    return typer.Argument(metavar=metavar, help=text, show_default=False)
 
 
-TrainWords = _own(
-    "KEY=VALUE",
-    "run=DIR resumes a run, with its own settings. Otherwise what to choose and set for a new one: recipe=NAME or"
-    " recipe=FILE.yaml, data=FILE, model=DIR_OR_HUB_ID, adapter=NAME, quant=NAME, and any key (sft show --keys);"
-    " run_dir=DIR names where it is written.",
-)
-SweepWords = _own(
-    "KEY=VALUE",
-    "The words of sft train, at least one with several values: trainer.lr=1e-4,2e-4 or trainer.seed=range(1,4). Of the"
-    " sweep itself: parallel=N (runs at a time), metric=NAME and mode=min or max (what ranks them), sweep_dir=DIR"
-    " (where it is written), sweep=DIR (continue one).",
-)
-EvalWords = _own(
-    "KEY=VALUE",
-    "run=DIR, the run to evaluate. compare=base: the base model beside it. data=FILE: other rows than those the run"
-    " held out. Also eval.generate, eval.max_rows, eval.max_new_tokens, eval.batch_size, trainer.device.",
-)
-MergeWords = _own(
-    "KEY=VALUE",
-    "run=DIR, the run to merge. out=DIR: where the model is written, left out DIR/merged. into=original or dequantized:"
-    " the base that the adapter is added to. max_kl=NATS: the largest divergence from the adapter that is accepted.",
-)
-RecipeNames = _own("NAME", "Recipes to print whole; left out, a line about each.")
-ShowWords = _own("KEY=VALUE", "The words of sft train; with --keys, parts of the names of keys.")
+TrainWords = Annotated[
+    list[str] | None,
+    _own(
+        "run=DIR resumes a run, with its own settings. Otherwise what to choose and set for a new one: recipe=NAME or"
+        " recipe=FILE.yaml, data=FILE, model=DIR_OR_HUB_ID, adapter=NAME, quant=NAME, and any key (sft show --keys);"
+        " run_dir=DIR names where it is written.",
+    ),
+]
+SweepWords = Annotated[
+    list[str] | None,
+    _own(
+        "The words of sft train, at least one with several values: trainer.lr=1e-4,2e-4 or trainer.seed=range(1,4). Of the"
+        " sweep itself: parallel=N (runs at a time), metric=NAME and mode=min or max (what ranks them), sweep_dir=DIR"
+        " (where it is written), sweep=DIR (continue one).",
+    ),
+]
+EvalWords = Annotated[
+    list[str] | None,
+    _own(
+        "run=DIR, the run to evaluate. compare=base: the base model beside it. data=FILE: other rows than those the run"
+        " held out. Also eval.generate, eval.max_rows, eval.max_new_tokens, eval.batch_size, trainer.device.",
+    ),
+]
+MergeWords = Annotated[
+    list[str] | None,
+    _own(
+        "run=DIR, the run to merge. out=DIR: where the model is written, left out DIR/merged. into=original or dequantized:"
+        " the base that the adapter is added to. max_kl=NATS: the largest divergence from the adapter that is accepted.",
+    ),
+]
+RecipeNames = Annotated[list[str] | None, _own("Recipes to print whole; left out, a line about each.", "NAME")]
+ShowWords = Annotated[list[str] | None, _own("The words of sft train; with --keys, parts of the names of keys.")]
 ConfigDirs = Annotated[
     list[str] | None,
     typer.Option(

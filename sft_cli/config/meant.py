@@ -171,7 +171,7 @@ def choices(values: Sequence[str], typed: Any) -> list[str]:
     return [near] if near else []
 
 
-def _numbers(kind: type, limits: Mapping[str, float], typed: Any) -> Iterator[float]:
+def _numbers(kind: type, limits: Mapping[str, float], typed: Any) -> Iterator[Any]:
     """Numbers a text, or a number of the wrong kind or size, may stand for."""
     if isinstance(typed, bool) or typed is None:
         return

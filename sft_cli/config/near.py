@@ -37,6 +37,13 @@ def similar(typed: str, name: str) -> int | None:
     distance = slips(typed, low)
     if distance <= min(allowed(typed), allowed(low)):
         return distance
+    if (
+        len(typed) >= _SHORT
+        and low.startswith(typed)
+        and low[len(typed) :].isalnum()
+        and len(low) - len(typed) <= _SHORT
+    ):
+        return len(low) - len(typed)
     short, long = re.split(r"[_.-]", typed), re.split(r"[_.-]", low)
     if len(short) < 2 or not len(long) - 1 <= len(short) <= len(long):
         return None

@@ -41,13 +41,15 @@ def _torn(words: Sequence[str], place: int) -> tuple[int, SftError | str]:
     here, rest = words[place], words[place + 1 :]
     key, equals, text = here.partition("=")
     bare = list(_until_set(rest))
-    if equals and text and (opened := _open(text)):
+    known = find(key)
+    plain = known is not None and is_text(known.kind)  # of a text, brackets are characters like others
+    if equals and text and not (plain and text[0] not in "[{") and (opened := _open(text)):
         parts = _closed(text, bare)
-        if key not in GROUPS and find(key) is None:  # what the key should be comes first
+        if key not in GROUPS and known is None:  # what the key should be comes first
             return len(parts), f"{key}={' '.join(parts)}"
         return len(parts), _bracket(key, parts, opened)
-    if known := _setting(here, bare):
-        number, name, value = known
+    if setting := _setting(here, bare):
+        number, name, value = setting
         typed = " ".join([here, *bare[: number - 1]])
         return number, _wrong(typed, "is not of the form key=value", f"write {_word(name, value)}")
     if equals and text and bare and (joined := _path(key, text, bare)):
@@ -55,6 +57,9 @@ def _torn(words: Sequence[str], place: int) -> tuple[int, SftError | str]:
         return number, _wrong(
             f"{here} …", "was taken apart by the shell at the spaces of its path", quoted(f"{key}={path}")
         )
+    if equals and text and plain and bare and not key.endswith(("path", "dir")):
+        whole = " ".join([here, *bare])
+        return 1 + len(bare), _wrong(whole, "was taken apart by the shell at its spaces", f"write {quoted(whole)}")
     return 1, here
 
 

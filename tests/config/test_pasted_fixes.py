@@ -188,6 +188,7 @@ show | eval.suite=mmlu
 show | output_dir=out
 show | enable_thinking=false
 show | system_prompt=hello
+show | data.system=You are helpful
 show | loss=token
 show | data=[alpaca,lima
 show | zzz=1
