@@ -46,8 +46,8 @@ TrainWords = Annotated[
 SweepWords = Annotated[
     list[str] | None,
     _own(
-        "The words of sft train, at least one with several values: trainer.lr=1e-4,2e-4 or trainer.seed=range(1,4). Of the"
-        " sweep itself: parallel=N (runs at a time), metric=NAME and mode=min or max (what ranks them), sweep_dir=DIR"
+        "The words of sft train, at least one with several values: trainer.lr=1e-4,2e-4 or trainer.seed=range(1,4). Of"
+        " the sweep itself: parallel=N (runs at a time), metric=NAME and mode=min or max (what ranks them), sweep_dir=DIR"
         " (where it is written), sweep=DIR (continue one).",
     ),
 ]
@@ -61,8 +61,9 @@ EvalWords = Annotated[
 MergeWords = Annotated[
     list[str] | None,
     _own(
-        "run=DIR, the run to merge. out=DIR: where the model is written, left out DIR/merged. into=original or dequantized:"
-        " the base that the adapter is added to. max_kl=NATS: the largest divergence from the adapter that is accepted.",
+        "run=DIR, the run to merge. out=DIR: where the model is written, left out DIR/merged. into=original or"
+        " dequantized: the base that the adapter is added to. max_kl=NATS: the largest divergence from the adapter that"
+        " is accepted.",
     ),
 ]
 RecipeNames = Annotated[list[str] | None, _own("Recipes to print whole; left out, a line about each.", "NAME")]
