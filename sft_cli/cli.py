@@ -47,8 +47,8 @@ SweepWords = Annotated[
     list[str] | None,
     _own(
         "The words of sft train, at least one with several values: trainer.lr=1e-4,2e-4 or trainer.seed=range(1,4). Of"
-        " the sweep itself: parallel=N (runs at a time), metric=NAME and mode=min or max (what ranks them), sweep_dir=DIR"
-        " (where it is written), sweep=DIR (continue one).",
+        " the sweep itself: parallel=N (runs at a time), metric=NAME and mode=min or max (what ranks them),"
+        " sweep_dir=DIR (where it is written), sweep=DIR (continue one).",
     ),
 ]
 EvalWords = Annotated[
@@ -122,7 +122,7 @@ def show(
 def recipes(names: RecipeNames = None, config_dir: ConfigDirs = None) -> None:
     """List the recipes: the package's, those of ./recipes and of -d DIR.
 
-    Example: sft recipes, or sft recipes alpaca_qlora
+    Example: sft recipes alpaca_qlora
     """
     from sft_cli.config import explain
 

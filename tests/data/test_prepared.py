@@ -14,7 +14,7 @@ from sft_cli.data import prepared, shards
 from sft_cli.data.making.place import replace_directory, scratch
 from sft_cli.data.mixing import stages
 from sft_cli.data.mixing.stages import Stage
-from sft_cli.data.prepared import Split, SplitWriter, open_prepared
+from sft_cli.data.prepared import Split, SplitWriter, open_prepared, read_manifest
 from sft_cli.data.tables import example_table
 from sft_cli.data.types import Example
 from sft_cli.errors import SftError
@@ -246,3 +246,22 @@ def test_further_answers_of_an_unrolled_row_are_known(tmp_path):
     unrolled = written(tmp_path / "d", [*single, *answers, *pieces]).train.unrolled()
 
     assert np.flatnonzero(unrolled).tolist() == [700, 701]
+
+
+def test_a_run_is_not_a_prepared_directory(tmp_path):
+    """It holds a copy of the manifest; nothing about it is to be replaced or thrown away."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name, content in (
+        ("config.yaml", "run_name: a\n"),
+        ("data.json", '{"prepared_dir": "/data/my rows"}'),
+        ("manifest.json", '{"fingerprint": "a", "content": "b", "inputs": {}}'),
+    ):
+        (run / name).write_text(content)
+
+    assert read_manifest(run) is None
+    with pytest.raises(SftError) as caught:
+        open_prepared(run)
+    assert str(caught.value) == (
+        f"{run}: it is a run, not a prepared directory\n  fix: sft inspect prepared='/data/my rows'"
+    )
