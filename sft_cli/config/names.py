@@ -160,6 +160,8 @@ def _elsewhere(parts: list[str], value: Any, source: str) -> str | None:
 
 def _near(name: str, parts: list[str], value: Any) -> str | None:
     """The key that a name misspells, or whose last part it is; one in another section only if the value suits it."""
+    if len(parts) == 1 and isinstance(value, str) and translate.DATA_FILE.fullmatch(value):
+        return f"for rows write {word(f'data.mix.{SOURCE}.path', value)}"
     valid = [_as_in(key, parts, SOURCE) for key in KEYS]
     own = ".".join(["data", "mix", SOURCE, *parts[1:]])
     if parts[0] == "data" and find(own) and own in valid:
@@ -171,8 +173,6 @@ def _near(name: str, parts: list[str], value: Any) -> str | None:
     siblings = [key for key in valid if key.rpartition(".")[0] == name.rpartition(".")[0]]
     if (meant := nearest(name, [*siblings, *GROUPS])) is not None:
         return _meant([meant], value)
-    if len(parts) == 1 and isinstance(value, str) and translate.DATA_FILE.fullmatch(value):
-        return f"for rows write {word(f'data.mix.{SOURCE}.path', value)}"
     suiting = [key for key in valid if _suits(key, value)]
     if same := [key for key in suiting if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
         return _meant(same, value)
