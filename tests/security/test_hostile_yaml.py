@@ -107,7 +107,6 @@ def test_references_reach_neighbours_lists_and_whole_groups(tmp_path, monkeypatc
 WORDS = [
     (["recipe=../../../etc/passwd"], "holds a str"),
     (["recipe=/dev/zero"], "there is no recipe file /dev/zero"),
-    (["model=../../etc/passwd"], "model has no option"),
     (["template=../x"], "template has no option"),
     (["trainer.seed=" + "9" * 6000], "cannot be read"),
     (["trainer.betas=" + "[" * 2000], "does not close its ["),
