@@ -118,6 +118,7 @@ ELSEWHERE = {
     "optim": "trainer.optimizer",
     "grad_clip": "trainer.max_grad_norm",
     "cosine_min_lr_ratio": "trainer.min_lr_ratio",
+    "lr_scheduler_kwargs": "trainer.min_lr_ratio",
     "num_decay_steps": "trainer.decay_ratio",
     "optim_type": "trainer.optimizer",
     "optimizer_name": "trainer.optimizer",

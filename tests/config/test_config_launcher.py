@@ -82,9 +82,9 @@ def test_the_jobs_of_a_chain_do_not_requeue_themselves():
 @pytest.mark.parametrize(
     ("word", "fix"),
     [
-        ("distributed=deepspeed", "did you mean distributed=fsdp? "),
-        ("distributed=zero2", "did you mean distributed=fsdp_zero2? "),
-        ("distributed.kind=deepspeed", "did you mean fsdp? choose one of ddp, fsdp"),
+        ("distributed=deepspeed", "write distributed=fsdp; "),
+        ("distributed=zero2", "write distributed=fsdp_zero2; "),
+        ("distributed.kind=deepspeed", "did you mean distributed.kind=fsdp? choose one of ddp, fsdp"),
         ("launcher.nproc=many", "choose one of auto, a whole number"),
     ],
 )
