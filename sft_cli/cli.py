@@ -3,16 +3,15 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sft_cli import __version__
 from sft_cli.console import recorded, say, status
-from sft_cli.errors import SftError
 from sft_cli.ranks.place import refuse_several
 from sft_cli.telling import told
+from sft_cli.usage import refuse
 
 app = typer.Typer(
     help="Fine-tune language models from recipes. Begin with: sft train recipe=quickstart",
@@ -28,10 +27,51 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="What to choose and set: recipe=alpaca_lora quant=nf4 trainer.lr=1e-4. `sft show --keys` lists every key.",
+        help="What to choose and set: recipe=alpaca_lora quant=nf4 trainer.lr=1e-4. `sft show --keys` lists every group"
+        " with its options and every key; `sft show --keys lr` those that match.",
         show_default=False,
     ),
 ]
+
+
+def _own(text: str, metavar: str = "KEY=VALUE") -> Any:
+    """The words of a command that has some of its own beside the keys."""
+    return typer.Argument(metavar=metavar, help=text, show_default=False)
+
+
+TrainWords = Annotated[
+    list[str] | None,
+    _own(
+        "run=DIR resumes a run, with its own settings. Otherwise what to choose and set for a new one: recipe=NAME or"
+        " recipe=FILE.yaml, data=FILE, model=DIR_OR_HUB_ID, adapter=NAME, quant=NAME, and any key (sft show --keys);"
+        " run_dir=DIR names where it is written.",
+    ),
+]
+SweepWords = Annotated[
+    list[str] | None,
+    _own(
+        "The words of sft train, at least one with several values: trainer.lr=1e-4,2e-4 or trainer.seed=range(1,4). Of"
+        " the sweep itself: parallel=N (runs at a time), metric=NAME and mode=min or max (what ranks them),"
+        " sweep_dir=DIR (where it is written), sweep=DIR (continue one).",
+    ),
+]
+EvalWords = Annotated[
+    list[str] | None,
+    _own(
+        "run=DIR, the run to evaluate. compare=base: the base model beside it. data=FILE: other rows than those the run"
+        " held out. Also eval.generate, eval.max_rows, eval.max_new_tokens, eval.batch_size, trainer.device.",
+    ),
+]
+MergeWords = Annotated[
+    list[str] | None,
+    _own(
+        "run=DIR, the run to merge. out=DIR: where the model is written, left out DIR/merged. into=original or"
+        " dequantized: the base that the adapter is added to. max_kl=NATS: the largest divergence from the adapter that"
+        " is accepted.",
+    ),
+]
+RecipeNames = Annotated[list[str] | None, _own("Recipes to print whole; left out, a line about each.", "NAME")]
+ShowWords = Annotated[list[str] | None, _own("The words of sft train; with --keys, parts of the names of keys.")]
 ConfigDirs = Annotated[
     list[str] | None,
     typer.Option(
@@ -65,32 +105,34 @@ def _root(
 
 @app.command()
 def show(
-    overrides: Overrides = None,
+    overrides: ShowWords = None,
     config_dir: ConfigDirs = None,
     keys: Annotated[
-        bool, typer.Option("--keys", help="List every key with type, limits, default and meaning.")
+        bool, typer.Option("--keys", help="List groups, options and keys: type, limits, default, meaning.")
     ] = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Only values that are not the default.")] = False,
 ) -> None:
     """Print the config a command would run with, and where each value came from.
 
-    Example: sft show recipe=quickstart trainer.lr=1e-3
+    Example: sft show recipe=quickstart trainer.lr=1e-3 --changed, or sft show --keys warmup
     """
     from sft_cli.config import explain
 
-    if keys and overrides:
-        raise typer.BadParameter("--keys lists the keys of every config; give it no KEY=VALUE")
-    typer.echo(explain.keys() if keys else explain.show(overrides or [], config_dir or []))
+    if keys:
+        typer.echo(explain.keys(overrides or []))
+    else:
+        typer.echo(explain.show(overrides or [], config_dir or [], changed=changed))
 
 
 @app.command()
-def recipes(config_dir: ConfigDirs = None) -> None:
+def recipes(names: RecipeNames = None, config_dir: ConfigDirs = None) -> None:
     """List the recipes: the package's, those of ./recipes and of -d DIR.
 
-    Example: sft recipes -d my_recipes
+    Example: sft recipes alpaca_qlora
     """
     from sft_cli.config import explain
 
-    say(explain.recipes(config_dir or []))
+    say(explain.recipes(names or [], config_dir or []))
 
 
 @app.command()
@@ -141,7 +183,7 @@ def inspect(
 
 
 @app.command()
-def train(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+def train(overrides: TrainWords = None, config_dir: ConfigDirs = None) -> None:
     """Fine-tune a model, or resume a run that was interrupted.
 
     Example: sft train recipe=quickstart, or sft train run=runs/quickstart-20250101-120000
@@ -185,7 +227,7 @@ def doctor() -> None:
 
 
 @app.command()
-def sweep(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+def sweep(overrides: SweepWords = None, config_dir: ConfigDirs = None) -> None:
     """Train once for each combination of values, here or as a SLURM array, and rank the results.
 
     Example: sft sweep recipe=quickstart trainer.lr=1e-3,2e-3 adapter.rank=8,16 parallel=2
@@ -196,7 +238,7 @@ def sweep(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
 
 
 @app.command("eval")
-def evaluate(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+def evaluate(overrides: EvalWords = None, config_dir: ConfigDirs = None) -> None:
     """Measure a run on held-out rows: loss, answers, exact match.
 
     Example: sft eval run=runs/quickstart-20250101-120000 compare=base, or with step=50 for a saved step
@@ -235,7 +277,7 @@ def chat(
 
 
 @app.command()
-def merge(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
+def merge(overrides: MergeWords = None, config_dir: ConfigDirs = None) -> None:
     """Merge a run's adapter into its base model, and check that the answers stay the same.
 
     Example: sft merge run=runs/quickstart-20250101-120000 out=merged, or with step=50 for a saved step
@@ -246,32 +288,13 @@ def merge(overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     merge_command(at_step(overrides or []), config_dir or [])
 
 
-OPTIONS = {"--help", "--version", "--config-dir", "--keys", "--plain", "--explain"}
-
-
-def refuse_flags(words: Sequence[str]) -> None:
-    """Tell who types ``--lr 3``, as other tools want it, how it is set here."""
-    unknown = [
-        word.partition("=")[0] for word in words if word.startswith("--") and word.partition("=")[0] not in OPTIONS
-    ]
-    if unknown:
-        from sft_cli.config.names import advice
-
-        name = unknown[0].removeprefix("--").replace("-", "_")
-        raise SftError(
-            where="command line",
-            problem=f"there is no option {unknown[0]}; settings are words KEY=VALUE without dashes",
-            fix=advice(name),
-        )
-
-
 def main() -> None:
     """Entry point: a user's mistake is a sentence with its fix and exit code 2, never a traceback."""
     # Threads that wait must sleep: on 2 cores with another process on one of them, spinning ones took 38 s for 50 steps
     # of the quickstart, sleeping ones 7 s. On an idle machine it is 5 s instead of 3; OMP_WAIT_POLICY=ACTIVE has that.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with recorded(shlex.join(["sft", *sys.argv[1:]]), _without_secrets), told():
-        refuse_flags(sys.argv[1:])
+        refuse(sys.argv[1:])
         app()
 
 

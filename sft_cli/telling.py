@@ -1,9 +1,11 @@
 """How a command ends when something went wrong: a sentence and exit code 2, or a bug's traceback and exit code 1."""
 
 import errno
+import os
+import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -11,10 +13,18 @@ from sft_cli import console, screen
 from sft_cli.errors import Elsewhere, Mistakes, SftError
 from sft_cli.visible import visible
 
+WRITTEN = {
+    "train": "run_dir=DIR, prepared_dir=DIR",
+    "prepare": "prepared_dir=DIR",
+    "merge": "out=DIR",
+    "sweep": "sweep_dir=DIR",
+    "eval": "run=DIR, a copy of the run",
+}
+"""What names the directory that a command writes to."""
 ENVIRONMENT = {
-    errno.EACCES: "choose a directory you may write to (run_dir, prepared_dir, SFT_HOME), or change its permissions",
-    errno.EPERM: "choose a directory you may write to (run_dir, prepared_dir, SFT_HOME), or change its permissions",
-    errno.EROFS: "choose a directory on a writable disk (run_dir, prepared_dir, SFT_HOME)",
+    errno.EACCES: "choose a directory you may write to ({places}), or change its permissions",
+    errno.EPERM: "choose a directory you may write to ({places}), or change its permissions",
+    errno.EROFS: "choose a directory on a writable disk ({places})",
     errno.ENOSPC: "free disk space, then type the same again; a run resumes with sft train run=DIR",
     errno.EDQUOT: "free disk space, then type the same again; a run resumes with sft train run=DIR",
     errno.ENAMETOOLONG: "choose a shorter name or path",
@@ -40,7 +50,7 @@ def told() -> Iterator[None]:
 
         # Of two files (a copy, a renaming) the second one is where it failed.
         where = error.filename2 or error.filename or full_disk(sys.argv[1:])
-        _tell(f"error: {where}: {error.strerror}\n  fix: {ENVIRONMENT[error.errno]}")
+        _tell(f"error: {where}: {error.strerror}\n  fix: {_remedy(error.errno, str(where), sys.argv[1:])}")
         sys.exit(2)
     except Elsewhere as failure:
         sys.exit(failure.code)
@@ -48,6 +58,14 @@ def told() -> Iterator[None]:
         _bug(error)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _remedy(number: int, where: str, words: Sequence[str]) -> str:
+    """What to do about an error of the operating system at a place, by what the command wanted there."""
+    if number in (errno.EACCES, errno.EPERM) and os.path.isfile(where) and not os.access(where, os.R_OK):
+        return f"you may not read this file: chmod u+r {shlex.quote(where)}, or name another"
+    own = WRITTEN.get(words[0]) if words else None
+    return ENVIRONMENT[number].format(places=f"{own}, or SFT_HOME" if own else "SFT_HOME")
 
 
 def _tell(text: str) -> None:

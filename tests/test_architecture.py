@@ -91,9 +91,10 @@ MAY_IMPORT = {
         "errors", "console", "telling", "config", "config.compose", "data.types", "data", "data.reading",
         "data.prepare", "chat",
     },
+    "usage": {"errors", "config"},
     "cli": {
-        "errors", "console", "telling", "ranks", "config", "config.explain", "data.formats", "data.prepare", "report",
-        "train", "eval", "model.merge", "sweep", "check",
+        "errors", "console", "telling", "usage", "ranks", "config", "config.explain", "data.formats", "data.prepare",
+        "report", "train", "eval", "model.merge", "sweep", "check",
     },
     "__main__": {"cli"},
 }  # fmt: skip

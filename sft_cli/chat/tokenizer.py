@@ -19,6 +19,7 @@ import tokenizers
 from sft_cli.chat import named_templates
 from sft_cli.chat.named_templates import DEFAULT, TEMPLATE_FILE, TOOL_USE
 from sft_cli.config.paths import as_new, cache_home, resolve
+from sft_cli.config.places import near_directory, unreachable
 from sft_cli.errors import SftError
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -175,11 +176,7 @@ def _directory(path: str, revision: str | None, key: str) -> Path:
             )
         return local
     if path.startswith((".", "/", "~", "builtin:")) or path.count("/") > 1:
-        raise SftError(
-            where=f"{key}={path}",
-            problem="no such directory",
-            fix="check the path, or name a hub id such as Qwen/Qwen2.5-0.5B",
-        )
+        raise SftError(where=f"{key}={path}", problem="no such directory", fix=near_directory(path, key))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -189,7 +186,7 @@ def _directory(path: str, revision: str | None, key: str) -> Path:
         raise SftError(
             where=f"{key}={path}",
             problem=f"neither a local directory nor reachable on the hub: {str(error).splitlines()[0]}",
-            fix="check the name, the network and your access token (hf auth login), or name a local directory",
+            fix=unreachable(path, key),
         ) from error
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sft_cli.check.cards import Card, card
+from sft_cli.config.meant import positive
 from sft_cli.config.words import split_off
 from sft_cli.errors import SftError, raise_all
 
@@ -50,7 +51,8 @@ def asked(words: Sequence[str]) -> tuple[Asked, list[str]]:
         text = own["rows"].replace("_", "")
         rows = None if text == "all" else int(text) if text.isdecimal() else 0
         if rows == 0:
-            wrong.append(SftError(where=f"rows={own['rows']}", problem="no number of rows", fix="rows=500 or rows=all"))
+            fix = "rows=all" if text.lower() in ("none", "null", "-1") else positive("rows", text, whole=True)
+            wrong.append(SftError(where=f"rows={own['rows']}", problem="no number of rows", fix=fix))
     if speed is not None and "like" in own:
         wrong.append(
             SftError(where="like", problem="the speed is said twice", fix="leave tokens_per_second or like out")
@@ -68,6 +70,6 @@ def _positive(own: dict[str, str], name: str, wrong: list[SftError]) -> float | 
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        wrong.append(SftError(where=f"{name}={own[name]}", problem="no positive number", fix=f"{name}=2500"))
+        wrong.append(SftError(where=f"{name}={own[name]}", problem="no positive number", fix=positive(name, own[name])))
         return None
     return number

@@ -15,6 +15,7 @@ from sft_cli.config.check_source import source_rules
 from sft_cli.config.check_trainer import idle_trainer_keys, trainer_rules
 from sft_cli.config.idle_adapter import idle_adapter_keys
 from sft_cli.config.launcher_schema import LauncherKind
+from sft_cli.config.meant import word
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import secret_rules
 from sft_cli.config.trainer_schema import Device, Dtype, OptimizerName
@@ -22,6 +23,7 @@ from sft_cli.config.typed import Mistake
 from sft_cli.errors import SftError, raise_all
 
 _NAME = re.compile(r"[\w-]+")
+_WRONG = re.compile(r"[^\w-]+")
 
 
 def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
@@ -118,11 +120,14 @@ def _held_out(config: Config) -> Iterator[Mistake]:
 
 def _names(config: Config) -> Iterator[Mistake]:
     """Names become files and directories; a SLURM time that sbatch refuses would be told only on submission."""
-    named = {"run_name": config.run_name, "eval.suite": config.eval.suite}
-    for key, name in {**named, **{f"data.mix.{name}": name for name in config.data.mix}}.items():
+    for key, name in {"run_name": config.run_name, **{f"data.mix.{name}": name for name in config.data.mix}}.items():
         if not _NAME.fullmatch(name):
             yield Mistake(
-                key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", "choose another name"
+                key,
+                f"{key}: the name {name!r} must consist of letters, digits, _ and -",
+                f"write {word(key, _WRONG.sub('_', name).strip('_') or 'run')}"
+                if key == "run_name"
+                else f"name it {_WRONG.sub('_', name)} instead",
             )
     for name, source in config.data.mix.items():
         if source.validation_path is not None and source.validation_split is not None:

@@ -201,7 +201,9 @@ def _patterns(adapter: AdapterConfig) -> Iterator[Mistake]:
                 yield Mistake(key, f"{key}: {pattern!r} is no regular expression: {fault}", _REGULAR)
             if value < least or value == 0:
                 limit = "at least 1" if least else "above 0"
-                yield Mistake(key, f"{key} gives {pattern!r} {value:g}; it must be {limit}", "write a value such as 8")
+                yield Mistake(
+                    key, f"{key} gives {pattern!r} {value:g}; it must be {limit}", f"write a number that is {limit}"
+                )
     for name, listed in (("train", adapter.train), ("freeze", adapter.freeze)):
         for pattern in listed:
             if (fault := _fault(pattern)) is not None:

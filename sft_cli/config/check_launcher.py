@@ -37,7 +37,7 @@ def _launcher(launcher: LauncherConfig) -> Iterator[Mistake]:
         yield Mistake(
             "launcher.time",
             f"launcher.time is {launcher.time!r}; it must be minutes, HH:MM:SS or D-HH:MM:SS",
-            "write a value such as launcher.time=24:00:00",
+            _time_fix(launcher.time),
         )
     elif launcher.signal_seconds >= (limit := _seconds(launcher.time)):
         yield Mistake(
@@ -72,6 +72,15 @@ def _launcher(launcher: LauncherConfig) -> Iterator[Mistake]:
             f"launcher.container has no {missing}, but launcher.container.{'kind' if missing == 'image' else 'image'}",
             f"set {fix}, or leave both out",
         )
+
+
+def _time_fix(text: str) -> str:
+    """The limit as sbatch writes it, of a number with a unit."""
+    found = re.fullmatch(r"(\d+)\s*(m|min|minutes?|h|hours?|hrs?|d|days?)", text.strip().lower())
+    if found is None:
+        return "write minutes, HH:MM:SS or D-HH:MM:SS, or leave launcher.time out"
+    units = {"m": f"{found[1]}", "h": f"{found[1]}:00:00", "d": f"{found[1]}-00:00:00"}
+    return f"did you mean launcher.time={units[found[2][0]]}?"
 
 
 def _written(key: str, what: str, name: str) -> Mistake:

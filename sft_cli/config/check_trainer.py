@@ -56,7 +56,7 @@ def _betas(trainer: TrainerConfig) -> Iterator[Mistake]:
                 yield Mistake(
                     key,
                     f"{key}.{place} is {beta}; it must be at least 0 and below 1",
-                    f"write a value such as {key}=[0.9,{'0.999' if key == 'trainer.betas' else '0.99'}]",
+                    f"write two numbers of at least 0 and below 1, or leave {key} out",
                 )
 
 

@@ -1,12 +1,16 @@
 """The recipe and the group options that were asked for: do they exist, and which files are they?"""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sft_cli.config.elsewhere import VALUES_ELSEWHERE
+from sft_cli.config.lines import COMMAND_LINE
 from sft_cli.config.locate import GROUPS, Places, packaged, shown
+from sft_cli.config.meant import quoted
 from sft_cli.config.names import nearest
+from sft_cli.config.translate import is_data
 from sft_cli.config.yamls import read_yaml
 from sft_cli.errors import SftError
 
@@ -21,7 +25,13 @@ def recipe_file(name: str, places: Places, where: str) -> Path:
         for file in (Path(name).expanduser(), Path(f"{name}.yaml").expanduser()):
             if file.is_file():
                 return file
-        raise SftError(where=where, problem=f"there is no recipe file {name}", fix=_recipe_fix(Path(name).stem, places))
+        near = nearest(Path(name).name, [file.name for file in Path(name).expanduser().parent.glob("*.y*ml")])
+        fix = (
+            f"did you mean {quoted(f'recipe=./{Path(name).parent / near}')}?"
+            if near
+            else _recipe_fix(Path(name).stem, places)
+        )
+        raise SftError(where=where, problem=f"there is no recipe file {name}", fix=fix)
     if name not in places.recipes:
         raise SftError(where=where, problem=f"there is no recipe {name!r}", fix=_recipe_fix(name, places))
     first, *others = places.recipes[name]
@@ -42,7 +52,12 @@ def _list(files: Sequence[Path]) -> str:
 
 
 def _recipe_fix(name: str, places: Places) -> str:
-    meant = nearest(name, places.recipes)
+    """The recipe that was meant, one that begins alike, a file of that name here, or how to list them."""
+    alike = [known for known in places.recipes if len(name) > 2 and known.startswith(name)]
+    files = [file for file in (Path(f"{name}.yaml"), Path(f"{name}.yml")) if file.is_file()]
+    if files:
+        return f"did you mean recipe=./{files[0]}?"
+    meant = nearest(name, places.recipes) or next(iter(alike), None)
     return f"did you mean recipe={meant}? `sft recipes` lists all" if meant else "`sft recipes` lists them"
 
 
@@ -67,8 +82,15 @@ def _wrong_option(group: str, option: Any, places: Places, where: str) -> SftErr
         return SftError(where=where, problem=problem, fix="rename one of the files")
     choices = ", ".join(places.options[group])
     known = [name for name in VALUES_ELSEWHERE.get(str(option), ()) if name in places.options[group]]
-    meant = known[0] if known else nearest(str(option), places.options[group])
-    hint = _value_hint(group, str(option)) or (f"did you mean {group}={meant}? " if meant else "")
+    text = str(option)
+    meant = known[0] if known else nearest(text.lower(), places.options[group])
+    hint = _value_hint(group, text) or (f"did you mean {group}={meant}? " if meant else "")
+    if not hint and group == "template":
+        hint = f"leave it out: a model's own template comes with its tokenizer, {group}=auto; "
+    if where != COMMAND_LINE:  # in a file the same choice is a line
+        hint = re.sub(r"(=\w+) (?=[a-z]+=)", r"\1 and ", hint)
+        hint = re.sub(r"\b([a-z]+)=([\w.-]+)(?=[ ;?])", r"`\1: \2`", hint)
+    hint = hint or f"leave {group} out, or choose another; "
     return SftError(where=where, problem=f"{group} has no option {option!r}", fix=f"{hint}options: {choices}")
 
 
@@ -91,25 +113,73 @@ MEANT = {
     ("adapter", "qlora"): "adapter=lora quant=nf4",
     ("adapter", "full"): "adapter=none",
     ("adapter", "freeze"): "adapter=none adapter.freeze=[NAMES]",
+    ("adapter", "lora+"): "adapter=loraplus",
+    ("adapter", "lora_plus"): "adapter=loraplus",
+    ("adapter", "p_tuning"): "adapter=prompt",
     ("quant", "4bit"): "quant=nf4",
     ("quant", "8bit"): "quant=int8",
     ("quant", "int4"): "quant=nf4",
+    ("quant", "4"): "quant=nf4",
+    ("quant", "8"): "quant=int8",
+    ("quant", "true"): "quant=nf4",
+    ("quant", "false"): "quant=none",
+    ("quant", "bnb"): "quant=nf4",
+    ("template", "default"): "template=auto",
+    ("template", "tokenizer_default"): "template=auto",
+    ("distributed", "deepspeed"): "distributed=fsdp",
+    ("distributed", "zero3"): "distributed=fsdp",
+    ("distributed", "zero2"): "distributed=fsdp_zero2",
+    ("launcher", "sbatch"): "launcher=slurm",
+    ("clean", "none"): "'clean.steps=[]'",
+    ("clean", "true"): "clean=standard",
 }
 """Options as other tools call them."""
+PATHS = {"data": ("mix", "local", "path"), "model": ("path",), "template": ("path",)}
+"""Groups that a recipe may set to a path -> where in the group it belongs."""
 
 
 def _value_hint(group: str, option: str) -> str:
     """For someone who wrote the thing itself where the name of an option belongs."""
     if "," in option:
         return f"for several write {group}=[{option}]; " if group == "data" else ""
-    if group == "model" and "/" in option:
-        return f"for a directory or hub id write model.path={option}; "
-    if group == "data" and ("/" in option or "." in option):
-        return f"for a file or hub id write data=local data.mix.local.path={option}; "
-    if group == "template" and option.endswith(".jinja"):
-        return f"for a file write template.path={option}; "
-    meant = MEANT.get((group, option))
+    if group in PATHS and ("/" in option or "." in option):
+        key = ".".join((group, *PATHS[group]))
+        return f"for a file, directory or hub id write {quoted(f'{key}={option}')}; "
+    meant = MEANT.get((group, option.lower()))
     return f"write {meant}; " if meant else ""
+
+
+def with_choices(recipe: Mapping[Any, Any], places: Places) -> dict[Any, Any]:
+    """The recipe, with ``quant: nf4`` and ``data: rows.jsonl`` as what they stand for.
+
+    A name, or a list of names, in the place of a group's keys chooses options; a path goes to the key that takes it.
+    """
+    content, chosen = dict(recipe), []
+    for group in GROUPS:
+        value = content.get(group)
+        value = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
+        if isinstance(value, list) and group == "data" and all(isinstance(one, str) for one in value):
+            chosen.append({f"override /{group}": value})
+        elif not isinstance(value, str) or value == "???":
+            continue
+        elif value not in places.options[group] and group in PATHS and _is_place(group, value):
+            inner: Any = value
+            for name in reversed(PATHS[group]):
+                inner = {name: inner}
+            content[group] = inner
+            continue
+        else:
+            chosen.append({f"override /{group}": value})
+        del content[group]
+    if not chosen:
+        return content
+    defaults = content.get("defaults", [])
+    return content | {"defaults": [*(defaults if isinstance(defaults, list) else [defaults]), *chosen]}
+
+
+def _is_place(group: str, value: str) -> bool:
+    """Whether a recipe's text for a group is a path."""
+    return value.endswith((".jinja", ".jinja2")) if group == "template" else "/" in value or is_data(value)
 
 
 def defaults_of(recipe: Mapping[Any, Any], where: str) -> tuple[dict[str, Any], list[str], list[SftError]]:

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from sft_cli.config.automatic import learning_rate
 from sft_cli.config.check import cross_field
-from sft_cli.config.choose import defaults_of, recipe_file, wrong_options
+from sft_cli.config.choose import defaults_of, recipe_file, with_choices, wrong_options
 from sft_cli.config.grammar import parse
 from sft_cli.config.lines import COMMAND_LINE, DEFAULT, Origins, lines_of
 from sft_cli.config.locate import GROUPS, Places, packaged, places, shown
@@ -31,6 +31,8 @@ from sft_cli.config.yamls import read_yaml, unreadable, write_yaml
 from sft_cli.errors import SftError, raise_all
 
 _CHOSEN = "chosen"
+_FORMER = (("eval", "suite"),)
+"""Keys that configs of earlier runs hold, and that decide nothing any more."""
 
 Files = Sequence[tuple[Path, str]]
 Merged = tuple[dict[str, Any], Callable[[], Files]]
@@ -58,7 +60,7 @@ class Composed:
         lines: dict[str, str] = {}
         for file, package in self.files():
             lines |= lines_of(file, package)
-        typed = {leaf for key, value in self.words.values.items() for leaf in leaves(value, key)}
+        typed = {leaf for key, value in self.words.values.items() for leaf, _ in leaves(value, key)}
         return Origins(lines, typed, set(self.words.groups))
 
 
@@ -104,7 +106,7 @@ def _roomy(config: Config, composed: Composed) -> Config:
 def assemble(overrides: Sequence[str], config_dirs: Sequence[str], known: dict[str, Merged]) -> Composed:
     """The plain values of a command line, and what is wrong with its words, its choices and its recipe."""
     found = places(config_dirs)
-    words = read(overrides, parse, found.recipes)
+    words = read(overrides, parse, found.recipes, found.options)
     mistakes = list(words.mistakes)
     groups = _right_choices(words, found, mistakes)
     recipes: dict[str, Path] = {}
@@ -130,7 +132,7 @@ def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequen
         SftError: Every mistake of the overrides.
     """
     found = places(config_dirs)
-    words = read(overrides, parse, found.recipes)
+    words = read(overrides, parse, found.recipes, found.options)
     mistakes = list(words.mistakes)
     if "recipe" in words.groups:
         problem, fix = "a run keeps its recipe", "set single values, or start a new run with recipe=…"
@@ -159,7 +161,11 @@ def load(path: str | Path) -> Config:
         raise SftError(
             where=str(file), problem="there is no such file", fix="name a run directory that sft train wrote"
         )
-    return typed(Composed(read_yaml(file), lambda: [(file, "")], Words({}, {}, ()), ()))
+    values = read_yaml(file)
+    for section, key in _FORMER:
+        if isinstance(held := values.get(section), dict):
+            held.pop(key, None)
+    return typed(Composed(values, lambda: [(file, "")], Words({}, {}, ()), ()))
 
 
 def _right_choices(words: Words, found: Places, mistakes: list[SftError]) -> dict[str, str | list[str]]:
@@ -180,7 +186,7 @@ def _mount(
     """Store a recipe, and those it builds on, where Hydra finds them: as ``recipe/<mount>``."""
     try:
         file = recipe_file(name, found, where)
-        content = read_yaml(file)
+        content = with_choices(read_yaml(file), found)
     except SftError as error:
         mistakes.append(error)
         return

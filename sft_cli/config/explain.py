@@ -14,13 +14,15 @@ from textwrap import fill, indent
 from typing import Any, Union, get_args, get_origin
 
 from sft_cli.config import adapter_schema, clean_schema, data_schema, launcher_schema, schema, trainer_schema
+from sft_cli.config.choose import recipe_file
 from sft_cli.config.compose import Composed, assemble, typed
 from sft_cli.config.lines import Origins
 from sft_cli.config.locate import GROUPS, places, shown
-from sft_cli.config.names import KEYS, Key
+from sft_cli.config.names import KEYS, Key, find
 from sft_cli.config.secrets import masked
 from sft_cli.config.typed import as_plain
 from sft_cli.config.yamls import write_yaml
+from sft_cli.errors import SftError, raise_all
 
 MODULES = (schema, data_schema, clean_schema, launcher_schema, adapter_schema, trainer_schema)
 """Where the keys of a config and the lines about them stand."""
@@ -35,17 +37,40 @@ _HOW_TO_READ = """\
 # A list in brackets without spaces:  adapter.target_modules=[q_proj,v_proj]"""
 
 
-def show(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> str:
+def show(overrides: Sequence[str], config_dirs: Sequence[str] = (), *, changed: bool = False) -> str:
     """The composed config as YAML; a comment beside every value says where it came from.
+
+    Args:
+        overrides: Words as ``sft train`` takes them.
+        config_dirs: Directories of recipes and options.
+        changed: Leave out what has its default.
 
     Raises:
         SftError: Every mistake of the command line and the recipe.
     """
     composed = assemble(overrides, config_dirs, {})
-    lines = list(_tree(masked(as_plain(typed(composed))), "", 0, composed.origins()))
+    values = masked(as_plain(typed(composed)))
+    if changed:
+        values = _changed(values)
+    lines = list(_tree(values, "", 0, composed.origins()))
+    if not lines:
+        return f"{_choices(composed)}\n# every value is the default"
     width = min(_COLUMN, max(len(text) for text, origin in lines if origin))
     tree = "\n".join(f"{text:<{width}}  # {origin}" if origin else text for text, origin in lines)
     return f"{_choices(composed)}\n{tree}"
+
+
+def _changed(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values that are not their key's default, in the sections they are in; names of one's own count as set."""
+    found = {}
+    for name, value in values.items():
+        known = find(f"{prefix}{name}")
+        if isinstance(value, dict) and known is None:
+            inner = _changed(value, f"{prefix}{name}.")
+            found |= {name: inner} if inner else {}
+        elif known is None or value != as_plain(known.default):
+            found[name] = value
+    return found
 
 
 def _choices(composed: Composed) -> str:
@@ -79,17 +104,46 @@ def _spelled(value: Any) -> str:
     )
 
 
-def keys() -> str:
-    """Every key by section with its type, limits, default and the line the schema says about it."""
+def keys(patterns: Sequence[str] = ()) -> str:
+    """The groups with their options, and every key by section: type, limits, default and what the schema says of it.
+
+    Args:
+        patterns: Parts of names; only what one of them is found in is listed.
+
+    Raises:
+        SftError: Nothing matches.
+    """
+    wanted = [pattern.partition("=")[0].lower().replace("-", "_") for pattern in patterns]
+    groups = [line for name, line in _group_lines() if _matches(name, wanted)]
     sections: dict[str, list[Key]] = {}
     for key in KEYS.values():
-        sections.setdefault(key.name.rpartition(".")[0], []).append(key)
-    blocks = [_HOW_TO_READ]
+        if _matches(key.name, wanted) or any(find(pattern) == key for pattern in wanted):
+            sections.setdefault(key.name.rpartition(".")[0], []).append(key)
+    if not sections and not groups:
+        raise SftError(
+            where=f"sft show --keys {' '.join(patterns)}",
+            problem="no group and no key has that in its name",
+            fix="list all of them: sft show --keys",
+        )
+    blocks = [] if patterns else [_HOW_TO_READ]
+    blocks += ["\n".join(["# Groups and their options, chosen as group=option:", *groups])] if groups else []
     for section, own in sections.items():
         title = fill(f"{section}: {_summary(own[0].section)}".removeprefix(": "), _WIDTH - 2)
         entries = [f"{key.name}: {_type(key)} = {_spelled(as_plain(key.default))}\n{_indented(key)}" for key in own]
         blocks.append("\n".join([indent(title, "# "), *entries]))
     return "\n\n".join(blocks)
+
+
+def _matches(name: str, wanted: Sequence[str]) -> bool:
+    """Whether a name holds one of the parts, or nothing was asked for."""
+    return not wanted or any(part in name for part in wanted)
+
+
+def _group_lines() -> Iterator[tuple[str, str]]:
+    """For each group its name and a line with its options, those of the user among them."""
+    for group, options in places().options.items():
+        listed = fill(", ".join(options), _WIDTH, initial_indent=f"{group}=", subsequent_indent="    ")
+        yield group, listed
 
 
 def _summary(section: type) -> str:
@@ -149,13 +203,36 @@ def spell_type(kind: Any, bounds: str = "") -> str:
     return {bool: "true | false", int: "whole number", float: "number", str: "text"}[kind] + bounds
 
 
-def recipes(config_dirs: Sequence[str] = ()) -> str:
-    """Every recipe there is to choose, with the comment lines its file begins with."""
-    blocks = []
-    for name, files in sorted(places(config_dirs).recipes.items()):
-        for file in files:
-            blocks.append("\n".join([f"{name}  ({shown(file)})", *(f"    {line}" for line in header(file))]))
-    return "\n\n".join(blocks)
+def recipes(names: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> str:
+    """A line about every recipe there is to choose, or of some all the comment lines that their files begin with.
+
+    Raises:
+        SftError: Of each name that is no recipe's.
+    """
+    known = places(config_dirs)
+    if names:
+        plain = [name.removeprefix("recipe=") for name in names]
+        wrong, files = [], []
+        for name in plain:
+            try:
+                files.append((name, recipe_file(name, known, "sft recipes")))
+            except SftError as error:
+                wrong.append(error)
+        raise_all(wrong)
+        blocks = [[f"{name}  ({shown(file)})", *(f"    {line}" for line in header(file))] for name, file in files]
+        return "\n\n".join("\n".join(block) for block in blocks)
+    found = [(name, file) for name, files in sorted(known.recipes.items()) for file in files]
+    width = max(len(name) for name, _ in found)
+    lines = [fill(_needs(file), _WIDTH, initial_indent=f"{name:<{width}}  ",
+                  subsequent_indent=" " * (width + 2)) for name, file in found]  # fmt: skip
+    return "\n".join([*lines, "", "sft recipes NAME prints all about one; sft train recipe=NAME runs it."])
+
+
+def _needs(file: Path) -> str:
+    """What a recipe needs, in a sentence; the whole first line of one that does not say."""
+    lines = header(file) or ["no comment says what it needs"]
+    said = next((line for line in lines if line.startswith("Needs ")), lines[0])
+    return said.partition(". ")[0].removesuffix(".")
 
 
 def header(file: Path) -> list[str]:

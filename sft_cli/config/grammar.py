@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
+from sft_cli.config.shell import SEVERAL
 from sft_cli.config.words import Unreadable
 
 LONGEST = 20_000
@@ -26,11 +27,11 @@ def parse(text: str) -> Any:
     """
     override = _override(text)
     if override.is_sweep_override():
-        raise Unreadable("several values; a list needs brackets, as in [a,b], and text with a comma quotes")
+        raise Unreadable(SEVERAL)
     try:
         return override.value()
     except ValueError as error:  # a number of thousands of digits
-        raise Unreadable("the value cannot be read") from error
+        raise Unreadable("cannot be read") from error
 
 
 def several(text: str, options: Collection[str], most: int) -> list[str] | None:
@@ -69,7 +70,7 @@ def _override(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(f"key={text}")
     except (HydraException, RecursionError, ValueError) as error:
-        raise Unreadable("the value cannot be read") from error
+        raise Unreadable("cannot be read") from error
 
 
 def _range(sweep: RangeSweep, most: int) -> list[str]:

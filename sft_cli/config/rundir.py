@@ -1,6 +1,7 @@
 """The run directory: what lies where. `eval`, `merge` and resuming need only its path."""
 
 import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class RunDir:
         adapter/           the trained adapter with the tokenizer (LoRA)
         model/             the trained model with the tokenizer (full fine-tuning)
         tensorboard/       the numbers of metrics.jsonl, where tensorboard is installed
-        eval/              reports
+        eval/              reports: heldout.json, others by their rows and settings
         steps/             step-N: run directories of single saved steps, which step=N makes
     """
 
@@ -168,11 +169,17 @@ def open_run(path: str) -> RunDir:
     """
     run = RunDir(Path(path).expanduser())
     if not run.config.is_file():
-        found = sorted(run.path.parent.glob("*/environment.json"), key=lambda file: file.stat().st_mtime)
-        near = [str(file.parent) for file in found[-3:]]
+        near = newest_runs(run.path.parent)
         raise SftError(
             where=f"run={path}",
             problem="no run directory (no config.yaml there)",
             fix=f"the newest runs there: {', '.join(near)}" if near else "name the directory that sft train printed",
         )
     return run
+
+
+def newest_runs(folder: Path | None = None, number: int = 3) -> list[str]:
+    """The run directories in a folder, the newest first; without one, in those that runs go to by default."""
+    folders = [folder] if folder else [Path(os.environ.get("SFT_HOME") or ".") / "runs", Path("runs")]
+    found = {file.parent: file.stat().st_mtime for place in folders for file in place.glob("*/config.yaml")}
+    return [str(path) for path in sorted(found, key=lambda path: -found[path])[:number]]

@@ -50,8 +50,6 @@ class TemplateConfig:
 class EvalConfig:
     """Evaluation on held-out rows, during training and by ``sft eval``."""
 
-    suite: str = "heldout"
-    """Name of the report, eval/<suite>.json."""
     generate: bool = True
     """Answer the held-out prompts greedily and compare with the references (sft eval and compare_after_training)."""
     compare_after_training: bool = False

@@ -1,20 +1,19 @@
 """A plain mapping -> Config, and back. Unknown keys, wrong types, values outside their limits: all are told at once."""
 
 import copy
-import math
-import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, asdict, fields, is_dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
-from sft_cli.config.elsewhere import VALUES_ELSEWHERE
+from sft_cli.config import translate
 from sft_cli.config.fields import Auto
-from sft_cli.config.names import advice, limits, nearest
+from sft_cli.config.meant import answer, fraction, proposals, spelled, within, word
+from sft_cli.config.names import advice, limits
+from sft_cli.config.not_here import why_not
 from sft_cli.config.schema import Config
 
-_PERCENT = re.compile(r"\d+(\.\d+)?%")
 _OPEN, _KEPT_OPEN = "???", "left open: ???"
 SPOKEN = 300
 """Characters of a wrong value that a sentence repeats."""
@@ -37,11 +36,21 @@ class Mistake(NamedTuple):
     clash: str = ""
 
 
+class Unknown(NamedTuple):
+    """A key that is not there, with its value."""
+
+    key: str
+    value: Any
+
+
+Found = list[Mistake | Unknown]
+
+
 def build(values: Mapping[Any, Any]) -> tuple[Config | None, list[Mistake]]:
     """The typed config and no mistakes, or None and every mistake in the order of the keys."""
-    found: list[Mistake] = []
+    found: list[Mistake | Unknown] = []
     config = _section(Config, values, "", found)
-    return (None, found) if found else (config, found)
+    return (None, _answered(found)) if found else (config, [])
 
 
 def as_plain(value: Any) -> Any:
@@ -62,34 +71,57 @@ def kept_open(value: Any) -> Any:
     return _KEPT_OPEN if value == _OPEN else value
 
 
-def _section(section: type, values: Any, prefix: str, found: list[Mistake]) -> Any:
+def _answered(found: Found) -> list[Mistake]:
+    """The mistakes, each unknown key with its advice; those that are one setting together get one."""
+    batch = {one.key: one.value for one in found if isinstance(one, Unknown) and _leaf(one.key) in translate.BATCH}
+    mistakes: list[Mistake] = []
+    for one in found:
+        if isinstance(one, Mistake):
+            mistakes.append(one)
+        elif one.key not in batch:
+            mistakes.append(Mistake(one.key, f"there is no key {one.key}", advice(one.key, one.value)))
+        elif one.key == next(iter(batch)):
+            names = ", and no key ".join(batch)
+            mistakes.append(Mistake(one.key, f"there is no key {names}", translate.batch(batch)))
+    return mistakes
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _section(section: type, values: Any, prefix: str, found: Found) -> Any:
     """An instance of the dataclass; meaningless once ``found`` is not empty."""
     if not isinstance(values, Mapping):
         name = prefix.removesuffix(".")
-        found.append(Mistake(name, f"{name} is {spoken(values)}; it holds keys of its own", _section_fix(name, values)))
+        fix = _section_fix(section, name, values)
+        found.append(Mistake(name, f"{name} is {spoken(values)}; it holds keys of its own", fix))
         return section()
     known = {field.name: field for field in fields(section)}
     arguments = {}
     for name, value in values.items():
         if name in known:
             arguments[name] = _value(known[name], known[name].type, value, prefix + name, found)
+        elif name in translate.SECTIONS or why_not(str(name)):
+            found.append(Unknown(f"{prefix}{name}", value))
         else:
-            unknown = leaves(value, f"{prefix}{name}")
-            found += [Mistake(key, f"there is no key {key}", advice(key)) for key in unknown]
+            found += [Unknown(key, entry) for key, entry in leaves(value, f"{prefix}{name}")]
     return section(**arguments)
 
 
-def _section_fix(name: str, value: Any) -> str:
+def _section_fix(section: type, name: str, value: Any) -> str:
     if name.startswith("data.mix.") and isinstance(value, str):
-        return f"write {name}.path={value}"
+        return f"write {word(f'{name}.path', value)}"
     if name.startswith("data.stages."):
         return "write each stage as {name: first, share: 1}"
-    if isinstance(value, str) and "." not in name:
-        return f"to choose an option in a recipe, write `- override /{name}: {value}` below `defaults:`"
-    return f"indent the keys of {name} below it, or leave it out"
+    kinds = [(field.name, field.type) for field in fields(section)]
+    suited = [own for own, kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) and value in list(kind)]
+    if suited:
+        return f"did you mean {word(f'{name}.{suited[0]}', value)}?"
+    return f"set one of its keys (sft show --keys {name}), or leave {name} out"
 
 
-def _value(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mistake]) -> Any:
+def _value(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> Any:
     """The value as the type ``kind`` wants it; None, with a mistake noted, if it does not fit."""
     if value in (_OPEN, _KEPT_OPEN):
         found.append(Mistake(key, f"{key} is ???: its value is left to you", f"set {key}=<value>"))
@@ -106,7 +138,7 @@ def _value(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mista
     if get_origin(kind) in (list, tuple):
         return _items(field, kind, value, key, found)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return _choice(kind, value, key, found)
+        return _choice(field, kind, value, key, found)
     return _scalar(field, kind, value, key, found)
 
 
@@ -118,63 +150,55 @@ def _alternative(kinds: Sequence[Any], value: Any) -> Any:
     return fitting[0] if fitting else kinds[0]
 
 
-def _entries(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mistake]) -> dict[str, Any]:
+def _entries(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        found.append(Mistake(key, f"{key} is {spoken(value)}; it maps names to values", f"write {key}.<name>=<value>"))
+        problem, meant = f"{key} is {spoken(value)}; it maps names to values", proposals(field.type, {}, value)
+        found.append(Mistake(key, problem, answer(key, meant) if meant else f"write '{key}={{name: value}}'"))
         return {}
     return {str(name): _value(field, kind, entry, f"{key}.{name}", found) for name, entry in value.items()}
 
 
-def _items(field: Field[Any], kind: Any, value: Any, key: str, found: list[Mistake]) -> Any:
+def _items(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> Any:
     container = get_origin(kind)
     parts = [part for part in get_args(kind) if part is not ...]
     if not isinstance(value, list) or (container is tuple and len(value) != len(parts)):
         wanted = f"a list of {len(parts)} values" if container is tuple else "a list"
-        found.append(
-            Mistake(
-                key,
-                f"{key} is {spoken(value)}; it must be {wanted}",
-                f"write {key}=[{value}]"
-                if container is list and isinstance(value, str) and value
-                else f"write a value such as {key}={_example(field)}",
-            )
-        )
+        found.append(_wrong(field, kind, value, key, f"{key} is {spoken(value)}; it must be {wanted}"))
         return container()
+    if parts[0] is str and not all(isinstance(entry, str) for entry in value) and (meant := proposals(kind, {}, value)):
+        # texts such as 3 and true, which YAML reads as something else
+        return meant[0]
     return container(_value(field, parts[0], entry, f"{key}.{place}", found) for place, entry in enumerate(value))
 
 
-def _choice(kind: type[Enum], value: Any, key: str, found: list[Mistake]) -> Enum | None:
+def _choice(field: Field[Any], kind: type[Enum], value: Any, key: str, found: Found) -> Enum | None:
     choices = [member.value for member in kind]
     if value in choices:
         return kind(value)
-    known = [name for name in VALUES_ELSEWHERE.get(str(value), ()) if name in choices]
-    meant = " or ".join(known) or nearest(str(value), choices)
-    hint = f"did you mean {meant}? " if meant else ""
+    meant = proposals(kind, {}, value)
+    hint = f"{answer(key, meant)} " if meant else "" if not isinstance(value, Mapping) else f"{_inner(key, value)}; "
     problem = f"{key} is {spoken(value)}, which is not one of its values"
-    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join(choices)}"))
+    left_out = "" if meant else f", or leave {key} out{_default(field)}"
+    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join(choices)}{left_out}"))
     return None
 
 
-def _scalar(field: Field[Any], kind: type, value: Any, key: str, found: list[Mistake]) -> Any:
+def _scalar(field: Field[Any], kind: type, value: Any, key: str, found: Found) -> Any:
     """A bool, int, float or str within its limits. An int is a float, too; nothing else is converted."""
-    value = _fraction(value) if kind is float else value
-    fits = type(value) is kind or (kind is float and type(value) is int)
-    if not fits:
-        fix = (
-            f'write "{value}", with the quotes'
-            if kind is str and not isinstance(value, list | Mapping | None)
-            else (f"write a value such as {key}={_example(field)}")
-        )
-        found.append(Mistake(key, f"{key} is {spoken(value)}; it must be {_NOUNS[kind]}{_or_auto(field)}", fix))
-        return None
-    if kind in (int, float):
-        bounds = limits(field)
-        if not math.isfinite(value) or not all(_holds(value, name, bound) for name, bound in bounds.items()):
-            wanted = " and ".join(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items()) or "finite"
+    value = fraction(value) if kind is float else value
+    if not (type(value) is kind or (kind is float and type(value) is int)):
+        if kind is str and not isinstance(value, list | Mapping | None):
+            fix = f'write `{_leaf(key)}: "{value}"`, with the quotes'
+            found.append(Mistake(key, f"{key} is {spoken(value)}; it must be text", fix))
+        else:
             found.append(
-                Mistake(key, f"{key} is {value}; it must be {wanted}", f"write a value such as {key}={_example(field)}")
+                _wrong(field, kind, value, key, f"{key} is {spoken(value)}; it must be {_NOUNS[kind]}{_or_auto(field)}")
             )
-            return None
+        return None
+    if kind in (int, float) and not within(value, limits(field)):
+        bounds = _bounds(field) or "finite"
+        found.append(_wrong(field, kind, value, key, f"{key} is {value}; it must be {bounds}"))
+        return None
     return kind(value)
 
 
@@ -183,30 +207,48 @@ def _or_auto(field: Field[Any]) -> str:
     return ", or auto" if Auto in get_args(field.type) else ""
 
 
-def _fraction(value: Any) -> Any:
-    """0.05 for ``5%``; anything else as it is."""
-    return float(value[:-1]) / 100 if isinstance(value, str) and _PERCENT.fullmatch(value) else value
+def _wrong(field: Field[Any], kind: Any, value: Any, key: str, problem: str) -> Mistake:
+    """A value that does not fit, with the one that was meant, or with what a value has to be."""
+    # A part of a list is corrected by itself; its key has a number, which the command line does not take.
+    if isinstance(value, Mapping):
+        if get_origin(kind) is list and all(str(place).isdigit() for place in value):
+            return Mistake(key, problem, f"write the list whole: {word(key, list(value.values()))}")
+        if inner := _inner(key, value):
+            return Mistake(key, problem, inner)
+    whole = field.type if key.rpartition(".")[2] == field.name else kind
+    if meant := proposals(whole, limits(field), value):
+        return Mistake(key, problem, answer(key, meant))
+    wanted = f"write {_noun(kind)}"
+    if kind in (int, float) and (bounds := _bounds(field)):
+        wanted += f" {bounds}" if bounds.startswith(("above", "below")) else f" of {bounds}"
+    return Mistake(key, problem, f"{wanted}, or leave {key} out{_default(field)}")
 
 
-def _holds(value: float, name: str, bound: float) -> bool:
-    return {"ge": value >= bound, "gt": value > bound, "le": value <= bound, "lt": value < bound}[name]
+def _inner(key: str, value: Mapping[Any, Any]) -> str:
+    """What keys below a key that has none were meant to be."""
+    names = list(leaves(value, key))
+    return "; ".join(advice(name, entry) for name, entry in names[:3]) if names[0][0] != key else ""
+
+
+def _noun(kind: Any) -> str:
+    """What a value of the type is, in words."""
+    if get_origin(kind) in (list, tuple):
+        return "a list such as [a,b]" if get_origin(kind) is list else "two numbers such as [0.9,0.95]"
+    return _NOUNS.get(kind, "one of its values")
+
+
+def _bounds(field: Field[Any]) -> str:
+    """``at least 0 and below 1``; empty for a number without limits."""
+    return " and ".join(f"{_BOUNDS[name]} {bound}" for name, bound in limits(field).items())
 
 
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def _example(field: Field[Any]) -> str:
-    """The default as one types it; a value within the limits where the default is null."""
-    default = as_plain(field.default_factory() if callable(field.default_factory) else field.default)
-    if default is None:
-        return "5%" if limits(field).get("le") == 1 else "1"
-    if is_dataclass(entry := (get_args(field.type) or (None,))[0]):
-        return f"[{{{fields(entry)[0].name}: first}}, {{{fields(entry)[0].name}: second}}]"
-    if isinstance(default, dict):
-        return "1"
-    if isinstance(default, list):
-        return f"[{','.join(map(str, default))}]"
-    return spoken(default).strip("'")
+def _default(field: Field[Any]) -> str:
+    """`` (default: 16)``, the value a key has when nobody sets it; nothing where that is no value."""
+    value = as_plain(field.default_factory() if callable(field.default_factory) else field.default)
+    return "" if value in (None, [], {}) else f" (default: {spelled(value)})"
 
 
 def spoken(value: Any) -> str:
@@ -234,10 +276,10 @@ def merge_at(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
         values[path[-1]] = copy.deepcopy(value)
 
 
-def leaves(value: Any, prefix: str) -> Iterator[str]:
-    """The dotted keys of a value that stands at ``prefix``: its own, or those inside it if it is a mapping."""
+def leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The dotted keys, with their values, of what stands at ``prefix``: its own, or those inside a mapping."""
     if isinstance(value, Mapping) and value:
         for name, entry in value.items():
             yield from leaves(entry, f"{prefix}.{name}")
     else:
-        yield prefix
+        yield prefix, value

@@ -28,6 +28,9 @@ MAX_DEPTH = 40
 _KEYS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "merge"))
 
 
+_TWICE = "is set twice"
+
+
 class _Loader(yaml.SafeLoader):
     """The safe loader with our numbers, which refuses tags, keys that stand twice, and aliases that multiply."""
 
@@ -56,7 +59,7 @@ class _Loader(yaml.SafeLoader):
         keys = set()
         for key, _ in node.value:
             if key.tag not in _KEYS or key.value in keys:
-                what = "stands twice" if key.tag in _KEYS else "cannot be a key"
+                what = _TWICE if key.tag in _KEYS else "cannot be a key"
                 raise yaml.constructor.ConstructorError(problem=f"{_key(key)} {what}", problem_mark=key.start_mark)
             keys.add(key.value)
         return super().construct_mapping(node, deep)
@@ -136,6 +139,14 @@ def read_yaml(file: Path) -> dict[Any, Any]:
     return content
 
 
+def yaml_value(text: str) -> Any:
+    """The value that a short text is in a file; the text itself where it is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
 def write_yaml(content: Any, *, flow: bool = False) -> str:
     """The content as YAML, keys in their order; with ``flow``, on one line."""
     text = yaml.dump(
@@ -149,8 +160,10 @@ def unreadable(file: Path, error: yaml.YAMLError) -> SftError:
     where, problem = shown(file), "not valid YAML"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         where, problem = f"{where}:{error.problem_mark.line + 1}", f"not valid YAML: {error.problem}"
-    return SftError(
-        where=where,
-        problem=problem,
-        fix="write one `key: value` a line, indented with spaces, with a space after the colon",
-    )
+    fix = "write one `key: value` a line, indented with spaces, with a space after the colon"
+    if problem.endswith(_TWICE):
+        key = problem.removesuffix(f" {_TWICE}").rpartition(" ")[2]
+        fix = f"write below one `{key}:` what both hold, or keep one of them"
+    elif "\\t" in problem:
+        fix = "indent with spaces instead of tabs"
+    return SftError(where=where, problem=problem, fix=fix)

@@ -11,6 +11,7 @@ DIR/report.html             all of this to look at
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from sft_cli.data.mixing import stages
 from sft_cli.data.mixing.stages import Stage
+from sft_cli.data.problems import prepared_again
 from sft_cli.data.shards import Shards
 from sft_cli.data.tables import IGNORE, weights_of
 from sft_cli.errors import SftError
@@ -215,7 +217,7 @@ def _batches(directory: Path) -> list[Any]:
         raise SftError(
             where=str(directory),
             problem=f"the examples cannot be read ({error})",
-            fix="remove the prepared directory and run sft prepare again",
+            fix=prepared_again(directory.parent),
         ) from error
     return batches
 
@@ -245,13 +247,20 @@ class Prepared:
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """The manifest of a prepared directory; None where there is none, or one of something else."""
+    """The manifest of a prepared directory; None where there is none, or one of something else, such as a run."""
     file = directory / "manifest.json"
+    if is_run(directory):
+        return None
     try:
         manifest = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except ValueError:
         return None
     return manifest if isinstance(manifest, dict) and {"fingerprint", "content", "inputs"} <= manifest.keys() else None
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory is a run's, which keeps a copy of its data's manifest."""
+    return (directory / "config.yaml").is_file() and (directory / "data.json").is_file()
 
 
 def foreign(directory: Path) -> list[str]:
@@ -266,11 +275,15 @@ def open_prepared(directory: Path) -> Prepared:
         SftError: It is none, or cannot be read.
     """
     manifest = read_manifest(directory)
+    if is_run(directory):
+        data = json.loads((directory / "data.json").read_text(encoding="utf-8"))["prepared_dir"]
+        problem = "it is a run, not a prepared directory"
+        raise SftError(where=str(directory), problem=problem, fix=f"sft inspect prepared={shlex.quote(data)}")
     if manifest is None:
         raise SftError(
             where=str(directory),
             problem="not a prepared directory (no manifest.json)",
-            fix="run sft prepare with the same arguments, or leave prepared_dir out",
+            fix="name the directory that sft prepare printed",
         )
     train = Split(directory / "train")
     return Prepared(directory, manifest, train, Split(directory / "validation"), stages.load(directory, len(train)))

@@ -2,7 +2,9 @@
 
 import difflib
 import json
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from sft_cli.errors import SftError
@@ -61,3 +63,9 @@ def listing(names: Iterable[str], limit: int = 8) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def prepared_again(directory: Path) -> str:
+    """What to do about a prepared directory that is damaged; nothing is thrown away."""
+    here = shlex.quote(str(directory))
+    return f"move it away, and sft prepare makes it again: mv {here} {shlex.quote(f'{directory}.damaged')}"

@@ -1,4 +1,4 @@
-"""The report of an evaluation: eval/<suite>.json, and the table a person sees."""
+"""The report of an evaluation: a file below eval/ for each choice of rows and settings, and the table a person sees."""
 
 import json
 import math
@@ -10,8 +10,10 @@ from typing import Any
 
 from sft_cli import __version__
 from sft_cli.config.rundir import RunDir
+from sft_cli.config.schema import Config
 from sft_cli.console import table
 from sft_cli.eval.evaluate import Evaluation, Metrics, Scores
+from sft_cli.eval.naming import settings
 from sft_cli.eval.rows import Rows
 
 VERSION = 1
@@ -23,24 +25,51 @@ NUMBERS = {
     "stopped %": ("stopped_share", 100.0),
 }
 """Heading in the table -> field of the scores, and the factor it is shown with."""
+_OF_BASE = ("base_answer", "base_correct")
 ALL = ""
 """Stands for all sources; no source is called so."""
 
 
-def as_json(suite: str, run: RunDir, rows: Rows, tuned: Evaluation, base: Evaluation | None) -> dict[str, Any]:
-    """The report as plain JSON values; a number that is not finite becomes null."""
+def as_json(
+    name: str, run: RunDir, rows: Rows, config: Config, tuned: Evaluation, base: Evaluation | None
+) -> dict[str, Any]:
+    """The report as plain JSON values; a number that is not finite becomes null.
+
+    Args:
+        name: The report's, from ``name_of``.
+        run: The run.
+        rows: What was evaluated on.
+        config: What it was evaluated with.
+        tuned: The run's figures.
+        base: The base model's, where it was evaluated too.
+    """
     report: dict[str, Any] = {
-        "suite": suite,
+        "suite": "heldout" if rows.own else "other rows",
+        "name": name,
         "version": VERSION,
         "model": str(run.result),
         "sft_cli": __version__,
         "data": {"prepared_dir": str(rows.directory), "fingerprint": rows.fingerprint, "split": rows.side},
+        "settings": settings(config),
         "metrics": _plain(tuned.metrics),
     }
     if base is not None:
         report["base"] = _plain(base.metrics)
     report["items"] = [_item(tuned, base, place) for place in range(len(tuned.items))]
     return report
+
+
+def with_base(report: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The report with the base model's figures of an earlier one of the same rows and settings, if it has none."""
+    if "base" in report or not file.is_file():
+        return report
+    earlier = json.loads(file.read_text(encoding="utf-8"))
+    same = all(earlier.get(key) == report[key] for key in ("version", "settings", "data"))
+    if not same or "base" not in earlier or len(earlier["items"]) != len(report["items"]):
+        return report
+    answers = ({name: item[name] for name in _OF_BASE if name in item} for item in earlier["items"])
+    items = [item | answer for item, answer in zip(report["items"], answers, strict=True)]
+    return {**report, "base": earlier["base"], "items": items}
 
 
 def _item(tuned: Evaluation, base: Evaluation | None, place: int) -> dict[str, Any]:

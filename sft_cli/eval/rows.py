@@ -19,17 +19,28 @@ from sft_cli.data.prepared import Prepared, Side, Split, open_prepared, read_man
 from sft_cli.data.reading.sources import has_validation
 from sft_cli.errors import SftError
 
-OTHER_DATA = "data=local data.mix.local.path=rows.jsonl"
+OTHER_DATA = "data=FILE"
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The examples of an evaluation, and where they come from."""
+    """The examples of an evaluation, and where they come from.
+
+    Attributes:
+        split: The examples.
+        side: Which split of the prepared directory they are.
+        directory: The prepared directory.
+        fingerprint: What it was prepared from.
+        sources: Names of its sources.
+        own: Whether they are the rows that the run itself held out.
+    """
 
     split: Split
     side: Side
     directory: Path
     fingerprint: str
+    sources: tuple[str, ...]
+    own: bool
 
 
 def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
@@ -44,7 +55,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
         SftError: There are none, or they cannot be prepared.
     """
     if config.data == trained.data and config.trainer.max_length == trained.trainer.max_length:
-        rows = _rows(_own(run, as_served(run.tokenizer, trained)), "validation")
+        rows = _rows(_own(run, as_served(run.tokenizer, trained)), "validation", own=True)
         if not len(rows.split):
             raise SftError(
                 where=str(run.path),
@@ -53,7 +64,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
             )
     else:
         prepared = prepare(as_served(run.tokenizer, _all_asked(trained, config)))
-        rows = _rows(prepared, "validation" if len(prepared.validation) else "train")
+        rows = _rows(prepared, "validation" if len(prepared.validation) else "train", own=False)
         if path := _trained_path(trained, config, rows.side):
             say(f"note      the run was trained on rows of {path}, which may be among these")
     number = len(rows.split)
@@ -121,7 +132,8 @@ def _trained_path(trained: Config, config: Config, side: Side) -> str | None:
     return next((masked(source.path) for source in again if side == "train" or not has_validation(source)), None)
 
 
-def _rows(prepared: Prepared, side: Side) -> Rows:
+def _rows(prepared: Prepared, side: Side, *, own: bool) -> Rows:
     """One split of a prepared directory."""
     split = prepared.validation if side == "validation" else prepared.train
-    return Rows(split, side, prepared.directory, prepared.manifest["fingerprint"])
+    manifest = prepared.manifest
+    return Rows(split, side, prepared.directory, manifest["fingerprint"], tuple(manifest["sources"]), own)

@@ -1,13 +1,17 @@
 """`sft eval`: what to evaluate, on which rows; only then torch is loaded."""
 
+import re
 from collections.abc import Sequence
 
 from sft_cli.config.check import required
 from sft_cli.config.compose import load, with_overrides
+from sft_cli.config.locate import places
+from sft_cli.config.meant import quoted
 from sft_cli.config.paths import absolute
 from sft_cli.config.rundir import open_run
-from sft_cli.config.words import refuse_idle, split_off
+from sft_cli.config.words import named_run, refuse_idle, split_off, with_paths
 from sft_cli.errors import SftError
+from sft_cli.eval.naming import name_of
 from sft_cli.eval.rows import choose_rows
 
 OWN = ("run", "compare")
@@ -25,27 +29,48 @@ READ = (
     "trainer.logits_chunk",
 )
 """Keys, and groups with all their keys, that may differ from the run's config; anything else would have no effect."""
-NOT_READ = ("eval.compare_after_training", "eval.samples")
-SETTABLE = f"data, {', '.join(READ[2:])}, and the other keys of eval"
+NOT_READ = {r"eval\.(compare_after_training|samples)": ""}
+"""Patterns of keys of those groups that no evaluation reads -> what works instead, or nothing."""
+TRAINED = (
+    r"data\.(strategy|temperature|stop|total_rows|stages.*|budget\.filtered|mix\.\w+\.(weight|cap|epochs|priority))"
+)
+"""Keys that decide which rows are trained on; of the run's own data, none changes what is evaluated."""
+ROWS = r"data\.mix\.\w+\.(path|split|name|revision|max_rows|stream|shuffle_buffer)"
+"""Keys that name rows to train on: those that are evaluated are named otherwise."""
+SETTABLE = f"data=FILE, {', '.join(READ[2:])}, and the other keys of eval"
 
 
 def eval_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
-    """Body of ``sft eval run=DIR [data=…] [eval.max_rows=…] [compare=base]``."""
+    """Body of ``sft eval run=DIR [data=FILE] [eval.max_rows=…] [compare=base]``."""
     own, rest = split_off(overrides, OWN)
-    if "run" not in own:
-        raise SftError(where="sft eval", problem="no run is named", fix="sft eval run=DIR, as sft train printed it")
+    path = named_run("sft eval", own, rest)
     if own.get("compare", "base") != "base":
         raise SftError(
             where=f"compare={own['compare']}",
             problem="a run is compared with its base model only",
             fix="compare=base, or leave it out",
         )
-    run = open_run(own["run"])
+    run = open_run(path)
     trained = load(run.config)
-    config = absolute(with_overrides(trained, rest, config_dirs)) if rest else trained
-    refuse_idle("sft eval", rest, own=OWN, read=READ, not_read=NOT_READ, settable=SETTABLE)
+    rest = with_paths(rest, places(config_dirs).options)
+    other = any(word.startswith("data=") for word in rest)
+    config = absolute(with_overrides(trained, [*rest, *_all_of_them(rest, other)], config_dirs)) if rest else trained
+    not_read = NOT_READ if other else NOT_READ | _of_training(path, rest)
+    refuse_idle("sft eval", rest, own=OWN, read=READ, not_read=not_read, settable=SETTABLE)
     required(config, "eval")
     rows = choose_rows(run, trained, config)
     from sft_cli.eval.session import evaluate_run
 
-    evaluate_run(run, config, rows, compare="compare" in own)
+    evaluate_run(run, config, rows, name_of(rows, trained, config), compare="compare" in own)
+
+
+def _all_of_them(words: Sequence[str], other: bool) -> list[str]:
+    """Of other data every row is evaluated, unless a part was asked for."""
+    asked = any(word.startswith(("data.val_fraction=", "data.val_rows=")) for word in words)
+    return ["data.val_fraction=0"] if other and not asked else []
+
+
+def _of_training(run: str, words: Sequence[str]) -> dict[str, str]:
+    """What to say of keys that change the rows of training alone, which the run's held-out rows are not."""
+    named = next((word.partition("=")[2] for word in words if re.fullmatch(rf"{ROWS}=.*", word)), "FILE")
+    return {TRAINED: "", ROWS: f"to evaluate other rows: sft eval {quoted(f'run={run}')} {quoted(f'data={named}')}"}

@@ -29,13 +29,14 @@ SAMPLES = 3
 """Items printed with the answers of both models."""
 
 
-def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> None:
-    """Evaluate a finished run, write ``eval/<suite>.json`` and print a table.
+def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare: bool) -> None:
+    """Evaluate a finished run, write ``eval/<name>.json`` and print a table.
 
     Args:
         run: The run.
         config: Its config with the command line's overrides.
         rows: What it is evaluated on.
+        name: The report's.
         compare: Whether the base model is evaluated too.
     """
     from peft import PeftModel  # behind sft_cli.model, which quiets an import it makes
@@ -82,8 +83,8 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, *, compare: bool) -> N
         before, after = ([answer.text for answer in one.answers] for one in (base, tuned))
         for line in sample_lines(tuned.items, before, after, SAMPLES):
             say(line)
-    file = run.eval / f"{config.eval.suite}.json"
-    report.write(report.as_json(config.eval.suite, run, rows, tuned, base), file)
+    file = run.eval / f"{name}.json"
+    report.write(report.with_base(report.as_json(name, run, rows, config, tuned, base), file), file)
     say(f"report    {file}")
 
 

@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from sft_cli.config import paths
 from sft_cli.config.adapter_schema import FOUR_BITS, QuantConfig, QuantKind
+from sft_cli.config.places import near_directory, unreachable
 from sft_cli.config.schema import ModelConfig
 from sft_cli.config.trainer_schema import Dtype
 from sft_cli.config.weights import CONVERT, refuse_without_weights
@@ -44,7 +45,8 @@ def located(config: ModelConfig) -> str:
         if not (Path(path) / "config.json").is_file():
             raise wrong(config, f"{path} holds no config.json", "name the directory that save_pretrained wrote")
     elif Path(path).exists() or not HUB_ID.fullmatch(path):
-        raise wrong(config, f"{path} is neither a directory nor a hub id", "name an existing directory or owner/model")
+        problem = f"{path} is neither a directory nor a hub id"
+        raise wrong(config, problem, near_directory(path, "model.path"))
     return path
 
 
@@ -93,7 +95,7 @@ def unreadable(config: ModelConfig, error: Exception) -> SftError:
         )
     if Path(paths.resolve(str(config.path))).is_dir():
         return wrong(config, reason, "repair the directory or download the model again")
-    return wrong(config, reason, "check the id, the network and HF_TOKEN, or name a local directory")
+    return wrong(config, reason, unreachable(str(config.path), "model.path"))
 
 
 def check_weights(config: ModelConfig, directory: Path) -> None:

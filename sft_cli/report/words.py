@@ -114,6 +114,8 @@ def read(words: Sequence[str]) -> Ask:
 def _mistake(word: str, key: str, equals: str, value: str, given: dict[str, str]) -> SftError | None:
     """What is wrong with one word; None if nothing is."""
     if not equals:
+        if (Path(word).expanduser() / "data.json").is_file():
+            return _run(word)
         fix = f"write prepared={word}" if Path(word).expanduser().is_dir() else "write key=value, such as worst=longest"
         fix = f"write {word}=<value>" if word in NAMES else fix
         return SftError(where="command line", problem=f"{word!r} is not of the form key=value", fix=fix)

@@ -8,6 +8,7 @@ from pathlib import Path
 from sft_cli.config.compose import dump, load
 from sft_cli.config.fields import Auto
 from sft_cli.config.launcher_schema import LauncherKind
+from sft_cli.config.meant import positive
 from sft_cli.config.paths import absolute, default_sweep_dir
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import masked_address
@@ -55,7 +56,7 @@ def _parallel(own: Mapping[str, str]) -> int | None:
         raise SftError(
             where=f"parallel={text}",
             problem="it is the number of members that run at a time",
-            fix="write a number from 1, as in parallel=2",
+            fix=positive("parallel", text, whole=True),
         )
     return None if text is None else int(text)
 

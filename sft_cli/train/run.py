@@ -1,6 +1,8 @@
 """`sft train`: find out what to run, prepare the data, and only then load torch."""
 
 import gc
+import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from pathlib import Path
 
 from sft_cli.config.check import required
 from sft_cli.config.compose import compose, load, with_overrides
+from sft_cli.config.launcher_schema import LauncherKind
 from sft_cli.config.paths import absolute, default_run_dir
 from sft_cli.config.rundir import RunDir, open_run
 from sft_cli.config.schema import Config
@@ -29,6 +32,8 @@ def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
         own, rest = split_off(overrides, ("run",))
         resumed = "run" in own
         directory, config = _resumed(own["run"], rest, config_dirs) if resumed else _new(rest, config_dirs)
+        if config.launcher.kind is LauncherKind.slurm and "SLURM_JOB_ID" not in os.environ:
+            raise _not_in_a_job(own.get("run"), rest, config_dirs)
         required(config)
         refuse_without_weights(config.model)
     if place.size > 1:
@@ -46,6 +51,21 @@ def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
         from sft_cli.train.session import train
 
     train(absolute(config), prepared, directory, resumed=resumed)
+
+
+def _not_in_a_job(run: str | None, words: Sequence[str], config_dirs: Sequence[str]) -> SftError:
+    """What to say to who trains with launcher=slurm in a shell of the login node."""
+    again = [word for word in words if not word.startswith("launcher=")]
+    if run is not None:
+        job = Path(run).expanduser() / "job.sbatch"
+        here = shlex.join(["sft", "train", f"run={run}", *again, "launcher=local"])
+        fix = f"submit it: {shlex.join(['sbatch', str(job)])}" if job.is_file() else f"to train in this shell: {here}"
+    else:
+        typed = [*words, *_as_options(config_dirs)]
+        fix = f"submit it: {shlex.join(['python', '-m', 'sft_cli.slurm', *typed])}"
+    return SftError(
+        where="launcher", problem="launcher=slurm trains in a SLURM job, and this shell is in none", fix=fix
+    )
 
 
 @contextmanager

@@ -130,12 +130,12 @@ MISTAKES = [
     (
         ["adapter.rank_pattern={q_proj: 0}"],
         "adapter.rank_pattern gives 'q_proj' 0; it must be at least 1",
-        "write a value such as 8",
+        "write a number that is at least 1",
     ),
     (
         ["adapter.alpha_pattern={q_proj: 0.0}"],
         "adapter.alpha_pattern gives 'q_proj' 0; it must be above 0",
-        "write a value such as 8",
+        "write a number that is above 0",
     ),
     (
         ["adapter=none", "adapter.train=['layers(']"],

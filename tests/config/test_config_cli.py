@@ -43,7 +43,7 @@ def test_mistakes_go_to_stderr_with_exit_code_2_and_without_a_traceback():
         "error: command line: quant has no option 'nf5'\n"
         "  fix: did you mean quant=nf4? options: fp4, int8, nf4, none\n"
         "error: command line: there is no key trainer.lrr\n"
-        "  fix: did you mean trainer.lr?\n"
+        "  fix: did you mean trainer.lr=1?\n"
     )
 
 
@@ -54,15 +54,18 @@ def test_every_command_has_an_example():
 
 def test_version_and_misuse():
     assert CliRunner().invoke(app, ["--version"]).stdout == f"sft {__version__}\n"
-    assert CliRunner().invoke(app, ["show", "--keys", "a=b"]).exit_code == 2
+    listed = CliRunner().invoke(app, ["show", "--keys", "warmup"]).stdout
+    assert listed.startswith("# trainer: ")
+    assert "trainer.warmup_ratio: number" in listed
+    assert "trainer.lr:" not in listed
 
 
 @pytest.mark.parametrize(
     ("flag", "fix"),
     [
-        ("--lr", "did you mean trainer.lr?"),
-        ("--learning-rate=3", "here it is called trainer.lr"),
-        ("--flubber", "`sft show --keys` lists every key"),
+        ("--lr", "did you mean trainer.lr=3?"),
+        ("--learning-rate=3", "here it is called trainer.lr: write trainer.lr=3"),
+        ("--flubber", "leave it out; `sft show --keys` lists every key"),
     ],
 )
 def test_a_flag_of_another_tool_is_translated(flag, fix):

@@ -82,10 +82,10 @@ def test_the_jobs_of_a_chain_do_not_requeue_themselves():
 @pytest.mark.parametrize(
     ("word", "fix"),
     [
-        ("distributed=deepspeed", "did you mean distributed=fsdp? "),
-        ("distributed=zero2", "did you mean distributed=fsdp_zero2? "),
-        ("distributed.kind=deepspeed", "did you mean fsdp? choose one of ddp, fsdp"),
-        ("launcher.nproc=many", "write a value such as launcher.nproc=1"),
+        ("distributed=deepspeed", "write distributed=fsdp; "),
+        ("distributed=zero2", "write distributed=fsdp_zero2; "),
+        ("distributed.kind=deepspeed", "did you mean distributed.kind=fsdp? choose one of ddp, fsdp"),
+        ("launcher.nproc=many", "write a whole number of at least 1, or leave launcher.nproc out (default: auto)"),
     ],
 )
 def test_what_other_tools_call_it_is_answered_with_its_name_here(word, fix):

@@ -34,8 +34,8 @@ def test_patterns():
     [
         pytest.param(
             ["model.add_tokens=[<a>,[<b>]]"],
-            "command line: model.add_tokens=[<a>,[<b>]]: the value cannot be read\n"
-            "  fix: quote it: \"model.add_tokens='...'\"",
+            "command line: 'model.add_tokens=[<a>,[<b>]]' cannot be read\n"
+            "  fix: did you mean 'model.add_tokens=[<a>,<b>]'?",
             id="nested",
         ),
         pytest.param(

@@ -39,10 +39,10 @@ MISTAKES = [
         "leave data.mix.b.loss_weight out, or use it alone, without loss.replay",
     ),
     (["loss.label_smoothing=1"], "loss.label_smoothing is 1; it must be at least 0 and below 1",
-     "write a value such as loss.label_smoothing=0.0"),
-    (["loss.kl=-0.1"], "loss.kl is -0.1; it must be at least 0", "write a value such as loss.kl=0.0"),
-    (["loss.dft=1"], "loss.dft is 1; it must be true or false", "write a value such as loss.dft=false"),
-    (["loss.zloss=1"], "there is no key loss.zloss", "did you mean loss.z_loss?"),
+     "did you mean loss.label_smoothing=1%?"),
+    (["loss.kl=-0.1"], "loss.kl is -0.1; it must be at least 0", "did you mean loss.kl=0.1?"),
+    (["loss.dft=1"], "loss.dft is 1; it must be true or false", "did you mean loss.dft=true?"),
+    (["loss.zloss=1"], "there is no key loss.zloss", "did you mean loss.z_loss=1?"),
 ]  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Every mistake is one sentence: where, what, and what to type instead; and all of them are told at once."""
 
 from pathlib import Path
@@ -24,56 +25,80 @@ DATA = ", ".join(sorted(file.stem for file in (Path(__file__).parents[2] / "conf
 
 NEWCOMERS = [
     # what is typed, the problem, the fix
-    ("trainer.lrr=1e-4", "there is no key trainer.lrr", "did you mean trainer.lr?"),
-    ("lr=1e-4", "there is no key lr", "did you mean trainer.lr?"),
-    ("learning_rate=1e-4", "there is no key learning_rate", "here it is called trainer.lr"),
-    ("model.lr=1e-4", "there is no key model.lr", "did you mean trainer.lr?"),
-    ("batch_size=8", "there is no key batch_size", "here it is called trainer.examples_per_step"),
-    ("data.mix.mine.pth=x", "there is no key data.mix.mine.pth", "did you mean data.mix.mine.path?"),
-    ("data.mix.mine.streaming=true", "there is no key data.mix.mine.streaming",
-     "here it is called data.mix.mine.stream"),
-    ("streaming=true", "there is no key streaming", "here it is called data.mix.<name>.stream"),
-    ("data.max_samples=10", "there is no key data.max_samples", "here it is called data.mix.<name>.max_rows"),
+    ("trainer.lrr=1e-4", "there is no key trainer.lrr", "did you mean trainer.lr=0.0001?"),
+    ("lr=1e-4", "there is no key lr", "did you mean trainer.lr=0.0001?"),
+    ("learning_rate=1e-4", "there is no key learning_rate", "here it is called trainer.lr: write trainer.lr=0.0001"),
+    ("model.lr=1e-4", "there is no key model.lr", "did you mean trainer.lr=0.0001?"),
+    (
+        "batch_size=8",
+        "there is no key batch_size",
+        "here it is called trainer.examples_per_step: write trainer.examples_per_step=8",
+    ),
+    ("data.mix.mine.pth=x", "there is no key data.mix.mine.pth", "did you mean data.mix.mine.path=x?"),
+    (
+        "data.mix.mine.streaming=true",
+        "there is no key data.mix.mine.streaming",
+        "here it is called data.mix.mine.stream: write data.mix.mine.stream=true",
+    ),
+    (
+        "streaming=true",
+        "there is no key streaming",
+        "here it is called data.mix.<name>.stream: write data.mix.local.stream=true",
+    ),
+    (
+        "data.max_samples=10",
+        "there is no key data.max_samples",
+        "here it is called data.mix.<name>.max_rows: write data.mix.local.max_rows=10",
+    ),
     ("train_on_inputs=true", "there is no key train_on_inputs", "here it is called data.train_on=all"),
     ("mask_history=true", "there is no key mask_history", "here it is called data.train_on=last"),
-    ("dataset_prepared_path=x", "there is no key dataset_prepared_path", "here it is called prepared_dir"),
-    ("preprocessing_num_workers=4", "there is no key preprocessing_num_workers", "here it is called data.workers"),
-    ("packing=true", "there is no key packing", "did you mean trainer.packing?"),
-    ("data.template=llama3", "there is no key data.template", "here it is called template.name"),
+    (
+        "dataset_prepared_path=x",
+        "there is no key dataset_prepared_path",
+        "here it is called prepared_dir: write prepared_dir=x",
+    ),
+    (
+        "preprocessing_num_workers=4",
+        "there is no key preprocessing_num_workers",
+        "here it is called data.workers: write data.workers=4",
+    ),
+    ("packing=true", "there is no key packing", "did you mean trainer.packing=true?"),
+    (
+        "data.template=llama3",
+        "there is no key data.template",
+        "leave it out: the tokenizer's own template is taken, or choose template= one of alpaca, auto, chatml, llama2, plain, vicuna",
+    ),
     ("clean.dedup=true", "there is no key clean.dedup", "here it is called clean.steps=[leakage,exact_duplicates]"),
     ("data.stages=[{nam: a}]", "there is no key data.stages.0.nam", "did you mean data.stages.0.name?"),
-    ("data.stages=[a]", "data.stages.0 is 'a'; it holds keys of its own",
-     "write each stage as {name: first, share: 1}"),
-    ("data.stages.0.share=2", "data.stages is a mapping; it must be a list",
-     "write a value such as data.stages=[{name: first}, {name: second}]"),
-    ("data.stages=[{share: 0}]", "data.stages.0.share is 0; it must be above 0",
-     "write a value such as data.stages.0.share=1.0"),
-    ("data.budget.dropped=5", "data.budget.dropped is 5; it must be at least 0 and at most 1",
-     "write a value such as data.budget.dropped=5%"),
-    ("clean.steps=pii", "clean.steps is 'pii'; it must be a list", "write clean.steps=[pii]"),
-    ("trainr.lr=1", "there is no key trainr.lr", "did you mean trainer.lr?"),
-    ("zzz=1", "there is no key zzz", "`sft show --keys` lists every key"),
     (
-        "model=Qwen/Qwen2.5-0.5B",
-        "model has no option 'Qwen/Qwen2.5-0.5B'",
-        "for a directory or hub id write model.path=Qwen/Qwen2.5-0.5B; options: custom, quickstart",
+        "data.stages=[a]",
+        "data.stages.0 is 'a'; it holds keys of its own",
+        "write each stage as {name: first, share: 1}",
     ),
     (
-        "data=rows.jsonl",
-        "data has no option 'rows.jsonl'",
-        "for a file or hub id write data=local data.mix.local.path=rows.jsonl; options: " + DATA,
+        "data.stages.0.share=2",
+        "data.stages is a mapping; it must be a list",
+        "write the list whole: 'data.stages=[{share: 2}]'",
     ),
     (
-        "adapter=qlora", "adapter has no option 'qlora'",
-        "write adapter=lora quant=nf4; options: bitfit, dora, eva, ia3, llama_adapter, loftq, lora, loraplus, none,"
-        " oft, olora, pissa, prefix, prompt, rslora, vera",
+        "data.stages=[{share: 0}]",
+        "data.stages.0.share is 0; it must be above 0",
+        "write a number above 0, or leave data.stages.0.share out (default: 1)",
+    ),
+    (
+        "data.budget.dropped=5",
+        "data.budget.dropped is 5; it must be at least 0 and at most 1",
+        "did you mean data.budget.dropped=5%?",
+    ),
+    ("clean.steps=pii", "clean.steps is 'pii'; it must be a list", "did you mean clean.steps=[pii]?"),
+    ("trainr.lr=1", "there is no key trainr.lr", "did you mean trainer.lr=1?"),
+    ("zzz=1", "there is no key zzz", "leave it out; `sft show --keys` lists every key"),
+    (
+        "adapter=qlora",
+        "adapter has no option 'qlora'",
+        "write adapter=lora quant=nf4; options: bitfit, dora, eva, ia3, llama_adapter, loftq, lora, loraplus, none, oft, olora, pissa, prefix, prompt, rslora, vera",
     ),
     ("quant=nf5", "quant has no option 'nf5'", "did you mean quant=nf4? options: fp4, int8, nf4, none"),
-    (
-        "template=my.jinja",
-        "template has no option 'my.jinja'",
-        "for a file write template.path=my.jinja; options: alpaca, auto, chatml, llama2, plain, vicuna",
-    ),
     (
         "data=alpaca,lima",
         "data has no option 'alpaca,lima'",
@@ -85,78 +110,101 @@ NEWCOMERS = [
     ("recipe=./mine.yaml", "there is no recipe file ./mine.yaml", "`sft recipes` lists them"),
     ("quickstart", "'quickstart' is not of the form key=value", "write recipe=quickstart"),
     ("mine.yaml", "'mine.yaml' is not of the form key=value", "write recipe=mine.yaml"),
-    ("trainer.lr", "'trainer.lr' is not of the form key=value", "write trainer.lr=<value>"),
+    ("trainer.lr", "'trainer.lr' is not of the form key=value", "give it a value, trainer.lr=VALUE, or leave it out"),
     (
         "trainer.lr =",
         "'trainer.lr =' is not of the form key=value",
-        "write key=value without spaces around =, for example trainer.lr=1e-4",
+        "leave it out, or write key=value without spaces around =, for example trainer.lr=1e-4",
     ),
     ("+trainer.lr=1e-4", "'+trainer.lr=1e-4' begins with +, but keys can only be set", "write trainer.lr=1e-4"),
-    ("++trainer.lrr=1", "'++trainer.lrr=1' begins with ++, but keys can only be set", "did you mean trainer.lr?"),
+    ("++trainer.lrr=1", "'++trainer.lrr=1' begins with ++, but keys can only be set", "did you mean trainer.lr=1?"),
     ("+recipe=quickstart", "'+recipe=quickstart' begins with +, but keys can only be set", "write recipe=quickstart"),
-    ("~data.mix", "'~data.mix' begins with ~, but keys can only be set", "`sft show --keys` lists every key"),
-    ("hydra.run.dir=x", "there is no key hydra.run.dir", "did you mean run_dir?"),
-    ("trainer.lr=fast", "trainer.lr is 'fast'; it must be a number, or auto", "write a value such as trainer.lr=auto"),
-    ("trainer.lr=null", "trainer.lr is null; it must be a number, or auto", "write a value such as trainer.lr=auto"),
-    ("trainer.lr=nan", "trainer.lr is nan; it must be above 0", "write a value such as trainer.lr=auto"),
-    ("trainer.lr=inf", "trainer.lr is inf; it must be above 0", "write a value such as trainer.lr=auto"),
-    ("trainer.lr=-1", "trainer.lr is -1; it must be above 0", "write a value such as trainer.lr=auto"),
-    ("trainer.seed=2.5", "trainer.seed is 2.5; it must be a whole number", "write a value such as trainer.seed=42"),
-    ("trainer.seed=true", "trainer.seed is true; it must be a whole number", "write a value such as trainer.seed=42"),
-    ("adapter.rank=0", "adapter.rank is 0; it must be at least 1", "write a value such as adapter.rank=16"),
+    (
+        "~data.mix",
+        "'~data.mix' begins with ~, but keys can only be set",
+        "leave it out: a key that is not set has its default (sft show --keys data.mix)",
+    ),
+    ("hydra.run.dir=x", "there is no key hydra.run.dir", "leave it out; `sft show --keys` lists every key"),
+    (
+        "trainer.lr=fast",
+        "trainer.lr is 'fast'; it must be a number, or auto",
+        "write a number above 0, or leave trainer.lr out (default: auto)",
+    ),
+    (
+        "trainer.lr=null",
+        "trainer.lr is null; it must be a number, or auto",
+        "write a number above 0, or leave trainer.lr out (default: auto)",
+    ),
+    (
+        "trainer.lr=nan",
+        "trainer.lr is nan; it must be above 0",
+        "write a number above 0, or leave trainer.lr out (default: auto)",
+    ),
+    (
+        "trainer.lr=inf",
+        "trainer.lr is inf; it must be above 0",
+        "write a number above 0, or leave trainer.lr out (default: auto)",
+    ),
+    ("trainer.lr=-1", "trainer.lr is -1; it must be above 0", "did you mean trainer.lr=1?"),
+    (
+        "trainer.seed=2.5",
+        "trainer.seed is 2.5; it must be a whole number",
+        "did you mean trainer.seed=2 or trainer.seed=3?",
+    ),
+    (
+        "trainer.seed=true",
+        "trainer.seed is true; it must be a whole number",
+        "write a whole number of at least 0, or leave trainer.seed out (default: 42)",
+    ),
+    (
+        "adapter.rank=0",
+        "adapter.rank is 0; it must be at least 1",
+        "write a whole number of at least 1, or leave adapter.rank out (default: 16)",
+    ),
     (
         "adapter.dropout=1",
         "adapter.dropout is 1; it must be at least 0 and below 1",
-        "write a value such as adapter.dropout=0.0",
+        "did you mean adapter.dropout=1%?",
     ),
     (
         "trainer.schedule=cosin",
         "trainer.schedule is 'cosin', which is not one of its values",
-        "did you mean cosine? choose one of cosine, linear, constant, cosine_with_min_lr, inverse_sqrt, polynomial,"
-        " wsd",
+        "did you mean trainer.schedule=cosine? choose one of cosine, linear, constant, cosine_with_min_lr, inverse_sqrt, polynomial, wsd",
     ),
     (
         "trainer.device=gpu",
         "trainer.device is 'gpu', which is not one of its values",
-        "did you mean cuda? choose one of auto, cpu, cuda",
+        "did you mean trainer.device=cuda? choose one of auto, cpu, cuda",
     ),
     (
         "trainer.keep_best=yes",
         "trainer.keep_best is 'yes'; it must be true or false",
-        "write a value such as trainer.keep_best=true",
+        "did you mean trainer.keep_best=true?",
     ),
     (
         "trainer.betas=[0.9]",
         "trainer.betas is the list [0.9]; it must be a list of 2 values",
-        "write a value such as trainer.betas=[0.9,0.999]",
+        "write two numbers such as [0.9,0.95], or leave trainer.betas out (default: [0.9,0.999])",
     ),
     (
         "trainer.betas=[0.9,2]",
         "trainer.betas.1 is 2.0; it must be at least 0 and below 1",
-        "write a value such as trainer.betas=[0.9,0.999]",
+        "write two numbers of at least 0 and below 1, or leave trainer.betas out",
     ),
     (
         "adapter.target_modules=q_proj",
         "adapter.target_modules is 'q_proj'; it must be a list",
-        "write adapter.target_modules=[q_proj]",
+        "did you mean adapter.target_modules=[q_proj]?",
     ),
     (
         "trainer.lr=1e-4,2e-4",
-        "trainer.lr=1e-4,2e-4: several values; a list needs brackets, as in [a,b], and text with a comma quotes",
-        "quote it: \"trainer.lr='...'\"",
+        "'trainer.lr=1e-4,2e-4' holds several values",
+        "for one run with each value: sft sweep trainer.lr=1e-4,2e-4",
     ),
-    ("trainer.lr=(1", "trainer.lr=(1: the value cannot be read", "quote it: \"trainer.lr='...'\""),
-    (
-        "trainer.lr.x=1",
-        "trainer.lr is a mapping; it must be a number, or auto",
-        "write a value such as trainer.lr=auto",
-    ),
+    ("trainer.lr=(1", "'trainer.lr=(1' does not close its (", "write trainer.lr=1"),
+    ("trainer.lr.x=1", "trainer.lr is a mapping; it must be a number, or auto", "did you mean trainer.lr=1?"),
     ("data.mix.a=x.jsonl", "data.mix.a is 'x.jsonl'; it holds keys of its own", "write data.mix.a.path=x.jsonl"),
-    (
-        "run_name=a/b",
-        "run_name: the name 'a/b' must consist of letters, digits, _ and -",
-        "choose another name",
-    ),
+    ("run_name=a/b", "run_name: the name 'a/b' must consist of letters, digits, _ and -", "choose another name"),
     (
         "trainer.min_lr_ratio=0.2",
         "trainer.min_lr_ratio would have no effect: only three schedules read it",
@@ -167,7 +215,7 @@ NEWCOMERS = [
         "launcher.partition would have no effect: this shell runs the job",
         "choose launcher=slurm, or leave launcher.partition out",
     ),
-]  # fmt: skip
+]
 
 
 def test_what_things_are_called_here_are_keys_that_take_what_is_written():
@@ -175,7 +223,10 @@ def test_what_things_are_called_here_are_keys_that_take_what_is_written():
     for name, meant in ELSEWHERE.items():
         key, _, value = meant.replace("<name>", "mine").partition("=")
         assert key in GROUPS or find(key) or find(key.rpartition(".")[0]), (name, meant)
-        assert advice(f"x.{name}") == f"here it is called {meant}"
+        said = meant.replace("<name>", "local") if value else meant
+        assert advice(f"x.{name}") == f"here it is called {said}" or (
+            value and advice(f"x.{name}", True).endswith(said)
+        )
         assert not value or compose([f"{key}={value}"])
 
 
@@ -249,9 +300,10 @@ RECIPES = [
         "not valid YAML: expected <block end>, but found '<block mapping start>'",
     ),
     ("trainer:\n\tlr: 1\n", "mine.yaml:2", "not valid YAML: found character '\\t' that cannot start any token"),
-    ("trainer:\n  lr: 1\n  lr: 2\n", "mine.yaml:3", "not valid YAML: lr stands twice"),
+    ("trainer:\n  lr: 1\n  lr: 2\n", "mine.yaml:3", "not valid YAML: lr is set twice"),
     ("just words\n", "mine.yaml", "holds a str, not keys with values"),
-    ("quant: nf4\n", "mine.yaml:1", "quant is 'nf4'; it holds keys of its own"),
+    ("loss: 3\n", "mine.yaml:1", "loss is 3; it holds keys of its own"),
+    ("quant: nf5\n", "mine.yaml", "quant has no option 'nf5'"),
     ("model:\n  revision: 1234\n", "mine.yaml:2", "model.revision is 1234; it must be text"),
     ("data:\n  mix:\n    a:\n      path: ???\n", "mine.yaml:4", "data.mix.a.path is ???: its value is left to you"),
     ("defaults:\n  - data: alpaca\n", "mine.yaml", "defaults: `data` chooses no option"),

@@ -1,5 +1,7 @@
 """Recipes and options of the user's own: by path, in ./recipes and ./configs, in a directory given with -d."""
 
+import re
+
 import pytest
 
 from sft_cli.config.adapter_schema import QuantKind
@@ -81,11 +83,12 @@ def test_two_options_of_one_name_are_not_guessed_between(home):
     assert compose([]).quant.kind is QuantKind.none, "a foreign ./configs does not stand in anybody's way"
 
 
-def test_recipes_are_listed_with_their_header(home):
+def test_recipes_are_a_line_each_and_one_is_printed_with_its_header(home):
     (home / "shelf").mkdir()
     (home / "shelf/mine.yaml").write_text(MINE)
-    listing = recipes(["shelf"])
-    assert (
-        "mine  (shelf/mine.yaml)\n    sft train recipe=mine\n    Needs a laptop\n\nprompt_tuning  (recipes/" in listing
-    )
-    assert "@package" not in listing
+    listing = recipes([], ["shelf"])
+    assert re.search(r"^mine +Needs a laptop$", listing, re.MULTILINE)
+    assert listing.endswith("sft recipes NAME prints all about one; sft train recipe=NAME runs it.")
+    assert recipes(["mine"], ["shelf"]) == "mine  (shelf/mine.yaml)\n    sft train recipe=mine\n    Needs a laptop"
+    with pytest.raises(SftError, match="there is no recipe 'mien'"):
+        recipes(["mien"], ["shelf"])

@@ -40,3 +40,9 @@ def test_every_text_and_number_survives(tmp_path_factory, path, setup, columns, 
     file = tmp_path_factory.mktemp("saved") / "config.yaml"
     file.write_text(dump(config), encoding="utf-8", newline="")
     assert load(file) == config
+
+
+def test_a_run_of_an_earlier_version_is_read(tmp_path):
+    """Its config names a suite, which only named a report."""
+    (tmp_path / "config.yaml").write_text("eval:\n  suite: heldout\n  max_rows: 3\n")
+    assert load(tmp_path / "config.yaml").eval.max_rows == 3

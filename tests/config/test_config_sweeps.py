@@ -46,7 +46,7 @@ def test_the_values_of_a_word(text, values):
     [
         ("interval(1,2)", "interval() has no list of values; write them out, or range(start,stop,step)"),
         ("shuffle(1,2)", "shuffle() would give another order, and other names, each time; leave it out"),
-        ("1,,2", "the value cannot be read"),
+        ("1,,2", "cannot be read"),
         ("1" * 20_001, "the value has 20,001 characters, and 20,000 are read; write it into a recipe"),
     ],
 )

@@ -29,7 +29,7 @@ from sft_cli.errors import SftError
         (
             ["trainer.optimizer=lion", "trainer.lion_betas=[0.9,1]"],
             "trainer.lion_betas.1 is 1.0; it must be at least 0 and below 1",
-            "write a value such as trainer.lion_betas=[0.9,0.99]",
+            "write two numbers of at least 0 and below 1, or leave trainer.lion_betas out",
         ),
         (
             ["trainer.lr_factors={embed_tokens: -1}"],
@@ -44,12 +44,12 @@ from sft_cli.errors import SftError
         (
             ["trainer.lr_factors.embed_tokens=low"],
             "trainer.lr_factors.embed_tokens is 'low'; it must be a number",
-            "write a value such as trainer.lr_factors.embed_tokens=1",
+            "write a number, or leave trainer.lr_factors.embed_tokens out",
         ),
         (
             ["trainer.lr_factors=0.1"],
             "trainer.lr_factors is 0.1; it maps names to values",
-            "write trainer.lr_factors.<name>=<value>",
+            "write 'trainer.lr_factors={name: value}'",
         ),
         (
             ["trainer.gradient_checkpointing=layers"],
@@ -74,7 +74,7 @@ from sft_cli.errors import SftError
         (
             ["trainer.retention.probes.math.pth=a.jsonl"],
             "there is no key trainer.retention.probes.math.pth",
-            "did you mean trainer.retention.probes.math.path?",
+            "did you mean trainer.retention.probes.math.path=a.jsonl?",
         ),
         (
             ["trainer.retention.probes.math.path=https://me:pass@host/rows.jsonl"],
@@ -195,15 +195,15 @@ def test_values_of_other_tools(word, meant):
     with pytest.raises(SftError) as refused:
         compose([word])
 
-    assert refused.value.fix.startswith(f"did you mean {meant}? choose one of ")
+    choices = [f"{word.partition('=')[0]}={name}" for name in meant.split(" or ")]
+    assert refused.value.fix.startswith(f"did you mean {' or '.join(choices)}? choose one of ")
 
 
 @pytest.mark.parametrize(
     ("word", "meant"),
     [
         ("loraplus_lr_ratio=16", "adapter.lr_ratio"),
-        ("trainer.adam_beta2=0.95", "trainer.betas"),
-        ("trainer.lr_scheduler_kwargs=1", "trainer.min_lr_ratio"),
+        ("trainer.lr_scheduler_kwargs=0.1", "trainer.min_lr_ratio"),
         ("use_liger_kernel=true", "trainer.kernels"),
         ("trainer.load_best_model_at_end=true", "trainer.keep_best"),
     ],
@@ -212,7 +212,7 @@ def test_keys_of_other_tools(word, meant):
     with pytest.raises(SftError) as refused:
         compose([word])
 
-    assert refused.value.fix == f"here it is called {meant}"
+    assert refused.value.fix.startswith(f"here it is called {meant}: write {meant}=")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "adafactor", "lion"])

@@ -93,7 +93,7 @@ def test_stages_are_read_as_they_were_written(tmp_path):
 def broken(directory, num_examples=4) -> str:
     with pytest.raises(SftError) as caught:
         load(directory, num_examples)
-    assert caught.value.fix == "remove the prepared directory and run sft prepare again"
+    assert caught.value.fix.startswith("move it away, and sft prepare makes it again: mv ")
     return f"{caught.value.where.removeprefix(str(directory))}: {caught.value.problem}"
 
 

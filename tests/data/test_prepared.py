@@ -14,7 +14,7 @@ from sft_cli.data import prepared, shards
 from sft_cli.data.making.place import replace_directory, scratch
 from sft_cli.data.mixing import stages
 from sft_cli.data.mixing.stages import Stage
-from sft_cli.data.prepared import Split, SplitWriter, open_prepared
+from sft_cli.data.prepared import Split, SplitWriter, open_prepared, read_manifest
 from sft_cli.data.tables import example_table
 from sft_cli.data.types import Example
 from sft_cli.errors import SftError
@@ -169,15 +169,16 @@ def test_examples_that_cannot_be_read(tmp_path, break_it, problem):
         open_prepared(tmp_path / "out")
     assert str(caught.value).startswith(f"{tmp_path / 'out' / 'train'}: the examples cannot be read (")
     assert problem in caught.value.problem
-    assert str(caught.value).endswith("\n  fix: remove the prepared directory and run sft prepare again")
+    assert str(caught.value).endswith(
+        f"\n  fix: move it away, and sft prepare makes it again: mv {tmp_path}/out {tmp_path}/out.damaged"
+    )
 
 
 def test_a_directory_of_something_else(tmp_path):
     with pytest.raises(SftError) as caught:
         open_prepared(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: not a prepared directory (no manifest.json)\n"
-        "  fix: run sft prepare with the same arguments, or leave prepared_dir out"
+        f"{tmp_path}: not a prepared directory (no manifest.json)\n  fix: name the directory that sft prepare printed"
     )
 
 
@@ -245,3 +246,22 @@ def test_further_answers_of_an_unrolled_row_are_known(tmp_path):
     unrolled = written(tmp_path / "d", [*single, *answers, *pieces]).train.unrolled()
 
     assert np.flatnonzero(unrolled).tolist() == [700, 701]
+
+
+def test_a_run_is_not_a_prepared_directory(tmp_path):
+    """It holds a copy of the manifest; nothing about it is to be replaced or thrown away."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name, content in (
+        ("config.yaml", "run_name: a\n"),
+        ("data.json", '{"prepared_dir": "/data/my rows"}'),
+        ("manifest.json", '{"fingerprint": "a", "content": "b", "inputs": {}}'),
+    ):
+        (run / name).write_text(content)
+
+    assert read_manifest(run) is None
+    with pytest.raises(SftError) as caught:
+        open_prepared(run)
+    assert str(caught.value) == (
+        f"{run}: it is a run, not a prepared directory\n  fix: sft inspect prepared='/data/my rows'"
+    )

@@ -31,7 +31,7 @@ def test_data_that_is_gone_and_has_changed_is_refused(run_of, tmp_path, world):
     assert error.problem.startswith("the run's data is gone and cannot be prepared again: ")
     assert error.problem.endswith(" changed since")
     assert "data.mix.capitals" in error.problem
-    assert error.fix == f"restore it, or name rows: sft eval run={run} data=local data.mix.local.path=rows.jsonl"
+    assert error.fix == f"restore it, or name rows: sft eval run={run} data=FILE"
 
 
 def test_a_run_that_held_nothing_out(run_of, world):
@@ -49,13 +49,12 @@ def test_a_run_that_held_nothing_out(run_of, world):
     (run / "data.json").write_text(json.dumps(known))
     error = refusal(f"run={run}")
     assert (error.where, error.problem) == (str(run), "the run held out no rows")
-    assert error.fix == f"name rows: sft eval run={run} data=local data.mix.local.path=rows.jsonl"
+    assert error.fix == f"name rows: sft eval run={run} data=FILE"
 
 
 def test_typical_mistakes(run_of):
     run = run_of("lora")
     table = {
-        (): "sft eval: no run is named\n  fix: sft eval run=DIR, as sft train printed it",
         (f"run={run}", "compare=runs/other"): "compare=runs/other: a run is compared with its base model only\n"
         "  fix: compare=base, or leave it out",
         (f"run={run}", "trainer.dtype=float16"): "trainer.dtype=float16: the cpu device here does not train in it\n"
@@ -63,7 +62,7 @@ def test_typical_mistakes(run_of):
     }
     for words, message in table.items():
         assert str(refusal(*words)) == message
-    assert len(table) == 3
+    assert len(table) == 2
 
 
 def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
@@ -72,7 +71,7 @@ def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
     assert [one.where for one in error.errors] == ["trainer.lr", "eval.samples", "quant"]
     assert error.errors[0].problem == "sft eval does not read it: the run's own value holds"
     assert error.errors[0].fix == (
-        "leave it out; what can be set: data, model.path, model.revision, model.dtype, model.trust_remote_code,"
+        "leave it out; what can be set: data=FILE, model.path, model.revision, model.dtype, model.trust_remote_code,"
         " trainer.device, trainer.dtype, trainer.max_length, trainer.tokens_per_micro_batch, trainer.logits_chunk,"
         " and the other keys of eval"
     )
@@ -118,3 +117,40 @@ def test_another_base_is_refused(run_of, build, tmp_path):
     assert error.where.endswith("lora/adapter")
     assert error.problem.startswith(f"the adapter cannot be put on {tmp_path / 'other'}: ")
     assert error.fix == "name the base it was trained on: model.path=DIR_OR_HUB_ID"
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("data.mix.questions.path=q.jsonl", "to evaluate other rows: sft eval run={run} data=q.jsonl"),
+        ("data.mix.capitals.path=q.jsonl", "to evaluate other rows: sft eval run={run} data=q.jsonl"),
+        ("data.mix.capitals.weight=2", "leave it out; what can be set: data=FILE"),
+        ("data.strategy=equal", "leave it out; what can be set: data=FILE"),
+    ],
+)
+def test_words_that_change_nothing_that_is_evaluated(run_of, word, fix):
+    run = run_of("lora")
+    error = refusal(f"run={run}", word)
+    assert (error.where, error.problem) == (
+        word.partition("=")[0],
+        "sft eval does not read it: the run's own value holds",
+    )
+    assert error.fix.startswith(fix.format(run=run))
+
+
+def test_there_are_no_suites(run_of):
+    error = refusal(f"run={run_of('lora')}", "eval.suite=mmlu")
+    assert error.problem == "there is no key eval.suite"
+    assert error.fix.startswith("leave it out: sft eval measures held-out rows, or those of data=FILE; ")
+
+
+def test_a_run_that_is_named_in_other_ways_is_named_in_the_fix(run_of, tmp_path, monkeypatch):
+    run = run_of("lora")
+    assert str(refusal(str(run))) == f"sft eval: no run is named\n  fix: sft eval run={run}"
+    assert str(refusal(f"run_dir={run}")) == f"sft eval: no run is named\n  fix: sft eval run={run}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFT_HOME", str(tmp_path))
+    assert str(refusal()) == "sft eval: no run is named\n  fix: sft eval run=DIR, as sft train printed it"
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/config.yaml").write_text("run_name: a\n")
+    assert str(refusal()) == f"sft eval: no run is named\n  fix: sft eval run={tmp_path}/runs/a, the newest"

@@ -19,9 +19,10 @@ def other_rows(tmp_path):
     return file
 
 
-def evaluated(run: Path, *words: str, suite: str = "heldout") -> dict:
+def evaluated(run: Path, *words: str) -> dict:
+    """The report of an evaluation: the file that was written last."""
     eval_command([f"run={run}", *words], [])
-    return json.loads((run / "eval" / f"{suite}.json").read_text())
+    return json.loads(max((run / "eval").glob("*.json"), key=lambda file: file.stat().st_mtime_ns).read_text())
 
 
 @pytest.mark.parametrize("kind", ["lora", "nf4", "full"])
@@ -67,7 +68,7 @@ def test_evaluating_twice_gives_the_same_report(run_of):
 
 def test_options_of_eval_are_read(run_of):
     run = run_of("lora")
-    report = evaluated(run, "eval.max_rows=2", "eval.suite=two", "eval.max_new_tokens=1", suite="two")
+    report = evaluated(run, "eval.max_rows=2", "eval.max_new_tokens=1")
     assert "base" not in report
     assert (report["metrics"]["examples"], report["metrics"]["items"], len(report["items"])) == (5, 2, 2)
     assert report["metrics"]["stopped_share"] == 0
@@ -169,3 +170,24 @@ def test_a_number_that_is_not_finite_becomes_null(run_of):
     save_file(weights, run / "model" / "model.safetensors", metadata={"format": "pt"})
     report = evaluated(run, "eval.generate=false")
     assert (report["metrics"]["loss"], report["metrics"]["perplexity"]) == (None, None)
+
+
+def test_no_evaluation_overwrites_the_figures_of_another(run_of, other_rows):
+    run = run_of("lora")
+    kept = evaluated(run, "compare=base")
+
+    quiet = evaluated(run, "eval.generate=false")
+    other = evaluated(run, f"data={other_rows}")
+    again = evaluated(run)
+
+    names = {file.stem for file in (run / "eval").iterdir()}
+    assert names == {"heldout", quiet["name"], other["name"]}
+    assert quiet["name"].startswith("heldout-")
+    assert other["name"] == f"local-{other['data']['fingerprint'][:8]}"
+    assert (kept["suite"], quiet["suite"], other["suite"]) == ("heldout", "heldout", "other rows")
+    assert again == kept  # exact match, and the base model's figures, are still there
+
+
+def test_every_row_of_a_named_file_is_evaluated(run_of, other_rows):
+    report = evaluated(run_of("lora"), f"data={other_rows}")
+    assert (report["data"]["split"], report["metrics"]["examples"]) == ("train", 2)

@@ -256,3 +256,15 @@ def test_a_base_whose_card_names_no_licence_is_of_unknown_licence(tmp_path, text
     (tmp_path / "README.md").write_text(text)
 
     assert base_licence(str(tmp_path)) is None
+
+
+def test_figures_of_other_rows_and_settings_are_not_the_models(run):
+    """A report below eval/ is named by what it measured; the card states the run's own held-out rows alone."""
+    report = json.loads((run.eval / "heldout.json").read_text())
+    for name in ("mmlu", "questions-0123abcd", "heldout-89abcdef"):
+        (run.eval / f"{name}.json").write_text(json.dumps({**report, "metrics": {"exact_match": 0.999}}))
+
+    card = render(run, CONFIG, MERGED)
+
+    assert "0.999" not in card
+    assert ["heldout: exact_match", "0.9123"] in rows(card)

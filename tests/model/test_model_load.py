@@ -134,7 +134,7 @@ def test_a_path_that_is_not_there(path):
         load(path)
     assert str(caught.value) == (
         f"model.path={path}: {path} is neither a directory nor a hub id\n"
-        "  fix: name an existing directory or owner/model"
+        "  fix: check the path, or name a hub id such as Qwen/Qwen2.5-0.5B"
     )
 
 
@@ -155,5 +155,6 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
         load("owner/model")
     assert str(caught.value) == (
         "model.path=owner/model: We couldn't connect to 'https://huggingface.co' to load the files.\n"
-        "  fix: check the id, the network and HF_TOKEN, or name a local directory"
+        "  fix: HF_HUB_OFFLINE=1 is set in this shell, and the model is not in its cache:"
+        " unset HF_HUB_OFFLINE, or name a local directory"
     )

@@ -31,7 +31,7 @@ FILES = [
     ("a: &a [*a]\n", "it holds itself"),
     ("a: " + "[" * 60 + "]" * 60, "it holds values 61 deep"),
     ("a: " + "[" * 5000 + "]" * 5000, "values stand too deep in one another"),
-    ("trainer:\n  lr: 1\n  lr: 2\n", "lr stands twice"),
+    ("trainer:\n  lr: 1\n  lr: 2\n", "lr is set twice"),
     ("? [a, b]\n: 1\n", "a list or mapping cannot be a key"),
     ("~: 1\n", "~ cannot be a key"),
     ("run_name: " + "x" * (1 << 20), "a config has 1,048,576 at most"),
@@ -107,12 +107,11 @@ def test_references_reach_neighbours_lists_and_whole_groups(tmp_path, monkeypatc
 WORDS = [
     (["recipe=../../../etc/passwd"], "holds a str"),
     (["recipe=/dev/zero"], "there is no recipe file /dev/zero"),
-    (["model=../../etc/passwd"], "model has no option"),
     (["template=../x"], "template has no option"),
-    (["trainer.seed=" + "9" * 6000], "the value cannot be read"),
-    (["trainer.betas=" + "[" * 2000], "the value cannot be read"),
+    (["trainer.seed=" + "9" * 6000], "cannot be read"),
+    (["trainer.betas=" + "[" * 2000], "does not close its ["),
     (["trainer.betas=[" + "1," * 20_000 + "1]"], "and 20,000 are read"),
-    (["data=[a,b]c"], "the value cannot be read"),
+    (["data=[a,b]c"], "cannot be read"),
 ]
 
 

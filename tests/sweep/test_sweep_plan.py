@@ -53,9 +53,10 @@ def test_the_mistakes_of_all_members_are_told_once_each():
     with pytest.raises(Mistakes) as caught:
         plan([QUICK, "trainer.lr=1e-3,abc,-1", "trainer.lrr=3", "adapter.rank=4,8"])
     assert [str(error) for error in caught.value.errors] == [
-        "command line: there is no key trainer.lrr\n  fix: did you mean trainer.lr?",
-        "command line: trainer.lr is 'abc'; it must be a number\n  fix: write a value such as trainer.lr=0.0002",
-        "command line: trainer.lr is -1; it must be above 0\n  fix: write a value such as trainer.lr=0.0002",
+        "command line: there is no key trainer.lrr\n  fix: did you mean trainer.lr=3?",
+        "command line: trainer.lr is 'abc'; it must be a number\n  fix: write a number above 0,"
+        " or leave trainer.lr out (default: 0.0002)",
+        "command line: trainer.lr is -1; it must be above 0\n  fix: did you mean trainer.lr=1?",
     ]
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sft_cli.config.data_schema import Order
 from sft_cli.data.mixing import ranks
 from sft_cli.data.mixing.mix import Draw, Pool, StageDraw
+from sft_cli.data.problems import prepared_again
 from sft_cli.errors import SftError
 
 FOLDER = "stages"
@@ -111,15 +112,15 @@ def load(directory: Path, num_examples: int) -> list[Stage]:
         ]
         sizes = [entry["entries"] for entry in index]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _broken(folder, f"the stages cannot be read ({error})") from error
+        raise _broken(directory, folder, f"the stages cannot be read ({error})") from error
     for number, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
         entries = stage.entries
         if entries.dtype != np.int64 or entries.shape != (size,):
-            raise _broken(folder / f"{number}.npy", f"there should be {size} numbers of examples")
+            raise _broken(directory, folder / f"{number}.npy", f"there should be {size} numbers of examples")
         if size and not 0 <= entries.min() <= entries.max() < num_examples:
-            raise _broken(folder / f"{number}.npy", f"it names examples beyond the {num_examples} there are")
+            raise _broken(directory, folder / f"{number}.npy", f"it names examples beyond the {num_examples} there are")
     return stages
 
 
-def _broken(file: Path, problem: str) -> SftError:
-    return SftError(where=str(file), problem=problem, fix="remove the prepared directory and run sft prepare again")
+def _broken(directory: Path, file: Path, problem: str) -> SftError:
+    return SftError(where=str(file), problem=problem, fix=prepared_again(directory))

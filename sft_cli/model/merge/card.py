@@ -190,7 +190,7 @@ def adapter_line(adapter: AdapterConfig) -> str:
 
 
 def figures(run: RunDir) -> dict[str, Any]:
-    """What the run measured: losses in nats, and the metrics of every report in eval/."""
+    """What the run measured: losses in nats, and the metrics of its own held-out rows, as sft eval found them."""
     written = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in written if "retention" not in line]
     steps = [line for line in lines if not line.get("eval")]
@@ -206,7 +206,7 @@ def figures(run: RunDir) -> dict[str, Any]:
     if evaluated:
         best = min(evaluated, key=lambda line: line["loss"])
         found[f"best held-out loss (step {best['step']})"] = best["loss"]
-    for file in sorted(run.eval.glob("*.json")):
+    for file in run.eval.glob("heldout.json"):  # other rows and settings have reports of their own
         report = run.read(file)
         for label, metrics in (("", report["metrics"]), (", base model", report.get("base", {}))):
             found |= {f"{file.stem}: {name}{label}": value for name, value in metrics.items() if is_number(value)}

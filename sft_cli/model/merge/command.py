@@ -4,13 +4,15 @@ import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
+from sft_cli.config import meant
 from sft_cli.config.adapter_schema import MERGEABLE, WHOLE, AdapterKind, Init, QuantKind
 from sft_cli.config.compose import load, with_overrides
 from sft_cli.config.rundir import RunDir, open_run
 from sft_cli.config.schema import Config
-from sft_cli.config.words import refuse_idle, split_off
+from sft_cli.config.words import named_run, refuse_idle, split_off
 from sft_cli.errors import SftError
 
 OWN = ("run", "out", "into", "max_kl")
@@ -26,11 +28,9 @@ def merge_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
         SftError: It cannot be merged, or the merged model says something else than the adapter; nothing is left.
     """
     own, rest = split_off(overrides, OWN)
-    refuse_idle("sft merge", rest, own=OWN, read=READ, settable=", ".join((*OWN, *READ)))
-    if "run" not in own:
-        raise SftError(where="sft merge", problem="no run is named", fix="sft merge run=DIR, as sft train printed it")
+    run = open_run(named_run("sft merge", own, rest))
+    refuse_idle("sft merge", rest, own=OWN, read=READ, not_read={}, settable=", ".join((*OWN, *READ)))
     into, max_kl = chosen_into(own), chosen_max_kl(own)
-    run = open_run(own["run"])
     config = load(run.config)
     if rest:
         config = with_overrides(config, rest, config_dirs)
@@ -62,7 +62,7 @@ def chosen_max_kl(own: Mapping[str, str]) -> float | None:
         limit = math.nan
     if not 0 < limit < math.inf:
         raise SftError(
-            where=f"max_kl={text}", problem="the limit is a number of nats above 0", fix="max_kl=1e-3, or leave it out"
+            where=f"max_kl={text}", problem="the limit is a number of nats above 0", fix=meant.positive("max_kl", text)
         )
     return limit
 
@@ -108,5 +108,10 @@ def refuse(run: RunDir, config: Config, into: str, out: Path) -> None:
         raise SftError(
             where=f"out={out}",
             problem="something lies there already, and nothing is overwritten",
-            fix=f"choose another out=DIR, or remove it: rm -r {quoted}",
+            fix=f"choose another: {meant.word('out', _free(out))}",
         )
+
+
+def _free(out: Path) -> Path:
+    """The first name like this one where nothing is."""
+    return next(path for number in count(2) if not os.path.lexists(path := out.with_name(f"{out.name}-{number}")))

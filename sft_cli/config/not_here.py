@@ -1,0 +1,94 @@
+"""Keys of other tools that have no counterpart here: why each is left out, and what to do instead."""
+
+import re
+
+_PACKED = (
+    "leave it out: examples always lie end to end without padding, none sees another, and"
+    " trainer.tokens_per_micro_batch says how many tokens are computed at once"
+)
+_BALANCED = "leave it out: nothing is padded here, so that lengths need not be alike"
+_ATTENTION = "leave it out: attention over packed documents is chosen by device, and proven at the start"
+_LOGGED = "leave it out: every step is written to metrics.jsonl, and to tensorboard/ where tensorboard is installed"
+_COMPILED = "leave it out: what a compiler joins is joined here already, without minutes of compiling"
+_TRACKED = (
+    "leave it out: there is no connection to a tracking service; every step is written to metrics.jsonl in the run"
+    " directory, and to tensorboard/ where tensorboard is installed"
+)
+_UPLOADED = (
+    "leave it out: nothing is uploaded; after training, sft merge run=DIR out=merged writes a plain transformers model,"
+    " and hf upload NAME merged publishes it"
+)
+_FOUND_AGAIN = (
+    "leave it out: prepared data are found again by the content they were made from, and made again when it changed"
+)
+_NEVER_OVER = "leave it out: a new run gets a directory of its own, and nothing is overwritten"
+_ALWAYS = "leave it out: the command says what is done: sft train trains, sft eval evaluates"
+_PER_EPOCH = "leave it out, or count in steps: {key}=N; left out, it happens at the end of every epoch"
+_PROCESSES = "leave it out: the processes of a run find one another without it; distributed=fsdp shards the model"
+
+NEEDLESS = {
+    **dict.fromkeys(("sample_packing", "neat_packing", "padding_free", "packing_strategy"), _PACKED),
+    **dict.fromkeys(("eval_packing", "eval_sample_packing", "multipack", "pad_to_sequence_len"), _PACKED),
+    **dict.fromkeys(("group_by_length", "length_column_name", "train_sampling_strategy"), _BALANCED),
+    **dict.fromkeys(("pad_to_multiple_of", "padding", "padding_side", "dynamic_padding"), _BALANCED),
+    **dict.fromkeys(("attn_implementation", "flash_attention", "flash_attn", "use_flash_attn"), _ATTENTION),
+    **dict.fromkeys(("flash_attn_2", "sdp_attention", "xformers_attention", "eager_attention"), _ATTENTION),
+    **dict.fromkeys(("logging_steps", "logging_strategy", "logging_dir", "log_every", "logging_first_step"), _LOGGED),
+    **dict.fromkeys(("adam_epsilon", "optimizer_epsilon"), "leave it out: epsilon is 1e-8, what torch and others take"),
+    **dict.fromkeys(("compile", "torch_compile", "torch_compile_backend", "torch_compile_mode"), _COMPILED),
+    **dict.fromkeys(("report_to", "logger", "tracker", "use_wandb", "use_swanlab", "log_with"), _TRACKED),
+    **dict.fromkeys(("push_to_hub", "upload", "huggingface_repo"), _UPLOADED),
+    **dict.fromkeys(("overwrite_cache", "load_from_cache_file", "cache_dir", "use_cached_dataset"), _FOUND_AGAIN),
+    **dict.fromkeys(("overwrite_output_dir", "overwrite", "force"), _NEVER_OVER),
+    **dict.fromkeys(("do_train", "do_eval", "do_predict", "predict_with_generate"), _ALWAYS),
+    "evals_per_epoch": _PER_EPOCH.format(key="trainer.eval_every"),
+    "saves_per_epoch": _PER_EPOCH.format(key="trainer.save_every"),
+    "use_cache": "leave it out: training never keeps a cache",
+    "remove_unused_columns": "leave it out: columns that no format reads are ignored",
+    "dataloader_num_workers": "leave it out: batches are laid out ahead by a worker of the run's own",
+    "dataloader_pin_memory": "leave it out: batches are copied from pinned memory wherever there is a GPU",
+    "dataloader_drop_last": "leave it out: every example of an epoch is trained on",
+    "tf32": "leave it out: products of float32 matrices use TF32 on every CUDA card that has it",
+    "strict": "leave it out: a key that is not read is always refused",
+    "plot_loss": "leave it out: no plot is written; metrics.jsonl and tensorboard/ hold the loss of every step",
+    "special_tokens": "leave it out: the tokenizer's own special tokens are used; new ones: model.add_tokens=[TOKEN]",
+    "include_tokens_per_second": "leave it out: every step's line in metrics.jsonl has its tokens per second",
+    "include_num_input_tokens_seen": "leave it out: every step's line in metrics.jsonl has its tokens",
+    "disable_tqdm": "leave it out: the progress line is shown on a terminal alone",
+    "low_cpu_mem_usage": "leave it out: weights are read straight to where they are used",
+    "is_llama_derived_model": "leave it out: the model's config.json says what it is",
+    "model_type": "leave it out: the model's config.json says what it is",
+    "tokenizer_type": "leave it out: the tokenizer's own files say what it is",
+    "use_fast_tokenizer": "leave it out: the fast tokenizer is always used",
+    "add_generation_prompt": "leave it out: the prompt ends as the template's generation prompt does",
+    "temperature": "leave it out: answers are generated greedily (data.temperature is about mixing sources)",
+    "do_sample": "leave it out: answers are generated greedily",
+    "top_p": "leave it out: answers are generated greedily",
+    "dpo_beta": "leave it out: there is supervised fine-tuning alone, no preference training",
+    "rl": "leave it out: there is supervised fine-tuning alone, no preference training",
+    "reward_model": "leave it out: there is supervised fine-tuning alone, no preference training",
+    **dict.fromkeys(
+        ("suite", "task", "tasks", "benchmark", "benchmarks", "eval_tasks", "num_fewshot"),
+        "leave it out: sft eval measures held-out rows, or those of data=FILE; the merged model (sft merge) is a plain"
+        " transformers model, which lm-evaluation-harness measures on benchmarks",
+    ),
+    "max_new_seq_length": "leave it out: eval.max_new_tokens=N bounds the answers of an evaluation",
+}
+"""Name -> why it is left out here, and what to write instead if anything."""
+
+_FAMILIES = (
+    (r"(wandb|mlflow|comet|swanlab|neptune|trackio|clearml)(_\w+)?", _TRACKED),
+    (r"(hub|hf_hub|push_to_hub)_\w+", _UPLOADED),
+    (r"(ddp|fsdp|deepspeed|accelerate)_\w+", _PROCESSES),
+    (r"dataloader_\w+", "leave it out: batches are laid out ahead by a worker of the run's own"),
+    (r"(ref_model|dpo|kto|orpo|grpo|ppo|reward|simpo|rloo)_\w+", NEEDLESS["rl"]),
+    (r"(vllm|sglang|infer)_\w+", "leave it out: the merged model (sft merge) is served by programs made for it"),
+)
+"""Patterns of names that share an answer."""
+
+
+def why_not(name: str) -> str | None:
+    """Why another tool's key is not here and what to do instead; None for a name that is not known."""
+    if (reason := NEEDLESS.get(name)) is not None:
+        return reason
+    return next((reason for pattern, reason in _FAMILIES if re.fullmatch(pattern, name)), None)

@@ -1,0 +1,108 @@
+"""What a person does with an error: copies the commands and settings out of its fix, and types them."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_TOKEN = re.compile(r"""(?:[^\s'"`]*'[^']*'|[^\s'"`]*"[^"]*"|`[^`]*`|[^\s'"`]+)[,;?.:]*""")
+_SETTING = re.compile(r"[A-Za-z_][\w.<>-]*=.+|--[a-z-]+", re.DOTALL)
+_PLAIN = re.compile(r"[a-z]+")
+STANDING_FOR = {
+    "FILE": "rows.jsonl",
+    "FILE.yaml": "mine.yaml",
+    "FILE.jinja": "my.jinja",
+    "DIR": "runs/s2",
+    "N": "50",
+    "MINUTES": "30",
+    "NAME": "quickstart",
+    "NUMBER": "2",
+    "TOKEN": "<t>",
+    "[TOKEN]": "[<t>]",
+}
+"""What a person puts in the place of a word in capitals."""
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What a fix offers.
+
+    Attributes:
+        commands: Whole command lines, ``sft`` left out.
+        settings: Alternatives, each of one or several ``key=value`` words.
+        lines: Lines of YAML.
+        leave: Whether it is right to leave the mistake out.
+    """
+
+    commands: list[list[str]]
+    settings: list[list[str]]
+    lines: list[str]
+    leave: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.commands or self.settings or self.lines or self.leave)
+
+
+def read(fix: str) -> Fix:
+    """Everything in the text of a fix that can be typed."""
+    commands, settings, lines, group = [], [], [], []
+    tokens = list(_tokens(re.sub(r"`(sft [^`]*)`", r"\1;", fix)))
+    place = 0
+    while place < len(tokens):
+        word, ends = tokens[place]
+        if word == "sft" and place + 1 < len(tokens):
+            taken = _command(tokens[place + 1 :])
+            commands.append([_filled(one) for one in taken])
+            place += 1 + len(taken)
+            continue
+        if [one for one, _ in tokens[place : place + 3]] == ["python", "-m", "sft_cli.slurm"]:
+            taken = _command(tokens[place + 3 :])
+            commands.append(["sft_cli.slurm", *taken])
+            place += 3 + len(taken)
+            continue
+        if word.startswith("`") and ": " in word:
+            lines.append(word.strip("`"))
+        plain = _bare(word)
+        if _SETTING.fullmatch(plain) and not plain.endswith("="):
+            group.append(_filled(plain))
+            if ends or place + 1 == len(tokens) or not _SETTING.fullmatch(_bare(tokens[place + 1][0])):
+                settings.append(group)
+                group = []
+        place += 1
+    return Fix(commands, settings, lines, re.search(r"\bleav(e|ing) (it|[\w.]+|both) out\b", fix) is not None)
+
+
+def _tokens(fix: str) -> Iterator[tuple[str, bool]]:
+    """The words of a fix as the shell would see them, and whether punctuation ends each."""
+    for found in _TOKEN.finditer(fix):
+        text = found[0]
+        bare = re.sub(r"[,;?.:]+$", "", text)
+        yield bare, bare != text
+
+
+def _bare(word: str) -> str:
+    """A word without the quotes that the shell takes off."""
+    if word[:1] in "'\"" or "'" in word or '"' in word:
+        try:
+            (word,) = shlex.split(word)
+        except ValueError:
+            return ""
+    return word.strip("`()")
+
+
+def _command(tokens: list[tuple[str, bool]]) -> list[str]:
+    """The words of a command line that begins after ``sft``."""
+    words: list[str] = []
+    for word, ends in tokens:
+        if words and _PLAIN.fullmatch(word) and words[-1] != "--keys":
+            break  # the sentence goes on
+        words.append(_bare(word))
+        if ends:
+            break
+    return words
+
+
+def _filled(word: str) -> str:
+    """A setting with something in the place of what is left to the reader."""
+    key, equals, value = word.replace("<name>", "mine").partition("=")
+    return f"{key}{equals}{STANDING_FOR.get(value, value)}"

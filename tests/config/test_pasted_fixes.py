@@ -1,0 +1,416 @@
+"""A fix works when it is pasted: each mistake of a long list is made, and every word of its fix is typed.
+
+What is typed goes through the real entry point. After pasting, the command must get past the error: not the same one
+again, and none about the same key.
+"""
+
+import json
+import re
+import shlex
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from sft_cli import cli
+from sft_cli.slurm import __main__ as slurm
+from tests.config.pasting import Fix, read
+
+# command and context | the mistake
+MISTAKES = """
+show | adapter.target_modules=q_proj,v_proj
+show | "adapter.target_modules='[q_proj, v_proj]'"
+show | adapter.target_modules=[q_proj, v_proj]
+show | adapter.target_modules=(q_proj,v_proj)
+show | adapter.target_modules=q_proj
+show | adapter.target_modules=[q_proj,v_proj
+show | 'adapter.target_modules=q_proj v_proj'
+show | adapter.target_modules=3
+show | trainer.lr=0,0001
+show | trainer.lr=2e-4,
+show | trainer.lr=-1e-4
+show | trainer.lr=10^-4
+show | trainer.lr=2x10^-4
+show | trainer.lr=1/5000
+show | trainer.lr=“2e-4”
+show | trainer.lr==2e-4
+show | trainer.lr = 2e-4
+show | trainer.lr= 2e-4
+show | trainer.lr =2e-4
+show | trainer.lr: 2e-4
+show | trainer.lr:2e-4
+show | trainer.lr 2e-4
+show | trainer.lr=
+show | trainer.lr
+show | trainer.lr=fast
+show | trainer.lr=0
+show | trainer.lr=nan
+show | trainer.lr=null
+show | trainer.lr=1e-4,2e-4
+show | trainer.lr.x=1e-4
+show | trainer.optimizer.lr=1e-4
+show | trainer.lrr=1e-4
+show | trainr.lr=1e-4
+show | Trainer.LR=1e-4
+show | trainer/lr=1e-4
+show | +trainer.lr=1e-4
+show | ++trainer.lrr=1e-4
+show | ~data.mix
+show | lr=1e-4
+show | learning_rate=2e-5
+show | --lr 3e-4
+show | --learning-rate=2e-5
+show | -lr 3e-4
+show | trainer.epochs=3.0
+show | trainer.epochs=2.5
+show | trainer.epochs=3,0
+show | trainer.epochs=three
+show | num_train_epochs=3.0
+show | num_epochs=3
+show | epochs=3
+show | trainer.max_steps=-1
+show | trainer.max_steps=none
+show | max_steps=-1
+show | trainer.eval_every=0
+show | trainer.save_every=0.5
+show | trainer.max_length=2k
+show | trainer.max_length=4,096
+show | trainer.max_length=4
+show | trainer.max-length=512
+show | max_len=512
+show | cutoff_len=1024
+show | trainer.seed=-1
+show | trainer.keep_best=yes
+show | trainer.keep_best=Nope
+show | trainer.packing=0
+show | trainer.betas=0.9,0.95
+show | trainer.betas=[0.9]
+show | trainer.betas=(0.9,0.95)
+show | trainer.schedule=cosin
+show | trainer.schedule=Cosine
+show | trainer.schedule=cosine_with_restarts
+show | trainer.schedule=banana
+show | trainer.optimizer=adamw_torch
+show | trainer.device=gpu
+show | trainer.dtype=bf16
+show | trainer.gradient_checkpointing=true
+show | gradient_checkpointing=true
+show | trainer.warmup_ratio=3
+show | warmup_steps=100
+show | data.val_fraction=10
+show | data.val_fraction=1
+show | data.val_fraction=0,1
+show | data.val_fraction=ten
+show | val_set_size=500
+show | val_set_size=0.05
+show | data.budget.dropped=5
+show | adapter.dropout=1
+show | adapter.rank=0
+show | adapter.rank=8,16
+show | adapter.rank=16.0
+show | adapter.alpha=abc
+show | quant=nf4,int8
+show | data.path=rows.jsonl
+show | data.format=alpaca
+show | dataset=rows.jsonl
+show | train_file=rows.jsonl
+show | train=rows.jsonl
+show | datasets=[{path: rows.jsonl, type: alpaca}]
+show | datasets=[{path: a.jsonl}, {path: b.jsonl}]
+show | data.mix.a=rows.jsonl
+show | data.mix.a.pth=rows.jsonl
+show | data.mix.a.columns=prompt:Ticket
+show | data.mix.a.columns={prompt: Ticket, completion: Reply}
+show | data.mix.a.path=my rows.jsonl
+show | a.jsonl b.jsonl
+show data=alpaca | rows.jsonl
+show | mine.yaml
+show | quickstart
+show | qickstart
+show | recipe=qickstart
+show | recipe=alpaca
+show | recipe=mine
+show | recipe=./mne.yaml
+show | config=mine.yaml
+show | --config mine.yaml
+show | --config=mine.yaml
+show | adapter=qlora
+show | adapter=full
+show | adapter=lra
+show | quant=nf5
+show | quant=4bit
+show | template=qwen
+show | template=chatm
+show | chat_template=chatml
+show | clean=none
+show | clean.steps=pii
+show | launcher.partition=gpu
+show | trainer.min_lr_ratio=0.2
+show | adapter=none quant=nf4
+show | run_name=a/b
+show | finetuning_type=full
+show | lora_r=16
+show | lora_target=all
+show | lora_target=q_proj,v_proj
+show | load_in_4bit=true
+show | bf16=true
+show | fp16=false
+show | gradient_accumulation_steps=4 micro_batch_size=2
+show | gradient_accumulation_steps=4
+show | per_device_train_batch_size=8
+show | batch_size=8
+show | optim=adamw_torch_fused
+show | lr_scheduler_type=constant_with_warmup
+show | adam_beta2=0.95
+show | deepspeed=zero3.json
+show | ddp_timeout=1800
+show | tf32=true
+show | report_to=wandb
+show | wandb_project=mine
+show | --wandb-project mine
+show | push_to_hub=true
+show | hub_model_id=me/mine
+show | logging_steps=10
+show | plot_loss=true
+show | overwrite_cache=true
+show | overwrite_output_dir=true
+show | strict=false
+show | stage=sft
+show | stage=dpo
+show | special_tokens={pad_token: x}
+show | evals_per_epoch=2
+show | eval_strategy=epoch
+show | eval_strategy=steps
+show | eval_steps=50
+show | save_total_limit=3
+show | temperature=0.7
+show | eval.suite=mmlu
+show | output_dir=out
+show | enable_thinking=false
+show | system_prompt=hello
+show | data.system=You are helpful
+show | loss=token
+show | data=[alpaca,lima
+show | zzz=1
+show | data.stages.0.share=2
+show | data.stages=[a]
+show | gpu=24GB
+show | resume=runs/s2
+show | run=runs/s2
+show | --changd
+show | --version
+train | runs/s2
+train | resume=runs/s2
+train | --resume runs/s2
+train | resume_from_checkpoint=runs/s2/checkpoints/step-5
+train | resume_from_checkpoint=true
+train data.mix.a.path=rows.jsonl | --dry-run
+train data.mix.a.path=rows.jsonl | --foo
+train data.mix.a.path=rows.jsonl | launcher=slurm
+eval | runs/s2
+eval | model=runs/s2
+eval |
+merge | runs/s2
+merge run=runs/s2 | max_kl=0,001
+merge run=runs/s2 | trainer.lr=1
+eval run=runs/s2 | data.mix.q.path=rows.jsonl
+eval run=runs/s2 | trainer.lr=1
+eval run=runs/s2 | comprae=base
+check data.mix.a.path=rows.jsonl | price=0,5
+check data.mix.a.path=rows.jsonl | rows=all_of_them
+sweep trainer.lr=1e-4,2e-4 | parallel=2.0
+sweep | trainer.lr=1e-4
+sweep | adapter.target_modules=q_proj,v_proj
+recipes | alpca_lora
+show --keys | zzz
+| trian data.mix.a.path=rows.jsonl
+| finetune data.mix.a.path=rows.jsonl
+| chat run=runs/s2
+| help
+| help train
+| export run=runs/s2
+| rows.jsonl
+| --lr 3
+| formats alpaca
+| doctor now
+"""
+PROSE = {
+    "data.stages=[a]": "the names of stages are the reader's",
+}
+"""Mistakes whose fix has nothing to paste, and why."""
+
+
+class Told(NamedTuple):
+    where: str
+    problem: str
+    fix: str
+
+
+def rows() -> list[tuple[list[str], list[str], str]]:
+    """Context, the words of the mistake, and its name."""
+    found = []
+    for line in MISTAKES.strip().splitlines():
+        context, mistake = (part.strip() for part in line.split("|", 1))
+        found.append((shlex.split(context), shlex.split(mistake), line.strip("| ")))
+    return found
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A working directory with rows, a recipe, and a run that is finished."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFT_HOME", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for name in ("rows.jsonl", "a.jsonl", "b.jsonl", "my rows.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"instruction": "a", "output": "b"}) + "\n")
+    (tmp_path / "mine.yaml").write_text("run_name: mine\n")
+    (tmp_path / "my.jinja").write_text("{{ messages }}")
+    (tmp_path / "runs/s2/adapter").mkdir(parents=True)
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "runs/s2/config.yaml").write_text("run_name: s2\n")
+    (tmp_path / "runs/s2/data.json").write_text(json.dumps({"prepared_dir": "prepared"}))
+    return tmp_path
+
+
+@pytest.fixture
+def sft(world, monkeypatch, capsys):
+    """A command line through the entry point: exit code, and what was told."""
+
+    def run(words: list[str]) -> tuple[int, list[Told]]:
+        loaded = "torch" in sys.modules
+        monkeypatch.setattr(sys, "argv", ["sft", *words])
+        capsys.readouterr()
+        submitting = words[:1] == ["sft_cli.slurm"]
+        with pytest.raises(SystemExit) as left:
+            slurm.main(words[1:]) if submitting else cli.main()
+        text = capsys.readouterr().err
+        assert "Traceback" not in text, text
+        assert loaded or "torch" not in sys.modules or words[0] in ("merge", "doctor"), (
+            "a mistake does not wait for torch"
+        )
+        errors = [part for part in text.split("error: ") if part.strip()]
+        return int(left.value.code or 0), [parsed(error) for error in errors]
+
+    return run
+
+
+def parsed(error: str) -> Told:
+    head, _, fix = error.strip().partition("\n  fix: ")
+    where, _, problem = head.partition(": ")
+    return Told(where, problem, fix)
+
+
+def attempts(fix: Fix, context: list[str]) -> list[list[str]]:
+    """The command lines that a fix stands for."""
+    typed = list(fix.commands)
+    typed += [[*context, *setting] for setting in fix.settings if context]
+    return typed + ([list(context)] if fix.leave and context else [])
+
+
+def concerns(error: Told, key: str) -> bool:
+    """Whether an error is about a key."""
+    named = error.where == key or error.where.startswith(f"{key}=")
+    return named or re.match(rf"(there is no key |')?{re.escape(key)}\b", error.problem) is not None
+
+
+def keys(words: list[str]) -> set[str]:
+    """The keys of settings among words."""
+    return {word.partition("=")[0].lstrip("+~-") for word in words if "=" in word}
+
+
+@pytest.mark.parametrize(("context", "mistake", "name"), rows(), ids=[name for _, _, name in rows()])
+def test_what_a_fix_says_works(sft, context, mistake, name):
+    code, told = sft([*context, *mistake])
+
+    assert (code, len(told)) == (2, 1), told
+    typed = attempts(read(told[0].fix), context)
+    assert bool(typed) == (name.partition("| ")[2] not in PROSE), told
+    for words in typed:
+        code, after = sft(words)
+        assert code == 0 or words[0] not in ("show", "recipes", "formats", "--version"), (told, words, after)
+        for error in after:
+            assert error != told[0], (told, words)
+            about = keys([*mistake, *words[len(context) :]]) - keys(context)
+            assert not any(concerns(error, key) for key in about), (told, words, after)
+
+
+RECIPES = [
+    # a line that ends in #! is the mistake
+    "quant: nf5 #!",
+    "adapter: qlora #!",
+    "template: qwen #!",
+    "adapter: dorra #!",
+    "trainer:\n  lr: fast #!",
+    "trainer:\n  lr: 0,0001 #!",
+    "trainer:\n  epochs: 3.0 #!",
+    "trainer:\n  learning_rate: 1e-4 #!",
+    "learning_rate: 1e-4 #!",
+    "data:\n  val_fraction: 10 #!",
+    "data:\n  path: rows.jsonl #!",
+    "data:\n  mix:\n    a: rows.jsonl #!",
+    "adapter:\n  target_modules: q_proj,v_proj #!",
+    "datasets: [{path: rows.jsonl, type: alpaca}] #!",
+    "micro_batch_size: 2 #!\ngradient_accumulation_steps: 4 #!",
+    "wandb_project: mine #!",
+    "defaults:\n  - quant: nf4 #!",
+    "model:\n  revision: 1234 #!",
+]
+
+
+@pytest.mark.parametrize("text", RECIPES, ids=[text.replace("\n", " / ") for text in RECIPES])
+def test_what_a_fix_says_of_a_recipe_works(sft, world, text):
+    recipe = world / "mine.yaml"
+    recipe.write_text(f"run_name: mine\n{text}\n")
+    code, told = sft(["show", "recipe=./mine.yaml"])
+    assert (code, len(told)) == (2, 1), told
+    assert told[0].where.startswith("mine.yaml"), told
+    fix = read(told[0].fix)
+    kept = [line for line in text.splitlines() if not line.endswith("#!")]
+    section = bool(kept) and all(line.endswith(":") for line in kept)  # nothing is left of what it held
+    listed = [f"  {line}" for line in fix.lines if line.startswith("- ")]
+    within = [f"  {line}" if section else line for line in fix.lines if not line.startswith("- ")]
+    lines = ["defaults:", *listed] if listed else [*(kept if within or not section else []), *within]
+    assert fix, told
+    recipe.write_text("\n".join(["run_name: mine", *lines, ""]))
+    for setting in fix.settings or [[]]:
+        assert sft(["show", "recipe=./mine.yaml", *setting]) == (0, []), (told, recipe.read_text(), setting)
+
+
+ACCEPTED = [
+    ("quant: nf4", "quant.kind", "nf4"),
+    ("adapter: dora", "adapter.dora", True),
+    ("data: rows.jsonl", "data.mix.local.path", "rows.jsonl"),
+    ("data: [alpaca, lima]", "data.mix.lima.path", "64bits/lima_vicuna_format"),
+    ("template: chatml", "template.name", "chatml"),
+    ("template: my.jinja", "template.path", "my.jinja"),
+    ("model: Qwen/Qwen2.5-0.5B", "model.path", "Qwen/Qwen2.5-0.5B"),
+    ("launcher: slurm", "launcher.kind", "slurm"),
+]
+
+
+@pytest.mark.parametrize(("line", "key", "value"), ACCEPTED)
+def test_a_recipe_names_an_option_or_a_path_directly(world, line, key, value):
+    from sft_cli.config.compose import compose
+    from sft_cli.config.typed import as_plain
+
+    (world / "mine.yaml").write_text(f"{line}\n")
+    found = as_plain(compose(["recipe=./mine.yaml"]))
+    for name in key.split("."):
+        found = found[name]
+    assert found == value
+
+
+def test_rows_and_models_are_named_directly_on_the_command_line(world):
+    from sft_cli.config.compose import compose
+
+    whole = compose(["data=local", "data.mix.local.path=rows.jsonl"])
+    assert compose(["data=rows.jsonl"]) == compose(["rows.jsonl"]) == whole
+    assert compose(["recipe=quickstart", "rows.jsonl"]).data.mix.keys() == {"local"}
+    assert compose(["model=Qwen/Qwen2.5-0.5B"]).model.path == "Qwen/Qwen2.5-0.5B"
+    assert compose(["template=my.jinja"]).template.path == "my.jinja"
+
+
+def test_the_list_is_long_enough_and_says_each_thing_once():
+    names = [name for _, _, name in rows()]
+    assert len(names) == len(set(names)) >= 200
+    assert {name.partition("| ")[2] for name in names} >= PROSE.keys()
