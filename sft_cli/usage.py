@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "doctor": (),
     "sweep": ("-d", "--config-dir"),
     "eval": ("-d", "--config-dir"),
+    "chat": ("-d", "--config-dir"),
     "merge": ("-d", "--config-dir"),
 }
 """The commands, each with its options beside --help."""
@@ -40,11 +41,11 @@ ELSEWHERE = {
 }
 """Commands of other tools -> the one here."""
 _SERVED = (
-    "no command here talks to a model: sft eval run=DIR prints its answers to held-out rows, and sft merge run=DIR"
-    " out=merged writes a plain transformers model, which vllm serve merged, or any other program, serves"
+    "sft chat run=DIR talks to a run's model; sft merge run=DIR out=merged writes a plain transformers model, which"
+    " vllm serve merged, or any other program, serves"
 )
 _NOT_HERE = {
-    **dict.fromkeys(("chat", "generate", "infer", "inference", "predict", "serve", "ask", "api", "complete"), _SERVED),
+    **dict.fromkeys(("generate", "infer", "inference", "predict", "serve", "ask", "api", "complete"), _SERVED),
     **dict.fromkeys(
         ("push", "upload", "publish"),
         "nothing is uploaded here: sft merge run=DIR out=merged, then hf upload NAME merged",

@@ -95,7 +95,7 @@ class Renderer:
         question, answer = ({"role": message.role, "content": message.content} for message in probe.messages)
         tools = list(probe.tools) if probe.tools else None
         bare, prompt = (self.template.render([question], tools, prompt=prompt) for prompt in (False, True))
-        if bare != prompt:
+        if bare != prompt or self._stops.tail:
             return ""
         text = self.template.render([question, answer], tools, prompt=False)
         if not text.startswith(prompt):

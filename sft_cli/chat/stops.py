@@ -21,8 +21,8 @@ class Stops:
             TemplateRefusal: There is none.
         """
         end, endings = len(text.rstrip()), []
-        if self._tail and text.endswith(self._tail):
-            end = len(text[: -len(self._tail)].rstrip())
+        if self.tail and text.endswith(self.tail):
+            end = len(text[: -len(self.tail)].rstrip())
         for match in reversed(list(self._marker.specials(text, start, end))):
             if text[match.end() : end].strip():
                 break
@@ -45,7 +45,7 @@ class Stops:
         return stop.group(), stop.end()
 
     @cached_property
-    def _tail(self) -> str:
+    def tail(self) -> str:
         """What a template that ignores ``add_generation_prompt`` writes after every text: the header of an answer."""
         try:
             bare, prompt = (self._template.render(PROBE[:1], None, prompt=prompt) for prompt in (False, True))

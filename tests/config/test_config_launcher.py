@@ -85,7 +85,7 @@ def test_the_jobs_of_a_chain_do_not_requeue_themselves():
         ("distributed=deepspeed", "write distributed=fsdp; "),
         ("distributed=zero2", "write distributed=fsdp_zero2; "),
         ("distributed.kind=deepspeed", "did you mean distributed.kind=fsdp? choose one of ddp, fsdp"),
-        ("launcher.nproc=many", "write a whole number of at least 1, or leave launcher.nproc out (default: auto)"),
+        ("launcher.nproc=many", "write a whole number of at least 1, or leave launcher.nproc out (default: 1)"),
     ],
 )
 def test_what_other_tools_call_it_is_answered_with_its_name_here(word, fix):

@@ -110,7 +110,7 @@ NEWCOMERS = [
     ("recipe=./mine.yaml", "there is no recipe file ./mine.yaml", "`sft recipes` lists them"),
     ("quickstart", "'quickstart' is not of the form key=value", "write recipe=quickstart"),
     ("mine.yaml", "'mine.yaml' is not of the form key=value", "write recipe=mine.yaml"),
-    ("trainer.lr", "'trainer.lr' is not of the form key=value", "give it a value, trainer.lr=VALUE, or leave it out"),
+    ("trainer.lr", "'trainer.lr' is not of the form key=value", "give it a value after =, or leave it out"),
     (
         "trainer.lr =",
         "'trainer.lr =' is not of the form key=value",
@@ -204,7 +204,7 @@ NEWCOMERS = [
     ("trainer.lr=(1", "'trainer.lr=(1' does not close its (", "write trainer.lr=1"),
     ("trainer.lr.x=1", "trainer.lr is a mapping; it must be a number, or auto", "did you mean trainer.lr=1?"),
     ("data.mix.a=x.jsonl", "data.mix.a is 'x.jsonl'; it holds keys of its own", "write data.mix.a.path=x.jsonl"),
-    ("run_name=a/b", "run_name: the name 'a/b' must consist of letters, digits, _ and -", "choose another name"),
+    ("run_name=a/b", "run_name: the name 'a/b' must consist of letters, digits, _ and -", "write run_name=a_b"),
     (
         "trainer.min_lr_ratio=0.2",
         "trainer.min_lr_ratio would have no effect: only three schedules read it",
