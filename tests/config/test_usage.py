@@ -48,7 +48,7 @@ def test_what_is_said(words, fix):
     assert refusal(*words).fix == fix
 
 
-@pytest.mark.parametrize("command", ["chat", "generate", "serve"])
+@pytest.mark.parametrize("command", ["generate", "serve"])
 def test_who_wants_to_talk_to_the_model_is_told_how(command):
     assert "sft merge run=DIR out=merged" in refusal(command).fix
 
