@@ -45,7 +45,9 @@ def _beside(directory: Path, architecture: Any) -> Iterator[Path]:
     with TemporaryDirectory(prefix="sft-server-") as folder:
         place = Path(folder)
         for file in directory.iterdir():
-            if file.is_file() and file.name != "config.json":
+            if file.is_dir():  # further chat templates
+                shutil.copytree(file, place / file.name)
+            elif file.name != "config.json":
                 shutil.copy(file, place / file.name)
         architecture.to_json_file(place / "config.json", use_diff=False)
         yield place

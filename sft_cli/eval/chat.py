@@ -23,7 +23,7 @@ CLEAR = "/clear"
 def chat_command(words: Sequence[str], config_dirs: Sequence[str] = ()) -> None:
     """Body of ``sft chat run=DIR [prompt=TEXT] [system=TEXT]``: one answer, or a conversation read line by line."""
     own, rest = split_off(words, OWN)
-    refuse_idle("sft chat", rest, own=OWN, read=READ, settable=", ".join((*OWN, *READ)))
+    refuse_idle("sft chat", rest, own=OWN, read=READ, not_read={}, settable=", ".join((*OWN, *READ)))
     if "run" not in own:
         raise SftError(where="sft chat", problem="no run is named", fix="sft chat run=DIR, as sft train printed it")
     run = open_run(own["run"])

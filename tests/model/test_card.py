@@ -12,6 +12,7 @@ from sft_cli.config.adapter_schema import QuantConfig, QuantKind
 from sft_cli.config.data_schema import DataConfig, SourceConfig
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config, ModelConfig, TemplateConfig
+from sft_cli.config.trainer_schema import TrainerConfig
 from sft_cli.model.merge.agreement import Agreement
 from sft_cli.model.merge.card import Merged, base_licence, cell, common_licence, figures, public, render
 
@@ -34,6 +35,7 @@ CONFIG = Config(
             "own": SourceConfig(path="/home/jane/secret project/rows.jsonl"),
         }
     ),
+    trainer=TrainerConfig(lr=2e-4, epochs=1, examples_per_step=64),
 )
 
 
@@ -262,9 +264,9 @@ def test_figures_of_other_rows_and_settings_are_not_the_models(run):
     """A report below eval/ is named by what it measured; the card states the run's own held-out rows alone."""
     report = json.loads((run.eval / "heldout.json").read_text())
     for name in ("mmlu", "questions-0123abcd", "heldout-89abcdef"):
-        (run.eval / f"{name}.json").write_text(json.dumps({**report, "metrics": {"exact_match": 0.999}}))
+        (run.eval / f"{name}.json").write_text(json.dumps({**report, "metrics": {"exact_match": 0.8675}}))
 
     card = render(run, CONFIG, MERGED)
 
-    assert "0.999" not in card
+    assert "0.8675" not in card
     assert ["heldout: exact_match", "0.9123"] in rows(card)

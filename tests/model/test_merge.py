@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from rounding import ROUNDING
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -153,7 +154,7 @@ def merged(out: Path):
 
 @pytest.mark.parametrize("stop", [StopRow.never, StopRow.always])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-10), (torch.bfloat16, 2e-3)], ids=str)
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-10), (torch.bfloat16, 2e-3 * ROUNDING)], ids=str)
 def test_the_merged_model_says_what_the_adapter_said(tmp_path, tokenizer, dtype, limit, tied, stop):
     """A right merge lies below the limit; the adapter itself is 100 times as far from the base."""
     base = save_base(tmp_path / "base", dtype, tied=tied)
@@ -274,7 +275,7 @@ def test_into_the_original_base_a_4bit_run_shifts_and_says_so(tmp_path, tokenize
 
     model = merged(run.path / "merged")
     assert model.dtype == torch.bfloat16
-    assert compare(run, open_adapter(run, base, dtype=torch.bfloat16), model).kl < 2e-3
+    assert compare(run, open_adapter(run, base, dtype=torch.bfloat16), model).kl < 2e-3 * ROUNDING
     shift = compare(run, open_adapter(run, base, NF4), model)
     assert shift.kl > 0.05
     assert f"{shift.kl:.4g}" in capsys.readouterr().out

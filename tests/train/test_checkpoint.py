@@ -138,7 +138,10 @@ def test_a_checkpoint_behind_a_broken_one_is_kept(runs, capsys):
 
 
 def test_a_broken_best_checkpoint_is_not_exported(runs, metrics):
-    done = runs.start("r", "trainer.lr=0.3", "trainer.epochs=10", "trainer.eval_every=1", "trainer.patience=2")
+    done = runs.start(
+        *("r", "trainer.lr=0.3", "trainer.epochs=10", "trainer.eval_every=1", "trainer.patience=2"),
+        "trainer.examples_per_step=64",
+    )
     losses = [line["loss"] for line in metrics(done, eval=True)]
     best = losses.index(min(losses)) + 1
     assert best < len(losses)

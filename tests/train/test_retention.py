@@ -276,14 +276,14 @@ def test_rows_that_are_too_long_are_left_out(place):
             '{"foo": 1}\n',
             [],
             ".path",
-            "no format fits the columns foo",
+            "no format fits the columns foo; 'foo' alone has no answer",
             'write rows in a format of `sft formats`, such as {"prompt": …, "completion": …}',
         ),
         (
             json.dumps({"prompt": "a", "completion": "b" * 600}) + "\n",
             [],
             "",
-            "no row is left, 1 were dropped: 1 too long (probe.jsonl:1)",
+            "no row is left, 1 were dropped: 1 too long (probe.jsonl:1; data.overflow=drop)",
             "repair the rows, or leave the probe out",
         ),
         (
