@@ -41,7 +41,7 @@ def checked(capsys, *words):
 def test_the_quickstart_passes(capsys, tmp_path):
     code, lines = checked(capsys, "recipe=quickstart", "rows=100", "tokens_per_second=1000")
     assert code == 0
-    looked = "config run_dir SFT_HOME data parity model memory disk time packing step layout"
+    looked = "config run_dir SFT_HOME data plan parity model memory disk time packing step layout"
     assert list(lines) == looked.split()
     assert lines["data"][1].startswith("a sample, 1 row of ")
     assert lines["layout"][0] == "ok"
@@ -71,7 +71,7 @@ def test_prepared_data_are_taken_as_they_are(capsys):
             "{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
             [{"instruction": "a", "output": "b"}],
             "the answer ends in 'Hello', not in a special token of the tokenizer: the model would never learn to stop",
-            "choose a template made for this tokenizer",
+            "choose one that fits this tokenizer: template=alpaca, llama2, plain, vicuna",
             id="no-stop-token",
         ),
         pytest.param(

@@ -71,7 +71,7 @@ PROBE = "trainer.retention.probes.old={path: x.jsonl, metric: exact_match}"
         pytest.param((None, None), [], Metric("loss", "min", HELD_OUT), id="held-out-by-default"),
         pytest.param(
             (None, None),
-            ["data.mix.quickstart.validation_path=null"],
+            ["data.mix.quickstart.validation_path=null", "data.val_fraction=0"],
             Metric("loss", "min", STEPS),
             id="training-without-held-out-rows",
         ),

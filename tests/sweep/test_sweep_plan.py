@@ -54,8 +54,8 @@ def test_the_mistakes_of_all_members_are_told_once_each():
         plan([QUICK, "trainer.lr=1e-3,abc,-1", "trainer.lrr=3", "adapter.rank=4,8"])
     assert [str(error) for error in caught.value.errors] == [
         "command line: there is no key trainer.lrr\n  fix: did you mean trainer.lr=3?",
-        "command line: trainer.lr is 'abc'; it must be a number\n  fix: write a number above 0,"
-        " or leave trainer.lr out (default: 0.0002)",
+        "command line: trainer.lr is 'abc'; it must be a number, or auto\n  fix: write a number above 0,"
+        " or leave trainer.lr out (default: auto)",
         "command line: trainer.lr is -1; it must be above 0\n  fix: did you mean trainer.lr=1?",
     ]
 
@@ -94,7 +94,7 @@ def test_the_mistakes_of_all_members_are_told_once_each():
             id="unlike-jobs",
         ),
         pytest.param(
-            ["trainer.lr=1,2", "data.mix.quickstart.validation_path=null", "trainer.patience=2"],
+            ["trainer.lr=1,2", "data.mix.quickstart.validation_path=null", "data.val_fraction=0", "trainer.patience=2"],
             "trainer.patience: trainer.patience is set, but no rows are held out to judge by\n"
             "  fix: set data.val_fraction=0.05, or a source's validation_path",
             id="what-only-train-needs",
