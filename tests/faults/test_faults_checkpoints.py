@@ -83,7 +83,7 @@ def test_where_no_checkpoint_is_whole_the_run_begins_anew_aloud(sft, straight, s
         ("trainer.lr=1e-3", "trainer.lr was 0.002, is now 0.001"),
         ("adapter.rank=4", "adapter.rank was "),
         ("template=chatml", "template."),
-        ("data.mix.quickstart.max_rows=100", "is now 100"),
+        ("data.mix.quickstart.max_rows=100", "_rows was 200, is now 100"),
         ("trainer.seed=7", "trainer.seed was 42, is now 7"),
     ],
 )
