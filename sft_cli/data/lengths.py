@@ -92,9 +92,10 @@ class Lengths:
                 words.append(f"data.budget.dropped={rounded_up(self.lost(length))}")
             if kept and words:
                 found.append(f"{' '.join(words)} keeps {'all rows' if kept == 1 else _percent(kept)}")
+        found = found or ["shorten the rows"]
         if self.context is not None and whole is None:
             found.append(f"the model takes at most {self.context:,} tokens")
-        return "; ".join(found) or "shorten the rows"
+        return "; ".join(found)
 
 
 def rounded_up(share: float) -> float:

@@ -41,7 +41,7 @@ def lengths(tokens, max_length=100, others=0, context=None):
         ),
         (lengths([480, 500], context=500), False, "trainer.max_length=500 keeps all rows"),
         (lengths([200, 300]), False, "trainer.max_length=320 keeps all rows"),
-        (lengths([200, 300], context=100), True, "the model takes at most 100 tokens"),
+        (lengths([200, 300], context=100), True, "shorten the rows; the model takes at most 100 tokens"),
         (
             lengths([50] * 90 + [300] * 10, others=10), True,
             "trainer.max_length=320 data.budget.dropped=0.091 keeps all rows",

@@ -284,7 +284,7 @@ def test_rows_that_are_too_long_are_left_out(place):
             [],
             "",
             "no row is left, 1 were dropped: 1 too long (probe.jsonl:1; data.overflow=drop)",
-            "repair the rows, or leave the probe out",
+            "shorten the rows; the model takes at most 512 tokens",
         ),
         (
             '{"text": "a document"}\n',

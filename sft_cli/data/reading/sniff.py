@@ -28,7 +28,9 @@ def _is_document(first: bytes, second: bytes) -> bool:
     """Whether a file is a list, objects over several lines, or objects with commas between them."""
     value = _value(first)
     if first.startswith(b"["):
-        return value is _NONE or (isinstance(value, list) and any(isinstance(entry, dict) for entry in value))
+        if value is _NONE:
+            return not _is_too_deep(first)
+        return isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
     if not first.startswith(b"{") or value is not _NONE:
         return False
     if first.endswith(b",") and isinstance(_value(first[:-1]), dict):
@@ -43,6 +45,17 @@ def _is_cut(line: bytes) -> bool:
     except json.JSONDecodeError as error:
         return error.pos >= len(error.doc.rstrip())
     except (ValueError, RecursionError):
+        return False
+    return False
+
+
+def _is_too_deep(line: bytes) -> bool:
+    """Whether a line nests deeper than the parser follows: a bad row, and no beginning of a document."""
+    try:
+        json.loads(line)
+    except RecursionError:
+        return True
+    except ValueError:
         return False
     return False
 
