@@ -72,11 +72,14 @@ def _until_set(words: Sequence[str]) -> Iterator[str]:
 
 
 def _open(text: str) -> str:
-    """The brackets that are open at the end of a text, outside quotes."""
+    """The brackets that are open at the end of a text, outside quotes; a backslash takes the meaning of what follows."""
     opened: list[str] = []
     quote = ""
-    for letter in text:
-        if quote:
+    letters = iter(text)
+    for letter in letters:
+        if letter == "\\":
+            next(letters, "")
+        elif quote:
             quote = "" if letter == quote else quote
         elif letter in "'\"":
             quote = letter

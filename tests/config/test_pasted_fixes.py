@@ -225,7 +225,6 @@ recipes | alpca_lora
 show --keys | zzz
 | trian data.mix.a.path=rows.jsonl
 | finetune data.mix.a.path=rows.jsonl
-| chat run=runs/s2
 | help
 | help train
 | export run=runs/s2

@@ -192,7 +192,7 @@ def test_they_are_told_in_the_console_the_manifest_and_the_report(config, tmp_pa
     said = capsys.readouterr().out
     assert "not read  a: id, note\nignored   a: junk\n" in said
     page = (made.directory / "report.html").read_text(encoding="utf-8")
-    assert "<td>id, note <small>ignored: junk</small></td>" in page
+    assert "not read: id, note<br>ignored by choice: junk</dd>" in page
 
 
 def test_a_refused_column_of_a_late_row_stops_the_run_and_is_told_again(config, tmp_path):

@@ -359,6 +359,6 @@ def test_every_key_of_a_source_is_an_input_of_some_stage():
 
 
 def test_every_key_of_the_data_is_an_input_of_some_stage():
-    """But the number of processes, on which nothing hangs."""
-    known = {*encoded.RULES, *manifest.MIX_RULES, "mix", "workers"}
+    """Except the number of processes, which changes no row; content tokens are an input as the tokenizer has them."""
+    known = {*encoded.RULES, *manifest.MIX_RULES, "mix", "workers", "content_tokens"}
     assert {field.name for field in fields(DataConfig)} == known
