@@ -35,9 +35,9 @@ TABLE = [
     ("llamacpp/google-gemma-4-31B-it", {}, "plain", "plain reasoned mixed"),
     ("llamacpp/google-gemma-4-31B-it", ON, "plain", "plain reasoned mixed"),  # it shows reasoning before calls alone
     ("llamacpp/google-gemma-4-31B-it", OFF, "plain", "plain reasoned mixed"),
-    ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", {}, "", ""),
-    ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", ON, "", ""),
-    ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", OFF, "", ""),
+    ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", {}, "plain", "plain reasoned mixed"),
+    ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", ON, "plain", "plain reasoned mixed"),
+    ("llamacpp/CohereForAI-c4ai-command-r7b-12-2024-tool_use", OFF, "plain", "plain reasoned mixed"),
     ("trl/qwen3", {}, "plain reasoned mixed", "plain reasoned mixed"),
     ("trl/qwen3", ON, "plain reasoned mixed", "plain reasoned mixed"),
     ("trl/qwen3", OFF, "plain", "plain reasoned mixed"),

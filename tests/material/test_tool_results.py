@@ -25,6 +25,7 @@ BRACKETS = """
         {{- eos_token -}}
     {%- else -%}
         {{- bos_token if loop.first else '' -}}
+        {{- '[TOOLS] ' ~ (tools | tojson) ~ ' [/TOOLS]' if loop.first and tools else '' -}}
         {{- ('[TOOL] ' if m.role == 'tool' else '[INST] ') + m.content + ' [/INST]' -}}
     {%- endif -%}
 {%- endfor -%}
