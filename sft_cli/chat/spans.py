@@ -16,7 +16,8 @@ from functools import cached_property, partial
 from typing import Any
 
 from sft_cli.chat import thinking
-from sft_cli.chat.account import Account, Answer
+from sft_cli.chat.account import Account
+from sft_cli.chat.account_rules import Answer
 from sft_cli.chat.forms import Form, as_sent, forms, in_any_form
 from sft_cli.chat.marks import MARK_END, MARK_START, Marker
 from sft_cli.chat.mute import Muter

@@ -72,7 +72,7 @@ def _until_set(words: Sequence[str]) -> Iterator[str]:
 
 
 def _open(text: str) -> str:
-    """The brackets that are open at the end of a text, outside quotes; a backslash takes the meaning of what follows."""
+    """The brackets that are open at the end of a text, outside quotes; a backslash escapes a character."""
     opened: list[str] = []
     quote = ""
     letters = iter(text)
