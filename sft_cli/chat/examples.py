@@ -1,6 +1,7 @@
 """Conversations into proven examples: render, encode, unroll where history is rewritten, shorten what is too long.
 
-Documents may be cut into pieces instead; rows of token ids are taken as they are.
+Documents may be cut into pieces instead; rows of token ids are taken as they are. What data.overflow=truncate leaves of
+a row is decided after the proof of the whole row (chat/truncation.py).
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from sft_cli.chat.spans import Rendered, Renderer
 from sft_cli.chat.template import ChatTemplate, TemplateRefusal, load_template, named_templates
 from sft_cli.chat.texts import Texts
 from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.chat.truncation import REMARK, Proven, runs, truncate, without_open_turn
 from sft_cli.chat.unchatted import Unusable, checked, pieces, without_stop
 from sft_cli.config.data_schema import DataConfig, Overflow, Thinking
 from sft_cli.config.schema import TemplateConfig
@@ -42,21 +44,28 @@ class Outcome:
         examples: Its examples, in turn order; empty if it was refused.
         problem: Why it was refused, or None.
         too_long: Whether the refusal is its length.
+        all_cut: Whether it is refused because truncation would leave no trained token.
         dropped_messages: Messages taken from its front to make it fit.
         remarks: Keys of data/remarks.py: what encoding did to it or saw in it.
         stops: Stop tokens that end its trained turns.
         pieces: Examples that a document too long for one was cut into; 0 if it was not cut.
-        longest: Tokens of its longest example, also of one that is too long; 0 where none was made.
+        longest: Tokens of its longest example, also of one that is too long or was cut; 0 where none was made.
+        least: The shortest trainer.max_length at which truncation leaves a trained token; ``longest`` where no example
+            is too long.
+        truncated_tokens: Tokens that truncation cut.
     """
 
     examples: tuple[Example, ...] = ()
     problem: SftError | None = None
     too_long: bool = False
+    all_cut: bool = False
     dropped_messages: int = 0
     remarks: frozenset[str] = frozenset()
     stops: frozenset[str] = frozenset()
     pieces: int = 0
     longest: int = 0
+    least: int = 0
+    truncated_tokens: int = 0
 
 
 class ExampleMaker:
@@ -210,10 +219,14 @@ class ExampleMaker:
             fix = "prepare the row with this tokenizer, or leave such rows out with data.on_bad_row=drop"
             return Outcome(problem=SftError(where=conversation.where, problem=problem, fix=fix))
         example = Example(tokens.input_ids, weights, conversation.where, conversation.source)
+        proven = Proven(example, tuple(runs(weights)) if len(weights) > self._max_length else ())
         stops = frozenset(text for text, id in self._tokenizer.control.items() if id == tokens.input_ids[-1])
-        endless = not self._split_documents and without_stop(tokens, frozenset(self._tokenizer.control.values()))
-        remarks = frozenset(["no_stop"] if endless else [])
-        return self._fitting(conversation, [example], stops if weights[-1] else frozenset(), remarks)
+        outcome = self._fitting(conversation, [proven], stops if weights[-1] else frozenset())
+        if outcome.problem is None and not self._split_documents:
+            kept = without_open_turn(proven, len(outcome.examples[0].input_ids))
+            if without_stop(kept, frozenset(self._tokenizer.control.values())):
+                return replace(outcome, remarks=outcome.remarks | {"no_stop"})
+        return outcome
 
     def _finish(
         self, conversation: Conversation, texts: list[Rendered], encoded: list[Encoded | Unproven | None]
@@ -229,7 +242,7 @@ class ExampleMaker:
             assert ids is not None, "a text with one span is never unrolled"
             if isinstance(ids, Unproven):
                 return Outcome(problem=self._refused(conversation, TemplateRefusal(str(ids))))
-            examples.append(_example(conversation, text, ids))
+            examples.append(Proven(_example(conversation, text, ids), ids.spans))
         remarks = frozenset(["sanitized"] if any(MARK_START in text.text for text in texts) else [])
         remarks = remarks.union(*(text.remarks for text in texts))
         stops = frozenset([stop for text in texts for stop in text.stops])
@@ -238,20 +251,41 @@ class ExampleMaker:
     def _fitting(
         self,
         row: Conversation,
-        examples: list[Example],
+        proven: Sequence[Proven],
         stops: frozenset[str],
         remarks: frozenset[str] = frozenset(),
     ) -> Outcome:
-        """The outcome with the examples, a long document cut; without them if one is too long."""
-        longest, num_pieces = max([len(example.input_ids) for example in examples]), 0
+        """The outcome with the examples, a long document in pieces, a long row truncated; without them if refused."""
+        examples = tuple(one.example for one in proven)
+        longest, num_pieces, cut = max(len(example.input_ids) for example in examples), 0, 0
+        least = longest
         if longest > self._max_length:
-            if row.text is None or not self._split_documents:
-                return Outcome(problem=self._too_long(row, longest), too_long=True, longest=longest)
-            examples = list(pieces(examples[0], self._max_length))
-            num_pieces, longest = len(examples), self._max_length
+            least = min(one.first_trained for one in proven)
+            if row.text is not None and self._split_documents:
+                examples = tuple(pieces(examples[0], self._max_length))
+                num_pieces, longest = len(examples), self._max_length
+            elif self._data.overflow is Overflow.truncate and least <= self._max_length:
+                left = truncate(proven, self._max_length)
+                examples, cut = left.examples, left.tokens
+                stops, remarks = self._trained(stops, examples), remarks | ({REMARK} if left.is_open else set())
+            else:
+                return self._too_long(row, longest, least)
         if self._loss_weight != 1:
-            examples = [_weighted(example, self._loss_weight) for example in examples]
-        return Outcome(tuple(examples), remarks=remarks, stops=stops, pieces=num_pieces, longest=longest)
+            examples = tuple(_weighted(example, self._loss_weight) for example in examples)
+        return Outcome(
+            examples,
+            remarks=remarks,
+            stops=stops,
+            pieces=num_pieces,
+            longest=longest,
+            least=least,
+            truncated_tokens=cut,
+        )
+
+    def _trained(self, stops: frozenset[str], examples: Sequence[Example]) -> frozenset[str]:
+        """Those of the stop tokens that are still trained."""
+        ids = {id for one in examples for id, weight in zip(one.input_ids, one.weights, strict=True) if weight}
+        return frozenset(stop for stop in stops if self._tokenizer.control.get(stop) in ids)
 
     def _shortened(self, conversation: Conversation, outcome: Outcome) -> Outcome:
         """What becomes of it without as few of its oldest turns as make it fit; ``outcome`` if that never does."""
@@ -268,13 +302,22 @@ class ExampleMaker:
                 low = middle + 1
         return outcome
 
-    def _too_long(self, conversation: Conversation, longest: int) -> SftError:
-        turns = bool(conversation.messages) and self._data.overflow is Overflow.error
-        return SftError(
+    def _too_long(self, conversation: Conversation, longest: int, least: int) -> Outcome:
+        """The outcome of a row that is longer than the longest example."""
+        problem = f"{longest} tokens, longer than trainer.max_length={self._max_length}"
+        overflow, choices = self._data.overflow, ["drop"]
+        if overflow is Overflow.error:
+            choices += ["drop_oldest_turns"] * bool(conversation.messages)
+            choices += ["truncate"] * (least <= self._max_length)
+        elif overflow is Overflow.truncate:
+            problem += f", and the first token that carries loss is number {least}: truncation would leave none"
+        error = SftError(
             where=conversation.where,
-            problem=f"{longest} tokens, longer than trainer.max_length={self._max_length}",
-            fix=f"raise trainer.max_length, or data.overflow=drop{' or drop_oldest_turns' if turns else ''}",
+            problem=problem,
+            fix=f"raise trainer.max_length, or data.overflow={' or '.join(choices)}",
         )
+        all_cut = overflow is Overflow.truncate
+        return Outcome(problem=error, too_long=True, all_cut=all_cut, longest=longest, least=least)
 
     def _refused(self, conversation: Conversation, why: TemplateRefusal) -> SftError:
         keeps = self._data.thinking is not Thinking.strip

@@ -18,11 +18,16 @@ class OnBadRow(str, Enum):
 
 
 class Overflow(str, Enum):
-    """What happens to a conversation longer than ``trainer.max_length``; an answer is never cut."""
+    """What happens to a row longer than ``trainer.max_length``; truncate alone cuts answers.
+
+    error: the run stops; drop: the row is left out; drop_oldest_turns: whole turns go from its front, and a row whose
+    last turn is too long is left out; truncate: the first trainer.max_length tokens are kept.
+    """
 
     error = "error"
     drop = "drop"
     drop_oldest_turns = "drop_oldest_turns"
+    truncate = "truncate"
 
 
 class TrainOn(str, Enum):
@@ -117,7 +122,7 @@ class BudgetConfig:
     filtered: float | None = number(None, ge=0, le=1)
     """Rows that the filters of clean left out on purpose."""
     truncated: float | None = number(None, ge=0, le=1)
-    """Rows that lost their oldest turns to fit into trainer.max_length."""
+    """Rows that lost their oldest turns, or their end, to fit into trainer.max_length."""
     unproven: float | None = number(None, ge=0, le=1)
     """Rows whose mask could not be proven (they count as dropped, too)."""
 
@@ -224,7 +229,8 @@ class DataConfig:
     on_bad_row: OnBadRow = OnBadRow.error
     """A row that cannot be read or proven: error stops, drop leaves it out and counts it."""
     overflow: Overflow = Overflow.error
-    """A row longer than trainer.max_length: error, drop, or drop_oldest_turns (whole turns, system kept)."""
+    """A row longer than trainer.max_length: error, drop, drop_oldest_turns (whole turns, system kept), or truncate (its
+    first tokens are kept: an answer may lose its end)."""
     budget: BudgetConfig = field(default_factory=lambda: BudgetConfig(dropped=0.01))
     """How much may be lost before the run is refused."""
     train_on: TrainOn = TrainOn.assistant

@@ -79,6 +79,19 @@ def _seconds(value: Any, _: str) -> str:
     return f"here it is called distributed.timeout_minutes, in minutes: write distributed.timeout_minutes={minutes}"
 
 
+def _cutting(value: Any, _: str) -> str:
+    """The longest row of a tool that truncates what is longer."""
+    return (
+        f"here it is called trainer.max_length: write {word('trainer.max_length', value)}, with data.overflow=truncate"
+        " to cut longer rows as there (left out, they are an error)"
+    )
+
+
+def _truncation(value: Any, _: str) -> str:
+    off = value in _OFF or str(value).lower() in ("do_not_truncate", "no", "none", "false")
+    return f"here it is called data.overflow: write data.overflow={'error' if off else 'truncate'}"
+
+
 def _warmup(value: Any, _: str) -> str:
     return (
         f"the warm-up is a share of all steps: leave it out for 3%, or divide, trainer.warmup_ratio is {spelled(value)}"
@@ -213,6 +226,8 @@ _SPECIAL: dict[str, Callable[[Any, str], str]] = {
     ),
     **dict.fromkeys(("ddp_timeout", "nccl_timeout", "distributed_timeout"), _seconds),
     **dict.fromkeys(("warmup_steps", "num_warmup_steps", "lr_warmup_steps"), _warmup),
+    **dict.fromkeys(("cutoff_len", "max_seq_length", "max_seq_len", "model_max_length"), _cutting),
+    **dict.fromkeys(("truncation", "truncate"), _truncation),
     "adam_beta1": _beta(0),
     "adam_beta2": _beta(1),
     **dict.fromkeys(("eval_strategy", "evaluation_strategy"), _every("trainer.eval_every")),

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import IO, Literal
 
-from sft_cli.config.data_schema import BudgetConfig, DataConfig
+from sft_cli.config.data_schema import BudgetConfig, DataConfig, Overflow
 from sft_cli.data.lengths import Lengths, rounded_up
 from sft_cli.errors import SftError, raise_all
 
 Fate = Literal["used", "dropped", "not_sampled"]
 TOO_LONG = "too long"
 """The reason of rows that are longer than ``trainer.max_length``."""
+ALL_CUT = "too long, no trained token left by truncation"
+"""The reason of rows of which ``data.overflow=truncate`` would leave no token that carries loss."""
+TOO_LONG_REASONS = frozenset({TOO_LONG, ALL_CUT})
 UNPROVEN = "mask not proven"
 """The reason of rows whose mask cannot be proven."""
 TRUNCATED = "truncated"
-"""Stands for rows that lost turns among the reasons."""
+"""Stands for rows that lost turns or tokens among the reasons."""
 ROUNDING = 1e-6
 """Rows; 29 of 100 do not exceed a limit of 0.29, whose product with 100 is 28.999999999999996."""
 _line = json.JSONEncoder(ensure_ascii=False).encode
@@ -42,6 +45,7 @@ class Entry:
         tokens: Tokens of its examples, one copy of each.
         trained_tokens: Those that carry loss.
         truncated_messages: Messages taken off its front to make it fit.
+        truncated_tokens: Tokens cut off its end to make it fit; with ``tokens`` those of the whole row.
         scores: What filters measured, and the scores it came with.
         tags: Its tags.
     """
@@ -58,16 +62,25 @@ class Entry:
     tokens: int = 0
     trained_tokens: int = 0
     truncated_messages: int = 0
+    truncated_tokens: int = 0
     scores: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert (self.fate == "dropped") == (self.reason is not None), f"{self.where}: {self.fate}, {self.reason}"
 
+    @property
+    def is_truncated(self) -> bool:
+        """Whether it is used, and not whole."""
+        return self.fate == "used" and (self.truncated_messages > 0 or self.truncated_tokens > 0)
+
 
 COLUMNS = tuple(Entry.__dataclass_fields__)
 """Keys of a line of ledger.jsonl."""
-COUNTED = ("rows", "used", "dropped", "not_sampled", "truncated", "examples", "tokens", "trained_tokens")
+COUNTED = (
+    *("rows", "used", "dropped", "not_sampled", "truncated"),
+    *("examples", "tokens", "trained_tokens", "truncated_tokens"),
+)
 """What is counted of every source."""
 
 
@@ -76,7 +89,7 @@ class Ledger:
 
     Attributes:
         counts: Per source: rows, rows of each fate, truncated rows, and over all copies examples, tokens, trained
-            tokens.
+            tokens, and tokens that were cut.
         splits: Per split the same, of its used rows.
         several: Per source, rows that became several examples.
         held_out_lost: Rows that were to be held out and were dropped, by reason.
@@ -100,17 +113,18 @@ class Ledger:
         totals = {
             "rows": 1,
             entry.fate: 1,
-            "truncated": int(entry.truncated_messages > 0),
+            "truncated": int(entry.is_truncated),
             "examples": entry.examples * entry.copies,
             "tokens": entry.tokens * entry.copies,
             "trained_tokens": entry.trained_tokens * entry.copies,
+            "truncated_tokens": entry.truncated_tokens * entry.copies,
         }
         counters = (count, self.splits[entry.split]) if entry.fate == "used" else (count,)
         for counter in counters:
             for name, number in totals.items():
                 counter[name] += number
         self.several[entry.source] += entry.fate == "used" and entry.examples > 1
-        told = entry.reason or (TRUNCATED if entry.truncated_messages else None)
+        told = entry.reason or (TRUNCATED if entry.is_truncated else None)
         for source in (entry.source, None) if told else ():
             self._first.setdefault((source, told), entry.where)
         if entry.reason is not None:
@@ -162,9 +176,9 @@ class Ledger:
 
     def _longer(self, source: str | None, data: DataConfig, lengths: Lengths | None) -> str:
         """Which ``trainer.max_length`` would do; empty where no row is too long."""
-        if lengths is None or TOO_LONG not in self.reasons(source):
+        if lengths is None or not TOO_LONG_REASONS & self.reasons(source).keys():
             return ""
-        return lengths.advice(data.budget.dropped, dropping=True)
+        return lengths.advice(data.budget, data.overflow)
 
     def _exceeded(
         self, source: str | None, budget: BudgetConfig, key: str, data: DataConfig, lengths: Lengths | None
@@ -182,7 +196,7 @@ class Ledger:
             ("filtered", budget.filtered, filtered, used + dropped + filtered, "filtered out",
              self.top(source, by_filter=True)),
             ("unproven", budget.unproven, unproven, used + dropped, "not proven", self.top(source, only=UNPROVEN)),
-            ("truncated", budget.truncated, truncated, used, "truncated", self._truncated(source)),
+            ("truncated", budget.truncated, truncated, used, "truncated", self._truncated(source, data)),
         )  # fmt: skip
         for name, limit, number, total, verb, why in limits:
             if limit is None or number <= limit * total + ROUNDING:
@@ -190,16 +204,22 @@ class Ledger:
             share = number / total
             repair = "raise trainer.max_length" if name == "truncated" else "repair the rows"
             longer = self._longer(source, data, lengths) if name == "dropped" else ""
+            if name == "truncated" and data.overflow is Overflow.truncate and lengths is not None:
+                longer = lengths.uncut(limit if source is None else 0.0)
             yield SftError(
                 where=f"{key}.{name}",
                 problem=f"{number} of {total} rows ({share:.2%}) were {verb}, more than {limit:.2%}: {why}",
                 fix=f"{longer or repair}, or set {key}.{name}={rounded_up(share)}",
             )
 
-    def _truncated(self, source: str | None) -> str:
-        """How many rows are too long, and the first of them."""
-        number = sum(count["truncated"] for name, count in self.counts.items() if source in (None, name))
-        return f"{number} too long for all turns ({self._first.get((source, TRUNCATED))})"
+    def _truncated(self, source: str | None, data: DataConfig) -> str:
+        """How many rows are too long, by how much, and the first of them."""
+        counts = [count for name, count in self.counts.items() if source in (None, name)]
+        number, tokens = (sum(count[name] for count in counts) for name in ("truncated", "truncated_tokens"))
+        first = self._first.get((source, TRUNCATED))
+        if data.overflow is Overflow.truncate:
+            return f"{number} longer than trainer.max_length, {tokens:,} tokens cut ({first})"
+        return f"{number} too long for all turns ({first})"
 
     def top(
         self,
@@ -234,7 +254,7 @@ def _asked(reason: str, data: DataConfig | None) -> str:
     """The setting that asked for rows to be dropped, with a separator before it; empty if none did."""
     if data is None:
         return ""
-    setting = ("overflow", data.overflow.value) if reason == TOO_LONG else ("on_bad_row", data.on_bad_row.value)
+    setting = ("overflow", data.overflow.value) if reason in TOO_LONG_REASONS else ("on_bad_row", data.on_bad_row.value)
     return f"; data.{setting[0]}={setting[1]}" if setting[1] != "error" else ""
 
 

@@ -2,13 +2,14 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_cli.config.data_schema import BudgetConfig, Overflow
 from sft_cli.config.paths import resolve
 
 STEP = 64
@@ -26,7 +27,8 @@ class Lengths:
     """The rows of a run that were encoded.
 
     Attributes:
-        tokens: ``(rows,)`` tokens of the longest example of each row.
+        tokens: ``(rows,)`` tokens of the longest example of each row, before it was truncated.
+        least: ``(rows,)`` the shortest ``max_length`` at which truncation leaves a trained token of each row.
         others: Rows that are lost for other reasons.
         max_length: ``trainer.max_length``.
         context: Most tokens the model takes; None if that is not known.
@@ -35,6 +37,7 @@ class Lengths:
     """
 
     tokens: NDArray[np.int64]
+    least: NDArray[np.int64]
     others: int
     max_length: int
     context: int | None
@@ -71,31 +74,72 @@ class Lengths:
         """Share of all rows that are dropped where those longer than a length are."""
         return (int((self.tokens > max_length).sum()) + self.others) / (len(self.tokens) + self.others)
 
-    def advice(self, budget: float | None, dropping: bool) -> str:
+    def advice(self, budget: BudgetConfig, overflow: Overflow) -> str:
         """Settings that pass, with the share of the rows that each keeps.
 
         Args:
-            budget: ``data.budget.dropped``.
-            dropping: Whether rows that are too long are dropped already.
+            budget: ``data.budget``.
+            overflow: What happens now to rows that are too long.
         """
-        whole, most = self.enough(1.0), self.enough(MOST)
+        dropping = overflow is not Overflow.error
+        rows = replace(self, tokens=self.least) if overflow is Overflow.truncate else self
+        whole, most = rows.enough(1.0), rows.enough(MOST)
         tried = [whole] if whole is not None else []
         tried += [most] if most is not None else []
         tried += [self.context] if whole is None and self.context is not None else []
+        if overflow is Overflow.truncate:  # a shorter length would cut more
+            tried = [length for length in tried if length > self.max_length]
         tried += [] if dropping else [self.max_length]
         found = []
         for length in dict.fromkeys(tried):
-            kept = self.kept(length)
+            kept = rows.kept(length)
             words = [f"trainer.max_length={length}"] if length != self.max_length else []
             words += ["data.overflow=drop"] if kept < 1 and not dropping else []
-            if budget is not None and self.lost(length) > budget:
-                words.append(f"data.budget.dropped={rounded_up(self.lost(length))}")
+            words += rows.dropped_budget(length, budget)
             if kept and words:
-                found.append(f"{' '.join(words)} keeps {'all rows' if kept == 1 else _percent(kept)}")
+                found.append(f"{' '.join(words)} keeps {_share(kept)}")
+        found += [] if dropping else self._truncating(budget)
         found = found or ["shorten the rows"]
         if self.context is not None and whole is None:
             found.append(f"the model takes at most {self.context:,} tokens")
         return "; ".join(found)
+
+    def dropped_budget(self, max_length: int, budget: BudgetConfig) -> list[str]:
+        """The setting that allows the loss of the rows longer than a length; none where it is allowed already."""
+        lost = self.lost(max_length)
+        if budget.dropped is None or lost <= budget.dropped:
+            return []
+        return [f"data.budget.dropped={rounded_up(lost)}"]
+
+    def _truncating(self, budget: BudgetConfig) -> list[str]:
+        """The settings that truncate the rows that are too long, with the rows that they keep; none if they keep none.
+
+        Args:
+            budget: ``data.budget``.
+        """
+        length = self.max_length if self.context is None else min(self.max_length, self.context)
+        used, cut = self.truncated(length)
+        if not cut:
+            return []
+        words = [f"trainer.max_length={length}"] if length != self.max_length else []
+        words.append(f"data.overflow={Overflow.truncate.value}")
+        words += replace(self, tokens=self.least).dropped_budget(length, budget)
+        if budget.truncated is not None and cut > budget.truncated * used:
+            words.append(f"data.budget.truncated={rounded_up(cut / used)}")
+        return [f"{' '.join(words)} keeps {_share(used / len(self.tokens))}, {cut:,} of them cut"]
+
+    def truncated(self, max_length: int) -> tuple[int, int]:
+        """Rows that truncation to a length keeps, and how many of them it cuts."""
+        used = self.least <= max_length
+        return int(used.sum()), int((used & (self.tokens > max_length)).sum())
+
+    def uncut(self, limit: float) -> str:
+        """The ``trainer.max_length`` that truncates at most a share of the rows; empty if the model takes no such."""
+        for length in (self.enough(1 - limit), self.enough(1.0), self.context):
+            used, cut = self.truncated(length) if length is not None else (0, 0)
+            if length is not None and length > self.max_length and cut <= limit * used + ROUNDING:
+                return f"trainer.max_length={length} cuts {f'{cut:,} of {used:,} rows' if cut else 'no row'}"
+        return ""
 
 
 def rounded_up(share: float) -> float:
@@ -104,9 +148,9 @@ def rounded_up(share: float) -> float:
     return min(1.0, round(math.ceil(share * 10**digits) / 10**digits, digits))
 
 
-def _percent(share: float) -> str:
-    """A share that is not all, in per cent, never rounded up to all."""
-    return f"{math.floor(share * 1000) / 10:g}%"
+def _share(share: float) -> str:
+    """``all rows``, or a share in per cent that is never rounded up to all."""
+    return "all rows" if share == 1 else f"{math.floor(share * 1000) / 10:g}%"
 
 
 def context_of(model: str | None) -> int | None:

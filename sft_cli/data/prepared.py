@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sft_cli.config.data_schema import Overflow
 from sft_cli.data.mixing import stages
 from sft_cli.data.mixing.stages import Stage
 from sft_cli.data.problems import prepared_again
@@ -113,10 +114,14 @@ class Tokens:
 
 
 class Split:
-    """The examples of one split, memory-mapped; ``lengths`` holds the tokens of each, ``(examples,)``."""
+    """The examples of one split, memory-mapped; ``lengths`` holds the tokens of each, ``(examples,)``.
 
-    def __init__(self, directory: Path) -> None:
+    ``truncated_at`` is the length at which longer examples were cut; None where none was.
+    """
+
+    def __init__(self, directory: Path, truncated_at: int | None = None) -> None:
         """Open a directory as ``datasets`` saves one; SftError when it cannot be read."""
+        self.truncated_at = truncated_at
         self._batches = _batches(directory)
         self._views: dict[tuple[int, str], tuple[NDArray[np.int32], NDArray[Any]]] = {}
         self._weighted = bool(self._batches) and "loss_weights" in self._batches[0].schema.names
@@ -285,5 +290,7 @@ def open_prepared(directory: Path) -> Prepared:
             problem="not a prepared directory (no manifest.json)",
             fix="name the directory that sft prepare printed",
         )
-    train = Split(directory / "train")
-    return Prepared(directory, manifest, train, Split(directory / "validation"), stages.load(directory, len(train)))
+    encoded = manifest["inputs"].get("encode", {})  # an earlier version's manifest may have none
+    cut = encoded["max_length"] if encoded.get("rules", {}).get("overflow") == Overflow.truncate.value else None
+    train, validation = Split(directory / "train", cut), Split(directory / "validation", cut)
+    return Prepared(directory, manifest, train, validation, stages.load(directory, len(train)))

@@ -19,6 +19,8 @@ REMARKS: Mapping[str, str] = {
     "header": "a message holds a header of the template, which the model cannot tell from a real one"
     " (data.delimiters=error refuses such rows)",
     "empty_answer": "an answer is empty: it teaches the model to stop at once",
+    "cut_answer": "truncation cut off the end of what is trained, its stop token with it:"
+    " the model does not learn to stop there",
     "no_stop": "an answer is trained without the token that ends it: the model does not learn to stop there",
 }
 """What is said of the rows that a remark counts, by its key. Every key that is used stands here."""

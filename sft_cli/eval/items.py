@@ -49,7 +49,8 @@ def items(
 ) -> list[Item]:
     """An item for each example that has one: the last trained span is the reference, all before it the prompt.
 
-    A document, or a conversation trained whole, has no prompt and gives none.
+    A document, or a conversation trained whole, has no prompt and gives none. An answer that truncation cut is no
+    reference: its example gives none.
 
     Args:
         split: The examples.
@@ -73,10 +74,25 @@ def _item(split: Split, index: int, source: str, decode: Decode, stop_ids: Seque
         return None
     start, end = span
     answer = tokens.input_ids[start:end].tolist()
+    if _is_cut(end, answer[-1], split, stop_ids):
+        return None
     if answer[-1] in stop_ids:
         answer.pop()
     prompt = tokens.input_ids[:start].tolist()
     return Item(split.where(index), source, tuple(prompt), decode(prompt), decode(answer))
+
+
+def _is_cut(end: int, last: int, split: Split, stop_ids: Sequence[int]) -> bool:
+    """Whether an answer that ends before token ``end``, with the id ``last``, was cut by truncation."""
+    return end == split.truncated_at and last not in stop_ids
+
+
+def count_cut(split: Split, stop_ids: Sequence[int]) -> int:
+    """Examples whose last answer was cut by truncation, so that they are no items."""
+    longest = (split.tokens(int(index)) for index in np.flatnonzero(split.lengths == (split.truncated_at or -1)))
+    return sum(
+        one.weights[-1] != 0 and _is_cut(len(one.weights), int(one.input_ids[-1]), split, stop_ids) for one in longest
+    )
 
 
 def last_span(weights: NDArray[np.float32]) -> tuple[int, int] | None:

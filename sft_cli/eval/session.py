@@ -12,11 +12,11 @@ from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.config.adapter_schema import WHOLE
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
-from sft_cli.console import say
+from sft_cli.console import counted, say
 from sft_cli.errors import SftError
 from sft_cli.eval import report
 from sft_cli.eval.evaluate import Evaluation, evaluate, sample_lines
-from sft_cli.eval.items import decoder
+from sft_cli.eval.items import count_cut, decoder
 from sft_cli.eval.progress import shown
 from sft_cli.eval.rows import Rows
 from sft_cli.model.adapter.add import open_adapter
@@ -76,7 +76,10 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
     elif compare:
         del model  # two models need not fit
         base = measure(load_base(run, config, machine), "base")
-    if config.eval.generate and not tuned.items:
+    cut = count_cut(rows.split, stops) if config.eval.generate else 0
+    if cut:
+        say(f"answers   {counted(cut, 'example')} not asked: data.overflow=truncate cut the reference answer")
+    if config.eval.generate and not tuned.items and not cut:
         say("answers   none: every example is trained whole, without a prompt; loss and perplexity only")
     report.show(tuned.metrics, base.metrics if base else None)
     if base is not None:

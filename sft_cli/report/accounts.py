@@ -1,4 +1,4 @@
-"""What the ledger says, read line by line: how rows were dropped, which lost turns, the lines of some rows."""
+"""What the ledger says, read line by line: how rows were dropped, which were truncated, the lines of some rows."""
 
 import heapq
 import json
@@ -17,7 +17,7 @@ WORST = 8
 REASONS = 200
 """Reasons of which rows are kept."""
 _DROPPED = b'"fate": "dropped"'
-_WHOLE = b'"truncated_messages": 0'
+_WHOLE = (b'"truncated_messages": 0', b'"truncated_tokens": 0')
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Account:
     Attributes:
         dropped: Reason -> some of its lines, in the order of the rows.
         filters: Reason -> filter that gave it; none for what could not be used at all.
-        truncated: Source -> its lines that lost most messages, the worst first.
+        truncated: Source -> its lines that lost most messages, or tokens, the worst first.
         texts: ``(source, where)`` -> the text of a dropped row, where it is kept.
     """
 
@@ -59,10 +59,9 @@ def take_account(file: Path, seed: str, kept: int = WORST) -> Account:
             _reservoir(dropped.setdefault(reason, []), (number, line), seen[reason], choice)
             if line.get("filter"):
                 account.filters[reason] = line["filter"]
-        elif _WHOLE not in raw:
-            line = json.loads(raw)
+        elif not all(key in raw for key in _WHOLE) and lost(line := json.loads(raw)):
             heap = worst.setdefault(line["source"], [])
-            heapq.heappush(heap, (line["truncated_messages"], -number, line))
+            heapq.heappush(heap, (lost(line), -number, line))
             if len(heap) > kept:
                 heapq.heappop(heap)
     account.dropped = {reason: [line for _, line in sorted(found, key=_number)] for reason, found in dropped.items()}
@@ -70,6 +69,11 @@ def take_account(file: Path, seed: str, kept: int = WORST) -> Account:
         source: [line for *_, line in sorted(heap, key=_rank, reverse=True)] for source, heap in worst.items()
     }
     return account
+
+
+def lost(line: Line) -> int:
+    """Messages that a row lost from its front, or tokens from its end: no run takes both (data.overflow)."""
+    return line["truncated_messages"] or line.get("truncated_tokens", 0)
 
 
 def texts(file: Path) -> dict[tuple[str, str], str]:

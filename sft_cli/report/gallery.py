@@ -69,12 +69,11 @@ def choose(train: Survey, validation: Survey, account: Account, seed: str) -> Ch
 
 def truncated(survey: Survey, account: Account) -> list[int]:
     """One example of each row that the account names as most truncated, the worst first."""
-    lines = sorted(
-        (line for lines in account.truncated.values() for line in lines), key=lambda line: -line["truncated_messages"]
-    )
+    found = (line for lines in account.truncated.values() for line in lines)
+    lines = sorted(found, key=lambda line: -accounts.lost(line))
     places = [(line["source"], line["where"]) for line in lines]
-    found = survey.find(set(places))
-    return [found[place][0] for place in places if place in found]
+    examples = survey.find(set(places))
+    return [examples[place][0] for place in places if place in examples]
 
 
 def most(survey: Survey, sources: Sequence[str], kind: str, number: int, seed: str) -> list[int]:

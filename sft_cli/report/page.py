@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sft_cli.console import counted
+from sft_cli.data.ledger import COUNTED
 from sft_cli.data.prepared import open_prepared
 from sft_cli.report import accounts, gallery, plots, sections
 from sft_cli.report.gallery import Card
@@ -55,7 +56,7 @@ def _values(manifest: dict[str, Any], train: Survey, account: accounts.Account) 
     """What the page's sections above the gallery show."""
     return {
         "manifest": manifest,
-        "counts": sections.COUNTS,
+        "counts": COUNTED,
         "totals": sections.totals(manifest),
         "facts": sections.facts(manifest),
         "sources": sections.sources(manifest),

@@ -5,6 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 from sft_cli.console import counted
+from sft_cli.data.ledger import COUNTED
 from sft_cli.data.remarks import sentences
 from sft_cli.report.accounts import Account
 from sft_cli.visible import cut
@@ -12,7 +13,6 @@ from sft_cli.visible import cut
 Json = Mapping[str, Any]
 MOST_FILES = 4
 """Files of a source named at most."""
-COUNTS = ("rows", "used", "dropped", "not_sampled", "truncated", "examples", "tokens", "trained_tokens")
 MOST = 60
 """Entries of a list shown at most."""
 MOST_TEXT = 700
@@ -31,7 +31,7 @@ def totals(manifest: Json) -> list[tuple[str, str, str]]:
     sources = manifest["sources"].values()
     count = {
         key: sum(source.get(key, 0) for source in sources)
-        for key in ("rows", "used", "dropped", "not_sampled", "truncated")
+        for key in ("rows", "used", "dropped", "not_sampled", "truncated", "truncated_tokens")
     }
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     trained = share(train["trained_tokens"], train["tokens"])
@@ -40,7 +40,7 @@ def totals(manifest: Json) -> list[tuple[str, str, str]]:
         ("used", f"{count['used']:,}", f"{share(count['used'], count['rows']):.1%} of the rows"),
         ("dropped", f"{count['dropped']:,}", f"{share(count['dropped'], count['rows']):.1%} of the rows"),
         ("not sampled", f"{count['not_sampled']:,}", "left out by choice of the mix"),
-        ("truncated", f"{count['truncated']:,}", "rows that lost their oldest turns"),
+        ("truncated", f"{count['truncated']:,}", _lost(count["truncated_tokens"])),
         (
             "training examples",
             f"{train['examples']:,}",
@@ -50,6 +50,11 @@ def totals(manifest: Json) -> list[tuple[str, str, str]]:
         ("tokens that carry loss", f"{train['trained_tokens']:,}", f"{trained:.1%} of the training tokens"),
         ("held out", f"{validation['examples']:,}", f"examples, {counted(validation['tokens'], 'token')}"),
     ]
+
+
+def _lost(tokens: int) -> str:
+    """What truncated rows lost."""
+    return f"rows that lost their last {counted(tokens, 'token')}" if tokens else "rows that lost their oldest turns"
 
 
 def facts(manifest: Json) -> list[tuple[str, str]]:
@@ -88,7 +93,7 @@ def sources(manifest: Json) -> list[dict[str, Any]]:
             "not_read": list(source.get("not_read", ())),
             "ignored": list(source.get("ignored", ())),
             **{key: source.get(key) for key in ("format", "licence", "role")},
-            "counts": [source.get(count, 0) for count in COUNTS],
+            "counts": [source.get(count, 0) for count in COUNTED],
         }
         for name, source in manifest["sources"].items()
     ]

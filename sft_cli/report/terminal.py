@@ -128,7 +128,7 @@ def _fate(line: Line) -> Iterator[str]:
     yield line["source"]
     yield line["split"]
     yield line["fate"].replace("_", " ") + (f": {line['reason']}" if line["reason"] else "")
-    optional: dict[str, Any] = {"scores": {}, "tags": {}, "filter": None, **line}
+    optional: dict[str, Any] = {"scores": {}, "tags": {}, "filter": None, "truncated_tokens": 0, **line}
     if optional["filter"]:
         yield f"by {optional['filter']}"
     if line["examples"]:
@@ -138,6 +138,8 @@ def _fate(line: Line) -> Iterator[str]:
         yield f"{line['tokens']:,} tokens, {line['trained_tokens']:,} with loss ({share:.1%})"
     if line["truncated_messages"]:
         yield f"lost its {counted(line['truncated_messages'], 'oldest message')}"
+    if optional["truncated_tokens"]:
+        yield f"lost its {counted(optional['truncated_tokens'], 'last token')}"
     for name, value in optional["tags"].items():
         yield f"{name}={value}"
     for name, value in optional["scores"].items():

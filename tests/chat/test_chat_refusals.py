@@ -220,7 +220,7 @@ def test_too_long(maker):
     assert outcome.too_long
     assert str(outcome.problem) == (
         "rows.jsonl:7: 89 tokens, longer than trainer.max_length=80\n"
-        "  fix: raise trainer.max_length, or data.overflow=drop or drop_oldest_turns"
+        "  fix: raise trainer.max_length, or data.overflow=drop or drop_oldest_turns or truncate"
     )
 
 

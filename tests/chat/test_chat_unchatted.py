@@ -83,13 +83,16 @@ def test_token_ids_that_cannot_be_trained_on(maker, ids, weights, why):
     assert outcome.examples == ()
 
 
-@pytest.mark.parametrize("overflow", list(Overflow))
-def test_token_ids_have_no_turns_to_drop(maker, overflow):
+@pytest.mark.parametrize(
+    ("overflow", "fix"),
+    [(Overflow.error, "drop or truncate"), (Overflow.drop, "drop"), (Overflow.drop_oldest_turns, "drop")],
+)
+def test_token_ids_have_no_turns_to_drop(maker, overflow, fix):
     outcome = maker(max_length=8, overflow=overflow).make([tokens(range(9), [1] * 9)])[0]
     assert outcome.too_long
     assert str(outcome.problem) == (
         "rows.jsonl:7: 9 tokens, longer than trainer.max_length=8"
-        "\n  fix: raise trainer.max_length, or data.overflow=drop"
+        f"\n  fix: raise trainer.max_length, or data.overflow={fix}"
     )
 
 

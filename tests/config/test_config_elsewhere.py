@@ -28,6 +28,18 @@ KEYS_ELSEWHERE = [
     ("max_steps=-1", "did you mean trainer.max_steps=null?"),
     ("use_liger_kernel=true", "here it is called trainer.kernels: write trainer.kernels=auto or trainer.kernels=always"),
     ("use_ema=true", "here it is called trainer.average=ema"),
+    ("excess_length_strategy=truncate", "here it is called data.overflow: write data.overflow=truncate"),
+    ("excess_length_strategy=raise", "here it is called data.overflow: write data.overflow=error"),
+    ("truncation_strategy=delete", "here it is called data.overflow: write data.overflow=drop"),
+    ("truncation_mode=keep_end", "here it is called data.overflow: write data.overflow=drop_oldest_turns"),
+    ("truncation=true", "here it is called data.overflow: write data.overflow=truncate"),
+    ("truncation=false", "here it is called data.overflow: write data.overflow=error"),
+    ("cutoff_len=2048",
+     "here it is called trainer.max_length: write trainer.max_length=2048, with data.overflow=truncate to cut longer"
+     " rows as there (left out, they are an error)"),
+    ("max_seq_length=512",
+     "here it is called trainer.max_length: write trainer.max_length=512, with data.overflow=truncate to cut longer"
+     " rows as there (left out, they are an error)"),
     ("ddp_timeout=1800",
      "here it is called distributed.timeout_minutes, in minutes: write distributed.timeout_minutes=30"),
     ("adam_beta2=0.95", "here both are one key: write trainer.betas=[0.9,0.95]"),

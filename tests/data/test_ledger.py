@@ -53,7 +53,7 @@ def test_one_line_per_row_in_order():
     assert lines[0] == (
         '{"where": "é.jsonl:1", "source": "a", "split": "train", "fate": "used", "reason": null, "detail": null, '
         '"filter": null, "examples": 3, "copies": 2, "tokens": 30, "trained_tokens": 9, "truncated_messages": 2, '
-        '"scores": {}, "tags": {}}'
+        '"truncated_tokens": 0, "scores": {}, "tags": {}}'
     )
     assert [(json.loads(line)["fate"], json.loads(line)["reason"]) for line in lines] == [
         ("used", None),
@@ -69,17 +69,17 @@ def test_counts():
             used("2", tokens=5, trained_tokens=1, truncated_messages=1),
             dropped("3", "too long"),
             not_sampled("4"),
-            used("1", source="b", tokens=7, trained_tokens=7),
+            used("1", source="b", tokens=7, trained_tokens=7, truncated_tokens=6, copies=2),
         ]
     )
     assert ledger.counts == {
         "a": {
             "rows": 4, "used": 2, "dropped": 1, "not_sampled": 1, "truncated": 1,
-            "examples": 7, "tokens": 25, "trained_tokens": 9,
+            "examples": 7, "tokens": 25, "trained_tokens": 9, "truncated_tokens": 0,
         },
         "b": {
-            "rows": 1, "used": 1, "dropped": 0, "not_sampled": 0, "truncated": 0,
-            "examples": 1, "tokens": 7, "trained_tokens": 7,
+            "rows": 1, "used": 1, "dropped": 0, "not_sampled": 0, "truncated": 1,
+            "examples": 2, "tokens": 14, "trained_tokens": 14, "truncated_tokens": 12,
         },
     }  # fmt: skip
     assert ledger.several == {"a": 1, "b": 0}
@@ -148,6 +148,13 @@ def test_budgets_for_truncated_and_unproven_rows():
         "data.budget.truncated: 1 of 2 rows (50.00%) were truncated, more than 10.00%: 1 too long for all turns (1)\n"
         "  fix: raise trainer.max_length, or set data.budget.truncated=0.5"
     )
+
+
+def test_a_truncated_row_that_the_mix_leaves_out_is_not_counted_as_truncated():
+    """Its share is of the rows that are used, and never above 1: a budget of 1 is always enough."""
+    left_out = Entry(where="2", source="a", split="train", fate="not_sampled", tokens=9, truncated_tokens=5)
+    check([used("1", truncated_tokens=3), left_out], truncated=1.0)
+    assert ledger_of([used("1"), left_out]).counts["a"]["truncated"] == 0
 
 
 def test_a_source_has_a_budget_of_its_own():

@@ -10,69 +10,127 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.config.data_schema import OnBadRow, Overflow
+from sft_cli.config.data_schema import BudgetConfig, OnBadRow, Overflow
 from sft_cli.data.lengths import Lengths, context_of
 from sft_cli.data.prepare import prepare
-from sft_cli.errors import SftError
+from sft_cli.errors import Mistakes, SftError
 
 
-def lengths(tokens, max_length=100, others=0, context=None):
+def lengths(tokens, max_length=100, others=0, context=None, least=None):
+    """Rows of so many tokens; those of ``least``, where truncation would leave none of a long row."""
+    least = tokens if least is None else least
     first = next((f"a:{row}" for row, number in enumerate(tokens) if number > max_length), None)
-    return Lengths(np.array(tokens), others, max_length, context, first, f"a:{int(np.argmax(tokens))}")
+    place = f"a:{int(np.argmax(tokens))}"
+    return Lengths(np.array(tokens), np.array(least), others, max_length, context, first, place)
 
 
 @pytest.mark.parametrize(
-    ("found", "dropping", "advice"),
+    ("found", "overflow", "advice"),
     [
         (
-            lengths([50] * 98 + [150, 900]), False,
+            lengths([50] * 98 + [150, 900]), Overflow.error,
             "trainer.max_length=960 keeps all rows; "
             "trainer.max_length=192 data.overflow=drop keeps 99%; "
             "data.overflow=drop data.budget.dropped=0.02 keeps 98%",
         ),
         (
-            lengths([50] * 98 + [150, 900]), True,
+            lengths([50] * 98 + [150, 900]), Overflow.drop,
             "trainer.max_length=960 keeps all rows; trainer.max_length=192 keeps 99%",
         ),
         (
-            lengths([50, 300, 900], context=512), False,
+            lengths([50, 300, 900], context=512), Overflow.error,
             "trainer.max_length=512 data.overflow=drop data.budget.dropped=0.34 keeps 66.6%; "
             "data.overflow=drop data.budget.dropped=0.67 keeps 33.3%; the model takes at most 512 tokens",
         ),
-        (lengths([480, 500], context=500), False, "trainer.max_length=500 keeps all rows"),
-        (lengths([200, 300]), False, "trainer.max_length=320 keeps all rows"),
-        (lengths([200, 300], context=100), True, "shorten the rows; the model takes at most 100 tokens"),
+        (lengths([480, 500], context=500), Overflow.error, "trainer.max_length=500 keeps all rows"),
+        (lengths([200, 300]), Overflow.error, "trainer.max_length=320 keeps all rows"),
+        (lengths([200, 300], context=100), Overflow.drop, "shorten the rows; the model takes at most 100 tokens"),
         (
-            lengths([50] * 90 + [300] * 10, others=10), True,
+            lengths([50] * 90 + [300] * 10, others=10), Overflow.drop,
             "trainer.max_length=320 data.budget.dropped=0.091 keeps all rows",
+        ),
+        (
+            lengths([50] * 98 + [150, 900], least=[50] * 98 + [20, 30]), Overflow.error,
+            "trainer.max_length=960 keeps all rows; "
+            "trainer.max_length=192 data.overflow=drop keeps 99%; "
+            "data.overflow=drop data.budget.dropped=0.02 keeps 98%; "
+            "data.overflow=truncate keeps all rows, 2 of them cut",
+        ),
+        (
+            lengths([50, 300, 900], least=[50, 20, 700], context=512), Overflow.error,
+            "trainer.max_length=512 data.overflow=drop data.budget.dropped=0.34 keeps 66.6%; "
+            "data.overflow=drop data.budget.dropped=0.67 keeps 33.3%; "
+            "data.overflow=truncate data.budget.dropped=0.34 keeps 66.6%, 1 of them cut; "
+            "the model takes at most 512 tokens",
+        ),
+        (
+            lengths([50] * 98 + [150, 900], least=[50] * 98 + [20, 700]), Overflow.truncate,
+            "trainer.max_length=704 keeps all rows",
+        ),
+        (
+            lengths([800, 900], least=[20, 30], max_length=600, context=512), Overflow.error,
+            "trainer.max_length=512 data.overflow=truncate keeps all rows, 2 of them cut; "
+            "the model takes at most 512 tokens",
         ),
     ],
 )  # fmt: skip
-def test_advice(found, dropping, advice):
-    assert found.advice(0.01, dropping) == advice
+def test_advice(found, overflow, advice):
+    assert found.advice(BudgetConfig(dropped=0.01), overflow) == advice
+
+
+def test_the_option_to_truncate_raises_its_own_budget():
+    found = lengths([50] * 7 + [150] * 3, least=[50] * 7 + [20, 20, 120])
+    assert found.advice(BudgetConfig(dropped=0.5, truncated=0.05), Overflow.error).split("; ")[-1] == (
+        "data.overflow=truncate data.budget.truncated=0.23 keeps 90%, 2 of them cut"
+    )
+
+
+TAILED = lengths([50] * 90 + [150] * 6 + [900] * 4, least=[20] * 100)
+
+
+@pytest.mark.parametrize(
+    ("found", "limit", "said"),
+    [
+        (TAILED, 0.05, "trainer.max_length=192 cuts 4 of 100 rows"),
+        (TAILED, 0.0, "trainer.max_length=960 cuts no row"),
+        (lengths([50] * 9 + [900], least=[20] * 10, context=512), 0.05, ""),
+        (lengths([50] * 8 + [300, 900], least=[20] * 10, context=512), 0.1, "trainer.max_length=320 cuts 1 of 10 rows"),
+        (lengths([50] * 8 + [900] * 2, least=[20] * 8 + [800] * 2, context=512), 0.0, "trainer.max_length=512 cuts no row"),
+    ],
+)  # fmt: skip
+def test_the_length_that_cuts_few_enough_rows(found, limit, said):
+    assert found.uncut(limit) == said
 
 
 @given(
     st.lists(st.integers(1, 3000), min_size=1, max_size=300), st.integers(8, 2000), st.integers(0, 5),
-    st.none() | st.integers(64, 4000), st.booleans(),
+    st.none() | st.integers(64, 4000), st.sampled_from([*Overflow]), st.randoms(use_true_random=False),
+    st.none() | st.just(0.05),
 )  # fmt: skip
 def test_every_setting_of_the_advice_keeps_what_it_says_within_the_model_and_the_budget(
-    tokens, max_length, others, context, dropping
+    tokens, max_length, others, context, overflow, choice, limit
 ):
-    found = lengths(tokens, max_length, others, context)
-    for option in found.advice(0.01, dropping).split("; "):
+    least = [number if number <= max_length else choice.randint(1, number) for number in tokens]
+    found = lengths(tokens, max_length, others, context, least)
+    for option in found.advice(BudgetConfig(dropped=0.01, truncated=limit), overflow).split("; "):
         words = dict(word.split("=") for word in shlex.split(option) if "=" in word)
         if not words:
-            assert option in (f"the model takes at most {context:,} tokens", "shorten the rows")
+            assert option in (f"the model takes at most {context or 0:,} tokens", "shorten the rows")
             continue
         length = int(words.get("trainer.max_length", max_length))
         assert length % 64 == 0 or length in (context, max_length)
-        kept = sum(number <= length for number in tokens)
+        truncating = words.get("data.overflow", overflow.value) == "truncate"
+        kept = sum(number <= length for number in (least if truncating else tokens))
+        if "data.overflow=truncate" in option:
+            cut = sum(first <= length < number for first, number in zip(least, tokens, strict=True))
+            assert option.endswith(f", {cut:,} of them cut")
+            assert cut / kept <= float(words.get("data.budget.truncated", limit or 1)) + 1e-9
+            assert context is None or length <= context
         said = re.search(r"keeps (all rows|[\d.]+%)", option)
         assert said is not None
         assert (said[1] == "all rows") == (kept == len(tokens))
         if said[1] != "all rows":
-            assert dropping or words["data.overflow"] == "drop"
+            assert overflow is not Overflow.error or words["data.overflow"] in ("drop", "truncate")
             assert 0 <= kept / len(tokens) - float(said[1][:-1]) / 100 < 0.0011
         if "trainer.max_length" in words and context is not None:
             assert length <= max(context, max_length)
@@ -103,8 +161,8 @@ def pasted(made_config, option):
             made_config = replace(made_config, trainer=replace(made_config.trainer, max_length=int(value)))
         elif key == "data.overflow":
             made_config = replace(made_config, data=replace(made_config.data, overflow=Overflow(value)))
-        elif key == "data.budget.dropped":
-            budget = replace(made_config.data.budget, dropped=float(value))
+        elif key.startswith("data.budget."):
+            budget = replace(made_config.data.budget, **{key.rpartition(".")[2]: float(value)})
             made_config = replace(made_config, data=replace(made_config.data, budget=budget))
     return made_config
 
@@ -126,6 +184,46 @@ def test_rows_that_are_too_long_are_one_error_whose_every_option_passes(long_row
     ]
     used = [prepare(pasted(long_rows, option)).manifest["sources"]["a"]["used"] for option in options]
     assert used == [40, 28]
+
+
+@pytest.fixture
+def long_answers(long_rows, tmp_path):
+    """A run over 40 rows, of which 11 have an answer that ends behind token 120, and one a question."""
+    rows = [{"instruction": f"{i}?", "output": "Yes. " * (1 if i < 28 else 40)} for i in range(39)]
+    rows.append({"instruction": "word " * 90, "output": "Yes."})
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return long_rows
+
+
+def test_truncation_is_the_last_option_and_passes(long_answers):
+    with pytest.raises(SftError) as caught:
+        prepare(long_answers)
+    option = caught.value.fix.split("; ")[-1]
+    assert option == "data.overflow=truncate data.budget.dropped=0.025 keeps 97.5%, 11 of them cut"
+    found = prepare(pasted(long_answers, option)).manifest["sources"]["a"]
+    assert (found["used"], found["truncated"]) == (39, 11)
+
+
+def test_what_truncation_loses_is_refused_by_the_budgets_with_lengths_that_pass(long_answers):
+    long_answers.data.overflow, long_answers.data.budget.truncated = Overflow.truncate, 0.2
+    with pytest.raises(Mistakes) as caught:
+        prepare(long_answers)
+    dropped, truncated = caught.value.errors
+    assert dropped.problem == (
+        "1 of 40 rows (2.50%) were dropped, more than 1.00%: "
+        "1 too long, no trained token left by truncation (a.jsonl:40; data.overflow=truncate)"
+    )
+    cut = re.fullmatch(
+        r"11 of 39 rows \(28\.21%\) were truncated, more than 20\.00%: "
+        r"11 longer than trainer\.max_length, ([\d,]+) tokens cut \(a\.jsonl:29\)",
+        truncated.problem,
+    )
+    assert cut is not None
+    longer, _, budgets = zip(*(error.fix.partition(", or set ") for error in caught.value.errors), strict=True)
+    made = prepare(pasted(long_answers, " ".join(budgets))).manifest["sources"]["a"]
+    assert (made["used"], made["truncated"], made["truncated_tokens"]) == (39, 11, int(cut[1].replace(",", "")))
+    made = prepare(pasted(pasted(long_answers, longer[1]), longer[0])).manifest["sources"]["a"]
+    assert (made["used"], made["truncated"], made["truncated_tokens"]) == (40, 0, 0)
 
 
 def test_a_budget_names_the_setting_that_dropped_and_its_advice_passes(long_rows, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.data.types import Example
-from sft_cli.eval.items import items, last_span, matches, normalized
+from sft_cli.eval.items import count_cut, items, last_span, matches, normalized
 
 STOP = 0
 
@@ -46,6 +46,18 @@ def test_the_reference_is_the_last_trained_span(split_of, text, mask, prompt, ex
 )
 def test_an_example_without_a_prompt_gives_no_item(split_of, mask):
     assert items(split_of([example("text#", mask)]), by_character, [STOP]) == []
+
+
+def test_an_answer_that_truncation_cut_is_no_reference(split_of):
+    """An answer of just that length with its stop token is, and so is a whole one before the cut."""
+    cut, whole, before = "U:hi.A:yoyo", "U:hi.A:yoy#", "U:a.A:b#U:c"
+    rows = [example(cut, "-------xxxx"), example(whole, "-------xxxx"), example(before, "------xx---")]
+    split = split_of(rows)
+    assert [item.expected for item in items(split, by_character, [STOP])] == ["yoyo", "yoy", "b"]
+    assert count_cut(split, [STOP]) == 0
+    split.truncated_at = 11
+    assert [item.expected for item in items(split, by_character, [STOP])] == ["yoy", "b"]
+    assert count_cut(split, [STOP]) == 1
 
 
 def test_the_limit_counts_items_not_rows(split_of):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sft_cli.config.data_schema import DataConfig, OnBadRow, Overflow
 from sft_cli.console import progress
-from sft_cli.data.ledger import TOO_LONG, Entry, Ledger
+from sft_cli.data.ledger import TOO_LONG_REASONS, Entry, Ledger
 from sft_cli.data.lengths import Lengths
 from sft_cli.data.making.cleaned import Cleaned, Note
 from sft_cli.data.making.encoded import Encoded
@@ -139,6 +139,7 @@ def _entry(part: Part, row: int, where: str, error: RowError | None, notes: list
         tokens=fate.tokens,
         trained_tokens=fate.trained,
         truncated_messages=fate.truncated,
+        truncated_tokens=fate.cut,
     )
 
 
@@ -154,7 +155,7 @@ def fatal(problems: Iterable[str], data: DataConfig) -> Iterator[SftError]:
     """Of the problems of rows, those that stop the run at once: masks that are not proven."""
     for told in problems:
         reason, where, problem, fix = json.loads(told)
-        if reason != TOO_LONG and data.on_bad_row is OnBadRow.error:
+        if reason not in TOO_LONG_REASONS and data.on_bad_row is OnBadRow.error:
             yield SftError(where=where, problem=problem, fix=fix)
 
 
@@ -168,22 +169,24 @@ def measure(
         max_length: ``trainer.max_length``.
         context: Most tokens the model takes, or None.
     """
-    found, others, first, longest, most = [np.zeros(0, np.int64)], 0, None, "", 0
+    found, least = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    others, first, longest, most = 0, None, "", 0
     for rows, encoded, chosen in stores:
         tokens, numbers = encoded.column("longest"), encoded.column("row")
         others += int((chosen & ~rows.store.good() & ~rows.store.left_out()).sum()) + int((tokens == 0).sum())
         found.append(tokens[tokens > 0])
+        least.append(encoded.column("least")[tokens > 0])
         over = numbers[tokens > max_length]
         if first is None and len(over):
             first = next(rows.store.read(over[:1])).where
         if len(tokens) and tokens.max() > most:
             most = int(tokens.max())
             longest = next(rows.store.read(numbers[[tokens.argmax()]])).where
-    return Lengths(np.concatenate(found), others, max_length, context, first, longest)
+    return Lengths(np.concatenate(found), np.concatenate(least), others, max_length, context, first, longest)
 
 
 def too_long(lengths: Lengths, data: DataConfig) -> Iterator[SftError]:
     """One error for all rows that are too long, if they stop the run."""
     if data.overflow is Overflow.error and lengths.first is not None:
-        fix = lengths.advice(data.budget.dropped, dropping=False)
+        fix = lengths.advice(data.budget, data.overflow)
         yield SftError(where=lengths.first, problem=lengths.told(), fix=fix)

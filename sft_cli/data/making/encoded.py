@@ -2,9 +2,11 @@
 
 import json
 import math
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,12 @@ class _Part:
 
     def __init__(self, directory: Path, reader: Reader, rules: Rules) -> None:
         self._directory, self._reader, self._maker = directory, reader, rules.maker()
+        self._rules = rules
+
+    @cached_property
+    def _unlimited(self) -> ExampleMaker:
+        """What makes examples of any length."""
+        return replace(self._rules, max_length=sys.maxsize).maker()
 
     def write(self, task: tuple[int, NDArray[np.int64]]) -> tuple[int, list[str]]:
         """Encode and write one chunk of rows; their number, and what is wrong with some of them."""
@@ -222,7 +230,8 @@ class _Part:
             tries[kind] += 1
             if golden := parity.golden(self._maker, conversation):
                 left[kind] -= 1
-                found.append((kind, asdict(replace(golden, row_ids=list(outcome.examples[-1].input_ids)))))
+                whole = self._unlimited.make([conversation])[0] if outcome.truncated_tokens else outcome
+                found.append((kind, asdict(replace(golden, row_ids=list(whole.examples[-1].input_ids)))))
         return found
 
 

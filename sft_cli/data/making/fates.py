@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sft_cli.chat.examples import Outcome
-from sft_cli.data.ledger import TOO_LONG, UNPROVEN
+from sft_cli.data.ledger import ALL_CUT, TOO_LONG, UNPROVEN
 from sft_cli.data.types import Conversation
 
 
@@ -18,7 +18,9 @@ class Fate(NamedTuple):
         tokens: Tokens of them all.
         trained: Those that carry loss.
         truncated: Messages taken off its front.
-        longest: Tokens of its longest example, also where that is too long; 0 where none was made.
+        cut: Tokens cut off its end.
+        longest: Tokens of its longest example, also where that is too long or was cut; 0 where none was made.
+        least: The shortest trainer.max_length at which truncation leaves a trained token of it.
         problem: What is wrong with it: reason, where, problem and fix as JSON; None if nothing.
         labels: Its tags and scores as JSON; None if it has none.
         remarks: Keys of its remarks, separated by commas; None if there are none.
@@ -29,7 +31,9 @@ class Fate(NamedTuple):
     tokens: int
     trained: int
     truncated: int
+    cut: int
     longest: int
+    least: int
     problem: str | None
     labels: str | None
     remarks: str | None
@@ -38,7 +42,7 @@ class Fate(NamedTuple):
 def fate_of(row: int, conversation: Conversation, outcome: Outcome) -> Fate:
     """What became of a row."""
     examples, problem = outcome.examples, outcome.problem
-    reason = TOO_LONG if outcome.too_long else UNPROVEN
+    reason = ALL_CUT if outcome.all_cut else TOO_LONG if outcome.too_long else UNPROVEN
     told = problem and json.dumps([reason, problem.where, problem.problem, problem.fix], ensure_ascii=False)
     labels = None
     if conversation.tags or conversation.scores:
@@ -51,7 +55,9 @@ def fate_of(row: int, conversation: Conversation, outcome: Outcome) -> Fate:
         tokens=sum(len(example.input_ids) for example in examples),
         trained=sum(len(example.weights) - example.weights.count(0) for example in examples),
         truncated=outcome.dropped_messages,
+        cut=outcome.truncated_tokens,
         longest=outcome.longest,
+        least=outcome.least,
         problem=told or None,
         labels=labels,
         remarks=",".join(sorted(remarks)) or None,
@@ -69,7 +75,7 @@ def fate_table(fates: Sequence[Fate]) -> Any:
     import pyarrow
 
     numbers, texts = pyarrow.int64(), pyarrow.string()
-    kinds = (*[numbers] * 6, *[texts] * 3)
+    kinds = (*[numbers] * 8, *[texts] * 3)
     columns = zip(*fates, strict=True) if fates else [()] * len(kinds)
     return pyarrow.table(
         {name: pyarrow.array(column, kind) for name, column, kind in zip(Fate._fields, columns, kinds, strict=True)}

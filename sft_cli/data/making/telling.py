@@ -6,15 +6,13 @@ from typing import Any
 
 from sft_cli.console import counted, say, table
 from sft_cli.data import changes, trained_share
+from sft_cli.data.ledger import COUNTED
 from sft_cli.data.mixing import realised
 from sft_cli.data.remarks import sentences
 
 MANY = 4
 """Passes in an epoch beyond which repeats hardly pay (Muennighoff et al. 2023, arXiv:2305.16264)."""
-COLUMNS = ("rows", "used", "dropped", "not_sampled", "truncated", "examples", "tokens", "trained_tokens")
-
-
-RARE = ("dropped", "not_sampled", "truncated")
+RARE = ("dropped", "not_sampled", "truncated", "truncated_tokens")
 """Columns that are left out where every source has none."""
 
 
@@ -22,7 +20,7 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
     """Print what was prepared."""
     found = manifest["sources"]
     # A column of zeros says nothing that the lines below the table would not say.
-    shown_of = [name for name in COLUMNS if name not in RARE or any(source.get(name) for source in found.values())]
+    shown_of = [name for name in COUNTED if name not in RARE or any(source.get(name) for source in found.values())]
     rows = [(name, source["format"], *(source.get(column, 0) for column in shown_of)) for name, source in found.items()]
     table(("source", "format", *(column.replace("_", " ") for column in shown_of)), rows)
     if len(found) > 1 or len(manifest["stages"]) > 1 or manifest["mix"]["tags"]:
@@ -31,6 +29,10 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
             table(shown.columns, shown.rows)
     for reason, count in manifest["dropped"].items():
         say(f"dropped   {counted(count, 'row')}: {reason}")
+    if cut := sum(source.get("truncated_tokens", 0) for source in found.values()):
+        rows_cut = sum(source.get("truncated", 0) for source in found.values())
+        limit = manifest["max_length"]
+        say(f"truncated {counted(rows_cut, 'row')} to trainer.max_length={limit}: {counted(cut, 'token')} cut off")
     for line in (*unread(manifest), *_notes(manifest)):
         say(line)
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
