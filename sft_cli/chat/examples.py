@@ -109,7 +109,7 @@ class ExampleMaker:
         try:
             taught = self._probe()
         except SftError as error:
-            others = self._fitting_templates()
+            others = fitting_templates(self._tokenizer, self._data, self._template.source)
             if others:
                 error = SftError(
                     where=error.where,
@@ -125,19 +125,6 @@ class ExampleMaker:
                 f" the {unprompted!r} before an answer",
                 fix="write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}",
             )
-
-    def _fitting_templates(self) -> list[str]:
-        """The other templates that can teach this tokenizer's model: its own (``auto``), and those of configs."""
-        found = []
-        for name in ("auto", *named_templates()):
-            try:
-                template = load_template(TemplateConfig(name=name), self._tokenizer)
-                if template.source != self._template.source:
-                    ExampleMaker(self._tokenizer, template, self._data, self._max_length)._probe()
-                    found.append(name)
-            except SftError:
-                continue
-        return found
 
     def _probe(self) -> int:
         """The number of the first conversation of ours that the template can teach.
@@ -333,6 +320,26 @@ class ExampleMaker:
             fix=f"{first or 'correct the row'}, choose another template=,"
             " or leave such rows out with data.on_bad_row=drop",
         )
+
+
+def fitting_templates(tokenizer: ChatTokenizer, data: DataConfig, other_than: str | None = None) -> list[str]:
+    """The templates that can teach a tokenizer's model: its own (``auto``), and those of configs.
+
+    Args:
+        tokenizer: The tokenizer.
+        data: The rules of the run.
+        other_than: Source of a template that does not count.
+    """
+    found = []
+    for name in ("auto", *named_templates()):
+        try:
+            template = load_template(TemplateConfig(name=name), tokenizer)
+            if template.source != other_than:
+                ExampleMaker(tokenizer, template, data, max_length=1)._probe()
+                found.append(name)
+        except SftError:
+            continue
+    return found
 
 
 def _example(conversation: Conversation, text: Rendered, encoded: Encoded) -> Example:

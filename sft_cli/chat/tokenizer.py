@@ -180,8 +180,9 @@ def _directory(path: str, revision: str | None, key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    wanted = [*FILES, f"{named_templates.FOLDER}/*", "config.json"]  # which says how many tokens a model takes
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=[*FILES, f"{named_templates.FOLDER}/*"]))
+        return Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SftError(
             where=f"{key}={path}",

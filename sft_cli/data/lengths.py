@@ -1,16 +1,12 @@
 """How long rows are, and which ``trainer.max_length`` keeps how many of them: measured, for advice that works."""
 
-import json
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.config.data_schema import BudgetConfig, Overflow
-from sft_cli.config.paths import resolve
 
 STEP = 64
 """Advised lengths are multiples of this."""
@@ -18,8 +14,6 @@ MOST = 0.99
 """Share of the rows that is worth keeping where the rest is far longer."""
 ROUNDING = 1e-6
 """Rows; 0.99 of 100 are 99, whatever floating-point numbers say."""
-CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
-"""What models call the most tokens they take."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +37,11 @@ class Lengths:
     context: int | None
     first: str | None
     longest: str
+
+    @property
+    def limit(self) -> int:
+        """The longest rows that the settings and the model both take."""
+        return self.max_length if self.context is None else min(self.max_length, self.context)
 
     @property
     def too_long(self) -> int:
@@ -88,8 +87,8 @@ class Lengths:
         tried += [most] if most is not None else []
         tried += [self.context] if whole is None and self.context is not None else []
         if overflow is Overflow.truncate:  # a shorter length would cut more
-            tried = [length for length in tried if length > self.max_length]
-        tried += [] if dropping else [self.max_length]
+            tried = [length for length in tried if length > self.limit]
+        tried += [] if dropping and self.limit == self.max_length else [self.limit]
         found = []
         for length in dict.fromkeys(tried):
             kept = rows.kept(length)
@@ -117,7 +116,7 @@ class Lengths:
         Args:
             budget: ``data.budget``.
         """
-        length = self.max_length if self.context is None else min(self.max_length, self.context)
+        length = self.limit
         used, cut = self.truncated(length)
         if not cut:
             return []
@@ -151,16 +150,3 @@ def rounded_up(share: float) -> float:
 def _share(share: float) -> str:
     """``all rows``, or a share in per cent that is never rounded up to all."""
     return "all rows" if share == 1 else f"{math.floor(share * 1000) / 10:g}%"
-
-
-def context_of(model: str | None) -> int | None:
-    """Most tokens the model takes, as the config.json of a local directory says; None where that is not known."""
-    if model is None:
-        return None
-    try:
-        found: Any = json.loads((Path(resolve(model)) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    sections = [found, found.get("text_config")] if isinstance(found, dict) else []
-    values = [section.get(name) for section in sections if isinstance(section, dict) for name in CONTEXT]
-    return next((value for value in values if isinstance(value, int) and value > 0), None)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from sft_cli.chat import parity
 from sft_cli.chat.added import added_ids, with_added
 from sft_cli.chat.content_tokens import with_content_tokens
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleMaker, fitting_templates
 from sft_cli.chat.template import ChatTemplate, load_template
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean import table as filters
+from sft_cli.config.context import context_of
 from sft_cli.config.paths import as_new, cache_home, resolve
 from sft_cli.config.schema import Config
 from sft_cli.console import say
@@ -26,7 +27,7 @@ from sft_cli.data.making import assemble, cleaning, dropped, pipeline, place, te
 from sft_cli.data.making import manifest as manifests
 from sft_cli.data.mixing import realised, stages
 from sft_cli.data.prepared import Prepared, Side, SplitWriter
-from sft_cli.errors import SftError
+from sft_cli.errors import SftError, raise_all
 from sft_cli.report import accounts
 from sft_cli.report.page import write_report
 
@@ -50,7 +51,7 @@ def prepare(config: Config) -> Prepared:
     _check_free(directory, ours=present is not None)
     if present is not None:
         say(f"data      {directory} is prepared anew: {changes.difference(present['inputs'], inputs)}")
-    ExampleMaker(tokenizer, template, config.data, config.trainer.max_length).check_template()
+    check_template(config, tokenizer, template)
     filters.check(cleaning.filled(config))
     cache.forget_old()
     made = pipeline.run(config, tokenizer, template, inputs)
@@ -107,8 +108,47 @@ def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
     else:
         tokenizer = load_tokenizer(name)
     tokenizer = with_added(tokenizer, config.model.add_tokens)
-    template = load_template(config.template, tokenizer)
+    try:
+        template = load_template(config.template, tokenizer)
+    except SftError as error:
+        raise_all([_with_fitting(error, config, tokenizer), *_beyond_context(config)])
+        raise
     return with_content_tokens(tokenizer, template, config.model.add_tokens, config.data.content_tokens), template
+
+
+def check_template(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> None:
+    """Refuse a template that can teach no model to answer, together with a length that the model cannot take."""
+    try:
+        ExampleMaker(tokenizer, template, config.data, config.trainer.max_length).check_template()
+    except SftError as error:
+        raise_all([error, *_beyond_context(config)])
+
+
+def _with_fitting(error: SftError, config: Config, tokenizer: ChatTokenizer) -> SftError:
+    """The error of a tokenizer without a chat template, with those templates in its fix that can teach its model."""
+    if config.template.path is not None or config.template.name != "auto" or tokenizer.named_templates:
+        return error
+    names = fitting_templates(tokenizer, config.data)
+    listed = f"template={', '.join(names[:-1])}{' or ' * (len(names) > 1)}{names[-1]}, or " if names else ""
+    fix = f"choose one: {listed}template.path=FILE.jinja"
+    return SftError(where=error.where, problem=error.problem, fix=fix)
+
+
+def _beyond_context(config: Config) -> list[SftError]:
+    """The mistake of a ``trainer.max_length`` that the model cannot take.
+
+    Shorter rows make it none, so it is told only beside what has to be corrected before rows can be measured.
+    """
+    context, length = context_of(config.model.path, config.model.revision), config.trainer.max_length
+    if context is None or length <= context:
+        return []
+    return [
+        SftError(
+            where=f"trainer.max_length={length}",
+            problem=f"the model takes at most {context:,} tokens",
+            fix=f"trainer.max_length={context}",
+        )
+    ]
 
 
 def _check_sources(config: Config) -> None:

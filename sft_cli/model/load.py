@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
-from sft_cli.config import paths
+from sft_cli.config import context, paths
 from sft_cli.config.adapter_schema import FOUR_BITS, QuantConfig, QuantKind
 from sft_cli.config.places import near_directory, unreachable
 from sft_cli.config.schema import ModelConfig
@@ -189,7 +189,7 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
 
 def context_length(config: PretrainedConfig) -> int | None:
     """Most tokens the model takes; None for families without such a limit (BLOOM, Mamba)."""
-    return stated(config, "max_position_embeddings")
+    return context.context_length(config.get_text_config().to_dict())
 
 
 def stated(config: PretrainedConfig, name: str) -> int | None:

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from sft_cli.chat.examples import ExampleMaker
 from sft_cli.config.schema import Config
 from sft_cli.config.secrets import is_address
-from sft_cli.data.prepare import read_template
+from sft_cli.data.prepare import check_template, read_template
 from sft_cli.data.reading.locate import locate
 from sft_cli.data.reading.sources import on_hub, placed, splits
 from sft_cli.errors import Mistakes, SftError, raise_all
@@ -29,7 +28,7 @@ def _template(config: Config) -> Iterator[SftError]:
     """What is wrong with the tokenizer, or with what the template makes of a few conversations."""
     try:
         tokenizer, template = read_template(config)
-        ExampleMaker(tokenizer, template, config.data, config.trainer.max_length).check_template()
+        check_template(config, tokenizer, template)
     except SftError as error:
         yield from _each(error)
 

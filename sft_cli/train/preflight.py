@@ -16,6 +16,7 @@ from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.config.trainer_schema import Checkpointing, OptimizerName
 from sft_cli.console import gib, say
+from sft_cli.data.lengths import Lengths
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError, raise_all
 from sft_cli.model.adapter.partial import selected
@@ -120,7 +121,7 @@ def _size_mistakes(config: Config, architecture: PretrainedConfig, prepared: Pre
         yield SftError(
             where=f"trainer.max_length={config.trainer.max_length}",
             problem=f"the longest example has {longest} tokens{vectors}, the model takes {limit}",
-            fix=f"trainer.max_length={limit - taken}" if limit - taken >= 8 else "a smaller adapter.virtual.tokens",
+            fix=_shorter(config, prepared, limit - taken) if limit - taken >= 8 else "a smaller adapter.virtual.tokens",
         )
     new = added_ids(load_tokenizer(str(prepared.tokenizer_directory)), config.model.add_tokens)
     vocabulary = max(text.vocab_size, *(id + 1 for id in new), 0)
@@ -131,6 +132,27 @@ def _size_mistakes(config: Config, architecture: PretrainedConfig, prepared: Pre
             problem=f"the data holds token id {largest}, the model knows {vocabulary} tokens",
             fix="use the model's own tokenizer: leave model.tokenizer out",
         )
+
+
+def _shorter(config: Config, prepared: Prepared, context: int) -> str:
+    """Settings by which the examples fit into so many tokens, with the share of them that each keeps."""
+    tokens, least = [], []
+    for split in (prepared.train, prepared.validation):
+        found = split.lengths.copy()
+        for index in np.flatnonzero(found > context):
+            found[index] = np.flatnonzero(split.tokens(int(index)).weights)[0] + 1
+        tokens.append(split.lengths)
+        least.append(found)
+    lengths = Lengths(
+        np.concatenate(tokens),
+        np.concatenate(least),
+        others=sum(prepared.manifest["dropped"].values()),
+        max_length=config.trainer.max_length,
+        context=context,
+        first=None,
+        longest="",
+    )
+    return lengths.advice(config.data.budget, config.data.overflow)
 
 
 def longest_example(prepared: Prepared) -> int:

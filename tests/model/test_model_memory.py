@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind, StopRow, VeraConfig
+from sft_cli.config.context import context_of
 from sft_cli.config.schema import ModelConfig
 from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
 from sft_cli.model.adapter.add import add_adapter
@@ -77,7 +78,7 @@ FAMILIES = {
     "opt": (OPTConfig(**MAPPED, ffn_dim=256, word_embed_proj_dim=64, max_position_embeddings=96), 96),
     "falcon": (FalconConfig(**MAPPED, max_position_embeddings=96), 96),
     "bloom": (BloomConfig(**MAPPED), None),
-    "mpt": (MptConfig(**MAPPED), None),
+    "mpt": (MptConfig(**MAPPED), 2048),
     "mamba": (MambaConfig(vocab_size=160, hidden_size=64, num_hidden_layers=2, state_size=4), None),
 }
 
@@ -91,6 +92,14 @@ def test_every_family_is_estimated_and_names_its_context(family):
     assert min(memory.kept.layers) > 10 * memory.kept.layer_input
     assert memory.training > 0
     assert context_length(config) == context
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_saved_config_names_the_same_context(family, tmp_path):
+    """What preparing reads without torch is what the loaded model takes."""
+    config, context = FAMILIES[family]
+    config.save_pretrained(tmp_path)
+    assert context_of(str(tmp_path)) == context
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -144,13 +144,16 @@ def test_piped_output_is_plain_lines(runs, capsys):
         (
             ["trainer.max_length=1024", "trainer.tokens_per_micro_batch=1024", "data.mix.local.path={long}"],
             "trainer.max_length=1024: the longest example has 906 tokens, the model takes 512\n"
-            "  fix: trainer.max_length=512",
+            "  fix: trainer.max_length=512 data.overflow=drop data.budget.dropped=0.67 keeps 33.3%;"
+            " trainer.max_length=512 data.overflow=truncate data.budget.dropped=0.34 keeps 66.6%, 1 of them cut;"
+            " the model takes at most 512 tokens",
         ),
     ],
 )
 def test_the_preflight_refuses_before_a_run_directory_exists(runs, tmp_path, words, message):
     long = tmp_path / "long.jsonl"
-    long.write_text(json.dumps({"prompt": "a" * 900, "completion": "b" * 5}) + "\n")
+    rows = [("a" * 900, "b" * 5), ("a", "b"), ("c", "d" * 600)]
+    long.write_text("".join(json.dumps({"prompt": prompt, "completion": said}) + "\n" for prompt, said in rows))
     if torch.cuda.is_available() and "trainer.device=cuda" in words:
         pytest.skip("this machine has CUDA")
 

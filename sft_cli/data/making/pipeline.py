@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from sft_cli.chat.template import ChatTemplate
 from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.config.automatic import held_out_rows, stays_in_training
+from sft_cli.config.context import context_of
 from sft_cli.config.data_schema import DataConfig, OnBadRow, Order, Role
 from sft_cli.config.fields import Auto
 from sft_cli.config.schema import Config
 from sft_cli.data import workers
 from sft_cli.data.formats.unread import Account
-from sft_cli.data.lengths import Lengths, context_of
+from sft_cli.data.lengths import Lengths
 from sft_cli.data.making import assemble, cleaning, encoded, rows
 from sft_cli.data.making.assemble import Part
 from sft_cli.data.making.cleaned import Cleaned
@@ -108,7 +109,8 @@ def run(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate, inputs
         _refuse(error for side in chosen for error in assemble.unreadable(side.rows, side.chosen))
     examples = [_encode(side, config, tokenizer, template, inputs["encode"], processes) for side in chosen]
     measured = [(side.rows, made, side.chosen) for side, made in zip(chosen, examples, strict=True)]
-    lengths = assemble.measure(measured, config.trainer.max_length, context_of(config.model.path))
+    context = context_of(config.model.path, config.model.revision)
+    lengths = assemble.measure(measured, config.trainer.max_length, context)
     _refuse(assemble.too_long(lengths, data))
     usable = {side.source: _usable(side, made) for side, made in zip(chosen, examples, strict=True) if not side.own}
     training = [(side, made) for side, made in zip(chosen, examples, strict=True) if not side.own]
