@@ -91,6 +91,15 @@ def test_golden_prompts_of_truncated_rows_hold_the_whole_row(long_answers):
     assert parity.check(made.tokenizer_directory, parity.load(made.directory / "golden.json")) == len(after)
 
 
+def test_a_server_knows_the_stop_token_though_every_answer_was_cut(long_answers, tmp_path):
+    write(tmp_path / "a.jsonl", [{"instruction": f"{i}?", "output": "word " * 60} for i in range(12)])
+    made_config = long_answers()
+    made_config.data.val_rows = 2
+    made = prepare(made_config)
+    assert made.manifest["remarks"]["cut_answer"]["rows"] == made.manifest["sources"]["a"]["truncated"] == 12
+    assert made.manifest["stop_tokens"] == ["<|im_end|>"]
+
+
 def test_processes_change_nothing_and_another_value_is_no_cached_one(long_answers, monkeypatch):
     monkeypatch.setattr(encoded, "CHUNK", 7)
     monkeypatch.setattr(encoded, "SMALL_BYTES", 1)

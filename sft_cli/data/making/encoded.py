@@ -211,11 +211,21 @@ class _Part:
         weighted = "loss_weights" in table.column_names
         _write(self._directory / f"examples-{number:05}.arrow", table)
         _write(self._directory / f"fates-{number:05}.arrow", fate_table(fates))
-        stops = sorted({stop for outcome in outcomes for stop in outcome.stops})
+        stops = sorted(self._stops(conversations, outcomes))
         goldens = self._goldens(conversations, outcomes, GOLDENS if number < GOLDENS else 1)
         mark = json.dumps({"stops": stops, "goldens": goldens, "weighted": weighted}, ensure_ascii=False)
         cache.write_whole(self._directory / f"part-{number:05}.json", mark.encode())
         return len(fates), [fate.problem for fate in fates if fate.problem is not None]
+
+    def _stops(self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome]) -> frozenset[str]:
+        """The stop tokens that end trained turns.
+
+        Where truncation left none, those of a whole row: a server stops there all the same.
+        """
+        found = frozenset(stop for outcome in outcomes for stop in outcome.stops)
+        pairs = zip(conversations, outcomes, strict=True)
+        cut = next((conversation for conversation, outcome in pairs if outcome.truncated_tokens), None)
+        return found if found or cut is None else self._unlimited.make([cut])[0].stops
 
     def _goldens(
         self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome], most: int
