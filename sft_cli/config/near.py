@@ -7,8 +7,14 @@ _SHORT = 3
 """Letters up to which a name is too short for a slip to be told from another name."""
 
 
-def slips(one: str, other: str) -> int:
-    """Letters to insert, remove, replace, or swap with their neighbour, that lead from one word to the other."""
+def slips(one: str, other: str, most: int) -> int:
+    """Letters to insert, remove, replace, or swap with their neighbour, that lead from one word to the other.
+
+    Words whose lengths differ by more than ``most`` are that far apart at least; nothing else is computed of them, so
+    that a word of any length costs no time.
+    """
+    if abs(len(one) - len(other)) > most:
+        return abs(len(one) - len(other))
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
@@ -34,8 +40,9 @@ def similar(typed: str, name: str) -> int | None:
     (``grad_norm`` for ``max_grad_norm``, ``max_len`` for ``max_length``).
     """
     typed, low = typed.lower(), name.lower()
-    distance = slips(typed, low)
-    if distance <= min(allowed(typed), allowed(low)):
+    most = min(allowed(typed), allowed(low))
+    distance = slips(typed, low, most)
+    if distance <= most:
         return distance
     if (
         len(typed) >= _SHORT
@@ -55,7 +62,7 @@ def similar(typed: str, name: str) -> int | None:
 
 def _begins(part: str, whole: str) -> bool:
     """Whether one word is short for another, or misspells it."""
-    return whole.startswith(part) or (len(part) > _SHORT and slips(part, whole) <= 1)
+    return whole.startswith(part) or (len(part) > _SHORT and slips(part, whole, 1) <= 1)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
