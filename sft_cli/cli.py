@@ -27,7 +27,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="What to choose and set: recipe=alpaca_lora quant=nf4 trainer.lr=1e-4. `sft show --keys` lists every group"
+        help="Choices and settings: recipe=alpaca_lora quant=nf4 trainer.lr=1e-4. `sft show --keys` lists every group"
         " with its options and every key; `sft show --keys lr` those that match.",
         show_default=False,
     ),
@@ -58,19 +58,20 @@ SweepWords = Annotated[
 EvalWords = Annotated[
     list[str] | None,
     _own(
-        "run=DIR, the run to evaluate. compare=base: the base model beside it. data=FILE: other rows than those the run"
-        " held out. Also eval.generate, eval.max_rows, eval.max_new_tokens, eval.batch_size, trainer.device.",
+        "run=DIR, the run to evaluate, on the rows that it held out. step=N: a saved step of it. compare=base: the base"
+        " model, too. data=FILE: every row of a file, instead of the held-out rows. Also eval.generate, eval.max_rows,"
+        " eval.max_new_tokens, eval.batch_size, trainer.device.",
     ),
 ]
 MergeWords = Annotated[
     list[str] | None,
     _own(
-        "run=DIR, the run to merge. out=DIR: where the model is written, left out DIR/merged. into=original or"
-        " dequantized: the base that the adapter is added to. max_kl=NATS: the largest divergence from the adapter that"
-        " is accepted.",
+        "run=DIR, the run to merge. step=N: a saved step of it. out=DIR: where the model is written, left out"
+        " DIR/merged. into=original or dequantized: the base that the adapter is added to. max_kl=NATS: the largest"
+        " divergence from the adapter that is accepted.",
     ),
 ]
-RecipeNames = Annotated[list[str] | None, _own("Recipes to print whole; left out, a line about each.", "NAME")]
+RecipeNames = Annotated[list[str] | None, _own("Recipes to print in full; without a name, all are listed.", "NAME")]
 ShowWords = Annotated[list[str] | None, _own("The words of sft train; with --keys, parts of the names of keys.")]
 ConfigDirs = Annotated[
     list[str] | None,
@@ -173,7 +174,7 @@ def inspect(
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Marks instead of colours.")] = False,
 ) -> None:
-    """Print rows of prepared data as tokens, coloured by loss, each with its line of the ledger.
+    """Print rows of prepared data as tokens, coloured by loss, with their entry in the ledger.
 
     Example: sft inspect prepared=prepared worst=longest n=1
     """
@@ -217,7 +218,7 @@ def check(
 
 @app.command()
 def doctor() -> None:
-    """Look at this machine alone: versions, CUDA, four-bit weights, processes, memory, disk, SLURM.
+    """Check this machine: versions, CUDA, four-bit weights, processes, memory, disk, SLURM.
 
     Example: sft doctor
     """

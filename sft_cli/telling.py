@@ -29,7 +29,7 @@ ENVIRONMENT = {
     errno.EDQUOT: "free disk space, then type the same again; a run resumes with sft train run=DIR",
     errno.ENAMETOOLONG: "choose a shorter name or path",
     errno.ELOOP: "a symbolic link leads back to itself: name the file or directory it was meant to lead to",
-    errno.ENOTDIR: "a file stands where a directory is wanted: choose another path",
+    errno.ENOTDIR: "a file is where a directory is expected: choose another path",
 }
 """What a person can do about an error of the operating system, by its number; any other is a bug."""
 

@@ -24,6 +24,30 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "merge": ("-d", "--config-dir"),
 }
 """The commands, each with its options beside --help."""
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "train": ("run",),
+    "check": ("gpu", "rows", "tokens_per_second", "like", "price"),
+    "sweep": ("sweep", "sweep_dir", "parallel", "metric", "mode"),
+    "eval": ("run", "compare", "step"),
+    "chat": ("run", "prompt", "system", "step"),
+    "merge": ("run", "out", "into", "max_kl", "step"),
+    "inspect": ("prepared", "row", "where", "text", "worst", "source", "n", "split"),
+}
+"""The words of a command that are no settings."""
+_SHORT = {
+    **dict.fromkeys(("r", "c", "f"), "recipe"),
+    "m": "model",
+    "o": "out",
+    "p": "prompt",
+    "n": "n",
+    "e": "trainer.epochs",
+    "s": "step",
+}
+"""Options of one letter in other tools -> the word here, where the command has it."""
+_SETTING = ("show", "prepare", "train", "check", "sweep", "eval", "chat", "merge")
+"""Commands that take settings."""
+_VALUES = {"recipe": "NAME", "data": "FILE", "model": "DIR_OR_HUB_ID"}
+"""What a word takes that was typed without a value."""
 WORDLESS = ("formats", "doctor")
 """Commands that read no words."""
 ELSEWHERE = {
@@ -75,6 +99,8 @@ def refuse(words: Sequence[str]) -> None:
         raise _command(command, rest)
     asked = [word for word in rest if word in ("-h", "--help")]
     unknown = [] if asked else [place for place, word in enumerate(rest) if _is_unknown(command, word)]
+    if unknown and all(_dashed(command, rest, place) for place in unknown):
+        raise _without_dashes(command, rest, unknown)
     raise_all([_option(command, rest, place) for place in unknown])
     if not asked and rest and rest[-1] in WITH_VALUE:
         problem = "it names no directory"
@@ -113,20 +139,73 @@ def _command(command: str, rest: Sequence[str]) -> SftError:
     return SftError(where=where, problem=problem, fix=fix)
 
 
+def _dashed(command: str, rest: Sequence[str], place: int) -> str | None:
+    """The word that an option names exactly, such as ``recipe`` for ``--recipe``; None where it names none."""
+    from sft_cli.config.locate import GROUPS
+    from sft_cli.config.names import find
+
+    name = rest[place].partition("=")[0]
+    word = name.lstrip("-")
+    if not name.startswith("--"):
+        word = _SHORT.get(word, word)
+        if word == "recipe" and _value(rest, place).replace(".", "").isdigit():
+            return None  # -r 8 is the rank of other tools
+    if word == "out" and command in ("train", "prepare"):
+        word = {"train": "run_dir", "prepare": "prepared_dir"}[command]
+    known = [word, word.replace("-", "_")]
+    choices = ("recipe", *GROUPS) if command in _SETTING else ()
+    found = (one for one in known if one in (*WORDS.get(command, ()), *choices) or (choices and find(one)))
+    return next(found, None)
+
+
+def _value(rest: Sequence[str], place: int) -> str:
+    """The value of an option: what stands after its ``=``, or the next word if that is no option or setting."""
+    _, equals, value = rest[place].partition("=")
+    following = rest[place + 1] if place + 1 < len(rest) else ""
+    if not equals and not following.startswith("-") and "=" not in following:
+        value = following
+    return value
+
+
+def _without_dashes(command: str, rest: Sequence[str], options: Sequence[int]) -> SftError:
+    """What to say where every wrong option is a word of the command: the whole line as it is typed here."""
+    words, place = list[str](), 0
+    while place < len(rest):
+        if place not in options:
+            words.append(rest[place])
+            place += 1
+            continue
+        words.append(_typed(command, rest, place))
+        place += 1 + bool("=" not in rest[place] and _value(rest, place))
+    from sft_cli.config.meant import quoted
+
+    names = ", ".join(rest[place].partition("=")[0] for place in options)
+    problem = f"there is no option {names}; settings are words KEY=VALUE without dashes"
+    return SftError(where="command line", problem=problem, fix=f"type sft {command} {' '.join(map(quoted, words))}")
+
+
+def _typed(command: str, rest: Sequence[str], place: int) -> str:
+    """The word ``name=value`` that an option stands for."""
+    name = str(_dashed(command, rest, place))
+    return f"{name}={_value(rest, place) or _VALUES.get(name, 'VALUE')}"
+
+
 def _option(command: str, rest: Sequence[str], place: int) -> SftError:
     """What to say about an option: how the setting is typed here, with its value."""
+    from sft_cli.config.meant import quoted
     from sft_cli.config.names import advice
     from sft_cli.config.translate import special
 
-    name, equals, value = rest[place].partition("=")
-    following = rest[place + 1] if place + 1 < len(rest) else ""
-    if not equals and following and not following.startswith("-") and "=" not in following:
-        value = following
+    name, value = rest[place].partition("=")[0], _value(rest, place)
     key = name.lstrip("-").replace("-", "_")
     problem = f"there is no option {name}; settings are words KEY=VALUE without dashes"
     if name in _FLAGS:
         words = [word for word in rest if word != rest[place]]
         fix = f"to try a run without training: {shlex.join(['sft', _FLAGS[name], *words])}"
+    elif command in WORDLESS:
+        fix = f"leave it out: sft {command}"
+    elif _dashed(command, rest, place):
+        fix = f"write {quoted(_typed(command, rest, place))}"
     elif name in ("--version", "-v", "-V"):
         fix = "sft --version"
     elif (found := special(key, _read(value), "local")) is not None:

@@ -12,7 +12,7 @@ LINES = [
     "memory    about 18.8 GiB of memory per process (7.1 MiB weights, 3.2 MiB training state), 19.0 GiB free on it",
     "ok    data      all rows: 1,171 used, 0 dropped, 0 truncated; 54,179 tokens, 7% carry loss; the longest has 120",
     "                frozen weights                                      7.1 MiB",
-    "stopped   behind step 12, saved; resume with: sft train run=runs/alpaca-20260101-120000 trainer.epochs=2",
+    "stopped   after step 12, saved; resume with: sft train run=runs/alpaca-20260101-120000 trainer.epochs=2",
     "next      sft merge run='runs/with a space' out=merged",
     "plain prose without a label that is much longer than a terminal of forty or of eighty columns is wide",
     "データ" * 30 + " and " + "データ" * 10,

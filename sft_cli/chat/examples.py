@@ -4,12 +4,13 @@ Documents may be cut into pieces instead; rows of token ids are taken as they ar
 a row is decided after the proof of the whole row (chat/truncation.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sft_cli.chat import thinking
 from sft_cli.chat.encode import Encoded, Encoder, Unproven
+from sft_cli.chat.holds import TOOL, Holds, together
 from sft_cli.chat.marks import MARK_START
 from sft_cli.chat.shape import mistakes, shaped
 from sft_cli.chat.spans import Rendered, Renderer
@@ -23,13 +24,12 @@ from sft_cli.config.schema import TemplateConfig
 from sft_cli.data.types import Conversation, Example, Message, TokenIds
 from sft_cli.errors import SftError, raise_all
 
-_TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {"type": "object"}}}
 PROBES = tuple(
     Conversation((Message("user", "Hi"), Message("assistant", answer)), "a one-turn conversation", "", tools)
     for answer, tools in (
         ("Hello", None),
         ("<think>\nThey greet me.\n</think>\n\nHello", None),
-        ("Hello", (_TOOL,)),
+        ("Hello", (TOOL,)),
     )
 )
 """Conversations of which a template must be able to teach one: some are for reasoning or for tools alone."""
@@ -99,24 +99,21 @@ class ExampleMaker:
         self._texts = Texts(template, tokenizer, data)
         self._tokenizer, self._template, self._data = tokenizer, template, data
         self._max_length, self._split_documents, self._loss_weight = max_length, split_documents, loss_weight
+        self._offers: dict[frozenset[Holds], list[str]] = {}
 
     def renderer_of(self, conversation: Conversation) -> Renderer:
         """What lays out a conversation: a tokenizer may have a template of its own for those with tools."""
         return self._with_tools if conversation.tools else self.renderer
 
-    def check_template(self) -> None:
-        """Refuse a template that can teach no model to answer, before any row is blamed for it."""
+    def check_template(self, held: Callable[[], frozenset[Holds]] = frozenset) -> None:
+        """Refuse a template that can teach no model to answer, before any row is blamed for it.
+
+        ``held`` says what the rows hold, for advice.
+        """
         try:
             taught = self._probe()
         except SftError as error:
-            others = fitting_templates(self._tokenizer, self._data, self._template.source)
-            if others:
-                error = SftError(
-                    where=error.where,
-                    problem=error.problem,
-                    fix=f"choose one that fits this tokenizer: template={', '.join(others)}",
-                )
-            raise error from None
+            raise SftError(where=error.where, problem=error.problem, fix=self.offer(held())) from None
         probe = PROBES[taught]
         if unprompted := self.renderer_of(probe).unprompted(probe):
             raise SftError(
@@ -125,6 +122,33 @@ class ExampleMaker:
                 f" the {unprompted!r} before an answer",
                 fix="write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}",
             )
+
+    def offer(self, held: frozenset[Holds]) -> str:
+        """Which other template to choose: those that fit the tokenizer and show what rows hold, or one of one's own."""
+        if others := self._fitting_templates(held):
+            fits = " and the rows" if held else ""
+            return f"choose one that fits this tokenizer{fits}: template={', '.join(others)}"
+        if not (names := together(held)):
+            return _NO_TEMPLATE
+        return f"name a template that shows what the rows hold ({names}): template.path=FILE.jinja"
+
+    def _fitting_templates(self, held: frozenset[Holds]) -> list[str]:
+        """The other templates that can teach such rows: the tokenizer's own (``auto``), and those of configs."""
+        if held not in self._offers:
+            self._offers[held] = [name for name in ("auto", *named_templates()) if self._fits(name, held)]
+        return self._offers[held]
+
+    def _fits(self, name: str, held: frozenset[Holds]) -> bool:
+        """Whether another template can teach this tokenizer's model, and shows what the rows hold."""
+        try:
+            template = load_template(TemplateConfig(name=name), self._tokenizer)
+            if template.source == self._template.source:
+                return False
+            maker = ExampleMaker(self._tokenizer, template, self._data, self._max_length)
+            maker._probe()
+        except SftError:
+            return False
+        return all(maker._probed(one.example()) is None for one in held)
 
     def _probe(self) -> int:
         """The number of the first conversation of ours that the template can teach.
@@ -314,32 +338,17 @@ class ExampleMaker:
             "set data.thinking=strip (its reasoning may be what the template cannot show)" if reasons else ""
         )
         template = self._template.for_tools if conversation.tools else self._template
+        held = frozenset([Holds.of(conversation, reasoning=keeps)] if conversation.messages else [])
+        if others := self._fitting_templates(held):
+            choice = f"choose template={', '.join(others)}"
+        else:
+            names = together(held) or "all of it"
+            choice = f"name a template that shows {names} with template.path=FILE.jinja"
         return SftError(
             where=conversation.where,
             problem=f"its mask cannot be proven with {template.label}: {why}",
-            fix=f"{first or 'correct the row'}, choose another template=,"
-            " or leave such rows out with data.on_bad_row=drop",
+            fix=f"{first or 'correct the row'}, {choice}, or leave such rows out with data.on_bad_row=drop",
         )
-
-
-def fitting_templates(tokenizer: ChatTokenizer, data: DataConfig, other_than: str | None = None) -> list[str]:
-    """The templates that can teach a tokenizer's model: its own (``auto``), and those of configs.
-
-    Args:
-        tokenizer: The tokenizer.
-        data: The rules of the run.
-        other_than: Source of a template that does not count.
-    """
-    found = []
-    for name in ("auto", *named_templates()):
-        try:
-            template = load_template(TemplateConfig(name=name), tokenizer)
-            if template.source != other_than:
-                ExampleMaker(tokenizer, template, data, max_length=1)._probe()
-                found.append(name)
-        except SftError:
-            continue
-    return found
 
 
 def _example(conversation: Conversation, text: Rendered, encoded: Encoded) -> Example:

@@ -80,7 +80,7 @@ class Marker:
         rest = self._marked.sub("", text.replace(MUTE_START, "").replace(MUTE_END, ""))
         escaped = _ESCAPED in rest and _ESCAPED not in json.dumps(inputs, ensure_ascii=False)
         if MARK_START in rest or MARK_END in rest or escaped:
-            raise TemplateRefusal("the template cuts or escapes a special-token string that stands in a message")
+            raise TemplateRefusal("the template cuts or escapes a special-token string in a message")
 
     def specials(self, text: str, start: int, end: int) -> Iterator[re.Match[str]]:
         """Control tokens the template wrote (not marked ones, none of content) from ``start`` to ``end``."""

@@ -215,6 +215,10 @@ class ChatTemplate:
         return text
 
 
+class NoTemplate(SftError):
+    """The tokenizer has no chat template, and none was chosen."""
+
+
 def load_template(config: TemplateConfig, tokenizer: ChatTokenizer) -> ChatTemplate:
     """The template of a run: a user's file, one of ours, the tokenizer's own, or another of the tokenizer's by name.
 
@@ -274,7 +278,7 @@ def _own(tokenizer: ChatTokenizer) -> str:
             problem=f"template=auto, but none of the tokenizer's templates is called default ({', '.join(named)})",
             fix=f"choose one of them: template.name={named[0]}",
         )
-    raise SftError(
+    raise NoTemplate(
         where=where,
         problem="template=auto, but the tokenizer has no chat template (a base model often has none)",
         fix="choose one: template=alpaca, chatml, llama2, vicuna or plain, or template.path=FILE.jinja",

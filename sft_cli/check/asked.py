@@ -55,7 +55,7 @@ def asked(words: Sequence[str]) -> tuple[Asked, list[str]]:
             wrong.append(SftError(where=f"rows={own['rows']}", problem="no number of rows", fix=fix))
     if speed is not None and "like" in own:
         wrong.append(
-            SftError(where="like", problem="the speed is said twice", fix="leave tokens_per_second or like out")
+            SftError(where="like", problem="the speed is given twice", fix="leave tokens_per_second or like out")
         )
     raise_all(wrong)
     return Asked(gpu, rows, speed, price, own.get("like")), rest

@@ -84,7 +84,7 @@ def _column(config: ContaminationConfig, name: str, values: Mapping[str, Any], w
     key = f"{KEY}.columns.{name}"
     if named is None:
         problem = f"it has none of the columns {listing(COLUMNS)}, but {listing(values)}"
-        raise SftError(where=where, problem=problem, fix=f"name the one that holds the prompt: {key}=<column>")
+        raise SftError(where=where, problem=problem, fix=f"name the one that holds the prompt: {key}=COLUMN")
     near = nearest(named, values)
     hint = f"did you mean {key}={near}? " if near is not None else ""
     raise SftError(where=where, problem=f"it has no column {named!r}", fix=f"{hint}columns: {listing(values)}")
@@ -95,7 +95,7 @@ def _texts(config: ContaminationConfig, name: str, values: Mapping[str, Any], wh
     column = _column(config, name, values, where)
     found = [text for text in _flat(values[column]) if text.strip()]
     if not found:
-        fix = f"remove the row, or name another column: {KEY}.columns.{name}=<column>"
+        fix = f"remove the row, or name another column: {KEY}.columns.{name}=COLUMN"
         raise SftError(where=where, problem=f"its {column} holds no text", fix=fix)
     more = values.get("input")
     if column == "instruction" and name not in config.columns and isinstance(more, str) and more.strip():

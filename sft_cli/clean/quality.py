@@ -64,7 +64,7 @@ def _find(rows: Rows, config: QualityConfig) -> Finding:
             names.update(row.names)
     scored = ~np.isnan(score)
     if len(rows) and not scored.any():
-        raise _no_score(config.score, names)
+        raise _no_score(config.score, names, next(iter(sources)))
     left_out: dict[str, int] = dict.fromkeys((UNSCORED, TOO_LOW, NOT_BEST), 0)
     held_out = rows.held_out
     best = _best(score, content, source, held_out, config)
@@ -131,11 +131,11 @@ def _quartiles(scores: NDArray[np.float64]) -> list[float]:
     return [float(value) for value in np.quantile(scores, [0, 0.25, 0.5, 0.75, 1])] if len(scores) else []
 
 
-def _no_score(name: str, names: set[str]) -> SftError:
-    """The mistake of a score that is nowhere."""
+def _no_score(name: str, names: set[str], source: str) -> SftError:
+    """The mistake of a score that no row has; ``source`` is where the first row comes from."""
     near = nearest(name, names)
     there = f"; the rows have {listing(sorted(names))}" if names else ""
-    fix = f"name its column: data.mix.<source>.scores={{{name}: <column>}}"
+    fix = f"name its column: data.mix.{source}.scores.{name}=COLUMN"
     return SftError(
         where=f"clean.quality.score={name}",
         problem=f"no row has the score {name!r}{there}",

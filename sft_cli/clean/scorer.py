@@ -152,7 +152,7 @@ def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:
             compute_dtype=machine.dtype,
         )
     except SftError as error:
-        fix = "name a model without code of its own" if "trust_remote_code" in error.fix else error.fix
+        fix = "name a model without its own code" if "trust_remote_code" in error.fix else error.fix
         raise SftError(where=f"{KEY}.model={config.model}", problem=error.problem, fix=fix) from error
     with machine.precision():
         loss_model, _ = packed_loss_model(model, CHUNK)

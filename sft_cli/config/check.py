@@ -50,14 +50,14 @@ def required(config: Config, command: Literal["prepare", "train", "eval"] = "tra
     """
     errors = []
     if config.model.path is None and (command != "prepare" or config.model.tokenizer is None):
-        fix = "add model.path=<directory or hub id>, or start from a recipe: `sft recipes` lists them"
+        fix = "add model.path=DIR_OR_HUB_ID, or start from a recipe: `sft recipes` lists them"
         errors.append(SftError(where="model.path", problem="no model is named", fix=fix))
     if not config.data.mix:
-        fix = "add data.mix.local.path=<file, directory or hub id>"
+        fix = "add data.mix.local.path=FILE_OR_HUB_ID"
         errors.append(SftError(where="data.mix", problem="no data is named", fix=fix))
     for name, source in config.data.mix.items():
         if source.path is None:
-            fix = f"add data.mix.{name}.path=<file, directory or hub id>"
+            fix = f"add data.mix.{name}.path=FILE_OR_HUB_ID"
             errors.append(SftError(where=f"data.mix.{name}", problem="the source has no path", fix=fix))
     if command == "train":
         found = [*_device(config), *_held_out(config)]

@@ -71,7 +71,7 @@ def _dora(adapter: AdapterConfig) -> Iterator[Mistake]:
         yield Mistake(
             "adapter.beneath",
             "adapter.beneath is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
-            "merge what lies beneath (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
+            "merge the adapters beneath (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
             clash="adapter.dora",
         )
     if adapter.target_parameters:
@@ -146,7 +146,7 @@ def _begun(adapter: AdapterConfig) -> Iterator[Mistake]:
         yield Mistake(
             "adapter.start_from",
             f"adapter.start_from names an adapter, but adapter.kind {adapter.kind.value} trains the model itself",
-            "set model.path to the model to go on from, or choose adapter=lora",
+            "set model.path to the model to start from, or choose adapter=lora",
             clash="adapter.kind",
         )
     elif adapter.start_from is not None and adapter.kind is AdapterKind.lora and adapter.init is not Init.default:
@@ -160,14 +160,14 @@ def _begun(adapter: AdapterConfig) -> Iterator[Mistake]:
         yield Mistake(
             "adapter.beneath",
             f"adapter.beneath is set with adapter.kind {adapter.kind.value}, but only LoRA adapters add up",
-            "choose adapter=lora, or merge what lies beneath (sft merge run=DIR) and set model.path=DIR/merged",
+            "choose adapter=lora, or merge the adapters beneath (sft merge run=DIR) and set model.path=DIR/merged",
             clash="adapter.kind",
         )
     if adapter.beneath and adapter.target_parameters:
         yield Mistake(
             "adapter.target_parameters",
             "adapter.target_parameters is set with adapter.beneath, which sums updates of layers only",
-            "leave one of them out, or merge what lies beneath: sft merge run=DIR",
+            "leave one of them out, or merge the adapters beneath: sft merge run=DIR",
             clash="adapter.beneath",
         )
 
@@ -186,7 +186,7 @@ def _places(adapter: AdapterConfig) -> Iterator[Mistake]:
         others = ", ".join(name for name in adapter.target_modules if name != _ALL)
         yield Mistake(
             "adapter.target_modules",
-            f"adapter.target_modules names {_ALL} and {others}; {_ALL} stands alone",
+            f"adapter.target_modules names {_ALL} and {others}; {_ALL} must be the only entry",
             f"write [{_ALL}] alone, or the names of all layers; adapter.modules_to_save=[lm_head] trains a head whole",
         )
 

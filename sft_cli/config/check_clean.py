@@ -76,7 +76,7 @@ def _contamination(clean: CleanConfig) -> Iterator[Mistake]:
     block, key = clean.contamination, "clean.contamination"
     if not block.against:
         problem = f"clean.steps names contamination, but {key}.against names no evaluation set"
-        yield Mistake(f"{key}.against", problem, f"set {key}.against.<name>=<file of its rows>", clash="clean.steps")
+        yield Mistake(f"{key}.against", problem, f"set {key}.against.NAME=FILE", clash="clean.steps")
     for name in block.columns:
         if name not in block.against:
             near = nearest(name, block.against)

@@ -108,7 +108,7 @@ def _idle_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
         yield "data.strategy", "every source has epochs, whatever the strategy says", "take epochs off a source"
     if data.mix and all(source.validation_path or source.validation_split for source in sources):
         for key in ("data.val_fraction", "data.val_rows") if data.val_fraction or data.val_rows else ():
-            yield key, "every source has held-out rows of its own", "take a source's validation_path or _split off"
+            yield key, "every source has its own held-out rows", "take a source's validation_path or _split off"
 
 
 def _idle_source_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
@@ -126,4 +126,4 @@ def _idle_source_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
             yield f"{key}.cap", reason, "set data.strategy=proportional or temperature"
         absolute = data.strategy is Strategy.proportional and data.stop is not Stop.total_rows  # it sets the rows
         if data.stages and all(stage.mix for stage in data.stages) and not absolute:
-            yield f"{key}.weight", "every stage of data.stages has weights of its own", "set the weight there"
+            yield f"{key}.weight", "every stage of data.stages has its own weights", "set the weight there"

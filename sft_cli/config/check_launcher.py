@@ -88,7 +88,7 @@ def _written(key: str, what: str, name: str) -> Mistake:
     return Mistake(
         key,
         f"{what} looks like a secret, and would be written into the run directory",
-        f"export it in the submitting shell, and pass its name alone: launcher.pass_env=[{name}]",
+        f"export it in the submitting shell, and pass only its name: launcher.pass_env=[{name}]",
     )
 
 
@@ -164,7 +164,7 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = 
     (
         ("launcher.requeues",),
         lambda config: config.launcher.chain > 1,
-        "the next job of launcher.chain goes on",
+        "the next job of launcher.chain continues",
         "leave launcher.chain out",
     ),
     (

@@ -102,14 +102,12 @@ def _retention(trainer: TrainerConfig) -> Iterator[Mistake]:
                 key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", "choose another name"
             )
         if probe.path is None:
-            yield Mistake(
-                f"{key}.path", f"{key} has no path", f"add {key}.path=<file of rows, in any format of data.mix>"
-            )
+            yield Mistake(f"{key}.path", f"{key} has no path", f"add {key}.path=FILE")
     if trainer.retention.stop and not trainer.retention.probes:
         yield Mistake(
             "trainer.retention.stop",
             "trainer.retention.stop is true, but there is no probe to judge by",
-            "add trainer.retention.probes.<name>.path=<file of rows>",
+            "add trainer.retention.probes.NAME.path=FILE",
         )
 
 
@@ -153,7 +151,7 @@ _IDLE: dict[str, tuple[Callable[[TrainerConfig], bool], str, str]] = {
     "trainer.retention.every": (
         lambda trainer: not trainer.retention.probes,
         "there is no probe to measure",
-        "add trainer.retention.probes.<name>.path=<file of rows>",
+        "add trainer.retention.probes.NAME.path=FILE",
     ),
     "trainer.threads": (
         lambda trainer: trainer.device is Device.cuda,

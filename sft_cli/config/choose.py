@@ -206,6 +206,6 @@ def defaults_of(recipe: Mapping[Any, Any], where: str) -> tuple[dict[str, Any], 
                 fix = f"write `- override /{group}: {option}`"
                 mistakes.append(SftError(where=where, problem=f"defaults: `{name}` chooses no option", fix=fix))
                 continue
-        fix = f"write `- override /<group>: <option>`, or the name of a recipe to build on; groups: {', '.join(GROUPS)}"
+        fix = f"write `- override /GROUP: OPTION`, or the name of a recipe to build on; groups: {', '.join(GROUPS)}"
         mistakes.append(SftError(where=where, problem=f"defaults: {entry!r} is not understood", fix=fix))
     return chosen, bases, mistakes

@@ -104,7 +104,8 @@ def _as_in(key: str, parts: list[str], source: str = ANY_NAME) -> str:
 
 
 COMMANDS_OF = {
-    "run": ("train", "eval", "merge"),
+    "run": ("train", "eval", "chat", "merge"),
+    "step": ("eval", "chat", "merge"),
     "compare": ("eval",),
     "out": ("merge",),
     "into": ("merge",),
@@ -185,7 +186,7 @@ def _near(name: str, parts: list[str], value: Any) -> str | None:
 def _nothing(name: str, parts: list[str], value: Any) -> str:
     """The answer to a key that is like no other."""
     if any(key.startswith(f"{name}.") for key in KEYS):
-        return f"it holds keys of its own: sft show --keys {name}"
+        return f"it is a section with keys: sft show --keys {name}"
     if len(parts) > 1 and any(key.startswith(f"{parts[0]}.") for key in KEYS):
         return f"leave it out; what there is: sft show --keys {parts[0]}"
     return "leave it out; `sft show --keys` lists every key"

@@ -21,7 +21,7 @@ _UPLOADED = (
 _FOUND_AGAIN = (
     "leave it out: prepared data are found again by the content they were made from, and made again when it changed"
 )
-_NEVER_OVER = "leave it out: a new run gets a directory of its own, and nothing is overwritten"
+_NEVER_OVER = "leave it out: a new run gets its own directory, and nothing is overwritten"
 _ALWAYS = "leave it out: the command says what is done: sft train trains, sft eval evaluates"
 _PER_EPOCH = "leave it out, or count in steps: {key}=N; left out, it happens at the end of every epoch"
 _PROCESSES = "leave it out: the processes of a run find one another without it; distributed=fsdp shards the model"
@@ -54,7 +54,7 @@ NEEDLESS = {
     "special_tokens": "leave it out: the tokenizer's own special tokens are used; new ones: model.add_tokens=[TOKEN]",
     "include_tokens_per_second": "leave it out: every step's line in metrics.jsonl has its tokens per second",
     "include_num_input_tokens_seen": "leave it out: every step's line in metrics.jsonl has its tokens",
-    "disable_tqdm": "leave it out: the progress line is shown on a terminal alone",
+    "disable_tqdm": "leave it out: the progress line is shown only on a terminal",
     "low_cpu_mem_usage": "leave it out: weights are read straight to where they are used",
     "is_llama_derived_model": "leave it out: the model's config.json says what it is",
     "model_type": "leave it out: the model's config.json says what it is",
@@ -64,9 +64,9 @@ NEEDLESS = {
     "temperature": "leave it out: answers are generated greedily (data.temperature is about mixing sources)",
     "do_sample": "leave it out: answers are generated greedily",
     "top_p": "leave it out: answers are generated greedily",
-    "dpo_beta": "leave it out: there is supervised fine-tuning alone, no preference training",
-    "rl": "leave it out: there is supervised fine-tuning alone, no preference training",
-    "reward_model": "leave it out: there is supervised fine-tuning alone, no preference training",
+    "dpo_beta": "leave it out: this is supervised fine-tuning only, no preference training",
+    "rl": "leave it out: this is supervised fine-tuning only, no preference training",
+    "reward_model": "leave it out: this is supervised fine-tuning only, no preference training",
     **dict.fromkeys(
         ("suite", "task", "tasks", "benchmark", "benchmarks", "eval_tasks", "num_fewshot"),
         "leave it out: sft eval measures held-out rows, or those of data=FILE; the merged model (sft merge) is a plain"

@@ -118,7 +118,7 @@ class _Reading:
             self._spend(len(os.environ[name]))
             return os.environ[name]
         if not comma:
-            raise _Wrong(f"the environment variable {name!r} is not set, and no default stands behind a comma")
+            raise _Wrong(f"the environment variable {name!r} is not set, and there is no default after a comma")
         return None if default == "null" else default.strip("'\"")
 
     def _spend(self, amount: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,13 +170,25 @@ def open_run(path: str) -> RunDir:
     """
     run = RunDir(Path(path).expanduser())
     if not run.config.is_file():
-        near = newest_runs(run.path.parent)
-        raise SftError(
-            where=f"run={path}",
-            problem="no run directory (no config.yaml there)",
-            fix=f"the newest runs there: {', '.join(near)}" if near else "name the directory that sft train printed",
-        )
+        raise _no_run(path, run.path)
     return run
+
+
+def _no_run(typed: str, path: Path) -> SftError:
+    """What to say about a path that is no run directory: it may lie within one, or be a merged model."""
+    above = next((one for one in path.parents if (one / "config.yaml").is_file()), None)
+    model = path.is_dir() and (path / "config.json").is_file()
+    problem = "it is a model, not a run directory" if model else "no run directory (no config.yaml there)"
+    if above is not None and path.exists():
+        step = re.fullmatch(r"step-(\d+)", path.name) if path.parent.name == "checkpoints" else None
+        problem = f"it is {'a saved step' if step else 'a part'} of the run {above}"
+        fix = f"run={shlex.quote(str(above))}" + (f" step={step[1]}" if step else "")
+    elif near := newest_runs(path.parent) or newest_runs():
+        also = ", the run that it was merged from" if model else ""
+        fix = f"run={shlex.quote(near[0])}{also} (the newest runs: {', '.join(near)})"
+    else:
+        fix = "name the directory that sft train printed"
+    return SftError(where=f"run={typed}", problem=problem, fix=fix)
 
 
 def newest_runs(folder: Path | None = None, number: int = 3) -> list[str]:

@@ -70,7 +70,7 @@ def _resume(value: Any, _: str) -> str:
     named = str(value) if isinstance(value, str) and value.lower() not in ("true", "auto", "latest") else ""
     path = re.sub(r"/checkpoints(/.*)?$", "", named.rstrip("/")) or next(iter(newest_runs()), "DIR")
     return (
-        f"a run goes on when it is named: {quoted(f'sft train run={path}') if ' ' in path else f'sft train run={path}'}"
+        f"resume a run by its directory: {quoted(f'sft train run={path}') if ' ' in path else f'sft train run={path}'}"
     )
 
 
@@ -195,7 +195,7 @@ def _columns(field: str) -> Callable[[Any, str], str]:
 def _stage(value: Any, _: str) -> str:
     if str(value).lower() in ("sft", "train"):
         return "leave it out: supervised fine-tuning is what sft train does (data.stages is a curriculum)"
-    return f"leave it out: there is supervised fine-tuning alone, no {value}"
+    return f"leave it out: this is supervised fine-tuning only, no {value}"
 
 
 def _order(_: Any, __: str) -> str:

@@ -95,7 +95,7 @@ def _section(section: type, values: Any, prefix: str, found: Found) -> Any:
     if not isinstance(values, Mapping):
         name = prefix.removesuffix(".")
         fix = _section_fix(section, name, values)
-        found.append(Mistake(name, f"{name} is {spoken(values)}; it holds keys of its own", fix))
+        found.append(Mistake(name, f"{name} is {spoken(values)}; it is a section with keys", fix))
         return section()
     known = {field.name: field for field in fields(section)}
     arguments = {}
@@ -124,7 +124,7 @@ def _section_fix(section: type, name: str, value: Any) -> str:
 def _value(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> Any:
     """The value as the type ``kind`` wants it; None, with a mistake noted, if it does not fit."""
     if value in (_OPEN, _KEPT_OPEN):
-        found.append(Mistake(key, f"{key} is ???: its value is left to you", f"set {key}=<value>"))
+        found.append(Mistake(key, f"{key} is ???: its value is left to you", f"set {key}=VALUE"))
         return None
     if is_dataclass(kind):
         assert isinstance(kind, type)

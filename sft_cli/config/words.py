@@ -176,7 +176,7 @@ def refuse_idle(
         instead = next((fix for pattern, fix in not_read.items() if re.fullmatch(pattern, key)), None)
         if instead is None and (key in read or key.partition(".")[0] in read):
             continue
-        problem = "it has no value" if key in own else f"{command} does not read it: the run's own value holds"
+        problem = "it has no value" if key in own else f"{command} does not read it; the run's own value is used"
         mistakes.append(
             SftError(where=key, problem=problem, fix=instead or f"leave it out; what can be set: {settable}")
         )

@@ -114,7 +114,7 @@ def read_yaml(file: Path) -> dict[Any, Any]:
         raise SftError(
             where=shown(file),
             problem=f"it has {size:,} bytes; a config has {MAX_BYTES:,} at most",
-            fix="name a config; rows of data go into a file of their own, named by data.mix.<name>.path",
+            fix="name a config; rows of data go into a file of their own, named by data.mix.local.path=FILE",
         )
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)

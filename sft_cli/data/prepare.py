@@ -4,6 +4,8 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from numpy.typing import NDArray
 from sft_cli.chat import parity
 from sft_cli.chat.added import added_ids, with_added
 from sft_cli.chat.content_tokens import with_content_tokens
-from sft_cli.chat.examples import ExampleMaker, fitting_templates
-from sft_cli.chat.template import ChatTemplate, load_template
+from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.template import ChatTemplate, NoTemplate, load_template
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean import table as filters
 from sft_cli.config.context import context_of
@@ -23,7 +25,7 @@ from sft_cli.config.schema import Config
 from sft_cli.console import say
 from sft_cli.data import cache, changes, prepared
 from sft_cli.data.ledger import Ledger
-from sft_cli.data.making import assemble, cleaning, dropped, pipeline, place, telling
+from sft_cli.data.making import assemble, cleaning, dropped, peek, pipeline, place, telling
 from sft_cli.data.making import manifest as manifests
 from sft_cli.data.mixing import realised, stages
 from sft_cli.data.prepared import Prepared, Side, SplitWriter
@@ -32,8 +34,10 @@ from sft_cli.report import accounts
 from sft_cli.report.page import write_report
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, *, training: bool = True) -> Prepared:
     """Prepare the data of a config, or open what an earlier run with the same inputs prepared.
+
+    ``training`` is False where the rows are evaluated only: what is printed then speaks of that.
 
     Raises:
         SftError: A source, template or row cannot be used; nothing is left behind but finished stages in the cache.
@@ -50,7 +54,7 @@ def prepare(config: Config) -> Prepared:
         return prepared.open_prepared(directory)
     _check_free(directory, ours=present is not None)
     if present is not None:
-        say(f"data      {directory} is prepared anew: {changes.difference(present['inputs'], inputs)}")
+        say(f"data      {directory} is prepared again: {changes.difference(present['inputs'], inputs)}")
     check_template(config, tokenizer, template)
     filters.check(cleaning.filled(config))
     cache.forget_old()
@@ -65,7 +69,7 @@ def prepare(config: Config) -> Prepared:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     _remember(config, inputs)
-    telling.show(manifest, directory, time.perf_counter() - started)
+    telling.show(manifest, directory, time.perf_counter() - started, training=training)
     return prepared.open_prepared(directory)
 
 
@@ -110,8 +114,15 @@ def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
     tokenizer = with_added(tokenizer, config.model.add_tokens)
     try:
         template = load_template(config.template, tokenizer)
+    except NoTemplate as error:
+        plain = load_template(replace(config.template, name="plain"), tokenizer)
+        maker = ExampleMaker(tokenizer, replace(plain, source=""), config.data, config.trainer.max_length)
+        fix = maker.offer(peek.held(config))
+        told = SftError(where=error.where, problem=error.problem, fix=fix)
+        raise_all([told, *_beyond_context(config)])
+        raise
     except SftError as error:
-        raise_all([_with_fitting(error, config, tokenizer), *_beyond_context(config)])
+        raise_all([error, *_beyond_context(config)])
         raise
     return with_content_tokens(tokenizer, template, config.model.add_tokens, config.data.content_tokens), template
 
@@ -119,19 +130,11 @@ def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
 def check_template(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> None:
     """Refuse a template that can teach no model to answer, together with a length that the model cannot take."""
     try:
-        ExampleMaker(tokenizer, template, config.data, config.trainer.max_length).check_template()
+        ExampleMaker(tokenizer, template, config.data, config.trainer.max_length).check_template(
+            partial(peek.held, config)
+        )
     except SftError as error:
         raise_all([error, *_beyond_context(config)])
-
-
-def _with_fitting(error: SftError, config: Config, tokenizer: ChatTokenizer) -> SftError:
-    """The error of a tokenizer without a chat template, with those templates in its fix that can teach its model."""
-    if config.template.path is not None or config.template.name != "auto" or tokenizer.named_templates:
-        return error
-    names = fitting_templates(tokenizer, config.data)
-    listed = f"template={', '.join(names[:-1])}{' or ' * (len(names) > 1)}{names[-1]}, or " if names else ""
-    fix = f"choose one: {listed}template.path=FILE.jinja"
-    return SftError(where=error.where, problem=error.problem, fix=fix)
 
 
 def _beyond_context(config: Config) -> list[SftError]:

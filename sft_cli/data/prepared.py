@@ -139,6 +139,17 @@ class Split:
         weights = self._list(number, row, "loss_weights") * trained if self._weighted else trained
         return Tokens(self._list(number, row, "input_ids").astype(np.int64), weights.astype(np.float32))
 
+    def prompt_lengths(self) -> NDArray[np.int64]:
+        """``(examples,)``: how many tokens of each come before its first trained one; all of them where none is."""
+        found = [np.zeros(0, np.int64)]
+        for number in range(len(self._batches)):
+            offsets, labels = self._view(number, "labels")
+            ends = offsets.astype(np.int64)
+            trained = np.append(np.flatnonzero(labels != IGNORE), len(labels))
+            first = trained[np.searchsorted(trained, ends[:-1])]
+            found.append(np.minimum(first, ends[1:]) - ends[:-1])
+        return np.concatenate(found)
+
     def largest_id(self) -> int:
         """The largest token id of the split; -1 when it is empty."""
         views = (self._view(number, "input_ids") for number in range(len(self._batches)))

@@ -18,7 +18,8 @@ REMARKS: Mapping[str, str] = {
     "own_stop": "an answer ended in the template's stop token itself; removed, the template writes it",
     "header": "a message holds a header of the template, which the model cannot tell from a real one"
     " (data.delimiters=error refuses such rows)",
-    "empty_answer": "an answer is empty: it teaches the model to stop at once",
+    "empty_answer": "an answer is empty: it teaches the model to stop at once (clean.steps=[leakage,length] drops rows"
+    " whose last answer has no word)",
     "cut_answer": "truncation cut off the end of what is trained, its stop token with it:"
     " the model does not learn to stop there",
     "no_stop": "an answer is trained without the token that ends it: the model does not learn to stop there",

@@ -9,7 +9,7 @@ from sft_cli.config.paths import absolute
 from sft_cli.config.rundir import RunDir, open_run
 from sft_cli.config.schema import Config
 from sft_cli.config.words import refuse_idle, split_off
-from sft_cli.console import say
+from sft_cli.console import clear_status, say
 from sft_cli.errors import SftError
 from sft_cli.visible import visible
 
@@ -48,7 +48,7 @@ def _lines() -> Iterator[str]:
     """What is typed, or piped, line by line; blank lines are left out."""
     typed = sys.stdin.isatty()
     if typed:
-        say(f"chat      one line is one message; {CLEAR} begins anew, Ctrl-D ends")
+        say(f"chat      one line is one message; {CLEAR} starts a new conversation, Ctrl-D ends")
     while True:
         if typed:
             sys.stdout.write("> ")
@@ -75,6 +75,7 @@ class Speaker:
         self._config, self._machine, self._stops = config, machine, stop_ids(run)
         self._tokenizer = server.load(run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code)
         self._model = load_tuned(run, config, machine)
+        clear_status()  # what follows is an answer, which goes to standard output as it is made
 
     def answer(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The most probable answer, written to standard output while it is made.

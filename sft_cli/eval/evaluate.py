@@ -15,6 +15,8 @@ from sft_cli.model.quant import causal_lm
 
 SHOWN = 160
 """Characters of a prompt or an answer in a sample."""
+TEXT = 12
+"""Columns before the texts of a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +153,20 @@ def share(flags: Sequence[bool]) -> float | None:
     return sum(flags) / len(flags) if flags else None
 
 
-def sample_lines(items: Sequence[Item], base: Sequence[str], tuned: Sequence[str], n: int) -> list[str]:
-    """Lines that show ``n`` items, spread evenly over all, with the answers of the base and of the tuned model.
+def sample_lines(items: Sequence[Item], answers: Mapping[str, Sequence[str]], n: int) -> list[str]:
+    """Lines that show ``n`` items, spread evenly over all, with the answers of each model.
 
     Args:
         items: What was asked.
-        base: The base model's answer to each.
-        tuned: The tuned model's answer to each.
+        answers: A model's name, at most nine letters -> its answer to each item.
         n: Most items shown.
     """
-    triples = list(zip(items, base, tuned, strict=True))
-    shown = min(n, len(triples))
+    shown = min(n, len(items))
     lines = []
-    for i in range(shown):
-        item, before, after = triples[i * len(triples) // shown]
-        texts = {"prompt": item.prompt, "expected": item.expected, "before": before, "after": after}
+    for place in (i * len(items) // shown for i in range(shown)):
+        item = items[place]
+        given = {name: texts[place] for name, texts in answers.items()}
+        texts = {"prompt": item.prompt, "expected": item.expected, **given}
         lines += [
             item.where,
             *(f"  {name:<9} {_one_line(text, tail=name == 'prompt')}" for name, text in texts.items()),

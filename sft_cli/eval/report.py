@@ -49,7 +49,8 @@ def as_json(
         "version": VERSION,
         "model": str(run.result),
         "sft_cli": __version__,
-        "data": {"prepared_dir": str(rows.directory), "fingerprint": rows.fingerprint, "split": rows.side},
+        "data": {"prepared_dir": str(rows.directory), "fingerprint": rows.fingerprint, "split": rows.side}
+        | ({} if rows.seen is None else {"trained_on": len(rows.seen.same), "prompt_trained_on": len(rows.seen.asked)}),
         "settings": settings(config),
         "metrics": _plain(tuned.metrics),
     }
@@ -113,27 +114,25 @@ def write(report: Mapping[str, Any], file: Path) -> None:
 
 
 def show(tuned: Metrics, base: Metrics | None = None) -> None:
-    """Print one row per source, and one over all where there are several; with a base, both models side by side."""
+    """Print a row for each source, and one over all where there are several; with a base, one for each model."""
     table(*cells(tuned, base))
 
 
 def cells(tuned: Metrics, base: Metrics | None = None) -> tuple[list[str], list[list[Any]]]:
-    """The table's columns and rows; a column without any value, or that says nothing new, is left out."""
+    """The table's columns and rows, one for each source and model; a column without any value is left out."""
     groups = [*tuned.sources, *([ALL] if len(tuned.sources) > 1 else [])]
-    models = {"": tuned} if base is None else {"base ": base, "tuned ": tuned}
-    columns: dict[str, list[Any]] = {
-        "source": [group or "all" for group in groups],
-        "examples": [_scores(tuned, group).examples for group in groups],
-    }
-    answered = [_scores(tuned, group).items for group in groups]
+    models = {"tuned": tuned} if base is None else {"base": base, "tuned": tuned}
+    lines = [(group or "all", name, _scores(of, group)) for group in groups for name, of in models.items()]
+    columns: dict[str, list[Any]] = {"source": [group for group, _, _ in lines]}
+    if base is not None:
+        columns["model"] = [name for _, name, _ in lines]
+    columns["examples"] = [found.examples for _, _, found in lines]
+    answered = [found.items for _, _, found in lines]
     if any(answered) and answered != columns["examples"]:
         columns["answered"] = answered
     for heading, (field, factor) in NUMBERS.items():
-        for label, metrics in models.items():
-            if field == "stopped_share" and metrics is base:
-                continue  # the table stays within a terminal
-            values = [asdict(_scores(metrics, group))[field] for group in groups]
-            columns[label + heading] = [None if value is None else factor * value for value in values]
+        values = [asdict(found)[field] for _, _, found in lines]
+        columns[heading] = [None if value is None else factor * value for value in values]
     kept = {name: values for name, values in columns.items() if any(value is not None for value in values)}
     return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
 

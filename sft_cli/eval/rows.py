@@ -1,6 +1,7 @@
 """Which rows a run is evaluated on: those it held out, or others that the command line names. No torch."""
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sft_cli.data.prepare import prepare, read_template
 from sft_cli.data.prepared import Prepared, Side, Split, open_prepared, read_manifest
 from sft_cli.data.reading.sources import has_validation
 from sft_cli.errors import SftError
+from sft_cli.eval.trained_on import Overlap, overlap
 
 OTHER_DATA = "data=FILE"
 
@@ -33,6 +35,7 @@ class Rows:
         fingerprint: What it was prepared from.
         sources: Names of its sources.
         own: Whether they are the rows that the run itself held out.
+        seen: How many of other rows the run was trained on; None for its own, or where its data are gone.
     """
 
     split: Split
@@ -41,6 +44,7 @@ class Rows:
     fingerprint: str
     sources: tuple[str, ...]
     own: bool
+    seen: Overlap | None = None
 
 
 def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
@@ -63,16 +67,48 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
                 fix=f"name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
             )
     else:
-        prepared = prepare(as_served(run.tokenizer, _all_asked(trained, config)))
+        prepared = prepare(as_served(run.tokenizer, _all_asked(trained, config)), training=False)
         rows = _rows(prepared, "validation" if len(prepared.validation) else "train", own=False)
-        if path := _trained_path(trained, config, rows.side):
-            say(f"note      the run was trained on rows of {path}, which may be among these")
-    number = len(rows.split)
-    which = counted(number, "held-out example")
-    if rows.side == "train":
-        which = f"{counted(number, 'example')}, all of them, because none is held out,"
-    say(f"rows      {which} of {rows.directory}")
+        rows = replace(rows, seen=_seen(run, rows))
+    say(f"rows      {_which(rows, config)}")
+    if rows.seen is not None:
+        for line in _warnings(rows.split, rows.seen):
+            say(line)
+    elif (path := _trained_path(trained, config, rows.side)) and not rows.own:
+        say(f"warning: the run's training rows are gone, and it was trained on rows of {path}: these may be the same")
     return rows
+
+
+def _which(rows: Rows, config: Config) -> str:
+    """Which rows are evaluated, in words."""
+    number = len(rows.split)
+    if rows.side == "validation":
+        return f"{counted(number, 'held-out example')} of {rows.directory}"
+    paths = ", ".join(masked(source.path) for source in config.data.mix.values())
+    return f"{counted(number, 'example')} of {paths} ({rows.directory})"
+
+
+def _seen(run: RunDir, rows: Rows) -> Overlap | None:
+    """How many of other rows the run was trained on; None where the rows it was trained on are gone."""
+    known = run.read(run.data) if run.data.is_file() else {}
+    manifest = read_manifest(Path(known["prepared_dir"])) if known else None
+    if manifest is None or manifest["content"] != known["content"]:
+        return None
+    return overlap(rows.split, Split(Path(known["prepared_dir"]) / "train"))
+
+
+def _warnings(split: Split, seen: Overlap) -> Iterator[str]:
+    """What to say about examples that the run was trained on."""
+    number = counted(len(split), "example")
+    if seen.same:
+        first = split.where(seen.same[0])
+        yield (
+            f"warning: the run was trained on {len(seen.same):,} of the {number} (the first: {first}): on these it"
+            " measures what was memorised"
+        )
+    if seen.asked:
+        first = split.where(seen.asked[0])
+        yield f"warning: the prompt of {len(seen.asked):,} of the {number} was trained with another answer ({first})"
 
 
 def _all_asked(trained: Config, config: Config) -> Config:

@@ -15,7 +15,7 @@ from sft_cli.config.schema import Config
 from sft_cli.console import counted, say
 from sft_cli.errors import SftError
 from sft_cli.eval import report
-from sft_cli.eval.evaluate import Evaluation, evaluate, sample_lines
+from sft_cli.eval.evaluate import TEXT, Evaluation, evaluate, sample_lines
 from sft_cli.eval.items import count_cut, decoder
 from sft_cli.eval.progress import shown
 from sft_cli.eval.rows import Rows
@@ -83,9 +83,10 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
         say("answers   none: every example is trained whole, without a prompt; loss and perplexity only")
     report.show(tuned.metrics, base.metrics if base else None)
     if base is not None:
-        before, after = ([answer.text for answer in one.answers] for one in (base, tuned))
-        for line in sample_lines(tuned.items, before, after, SAMPLES):
-            say(line)
+        both = {"base": base, "tuned": tuned}
+        answers = {name: [answer.text for answer in one.answers] for name, one in both.items()}
+        for line in sample_lines(tuned.items, answers, SAMPLES):
+            say(line, indent=TEXT)
     file = run.eval / f"{name}.json"
     report.write(report.with_base(report.as_json(name, run, rows, config, tuned, base), file), file)
     say(f"report    {file}")

@@ -53,7 +53,7 @@ def stream(
             raise SftError(
                 where="sft chat",
                 problem=f"the conversation has {len(prompt)} tokens, the model takes {limit}",
-                fix="begin anew with a shorter message",
+                fix="start again with a shorter message",
             )
         greedy = GenerationConfig(
             do_sample=False, max_new_tokens=room, eos_token_id=list(stop_ids), pad_token_id=stop_ids[0], use_cache=True

@@ -39,7 +39,7 @@ def wrong(config: ModelConfig, problem: str, fix: str) -> SftError:
 def located(config: ModelConfig) -> str:
     """The directory or hub id to load from, checked as far as that goes without reading a model."""
     if config.path is None:
-        raise SftError(where="model.path", problem="no model is named", fix="model.path=<directory or hub id>")
+        raise SftError(where="model.path", problem="no model is named", fix="model.path=DIR_OR_HUB_ID")
     path = paths.resolve(config.path)
     if Path(path).is_dir():
         if not (Path(path) / "config.json").is_file():
@@ -68,12 +68,12 @@ def load_config(config: ModelConfig) -> PretrainedConfig:
         raise wrong(
             config,
             f"model type {found.model_type} has an encoder, which a causal language model leaves out",
-            "name a model that is a decoder alone",
+            "name a decoder-only model",
         )
     if sees_later(found):
         raise wrong(
             config,
-            f"model type {found.model_type} is an encoder: each token sees those behind it, also the ones it should"
+            f"model type {found.model_type} is an encoder: each token sees those after it, also the ones it should"
             " predict",
             'name a causal language model; if it was trained as one, its config.json lacks "is_decoder": true',
         )
@@ -91,7 +91,7 @@ def unreadable(config: ModelConfig, error: Exception) -> SftError:
     reason = str(error).splitlines()[0]
     if "trust_remote_code" in str(error):
         return wrong(
-            config, "the model runs Python code of its own", "model.trust_remote_code=true, if you trust its author"
+            config, "the model brings its own Python code", "model.trust_remote_code=true, if you trust its author"
         )
     if Path(paths.resolve(str(config.path))).is_dir():
         return wrong(config, reason, "repair the directory or download the model again")

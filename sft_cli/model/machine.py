@@ -117,7 +117,7 @@ def cpu_dtype(hidden: int | None, whole: bool, cpuinfo: Path = CPUINFO) -> tuple
     if whole:
         return torch.float32, "all weights are trained on a CPU"
     if hidden is None or hidden < WORTHWHILE:
-        return torch.float32, f"bfloat16 pays from a hidden size of {WORTHWHILE} on"
+        return torch.float32, f"bfloat16 is faster from a hidden size of {WORTHWHILE}"
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set[str]())
     if found := sorted(HALF_FLAGS & flags):

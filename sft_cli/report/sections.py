@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from sft_cli.config.automatic import FEWEST_HELD_OUT, MOST_HELD_OUT, SHARE
+from sft_cli.config.fields import Auto
 from sft_cli.console import counted
 from sft_cli.data.ledger import COUNTED
 from sft_cli.data.remarks import sentences
@@ -17,6 +19,19 @@ MOST = 60
 """Entries of a list shown at most."""
 MOST_TEXT = 700
 """Characters of a text shown at most."""
+FILTERS = {
+    "leakage": "training rows whose prompt is held out as well",
+    "exact_duplicates": "rows that an earlier row equals",
+    "near_duplicates": "rows that nearly equal an earlier one",
+    "pii": "personal data",
+    "language": "rows in another language than those wanted",
+    "length": "rows outside the bounds of length",
+    "heuristics": "answers that look degenerate",
+    "quality": "rows whose score is too low",
+    "perplexity": "answers that a model finds too likely or too unlikely",
+    "contamination": "rows that hold a prompt of an evaluation set",
+}
+"""What each filter looks for."""
 UNITS = {"rows": "share_rows", "tokens": "share_tokens", "trained_tokens": "share_trained"}
 """Counts of a mix, and their shares."""
 
@@ -35,26 +50,40 @@ def totals(manifest: Json) -> list[tuple[str, str, str]]:
     }
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     trained = share(train["trained_tokens"], train["tokens"])
+    rare = {
+        "not sampled": (count["not_sampled"], "usable rows that the mix does not draw"),
+        "truncated": (count["truncated"], _lost(count["truncated_tokens"])),
+    }
     return [
         ("rows read", f"{count['rows']:,}", f"from {counted(len(sources), 'source')}"),
         ("used", f"{count['used']:,}", f"{share(count['used'], count['rows']):.1%} of the rows"),
         ("dropped", f"{count['dropped']:,}", f"{share(count['dropped'], count['rows']):.1%} of the rows"),
-        ("not sampled", f"{count['not_sampled']:,}", "left out by choice of the mix"),
-        ("truncated", f"{count['truncated']:,}", _lost(count["truncated_tokens"])),
-        (
-            "training examples",
-            f"{train['examples']:,}",
-            f"an epoch, of {train['rows']:,} rows; repeats counted",
-        ),
+        *((name, f"{number:,}", remark) for name, (number, remark) in rare.items() if number),
+        ("training examples", f"{train['examples']:,}", f"in an epoch, from {counted(train['rows'], 'row')}"),
         ("training tokens", f"{train['tokens']:,}", f"{share(train['tokens'], train['examples']):,.0f} per example"),
         ("tokens that carry loss", f"{train['trained_tokens']:,}", f"{trained:.1%} of the training tokens"),
-        ("held out", f"{validation['examples']:,}", f"examples, {counted(validation['tokens'], 'token')}"),
+        ("held out", counted(validation["examples"], "example"), _why_held_out(manifest)),
     ]
 
 
 def _lost(tokens: int) -> str:
     """What truncated rows lost."""
     return f"rows that lost their last {counted(tokens, 'token')}" if tokens else "rows that lost their oldest turns"
+
+
+def _why_held_out(manifest: Json) -> str:
+    """What the held-out examples are for, and what decided how many there are."""
+    rules = manifest.get("inputs", {}).get("mix", {}).get("rules", {})
+    fraction, rows = rules.get("val_fraction"), rules.get("val_rows")
+    if not manifest["splits"]["validation"]["examples"]:
+        return "every row is trained on"
+    if rows is not None:
+        chosen = f"data.val_rows={rows}"
+    elif fraction == Auto.auto.value:
+        chosen = f"{SHARE:.0%} of the rows, {FEWEST_HELD_OUT} to {MOST_HELD_OUT}; data.val_fraction=0 trains on all"
+    else:
+        chosen = f"data.val_fraction={fraction:g}" if fraction else "the sources' own validation rows"
+    return f"not trained on: they measure the loss on new rows ({chosen})"
 
 
 def facts(manifest: Json) -> list[tuple[str, str]]:
@@ -206,7 +235,10 @@ def cleaning(manifest: Json) -> dict[str, Any]:
     steps = manifest.get("clean", [])
     reports = [(step["filter"], step["report"]) for step in steps if step.get("report")]
     return {
-        "steps": [(step["filter"], sum(step["dropped"].values()), step["dropped"]) for step in steps],
+        "steps": [
+            (step["filter"], FILTERS.get(step["filter"], ""), sum(step["dropped"].values()), step["dropped"])
+            for step in steps
+        ],
         "clusters": [_clusters(name, report) for name, report in reports if "clusters" in report],
         "pairs": [_pairs(name, report) for name, report in reports if "pairs" in report],
         "languages": [_languages(report) for _, report in reports if "languages" in report],

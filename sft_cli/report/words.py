@@ -117,7 +117,7 @@ def _mistake(word: str, key: str, equals: str, value: str, given: dict[str, str]
         if (Path(word).expanduser() / "data.json").is_file():
             return _run(word)
         fix = f"write prepared={word}" if Path(word).expanduser().is_dir() else "write key=value, such as worst=longest"
-        fix = f"write {word}=<value>" if word in NAMES else fix
+        fix = f"write {word}=VALUE" if word in NAMES else fix
         return SftError(where="command line", problem=f"{word!r} is not of the form key=value", fix=fix)
     if key == "run":
         return _run(value)
@@ -126,9 +126,9 @@ def _mistake(word: str, key: str, equals: str, value: str, given: dict[str, str]
         fix = f"did you mean {meant}?" if meant else f"the keys are {', '.join(NAMES)}"
         return SftError(where=key, problem=f"{COMMAND} has no such key", fix=fix)
     if not value:
-        return SftError(where=key, problem="it has no value", fix=f"write {key}=<value>, or leave it out")
+        return SftError(where=key, problem="it has no value", fix=f"write {key}=VALUE, or leave it out")
     if key in given:
-        return SftError(where=key, problem="it is given twice", fix=f"keep one {key}=<value>")
+        return SftError(where=key, problem="it is given twice", fix=f"keep one of the two, {key}={value}")
     return None
 
 
@@ -163,7 +163,7 @@ def _pattern(given: dict[str, str]) -> re.Pattern[str] | None:
         raise SftError(
             where=f"text={given['text']}",
             problem=f"no regular expression: {error}",
-            fix=f"text={shlex.quote(re.escape(given['text']))} finds it as it stands",
+            fix=f"text={shlex.quote(re.escape(given['text']))} finds it literally",
         ) from error
 
 

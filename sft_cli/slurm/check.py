@@ -98,7 +98,7 @@ def _unseen(config: Config, place: Place, inside: list[str]) -> Iterator[SftErro
     seen = [*own, *(mount.rpartition(":")[2] for mount in mounts(launcher, place, inside))]
     for key, path in _local_paths(config):
         if os.path.isabs(path) and not any(Path(path).is_relative_to(directory) for directory in seen):
-            problem = f"{path!r} lies outside of what the container sees"
+            problem = f"{path!r} is outside of what the container sees"
             fix = f"launcher.container.mounts=[{os.path.dirname(path)}], or the path it has inside"
             yield SftError(where=key, problem=problem, fix=fix)
 

@@ -14,7 +14,7 @@ def check_unused(run_dir: Path) -> None:
         return
     job = run_dir / "job.sbatch"
     start_anew = "run_dir=<a new directory> starts another run"
-    goes_on = f"sbatch {shlex.quote(str(job))} goes on with it; {start_anew}"
+    goes_on = f"sbatch {shlex.quote(str(job))} resumes it; {start_anew}"
     raise SftError(
         where=str(run_dir),
         problem="exists already and is not an empty directory",

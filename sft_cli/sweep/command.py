@@ -130,7 +130,7 @@ def _go_on(own: Mapping[str, str], words: Sequence[str], parallel: int | None) -
         wait_for_saving(record, record.members)
         begun = {member: outcome(record, member) for member in record.members}
         left = [member for member, found in begun.items() if found.state is not State.finished]
-        say(f"sweep     {record.directory}: {len(left)} of {len(begun)} members are to finish")
+        say(f"sweep     {record.directory}: {len(left)} of {len(begun)} members are unfinished")
         chosen = tuple(config for member, config in zip(record.members, configs, strict=True) if member in left)
         environments = member_environments(record.parallel, chosen)
         _prepared(Plan(record.keys, tuple(left), chosen))
@@ -174,8 +174,8 @@ def _refuse_taken(directory: Path) -> None:
         swept = (directory / NAME).is_file()
         raise SftError(
             where=f"sweep_dir={directory}",
-            problem="a sweep lies there already" if swept else "something lies there already",
-            fix=f"go on with it: sft sweep sweep={directory}, or name another" if swept else "name another directory",
+            problem="it holds a sweep already" if swept else "it exists already",
+            fix=f"resume it: sft sweep sweep={directory}, or name another" if swept else "name another directory",
         )
 
 

@@ -78,7 +78,7 @@ def wait_for_saving(record: Record, members: Sequence[Member]) -> None:
     for member in members:
         while _locked(record.run(member).path / ".lock") and time.monotonic() < until:
             if not told:
-                say("sweep     members of it still save what they did; waiting for them")
+                say("sweep     some members are still saving; waiting for them")
                 told = True
             time.sleep(POLL)
 
@@ -126,7 +126,7 @@ def _reason(one: Live) -> str:
         said = [line for line in file.read().decode("utf-8", errors="replace").splitlines() if line.strip()]
     stopped = [line.removeprefix("stopped ").strip() for line in said if line.startswith("stopped ")]
     last = (stopped or said or [""])[-1].strip()
-    return last or f"it ended with exit code {code} and said nothing"
+    return last or f"it ended with exit code {code} and printed nothing"
 
 
 @contextmanager

@@ -198,7 +198,7 @@ def load_record(path: str) -> tuple[Record, dict[Member, str]]:
         raise SftError(
             where=str(directory / NAME),
             problem=f"it is not what sft sweep writes ({error})",
-            fix="the members can be resumed alone: sft train run=DIR",
+            fix="the members can be resumed one by one: sft train run=DIR",
         ) from error
     return record, members
 

@@ -50,7 +50,7 @@ class Status:
             tail = f": {self._record.metric.name} {shown} (step {found.reading.step}), {found.seconds:,.0f} s"
             tail += f"; then: {found.error.splitlines()[0]}" if found.error else ""
         else:
-            tail = f": behind step {found.steps}"
+            tail = f": after step {found.steps}"
         say(f"{WORDS[found.state]:<9} {label(self._record, member)}{tail}")
 
     def running(self, members: Sequence[Member], outcomes: Mapping[Member, Outcome]) -> None:

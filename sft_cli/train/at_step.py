@@ -30,7 +30,7 @@ def at_step(words: Sequence[str]) -> list[str]:
     made = RunDir(run.path / "steps" / checkpoint.name)
     if not (made.adapter.is_dir() or made.model.is_dir()):
         _make(run, checkpoint, made)
-    say(f"step      {saved.step_of(checkpoint)} of {run.path}, a run directory of its own: {made.path}")
+    say(f"step      {saved.step_of(checkpoint)} of {run.path}, exported as a run directory: {made.path}")
     rest = [word for word in words if not word.startswith(("step=", "run="))]
     return [f"run={made.path}", *rest]
 

@@ -30,8 +30,8 @@ def base_before(config: Config, directory: RunDir, watch: Watch, *, begun: bool)
     if begun and not directory.before.is_file():
         raise SftError(
             where="eval.compare_after_training",
-            problem="the run has begun without it, and the base was not evaluated before training",
-            fix=f"leave it out, and compare afterwards: sft eval run={shlex.quote(str(directory.path))} compare=base",
+            problem="the run has begun without it, and the base was not evaluated then",
+            fix=f"leave it out, and compare later: sft eval run={shlex.quote(str(directory.path))} compare=base",
         )
     return watch.base(directory)
 

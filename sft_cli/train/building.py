@@ -171,7 +171,7 @@ def _share(config: Config, probed: ProbeResult) -> Choice:
     if not probed.packed_ok:
         say(f"packing   off, one example per row: {probed.reason}")
         return Choice.never
-    say(f"packing   proven: packed and solo logits agree ({probed.difference:.1e})")
+    say(f"packing   verified: packed and unpacked logits agree ({probed.difference:.1e})")
     wanted = config.trainer.share_prefixes
     # Shared tokens would share the noise that each example draws for itself.
     noisy = config.adapter.dropout > 0 or config.loss.neftune > 0

@@ -153,7 +153,7 @@ def load(directory: Path, parts: Parts, identity: Mapping[str, Any], rank: int =
         SftError: It belongs to other data or another config; the keys that differ are named.
     """
     state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
-    refuse_other(str(directory), state["identity"], identity)
+    refuse_other(directory.parents[1], state["identity"], identity, where=directory)
     _put(Stored(directory, TRAINED), parts.model)
     if parts.average is not None:
         places, stored = dict(trained_parameters(parts.model)), Stored(directory, AVERAGE)

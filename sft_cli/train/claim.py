@@ -30,7 +30,7 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
         resumed: Whether the run lies there already.
 
     Raises:
-        SftError: Another process trains there, or a run lies there already.
+        SftError: Another process trains there, or it holds a run already.
     """
     if not resumed:
         directory = _made(directory, named=config.run_dir is not None)
@@ -70,7 +70,7 @@ def refuse_taken(directory: RunDir) -> None:
     if directory.config.exists() or directory.metrics.exists() or directory.checkpoints.exists():
         raise SftError(
             where=f"run_dir={directory.path}",
-            problem="a run lies there already",
+            problem="it holds a run already",
             fix=f"resume it with sft train run={shlex.quote(str(directory.path))}, or choose another run_dir",
         )
 

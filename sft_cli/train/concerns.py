@@ -87,7 +87,7 @@ def _template(config: Config, prepared: Prepared) -> Iterator[Concern]:
         name = "template.path" if config.template.path else f"template={config.template.name}"
         yield Concern(
             "template",
-            f"the tokenizer has a chat template of its own, and {name} is another: what the model knows of its own"
+            f"the tokenizer has its own chat template, but {name} is used: what the model knows of its own"
             " is not used, and serving must use the one that is saved with the result",
             "template=auto takes the tokenizer's own" + (", without template.path" if config.template.path else ""),
         )
@@ -115,7 +115,7 @@ def _held_out(config: Config, held_out: bool) -> Iterator[Concern]:
         few = f", fewer than {automatic.ENOUGH} rows" if isinstance(config.data.val_fraction, Auto) else ""
         yield Concern(
             "held out",
-            f"no rows are held out{few}: nothing will show when the model only learns the rows by heart",
+            f"no rows are held out{few}: overfitting will not be visible",
             "data.val_fraction=0.1, or data.mix.NAME.validation_path=FILE",
         )
 

@@ -175,7 +175,7 @@ def make_engine(model: nn.Module, config: DistributedConfig, ranks: Ranks, devic
             fix="distributed=ddp",
         )
     if config.cpu_offload and device.type == "cpu":
-        say("together  on a CPU everything lies in main memory: distributed.cpu_offload changes nothing")
+        say("together  on a CPU everything is in main memory: distributed.cpu_offload changes nothing")
     mesh = _mesh(config, ranks, device)
     policy = CPUOffloadPolicy() if config.cpu_offload and device.type == "cuda" else OffloadPolicy()
     shell = Shell(model)

@@ -1,8 +1,10 @@
 """What decides what a run learns: the settings and data a resumed run must share with its beginning."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from sft_cli.config.schema import Config
@@ -39,6 +41,9 @@ NOT_LEARNING = (
 )
 """Keys that decide where and when, not what is learned: they may change on resuming."""
 
+LENGTH = ("trainer.max_steps", "trainer.epochs")
+"""Keys that decide when a run ends."""
+
 
 def settings(config: Config) -> dict[str, Any]:
     """Every key that decides what is learned, dotted, with its plain value."""
@@ -63,8 +68,14 @@ def identity(config: Config, content: str, dtype: str) -> dict[str, Any]:
     return {"data": content, **settings(config), **digests(config.adapter), "trainer.dtype": dtype}
 
 
-def refuse_other(where: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def refuse_other(run: Path, saved: Mapping[str, Any], now: Mapping[str, Any], where: Path | None = None) -> None:
     """Refuse to go on with other data or settings than a run began with.
+
+    Args:
+        run: The run directory.
+        saved: The values it began with, by key.
+        now: Those of now.
+        where: The file or directory that holds the saved values; None for the run.
 
     Raises:
         SftError: The keys that differ, with both values.
@@ -73,10 +84,20 @@ def refuse_other(where: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -
     if differing:
         shown = "; ".join(f"{key} was {spoken(old)}, is now {spoken(new)}" for key, (old, new) in differing[:5])
         raise SftError(
-            where=where,
-            problem=f"the run began with other settings: {shown}",
-            fix="resume with the run's own (sft train run=DIR and nothing else), or start a new run",
+            where=str(where or run), problem=f"the run began with other settings: {shown}", fix=_fix(run, differing)
         )
+
+
+def _fix(run: Path, differing: Sequence[tuple[str, Any]]) -> str:
+    """What to type instead; who wants to end a run early takes one of its saved steps."""
+    shown = shlex.quote(str(run))
+    fix = f"resume with its own settings: sft train run={shown}"
+    steps = [int(place.name.removeprefix("step-")) for place in run.glob("checkpoints/step-*")]
+    if steps and all(key in LENGTH for key, _ in differing):
+        return (
+            f"{fix}; to end it early, take a saved step: sft eval run={shown} step={max(steps)} (chat and merge, too)"
+        )
+    return f"{fix}; or start a new run"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -83,7 +83,10 @@ def _outwait(owner: Owner, file: Path) -> None:
     Raises:
         SftError: It lives.
     """
-    say(f"lock      {owner} began to train here and did not leave; watching for {WATCH:.0f} s whether it still does")
+    say(
+        f"lock      {owner} started training here and did not release the lock; watching for {WATCH:.0f} s whether it"
+        " still runs"
+    )
     until, seen = time.monotonic() + WATCH, _touched(file)
     while time.monotonic() < until:
         time.sleep(min(1.0, WATCH / 10))
@@ -96,7 +99,7 @@ def _taken(file: Path, owner: Owner | None) -> SftError:
     """What somebody is told who comes second."""
     known = f"{owner} trains there since {owner.since}" if owner else "another process trains there"
     stop = f"wait for it, or stop it (kill {owner.pid}, on {owner.host})" if owner else "wait for it or stop it"
-    return SftError(where=str(file.parent), problem=known, fix=f"{stop}; a new run wants another run_dir")
+    return SftError(where=str(file.parent), problem=known, fix=f"{stop}; a new run needs another run_dir")
 
 
 def _owner(file: Path) -> Owner | None:

@@ -36,7 +36,7 @@ class Stopped(Exception):
     """
 
     def __init__(self, signal: int, step: int) -> None:
-        super().__init__(f"stopped by signal {signal} behind step {step}")
+        super().__init__(f"stopped by signal {signal} after step {step}")
         self.signal, self.step = signal, step
 
 

@@ -7,16 +7,21 @@ import resource
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import torch
 
 from sft_cli.config.rundir import RunDir
 from sft_cli.console import bar, note, say, span, status
+
+RECENT = 20
+"""Last steps whose times the remaining time is estimated from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Log:
         self._began = time.perf_counter()
         self._every = max(1, num_steps // 20)
         self._last = ""
+        self._seconds = deque[float](maxlen=RECENT)
 
     def step(self, metrics: StepMetrics) -> None:
         """Record a step."""
@@ -89,7 +95,9 @@ class Log:
         parts = ", ".join(f"{name} {value:.4g}" for name, value in metrics.terms.items())
         made_of = f" ({parts})" if len(metrics.terms) > 1 else ""
         spent = span(time.perf_counter() - self._began)
-        left = span((self._num_steps - metrics.step) * metrics.seconds)
+        self._seconds.append(metrics.seconds)
+        # One slow step, such as the first or the one after an evaluation, does not move the median.
+        left = span((self._num_steps - metrics.step) * median_low(self._seconds))
         text = (
             f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}"
             f"  {metrics.tokens_per_second:,.0f} tokens/s"

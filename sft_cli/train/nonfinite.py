@@ -67,6 +67,6 @@ def refusal(
     return SftError(
         where=where,
         problem=f"training diverged: {found}",
-        fix=f"{anew}; or, if a row is at fault (all of them: {run.spikes}), go on without such steps: "
+        fix=f"{anew}; or, if a row is at fault (all of them: {run.spikes}), skip such steps: "
         f"sft train run={shlex.quote(str(run.path))} trainer.on_nan=skip",
     )

@@ -46,7 +46,7 @@ def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -
         problems.append(small)
     raise_all(problems)
     compared = compare_prompts(config, architecture, prepared)
-    say(f"parity    {compared} whole rows, of every kind: transformers makes the ids that are trained")
+    say(f"parity    {compared} rows, one of each kind: transformers makes the same token ids")
     return _check_memory(config, needed, machine)
 
 
@@ -83,13 +83,13 @@ def _device_mistakes(config: Config, device: str) -> Iterator[SftError]:
     if config.trainer.optimizer is OptimizerName.paged_adamw_8bit and device == "cpu":
         yield SftError(
             where=f"trainer.optimizer={config.trainer.optimizer.value}",
-            problem="paged optimizer state lies in CUDA's memory, and this machine has no CUDA device",
+            problem="paged optimizer state is in CUDA's memory, and this machine has no CUDA device",
             fix="trainer.optimizer=adamw_8bit, or adamw, which is much faster on a CPU",
         )
     if config.trainer.gradient_checkpointing is Checkpointing.offload and device == "cpu":
         yield SftError(
             where="trainer.gradient_checkpointing=offload",
-            problem="on a CPU the layers' inputs lie in main memory already",
+            problem="on a CPU the layers' inputs are in main memory already",
             fix="trainer.gradient_checkpointing=full",
         )
 
@@ -260,7 +260,7 @@ def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> R
     recompute = choose(config.trainer, needed, free, machine.device)
     mode, layers = recompute.mode, recompute.layers
     made = needed.activations(mode, layers) + needed.passing(mode, layers)
-    beside = f", {gib(slack)} beside tensors" if (slack := needed.slack(mode, layers)) else ""
+    beside = f", {gib(slack)} process overhead" if (slack := needed.slack(mode, layers)) else ""
     say(
         f"memory    about {gib(needed.total(mode, layers))} ({gib(needed.weights)} weights,"
         f" {gib(needed.training)} training state, {gib(made)} activations{beside}), {gib(free)} free"

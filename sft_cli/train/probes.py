@@ -52,7 +52,7 @@ def _probe(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> Pr
     key = f"trainer.retention.probes.{name}"
     say(f"probe     {name}: {probe.path}")
     try:
-        prepared = prepare(_as_run(config, name, probe, tokenizer))
+        prepared = prepare(_as_run(config, name, probe, tokenizer), training=False)
     except SftError as error:
         raise _of_probe(error, name, key) from error
     split = prepared.train

@@ -29,7 +29,7 @@ def refuse_other_rows(run: RunDir, began: Config, now: Config) -> None:
 
     known, inputs = run.read(run.manifest)["inputs"], manifests.inputs(now, *read_template(now))
     if any(_rules(known[stage]) != _rules(inputs[stage]) for stage in ("rows", "clean", "encode", "mix")):
-        refuse_other(str(run.path), {key: old for key, (old, _) in keys.items()}, {k: v for k, (_, v) in keys.items()})
+        refuse_other(run.path, {key: old for key, (old, _) in keys.items()}, {k: v for k, (_, v) in keys.items()})
 
 
 def changed_data(began: Config, now: Config) -> dict[str, tuple[Any, Any]]:

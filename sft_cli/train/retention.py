@@ -127,7 +127,7 @@ class Retention:
         """Measure, record and print it; False: stop, for the reason in ``verdict``."""
         changes = [Change(probe, self._base[probe.name], self._measure(probe)) for probe in self._probes]
         record(step, {change.probe.name: change.values() for change in changes})
-        say(f"retention behind step {step}")
+        say(f"retention after step {step}")
         columns = ("probe", "metric", "base", "now", "worse by", "allowed", "")
         table(columns, [change.row() for change in changes])
         return self._accept(changes)
@@ -209,7 +209,7 @@ def _number(measured: Mapping[str, Any]) -> float:
 def stopped(run: str, step: int, verdict: str) -> str:
     """What a person is told when the guard stopped a run; ``run`` as it can be pasted into a shell."""
     return (
-        f"stopped   behind step {step}, saved, without a result: {verdict}\n"
-        f"next      sft train run={run} trainer.retention.stop=false to go on all the same,"
+        f"stopped   after step {step}, saved, without a result: {verdict}\n"
+        f"next      sft train run={run} trainer.retention.stop=false to continue anyway,"
         " or a new run with a smaller trainer.lr or a replay source"
     )

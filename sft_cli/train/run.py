@@ -117,10 +117,10 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
     if finished or any(word.startswith("run_dir=") for word in overrides):
         raise SftError(
             where=f"run={path}",
-            problem="the run is finished" if finished else "run_dir cannot change: the run lies there",
+            problem="the run is finished" if finished else "run_dir cannot change on resuming",
             fix=as_new(directory, began, overrides) if finished else "leave run_dir out, or move the directory",
         )
     config = with_overrides(began, overrides, config_dirs) if overrides else began
-    refuse_other(str(directory.path), settings(began), settings(config))
+    refuse_other(directory.path, settings(began), settings(config))
     refuse_other_rows(directory, began, config)
     return directory, config

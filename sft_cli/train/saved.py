@@ -22,7 +22,7 @@ def newest(root: Path) -> Path | None:
             return directory
         say(f"checkpoint {directory} is broken ({fault}); trying the one before it")
     if all_of(root):
-        say("checkpoint none is whole: the run begins anew")
+        say("checkpoint all are broken: training starts again from step 0")
     return None
 
 

@@ -165,7 +165,7 @@ def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
             return fit(run, parts, progress)
     except Stopped as caught:
         run.ranks.wait()
-        say(f"stopped   behind step {caught.step}, saved; resume with: sft train run={shown}")
+        say(f"stopped   after step {caught.step}, saved; resume with: sft train run={shown}")
         sys.exit(128 + caught.signal)
     except Forgotten as forgotten:
         step = saved.step_of(saved.all_of(run.directory.checkpoints)[-1])
@@ -201,7 +201,7 @@ def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
     keep_in(directory.console)
     say(f"run       {directory.path}")
     if importlib.util.find_spec("tensorboard") is not None:
-        say(f"          tensorboard --logdir {shlex.quote(str(directory.tensorboard))} draws the loss as it trains")
+        say(f"          tensorboard --logdir {shlex.quote(str(directory.tensorboard))} shows the loss during training")
     values = environment(machine.device, machine.dtype)
     write_whole(directory.environment, json.dumps(values, indent=2) + "\n")
     found = {key: prepared.manifest[key] for key in ("fingerprint", "content")}
@@ -262,5 +262,5 @@ def _resume(run: Run, parts: Parts, last: Path | None) -> Progress:
         return Progress()
     progress = run.ranks.together(lambda: checkpoint.load(last, parts, run.identity, run.ranks.place.rank))
     run.ranks.by_first(lambda: saved.forget_after(run.directory.checkpoints, progress.step))
-    say(f"resume    behind step {progress.step} of {run.plan.num_steps} ({last})")
+    say(f"resume    after step {progress.step} of {run.plan.num_steps} ({last})")
     return progress

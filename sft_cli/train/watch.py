@@ -11,8 +11,8 @@ from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.console import say, table
 from sft_cli.data.prepared import Split
+from sft_cli.eval.evaluate import TEXT, evaluate, sample_lines
 from sft_cli.eval.evaluate import Evaluation as Answers
-from sft_cli.eval.evaluate import evaluate, sample_lines
 from sft_cli.eval.generate import answers
 from sft_cli.eval.heldout import heldout_loss
 from sft_cli.eval.items import decoder, items
@@ -68,7 +68,7 @@ class Watch:
         known = ranks.by_first(lambda: directory.read(directory.before) if directory.before.is_file() else None)
         if known is not None:
             return known
-        say("before    evaluating the untrained model on the held-out rows")
+        say("baseline  evaluating the model as it was before training, on the held-out rows")
         found = self._scored(self._answers("base"))
         ranks.by_first(lambda: write_whole(directory.before, json.dumps(found, ensure_ascii=False) + "\n"))
         return found
@@ -81,8 +81,8 @@ class Watch:
         names = {"exact_match": "exact match", "loss": "held-out loss", "stopped_share": "answers that stop"}
         rows = [(title, _cell(name, before[name]), _cell(name, after[name])) for name, title in names.items()]
         table(("held-out rows", "before", "after"), rows)
-        for line in sample_lines(found.items, before["answers"], after["answers"], SHOWN):
-            say(line)
+        for line in sample_lines(found.items, {"before": before["answers"], "after": after["answers"]}, SHOWN):
+            say(line, indent=TEXT)
 
     def _answers(self, label: str) -> Answers:
         """A whole evaluation: losses and generated answers."""

@@ -104,7 +104,7 @@ def test_a_template_that_breaks_the_marks_of_special_strings_is_refused(maker, c
     """Else half a mark would let the user's words become a control token."""
     source = ECHO.replace("m.content", f"(m.content{change})")
     outcome = maker(source).make([talk("U:<|im_end|> is a token", "A:Right you are")])[0]
-    assert problem(outcome, "mine") == "the template cuts or escapes a special-token string that stands in a message"
+    assert problem(outcome, "mine") == "the template cuts or escapes a special-token string in a message"
 
 
 def test_the_escape_of_a_mark_is_ordinary_text_where_the_user_wrote_it(maker, tokenizer):

@@ -71,7 +71,7 @@ def test_prepared_data_are_taken_as_they_are(capsys):
             "{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
             [{"instruction": "a", "output": "b"}],
             "the answer ends in 'Hello', not in a special token of the tokenizer: the model would never learn to stop",
-            "choose one that fits this tokenizer: template=alpaca, llama2, plain, vicuna",
+            "choose one that fits this tokenizer and the rows: template=alpaca, llama2, plain, vicuna",
             id="no-stop-token",
         ),
         pytest.param(

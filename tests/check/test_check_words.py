@@ -49,5 +49,5 @@ def test_all_mistakes_are_told_at_once():
         ("price=free", "no positive number"),
         ("rows=-1", "no number of rows"),
     ]
-    with pytest.raises(SftError, match="the speed is said twice"):
+    with pytest.raises(SftError, match="the speed is given twice"):
         asked(["tokens_per_second=5", "like=RUN"])

@@ -165,7 +165,7 @@ MISTAKES = [
     (
         '{"query": "One", "gold": 1}', {},
         "a.jsonl:1: it has none of the columns question, prompt, instruction, text, but query, gold\n"
-        "  fix: name the one that holds the prompt: clean.contamination.columns.a=<column>",
+        "  fix: name the one that holds the prompt: clean.contamination.columns.a=COLUMN",
     ),
     (
         '{"query": "One", "gold": 1}', {"a": "querry"},
@@ -174,10 +174,10 @@ MISTAKES = [
     ),
     ('{"question": "One"}\n{"question": "  "}', {},
      "a.jsonl:2: its question holds no text\n"
-     "  fix: remove the row, or name another column: clean.contamination.columns.a=<column>"),
+     "  fix: remove the row, or name another column: clean.contamination.columns.a=COLUMN"),
     ('{"question": 7}', {},
      "a.jsonl:1: its question holds no text\n"
-     "  fix: remove the row, or name another column: clean.contamination.columns.a=<column>"),
+     "  fix: remove the row, or name another column: clean.contamination.columns.a=COLUMN"),
     ('{"question": "One"}\nnonsense', {},
      "a.jsonl:2: invalid JSON at column 1, near 'nonsense': a value is missing or misspelt\n"
      "  fix: repair this line; each line holds one JSON object"),

@@ -75,13 +75,13 @@ def test_a_score_no_row_has_is_a_mistake():
         run(quality.find, ROWS, QualityConfig(score="qualty", min_score=1))
     assert str(error.value) == (
         "clean.quality.score=qualty: no row has the score 'qualty'; the rows have quality\n"
-        "  fix: did you mean quality? Otherwise name its column: data.mix.<source>.scores={qualty: <column>}"
+        "  fix: did you mean quality? Otherwise name its column: data.mix.a.scores.qualty=COLUMN"
     )
     with pytest.raises(SftError) as error:
         run(quality.find, [talk("a", "b")], QualityConfig(min_score=1))
     assert str(error.value) == (
         "clean.quality.score=quality: no row has the score 'quality'\n"
-        "  fix: name its column: data.mix.<source>.scores={quality: <column>}"
+        "  fix: name its column: data.mix.rows.scores.quality=COLUMN"
     )
     assert run(quality.find, [], QualityConfig(min_score=1))[0] == []
 

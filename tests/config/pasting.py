@@ -13,6 +13,7 @@ STANDING_FOR = {
     "FILE.yaml": "mine.yaml",
     "FILE.jinja": "my.jinja",
     "DIR": "runs/s2",
+    "DIR_OR_HUB_ID": "builtin:quickstart/model",
     "N": "50",
     "MINUTES": "30",
     "NAME": "quickstart",

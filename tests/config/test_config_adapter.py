@@ -85,17 +85,17 @@ MISTAKES = [
     (
         ["adapter=none", "adapter.start_from=runs/a"],
         "adapter.start_from names an adapter, but adapter.kind none trains the model itself",
-        "set model.path to the model to go on from, or choose adapter=lora",
+        "set model.path to the model to start from, or choose adapter=lora",
     ),
     (
         ["adapter=vera", "adapter.beneath=[runs/a]"],
         "adapter.beneath is set with adapter.kind vera, but only LoRA adapters add up",
-        "choose adapter=lora, or merge what lies beneath (sft merge run=DIR) and set model.path=DIR/merged",
+        "choose adapter=lora, or merge the adapters beneath (sft merge run=DIR) and set model.path=DIR/merged",
     ),
     (
         ["adapter=dora", "adapter.beneath=[runs/a]"],
         "adapter.beneath is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
-        "merge what lies beneath (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
+        "merge the adapters beneath (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
     ),
     (
         ["adapter.target_parameters=[experts.down_proj]", "adapter.dropout=0.1"],
@@ -115,7 +115,7 @@ MISTAKES = [
     (
         ["adapter.beneath=[runs/a]", "adapter.target_parameters=[experts.down_proj]"],
         "adapter.target_parameters is set with adapter.beneath, which sums updates of layers only",
-        "leave one of them out, or merge what lies beneath: sft merge run=DIR",
+        "leave one of them out, or merge the adapters beneath: sft merge run=DIR",
     ),
     (
         ["adapter.target_modules=[]"],
@@ -124,7 +124,7 @@ MISTAKES = [
     ),
     (
         ["adapter.target_modules=[all-linear,lm_head]"],
-        "adapter.target_modules names all-linear and lm_head; all-linear stands alone",
+        "adapter.target_modules names all-linear and lm_head; all-linear must be the only entry",
         "write [all-linear] alone, or the names of all layers; adapter.modules_to_save=[lm_head] trains a head whole",
     ),
     (

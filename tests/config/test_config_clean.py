@@ -35,7 +35,7 @@ MISTAKES = [
     (
         ["clean.steps=[contamination]"],
         "clean.steps names contamination, but clean.contamination.against names no evaluation set",
-        "set clean.contamination.against.<name>=<file of its rows>",
+        "set clean.contamination.against.NAME=FILE",
     ),
     (
         [

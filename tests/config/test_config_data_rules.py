@@ -95,12 +95,12 @@ MISTAKES = [
     ),
     (
         [A, "data.strategy=equal", "data.mix.a.weight=2", "data.stages=[{mix:{a:1.0}}]"],
-        "data.mix.a.weight would have no effect: every stage of data.stages has weights of its own",
+        "data.mix.a.weight would have no effect: every stage of data.stages has its own weights",
         "set the weight there, or leave data.mix.a.weight out",
     ),
     (
         ["data=quickstart", "data.val_rows=10"],
-        "data.val_rows would have no effect: every source has held-out rows of its own",
+        "data.val_rows would have no effect: every source has its own held-out rows",
         "take a source's validation_path or _split off, or leave data.val_rows out",
     ),
 ]

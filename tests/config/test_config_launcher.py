@@ -43,7 +43,7 @@ def test_a_secret_is_passed_by_name_alone(name):
         compose([*SLURM, f"launcher.env.{name}=hunter2"])
     assert str(refused.value) == (
         f"command line: launcher.env.{name} looks like a secret, and would be written into the "
-        f"run directory\n  fix: export it in the submitting shell, and pass its name alone: launcher.pass_env=[{name}]"
+        f"run directory\n  fix: export it in the submitting shell, and pass only its name: launcher.pass_env=[{name}]"
     )
 
 

@@ -72,7 +72,7 @@ NEWCOMERS = [
     ("data.stages=[{nam: a}]", "there is no key data.stages.0.nam", "did you mean data.stages.0.name?"),
     (
         "data.stages=[a]",
-        "data.stages.0 is 'a'; it holds keys of its own",
+        "data.stages.0 is 'a'; it is a section with keys",
         "write each stage as {name: first, share: 1}",
     ),
     (
@@ -203,7 +203,7 @@ NEWCOMERS = [
     ),
     ("trainer.lr=(1", "'trainer.lr=(1' does not close its (", "write trainer.lr=1"),
     ("trainer.lr.x=1", "trainer.lr is a mapping; it must be a number, or auto", "did you mean trainer.lr=1?"),
-    ("data.mix.a=x.jsonl", "data.mix.a is 'x.jsonl'; it holds keys of its own", "write data.mix.a.path=x.jsonl"),
+    ("data.mix.a=x.jsonl", "data.mix.a is 'x.jsonl'; it is a section with keys", "write data.mix.a.path=x.jsonl"),
     ("run_name=a/b", "run_name: the name 'a/b' must consist of letters, digits, _ and -", "write run_name=a_b"),
     (
         "trainer.min_lr_ratio=0.2",
@@ -302,7 +302,7 @@ RECIPES = [
     ("trainer:\n\tlr: 1\n", "mine.yaml:2", "not valid YAML: found character '\\t' that cannot start any token"),
     ("trainer:\n  lr: 1\n  lr: 2\n", "mine.yaml:3", "not valid YAML: lr is set twice"),
     ("just words\n", "mine.yaml", "holds a str, not keys with values"),
-    ("loss: 3\n", "mine.yaml:1", "loss is 3; it holds keys of its own"),
+    ("loss: 3\n", "mine.yaml:1", "loss is 3; it is a section with keys"),
     ("quant: nf5\n", "mine.yaml", "quant has no option 'nf5'"),
     ("model:\n  revision: 1234\n", "mine.yaml:2", "model.revision is 1234; it must be text"),
     ("data:\n  mix:\n    a:\n      path: ???\n", "mine.yaml:4", "data.mix.a.path is ???: its value is left to you"),

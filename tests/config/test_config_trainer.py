@@ -64,12 +64,12 @@ from sft_cli.errors import SftError
         (
             ["trainer.retention.stop=true"],
             "trainer.retention.stop is true, but there is no probe to judge by",
-            "add trainer.retention.probes.<name>.path=<file of rows>",
+            "add trainer.retention.probes.NAME.path=FILE",
         ),
         (
             ["trainer.retention.probes.math.max_drop=0.1"],
             "trainer.retention.probes.math has no path",
-            "add trainer.retention.probes.math.path=<file of rows, in any format of data.mix>",
+            "add trainer.retention.probes.math.path=FILE",
         ),
         (
             ["trainer.retention.probes.math.pth=a.jsonl"],
@@ -154,7 +154,7 @@ def test_a_pattern_that_cannot_be_read(tmp_path):
             ["trainer.retention.every=4"],
             "trainer.retention.every",
             "there is no probe to measure",
-            "add trainer.retention.probes.<name>.path=<file of rows>",
+            "add trainer.retention.probes.NAME.path=FILE",
         ),
         (
             ["trainer.device=cuda", "trainer.threads=4"],

@@ -7,11 +7,12 @@ from typer.testing import CliRunner
 from sft_cli.check.asked import NAMES as CHECK
 from sft_cli.cli import app
 from sft_cli.config.names import COMMANDS_OF
-from sft_cli.errors import SftError
+from sft_cli.errors import Mistakes, SftError
+from sft_cli.eval.chat import OWN as CHAT
 from sft_cli.eval.run import OWN as EVAL
 from sft_cli.report.words import NAMES as INSPECT
 from sft_cli.sweep.command import OWN as SWEEP
-from sft_cli.usage import COMMANDS, refuse
+from sft_cli.usage import COMMANDS, WORDS, refuse
 
 MERGE = ("run", "out", "into", "max_kl")
 
@@ -38,14 +39,39 @@ def refusal(*words: str) -> SftError:
         (["formats", "alpaca"], "leave it out: sft formats"),
         (["train", "--dry-run", "recipe=a"], "to try a run without training: sft check recipe=a"),
         (["train", "--config", "a.yaml"], "a file of settings is a recipe: write recipe=a.yaml"),
-        (["train", "--resume", "runs/a"], "a run goes on when it is named: sft train run=runs/a"),
+        (["train", "--resume", "runs/a"], "resume a run by its directory: sft train run=runs/a"),
         (["train", "--num-epochs", "3.0"], "here it is called trainer.epochs: write trainer.epochs=3"),
+        (["train", "--recipe", "quickstart"], "type sft train recipe=quickstart"),
+        (["train", "--recipe=a", "trainer.lr=1"], "type sft train recipe=a trainer.lr=1"),
+        (["train", "--model", "a b", "-d", "x", "--data", "r.jsonl"], "type sft train 'model=a b' -d x data=r.jsonl"),
+        (["train", "-m", "org/name", "recipe=a"], "type sft train model=org/name recipe=a"),
+        (["train", "-r", "quickstart"], "type sft train recipe=quickstart"),
+        (["train", "-r", "8"], "here it is called adapter.rank: write adapter.rank=8"),
+        (["train", "--trainer.lr", "3", "--run-dir", "x"], "type sft train trainer.lr=3 run_dir=x"),
+        (["train", "-o", "out"], "type sft train run_dir=out"),
+        (["prepare", "-o", "out"], "type sft prepare prepared_dir=out"),
+        (["merge", "--run", "runs/a", "-o", "m"], "type sft merge run=runs/a out=m"),
+        (["eval", "--run", "runs/a", "--data", "r.jsonl"], "type sft eval run=runs/a data=r.jsonl"),
+        (["chat", "--run", "a", "--prompt", "Who is it?"], "type sft chat run=a 'prompt=Who is it?'"),
+        (["check", "--gpu", "24GB"], "type sft check gpu=24GB"),
+        (["inspect", "--prepared", "x", "--worst", "longest"], "type sft inspect prepared=x worst=longest"),
+        (["train", "--model"], "type sft train model=DIR_OR_HUB_ID"),
+        (["doctor", "--recipe", "x"], "leave it out: sft doctor"),
         (["show", "--chnaged"], "did you mean --changed?"),
         (["train", "-d"], "write -d DIR, or leave it out"),
     ],
 )
 def test_what_is_said(words, fix):
     assert refusal(*words).fix == fix
+
+
+def test_an_option_that_is_a_word_beside_one_that_is_none_is_corrected_by_itself():
+    with pytest.raises(Mistakes) as caught:
+        refuse(["train", "--recipe", "a", "--num-epochs", "3"])
+    assert [error.fix for error in caught.value.errors] == [
+        "write recipe=a",
+        "here it is called trainer.epochs: write trainer.epochs=3",
+    ]
 
 
 @pytest.mark.parametrize("command", ["generate", "serve"])
@@ -71,10 +97,14 @@ def test_the_table_of_commands_is_that_of_the_app():
 
 @pytest.mark.parametrize(
     ("command", "own"),
-    [("train", ("run",)), ("eval", EVAL), ("merge", MERGE), ("sweep", SWEEP), ("check", CHECK), ("inspect", INSPECT)],
+    [
+        *(("train", ("run",)), ("eval", (*EVAL, "step")), ("merge", (*MERGE, "step")), ("chat", (*CHAT, "step"))),
+        *(("sweep", SWEEP), ("check", CHECK), ("inspect", INSPECT)),
+    ],
 )
 def test_the_help_of_a_command_names_its_own_words(command, own):
     text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).stdout
+    assert set(WORDS[command]) == set(own)
     assert [name for name in own if f"{name}=" not in text] == []
     assert f"Example: sft {command} " in text
     assert [name for name in own if name in COMMANDS_OF and command not in COMMANDS_OF[name]] == []

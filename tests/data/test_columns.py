@@ -109,7 +109,7 @@ def test_an_answer_beside_a_text_makes_no_document():
         account({"text": "A dull film.", "mood": "bad"})
     assert str(caught.value) == (
         "rows.jsonl:1: the format text, recognised from the columns, does not read 'mood' (it may belong to the text)\n"
-        "  fix: 'data.mix.mine.ignore=[mood]' trains the text alone; "
+        "  fix: 'data.mix.mine.ignore=[mood]' trains only the text; "
         "'data.mix.mine.columns={prompt: text, completion: mood}' trains mood as the answer to it"
     )
     assert account({"text": "A dull film.", "mood": "bad"}, columns={"prompt": "text", "completion": "mood"})

@@ -68,7 +68,7 @@ def test_placeholders_are_filled_in_every_text():
         (
             "by {{ maker }}",
             "{{ maker }}",
-            "data.mix.mine.placeholders=keep if it is meant as it stands, or 'data.mix.mine.variables.maker=its text'",
+            "data.mix.mine.placeholders=keep if it is meant literally, or 'data.mix.mine.variables.maker=its text'",
         ),
         ("by {{authors}}", "{{authors}}", "did you mean data.mix.mine.variables.author?"),
     ],

@@ -214,7 +214,7 @@ def test_what_of_these_shapes_is_not_read():
         ),
         pytest.param(
             {"messages": [{"role": "user", "content": [text("Q"), {"type": "tool_result", "content": "x"}]}, SAID]},
-            "field 'messages[0].content[1]' is a part of type tool_result behind one of type text; "
+            "field 'messages[0].content[1]' is a part of type tool_result after one of type text; "
             "templates show results "
             "of tools, then text\n  fix: put the parts into that order, or split the message in two",
             id="a-result-behind-the-question",

@@ -84,7 +84,7 @@ def test_both_spellings_of_a_call():
     with pytest.raises(RowError) as caught:
         answered({"tool_calls": [call({})], "function_call": {"name": "f", "arguments": {}}})
     assert str(caught.value) == (
-        "rows.jsonl:7: field 'messages[1].tool_calls' stands beside a second spelling of tool calls\n"
+        "rows.jsonl:7: field 'messages[1].tool_calls' is given beside a second spelling of tool calls\n"
         "  fix: keep one of them"
     )
 
@@ -223,7 +223,7 @@ def test_the_weight_of_a_message_of_parts():
     [
         pytest.param(
             {"role": "assistant", "content": [part("text", "A"), part("reasoning", "R")]},
-            "field 'messages[0].content[1]' is a part of type reasoning behind one of type text; "
+            "field 'messages[0].content[1]' is a part of type reasoning after one of type text; "
             "templates show reasoning, then text, then tool calls\n"
             "  fix: put the parts into that order, or split the message in two",
             id="order",
@@ -236,7 +236,7 @@ def test_the_weight_of_a_message_of_parts():
         ),
         pytest.param(
             {"role": "assistant", "content": [part("tool_call", CALL)], "tool_calls": [call({})]},
-            "field 'messages[0].tool_calls' stands beside a second spelling of tool calls\n  fix: keep one of them",
+            "field 'messages[0].tool_calls' is given beside a second spelling of tool calls\n  fix: keep one of them",
             id="calls-twice",
         ),
         pytest.param(

@@ -503,13 +503,13 @@ LISTS = "`sft formats` lists what each format needs"
         pytest.param(
             ["Question?", "the answer"], {},
             "no format fits the columns Question?, the answer; "
-            "the nearest is question_answer, which wants question, answer\n"
+            "the nearest is question_answer, which needs question, answer\n"
             "  fix: 'data.mix.mine.columns={question: \"Question?\", answer: \"the answer\"}'",
             id="names-that-need-quotes",
         ),
         pytest.param(
             ["instruction", "input", "outpt"], {},
-            "no format fits the columns instruction, input, outpt; the nearest is alpaca, which wants output\n"
+            "no format fits the columns instruction, input, outpt; the nearest is alpaca, which needs output\n"
             "  fix: 'data.mix.mine.columns={output: outpt}'",
             id="misspelt",
         ),

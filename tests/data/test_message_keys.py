@@ -54,7 +54,7 @@ def test_the_same_reasoning_twice_is_one():
         ({**SAY, "rejected": "B"}, "field 'messages[1].rejected' is 'B'; a message is trained by its weight, not by "
          f"its label\n  fix: write weight: 1 or 0, or remove the key, {DROP}"),
         ({**SAY, "summary": "S"}, "field 'messages[1].summary' is 'S'; no template reads it in a message\n"
-         f"  fix: write it into the content, or as a message of its own, {DROP}"),
+         f"  fix: write it into the content, or as its own message, {DROP}"),
         ({**SAY, "tools": [{"name": "f"}]}, "field 'messages[1].tools' is [{'name': 'f'}]; no template reads it in a "
          f"message\n  fix: move them to the row's own 'tools', {DROP}"),
         ({**SAY, "text": "B"}, "field 'messages[1].text' is 'B'; the message has another content\n"

@@ -63,7 +63,7 @@ def test_a_row_without_its_score_is_told():
         made(stages, scores)
     assert str(caught.value) == (
         "data.stages, stage hard last: 1 of the 3 rows it takes from a have no score 'hard' to be ordered by\n"
-        "  fix: name the column that holds it: data.mix.a.scores.hard=<column>"
+        "  fix: name the column that holds it: data.mix.a.scores.hard=COLUMN"
     )
 
 

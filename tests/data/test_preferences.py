@@ -75,14 +75,14 @@ def test_what_auto_says():
         converter(SourceConfig(), "mine", "\n", {"prompt": "Q", "chosen": "A", "rejected": "B"})
     assert str(caught.value) == (
         "data.mix.mine.format: the columns chosen, rejected judge the answers: format=auto does not choose among them\n"
-        "  fix: data.mix.mine.format=chosen trains on the chosen answers alone"
+        "  fix: data.mix.mine.format=chosen trains on the chosen answers only"
     )
     with pytest.raises(SftError) as caught:
         converter(SourceConfig(), "mine", "\n", {"messages": [], "label": True})
     assert str(caught.value) == (
         "data.mix.mine.format: the column label seems to say which answers are good: format=auto does not choose among "
-        "them\n  fix: data.mix.mine.format=chosen trains on rows whose label is true; if it is something else, "
-        "'data.mix.mine.tags={label: label}' keeps every row"
+        "them\n  fix: data.mix.mine.format=chosen trains on rows whose label is true; 'data.mix.mine.ignore=[label]' "
+        "trains on every row"
     )
     with pytest.raises(SftError, match="the columns Chosen, Rejected judge the answers"):
         converter(SourceConfig(), "mine", "\n", {"Prompt": "Q", "Chosen": "A", "Rejected": "B"})

@@ -1,20 +1,25 @@
 """`prepare` end to end on small files: what is written, counted, refused, and when it is done anew."""
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sft_cli.chat import parity
+from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.holds import Holds
 from sft_cli.config.compose import dump
 from sft_cli.config.data_schema import OnBadRow, Overflow, SourceConfig
 from sft_cli.config.paths import absolute
 from sft_cli.config.schema import Config
+from sft_cli.data.making import peek
 from sft_cli.data.making.pipeline import _refuse
-from sft_cli.data.prepare import prepare
+from sft_cli.data.prepare import prepare, read_template
 from sft_cli.data.problems import RowError
 from sft_cli.errors import Mistakes, SftError
 
@@ -174,7 +179,7 @@ def test_a_changed_input_is_named_and_the_data_prepared_anew(config, home, capsy
     made = prepare(changed)
     assert made.manifest["fingerprint"] != first
     said = capsys.readouterr().out.splitlines()[0]
-    assert said.startswith(f"data      {home / 'out'} is prepared anew: {what}")
+    assert said.startswith(f"data      {home / 'out'} is prepared again: {what}")
     assert said.endswith(" changed")
     assert prepare(changed).manifest == made.manifest
 
@@ -221,8 +226,8 @@ def test_a_mask_that_cannot_be_proven_names_its_row(config, home):
         prepare(made_config)
     assert str(caught.value) == (
         "rows.jsonl:1: its mask cannot be proven with template plain: its control tokens are not exactly those"
-        " the template wrote\n  fix: correct the row, choose another template=, or leave such rows out with"
-        " data.on_bad_row=drop"
+        " the template wrote\n  fix: correct the row, choose template=alpaca, chatml, llama2, vicuna, or leave such"
+        " rows out with data.on_bad_row=drop"
     )
 
 
@@ -465,7 +470,7 @@ def test_torch_is_never_imported(config, home):
 import sys
 from sft_cli.config.data_schema import SourceConfig
 from sft_cli.config.schema import Config
-from sft_cli.data.prepare import prepare
+from sft_cli.data.prepare import prepare, read_template
 config = Config(prepared_dir={str(home / "out")!r})
 config.model.tokenizer, config.template.name = {str(home / "tokenizer")!r}, "chatml"
 config.data.mix["mine"] = SourceConfig(path={str(home / "rows.jsonl")!r})
@@ -501,3 +506,34 @@ def test_real_data_is_served_as_it_was_trained(config, material_dir, tokenizer, 
     assert counts["used"] + counts["dropped"] == counts["rows"] == len(ledger(made))
     assert counts["used"] > 0.4 * counts["rows"]
     assert parity.check(made.tokenizer_directory, parity.load(made.directory / "golden.json")) > 0
+
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "fix"),
+    [
+        pytest.param(
+            {"messages": TALK, "tools": [TOOL]},
+            "name a template that shows what the rows hold (tools): template.path=FILE.jinja",
+            id="tools",
+        ),
+        pytest.param(
+            {"messages": [TALK[0], {"role": "tool", "content": "x"}, TALK[1]]},
+            "choose one that fits this tokenizer and the rows: template=chatml, plain",
+            id="results",
+        ),
+    ],
+)
+def test_the_templates_that_are_offered_show_what_the_rows_hold(config, home, row, fix):
+    made = config([row])
+    tokenizer, template = read_template(made)
+    maker = ExampleMaker(tokenizer, replace(template, source=""), made.data, 512)
+    assert maker.offer(peek.held(made)) == fix
+
+
+@pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=6)))
+def test_the_example_of_what_rows_hold_holds_the_same(flags):
+    assert Holds.of(Holds(*flags).example()) == Holds(*flags)

@@ -33,7 +33,7 @@ def test_every_command_names_both_mistakes(small, command):
     assert str(caught.value) == (
         f"tokenizer {small.model.path}: template=auto, but the tokenizer has no chat template (a base model often has"
         " none)\n"
-        "  fix: choose one: template=alpaca, chatml, llama2, plain or vicuna, or template.path=FILE.jinja\n"
+        "  fix: choose one that fits this tokenizer and the rows: template=alpaca, chatml, llama2, plain, vicuna\n"
         "trainer.max_length=2048: the model takes at most 512 tokens\n"
         "  fix: trainer.max_length=512"
     )

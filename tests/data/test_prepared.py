@@ -221,7 +221,7 @@ def test_other_data_put_there_meanwhile(tmp_path, monkeypatch):
         replace_directory(new, final)
     assert str(caught.value) == (
         f"{final}: another process has put other data there at the same time\n"
-        "  fix: give each run a prepared_dir of its own, or leave it out"
+        "  fix: give each run its own prepared_dir, or leave it out"
     )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["final", "new"]
 

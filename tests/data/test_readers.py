@@ -227,7 +227,7 @@ def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
     [
         pytest.param(
             "q,a,q\n",
-            "rows.csv:1: the header has 'q' twice\n  fix: give each column a name of its own",
+            "rows.csv:1: the header has 'q' twice\n  fix: give each column its own name",
             id="twice",
         ),
         pytest.param(

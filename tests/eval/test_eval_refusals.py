@@ -69,7 +69,7 @@ def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
     error = refusal(f"run={run_of('lora')}", "trainer.lr=1e-3", "eval.samples=3", "eval.batch_size=2", "quant=nf4")
     assert isinstance(error, Mistakes)
     assert [one.where for one in error.errors] == ["trainer.lr", "eval.samples", "quant"]
-    assert error.errors[0].problem == "sft eval does not read it: the run's own value holds"
+    assert error.errors[0].problem == "sft eval does not read it; the run's own value is used"
     assert error.errors[0].fix == (
         "leave it out; what can be set: data=FILE, model.path, model.revision, model.dtype, model.trust_remote_code,"
         " trainer.device, trainer.dtype, trainer.max_length, trainer.tokens_per_micro_batch, trainer.logits_chunk,"
@@ -133,7 +133,7 @@ def test_words_that_change_nothing_that_is_evaluated(run_of, word, fix):
     error = refusal(f"run={run}", word)
     assert (error.where, error.problem) == (
         word.partition("=")[0],
-        "sft eval does not read it: the run's own value holds",
+        "sft eval does not read it; the run's own value is used",
     )
     assert error.fix.startswith(fix.format(run=run))
 

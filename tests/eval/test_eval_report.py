@@ -37,15 +37,15 @@ def test_the_table_of_several_sources_ends_with_all():
     )
 
 
-def test_the_table_with_a_base_has_both_side_by_side():
+def test_the_table_with_a_base_has_a_row_for_each_model_and_fits_80_columns():
     base = Metrics(scores(5.0, 4, 0.0, 0.0), {"a": scores(5.0, 4, 0.0, 0.0)})
     assert cells(ONE, base) == (
-        [
-            *("source", "examples", "base loss", "tuned loss", "base perplexity", "tuned perplexity"),
-            *("base exact match %", "tuned exact match %", "tuned stopped %"),
-        ],
-        [["a", 4, 5.0, 1.0, 10.0, 2.0, 0.0, 50.0, 75.0]],
+        ["source", "model", "examples", "loss", "perplexity", "exact match %", "stopped %"],
+        [["a", "base", 4, 5.0, 10.0, 0.0, 0.0], ["a", "tuned", 4, 1.0, 2.0, 50.0, 75.0]],
     )
+    columns, rows = cells(ONE, base)
+    natural = [max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
+    assert sum(natural) + 3 * (len(natural) - 1) <= 78
 
 
 def test_the_table_without_answers_has_losses_only():
@@ -68,25 +68,25 @@ def test_scores_are_shares_per_source_and_over_all():
 
 def test_samples_are_spread_evenly_and_stand_on_one_line_each():
     items = [Item(f"rows.jsonl:{i}", "s", (1, 2), f"Ask\n  {i}", f"is {i}") for i in range(6)]
-    lines = sample_lines(items, ["\nno\n"] * 6, [f"is\n{i}" for i in range(6)], 2)
+    lines = sample_lines(items, {"base": ["\nno\n"] * 6, "tuned": [f"is\n{i}" for i in range(6)]}, 2)
     assert lines == [
-        *("rows.jsonl:0", "  prompt    Ask 0", "  expected  is 0", "  before    no", "  after     is 0"),
-        *("rows.jsonl:3", "  prompt    Ask 3", "  expected  is 3", "  before    no", "  after     is 3"),
+        *("rows.jsonl:0", "  prompt    Ask 0", "  expected  is 0", "  base      no", "  tuned     is 0"),
+        *("rows.jsonl:3", "  prompt    Ask 3", "  expected  is 3", "  base      no", "  tuned     is 3"),
     ]
-    assert sample_lines(items, ["x"] * 6, ["x"] * 6, 0) == []
-    assert len(sample_lines(items[:1], ["x"], ["x"], 3)) == 5
+    assert sample_lines(items, {"base": ["x"] * 6, "tuned": ["x"] * 6}, 0) == []
+    assert len(sample_lines(items[:1], {"base": ["x"], "tuned": ["x"]}, 3)) == 5
 
 
 def test_a_long_prompt_shows_its_end_and_a_long_answer_its_beginning():
     item = Item("w", "s", (1, 2), "a" * 300 + "end", "begin" + "b" * 300)
-    prompt, expected, before, _ = sample_lines([item], ["c" * 160], ["d"], 1)[1:]
+    prompt, expected, before, _ = sample_lines([item], {"before": ["c" * 160], "after": ["d"]}, 1)[1:]
     assert prompt == "  prompt    …" + "a" * 157 + "end"
     assert expected == "  expected  begin" + "b" * 155 + "…"
     assert before == "  before    " + "c" * 160
 
 
 def test_a_sample_cannot_drive_the_terminal():
-    lines = sample_lines([Item("w", "s", (1, 2), "q", "a")], ["\x1b[2J\x0eno"], ["a"], 1)
+    lines = sample_lines([Item("w", "s", (1, 2), "q", "a")], {"before": ["\x1b[2J\x0eno"], "after": ["a"]}, 1)
     assert lines[3] == "  before    \ufffd[2J\ufffdno"
 
 

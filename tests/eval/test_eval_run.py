@@ -56,9 +56,12 @@ def test_a_run_is_compared_with_its_base(world, run_of, kind, capsys):
     assert f"rows      5 held-out examples of {world / f'prepared-{kind}'}\n" in out
     assert out.endswith(f"report    {run / 'eval' / 'heldout.json'}\n")
     assert "  expected  Paris\n" in out
-    assert "  after     Paris\n" in out
-    row = next(line.split() for line in out.splitlines() if line.strip().startswith("capitals"))
-    assert (row[:2], row[-3:]) == (["capitals", "5"], ["0", "100", "100"])
+    assert "  tuned     Paris\n" in out
+    rows = [line.split() for line in out.splitlines() if line.strip().startswith("capitals")]
+    assert [(row[:3], row[-2:]) for row in rows] == [
+        (["capitals", "base", "5"], ["0", "0"]),
+        (["capitals", "tuned", "5"], ["100", "100"]),
+    ]
 
 
 def test_evaluating_twice_gives_the_same_report(run_of):
@@ -92,7 +95,7 @@ def test_other_data_is_prepared_with_the_runs_template(run_of, other_rows, capsy
     ]
     assert report["metrics"]["sources"]["local"]["exact_match"] == 0.5
     assert report["items"][0]["prompt"].startswith("Below is an instruction")
-    assert "rows      2 examples, all of them, because none is held out, of " in capsys.readouterr().out
+    assert f"rows      2 examples of {other_rows} (" in capsys.readouterr().out
 
 
 def test_held_out_rows_of_other_data_come_first(run_of, other_rows, world):
@@ -108,7 +111,27 @@ def test_held_out_rows_of_other_data_come_first(run_of, other_rows, world):
 def test_rows_that_were_trained_on_are_said_to_be(run_of, world, capsys):
     rows = world / "rows.jsonl"
     evaluated(run_of("lora"), "data=local", f"data.mix.local.path={rows}")
-    assert f"note      the run was trained on rows of {rows}, which may be among these\n" in capsys.readouterr().out
+    sentence = f"warning: the run was trained on 5 of the 5 examples (the first: {rows.name}:1): on these it measures"
+    out = capsys.readouterr().out
+    assert f"{sentence} what was memorised\n" in out
+    assert "held out" not in out
+    assert "training tokens" not in out
+    assert "evaluated tokens" in out
+
+
+def test_rows_whose_prompt_was_trained_are_counted_apart(run_of, other_rows, capsys):
+    report = evaluated(run_of("lora"), f"data={other_rows}")
+    out = capsys.readouterr().out
+    assert "warning: the run was trained on 1 of the 2 examples (the first: other.jsonl:1): on these it" in out
+    assert "warning: the prompt of 1 of the 2 examples was trained with another answer (other.jsonl:2)\n" in out
+    assert (report["data"]["trained_on"], report["data"]["prompt_trained_on"]) == (1, 1)
+
+
+def test_rows_that_were_not_trained_on_bring_no_warning(run_of, tmp_path, capsys):
+    (tmp_path / "new.jsonl").write_text('{"instruction": "What is the capital of Mali?", "output": "Bamako"}\n')
+    report = evaluated(run_of("lora"), f"data={tmp_path / 'new.jsonl'}")
+    assert "warning" not in capsys.readouterr().out
+    assert (report["data"]["trained_on"], report["data"]["prompt_trained_on"]) == (0, 0)
 
 
 def test_several_sources_are_told_apart(run_of, other_rows, world, capsys):

@@ -129,7 +129,7 @@ def _more_steps(victim: Victim, wanted: int) -> Callable[[], bool]:
 
 def _repeated(out: str, behind: int) -> int:
     """Steps that a run computes again: those that were recorded behind the checkpoint, 0 if it did not get there."""
-    if found := re.search(r"resume    behind step (\d+) of", out):
+    if found := re.search(r"resume    after step (\d+) of", out):
         return behind - int(found[1])
     return behind if re.search(r"step +1/", out) else 0
 

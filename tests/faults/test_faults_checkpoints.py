@@ -56,7 +56,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used_aloud(sft, straight, stoppe
         assert (ended.code, ended.err) == (0, ""), ended
         assert f"checkpoint {broken} is broken (" in ended.out
         assert f"{told}); trying the one before it" in ended.out
-        assert "resume    behind step 9 of 12" in ended.out
+        assert "resume    after step 9 of 12" in ended.out
         fault.repeated = 3
         assert steps(stopped) == steps(straight)
         fault.lost = lost_bytes(stopped, straight)
@@ -71,7 +71,7 @@ def test_where_no_checkpoint_is_whole_the_run_begins_anew_aloud(sft, straight, s
     with ledger.fault("damaged checkpoint", "all of them") as fault:
         ended = sft("train", f"run={stopped.path}").wait()
         assert (ended.code, ended.err) == (0, ""), ended
-        assert "checkpoint none is whole: the run begins anew" in ended.out
+        assert "checkpoint all are broken: training starts again from step 0" in ended.out
         assert steps(stopped) == steps(straight)
         fault.lost = lost_bytes(stopped, straight)
         assert fault.lost == 0

@@ -81,7 +81,7 @@ def test_a_run_whose_disk_fills_goes_on_when_there_is_room(sft, straight, disk, 
         (place / "ballast").unlink()
         again = sft("train", f"run={run.path}").wait()
         assert (again.code, again.err) == (0, ""), again
-        resumed = int(again.out.partition("resume    behind step ")[2].split()[0]) if kept else 0
+        resumed = int(again.out.partition("resume    after step ")[2].split()[0]) if kept else 0
         fault.repeated = before - resumed
         assert fault.repeated <= (SAVE_EVERY if not settings else 100)
         assert steps(run) == steps(straight)

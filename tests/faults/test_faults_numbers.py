@@ -126,7 +126,7 @@ def test_a_leap_is_recorded_once_with_its_rows_also_where_the_run_was_killed(sft
         before = len(steps(killed))
         ended = sft("train", f"run={killed.path}", before=SPOIL.format(call=2, factor="50")).wait()
         assert (ended.code, ended.err) == (0, ""), ended
-        fault.repeated = before - 9 if "behind step 9" in ended.out else before - 12
+        fault.repeated = before - 9 if "after step 9" in ended.out else before - 12
         assert spikes(killed) == spikes(run)
         assert steps(killed) == steps(run)
 

@@ -53,7 +53,7 @@ def resumed_as_straight(sft, run, straight, fault, before):
     """Resume a run and compare it with the undisturbed one."""
     ended = sft("train", f"run={run.path}").wait()
     assert (ended.code, ended.err) == (0, ""), ended
-    found = ended.out.partition("resume    behind step ")[2].split()
+    found = ended.out.partition("resume    after step ")[2].split()
     fault.repeated = before - int(found[0]) if found else before
     assert fault.repeated <= SAVE_EVERY
     assert steps(run) == steps(straight)
@@ -81,7 +81,7 @@ def test_a_signal_saves_and_stops(sft, straight, ledger, tmp_path, number, when)
         ended = command.wait()
         assert (ended.code, ended.err) == (128 + number, "")
         before = len(steps(run))
-        assert f"stopped   behind step {before}, saved; resume with: sft train run={run.path}" in ended.out
+        assert f"stopped   after step {before}, saved; resume with: sft train run={run.path}" in ended.out
         resumed_as_straight(sft, run, straight, fault, before)
         assert fault.repeated == 0
 
@@ -193,7 +193,7 @@ def test_the_prepared_rows_may_go_while_a_run_trains(sft, straight, ledger, tmp_
         before = len(steps(run))
         ended = sft("train", f"run={run.path}", SFT_HOME=str(home)).wait()
         assert (ended.code, ended.err) == (0, ""), ended
-        fault.repeated = before - int(ended.out.partition("resume    behind step ")[2].split()[0])
+        fault.repeated = before - int(ended.out.partition("resume    after step ")[2].split()[0])
         assert fault.repeated <= SAVE_EVERY
         assert steps(run) == steps(straight)
         fault.lost = lost_bytes(run, straight)

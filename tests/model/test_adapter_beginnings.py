@@ -223,7 +223,7 @@ def test_nothing_to_start_from(tmp_path):
     with pytest.raises(SftError) as caught:
         digests(lora(start_from=f"{tmp_path}/nowhere"))
     assert str(caught.value) == (
-        f"adapter.start_from={tmp_path}/nowhere: no adapter lies there: there is no adapter_config.json\n"
+        f"adapter.start_from={tmp_path}/nowhere: there is no adapter: no adapter_config.json\n"
         "  fix: name a run of sft train that has finished, or a directory that PEFT wrote"
     )
 

@@ -24,8 +24,8 @@ FLAGS = "processor : 0\nflags\t\t: fpu avx512f {}\nbugs : none\n"
     [
         (512, False, "avx512_bf16", torch.bfloat16, "the processor has avx512_bf16"),
         (256, False, "amx_bf16 amx_tile", torch.bfloat16, "the processor has amx_bf16"),
-        (255, False, "avx512_bf16", torch.float32, "bfloat16 pays from a hidden size of 256 on"),
-        (None, False, "avx512_bf16", torch.float32, "bfloat16 pays from a hidden size of 256 on"),
+        (255, False, "avx512_bf16", torch.float32, "bfloat16 is faster from a hidden size of 256"),
+        (None, False, "avx512_bf16", torch.float32, "bfloat16 is faster from a hidden size of 256"),
         (512, True, "avx512_bf16", torch.float32, "all weights are trained on a CPU"),
         (512, False, "avx512_fp16", torch.float32, "the processor does not multiply in bfloat16"),
     ],

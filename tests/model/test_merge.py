@@ -483,7 +483,7 @@ def test_nothing_is_overwritten(tmp_path, tokenizer):
     (tmp_path / "out").write_text("mine")
 
     assert refused([f"run={run.path}", f"out={tmp_path}/out"]) == (
-        f"out={tmp_path}/out: something lies there already, and nothing is overwritten\n"
+        f"out={tmp_path}/out: it exists already, and nothing is overwritten\n"
         f"  fix: choose another: out={tmp_path}/out-2"
     )
     assert (tmp_path / "out").read_text() == "mine"
@@ -504,7 +504,7 @@ def test_what_cannot_be_merged_is_refused_before_weights_are_read(tmp_path, toke
             f"max_kl={wrong}: the limit is a number of nats above 0\n  fix: {fix}"
         )
     assert refused([f"run={run.path}", "trainer.lr=1"]) == (
-        "trainer.lr: sft merge does not read it: the run's own value holds\n  fix: leave it out; what can be set:"
+        "trainer.lr: sft merge does not read it; the run's own value is used\n  fix: leave it out; what can be set:"
         " run, out, into, max_kl, model.path, model.revision, model.trust_remote_code, trainer.device"
     )
     assert refused([f"run={run.path}", "out="]) == (

@@ -175,16 +175,16 @@ def test_the_probe_refuses_a_leak(build, monkeypatch):
 
     assert not result.packed_ok
     assert result.difference > 0.1
-    assert result.reason == f"packed logits differ from solo logits by {result.difference:.2g}"
+    assert result.reason == f"packed logits differ from unpacked logits by {result.difference:.2g}"
 
 
 @pytest.mark.parametrize(
     ("difference", "leak", "masked", "reason"),
     [
         pytest.param(1e-5, 0.0, set(), "", id="sound"),
-        pytest.param(0.3, 0.0, set(), "packed logits differ from solo logits by 0.3", id="differs"),
-        pytest.param(float("nan"), 0.0, set(), "packed logits differ from solo logits by nan", id="not-a-number"),
-        pytest.param(1e-5, 5e-5, set(), "a document changes the logits of those behind it by 5e-05", id="leaks"),
+        pytest.param(0.3, 0.0, set(), "packed logits differ from unpacked logits by 0.3", id="differs"),
+        pytest.param(float("nan"), 0.0, set(), "packed logits differ from unpacked logits by nan", id="not-a-number"),
+        pytest.param(1e-5, 5e-5, set(), "a document changes the logits of those after it by 5e-05", id="leaks"),
         pytest.param(0.0, 0.0, {8192}, "its attention is not told the local span 8192 of its mask", id="chunks"),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_weak_leak_is_found_in_half_precision():
     result = probe(AutoModelForCausalLM.from_config(config).bfloat16())
 
     assert not result.packed_ok
-    assert result.reason == f"a document changes the logits of those behind it by {result.difference:.2g}"
+    assert result.reason == f"a document changes the logits of those after it by {result.difference:.2g}"
 
 
 def test_generation_inside_packed_training(build, lay):

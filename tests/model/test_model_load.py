@@ -89,7 +89,7 @@ def pickled(directory):
         ),
         pytest.param(
             own_code,
-            "the model runs Python code of its own",
+            "the model brings its own Python code",
             "model.trust_remote_code=true, if you trust its author",
             id="own-code",
         ),
@@ -141,7 +141,7 @@ def test_a_path_that_is_not_there(path):
 def test_no_path():
     with pytest.raises(SftError) as caught:
         load_config(ModelConfig())
-    assert str(caught.value) == "model.path: no model is named\n  fix: model.path=<directory or hub id>"
+    assert str(caught.value) == "model.path: no model is named\n  fix: model.path=DIR_OR_HUB_ID"
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch):

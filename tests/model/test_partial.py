@@ -169,7 +169,7 @@ def test_it_learns_and_the_rest_stays(build, lay, family, config, dtype):
             "llama",
             pattern(train=["norm"], freeze=["norm", "embed"]),
             "adapter.freeze: every parameter that would be trained is frozen\n"
-            "  fix: freeze less, or choose adapter=lora, which freezes the whole base by itself",
+            "  fix: freeze less, or choose adapter=lora, which freezes the whole base",
             id="nothing-left",
         ),
     ],

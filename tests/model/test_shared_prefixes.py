@@ -329,7 +329,7 @@ def test_the_probe_packs_without_sharing_where_only_sharing_fails(monkeypatch):
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
     assert result.difference < 1e-5
-    assert result.reason.startswith("with a shared beginning, packed logits differ from solo logits by ")
+    assert result.reason.startswith("with a shared beginning, packed logits differ from unpacked logits by ")
 
 
 def test_the_probe_refuses_to_share_where_one_ending_sees_another(monkeypatch):
@@ -355,7 +355,7 @@ def test_the_probe_finds_a_weak_leak_between_endings(monkeypatch):
     register()
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
-    assert result.reason.startswith("with a shared beginning, a document changes the logits of those behind it by ")
+    assert result.reason.startswith("with a shared beginning, a document changes the logits of those after it by ")
 
 
 def test_a_family_with_a_state_shares_nothing_even_where_it_packs(monkeypatch):
@@ -365,7 +365,7 @@ def test_a_family_with_a_state_shares_nothing_even_where_it_packs(monkeypatch):
     result = probe(model)
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
-    assert result.reason == "with a shared beginning, layers that carry a state from token to token would start anew"
+    assert result.reason == "with a shared beginning, layers that carry a state from token to token would start again"
 
 
 def test_the_probe_is_seven_short_forwards(monkeypatch):

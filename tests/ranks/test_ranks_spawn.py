@@ -65,6 +65,6 @@ def test_a_signal_to_the_command_stops_all_behind_a_saved_step(sft, tmp_path, nu
     process.send_signal(number)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + number
-    assert "stopped   behind step" in said
+    assert "stopped   after step" in said
     assert "Traceback" not in said
     assert len(list((tmp_path / "stopped" / "checkpoints").glob("step-*"))) == 1

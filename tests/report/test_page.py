@@ -286,4 +286,4 @@ def test_long_lists_are_cut_and_counted(prepared, tmp_path):
 def test_no_row_at_all_in_a_split(full):
     """The validation split here is empty, and that is said."""
     text = (full / "report.html").read_text("utf-8")
-    assert "<dt>held out</dt><dd><strong>0</strong>" in text
+    assert "<dt>held out</dt><dd><strong>0 examples</strong> <span>every row is trained on</span>" in text

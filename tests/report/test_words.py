@@ -41,8 +41,8 @@ def mistakes(*arguments):
         ),
         (["prepared=x", "n=0"], "n=0: it is not a number of rows, 1 or more\n  fix: write n=3 for example"),
         (["prepared=x", "n=-1"], "n=-1: it is not a number of rows, 1 or more\n  fix: write n=3 for example"),
-        (["prepared="], "prepared: it has no value\n  fix: write prepared=<value>, or leave it out"),
-        (["prepared=x", "n=1", "n=2"], "n: it is given twice\n  fix: keep one n=<value>"),
+        (["prepared="], "prepared: it has no value\n  fix: write prepared=VALUE, or leave it out"),
+        (["prepared=x", "n=1", "n=2"], "n: it is given twice\n  fix: keep one of the two, n=2"),
         (
             ["prepared=x", "row=1", "worst=longest"],
             "sft inspect: row and worst each choose the rows\n  fix: keep one of row, worst",
@@ -55,7 +55,7 @@ def mistakes(*arguments):
             ["longest"],
             "command line: 'longest' is not of the form key=value\n  fix: write key=value, such as worst=longest",
         ),
-        (["worst"], "command line: 'worst' is not of the form key=value\n  fix: write worst=<value>"),
+        (["worst"], "command line: 'worst' is not of the form key=value\n  fix: write worst=VALUE"),
         (
             ["run=runs/x"],
             "run=runs/x: sft inspect looks into prepared data, not into a run\n  fix: sft inspect prepared=DIR",

@@ -107,7 +107,7 @@ def test_code_beside_a_model_runs_only_when_asked(tmp_path):
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'done')!r}, 'w')\n")
-    with pytest.raises(SftError, match=r"(?s)the model runs Python code of its own.*trust_remote_code=true"):
+    with pytest.raises(SftError, match=r"(?s)the model brings its own Python code.*trust_remote_code=true"):
         load_config(ModelConfig(path=str(tmp_path)))
     assert not (tmp_path / "done").exists()
 

@@ -244,7 +244,7 @@ def test_a_word_of_a_directive(value, word):
             replace(config(container=PYXIS), model=ModelConfig(path="/models/m")),
             "/runs/x",
             PLAIN,
-            "model.path: '/models/m' lies outside of what the container sees\n"
+            "model.path: '/models/m' is outside of what the container sees\n"
             "  fix: launcher.container.mounts=[/models], or the path it has inside",
             id="path-outside-of-the-container",
         ),

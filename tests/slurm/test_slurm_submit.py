@@ -67,7 +67,7 @@ def test_a_config_that_cannot_train_is_refused_before_it_waits_in_the_queue(tmp_
     assert result.returncode == 2
     assert result.stderr == (
         "error: model.path: no model is named\n"
-        "  fix: add model.path=<directory or hub id>, or start from a recipe: `sft recipes` lists them\n"
+        "  fix: add model.path=DIR_OR_HUB_ID, or start from a recipe: `sft recipes` lists them\n"
     )
 
 
@@ -152,7 +152,7 @@ def test_an_environment_without_sft_cli(tmp_path):
     [
         pytest.param(
             ["config.yaml", "job.sbatch"],
-            "sbatch {x}/job.sbatch goes on with it; run_dir=<a new directory> starts another run",
+            "sbatch {x}/job.sbatch resumes it; run_dir=<a new directory> starts another run",
             id="a-submitted-run",
         ),
         pytest.param(["config.yaml"], "run_dir=<a new directory> starts another run", id="a-local-run"),

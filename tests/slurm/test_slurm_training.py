@@ -70,9 +70,9 @@ def test_two_tasks_that_are_warned_save_together_and_go_on(cluster, alone, home,
     waited_for(lambda: (run / "metrics.jsonl").exists() and len(losses(run)) > 2, "three steps", 200)
     assert cluster.call("scancel", "--batch", "--signal=USR1", job).returncode == 0
     assert cluster.wait(job, 400) == "COMPLETED", log_of(run, job)
-    saved = re.search(r"stopped   behind step (\d+), saved", log_of(run, job))
+    saved = re.search(r"stopped   after step (\d+), saved", log_of(run, job))
     assert saved, log_of(run, job)
-    assert f"resume    behind step {saved[1]} of 30 " in log_of(run, job)
+    assert f"resume    after step {saved[1]} of 30 " in log_of(run, job)
     assert cluster.job(job)["Restarts"] == "1"
     assert losses(run) == pytest.approx(alone, rel=1e-5 * ROUNDING)
 
@@ -95,7 +95,7 @@ def test_a_run_over_its_time_limit_learns_what_an_uninterrupted_one_does(cluster
 
     assert 0 < stopped_behind < STEPS
     assert int(cluster.job(job)["Restarts"]) >= 1
-    assert f"resume    behind step {stopped_behind} of {STEPS} " in log_of(run, job)
+    assert f"resume    after step {stopped_behind} of {STEPS} " in log_of(run, job)
     assert list(losses(run)) == list(range(1, STEPS + 1))
     assert losses(run) == losses(tmp_path / "whole")
 

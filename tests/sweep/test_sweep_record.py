@@ -35,7 +35,7 @@ def test_how_members_stand_is_read_from_their_directories(tmp_path):
     [
         pytest.param("step 1\nerror: a: b\n  fix: c\n", "a: b\n  fix: c", id="ends-with-one"),
         pytest.param("error: a: b\n  fix: c\nerror: d: e\n  fix: f\n", "a: b\n  fix: c\nd: e\n  fix: f", id="several"),
-        pytest.param("error: a: b\n  fix: c\nresume    behind step 2\n", "", id="an-earlier-session-failed"),
+        pytest.param("error: a: b\n  fix: c\nresume    after step 2\n", "", id="an-earlier-session-failed"),
         pytest.param("Traceback\nValueError: x\n", "", id="a-bug"),
         pytest.param("", "", id="nothing"),
         pytest.param(

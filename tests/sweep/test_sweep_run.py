@@ -124,7 +124,7 @@ def test_a_sweep_that_is_killed_goes_on_and_its_members_lose_nothing(home):
     assert "s: 3 finished\n" in output
     assert (first / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == began
     assert "001" not in output[: output.index("member")]
-    assert "resume    behind step" in (second / "train.log").read_text()
+    assert "resume    after step" in (second / "train.log").read_text()
     alone = home / "alone"
     code, output = run(home, *SHORT, "trainer.lr=2e-3", f"run_dir={alone}", command="train")
     assert code == 0, output
@@ -167,7 +167,7 @@ def test_a_signal_lets_the_members_save_and_says_how_to_go_on(home, number):
             ["recipe=quickstart", "trainer.lr=1,2", "metric=accuracy"],
             "error: metric=accuracy: no member of the sweep records it\n",
         ),
-        (["recipe=quickstart", "trainer.lr=1,2", "sweep_dir=."], "error: sweep_dir=.: something lies there already\n"),
+        (["recipe=quickstart", "trainer.lr=1,2", "sweep_dir=."], "error: sweep_dir=.: it exists already\n"),
     ],
 )
 def test_a_newcomers_mistake_is_one_sentence_and_leaves_nothing(home, words, sentence):

@@ -58,7 +58,7 @@ def test_a_broken_checkpoint_is_skipped_aloud_for_the_one_before(runs, metrics, 
 
     said = capsys.readouterr().out
     assert f"checkpoint {broken} is broken" in said
-    assert "resume    behind step 4 of 8" in said
+    assert "resume    after step 4 of 8" in said
     assert [m["loss"] for m in metrics(again)] == straight
 
 
@@ -76,7 +76,13 @@ def test_another_setting_is_refused_by_name_and_a_layout_setting_is_kept(runs):
         runs.resume("r", "trainer.lr=0.02")
     assert str(refused.value) == (
         f"{done.path}: the run began with other settings: trainer.lr was 0.01, is now 0.02\n"
-        "  fix: resume with the run's own (sft train run=DIR and nothing else), or start a new run"
+        f"  fix: resume with its own settings: sft train run={done.path}; or start a new run"
+    )
+    with pytest.raises(SftError) as refused:
+        runs.resume("r", "trainer.max_steps=2")
+    assert refused.value.fix == (
+        f"resume with its own settings: sft train run={done.path}; to end it early, take a saved step:"
+        f" sft eval run={done.path} step=4 (chat and merge, too)"
     )
     assert before == {path.name: path.read_bytes() for path in done.path.iterdir() if path.is_file()}
     runs.resume("r", "trainer.tokens_per_micro_batch=512")
@@ -163,7 +169,7 @@ def test_two_processes_do_not_train_in_one_directory(runs):
         with pytest.raises(SftError) as refused:
             runs.resume("r")
     assert str(refused.value) == (
-        f"{done.path}: another process trains there\n  fix: wait for it or stop it; a new run wants another run_dir"
+        f"{done.path}: another process trains there\n  fix: wait for it or stop it; a new run needs another run_dir"
     )
 
 
@@ -181,6 +187,6 @@ def test_a_run_is_never_overwritten(runs):
     with pytest.raises(SftError) as refused:
         runs.start("r", "trainer.max_steps=1")
     assert str(refused.value) == (
-        f"run_dir={done.path}: a run lies there already\n"
+        f"run_dir={done.path}: it holds a run already\n"
         f"  fix: resume it with sft train run={done.path}, or choose another run_dir"
     )

@@ -52,7 +52,7 @@ def test_a_living_owner_is_named(holder, tmp_path):
     assert re.fullmatch(
         rf"{re.escape(str(tmp_path))}: process {holder.pid} on {host} trains there since \d{{4}}-\d\d-\d\d [\d:]{{8}} "
         rf"[+-]\d{{4}}\n  fix: wait for it, or stop it \(kill {holder.pid}, on {host}\); "
-        "a new run wants another run_dir",
+        "a new run needs another run_dir",
         str(refused.value),
     )
 
@@ -110,8 +110,8 @@ def test_an_owner_elsewhere_that_is_silent_is_gone_aloud(tmp_path, monkeypatch, 
     with held(write(tmp_path)):
         pass
     assert capsys.readouterr().out == (
-        "lock      process 4711 on node7 began to train here and did not leave; "
-        "watching for 0 s whether it still does\nlock      process 4711 on node7 is gone\n"
+        "lock      process 4711 on node7 started training here and did not release the lock; "
+        "watching for 0 s whether it still runs\nlock      process 4711 on node7 is gone\n"
     )
 
 

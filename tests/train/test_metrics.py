@@ -38,6 +38,17 @@ def test_a_person_sees_the_terms_where_there_are_several(tmp_path, capsys):
     ]
 
 
+def test_one_slow_step_does_not_move_the_remaining_time(tmp_path, capsys):
+    log = Log(tmp_path / "metrics.jsonl", 10, 0)
+    for step in range(1, 6):
+        log.step(replace(STEP, step=step, seconds=60.0 if step in (1, 4) else 2.0))
+    log.close()
+
+    assert [line.rpartition(", ")[2] for line in capsys.readouterr().out.splitlines()] == [
+        *("9 min left", "16 s left", "14 s left", "12 s left", "10 s left")
+    ]
+
+
 def test_each_kind_of_line_is_told_apart_and_cut_behind_a_checkpoint(tmp_path):
     file = tmp_path / "metrics.jsonl"
     log = Log(file, 2, 0)

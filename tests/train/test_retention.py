@@ -125,7 +125,7 @@ def test_a_probe_that_gets_worse_stops_the_run(place, asked, capsys):
     assert second["worse"] > 0.02
     assert guard.verdict == f"probe words is {second['worse']:.1%} worse than the base, 2.0% is allowed"
     said = capsys.readouterr().out
-    assert "retention behind step 2" in said
+    assert "retention after step 2" in said
     assert all(word in said for word in ("words", f"{second['base']:.4f}", f"{second['value']:.4f}", "too much"))
 
 
@@ -310,8 +310,8 @@ def test_a_file_that_cannot_be_used_is_told_before_training(place, content, word
 
 def test_what_a_stopped_run_tells():
     assert stopped("runs/a", 40, "probe math is 12.0% worse than the base, 5.0% is allowed") == (
-        "stopped   behind step 40, saved, without a result: probe math is 12.0% worse than the base, 5.0% is allowed\n"
-        "next      sft train run=runs/a trainer.retention.stop=false to go on all the same,"
+        "stopped   after step 40, saved, without a result: probe math is 12.0% worse than the base, 5.0% is allowed\n"
+        "next      sft train run=runs/a trainer.retention.stop=false to continue anyway,"
         " or a new run with a smaller trainer.lr or a replay source"
     )
 

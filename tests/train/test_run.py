@@ -249,7 +249,7 @@ def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics,
     done = runs.start("r", *compared)
     lines = capsys.readouterr().out
     assert re.search(r"held-out loss +\d\.\d+ +\d\.\d+", lines)
-    assert lines.index("step ") < lines.index("before    evaluating the untrained model")
+    assert lines.index("step ") < lines.index("baseline  evaluating the model as it was")
     before = done.read(done.before)
     eval_command([f"run={done.path}", "compare=base", "eval.max_new_tokens=4"], [])
     other = done.read(done.path / "eval" / "heldout.json")["base"]
@@ -268,7 +268,7 @@ def test_a_base_that_is_trained_itself_is_compared_only_from_the_beginning(runs,
     shutil.rmtree(done.model)
     done.before.unlink()
 
-    with pytest.raises(SftError, match="the base was not evaluated before training"):
+    with pytest.raises(SftError, match="the base was not evaluated then"):
         runs.resume("r")
 
 

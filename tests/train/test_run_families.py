@@ -195,13 +195,13 @@ def test_every_weight_of_a_family_trains(runs, metrics, model, alike, name):
             BartConfig(),
             (
                 "model type bart has an encoder, which a causal language model leaves out",
-                "name a model that is a decoder alone",
+                "name a decoder-only model",
             ),
         ),
         (
             RobertaConfig(),
             (
-                "model type roberta is an encoder: each token sees those behind it, also the ones it should predict",
+                "model type roberta is an encoder: each token sees those after it, also the ones it should predict",
                 'name a causal language model; if it was trained as one, its config.json lacks "is_decoder": true',
             ),
         ),

@@ -53,7 +53,7 @@ def test_the_newest_whole_one_is_found_and_broken_ones_are_told(tmp_path, capsys
     capsys.readouterr()
     assert saved.newest(tmp_path) is None
     said = capsys.readouterr().out.splitlines()
-    assert said[-1] == "checkpoint none is whole: the run begins anew"
+    assert said[-1] == "checkpoint all are broken: training starts again from step 0"
     assert len(said) == 4
 
 

@@ -137,7 +137,7 @@ def _table(budget: Budget, need: Need) -> list[str]:
         ("gathered layers (fsdp)", memory.gathered),
         (f"activations at {need.tokens:,} tokens (a micro-batch)", memory.activations(mode, layers)),
         ("logits, or gradients passing a layer", memory.passing(mode, layers)),
-        ("beside tensors", memory.slack(mode, layers)),
+        ("process overhead", memory.slack(mode, layers)),
     ]
     shown = [f"{name:<46} {gib(size):>10}" for name, size in rows if size]
     own = alone.memory.activations(mode, layers)

@@ -142,7 +142,7 @@ def settings(config: Config, architecture: PretrainedConfig, directory: Path) ->
         notes.append("unquantised")
     optimizer = config.trainer.optimizer
     if optimizer is OptimizerName.paged_adamw_8bit:
-        notes.append("with adamw_8bit: paged state lies in CUDA's memory")
+        notes.append("with adamw_8bit: paged state is in CUDA's memory")
         optimizer = OptimizerName.adamw_8bit
     adapter = replace(_fitting(adapter, notes), dropout=0.0)
     trainer = replace(config.trainer, optimizer=optimizer, lr_factors={}, dtype=Dtype.float32)

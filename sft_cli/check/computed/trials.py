@@ -34,7 +34,7 @@ def trial_lines(config: Config, architecture: PretrainedConfig, prepared: Prepar
             yield warn(
                 "step",
                 f"no small model of {architecture.model_type} could be made: {str(error).splitlines()[0]}",
-                "go on: the run proves packing on the real model before its first step",
+                "continue: the run checks packing on the real model before its first step",
             )
             return
         yield _packing(small)
@@ -46,7 +46,7 @@ def _packing(small: Small) -> Line:
     probed = small.probed
     if probed.packed_ok:
         shared = "beginnings can be shared" if probed.shared_ok else f"no beginning is shared: {probed.reason}"
-        return ok("packing", f"packed and solo logits agree ({probed.difference:.1e}); {shared}")
+        return ok("packing", f"packed and unpacked logits agree ({probed.difference:.1e}); {shared}")
     return warn(
         "packing",
         f"one example a row: {probed.reason}",

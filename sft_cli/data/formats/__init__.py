@@ -120,7 +120,7 @@ def _reader(config: SourceConfig, name: str, columns: Iterable[str]) -> tuple[st
     columns = tuple(columns)
     if config.format == AUTO:
         told = {*config.columns.values(), *config.tags.values(), *config.scores.values()}
-        preferences.refuse(columns, told, name)
+        preferences.refuse(columns, told, name, config.ignore)
     chosen = choose(config.format, columns, config.columns, name)
     if chosen in FORMATS:
         shape = FORMATS[chosen]

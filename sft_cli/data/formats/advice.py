@@ -42,7 +42,7 @@ def advise(present: Sequence[str], mapped: Mapping[str, str], names: Iterable[st
     for name in names:
         if pairs := _pairs(FORMATS[name], present, mapped, _misspelt):
             wanted = ", ".join(field for field in pairs if field not in mapped)
-            return Advice(f"; the nearest is {name}, which wants {wanted}", override(key, pairs))
+            return Advice(f"; the nearest is {name}, which needs {wanted}", override(key, pairs))
     if {"role", "from"} & set(map(fold, present)):
         return Advice(
             "; each row seems to be one message",

@@ -58,7 +58,7 @@ def _filled(conversation: Conversation, row: Row, variables: Mapping[str, str], 
                 problem=f"the placeholder {match.group()} has no value in {key}",
                 fix=f"did you mean {key}.{near}?"
                 if near
-                else f"{source}.placeholders=keep if it is meant as it stands, or {given}",
+                else f"{source}.placeholders=keep if it is meant literally, or {given}",
             )
         return variables[name]
 

@@ -38,9 +38,9 @@ _JUDGED = {"label", "labels", "rejected", "chosen", "kto", "preferred", "dispref
 _ELSEWHERE = {
     "tools": "move them to the row's own 'tools'",
     "functions": "move them to the row's own 'tools'",
-    "tool_responses": 'write each as a message of its own: {"role": "tool", "content": …}',
+    "tool_responses": 'write each as its own message: {"role": "tool", "content": …}',
     "function_calls": 'write them as "tool_calls": [{"type": "function", "function": {…}}]',
-    "summary": "write it into the content, or as a message of its own",
+    "summary": "write it into the content, or as its own message",
 }
 _DROP = "or leave such rows out with data.on_bad_row=drop"
 

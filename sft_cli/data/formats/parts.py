@@ -159,6 +159,6 @@ def _out_of_order(kind: str, last: str, place: str, context: Context) -> RowErro
     return RowError(
         where=context.where,
         reason="content parts in another order",
-        problem=f"field {place!r} is a part of type {kind} behind one of type {last}; {shown}",
+        problem=f"field {place!r} is a part of type {kind} after one of type {last}; {shown}",
         fix="put the parts into that order, or split the message in two",
     )

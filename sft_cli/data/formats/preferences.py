@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from sft_cli.config.override import override
 from sft_cli.data.formats.context import Context, holds
 from sft_cli.data.formats.exchanges import said_in, talked, unpacked
 from sft_cli.data.formats.fields import Fields, Knobs, wrong_type
@@ -26,13 +27,14 @@ _TRANSCRIPT = re.compile(r"\n\n(Human|Assistant):")
 _YES = {1: True, 0: False, "true": True, "false": False, "1": True, "0": False}
 
 
-def refuse(columns: Collection[str], told: Collection[str], source: str) -> None:
+def refuse(columns: Collection[str], told: Collection[str], source: str, ignored: Sequence[str] = ()) -> None:
     """Refuse to guess a format for rows that judge answers, and name the one that keeps the good ones.
 
     Args:
         columns: Columns of the first row.
         told: Those that the source's ``tags``, ``scores`` or ``columns`` name already.
         source: Name of the source, for errors.
+        ignored: Columns that are left out already.
     """
     present = {name.lower(): name for name in columns if name not in told}
     pairs = [present[name] for name in (*CHOSEN, *REJECTED) if name in present]
@@ -42,11 +44,11 @@ def refuse(columns: Collection[str], told: Collection[str], source: str) -> None
         return
     key = f"data.mix.{source}"
     problem = f"the columns {listing(pairs or labels)} judge the answers: format=auto does not choose among them"
-    fix = f"{key}.format=chosen trains on the chosen answers alone"
+    fix = f"{key}.format=chosen trains on the chosen answers only"
     if not pairs:
         problem = f"the column {labels[0]} seems to say which answers are good: format=auto does not choose among them"
-        fix = f"{key}.format=chosen trains on rows whose {labels[0]} is true; if it is something else, "
-        fix += f"'{key}.tags={{{labels[0]}: {labels[0]}}}' keeps every row"
+        every = override(f"{key}.ignore", [*ignored, labels[0]])
+        fix = f"{key}.format=chosen trains on rows whose {labels[0]} is true; {every} trains on every row"
     raise SftError(where=f"{key}.format", problem=problem, fix=fix)
 
 

@@ -179,7 +179,7 @@ def _message(
             raise RowError(
                 where=context.where,
                 reason="two spellings of tool calls",
-                problem=f"field '{field}.{key}' stands beside a second spelling of tool calls",
+                problem=f"field '{field}.{key}' is given beside a second spelling of tool calls",
                 fix="keep one of them",
             )
         calls = calls or found

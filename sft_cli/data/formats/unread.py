@@ -221,7 +221,7 @@ def _fix(
     if alone and shape is not None:
         text = config.columns.get(shape.required[0], shape.required[0])
         asked = override(f"{key}.columns", {"prompt": text, "completion": columns[0]})
-        return f"{left_out} trains the text alone; {asked} trains {columns[0]} as the answer to it"
+        return f"{left_out} trains only the text; {asked} trains {columns[0]} as the answer to it"
     for name in () if shape is None or not isinstance(config.format, str) else shape.optional:
         meant = next((column for column in columns if fold(column) in OTHER_NAMES.get(name, ())), None)
         if meant is not None and name not in config.columns:

@@ -31,7 +31,7 @@ def replace_directory(new: Path, final: Path) -> None:
                 raise SftError(
                     where=str(final),
                     problem="another process has put other data there at the same time",
-                    fix="give each run a prepared_dir of its own, or leave it out",
+                    fix="give each run its own prepared_dir, or leave it out",
                 )
     finally:
         shutil.rmtree(old, ignore_errors=True)

@@ -96,7 +96,7 @@ def _build(
     if config.stream:
         return _stream(directory, config, name, split, separator, seed)
     pieces = sources.slices(config, name, split)
-    columns = _first_columns((row for piece in pieces for row in sources.read_slice(piece, name)), config.ignore)
+    columns = first_columns((row for piece in pieces for row in sources.read_slice(piece, name)), config.ignore)
     converter = formats.converter(config, name, separator, columns)
     account = Account()
     done = [number for number in range(len(pieces)) if _account_file(directory, number).is_file()]
@@ -163,7 +163,7 @@ def _stream(
     stored = before["next"]["rows"] if done else 0
     with progress(f"rows      {name}", config.max_rows if split == "train" else None, stored) as shown:
         for block in stream.blocks(config, name, split, seed, before["next"]):
-            columns = columns if number else _first_columns(block.rows, config.ignore)
+            columns = columns if number else first_columns(block.rows, config.ignore)
             converter = converter or formats.converter(config, name, separator, columns)
             shown.advance(rowstore.write_part(_part(directory, number), _converted(converter, block.rows, account)))
             converter.refuse_unread(account)
@@ -175,7 +175,7 @@ def _stream(
     return converter.name, account
 
 
-def _first_columns(rows: Iterable[Row | BadRow], ignored: Sequence[str]) -> tuple[str, ...]:
+def first_columns(rows: Iterable[Row | BadRow], ignored: Sequence[str]) -> tuple[str, ...]:
     """The columns of the first readable row that are not left out.
 
     Raises:

@@ -16,13 +16,18 @@ RARE = ("dropped", "not_sampled", "truncated", "truncated_tokens")
 """Columns that are left out where every source has none."""
 
 
-def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
-    """Print what was prepared."""
+EVALUATED = {"trained_tokens": "evaluated tokens"}
+"""Headings of columns where the rows are evaluated, not trained on."""
+
+
+def show(manifest: Mapping[str, Any], directory: Path, seconds: float, *, training: bool = True) -> None:
+    """Print what was prepared, for training or for an evaluation."""
     found = manifest["sources"]
     # A column of zeros says nothing that the lines below the table would not say.
     shown_of = [name for name in COUNTED if name not in RARE or any(source.get(name) for source in found.values())]
     rows = [(name, source["format"], *(source.get(column, 0) for column in shown_of)) for name, source in found.items()]
-    table(("source", "format", *(column.replace("_", " ") for column in shown_of)), rows)
+    names = {} if training else EVALUATED
+    table(("source", "format", *(names.get(column, column.replace("_", " ")) for column in shown_of)), rows)
     if len(found) > 1 or len(manifest["stages"]) > 1 or manifest["mix"]["tags"]:
         for shown in realised.tables(manifest["mix"]):
             say(shown.heading)
@@ -35,16 +40,24 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float) -> None:
         say(f"truncated {counted(rows_cut, 'row')} to trainer.max_length={limit}: {counted(cut, 'token')} cut off")
     for line in (*unread(manifest), *_notes(manifest)):
         say(line)
+    if training:
+        _trained(manifest, directory)
+    rate = sum(source.get("rows", 0) for source in found.values()) / seconds
+    fingerprint = manifest["fingerprint"][:16]
+    say(
+        f"data      {directory} written in {seconds:.1f} s ({counted(round(rate), 'row')}/s), fingerprint {fingerprint}"
+    )
+    say(f"report    {directory / 'report.html'}")
+
+
+def _trained(manifest: Mapping[str, Any], directory: Path) -> None:
+    """Print what training sees of the rows: how many tokens carry loss, and how many examples are held out."""
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     share = train["trained_share"]
     say(f"trained   {train['trained_tokens']:,} of {train['tokens']:,} training tokens carry loss ({share:.0%})")
     if strange := trained_share.unusual(manifest):
         say(f"warning: {strange} (sft inspect prepared={directory} worst=lowest_share)")
     say(f"held out  {counted(validation['examples'], 'example')}{_held_out_fewer(manifest)}")
-    rate = sum(source.get("rows", 0) for source in found.values()) / seconds
-    fingerprint = manifest["fingerprint"][:16]
-    say(f"data      {directory} written in {seconds:.1f} s ({rate:,.0f} rows/s), fingerprint {fingerprint}")
-    say(f"report    {directory / 'report.html'}")
 
 
 def _held_out_fewer(manifest: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ def _difficulty(stage: StageDraw, pools: Sequence[Pool]) -> NDArray[np.float64]:
                 where=f"data.stages, stage {stage.name}",
                 problem=f"{missing} of the {np.count_nonzero(copies):,} rows it takes from {pool.name} have no score "
                 f"{stage.difficulty!r} to be ordered by",
-                fix=f"name the column that holds it: data.mix.{pool.name}.scores.{stage.difficulty}=<column>",
+                fix=f"name the column that holds it: data.mix.{pool.name}.scores.{stage.difficulty}=COLUMN",
             )
         values.append(value)
     return np.concatenate(values)

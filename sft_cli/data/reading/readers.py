@@ -27,7 +27,7 @@ JSON_PROBLEMS = {
     "Expecting ':' delimiter": "a colon is missing after a key",
     "Expecting property name enclosed in double quotes": "a key in double quotes is missing",
     "Unterminated string starting at": "a text is opened and never closed",
-    "Invalid control character at": "a raw line break or tab stands inside a text",
+    "Invalid control character at": "a raw line break or tab is inside a text",
     "Invalid \\escape": "a backslash is followed by a character that it cannot escape",
     "Invalid \\uXXXX escape": "a \\u escape lacks its four digits",
     "Extra data": "something follows the end of the first value",

@@ -20,7 +20,7 @@ SIGN_IN = {
     "hf": "hf auth login, and accept the terms of a gated data set on its page",
 }
 NOT_FOUND = {
-    "hf": "check the address; data sets are hf://datasets/<owner>/<name>/<file>, private ones need hf auth login",
+    "hf": "check the address; data sets are hf://datasets/OWNER/NAME/FILE, private ones need hf auth login",
 }
 
 

@@ -88,7 +88,7 @@ def placed(config: SourceConfig, name: str, split: Split) -> Place:
     if split == "validation":
         given, wanted, field = config.validation_path or config.path, config.validation_split or "validation", None
         field = "validation_split" if config.validation_split is not None else None
-        assert field or config.validation_path is not None, f"{name} has no held-out rows of its own"
+        assert field or config.validation_path is not None, f"{name} has no held-out rows"
     named = config.split != "train" if split == "train" else field is not None
     split_key = None if field is None else f"{key}.{field}"
     how = How(key, delimiter_of(config.delimiter), config.encoding, wanted, named, split_key)

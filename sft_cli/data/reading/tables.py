@@ -24,7 +24,7 @@ def header(cells: list[str], where: str, delimiter: str, how: How) -> list[str]:
     names = [name or f"{UNNAMED}{number}" for number, name in enumerate(cells)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        fix = "give each column a name of its own"
+        fix = "give each column its own name"
         raise SftError(where=where, problem=f"the header has {twice[0]!r} twice", fix=fix)
     if not any(cells):
         raise SftError(where=where, problem="the header names no column", fix="write the names into the first line")

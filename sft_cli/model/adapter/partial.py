@@ -48,7 +48,7 @@ def selected(model: PreTrainedModel, config: AdapterConfig) -> set[str]:
         raise SftError(
             where="adapter.freeze",
             problem="every parameter that would be trained is frozen",
-            fix="freeze less, or choose adapter=lora, which freezes the whole base by itself",
+            fix="freeze less, or choose adapter=lora, which freezes the whole base",
         )
     return chosen
 

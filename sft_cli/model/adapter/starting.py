@@ -43,7 +43,7 @@ def adapter_directory(path: str, where: str) -> Path:
     if missing := [name for name in (SETTINGS, WEIGHTS) if not (found / name).is_file()]:
         raise SftError(
             where=f"{where}={path}",
-            problem=f"no adapter lies there: there is no {missing[0]}",
+            problem=f"there is no adapter: no {missing[0]}",
             fix="name a run of sft train that has finished, or a directory that PEFT wrote",
         )
     return found

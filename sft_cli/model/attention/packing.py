@@ -25,7 +25,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 A tenth of it is what another first document may change in the logits of those behind it: in half precision the two
 attention kernels round differently, but a document's logits do not depend on its neighbours at all."""
 
-STATE = "layers that carry a state from token to token would start anew"
+STATE = "layers that carry a state from token to token would start again"
 NOISE = "the model's own dropout is each example's own"
 """Why a beginning that could be shared is not."""
 
@@ -229,7 +229,7 @@ def judge(difference: float, leak: float, seen: Windows, tolerance: float) -> Pr
         return ProbeResult(False, difference, f"its attention is not told the local span {min(lost)} of its mask")
     # Not-a-number must fail too, hence "not <=".
     if not difference <= tolerance:
-        return ProbeResult(False, difference, f"packed logits differ from solo logits by {difference:.2g}")
+        return ProbeResult(False, difference, f"packed logits differ from unpacked logits by {difference:.2g}")
     if not leak <= tolerance / 10:
-        return ProbeResult(False, leak, f"a document changes the logits of those behind it by {leak:.2g}")
+        return ProbeResult(False, leak, f"a document changes the logits of those after it by {leak:.2g}")
     return ProbeResult(True, difference)

@@ -107,7 +107,7 @@ def refuse(run: RunDir, config: Config, into: str, out: Path) -> None:
     if os.path.lexists(out):
         raise SftError(
             where=f"out={out}",
-            problem="something lies there already, and nothing is overwritten",
+            problem="it exists already, and nothing is overwritten",
             fix=f"choose another: {meant.word('out', _free(out))}",
         )
 

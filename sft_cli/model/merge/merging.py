@@ -115,7 +115,8 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
     say(f"merged    {out} ({gib(size)} in {name})")
     say("next      it is a plain transformers model:")
     say("          from transformers import pipeline")
-    say(f"          pipeline('text-generation', {str(out)!r})([{{'role': 'user', 'content': 'Hello'}}])")
+    say(f"          answer = pipeline('text-generation', {str(out)!r})")
+    say("          answer([{'role': 'user', 'content': 'Hello'}])")
     return result
 
 
@@ -179,7 +180,7 @@ def untie(model: PeftModel) -> None:
     if head.weight is embedding.weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
         lm.config.tie_word_embeddings = lm.config.get_text_config().tie_word_embeddings = False
-        say("head      gets a matrix of its own: the adapter changes the embedding and the head differently")
+        say("head      gets its own matrix: the adapter changes the embedding and the head differently")
 
 
 def base_to_merge(plan: Plan) -> PreTrainedModel:
@@ -247,5 +248,5 @@ def show(result: Merged, quant: QuantConfig) -> None:
     pairs: list[tuple[str, Agreement, float | None]] = [("adapter and merged", result.agreement, result.max_kl)]
     if result.shift is not None:
         pairs.append((f"as trained ({quant.kind.value}) and merged: quantisation shift", result.shift, None))
-    columns = ("logits compared", "KL in nats", "at most", "same likeliest token", "positions", "rows")
+    columns = ("logits compared", "KL in nats", "at most", "same top token", "positions", "rows")
     table(columns, [(name, one.kl, most, f"{one.argmax:.2%}", one.positions, one.rows) for name, one, most in pairs])
