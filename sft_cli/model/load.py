@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
@@ -21,6 +21,7 @@ from sft_cli.config.weights import CONVERT, refuse_without_weights
 from sft_cli.console import status
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.added_tokens import add_rows
+from sft_cli.model.language import WRAPPERS, auto_class, beside_language, other_vision, within
 from sft_cli.model.machine import DTYPES
 from sft_cli.model.quant import quantization, refuse_odd_sizes
 from sft_cli.model.stored import computing_in, kind_of, plain_in, refuse_odd_blocks, refuse_storage, storage, unpacking
@@ -58,7 +59,15 @@ def load_config(config: ModelConfig) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise unreadable(config, error) from error
     remote = "AutoModelForCausalLM" in vars(found).get("auto_map", {})
-    if found.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not (remote and config.trust_remote_code):
+    known = found.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or found.model_type in WRAPPERS
+    if not known and not (remote and config.trust_remote_code):
+        if other_vision(found):
+            raise wrong(
+                config,
+                f"model type {found.model_type} is a vision-language model whose language model cannot be trained alone"
+                " here",
+                f"name a text model, or a vision-language model of type gemma3, {', '.join(WRAPPERS)}",
+            )
         raise wrong(
             config,
             f"model type {found.model_type} is not a causal language model",
@@ -154,9 +163,12 @@ def load_model(
         refuse_odd_blocks(own, linears, config.path)
         if kind in FOUR_BITS:
             refuse_odd_sizes(linears, device, kind)
-    wanted, dtype = quantization(quant, compute_dtype) or unpacking(own), weights_dtype(config, full, compute_dtype)
+    quantised, dtype = quantization(quant, compute_dtype), weights_dtype(config, full, compute_dtype)
+    if quantised is not None:
+        leave_plain(quantised, empty_model(own, config.trust_remote_code))
+    wanted = quantised or unpacking(own)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = auto_class(own).from_pretrained(
             path,
             config=computing_in(own, compute_dtype),
             revision=config.revision,
@@ -174,6 +186,14 @@ def load_model(
     return model.train()
 
 
+def leave_plain(wanted: BitsAndBytesConfig, empty: PreTrainedModel) -> None:
+    """Have only the language model of a vision-language model quantised; ``wanted`` is changed in place."""
+    if beside := beside_language(empty):
+        head = empty.get_output_embeddings()
+        heads = [name for name, module in empty.named_modules() if module is head]
+        wanted.llm_int8_skip_modules = [*beside, *heads]
+
+
 def weights_dtype(config: ModelConfig, full: bool, compute_dtype: torch.dtype) -> torch.dtype:
     """The type of the loaded weights; see ModelConfig.dtype."""
     if config.dtype is Dtype.auto:
@@ -184,7 +204,7 @@ def weights_dtype(config: ModelConfig, full: bool, compute_dtype: torch.dtype) -
 def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
     """The model without weights: names and shapes on torch's meta device, no memory."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        return auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
 
 
 def context_length(config: PretrainedConfig) -> int | None:
@@ -199,7 +219,7 @@ def stated(config: PretrainedConfig, name: str) -> int | None:
 
 
 def inner_linears(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
-    """The linear layers that get quantised or adapted, by name: all but the head."""
-    head = model.get_output_embeddings()
-    layers = [(name, layer) for name, layer in model.named_modules() if layer is not head]
+    """The linear layers that get quantised or adapted, by name: all of the language model but the head."""
+    head, beside = model.get_output_embeddings(), beside_language(model)
+    layers = [(name, layer) for name, layer in model.named_modules() if layer is not head and not within(name, beside)]
     return {name: layer for name, layer in layers if isinstance(layer, nn.Linear | Conv1D)}
