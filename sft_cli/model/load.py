@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
@@ -21,13 +20,14 @@ from sft_cli.config.weights import CONVERT, refuse_without_weights
 from sft_cli.console import status
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.added_tokens import add_rows
-from sft_cli.model.language import WRAPPERS, auto_class, beside_language, other_vision, within
+from sft_cli.model.language import auto_class, beside_language, known, own_modules, refuse_inseparable, refuse_unproven
 from sft_cli.model.machine import DTYPES
 from sft_cli.model.quant import quantization, refuse_odd_sizes
 from sft_cli.model.stored import computing_in, kind_of, plain_in, refuse_odd_blocks, refuse_storage, storage, unpacking
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
+MISSING = re.compile(r"requires the (\w+) library")
 ALWAYS_CAUSAL = {"gpt_neox", "gpt_neox_japanese", "trocr"}
 """Families whose configuration has ``is_decoder`` though nothing depends on it."""
 
@@ -59,15 +59,7 @@ def load_config(config: ModelConfig) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise unreadable(config, error) from error
     remote = "AutoModelForCausalLM" in vars(found).get("auto_map", {})
-    known = found.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or found.model_type in WRAPPERS
-    if not known and not (remote and config.trust_remote_code):
-        if other_vision(found):
-            raise wrong(
-                config,
-                f"model type {found.model_type} is a vision-language model whose language model cannot be trained alone"
-                " here",
-                f"name a text model, or a vision-language model of type gemma3, {', '.join(WRAPPERS)}",
-            )
+    if not known(found) and not (remote and config.trust_remote_code):
         raise wrong(
             config,
             f"model type {found.model_type} is not a causal language model",
@@ -158,14 +150,16 @@ def load_model(
         check_weights(config, Path(path))
     refuse_storage(own, config, quant, full=full)
     kind, stored = kind_of(own, quant), storage(own) is not None
+    empty = empty_model(own, config.trust_remote_code)
+    refuse_inseparable(empty, f"model.path={config.path}")
     if kind in FOUR_BITS or stored:
-        linears = inner_linears(empty_model(own, config.trust_remote_code))
+        linears = inner_linears(empty)
         refuse_odd_blocks(own, linears, config.path)
         if kind in FOUR_BITS:
             refuse_odd_sizes(linears, device, kind)
     quantised, dtype = quantization(quant, compute_dtype), weights_dtype(config, full, compute_dtype)
     if quantised is not None:
-        leave_plain(quantised, empty_model(own, config.trust_remote_code))
+        leave_plain(quantised, empty)
     wanted = quantised or unpacking(own)
     try:
         model = auto_class(own).from_pretrained(
@@ -182,6 +176,7 @@ def load_model(
         raise unreadable(config, error) from error
     if stored:
         plain_in(model, dtype)
+    refuse_unproven(model, f"model.path={config.path}")
     add_rows(model, added_ids)
     return model.train()
 
@@ -202,9 +197,21 @@ def weights_dtype(config: ModelConfig, full: bool, compute_dtype: torch.dtype) -
 
 
 def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
-    """The model without weights: names and shapes on torch's meta device, no memory."""
-    with torch.device("meta"):
-        return auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
+    """The model without weights: names and shapes on torch's meta device, no memory.
+
+    Raises:
+        SftError: A part of it is made by a library that is not installed (the towers of Gemma 3n by timm).
+    """
+    try:
+        with torch.device("meta"):
+            return auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
+    except ImportError as error:
+        library = MISSING.search(str(error))
+        raise SftError(
+            where=f"model type {config.model_type}",
+            problem=str(error).strip().splitlines()[0],
+            fix=f"pip install {library[1]}" if library else "install what it names",
+        ) from error
 
 
 def context_length(config: PretrainedConfig) -> int | None:
@@ -220,6 +227,7 @@ def stated(config: PretrainedConfig, name: str) -> int | None:
 
 def inner_linears(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
     """The linear layers that get quantised or adapted, by name: all of the language model but the head."""
-    head, beside = model.get_output_embeddings(), beside_language(model)
-    layers = [(name, layer) for name, layer in model.named_modules() if layer is not head and not within(name, beside)]
-    return {name: layer for name, layer in layers if isinstance(layer, nn.Linear | Conv1D)}
+    head, layers = model.get_output_embeddings(), own_modules(model)
+    return {
+        name: layer for name, layer in layers.items() if layer is not head and isinstance(layer, nn.Linear | Conv1D)
+    }

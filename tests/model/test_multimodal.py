@@ -1,10 +1,12 @@
 """Vision-language models on text: the language model is trained, and the towers beside it stay as they were."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
 from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.schema import ModelConfig
@@ -13,53 +15,19 @@ from sft_cli.model.adapter.add import add_adapter, open_adapter, peft_quietly
 from sft_cli.model.attention.documents import documents
 from sft_cli.model.attention.packing import use_own
 from sft_cli.model.head.loss_model import packed_loss_model
-from sft_cli.model.language import beside_language, within
-from sft_cli.model.load import load_config, load_model
+from sft_cli.model.language import auto_class, beside_language, refuse_inseparable, refuse_unproven, within
+from sft_cli.model.load import empty_model, load_model
+from tests.towers import TEXT, TOWER, TOWERS, built, saved
 
 CPU = torch.device("cpu")
-TEXT = {
-    "vocab_size": 320, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-    "initializer_range": 0.1, "max_position_embeddings": 512,
-}  # fmt: skip
-MIXED = {"sliding_window": 32, "layer_types": ["sliding_attention", "full_attention"]}
-TOWER = {
-    "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
-    "patch_size": 14,
-}  # fmt: skip
-QWEN = {"depth": 1, "hidden_size": 64, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
-IDS = {"image_token_id": 300, "video_token_id": 303, "vision_start_token_id": 301, "vision_end_token_id": 302}
-MROPE = {"rope_type": "default", "mrope_section": [2, 3, 3]}
-KINDS = {
-    "gemma3": {
-        "text_config": {**TEXT, **MIXED}, "vision_config": TOWER, "mm_tokens_per_image": 4, "image_token_index": 300,
-        "boi_token_index": 301, "eoi_token_index": 302,
-    },
-    "mistral3": {
-        "text_config": {**TEXT, "model_type": "mistral", "sliding_window": None},
-        "vision_config": {**TOWER, "model_type": "pixtral", "head_dim": 32}, "image_token_index": 300,
-    },
-    "qwen2_vl": {
-        "text_config": {**TEXT, "rope_scaling": MROPE},
-        "vision_config": {"depth": 1, "embed_dim": 64, "hidden_size": 64, "num_heads": 2}, **IDS,
-    },
-    "qwen2_5_vl": {
-        "text_config": {**TEXT, "rope_scaling": MROPE}, "vision_config": {**QWEN, "fullatt_block_indexes": [0]}, **IDS,
-    },
-    "qwen3_vl": {
-        "text_config": {**TEXT, "rope_scaling": {**MROPE, "mrope_interleaved": True}},
-        "vision_config": {**QWEN, "deepstack_visual_indexes": [0], "num_position_embeddings": 16}, **IDS,
-    },
-}  # fmt: skip
 
 
-@pytest.fixture(params=KINDS)
-def stored(request, tmp_path):
+@pytest.fixture(params=TOWERS, scope="module")
+def stored(request, tmp_path_factory):
     """The directory of a small random model of each type."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(request.param, **KINDS[request.param])
-    AutoModelForImageTextToText.from_config(config).save_pretrained(tmp_path / "base")
-    return tmp_path / "base"
+    directory = tmp_path_factory.mktemp(request.param)
+    saved(request.param, directory)
+    return directory
 
 
 def opened(stored, *, full=False, kind=QuantKind.none):
@@ -94,7 +62,7 @@ def test_one_step_trains_the_language_model_alone_and_the_merged_model_loads_aga
     loss_model, probed = packed_loss_model(made.model, 64)
     assert probed.packed_ok
     trained = [value for value in made.model.parameters() if value.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=1.0)
+    optimizer = torch.optim.SGD(trained, lr=0.05)
     losses = []
     for _ in range(2):
         loss = loss_model(*row())["loss"]
@@ -116,11 +84,11 @@ def test_one_step_trains_the_language_model_alone_and_the_merged_model_loads_aga
     again = open_adapter(opened(stored), tmp_path / "adapter", CPU)
     assert plain_loss(again, row()[0]) == pytest.approx(tuned, abs=1e-5)
     with peft_quietly():
-        whole = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(stored), tmp_path / "adapter")
+        whole = PeftModel.from_pretrained(own.from_pretrained(stored), tmp_path / "adapter")
     assert plain_loss(whole, row()[0]) == pytest.approx(tuned, abs=1e-5)
 
     again.merge_and_unload().save_pretrained(tmp_path / "merged")
-    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
+    merged = own.from_pretrained(tmp_path / "merged")
     assert type(merged) is own
     assert plain_loss(merged, row()[0]) == pytest.approx(tuned, abs=1e-5)
     before = dict(opened(stored).named_parameters())
@@ -147,20 +115,97 @@ def test_a_name_that_only_the_vision_tower_has_is_refused(stored):
     tower = beside_language(base)[0]
     layers = [name for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear)]
     first = next(name for name in layers if within(name, [tower]))
-    sentence = f"names {first}, which lies beside the language model: text alone cannot train it"
+    sentence = f"names {first}, which text does not train: it lies beside the language model"
     for key in ("target_modules", "modules_to_save"):
         with pytest.raises(SftError) as caught:
             add_adapter(base, AdapterConfig(kind=AdapterKind.lora, **{key: [first]}), [], seed=0)
         assert (caught.value.where, sentence in caught.value.problem) == (f"adapter.{key}", True)
     with pytest.raises(SftError) as caught:
         add_adapter(base, AdapterConfig(kind=AdapterKind.none, train=[rf"^{tower}\."]), [], seed=0)
-    assert "which lies beside the language model" in caught.value.problem
+    assert "it lies beside the language model" in caught.value.problem
 
 
-def test_a_vision_language_model_that_is_not_proven_is_refused_by_name(tmp_path):
-    AutoConfig.for_model("llava").save_pretrained(tmp_path)
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_packed_rows_of_models_with_positions_of_three_axes_have_the_loss_they_have_alone(kind):
+    model = built(kind).train()
+    lengths, generator = (9, 4, 13), torch.Generator().manual_seed(2)
+    rows = [torch.randint(3, 290, (length,), generator=generator) for length in lengths]
+    alone = [cross_entropy(model(input_ids=row[None]).logits[0, :-1], row[1:]).item() for row in rows]
+    loss_model, probed = packed_loss_model(model, 64)
+    assert probed.packed_ok
+
+    laid, ids = documents(lengths), torch.cat(rows)
+    starts = [0, 9, 13]
+    for start, length, expected in zip(starts, lengths, alone, strict=True):
+        at = torch.arange(start, start + length - 1)
+        weights = torch.full((length - 1,), 1 / (length - 1))
+        packed = loss_model(ids[None], laid.positions, laid, ids[at + 1], at, weights)["loss"].item()
+        assert packed == pytest.approx(expected, abs=1e-5)
+
+
+def test_embedding_and_tied_head_of_the_language_model_train_and_merge(tmp_path):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("qwen2_5_vl", **TOWERS["qwen2_5_vl"], tie_word_embeddings=True)
+    config.get_text_config().tie_word_embeddings = True
+    auto_class(config).from_config(config).save_pretrained(tmp_path)
+    base = opened(tmp_path)
+    assert base.get_output_embeddings().weight is base.get_input_embeddings().weight
+    adapter = AdapterConfig(kind=AdapterKind.lora, target_modules=["embed_tokens", "q_proj"], rank=4)
+    names = [name for name, _ in add_adapter(base, adapter, [], seed=0).model.named_parameters() if "lora_" in name]
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names} == {"embed_tokens", "q_proj"}
+    assert not [name for name in names if "visual" in name]
+
+
+def test_the_configuration_decides_between_a_class_with_towers_and_one_of_text_alone():
+    config = AutoConfig.for_model("qwen3_5")
+    assert auto_class(config) is AutoModelForCausalLM
+    config.architectures = ["Qwen3_5ForConditionalGeneration"]
+    assert auto_class(config) is AutoModelForImageTextToText
+    assert auto_class(AutoConfig.for_model("voxtral")) is AutoModelForMultimodalLM
+    assert auto_class(AutoConfig.for_model("gemma3")) is AutoModelForCausalLM
+
+
+@pytest.mark.parametrize("kind", [AdapterKind.ia3, AdapterKind.prompt, AdapterKind.prefix, AdapterKind.llama_adapter])
+def test_every_other_adapter_trains_nothing_beside_the_language_model_or_is_refused(kind):
+    base = built("llava")
+    beside = beside_language(base)
+    try:
+        model = add_adapter(base, AdapterConfig(kind=kind), [], seed=0).model
+    except SftError as error:
+        assert kind is AdapterKind.llama_adapter
+        assert error.problem == "it exists for gpt2, llama, mistral, but the model is a llava"
+        return
+    trained = [
+        name.removeprefix("base_model.model.") for name, value in model.named_parameters() if value.requires_grad
+    ]
+    assert trained
+    assert not [name for name in trained if within(name, beside)]
+
+
+def test_a_model_that_reads_its_prompt_in_both_directions_is_refused():
+    text = {**TEXT, "model_type": "gemma"}
+    vision = {**TOWER, "model_type": "siglip_vision_model"}
+    config = AutoConfig.for_model("paligemma", text_config=text, vision_config=vision, image_token_index=300)
+    torch.manual_seed(0)
     with pytest.raises(SftError) as caught:
-        load_config(ModelConfig(path=str(tmp_path)))
+        refuse_unproven(auto_class(config).from_config(config), "model.path=x")
     assert caught.value.problem == (
-        "model type llava is a vision-language model whose language model cannot be trained alone here"
+        "the language model inside model type paligemma cannot be trained on text: it reads a prompt in both"
+        " directions, so training each token from those before it would not suit it"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("git", "git.image_encoder"), ("idefics", "vision_config"), ("kyutai_speech_to_text", "codec")]
+)
+def test_a_model_whose_towers_cannot_be_told_from_its_language_model_is_refused(kind, part):
+    with pytest.raises(SftError) as caught:
+        refuse_inseparable(empty_model(AutoConfig.for_model(kind), trust_remote_code=False), "model.path=x")
+    assert f"model type {kind} cannot be trained on text: its part {part}" in caught.value.problem
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_a_tower_that_needs_another_library_is_refused_with_its_pip_line():
+    with pytest.raises(SftError) as caught:
+        empty_model(AutoConfig.for_model("gemma3n"), trust_remote_code=False)
+    assert (caught.value.where, caught.value.fix) == ("model type gemma3n", "pip install timm")

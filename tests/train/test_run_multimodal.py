@@ -1,80 +1,109 @@
-"""``sft train`` and ``sft merge`` from end to end on small random vision-language models."""
+"""``sft train``, ``check``, ``eval`` and ``merge`` from end to end on small random models with towers beside text."""
 
+import contextlib
+import io
 import json
 import shutil
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from safetensors import safe_open
 
-from sft_cli.model.language import beside_language, within
+from sft_cli.check.command import check_command
+from sft_cli.eval.run import eval_command
+from sft_cli.model.language import beside_language
 from sft_cli.model.merge.command import merge_command
+from tests.towers import saved
 
-TEXT = {
-    "vocab_size": 320, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-    "initializer_range": 0.1, "max_position_embeddings": 512,
-}  # fmt: skip
-MIXED = {"sliding_window": 32, "layer_types": ["sliding_attention", "full_attention"]}
-TOWER = {
-    "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
-    "patch_size": 14,
-}  # fmt: skip
-QWEN = {"depth": 1, "hidden_size": 64, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
-IDS = {"image_token_id": 300, "video_token_id": 303, "vision_start_token_id": 301, "vision_end_token_id": 302}
-MROPE = {"rope_type": "default", "mrope_section": [2, 3, 3]}
-KINDS = {
-    "gemma3": {
-        "text_config": {**TEXT, **MIXED}, "vision_config": TOWER, "mm_tokens_per_image": 4, "image_token_index": 300,
-        "boi_token_index": 301, "eoi_token_index": 302,
-    },
-    "mistral3": {
-        "text_config": {**TEXT, "model_type": "mistral", "sliding_window": None},
-        "vision_config": {**TOWER, "model_type": "pixtral", "head_dim": 32}, "image_token_index": 300,
-    },
-    "qwen2_vl": {
-        "text_config": {**TEXT, "rope_scaling": MROPE},
-        "vision_config": {"depth": 1, "embed_dim": 64, "hidden_size": 64, "num_heads": 2}, **IDS,
-    },
-    "qwen2_5_vl": {
-        "text_config": {**TEXT, "rope_scaling": MROPE}, "vision_config": {**QWEN, "fullatt_block_indexes": [0]}, **IDS,
-    },
-    "qwen3_vl": {
-        "text_config": {**TEXT, "rope_scaling": {**MROPE, "mrope_interleaved": True}},
-        "vision_config": {**QWEN, "deepstack_visual_indexes": [0], "num_position_embeddings": 16}, **IDS,
-    },
-}  # fmt: skip
+SLOW = pytest.mark.slow
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("adapter", ["lora", "none"])
-def test_a_vision_language_model_trains_on_text_and_merges(runs, metrics, base, tmp_path, capsys, kind, adapter):
-    rows, model = tmp_path / "rows.jsonl", tmp_path / "base"
-    model.mkdir()
+def tensors(directory):
+    """Name -> bytes of every tensor, as they lie in the file."""
+    with safe_open(directory / "model.safetensors", framework="pt") as file:
+        return {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118
+
+
+def asked(said):
+    """What the Python that a merge prints writes."""
+    lines = said.split("it is a plain transformers model:\n")[1].splitlines()
+    code = "\n".join(line.strip() for line in lines[:5])
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code.replace("max_new_tokens=100", "max_new_tokens=3"), {})
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("qwen2_5_vl", ["adapter.kind=lora"]),
+        pytest.param("gemma3", ["adapter.kind=none"], marks=SLOW),
+        pytest.param("gemma3", ["adapter.kind=lora"], marks=SLOW),
+        pytest.param("mistral3", ["adapter.kind=lora", "quant.kind=nf4"], marks=SLOW),
+        pytest.param("qwen3_vl", ["adapter.kind=none"], marks=SLOW),
+        pytest.param("llava", ["adapter.kind=lora"], marks=SLOW),
+        pytest.param("idefics3", ["adapter.kind=none"], marks=SLOW),
+        pytest.param("qwen2_audio", ["adapter.kind=lora"], marks=SLOW),
+    ],
+)
+def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
+    runs, metrics, base, tmp_path, capsys, kind, words
+):
+    rows, model, lora = tmp_path / "rows.jsonl", tmp_path / "base", "adapter.kind=lora" in words
+    rows.write_text("".join(json.dumps({"prompt": f"say {i}", "completion": f"it is {i}"}) + "\n" for i in range(24)))
+    beside = beside_language(saved(kind, model))
     for file in base.glob("tokenizer*"):
         shutil.copy(file, model)
-    rows.write_text("".join(json.dumps({"prompt": f"say {i}", "completion": f"it is {i}"}) + "\n" for i in range(24)))
-    torch.manual_seed(0)
-    before = AutoModelForImageTextToText.from_config(AutoConfig.for_model(kind, **KINDS[kind]))
-    before.save_pretrained(model)
 
-    done = runs.start(
-        "r", f"model.path={model}", f"data.mix.local.path={rows}", f"adapter.kind={adapter}", "trainer.max_steps=4",
-        "trainer.dtype=float32", "trainer.threads=1", "eval.samples=1", "eval.max_new_tokens=3",
-    )  # fmt: skip
-    whole = done.path / "model"
-    if adapter == "lora":
-        merge_command([f"run={done.path}"], [])
-        whole = done.path / "merged"
-
-    said, steps, beside = capsys.readouterr().out, metrics(done), beside_language(before)
+    settings = [
+        f"model.path={model}", f"data.mix.local.path={rows}", "trainer.max_steps=4", "trainer.dtype=float32",
+        "trainer.threads=1", "trainer.save_every=2", "eval.max_new_tokens=3", *words,
+    ]  # fmt: skip
+    done = runs.start("r", *settings)
+    said, steps = capsys.readouterr().out, metrics(done)
     assert f"the language model alone is trained: {', '.join(beside)} stay frozen" in said
     assert "packing   proven" in said
+    assert "of 2 decoder layers" in said or "all 2 decoder layers" in said or "recompute nothing" in said
     assert min(step["loss"] for step in steps) < steps[0]["loss"]
-    made = AutoModelForImageTextToText.from_pretrained(whole)
-    assert type(made) is type(before)
-    kept = dict(before.named_parameters())
-    changed = [name for name, value in made.named_parameters() if not torch.equal(value, kept[name])]
+
+    whole = done.path / "model"
+    if lora:
+        merge_command([f"run={done.path}", f"out={tmp_path / 'merged'}"], [])
+        whole = tmp_path / "merged"
+        assert asked(capsys.readouterr().out)
+    before, after = tensors(model), tensors(whole)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if before[name] != after[name]}
+    outside = [f"{name.removeprefix('model.')}." for name in beside]
     assert changed
-    assert not [name for name in changed if within(name, beside)]
+    assert not [name for name in changed if any(part in name for part in outside)]
+    for file in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
+        assert (whole / file).read_bytes() == (model / file).read_bytes()
+
+    eval_command([f"run={done.path}", "compare=base"], [])
+    assert "tuned" in capsys.readouterr().out
+
+
+@SLOW
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "mistral3"])
+def test_check_tries_a_step_of_a_small_model_with_towers(runs, base, tmp_path, capsys, kind):
+    saved(kind, tmp_path / "base")
+    for file in base.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "base")
+    code = check_command([*runs.words("r"), f"model.path={tmp_path / 'base'}"], [])
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert "packing" in said
+
+
+@SLOW
+def test_a_run_goes_on_where_it_was_stopped(runs, metrics, base, tmp_path, stop_behind):
+    saved("qwen3_vl", tmp_path / "base")
+    for file in base.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "base")
+    words = [f"model.path={tmp_path / 'base'}", "trainer.max_steps=4", "trainer.threads=1"]
+    whole = runs.start("whole", *words)
+    stop_behind(2)
+    with pytest.raises(SystemExit):
+        runs.start("parts", *words)
+    stopped = runs.resume("parts")
+    assert [step["loss"] for step in metrics(stopped)] == [step["loss"] for step in metrics(whole)]

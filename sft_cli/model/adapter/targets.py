@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from sft_cli.config.adapter_schema import MERGEABLE, AdapterConfig, AdapterKind
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.sizes import check_layers
-from sft_cli.model.language import beside_language, within
+from sft_cli.model.language import beside_language, own_modules, within
 from sft_cli.model.quant import features
 
 ALL_LINEAR = "all-linear"
@@ -107,7 +107,7 @@ def refuse_towers(model: PreTrainedModel, found: Sequence[str], key: str, target
         own = [name for name in found if not within(name, beside)]
         raise SftError(
             where=key,
-            problem=f"{target!r} names {inside[0]}, which lies beside the language model: text alone cannot train it",
+            problem=f"{target!r} names {inside[0]}, which text does not train: it lies beside the language model",
             fix=f"{key}=[{','.join(own)}]" if own else f"leave {target} out",
         )
 
@@ -117,8 +117,8 @@ def adapted_layers(model: PreTrainedModel, config: AdapterConfig) -> dict[str, n
     targets = target_modules(model, config.target_modules)
     head = model.get_output_embeddings()
     if targets == ALL_LINEAR:
-        passed = {*taken_for_experts(model, config), *left_out(model, config), *towers(model)}
-        linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+        passed = {*taken_for_experts(model, config), *left_out(model, config)}
+        linears = {name: layer for name, layer in own_modules(model).items() if isinstance(layer, nn.Linear | Conv1D)}
         return {name: layer for name, layer in linears.items() if layer is not head and name not in passed}
     return {name: layer for name, layer in carriers(model).items() if named(name, targets)}
 
@@ -150,10 +150,8 @@ def target_modules(model: PreTrainedModel, wanted: Sequence[str]) -> str | list[
 
 def carriers(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The layers that can carry LoRA, by name; of a vision-language model those of its language model."""
-    beside, layers = beside_language(model), (nn.Linear, nn.Embedding, Conv1D)
-    return {
-        name: layer for name, layer in model.named_modules() if isinstance(layer, layers) and not within(name, beside)
-    }
+    layers = (nn.Linear, nn.Embedding, Conv1D)
+    return {name: layer for name, layer in own_modules(model).items() if isinstance(layer, layers)}
 
 
 def towers(model: PreTrainedModel) -> list[str]:

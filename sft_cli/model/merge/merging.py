@@ -99,7 +99,9 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         shift = None if trained is None else agreement(trained, merged)
         size = sum(file.stat().st_size for file in new.glob("*.safetensors"))
         name = str(plan.dtype).removeprefix("torch.")
-        result = Merged(into, name, size, limit, agreement(adapter, merged), shift)
+        own = load_config(config.model)
+        usage = tuple(serving.usage(own, "DIRECTORY_OR_HUB_ID"))
+        result = Merged(into, name, size, limit, agreement(adapter, merged), shift, usage)
         show(result, config.quant)
         refuse_disagreement(result, run)
         (new / "README.md").write_text(render(run, config, result), encoding="utf-8")
@@ -115,8 +117,8 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         shutil.rmtree(new, ignore_errors=True)
     say(f"merged    {out} ({gib(size)} in {name})")
     say("next      it is a plain transformers model:")
-    say("          from transformers import pipeline")
-    say(f"          pipeline('text-generation', {str(out)!r})([{{'role': 'user', 'content': 'Hello'}}])")
+    for line in serving.usage(own, str(out)):
+        say(f"          {line}")
     return result
 
 
