@@ -22,13 +22,15 @@ from transformers.models.auto.modeling_auto import (
 from sft_cli.errors import SftError
 from sft_cli.model.quant import evaluating
 
-WHOLE = (
+WHOLE: tuple[tuple[Any, Any], ...] = (
     (AutoModelForImageTextToText, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES),
     (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES),
 )
 """The automatic classes of models with towers, and model type -> name of its class."""
-TOWERS = ("vision", "audio")
-"""How the parts of a configuration begin that describe towers."""
+TOWERS = ("vision_config", "audio_config")
+"""The parts of a configuration that describe towers."""
+READS = ("input_ids", "inputs_embeds")
+"""What the models inside that belong to the language model take (BLT has several); a tower takes pixels or sound."""
 TOKENS, SAME = 8, 4
 """Length of the row that is tried, and how many of its first tokens stay the same when the others change."""
 LEAK = 0.02
@@ -56,7 +58,7 @@ def known(config: PretrainedConfig) -> bool:
 
 def takes_more(config: PretrainedConfig) -> bool:
     """Whether the model takes images or sound too: transformers loads it by a class of its own, or it has towers."""
-    towers = any(name.startswith(TOWERS) and vars(config).get(name) is not None for name in config.sub_configs)
+    towers = any(name in TOWERS and vars(config).get(name) is not None for name in config.sub_configs)
     return towers or auto_class(config) is not AutoModelForCausalLM
 
 
@@ -88,12 +90,11 @@ def own_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
 def refuse_inseparable(model: PreTrainedModel, where: str) -> None:
     """A sentence for a model whose towers cannot be told from its language model, so that they would be trained too."""
     beside, own = beside_language(model), model.config
-    stated = [name for name in own.sub_configs if name.startswith(TOWERS) and vars(own).get(name) is not None]
-    kinds = {type(own), type(own.get_text_config())}
+    stated = [name for name in own.sub_configs if name in TOWERS and vars(own).get(name) is not None]
     foreign = [
         name
         for name, part in model.named_modules()
-        if isinstance(part, PreTrainedModel) and type(part.config) not in kinds and not within(name, beside)
+        if isinstance(part, PreTrainedModel) and part.main_input_name not in READS and not within(name, beside)
     ]
     if foreign or (stated and not beside):
         part = foreign[0] if foreign else stated[0]

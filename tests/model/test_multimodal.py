@@ -203,6 +203,11 @@ def test_a_model_whose_towers_cannot_be_told_from_its_language_model_is_refused(
     assert f"model type {kind} cannot be trained on text: its part {part}" in caught.value.problem
 
 
+@pytest.mark.parametrize("kind", ["blt", "moshi"])
+def test_a_text_model_of_several_models_is_no_model_with_towers(kind):
+    refuse_inseparable(empty_model(AutoConfig.for_model(kind), trust_remote_code=False), "model.path=x")
+
+
 @pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
 def test_a_tower_that_needs_another_library_is_refused_with_its_pip_line():
     with pytest.raises(SftError) as caught:
