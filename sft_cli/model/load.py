@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
@@ -21,12 +20,14 @@ from sft_cli.config.weights import CONVERT, refuse_without_weights
 from sft_cli.console import status
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.added_tokens import add_rows
+from sft_cli.model.language import auto_class, beside_language, known, own_modules, refuse_inseparable, refuse_unproven
 from sft_cli.model.machine import DTYPES
 from sft_cli.model.quant import quantization, refuse_odd_sizes
 from sft_cli.model.stored import computing_in, kind_of, plain_in, refuse_odd_blocks, refuse_storage, storage, unpacking
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
+MISSING = re.compile(r"requires the (\w+) library")
 ALWAYS_CAUSAL = {"gpt_neox", "gpt_neox_japanese", "trocr"}
 """Families whose configuration has ``is_decoder`` though nothing depends on it."""
 
@@ -58,7 +59,7 @@ def load_config(config: ModelConfig) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise unreadable(config, error) from error
     remote = "AutoModelForCausalLM" in vars(found).get("auto_map", {})
-    if found.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not (remote and config.trust_remote_code):
+    if not known(found) and not (remote and config.trust_remote_code):
         raise wrong(
             config,
             f"model type {found.model_type} is not a causal language model",
@@ -149,14 +150,19 @@ def load_model(
         check_weights(config, Path(path))
     refuse_storage(own, config, quant, full=full)
     kind, stored = kind_of(own, quant), storage(own) is not None
+    empty = empty_model(own, config.trust_remote_code)
+    refuse_inseparable(empty, f"model.path={config.path}")
     if kind in FOUR_BITS or stored:
-        linears = inner_linears(empty_model(own, config.trust_remote_code))
+        linears = inner_linears(empty)
         refuse_odd_blocks(own, linears, config.path)
         if kind in FOUR_BITS:
             refuse_odd_sizes(linears, device, kind)
-    wanted, dtype = quantization(quant, compute_dtype) or unpacking(own), weights_dtype(config, full, compute_dtype)
+    quantised, dtype = quantization(quant, compute_dtype), weights_dtype(config, full, compute_dtype)
+    if quantised is not None:
+        leave_plain(quantised, empty)
+    wanted = quantised or unpacking(own)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = auto_class(own).from_pretrained(
             path,
             config=computing_in(own, compute_dtype),
             revision=config.revision,
@@ -170,8 +176,17 @@ def load_model(
         raise unreadable(config, error) from error
     if stored:
         plain_in(model, dtype)
+    refuse_unproven(model, f"model.path={config.path}")
     add_rows(model, added_ids)
     return model.train()
+
+
+def leave_plain(wanted: BitsAndBytesConfig, empty: PreTrainedModel) -> None:
+    """Have only the language model of a vision-language model quantised; ``wanted`` is changed in place."""
+    if beside := beside_language(empty):
+        head = empty.get_output_embeddings()
+        heads = [name for name, module in empty.named_modules() if module is head]
+        wanted.llm_int8_skip_modules = [*beside, *heads]
 
 
 def weights_dtype(config: ModelConfig, full: bool, compute_dtype: torch.dtype) -> torch.dtype:
@@ -182,9 +197,21 @@ def weights_dtype(config: ModelConfig, full: bool, compute_dtype: torch.dtype) -
 
 
 def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
-    """The model without weights: names and shapes on torch's meta device, no memory."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    """The model without weights: names and shapes on torch's meta device, no memory.
+
+    Raises:
+        SftError: A part of it is made by a library that is not installed (the towers of Gemma 3n by timm).
+    """
+    try:
+        with torch.device("meta"):
+            return auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
+    except ImportError as error:
+        library = MISSING.search(str(error))
+        raise SftError(
+            where=f"model type {config.model_type}",
+            problem=str(error).strip().splitlines()[0],
+            fix=f"pip install {library[1]}" if library else "install what it names",
+        ) from error
 
 
 def context_length(config: PretrainedConfig) -> int | None:
@@ -199,7 +226,8 @@ def stated(config: PretrainedConfig, name: str) -> int | None:
 
 
 def inner_linears(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
-    """The linear layers that get quantised or adapted, by name: all but the head."""
-    head = model.get_output_embeddings()
-    layers = [(name, layer) for name, layer in model.named_modules() if layer is not head]
-    return {name: layer for name, layer in layers if isinstance(layer, nn.Linear | Conv1D)}
+    """The linear layers that get quantised or adapted, by name: all of the language model but the head."""
+    head, layers = model.get_output_embeddings(), own_modules(model)
+    return {
+        name: layer for name, layer in layers.items() if layer is not head and isinstance(layer, nn.Linear | Conv1D)
+    }

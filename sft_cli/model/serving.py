@@ -17,11 +17,14 @@ from sft_cli.config import paths
 from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import ModelConfig
 from sft_cli.errors import SftError
+from sft_cli.model.language import auto_class, takes_more
 from sft_cli.model.load import load_config, located
 
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 NEUTRAL = ("bos_token_id", "pad_token_id", "max_length", "max_new_tokens")
 """Generation settings of the base that change no greedy answer; sampling and penalties do, or are refused beside it."""
+PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""What reads images and sound for the towers beside a language model."""
 NOT_SERVED = ("adapter_config.json", "adapter_model.safetensors", "generation_config.json", "README.md", "beneath.json")
 """Files of adapter/ that a merged model does not carry as they are."""
 
@@ -75,7 +78,9 @@ def stop_ids(run: RunDir) -> list[int]:
 def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
     """Copy the tokenizer with its chat template, the model's config, and the code of a model that runs its own."""
     directory.mkdir()
-    load_config(config).save_pretrained(directory)
+    own = load_config(config)
+    own.save_pretrained(directory)
+    copy_processor(config, own, directory)
     for file in sorted(run.adapter.iterdir()):
         if file.is_file() and file.name not in NOT_SERVED:
             shutil.copy(file, directory / file.name)
@@ -85,6 +90,46 @@ def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
     if config.trust_remote_code and config.path is not None:
         for file in Path(paths.resolve(config.path)).glob("*.py"):
             shutil.copy(file, directory / file.name)
+
+
+def copy_processor(base: ModelConfig, own: PretrainedConfig, directory: Path) -> None:
+    """Copy how images and sound are read, of a model that takes them; the chat template is the tokenizer's, as trained.
+
+    Args:
+        base: The model that training began with.
+        own: Its configuration.
+        directory: The new model's.
+    """
+    for name in PROCESSOR if takes_more(own) else ():
+        found = cached_file(located(base), name, revision=base.revision, _raise_exceptions_for_missing_entries=False)
+        if found is not None:
+            shutil.copyfile(found, directory / name)
+
+
+def usage(own: PretrainedConfig, path: str) -> list[str]:
+    """Python that asks the model in a directory: in one call where transformers has a pipeline for text alone.
+
+    Args:
+        own: The model's configuration.
+        path: The directory, as it is to be shown.
+    """
+    turns = "[{'role': 'user', 'content': 'Hello'}]"
+    if not takes_more(own):
+        return [
+            "from transformers import pipeline",
+            f"answer = pipeline('text-generation', {path!r})",
+            f"print(answer({turns}))",
+        ]
+    kind = auto_class(own).__name__
+    return [
+        f"from transformers import AutoTokenizer, {kind}",
+        f"tokenizer = AutoTokenizer.from_pretrained({path!r})",
+        f"model = {kind}.from_pretrained({path!r})",
+        "how = {'return_dict': True, 'return_tensors': 'pt'}",
+        f"chat = {turns}",
+        "row = tokenizer.apply_chat_template(chat, add_generation_prompt=True, **how)",
+        "print(tokenizer.decode(model.generate(**row, max_new_tokens=100)[0]))",
+    ]
 
 
 def readable(directory: Path) -> None:

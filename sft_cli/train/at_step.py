@@ -92,7 +92,7 @@ def _export(config: Config, checkpoint: Path, run: RunDir) -> None:
     model = adapted(config, machine, tokenizer, stops, rows).model
     restore_trained(checkpoint, LossModel(model, packed=False, chunk=config.trainer.logits_chunk))
     beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.beneath")]
-    export(model, run, stops, beneath)
+    export(model, run, stops, config.model, beneath)
 
 
 def _rows(config: Config, run: RunDir) -> Sequence[dict[str, Sequence[int]]]:

@@ -8,25 +8,29 @@ from pathlib import Path
 from torch import nn
 
 from sft_cli.config.rundir import RunDir
+from sft_cli.config.schema import ModelConfig
 from sft_cli.data.cache import to_disk
 from sft_cli.data.prepared import Prepared
 from sft_cli.data.tables import IGNORE
 from sft_cli.model.adapter.frozen import save_adapter
 from sft_cli.model.quant import causal_lm
-from sft_cli.model.serving import ends_at, readable, tokenizer_ends_at
+from sft_cli.model.serving import copy_processor, ends_at, readable, tokenizer_ends_at
 from sft_cli.model.written import written
 
 PROBES = 16
 """Rows kept for comparing a merged model."""
 
 
-def export(model: nn.Module, directory: RunDir, stop_ids: Sequence[int], beneath: Sequence[Path] = ()) -> Path:
+def export(
+    model: nn.Module, directory: RunDir, stop_ids: Sequence[int], base: ModelConfig, beneath: Sequence[Path] = ()
+) -> Path:
     """Write ``adapter/`` or ``model/`` through a temporary directory; where it is.
 
     Args:
         model: What was trained: a PEFT model, or a transformers model of which the weights themselves were.
         directory: The run.
         stop_ids: Tokens that end an answer.
+        base: The model that training began with.
         beneath: Adapters that lie beneath the trained one (see ``starting.beginnings``); they become part of it.
     """
     from peft import PeftModel
@@ -43,6 +47,7 @@ def export(model: nn.Module, directory: RunDir, stop_ids: Sequence[int], beneath
                 causal_lm(model).save_pretrained(new)
         shutil.copytree(directory.tokenizer, new, dirs_exist_ok=True)
         if not isinstance(model, PeftModel):
+            copy_processor(base, causal_lm(model).config, new)
             tokenizer_ends_at(new, stop_ids)
         generation = {"eos_token_id": list(stop_ids), "do_sample": False}
         (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")

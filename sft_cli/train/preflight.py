@@ -23,6 +23,7 @@ from sft_cli.model.adapter.partial import selected
 from sft_cli.model.adapter.starting import beginnings
 from sft_cli.model.adapter.targets import check_adapter
 from sft_cli.model.adapter.virtual import places, virtual_tokens_config
+from sft_cli.model.language import refuse_inseparable
 from sft_cli.model.load import context_length, empty_model, load_config
 from sft_cli.model.machine import Machine, free_memory
 from sft_cli.model.memory.checkpointing import Recompute, choose
@@ -68,6 +69,7 @@ def mistakes(
         full = config.adapter.kind in WHOLE
         refuse_storage(architecture, config.model, config.quant, full=full)
         empty = empty_model(architecture, config.model.trust_remote_code)
+        refuse_inseparable(empty, f"model.path={config.model.path}")
         check_adapter(empty, config.adapter)
         if full:
             selected(empty, config.adapter)

@@ -135,7 +135,7 @@ def _train(
     _put_best(run, parts, progress)
     beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.beneath")]
     with gathered(run.model.model, run.engine):
-        result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, beneath))
+        result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, config.model, beneath))
     with told(config, Work.evaluation, path):
         run.engine.look(partial(compare, directory, watch, base, before))
     say(f"finished  {counted(progress.step, 'step')} in {time.perf_counter() - started:.0f} s: {result}")

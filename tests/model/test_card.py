@@ -23,6 +23,7 @@ MERGED = Merged(
     max_kl=5e-3,
     agreement=Agreement(kl=1.25e-4, argmax=0.995, positions=200, rows=16),
     shift=Agreement(kl=0.0312, argmax=0.98, positions=200, rows=16),
+    usage=("from transformers import pipeline", "pipeline('text-generation', 'DIRECTORY_OR_HUB_ID')"),
 )
 CONFIG = Config(
     run_name="alpaca_qlora",

@@ -4,7 +4,7 @@ What decides how it computes stays: family, attention with its groups, windows a
 embeddings, the vocabulary. Sizes are multiples of 64, which four-bit weights on a CPU want.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -42,6 +42,8 @@ SIZES = {
     "sliding_window": WINDOW,
 }
 """Most that each size may be, by the common name; one that is smaller, or not used (0, null), stays."""
+TOWER_LAYERS = ("num_hidden_layers", "encoder_layers", "depth", "num_layers")
+"""What towers for images and sound call the number of their layers; text goes through none of them."""
 MANY = ("hidden_size", "intermediate_size", "head_dim")
 """Sizes that take the small value even where the family's own is smaller: the others are made to fit them."""
 
@@ -53,6 +55,10 @@ def shrunk(architecture: PretrainedConfig) -> PretrainedConfig:
         vars(small).pop(name, None)
     text = small.get_text_config()
     text.update(changes(text.to_dict(), text.attribute_map))
+    for name in small.sub_configs:
+        part = vars(small).get(name)
+        if isinstance(part, PretrainedConfig) and part is not text:
+            part.update({key: 1 for key in TOWER_LAYERS if isinstance(part.to_dict().get(key), int)})
     return small
 
 
@@ -86,7 +92,7 @@ def changes(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
         elif name.endswith(("dropout", "pdrop", "dropout_prob")) and isinstance(value, float):
             found[name] = 0.0
         elif name in ("rope_parameters", "rope_scaling") and isinstance(value, Mapping):
-            found[name] = _rope(value)
+            found[name] = _rope(value, values, own)
     return found
 
 
@@ -100,9 +106,20 @@ def few_layers(layers: int, values: Mapping[str, Any]) -> int:
     return min(max(2, last + 1), MOST_LAYERS, layers)
 
 
-def _rope(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary settings whose lists have one number for each pair of a head."""
-    return {
+def _rope(value: Mapping[str, Any], values: Mapping[str, Any], own: Callable[[str], str]) -> dict[str, Any]:
+    """Rotary settings whose lists count the pairs of a small head.
+
+    Args:
+        value: The settings.
+        values: The configuration that they are part of.
+        own: Common name -> the family's own.
+    """
+    found = {
         name: part[: HEAD_WIDTH // 2] if isinstance(part, list) and name.endswith("_factor") else part
         for name, part in value.items()
     }
+    if (sections := value.get("mrope_section")) is not None:
+        width = values.get(own("head_dim")) or values[own("hidden_size")] // values[own("num_attention_heads")]
+        rest = [part * HEAD_WIDTH // width for part in sections[1:]]
+        found["mrope_section"] = [sum(sections) * HEAD_WIDTH // width - sum(rest), *rest]
+    return found

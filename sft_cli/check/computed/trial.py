@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from sft_cli.chat.added import added_ids
@@ -25,6 +25,7 @@ from sft_cli.data.prepared import Prepared
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import ProbeResult, use_own
 from sft_cli.model.head.loss_model import LossModel, packed_loss_model
+from sft_cli.model.language import auto_class
 from sft_cli.model.load import load_model
 from sft_cli.model.speed.fused import fuse, unfuse
 from sft_cli.model.speed.last_block import read_all, skip_unread
@@ -86,7 +87,7 @@ def small_model(config: Config, architecture: PretrainedConfig, prepared: Prepar
     tried, notes = settings(config, architecture, directory)
     disable_progress_bar()
     torch.manual_seed(config.trainer.seed)
-    made = AutoModelForCausalLM.from_config(
+    made = auto_class(architecture).from_config(
         shrunk(architecture), trust_remote_code=config.model.trust_remote_code, dtype=torch.float32
     )
     made.save_pretrained(directory)

@@ -35,7 +35,7 @@ def held(config: Config) -> frozenset[Holds]:
 
 def _conversations(source: SourceConfig, name: str, separator: str) -> Iterator[Conversation]:
     """The conversations of the first rows of a local file."""
-    if source.stream or not Path(resolve(source.path)).exists():
+    if source.stream or source.path is None or not Path(resolve(source.path)).exists():
         return
     try:
         rows = [row for piece in sources.slices(source, name, "train")[:1] for row in _first(piece, name)]

@@ -22,6 +22,7 @@ from sft_cli.model.adapter.kinds import KINDS
 from sft_cli.model.adapter.starting import beginnings, start_from
 from sft_cli.model.adapter.stop_rows import check_rows, stop_rows
 from sft_cli.model.adapter.targets import check_adapter, untouched
+from sft_cli.model.language import sentence
 from sft_cli.model.quant import causal_lm
 
 
@@ -71,14 +72,15 @@ def add_adapter(
     Raises:
         SftError: The base cannot carry it.
     """
+    beside = () if (line := sentence(model)) is None else (line,)
     if config.kind in WHOLE:
         partial.select(model, config)
-        return report(model, (), ())
+        return report(model, (), beside)
     check_adapter(model, config)
     stops = stop_rows(model, config, stop_ids)
     trained = sorted({*stops, *added_ids})
     check_rows(model, config, trained)
-    notes = tuple(untouched(model, config))
+    notes = (*beside, *untouched(model, config))
     described = KINDS[config.kind](model, config, trained, seed)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), peft_quietly():

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, Init
 from sft_cli.model.adapter import virtual
 from sft_cli.model.adapter.stop_rows import trained_rows
-from sft_cli.model.adapter.targets import ALL_LINEAR, adapted_layers, expert_stacks, left_out, target_modules
+from sft_cli.model.adapter.targets import ALL_LINEAR, adapted_layers, expert_stacks, left_out, target_modules, towers
 
 
 def lora(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
@@ -96,7 +96,8 @@ KINDS: dict[AdapterKind, Callable[[PreTrainedModel, AdapterConfig, Sequence[int]
 def placed(model: PreTrainedModel, config: AdapterConfig) -> dict[str, Any]:
     """Where the adapter sits: arguments that the configs of PEFT share."""
     targets = target_modules(model, config.target_modules)
-    excluded = left_out(model, config) if targets == ALL_LINEAR else []
+    # PEFT takes a name to mean the layers of a vision tower too.
+    excluded = [*(left_out(model, config) if targets == ALL_LINEAR else []), *towers(model)]
     if targets == ALL_LINEAR and expert_stacks(model):
         # PEFT itself would add the experts and the router to all-linear.
         targets, excluded = list(adapted_layers(model, config)), []

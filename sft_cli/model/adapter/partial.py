@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.targets import ROUTERS
+from sft_cli.model.adapter.targets import ROUTERS, refuse_towers
+from sft_cli.model.language import beside_language, within
 
 BIAS = re.compile(r"(^|[._])bias$")
 """The end of a bias's name; of a whole segment or behind an underscore, as expert layers have it (down_proj_bias)."""
@@ -36,14 +37,20 @@ def selected(model: PreTrainedModel, config: AdapterConfig) -> set[str]:
     Raises:
         SftError: As ``select``.
     """
-    names = [name for name, _ in model.named_parameters()]
+    beside = beside_language(model)
+    every = [name for name, _ in model.named_parameters()]
+    names = [name for name in every if not within(name, beside)]
     if config.kind is AdapterKind.bitfit:
         return biases(model, names, router=config.router)
     assert config.kind is AdapterKind.none, "an adapter of PEFT selects for itself"
+    for pattern in config.train:
+        found = matching(every, [pattern], "adapter.train")
+        if not found & set(names):
+            refuse_towers(model, sorted(found), "adapter.train", pattern)
     chosen = matching(names, config.train, "adapter.train") if config.train else set(names)
     # Whoever names a router wants it.
     left_out = set() if config.router or config.train else router_weights(names)
-    chosen -= left_out | matching(names, config.freeze, "adapter.freeze")
+    chosen -= left_out | matching(every, config.freeze, "adapter.freeze")
     if not chosen:
         raise SftError(
             where="adapter.freeze",

@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from sft_cli.config.adapter_schema import MERGEABLE, AdapterConfig, AdapterKind
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.sizes import check_layers
+from sft_cli.model.language import beside_language, own_modules, within
 from sft_cli.model.quant import features
 
 ALL_LINEAR = "all-linear"
@@ -74,6 +75,7 @@ def check_parameters(model: PreTrainedModel, wanted: Sequence[str]) -> None:
     shapes = {name: value.dim() for name, value in model.named_parameters()}
     for target in wanted:
         found = [name for name in shapes if name == target or name.endswith(f".{target}")]
+        refuse_towers(model, found, "adapter.target_parameters", target)
         if not found or any(shapes[name] not in (2, 3) for name in found):
             stacks = expert_stacks(model)
             raise SftError(
@@ -87,7 +89,9 @@ def check_saved(model: PreTrainedModel, wanted: Sequence[str]) -> None:
     """A sentence for the first of ``modules_to_save`` that is no module of this model."""
     names = [name for name, _ in model.named_modules() if name]
     for target in wanted:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
+        found = [name for name in names if named(name, [target])]
+        refuse_towers(model, found, "adapter.modules_to_save", target)
+        if not found:
             near = get_close_matches(target, sorted({name.rsplit(".", 1)[-1] for name in names}), n=1, cutoff=0.0)
             raise SftError(
                 where="adapter.modules_to_save",
@@ -96,13 +100,25 @@ def check_saved(model: PreTrainedModel, wanted: Sequence[str]) -> None:
             )
 
 
+def refuse_towers(model: PreTrainedModel, found: Sequence[str], key: str, target: str) -> None:
+    """A sentence when a name that is trained means something beside the language model, which text never reaches."""
+    beside = beside_language(model)
+    if inside := [name for name in found if within(name, beside)]:
+        own = [name for name in found if not within(name, beside)]
+        raise SftError(
+            where=key,
+            problem=f"{target!r} names {inside[0]}, which text does not train: it lies beside the language model",
+            fix=f"{key}=[{','.join(own)}]" if own else f"leave {target} out",
+        )
+
+
 def adapted_layers(model: PreTrainedModel, config: AdapterConfig) -> dict[str, nn.Module]:
     """The layers that get an adapter, by name, in the model's order."""
     targets = target_modules(model, config.target_modules)
     head = model.get_output_embeddings()
     if targets == ALL_LINEAR:
         passed = {*taken_for_experts(model, config), *left_out(model, config)}
-        linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+        linears = {name: layer for name, layer in own_modules(model).items() if isinstance(layer, nn.Linear | Conv1D)}
         return {name: layer for name, layer in linears.items() if layer is not head and name not in passed}
     return {name: layer for name, layer in carriers(model).items() if named(name, targets)}
 
@@ -119,6 +135,8 @@ def target_modules(model: PreTrainedModel, wanted: Sequence[str]) -> str | list[
     available = sorted({name.rsplit(".", 1)[-1] for name in names})
     for target in wanted:
         if not named_by(target, names):
+            found = [name for name, _ in model.named_modules() if named(name, [target])]
+            refuse_towers(model, found, "adapter.target_modules", target)
             near = get_close_matches(target, [*available, ALL_LINEAR], n=1, cutoff=0.0)
             raise SftError(
                 where="adapter.target_modules",
@@ -131,9 +149,15 @@ def target_modules(model: PreTrainedModel, wanted: Sequence[str]) -> str | list[
 
 
 def carriers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The layers that can carry LoRA, by name."""
+    """The layers that can carry LoRA, by name; of a vision-language model those of its language model."""
     layers = (nn.Linear, nn.Embedding, Conv1D)
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, layers)}
+    return {name: layer for name, layer in own_modules(model).items() if isinstance(layer, layers)}
+
+
+def towers(model: PreTrainedModel) -> list[str]:
+    """All modules beside the language model, by name: text never reaches them, so nothing of them is adapted."""
+    beside = beside_language(model)
+    return [name for name, _ in model.named_modules() if within(name, beside)]
 
 
 def named(name: str, wanted: Sequence[str]) -> bool:

@@ -83,19 +83,20 @@ def virtual_tokens_config(model: PreTrainedModel, config: AdapterConfig) -> Peft
     text, tokens = model.config.get_text_config(), config.virtual.tokens
     if config.kind is AdapterKind.llama_adapter:
         layers = text.num_hidden_layers if config.virtual.layers is None else config.virtual.layers
-        refuse_llama_adapter(text, layers)
+        refuse_llama_adapter(model.config, layers)
         return AdaptionPromptConfig(task_type=TaskType.CAUSAL_LM, adapter_len=tokens, adapter_layers=layers)
     refuse_before(text, config.kind)
     kind = PrefixTuningConfig if config.kind is AdapterKind.prefix else PromptTuningConfig
     return kind(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=tokens)
 
 
-def refuse_llama_adapter(text: PretrainedConfig, layers: int) -> None:
+def refuse_llama_adapter(own: PretrainedConfig, layers: int) -> None:
     """A sentence where PEFT does not compute LLaMA-Adapter, or computes it in other shapes than the model has."""
     where, fix = f"adapter.kind={AdapterKind.llama_adapter.value}", "adapter=prefix, or adapter=lora"
-    if text.model_type not in TRANSFORMERS_MODEL_CONFIG:
+    text = own.get_text_config()
+    if own.model_type not in TRANSFORMERS_MODEL_CONFIG:
         known = ", ".join(sorted(TRANSFORMERS_MODEL_CONFIG))
-        raise SftError(where=where, problem=f"it exists for {known}, but the model is a {text.model_type}", fix=fix)
+        raise SftError(where=where, problem=f"it exists for {known}, but the model is a {own.model_type}", fix=fix)
     width = text.to_dict().get("head_dim")
     if width is not None and width * text.num_attention_heads != text.hidden_size:
         raise SftError(

@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from sft_cli.model.language import own_modules
 from sft_cli.model.memory.live import Live
 from sft_cli.model.quant import causal_lm
 
 
 def decoder_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
     """The layers that can be recomputed, in the order of the forward pass; none for families without such layers."""
-    inside = causal_lm(model).base_model.named_modules()
+    inside = own_modules(causal_lm(model)).items()  # a tower for images has such layers too, and text goes through none
     layers = {name: layer for name, layer in inside if isinstance(layer, GradientCheckpointingLayer)}
     return [layer for name, layer in layers.items() if not any(name.startswith(f"{other}.") for other in layers)]
 

@@ -34,6 +34,7 @@ class Merged:
         max_kl: Largest divergence from the adapter that was allowed, in nats.
         agreement: The adapter on the same base against the merged model.
         shift: The adapter on the quantised base, as trained, against the merged model; None for a plain base.
+        usage: Lines of Python that ask it, whichever class it has.
     """
 
     into: str
@@ -42,6 +43,7 @@ class Merged:
     max_kl: float
     agreement: Agreement
     shift: Agreement | None
+    usage: tuple[str, ...]
 
 
 def render(run: RunDir, config: Config, merged: Merged) -> str:
@@ -73,6 +75,7 @@ def render(run: RunDir, config: Config, merged: Merged) -> str:
         figures=figures(run),
         quant=config.quant.kind.value,
         merged=merged,
+        usage="\n".join(merged.usage),
         versions=versions(environment),
         device=cell(environment["device"]),
     )

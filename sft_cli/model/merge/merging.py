@@ -19,7 +19,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sft_cli.chat import server
 from sft_cli.chat.added import added_ids
@@ -32,6 +32,7 @@ from sft_cli.console import gib, say, table
 from sft_cli.errors import SftError
 from sft_cli.model import serving
 from sft_cli.model.adapter.add import open_adapter
+from sft_cli.model.language import auto_class
 from sft_cli.model.load import empty_model, load_config, load_model
 from sft_cli.model.machine import DTYPES, choose_device
 from sft_cli.model.merge.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
@@ -98,7 +99,9 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         shift = None if trained is None else agreement(trained, merged)
         size = sum(file.stat().st_size for file in new.glob("*.safetensors"))
         name = str(plan.dtype).removeprefix("torch.")
-        result = Merged(into, name, size, limit, agreement(adapter, merged), shift)
+        own = load_config(config.model)
+        usage = tuple(serving.usage(own, "DIRECTORY_OR_HUB_ID"))
+        result = Merged(into, name, size, limit, agreement(adapter, merged), shift, usage)
         show(result, config.quant)
         refuse_disagreement(result, run)
         (new / "README.md").write_text(render(run, config, result), encoding="utf-8")
@@ -114,9 +117,8 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         shutil.rmtree(new, ignore_errors=True)
     say(f"merged    {out} ({gib(size)} in {name})")
     say("next      it is a plain transformers model:")
-    say("          from transformers import pipeline")
-    say(f"          answer = pipeline('text-generation', {str(out)!r})")
-    say("          answer([{'role': 'user', 'content': 'Hello'}])")
+    for line in serving.usage(own, str(out)):
+        say(f"          {line}")
     return result
 
 
@@ -216,7 +218,8 @@ def adapted(base: PreTrainedModel, plan: Plan) -> PeftModel:
 
 def reloaded(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]:
     """Logits of what was written, read as any user would read it."""
-    model = AutoModelForCausalLM.from_pretrained(new, trust_remote_code=plan.model.trust_remote_code)
+    kind = auto_class(load_config(plan.model))
+    model = kind.from_pretrained(new, trust_remote_code=plan.model.trust_remote_code)
     model.to(plan.device)  # pyright: ignore[reportArgumentType]  transformers wraps the method
     logits = trained_logits(model, probes)
     del model

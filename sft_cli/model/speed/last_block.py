@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sft_cli.model.attention.documents import ARGUMENT, Documents, documents
 from sft_cli.model.attention.packing import documents_arguments
+from sft_cli.model.language import own_modules
 from sft_cli.model.quant import causal_lm, evaluating
 from sft_cli.model.speed.fused import FusedForward
 
@@ -70,7 +71,7 @@ def skip_unread(model: nn.Module) -> int | str:
     """
     read_all(model)
     lm = causal_lm(model)
-    layers = [module for module in lm.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = [module for module in own_modules(lm).values() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         return "the family has no list of decoder layers"
     if "router_logits" in (lm._can_record_outputs or {}):

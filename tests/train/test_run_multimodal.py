@@ -1,0 +1,109 @@
+"""``sft train``, ``check``, ``eval`` and ``merge`` from end to end on small random models with towers beside text."""
+
+import contextlib
+import io
+import json
+import shutil
+
+import pytest
+from safetensors import safe_open
+
+from sft_cli.check.command import check_command
+from sft_cli.eval.run import eval_command
+from sft_cli.model.language import beside_language
+from sft_cli.model.merge.command import merge_command
+from tests.towers import saved
+
+SLOW = pytest.mark.slow
+
+
+def tensors(directory):
+    """Name -> bytes of every tensor, as they lie in the file."""
+    with safe_open(directory / "model.safetensors", framework="pt") as file:
+        return {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118
+
+
+def asked(said):
+    """What the Python that a merge prints writes."""
+    lines = said.split("it is a plain transformers model:\n")[1].splitlines()
+    code = "\n".join(line.strip() for line in lines[:5])
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code.replace("max_new_tokens=100", "max_new_tokens=3"), {})
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("qwen2_5_vl", ["adapter.kind=lora"]),
+        pytest.param("gemma3", ["adapter.kind=none"], marks=SLOW),
+        pytest.param("gemma3", ["adapter.kind=lora"], marks=SLOW),
+        pytest.param("mistral3", ["adapter.kind=lora", "quant.kind=nf4"], marks=SLOW),
+        pytest.param("qwen3_vl", ["adapter.kind=none"], marks=SLOW),
+        pytest.param("llava", ["adapter.kind=lora"], marks=SLOW),
+        pytest.param("idefics3", ["adapter.kind=none"], marks=SLOW),
+        pytest.param("qwen2_audio", ["adapter.kind=lora"], marks=SLOW),
+    ],
+)
+def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
+    runs, metrics, base, tmp_path, capsys, kind, words
+):
+    rows, model, lora = tmp_path / "rows.jsonl", tmp_path / "base", "adapter.kind=lora" in words
+    rows.write_text("".join(json.dumps({"prompt": f"say {i}", "completion": f"it is {i}"}) + "\n" for i in range(24)))
+    beside = beside_language(saved(kind, model))
+    for file in base.glob("tokenizer*"):
+        shutil.copy(file, model)
+
+    settings = [
+        f"model.path={model}", f"data.mix.local.path={rows}", "trainer.max_steps=4", "trainer.dtype=float32",
+        "trainer.threads=1", "trainer.save_every=2", "eval.max_new_tokens=3", *words,
+    ]  # fmt: skip
+    done = runs.start("r", *settings)
+    said, steps = capsys.readouterr().out, metrics(done)
+    assert f"the language model alone is trained: {', '.join(beside)} stay frozen" in said
+    assert "packing   proven" in said
+    assert "of 2 decoder layers" in said or "all 2 decoder layers" in said or "recompute nothing" in said
+    assert min(step["loss"] for step in steps) < steps[0]["loss"]
+
+    whole = done.path / "model"
+    if lora:
+        merge_command([f"run={done.path}", f"out={tmp_path / 'merged'}"], [])
+        whole = tmp_path / "merged"
+        assert asked(capsys.readouterr().out)
+    before, after = tensors(model), tensors(whole)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if before[name] != after[name]}
+    outside = [f"{name.removeprefix('model.')}." for name in beside]
+    assert changed
+    assert not [name for name in changed if any(part in name for part in outside)]
+    for file in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
+        assert (whole / file).read_bytes() == (model / file).read_bytes()
+
+    eval_command([f"run={done.path}", "compare=base"], [])
+    assert "tuned" in capsys.readouterr().out
+
+
+@SLOW
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "mistral3"])
+def test_check_tries_a_step_of_a_small_model_with_towers(runs, base, tmp_path, capsys, kind):
+    saved(kind, tmp_path / "base")
+    for file in base.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "base")
+    code = check_command([*runs.words("r"), f"model.path={tmp_path / 'base'}"], [])
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert "packing" in said
+
+
+@SLOW
+def test_a_run_goes_on_where_it_was_stopped(runs, metrics, base, tmp_path, stop_behind):
+    saved("qwen3_vl", tmp_path / "base")
+    for file in base.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "base")
+    words = [f"model.path={tmp_path / 'base'}", "trainer.max_steps=4", "trainer.threads=1"]
+    whole = runs.start("whole", *words)
+    stop_behind(2)
+    with pytest.raises(SystemExit):
+        runs.start("parts", *words)
+    stopped = runs.resume("parts")
+    assert [step["loss"] for step in metrics(stopped)] == [step["loss"] for step in metrics(whole)]
