@@ -4,36 +4,25 @@ Documents may be cut into pieces instead; rows of token ids are taken as they ar
 a row is decided after the proof of the whole row (chat/truncation.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sft_cli.chat import thinking
 from sft_cli.chat.encode import Encoded, Encoder, Unproven
-from sft_cli.chat.holds import TOOL, Holds, together
+from sft_cli.chat.holds import Holds, together
 from sft_cli.chat.marks import MARK_START
 from sft_cli.chat.shape import mistakes, shaped
 from sft_cli.chat.spans import Rendered, Renderer
-from sft_cli.chat.template import ChatTemplate, TemplateRefusal, load_template, named_templates
+from sft_cli.chat.template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.template_check import TemplateCheck
 from sft_cli.chat.texts import Texts
 from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.chat.truncation import REMARK, Proven, runs, truncate, without_open_turn
 from sft_cli.chat.unchatted import Unusable, checked, pieces, without_stop
 from sft_cli.config.data_schema import DataConfig, Overflow, Thinking
-from sft_cli.config.schema import TemplateConfig
-from sft_cli.data.types import Conversation, Example, Message, TokenIds
+from sft_cli.data.types import Conversation, Example, TokenIds
 from sft_cli.errors import SftError, raise_all
-
-PROBES = tuple(
-    Conversation((Message("user", "Hi"), Message("assistant", answer)), "a one-turn conversation", "", tools)
-    for answer, tools in (
-        ("Hello", None),
-        ("<think>\nThey greet me.\n</think>\n\nHello", None),
-        ("Hello", (TOOL,)),
-    )
-)
-"""Conversations of which a template must be able to teach one: some are for reasoning or for tools alone."""
-_NO_TEMPLATE = "name a template of your own whose answers end in a special token: template.path=FILE.jinja"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,77 +88,18 @@ class ExampleMaker:
         self._texts = Texts(template, tokenizer, data)
         self._tokenizer, self._template, self._data = tokenizer, template, data
         self._max_length, self._split_documents, self._loss_weight = max_length, split_documents, loss_weight
-        self._offers: dict[frozenset[Holds], list[str]] = {}
 
     def renderer_of(self, conversation: Conversation) -> Renderer:
         """What lays out a conversation: a tokenizer may have a template of its own for those with tools."""
         return self._with_tools if conversation.tools else self.renderer
 
-    def check_template(self, held: Callable[[], frozenset[Holds]] = frozenset) -> None:
-        """Refuse a template that can teach no model to answer, before any row is blamed for it.
+    @cached_property
+    def _template_check(self) -> TemplateCheck:
+        return TemplateCheck(self._tokenizer, self._template, self._data)
 
-        ``held`` says what the rows hold, for advice.
-        """
-        try:
-            taught = self._probe()
-        except SftError as error:
-            raise SftError(where=error.where, problem=error.problem, fix=self.offer(held())) from None
-        probe = PROBES[taught]
-        if unprompted := self.renderer_of(probe).unprompted(probe):
-            raise SftError(
-                where=self._template.label,
-                problem="it ignores add_generation_prompt: no server's prompt would hold"
-                f" the {unprompted!r} before an answer",
-                fix="write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}",
-            )
-
-    def offer(self, held: frozenset[Holds]) -> str:
-        """Which other template to choose: those that fit the tokenizer and show what rows hold, or one of one's own."""
-        if others := self._fitting_templates(held):
-            fits = " and the rows" if held else ""
-            return f"choose one that fits this tokenizer{fits}: template={', '.join(others)}"
-        if not (names := together(held)):
-            return _NO_TEMPLATE
-        return f"name a template that shows what the rows hold ({names}): template.path=FILE.jinja"
-
-    def _fitting_templates(self, held: frozenset[Holds]) -> list[str]:
-        """The other templates that can teach such rows: the tokenizer's own (``auto``), and those of configs."""
-        if held not in self._offers:
-            self._offers[held] = [name for name in ("auto", *named_templates()) if self._fits(name, held)]
-        return self._offers[held]
-
-    def _fits(self, name: str, held: frozenset[Holds]) -> bool:
-        """Whether another template can teach this tokenizer's model, and shows what the rows hold."""
-        try:
-            template = load_template(TemplateConfig(name=name), self._tokenizer)
-            if template.source == self._template.source:
-                return False
-            maker = ExampleMaker(self._tokenizer, template, self._data, self._max_length)
-            maker._probe()
-        except SftError:
-            return False
-        return all(maker._probed(one.example()) is None for one in held)
-
-    def _probe(self) -> int:
-        """The number of the first conversation of ours that the template can teach.
-
-        Raises:
-            SftError: It can teach none; the reason is that of the plainest.
-        """
-        problems = [self._probed(probe) for probe in PROBES]
-        if None not in problems:
-            raise SftError(where=self._template.label, problem=str(problems[0]), fix=_NO_TEMPLATE)
-        return problems.index(None)
-
-    def _probed(self, probe: Conversation) -> TemplateRefusal | Unproven | None:
-        """What is wrong with a conversation of ours, whose answer is muted nowhere."""
-        template = self._template.for_tools if probe.tools else self._template
-        renderer = Renderer(template, self._tokenizer, DataConfig())
-        try:
-            result = self.encoder.encode(renderer.render(shaped(probe, DataConfig(thinking=self._data.thinking))))[0]
-        except TemplateRefusal as refusal:
-            return refusal
-        return result if isinstance(result, Unproven) else None
+    def check_template(self) -> None:
+        """Refuse a template that can teach no model to answer, before any row is blamed for it."""
+        self._template_check.check()
 
     def shaped(self, conversation: Conversation) -> Conversation:
         """The conversation as it is rendered: with the system message and the reasoning that the rules ask for.
@@ -339,7 +269,7 @@ class ExampleMaker:
         )
         template = self._template.for_tools if conversation.tools else self._template
         held = frozenset([Holds.of(conversation, reasoning=keeps)] if conversation.messages else [])
-        if others := self._fitting_templates(held):
+        if others := self._template_check.fitting(held):
             choice = f"choose template={', '.join(others)}"
         else:
             names = together(held) or "all of it"

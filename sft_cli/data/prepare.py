@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sft_cli.chat import parity
 from sft_cli.chat.added import added_ids, with_added
 from sft_cli.chat.content_tokens import with_content_tokens
-from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.template import ChatTemplate, NoTemplate, load_template
+from sft_cli.chat.template_check import TemplateCheck
 from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean import table as filters
 from sft_cli.config.context import context_of
@@ -29,6 +29,7 @@ from sft_cli.data.making import assemble, cleaning, dropped, peek, pipeline, pla
 from sft_cli.data.making import manifest as manifests
 from sft_cli.data.mixing import realised, stages
 from sft_cli.data.prepared import Prepared, Side, SplitWriter
+from sft_cli.data.remarks import RemarkCounts
 from sft_cli.errors import SftError, raise_all
 from sft_cli.report import accounts
 from sft_cli.report.page import write_report
@@ -116,10 +117,8 @@ def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
         template = load_template(config.template, tokenizer)
     except NoTemplate as error:
         plain = load_template(replace(config.template, name="plain"), tokenizer)
-        maker = ExampleMaker(tokenizer, replace(plain, source=""), config.data, config.trainer.max_length)
-        fix = maker.offer(peek.held(config))
-        told = SftError(where=error.where, problem=error.problem, fix=fix)
-        raise_all([told, *_beyond_context(config)])
+        fix = TemplateCheck(tokenizer, replace(plain, source=""), config.data).offer(peek.held(config))
+        raise_all([SftError(where=error.where, problem=error.problem, fix=fix), *_beyond_context(config)])
         raise
     except SftError as error:
         raise_all([error, *_beyond_context(config)])
@@ -130,9 +129,7 @@ def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
 def check_template(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> None:
     """Refuse a template that can teach no model to answer, together with a length that the model cannot take."""
     try:
-        ExampleMaker(tokenizer, template, config.data, config.trainer.max_length).check_template(
-            partial(peek.held, config)
-        )
+        TemplateCheck(tokenizer, template, config.data).check(partial(peek.held, config))
     except SftError as error:
         raise_all([error, *_beyond_context(config)])
 
@@ -140,7 +137,7 @@ def check_template(config: Config, tokenizer: ChatTokenizer, template: ChatTempl
 def _beyond_context(config: Config) -> list[SftError]:
     """The mistake of a ``trainer.max_length`` that the model cannot take.
 
-    Shorter rows make it none, so it is told only beside what has to be corrected before rows can be measured.
+    Shorter rows make it none, so it is reported only beside what has to be corrected before rows can be measured.
     """
     context, length = context_of(config.model.path, config.model.revision), config.trainer.max_length
     if context is None or length <= context:
@@ -205,35 +202,12 @@ def _write(
         tokenizer: The run's, with the chat templates it came with.
         template: The chat template that rendered the rows.
     """
-    own = {*([tokenizer.chat_template] if tokenizer.chat_template else []), *tokenizer.named_templates.values()}
-    with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
-        ledger = Ledger(file)
-        remarks = assemble.account(made.parts, ledger)
-    ledger.check_budgets(config.data, made.lengths)
-    chosen = accounts.take_account(new / "ledger.jsonl", manifests.fingerprint(inputs)).dropped.values()
-    places = {(line["source"], line["where"]) for lines in chosen for line in lines}
-    if any(step["filter"] == "pii" for step in inputs["clean"]):
-        places = set()  # what that filter drops or rewrites must not stand in the prepared directory
-    dropped.write(new / dropped.NAME, made.parts, places)
-    if not ledger.splits["train"]["examples"]:
-        lost = ledger.top()
-        raise SftError(
-            where="data.mix",
-            problem="no training row is left" + (f": {lost}" if lost else ""),
-            fix="see clean.steps, data.val_fraction and max_rows",
-        )
-    weighted = any(part.encoded.weighted for part in made.parts)
-    sides: tuple[Side, ...] = ("train", "validation")
-    writers: dict[Side, SplitWriter] = {side: SplitWriter(new, side, weighted) for side in sides}
-    assemble.write_examples(made.parts, writers)
-    for writer in writers.values():
-        writer.close()
-    prepared.finish(new)
-    lengths = {side: writer.lengths for side, writer in writers.items()}
+    ledger, remarks = _write_ledger(new, config, made, inputs)
+    lengths, content = _write_examples(new, made)
     epoch = stages.build(made.draw, made.pools, made.example_starts(), lengths["train"], config.trainer.seed)
     stages.save(epoch, new)
     parity.save([golden for part in made.parts for golden in part.encoded.goldens], new / "golden.json")
-    content = [writer.content() for writer in writers.values()]
+    own = {*([tokenizer.chat_template] if tokenizer.chat_template else []), *tokenizer.named_templates.values()}
     found = {
         "columns": {name: account.named() for name, account in made.accounts.items()},
         "content": cache.digest([content, [stage.content() for stage in epoch]]),
@@ -252,6 +226,52 @@ def _write(
     manifest = manifests.build(config, inputs, ledger, made.formats, of_epoch, found)
     manifests.write(manifest, new / "manifest.json")
     return manifest
+
+
+def _write_ledger(
+    new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any]
+) -> tuple[Ledger, RemarkCounts]:
+    """Write what became of every input row, and samples of those that were dropped.
+
+    Args:
+        new: The directory.
+        config: The run's.
+        made: What the stages made.
+        inputs: What they depend on.
+
+    Raises:
+        SftError: More rows were lost than a budget allows, or no training row is left.
+    """
+    with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
+        ledger = Ledger(file)
+        remarks = assemble.account(made.parts, ledger)
+    ledger.check_budgets(config.data, made.lengths)
+    chosen = accounts.take_account(new / "ledger.jsonl", manifests.fingerprint(inputs)).dropped.values()
+    places = {(line["source"], line["where"]) for lines in chosen for line in lines}
+    if any(step["filter"] == "pii" for step in inputs["clean"]):
+        places = set()  # what that filter drops or rewrites must not be written into the prepared directory
+    dropped.write(new / dropped.NAME, made.parts, places)
+    if not ledger.splits["train"]["examples"]:
+        lost = ledger.top()
+        raise SftError(
+            where="data.mix",
+            problem="no training row is left" + (f": {lost}" if lost else ""),
+            fix="see clean.steps, data.val_fraction and max_rows",
+        )
+    return ledger, remarks
+
+
+def _write_examples(new: Path, made: pipeline.Made) -> tuple[dict[Side, NDArray[np.int64]], list[Any]]:
+    """Write the examples of both splits; ``(examples,)`` tokens of those of each split, and digests of the files."""
+    weighted = any(part.encoded.weighted for part in made.parts)
+    sides: tuple[Side, ...] = ("train", "validation")
+    writers: dict[Side, SplitWriter] = {side: SplitWriter(new, side, weighted) for side in sides}
+    assemble.write_examples(made.parts, writers)
+    for writer in writers.values():
+        writer.close()
+    prepared.finish(new)
+    lengths = {side: writer.lengths for side, writer in writers.items()}
+    return lengths, [writer.content() for writer in writers.values()]
 
 
 def _unused(new: Path, tokenizer: ChatTokenizer, added: Sequence[str]) -> list[str]:

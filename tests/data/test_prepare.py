@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sft_cli.chat import parity
-from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.holds import Holds
+from sft_cli.chat.template_check import TemplateCheck
 from sft_cli.config.compose import dump
 from sft_cli.config.data_schema import OnBadRow, Overflow, SourceConfig
 from sft_cli.config.paths import absolute
@@ -530,8 +530,8 @@ TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel
 def test_the_templates_that_are_offered_show_what_the_rows_hold(config, home, row, fix):
     made = config([row])
     tokenizer, template = read_template(made)
-    maker = ExampleMaker(tokenizer, replace(template, source=""), made.data, 512)
-    assert maker.offer(peek.held(made)) == fix
+    check = TemplateCheck(tokenizer, replace(template, source=""), made.data)
+    assert check.offer(peek.held(made)) == fix
 
 
 @pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=6)))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sft_cli.config.check_source import source_rules
 from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.data.making.rows import _first_columns
+from sft_cli.data.making.rows import first_columns
 from sft_cli.data.problems import RowError
 from sft_cli.data.reading import slices, sources
 from sft_cli.errors import SftError
@@ -243,6 +243,6 @@ def test_where_no_row_can_be_read_the_first_ones_own_error_is_shown(tmp_path):
         for line in (1, 2)
     ]
     with pytest.raises(SftError) as caught:
-        _first_columns(bad, [])
+        first_columns(bad, [])
     assert str(caught.value) == "a:1: p1 (no row of the source can be read)\n  fix: f1"
-    assert _first_columns([], []) == ()
+    assert first_columns([], []) == ()
