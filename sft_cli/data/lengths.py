@@ -87,7 +87,8 @@ class Lengths:
         tried += [most] if most is not None else []
         tried += [self.context] if whole is None and self.context is not None else []
         if overflow is Overflow.truncate:  # a shorter length would cut more
-            tried = [length for length in tried if length > self.limit]
+            uncut = self.enough(1.0)
+            tried = [length for length in (uncut, *tried) if length is not None and length > self.limit]
         tried += [] if dropping and self.limit == self.max_length else [self.limit]
         found = []
         for length in dict.fromkeys(tried):
@@ -96,7 +97,8 @@ class Lengths:
             words += ["data.overflow=drop"] if kept < 1 and not dropping else []
             words += rows.dropped_budget(length, budget)
             if kept and words:
-                found.append(f"{' '.join(words)} keeps {_share(kept)}")
+                cut = self.truncated(length)[1] if overflow is Overflow.truncate else 0
+                found.append(f"{' '.join(words)} keeps {_share(kept)}{f', {cut:,} of them cut' if cut else ''}")
         found += [] if dropping else self._truncating(budget)
         found = found or ["shorten the rows"]
         if self.context is not None and whole is None:
