@@ -40,7 +40,7 @@ def test_two_processes_print_once_and_learn_what_one_does(sft, tmp_path):
         assert process.returncode == 0, said[-1]
     assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), abs=1e-5)
     assert len(losses(tmp_path / "2")) == 4
-    for line in ("run       ", "packing   proven", "step      1/3", "finished  3 steps"):
+    for line in ("run       ", "packing   verified", "step      1/3", "finished  3 steps"):
         assert [text.count(line) for text in said] == [1, 1]
 
 

@@ -57,5 +57,5 @@ def test_a_learning_rate_of_another_method(words, lr):
 def test_a_template_that_is_not_the_tokenizers_own_and_nothing_held_out():
     assert set(found([])) == set()
     assert set(found(["template=llama2"], beside=True, held_out=False)) == {"template", "held out"}
-    assert "and template=llama2 is another" in found(["template=llama2"], beside=True)["template"].text
-    assert found(["data.val_fraction=0"], held_out=False)["held out"].text.startswith("no rows are held out: nothing")
+    assert "but template=llama2 is used" in found(["template=llama2"], beside=True)["template"].text
+    assert found(["data.val_fraction=0"], held_out=False)["held out"].text.startswith("no rows are held out: overfitting")

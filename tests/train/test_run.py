@@ -285,7 +285,7 @@ def test_a_finished_run_with_relative_paths_is_evaluated_from_elsewhere(runs, ro
 
     eval_command([f"run={home / 'here'}", "eval.max_new_tokens=2"], [])
 
-    assert len(list((home / "here" / "eval").glob("*.json"))) == 1
+    assert len(list((home / "here" / "eval").glob("heldout-*.json"))) == 1
 
 
 def test_a_mistake_leaves_no_directory_behind(runs):

@@ -41,7 +41,7 @@ def test_where_nothing_is_held_out_no_evaluation_of_it_is_advised(runs, capsys):
     done = runs.start("r", *AUTO, "trainer.max_steps=1")
     said = capsys.readouterr().out
     assert done.read(done.manifest)["splits"]["validation"]["examples"] == 0
-    assert "warning: no rows are held out, fewer than 40 rows: nothing will show when the model only learns" in said
+    assert "warning: no rows are held out, fewer than 40 rows: overfitting will not be visible" in said
     assert f"next      sft chat run={done.path}\n          sft merge run={done.path} out=" in said
     assert "sft eval" not in said
 

@@ -160,7 +160,7 @@ def test_a_family_trains_evaluates_and_merges(runs, metrics, model, alike, capsy
     said, steps = capsys.readouterr().out, metrics(done)
     assert steps[0]["loss"] == pytest.approx(plain_loss(done, base), abs=1e-5)
     assert min(step["loss"] for step in steps) < steps[0]["loss"]
-    assert ("packing   proven" in said, "packing   off" in said) == (family.packs, not family.packs)
+    assert ("packing   verified" in said, "packing   off" in said) == (family.packs, not family.packs)
     assert "prefixes  not shared" not in said
     assert f"fused     {family.fused}\n" in said
     assert len(metrics(done, eval=True)) == 1

@@ -105,7 +105,7 @@ def test_it_trains_resumes_evaluates_and_merges(method, runs, metrics, bases, re
         request.getfixturevalue("tokens_in")
 
     straight = runs.start("straight", *words)
-    assert ("packing   proven" in capsys.readouterr().out) is packed
+    assert ("packing   verified" in capsys.readouterr().out) is packed
     losses = [line["loss"] for line in metrics(straight)]
     assert losses[-1] != losses[0]
 

@@ -44,6 +44,6 @@ def test_steps_resuming_and_evaluating_with_stages_weights_and_replay(runs, metr
 
     capsys.readouterr()
     eval_command([f"run={done.path}", "eval.max_new_tokens=4"], [])
-    report = json.loads(next(done.eval.glob("*.json")).read_text())
+    report = json.loads(next(done.eval.glob("heldout-*.json")).read_text())
     assert report["metrics"]["loss"] > 0
     assert {item["source"] for item in report["items"]} <= {"local", "wiki"}
