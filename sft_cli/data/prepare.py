@@ -270,7 +270,7 @@ def _write_examples(new: Path, made: pipeline.Made) -> tuple[dict[Side, NDArray[
     for writer in writers.values():
         writer.close()
     prepared.finish(new)
-    lengths = {side: writer.lengths for side, writer in writers.items()}
+    lengths: dict[Side, NDArray[np.int64]] = {side: writer.lengths for side, writer in writers.items()}
     return lengths, [writer.content() for writer in writers.values()]
 
 
