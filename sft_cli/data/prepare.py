@@ -211,7 +211,7 @@ def _write(
     found = {
         "columns": {name: account.named() for name, account in made.accounts.items()},
         "content": cache.digest([content, [stage.content() for stage in epoch]]),
-        "stop_tokens": sorted({stop for part in made.parts for stop in part.encoded.stops}),
+        "stop_tokens": _stop_tokens(made, tokenizer),
         "remarks": remarks.as_json(),
         "unused_tokens": _unused(new, tokenizer, config.model.add_tokens),
         "beside_own_template": bool(own) and template.source not in own,
@@ -272,6 +272,24 @@ def _write_examples(new: Path, made: pipeline.Made) -> tuple[dict[Side, NDArray[
     prepared.finish(new)
     lengths: dict[Side, NDArray[np.int64]] = {side: writer.lengths for side, writer in writers.items()}
     return lengths, [writer.content() for writer in writers.values()]
+
+
+def _stop_tokens(made: pipeline.Made, tokenizer: ChatTokenizer) -> list[str]:
+    """The tokens that end an answer: those that examples train, or the tokenizer's ``eos_token`` where none does.
+
+    Raises:
+        SftError: There is none, so that no generation would ever end.
+    """
+    if trained := sorted({stop for part in made.parts for stop in part.encoded.stops}):
+        return trained
+    eos = tokenizer.special_tokens.get("eos_token")
+    if eos is not None and eos in tokenizer.control:
+        return [eos]
+    raise SftError(
+        where="data.mix",
+        problem="no example ends in a special token, and the tokenizer names no eos_token: answers would never end",
+        fix="end the token ids of each row in a special token, or name an eos_token in tokenizer_config.json",
+    )
 
 
 def _unused(new: Path, tokenizer: ChatTokenizer, added: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """What `prepare` does with rows: their side, what filters and the mix leave of them, what is said about them."""
 
 import itertools
+import json
 import re
 import time
 
@@ -237,3 +238,18 @@ def test_every_stage_says_how_far_it_is_and_how_long_it_takes(config, tmp_path, 
         assert re.fullmatch(
             stage + r" \[=+ *\] [0-9,]+( of [0-9,]+)? rows, [0-9]+ rows/s, [0-9.]+ (s|min|h) left", line
         )
+
+
+def test_rows_without_any_stop_token_end_at_the_tokenizers_own(config, tmp_path):
+    """Training, evaluation and merge need a token that ends a generation."""
+    made_config = config()
+    ids = [{"input_ids": [40, 41, 42, 43 + i], "labels": [-100, -100, 42, 43 + i]} for i in range(12)]
+    write(tmp_path / "a.jsonl", ids)
+    del made_config.data.mix["b"]
+    assert prepare(made_config).manifest["stop_tokens"] == ["</s>"]
+    names = tmp_path / "tokenizer" / "tokenizer_config.json"
+    values = json.loads(names.read_text())
+    values.pop("eos_token")
+    names.write_text(json.dumps(values))
+    with pytest.raises(SftError, match="no example ends in a special token, and the tokenizer names no eos_token"):
+        prepare(made_config)
