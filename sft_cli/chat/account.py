@@ -28,9 +28,9 @@ class _Known:
 
     def text(self, pieces: Sequence[str]) -> str:
         """The stretch with these pieces."""
-        parts = [self.words[0]]
-        for number, word in zip(self.order, self.words[1:], strict=True):
-            parts += (pieces[number], word)
+        parts = [""] * (len(self.words) + len(self.order))
+        parts[::2] = self.words
+        parts[1::2] = [pieces[number] for number in self.order]
         return "".join(parts)
 
 

@@ -67,16 +67,15 @@ class Delimiters:
     def without_stops(self, conversation: Conversation) -> tuple[Conversation, tuple[str, ...]]:
         """The conversation without the stop tokens that end its answers, and the token that ended each of those."""
         found: list[str] = []
-        messages = tuple(self._stopless(message, found) for message in conversation.messages)
-        return (replace(conversation, messages=messages) if found else conversation), tuple(found)
-
-    def _stopless(self, message: Message, found: list[str]) -> Message:
-        if message.role != "assistant" or not self._stops or not message.content.rstrip().endswith(self._stops):
-            return message
-        match = self._ending.search(message.content)
-        assert match is not None, "it ends in a stop token"
-        found.append(next(stop for stop in self._stops if message.content.rstrip().endswith(stop)))
-        return replace(message, content=message.content[: match.start()])
+        messages = list(conversation.messages)
+        for i, message in enumerate(messages):
+            if message.role != "assistant" or not (text := message.content.rstrip()).endswith(self._stops):
+                continue
+            match = self._ending.search(message.content)
+            assert match is not None, "it ends in a stop token"
+            found.append(next(stop for stop in self._stops if text.endswith(stop)))
+            messages[i] = replace(message, content=message.content[: match.start()])
+        return (replace(conversation, messages=tuple(messages)) if found else conversation), tuple(found)
 
     def mistake(self, conversation: Conversation, data: DataConfig) -> SftError | None:
         """What is wrong with the texts of a conversation or document."""
@@ -94,14 +93,12 @@ class Delimiters:
 
     def _rendered_turns(self, conversation: Conversation) -> SftError | None:
         """What is wrong with a conversation, or document, that holds turns rendered elsewhere."""
-        texts = {
-            f"message {i} ({message.role})": message.content
-            for i, message in enumerate(conversation.messages, 1)
-            if message.role in _CHECKED
-        }
-        for name, text in texts.items() if conversation.text is None else [("the document", conversation.text)]:
+        texts = [(0, "", conversation.text)] if conversation.text is not None else []
+        texts += [(i, m.role, m.content) for i, m in enumerate(conversation.messages, 1) if m.role in _CHECKED]
+        for number, role, text in texts:
             for search in self._rendered:
                 if found := search.find(text):
+                    name = f"message {number} ({role})" if number else "the document"
                     key = f"data.mix.{conversation.source}.format=rendered"
                     return SftError(
                         where=conversation.where,
