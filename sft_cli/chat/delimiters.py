@@ -19,7 +19,7 @@ from sft_cli.chat.template import ChatTemplate
 from sft_cli.chat.tokenizer import ChatTokenizer
 from sft_cli.config.data_schema import DataConfig
 from sft_cli.config.data_schema import Delimiters as OnHeader
-from sft_cli.data.types import Conversation, Message
+from sft_cli.data.types import Conversation
 from sft_cli.errors import SftError
 
 _TAG = re.compile(r"[<\[].*[>\]]", re.DOTALL)

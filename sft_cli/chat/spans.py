@@ -130,6 +130,8 @@ class Renderer:
         remarks = set(form.remarks)
         if _greets(conversation.messages):
             remarks.add("assistant_first")
+        if conversation.messages[-1].role != "assistant":
+            remarks.add("unanswered")
         if self.template.writes_date:
             remarks.add("dated")
         if self._train_on is TrainOn.all:

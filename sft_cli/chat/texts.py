@@ -18,6 +18,7 @@ class Texts:
     def __init__(self, template: ChatTemplate, tokenizer: ChatTokenizer, data: DataConfig) -> None:
         self._template, self._tokenizer, self._data = template, tokenizer, data
         self._splitter = Splitter(template, tokenizer)
+        self._special = tuple(tokenizer.control.keys() - set(tokenizer.content_tokens))
 
     def opened(self, conversation: Conversation) -> Conversation:
         """The conversation split if it was rendered, its answers without stop tokens of their own.
@@ -38,7 +39,16 @@ class Texts:
         tags = self._tags(split)
         opened, stops = tags.without_stops(split)
         silent = any(not (m.content.strip() or m.extra) for m in opened.messages if m.role == "assistant" and m.weight)
-        seen = {"own_stop": bool(stops), "header": tags.headers(opened) is not None, "empty_answer": silent}
+        seen = {
+            "own_stop": bool(stops),
+            "special_end": any(
+                m.content.rstrip().endswith(self._special)
+                for m in opened.messages
+                if m.role == "assistant" and m.weight
+            ),
+            "header": tags.headers(opened) is not None,
+            "empty_answer": silent,
+        }
         return frozenset(key for key, there in seen.items() if there)
 
     def _split(self, conversation: Conversation) -> Conversation:

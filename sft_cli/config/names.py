@@ -161,6 +161,8 @@ def _elsewhere(parts: list[str], value: Any, source: str) -> str | None:
 
 def _near(name: str, parts: list[str], value: Any) -> str | None:
     """The key that a name misspells, or whose last part it is; one in another section only if the value suits it."""
+    if len(parts) == 1 and nearest(name, ("recipe",)):
+        return f"did you mean {word('recipe', value)}?"
     if len(parts) == 1 and isinstance(value, str) and translate.DATA_FILE.fullmatch(value):
         return f"for rows write {word(f'data.mix.{SOURCE}.path', value)}"
     valid = [_as_in(key, parts, SOURCE) for key in KEYS]

@@ -15,7 +15,10 @@ REMARKS: Mapping[str, str] = {
     "arguments_as_text": "tool arguments reach the template as JSON text: it fails on objects, which servers send",
     "dated": "the template writes the day of this preparation; a server will write another day",
     "padding": "null entries that Arrow fills in were removed from tools and the arguments of calls",
+    "unanswered": "messages after the last answer are left out: no answer follows them",
     "own_stop": "an answer ended in the template's stop token itself; removed, the template writes it",
+    "special_end": "an answer ends in a special token that is not the template's stop token, and trains it as text:"
+    " remove it from the file",
     "header": "a message holds a header of the template, which the model cannot tell from a real one"
     " (data.delimiters=error refuses such rows)",
     "empty_answer": "an answer is empty: it teaches the model to stop at once (clean.steps=[leakage,length] drops rows"

@@ -26,6 +26,7 @@ show | adapter.target_modules=q_proj
 show | adapter.target_modules=[q_proj,v_proj
 show | 'adapter.target_modules=q_proj v_proj'
 show | adapter.target_modules=3
+show | recipie=quickstart
 show | trainer.lr=0,0001
 show | trainer.lr=2e-4,
 show | trainer.lr=-1e-4

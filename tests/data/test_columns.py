@@ -217,3 +217,17 @@ def test_advice_is_read_back_as_what_it_says(columns):
         found = read([word], parse)
         assert not found.mistakes
         assert found.values["data.mix.mine.columns"] == value
+
+
+def test_a_column_that_speaks_against_the_only_format_that_fits_is_named(config, tmp_path):
+    made_config = config()
+    row = {"prompt": "What is it?", "completion": "It is.", "context": "Of something."}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(SftError) as refused:
+        prepare(made_config)
+    assert refused.value.problem == (
+        "the columns fit the format prompt_completion, which does not read context: the answers may need it"
+    )
+    assert refused.value.fix.startswith("'data.mix.a.ignore=[context]' leaves it out on purpose")
+    made_config.data.mix["a"].ignore = ["context"]
+    assert prepare(made_config).manifest["sources"]["a"]["format"] == "prompt_completion"

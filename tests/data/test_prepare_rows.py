@@ -11,7 +11,7 @@ from prepare_hand import ledger, rows, write
 
 from sft_cli.chat.tokenizer import load_tokenizer
 from sft_cli.config.clean_schema import Action
-from sft_cli.config.data_schema import BudgetConfig, Order, Role, SourceConfig, StageConfig
+from sft_cli.config.data_schema import BudgetConfig, Order, Overflow, Role, SourceConfig, StageConfig
 from sft_cli.data.making import assemble
 from sft_cli.data.prepare import prepare
 from sft_cli.errors import Mistakes, SftError
@@ -253,3 +253,29 @@ def test_rows_without_any_stop_token_end_at_the_tokenizers_own(config, tmp_path)
     names.write_text(json.dumps(values))
     with pytest.raises(SftError, match="no example ends in a special token, and the tokenizer names no eos_token"):
         prepare(made_config)
+
+
+def test_what_is_left_out_of_rows_or_trained_oddly_is_printed(config, tmp_path, capsys):
+    def row(number):
+        turns = [("user", f"Question {number}?"), ("assistant", "An answer.<s>"), ("user", "And more?")]
+        return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+    write(tmp_path / "a.jsonl", [row(number) for number in range(4)])
+    made_config = config()
+    del made_config.data.mix["b"]
+    first = {"rows": 4, "first": "a.jsonl:1"}
+    assert prepare(made_config).manifest["remarks"] == {"sanitized": first, "special_end": first, "unanswered": first}
+    said = capsys.readouterr().out
+    assert "note      4 rows: messages after the last answer are left out" in said
+    assert "held out  0 examples (there are fewer than 40 rows)\n" in said
+
+
+def test_rows_that_lose_their_oldest_turns_are_printed(config, tmp_path, capsys):
+    turns = [{"role": "user", "content": "Which? " * 8}, {"role": "assistant", "content": "This. " * 8}] * 4
+    write(tmp_path / "a.jsonl", [{"messages": turns}] * 3)
+    made_config = config()
+    del made_config.data.mix["b"]
+    made_config.trainer.max_length = 256
+    made_config.data.overflow = Overflow.drop_oldest_turns
+    prepare(made_config)
+    assert "shortened 3 rows to trainer.max_length=256: oldest turns dropped\n" in capsys.readouterr().out

@@ -62,6 +62,7 @@ def detect(columns: Iterable[str], mapped: Mapping[str, str], source: str = "loc
             if len(found) == len(shape.required) and there and folded.isdisjoint(shape.unlike):
                 return name
     where = f"data.mix.{source}.format"
+    _refuse_unlike(present, mapped, able, source)
     known = {field for shape in FORMATS.values() for field in shape.reads}
     unknown = next((name for name in mapped if name not in known), None)
     if unknown is not None:
@@ -77,6 +78,32 @@ def detect(columns: Iterable[str], mapped: Mapping[str, str], source: str = "loc
     shapes = [name for name in able if name != "responses"]  # fits too much to be proposed
     more, fix = advise(present, mapped, shapes, source)
     raise SftError(where=where, problem=f"no format fits the columns {listing(present, limit=12)}{more}", fix=fix)
+
+
+def _refuse_unlike(present: list[str], mapped: Mapping[str, str], able: Mapping[str, Format], source: str) -> None:
+    """Refuse columns that a format of question and answer fits, but for one that may be part of each question.
+
+    Where the format has an ``input`` for such a column, renaming is the better advice (``advise``).
+
+    Args:
+        present: The columns.
+        mapped: The source's ``columns``.
+        able: Formats by name.
+        source: Name of the source.
+    """
+    for name, shape in able.items():
+        if len(shape.required) < 2 or "input" in shape.reads:
+            continue
+        beside = [column for column in present if column not in mapped.values() and fold(column) in shape.unlike]
+        if beside and len(find_columns(shape.required, mapped, present)) == len(shape.required):
+            ignored = override(f"data.mix.{source}.ignore", beside)
+            raise SftError(
+                where=f"data.mix.{source}.format",
+                problem=f"the columns fit the format {name}, which does not read {listing(beside)}:"
+                " the answers may need it",
+                fix=f"{ignored} leaves it out on purpose; `sft formats` shows how a format of your own puts columns"
+                " together",
+            )
 
 
 def shape_of(names: Iterable[str]) -> Format | None:

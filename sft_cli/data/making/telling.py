@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sft_cli.config.automatic import ENOUGH
+from sft_cli.config.fields import Auto
 from sft_cli.console import counted, say, table
 from sft_cli.data import changes, trained_share
 from sft_cli.data.ledger import COUNTED
@@ -38,6 +40,10 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float, *, traini
         rows_cut = sum(source.get("truncated", 0) for source in found.values())
         limit = manifest["max_length"]
         say(f"truncated {counted(rows_cut, 'row')} to trainer.max_length={limit}: {counted(cut, 'token')} cut off")
+    rows_shortened = sum(source.get("truncated", 0) for source in found.values() if not source.get("truncated_tokens"))
+    if rows_shortened:
+        limit = manifest["max_length"]
+        say(f"shortened {counted(rows_shortened, 'row')} to trainer.max_length={limit}: oldest turns dropped")
     for line in (*unread(manifest), *_notes(manifest)):
         say(line)
     if training:
@@ -67,6 +73,9 @@ def _held_out_fewer(manifest: Mapping[str, Any]) -> str:
     rows = manifest["splits"]["validation"]["rows"] + sum(lost.values())
     if asked is not None and rows < asked:
         reasons.append(f"data.val_rows={asked}: rows with the same prompt, or of one group, stay together")
+    few = manifest["inputs"]["mix"]["rules"]["val_fraction"] == Auto.auto.value and not rows
+    if few and sum(source.get("used", 0) for source in manifest["sources"].values()) < ENOUGH:
+        reasons.append(f"there are fewer than {ENOUGH} rows")
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
