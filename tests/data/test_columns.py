@@ -82,7 +82,7 @@ def test_what_changes_a_guessed_row_is_refused(column, value):
         f"the format messages, recognised from the columns, does not read {column!r} ("
     )
     pasted = override("data.mix.mine.ignore", [column])
-    assert caught.value.fix == f"{pasted} leaves it out on purpose"
+    assert caught.value.fix.startswith(f"{pasted} leaves it out on purpose")
     (typed,) = shlex.split(pasted)
     ignored = read([typed], parse).values["data.mix.mine.ignore"]
     assert account(values, ignore=ignored) == {"not_read": [], "ignored": [column]}
@@ -100,7 +100,8 @@ def test_every_refused_column_is_told_at_once_and_the_advice_keeps_what_is_ignor
     assert str(caught.value) == (
         "rows.jsonl:1: the format messages, recognised from the columns, does not read "
         "'images' (images, sound or video), 'cot' (reasoning)\n"
-        "  fix: 'data.mix.mine.ignore=[old, images, cot]' leaves them out on purpose"
+        "  fix: 'data.mix.mine.ignore=[old, images, cot]' leaves them out on purpose; to train it, write rows as"
+        " messages whose answers have it under reasoning_content"
     )
 
 
@@ -231,3 +232,18 @@ def test_a_column_that_speaks_against_the_only_format_that_fits_is_named(config,
     assert refused.value.fix.startswith("'data.mix.a.ignore=[context]' leaves it out on purpose")
     made_config.data.mix["a"].ignore = ["context"]
     assert prepare(made_config).manifest["sources"]["a"]["format"] == "prompt_completion"
+
+
+def test_of_two_answers_either_can_be_trained(config, tmp_path):
+    """What the advice says is set: it trains the other answer."""
+    made_config = config()
+    row = {"question": "What is it?", "answer": "One.", "response": "Two."}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(SftError) as refused:
+        prepare(made_config)
+    both = "'data.mix.a.columns={response: answer}' 'data.mix.a.ignore=[response]'"
+    assert refused.value.fix == f"'data.mix.a.ignore=[answer]' leaves it out on purpose; {both} trains answer instead"
+    values = read(shlex.split(both), parse).values
+    made_config.data.mix["a"].columns = values["data.mix.a.columns"]
+    made_config.data.mix["a"].ignore = values["data.mix.a.ignore"]
+    assert prepare(made_config).manifest["sources"]["a"]["ignored"] == ["response"]

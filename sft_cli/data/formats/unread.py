@@ -227,7 +227,21 @@ def _fix(
         if meant is not None and name not in config.columns:
             mapped = override(f"{key}.columns", {**config.columns, name: meant})
             return f"{mapped} reads it as {name}; {left_out} leaves it out"
-    return f"{left_out} leaves {'it' if len(columns) == 1 else 'them'} out on purpose"
+    kinds = {column: found.says for column in columns if (found := meaning(column)) is not None}
+    further = ""
+    if (
+        shape is not None
+        and isinstance(config.format, str)
+        and len(shape.required) == 2
+        and "an answer" in kinds.values()
+    ):
+        other, field = next(column for column, says in kinds.items() if says == "an answer"), shape.required[1]
+        rest = [*ignored, *(column for column in columns if column != other), config.columns.get(field, field)]
+        mapped = override(f"{key}.columns", {**config.columns, field: other})
+        further = f"; {mapped} {override(f'{key}.ignore', rest)} trains {other} instead"
+    elif "reasoning" in kinds.values():
+        further = "; to train it, write rows as messages whose answers have it under reasoning_content"
+    return f"{left_out} leaves {'it' if len(columns) == 1 else 'them'} out on purpose{further}"
 
 
 def check_ignored(account: Account, source: str, wanted: Iterable[str], columns: Iterable[str]) -> None:
