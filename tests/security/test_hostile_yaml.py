@@ -87,7 +87,7 @@ def test_the_environment_is_read_by_a_list_of_names(name, monkeypatch):
 def test_a_variable_that_is_not_set_has_a_default(monkeypatch):
     monkeypatch.delenv("SCRATCH", raising=False)
     assert compose(["prepared_dir=${oc.env:SCRATCH,/tmp}/x"]).prepared_dir == "/tmp/x"
-    with pytest.raises(SftError, match="'SCRATCH' is not set, and no default"):
+    with pytest.raises(SftError, match="'SCRATCH' is not set, and there is no default"):
         compose(["prepared_dir=${oc.env:SCRATCH}"])
 
 
