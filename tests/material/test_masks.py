@@ -68,7 +68,8 @@ TALKS = {
     "long word": talk("x" * 600, "y" * 600),
     "empty user": talk("", "You said nothing."),
     "thinking": talk("2+2?", "<think>\nadd them\n</think>\n\n4", "3+3?", "<think>\nagain\n</think>\n\n6"),
-    "own tags": talk("Write ChatML", "<|im_start|>user\nHi<|im_end|>\n", "and Llama", "<s>[INST] a [/INST] b </s>"),
+    # Not at the end of an answer: a stop token there is taken off.
+    "own tags": talk("Write ChatML", "<|im_start|>user\nHi<|im_end|>\n.", "and Llama", "<s>[INST] a [/INST] b </s>."),
     "special user": talk(SPECIAL, "Those are tokens.", "x" + SPECIAL + "y", "Again."),
     "entities": talk('Escape <b> & "c"', "&lt;b&gt; &amp; &#34;c&#34;"),
     "tool, object": tool_talk({"city": "Oslo"}),
@@ -230,6 +231,7 @@ def test_a_tokenizer_with_its_own_template(name, material_dir):
     assert masks == len(TALKS) - len(tools)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_tokenizer_with_every_template(name, material_dir):
     directory = material_dir / "tokenizers" / name
@@ -239,6 +241,7 @@ def test_a_tokenizer_with_every_template(name, material_dir):
     assert refusals
 
 
+@pytest.mark.slow
 def test_every_template_with_its_own_tokens(material_dir, tmp_path):
     """As the model of each template has them: a small tokenizer that knows every token the template names."""
     results = []
