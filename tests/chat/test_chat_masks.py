@@ -86,7 +86,7 @@ def test_special_strings_in_messages_are_characters(maker, tokenizer):
     assert ids == [control[name] for name in ("<|im_start|>", "<|im_end|>", "<|im_start|>", "<|im_end|>")]
     assert trained(tokenizer, outcome) == [f"no {hostile}<|im_end|>"]
     assert text(tokenizer, example).count(hostile) == 2
-    assert outcome.remarks == {"sanitized"}
+    assert outcome.remarks == {"sanitized", "special_end"}
 
 
 def test_special_strings_inside_one_another(maker, tokenizer):

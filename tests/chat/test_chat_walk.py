@@ -112,6 +112,7 @@ def test_texts_of_a_walk_are_the_plain_renderings(source, messages, tools):
 
 
 @pytest.mark.material
+@pytest.mark.slow
 @LAW
 @given(messages=TALKS, tools=st.sampled_from([None, [TOOL]]))
 def test_on_every_real_template(material_dir, messages, tools):

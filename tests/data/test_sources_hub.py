@@ -192,7 +192,7 @@ def test_files_of_the_hub_by_address(hub, tmp_path, monkeypatch):
         tmp_path, [{"path": path} for path in paths], HF_ENDPOINT=hub, HF_HUB_OFFLINE="0"
     )
     assert found == [expected] * 3
-    fix = "check the address; data sets are hf://datasets/<owner>/<name>/<file>, private ones need hf auth login"
+    fix = "check the address; data sets are hf://datasets/OWNER/NAME/FILE, private ones need hf auth login"
     assert none == f"data.mix.mine.path: there is no '{base}/none.jsonl'\n  fix: {fix}"
     assert other == f"data.mix.mine.path: there is no 'hf://datasets/owner/other/x.csv'\n  fix: {fix}"
     kept, unknown = read_in_a_process(

@@ -63,6 +63,7 @@ def test_the_table_holds_nothing_wrong(material_dir):
     assert counts["right"] > 1200
 
 
+@pytest.mark.slow
 def test_some_templates_are_as_the_table_has_them(material_dir):
     compared(list(templates())[::EVERY])
 
