@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
+from sft_cli.config.commands import WORDS
 from sft_cli.config.near import nearest
 from sft_cli.errors import SftError, raise_all
 
@@ -24,16 +25,6 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "merge": ("-d", "--config-dir"),
 }
 """The commands, each with its options beside --help."""
-WORDS: Mapping[str, tuple[str, ...]] = {
-    "train": ("run",),
-    "check": ("gpu", "rows", "tokens_per_second", "like", "price"),
-    "sweep": ("sweep", "sweep_dir", "parallel", "metric", "mode"),
-    "eval": ("run", "compare", "step"),
-    "chat": ("run", "prompt", "system", "step"),
-    "merge": ("run", "out", "into", "max_kl", "step"),
-    "inspect": ("prepared", "row", "where", "text", "worst", "source", "n", "split"),
-}
-"""The words of a command that are no settings."""
 _SHORT = {
     **dict.fromkeys(("r", "c", "f"), "recipe"),
     "m": "model",

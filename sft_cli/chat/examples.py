@@ -18,7 +18,7 @@ from sft_cli.chat.template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.template_check import TemplateCheck
 from sft_cli.chat.texts import Texts
 from sft_cli.chat.tokenizer import ChatTokenizer
-from sft_cli.chat.truncation import REMARK, Proven, runs, truncate, without_open_turn
+from sft_cli.chat.truncation import CUT_ANSWER, Proven, runs, truncate, without_open_turn
 from sft_cli.chat.unchatted import Unusable, checked, pieces, without_stop
 from sft_cli.config.data_schema import DataConfig, Overflow, Thinking
 from sft_cli.data.types import Conversation, Example, TokenIds
@@ -94,12 +94,9 @@ class ExampleMaker:
         return self._with_tools if conversation.tools else self.renderer
 
     @cached_property
-    def _template_check(self) -> TemplateCheck:
+    def template_check(self) -> TemplateCheck:
+        """What tries the template before any row is blamed for it, and knows which others fit."""
         return TemplateCheck(self._tokenizer, self._template, self._data)
-
-    def check_template(self) -> None:
-        """Refuse a template that can teach no model to answer, before any row is blamed for it."""
-        self._template_check.check()
 
     def shaped(self, conversation: Conversation) -> Conversation:
         """The conversation as it is rendered: with the system message and the reasoning that the rules ask for.
@@ -208,7 +205,7 @@ class ExampleMaker:
             elif self._data.overflow is Overflow.truncate and least <= self._max_length:
                 left = truncate(proven, self._max_length)
                 examples, cut = left.examples, left.tokens
-                stops, remarks = self._trained(stops, examples), remarks | ({REMARK} if left.is_open else set())
+                stops, remarks = self._trained(stops, examples), remarks | ({CUT_ANSWER} if left.is_open else set())
             else:
                 return self._too_long(row, longest, least)
         if self._loss_weight != 1:
@@ -269,7 +266,7 @@ class ExampleMaker:
         )
         template = self._template.for_tools if conversation.tools else self._template
         held = frozenset([Holds.of(conversation, reasoning=keeps)] if conversation.messages else [])
-        if others := self._template_check.fitting(held):
+        if others := self.template_check.fitting(held):
             choice = f"choose template={', '.join(others)}"
         else:
             names = together(held) or "all of it"

@@ -19,6 +19,7 @@ class Texts:
         self._template, self._tokenizer, self._data = template, tokenizer, data
         self._splitter = Splitter(template, tokenizer)
         self._special = tuple(tokenizer.control.keys() - set(tokenizer.content_tokens))
+        self._last = frozenset(token[-1] for token in self._special)
 
     def opened(self, conversation: Conversation) -> Conversation:
         """The conversation split if it was rendered, its answers without stop tokens of their own.
@@ -38,18 +39,18 @@ class Texts:
         split = self._split(conversation)
         tags = self._tags(split)
         opened, stops = tags.without_stops(split)
-        silent = any(not (m.content.strip() or m.extra) for m in opened.messages if m.role == "assistant" and m.weight)
+        answers = [message for message in opened.messages if message.role == "assistant" and message.weight]
         seen = {
             "own_stop": bool(stops),
-            "special_end": any(
-                m.content.rstrip().endswith(self._special)
-                for m in opened.messages
-                if m.role == "assistant" and m.weight
-            ),
+            "special_end": any(self._ends_special(message.content.rstrip()) for message in answers),
             "header": tags.headers(opened) is not None,
-            "empty_answer": silent,
+            "empty_answer": any(not (message.content.strip() or message.extra) for message in answers),
         }
         return frozenset(key for key, there in seen.items() if there)
+
+    def _ends_special(self, text: str) -> bool:
+        """Whether a text ends in a special token; the last character is looked at first, for there may be thousands."""
+        return text[-1:] in self._last and text.endswith(self._special)
 
     def _split(self, conversation: Conversation) -> Conversation:
         if not conversation.rendered:

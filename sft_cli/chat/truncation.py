@@ -11,7 +11,7 @@ from itertools import groupby
 from sft_cli.data.types import Example, TokenIds
 
 Range = tuple[int, int]
-REMARK = "cut_answer"
+CUT_ANSWER = "cut_answer"
 """Key of the remark about an answer, or a text, whose trained tokens end without a stop token."""
 
 

@@ -46,7 +46,7 @@ def context_of(model: str | None, revision: str | None = None) -> int | None:
 
 
 def _config_file(model: str, revision: str | None) -> Path | None:
-    """Where the model's config.json lies; None where it does not."""
+    """The model's config.json; None where there is none on this machine."""
     directory = Path(resolve(model))
     if directory.is_dir():
         return directory / "config.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from sft_cli.config import translate
+from sft_cli.config.commands import WORDS
 from sft_cli.config.elsewhere import ELSEWHERE
 from sft_cli.config.locate import GROUPS
 from sft_cli.config.meant import fits, proposals, word
@@ -103,26 +104,12 @@ def _as_in(key: str, parts: list[str], source: str = ANY_NAME) -> str:
     return key if key.startswith(".".join(PROBES)) else key.replace(ANY_NAME, source)
 
 
+_EVERYDAY = ("n", "row", "text", "source", "split", "prompt", "system")
+"""Words of commands that more often mean something else, such as a column or a key of another tool."""
 COMMANDS_OF = {
-    "run": ("train", "eval", "chat", "merge"),
-    "step": ("eval", "chat", "merge"),
-    "compare": ("eval",),
-    "out": ("merge",),
-    "into": ("merge",),
-    "max_kl": ("merge",),
-    "gpu": ("check",),
-    "price": ("check",),
-    "rows": ("check",),
-    "like": ("check",),
-    "tokens_per_second": ("check",),
-    "parallel": ("sweep",),
-    "metric": ("sweep",),
-    "mode": ("sweep",),
-    "sweep": ("sweep",),
-    "sweep_dir": ("sweep",),
-    "prepared": ("inspect",),
-    "worst": ("inspect",),
-    "where": ("inspect",),
+    word: tuple(command for command, words in WORDS.items() if word in words)
+    for word in dict.fromkeys(word for words in WORDS.values() for word in words)
+    if word not in _EVERYDAY
 }
 """Words that belong to commands and set no key -> the commands that read them."""
 

@@ -111,7 +111,7 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
         yield from _texts(entry, f"{key}.{name}" if key else str(name))
 
 
-_NETRC = "leave it out, and write `machine <host> login <user> password <password>` into ~/.netrc"
+_NETRC = "leave it out, and write `machine HOST login USER password PASSWORD` into ~/.netrc"
 _KEPT = {
     "https": _NETRC,
     "http": _NETRC,

@@ -15,7 +15,7 @@ from sft_cli.model.quant import causal_lm
 
 SHOWN = 160
 """Characters of a prompt or an answer in a sample."""
-TEXT = 12
+SAMPLE_INDENT = 12
 """Columns before the texts of a sample."""
 
 

@@ -15,7 +15,7 @@ from sft_cli.config.schema import Config
 from sft_cli.console import counted, say
 from sft_cli.errors import SftError
 from sft_cli.eval import report
-from sft_cli.eval.evaluate import TEXT, Evaluation, evaluate, sample_lines
+from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate, sample_lines
 from sft_cli.eval.items import count_cut, decoder
 from sft_cli.eval.progress import shown
 from sft_cli.eval.rows import Rows
@@ -76,20 +76,25 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
     elif compare:
         del model  # two models need not fit
         base = measure(load_base(run, config, machine), "base")
-    cut = count_cut(rows.split, stops) if config.eval.generate else 0
-    if cut:
-        say(f"answers   {counted(cut, 'example')} not asked: data.overflow=truncate cut the reference answer")
-    if config.eval.generate and not tuned.items and not cut:
-        say("answers   none: every example is trained whole, without a prompt; loss and perplexity only")
+    if config.eval.generate:
+        _say_unasked(tuned, count_cut(rows.split, stops))
     report.show(tuned.metrics, base.metrics if base else None)
     if base is not None:
         both = {"base": base, "tuned": tuned}
         answers = {name: [answer.text for answer in one.answers] for name, one in both.items()}
         for line in sample_lines(tuned.items, answers, SAMPLES):
-            say(line, indent=TEXT)
+            say(line, indent=SAMPLE_INDENT)
     file = run.eval / f"{name}.json"
     report.write(report.with_base(report.as_json(name, run, rows, config, tuned, base), file), file)
     say(f"report    {file}")
+
+
+def _say_unasked(tuned: Evaluation, cut: int) -> None:
+    """Print why examples were not asked; ``cut`` of them lost the end of their reference answer."""
+    if cut:
+        say(f"answers   {counted(cut, 'example')} not asked: data.overflow=truncate cut the reference answer")
+    elif not tuned.items:
+        say("answers   none: every example is trained whole, without a prompt; loss and perplexity only")
 
 
 def load_base(run: RunDir, config: Config, machine: Machine) -> PreTrainedModel:

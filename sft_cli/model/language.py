@@ -77,7 +77,7 @@ def beside_language(model: PreTrainedModel) -> tuple[str, ...]:
 
 
 def within(name: str, modules: Iterable[str]) -> bool:
-    """Whether a layer or parameter lies in one of the modules."""
+    """Whether a layer or parameter is in one of the modules."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
@@ -88,7 +88,7 @@ def own_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def refuse_inseparable(model: PreTrainedModel, where: str) -> None:
-    """A sentence for a model whose towers cannot be told from its language model, so that they would be trained too."""
+    """A sentence for a model whose towers cannot be separated from its language model: they would be trained, too."""
     beside, own = beside_language(model), model.config
     stated = [name for name in own.sub_configs if name in TOWERS and vars(own).get(name) is not None]
     foreign = [
@@ -98,7 +98,9 @@ def refuse_inseparable(model: PreTrainedModel, where: str) -> None:
     ]
     if foreign or (stated and not beside):
         part = foreign[0] if foreign else stated[0]
-        raise unsuitable(model, where, f"its part {part} cannot be told from its language model, which alone may train")
+        raise unsuitable(
+            model, where, f"its part {part} cannot be separated from its language model, which alone may train"
+        )
 
 
 def refuse_unproven(model: PreTrainedModel, where: str) -> None:

@@ -149,14 +149,10 @@ def load_model(
     if Path(path).is_dir():
         check_weights(config, Path(path))
     refuse_storage(own, config, quant, full=full)
-    kind, stored = kind_of(own, quant), storage(own) is not None
+    stored = storage(own) is not None
     empty = empty_model(own, config.trust_remote_code)
     refuse_inseparable(empty, f"model.path={config.path}")
-    if kind in FOUR_BITS or stored:
-        linears = inner_linears(empty)
-        refuse_odd_blocks(own, linears, config.path)
-        if kind in FOUR_BITS:
-            refuse_odd_sizes(linears, device, kind)
+    refuse_shapes(config, own, quant, empty, device)
     quantised, dtype = quantization(quant, compute_dtype), weights_dtype(config, full, compute_dtype)
     if quantised is not None:
         leave_plain(quantised, empty)
@@ -179,6 +175,26 @@ def load_model(
     refuse_unproven(model, f"model.path={config.path}")
     add_rows(model, added_ids)
     return model.train()
+
+
+def refuse_shapes(
+    config: ModelConfig, own: PretrainedConfig, quant: QuantConfig, empty: PreTrainedModel, device: torch.device
+) -> None:
+    """Refuse linear layers whose shapes the storage of the weights does not take.
+
+    Args:
+        config: The model.
+        own: Its configuration.
+        quant: How frozen weights are to be stored.
+        empty: The model without weights.
+        device: Where it computes.
+    """
+    kind = kind_of(own, quant)
+    if kind in FOUR_BITS or storage(own) is not None:
+        linears = inner_linears(empty)
+        refuse_odd_blocks(own, linears, config.path)
+        if kind in FOUR_BITS:
+            refuse_odd_sizes(linears, device, kind)
 
 
 def leave_plain(wanted: BitsAndBytesConfig, empty: PreTrainedModel) -> None:

@@ -13,7 +13,7 @@ def check_unused(run_dir: Path) -> None:
     if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
         return
     job = run_dir / "job.sbatch"
-    start_anew = "run_dir=<a new directory> starts another run"
+    start_anew = "run_dir=DIR starts another run"
     goes_on = f"sbatch {shlex.quote(str(job))} resumes it; {start_anew}"
     raise SftError(
         where=str(run_dir),

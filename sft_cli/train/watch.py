@@ -11,7 +11,7 @@ from sft_cli.config.rundir import RunDir
 from sft_cli.config.schema import Config
 from sft_cli.console import say, table
 from sft_cli.data.prepared import Split
-from sft_cli.eval.evaluate import TEXT, evaluate, sample_lines
+from sft_cli.eval.evaluate import SAMPLE_INDENT, evaluate, sample_lines
 from sft_cli.eval.evaluate import Evaluation as Answers
 from sft_cli.eval.generate import answers
 from sft_cli.eval.heldout import heldout_loss
@@ -82,7 +82,7 @@ class Watch:
         rows = [(title, _cell(name, before[name]), _cell(name, after[name])) for name, title in names.items()]
         table(("held-out rows", "before", "after"), rows)
         for line in sample_lines(found.items, {"before": before["answers"], "after": after["answers"]}, SHOWN):
-            say(line, indent=TEXT)
+            say(line, indent=SAMPLE_INDENT)
 
     def _answers(self, label: str) -> Answers:
         """A whole evaluation: losses and generated answers."""

@@ -194,7 +194,7 @@ def proof(tokenizer):
         problems = [outcome.problem for outcome in outcomes]
         if None in problems:  # preparation asks this first; here a row's own refusal is enough
             try:
-                maker.check_template()
+                maker.template_check.check()
             except SftError as error:
                 problems = [error] * len(problems)
         return template, problems, ["|".join(trained(tokenizer, outcome)) for outcome in outcomes]

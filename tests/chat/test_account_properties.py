@@ -43,7 +43,7 @@ def judge(tmp_path_factory):
         text = source({**slots, **(MUTATIONS[mutation](slots) if mutation else {})})
         maker = ExampleMaker(tokenizer, ChatTemplate(text, names, "mine"), DataConfig(), 100_000)
         try:
-            maker.check_template()
+            maker.template_check.check()
         except SftError as error:
             return None, error, None
         return maker, None, Server(served, text)

@@ -151,7 +151,7 @@ def test_a_prompt_that_opens_the_reasoning_which_finished_turns_lack(maker, toke
         "<|im_start|>user\n1<|im_end|><|im_start|>assistant\n\n\na<|im_end|>"
         "<|im_start|>user\n2<|im_end|><|im_start|>assistant\n<think>\nwhy\n</think>\n\nb<|im_end|>"
     )
-    maker(OPENS).check_template()
+    maker(OPENS).template_check.check()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_prompt_that_opens_what_the_text_closes_at_once(maker, tokenizer):
 def test_variables_choose_what_a_server_sends_and_go_with_the_golden_prompts(tokenizer, tmp_path, variable, answer):
     template = ChatTemplate(SWITCH, tokenizer.special_tokens, "mine", variables={"enable_thinking": variable})
     make = ExampleMaker(tokenizer, template, DataConfig(), 1000)
-    make.check_template()
+    make.template_check.check()
     golden = parity.golden(make, talk("U:a", f"A:{answer}"))
     assert golden.variables == {"enable_thinking": variable}
     parity.save([golden], tmp_path / "golden.json")
@@ -227,7 +227,7 @@ def test_variables_choose_what_a_server_sends_and_go_with_the_golden_prompts(tok
 def test_a_template_for_tools_alone_is_not_refused(maker, tokenizer):
     """As those that models keep for requests with tools; without tools each row says why not."""
     source = "{% for t in tools %}{{ t | tojson }}{% endfor %}" + CALLS.replace("CALL", "{{ c.function.name }}")
-    maker(source).check_template()
+    maker(source).template_check.check()
     assert problem(maker(source).make([talk("U:a", "A:b")])[0], "mine") == (
         "the template fails on it: TypeError: 'NoneType' object is not iterable"
     )

@@ -107,7 +107,7 @@ def test_a_turn_that_is_muted_whole_carries_no_loss(maker, tokenizer):
     assert problem(make.make([talk("U:1", "A:SECRET")])[0]) == (
         "no assistant turn carries loss (all that they say is muted)"
     )
-    make.check_template()  # muting is the rows' matter, not the template's
+    make.template_check.check()  # muting is the rows' matter, not the template's
 
 
 def test_a_template_that_cuts_what_is_muted_is_refused(maker):

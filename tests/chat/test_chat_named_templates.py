@@ -67,7 +67,7 @@ def save(make, tokenizer, directory):
 
 def test_rows_with_tools_take_tool_use_and_all_others_default(named):
     make = maker_of(named)
-    make.check_template()
+    make.template_check.check()
     with_tools, without = make.make([WITH_TOOLS, WITHOUT])
     assert with_tools.problem is without.problem is None
     assert text(named, with_tools.examples[0]).startswith("<|im_start|>tools\n[{")

@@ -169,7 +169,7 @@ def test_tool_arguments_escaped_as_html_are_refused(maker):
 
 def test_a_template_is_refused_before_any_row_is_blamed(maker):
     with pytest.raises(SftError) as caught:
-        maker("{% for m in messages %}{{ m.content }}{% endfor %}").check_template()
+        maker("{% for m in messages %}{{ m.content }}{% endfor %}").template_check.check()
     assert caught.value.where == "template mine"
     assert caught.value.problem.endswith("the model would never learn to stop")
 
@@ -177,7 +177,7 @@ def test_a_template_is_refused_before_any_row_is_blamed(maker):
 def test_a_template_without_generation_prompt_is_refused_if_it_writes_headers(maker):
     """Else the model would be trained to write the header itself."""
     with pytest.raises(SftError) as caught:
-        maker("{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}").check_template()
+        maker("{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}").template_check.check()
     assert str(caught.value) == (
         "template mine: it ignores add_generation_prompt: no server's prompt would hold the 'assistant:'"
         " before an answer\n  fix: write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}"
@@ -186,13 +186,13 @@ def test_a_template_without_generation_prompt_is_refused_if_it_writes_headers(ma
 
 @pytest.mark.parametrize("name", ["alpaca", "chatml", "llama2", "vicuna", "plain"])
 def test_our_templates_pass(maker, name):
-    maker(name).check_template()
+    maker(name).template_check.check()
 
 
 @pytest.mark.parametrize("name", ["alpaca", "llama2", "vicuna"])
 def test_a_tokenizer_without_end_of_text_token(build, maker, name):
     with pytest.raises(SftError) as caught:
-        maker(name, build(eos_token=None)).check_template()
+        maker(name, build(eos_token=None)).template_check.check()
     assert caught.value.where == f"template {name}"
     assert "'eos_token' is undefined" in caught.value.problem
 

@@ -86,9 +86,9 @@ def test_what_is_no_address_is_dumped_as_it_is():
     ("word", "key", "shown", "fix"),
     [
         ("data.mix.a.path=https://me:secret-word@h/r.jsonl", "data.mix.a.path", "https://***@h/r.jsonl",
-         "leave it out, and write `machine <host> login <user> password <password>` into ~/.netrc"),
+         "leave it out, and write `machine HOST login USER password PASSWORD` into ~/.netrc"),
         ("data.mix.a.validation_path=http://secret-word@h/r.jsonl", "data.mix.a.validation_path", "http://***@h/r.jsonl",
-         "leave it out, and write `machine <host> login <user> password <password>` into ~/.netrc"),
+         "leave it out, and write `machine HOST login USER password PASSWORD` into ~/.netrc"),
         ("data.mix.a.path=s3://me:secret-word@b/r.jsonl", "data.mix.a.path", "s3://***@b/r.jsonl",
          "leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
         ("clean.contamination.against.e=ftp://me:secret-word@h/r.jsonl", "clean.contamination.against.e",

@@ -80,7 +80,7 @@ from sft_cli.errors import SftError
             ["trainer.retention.probes.math.path=https://me:pass@host/rows.jsonl"],
             "trainer.retention.probes.math.path is 'https://***@host/rows.jsonl', with a user or password in it, which"
             " a run directory must not hold",
-            "leave it out, and write `machine <host> login <user> password <password>` into ~/.netrc",
+            "leave it out, and write `machine HOST login USER password PASSWORD` into ~/.netrc",
         ),
     ],
 )

@@ -220,29 +220,34 @@ def test_advice_is_read_back_as_what_it_says(columns):
         assert found.values["data.mix.mine.columns"] == value
 
 
-def test_a_column_that_speaks_against_the_only_format_that_fits_is_named(config, tmp_path):
+def refused_row(config, tmp_path, row):
+    """The config of a run over one row, and the error that refuses it."""
     made_config = config()
-    row = {"prompt": "What is it?", "completion": "It is.", "context": "Of something."}
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(SftError) as refused:
         prepare(made_config)
-    assert refused.value.problem == (
+    return made_config, refused.value
+
+
+def test_a_column_that_speaks_against_the_only_format_that_fits_is_named(config, tmp_path):
+    made_config, error = refused_row(
+        config, tmp_path, {"prompt": "What is it?", "completion": "It is.", "context": "Of something."}
+    )
+    assert error.problem == (
         "the columns fit the format prompt_completion, which does not read context: the answers may need it"
     )
-    assert refused.value.fix.startswith("'data.mix.a.ignore=[context]' leaves it out on purpose")
+    assert error.fix.startswith("'data.mix.a.ignore=[context]' leaves it out on purpose")
     made_config.data.mix["a"].ignore = ["context"]
     assert prepare(made_config).manifest["sources"]["a"]["format"] == "prompt_completion"
 
 
 def test_of_two_answers_either_can_be_trained(config, tmp_path):
     """What the advice says is set: it trains the other answer."""
-    made_config = config()
-    row = {"question": "What is it?", "answer": "One.", "response": "Two."}
-    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(SftError) as refused:
-        prepare(made_config)
+    made_config, error = refused_row(
+        config, tmp_path, {"question": "What is it?", "answer": "One.", "response": "Two."}
+    )
     both = "'data.mix.a.columns={response: answer}' 'data.mix.a.ignore=[response]'"
-    assert refused.value.fix == f"'data.mix.a.ignore=[answer]' leaves it out on purpose; {both} trains answer instead"
+    assert error.fix == f"'data.mix.a.ignore=[answer]' leaves it out on purpose; {both} trains answer instead"
     values = read(shlex.split(both), parse).values
     made_config.data.mix["a"].columns = values["data.mix.a.columns"]
     made_config.data.mix["a"].ignore = values["data.mix.a.ignore"]

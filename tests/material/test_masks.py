@@ -189,7 +189,7 @@ def sweep(directory, source, label):
     template = ChatTemplate(source, tokenizer.special_tokens, label)
     maker = ExampleMaker(tokenizer, template, DataConfig(), max_length=100_000)
     try:
-        maker.check_template()
+        maker.template_check.check()
     except SftError as error:
         return [], {"every row": error.problem.partition(f"template {label}: ")[2] or error.problem}, []
     proven, refused, wrong = [], {}, []

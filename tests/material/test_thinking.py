@@ -56,7 +56,7 @@ def trainable(source, variables, thinking, directory):
     template = ChatTemplate(source, tokenizer.special_tokens, "own", variables=variables)
     maker = ExampleMaker(tokenizer, template, DataConfig(thinking=thinking), 100_000)
     try:
-        maker.check_template()
+        maker.template_check.check()
     except SftError:
         return ""
     outcomes = zip(TALKS, maker.make(list(TALKS.values())), strict=True)

@@ -130,7 +130,7 @@ def judged(
 def refusal(maker: ExampleMaker) -> SftError | None:
     """Why a template is refused as a whole, or None."""
     try:
-        maker.check_template()
+        maker.template_check.check()
     except SftError as error:
         return error
     return None

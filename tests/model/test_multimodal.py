@@ -115,14 +115,14 @@ def test_a_name_that_only_the_vision_tower_has_is_refused(stored):
     tower = beside_language(base)[0]
     layers = [name for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear)]
     first = next(name for name in layers if within(name, [tower]))
-    sentence = f"names {first}, which text does not train: it lies beside the language model"
+    sentence = f"names {first}, which text does not train: it is not part of the language model"
     for key in ("target_modules", "modules_to_save"):
         with pytest.raises(SftError) as caught:
             add_adapter(base, AdapterConfig(kind=AdapterKind.lora, **{key: [first]}), [], seed=0)
         assert (caught.value.where, sentence in caught.value.problem) == (f"adapter.{key}", True)
     with pytest.raises(SftError) as caught:
         add_adapter(base, AdapterConfig(kind=AdapterKind.none, train=[rf"^{tower}\."]), [], seed=0)
-    assert "it lies beside the language model" in caught.value.problem
+    assert "it is not part of the language model" in caught.value.problem
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])

@@ -152,10 +152,10 @@ def test_an_environment_without_sft_cli(tmp_path):
     [
         pytest.param(
             ["config.yaml", "job.sbatch"],
-            "sbatch {x}/job.sbatch resumes it; run_dir=<a new directory> starts another run",
+            "sbatch {x}/job.sbatch resumes it; run_dir=DIR starts another run",
             id="a-submitted-run",
         ),
-        pytest.param(["config.yaml"], "run_dir=<a new directory> starts another run", id="a-local-run"),
+        pytest.param(["config.yaml"], "run_dir=DIR starts another run", id="a-local-run"),
     ],
 )
 def test_a_used_run_directory_is_refused(tmp_path, files, fix):

@@ -96,12 +96,12 @@ def _refuse_unlike(present: list[str], mapped: Mapping[str, str], able: Mapping[
             continue
         beside = [column for column in present if column not in mapped.values() and fold(column) in shape.unlike]
         if beside and len(find_columns(shape.required, mapped, present)) == len(shape.required):
-            ignored = override(f"data.mix.{source}.ignore", beside)
+            ignored, them = override(f"data.mix.{source}.ignore", beside), "it" if len(beside) == 1 else "them"
             raise SftError(
                 where=f"data.mix.{source}.format",
                 problem=f"the columns fit the format {name}, which does not read {listing(beside)}:"
-                " the answers may need it",
-                fix=f"{ignored} leaves it out on purpose; `sft formats` shows how a format of your own puts columns"
+                f" the answers may need {them}",
+                fix=f"{ignored} leaves {them} out on purpose; `sft formats` shows how a format of your own puts columns"
                 " together",
             )
 

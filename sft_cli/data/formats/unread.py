@@ -227,21 +227,30 @@ def _fix(
         if meant is not None and name not in config.columns:
             mapped = override(f"{key}.columns", {**config.columns, name: meant})
             return f"{mapped} reads it as {name}; {left_out} leaves it out"
-    kinds = {column: found.says for column in columns if (found := meaning(column)) is not None}
-    further = ""
-    if (
-        shape is not None
-        and isinstance(config.format, str)
-        and len(shape.required) == 2
-        and "an answer" in kinds.values()
-    ):
-        other, field = next(column for column, says in kinds.items() if says == "an answer"), shape.required[1]
+    them = "it" if len(columns) == 1 else "them"
+    return f"{left_out} leaves {them} out on purpose{_instead(config, key, ignored, columns, shape)}"
+
+
+def _instead(config: SourceConfig, key: str, ignored: list[str], columns: list[str], shape: Format | None) -> str:
+    """How to train a column that holds another answer, or reasoning; empty where none does.
+
+    Args:
+        config: The source.
+        key: Its key.
+        ignored: Columns that are left out already.
+        columns: Columns that are refused.
+        shape: The format, None where a package decides it row by row.
+    """
+    kinds = {found.says: column for column in reversed(columns) if (found := meaning(column)) is not None}
+    other = kinds.get("an answer")
+    if other is not None and shape is not None and isinstance(config.format, str) and len(shape.required) == 2:
+        field = shape.required[1]
         rest = [*ignored, *(column for column in columns if column != other), config.columns.get(field, field)]
         mapped = override(f"{key}.columns", {**config.columns, field: other})
-        further = f"; {mapped} {override(f'{key}.ignore', rest)} trains {other} instead"
-    elif "reasoning" in kinds.values():
-        further = "; to train it, write rows as messages whose answers have it under reasoning_content"
-    return f"{left_out} leaves {'it' if len(columns) == 1 else 'them'} out on purpose{further}"
+        return f"; {mapped} {override(f'{key}.ignore', rest)} trains {other} instead"
+    if "reasoning" in kinds:
+        return "; to train it, write rows as messages whose answers have it under reasoning_content"
+    return ""
 
 
 def check_ignored(account: Account, source: str, wanted: Iterable[str], columns: Iterable[str]) -> None:

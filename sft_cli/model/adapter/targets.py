@@ -107,7 +107,7 @@ def refuse_towers(model: PreTrainedModel, found: Sequence[str], key: str, target
         own = [name for name in found if not within(name, beside)]
         raise SftError(
             where=key,
-            problem=f"{target!r} names {inside[0]}, which text does not train: it lies beside the language model",
+            problem=f"{target!r} names {inside[0]}, which text does not train: it is not part of the language model",
             fix=f"{key}=[{','.join(own)}]" if own else f"leave {target} out",
         )
 
