@@ -4,7 +4,7 @@ import json
 import shlex
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sft_cli.config.data_schema import OnBadRow, Role, SourceConfig
@@ -210,6 +210,8 @@ def test_a_refused_column_of_a_late_row_stops_the_run_and_is_told_again(config, 
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4, unique=True))
+@example(['"'])
+@example(["\\]"])
 def test_advice_is_read_back_as_what_it_says(columns):
     """Whatever columns are called, the advised override passes a shell and the grammar unchanged."""
     columns = [column for column in columns if column.isprintable() and column.strip() == column] or ["a"]
