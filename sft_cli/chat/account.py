@@ -9,7 +9,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sft_cli.chat.account_rules import Answer, Verdict
 from sft_cli.chat.template import TemplateRefusal
@@ -21,17 +21,24 @@ SHAPES, VARIANTS = 4096, 8
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """How one stretch of text was made of pieces: ``words[0] + pieces[order[0]] + words[1] + …``."""
+    """How one stretch of text was made of pieces: ``words[0] + pieces[order[0]] + words[1] + …``.
 
-    words: tuple[str, ...]
+    Attributes:
+        form: The words, with ``%s`` for each piece.
+        order: Which piece that is.
+    """
+
+    form: str
     order: tuple[int, ...]
+
+    @classmethod
+    def of(cls, words: Sequence[str], order: Sequence[int]) -> "_Known":
+        """From the words and the order of the pieces."""
+        return cls("%s".join(word.replace("%", "%%") for word in words), tuple(order))
 
     def text(self, pieces: Sequence[str]) -> str:
         """The stretch with these pieces."""
-        parts = [""] * (len(self.words) + len(self.order))
-        parts[::2] = self.words
-        parts[1::2] = [pieces[number] for number in self.order]
-        return "".join(parts)
+        return self.form % tuple([pieces[number] for number in self.order])
 
 
 class Account:
@@ -94,7 +101,7 @@ class Account:
                 return False
             pieces = [*pieces, self._tools[stretch.tools]]
         written = text[stretch.start : stretch.end]
-        return any(one.text(pieces) == written for one in known)
+        return written in [one.text(pieces) for one in known]
 
     def _learn(self, text: str, stretch: "_Stretch", trace: Trace, places: list[Place]) -> None:
         """Remember how a stretch is written, if it shows its own messages and nothing else."""
@@ -120,7 +127,7 @@ class Account:
         edges = [stretch.start, *(edge for a, b, _ in cuts for edge in (a, b)), stretch.end]
         words = tuple(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
         known = self._known.setdefault(stretch.shape, [])
-        known.insert(0, _Known(words, tuple(number for _, _, number in cuts)))
+        known.insert(0, _Known.of(words, [number for _, _, number in cuts]))
         del known[VARIANTS:]
         if len(self._known) > SHAPES:
             self._known.popitem(last=False)
@@ -128,8 +135,7 @@ class Account:
             self._tools.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class _Stretch:
+class _Stretch(NamedTuple):
     """A stretch of text: an answer, or what stands between two.
 
     Attributes:
@@ -158,24 +164,24 @@ def _stretches(
     schemas = json.dumps(tools, ensure_ascii=False, default=str) if tools else None
     for answer in answers:
         for end, last in ((answer.start, answer.message), (answer.end, answer.message + 1)):
-            shapes, pieces = [], []
+            pieces: list[str] = []
+            shape: list[Hashable] = [start == 0, last > answer.message, bool(schemas)]
             for message in messages[first:last]:
-                shape, own = _pieces(message)
-                shapes.append(shape)
-                pieces += own
-            shape = (start == 0, last > answer.message, bool(schemas), *shapes)
-            found.append(_Stretch(start, end, range(first, last), pieces, shape, schemas if start == 0 else None))
+                shape.append(_add_pieces(message, pieces))
+            found.append(_Stretch(start, end, range(first, last), pieces, tuple(shape), schemas if start == 0 else None))
             start, first = end, last
     return found
 
 
-def _pieces(message: Mapping[str, Any]) -> tuple[Hashable, list[str]]:
-    """The shape of a message and its pieces."""
+def _add_pieces(message: Mapping[str, Any], pieces: list[str]) -> Hashable:
+    """Append the pieces of a message; return its shape."""
     content = message["content"]
     if len(message) == 2 and isinstance(content, str) and "</think>" not in content:
-        core = content.strip()
-        return (message["role"], bool(core)), [core] if core else []
-    pieces = Trace([message], None, LEVELS[0]).pieces
-    kinds = tuple((piece.kind, piece.path, piece.text if piece.kind == "constant" else "") for piece in pieces)
+        if core := content.strip():
+            pieces.append(core)
+        return (message["role"], bool(core))
+    own = Trace([message], None, LEVELS[0]).pieces
+    pieces += [piece.text for piece in own if piece.kind != "constant"]
+    kinds = tuple((piece.kind, piece.path, piece.text if piece.kind == "constant" else "") for piece in own)
     further = tuple(sorted(key for key in message if key not in ("role", "content")))
-    return (message["role"], kinds, further), [piece.text for piece in pieces if piece.kind != "constant"]
+    return (message["role"], kinds, further)

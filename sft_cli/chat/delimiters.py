@@ -110,6 +110,8 @@ class Delimiters:
 
     def headers(self, conversation: Conversation) -> str | None:
         """The first header without special tokens that stands in a message."""
+        if not self._plain:
+            return None
         found = (search.find(message.content) for message in conversation.messages for search in self._plain)
         return next((header for header in found if header), None)
 

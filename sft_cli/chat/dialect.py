@@ -43,8 +43,8 @@ class Dialect(LimitedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """An attribute, or the entry of that name."""
-        if type(obj) is dict and attribute in obj and attribute not in _DICT_ATTRIBUTES:
-            return obj[attribute]
+        if type(obj) is dict and attribute not in _DICT_ATTRIBUTES:
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         return super().getattr(obj, attribute)
 
 

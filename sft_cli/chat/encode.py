@@ -158,19 +158,16 @@ def _joined(
     pieces: list[list[int] | None], cuts: list[tuple[int, Piece]], parts: list[list[int] | None]
 ) -> Encoded | None:
     """The ids of all pieces; None if those of a piece do not begin with those of its part up to a cut."""
-    whole: list[int] = []
-    starts = [0]
-    for ids in pieces:
-        if ids is None:
-            return None
-        whole += ids
-        starts.append(len(whole))
+    known = [ids for ids in pieces if ids is not None]
+    if len(known) != len(pieces):
+        return None
+    starts = [0, *itertools.accumulate(map(len, known))]
     edges = []
     for (i, _), part in zip(cuts, parts, strict=True):
-        if part is None or (part and (pieces[i] or [])[: len(part)] != part):
+        if part is None or (part and known[i][: len(part)] != part):
             return None
         edges.append(starts[i] + len(part))
-    return Encoded(whole, list(zip(edges[::2], edges[1::2], strict=True)))
+    return Encoded(list(itertools.chain.from_iterable(known)), list(zip(edges[::2], edges[1::2], strict=True)))
 
 
 def _joint(cuts: list[tuple[list[int], list[int]]]) -> Encoded | None:

@@ -104,7 +104,7 @@ class ExampleMaker:
         Raises:
             TemplateRefusal: The rules leave nothing of a message, or a rendered text cannot be split.
         """
-        return shaped(self._texts.opened(conversation), self._data)
+        return shaped(self._texts.opened(conversation).conversation, self._data)
 
     def make(self, conversations: Sequence[Conversation]) -> list[Outcome]:
         """The examples of each conversation, or why there are none."""
@@ -112,13 +112,7 @@ class ExampleMaker:
         if self._data.overflow is Overflow.drop_oldest_turns:
             pairs = zip(conversations, outcomes, strict=True)
             outcomes = [self._shortened(one, outcome) if outcome.too_long else outcome for one, outcome in pairs]
-        return [self._noted(*pair) for pair in zip(conversations, outcomes, strict=True)]
-
-    def _noted(self, conversation: Conversation, outcome: Outcome) -> Outcome:
-        """The outcome with what should be known about the texts of a conversation that is used."""
-        if outcome.problem is not None:
-            return outcome
-        return replace(outcome, remarks=outcome.remarks | self._texts.remarks(conversation))
+        return outcomes
 
     def _encoded(self, conversations: Sequence[Conversation]) -> list[Outcome]:
         """The examples of each conversation as it is, or why there are none."""
@@ -137,9 +131,11 @@ class ExampleMaker:
     def _render(self, conversation: Conversation, unroll: bool = False) -> list[Rendered] | SftError:
         try:
             opened = self._texts.opened(conversation)
-            if problem := self._texts.mistake(opened):
+            if problem := self._texts.mistake(opened.conversation):
                 return problem
-            return self.renderer_of(opened).render(shaped(opened, self._data), unroll)
+            texts = self.renderer_of(opened.conversation).render(shaped(opened.conversation, self._data), unroll)
+            remarks = self._texts.remarks(opened)
+            return [replace(text, remarks=text.remarks | remarks) for text in texts] if remarks else texts
         except TemplateRefusal as refusal:
             return self._refused(conversation, refusal)
 
@@ -227,15 +223,16 @@ class ExampleMaker:
 
     def _shortened(self, conversation: Conversation, outcome: Outcome) -> Outcome:
         """What becomes of it without as few of its oldest turns as make it fit; ``outcome`` if that never does."""
-        conversation = self._texts.opened(conversation)
+        conversation, stops = self._texts.opened(conversation)
         shorter = _without_oldest_turns(conversation)
+        remarks = frozenset(["own_stop"] if stops else [])
         low, high = 0, len(shorter)
         while low < high:
             middle = (low + high) // 2
             tried = self._encoded([shorter[middle]])[0]
             if tried.problem is None:
                 gone = len(conversation.messages) - len(shorter[middle].messages)
-                high, outcome = middle, replace(tried, dropped_messages=gone)
+                high, outcome = middle, replace(tried, dropped_messages=gone, remarks=tried.remarks | remarks)
             else:
                 low = middle + 1
         return outcome

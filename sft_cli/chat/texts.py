@@ -1,6 +1,7 @@
 """The texts of rows before they are laid out: rendered ones split, stop tokens taken off answers, tags refused."""
 
 from functools import cached_property
+from typing import NamedTuple
 
 from sft_cli.chat.delimiters import Delimiters
 from sft_cli.chat.split_rendered import Splitter
@@ -12,6 +13,18 @@ from sft_cli.data.types import Conversation
 from sft_cli.errors import SftError
 
 
+class Opened(NamedTuple):
+    """A conversation whose answers hold no stop tokens of their own.
+
+    Attributes:
+        conversation: The conversation.
+        stops: The stop tokens that were taken off.
+    """
+
+    conversation: Conversation
+    stops: tuple[str, ...]
+
+
 class Texts:
     """Reads the texts of rows for one template, one tokenizer and one set of rules."""
 
@@ -21,32 +34,33 @@ class Texts:
         self._special = tuple(tokenizer.control.keys() - set(tokenizer.content_tokens))
         self._last = frozenset(token[-1] for token in self._special)
 
-    def opened(self, conversation: Conversation) -> Conversation:
+    def opened(self, conversation: Conversation) -> Opened:
         """The conversation split if it was rendered, its answers without stop tokens of their own.
 
         Raises:
             TemplateRefusal: The template would not render it so.
         """
         split = self._split(conversation)
-        return self._tags(split).without_stops(split)[0]
+        return Opened(*self._tags(split).without_stops(split))
 
     def mistake(self, opened: Conversation) -> SftError | None:
         """What is wrong with an opened conversation, or a document, that holds the template's own tags."""
         return self._tags(opened).mistake(opened, self._data)
 
-    def remarks(self, conversation: Conversation) -> frozenset[str]:
+    def remarks(self, opened: Opened) -> frozenset[str]:
         """What was seen in the texts of a conversation that is used; keys of data/remarks.py."""
-        split = self._split(conversation)
-        tags = self._tags(split)
-        opened, stops = tags.without_stops(split)
-        answers = [message for message in opened.messages if message.role == "assistant" and message.weight]
-        seen = {
-            "own_stop": bool(stops),
-            "special_end": any(self._ends_special(message.content.rstrip()) for message in answers),
-            "header": tags.headers(opened) is not None,
-            "empty_answer": any(not (message.content.strip() or message.extra) for message in answers),
-        }
-        return frozenset(key for key, there in seen.items() if there)
+        found = {"own_stop"} if opened.stops else set[str]()
+        for message in opened.conversation.messages:
+            if message.role != "assistant" or not message.weight:
+                continue
+            text = message.content.rstrip()
+            if self._ends_special(text):
+                found.add("special_end")
+            if not (text or message.extra):
+                found.add("empty_answer")
+        if self._tags(opened.conversation).headers(opened.conversation) is not None:
+            found.add("header")
+        return frozenset(found)
 
     def _ends_special(self, text: str) -> bool:
         """Whether a text ends in a special token; the last character is looked at first, for there may be thousands."""

@@ -72,7 +72,7 @@ class Budget:
 
     def joined(self, pieces: tuple[Any, ...]) -> str:
         """The texts of values one behind the other."""
-        if all(type(piece) is str for piece in pieces):
+        if set(map(type, pieces)) == {str}:
             return self.kept("".join(pieces)) if self.expected(sum(map(len, pieces))) else ""
         self.expected(sum(map(self.size, pieces)))
         return self.kept("".join(map(str, pieces)))

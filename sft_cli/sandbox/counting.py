@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator
 
-STEP, KEPT, CONCAT = "_step", "_kept", "_concat"
-"""Filters of the environment (environment.py) that charge: a constant, a value, a concatenation."""
+STEP, KEPT, CONCAT, SUM = "_step", "_kept", "_concat", "_sum"
+"""Filters of the environment (environment.py) that charge: a constant, a value, a concatenation, a chain of ``+``."""
 _TEXT = 64
 """Characters of a template that are written in the time of a step."""
 
@@ -60,6 +60,9 @@ def _below(node: Any) -> Any:
     constant = isinstance(node, nodes.List | nodes.Tuple | nodes.Dict) and _constant(node)
     if constant:
         return node
+    if isinstance(node, nodes.Add) and isinstance(node.left, nodes.Add):
+        terms = nodes.Tuple(list(map(_below, _terms(node))), "load", lineno=node.lineno, environment=node.environment)
+        return _filter(terms, SUM)
     _counted(node)
     if isinstance(node, nodes.Concat):
         pieces = nodes.Tuple(node.nodes, "load", lineno=node.lineno, environment=node.environment)
@@ -67,6 +70,15 @@ def _below(node: Any) -> Any:
     sliced = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
     literal = isinstance(node, nodes.List | nodes.Dict) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
     return _filter(node, KEPT) if sliced or literal else node
+
+
+def _terms(node: nodes.Expr) -> list[nodes.Expr]:
+    """The terms of ``a + b + c``, from left to right: added at once, texts are copied once."""
+    terms: list[nodes.Expr] = []
+    while isinstance(node, nodes.Add):
+        terms.append(node.right)
+        node = node.left
+    return [node, *reversed(terms)]
 
 
 def _compared(node: nodes.Compare) -> None:

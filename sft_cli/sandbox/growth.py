@@ -38,6 +38,15 @@ def check(budget: Budget, name: str, value: Any, arguments: Sequence[Any]) -> No
     budget.spend(1 + size // PER_STEP)
     if size > LONGEST.get(name, size):
         raise TooMuch(f"gives {name} {size:,} characters")
+    if arguments:
+        _check_arguments(name, arguments)
+    grown = _GROWN.get(name)
+    if grown is not None:
+        budget.expected(size + grown(budget, value, arguments))
+
+
+def _check_arguments(name: str, arguments: Sequence[Any]) -> None:
+    """Refuse arguments with which a filter or method would take too long or make too much."""
     numbers = [abs(one) for one in arguments if isinstance(one, int)]
     texts = [one for one in arguments if isinstance(one, str | bytes)]
     if name in _FROM_BEHIND and any(len(text) > SOUGHT for text in texts):
@@ -48,9 +57,6 @@ def check(budget: Budget, name: str, value: Any, arguments: Sequence[Any]) -> No
         raise TooMuch(f"encodes in {texts[0]!r:.40}")
     if name == "sum" and any(isinstance(one, list | tuple) for one in arguments):
         raise TooMuch("adds up lists with sum")
-    grown = _GROWN.get(name)
-    if grown is not None:
-        budget.expected(size + grown(budget, value, arguments))
 
 
 def formatted(budget: Budget, text: str | bytes, arguments: Any) -> None:
