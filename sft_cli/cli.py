@@ -9,7 +9,7 @@ import typer
 
 from sft_cli import __version__
 from sft_cli.console import recorded, say, status
-from sft_cli.ranks.place import refuse_several
+from sft_cli.distributed.rank_env import refuse_several
 from sft_cli.telling import told
 from sft_cli.usage import refuse
 
@@ -148,7 +148,7 @@ def prepare(
 
     Example: sft prepare data=local data.mix.local.path=rows.jsonl model.tokenizer=Qwen/Qwen2.5-0.5B
     """
-    from sft_cli.data.prepare import prepare_command
+    from sft_cli.prepare.prepare import prepare_command
 
     prepare_command(overrides or [], config_dir or [], explain)
 
@@ -156,9 +156,9 @@ def prepare(
 @app.command()
 def formats() -> None:
     """Print the shapes of rows that are understood, each with an example."""
-    from sft_cli.data.formats import describe
+    from sft_cli.data.formats import listing
 
-    say(describe())
+    say(listing())
 
 
 @app.command()
@@ -245,7 +245,7 @@ def evaluate(overrides: EvalWords = None, config_dir: ConfigDirs = None) -> None
     Example: sft eval run=runs/quickstart-20250101-120000 compare=base, or with step=50 for a saved step
     """
     from sft_cli.eval.run import eval_command
-    from sft_cli.train.at_step import at_step
+    from sft_cli.train.checkpoints.saved_step import at_step
 
     eval_command(at_step(overrides or []), config_dir or [])
 
@@ -270,7 +270,7 @@ def chat(
     from contextlib import redirect_stdout
 
     from sft_cli.eval.chat import chat_command
-    from sft_cli.train.at_step import at_step
+    from sft_cli.train.checkpoints.saved_step import at_step
 
     with redirect_stdout(sys.stderr):  # what is printed is the answer
         words = at_step(words or [])
@@ -283,8 +283,8 @@ def merge(overrides: MergeWords = None, config_dir: ConfigDirs = None) -> None:
 
     Example: sft merge run=runs/quickstart-20250101-120000 out=merged, or with step=50 for a saved step
     """
-    from sft_cli.model.merge.command import merge_command
-    from sft_cli.train.at_step import at_step
+    from sft_cli.merge.command import merge_command
+    from sft_cli.train.checkpoints.saved_step import at_step
 
     merge_command(at_step(overrides or []), config_dir or [])
 
@@ -301,6 +301,6 @@ def main() -> None:
 
 def _without_secrets(text: str) -> str:
     """The text as it may be kept."""
-    from sft_cli.config.secrets import hushed
+    from sft_cli.config.redaction import hushed
 
     return hushed(text)

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sft_cli import screen
-from sft_cli.visible import visible
+from sft_cli import text_layout
+from sft_cli.escape import visible
 
 _speaks = True
 
@@ -119,11 +119,11 @@ def say(text: str = "", *, indent: int | None = None, colour: str = "") -> None:
     note(text)
     clear_status()
     shown = visible(text)
-    if (width := screen.columns_of(sys.stdout)) is not None:
-        shown = screen.wrapped(shown, width, indent)
-    if screen.has_colours(sys.stdout):
+    if (width := text_layout.columns_of(sys.stdout)) is not None:
+        shown = text_layout.wrapped(shown, width, indent)
+    if text_layout.has_colours(sys.stdout):
         first, space, rest = shown.partition(" ")
-        shown = f"{screen.painted(first, colour)}{space}{rest}" if colour else screen.marked(shown)
+        shown = f"{text_layout.painted(first, colour)}{space}{rest}" if colour else text_layout.marked(shown)
     print(shown, flush=True)
 
 
@@ -131,9 +131,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print an aligned table: numbers right, text left; one too wide for the terminal continues below itself."""
     if not _speaks:
         return
-    note(_drawn(columns, rows, screen.PIPED).rstrip("\n"))
+    note(_drawn(columns, rows, text_layout.PIPED).rstrip("\n"))
     clear_status()
-    print(_drawn(columns, rows, screen.columns_of(sys.stdout) or screen.PIPED), end="", flush=True)
+    print(_drawn(columns, rows, text_layout.columns_of(sys.stdout) or text_layout.PIPED), end="", flush=True)
 
 
 def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
@@ -146,7 +146,7 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) ->
     numeric = [all(isinstance(row[place], int | float) for row in rows) for place in range(len(columns))]
     cells = [[visible(_cell(value)) for value in row] for row in rows]
     drawn = Console(file=io.StringIO(), width=width, color_system=None)
-    for block in screen.table_blocks(columns, cells, numeric, width - 2):
+    for block in text_layout.table_blocks(columns, cells, numeric, width - 2):
         shown = Table(box=box.SIMPLE, pad_edge=False)
         for place, size in block:
             justify = "right" if numeric[place] else "left"

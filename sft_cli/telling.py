@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from sft_cli import console, screen
+from sft_cli import console, text_layout
 from sft_cli.errors import Elsewhere, Mistakes, SftError
-from sft_cli.visible import visible
+from sft_cli.escape import visible
 
 WRITTEN = {
     "train": "run_dir=DIR, prepared_dir=DIR",
@@ -70,12 +70,12 @@ def _remedy(number: int, where: str, words: Sequence[str]) -> str:
 
 def _tell(text: str) -> None:
     """Print a text on standard error without secrets and without what would steer the terminal; in colour there."""
-    from sft_cli.config.secrets import hushed
+    from sft_cli.config.redaction import hushed
 
     shown = visible(hushed(text))
     console.note(shown)
     console.clear_status()
-    print(screen.marked(shown) if screen.has_colours(sys.stderr) else shown, file=sys.stderr, flush=True)
+    print(text_layout.marked(shown) if text_layout.has_colours(sys.stderr) else shown, file=sys.stderr, flush=True)
 
 
 def _bug(error: Exception) -> NoReturn:

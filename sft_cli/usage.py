@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from sft_cli.config.commands import WORDS
-from sft_cli.config.near import nearest
+from sft_cli.config.keys.similar import nearest
 from sft_cli.errors import SftError, raise_all
 
 ROOT = ("--version", "--help", "-h")
@@ -110,7 +110,7 @@ def _is_unknown(command: str, word: str) -> bool:
 
 def _command(command: str, rest: Sequence[str]) -> SftError:
     """What to say about a command that is not there."""
-    from sft_cli.config.translate import DATA_FILE  # a right command line does not wait for the keys
+    from sft_cli.config.keys.translate import DATA_FILE  # a right command line does not wait for the keys
 
     where, problem = "command line", f"there is no command {command!r}"
     typed = shlex.join(rest)
@@ -132,8 +132,8 @@ def _command(command: str, rest: Sequence[str]) -> SftError:
 
 def _dashed(command: str, rest: Sequence[str], place: int) -> str | None:
     """The word that an option names exactly, such as ``recipe`` for ``--recipe``; None where it names none."""
-    from sft_cli.config.locate import GROUPS
-    from sft_cli.config.names import find
+    from sft_cli.config.files.search_path import GROUPS
+    from sft_cli.config.keys.valid_keys import find
 
     name = rest[place].partition("=")[0]
     word = name.lstrip("-")
@@ -168,7 +168,7 @@ def _without_dashes(command: str, rest: Sequence[str], options: Sequence[int]) -
             continue
         words.append(_typed(command, rest, place))
         place += 1 + bool("=" not in rest[place] and _value(rest, place))
-    from sft_cli.config.meant import quoted
+    from sft_cli.config.keys.typos import quoted
 
     names = ", ".join(rest[place].partition("=")[0] for place in options)
     problem = f"there is no option {names}; settings are words KEY=VALUE without dashes"
@@ -183,9 +183,9 @@ def _typed(command: str, rest: Sequence[str], place: int) -> str:
 
 def _option(command: str, rest: Sequence[str], place: int) -> SftError:
     """What to say about an option: how the setting is typed here, with its value."""
-    from sft_cli.config.meant import quoted
-    from sft_cli.config.names import advice
-    from sft_cli.config.translate import special
+    from sft_cli.config.keys.translate import special
+    from sft_cli.config.keys.typos import quoted
+    from sft_cli.config.keys.valid_keys import advice
 
     name, value = rest[place].partition("=")[0], _value(rest, place)
     key = name.lstrip("-").replace("-", "_")

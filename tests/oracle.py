@@ -21,7 +21,7 @@ from oracle_forms import forms
 from oracle_texts import CLOSED, OPEN, Messages, Turn, account, calls_of, matched, pieces_of
 from transformers.utils import chat_template_utils
 
-from sft_cli.data.types import Conversation, Example
+from sft_cli.types import Conversation, Example
 
 IDS = re.compile(r"(?<!\w)(?:[0-9a-f]{9}|idididi\d\d)(?!\w)")
 TAGS = re.compile(r"</?think>|\[/?THINK\]")

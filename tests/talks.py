@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sft_cli.data.types import Conversation, Message
+from sft_cli.types import Conversation, Message
 
 COMMON = ("Zagreb", "71", "Tirana", "Quito 71")
 TAME = ("a", "\u00e9", " ", "\n", "\U0001f600", "'", '"', "\\", "\u0301", "\t", "&", "1", ": ", "]")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.config.adapter_schema import MERGEABLE, WHOLE, AdapterKind
 from sft_cli.config.compose import compose
-from sft_cli.config.names import KEYS, find
+from sft_cli.config.keys.valid_keys import KEYS, find
+from sft_cli.config.schema.adapter import MERGEABLE, WHOLE, AdapterKind
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft_cli.config.adapter_schema import AdapterKind
-from sft_cli.config.check import required
 from sft_cli.config.compose import compose
 from sft_cli.config.explain import header
-from sft_cli.config.locate import GROUPS
-from sft_cli.config.typed import as_plain
+from sft_cli.config.files.search_path import GROUPS
+from sft_cli.config.rules.check import required
+from sft_cli.config.schema.adapter import AdapterKind
+from sft_cli.config.validate import as_plain
 from sft_cli.errors import Mistakes
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,8 +6,8 @@ To accept a change: python -m tests.test_surface
 from pathlib import Path
 
 from sft_cli.config.explain import about, spell_type
-from sft_cli.config.names import KEYS
-from sft_cli.config.typed import as_plain
+from sft_cli.config.keys.valid_keys import KEYS
+from sft_cli.config.validate import as_plain
 
 SNAPSHOT = Path(__file__).parent / "golden" / "surface.txt"
 HOW = "The keys of the config have changed. If that is meant: python -m tests.test_surface, and look at the diff."

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
-from sft_cli.model.language import auto_class
+from sft_cli.model.language_model import auto_class
 
 TEXT = {
     "vocab_size": 320, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

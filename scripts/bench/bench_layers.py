@@ -19,11 +19,11 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sft_cli.model.attention.documents import Documents, documents
+from sft_cli.batching.packed_row import Documents, documents
 from sft_cli.model.attention.packing import documents_arguments, use_packed
-from sft_cli.model.speed.fused import fuse
-from sft_cli.model.speed.matmul import exact_fast_matmul
-from sft_cli.model.speed.norms import use_fast_norms
+from sft_cli.model.speed.fused_lora import fuse
+from sft_cli.model.speed.onednn import exact_fast_matmul
+from sft_cli.model.speed.rms_norm import use_fast_norms
 
 LENGTHS = ((153, 88, 351, 123, 97, 201, 64, 140), (99, 180, 75, 240, 160, 131, 118, 150))
 

@@ -78,21 +78,21 @@ def child(case: Case) -> dict[str, float]:
     from torch.profiler import ProfilerActivity, profile
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind, StopRow
-    from sft_cli.config.schema import ModelConfig
-    from sft_cli.config.trainer_schema import Checkpointing, LossConfig, OptimizerName, TrainerConfig
+    from sft_cli.batching.packed_row import documents
+    from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, StopRow
+    from sft_cli.config.schema.config import ModelConfig
+    from sft_cli.config.schema.trainer import Checkpointing, LossConfig, OptimizerName, TrainerConfig
     from sft_cli.model.adapter.add import add_adapter
-    from sft_cli.model.attention.documents import documents
     from sft_cli.model.attention.packing import use_packed
+    from sft_cli.model.device import DTYPES, Machine
     from sft_cli.model.head.loss_model import LossModel
     from sft_cli.model.load import load_model
-    from sft_cli.model.machine import DTYPES, Machine
     from sft_cli.model.memory.checkpointing import Recompute, apply
     from sft_cli.model.memory.estimate import estimate
-    from sft_cli.model.speed.fused import fuse
+    from sft_cli.model.speed.fused_lora import fuse
     from sft_cli.model.speed.last_block import skip_unread
-    from sft_cli.model.speed.norms import use_fast_norms
-    from sft_cli.train.optimizer import make_optimizer, state_bytes
+    from sft_cli.model.speed.rms_norm import use_fast_norms
+    from sft_cli.train.optimizers.optimizers import make_optimizer, state_bytes
 
     config = AutoConfig.for_model(case.family, **case.shape)
     machine = Machine(torch.device("cpu"), DTYPES[case.dtype])  # pyright: ignore[reportArgumentType]

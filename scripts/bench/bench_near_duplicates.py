@@ -20,8 +20,8 @@ from typing import Any
 
 from sft_cli.clean import near_duplicates
 from sft_cli.clean.base import BATCH, RowList
-from sft_cli.config.clean_schema import Method, NearDuplicatesConfig
-from sft_cli.data.types import Conversation, Message
+from sft_cli.config.schema.clean import Method, NearDuplicatesConfig
+from sft_cli.types import Conversation, Message
 
 
 @dataclass(frozen=True)

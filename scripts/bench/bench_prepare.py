@@ -35,19 +35,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pyarrow
 from peers import MAX_LENGTH, Result, Work, by_datasets, by_trl, counted, now, since
 
-from sft_cli.chat.template import load_template
-from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.data_schema import DataConfig
-from sft_cli.config.schema import TemplateConfig
-from sft_cli.data import tables, workers
-from sft_cli.data.making import encoded
-from sft_cli.data.types import Conversation, Message
+from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.config import TemplateConfig
+from sft_cli.config.schema.data import DataConfig
+from sft_cli.data import example_tables
+from sft_cli.prepare import encode_stage
+from sft_cli.types import Conversation, Message
+from sft_cli.utils import workers
 
 
 class Part:
     """Our encoding of some rows, in a worker process."""
 
-    def __init__(self, rules: encoded.Rules, directory: Path) -> None:
+    def __init__(self, rules: encode_stage.Rules, directory: Path) -> None:
         self._maker, self._directory = rules.maker(), directory
 
     def write(self, task: tuple[int, list[list[dict[str, str]]]]) -> tuple[int, int, int]:
@@ -60,7 +61,7 @@ class Part:
         outcomes = self._maker.make(conversations)
         assert all(outcome.problem is None for outcome in outcomes)
         examples = [example for outcome in outcomes for example in outcome.examples]
-        table = tables.example_table(examples)
+        table = example_tables.example_table(examples)
         with pyarrow.ipc.new_file(str(self._directory / f"{number:08}.arrow"), table.schema) as writer:
             writer.write_table(table)
         tokens = sum(len(example.input_ids) for example in examples)
@@ -72,8 +73,8 @@ def ours(work: Work, processes: int) -> Result:
     tokenizer = load_tokenizer(work.tokenizer)
     template = load_template(TemplateConfig(path=work.template), tokenizer)
     start = now()
-    rules = encoded.Rules(tokenizer, template, DataConfig(), MAX_LENGTH, replay=False, loss_weight=1.0)
-    tasks = [(at, work.rows[at : at + encoded.CHUNK]) for at in range(0, len(work.rows), encoded.CHUNK)]
+    rules = encode_stage.Rules(tokenizer, template, DataConfig(), MAX_LENGTH, replay=False, loss_weight=1.0)
+    tasks = [(at, work.rows[at : at + encode_stage.CHUNK]) for at in range(0, len(work.rows), encode_stage.CHUNK)]
     done = list(workers.run(Part, (rules, work.scratch), Part.write, tasks, processes))
     return Result(*since(start), *map(sum, zip(*done, strict=True)))
 
@@ -83,7 +84,7 @@ def whole(work: Work, processes: int) -> Result:
     import datasets
 
     from sft_cli.config.compose import compose
-    from sft_cli.data.prepare import prepare
+    from sft_cli.prepare.prepare import prepare
 
     file = work.scratch / "rows.jsonl"
     file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in work.rows), encoding="utf-8")

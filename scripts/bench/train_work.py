@@ -150,7 +150,7 @@ def product_rate(dtype: str, device: str, seconds: float = 1.0) -> float:
 
     import torch
 
-    from sft_cli.model.speed.matmul import exact_fast_matmul
+    from sft_cli.model.speed.onednn import exact_fast_matmul
 
     if device == "cpu":
         exact_fast_matmul()

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import strategies as st
 
 from sft_cli.config import compose as composer
-from sft_cli.config.locate import GROUPS, packaged
-from sft_cli.config.names import KEYS
+from sft_cli.config.files.search_path import GROUPS, packaged
+from sft_cli.config.keys.valid_keys import KEYS
 from sft_cli.errors import SftError
 
 _NAMES = [name.replace("<name>", "a").replace("[]", "") for name in KEYS]

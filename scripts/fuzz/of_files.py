@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet
 from hypothesis import strategies as st
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.reading import sources
-from sft_cli.data.reading.kinds import ENDINGS
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.sources import source_rows
+from sft_cli.data.sources.file_kinds import ENDINGS
 
 _ROWS = [{"text": "a", "n": 1}, {"text": "bé", "n": None}, {"text": "c" * 50, "n": 3}]
 
@@ -96,6 +96,6 @@ def target(case: tuple[tuple[str, bytes], str]) -> str | None:
     (ending, content), format = case
     file = Path(f"rows{ending}")
     file.write_bytes(content)
-    for row in sources.read(SourceConfig(path=str(file.absolute()), format=format), "a", "train"):
+    for row in source_rows.read(SourceConfig(path=str(file.absolute()), format=format), "a", "train"):
         repr(row)
     return None

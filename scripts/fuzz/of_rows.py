@@ -4,9 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sft_cli.config.data_schema import Placeholders, SourceConfig
-from sft_cli.data.formats import FORMATS, converter
-from sft_cli.data.types import Row
+from sft_cli.config.schema.data import Placeholders, SourceConfig
+from sft_cli.data.formats.row_converter import FORMATS, converter
+from sft_cli.types import Row
 
 _TEXT = st.one_of(
     st.text(max_size=12),

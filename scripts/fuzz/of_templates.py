@@ -4,8 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sft_cli.chat.template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.walk import Walker
+from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.template.prefix_renderer import Walker
 from sft_cli.sandbox import budget
 
 budget.STEPS, budget.SIZE = 200_000, 1 << 18

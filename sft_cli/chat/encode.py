@@ -4,7 +4,7 @@ The ids of a prompt are what the tokenizer makes of the prompt alone, the bounda
 Where the ids of the whole text do not begin with those (a merge across the boundary), later turns would see a history
 serving never produces: such a conversation is unrolled, and its answer is tokenized by itself behind the prompt.
 
-The whole text is tokenized once, in pieces (chat/segments.py says why that is the same). For a cut between pieces the
+The whole text is tokenized once, in pieces (tokens/segments.py says why that is the same). For a cut between pieces the
 prompt's pieces are the text's own, so its ids are too. For a cut inside a piece all pieces before it are shared, and
 only that piece's part up to the cut - ``<|im_start|>assistant`` and a newline, the same in every row - is tokenized
 alone and compared: the ids of the prompt are those of its pieces. A cut inside an added token, a marked text, and
@@ -16,11 +16,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sft_cli.chat.marks import MARK_START
-from sft_cli.chat.proof import LITERAL, Encoded, Proof, Result, Unproven
-from sft_cli.chat.segments import Piece, Segments
-from sft_cli.chat.spans import Rendered
-from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.chat.masks.proof import LITERAL, Encoded, Proof, Result, Unproven
+from sft_cli.chat.masks.sentinels import MARK_START
+from sft_cli.chat.masks.spans import Rendered
+from sft_cli.chat.tokens.segments import Piece, Segments
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 
 __all__ = ["Encoded", "Encoder", "Unproven"]
 NOTHING: Piece = ("", "")

@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sft_cli.chat import thinking
+from sft_cli.chat.documents import Unusable, checked, pieces, without_stop
 from sft_cli.chat.encode import Encoded, Encoder, Unproven
-from sft_cli.chat.holds import Holds, together
-from sft_cli.chat.marks import MARK_START
-from sft_cli.chat.shape import mistakes, shaped
-from sft_cli.chat.spans import Rendered, Renderer
-from sft_cli.chat.template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.template_check import TemplateCheck
-from sft_cli.chat.texts import Texts
-from sft_cli.chat.tokenizer import ChatTokenizer
+from sft_cli.chat.masks.sentinels import MARK_START
+from sft_cli.chat.masks.spans import Rendered, Renderer
+from sft_cli.chat.row_texts import Texts
+from sft_cli.chat.template import reasoning_blocks
+from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.template.conversation_features import Holds, together
+from sft_cli.chat.template.normalize import mistakes, shaped
+from sft_cli.chat.template.template_check import TemplateCheck
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.chat.truncation import CUT_ANSWER, Proven, runs, truncate, without_open_turn
-from sft_cli.chat.unchatted import Unusable, checked, pieces, without_stop
-from sft_cli.config.data_schema import DataConfig, Overflow, Thinking
-from sft_cli.data.types import Conversation, Example, TokenIds
+from sft_cli.config.schema.data import DataConfig, Overflow, Thinking
 from sft_cli.errors import SftError, raise_all
+from sft_cli.types import Conversation, Example, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,9 @@ class ExampleMaker:
 
     def _refused(self, conversation: Conversation, why: TemplateRefusal) -> SftError:
         keeps = self._data.thinking is not Thinking.strip
-        reasons = keeps and any(thinking.texts({"content": m.content, **m.extra}) for m in conversation.messages)
+        reasons = keeps and any(
+            reasoning_blocks.texts({"content": m.content, **m.extra}) for m in conversation.messages
+        )
         first = why.fix.replace("{source}", conversation.source)
         first = first or (
             "set data.thinking=strip (its reasoning may be what the template cannot show)" if reasons else ""

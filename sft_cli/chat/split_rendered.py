@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
-from sft_cli.chat.frames import Frames
-from sft_cli.chat.patterns import any_of
-from sft_cli.chat.stops import shared
-from sft_cli.chat.template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.tokenizer import ChatTokenizer
-from sft_cli.data.types import Conversation, Message
+from sft_cli.chat.masks.stop_tokens import shared
+from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.template.message_frames import Frames
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer
+from sft_cli.types import Conversation, Message
+from sft_cli.utils.text import any_of
 
 
 class Splitter:

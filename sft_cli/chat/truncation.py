@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from sft_cli.data.types import Example, TokenIds
+from sft_cli.types import Example, TokenIds
 
 Range = tuple[int, int]
 CUT_ANSWER = "cut_answer"

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sft_cli.check.cards import Card, card
-from sft_cli.config.meant import positive
-from sft_cli.config.words import split_off
+from sft_cli.check.gpus import Card, card
+from sft_cli.config.keys.typos import positive
+from sft_cli.config.overrides.parse import split_off
 from sft_cli.errors import SftError, raise_all
 
 ROWS = 500

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 from sft_cli.check.asked import Asked
 from sft_cli.check.asked import asked as own_words
-from sft_cli.check.data import Sample, sample, told
-from sft_cli.check.lines import Report, ok, warn
-from sft_cli.check.places import cache_for, place_lines
+from sft_cli.check.data_check import Sample, sample, told
+from sft_cli.check.paths_and_ports import cache_for, place_lines
+from sft_cli.check.results import Report, ok, warn
 from sft_cli.config.automatic import settled
-from sft_cli.config.check import required
 from sft_cli.config.compose import compose
 from sft_cli.config.paths import absolute
-from sft_cli.config.schema import Config
+from sft_cli.config.rules.check import required
+from sft_cli.config.schema.config import Config
 from sft_cli.console import status
-from sft_cli.train.concerns import concerns, plan_line
+from sft_cli.train.setup.run_warnings import concerns, plan_line
 
 
 def check_command(words: Sequence[str], config_dirs: Sequence[str]) -> int:
@@ -51,5 +51,5 @@ def _with_model(report: Report, config: Config, found: Sample, own: Asked) -> No
 
     status("check: loading torch")
     with uncollected():  # torch begins here
-        from sft_cli.check.computed.model import model_lines
+        from sft_cli.check.torch_checks.run import model_lines
     model_lines(report, config, found, own)

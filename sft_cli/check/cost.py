@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sft_cli.check.asked import Asked
-from sft_cli.check.cards import Card, named_like
-from sft_cli.check.data import Sample
-from sft_cli.check.lines import Line, ok, warn
-from sft_cli.config.fields import picked
-from sft_cli.config.rundir import open_run
-from sft_cli.config.schema import Config
+from sft_cli.check.data_check import Sample
+from sft_cli.check.gpus import Card, named_like
+from sft_cli.check.results import Line, ok, warn
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import picked
 from sft_cli.console import counted
 from sft_cli.errors import SftError
+from sft_cli.run_dir import open_run
 
 USE = 0.35
 """Share of a card's stated speed that training is assumed to reach; a guess, not measured here on any GPU."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from sft_cli.check.lines import Line, Report, fail, ok, warn
-from sft_cli.check.places import writable
+from sft_cli.check.paths_and_ports import writable
+from sft_cli.check.results import Line, Report, fail, ok, warn
 from sft_cli.config.paths import cache_home
 from sft_cli.console import gib, status
 
@@ -29,7 +29,7 @@ def doctor_command() -> int:
     report = Report()
     report.tell(*version_lines())
     status("doctor: loading torch")
-    from sft_cli.check.computed import devices
+    from sft_cli.check.torch_checks import devices
 
     for line in (
         devices.cuda_line,
@@ -82,7 +82,7 @@ def memory_line() -> Line:
     """Main memory that a run may take."""
     import torch
 
-    from sft_cli.model.machine import free_memory
+    from sft_cli.model.device import free_memory
 
     free, total = free_memory(torch.device("cpu")), psutil.virtual_memory().total
     text = f"{gib(free)} of {gib(total)} main memory free, {os.cpu_count()} processors"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.data.types import Conversation
+from sft_cli.types import Conversation
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")

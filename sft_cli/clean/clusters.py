@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.clean.base import Found, Rows
-from sft_cli.clean.keys import compared
-from sft_cli.config.clean_schema import Action, Scope
+from sft_cli.clean.row_keys import compared
+from sft_cli.config.schema.clean import Action, Scope
 
 CLUSTERS = 50
 """Clusters in a report, the largest."""

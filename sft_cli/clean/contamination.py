@@ -9,8 +9,8 @@ from typing import Any
 from sft_cli.clean.base import Finding, Found, Rows, words
 from sft_cli.clean.eval_sets import Prompt, prompts
 from sft_cli.clean.ngrams import Index, Match, build, covered
-from sft_cli.config.clean_schema import Action, ContaminationConfig
-from sft_cli.data.types import Conversation
+from sft_cli.config.schema.clean import Action, ContaminationConfig
+from sft_cli.types import Conversation
 
 REASON = "holds an evaluation prompt"
 PAIRS = 50

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft_cli.config.clean_schema import ContaminationConfig
-from sft_cli.data.problems import listing, nearest
-from sft_cli.data.reading import survey
-from sft_cli.data.reading.choosing import Place
-from sft_cli.data.reading.locate import Part, locate
-from sft_cli.data.reading.slices import BadRow, of_parts, read_slice
+from sft_cli.config.schema.clean import ContaminationConfig
+from sft_cli.data.row_errors import listing, nearest
+from sft_cli.data.sources import file_state
+from sft_cli.data.sources.locate import Part, locate
+from sft_cli.data.sources.select import Place
+from sft_cli.data.sources.slices import BadRow, of_parts, read_slice
 from sft_cli.errors import SftError
 
 COLUMNS = ("question", "prompt", "instruction", "text")
@@ -67,7 +67,7 @@ def _rows(config: ContaminationConfig, name: str) -> Iterator[tuple[str, Mapping
     """The place and the columns of every row of a set; a broken one raises."""
     parts = _parts(config, name)
     for file in _files(parts):
-        survey.look(file)
+        file_state.look(file)
     for piece in of_parts(parts):
         for row in read_slice(piece, name):
             if isinstance(row, BadRow):

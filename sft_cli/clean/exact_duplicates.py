@@ -1,4 +1,4 @@
-"""Rows that are the same but for what normalisation takes away (see keys.py), within and across sources."""
+"""Rows that are the same but for what normalisation takes away (see row_keys.py), within and across sources."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from sft_cli.clean.base import Finding, Rows
 from sft_cli.clean.clusters import Matches, findings, report
-from sft_cli.clean.keys import digest, digests, winners
-from sft_cli.config.clean_schema import ExactDuplicatesConfig
-from sft_cli.data.types import Conversation
+from sft_cli.clean.row_keys import digest, digests, winners
+from sft_cli.config.schema.clean import ExactDuplicatesConfig
+from sft_cli.types import Conversation
 
 REASON = "exact duplicate"
 

@@ -11,9 +11,9 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from sft_cli.clean.base import Finding, Found, Rows, words
-from sft_cli.config.clean_schema import Action, HeuristicsConfig
-from sft_cli.data.types import Conversation
+from sft_cli.config.schema.clean import Action, HeuristicsConfig
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation
 
 FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*$", re.MULTILINE)
 EMPTY_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+#.-]*[ \t]*\n\s*^[ \t]*```[ \t]*$", re.MULTILINE)

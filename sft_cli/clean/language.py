@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sft_cli.clean.base import Finding, Found, Rows
-from sft_cli.clean.optional import needs
-from sft_cli.config.clean_schema import LanguageConfig
-from sft_cli.data.problems import nearest
-from sft_cli.data.types import Conversation
+from sft_cli.config.schema.clean import LanguageConfig
+from sft_cli.data.row_errors import nearest
 from sft_cli.errors import SftError, raise_all
+from sft_cli.types import Conversation
+from sft_cli.utils.optional_deps import needs
 
 REASON = "language not allowed"
 TAG = "language"

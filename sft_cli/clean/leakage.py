@@ -6,9 +6,9 @@ import numpy as np
 
 from sft_cli.clean.base import Finding, Rows
 from sft_cli.clean.clusters import Matches, findings, report
-from sft_cli.clean.keys import digest, digests, winners
-from sft_cli.config.clean_schema import Action, LeakageConfig
-from sft_cli.data.types import Conversation
+from sft_cli.clean.row_keys import digest, digests, winners
+from sft_cli.config.schema.clean import Action, LeakageConfig
+from sft_cli.types import Conversation
 
 REASON = "also held out"
 

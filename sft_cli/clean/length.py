@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sft_cli.clean.base import Finding, Found, Rows, answer, prompt
-from sft_cli.config.clean_schema import LengthConfig
-from sft_cli.data.types import Conversation, Message
+from sft_cli.config.schema.clean import LengthConfig
 from sft_cli.errors import SftError, raise_all
+from sft_cli.types import Conversation, Message
 
 WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 """What white space separates; Chinese and Japanese characters count one each."""

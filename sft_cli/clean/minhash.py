@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sft_cli.clean.base import Rows, words
 from sft_cli.clean.clusters import Matches
 from sft_cli.clean.jaccard import Kept, Sets, jaccard
-from sft_cli.clean.keys import DIGEST_BYTES, best_first, compared, winners
-from sft_cli.config.clean_schema import NearDuplicatesConfig
-from sft_cli.data.types import Conversation
+from sft_cli.clean.row_keys import DIGEST_BYTES, best_first, compared, winners
+from sft_cli.config.schema.clean import NearDuplicatesConfig
+from sft_cli.types import Conversation
 
 SEED = 20210412
 """Of the hash functions; any, but always the same."""

@@ -3,8 +3,8 @@
 from sft_cli.clean import minhash, rouge
 from sft_cli.clean.base import Finding, Rows
 from sft_cli.clean.clusters import findings, report
-from sft_cli.clean.optional import needs
-from sft_cli.config.clean_schema import Method, NearDuplicatesConfig
+from sft_cli.config.schema.clean import Method, NearDuplicatesConfig
+from sft_cli.utils.optional_deps import needs
 
 REASON = "near duplicate"
 

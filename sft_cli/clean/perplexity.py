@@ -12,9 +12,9 @@ import numpy as np
 
 from sft_cli.clean.base import Finding, Found, Rows
 from sft_cli.clean.scorer import IFD, KEY, PERPLEXITY, Scorer, load_scorer
-from sft_cli.config.clean_schema import PerplexityConfig
-from sft_cli.data.types import Conversation
+from sft_cli.config.schema.clean import PerplexityConfig
 from sft_cli.errors import SftError, raise_all
+from sft_cli.types import Conversation
 
 WINDOW = 128
 """Rows between two steps of the progress."""

@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sft_cli.clean.base import Finding, Found, Rows
-from sft_cli.clean.optional import needs
 from sft_cli.clean.pii_national import NATIONAL, national
 from sft_cli.clean.pii_patterns import FINDERS, Span, phones
 from sft_cli.clean.pii_texts import rewritten, texts
-from sft_cli.config.clean_schema import PiiAction, PiiConfig
-from sft_cli.data.problems import listing, nearest
-from sft_cli.data.types import Conversation
+from sft_cli.config.schema.clean import PiiAction, PiiConfig
+from sft_cli.data.row_errors import listing, nearest
 from sft_cli.errors import SftError, raise_all
+from sft_cli.types import Conversation
+from sft_cli.utils.optional_deps import needs
 
 REASON = "personal data"
 EXAMPLES = 20

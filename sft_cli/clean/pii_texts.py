@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sft_cli.data.types import Conversation, Message
+from sft_cli.types import Conversation, Message
 
 Change = Callable[[str], str]
 NOT_SAID = ("tool_call_id", "name", "id", "type")

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.clean.base import Finding, Found, Rows
-from sft_cli.config.clean_schema import QualityConfig
+from sft_cli.config.schema.clean import QualityConfig
 from sft_cli.data.codec import encode, hashed
-from sft_cli.data.problems import listing, nearest
-from sft_cli.data.types import Conversation
+from sft_cli.data.row_errors import listing, nearest
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation
 
 UNSCORED, TOO_LOW, NOT_BEST = "no score", "score too low", "not among the best"
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sft_cli.clean.base import Rows, words
 from sft_cli.clean.clusters import Matches
-from sft_cli.clean.keys import best_first, compared
-from sft_cli.config.clean_schema import NearDuplicatesConfig
-from sft_cli.data.types import Conversation
+from sft_cli.clean.row_keys import best_first, compared
+from sft_cli.config.schema.clean import NearDuplicatesConfig
+from sft_cli.types import Conversation
 
 
 def matches(rows: Rows, config: NearDuplicatesConfig) -> Matches:

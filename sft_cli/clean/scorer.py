@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft_cli.chat.template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
+from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean.base import answer
-from sft_cli.config.clean_schema import PerplexityConfig
+from sft_cli.config.schema.clean import PerplexityConfig
 from sft_cli.console import counted, say
-from sft_cli.data.types import Conversation
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation
 
 IFD, PERPLEXITY = "ifd", "perplexity"
 KEY = "clean.perplexity"
@@ -135,12 +135,12 @@ def load_scorer(config: PerplexityConfig, num_rows: int) -> Scorer:
 
 def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:
     """The model's perplexity, the longest text it was made for, and its device."""
-    from sft_cli.config.adapter_schema import QuantConfig
-    from sft_cli.config.schema import ModelConfig
-    from sft_cli.config.trainer_schema import TrainerConfig
+    from sft_cli.config.schema.adapter import QuantConfig
+    from sft_cli.config.schema.config import ModelConfig
+    from sft_cli.config.schema.trainer import TrainerConfig
+    from sft_cli.model.device import choose_machine
     from sft_cli.model.head.loss_model import packed_loss_model
     from sft_cli.model.load import load_model
-    from sft_cli.model.machine import choose_machine
 
     machine = choose_machine(TrainerConfig())
     try:
@@ -189,7 +189,7 @@ def _losses(loss_model: Any, documents: Sequence[Document], device: Any) -> list
     """Nats of the scored tokens of each document, float64, ``(scored tokens,)``; the documents share one row."""
     import torch
 
-    from sft_cli.model.attention.documents import documents as laid_out
+    from sft_cli.batching.packed_row import documents as laid_out
 
     starts = [0, *np.cumsum([len(document.ids) for document in documents]).tolist()]
     places = [

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from sft_cli.config.adapter_schema import AdapterKind
-from sft_cli.config.data_schema import DataConfig, Role
-from sft_cli.config.fields import Auto
-from sft_cli.config.schema import Config
+from sft_cli.config.schema.adapter import AdapterKind
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.data import DataConfig, Role
+from sft_cli.config.schema.fields import Auto
 
 LR = {
     AdapterKind.lora: 2e-4,

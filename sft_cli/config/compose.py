@@ -17,17 +17,17 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from sft_cli.config.automatic import learning_rate
-from sft_cli.config.check import cross_field
-from sft_cli.config.choose import defaults_of, recipe_file, with_choices, wrong_options
-from sft_cli.config.grammar import parse
-from sft_cli.config.lines import COMMAND_LINE, DEFAULT, Origins, lines_of
-from sft_cli.config.locate import GROUPS, Places, packaged, places, shown
-from sft_cli.config.references import resolved, shielded, unshielded
-from sft_cli.config.schema import Config
-from sft_cli.config.secrets import masked
-from sft_cli.config.typed import as_plain, build, kept_open, leaves, merge_at
-from sft_cli.config.words import Words, read
-from sft_cli.config.yamls import read_yaml, unreadable, write_yaml
+from sft_cli.config.files.choices import defaults_of, recipe_file, with_choices, wrong_options
+from sft_cli.config.files.interpolation import resolved, shielded, unshielded
+from sft_cli.config.files.provenance import COMMAND_LINE, DEFAULT, Origins, lines_of
+from sft_cli.config.files.search_path import GROUPS, Places, packaged, places, shown
+from sft_cli.config.files.yaml_io import read_yaml, unreadable, write_yaml
+from sft_cli.config.overrides.grammar import parse
+from sft_cli.config.overrides.parse import Words, read
+from sft_cli.config.redaction import masked
+from sft_cli.config.rules.check import cross_field
+from sft_cli.config.schema.config import Config
+from sft_cli.config.validate import as_plain, build, kept_open, leaves, merge_at
 from sft_cli.errors import SftError, raise_all
 
 _CHOSEN = "chosen"

@@ -13,18 +13,18 @@ from pathlib import Path
 from textwrap import fill, indent
 from typing import Any, Union, get_args, get_origin
 
-from sft_cli.config import adapter_schema, clean_schema, data_schema, launcher_schema, schema, trainer_schema
-from sft_cli.config.choose import recipe_file
 from sft_cli.config.compose import Composed, assemble, typed
-from sft_cli.config.lines import Origins
-from sft_cli.config.locate import GROUPS, places, shown
-from sft_cli.config.names import KEYS, Key, find
-from sft_cli.config.secrets import masked
-from sft_cli.config.typed import as_plain
-from sft_cli.config.yamls import write_yaml
+from sft_cli.config.files.choices import recipe_file
+from sft_cli.config.files.provenance import Origins
+from sft_cli.config.files.search_path import GROUPS, places, shown
+from sft_cli.config.files.yaml_io import write_yaml
+from sft_cli.config.keys.valid_keys import KEYS, Key, find
+from sft_cli.config.redaction import masked
+from sft_cli.config.schema import adapter, clean, config, data, launcher, trainer
+from sft_cli.config.validate import as_plain
 from sft_cli.errors import SftError, raise_all
 
-MODULES = (schema, data_schema, clean_schema, launcher_schema, adapter_schema, trainer_schema)
+MODULES = (config, data, clean, launcher, adapter, trainer)
 """Where the keys of a config and the lines about them stand."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _COLUMN = 60
@@ -160,7 +160,7 @@ def about(key: Key) -> str:
     """The string under the key's field in the schema."""
     found = _documentation()
     place = key.section.__name__, key.name.split(".")[-1]
-    assert place in found, f"{key.name} has no line under it in config/schema.py"
+    assert place in found, f"{key.name} has no line under it in config/schema/config.py"
     return found[place]
 
 

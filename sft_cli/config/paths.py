@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from sft_cli.config.schema import Config
+from sft_cli.config.schema.config import Config
 
 BUILTIN = "builtin:"
 

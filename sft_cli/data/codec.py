@@ -4,7 +4,7 @@ import json
 from hashlib import blake2b
 from typing import Any
 
-from sft_cli.data.types import Conversation, Message, TokenIds
+from sft_cli.types import Conversation, Message, TokenIds
 
 DIGEST = 16
 """Bytes of a digest."""

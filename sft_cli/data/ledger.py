@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import IO, Literal
 
-from sft_cli.config.data_schema import BudgetConfig, DataConfig, Overflow
+from sft_cli.config.schema.data import BudgetConfig, DataConfig, Overflow
 from sft_cli.data.lengths import Lengths, rounded_up
 from sft_cli.errors import SftError, raise_all
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.config.data_schema import BudgetConfig, Overflow
+from sft_cli.config.schema.data import BudgetConfig, Overflow
 
 STEP = 64
 """Advised lengths are multiples of this."""

@@ -22,12 +22,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.config.data_schema import Overflow
-from sft_cli.data.mixing import stages
-from sft_cli.data.mixing.stages import Stage
-from sft_cli.data.problems import prepared_again
-from sft_cli.data.shards import Shards
-from sft_cli.data.tables import IGNORE, weights_of
+from sft_cli.config.schema.data import Overflow
+from sft_cli.data.example_files import Shards
+from sft_cli.data.example_tables import IGNORE, weights_of
+from sft_cli.data.mixing import curriculum
+from sft_cli.data.mixing.curriculum import Stage
+from sft_cli.data.row_errors import prepared_again
 from sft_cli.errors import SftError
 
 NAMES = {
@@ -304,4 +304,4 @@ def open_prepared(directory: Path) -> Prepared:
     encoded = manifest["inputs"].get("encode", {})  # an earlier version's manifest may have none
     cut = encoded["max_length"] if encoded.get("rules", {}).get("overflow") == Overflow.truncate.value else None
     train, validation = Split(directory / "train", cut), Split(directory / "validation", cut)
-    return Prepared(directory, manifest, train, validation, stages.load(directory, len(train)))
+    return Prepared(directory, manifest, train, validation, curriculum.load(directory, len(train)))

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sft_cli.config.compose import load, with_overrides
+from sft_cli.config.overrides.parse import refuse_idle, split_off
 from sft_cli.config.paths import absolute
-from sft_cli.config.rundir import RunDir, open_run
-from sft_cli.config.schema import Config
-from sft_cli.config.words import refuse_idle, split_off
+from sft_cli.config.schema.config import Config
 from sft_cli.console import clear_status, say
 from sft_cli.errors import SftError
-from sft_cli.visible import visible
+from sft_cli.escape import visible
+from sft_cli.run_dir import RunDir, open_run
 
 OWN = ("run", "prompt", "system")
 READ = ("model.path", "model.revision", "model.dtype", "model.trust_remote_code", "trainer.device", "trainer.dtype",
@@ -64,11 +64,11 @@ class Speaker:
     """A run's model, its tokenizer as a server has it, and its stop tokens."""
 
     def __init__(self, run: RunDir, config: Config) -> None:
-        from sft_cli.chat import server
-        from sft_cli.config.adapter_schema import WHOLE
+        from sft_cli.chat.template import server
+        from sft_cli.config.schema.adapter import WHOLE
         from sft_cli.eval.session import load_tuned, stop_ids
+        from sft_cli.model.device import choose_machine
         from sft_cli.model.load import load_config
-        from sft_cli.model.machine import choose_machine
 
         architecture = load_config(config.model)
         machine = choose_machine(config.trainer, architecture, whole=config.adapter.kind in WHOLE)

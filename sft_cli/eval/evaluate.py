@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sft_cli.config.schema import EvalConfig
-from sft_cli.config.trainer_schema import Reduction
+from sft_cli.config.schema.config import EvalConfig
+from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Split
+from sft_cli.eval.exact_match import Decode, Item, items, matches
 from sft_cli.eval.generate import answers
 from sft_cli.eval.heldout import HeldOut, Loss, heldout_loss
-from sft_cli.eval.items import Decode, Item, items, matches
 from sft_cli.eval.progress import Progress
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm

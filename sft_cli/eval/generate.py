@@ -9,11 +9,11 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from sft_cli.distributed.process_group import Ranks, here
 from sft_cli.eval.progress import Progress
-from sft_cli.model.adapter.virtual import num_vectors, takes_padding
+from sft_cli.model.adapter.prompt_learning import num_vectors, takes_padding
 from sft_cli.model.attention.packing import generating
 from sft_cli.model.load import context_length
-from sft_cli.ranks.group import Ranks, here
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sft_cli.config.trainer_schema import Choice, Reduction
+from sft_cli.batching.collate import Batch, collate, lay
+from sft_cli.config.schema.trainer import Choice, Reduction
 from sft_cli.data.prepared import Split, Tokens
+from sft_cli.distributed.process_group import here
 from sft_cli.eval.progress import Progress
 from sft_cli.model.head.loss_model import LossModel
-from sft_cli.ranks.group import here
-from sft_cli.train.layout import Batch, collate, lay
 
 WINDOW = 1024
 """Examples laid out at once: bounds the memory and the time of the layout."""

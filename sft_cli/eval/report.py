@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sft_cli import __version__
-from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import Config
+from sft_cli.config.schema.config import Config
 from sft_cli.console import table
 from sft_cli.eval.evaluate import Evaluation, Metrics, Scores
-from sft_cli.eval.naming import settings
-from sft_cli.eval.rows import Rows
+from sft_cli.eval.report_name import settings
+from sft_cli.eval.select_rows import Rows
+from sft_cli.run_dir import RunDir
 
 VERSION = 1
 """Raised whenever the same answers would score otherwise, or a field changes its meaning."""

@@ -3,16 +3,16 @@
 import re
 from collections.abc import Sequence
 
-from sft_cli.config.check import required
 from sft_cli.config.compose import load, with_overrides
-from sft_cli.config.locate import places
-from sft_cli.config.meant import quoted
+from sft_cli.config.files.search_path import places
+from sft_cli.config.keys.typos import quoted
+from sft_cli.config.overrides.parse import named_run, refuse_idle, split_off, with_paths
 from sft_cli.config.paths import absolute
-from sft_cli.config.rundir import open_run
-from sft_cli.config.words import named_run, refuse_idle, split_off, with_paths
+from sft_cli.config.rules.check import required
 from sft_cli.errors import SftError
-from sft_cli.eval.naming import name_of
-from sft_cli.eval.rows import choose_rows
+from sft_cli.eval.report_name import name_of
+from sft_cli.eval.select_rows import choose_rows
+from sft_cli.run_dir import open_run
 
 OWN = ("run", "compare")
 READ = (

@@ -7,23 +7,23 @@ from dataclasses import replace
 from torch import nn
 from transformers import PreTrainedModel
 
-from sft_cli.chat.added import added_ids
-from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.adapter_schema import WHOLE
-from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import Config
+from sft_cli.chat.tokens.added_tokens import added_ids
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.adapter import WHOLE
+from sft_cli.config.schema.config import Config
 from sft_cli.console import counted, say
 from sft_cli.errors import SftError
 from sft_cli.eval import report
 from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate, sample_lines
-from sft_cli.eval.items import count_cut, decoder
+from sft_cli.eval.exact_match import count_cut, decoder
 from sft_cli.eval.progress import shown
-from sft_cli.eval.rows import Rows
+from sft_cli.eval.select_rows import Rows
 from sft_cli.model.adapter.add import open_adapter
+from sft_cli.model.device import Machine, choose_machine
 from sft_cli.model.head.loss_model import packed_loss_model
 from sft_cli.model.load import load_config, load_model
-from sft_cli.model.machine import Machine, choose_machine
 from sft_cli.model.quant import causal_lm
+from sft_cli.run_dir import RunDir
 
 SAMPLES = 3
 """Items printed with the answers of both models."""

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import GenerationConfig, TextStreamer
 
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.virtual import num_vectors
+from sft_cli.model.adapter.prompt_learning import num_vectors
 from sft_cli.model.attention.packing import generating
 from sft_cli.model.load import context_length
 

@@ -11,19 +11,35 @@ from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTr
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
-from sft_cli.config import context, paths
-from sft_cli.config.adapter_schema import FOUR_BITS, QuantConfig, QuantKind
-from sft_cli.config.places import near_directory, unreachable
-from sft_cli.config.schema import ModelConfig
-from sft_cli.config.trainer_schema import Dtype
-from sft_cli.config.weights import CONVERT, refuse_without_weights
+from sft_cli.config import paths
+from sft_cli.config.model_files import context_window
+from sft_cli.config.model_files.not_found import near_directory, unreachable
+from sft_cli.config.model_files.weights import CONVERT, refuse_without_weights
+from sft_cli.config.schema.adapter import FOUR_BITS, QuantConfig, QuantKind
+from sft_cli.config.schema.config import ModelConfig
+from sft_cli.config.schema.trainer import Dtype
 from sft_cli.console import status
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.added_tokens import add_rows
-from sft_cli.model.language import auto_class, beside_language, known, own_modules, refuse_inseparable, refuse_unproven
-from sft_cli.model.machine import DTYPES
+from sft_cli.model.adapter.added_token_rows import add_rows
+from sft_cli.model.device import DTYPES
+from sft_cli.model.language_model import (
+    auto_class,
+    beside_language,
+    known,
+    own_modules,
+    refuse_inseparable,
+    refuse_unproven,
+)
+from sft_cli.model.prequantized import (
+    computing_in,
+    kind_of,
+    plain_in,
+    refuse_odd_blocks,
+    refuse_storage,
+    storage,
+    unpacking,
+)
 from sft_cli.model.quant import quantization, refuse_odd_sizes
-from sft_cli.model.stored import computing_in, kind_of, plain_in, refuse_odd_blocks, refuse_storage, storage, unpacking
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -232,7 +248,7 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
 
 def context_length(config: PretrainedConfig) -> int | None:
     """Most tokens the model takes; None for families without such a limit (BLOOM, Mamba)."""
-    return context.context_length(config.get_text_config().to_dict())
+    return context_window.context_length(config.get_text_config().to_dict())
 
 
 def stated(config: PretrainedConfig, name: str) -> int | None:

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sft_cli.config.adapter_schema import QuantConfig, QuantKind
+from sft_cli.config.schema.adapter import QuantConfig, QuantKind
 from sft_cli.errors import SftError
 
 NF4_BLOCK = 64

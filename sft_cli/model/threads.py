@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import silu
 from transformers import PretrainedConfig
 
+from sft_cli.distributed.rank_env import place_of
 from sft_cli.model.load import stated
-from sft_cli.ranks.place import place_of
 
 VARIABLE = "OMP_NUM_THREADS"
 ROUNDS = 7

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.report import accounts
-from sft_cli.report.accounts import Account, Line
-from sft_cli.report.survey import ExampleRow, Survey
-from sft_cli.report.tokens import Stretch, TokenReader
+from sft_cli.report import ledger_view
+from sft_cli.report.ledger_view import Account, Line
+from sft_cli.report.split_stats import ExampleRow, Survey
+from sft_cli.report.token_pieces import Stretch, TokenReader
 
 TRUNCATED = "most truncated"
 KINDS = {"longest": 2, "shortest": 2, "lowest trained share": 3, TRUNCATED: 3, "random": 4}
@@ -70,7 +70,7 @@ def choose(train: Survey, validation: Survey, account: Account, seed: str) -> Ch
 def truncated(survey: Survey, account: Account) -> list[int]:
     """One example of each row that the account names as most truncated, the worst first."""
     found = (line for lines in account.truncated.values() for line in lines)
-    lines = sorted(found, key=lambda line: -accounts.lost(line))
+    lines = sorted(found, key=lambda line: -ledger_view.lost(line))
     places = [(line["source"], line["where"]) for line in lines]
     examples = survey.find(set(places))
     return [examples[place][0] for place in places if place in examples]
@@ -105,7 +105,7 @@ def cards(choice: Choice, surveys: Sequence[Survey], reader: TokenReader, ledger
     """The chosen examples, at most about ``limit`` tokens of each."""
     by_side = {survey.side: survey for survey in surveys}
     rows = {(split, index): by_side[split].row(index) for split, index in choice.kinds}  # type: ignore[index]
-    found: dict[Any, Line] = accounts.find(ledger, {(row.source, row.where) for row in rows.values()})
+    found: dict[Any, Line] = ledger_view.find(ledger, {(row.source, row.where) for row in rows.values()})
     return [
         Card(
             row,

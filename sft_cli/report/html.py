@@ -5,7 +5,7 @@ import hashlib
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from sft_cli.visible import visible
+from sft_cli.escape import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sft_cli.config.names import nearest
+from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.console import say
 from sft_cli.data.prepared import Prepared, Side, open_prepared
 from sft_cli.errors import SftError
-from sft_cli.report import accounts, gallery, terminal, words
-from sft_cli.report.accounts import Line
-from sft_cli.report.survey import ExampleRow, Survey
-from sft_cli.report.tokens import TokenReader
-from sft_cli.visible import one_line
+from sft_cli.escape import one_line
+from sft_cli.report import gallery, ledger_view, terminal, words
+from sft_cli.report.ledger_view import Line
+from sft_cli.report.split_stats import ExampleRow, Survey
+from sft_cli.report.token_pieces import TokenReader
 
 SHOWN = 600
 """Tokens printed of a row that was not asked for by name."""
@@ -45,7 +45,7 @@ def inspect_command(arguments: Sequence[str], plain: bool) -> None:
         found, remark = _by_text(prepared, ask, ask.text, reader)
     else:
         found, remark = _extreme(prepared, ask)
-    texts = accounts.texts(prepared.directory / "dropped.jsonl")
+    texts = ledger_view.texts(prepared.directory / "dropped.jsonl")
     with terminal.until_nobody_reads():
         printer = terminal.Printer(plain)
         for one in found:
@@ -85,7 +85,7 @@ def _by_index(prepared: Prepared, ask: words.Ask) -> Found:
         )
     row = survey.row(index)
     place = (row.source, row.where)
-    return Found(accounts.find(_ledger(prepared), {place}).get(place), [(side, row)])
+    return Found(ledger_view.find(_ledger(prepared), {place}).get(place), [(side, row)])
 
 
 def _by_place(prepared: Prepared, ask: words.Ask) -> Found:
@@ -150,7 +150,7 @@ def _by_text(
             problem="it is in no example" + (f" of {ask.split}" if ask.split else ""),
             fix="text= is a regular expression over the text that the tokens decode to, template and all",
         )
-    lines = accounts.find(_ledger(prepared), {(row.source, row.where) for _, row in places})
+    lines = ledger_view.find(_ledger(prepared), {(row.source, row.where) for _, row in places})
     found = [Found(lines.get((row.source, row.where)), [(side, row)]) for side, row in places]
     return found, f"more examples match; n={2 * ask.n} prints more" if more else ""
 
@@ -161,13 +161,13 @@ def _extreme(prepared: Prepared, ask: words.Ask) -> tuple[list[Found], str]:
     survey, seed = Survey(prepared.directory, side), prepared.manifest["fingerprint"]
     chosen = [ask.source] if ask.source is not None else survey.sources
     if ask.worst == "truncated":
-        account = accounts.take_account(_ledger(prepared), seed, kept=ask.n)
+        account = ledger_view.take_account(_ledger(prepared), seed, kept=ask.n)
         account.truncated = {source: lines for source, lines in account.truncated.items() if source in chosen}
         indices = gallery.truncated(survey, account)[: ask.n]
     else:
         indices = gallery.most(survey, chosen, words.KINDS[ask.worst], ask.n, seed)
     rows = [survey.row(index) for index in indices]
-    lines = accounts.find(_ledger(prepared), {(row.source, row.where) for row in rows})
+    lines = ledger_view.find(_ledger(prepared), {(row.source, row.where) for row in rows})
     found = [Found(lines.get((row.source, row.where)), [(side, row)]) for row in rows]
     if rows:
         return found, ""
@@ -179,7 +179,7 @@ def _extreme(prepared: Prepared, ask: words.Ask) -> tuple[list[Found], str]:
 def _matching(ledger: Path, text: str, ask: words.Ask) -> Iterator[Line]:
     """The ledger's lines whose place holds a text, of the source and split asked for."""
     inside = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
-    for raw in accounts.lines(ledger):
+    for raw in ledger_view.lines(ledger):
         if inside in raw:
             line = json.loads(raw)
             fits = ask.source in (None, line["source"]) and ask.split in (None, line["split"])

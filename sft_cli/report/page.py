@@ -8,13 +8,13 @@ import numpy as np
 from sft_cli.console import counted
 from sft_cli.data.ledger import COUNTED
 from sft_cli.data.prepared import open_prepared
-from sft_cli.report import accounts, gallery, plots, sections
+from sft_cli.escape import visible
+from sft_cli.report import gallery, ledger_view, sections, svg
 from sft_cli.report.gallery import Card
 from sft_cli.report.html import digest, environment, own
-from sft_cli.report.runs import runs
-from sft_cli.report.survey import Survey
-from sft_cli.report.tokens import TokenReader
-from sft_cli.visible import visible
+from sft_cli.report.split_stats import Survey
+from sft_cli.report.token_pieces import TokenReader
+from sft_cli.report.token_runs import runs
 
 NAME = "report.html"
 PACKAGE = "sft_cli.report"
@@ -34,8 +34,8 @@ def write_report(prepared_directory: Path) -> Path:
     manifest, ledger = prepared.manifest, prepared_directory / "ledger.jsonl"
     seed = manifest["fingerprint"]
     train, validation = Survey(prepared_directory, "train"), Survey(prepared_directory, "validation")
-    account = accounts.take_account(ledger, seed)
-    account.texts = accounts.texts(prepared_directory / "dropped.jsonl")
+    account = ledger_view.take_account(ledger, seed)
+    account.texts = ledger_view.texts(prepared_directory / "dropped.jsonl")
     choice = gallery.choose(train, validation, account, seed)
     reader = TokenReader.of(prepared_directory, manifest)
     values = _values(manifest, train, account)
@@ -52,7 +52,7 @@ def write_report(prepared_directory: Path) -> Path:
     return file
 
 
-def _values(manifest: dict[str, Any], train: Survey, account: accounts.Account) -> dict[str, Any]:
+def _values(manifest: dict[str, Any], train: Survey, account: ledger_view.Account) -> dict[str, Any]:
     """What the page's sections above the gallery show."""
     return {
         "manifest": manifest,
@@ -68,7 +68,7 @@ def _values(manifest: dict[str, Any], train: Survey, account: accounts.Account) 
         "max_length": sections.max_length(manifest),
         "histograms": _histograms(train, sections.max_length(manifest)),
         "plots_left_out": max(0, len(train.sources) - MOST_PLOTS),
-        "plot_size": (plots.WIDTH, plots.HEIGHT),
+        "plot_size": (svg.WIDTH, svg.HEIGHT),
     }
 
 
@@ -84,8 +84,8 @@ def _histograms(train: Survey, max_length: int | None) -> list[dict[str, Any]]:
             {
                 "source": source,
                 "examples": len(indices),
-                "lengths": plots.of_lengths(lengths, low, high, max_length),
-                "shares": plots.of_shares(shares),
+                "lengths": svg.of_lengths(lengths, low, high, max_length),
+                "shares": svg.of_shares(shares),
                 "median": int(np.median(lengths)),
                 "p90": int(np.quantile(lengths, 0.9)),
                 "max": int(lengths.max()),

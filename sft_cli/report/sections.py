@@ -5,12 +5,12 @@ from hashlib import sha256
 from typing import Any
 
 from sft_cli.config.automatic import FEWEST_HELD_OUT, MOST_HELD_OUT, SHARE
-from sft_cli.config.fields import Auto
+from sft_cli.config.schema.fields import Auto
 from sft_cli.console import counted
 from sft_cli.data.ledger import COUNTED
 from sft_cli.data.remarks import sentences
-from sft_cli.report.accounts import Account
-from sft_cli.visible import cut
+from sft_cli.escape import cut
+from sft_cli.report.ledger_view import Account
 
 Json = Mapping[str, Any]
 MOST_FILES = 4

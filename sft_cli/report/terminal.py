@@ -10,10 +10,10 @@ from operator import itemgetter
 from typing import Any
 
 from sft_cli.console import counted
-from sft_cli.report.accounts import Line
-from sft_cli.report.survey import ExampleRow
-from sft_cli.report.tokens import Piece, Stretch
-from sft_cli.visible import one_line, visible
+from sft_cli.escape import one_line, visible
+from sft_cli.report.ledger_view import Line
+from sft_cli.report.split_stats import ExampleRow
+from sft_cli.report.token_pieces import Piece, Stretch
 
 STYLES = {"all": "green underline", "some": "yellow underline", "none": ""}
 SPECIAL, STOP, QUIET = "bold cyan", "bold reverse yellow", "dim"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sft_cli.config.names import nearest
+from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.data.prepared import Side
 from sft_cli.errors import SftError, raise_all
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sft_cli.config.schema import Config
+from sft_cli.config.schema.config import Config
 from sft_cli.errors import SftError
-from sft_cli.slurm.check import check
-from sft_cli.slurm.files import written
+from sft_cli.slurm.job_files import written
 from sft_cli.slurm.sbatch import refuse_absent, sbatch
 from sft_cli.slurm.script import Array, array_script, directives
 from sft_cli.slurm.submit import here
+from sft_cli.slurm.validate import check
 
 
 def submit_array(directory: Path, runs: Sequence[Path], config: Config, parallel: int) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from sft_cli.config.schema import Config
-from sft_cli.config.secrets import is_address
-from sft_cli.data.prepare import check_template, read_template
-from sft_cli.data.reading.locate import locate
-from sft_cli.data.reading.sources import on_hub, placed, splits
+from sft_cli.config.redaction import is_address
+from sft_cli.config.schema.config import Config
+from sft_cli.data.sources.locate import locate
+from sft_cli.data.sources.source_rows import on_hub, placed, splits
 from sft_cli.errors import Mistakes, SftError, raise_all
+from sft_cli.prepare.prepare import check_template, read_template
 
 
 def preflight(config: Config) -> None:

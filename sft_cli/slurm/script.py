@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sft_cli.config.launcher_schema import Auto, ContainerKind, LauncherConfig
-from sft_cli.config.schema import Config
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.launcher import Auto, ContainerKind, LauncherConfig
 
 PASSED = (
     "HOME",

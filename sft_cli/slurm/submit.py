@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sft_cli.config.check import required
 from sft_cli.config.compose import compose, dump
 from sft_cli.config.paths import absolute, default_run_dir
-from sft_cli.config.schema import Config
+from sft_cli.config.rules.check import required
+from sft_cli.config.schema.config import Config
 from sft_cli.errors import SftError
-from sft_cli.slurm.check import check
-from sft_cli.slurm.files import check_unused, written
+from sft_cli.slurm.job_files import check_unused, written
 from sft_cli.slurm.preflight import preflight
 from sft_cli.slurm.sbatch import refuse_absent, sbatch
 from sft_cli.slurm.script import Place, directives, job_script
+from sft_cli.slurm.validate import check
 
 
 def here() -> Place:

@@ -6,27 +6,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from sft_cli.config.compose import dump, load
-from sft_cli.config.fields import Auto
-from sft_cli.config.launcher_schema import LauncherKind
-from sft_cli.config.meant import positive
+from sft_cli.config.keys.typos import positive
+from sft_cli.config.overrides.parse import split_off
 from sft_cli.config.paths import absolute, default_sweep_dir
-from sft_cli.config.schema import Config
-from sft_cli.config.secrets import masked_address
-from sft_cli.config.words import split_off
+from sft_cli.config.redaction import masked_address
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import Auto
+from sft_cli.config.schema.launcher import LauncherKind
 from sft_cli.console import counted, say
-from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError, raise_all
+from sft_cli.prepare.prepare import prepare
 from sft_cli.slurm.array import submit_array
 from sft_cli.slurm.sbatch import refuse_absent
 from sft_cli.sweep import metric as metrics
-from sft_cli.sweep.local import wait_for_saving
-from sft_cli.sweep.machine import member_environments
 from sft_cli.sweep.plan import Plan, plan
-from sft_cli.sweep.record import NAME, Record, State, load_record, outcome, save
+from sft_cli.sweep.resources import member_environments
+from sft_cli.sweep.runner import wait_for_saving
 from sft_cli.sweep.session import conclude, run_here
-from sft_cli.train.claim import write_whole
-from sft_cli.train.lock import held
+from sft_cli.sweep.state import NAME, Record, State, load_record, outcome, save
+from sft_cli.train.setup.run_directory import write_whole
+from sft_cli.train.setup.run_lock import held
 
 OWN = ("sweep", "sweep_dir", "parallel", "metric", "mode")
 """The command's own words; all others are the members'."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sft_cli.config.automatic import may_hold_out
-from sft_cli.config.names import nearest
-from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import Config
-from sft_cli.config.trainer_schema import ProbeMetric
+from sft_cli.config.keys.valid_keys import nearest
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.trainer import ProbeMetric
 from sft_cli.errors import SftError
+from sft_cli.run_dir import RunDir
 
 LARGER_IS_BETTER = ("tokens_per_second",)
 OF_STEPS = ("grad_norm", "seconds", "tokens_per_second", "memory")

@@ -9,7 +9,7 @@ from sft_cli.sweep.charts import HEIGHT, WIDTH, curves, effect, scale
 from sft_cli.sweep.metric import STEPS, Metric, curve, lines
 from sft_cli.sweep.plan import Member, short_names
 from sft_cli.sweep.ranking import best, note, ranked
-from sft_cli.sweep.record import Outcome, Record, State
+from sft_cli.sweep.state import Outcome, Record, State
 from sft_cli.sweep.status import label, number
 
 NAME = "report.html"

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sft_cli.config.check import required
 from sft_cli.config.compose import Merged, compose
-from sft_cli.config.launcher_schema import LauncherKind
-from sft_cli.config.lines import COMMAND_LINE
-from sft_cli.config.schema import Config
-from sft_cli.config.sweeps import Sweep, expand
-from sft_cli.config.typed import as_plain
+from sft_cli.config.files.provenance import COMMAND_LINE
+from sft_cli.config.overrides.sweep import Sweep, expand
+from sft_cli.config.rules.check import required
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.launcher import LauncherKind
+from sft_cli.config.validate import as_plain
 from sft_cli.console import counted, say
 from sft_cli.errors import Mistakes, SftError, raise_all
 

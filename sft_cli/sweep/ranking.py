@@ -3,12 +3,12 @@
 import shlex
 from collections.abc import Mapping
 
-from sft_cli.config.adapter_schema import MERGEABLE, Init
 from sft_cli.config.compose import load
+from sft_cli.config.schema.adapter import MERGEABLE, Init
 from sft_cli.console import say, table
 from sft_cli.sweep.metric import STEPS, Reading
 from sft_cli.sweep.plan import Member, short_names
-from sft_cli.sweep.record import Outcome, Record, State
+from sft_cli.sweep.state import Outcome, Record, State
 from sft_cli.sweep.status import label, number
 
 ORDER = list(State)

@@ -4,11 +4,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from sft_cli.console import say
-from sft_cli.sweep.local import Told, run_members
 from sft_cli.sweep.page import write_page
 from sft_cli.sweep.plan import Member
 from sft_cli.sweep.ranking import show
-from sft_cli.sweep.record import Outcome, Record, State, outcome, save
+from sft_cli.sweep.runner import Told, run_members
+from sft_cli.sweep.state import Outcome, Record, State, outcome, save
 from sft_cli.sweep.status import Status
 
 

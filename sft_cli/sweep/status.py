@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sft_cli.console import clear_status, say, status
 from sft_cli.sweep.metric import lines
 from sft_cli.sweep.plan import Member, short_names
-from sft_cli.sweep.record import Outcome, Record, State
+from sft_cli.sweep.state import Outcome, Record, State
 
 EVERY = 0.5
 """Seconds between two looks at the running members' metrics."""

@@ -11,20 +11,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sft_cli.config.trainer_schema import OnNan
+from sft_cli.batching.prefetch import Feed, LaidStep
+from sft_cli.batching.step_plan import Plan
+from sft_cli.config.schema.trainer import OnNan
 from sft_cli.console import say
-from sft_cli.train import checkpoint, saved, spikes
-from sft_cli.train.average import averaged
-from sft_cli.train.checkpoint import Parts, Progress
-from sft_cli.train.feed import Feed, LaidStep
-from sft_cli.train.metrics import Log, NoLog, StepMetrics, keep_until, peak_memory
-from sft_cli.train.nonfinite import usable
-from sft_cli.train.retention import Forgotten
-from sft_cli.train.running import Run
-from sft_cli.train.schedule import Plan
-from sft_cli.train.shortage import Work, told
+from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
+from sft_cli.train.checkpoints.checkpoint import Parts, Progress
+from sft_cli.train.context import Run
+from sft_cli.train.monitoring import loss_spikes
+from sft_cli.train.monitoring.loss_spikes import Recent
+from sft_cli.train.monitoring.metrics import Log, NoLog, StepMetrics, keep_until, peak_memory
+from sft_cli.train.monitoring.nonfinite import usable
+from sft_cli.train.monitoring.retention import Forgotten
+from sft_cli.train.oom_advice import Work, told
+from sft_cli.train.optimizers.weight_average import averaged
 from sft_cli.train.signals import caught_signals
-from sft_cli.train.spikes import Recent
 
 
 class Stopped(Exception):
@@ -48,7 +49,7 @@ def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
         Forgotten: A retention probe got worse than it may; the step was saved.
         SftError: Training diverged, or memory ran out.
     """
-    recent = spikes.recent(run.directory.metrics, progress.step, scaled=run.scaled)
+    recent = loss_spikes.recent(run.directory.metrics, progress.step, scaled=run.scaled)
     if run.ranks.first:
         keep_until(run.directory.samples, progress.step)
         keep_until(run.directory.spikes, progress.step)
@@ -76,12 +77,12 @@ def _judged(run: Run, metrics: StepMetrics, recent: Recent, log: Log | NoLog) ->
     """
     trainer, behind = run.config.trainer, recent.behind(metrics.loss, metrics.grad_norm, scaled=run.scaled)
     rows = partial(run.rows, metrics.step - 1)
-    spike = spikes.spike_of(metrics, recent, trainer, scaled=run.scaled, rows=rows)
+    spike = loss_spikes.spike_of(metrics, recent, trainer, scaled=run.scaled, rows=rows)
     if spike is None:
         return behind
     if run.ranks.first:
         spike.write(run.directory.spikes)
-    run.ranks.together(partial(spikes.refuse_divergence, spike, trainer.on_nan, behind.unusable, run.directory))
+    run.ranks.together(partial(loss_spikes.refuse_divergence, spike, trainer.on_nan, behind.unusable, run.directory))
     log.say(spike.sentence())
     return behind
 
@@ -157,7 +158,7 @@ def _evaluate_and_save(
         checkpoint.save(run.directory.checkpoints, progress, parts, run.identity, run.ranks)
         if run.ranks.first:
             spared = (progress.best_step, progress.step)
-            saved.prune(run.directory.checkpoints, spared, trainer.keep_checkpoints)
+            checkpoint_dir.prune(run.directory.checkpoints, spared, trainer.keep_checkpoints)
     if forgotten and run.retention is not None:
         raise Forgotten(run.retention.verdict)
     return progress, stop

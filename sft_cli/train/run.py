@@ -8,21 +8,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sft_cli.config.check import required
 from sft_cli.config.compose import compose, load, with_overrides
-from sft_cli.config.launcher_schema import LauncherKind
+from sft_cli.config.model_files.weights import refuse_without_weights
+from sft_cli.config.overrides.parse import split_off
 from sft_cli.config.paths import absolute, default_run_dir
-from sft_cli.config.rundir import RunDir, open_run
-from sft_cli.config.schema import Config
-from sft_cli.config.weights import refuse_without_weights
-from sft_cli.config.words import split_off
+from sft_cli.config.rules.check import required
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.launcher import LauncherKind
 from sft_cli.console import say
+from sft_cli.distributed.launch import processes, train_together
+from sft_cli.distributed.rank_env import Place, place_of
 from sft_cli.errors import Elsewhere, SftError
-from sft_cli.ranks.place import Place, place_of
-from sft_cli.ranks.spawn import processes, train_together
-from sft_cli.train.claim import refuse_taken
-from sft_cli.train.identity import refuse_other, settings
-from sft_cli.train.resuming import as_new, refuse_other_rows
+from sft_cli.run_dir import RunDir, open_run
+from sft_cli.train.checkpoints.resume_check import refuse_other, settings
+from sft_cli.train.checkpoints.resuming import as_new, refuse_other_rows
+from sft_cli.train.setup.run_directory import refuse_taken
 
 
 def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ def train_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
         train_with_others(absolute(config), directory, resumed=resumed)
         return
     with uncollected():
-        from sft_cli.data.prepare import prepare  # a refused config does not wait for it
+        from sft_cli.prepare.prepare import prepare  # a refused config does not wait for it
     prepared = prepare(config)
     if (size := processes(config.launcher.nproc, config.trainer.device)) > 1:  # prepared before anybody waits for it
         sys.exit(train_together([*overrides, *_as_options(config_dirs)], size))

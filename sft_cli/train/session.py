@@ -15,44 +15,45 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import PretrainedConfig
 
-from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.adapter_schema import MERGEABLE, WHOLE, Init
+from sft_cli.batching.step_plan import plan
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.automatic import settled
-from sft_cli.config.data_schema import Role
-from sft_cli.config.fields import picked
-from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import Config
+from sft_cli.config.schema.adapter import MERGEABLE, WHOLE, Init
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.data import Role
+from sft_cli.config.schema.fields import picked
 from sft_cli.console import counted, keep_in, say
-from sft_cli.data import changes
-from sft_cli.data.prepare import prepare
 from sft_cli.data.prepared import Prepared
+from sft_cli.distributed.process_group import here, joined
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.starting import beginnings
+from sft_cli.model.adapter.warm_start import beginnings
+from sft_cli.model.device import Machine, choose_device, choose_machine
 from sft_cli.model.load import load_config
-from sft_cli.model.machine import Machine, choose_device, choose_machine
 from sft_cli.model.memory.checkpointing import Recompute
 from sft_cli.model.threads import choose_threads, use
-from sft_cli.ranks.group import here, joined
-from sft_cli.train import checkpoint, preflight, saved
-from sft_cli.train.average import make_average
-from sft_cli.train.beside import base_afterwards, base_before, compare
-from sft_cli.train.building import Rows, build_model
-from sft_cli.train.checkpoint import Parts, Progress
-from sft_cli.train.claim import claimed, write_whole
-from sft_cli.train.concerns import concerns, plan_line
-from sft_cli.train.engine import gathered
-from sft_cli.train.environment import environment
-from sft_cli.train.export import export, write_probes
-from sft_cli.train.identity import identity
+from sft_cli.prepare import input_diff
+from sft_cli.prepare.prepare import prepare
+from sft_cli.run_dir import RunDir
+from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
+from sft_cli.train.checkpoints.checkpoint import Parts, Progress
+from sft_cli.train.checkpoints.export import export, write_probes
+from sft_cli.train.checkpoints.resume_check import identity
+from sft_cli.train.context import Run
 from sft_cli.train.loop import Stopped, fit
-from sft_cli.train.lr_schedule import make_schedule
-from sft_cli.train.optimizer import make_optimizer
-from sft_cli.train.probes import Probe, prepare_probes
-from sft_cli.train.retention import EXIT_CODE, Forgotten, Retention, stopped
-from sft_cli.train.running import Run
-from sft_cli.train.schedule import plan
-from sft_cli.train.shortage import Work, told
-from sft_cli.train.watch import Watch
+from sft_cli.train.monitoring.compare_base import base_afterwards, base_before, compare
+from sft_cli.train.monitoring.evaluator import Watch
+from sft_cli.train.monitoring.retention import EXIT_CODE, Forgotten, Retention, stopped
+from sft_cli.train.monitoring.retention_probes import Probe, prepare_probes
+from sft_cli.train.oom_advice import Work, told
+from sft_cli.train.optimizers.lr_schedule import make_schedule
+from sft_cli.train.optimizers.optimizers import make_optimizer
+from sft_cli.train.optimizers.weight_average import make_average
+from sft_cli.train.parallel import gathered
+from sft_cli.train.setup import preflight
+from sft_cli.train.setup.build import Rows, build_model
+from sft_cli.train.setup.environment import environment
+from sft_cli.train.setup.run_directory import claimed, write_whole
+from sft_cli.train.setup.run_warnings import concerns, plan_line
 
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -123,7 +124,7 @@ def _train(
     path = f"model.path={config.model.path}"
     with told(config, Work.loading, path):
         run, parts, watch = _assemble(config, prepared, directory, machine, recompute, probes)
-    last = ranks.by_first(lambda: saved.newest(directory.checkpoints))
+    last = ranks.by_first(lambda: checkpoint_dir.newest(directory.checkpoints))
     base = base_afterwards(config, run)
     with told(config, Work.evaluation, path):
         before = None
@@ -168,7 +169,7 @@ def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
         say(f"stopped   after step {caught.step}, saved; resume with: sft train run={shown}")
         sys.exit(128 + caught.signal)
     except Forgotten as forgotten:
-        step = saved.step_of(saved.all_of(run.directory.checkpoints)[-1])
+        step = checkpoint_dir.step_of(checkpoint_dir.all_of(run.directory.checkpoints)[-1])
         run.ranks.wait()
         say(stopped(shown, step, str(forgotten)))
         sys.exit(EXIT_CODE)
@@ -191,7 +192,7 @@ def _refuse_other_data(directory: RunDir, prepared: Prepared) -> None:
         raise SftError(
             where=str(directory.path),
             problem="the run began with other rows: "
-            f"{', '.join(changes.names(inputs, prepared.manifest['inputs'])) or changes.CODE} changed since",
+            f"{', '.join(input_diff.names(inputs, prepared.manifest['inputs'])) or input_diff.CODE} changed since",
             fix="put back what changed and resume, or start a new run",
         )
 
@@ -261,6 +262,6 @@ def _resume(run: Run, parts: Parts, last: Path | None) -> Progress:
     if last is None:
         return Progress()
     progress = run.ranks.together(lambda: checkpoint.load(last, parts, run.identity, run.ranks.place.rank))
-    run.ranks.by_first(lambda: saved.forget_after(run.directory.checkpoints, progress.step))
+    run.ranks.by_first(lambda: checkpoint_dir.forget_after(run.directory.checkpoints, progress.step))
     say(f"resume    after step {progress.step} of {run.plan.num_steps} ({last})")
     return progress

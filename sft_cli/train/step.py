@@ -8,12 +8,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from sft_cli.batching.collate import Batch
+from sft_cli.batching.prefetch import LaidStep
 from sft_cli.console import say
 from sft_cli.model.memory.checkpointing import Recompute, apply, more
-from sft_cli.model.memory.kept import decoder_layers
-from sft_cli.train.engine import Engine
-from sft_cli.train.feed import LaidStep
-from sft_cli.train.layout import Batch
+from sft_cli.model.memory.saved_activations import decoder_layers
+from sft_cli.train.parallel import Engine
 
 ALONE = Engine()
 

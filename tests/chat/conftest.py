@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from chat_hand import SPECIAL, letters
 from tokenizers import AddedToken
 
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import ChatTemplate, load_template
-from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.data_schema import DataConfig
-from sft_cli.config.schema import TemplateConfig
+from sft_cli.chat.template.chat_template import ChatTemplate, load_template
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.config import TemplateConfig
+from sft_cli.config.schema.data import DataConfig
+from tests.chat.helpers import SPECIAL, letters
 
 
 @pytest.fixture

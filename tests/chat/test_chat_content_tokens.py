@@ -1,19 +1,19 @@
 """Special tokens of one's own: single trained ids in what an assistant writes, plain text everywhere else."""
 
 import pytest
-from chat_hand import SPECIAL, table, talk, text, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_cli.chat import parity
-from sft_cli.chat.added import with_added
-from sft_cli.chat.content_tokens import with_content_tokens
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import load_template
-from sft_cli.config.data_schema import DataConfig
-from sft_cli.config.schema import TemplateConfig
-from sft_cli.data.types import Message
+from sft_cli.chat.masks import parity
+from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.tokens.added_tokens import with_added
+from sft_cli.chat.tokens.content_tokens import with_content_tokens
+from sft_cli.config.schema.config import TemplateConfig
+from sft_cli.config.schema.data import DataConfig
 from sft_cli.errors import SftError
+from sft_cli.types import Message
+from tests.chat.helpers import SPECIAL, table, talk, text, trained
 
 OWN = ("<|plan|>", "<|done|>")
 
@@ -100,10 +100,10 @@ def test_what_trains_decodes_to_the_answer_and_the_ids_are_single(make_once, ans
 @pytest.fixture(scope="module")
 def make_once(tmp_path_factory):
     """A tokenizer and a maker for every input of a property."""
-    from chat_hand import letters
     from tokenizers import AddedToken
 
-    from sft_cli.chat.tokenizer import load_tokenizer
+    from sft_cli.chat.tokens.tokenizer import load_tokenizer
+    from tests.chat.helpers import letters
 
     backend, directory = letters(), tmp_path_factory.mktemp("own")
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in (*SPECIAL, *OWN)])

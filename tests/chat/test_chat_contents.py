@@ -1,14 +1,14 @@
 """``train_on: contents``: user and assistant texts train with their stop tokens, the template's tags do not."""
 
 import pytest
-from chat_hand import FORGETFUL, letters, problem, table, talk, text, trained
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from test_chat_mute import CALLING, CALLS
 from test_chat_properties import TEXTS, TRIMMING
+from test_untrained_spans import CALLING, CALLS
 
-from sft_cli.config.data_schema import TrainOn
-from sft_cli.data.types import Message
+from sft_cli.config.schema.data import TrainOn
+from sft_cli.types import Message
+from tests.chat.helpers import FORGETFUL, letters, problem, table, talk, text, trained
 
 CALL = Message("assistant", "", extra=CALLS)
 BRACKETS = """

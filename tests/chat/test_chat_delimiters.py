@@ -1,14 +1,14 @@
 """The template's own tags inside texts: stop tokens at the end of answers, rendered turns, headers of plain text."""
 
 import pytest
-from chat_hand import SPECIAL, talk, text, trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_chat_properties import TRIMMING
 
-from sft_cli.chat import parity
-from sft_cli.config.data_schema import Delimiters
-from sft_cli.data.types import Conversation, Message
+from sft_cli.chat.masks import parity
+from sft_cli.config.schema.data import Delimiters
+from sft_cli.types import Conversation, Message
+from tests.chat.helpers import SPECIAL, talk, text, trained
 
 PHI = """
 {%- for m in messages -%}{{- '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' -}}{%- endfor -%}
@@ -194,14 +194,14 @@ def test_answers_end_in_one_stop_whatever_they_ended_in(maker_once, parts):
 @pytest.fixture(scope="module")
 def maker_once(tmp_path_factory):
     """A tokenizer and a maker for every input of a property."""
-    from chat_hand import letters
     from tokenizers import AddedToken
 
     from sft_cli.chat.examples import ExampleMaker
-    from sft_cli.chat.template import load_template
-    from sft_cli.chat.tokenizer import load_tokenizer
-    from sft_cli.config.data_schema import DataConfig
-    from sft_cli.config.schema import TemplateConfig
+    from sft_cli.chat.template.chat_template import load_template
+    from sft_cli.chat.tokens.tokenizer import load_tokenizer
+    from sft_cli.config.schema.config import TemplateConfig
+    from sft_cli.config.schema.data import DataConfig
+    from tests.chat.helpers import letters
 
     backend, directory = letters(), tmp_path_factory.mktemp("tags")
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])

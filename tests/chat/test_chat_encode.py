@@ -1,10 +1,10 @@
 """Boundaries between prompt and answer: what inference has, id for id, on tokenizers that make it hard."""
 
 import pytest
-from chat_hand import SPECIAL, letters, problem, table, talk, text, trained
 from tokenizers import Tokenizer, decoders, models, normalizers
 
 from sft_cli.chat.encode import Encoder
+from tests.chat.helpers import SPECIAL, letters, problem, table, talk, text, trained
 
 PLAIN = "{% for m in messages %}{{ m.content + (eos_token if m.role == 'assistant' else '') }}{% endfor %}"
 

@@ -1,10 +1,10 @@
 """What carries loss: tables by hand, with one token per character."""
 
 import pytest
-from chat_hand import table, talk, text, trained
 
-from sft_cli.config.data_schema import TrainOn
-from sft_cli.data.types import Conversation, Message
+from sft_cli.config.schema.data import TrainOn
+from sft_cli.types import Conversation, Message
+from tests.chat.helpers import table, talk, text, trained
 
 TWO_TURNS = talk("U:hi", "A:yo", "U:k", "A:!")
 

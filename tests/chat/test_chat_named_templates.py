@@ -3,19 +3,19 @@
 import json
 
 import pytest
-from chat_hand import talk, text
 from transformers import AutoTokenizer
 
-from sft_cli.chat import parity
-from sft_cli.chat.added import with_added
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import load_template
-from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.chat.masks import parity
+from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.tokens.added_tokens import with_added
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.compose import compose
-from sft_cli.config.data_schema import DataConfig
-from sft_cli.config.schema import TemplateConfig
-from sft_cli.data.types import Message
+from sft_cli.config.schema.config import TemplateConfig
+from sft_cli.config.schema.data import DataConfig
 from sft_cli.errors import SftError
+from sft_cli.types import Message
+from tests.chat.helpers import talk, text
 
 TOOLS = ({"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}},)
 CALL = Message("assistant", "", extra={"tool_calls": [{"function": {"name": "look", "arguments": {"a": "b"}}}]})

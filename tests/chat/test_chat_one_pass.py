@@ -7,18 +7,18 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from chat_hand import SPECIAL, letters
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_chat_encode import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from sft_cli.chat.encode import Encoded, Encoder
-from sft_cli.chat.patterns import any_of
-from sft_cli.chat.segments import REMEMBERED, Segments
-from sft_cli.chat.spans import Rendered, Span
-from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.chat.words import GPT2, Words, ascii_pattern
+from sft_cli.chat.masks.spans import Rendered, Span
+from sft_cli.chat.tokens.segments import REMEMBERED, Segments
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
+from sft_cli.chat.tokens.word_cache import GPT2, Words, ascii_pattern
+from sft_cli.utils.text import any_of
+from tests.chat.helpers import SPECIAL, letters
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -300,7 +300,7 @@ def test_words_are_not_asked_of_tokenizers_that_merge_across_them():
 
 def test_memory_of_words_and_pieces_is_bounded(monkeypatch):
     tokenizer = chat_tokenizer("words")
-    monkeypatch.setattr("sft_cli.chat.words.REMEMBERED", 8)
+    monkeypatch.setattr("sft_cli.chat.tokens.word_cache.REMEMBERED", 8)
     segments = Segments(tokenizer)
     pieces = [("</s>", f"{number} {number} words") for number in range(3 * REMEMBERED)]
     found = segments.ids(pieces)

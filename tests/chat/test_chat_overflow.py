@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from chat_hand import FORGETFUL, trained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.data_schema import Overflow
-from sft_cli.data.types import Conversation, Message
+from sft_cli.config.schema.data import Overflow
+from sft_cli.types import Conversation, Message
+from tests.chat.helpers import FORGETFUL, trained
 
 SAID = st.text(alphabet="ab é", min_size=1, max_size=30).filter(lambda text: text.strip())
 TEMPLATES = pytest.mark.parametrize("template", ["chatml", FORGETFUL], ids=["joined", "unrolled"])

@@ -6,16 +6,16 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from chat_hand import letters, talk, text
 from tokenizers import pre_tokenizers, processors
 from transformers import LlamaConfig, Qwen2Config
 
-from sft_cli.chat import parity
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import ChatTemplate
-from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.data_schema import DataConfig
+from sft_cli.chat.masks import parity
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.data import DataConfig
 from sft_cli.errors import SftError
+from tests.chat.helpers import letters, talk, text
 
 DATED = """
 {{- strftime_now('%d %b %Y') + ' ' -}}

@@ -4,12 +4,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from chat_hand import FORGETFUL, letters, talk, text, trained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.data_schema import TrainOn
-from sft_cli.data.types import Conversation, Message
+from sft_cli.config.schema.data import TrainOn
+from sft_cli.types import Conversation, Message
+from tests.chat.helpers import FORGETFUL, letters, talk, text, trained
 
 FRAGMENTS = (
     "<|im_end|>",

@@ -1,13 +1,13 @@
 """What cannot be proven is refused, and the sentence says why."""
 
 import pytest
-from chat_hand import problem, talk, text, trained
 
-from sft_cli.chat.template import load_template
-from sft_cli.config.data_schema import Overflow, TrainOn
-from sft_cli.config.schema import TemplateConfig
-from sft_cli.data.types import Message
+from sft_cli.chat.template.chat_template import load_template
+from sft_cli.config.schema.config import TemplateConfig
+from sft_cli.config.schema.data import Overflow, TrainOn
 from sft_cli.errors import SftError
+from sft_cli.types import Message
+from tests.chat.helpers import problem, talk, text, trained
 
 ECHO = "{% for m in messages %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}{% endfor %}"
 CALL = {"type": "function", "function": {"name": "look", "arguments": {"city": "Oslo"}}}

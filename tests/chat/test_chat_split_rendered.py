@@ -1,14 +1,14 @@
 """``format: rendered``: texts that a template has rendered are split back into messages, exactly or not at all."""
 
 import pytest
-from chat_hand import SPECIAL, talk, text, trained
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_chat_delimiters import MISTRAL, PHI
 
-from sft_cli.chat import parity
-from sft_cli.config.data_schema import Overflow
-from sft_cli.data.types import Conversation
+from sft_cli.chat.masks import parity
+from sft_cli.config.schema.data import Overflow
+from sft_cli.types import Conversation
+from tests.chat.helpers import SPECIAL, talk, text, trained
 
 DEFAULT_SYSTEM = """
 {%- if messages[0].role != 'system' -%}{{- '<|im_start|>system\\nBe kind.<|im_end|>\\n' -}}{%- endif -%}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.chat import parity
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import ChatTemplate, load_template
-from sft_cli.config.data_schema import DataConfig
-from sft_cli.config.schema import TemplateConfig
-from sft_cli.data.types import Conversation, Message
+from sft_cli.chat.masks import parity
+from sft_cli.chat.template.chat_template import ChatTemplate, load_template
+from sft_cli.config.schema.config import TemplateConfig
+from sft_cli.config.schema.data import DataConfig
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message
 
 THINKS = (
     "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"

@@ -3,15 +3,15 @@
 import itertools
 
 import pytest
-from chat_hand import FORGETFUL, table, talk, text, trained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_chat_overflow import conversations
 
 from sft_cli.chat.examples import ExampleMaker
 from sft_cli.chat.truncation import runs
-from sft_cli.config.data_schema import DataConfig, Overflow, TrainOn
-from sft_cli.data.types import Conversation, TokenIds
+from sft_cli.config.schema.data import DataConfig, Overflow, TrainOn
+from sft_cli.types import Conversation, TokenIds
+from tests.chat.helpers import FORGETFUL, table, talk, text, trained
 
 LAW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEMPLATES = pytest.mark.parametrize("template", ["chatml", FORGETFUL], ids=["joined", "unrolled"])

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from sft_cli.check.command import check_command
-from sft_cli.data.prepare import prepare_command
 from sft_cli.errors import SftError
+from sft_cli.prepare.prepare import prepare_command
 
 QWEN_7B = {
     "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944,
@@ -52,7 +52,7 @@ def test_prepared_data_are_taken_as_they_are(capsys):
     """By content: the same rows and settings, whatever wrote them."""
     prepare_command(["recipe=quickstart"], [])
     capsys.readouterr()
-    from sft_cli.check.data import sample, told
+    from sft_cli.check.data_check import sample, told
     from sft_cli.config.compose import compose
 
     config = compose(["recipe=quickstart"])

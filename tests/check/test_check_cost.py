@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from sft_cli.check.asked import Asked
-from sft_cli.check.cards import CARDS, card
 from sft_cli.check.cost import Arithmetic, Measured, Work, cost_line, measured, work
+from sft_cli.check.gpus import CARDS, card
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sft_cli.check.asked import Asked, asked
-from sft_cli.check.cards import CARDS, card, named_like
+from sft_cli.check.gpus import CARDS, card, named_like
 from sft_cli.errors import Mistakes, SftError
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sft_cli.check.computed import devices
 from sft_cli.check.doctor import directory_line, secrets_line, slurm_line, version_lines
+from sft_cli.check.torch_checks import devices
 
 
 def test_versions_are_held_against_the_installed_metadata(monkeypatch):

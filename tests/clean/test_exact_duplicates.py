@@ -2,13 +2,13 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rows_hand import InPieces, dropped, finish, numbered, talk, without
 from test_leakage import DRAWN, drawn_rows
 
 from sft_cli.clean import exact_duplicates
 from sft_cli.clean.base import Found, RowList
-from sft_cli.config.clean_schema import Action, ExactDuplicatesConfig, Scope
-from sft_cli.data.types import Conversation, Message
+from sft_cli.config.schema.clean import Action, ExactDuplicatesConfig, Scope
+from sft_cli.types import Conversation, Message
+from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, talk, without
 
 CONVERSATION = ExactDuplicatesConfig()
 PROMPT = ExactDuplicatesConfig(scope=Scope.prompt)

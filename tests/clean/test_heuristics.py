@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from filter_hand import document, reasons, run, talk
 
 from sft_cli.clean import heuristics
-from sft_cli.config.clean_schema import Action, HeuristicsConfig
-from sft_cli.data.types import Conversation, Message
+from sft_cli.config.schema.clean import Action, HeuristicsConfig
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message
+from tests.clean.helpers import document, reasons, run, talk
 
 STORY = (
     "The old town lies on a hill above the river. Its walls were built long ago, and most of them still stand. In "

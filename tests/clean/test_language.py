@@ -1,12 +1,13 @@
 """Languages: what is recognised, what is left undecided, and what happens to the rows."""
 
 import pytest
-from filter_hand import document, reasons, run, talk
 
-from sft_cli.clean import language, optional
-from sft_cli.config.clean_schema import LanguageConfig
-from sft_cli.data.types import Conversation, Message, TokenIds
+from sft_cli.clean import language
+from sft_cli.config.schema.clean import LanguageConfig
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message, TokenIds
+from sft_cli.utils import optional_deps
+from tests.clean.helpers import document, reasons, run, talk
 
 ENGLISH = talk("What is the capital of France?", "The capital of France is the city of Paris.")
 GERMAN = talk("Was ist die Hauptstadt von Frankreich?", "Die Hauptstadt von Frankreich ist die Stadt Paris.")
@@ -99,7 +100,7 @@ def test_an_unknown_language_is_told_before_any_row_is_read(code, fix):
 
 
 def test_a_missing_library_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(optional, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_deps, "find_spec", lambda name: None)
     with pytest.raises(SftError) as error:
         language.check(LanguageConfig())
     assert str(error.value) == (

@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rows_hand import InPieces, dropped, finish, numbered, without
 
 from sft_cli.clean import leakage
 from sft_cli.clean.base import Found
-from sft_cli.config.clean_schema import LeakageConfig, Scope
+from sft_cli.config.schema.clean import LeakageConfig, Scope
+from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, without
 
 DRAWN = st.lists(
     st.tuples(st.sampled_from("abcA"), st.sampled_from("xy"), st.booleans(), st.integers(0, 1)), max_size=20

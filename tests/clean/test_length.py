@@ -1,12 +1,12 @@
 """Bounds of length: words by hand, and the share that is trained."""
 
 import pytest
-from filter_hand import document, run, talk
 
 from sft_cli.clean import length
-from sft_cli.config.clean_schema import LengthConfig
-from sft_cli.data.types import Conversation, Message
+from sft_cli.config.schema.clean import LengthConfig
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message
+from tests.clean.helpers import document, run, talk
 
 CALL = {"function": {"name": "f", "arguments": {}}}
 CALLING = Conversation((Message("user", "do it"), Message("assistant", "", extra={"tool_calls": [CALL]})), "a:1", "a")

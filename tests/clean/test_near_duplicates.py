@@ -3,15 +3,15 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows_hand import InPieces, dropped, finish, numbered, without
 
 from sft_cli.clean import jaccard, minhash, near_duplicates
 from sft_cli.clean.base import Found, RowList
-from sft_cli.clean.keys import compared
 from sft_cli.clean.rouge import common, f_measure
-from sft_cli.config.clean_schema import Action, Method, NearDuplicatesConfig, Scope
-from sft_cli.data.types import Conversation, Message, TokenIds
+from sft_cli.clean.row_keys import compared
+from sft_cli.config.schema.clean import Action, Method, NearDuplicatesConfig, Scope
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message, TokenIds
+from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, without
 
 MINHASH = NearDuplicatesConfig()
 ROUGE = NearDuplicatesConfig(method=Method.rouge_l, threshold=0.7)
@@ -258,7 +258,7 @@ def test_rouge_l_is_that_of_rouge_score(one, other):
 
 
 def test_rensa_is_missing(monkeypatch):
-    monkeypatch.setattr("sft_cli.clean.optional.find_spec", lambda module: None)
+    monkeypatch.setattr("sft_cli.utils.optional_deps.find_spec", lambda module: None)
     with pytest.raises(SftError) as caught:
         dropped(near_duplicates.find(numbered(["a", "b"]), MINHASH))
     assert str(caught.value) == (

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from filter_hand import document, reasons, run, talk
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from sft_cli.chat.template import ChatTemplate
-from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.clean import perplexity
 from sft_cli.clean.scorer import Scorer
-from sft_cli.config.clean_schema import PerplexityConfig
 from sft_cli.config.paths import resolve
-from sft_cli.data.types import Conversation, Message, TokenIds
+from sft_cli.config.schema.clean import PerplexityConfig
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message, TokenIds
+from tests.clean.helpers import document, reasons, run, talk
 
 QUICKSTART = "builtin:quickstart/model"
 ROWS = [

@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from filter_hand import document, reasons, run, talk
 
-from sft_cli.clean import optional, pii
+from sft_cli.clean import pii
 from sft_cli.clean.pii_national import NATIONAL
-from sft_cli.config.clean_schema import PiiAction, PiiConfig
-from sft_cli.data.types import Conversation, Message, TokenIds
+from sft_cli.config.schema.clean import PiiAction, PiiConfig
 from sft_cli.errors import Mistakes, SftError
+from sft_cli.types import Conversation, Message, TokenIds
+from sft_cli.utils import optional_deps
+from tests.clean.helpers import document, reasons, run, talk
 
 KEY = "aB3" * 20  # a key's body: letters of both cases and digits
 PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{'MIIEpAIBAAKCAQEA' * 4}\n{'abcd' * 10}\n-----END RSA PRIVATE KEY-----"
@@ -328,7 +329,7 @@ def test_all_wrong_names_are_told_at_once():
     ("kinds", "package"), [(["phone"], "phonenumbers"), (["iban"], "python-stdnum"), (["id_us"], "python-stdnum")]
 )
 def test_a_missing_library_is_one_sentence(kinds, package, monkeypatch):
-    monkeypatch.setattr(optional, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_deps, "find_spec", lambda name: None)
     with pytest.raises(SftError) as error:
         pii.check(PiiConfig(kinds=kinds))
     assert str(error.value) == (

@@ -3,14 +3,14 @@
 import json
 import re
 
-from filter_hand import talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.clean import pii
 from sft_cli.clean.pii_texts import texts
-from sft_cli.config.clean_schema import PiiConfig
-from sft_cli.data.types import Conversation, Message
+from sft_cli.config.schema.clean import PiiConfig
+from sft_cli.types import Conversation, Message
+from tests.clean.helpers import talk
 
 PIECES = [
     "jane@example.com", "212-555-0123", "+1 415 555 2671", "2125550123", "phone", "4111 1111 1111 1111", "1.2.3.4",

@@ -3,11 +3,11 @@
 import random
 
 import pytest
-from filter_hand import reasons, run, talk
 
 from sft_cli.clean import quality
-from sft_cli.config.clean_schema import QualityConfig
+from sft_cli.config.schema.clean import QualityConfig
 from sft_cli.errors import SftError
+from tests.clean.helpers import reasons, run, talk
 
 
 def scored(text: str, score: float | None, source: str = "a"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.config.adapter_schema import AdapterKind, Init
 from sft_cli.config.compose import compose
+from sft_cli.config.schema.adapter import AdapterKind, Init
 from sft_cli.errors import Mistakes, SftError
 
 CHOICES = Path(__file__).parents[2] / "configs/adapter"

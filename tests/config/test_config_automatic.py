@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from sft_cli.config.adapter_schema import AdapterKind
 from sft_cli.config.automatic import epochs, examples_per_step, held_out_rows, settled
 from sft_cli.config.compose import compose, load, with_overrides
+from sft_cli.config.schema.adapter import AdapterKind
 from sft_cli.errors import SftError
 
 MINE = ["data=local", "data.mix.a.path=x.jsonl"]

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from sft_cli import __version__
 from sft_cli.cli import app
-from sft_cli.config.words import split_off
+from sft_cli.config.overrides.parse import split_off
 
 PROBE = """
 import sys

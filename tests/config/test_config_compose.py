@@ -2,12 +2,12 @@
 
 import pytest
 
-from sft_cli.config.adapter_schema import AdapterKind, QuantKind
 from sft_cli.config.automatic import learning_rate
 from sft_cli.config.compose import compose, with_overrides
-from sft_cli.config.data_schema import Overflow, SourceConfig
-from sft_cli.config.schema import Config, TemplateConfig
-from sft_cli.config.trainer_schema import Schedule
+from sft_cli.config.schema.adapter import AdapterKind, QuantKind
+from sft_cli.config.schema.config import Config, TemplateConfig
+from sft_cli.config.schema.data import Overflow, SourceConfig
+from sft_cli.config.schema.trainer import Schedule
 from sft_cli.errors import SftError
 
 

@@ -125,7 +125,7 @@ FINE = [
 
 @pytest.mark.parametrize("words", FINE, ids=[words[-1] for words in FINE])
 def test_what_fits(words):
-    from sft_cli.config.check import required
+    from sft_cli.config.rules.check import required
 
     config = compose(words)
     if config.model.path:

@@ -3,7 +3,7 @@
 import pytest
 
 from sft_cli.config.explain import keys, show
-from sft_cli.config.names import KEYS
+from sft_cli.config.keys.valid_keys import KEYS
 
 
 def test_every_value_has_its_origin(tmp_path, monkeypatch):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from sft_cli.config.check_launcher import launcher_rules
 from sft_cli.config.compose import compose
-from sft_cli.config.launcher_schema import LauncherConfig, LauncherKind
-from sft_cli.config.schema import Config
+from sft_cli.config.rules.launcher import launcher_rules
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.launcher import LauncherConfig, LauncherKind
 from sft_cli.errors import SftError
 
 SLURM = ("recipe=quickstart", "launcher=slurm")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.config.check import required
 from sft_cli.config.compose import compose, load, with_overrides
-from sft_cli.config.elsewhere import ELSEWHERE
-from sft_cli.config.locate import GROUPS
-from sft_cli.config.names import advice, find
+from sft_cli.config.files.search_path import GROUPS
+from sft_cli.config.keys.aliases import ELSEWHERE
+from sft_cli.config.keys.valid_keys import advice, find
+from sft_cli.config.rules.check import required
 from sft_cli.errors import Mistakes, SftError
 
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from sft_cli.config.adapter_schema import QuantKind
 from sft_cli.config.compose import compose
 from sft_cli.config.explain import recipes, show
+from sft_cli.config.schema.adapter import QuantKind
 from sft_cli.errors import SftError
 
 MINE = "# sft train recipe=mine\n# Needs a laptop\ndefaults:\n  - override /quant: nf4\ntrainer:\n  lr: 3e-4\n"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sft_cli.config.data_schema import SourceConfig
 from sft_cli.config.paths import absolute
-from sft_cli.config.schema import Config
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.data import SourceConfig
 
 
 @pytest.fixture

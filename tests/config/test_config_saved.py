@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.config.compose import compose, dump, load
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.config.launcher_schema import LauncherConfig
-from sft_cli.config.schema import Config, ModelConfig
-from sft_cli.config.trainer_schema import TrainerConfig
+from sft_cli.config.schema.config import Config, ModelConfig
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.config.schema.launcher import LauncherConfig
+from sft_cli.config.schema.trainer import TrainerConfig
 
 TEXT = st.one_of(
     st.text(), st.sampled_from(["1e-4", "1", "null", "yes", "24:00:00", "2024-01-01", "${x}", "${", "0x1f", "~"])

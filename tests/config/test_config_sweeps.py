@@ -3,9 +3,9 @@
 import pytest
 
 from sft_cli.config.compose import Merged, compose
-from sft_cli.config.grammar import several
-from sft_cli.config.sweeps import expand
-from sft_cli.config.words import Unreadable
+from sft_cli.config.overrides.grammar import several
+from sft_cli.config.overrides.parse import Unreadable
+from sft_cli.config.overrides.sweep import expand
 from sft_cli.errors import Mistakes, SftError
 
 

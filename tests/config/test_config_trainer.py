@@ -2,9 +2,9 @@
 
 import pytest
 
-from sft_cli.config.check import required
 from sft_cli.config.compose import compose
 from sft_cli.config.paths import absolute
+from sft_cli.config.rules.check import required
 from sft_cli.errors import SftError
 
 

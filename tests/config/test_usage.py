@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from sft_cli.check.asked import NAMES as CHECK
 from sft_cli.cli import app
-from sft_cli.config.names import COMMANDS_OF
+from sft_cli.config.keys.valid_keys import COMMANDS_OF
 from sft_cli.errors import Mistakes, SftError
 from sft_cli.eval.chat import OWN as CHAT
 from sft_cli.eval.run import OWN as EVAL

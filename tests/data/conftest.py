@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from prepare_hand import rows, write
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.config.schema import Config
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.data import SourceConfig
+from tests.prepare.helpers import rows, write
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.data.mixing.mix import Pool
+from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.data.mixing.epoch_draw import Pool
 
 
 def digests(contents: Sequence[object]) -> np.ndarray:

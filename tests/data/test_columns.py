@@ -7,16 +7,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.data_schema import OnBadRow, Role, SourceConfig
-from sft_cli.config.grammar import parse
-from sft_cli.config.override import override
-from sft_cli.config.words import read
-from sft_cli.data.formats import converter
-from sft_cli.data.formats.unread import Account, is_about, meaning
-from sft_cli.data.prepare import prepare
-from sft_cli.data.problems import RowError
-from sft_cli.data.types import Row
+from sft_cli.config.overrides.grammar import parse
+from sft_cli.config.overrides.parse import read
+from sft_cli.config.overrides.quoting import override
+from sft_cli.config.schema.data import OnBadRow, Role, SourceConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.unread_columns import Account, is_about, meaning
+from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
+from sft_cli.prepare.prepare import prepare
+from sft_cli.types import Row
 
 TALK = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 

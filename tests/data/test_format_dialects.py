@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.formats import FORMATS, converter, describe
-from sft_cli.data.problems import RowError
-from sft_cli.data.types import Row
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.formats import listing
+from sft_cli.data.formats.row_converter import FORMATS, converter
+from sft_cli.data.row_errors import RowError
+from sft_cli.types import Row
 
 
 def convert(values, format="auto", **config):
@@ -107,7 +108,7 @@ def test_every_example_of_the_table_is_what_it_says(name):
 
 
 def test_the_description_names_every_format_with_its_columns():
-    text = describe()
+    text = listing()
     for name, shape in FORMATS.items():
         block = next(block for block in text.split("\n\n") if block.startswith(f"{name}: "))
         assert shape.says in block

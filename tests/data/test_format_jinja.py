@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from sft_cli.config.data_schema import Role, SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.problems import RowError
-from sft_cli.data.types import Message, Row
+from sft_cli.config.schema.data import Role, SourceConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
+from sft_cli.types import Message, Row
 
 
 def source(text):

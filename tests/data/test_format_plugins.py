@@ -6,11 +6,12 @@ import zipfile
 
 import pytest
 
-from sft_cli.config.data_schema import Role, SourceConfig
-from sft_cli.data.formats import converter, describe, package, plugins
-from sft_cli.data.problems import RowError
-from sft_cli.data.types import Message, Row
+from sft_cli.config.schema.data import Role, SourceConfig
+from sft_cli.data.formats import listing, plugins
+from sft_cli.data.formats.row_converter import converter, package
+from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
+from sft_cli.types import Message, Row
 
 CODE = '''
 """Formats of medical notes."""
@@ -138,7 +139,7 @@ def test_name_for_the_manifest_and_fingerprint_for_the_cache(packages):
 
 
 def test_the_list_of_formats_names_them(packages):
-    assert "\n\nmedical (notes_formats 1.2): of an installed package, notes:messages\n\n" in describe()
+    assert "\n\nmedical (notes_formats 1.2): of an installed package, notes:messages\n\n" in listing()
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.config.data_schema import SourceConfig, TreeConfig
-from sft_cli.data.formats import FORMATS, Converter, converter
-from sft_cli.data.problems import RowError
-from sft_cli.data.reading.sources import BadRow
-from sft_cli.data.types import Conversation, Row
+from sft_cli.config.schema.data import SourceConfig, TreeConfig
+from sft_cli.data.formats.row_converter import FORMATS, Converter, converter
+from sft_cli.data.row_errors import RowError
+from sft_cli.data.sources.source_rows import BadRow
+from sft_cli.types import Conversation, Row
 
 KEYS = [
     "role", "from", "content", "value", "weight", "tool_calls", "function_call", "function", "name", "arguments",

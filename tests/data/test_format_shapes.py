@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from formats_hand import convert, messages, said
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.problems import RowError
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import RowError
+from tests.data.helpers import convert, messages, said
 
 ASKED, SAID = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 PLAIN = [("user", "Q"), ("assistant", "A")]

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.problems import RowError
-from sft_cli.data.types import Message, Row
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import RowError
+from sft_cli.types import Message, Row
 
 ASK = {"role": "user", "content": "Q"}
 

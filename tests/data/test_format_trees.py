@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from sft_cli.config.data_schema import SourceConfig, TreeConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.problems import LeftOut, RowError
-from sft_cli.data.reading.sources import BadRow
-from sft_cli.data.types import Row
+from sft_cli.config.schema.data import SourceConfig, TreeConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import LeftOut, RowError
+from sft_cli.data.sources.source_rows import BadRow
+from sft_cli.types import Row
 
 
 def node(text, *replies, rank=None, **more):

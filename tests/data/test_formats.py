@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.formats.choose import choose, detect
-from sft_cli.data.problems import RowError
-from sft_cli.data.types import Conversation, Message, Row
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.formats.detect import choose, detect
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message, Row
 
 
 def row(values):

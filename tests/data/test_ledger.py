@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sft_cli.config.data_schema import BudgetConfig, DataConfig, SourceConfig
+from sft_cli.config.schema.data import BudgetConfig, DataConfig, SourceConfig
 from sft_cli.data.ledger import Entry, Ledger
 from sft_cli.errors import SftError
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.config.context import context_of
-from sft_cli.config.data_schema import BudgetConfig, OnBadRow, Overflow
+from sft_cli.config.model_files.context_window import context_of
+from sft_cli.config.schema.data import BudgetConfig, OnBadRow, Overflow
 from sft_cli.data.lengths import Lengths
-from sft_cli.data.prepare import prepare
 from sft_cli.errors import Mistakes, SftError
+from sft_cli.prepare.prepare import prepare
 
 
 def lengths(tokens, max_length=100, others=0, context=None, least=None):

@@ -1,9 +1,9 @@
 """Flags of other tools that say whether a message is trained: obeyed, or refused; never ignored."""
 
 import pytest
-from formats_hand import ASK, convert, messages, said
 
-from sft_cli.data.problems import RowError
+from sft_cli.data.row_errors import RowError
+from tests.data.helpers import ASK, convert, messages, said
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,17 @@
 import json
 
 import pytest
-from formats_hand import ASK, SAY, convert, messages, said
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sft_cli.data.formats import keys, loss_flags
-from sft_cli.data.problems import RowError
+from sft_cli.data.formats import loss_flags, message_keys
+from sft_cli.data.row_errors import RowError
+from tests.data.helpers import ASK, SAY, convert, messages, said
 
 DROP = "or leave such rows out with data.on_bad_row=drop"
 
 
-@pytest.mark.parametrize("key", [*keys.REASONING, "Thought", "chainOfThought", "chain-of-thought"])
+@pytest.mark.parametrize("key", [*message_keys.REASONING, "Thought", "chainOfThought", "chain-of-thought"])
 def test_reasoning_under_any_of_its_names(key):
     found = messages(ASK, {**SAY, key: "R"})
     assert said(found) == [("user", "Q"), ("assistant", "A", {"reasoning_content": "R"})]
@@ -138,7 +138,7 @@ OTHERS = [
     "id", "image", "Video", "label", "rejected", "summary", "tools", "note", "trainThis", "my_reasoning",
     "inner-thoughts", "tool_calls", "function_call", "type", "parts", "from",
 ]  # fmt: skip
-KNOWN = [*keys.PASSED, *keys.REASONING, *keys.CHANNELS, *keys.TEXTS]
+KNOWN = [*message_keys.PASSED, *message_keys.REASONING, *message_keys.CHANNELS, *message_keys.TEXTS]
 FLAGS = [*loss_flags.FACTORS, *loss_flags.TRAINED, *loss_flags.MASKED, *loss_flags.SPANS]
 letters = st.text(st.characters(codec="ascii", categories=["Ll", "Lu"]), min_size=1, max_size=6)
 NAMES = st.sampled_from([*KNOWN, *FLAGS, *OTHERS]) | letters
@@ -176,11 +176,11 @@ def test_no_key_vanishes(role, further, content):
             assert weight == (float(not truth) if masked or key in loss_flags.MASKED else float(truth)), key
         elif not noted:
             seen = "MARK" in written if "MARK" in str(value) else json.dumps(value) in written
-            assert seen or key in keys.CHANNELS, key
+            assert seen or key in message_keys.CHANNELS, key
 
 
 def test_the_property_finds_a_key_that_is_left_out(monkeypatch):
     """What the property above would report if keys were dropped."""
-    monkeypatch.setattr("sft_cli.data.formats.turns.message_keys", lambda *_: keys.Keys(None, {}, {}))
+    monkeypatch.setattr("sft_cli.data.formats.messages.message_keys", lambda *_: message_keys.Keys(None, {}, {}))
     with pytest.raises((AssertionError, ExceptionGroup)):
         test_no_key_vanishes()

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from mix_pools import digests, pool, pools
 
-from sft_cli.config.data_schema import DataConfig, SourceConfig, StageConfig, Stop, Strategy
-from sft_cli.data.mixing.mix import choose, draw
+from sft_cli.config.schema.data import DataConfig, SourceConfig, StageConfig, Stop, Strategy
+from sft_cli.data.mixing.epoch_draw import choose, draw
 from sft_cli.errors import SftError
 
 

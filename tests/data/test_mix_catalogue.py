@@ -7,8 +7,8 @@ import pytest
 from mix_pools import pools
 
 from sft_cli.config.compose import compose
-from sft_cli.data.formats import FORMATS
-from sft_cli.data.mixing.mix import draw
+from sft_cli.data.formats.row_converter import FORMATS
+from sft_cli.data.mixing.epoch_draw import draw
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = [

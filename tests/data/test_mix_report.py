@@ -5,9 +5,9 @@ import json
 import numpy as np
 from mix_pools import pools
 
-from sft_cli.config.data_schema import DataConfig, Order, SourceConfig, StageConfig, Stop, Strategy
-from sft_cli.data.mixing.mix import draw
-from sft_cli.data.mixing.realised import SHOWN, Tag, report, tables
+from sft_cli.config.schema.data import DataConfig, Order, SourceConfig, StageConfig, Stop, Strategy
+from sft_cli.data.mixing.epoch_draw import draw
+from sft_cli.data.mixing.mix_report import SHOWN, Tag, report, tables
 
 TRAINED = {"a": [4] * 10, "b": [2] * 20}
 NO_TAGS = [{}, {}]

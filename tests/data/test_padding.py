@@ -5,13 +5,13 @@ import json
 import pyarrow
 import pyarrow.parquet
 import pytest
-from formats_hand import ASK, messages
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.formats.padding import as_object
-from sft_cli.data.problems import RowError
-from sft_cli.data.reading.sources import read
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.formats.null_padding import as_object
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import RowError
+from sft_cli.data.sources.source_rows import read
+from tests.data.helpers import ASK, messages
 
 CITY, DAYS = {"type": "string"}, {"type": "integer"}
 

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from formats_hand import convert, said
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.problems import LeftOut, RowError
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import LeftOut, RowError
 from sft_cli.errors import SftError
+from tests.data.helpers import convert, said
 
 ASKED, GOOD, BAD = (
     {"role": role, "content": text} for role, text in (("user", "Q"), ("assistant", "A"), ("assistant", "B"))

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sft_cli.config.data_schema import Order
-from sft_cli.data import prepared, shards
-from sft_cli.data.making.place import replace_directory, scratch
-from sft_cli.data.mixing import stages
-from sft_cli.data.mixing.stages import Stage
+from sft_cli.config.schema.data import Order
+from sft_cli.data import example_files, prepared
+from sft_cli.data.example_tables import example_table
+from sft_cli.data.mixing import curriculum
+from sft_cli.data.mixing.curriculum import Stage
 from sft_cli.data.prepared import Split, SplitWriter, open_prepared, read_manifest
-from sft_cli.data.tables import example_table
-from sft_cli.data.types import Example
 from sft_cli.errors import SftError
+from sft_cli.prepare.publish import replace_directory, scratch
+from sft_cli.types import Example
 
 EXAMPLES = [
     Example((5, 6, 7, 8), (0.0, 0.0, 1.0, 1.0), "rows.jsonl:1", "a"),
@@ -35,7 +35,7 @@ def written(directory, train, weighted=False, validation=()):
             writer.write(example_table(examples[start : start + 700]))
         writer.close()
     prepared.finish(directory)
-    stages.save([Stage("1", Order.random, np.arange(len(train)))], directory)
+    curriculum.save([Stage("1", Order.random, np.arange(len(train)))], directory)
     (directory / "manifest.json").write_text('{"fingerprint": "f", "content": "c", "inputs": {}}')
     return open_prepared(directory)
 
@@ -75,7 +75,7 @@ def test_more_examples_than_one_batch(tmp_path):
 def test_a_large_split_is_several_files(tmp_path, monkeypatch):
     from datasets import load_from_disk
 
-    monkeypatch.setattr(shards, "SHARD_BYTES", 60_000)
+    monkeypatch.setattr(example_files, "SHARD_BYTES", 60_000)
     many = [Example((i, i + 1), (0.0, 1.0), f"rows.jsonl:{i + 1}", "a") for i in range(3500)]
     made = written(tmp_path / "out", many)
     files = sorted(file.name for file in (tmp_path / "out" / "train").glob("*.arrow"))

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.check_source import source_rules
-from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.data.making.rows import first_columns
-from sft_cli.data.problems import RowError
-from sft_cli.data.reading import slices, sources
+from sft_cli.config.rules.source import source_rules
+from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.data.row_errors import RowError
+from sft_cli.data.sources import slices, source_rows
 from sft_cli.errors import SftError
+from sft_cli.prepare.rows_stage import first_columns
 
 PAIRS = [{"q": "Où ?", "a": "À Liège; près de la gare."}, {"q": "Combien ?", "a": "Trois"}]
 
@@ -27,7 +27,7 @@ def take(path, side="train", **config):
     config = SourceConfig(path=str(path), **config)
     return [
         (row.where, str(row.error) if isinstance(row, slices.BadRow) else dict(row.values))
-        for row in sources.read(config, "mine", side)
+        for row in source_rows.read(config, "mine", side)
     ]
 
 
@@ -234,7 +234,7 @@ def test_the_splits_of_one_file(tmp_path):
     plain = write(tmp_path / "plain.json", json.dumps(PAIRS))
     config = SourceConfig(path=str(plain), split="test")
     with pytest.raises(SftError, match=r"split 'test' is asked for, but plain\.json is a list of rows, without splits"):
-        list(sources.read(config, "mine", "train"))
+        list(source_rows.read(config, "mine", "train"))
 
 
 def test_where_no_row_can_be_read_the_first_ones_own_error_is_shown(tmp_path):

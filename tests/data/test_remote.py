@@ -11,10 +11,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.reading import remote
-from sft_cli.data.reading.sources import fingerprint, read, slices
-from sft_cli.data.reading.stream import blocks
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.sources import remote
+from sft_cli.data.sources.source_rows import fingerprint, read, slices
+from sft_cli.data.sources.streaming import blocks
 from sft_cli.errors import SftError
 
 ROWS = b"".join(b'{"a": %d}\n' % number for number in range(2000))

@@ -3,17 +3,17 @@
 import re
 
 import pytest
-from formats_hand import ASK, SAY, convert, messages, said
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.config.check_source import source_rules
-from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.config.grammar import parse
-from sft_cli.data.formats import converter
+from sft_cli.config.overrides.grammar import parse
+from sft_cli.config.rules.source import source_rules
+from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.data.formats.roles import ROLES
-from sft_cli.data.problems import RowError
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
+from tests.data.helpers import ASK, SAY, convert, messages, said
 
 CALL = '{"name": "f", "arguments": {"x": 1}}'
 

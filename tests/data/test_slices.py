@@ -13,12 +13,12 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.reading import columnar, readers, slices, survey
-from sft_cli.data.reading.opening import BOM
-from sft_cli.data.reading.slices import BadRow
-from sft_cli.data.reading.sources import fingerprint, read, read_slice
-from sft_cli.data.reading.sources import slices as slices_of
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.sources import columnar, file_state, slices, text_files
+from sft_cli.data.sources.lines import BOM
+from sft_cli.data.sources.slices import BadRow
+from sft_cli.data.sources.source_rows import fingerprint, read, read_slice
+from sft_cli.data.sources.source_rows import slices as slices_of
 from sft_cli.errors import SftError
 
 
@@ -66,12 +66,12 @@ def test_ranges_of_lines_are_the_whole_file(tmp_path_factory, lines, mark, ends_
     content = mark + b"".join(line + end for line, end in lines)
     path.write_bytes(content.removesuffix(b"\n") if ends_open else content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(survey, "CHUNK", max(chunk, len(mark)))
-        spans = survey.survey(path, survey.look(path), "rows.jsonl", size).ranges
-    pieces = [list(readers.json_lines(path, "rows.jsonl", span)) for span in spans]
+        patch.setattr(file_state, "CHUNK", max(chunk, len(mark)))
+        spans = file_state.survey(path, file_state.look(path), "rows.jsonl", size).ranges
+    pieces = [list(text_files.json_lines(path, "rows.jsonl", span)) for span in spans]
     assert all(pieces)
     found = [(number, str(values)) for piece in pieces for number, values in piece]
-    assert found == [(number, str(values)) for number, values in readers.json_lines(path, "rows.jsonl")]
+    assert found == [(number, str(values)) for number, values in text_files.json_lines(path, "rows.jsonl")]
 
 
 def test_a_file_of_lines_is_cut_and_keeps_its_numbers(tmp_path, small):
@@ -96,7 +96,7 @@ def test_a_range_ends_with_the_line_that_fills_it(tmp_path, monkeypatch):
 def test_a_file_that_changes_while_it_is_counted(tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n')
-    monkeypatch.setattr(survey._Ranges, "add", lambda self, chunk, end: path.write_bytes(b"{}\n"))
+    monkeypatch.setattr(file_state._Ranges, "add", lambda self, chunk, end: path.write_bytes(b"{}\n"))
     with pytest.raises(SftError) as caught:
         fingerprint(SourceConfig(path="rows.jsonl"), "mine")
     assert str(caught.value) == CHANGED
@@ -236,10 +236,10 @@ def test_bytes_are_read_once_for_fingerprint_and_slices(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
     config = SourceConfig(path="rows.jsonl")
     fingerprint(config, "mine")
-    missed = survey.survey.cache_info().misses
+    missed = file_state.survey.cache_info().misses
     slices_of(config, "mine", "train")
     assert fingerprint(config, "mine")["train"]["files"][0][0] == "rows.jsonl"
-    assert survey.survey.cache_info().misses == missed
+    assert file_state.survey.cache_info().misses == missed
 
 
 def test_units_say_rows_and_bytes(tmp_path):

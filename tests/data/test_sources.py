@@ -9,12 +9,12 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.problems import RowError
-from sft_cli.data.reading.locate import is_hub_id
-from sft_cli.data.reading.sources import BadRow, fingerprint, has_validation, read
-from sft_cli.data.types import Row
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.row_errors import RowError
+from sft_cli.data.sources.locate import is_hub_id
+from sft_cli.data.sources.source_rows import BadRow, fingerprint, has_validation, read
 from sft_cli.errors import SftError
+from sft_cli.types import Row
 
 
 @pytest.fixture(autouse=True)

@@ -85,8 +85,8 @@ def hub():
 
 READ = """
 import json, sys
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.reading.sources import fingerprint, read
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.sources.source_rows import fingerprint, read
 from sft_cli.errors import SftError
 
 for values in json.loads(sys.argv[1]):

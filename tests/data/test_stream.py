@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_remote import Site, forget
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.reading import remote, stream
-from sft_cli.data.reading.slices import BadRow
-from sft_cli.data.reading.sources import fingerprint, read
-from sft_cli.data.reading.stream import blocks
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.sources import remote, streaming
+from sft_cli.data.sources.slices import BadRow
+from sft_cli.data.sources.source_rows import fingerprint, read
+from sft_cli.data.sources.streaming import blocks
 from sft_cli.errors import SftError
 
 
@@ -212,7 +212,7 @@ def test_a_file_that_changes_here(tmp_path):
 def test_a_file_that_changes_here_before_the_next_one_is_read(tmp_path, monkeypatch):
     for number in range(2):
         (tmp_path / f"{number}.jsonl").write_text('{"a": 1}\n')
-    real = stream._records
+    real = streaming._records
 
     def then_changed(entry, last, end):
         yield from real(entry, last, end)
@@ -221,7 +221,7 @@ def test_a_file_that_changes_here_before_the_next_one_is_read(tmp_path, monkeypa
             entry.file.write_text('{"a": 12}\n')
 
     changed = []
-    monkeypatch.setattr(stream, "_records", then_changed)
+    monkeypatch.setattr(streaming, "_records", then_changed)
     with pytest.raises(SftError, match="the file changed while it was read") as caught:
         next(blocks(config(tmp_path), "mine", "train", 1))
     assert [caught.value.where] == changed

@@ -13,9 +13,9 @@ from test_sources_hub import COMMIT
 
 STREAM = """
 import json, sys
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.reading.sources import fingerprint
-from sft_cli.data.reading.stream import blocks
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.sources.source_rows import fingerprint
+from sft_cli.data.sources.streaming import blocks
 from sft_cli.errors import SftError
 
 found = []

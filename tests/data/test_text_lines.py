@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data import formats
-from sft_cli.data.reading import slices as cutting
-from sft_cli.data.reading.sources import BadRow, fingerprint, read, read_slice, slices
-from sft_cli.data.reading.stream import blocks
-from sft_cli.data.types import Row
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.formats import row_converter
+from sft_cli.data.sources import slices as cutting
+from sft_cli.data.sources.source_rows import BadRow, fingerprint, read, read_slice, slices
+from sft_cli.data.sources.streaming import blocks
 from sft_cli.errors import SftError
+from sft_cli.types import Row
 
 TEXT = "\N{LATIN SMALL LETTER E WITH ACUTE}ins\n\n  zwei \r\ndrei"
 FOUND = {"a.txt:1": "\N{LATIN SMALL LETTER E WITH ACUTE}ins", "a.txt:3": "  zwei ", "a.txt:4": "drei"}
@@ -112,10 +112,10 @@ def test_a_hub_data_set_has_none_either():
 
 def test_auto_never_takes_it():
     """A text file may be a document or many; its columns do not tell."""
-    assert formats.converter(SourceConfig(), "mine", "\n", ["text"]).name == "text"
-    assert formats.converter(SourceConfig(format="lines"), "mine", "\n", ["text"]).name == "lines"
+    assert row_converter.converter(SourceConfig(), "mine", "\n", ["text"]).name == "text"
+    assert row_converter.converter(SourceConfig(format="lines"), "mine", "\n", ["text"]).name == "lines"
     with pytest.raises(SftError):
-        formats.converter(SourceConfig(), "mine", "\n", ["text", "role"])
+        row_converter.converter(SourceConfig(), "mine", "\n", ["text", "role"])
 
 
 @pytest.mark.material

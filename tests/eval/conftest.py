@@ -12,21 +12,21 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config
 
-from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind
-from sft_cli.config.clean_schema import CleanConfig
+from sft_cli.batching.collate import Batch, collate
 from sft_cli.config.compose import dump
-from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.config.schema import Config, EvalConfig, ModelConfig, TemplateConfig
-from sft_cli.config.trainer_schema import Device, Reduction, TrainerConfig
-from sft_cli.data.prepare import prepare
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind
+from sft_cli.config.schema.clean import CleanConfig
+from sft_cli.config.schema.config import Config, EvalConfig, ModelConfig, TemplateConfig
+from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.config.schema.trainer import Device, Reduction, TrainerConfig
+from sft_cli.data.example_tables import example_table
 from sft_cli.data.prepared import Split, SplitWriter
-from sft_cli.data.tables import example_table
-from sft_cli.data.types import Example
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import use_packed
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model
-from sft_cli.train.layout import Batch, collate
+from sft_cli.prepare.prepare import prepare
+from sft_cli.types import Example
 
 VOCABULARY = 320
 SIZES = {

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sft_cli.config.schema import EvalConfig
-from sft_cli.config.trainer_schema import Choice, Reduction
-from sft_cli.data.types import Example
+from sft_cli.config.schema.config import EvalConfig
+from sft_cli.config.schema.trainer import Choice, Reduction
 from sft_cli.eval import heldout
 from sft_cli.eval.evaluate import evaluate
 from sft_cli.eval.heldout import heldout_loss
 from sft_cli.model.attention.packing import use_packed
 from sft_cli.model.head.loss_model import LossModel, packed_loss_model
+from sft_cli.types import Example
 
 CPU = torch.device("cpu")
 

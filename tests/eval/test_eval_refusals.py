@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from sft_cli.config.compose import dump, load
-from sft_cli.data.prepare import prepare
 from sft_cli.errors import Mistakes, SftError
 from sft_cli.eval.run import eval_command
+from sft_cli.prepare.prepare import prepare
 
 
 def refusal(*words: str) -> SftError:

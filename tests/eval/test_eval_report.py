@@ -6,8 +6,8 @@ import pytest
 
 from sft_cli.eval import progress
 from sft_cli.eval.evaluate import Answered, Metrics, Scores, metrics, sample_lines
+from sft_cli.eval.exact_match import Item
 from sft_cli.eval.heldout import HeldOut, Loss
-from sft_cli.eval.items import Item
 from sft_cli.eval.report import cells, write
 
 

@@ -10,7 +10,7 @@ from faults_ledger import Ledger
 from faults_processes import Forks
 from faults_runs import words
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 LEDGER = pytest.StashKey[Ledger]()
 

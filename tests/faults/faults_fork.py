@@ -43,8 +43,8 @@ def warm() -> None:
 
     import sft_cli.cli
     import sft_cli.config.compose
-    import sft_cli.data.prepare
-    import sft_cli.model.merge.merging
+    import sft_cli.merge.merge
+    import sft_cli.prepare.prepare
     import sft_cli.train.session  # noqa: F401
 
     assert threading.active_count() == 1, threading.enumerate()

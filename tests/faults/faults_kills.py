@@ -13,7 +13,7 @@ from faults_ledger import Ledger
 from faults_processes import Command, Forks
 from faults_runs import SAVE_EVERY, STEPS, lost_bytes, steps, unfinished, whole, words
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 MOMENTS = ("any moment", "preparing", "a step", "writing a checkpoint", "exporting")
 

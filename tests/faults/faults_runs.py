@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 SETTINGS = [
     "recipe=quickstart",

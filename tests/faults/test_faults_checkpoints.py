@@ -5,7 +5,7 @@ import shutil
 import pytest
 from faults_runs import SAVE_EVERY, digests, lost_bytes, steps
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from faults_runs import SAVE_EVERY, SETTINGS, lost_bytes, steps, unfinished, whole, words
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 pytestmark = pytest.mark.slow
 PREPARE = [word for word in SETTINGS if not word.startswith(("trainer.", "eval."))]

@@ -6,7 +6,7 @@ import signal
 import pytest
 from faults_runs import digests, steps, words
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 pytestmark = pytest.mark.slow
 SPOIL = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from faults_runs import SAVE_EVERY, lost_bytes, steps, unfinished, words
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 pytestmark = pytest.mark.slow
 SLOW = """

@@ -18,11 +18,11 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import load_template
-from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.config.data_schema import DataConfig, TrainOn
-from sft_cli.config.schema import TemplateConfig
-from sft_cli.data.types import Conversation, Example, Message
+from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
+from sft_cli.config.schema.config import TemplateConfig
+from sft_cli.config.schema.data import DataConfig, TrainOn
+from sft_cli.types import Conversation, Example, Message
 
 HERE = Path(__file__).resolve().parent / "masks"
 MATERIAL = HERE.parents[3] / "shared" / "material" / "tokenizers"

@@ -24,11 +24,11 @@ from make_masks import _dumps, written
 from tokenizers import AddedToken, Tokenizer
 
 from sft_cli.chat.examples import ExampleMaker, Outcome
-from sft_cli.chat.template import ChatTemplate
-from sft_cli.chat.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.types import Conversation, Message, Row
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
+from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.types import Conversation, Message, Row
 
 HERE = Path(__file__).resolve().parent / "tools"
 MATERIAL = HERE.parents[3] / "shared" / "material"

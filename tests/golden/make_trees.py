@@ -14,10 +14,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from sft_cli.config.data_schema import SourceConfig, TreeConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.problems import LeftOut
-from sft_cli.data.types import Conversation, Row
+from sft_cli.config.schema.data import SourceConfig, TreeConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import LeftOut
+from sft_cli.types import Conversation, Row
 
 HERE = Path(__file__).resolve().parent / "trees"
 OWN = HERE / "trees.jsonl"

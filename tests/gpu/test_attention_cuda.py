@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, LlamaConfig, MistralConfig
 
-from sft_cli.model.attention.documents import documents
+from sft_cli.batching.packed_row import documents
 from sft_cli.model.attention.flex import flexible, has_flex_kernel
 from sft_cli.model.attention.kernels import Rule, by_length, gathered, has_varlen_kernel, varlen
 from sft_cli.model.attention.packing import probe

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sft_cli.config.trainer_schema import Choice, Reduction
+from sft_cli.batching.prefetch import Feed
+from sft_cli.config.schema.trainer import Choice, Reduction
 from sft_cli.data.prepared import Tokens
-from sft_cli.train.feed import Feed
 
 pytestmark = [
     pytest.mark.gpu,

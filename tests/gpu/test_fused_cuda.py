@@ -6,9 +6,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 from sft_cli.model.attention.packing import packed_arguments, use_packed
-from sft_cli.model.speed.fused import fuse
+from sft_cli.model.speed.fused_lora import fuse
 from sft_cli.model.speed.last_block import skip_unread
-from sft_cli.model.speed.norms import use_fast_norms
+from sft_cli.model.speed.rms_norm import use_fast_norms
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sft_cli.config.trainer_schema import LossConfig
-from sft_cli.model.head.gradient import Head, Task, weighted_sum
+from sft_cli.config.schema.trainer import LossConfig
+from sft_cli.model.head.chunked_loss import Head, Task, weighted_sum
 from sft_cli.model.head.logits import Rescale
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from sft_cli.config.adapter_schema import AdapterConfig, QuantConfig, StopRow
-from sft_cli.config.schema import ModelConfig
-from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
+from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig, StopRow
+from sft_cli.config.schema.config import ModelConfig
+from sft_cli.config.schema.trainer import Checkpointing, LossConfig, TrainerConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import packed_arguments, use_packed
-from sft_cli.model.machine import Machine, free_memory
+from sft_cli.model.device import Machine, free_memory
 from sft_cli.model.memory.checkpointing import Recompute, apply
 from sft_cli.model.memory.estimate import estimate
 from sft_cli.model.quant import causal_lm

@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from sft_cli.config.adapter_schema import AdapterConfig, QuantConfig, QuantKind
-from sft_cli.config.schema import ModelConfig
+from sft_cli.batching.packed_row import documents
+from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig, QuantKind
+from sft_cli.config.schema.config import ModelConfig
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.documents import documents
 from sft_cli.model.attention.packing import probe, use_packed
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model

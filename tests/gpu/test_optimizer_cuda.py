@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from sft_cli.config.adapter_schema import AdapterConfig
-from sft_cli.config.trainer_schema import Average, OptimizerName, TrainerConfig
-from sft_cli.train import checkpoint
-from sft_cli.train.average import make_average
-from sft_cli.train.checkpoint import Parts, Progress
-from sft_cli.train.lr_schedule import make_schedule
-from sft_cli.train.optimizer import make_optimizer
+from sft_cli.config.schema.adapter import AdapterConfig
+from sft_cli.config.schema.trainer import Average, OptimizerName, TrainerConfig
+from sft_cli.train.checkpoints import checkpoint
+from sft_cli.train.checkpoints.checkpoint import Parts, Progress
+from sft_cli.train.optimizers.lr_schedule import make_schedule
+from sft_cli.train.optimizers.optimizers import make_optimizer
+from sft_cli.train.optimizers.weight_average import make_average
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 STEPS = 6

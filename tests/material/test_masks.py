@@ -12,11 +12,11 @@ from jinja2 import TemplateError
 from tokenizers import AddedToken, Tokenizer
 
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import ChatTemplate
-from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.data_schema import DataConfig
-from sft_cli.data.types import Conversation, Message
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.data import DataConfig
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message
 
 pytestmark = pytest.mark.material
 

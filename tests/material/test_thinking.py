@@ -4,9 +4,9 @@ import pytest
 from test_masks import MATERIAL, talk, with_tokens
 
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import ChatTemplate
-from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.data_schema import DataConfig, Thinking
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.data import DataConfig, Thinking
 from sft_cli.errors import SftError
 
 pytestmark = pytest.mark.material

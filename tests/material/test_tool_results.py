@@ -8,11 +8,11 @@ import pytest
 from test_masks import MATERIAL
 
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import ChatTemplate
-from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.types import Row
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.types import Row
 
 pytestmark = [pytest.mark.material, pytest.mark.slow]
 

@@ -16,9 +16,9 @@ from talks import is_ambiguous
 from wild_table import MATERIAL, TABLE, judged, refusal, templates, tokenizers
 
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import ChatTemplate
-from sft_cli.chat.tokenizer import load_tokenizer
-from sft_cli.config.data_schema import DataConfig
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.data import DataConfig
 
 pytestmark = pytest.mark.material
 TOKENIZERS = ("llama2", "llama3", "mistral_v3", "qwen2_5", "qwen3")

@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from oracle import NOW, Server, faults, unshown
 
 from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template import ChatTemplate
-from sft_cli.chat.tokenizer import ChatTokenizer
-from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.types import Conversation, Message, Row
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer
+from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.data.formats.row_converter import converter
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message, Row
 
 TABLE = Path(__file__).resolve().parents[1] / "golden" / "wild.tsv"
 MATERIAL = Path(__file__).resolve().parents[3] / "shared" / "material"

@@ -16,7 +16,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from sft_cli.model.attention import documents as segments
+from sft_cli.batching import packed_row as segments
 
 VOCABULARY = 160
 SIZES = {

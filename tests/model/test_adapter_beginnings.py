@@ -7,13 +7,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, StopRow
-from sft_cli.config.schema import ModelConfig
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, StopRow
+from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, open_adapter, peft_quietly
-from sft_cli.model.adapter.frozen import save_adapter
-from sft_cli.model.adapter.inits import base_weight, leading, lora_layers, matrices
-from sft_cli.model.adapter.starting import digests
+from sft_cli.model.adapter.lora_inits import base_weight, leading, lora_layers, matrices
+from sft_cli.model.adapter.stacking import save_adapter
+from sft_cli.model.adapter.warm_start import digests
 from sft_cli.model.load import load_model
 from sft_cli.model.quant import evaluating, quantized_layers
 

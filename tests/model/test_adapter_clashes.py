@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, Init, StopRow, VeraConfig
 from sft_cli.config.compose import compose
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, StopRow, VeraConfig
 from sft_cli.errors import SftError
+from sft_cli.merge.merge import untie
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.merge.merging import untie
 
 IDS = torch.tensor([[3, 1, 4, 1, 5]])
 

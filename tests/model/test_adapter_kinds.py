@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from sft_cli.config.adapter_schema import (
+from sft_cli.config.schema.adapter import (
     AdapterConfig,
     AdapterKind,
     Init,
@@ -18,9 +18,9 @@ from sft_cli.config.adapter_schema import (
     StopRow,
     VeraConfig,
 )
-from sft_cli.config.schema import ModelConfig
+from sft_cli.config.schema.config import ModelConfig
 from sft_cli.model.adapter.add import add_adapter, open_adapter
-from sft_cli.model.adapter.frozen import save_adapter
+from sft_cli.model.adapter.stacking import save_adapter
 from sft_cli.model.load import load_model
 from sft_cli.model.quant import dequantized, evaluating
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, JetMoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
-from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, Init, OftConfig, StopRow
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, OftConfig, StopRow
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, open_adapter
-from sft_cli.model.adapter.frozen import save_adapter
+from sft_cli.model.adapter.stacking import save_adapter
 from sft_cli.model.adapter.targets import check_adapter, routers
 from sft_cli.model.quant import evaluating
 

@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, BambaConfig, LlamaConfig
 
-from sft_cli.config.adapter_schema import AdapterConfig
-from sft_cli.config.trainer_schema import Checkpointing, TrainerConfig
+from sft_cli.config.schema.adapter import AdapterConfig
+from sft_cli.config.schema.trainer import Checkpointing, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.kernels import MATMUL_KEYS
@@ -18,10 +18,10 @@ from sft_cli.model.head.loss_model import HeadPath, LossModel
 from sft_cli.model.memory import checkpointing
 from sft_cli.model.memory.checkpointing import Recompute, apply, choose, more
 from sft_cli.model.memory.estimate import MemoryEstimate
-from sft_cli.model.memory.kept import Kept, counting, decoder_layers
 from sft_cli.model.memory.offload import Away, Offloader
+from sft_cli.model.memory.saved_activations import Kept, counting, decoder_layers
 from sft_cli.model.quant import causal_lm
-from sft_cli.model.speed.fused import fuse
+from sft_cli.model.speed.fused_lora import fuse
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 MODES = [Checkpointing.none, Checkpointing.selective, Checkpointing.layers, Checkpointing.full, Checkpointing.offload]

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from families_hand import (
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from sft_cli.config.schema.adapter import AdapterConfig
+from sft_cli.errors import SftError
+from sft_cli.model.adapter.add import add_adapter
+from sft_cli.model.attention.packing import documents_arguments, probe, use_packed
+from sft_cli.model.attention.router_replay import routers
+from sft_cli.model.head.loss_model import LossModel
+from tests.model.helpers import (
     FAMILIES,
     LATENT,
     SIZES,
@@ -14,14 +22,6 @@ from families_hand import (
     tiny,
     tree,
 )
-from transformers import AutoConfig, AutoModelForCausalLM
-
-from sft_cli.config.adapter_schema import AdapterConfig
-from sft_cli.errors import SftError
-from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import documents_arguments, probe, use_packed
-from sft_cli.model.attention.routing import routers
-from sft_cli.model.head.loss_model import LossModel
 
 TREE = ((6, 5, 4, 7, 9, 4, 3), (-1, 0, 1, 1, 0, 0, -1))
 """Three levels: a beginning of six tokens, longer than the windows, that three documents go on from, two of them with

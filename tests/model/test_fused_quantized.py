@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from sft_cli.model.quant import dequantized, evaluating
-from sft_cli.model.speed.fused import fuse
+from sft_cli.model.speed.fused_lora import fuse
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")
 

@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, Qwen3MoeConfig
 
-from sft_cli.model.attention.documents import documents
+from sft_cli.batching.packed_row import documents
 from sft_cli.model.attention.packing import documents_arguments, use_packed
-from sft_cli.model.speed.fused import fuse
+from sft_cli.model.speed.fused_lora import fuse
 from sft_cli.model.speed.last_block import read_all, skip_unread
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")

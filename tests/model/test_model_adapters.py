@@ -8,11 +8,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sft_cli.config.adapter_schema import AdapterConfig, StopRow
+from sft_cli.batching.packed_row import documents
+from sft_cli.config.schema.adapter import AdapterConfig, StopRow
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, peft_quietly, save_memory
-from sft_cli.model.adapter.stop_rows import looks_untrained, stop_rows_look_untrained
-from sft_cli.model.attention.documents import documents
+from sft_cli.model.adapter.stop_token_rows import looks_untrained, stop_rows_look_untrained
 from sft_cli.model.attention.packing import generating, use_packed
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from sft_cli.batching.packed_row import documents
 from sft_cli.model.attention import kernels
-from sft_cli.model.attention.documents import documents
-from sft_cli.model.attention.packed import CannotPack, Windows, no_mask, packed_attention
+from sft_cli.model.attention.attention_function import CannotPack, Windows, no_mask, packed_attention
 from sft_cli.model.attention.packing import generating, judge, packed_arguments, probe, register, use_packed
 from sft_cli.model.quant import evaluating
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sft_cli.config.adapter_schema import AdapterConfig, StopRow
+from sft_cli.batching.packed_row import documents
+from sft_cli.config.schema.adapter import AdapterConfig, StopRow
 from sft_cli.model.adapter.add import add_adapter, save_memory
-from sft_cli.model.attention.documents import documents
 from sft_cli.model.attention.packing import use_packed
 from sft_cli.model.head.logits import Rescale, rescaling
 from sft_cli.model.head.loss_model import HeadPath, LossModel

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoConfig, T5Config
 
-from sft_cli.config.adapter_schema import QuantConfig
-from sft_cli.config.schema import ModelConfig
-from sft_cli.config.trainer_schema import Dtype
+from sft_cli.config.schema.adapter import QuantConfig
+from sft_cli.config.schema.config import ModelConfig
+from sft_cli.config.schema.trainer import Dtype
 from sft_cli.errors import SftError
 from sft_cli.model.load import load_config, load_model
 

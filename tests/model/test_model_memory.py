@@ -19,21 +19,21 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind, StopRow, VeraConfig
-from sft_cli.config.context import context_of
-from sft_cli.config.schema import ModelConfig
-from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
+from sft_cli.config.model_files.context_window import context_of
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, StopRow, VeraConfig
+from sft_cli.config.schema.config import ModelConfig
+from sft_cli.config.schema.trainer import Checkpointing, LossConfig, TrainerConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import packed_arguments, use_packed
+from sft_cli.model.device import Machine
 from sft_cli.model.load import context_length
-from sft_cli.model.machine import Machine
-from sft_cli.model.memory import kept
+from sft_cli.model.memory import saved_activations
 from sft_cli.model.memory.checkpointing import Recompute, apply
 from sft_cli.model.memory.estimate import estimate
-from sft_cli.model.memory.kept import counting
+from sft_cli.model.memory.saved_activations import counting
 from sft_cli.model.quant import causal_lm
-from sft_cli.model.speed.fused import fuse
-from sft_cli.model.speed.norms import use_fast_norms
+from sft_cli.model.speed.fused_lora import fuse
+from sft_cli.model.speed.rms_norm import use_fast_norms
 
 CPU = torch.device("cpu")
 FULL, LORA = AdapterConfig(kind=AdapterKind.none), AdapterConfig(rank=16, train_stop_row=StopRow.never)
@@ -112,7 +112,7 @@ def test_layers_built_alike_are_counted_once_and_exactly(family, monkeypatch):
         config.layer_types = ["sliding_attention", "full_attention"] * 3
         adapter = AdapterConfig(rank_pattern={r".*layers\.3\..*": 2}, train_stop_row=StopRow.never)
     found = of(config, adapter, tokens=192).kept
-    monkeypatch.setattr(kept, "share_alike", lambda _: {})
+    monkeypatch.setattr(saved_activations, "share_alike", lambda _: {})
     alone = of(config, adapter, tokens=192).kept
     assert replace(found, rest=0) == replace(alone, rest=0)
     assert found.rest == pytest.approx(alone.rest, abs=0.02 * sum(alone.layers))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sft_cli.config.adapter_schema import AdapterConfig, QuantConfig, QuantKind
-from sft_cli.config.schema import ModelConfig
+from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig, QuantKind
+from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import generating, probe, use_packed

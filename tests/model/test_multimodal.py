@@ -8,14 +8,14 @@ from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
-from sft_cli.config.adapter_schema import AdapterConfig, AdapterKind, QuantConfig, QuantKind
-from sft_cli.config.schema import ModelConfig
+from sft_cli.batching.packed_row import documents
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind
+from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, open_adapter, peft_quietly
-from sft_cli.model.attention.documents import documents
 from sft_cli.model.attention.packing import use_own
 from sft_cli.model.head.loss_model import packed_loss_model
-from sft_cli.model.language import auto_class, beside_language, refuse_inseparable, refuse_unproven, within
+from sft_cli.model.language_model import auto_class, beside_language, refuse_inseparable, refuse_unproven, within
 from sft_cli.model.load import empty_model, load_model
 from tests.towers import TEXT, TOWER, TOWERS, built, saved
 

@@ -9,19 +9,19 @@ from torch.nn.functional import cross_entropy, kl_div
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, MixtralConfig, OlmoeConfig, Qwen3MoeConfig
 
-from sft_cli.config.adapter_schema import AdapterConfig, StopRow
-from sft_cli.config.trainer_schema import LossConfig
+from sft_cli.batching.packed_row import documents
+from sft_cli.config.schema.adapter import AdapterConfig, StopRow
+from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, peft_quietly, save_memory
-from sft_cli.model.attention.documents import documents
 from sft_cli.model.attention.packing import use_packed
-from sft_cli.model.head import gradient as head_gradient
-from sft_cli.model.head.gradient import Head, Known, Task, weighted_sum
+from sft_cli.model.head import chunked_loss as head_gradient
+from sft_cli.model.head.chunked_loss import Head, Known, Task, weighted_sum
+from sft_cli.model.head.kl_reference import reference
 from sft_cli.model.head.logits import HeadPath, Rescale
 from sft_cli.model.head.loss_model import LossModel, packed_loss_model
-from sft_cli.model.head.noise import embedding_noise
+from sft_cli.model.head.neftune import embedding_noise
 from sft_cli.model.head.objective import score, term_names
-from sft_cli.model.head.reference import reference
 from sft_cli.model.quant import causal_lm
 
 LENGTHS = [6, 3, 9]

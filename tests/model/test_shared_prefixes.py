@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families_hand import assert_same_gradients, gradients, tiny, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_cli.model.attention import flex, kernels, packed
+from sft_cli.batching.packed_row import documents
+from sft_cli.model.attention import attention_function, flex, kernels
 from sft_cli.model.attention import packing as attention
-from sft_cli.model.attention.documents import documents
+from sft_cli.model.attention.attention_function import packed_attention
 from sft_cli.model.attention.kernels import Rule, by_length, causal_mask, gathered
-from sft_cli.model.attention.packed import packed_attention
 from sft_cli.model.attention.packing import probe, register
 from sft_cli.model.head.loss_model import LossModel
+from tests.model.helpers import assert_same_gradients, gradients, tiny, tree
 
 CPU = torch.device("cpu")
 
@@ -269,7 +269,7 @@ def test_autocast_computes_in_its_type(monkeypatch):
         given.extend(part.dtype for part in parts[:3])
         return by_length(*parts)
 
-    monkeypatch.setattr(packed, "by_length", watching)
+    monkeypatch.setattr(attention_function, "by_length", watching)
     row = documents([3, 4])
     query, key, value, _ = states(row)
     with torch.autocast("cpu", dtype=torch.bfloat16):

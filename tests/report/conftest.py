@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_hand import add_to_manifest, make, manifest_parts
+
+from tests.report.helpers import add_to_manifest, make, manifest_parts
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 from datasets import load_from_disk
-from report_hand import HOSTILE
 
-from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.errors import SftError
+from sft_cli.escape import visible
 from sft_cli.report import gallery, words
 from sft_cli.report.inspect import inspect_command
 from sft_cli.report.terminal import PLAIN_LEGEND, _fate, marked
-from sft_cli.report.tokens import Piece
-from sft_cli.visible import visible
+from sft_cli.report.token_pieces import Piece
+from tests.report.helpers import HOSTILE
 
 STOP = "⟪stop: <|im_end|>⟫"
 

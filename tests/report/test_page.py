@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 
 import pytest
 from datasets import load_from_disk
-from report_hand import HOSTILE, add_to_manifest, make, manifest_parts
 
-from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.escape import visible
 from sft_cli.report import page as pages
 from sft_cli.report.html import digest
 from sft_cli.report.page import write_report
-from sft_cli.visible import visible
+from tests.report.helpers import HOSTILE, add_to_manifest, make, manifest_parts
 
 VOID = {"meta", "input", "br", "link", "img"}
 

@@ -8,9 +8,9 @@ from datasets import load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.report import accounts, gallery, plots
+from sft_cli.report import gallery, ledger_view, svg
 from sft_cli.report.sections import mix, stages, tags, totals
-from sft_cli.report.survey import Survey
+from sft_cli.report.split_stats import Survey
 
 SEED = "0123456789abcdef" * 4
 
@@ -41,7 +41,7 @@ def test_a_survey_counts_what_the_rows_hold(prepared):
 
 def test_a_survey_in_small_chunks_is_the_same(prepared, monkeypatch):
     whole = Survey(prepared, "train")
-    monkeypatch.setattr("sft_cli.report.survey.CHUNK", 7)
+    monkeypatch.setattr("sft_cli.report.split_stats.CHUNK", 7)
     chunked = Survey(prepared, "train")
     np.testing.assert_array_equal(chunked.lengths, whole.lengths)
     np.testing.assert_array_equal(chunked.trained, whole.trained)
@@ -75,7 +75,7 @@ def test_the_extremes_are_chosen(prepared):
 
 def test_the_most_truncated_are_those_of_the_ledger(prepared):
     survey = Survey(prepared, "train")
-    account = accounts.take_account(prepared / "ledger.jsonl", SEED)
+    account = ledger_view.take_account(prepared / "ledger.jsonl", SEED)
     (index,) = gallery.truncated(survey, account)
     assert survey.where(index).endswith("talk.jsonl:3")
 
@@ -84,7 +84,7 @@ def test_of_many_sources_the_largest_are_shown(prepared, monkeypatch):
     """The gallery says how many it left out."""
     monkeypatch.setattr(gallery, "MOST_SOURCES", 1)
     train, validation = Survey(prepared, "train"), Survey(prepared, "validation")
-    choice = gallery.choose(train, validation, accounts.Account(), SEED)
+    choice = gallery.choose(train, validation, ledger_view.Account(), SEED)
     assert {train.sources[train.source_of[index]] for _, index in choice.kinds} == {"plain"}
     assert choice.sources_left_out == 2
 
@@ -105,7 +105,7 @@ def test_an_account_by_hand(tmp_path):
         line('r", "fate": "dropped"', fate="used"),
         line("s:1", source="b", truncated=1),
     ]
-    account = accounts.take_account(write_ledger(tmp_path / "l.jsonl", lines), SEED)
+    account = ledger_view.take_account(write_ledger(tmp_path / "l.jsonl", lines), SEED)
     assert {reason: [one["where"] for one in kept] for reason, kept in account.dropped.items()} == {
         "too long": ["r:1"],
         "duplicate": ["r:3"],
@@ -115,7 +115,7 @@ def test_an_account_by_hand(tmp_path):
         "a": ["r:4", "r:2"],
         "b": ["s:1"],
     }
-    few = accounts.take_account(tmp_path / "l.jsonl", SEED, kept=1)
+    few = ledger_view.take_account(tmp_path / "l.jsonl", SEED, kept=1)
     assert [one["where"] for one in few.truncated["a"]] == ["r:4"]
 
 
@@ -125,8 +125,8 @@ def test_dropped_rows_are_a_fair_choice(tmp_path):
     file = write_ledger(tmp_path / "l.jsonl", lines)
     counts = dict.fromkeys(range(20), 0)
     for seed in range(400):
-        kept = accounts.take_account(file, str(seed)).dropped["bad"]
-        assert len(kept) == accounts.KEPT
+        kept = ledger_view.take_account(file, str(seed)).dropped["bad"]
+        assert len(kept) == ledger_view.KEPT
         numbers = [int(one["where"].removeprefix("r:")) for one in kept]
         assert numbers == sorted(numbers)
         for number in numbers:
@@ -140,7 +140,7 @@ def test_lines_are_found_by_source_and_place(tmp_path_factory, places, chance):
     """Whatever the names of files are."""
     file = write_lines_safely(tmp_path_factory.mktemp("ledger") / "l.jsonl", places)
     wanted = {place for place in places if chance.random() < 0.5}
-    found = accounts.find(file, {(source, where) for where, source in wanted})
+    found = ledger_view.find(file, {(source, where) for where, source in wanted})
     assert {(one["where"], one["source"]) for one in found.values()} == wanted
 
 
@@ -153,37 +153,37 @@ def write_lines_safely(file, places):
 def test_a_place_that_looks_like_json_is_found(tmp_path):
     places = [('a", "source": "b', "a"), ('x", ', "a"), ("\\", "b")]
     file = write_lines_safely(tmp_path / "l.jsonl", places)
-    assert len(accounts.find(file, {(source, where) for where, source in places})) == 3
+    assert len(ledger_view.find(file, {(source, where) for where, source in places})) == 3
 
 
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=60), st.sampled_from([None, 64, 2048]))
 def test_every_example_is_in_one_bar(lengths, max_length):
     lengths = np.array(lengths, dtype=np.int32)
     low, high = int(lengths.min()), int(lengths.max())
-    drawn = plots.of_lengths(lengths, low, high, max_length)
+    drawn = svg.of_lengths(lengths, low, high, max_length)
     assert sum(bar.count for bar in drawn.bars) == len(lengths)
     for bar in drawn.bars:
-        assert 0 <= bar.x <= plots.WIDTH
-        assert 0 <= bar.y <= plots.HEIGHT
-        assert bar.y + bar.height == pytest.approx(plots.HEIGHT)
+        assert 0 <= bar.x <= svg.WIDTH
+        assert 0 <= bar.y <= svg.HEIGHT
+        assert bar.y + bar.height == pytest.approx(svg.HEIGHT)
         assert bar.count == ((lengths >= bar.low) & (lengths < bar.high)).sum()
-    assert max(bar.height for bar in drawn.bars) == plots.HEIGHT
-    assert all(0 <= at <= plots.WIDTH for at, _ in drawn.ticks)
+    assert max(bar.height for bar in drawn.bars) == svg.HEIGHT
+    assert all(0 <= at <= svg.WIDTH for at, _ in drawn.ticks)
     assert (drawn.line is None) == (max_length is None)
     if max_length is not None:
         assert not [bar for bar in drawn.bars if bar.low <= max_length < bar.high - 1]
 
 
 def test_the_line_stands_where_the_axis_says():
-    drawn = plots.of_lengths(np.array([1, 1024], dtype=np.int32), 1, 1024, 512)
+    drawn = svg.of_lengths(np.array([1, 1024], dtype=np.int32), 1, 1024, 512)
     assert {label: at for at, label in drawn.ticks}["64"] < drawn.line
-    on_scale = plots.of_lengths(np.array([1, 4096], dtype=np.int32), 1, 4096, 1024)
+    on_scale = svg.of_lengths(np.array([1, 4096], dtype=np.int32), 1, 4096, 1024)
     assert {label: at for at, label in on_scale.ticks}["1k"] == on_scale.line
 
 
 @given(st.lists(st.floats(0, 1), max_size=40))
 def test_every_share_is_in_one_bar(shares):
-    drawn = plots.of_shares(np.array(shares))
+    drawn = svg.of_shares(np.array(shares))
     assert sum(bar.count for bar in drawn.bars) == len(shares)
     assert [label for _, label in drawn.ticks] == ["0%", "25%", "50%", "75%", "100%"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.chat.template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.paths import as_new
-from sft_cli.config.schema import ModelConfig
+from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
-from sft_cli.train import saved
+from sft_cli.train.checkpoints import checkpoint_dir
 
 PACKAGE = Path(__file__).resolve().parents[2] / "sft_cli"
 FORBIDDEN = re.compile(
@@ -21,9 +21,9 @@ FORBIDDEN = re.compile(
     r"|(?<![\w.])(?<!def )(eval|exec)\(|\bos\.system\b|shell=True"
 )
 ALLOWED = {
-    "data/formats/forest.py": "rows wait in this process's own anonymous SQLite file",
-    "data/reading/slices.py": "a docstring on what travels to the worker processes",
-    "data/mixing/stages.py": "allow_pickle=False",
+    "data/formats/tree_assembly.py": "rows wait in this process's own anonymous SQLite file",
+    "data/sources/slices.py": "a docstring on what travels to the worker processes",
+    "data/mixing/curriculum.py": "allow_pickle=False",
 }
 
 
@@ -90,7 +90,7 @@ def test_an_index_names_safetensors_alone(index, problem, tmp_path):
 
 def test_a_pickled_adapter_is_refused_unread(tmp_path):
     from sft_cli.model.adapter.add import open_adapter
-    from sft_cli.model.adapter.starting import adapter_directory
+    from sft_cli.model.adapter.warm_start import adapter_directory
 
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.bin").write_bytes(pickle.dumps(Malice(f"touch {tmp_path}/done")))
@@ -119,9 +119,9 @@ def test_a_checkpoint_that_is_a_link_is_neither_read_nor_removed(tmp_path):
         (folder / "precious").write_text("x")
     (root / "step-9").symlink_to(outside, target_is_directory=True)
     (root / "step-1/link").symlink_to(outside, target_is_directory=True)
-    assert [folder.name for folder in saved.all_of(root)] == ["step-1", "step-2", "step-3"]
-    saved.prune(root, (), 1)
-    saved.forget_after(root, 0)
+    assert [folder.name for folder in checkpoint_dir.all_of(root)] == ["step-1", "step-2", "step-3"]
+    checkpoint_dir.prune(root, (), 1)
+    checkpoint_dir.forget_after(root, 0)
     assert (outside / "precious").read_text() == "x"
     assert [folder.name for folder in root.iterdir()] == ["step-9"]
 
@@ -149,7 +149,7 @@ def test_a_hostile_template_of_a_tokenizer_is_refused(tmp_path):
 
 
 def test_parity_renders_within_a_budget_first(tmp_path):
-    from sft_cli.chat import parity
+    from sft_cli.chat.masks import parity
 
     folder = quickstart(tmp_path / "model")
     (folder / "chat_template.jinja").write_text(ENDLESS)

@@ -7,7 +7,7 @@ import pytest
 
 from sft_cli import cli, console
 from sft_cli.config.compose import compose
-from sft_cli.config.secrets import hushed
+from sft_cli.config.redaction import hushed
 from sft_cli.errors import SftError
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\u202e\x9b31m\r"

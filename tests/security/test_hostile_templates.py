@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from sft_cli.chat.template import ChatTemplate, TemplateRefusal
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.data.formats import converter
-from sft_cli.data.problems import RowError
-from sft_cli.data.types import Row
+from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
+from sft_cli.types import Row
 
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
 SIZE, STEPS = "more than 16,777,216 characters", "takes more than 10,000,000 steps"

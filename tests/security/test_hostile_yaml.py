@@ -5,7 +5,7 @@ import time
 import pytest
 
 from sft_cli.config.compose import compose
-from sft_cli.config.references import ENVIRONMENT
+from sft_cli.config.files.interpolation import ENVIRONMENT
 from sft_cli.errors import Mistakes, SftError
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.config.data_schema import DataConfig, SourceConfig
-from sft_cli.config.launcher_schema import Auto, ContainerConfig, ContainerKind, LauncherConfig, LauncherKind
-from sft_cli.config.schema import Config, ModelConfig
+from sft_cli.config.schema.config import Config, ModelConfig
+from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.config.schema.launcher import Auto, ContainerConfig, ContainerKind, LauncherConfig, LauncherKind
 from sft_cli.errors import Mistakes, SftError
-from sft_cli.slurm.check import check
 from sft_cli.slurm.script import Array, Place, array_script, job_script, mounts, sbatch_word
+from sft_cli.slurm.validate import check
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "slurm"
 PLAIN = Place("/work", "/venv/bin", None)

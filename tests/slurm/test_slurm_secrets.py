@@ -2,7 +2,7 @@
 
 from slurm_cluster import submit_sh
 
-from sft_cli.data.reading import remote
+from sft_cli.data.sources import remote
 
 ADDRESS = "https://host.example/rows.jsonl?sig="
 WORDS = ("recipe=quickstart", "data=local", "data.val_rows=5", "launcher=slurm", "--dry-run")

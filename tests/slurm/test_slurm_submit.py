@@ -8,7 +8,7 @@ import pytest
 from slurm_cluster import submit_sh
 
 from sft_cli.errors import SftError
-from sft_cli.slurm.files import written
+from sft_cli.slurm.job_files import written
 
 
 def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path):

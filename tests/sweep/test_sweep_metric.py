@@ -3,8 +3,8 @@
 import pytest
 
 from sft_cli.config.compose import compose
-from sft_cli.config.rundir import RunDir
 from sft_cli.errors import SftError
+from sft_cli.run_dir import RunDir
 from sft_cli.sweep.metric import HELD_OUT, PROBES, STEPS, Metric, Reading, choose, curve, lines, read
 
 

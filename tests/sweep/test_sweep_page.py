@@ -5,12 +5,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from sweep_hand import MEMBERS, outcomes, swept
 
 from sft_cli.sweep.charts import HEIGHT, MARGIN, WIDTH, curves, effect, scale, short
 from sft_cli.sweep.metric import STEPS, Metric, Reading
 from sft_cli.sweep.page import write_page
 from sft_cli.sweep.plan import Member
+from tests.sweep.helpers import MEMBERS, outcomes, swept
 
 HOSTILE = "</style><script>alert(1)</script>\x1b[2J\u202e"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 SHORT = [
     "recipe=quickstart",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +92,7 @@ class Runs:
     def _train(self, name: str, words: list[str]) -> RunDir:
         from accelerate.state import AcceleratorState
 
-        from sft_cli.config.secrets import hushed
+        from sft_cli.config.redaction import hushed
         from sft_cli.console import recorded
         from sft_cli.train.run import train_command
 

@@ -6,15 +6,15 @@ import shutil
 
 import pytest
 
-from sft_cli.config.rundir import RunDir
-from sft_cli.config.schema import Config
+from sft_cli.config.schema.config import Config
 from sft_cli.errors import SftError
-from sft_cli.train import saved
-from sft_cli.train.claim import claimed
+from sft_cli.run_dir import RunDir
+from sft_cli.train.checkpoints import checkpoint_dir
+from sft_cli.train.setup.run_directory import claimed
 
 
 def steps(directory) -> list[str]:
-    return [path.name for path in saved.all_of(directory.checkpoints)]
+    return [path.name for path in checkpoint_dir.all_of(directory.checkpoints)]
 
 
 def test_the_newest_and_the_best_are_kept(runs, metrics):
@@ -109,7 +109,7 @@ def test_data_that_would_be_other_is_named_by_its_key_before_anything_is_prepare
     other.write_text(rows.read_text().replace("question 3", "question III"))
     same.write_text(rows.read_text())
     with monkeypatch.context() as patched:
-        patched.setattr("sft_cli.data.prepare.prepare", None)
+        patched.setattr("sft_cli.prepare.prepare.prepare", None)
         with pytest.raises(SftError) as refused:
             runs.resume("r", f"data.mix.local.path={other}")
     assert refused.value.problem == (
@@ -140,7 +140,7 @@ def test_a_checkpoint_behind_a_broken_one_is_kept(runs, capsys):
     runs.resume("r", "trainer.keep_checkpoints=1")
 
     assert steps(done) == [last]
-    assert saved.fault_of(done.checkpoints / last) is None
+    assert checkpoint_dir.fault_of(done.checkpoints / last) is None
 
 
 def test_a_broken_best_checkpoint_is_not_exported(runs, metrics):

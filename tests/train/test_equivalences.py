@@ -9,11 +9,11 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from sft_cli.config.trainer_schema import Choice, Reduction
+from sft_cli.batching.prefetch import Feed
+from sft_cli.config.schema.trainer import Choice, Reduction
 from sft_cli.data.prepared import Tokens
 from sft_cli.model.attention.packing import register, use_packed
 from sft_cli.model.head.loss_model import LossModel
-from sft_cli.train.feed import Feed
 from sft_cli.train.step import compute_gradient
 
 

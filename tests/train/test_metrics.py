@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sft_cli.train.metrics import Log, StepMetrics, scalars
+from sft_cli.train.monitoring.metrics import Log, StepMetrics, scalars
 
 STEP = StepMetrics(
     step=1,

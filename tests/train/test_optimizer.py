@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from optimizer_hand import STEPS, parts, train
 
-from sft_cli.config.adapter_schema import AdapterConfig
-from sft_cli.config.trainer_schema import Average, OptimizerName, Schedule, TrainerConfig
+from sft_cli.config.schema.adapter import AdapterConfig
+from sft_cli.config.schema.trainer import Average, OptimizerName, Schedule, TrainerConfig
 from sft_cli.errors import SftError
-from sft_cli.train import checkpoint
-from sft_cli.train.checkpoint import Parts, Progress
-from sft_cli.train.lr_schedule import make_schedule
-from sft_cli.train.optimizer import make_optimizer, state_bytes
-from sft_cli.train.own_optimizers import Lion
+from sft_cli.train.checkpoints import checkpoint
+from sft_cli.train.checkpoints.checkpoint import Parts, Progress
+from sft_cli.train.optimizers.lr_schedule import make_schedule
+from sft_cli.train.optimizers.optimizers import make_optimizer, state_bytes
+from sft_cli.train.optimizers.own_optimizers import Lion
+from tests.train.optimizer_helpers import STEPS, parts, train
 
 CPU = [name for name in OptimizerName if name is not OptimizerName.paged_adamw_8bit]
 

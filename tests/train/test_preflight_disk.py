@@ -3,8 +3,8 @@
 import pytest
 
 from sft_cli.config.compose import compose
-from sft_cli.train import preflight
-from sft_cli.train.preflight import disk_mistake
+from sft_cli.train.setup import preflight
+from sft_cli.train.setup.preflight import disk_mistake
 
 GIB = 2**30
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from sft_cli.chat.tokenizer import load_tokenizer
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.compose import compose
-from sft_cli.config.rundir import RunDir
-from sft_cli.config.trainer_schema import ProbeConfig, ProbeMetric
-from sft_cli.data.prepare import prepare
+from sft_cli.config.schema.trainer import ProbeConfig, ProbeMetric
 from sft_cli.errors import SftError
+from sft_cli.merge.card import figures
 from sft_cli.model.head.loss_model import packed_loss_model
-from sft_cli.model.merge.card import figures
-from sft_cli.train.probes import Probe, prepare_probes
-from sft_cli.train.retention import Change, Forgotten, Retention, stopped
+from sft_cli.prepare.prepare import prepare
+from sft_cli.run_dir import RunDir
+from sft_cli.train.monitoring.retention import Change, Forgotten, Retention, stopped
+from sft_cli.train.monitoring.retention_probes import Probe, prepare_probes
 
 
 class Place:

@@ -12,10 +12,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sft_cli.config.rundir import RunDir
 from sft_cli.errors import SftError
-from sft_cli.model import machine, threads
-from sft_cli.train import building, loop, preflight, session
+from sft_cli.model import device, threads
+from sft_cli.run_dir import RunDir
+from sft_cli.train import loop, session
+from sft_cli.train.setup import build, preflight
 
 STEP_KEYS = [
     "step", "epoch", "loss", "terms", "lr", "grad_norm", "examples", "tokens", "computed_tokens", "trained_tokens",
@@ -320,7 +321,7 @@ def test_ids_the_model_does_not_know_are_refused_in_held_out_rows_too(runs, base
     ("place", "name", "value", "problem"),
     [
         (
-            machine.psutil,
+            device.psutil,
             "virtual_memory",
             SimpleNamespace(available=1000),
             "weights and training state need about 1.1 MiB, 0.0 MiB is free",
@@ -330,7 +331,7 @@ def test_ids_the_model_does_not_know_are_refused_in_held_out_rows_too(runs, base
 )
 def test_too_little_memory_or_disk_is_told_before_anything_loads(runs, monkeypatch, place, name, value, problem):
     monkeypatch.setattr(place, name, lambda *_: value)
-    monkeypatch.setattr(building, "load_model", None)
+    monkeypatch.setattr(build, "load_model", None)
     with pytest.raises(SftError) as refused:
         runs.start("r")
     assert refused.value.problem.startswith(problem)

@@ -10,10 +10,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, BartConfig, RobertaConfig, T5Config, ViTConfig
 
+from sft_cli.batching.step_plan import plan
 from sft_cli.data.prepared import open_prepared
 from sft_cli.errors import SftError
-from sft_cli.model.merge.command import merge_command
-from sft_cli.train.schedule import plan
+from sft_cli.merge.command import merge_command
 
 SIZES = {
     "vocab_size": 320, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
 
 LORA, FULL, NF4 = ["adapter=lora"], ["adapter=none", "trainer.lr=1e-3"], ["adapter=lora", "quant=nf4"]
 TERMS = {

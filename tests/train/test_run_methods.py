@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from sft_cli.config.rundir import RunDir
 from sft_cli.errors import SftError
 from sft_cli.eval.run import eval_command
-from sft_cli.model.merge.command import merge_command
+from sft_cli.merge.command import merge_command
+from sft_cli.run_dir import RunDir
 from sft_cli.train import loop
 
 pytestmark = [

@@ -10,8 +10,8 @@ from safetensors import safe_open
 
 from sft_cli.check.command import check_command
 from sft_cli.eval.run import eval_command
-from sft_cli.model.language import beside_language
-from sft_cli.model.merge.command import merge_command
+from sft_cli.merge.command import merge_command
+from sft_cli.model.language_model import beside_language
 from tests.towers import saved
 
 SLOW = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.data.reading import remote
+from sft_cli.data.sources import remote
 from sft_cli.errors import SftError
 from sft_cli.eval.run import eval_command
 

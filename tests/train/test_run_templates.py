@@ -39,7 +39,7 @@ def mixed(tmp_path):
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks the old name
 def test_every_template_reaches_the_adapter_the_merged_model_and_an_evaluation(runs, named, mixed, tmp_path):
     from sft_cli.eval.run import eval_command
-    from sft_cli.model.merge.command import merge_command
+    from sft_cli.merge.command import merge_command
 
     done = runs.start(
         *("r", f"model.path={named}", f"data.mix.local.path={mixed}", "template=auto", "trainer.max_steps=2"),

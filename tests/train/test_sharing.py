@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from examples_hand import answering, tokens
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from sft_cli.config.trainer_schema import Choice, Reduction
+from sft_cli.batching.prefetch import Feed
+from sft_cli.config.schema.trainer import Choice, Reduction
 from sft_cli.model.attention.packing import use_packed
 from sft_cli.model.head.loss_model import LossModel
-from sft_cli.train.feed import Feed
 from sft_cli.train.step import arguments
+from tests.train.helpers import answering, tokens
 
 
 class Rows:

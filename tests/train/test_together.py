@@ -8,9 +8,9 @@ import pytest
 import torch
 from rounding import ROUNDING
 from safetensors.torch import load_file
-from together_hand import Together
 
-from sft_cli.config.rundir import RunDir
+from sft_cli.run_dir import RunDir
+from tests.train.together_helpers import Together
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -148,7 +148,7 @@ def test_a_run_goes_on_in_another_number_of_processes(place, kind, words):
 
 def test_a_checkpoint_in_parts_holds_what_a_whole_one_does(place):
     """Read by name from the parts of four processes, every tensor is that of a single process."""
-    from sft_cli.train.shards import Stored
+    from sft_cli.train.checkpoints.sharded_tensors import Stored
 
     def stored(run, name):
         folder = sorted(run.checkpoints.glob("step-*"), key=lambda one: int(one.name[5:]))[-1]

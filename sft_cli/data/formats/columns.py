@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sft_cli.config.data_schema import SourceConfig
-from sft_cli.config.override import override
+from sft_cli.config.overrides.quoting import override
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.formats.column_names import find_columns, other_name
 from sft_cli.data.formats.fields import Fields
-from sft_cli.data.formats.naming import find_columns, other_name
-from sft_cli.data.problems import RowError, listing
-from sft_cli.data.types import Row
+from sft_cli.data.row_errors import RowError, listing
+from sft_cli.types import Row
 
 KEPT = 1000
 """Sets of columns remembered; rows whose columns differ more than that are looked at one by one."""

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sft_cli.config.data_schema import TreeConfig
-from sft_cli.data.problems import RowError, listing, nearest, shorten
-from sft_cli.data.types import Conversation, Row
+from sft_cli.config.schema.data import TreeConfig
+from sft_cli.data.row_errors import RowError, listing, nearest, shorten
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Row
 
 
 @dataclass(frozen=True, slots=True)

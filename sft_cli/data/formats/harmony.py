@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sft_cli.data.formats.context import Context
-from sft_cli.data.problems import RowError, shorten
-from sft_cli.data.types import Message
+from sft_cli.data.formats.row_context import Context
+from sft_cli.data.row_errors import RowError, shorten
+from sft_cli.types import Message
 
 ANALYSIS, COMMENTARY, FINAL = "analysis", "commentary", "final"
 _FIX = "write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop"

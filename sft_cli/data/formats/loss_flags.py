@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sft_cli.data.formats.context import Context, words_of
-from sft_cli.data.problems import RowError, shorten
+from sft_cli.data.formats.row_context import Context, words_of
+from sft_cli.data.row_errors import RowError, shorten
 
 FACTORS = ("weight", "loss_weight", "loss_scale")
 """Numbers: the factor on the loss. OpenAI and Mistral; LLaMA-Factory; ms-swift."""

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sft_cli.data.formats.fields import Fields
-from sft_cli.data.problems import RowError, shorten
-from sft_cli.data.types import Row
+from sft_cli.data.row_errors import RowError, shorten
 from sft_cli.errors import SftError
+from sft_cli.types import Row
 
 GROUP = "sft_cli.formats"
 Function = Callable[[Mapping[str, Any]], Any]

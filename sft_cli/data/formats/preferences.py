@@ -4,14 +4,14 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from sft_cli.config.override import override
-from sft_cli.data.formats.context import Context, holds
-from sft_cli.data.formats.exchanges import said_in, talked, unpacked
+from sft_cli.config.overrides.quoting import override
 from sft_cli.data.formats.fields import Fields, Knobs, wrong_type
-from sft_cli.data.formats.turns import built, read_turns
-from sft_cli.data.problems import LeftOut, RowError, listing
-from sft_cli.data.types import Conversation, Message
+from sft_cli.data.formats.messages import built, read_turns
+from sft_cli.data.formats.prompt_completion import said_in, talked, unpacked
+from sft_cli.data.formats.row_context import Context, holds
+from sft_cli.data.row_errors import LeftOut, RowError, listing
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Message
 
 CHOSEN = ("chosen", "chosen_response", "chosen_messages")
 REJECTED = ("rejected", "rejected_response", "rejected_messages")

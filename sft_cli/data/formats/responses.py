@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sft_cli.data.formats.context import Context, holds
 from sft_cli.data.formats.harmony import ANALYSIS
-from sft_cli.data.formats.keys import part_keys
-from sft_cli.data.problems import RowError
-from sft_cli.data.types import Message
+from sft_cli.data.formats.message_keys import part_keys
+from sft_cli.data.formats.row_context import Context, holds
+from sft_cli.data.row_errors import RowError
+from sft_cli.types import Message
 
 ITEMS = ("message", "reasoning", "function_call", "function_call_output")
 """Types of items that chat templates have a counterpart for."""

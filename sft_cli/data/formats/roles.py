@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sft_cli.data.formats.context import Context, compact
-from sft_cli.data.problems import RowError, listing, nearest, shorten
+from sft_cli.data.formats.row_context import Context, compact
+from sft_cli.data.row_errors import RowError, listing, nearest, shorten
 
 ROLES = {
     "system": "system",

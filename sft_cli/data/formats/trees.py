@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sft_cli.config.data_schema import RANKED, TreeConfig
-from sft_cli.data.formats.context import Context
+from sft_cli.config.schema.data import RANKED, TreeConfig
 from sft_cli.data.formats.fields import Fields, Knobs, checked_text, wrong_type
-from sft_cli.data.formats.keys import message_keys
+from sft_cli.data.formats.message_keys import message_keys
 from sft_cli.data.formats.roles import TOOL_CALL, role_of
-from sft_cli.data.problems import LeftOut, RowError, shorten
-from sft_cli.data.types import Conversation, Message, Row
+from sft_cli.data.formats.row_context import Context
+from sft_cli.data.row_errors import LeftOut, RowError, shorten
+from sft_cli.types import Conversation, Message, Row
 
 SPAM = 0.5
 """Mean of the reviewers' yes (1) and no (0) from which on a message counts as spam."""

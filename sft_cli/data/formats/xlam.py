@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sft_cli.data.formats.context import Context
 from sft_cli.data.formats.fields import Fields, Knobs, listed
-from sft_cli.data.formats.tools import calls_in_text
-from sft_cli.data.formats.turns import built
-from sft_cli.data.problems import RowError
-from sft_cli.data.types import Conversation, Message
+from sft_cli.data.formats.messages import built
+from sft_cli.data.formats.row_context import Context
+from sft_cli.data.formats.tool_calls import calls_in_text
+from sft_cli.data.row_errors import RowError
+from sft_cli.types import Conversation, Message
 
 TYPES = {
     "str": "string", "string": "string", "int": "integer", "integer": "integer", "float": "number", "number": "number",

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.config.data_schema import DataConfig, StageConfig, Stop, Strategy
-from sft_cli.data.mixing.rounding import Expected, at_least_one
+from sft_cli.config.schema.data import DataConfig, StageConfig, Stop, Strategy
+from sft_cli.data.mixing.apportionment import Expected, at_least_one
 from sft_cli.errors import SftError
 
 MOST_ROWS = 1_000_000_000

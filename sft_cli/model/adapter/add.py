@@ -13,16 +13,16 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from sft_cli.config.adapter_schema import VIRTUAL, WHOLE, AdapterConfig, AdapterKind, Init
-from sft_cli.config.schema import ModelConfig
+from sft_cli.config.schema.adapter import VIRTUAL, WHOLE, AdapterConfig, AdapterKind, Init
+from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
-from sft_cli.model.adapter import inits, partial, virtual
-from sft_cli.model.adapter.frozen import put_beneath, subtract_beginning
-from sft_cli.model.adapter.kinds import KINDS
-from sft_cli.model.adapter.starting import beginnings, start_from
-from sft_cli.model.adapter.stop_rows import check_rows, stop_rows
+from sft_cli.model.adapter import base_weights, lora_inits, prompt_learning
+from sft_cli.model.adapter.peft_configs import KINDS
+from sft_cli.model.adapter.stacking import put_beneath, subtract_beginning
+from sft_cli.model.adapter.stop_token_rows import check_rows, stop_rows
 from sft_cli.model.adapter.targets import check_adapter, untouched
-from sft_cli.model.language import sentence
+from sft_cli.model.adapter.warm_start import beginnings, start_from
+from sft_cli.model.language_model import sentence
 from sft_cli.model.quant import causal_lm
 
 
@@ -74,7 +74,7 @@ def add_adapter(
     """
     beside = () if (line := sentence(model)) is None else (line,)
     if config.kind in WHOLE:
-        partial.select(model, config)
+        base_weights.select(model, config)
         return report(model, (), beside)
     check_adapter(model, config)
     stops = stop_rows(model, config, stop_ids)
@@ -89,7 +89,7 @@ def add_adapter(
         assert isinstance(adapted, PeftModel)
         whole_modules_in_float32(adapted)
         if config.kind in VIRTUAL:
-            virtual.in_float32(adapted)
+            prompt_learning.in_float32(adapted)
         found = beginnings(config)
         if config.start_from is not None:
             start_from(adapted, found["adapter.start_from"])
@@ -119,17 +119,17 @@ def begin(
     if causal_lm(model).device.type == "meta":
         return
     if config.kind in VIRTUAL:
-        virtual.begin(model, config.kind, seed, text_ids)
+        prompt_learning.begin(model, config.kind, seed, text_ids)
     if config.kind is not AdapterKind.lora:
         return
     if config.init in (Init.pissa, Init.olora):
-        inits.cut_out(model, config.init, seed)
+        lora_inits.cut_out(model, config.init, seed)
         subtract_beginning(model)
     elif config.init is Init.loftq:
         assert source is not None, "loftq reads the original weights"
-        inits.loftq(model, source, seed)
+        lora_inits.loftq(model, source, seed)
     elif config.init is Init.eva:
-        inits.eva(model, rows)
+        lora_inits.eva(model, rows)
 
 
 def whole_modules_in_float32(model: PeftModel) -> None:
@@ -176,7 +176,7 @@ def open_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -
             f" find no place, {len(places - saved)} places get no tensor",
             fix=fix,
         )
-    virtual.restore(model, directory)
+    prompt_learning.restore(model, directory)
     return model
 
 

@@ -8,10 +8,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sft_cli.config.adapter_schema import MERGEABLE, AdapterConfig, AdapterKind
+from sft_cli.config.schema.adapter import MERGEABLE, AdapterConfig, AdapterKind
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.sizes import check_layers
-from sft_cli.model.language import beside_language, own_modules, within
+from sft_cli.model.adapter.layer_sizes import check_layers
+from sft_cli.model.language_model import beside_language, own_modules, within
 from sft_cli.model.quant import features
 
 ALL_LINEAR = "all-linear"

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sft_cli.model.attention.documents import Documents
+from sft_cli.batching.packed_row import Documents
 from sft_cli.model.attention.kernels import Rule
 
 _block_masks: WeakKeyDictionary[Documents, dict[int | None, Any]] = WeakKeyDictionary()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from sft_cli.model.attention.documents import Documents
+from sft_cli.batching.packed_row import Documents
 
 MATMUL_KEYS = {torch.float32: 256, torch.bfloat16: 512, torch.float16: 512}
 """Most keys for which products and a softmax beat torch's flash kernel on a CPU.

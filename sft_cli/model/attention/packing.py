@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from sft_cli.model.attention.documents import ARGUMENT, Documents, documents
-from sft_cli.model.attention.packed import CannotPack, Windows, no_mask, packed_attention, watched
-from sft_cli.model.attention.routing import Routes, by_token, cut, given, joined, noted, routers
+from sft_cli.batching.packed_row import ARGUMENT, Documents, documents
+from sft_cli.model.attention.attention_function import CannotPack, Windows, no_mask, packed_attention, watched
+from sft_cli.model.attention.router_replay import Routes, by_token, cut, given, joined, noted, routers
 from sft_cli.model.quant import causal_lm, evaluating
 
 PACKED = "sft_packed"
@@ -94,9 +94,7 @@ def generating(model: nn.Module) -> Iterator[PreTrainedModel]:
 
     Vectors that PEFT puts before the tokens are put before the prompts.
     """
-    from sft_cli.model.adapter.virtual import (
-        spoken_through,  # PEFT takes seconds to import, and packing does not need it
-    )
+    from sft_cli.model.adapter.prompt_learning import spoken_through
 
     lm = causal_lm(model)
     packed = lm.config._attn_implementation == PACKED

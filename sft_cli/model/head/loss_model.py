@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from sft_cli.config.trainer_schema import Choice, LossConfig
-from sft_cli.model.attention.documents import Documents
+from sft_cli.batching.packed_row import Documents
+from sft_cli.config.schema.trainer import Choice, LossConfig
 from sft_cli.model.attention.packing import ProbeResult, documents_arguments, probe, use_packed
-from sft_cli.model.head.gradient import Head, Task, plain_values, weighted_sum
+from sft_cli.model.head.chunked_loss import Head, Task, plain_values, weighted_sum
+from sft_cli.model.head.kl_reference import reference
+from sft_cli.model.head.load_balancing import router_of
 from sft_cli.model.head.logits import HeadPath, Rescale, fallback_path, in_sequence, rescaling, virtual_tokens
-from sft_cli.model.head.noise import embedding_noise
+from sft_cli.model.head.neftune import embedding_noise
 from sft_cli.model.head.objective import term_names
-from sft_cli.model.head.reference import reference
-from sft_cli.model.head.router import router_of
 from sft_cli.model.quant import causal_lm, evaluating
 
 PLAIN = LossConfig()

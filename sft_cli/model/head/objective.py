@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sft_cli.config.trainer_schema import LossConfig
+from sft_cli.config.schema.trainer import LossConfig
 
 
 @dataclass(frozen=True, slots=True)

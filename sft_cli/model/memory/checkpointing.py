@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from sft_cli.config.trainer_schema import Checkpointing, TrainerConfig
+from sft_cli.config.schema.trainer import Checkpointing, TrainerConfig
 from sft_cli.console import gib
 from sft_cli.errors import SftError
 from sft_cli.model.memory.estimate import MemoryEstimate
-from sft_cli.model.memory.kept import decoder_layers
 from sft_cli.model.memory.offload import Offloader
+from sft_cli.model.memory.saved_activations import decoder_layers
 from sft_cli.model.quant import causal_lm
 
 MARGIN = 0.1

@@ -14,15 +14,15 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from sft_cli.config.adapter_schema import VIRTUAL, WHOLE, AdapterConfig, Init, QuantConfig, StopRow
-from sft_cli.config.schema import ModelConfig
-from sft_cli.config.trainer_schema import Checkpointing, LossConfig, TrainerConfig
+from sft_cli.config.schema.adapter import VIRTUAL, WHOLE, AdapterConfig, Init, QuantConfig, StopRow
+from sft_cli.config.schema.config import ModelConfig
+from sft_cli.config.schema.trainer import Checkpointing, LossConfig, TrainerConfig
 from sft_cli.model.adapter.add import add_adapter
+from sft_cli.model.device import Machine
 from sft_cli.model.load import empty_model, inner_linears, weights_dtype
-from sft_cli.model.machine import Machine
-from sft_cli.model.memory.head import head_bytes
-from sft_cli.model.memory.kept import Kept, kept_by_layers
-from sft_cli.model.memory.stored import inner_bytes
+from sft_cli.model.memory.frozen_bytes import inner_bytes
+from sft_cli.model.memory.logits_memory import head_bytes
+from sft_cli.model.memory.saved_activations import Kept, kept_by_layers
 from sft_cli.model.quant import causal_lm
 
 DOCUMENT = 256

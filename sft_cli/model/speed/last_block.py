@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sft_cli.model.attention.documents import ARGUMENT, Documents, documents
+from sft_cli.batching.packed_row import ARGUMENT, Documents, documents
 from sft_cli.model.attention.packing import documents_arguments
-from sft_cli.model.language import own_modules
+from sft_cli.model.language_model import own_modules
 from sft_cli.model.quant import causal_lm, evaluating
-from sft_cli.model.speed.fused import FusedForward
+from sft_cli.model.speed.fused_lora import FusedForward
 
 TOKENS, READ = 8, (2, 3, 6)
 """The row of the proof and its read positions: others lie before, between and behind."""

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
-from sft_cli.config.trainer_schema import Choice
+from sft_cli.config.schema.trainer import Choice
 from sft_cli.errors import SftError
 from sft_cli.model.quant import causal_lm
 

@@ -1,0 +1,1 @@
+"""Chat templates: finding, checking and rendering them."""

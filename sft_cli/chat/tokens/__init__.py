@@ -1,0 +1,1 @@
+"""Token ids: the tokenizer, special tokens, and encoding with caches."""

@@ -1,0 +1,114 @@
+"""Tokens that are added to a tokenizer's vocabulary: ``model.add_tokens``.
+
+The tokenizer that knows them lies in the cache under a name made of its content, so everything behind reads its files
+like any other's: the fingerprint, the prepared directory, the run, a server.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from sft_cli.chat.tokens.tokenizer import CONFIG_FILE, ChatTokenizer, load_tokenizer, rename
+from sft_cli.config.paths import cache_home
+from sft_cli.errors import SftError, raise_all
+
+LEGACY_FILE = "added_tokens.json"
+"""Ids by token; older tokenizers have it, and older libraries read it."""
+
+
+def with_added(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer:
+    """The tokenizer with new tokens behind its own, in the order given, each a single id wherever a text holds it.
+
+    A token written like ``<|this|>`` is a control token, as the field writes those: a template may end an answer with
+    it, answers are shown without it, and text from users never becomes it. Any other is an ordinary token.
+
+    Raises:
+        SftError: One is in the vocabulary already.
+    """
+    if not tokens:
+        return tokenizer
+    known = [(text, tokenizer.backend.token_to_id(text)) for text in tokens]
+    raise_all(
+        [
+            SftError(
+                where="model.add_tokens",
+                problem=f"{text!r} is in the tokenizer already, as token {id}",
+                fix="leave it out: it can be used and trained as it is",
+            )
+            for text, id in known
+            if id is not None
+        ]
+    )
+    templates = [tokenizer.chat_template, dict(tokenizer.named_templates)]
+    content = json.dumps([tokenizer.digests(), *templates, list(tokens)], sort_keys=True)
+    directory = cache_home() / "tokenizers" / hashlib.sha256(content.encode()).hexdigest()[:16]
+    if not directory.is_dir():
+        _write(tokenizer, tokens, directory)
+    found = load_tokenizer(str(directory))
+    alone = found.encode_batch(list(tokens))
+    assert alone == [[id] for id in added_ids(found, tokens)], "an added token is a single id"
+    return found
+
+
+def added_ids(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> list[int]:
+    """The ids of tokens that ``with_added`` added."""
+    ids = [tokenizer.backend.token_to_id(text) for text in tokens]
+    assert None not in ids, f"{tokenizer.directory} does not hold {tokens}"
+    return [id for id in ids if id is not None]
+
+
+def is_control(token: str) -> bool:
+    """Whether an added token is a control token."""
+    return token.startswith("<|") and token.endswith("|>")
+
+
+def _write(tokenizer: ChatTokenizer, tokens: Sequence[str], directory: Path) -> None:
+    """Write the tokenizer with the new tokens, whole or not at all."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=directory.parent))
+    new = scratch / directory.name
+    try:
+        tokenizer.save(new)
+        entries = _entries(new / "tokenizer.json", tokens)
+        values = _read(new / "tokenizer.json")
+        _save(new / "tokenizer.json", {**values, "added_tokens": [*values["added_tokens"], *entries.values()]})
+        bare = {id: {name: value for name, value in entry.items() if name != "id"} for id, entry in entries.items()}
+        config = _read(new / CONFIG_FILE)
+        if "added_tokens_decoder" in config:
+            _save(new / CONFIG_FILE, {**config, "added_tokens_decoder": {**config["added_tokens_decoder"], **bare}})
+        if (new / LEGACY_FILE).is_file():
+            ids = {entry["content"]: entry["id"] for entry in entries.values()}
+            _save(new / LEGACY_FILE, {**_read(new / LEGACY_FILE), **ids})
+        rename(new, directory)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _entries(file: Path, tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What tokenizer.json says of each new token, by its id: the library decides which ids follow its own."""
+    backend = Tokenizer.from_file(str(file))
+    before = backend.get_vocab_size(with_added_tokens=True)
+    backend.add_tokens([AddedToken(text, normalized=False, special=is_control(text)) for text in tokens])
+    assert backend.get_vocab_size(with_added_tokens=True) == before + len(tokens)
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    entries = {}
+    for text in tokens:
+        id = backend.token_to_id(text)
+        entries[str(id)] = {"id": id, "content": text, **plain, "special": is_control(text)}
+    return entries
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _save(file: Path, values: dict[str, Any]) -> None:
+    """Write an object as JSON."""
+    file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,248 @@
+"""A tokenizer as data preparation needs it: ids, special tokens and chat template, without importing torch.
+
+transformers imports torch on sight; `prepare` must run on a login node in seconds. So the files a server reads are read
+directly, and chat/masks/parity.py compares the result with transformers before a model is trained.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from sft_cli.chat.template import named_templates
+from sft_cli.chat.template.named_templates import DEFAULT, TEMPLATE_FILE, TOOL_USE
+from sft_cli.config.model_files.not_found import near_directory, unreachable
+from sft_cli.config.paths import as_new, cache_home, resolve
+from sft_cli.errors import SftError
+
+CONFIG_FILE = "tokenizer_config.json"
+FILES = (
+    *("tokenizer.json", CONFIG_FILE, "special_tokens_map.json", "added_tokens.json", TEMPLATE_FILE),
+    *("tokenizer.model", "vocab.json", "merges.txt"),
+)
+REASONING_TAGS = ("<think>", "</think>")
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """A tokenizer read from its files.
+
+    Attributes:
+        directory: Where the files lie.
+        backend: The tokenizer.json, without padding or truncation.
+        special_tokens: ``{"bos_token": "<s>", ...}`` as templates may read them.
+        chat_template: The Jinja source, or None.
+        named_templates: The sources of its other templates by name (``tool_use``, ``rag``).
+        content_tokens: Special tokens that are single ids inside what an assistant writes (content_tokens.py).
+    """
+
+    directory: Path
+    backend: tokenizers.Tokenizer
+    special_tokens: Mapping[str, str]
+    chat_template: str | None
+    named_templates: Mapping[str, str] = field(default_factory=dict)
+    content_tokens: tuple[str, ...] = ()
+
+    @cached_property
+    def control(self) -> dict[str, int]:
+        """Special-token strings and their ids: what text from a user must never become.
+
+        Reasoning tags are not among them, whatever the tokenizer says: assistants write them, and templates read them.
+        """
+        added = self.backend.get_added_tokens_decoder()
+        strings = {t.content: id for id, t in added.items() if t.special and t.content not in REASONING_TAGS}
+        for text in self.special_tokens.values():
+            id = self.backend.token_to_id(text)
+            if id is not None:
+                strings[text] = id
+        return strings
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether plain text is encoded with a leading beginning-of-text token."""
+        bos = self.special_tokens.get("bos_token")
+        ids = self.backend.encode("a").ids
+        return bos in self.control and ids[:1] == [self.control[bos]]
+
+    def with_template(self, chat_template: str, named: Mapping[str, str] | None = None) -> "ChatTokenizer":
+        """The same tokenizer with other chat templates: the default one, and those by name."""
+        return replace(self, chat_template=chat_template, named_templates=named or {})
+
+    def template_for(self, tools: Sequence[Any] | None) -> str | None:
+        """The template that transformers takes for a conversation with or without tools; None if there is none."""
+        return self.named_templates.get(TOOL_USE, self.chat_template) if tools else self.chat_template
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, special-token strings read as special tokens, none added around it."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_as_text(self, text: str) -> list[int]:
+        """Ids of a text in which special-token strings are nothing but characters."""
+        normalizer, pre_tokenizer = self.backend.normalizer, self.backend.pre_tokenizer
+        normalized = normalizer.normalize_str(text) if normalizer else text
+        words = [word for word, _ in pre_tokenizer.pre_tokenize_str(normalized)] if pre_tokenizer else [normalized]
+        return [token.id for word in words for token in self.backend.model.tokenize(word)]
+
+    def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each list of ids, special tokens included."""
+        return self.backend.decode_batch([list(row) for row in ids], skip_special_tokens=False)
+
+    def canonical(self, text: str) -> str:
+        """The text after the tokenizer's own normalisation (NFC; SentencePiece's leading space)."""
+        normalizer = self.backend.normalizer
+        normalized = normalizer.normalize_str(text) if normalizer else text
+        return normalized.replace("\u2581", " ")
+
+    def files(self) -> list[Path]:
+        """The files that make the tokenizer, without the chat template's own."""
+        return [self.directory / name for name in FILES if name != TEMPLATE_FILE and (self.directory / name).exists()]
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 by file name, the same before and after ``save``: without the chat template in the configuration."""
+        found = {}
+        for file in self.files():
+            content = file.read_bytes()
+            if file.name == CONFIG_FILE:
+                content = json.dumps(_without_template(file), sort_keys=True).encode()
+            found[file.name] = hashlib.sha256(content).hexdigest()
+        return found
+
+    def save(self, directory: Path) -> None:
+        """Copy the tokenizer's files, this chat template among them: what a server will read."""
+        directory.mkdir(parents=True)
+        for file in self.files():
+            shutil.copy(file, directory / file.name)
+        config = _without_template(directory / CONFIG_FILE)
+        (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        if self.chat_template is not None:
+            (directory / TEMPLATE_FILE).write_text(self.chat_template, encoding="utf-8")
+        named_templates.write(self.named_templates, directory)
+
+
+def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tokenizer") -> ChatTokenizer:
+    """Read a tokenizer from a directory or a hub id; ``key`` is the setting that named it, for errors.
+
+    Raises:
+        SftError: Nothing is there, or it is not a tokenizer.
+    """
+    directory = _directory(path, revision, key)
+    file = directory / "tokenizer.json"
+    if not file.exists():
+        directory = _converted(directory, f"{key}={path}")
+        file = directory / "tokenizer.json"
+    try:
+        backend = _parsed(file.read_bytes())
+    except Exception as error:  # the Rust library raises bare Exception
+        raise SftError(
+            where=str(file), problem=f"not a readable tokenizer: {error}", fix="download or copy the file again"
+        ) from error
+    config = _read_json(directory / CONFIG_FILE)
+    templates = named_templates.read(directory, config)
+    return ChatTokenizer(
+        directory=directory,
+        backend=backend,
+        special_tokens=_special_tokens({**_read_json(directory / "special_tokens_map.json"), **config}),
+        chat_template=templates.pop(DEFAULT, None),
+        named_templates=templates,
+    )
+
+
+@lru_cache(maxsize=1)
+def _parsed(content: bytes) -> tokenizers.Tokenizer:
+    """The tokenizer of a tokenizer.json; the last one is kept, since parsing takes half a second."""
+    backend = tokenizers.Tokenizer.from_buffer(content)
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+def _directory(path: str, revision: str | None, key: str) -> Path:
+    """The local directory with the tokenizer's files; a hub id is downloaded."""
+    local = Path(resolve(path))
+    if local.is_dir():
+        if not any((local / name).exists() for name in FILES):
+            raise SftError(
+                where=f"{key}={path}",
+                problem="the directory holds no tokenizer (no tokenizer.json)",
+                fix="name the directory that holds it: model.tokenizer=DIR",
+            )
+        return local
+    if path.startswith((".", "/", "~", "builtin:")) or path.count("/") > 1:
+        raise SftError(where=f"{key}={path}", problem="no such directory", fix=near_directory(path, key))
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = [*FILES, f"{named_templates.FOLDER}/*", "config.json"]  # which says how many tokens a model takes
+    try:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise SftError(
+            where=f"{key}={path}",
+            problem=f"neither a local directory nor reachable on the hub: {str(error).splitlines()[0]}",
+            fix=unreachable(path, key),
+        ) from error
+
+
+def _converted(directory: Path, where: str) -> Path:
+    """A tokenizer without a tokenizer.json (SentencePiece, vocab + merges), converted once by transformers."""
+    from transformers import AutoTokenizer
+
+    present = [directory / name for name in FILES if (directory / name).exists()]
+    content = b"".join(file.read_bytes() for file in (*present, *named_templates.files(directory)))
+    converted = cache_home() / "tokenizers" / hashlib.sha256(content).hexdigest()[:16]
+    if converted.is_dir():
+        return converted
+    converted.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=converted.parent))
+    try:
+        AutoTokenizer.from_pretrained(directory, trust_remote_code=False).save_pretrained(new)
+    except (ValueError, OSError, ImportError) as error:
+        raise SftError(
+            where=where,
+            problem=f"no tokenizer.json, and it cannot be made: {str(error).splitlines()[0]}",
+            fix="name another tokenizer: model.tokenizer=DIR",
+        ) from error
+    else:
+        as_new(new)
+        rename(new, converted)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return converted
+
+
+def rename(new: Path, converted: Path) -> None:
+    """Move a tokenizer into the cache, unless another process has put the same there meanwhile."""
+    try:
+        new.rename(converted)
+    except OSError:
+        if not (converted / "tokenizer.json").is_file():
+            raise
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty when there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _without_template(file: Path) -> dict[str, Any]:
+    """A tokenizer's configuration without a chat template; empty when there is no file."""
+    return {key: value for key, value in _read_json(file).items() if key != "chat_template"}
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens by name; a token is a string or ``{"content": string}``."""
+    found = {}
+    for name in SPECIAL_NAMES:
+        token = config.get(name)
+        text = token.get("content") if isinstance(token, dict) else token
+        if isinstance(text, str):
+            found[name] = text
+    return found

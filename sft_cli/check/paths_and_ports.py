@@ -1,0 +1,94 @@
+"""Where a run writes, what it listens on: disks, permissions, ports."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+
+from sft_cli.check.results import Line, Status, fail, ok
+from sft_cli.config.paths import cache_home, default_run_dir
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.launcher import Auto, LauncherKind
+
+HOME = "SFT_HOME"
+PORT = 29500
+"""Where torchrun's processes meet, unless MASTER_PORT says otherwise."""
+
+
+def processes(config: Config, devices: int = 1) -> int:
+    """Processes that train the run together.
+
+    Args:
+        config: The run's.
+        devices: GPUs of this machine, for ``launcher.nproc=auto``.
+    """
+    launcher = config.launcher
+    if launcher.kind is LauncherKind.slurm and launcher.gpus:
+        return launcher.nodes * launcher.gpus
+    own = max(1, devices) if isinstance(launcher.nproc, Auto) else launcher.nproc
+    return own * (launcher.nodes if launcher.kind is LauncherKind.slurm else 1)
+
+
+def run_directory(config: Config) -> Path:
+    """Where the run would be written."""
+    return Path(config.run_dir).expanduser() if config.run_dir else default_run_dir(config.run_name)
+
+
+def writable(directory: Path) -> str | None:
+    """Why nothing can be written into a directory that may not be there yet; None if it can."""
+    existing = next(folder for folder in (directory.absolute(), *directory.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        return f"{existing} is a file"
+    try:
+        with TemporaryFile(dir=existing):
+            return None
+    except OSError as error:
+        return f"{existing}: {error.strerror}"
+
+
+def place_lines(config: Config, environment: Mapping[str, str] = os.environ) -> Iterator[Line]:
+    """Permissions of the run directory and of SFT_HOME, and the port where several processes meet."""
+    for name, directory, key in (
+        ("run_dir", run_directory(config), "run_dir=DIR that you may write to"),
+        (HOME, cache_home(), "export SFT_HOME=DIR that you may write to"),
+    ):
+        problem = writable(directory)
+        if problem is None:
+            yield ok(name, f"{directory} can be written to")
+        else:
+            yield fail(name, f"nothing can be written: {problem}", f"choose {key}, or change its permissions")
+    if processes(config) > 1 and config.launcher.kind is LauncherKind.local:
+        yield port_line(environment.get("MASTER_PORT", str(PORT)))
+
+
+@contextmanager
+def cache_for(places: Sequence[Line]) -> Iterator[None]:
+    """Let the check go on where SFT_HOME cannot be written to: within, a temporary directory takes its place."""
+    if not any(line.name == HOME and line.status is Status.fail for line in places):
+        yield
+        return
+    before = os.environ.get(HOME)
+    with TemporaryDirectory(prefix="sft-check-") as folder:
+        os.environ[HOME] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[HOME]
+            else:
+                os.environ[HOME] = before
+
+
+def port_line(text: str) -> Line:
+    """Whether the port where the processes of a run meet is free on this machine."""
+    fix = "export MASTER_PORT=29501, or any other free port from 1024 to 65535"
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        return fail("port", f"MASTER_PORT={text} is no port", fix)
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            tried.bind(("127.0.0.1", int(text)))
+            return ok("port", f"{text} is free for the processes to meet")
+    return fail("port", f"{text} is taken on this machine", fix)

@@ -1,0 +1,19 @@
+"""One of two processes that meet (``python -m sft_cli.check.torch_checks.rendezvous``); prints their sum."""
+
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+
+def meet() -> int:
+    """1 of rank 0 and 2 of rank 1, added up."""
+    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
+    number = torch.tensor(dist.get_rank() + 1)
+    dist.all_reduce(number)
+    dist.destroy_process_group()
+    return int(number)
+
+
+if __name__ == "__main__":
+    print(meet())

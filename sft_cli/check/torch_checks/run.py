@@ -1,0 +1,99 @@
+"""What needs the model's configuration: parity, the small model's step, memory, disk, time. No weights."""
+
+from dataclasses import replace
+
+import torch
+from transformers import PretrainedConfig
+
+from sft_cli.check.asked import Asked
+from sft_cli.check.cost import Arithmetic, cost_line, work
+from sft_cli.check.data_check import Sample, silent
+from sft_cli.check.gpus import Card, named_like
+from sft_cli.check.paths_and_ports import run_directory
+from sft_cli.check.results import Line, Report, fail, ok
+from sft_cli.check.torch_checks.memory_fit import Budget, Need, elsewhere, memory_lines, target
+from sft_cli.check.torch_checks.step_checks import trial_lines
+from sft_cli.config.schema.adapter import WHOLE
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.trainer import Device, Dtype
+from sft_cli.console import gib, status
+from sft_cli.errors import raise_all
+from sft_cli.model.device import choose_machine, free_memory
+from sft_cli.model.load import empty_model, inner_linears, load_config
+from sft_cli.model.quant import features
+from sft_cli.train.setup import preflight
+
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""What families call the number of their experts."""
+
+
+def model_lines(report: Report, config: Config, found: Sample, own: Asked) -> None:
+    """Tell what there is to tell, as far as the mistakes that are found allow."""
+    with report.part("model"):
+        architecture = load_config(config.model)
+        with report.part("parity"):
+            number = preflight.compare_prompts(config, architecture, found.prepared)
+            report.tell(ok("parity", f"{number} whole rows, of every kind: a server makes the ids that are trained"))
+        away = own.gpu is not None or elsewhere(config)
+        trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if away else config.trainer
+        here = choose_machine(trainer, architecture, whole=config.adapter.kind in WHOLE)
+        goal = target(config, own.gpu, here, free_memory(here.device))
+        problems, countable = preflight.mistakes(config, architecture, found.prepared, goal.machine.device.type)
+        with report.part("model"):
+            raise_all(problems)
+            report.tell(ok("model", f"{architecture.model_type}: adapter, storage, context and vocabulary suit it"))
+        if not countable:
+            return
+        budget = Budget(config, architecture, goal, found.longest, preflight.usual_example(found.prepared))
+        report.tell(*memory_lines(budget))
+        need = budget.need(config)
+        report.tell(disk_line(config, need))
+        with report.part("time"):
+            card = goal.card or _card_here(here.device)
+            done, sums = work(config, found), arithmetic(config, architecture, need)
+            operations = sums.per_token(found.tokens_per_example, found.trained_share)
+            report.tell(cost_line(own, found, done, goal.processes, card, operations))
+        status("check: trying a step of a small model")
+        lines = list[Line]()
+        with report.part("step"), silent():
+            lines += trial_lines(config, architecture, found.prepared)
+        report.tell(*lines)
+
+
+def _card_here(device: torch.device) -> Card | None:
+    """This machine's card, one of the table where it is known; None without one."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name()
+    return named_like(name) or Card(name, torch.cuda.get_device_properties(0).total_memory)
+
+
+def disk_line(config: Config, need: Need) -> Line:
+    """Room for the checkpoints."""
+    directory = run_directory(config)
+    problem = preflight.disk_mistake(config, need.memory, directory)
+    if problem is not None:
+        return fail("disk", problem.problem, problem.fix)
+    size = gib(preflight.checkpoint_bytes(config, need.memory))
+    return ok("disk", f"checkpoints take about {size} at a time, {gib(preflight.free_disk(directory))} are free")
+
+
+def arithmetic(config: Config, architecture: PretrainedConfig, need: Need) -> Arithmetic:
+    """Sizes that decide how many operations a token takes; of experts, those that each token goes through."""
+    model = empty_model(architecture, config.model.trust_remote_code)
+    text = architecture.get_text_config()
+    values = text.to_dict()
+    block = sum(a * b for a, b in map(features, inner_linears(model).values()))
+    experts = sum(value.numel() for value in model.parameters() if value.dim() == 3)
+    many = next((values[name] for name in EXPERTS if values.get(name)), 1)
+    block += experts * (values.get("num_experts_per_tok") or many) // many
+    head = model.get_output_embeddings()
+    layers = text.num_hidden_layers
+    return Arithmetic(
+        block=block,
+        head=0 if head is None else sum(value.numel() for value in head.parameters()),
+        layers=layers,
+        width=text.num_attention_heads * (values.get("head_dim") or text.hidden_size // text.num_attention_heads),
+        whole=config.adapter.kind in WHOLE,
+        recomputed=min(1.0, need.recompute.layers / layers),
+    )

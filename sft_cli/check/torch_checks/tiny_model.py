@@ -1,0 +1,253 @@
+"""A small random model of the run's architecture, with the run's own adapter, storage, loss and optimizer.
+
+Everything runs in float32 on the CPU, with dropout, noise and the balancing loss of routers off: they depend on the
+layout by their nature.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig
+from transformers.utils.logging import disable_progress_bar
+
+from sft_cli.batching.prefetch import Feed
+from sft_cli.batching.step_plan import plan
+from sft_cli.chat.tokens.added_tokens import added_ids
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.check.torch_checks.shrink_config import WIDTH, shrunk
+from sft_cli.config.schema.adapter import FOUR_BITS, WHOLE, AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.data import Role
+from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.trainer import Choice, Dtype, OptimizerName
+from sft_cli.data.prepared import Prepared
+from sft_cli.model.adapter.add import add_adapter
+from sft_cli.model.attention.packing import ProbeResult, use_own
+from sft_cli.model.head.loss_model import LossModel, packed_loss_model
+from sft_cli.model.language_model import auto_class
+from sft_cli.model.load import load_model
+from sft_cli.model.prequantized import kind_of, storage
+from sft_cli.model.speed.fused_lora import fuse, unfuse
+from sft_cli.model.speed.last_block import read_all, skip_unread
+from sft_cli.model.speed.rms_norm import use_fast_norms, use_own_norms
+from sft_cli.train.optimizers.optimizers import make_optimizer
+from sft_cli.train.step import arguments
+
+CPU = torch.device("cpu")
+TOKENS = 2048
+"""Tokens of the step that is tried: examples of the run's first step until there are so many, two at least."""
+NOISE = 0.02
+"""Standard deviation given to trained tensors that begin at zero, so that all gradients say something."""
+
+
+@dataclass(frozen=True)
+class Small:
+    """The model on trial.
+
+    Attributes:
+        config: The run's settings, as far as they are tried.
+        model: The model with its adapter.
+        loss_model: The same with its loss, packed if that is proven.
+        probed: What the proof found.
+        notes: What is not tried as the run has it, in clauses.
+    """
+
+    config: Config
+    model: nn.Module
+    loss_model: LossModel
+    probed: ProbeResult
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A step's loss in nats, the gradient of all trained parameters end to end, its micro-batches, computed tokens."""
+
+    loss: float
+    values: torch.Tensor = field(repr=False)
+    batches: int
+    tokens: int
+
+
+def small_model(config: Config, architecture: PretrainedConfig, prepared: Prepared, directory: Path) -> Small:
+    """Make the small model, save it, and load it back the way a run loads its own.
+
+    Args:
+        config: The run's.
+        architecture: The model's own configuration.
+        prepared: Tokenizer and stop tokens.
+        directory: An empty one, for the small model's files.
+
+    Raises:
+        SftError: The adapter or the storage does not suit the architecture.
+    """
+    tried, notes = settings(config, architecture, directory)
+    disable_progress_bar()
+    torch.manual_seed(config.trainer.seed)
+    made = auto_class(architecture).from_config(
+        shrunk(architecture), trust_remote_code=config.model.trust_remote_code, dtype=torch.float32
+    )
+    made.save_pretrained(directory)
+    tokenizer = load_tokenizer(str(prepared.tokenizer_directory))
+    new = added_ids(tokenizer, config.model.add_tokens)
+    base = load_model(
+        tried.model,
+        tried.quant,
+        full=tried.adapter.kind in WHOLE,
+        device=CPU,
+        compute_dtype=torch.float32,
+        added_ids=new,
+    )
+    stops = [tokenizer.control[name] for name in prepared.manifest["stop_tokens"]]
+    text = tried.adapter.virtual.text
+    model = add_adapter(
+        base,
+        tried.adapter,
+        stops,
+        seed=tried.trainer.seed,
+        rows=[{"input_ids": prepared.train.tokens(index).input_ids.tolist()} for index in chosen(tried, prepared)],
+        source=tried.model,
+        added_ids=new,
+        text_ids=() if text is None else tokenizer.encode_batch([text])[0],
+    ).model
+    _stir(model, tried.trainer.seed)
+    trainer = tried.trainer
+    loss_model, probed = packed_loss_model(
+        model, trainer.logits_chunk, tried.loss, trainer.share_prefixes, packing=trainer.packing
+    )
+    if trainer.fused:
+        use_fast_norms(model)
+        if tried.adapter.kind is AdapterKind.lora:
+            fuse(model)
+        if probed.packed_ok:
+            skip_unread(model)
+    return Small(tried, model, loss_model, probed, tuple(notes))
+
+
+def settings(config: Config, architecture: PretrainedConfig, directory: Path) -> tuple[Config, list[str]]:
+    """The run's settings for the small model on a CPU, and what differs, in clauses."""
+    notes, adapter, loss, quant = list[str](), config.adapter, config.loss, config.quant
+    if adapter.dropout or loss.neftune:
+        notes.append("without dropout and noise, which depend on the layout")
+    loss = replace(loss, neftune=0.0, router=0.0)
+    kind = kind_of(architecture, quant)
+    if kind is QuantKind.int8:
+        notes.append("unquantised: int8 rounds by what else is in a micro-batch")
+        quant = QuantConfig()
+    elif kind in FOUR_BITS:
+        quant = replace(quant, kind=kind)
+    elif storage(architecture) is not None:
+        notes.append("unquantised")
+    optimizer = config.trainer.optimizer
+    if optimizer is OptimizerName.paged_adamw_8bit:
+        notes.append("with adamw_8bit: paged state is in CUDA's memory")
+        optimizer = OptimizerName.adamw_8bit
+    adapter = replace(_fitting(adapter, notes), dropout=0.0)
+    trainer = replace(config.trainer, optimizer=optimizer, lr_factors={}, dtype=Dtype.float32)
+    model = replace(config.model, path=str(directory), revision=None, dtype=Dtype.float32)
+    return replace(config, model=model, adapter=adapter, loss=loss, quant=quant, trainer=trainer), notes
+
+
+def _fitting(adapter: AdapterConfig, notes: list[str]) -> AdapterConfig:
+    """The adapter without what names a layer by its number or a size that the small model has not."""
+    if adapter.start_from is not None or adapter.beneath:
+        notes.append("without the adapters it begins with")
+        adapter = replace(adapter, start_from=None, beneath=[])
+    if adapter.init is not Init.default and adapter.rank > WIDTH // 2:
+        notes.append(f"with rank {WIDTH // 2}")
+        adapter = replace(adapter, rank=WIDTH // 2)
+    numbered = [*adapter.rank_pattern, *adapter.alpha_pattern, *adapter.train, *adapter.freeze]
+    if any(character.isdigit() for text in numbered for character in text):
+        notes.append("without patterns that number layers")
+        adapter = replace(adapter, rank_pattern={}, alpha_pattern={}, train=[], freeze=[])
+    return adapter
+
+
+def _stir(model: nn.Module, seed: int) -> None:
+    """Give trained tensors that are zero small values: LoRA's A has no gradient while B is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.requires_grad and not value.any():
+                value.normal_(0.0, NOISE, generator=generator)
+
+
+def chosen(config: Config, prepared: Prepared) -> list[int]:
+    """Examples of the run's first step, until there are ``TOKENS``; two at least, if there are two."""
+    trainer = config.trainer
+    steps = plan(prepared.stages, picked(trainer.examples_per_step), 1, 1, trainer.seed, prepared.train.unrolled())
+    found, tokens = list[int](), 0
+    for index in steps.examples(0):
+        length = int(prepared.train.lengths[index])
+        if len(found) >= 2 and tokens + length > TOKENS:
+            break
+        found.append(index)
+        tokens += length
+    return found
+
+
+def gradient(small: Small, loss_model: LossModel, prepared: Prepared, examples: Sequence[int], budget: int) -> Gradient:
+    """The step's gradient when it is laid out so.
+
+    Args:
+        small: The model on trial.
+        loss_model: Its loss, packed or not.
+        prepared: The data.
+        examples: Those of the step.
+        budget: Most tokens of a micro-batch; 0 gives each example its own.
+    """
+    config = small.config
+    noisy = config.trainer.share_prefixes is Choice.never or not small.loss_model.shares
+    with Feed(
+        prepared.train,
+        lambda _: examples,
+        0,
+        1,
+        reduction=config.loss.reduction,
+        budget=budget,
+        packed=loss_model.packed and budget > 0,
+        share=Choice.never if noisy or not loss_model.packed else config.trainer.share_prefixes,
+        replay=config.loss.replay,
+        replayed=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
+        device=CPU,
+    ) as feed:
+        laid = feed.take(0)
+    loss_model.zero_grad()
+    loss = 0.0
+    for batch in laid.batches:
+        objective = loss_model(**arguments(batch))["loss"]
+        objective.backward()
+        loss += objective.item()
+    values = [value.grad for value in loss_model.parameters() if value.requires_grad and value.grad is not None]
+    return Gradient(loss, torch.cat([value.flatten() for value in values]), len(laid.batches), laid.computed_tokens)
+
+
+def plainly(small: Small) -> LossModel:
+    """The same model as transformers and PEFT compute it, for one example a row; nothing of it is packed any more."""
+    read_all(small.model)
+    unfuse(small.model)
+    use_own_norms(small.model)
+    use_own(small.model)
+    return LossModel(
+        small.model,
+        packed=False,
+        chunk=small.config.trainer.logits_chunk,
+        path=small.loss_model.path,
+        loss=small.config.loss,
+    )
+
+
+def update(small: Small) -> float:
+    """One optimizer step on the gradients that are there; how far the trained parameters moved at most."""
+    trainer = small.config.trainer
+    optimizer = make_optimizer(small.loss_model, trainer, small.config.adapter)
+    trained = [value for value in small.loss_model.parameters() if value.requires_grad]
+    before = [value.detach().clone() for value in trained]
+    if trainer.max_grad_norm:
+        torch.nn.utils.clip_grad_norm_(trained, trainer.max_grad_norm)
+    optimizer.step()
+    moved = [(value.detach() - old).abs().max() for value, old in zip(trained, before, strict=True)]
+    return torch.stack(moved).max().item()

@@ -1,0 +1,84 @@
+"""The filters by name. A filter's module is imported when it is used."""
+
+import hashlib
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sft_cli.clean.base import Finding, Rows
+from sft_cli.config.paths import resolve
+from sft_cli.config.schema.clean import CleanConfig
+from sft_cli.config.validate import as_plain
+
+FILTERS: Mapping[str, str] = {
+    name: f"sft_cli.clean.{name}"
+    for name in (
+        "leakage",
+        "exact_duplicates",
+        "near_duplicates",
+        "contamination",
+        "pii",
+        "language",
+        "length",
+        "heuristics",
+        "quality",
+        "perplexity",
+    )
+}
+"""Name of a filter, and of its block in the config -> module with ``find(rows, block)``."""
+
+CHECKED = frozenset(FILTERS) - {"leakage", "exact_duplicates"}
+"""Those whose module also has ``check(block)``, which refuses what can be refused before a row is read."""
+
+
+def find(name: str, rows: Rows, config: CleanConfig) -> Finding:
+    """What one filter finds; see base.py."""
+    return import_module(FILTERS[name]).find(rows, vars(config)[name])
+
+
+def check(config: CleanConfig) -> None:
+    """Return if every step of ``config.steps`` can begin: its libraries, files and choices are there.
+
+    Raises:
+        SftError: What is missing or cannot be.
+    """
+    for name in config.steps:
+        if name in CHECKED:
+            import_module(FILTERS[name]).check(vars(config)[name])
+
+
+def measure(name: str, config: CleanConfig) -> str:
+    """What a filter's scores are called in the ledger: the filter's name, or that of the score it was told to read."""
+    chosen = {"quality": config.quality.score, "perplexity": config.perplexity.score}
+    return chosen.get(name, name)
+
+
+def inputs(name: str, config: CleanConfig) -> dict[str, Any]:
+    """What the findings of one filter depend on beside the rows: its block, and the bytes of the files it reads."""
+    block = as_plain(vars(config)[name])
+    if name == "contamination":
+        from sft_cli.clean.eval_sets import files
+
+        block["against"] = {
+            eval_set: [[file.name, _digest(file)] for file in files(config.contamination, eval_set)]
+            for eval_set in config.contamination.against
+        }
+    if name == "perplexity" and config.perplexity.model is not None:
+        block["model"] = _weights(config.perplexity.model)
+    return block
+
+
+def _weights(model: str) -> Any:
+    """What stands for a model: name, size and time of the files of a local one, else the name of the hub's."""
+    directory = Path(resolve(model))
+    if not directory.is_dir():
+        return model
+    files = sorted(file for file in directory.iterdir() if file.is_file())
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _digest(file: Path) -> str:
+    """BLAKE2b of the bytes, 32 hexadecimal digits."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,127 @@
+"""What rows are compared by: a digest that equal prompts or conversations share, and which of equal rows is kept."""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.clean.base import Argument, Rows, answer, prompt
+from sft_cli.config.schema.clean import Scope
+from sft_cli.types import Conversation, Message
+
+DIGEST_BYTES = 16
+
+
+def digest(conversation: Conversation, scope: Scope, *, weights: bool = False) -> bytes:
+    """16 bytes that two rows share exactly when they are the same by ``scope`` (but for collisions, 2^-128 a pair).
+
+    prompt: roles, texts and tool calls before the last answer, and the tools, without regard to case, white space and
+    Unicode form. Where nothing is asked (only a system message, or nothing, comes before the answer) the row is
+    compared as a conversation.
+
+    conversation: all of them, where case, indentation and line breaks count, since ``a = 1`` and ``A = 1`` are two
+    programs; only line ends, white space at the end of lines, blank lines around a text and the Unicode form do not.
+
+    Unicode's form is NFC. NFKC would take 2² for 22. Ids of tool calls are made up anew each time and never count.
+
+    Args:
+        conversation: The row.
+        scope: prompt or conversation.
+        weights: Whether conversations with other loss weights differ, too: the rows that one conversation was cut
+            into, one for each trained turn, hold the same texts.
+    """
+    content: Any
+    if conversation.tokens is not None:
+        content = ["tokens", conversation.tokens.input_ids, conversation.tokens.weights if weights else ()]
+    elif conversation.text is not None:
+        content = ["text", _loosely(conversation.text) if scope is Scope.prompt else _closely(conversation.text)]
+    else:
+        content = _said(conversation, scope, weights)
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode("ascii"), digest_size=DIGEST_BYTES).digest()
+
+
+def digests(
+    rows: Rows, function: Callable[[Sequence[Conversation], Argument], Sequence[bytes]], argument: Argument
+) -> NDArray[np.uint64]:
+    """``(rows, 2)``: the 16 bytes that ``function`` gives for each row."""
+    found = np.empty((len(rows), 2), np.uint64)
+    for start, batch in rows.map(function, argument):
+        found[start : start + len(batch)] = np.frombuffer(b"".join(batch), np.uint64).reshape(-1, 2)
+    return found
+
+
+def best_first(rows: Rows) -> NDArray[np.int64]:
+    """``(rows,)``: the rows in the order in which one is kept before another: held out, highest priority, earliest."""
+    return np.lexsort((-rows.priority, ~rows.held_out))
+
+
+def winners(digests: NDArray[np.uint64], rows: Rows) -> NDArray[np.int64]:
+    """``(rows,)``: for each row the one that is kept among all with its digest; itself where it is that one."""
+    order = np.lexsort((-rows.priority, ~rows.held_out, digests[:, 1], digests[:, 0]))
+    ordered = digests[order]
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    kept = np.empty(len(order), np.int64)
+    kept[order] = order[np.flatnonzero(first)][np.cumsum(first) - 1]
+    return kept
+
+
+def compared(conversation: Conversation, scope: Scope) -> str:
+    """The text by whose words a row is compared: what is asked, or that and the last answer; none for token ids."""
+    asked = prompt(conversation)
+    return f"{asked}\n{answer(conversation)}" if scope is Scope.conversation else asked
+
+
+def _said(conversation: Conversation, scope: Scope, weights: bool) -> list[Any]:
+    """Messages and tools in the form in which ``scope`` compares them."""
+    messages: Sequence[Message] = conversation.messages
+    answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
+    asked = messages[: answers[-1]] if answers else messages
+    if scope is Scope.prompt and any(message.role != "system" and _says(message) for message in asked):
+        said = [["prompt", message.role, _loosely(message.content), *_extras(message, _loosely)] for message in asked]
+    else:
+        said = [[message.role, _closely(message.content), *_extras(message, _closely)] for message in messages]
+        said += [[message.weight for message in messages]] if weights else []
+    return [said, sorted(json.dumps(tool, sort_keys=True) for tool in conversation.tools or ())]
+
+
+def _says(message: Message) -> bool:
+    return bool(message.content.strip() or message.extra)
+
+
+def _extras(message: Message, normalised: Callable[[str], str]) -> list[Any]:
+    """What a message holds beside its content: names, tool calls, reasoning."""
+    extras = {name: value for name, value in message.extra.items() if name != "tool_call_id"}
+    calls = extras.get("tool_calls")
+    if isinstance(calls, list | tuple):
+        extras["tool_calls"] = [
+            {name: value for name, value in call.items() if name != "id"} if isinstance(call, Mapping) else call
+            for call in calls
+        ]
+    return [_plain(extras, normalised)] if extras else []
+
+
+def _plain(value: Any, normalised: Callable[[str], str]) -> Any:
+    """A JSON value with its texts normalised."""
+    if isinstance(value, Mapping):
+        return {name: _plain(entry, normalised) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry, normalised) for entry in value]
+    return normalised(value) if isinstance(value, str) else value
+
+
+def _loosely(text: str) -> str:
+    """Without regard to case, white space and Unicode form."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return " ".join(text.lower().split())
+
+
+def _closely(text: str) -> str:
+    """Without regard to line ends, to what cannot be seen at the end of a line, and to Unicode form."""
+    lines = (text if text.isascii() else unicodedata.normalize("NFC", text)).splitlines()
+    return "\n".join(line.rstrip() for line in lines).strip("\n")

@@ -1,0 +1,1 @@
+"""Config files: where they are, how they are read, and which of their lines set a value."""

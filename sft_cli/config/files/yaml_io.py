@@ -1,0 +1,169 @@
+"""YAML as this project reads and writes it: 1e-4 is a number, a date and 24:00:00 are text, a key stands once."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sft_cli.config.files.search_path import shown
+from sft_cli.errors import SftError
+
+# YAML 1.1 wants 1.0e-4 and reads 24:00:00 in base 60; these are the patterns of YAML 1.2 and of OmegaConf.
+_FLOAT = re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_INT = re.compile(r"[-+]?(0|[1-9]\d*)|0x[0-9a-fA-F]+")
+_REPLACED = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
+_RESOLVERS = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+MAX_BYTES = 1 << 20
+"""Of a file: the largest recipe here has 3,000."""
+MAX_VALUES = 20_000
+"""In a file, those that aliases repeat counted again: nine lines can stand for a billion."""
+MAX_DEPTH = 40
+"""Values inside one another."""
+_KEYS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "merge"))
+
+
+_TWICE = "is set twice"
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader with our numbers, which refuses tags, keys that stand twice, and aliases that multiply."""
+
+    yaml_implicit_resolvers = {first: list(resolvers) for first, resolvers in _RESOLVERS.items()}  # noqa: RUF012
+
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
+        if root is not None:
+            values, depth = _size(root, {})
+            if values > MAX_VALUES or depth > MAX_DEPTH:
+                much = f"more than {MAX_VALUES:,} values" if values > MAX_VALUES else f"values {depth} deep"
+                raise yaml.constructor.ConstructorError(
+                    problem=f"it holds {much}, aliases counted", problem_mark=root.start_mark
+                )
+        return root
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+            raise yaml.constructor.ConstructorError(
+                problem=f"the tag {event.tag} is not read", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = set()
+        for key, _ in node.value:
+            if key.tag not in _KEYS or key.value in keys:
+                what = _TWICE if key.tag in _KEYS else "cannot be a key"
+                raise yaml.constructor.ConstructorError(problem=f"{_key(key)} {what}", problem_mark=key.start_mark)
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _key(node: yaml.Node) -> str:
+    """A key as a message names it."""
+    return str(node.value)[:60] if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+
+
+def _size(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """How many values a node stands for, itself among them, and how deep they lie; aliases count where they stand."""
+    if id(node) in known:
+        found = known[id(node)]
+        if found is None:
+            raise yaml.constructor.ConstructorError(problem="it holds itself", problem_mark=node.start_mark)
+        return found
+    known[id(node)] = None
+    entries = node.value if isinstance(node, yaml.CollectionNode) else ()
+    below = [part for entry in entries for part in (entry if isinstance(entry, tuple) else (entry,))]
+    sizes = [_size(part, known) for part in below]
+    size = 1 + sum(values for values, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+    known[id(node)] = size
+    return size
+
+
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper that quotes what our loader would take for a number."""
+
+    yaml_implicit_resolvers = {first: list(resolvers) for first, resolvers in _RESOLVERS.items()}  # noqa: RUF012
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """Text, double-quoted where it holds line breaks that PyYAML writes bare and then reads as a space."""
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _text)
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+0123456789."))
+    _kind.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(f"^(?:{_INT.pattern})$"), list("-+0123456789"))
+
+
+def read_yaml(file: Path) -> dict[Any, Any]:
+    """The mapping a YAML file holds.
+
+    Raises:
+        SftError: The file is not YAML, or holds something other than a mapping.
+    """
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise SftError(
+            where=shown(file),
+            problem=f"it has {size:,} bytes; a config has {MAX_BYTES:,} at most",
+            fix="name a config; rows of data go into a file of their own, named by data.mix.local.path=FILE",
+        )
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise unreadable(file, error) from error
+    except RecursionError as error:
+        raise SftError(
+            where=shown(file), problem="not valid YAML: values stand too deep in one another", fix="write it flatter"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SftError(where=shown(file), problem="not a text file in UTF-8", fix="save it as UTF-8") from error
+    except ValueError as error:  # a number of more digits than Python converts
+        raise SftError(where=shown(file), problem=f"not valid YAML: {error}", fix="correct the number") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SftError(
+            where=shown(file),
+            problem=f"holds a {type(content).__name__}, not keys with values",
+            fix="write one `key: value` a line, with a space after the colon",
+        )
+    return content
+
+
+def yaml_value(text: str) -> Any:
+    """The value that a short text is in a file; the text itself where it is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
+def write_yaml(content: Any, *, flow: bool = False) -> str:
+    """The content as YAML, keys in their order; with ``flow``, on one line."""
+    text = yaml.dump(
+        content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=float("inf")
+    )
+    return text.removesuffix("...\n").rstrip("\n") if flow else text
+
+
+def unreadable(file: Path, error: yaml.YAMLError) -> SftError:
+    """The sentence for a file that is not YAML."""
+    where, problem = shown(file), "not valid YAML"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        where, problem = f"{where}:{error.problem_mark.line + 1}", f"not valid YAML: {error.problem}"
+    fix = "write one `key: value` a line, indented with spaces, with a space after the colon"
+    if problem.endswith(_TWICE):
+        key = problem.removesuffix(f" {_TWICE}").rpartition(" ")[2]
+        fix = f"write below one `{key}:` what both hold, or keep one of them"
+    elif "\\t" in problem:
+        fix = "indent with spaces instead of tabs"
+    return SftError(where=where, problem=problem, fix=fix)

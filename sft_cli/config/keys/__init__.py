@@ -1,0 +1,1 @@
+"""Valid keys and values, and suggestions for those that are not."""

@@ -1,0 +1,257 @@
+"""What another tool's key and its value are here, where the unit differs or the value decides."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sft_cli.config.files.search_path import packaged
+from sft_cli.config.keys.aliases import ELSEWHERE
+from sft_cli.config.keys.typos import quoted, spelled, word
+from sft_cli.run_dir import newest_runs
+
+DATA_FILE = re.compile(r".*\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt)(\.(gz|zst|bz2|xz))?", re.IGNORECASE)
+"""Names of files that hold rows."""
+_OFF = (False, None, "no", "none", "false", "off")
+_PER_DEVICE = ("micro_batch_size", "per_device_train_batch_size", "per_gpu_train_batch_size", "device_batch_size")
+_ACCUMULATED = ("gradient_accumulation_steps", "grad_accum_steps", "accumulate_grad_batches", "gradient_accumulation")
+BATCH = (*_PER_DEVICE, *_ACCUMULATED)
+"""Keys whose product is what one optimizer step sees on one device."""
+
+
+def is_data(text: str) -> bool:
+    """Whether a text names rows: a file of a known kind, a path, an address, a hub id or a pattern."""
+    return DATA_FILE.fullmatch(text) is not None or "/" in text or "*" in text
+
+
+def batch(values: Mapping[str, Any]) -> str:
+    """One answer for the keys of ``BATCH`` among a config's unknown ones, with the arithmetic."""
+    factors = {_leaf(key): value for key, value in values.items()}
+    micro = next((factors[name] for name in _PER_DEVICE if name in factors), None)
+    steps = next((factors[name] for name in _ACCUMULATED if name in factors), None)
+    numbers = [value for value in (steps, micro) if isinstance(value, int) and value > 0]
+    product = numbers[0] * numbers[-1] if len(numbers) == 2 else numbers[0] if numbers else None
+    terms = " x ".join(
+        str(value) if isinstance(value, int) else name
+        for name, value in (("accumulation steps", steps), ("examples per device", micro))
+    )
+    rule = f"trainer.examples_per_step counts the examples of one optimizer step over all GPUs: {terms} x GPUs"
+    if product is None:
+        return f"{rule}; memory is set by trainer.tokens_per_micro_batch"
+    both = "both" if len(values) > 1 else "it"
+    assumed = "" if len(numbers) == 2 else f", with {'1 example a device' if micro is None else '1 step accumulated'}"
+    return f"{rule}; on one GPU{assumed} write trainer.examples_per_step={product} and leave {both} out"
+
+
+def special(name: str, value: Any, source: str) -> str | None:
+    """The answer to a key that depends on its value; None for a key that has no answer here.
+
+    Args:
+        name: The key as the other tool has it, without what stands before its last dot.
+        value: What it was set to.
+        source: Name of the source of rows that it belongs to.
+    """
+    found = _SPECIAL.get(name)
+    return found(value, source) if found else None
+
+
+def constant(meant: str, value: Any) -> str:
+    """The answer where ours is a whole word: ``load_in_4bit`` is ``quant=nf4``, if it is true."""
+    off = value in _OFF or (isinstance(value, str) and value.lower() in _OFF)
+    return f"leave it out; set to true, it is here called {meant}" if off else f"here it is called {meant}"
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _resume(value: Any, _: str) -> str:
+    """A run goes on when its directory is named."""
+    named = str(value) if isinstance(value, str) and value.lower() not in ("true", "auto", "latest") else ""
+    path = re.sub(r"/checkpoints(/.*)?$", "", named.rstrip("/")) or next(iter(newest_runs()), "DIR")
+    return (
+        f"resume a run by its directory: {quoted(f'sft train run={path}') if ' ' in path else f'sft train run={path}'}"
+    )
+
+
+def _seconds(value: Any, _: str) -> str:
+    minutes = max(1, round(value / 60)) if isinstance(value, int | float) and value > 0 else "MINUTES"
+    return f"here it is called distributed.timeout_minutes, in minutes: write distributed.timeout_minutes={minutes}"
+
+
+def _cutting(value: Any, _: str) -> str:
+    """The longest row of a tool that truncates what is longer."""
+    return (
+        f"here it is called trainer.max_length: write {word('trainer.max_length', value)}, with data.overflow=truncate"
+        " to cut longer rows as there (left out, they are an error)"
+    )
+
+
+def _truncation(value: Any, _: str) -> str:
+    off = value in _OFF or str(value).lower() in ("do_not_truncate", "no", "none", "false")
+    return f"here it is called data.overflow: write data.overflow={'error' if off else 'truncate'}"
+
+
+def _warmup(value: Any, _: str) -> str:
+    return (
+        f"the warm-up is a share of all steps: leave it out for 3%, or divide, trainer.warmup_ratio is {spelled(value)}"
+        " / (number of steps)"
+    )
+
+
+def _beta(place: int) -> Callable[[Any, str], str]:
+    def of(value: Any, _: str) -> str:
+        betas = [0.9, 0.999]
+        betas[place] = value if isinstance(value, int | float) else betas[place]
+        return f"here both are one key: write {word('trainer.betas', betas)}"
+
+    return of
+
+
+def _every(key: str) -> Callable[[Any, str], str]:
+    def of(value: Any, _: str) -> str:
+        if isinstance(value, int) and value > 0:
+            return f"here it is called {key}: write {key}={value}"
+        return f"leave it out for the end of every epoch, or count in steps: {key}=N"
+
+    return of
+
+
+def _held_out(value: Any, _: str) -> str:
+    if isinstance(value, int) and value > 1:
+        return f"a number of rows is here called data.val_rows: write data.val_rows={value}"
+    return f"here it is called data.val_fraction: write {word('data.val_fraction', value)}"
+
+
+def _targets(value: Any, _: str) -> str:
+    every = str(value).strip("[]'\" ") in ("all", "all-linear", "all_linear")
+    listed = (
+        value if isinstance(value, list) else [part for part in re.split(r"[,\s]+", str(value).strip("[]")) if part]
+    )
+    names = ["all-linear"] if every else listed
+    return f"here it is called adapter.target_modules: write {word('adapter.target_modules', names)}"
+
+
+def _switch(on: str, off: str) -> Callable[[Any, str], str]:
+    def of(value: Any, _: str) -> str:
+        return f"here it is called {off if value in _OFF else on}"
+
+    return of
+
+
+def _recipe(value: Any, _: str) -> str:
+    named = isinstance(value, str) and value
+    return f"a file of settings is a recipe: write {word('recipe', value)}" if named else "write recipe=FILE.yaml"
+
+
+def _adapter(value: Any, _: str) -> str:
+    text = str(value).lower()
+    kind = {"full": "none", "freeze": "none", "qlora": "lora quant=nf4"}.get(text, text)
+    known = kind.partition(" ")[0] in _options("adapter")
+    return f"here it is a choice: write adapter={kind}" if known else f"choose adapter= one of {_listed('adapter')}"
+
+
+def _options(group: str) -> list[str]:
+    """The package's options of a group."""
+    return sorted(file.stem for file in (packaged("configs") / group).glob("*.yaml"))
+
+
+def _listed(group: str) -> str:
+    return ", ".join(_options(group))
+
+
+def _template(value: Any, _: str) -> str:
+    text = str(value)
+    if text.endswith(".jinja") or "/" in text:
+        return f"a file of yours is here called template.path: write {word('template.path', text)}"
+    if text.startswith("{") or "{%" in text:
+        return "write the template into a file and name it: template.path=FILE.jinja"
+    if text in _options("template") and text != "auto":
+        return f"here it is a choice: write template={text}"
+    return f"leave it out: the tokenizer's own template is taken, or choose template= one of {_listed('template')}"
+
+
+def _data(value: Any, source: str) -> str:
+    """``datasets: [{path: a.jsonl, type: alpaca}]``, ``dataset: a.jsonl``."""
+    entries = value if isinstance(value, list) else [value]
+    paths = [entry.get("path") if isinstance(entry, Mapping) else entry for entry in entries]
+    paths = [str(path) for path in paths if path]
+    if not paths:
+        return f"each source of rows has a name of your choice: data.mix.{source}.path=FILE"
+    names = [source] if len(paths) == 1 else [re.sub(r"\W", "_", Path(path).name.partition(".")[0]) for path in paths]
+    words = [word(f"data.mix.{name}.path", path) for name, path in zip(names, paths, strict=True)]
+    return f"here it is called data.mix.<name>.path: write {' '.join(words)}"
+
+
+def _columns(field: str) -> Callable[[Any, str], str]:
+    def of(value: Any, source: str) -> str:
+        return (
+            f"columns are renamed by what the format calls them: {word(f'data.mix.{source}.columns', {field: value})}"
+        )
+
+    return of
+
+
+def _stage(value: Any, _: str) -> str:
+    if str(value).lower() in ("sft", "train"):
+        return "leave it out: supervised fine-tuning is what sft train does (data.stages is a curriculum)"
+    return f"leave it out: this is supervised fine-tuning only, no {value}"
+
+
+def _order(_: Any, __: str) -> str:
+    return "leave it out: rows are in random order, set by trainer.seed; another order is a key of data.stages"
+
+
+def _weights(value: Any, source: str) -> str:
+    if isinstance(value, int | float):
+        return f"here it is called data.mix.<name>.weight: write data.mix.{source}.weight={spelled(value)}"
+    return "each source has its own: data.mix.<name>.weight=NUMBER"
+
+
+def _sharded(value: Any, _: str) -> str:
+    zero2 = ("2" in str(value) and "zero" in str(value).lower()) or "grad_op" in str(value)
+    return f"here it is a choice: write distributed={'fsdp_zero2' if zero2 else 'fsdp'}"
+
+
+def _variables(value: Any, _: str) -> str:
+    if isinstance(value, Mapping):
+        return f"here it is called template.variables: write {word('template.variables', dict(value))}"
+    return "here it is called template.variables: write 'template.variables={enable_thinking: false}'"
+
+
+_SPECIAL: dict[str, Callable[[Any, str], str]] = {
+    **dict.fromkeys(("resume", "resume_from", "resume_from_checkpoint", "auto_resume_from_checkpoints"), _resume),
+    **dict.fromkeys(
+        ("continue", "continue_from", "checkpoint", "ckpt", "ckpt_path", "restore", "load_checkpoint"), _resume
+    ),
+    **dict.fromkeys(("ddp_timeout", "nccl_timeout", "distributed_timeout"), _seconds),
+    **dict.fromkeys(("warmup_steps", "num_warmup_steps", "lr_warmup_steps"), _warmup),
+    **dict.fromkeys(("cutoff_len", "max_seq_length", "max_seq_len", "model_max_length"), _cutting),
+    **dict.fromkeys(("truncation", "truncate"), _truncation),
+    "adam_beta1": _beta(0),
+    "adam_beta2": _beta(1),
+    **dict.fromkeys(("eval_strategy", "evaluation_strategy"), _every("trainer.eval_every")),
+    "save_strategy": _every("trainer.save_every"),
+    **dict.fromkeys(("val_set_size", "val_size", "test_size", "validation_split_percentage"), _held_out),
+    **dict.fromkeys(("finetuning_type", "peft_type", "train_type", "tuner_type"), _adapter),
+    **dict.fromkeys(("chat_template", "prompt_template", "template"), _template),
+    **dict.fromkeys(("dataset", "datasets", "train_dataset", "train_data", "training_data"), _data),
+    "field_messages": _columns("messages"),
+    **dict.fromkeys(("dataset_text_field", "text_column"), _columns("text")),
+    **dict.fromkeys(("lora_target", "lora_target_modules", "target_modules"), _targets),
+    **dict.fromkeys(("config", "config_file", "config_path", "cfg", "yaml"), _recipe),
+    "use_lora": _switch("adapter=lora", "adapter=none"),
+    **dict.fromkeys(
+        ("assistant_only_loss", "completion_only_loss", "train_on_completions_only"),
+        _switch("data.train_on=assistant", "data.train_on=all"),
+    ),
+    "stage": _stage,
+    **dict.fromkeys(("shuffle", "shuffle_merged_datasets", "curriculum"), _order),
+    **dict.fromkeys(("interleave_probs", "probabilities", "mix_weights"), _weights),
+    **dict.fromkeys(("deepspeed", "fsdp", "zero_stage"), _sharded),
+    "chat_template_kwargs": _variables,
+}
+"""Key of another tool -> what answers it, from its value and a source's name."""
+
+SECTIONS = frozenset({*_SPECIAL, *ELSEWHERE})
+"""Names that have one answer as a whole, also where they hold keys of their own."""

@@ -1,0 +1,209 @@
+"""The valid keys, and which of them a wrong one was probably meant to be."""
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+from sft_cli.config.commands import WORDS
+from sft_cli.config.files.search_path import GROUPS
+from sft_cli.config.keys import translate
+from sft_cli.config.keys.aliases import ELSEWHERE
+from sft_cli.config.keys.similar import nearest, similar
+from sft_cli.config.keys.typos import fits, proposals, word
+from sft_cli.config.keys.unsupported import why_not
+from sft_cli.config.schema.config import Config
+
+__all__ = ["KEYS", "Key", "advice", "find", "holds_texts", "is_text", "limits", "nearest"]
+
+ANY_NAME = "<name>"
+SOURCE = "local"
+"""The name that advice gives to a source of rows."""
+PROBES = ["trainer", "retention", "probes"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One valid key.
+
+    Attributes:
+        name: Dotted; ``<name>`` stands for a name the user chooses.
+        kind: Its type, ``str | None`` for example.
+        default: What it is when nobody sets it.
+        limits: Bounds by name: ``ge``, ``gt``, ``le``, ``lt``.
+        section: The dataclass it belongs to.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    limits: Mapping[str, float]
+    section: type
+
+
+def limits(field: Field[Any]) -> Mapping[str, float]:
+    """The bounds ``schema.number`` gave the field; none for others."""
+    return field.metadata.get("limits", {})
+
+
+def _keys(section: Any, prefix: str) -> Iterator[Key]:
+    """The keys of a section as it is by default; inside another it may differ from what its class says."""
+    for field in fields(section):
+        name, default = prefix + field.name, vars(section)[field.name]
+        if is_dataclass(default):
+            yield from _keys(default, f"{name}.")
+        elif get_origin(field.type) is dict and is_dataclass(entry := get_args(field.type)[1]):
+            assert isinstance(entry, type)
+            yield from _keys(entry(), f"{name}.{ANY_NAME}.")
+        else:
+            yield Key(name, field.type, default, limits(field), type(section))
+            if get_origin(field.type) is list and is_dataclass(entry := get_args(field.type)[0]):
+                assert isinstance(entry, type)
+                yield from _keys(entry(), f"{name}[].")
+
+
+KEYS = {key.name: key for key in _keys(Config(), "")}
+
+
+def find(name: str) -> Key | None:
+    """The key behind a dotted name: ``data.mix.mine.path`` finds ``data.mix.<name>.path``; None if there is none."""
+    parts = name.split(".")
+    if parts[:3] == PROBES and len(parts) == 5:
+        parts[3] = ANY_NAME
+    if parts[:2] == ["data", "mix"] and len(parts) >= 4:
+        parts[2] = ANY_NAME
+        above = KEYS.get(".".join(parts[:4]))
+        if above is not None and holds_texts(above.kind) and len(parts) == 5:
+            return Key(name, str, None, {}, above.section)
+    name = ".".join(parts)
+    above = KEYS.get(name.rpartition(".")[0])
+    if name not in KEYS and above is not None and get_origin(above.kind) is dict:
+        return Key(name, get_args(above.kind)[1], None, {}, above.section)
+    return KEYS.get(name)
+
+
+def holds_texts(kind: Any) -> bool:
+    """Whether the type is, or may be, a mapping of names to texts."""
+    return any(get_origin(part) is dict and get_args(part)[1] is str for part in (kind, *get_args(kind)))
+
+
+def is_text(kind: Any) -> bool:
+    """Whether the type is text, with or without null; what may be true or false as well is none."""
+    parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return str in parts and bool not in parts
+
+
+def _as_in(key: str, parts: list[str], source: str = ANY_NAME) -> str:
+    """The key, with the source or the place in the list that the wrong key names."""
+    if parts[:2] == ["data", "mix"] and len(parts) > 3:
+        return key.replace(ANY_NAME, parts[2])
+    if parts[:3] == PROBES and len(parts) > 4:
+        return key.replace(ANY_NAME, parts[3])
+    key = key.replace("[]", f".{parts[2]}") if parts[:2] == ["data", "stages"] and len(parts) > 3 else key
+    return key if key.startswith(".".join(PROBES)) else key.replace(ANY_NAME, source)
+
+
+_EVERYDAY = ("n", "row", "text", "source", "split", "prompt", "system")
+"""Words of commands that more often mean something else, such as a column or a key of another tool."""
+COMMANDS_OF = {
+    word: tuple(command for command, words in WORDS.items() if word in words)
+    for word in dict.fromkeys(word for words in WORDS.values() for word in words)
+    if word not in _EVERYDAY
+}
+"""Words that belong to commands and set no key -> the commands that read them."""
+
+
+def advice(name: str, value: Any = "") -> str:
+    """What to do about the unknown key ``name``: the key it means with the value that was typed, or what is instead."""
+    parts = name.split(".")
+    source = parts[2] if parts[:2] == ["data", "mix"] and len(parts) > 3 else SOURCE
+    written = name.lower().replace("-", "_").replace("/", ".").replace(":", ".").strip(".")
+    if written != name and (find(written) or written in GROUPS):
+        return _meant([written], value)
+    return _elsewhere(parts, value, source) or _near(name, parts, value) or _nothing(name, parts, value)
+
+
+def _elsewhere(parts: list[str], value: Any, source: str) -> str | None:
+    """What another tool's key is here, or why it is not."""
+    leaf = parts[-1].lower().replace("-", "_")
+    if leaf in translate.BATCH:
+        return translate.batch({leaf: value})
+    if leaf == "run" and value and (Path(str(value)) / "config.yaml").is_file():
+        return f"the settings of a run are a recipe: write {word('recipe', f'{value}/config.yaml')}"
+    if len(parts) == 1 and leaf in COMMANDS_OF:
+        commands = " and ".join(f"sft {command}" for command in COMMANDS_OF[leaf])
+        return f"leave it out: {leaf}= is a word of {commands}, see sft {COMMANDS_OF[leaf][0]} --help"
+    if (found := translate.special(leaf, value, source)) is not None:
+        return found
+    if (meant := ELSEWHERE.get(leaf)) is not None:
+        key, equals, constant = _as_in(meant, parts, ANY_NAME).partition("=")
+        if value is None and not equals:
+            return f"leave it out, it has no value; here it is called {key}"
+        if equals:
+            return translate.constant(f"{key}={constant}".replace(ANY_NAME, source), value)
+        return f"here it is called {key}{_written(key.replace(ANY_NAME, source), value)}"
+    return why_not(leaf)
+
+
+def _near(name: str, parts: list[str], value: Any) -> str | None:
+    """The key that a name misspells, or whose last part it is; one in another section only if the value suits it."""
+    if len(parts) == 1 and nearest(name, ("recipe",)):
+        return f"did you mean {word('recipe', value)}?"
+    if len(parts) == 1 and isinstance(value, str) and translate.DATA_FILE.fullmatch(value):
+        return f"for rows write {word(f'data.mix.{SOURCE}.path', value)}"
+    valid = [_as_in(key, parts, SOURCE) for key in KEYS]
+    own = ".".join(["data", "mix", SOURCE, *parts[1:]])
+    if parts[0] == "data" and find(own) and own in valid:
+        return _meant([own], value)
+    if ends := [key for key in valid if "." in name and key.endswith(f".{name}")]:
+        return _meant(ends[:1], value)
+    if {"retention", "probes"} & set(parts[:-1]) and (leaf := ".".join([*PROBES, ANY_NAME, parts[-1]])) in KEYS:
+        return _meant([leaf], value)
+    siblings = [key for key in valid if key.rpartition(".")[0] == name.rpartition(".")[0]]
+    if (meant := nearest(name, [*siblings, *GROUPS])) is not None:
+        return _meant([meant], value)
+    suiting = [key for key in valid if _suits(key, value)]
+    if same := [key for key in suiting if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
+        return _meant(same, value)
+    if (meant := nearest(name, suiting)) is not None:
+        return _meant([meant], value)
+    leaves = [(far, key) for key in suiting if (far := similar(parts[-1], key.split(".")[-1])) is not None]
+    return _meant([min(leaves, key=lambda pair: (pair[0], pair[1].count(".")))[1]], value) if leaves else None
+
+
+def _nothing(name: str, parts: list[str], value: Any) -> str:
+    """The answer to a key that is like no other."""
+    if any(key.startswith(f"{name}.") for key in KEYS):
+        return f"it is a section with keys: sft show --keys {name}"
+    if len(parts) > 1 and any(key.startswith(f"{parts[0]}.") for key in KEYS):
+        return f"leave it out; what there is: sft show --keys {parts[0]}"
+    return "leave it out; `sft show --keys` lists every key"
+
+
+def _suits(key: str, value: Any) -> bool:
+    """Whether a key could take the value, or one that it may stand for; any key does where none is known."""
+    known = find(key) or KEYS.get(key)
+    return known is None or value == "" or fits(known.kind, known.limits, value) or bool(_values(known, value))
+
+
+def _values(known: Key, value: Any) -> list[Any]:
+    return proposals(known.kind, known.limits, value)
+
+
+def _written(key: str, value: Any) -> str:
+    """``: write trainer.lr=1e-4``, if the key takes the value that was typed or one that it stands for."""
+    known = find(key) or KEYS.get(key)
+    if known is None or value == "" or ANY_NAME in key:
+        return ""
+    if fits(known.kind, known.limits, value):
+        return f": write {word(key, value)}"
+    if isinstance(value, Mapping) or not (found := _values(known, value)):
+        return ""
+    return f": write {' or '.join(word(key, one) for one in found)}"
+
+
+def _meant(keys: list[str], value: Any) -> str:
+    """``did you mean trainer.lr=1e-4?``, of the first keys."""
+    shown = [_written(key, value).removeprefix(": write ") or key for key in keys[:2]]
+    return f"did you mean {' or '.join(shown)}?"

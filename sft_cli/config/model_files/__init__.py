@@ -1,0 +1,1 @@
+"""What the config needs to know about a model's files, without torch."""

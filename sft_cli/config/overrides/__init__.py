@@ -1,0 +1,1 @@
+"""Settings on the command line: their grammar, their quoting, and sweeps."""

@@ -1,0 +1,280 @@
+"""The words of a command line, ``key=value`` each: which choose a group's option, which set a value."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sft_cli.config.files.provenance import COMMAND_LINE
+from sft_cli.config.files.search_path import GROUPS
+from sft_cli.config.keys.translate import DATA_FILE, SECTIONS, is_data
+from sft_cli.config.keys.typos import quoted
+from sft_cli.config.keys.valid_keys import KEYS, advice, find, holds_texts, is_text, nearest
+from sft_cli.config.overrides.shell import SHOWN, together, unread
+from sft_cli.errors import SftError, raise_all
+from sft_cli.run_dir import newest_runs
+
+_WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
+_LIST = re.compile(r"""\[[^\[\]{}'"]+\]""")
+"""A list without quotes and without a list or mapping in it."""
+_KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
+NAMED_TEMPLATES = ("default", "rag", "tool_use")
+"""Names of templates that tokenizers bring themselves: ``template=rag`` is no option of ours, but a name to look up."""
+_CLEAR = {"data": "data=local", "model": "model=custom"}
+"""Groups for which a path may stand -> the option that leaves the choice to the path's key."""
+_PATHS = {"data": "data.mix.local.path", "model": "model.path", "template": "template.path"}
+
+
+class Unreadable(Exception):
+    """A value whose grammar is broken; the message says how."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A command line, taken apart.
+
+    Attributes:
+        groups: The chosen option, or list of options, by group; ``recipe`` is one of the groups.
+        values: Values by dotted key, in the order they were typed.
+        mistakes: What could not be understood.
+    """
+
+    groups: Mapping[str, str | list[str]]
+    values: Mapping[str, Any]
+    mistakes: tuple[SftError, ...]
+
+    def said(self) -> frozenset[str]:
+        """The keys that were set by hand; a template chosen as an option counts as its name."""
+        return frozenset(self.values) | ({"template.name"} if "template" in self.groups else frozenset())
+
+
+def read(
+    words: Sequence[str],
+    parse: Callable[[str], Any],
+    recipes: Collection[str] = (),
+    options: Mapping[str, Collection[str]] | None = None,
+) -> Words:
+    """Every word sorted; where a key is set twice the last one holds.
+
+    Args:
+        words: As typed.
+        parse: A value's text -> the value; raises ``Unreadable``.
+        recipes: Names of recipes, for a hint at a forgotten ``recipe=``.
+        options: Names of the options by group; any other text that names a file stands for its path's key.
+    """
+    groups: dict[str, str | list[str]] = {}
+    values: dict[str, Any] = {}
+    whole, mistakes = together(words)
+    whole = with_paths(whole, options or {})
+    bare = [word for word in whole if "=" not in word and DATA_FILE.fullmatch(word)]
+    if bare:
+        mistakes.append(_files(bare))
+    for word in (word for word in whole if word not in bare):
+        match = _WORD.fullmatch(word)
+        if match is None or match["value"] is None or match["mark"] or not _KEY.fullmatch(match["key"]):
+            mistakes.append(_misspelled(word, match, recipes))
+            continue
+        key, text = match["key"], match["value"].strip()
+        try:
+            if not text and (key in (*GROUPS, "recipe") or not _takes_empty(key)):
+                raise Unreadable("has no value")
+            if key == "recipe":
+                groups[key] = text
+            elif key in GROUPS:
+                groups[key] = _options(parse, text)
+                if key == "template" and text in NAMED_TEMPLATES:
+                    groups[key], values["template.name"] = "auto", text
+            else:
+                values.pop(key, None)
+                values[key] = _value(parse, key, text)
+        except Unreadable as error:
+            if text and key not in GROUPS and find(key) is None:  # what the key should be comes first
+                values[key] = text
+                continue
+            mistakes.append(
+                unread(_short(word), key, text, str(error))
+                if text
+                else SftError(where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"give it one, or leave {key} out")
+            )
+    return Words(groups, values, tuple(mistakes))
+
+
+def with_paths(words: Sequence[str], options: Mapping[str, Collection[str]]) -> list[str]:
+    """The words, ``data=rows.jsonl`` and a bare ``rows.jsonl`` as ``data=local data.mix.local.path=rows.jsonl``."""
+    bare = [word for word in words if "=" not in word and DATA_FILE.fullmatch(word)]
+    alone = len(bare) == 1 and not any(word.startswith("data=") for word in words)
+    found: list[str] = []
+    for word in words:
+        group, _, text = (f"data={word}" if alone and word in bare else word).partition("=")
+        if group in _PATHS and text not in options.get(group, (text,)) and _is_path(group, text):
+            found += [*([_CLEAR[group]] if group in _CLEAR else []), f"{_PATHS[group]}={text}"]
+        else:
+            found.append(word)
+    return found
+
+
+def _is_path(group: str, text: str) -> bool:
+    """Whether the text is no option's name but a place: a file, a directory, an address or a hub id."""
+    if text[:1] in "[{" or "," in text:
+        return False
+    if group == "template":
+        return text.endswith((".jinja", ".jinja2", ".j2"))
+    return is_data(text) if group == "data" else "/" in text or Path(text).is_dir()
+
+
+def _takes_empty(key: str) -> bool:
+    """Whether a key may be set to an empty text."""
+    known = find(key)
+    return known is None or is_text(known.kind)
+
+
+def split_off(words: Sequence[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """A command's own arguments (``run=…``, ``out=…``) by name, and the words that are left for the config.
+
+    Raises:
+        SftError: Every word that misspells one of the names and is no key.
+    """
+    raise_all([mistake for word in words if (mistake := _misnamed(word, names)) is not None])
+    own = {name: text for name, _, text in (word.partition("=") for word in words) if name in names and text}
+    return own, [word for word in words if word.partition("=")[0] not in own]
+
+
+def _misnamed(word: str, names: Collection[str]) -> SftError | None:
+    """What to say about ``comprae=base``; None for a word that is no slip of a name."""
+    key, equals, text = word.partition("=")
+    if not equals or key in (*names, *GROUPS, *SECTIONS) or find(key) or len(key) < 3:
+        return None
+    near = nearest(key, names)
+    if near is None or nearest(key, [name.rpartition(".")[2] for name in KEYS]) is not None:
+        return None
+    fix = f"did you mean {quoted(f'{near}={text}')}?"
+    return SftError(where=COMMAND_LINE, problem=f"there is no key {key}", fix=fix)
+
+
+def refuse_idle(
+    command: str,
+    words: Sequence[str],
+    *,
+    own: Collection[str],
+    read: Collection[str],
+    not_read: Mapping[str, str],
+    settable: str,
+) -> None:
+    """Refuse overrides that would have no effect on a command that works on a finished run.
+
+    Args:
+        command: Its name.
+        words: Overrides, the command's own arguments split off.
+        own: The names of those arguments; one that is here has no value.
+        read: The keys it reads, and groups all of whose keys it reads.
+        not_read: Patterns of keys of those groups that it does not read -> what works instead, or nothing.
+        settable: What can be set, for the advice.
+    """
+    mistakes = []
+    for key in (word.partition("=")[0] for word in words):
+        instead = next((fix for pattern, fix in not_read.items() if re.fullmatch(pattern, key)), None)
+        if instead is None and (key in read or key.partition(".")[0] in read):
+            continue
+        problem = "it has no value" if key in own else f"{command} does not read it; the run's own value is used"
+        mistakes.append(
+            SftError(where=key, problem=problem, fix=instead or f"leave it out; what can be set: {settable}")
+        )
+    raise_all(mistakes)
+
+
+def named_run(command: str, own: Mapping[str, str], rest: Sequence[str]) -> str:
+    """The run directory that a command works on.
+
+    Raises:
+        SftError: None is named; the fix names the one that was typed otherwise, or the newest.
+    """
+    if "run" in own:
+        return own["run"]
+    typed = [word.partition("=")[2] if "=" in word else word for word in rest]
+    found = next((one for one in typed if one and (Path(one) / "config.yaml").is_file()), None)
+    path = found or next(iter(newest_runs()), None)
+    also = "" if path is None or found else ", the newest"
+    fix = f"{command} {quoted(f'run={path}')}{also}" if path else f"{command} run=DIR, as sft train printed it"
+    raise SftError(where=command, problem="no run is named", fix=fix)
+
+
+def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:
+    if not text.startswith("["):
+        return text
+    options = parse(text)
+    if not isinstance(options, list):
+        raise Unreadable("a list of options ends with its bracket, as in [a,b]")
+    return [str(option) for option in options]
+
+
+def _value(parse: Callable[[str], Any], key: str, text: str) -> Any:
+    """The value; for a text key the text itself, so that ``model.revision=12345e7`` stays what was typed.
+
+    A list of texts that the grammar cannot read, such as ``[<tool>,</tool>]``, is what stands between its commas.
+    """
+    known = find(key)
+    if known is not None and known.kind == list[str] and _LIST.fullmatch(text):
+        try:
+            return parse(text)
+        except Unreadable:
+            return [part.strip() for part in text[1:-1].split(",")]
+    if known is None or not is_text(known.kind) or (text.startswith("{") and holds_texts(known.kind)):
+        return parse(text)
+    if text == "null":
+        return None
+    if text[:1] in ("'", '"') and text[-1:] == text[:1] and len(text) > 1:
+        return parse(text)
+    return text
+
+
+def _short(word: str) -> str:
+    """A word as a sentence repeats it."""
+    return word if len(word) <= SHOWN else f"{word[:SHOWN]}…"
+
+
+def _misspelled(word: str, match: re.Match[str] | None, recipes: Collection[str]) -> SftError:
+    """What to say about a word that is not ``key=value``."""
+    problem = f"{_short(word)!r} is not of the form key=value"
+    fix = "leave it out, or write key=value without spaces around =, for example trainer.lr=1e-4"
+    place = Path(word)
+    if match is not None and match["mark"]:
+        problem = f"{_short(word)!r} begins with {match['mark']}, but keys can only be set"
+        known = find(match["key"]) is not None or match["key"] in (*GROUPS, "recipe")
+        key, value = match["key"], match["value"]
+        known_fix = f"write {quoted(f'{key}={value}')}" if value else f"leave it out, or write {key}=VALUE"
+        fix = known_fix if known else advice(key, value or "")
+        if match["mark"] == "~":
+            fix = f"leave it out: a key that is not set has its default (sft show --keys {key})"
+    elif match is not None and match["value"] is not None:
+        fix = advice(match["key"], match["value"])
+    elif word in recipes or word.endswith((".yaml", ".yml")):
+        fix = f"write recipe={word}"
+    elif place.is_dir():
+        fix = f"write {directory_word(place)}"
+    elif word in KEYS or word in GROUPS:
+        fix = "give it a value after =, or leave it out"
+    elif (near := nearest(word, recipes)) is not None:
+        fix = f"did you mean recipe={near}?"
+    return SftError(where=COMMAND_LINE, problem=problem, fix=fix)
+
+
+def _files(bare: Sequence[str]) -> SftError:
+    """What to say about several files of rows without keys, or one beside a data= that was chosen."""
+    names = [re.sub(r"\W", "_", Path(word).name.partition(".")[0]) for word in bare]
+    words = [quoted(f"data.mix.{name}.path={word}") for name, word in zip(names, bare, strict=True)]
+    return SftError(
+        where=COMMAND_LINE,
+        problem=f"{_short(' '.join(bare))!r} is not of the form key=value",
+        fix=f"each source of rows has a name: write {' '.join(words)}",
+    )
+
+
+def directory_word(place: Path) -> str:
+    """What a directory that was typed alone may be meant for, by what lies in it."""
+    key = "data.mix.local.path"
+    for file, meant in (("environment.json", "run"), ("config.yaml", "run"), ("config.json", "model.path")):
+        if (place / file).is_file():
+            key = meant
+            break
+    return quoted(f"{key}={place}")

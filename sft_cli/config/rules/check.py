@@ -1,0 +1,156 @@
+"""Do the values of a config fit together, and is everything there that a command needs?"""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Literal
+
+from sft_cli.config.automatic import may_hold_out
+from sft_cli.config.keys.typos import word
+from sft_cli.config.redaction import secret_rules
+from sft_cli.config.rules.adapter import adapter_rules
+from sft_cli.config.rules.clean import clean_rules, idle_clean_keys
+from sft_cli.config.rules.data import data_rules, idle_data_keys
+from sft_cli.config.rules.launcher import idle_launcher_keys, launcher_rules
+from sft_cli.config.rules.loss import idle_loss_keys, loss_rules
+from sft_cli.config.rules.model import model_rules
+from sft_cli.config.rules.source import source_rules
+from sft_cli.config.rules.trainer import idle_trainer_keys, trainer_rules
+from sft_cli.config.rules.unused_adapter_keys import idle_adapter_keys
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.launcher import LauncherKind
+from sft_cli.config.schema.trainer import Device, Dtype, OptimizerName
+from sft_cli.config.validate import Mistake
+from sft_cli.errors import SftError, raise_all
+
+_NAME = re.compile(r"[\w-]+")
+_WRONG = re.compile(r"[^\w-]+")
+
+
+def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
+    """What does not fit together, and what was ``said`` on the command line but would have no effect."""
+    rules = (_lengths, _names)
+    found = [mistake for rule in rules for mistake in rule(config)] + list(data_rules(config.data))
+    found += [*source_rules(config.data), *clean_rules(config.clean), *secret_rules(config)]
+    found += [*model_rules(config), *adapter_rules(config), *loss_rules(config), *trainer_rules(config)]
+    found += launcher_rules(config)
+    idle = [*idle_data_keys(config.data, said), *idle_clean_keys(config.clean, said)]
+    idle += [*idle_adapter_keys(config, said), *idle_loss_keys(config, said), *idle_trainer_keys(config, said)]
+    idle += idle_launcher_keys(config, said)
+    return found + list(_without_effect(config, said)) + idle
+
+
+def required(config: Config, command: Literal["prepare", "train", "eval"] = "train") -> None:
+    """Return if the config names all that the command needs, and nothing in it stands against the command.
+
+    ``prepare`` needs data and a tokenizer; ``eval`` data and a model; ``train`` also a device and held-out rows that
+    suit what it is asked to do.
+
+    Raises:
+        SftError: Everything that is missing or contradictory.
+    """
+    errors = []
+    if config.model.path is None and (command != "prepare" or config.model.tokenizer is None):
+        fix = "add model.path=DIR_OR_HUB_ID, or start from a recipe: `sft recipes` lists them"
+        errors.append(SftError(where="model.path", problem="no model is named", fix=fix))
+    if not config.data.mix:
+        fix = "add data.mix.local.path=FILE_OR_HUB_ID"
+        errors.append(SftError(where="data.mix", problem="no data is named", fix=fix))
+    for name, source in config.data.mix.items():
+        if source.path is None:
+            fix = f"add data.mix.{name}.path=FILE_OR_HUB_ID"
+            errors.append(SftError(where=f"data.mix.{name}", problem="the source has no path", fix=fix))
+    if command == "train":
+        found = [*_device(config), *_held_out(config)]
+        errors += [SftError(where=key, problem=problem, fix=fix) for key, problem, fix, _ in found]
+    raise_all(errors)
+
+
+def _lengths(config: Config) -> Iterator[Mistake]:
+    tokens, longest = config.trainer.tokens_per_micro_batch, config.trainer.max_length
+    if tokens < longest:
+        yield Mistake(
+            "trainer.tokens_per_micro_batch",
+            f"trainer.tokens_per_micro_batch is {tokens}, less than trainer.max_length, {longest}: "
+            "the longest example would not fit",
+            f"set trainer.tokens_per_micro_batch={longest}, or a smaller trainer.max_length",
+            clash="trainer.max_length",
+        )
+
+
+def _device(config: Config) -> Iterator[Mistake]:
+    trainer = config.trainer
+    if trainer.device is Device.cpu and trainer.dtype is Dtype.float16:
+        yield Mistake(
+            "trainer.dtype",
+            "trainer.dtype is float16 on trainer.device=cpu, where gradients in float16 overflow unnoticed",
+            "set trainer.dtype=float32 or trainer.dtype=bfloat16",
+        )
+    if trainer.device is Device.cpu and trainer.optimizer is OptimizerName.paged_adamw_8bit:
+        yield Mistake(
+            "trainer.optimizer",
+            "trainer.optimizer is paged_adamw_8bit, which needs CUDA, but trainer.device is cpu",
+            "set trainer.optimizer=adamw_8bit, or adamw, which is much faster on a CPU",
+        )
+    if config.launcher.kind is LauncherKind.slurm and config.launcher.gpus == 0 and trainer.device is Device.cuda:
+        yield Mistake(
+            "launcher.gpus",
+            "launcher.gpus is 0, but trainer.device is cuda",
+            "set launcher.gpus=1 or trainer.device=cpu",
+        )
+
+
+def _held_out(config: Config) -> Iterator[Mistake]:
+    sources, held_out = config.data.mix, may_hold_out(config)
+    fix = "set data.val_fraction=0.05, or a source's validation_path"
+    if sources and not held_out and config.trainer.patience is not None:
+        yield Mistake("trainer.patience", "trainer.patience is set, but no rows are held out to judge by", fix)
+    if sources and not held_out and config.eval.compare_after_training:
+        yield Mistake(
+            "eval.compare_after_training",
+            "eval.compare_after_training is true, but no rows are held out to compare on",
+            fix,
+        )
+    if config.eval.compare_after_training and not config.eval.generate:
+        yield Mistake(
+            "eval.compare_after_training",
+            "eval.compare_after_training is true, but eval.generate is false: there would be no answers to compare",
+            "set eval.generate=true or eval.compare_after_training=false",
+        )
+
+
+def _names(config: Config) -> Iterator[Mistake]:
+    """Names become files and directories; a SLURM time that sbatch refuses would be told only on submission."""
+    for key, name in {"run_name": config.run_name, **{f"data.mix.{name}": name for name in config.data.mix}}.items():
+        if not _NAME.fullmatch(name):
+            yield Mistake(
+                key,
+                f"{key}: the name {name!r} must consist of letters, digits, _ and -",
+                f"write {word(key, _WRONG.sub('_', name).strip('_') or 'run')}"
+                if key == "run_name"
+                else f"name it {_WRONG.sub('_', name)} instead",
+            )
+    for name, source in config.data.mix.items():
+        if source.validation_path is not None and source.validation_split is not None:
+            yield Mistake(
+                f"data.mix.{name}.validation_path",
+                f"data.mix.{name} names both validation_path and validation_split",
+                "keep one of them",
+            )
+
+
+_IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
+    (
+        ("template.name",),
+        lambda config: config.template.path is not None,
+        "template.path wins over it; set one of them",
+    ),
+)
+
+
+def _without_effect(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+    """Keys typed on the command line that nothing would read. A recipe may carry them, for another choice of group."""
+    for keys, idle, reason in _IDLE:
+        for key in keys:
+            if key in said and idle(config):
+                why, _, fix = reason.partition("; ")
+                yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

@@ -1,0 +1,184 @@
+"""Rules of the keys of ``launcher`` and ``distributed`` that go beyond types and limits."""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields
+
+from sft_cli.config.redaction import masked_address
+from sft_cli.config.schema.adapter import AdapterKind, QuantKind
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.launcher import ContainerKind, DistributedKind, LauncherConfig, LauncherKind
+from sft_cli.config.schema.trainer import Dtype, OptimizerName
+from sft_cli.config.validate import Mistake
+
+_TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}")
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_SECRET = re.compile(r"TOKEN(?!IZER)|KEY|SECRET|PASS(WORD|WD|PHRASE)|CREDENTIAL", re.IGNORECASE)
+"""How the names of variables speak whose values are secret."""
+_SET = re.compile(r"\b([A-Za-z_]\w*)=[\"']?[^\s$`\"';]")
+"""A variable set to a value in a line of the shell, and not to what another command or variable says."""
+_WHOLE_TENSORS = (
+    OptimizerName.adamw_8bit,
+    OptimizerName.paged_adamw_8bit,
+    OptimizerName.adafactor,
+    OptimizerName.muon,
+)
+"""Optimizers whose update of a matrix needs all of it, or kernels that know no sharded tensors."""
+
+
+def launcher_rules(config: Config) -> Iterator[Mistake]:
+    """What does not fit together."""
+    yield from _launcher(config.launcher)
+    yield from _distributed(config)
+
+
+def _launcher(launcher: LauncherConfig) -> Iterator[Mistake]:
+    if not _TIME.fullmatch(launcher.time):
+        yield Mistake(
+            "launcher.time",
+            f"launcher.time is {launcher.time!r}; it must be minutes, HH:MM:SS or D-HH:MM:SS",
+            _time_fix(launcher.time),
+        )
+    elif launcher.signal_seconds >= (limit := _seconds(launcher.time)):
+        yield Mistake(
+            "launcher.signal_seconds",
+            f"launcher.signal_seconds is {launcher.signal_seconds}, but launcher.time is only {limit} seconds: "
+            "the job would stop as soon as it begins",
+            "set a longer launcher.time, or launcher.signal_seconds=0",
+            clash="launcher.time",
+        )
+    for key, names in (("launcher.env", list(launcher.env)), ("launcher.pass_env", launcher.pass_env)):
+        for name in names:
+            if not _VARIABLE.fullmatch(name):
+                yield Mistake(key, f"{key}: {name!r} is no name of a variable", "write letters, digits and _")
+    for name, value in launcher.env.items():
+        if _SECRET.search(name) or masked_address(value) != value:
+            yield _written(f"launcher.env.{name}", f"launcher.env.{name}", name)
+    for name in filter(_SECRET.search, _SET.findall(launcher.setup)):
+        yield _written("launcher.setup", f"launcher.setup sets {name}, which", name)
+    for name in sorted({*launcher.pass_env} & {*launcher.env}):
+        yield Mistake(
+            f"launcher.env.{name}",
+            f"launcher.env.{name} has a value, and launcher.pass_env takes {name} from the submitting shell",
+            "leave one of the two out",
+            clash="launcher.pass_env",
+        )
+    container = launcher.container
+    if (container.kind is ContainerKind.none) != (container.image is None):
+        missing = "image" if container.image is None else "kind"
+        fix = "launcher.container.image=image.sif" if missing == "image" else "launcher.container.kind=apptainer"
+        yield Mistake(
+            f"launcher.container.{missing}",
+            f"launcher.container has no {missing}, but launcher.container.{'kind' if missing == 'image' else 'image'}",
+            f"set {fix}, or leave both out",
+        )
+
+
+def _time_fix(text: str) -> str:
+    """The limit as sbatch writes it, of a number with a unit."""
+    found = re.fullmatch(r"(\d+)\s*(m|min|minutes?|h|hours?|hrs?|d|days?)", text.strip().lower())
+    if found is None:
+        return "write minutes, HH:MM:SS or D-HH:MM:SS, or leave launcher.time out"
+    units = {"m": f"{found[1]}", "h": f"{found[1]}:00:00", "d": f"{found[1]}-00:00:00"}
+    return f"did you mean launcher.time={units[found[2][0]]}?"
+
+
+def _written(key: str, what: str, name: str) -> Mistake:
+    """A secret in a config: every run directory keeps its config, and a job script what it exports."""
+    return Mistake(
+        key,
+        f"{what} looks like a secret, and would be written into the run directory",
+        f"export it in the submitting shell, and pass only its name: launcher.pass_env=[{name}]",
+    )
+
+
+def _seconds(limit: str) -> int:
+    """A time limit of sbatch's: minutes, MM:SS, HH:MM:SS, or D-HH, D-HH:MM, D-HH:MM:SS."""
+    days, dash, clock = limit.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    if dash:
+        hours, minutes, rest = (*parts, 0, 0)[:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + rest
+    if len(parts) < 3:
+        minutes, rest = (*parts, 0)[:2]
+        return minutes * 60 + rest
+    return (parts[0] * 60 + parts[1]) * 60 + parts[2]
+
+
+def _distributed(config: Config) -> Iterator[Mistake]:
+    distributed, trainer = config.distributed, config.trainer
+    if distributed.context_parallel > 1:
+        yield Mistake(
+            "distributed.context_parallel",
+            "distributed.context_parallel splits one long row over processes, and torch's ring attention knows no rows "
+            "that hold several examples",
+            "leave it out; trainer.gradient_checkpointing=offload and distributed=fsdp make room for long rows",
+        )
+    if distributed.kind is DistributedKind.ddp:
+        return
+    if trainer.optimizer in _WHOLE_TENSORS:
+        yield Mistake(
+            "trainer.optimizer",
+            f"trainer.optimizer is {trainer.optimizer.value}, which cannot update a part of a tensor, as fsdp has it",
+            "set trainer.optimizer=adamw or lion, or distributed=ddp",
+            clash="distributed.kind",
+        )
+    if trainer.dtype is Dtype.float16:
+        yield Mistake(
+            "trainer.dtype",
+            "trainer.dtype is float16, whose scaled gradients fsdp does not look through together",
+            "set trainer.dtype=bfloat16, or distributed=ddp",
+            clash="distributed.kind",
+        )
+    if config.quant.kind is QuantKind.int8:
+        yield Mistake(
+            "quant.kind",
+            "quant.kind is int8, whose weights and scales cannot be sharded",
+            "set quant=nf4, or distributed=ddp",
+            clash="distributed.kind",
+        )
+    if config.loss.kl > 0 and config.adapter.kind in (AdapterKind.none, AdapterKind.bitfit):
+        yield Mistake(
+            "loss.kl",
+            "loss.kl holds to a frozen copy of the model, which fsdp would not shard",
+            "set loss.kl=0, adapter=lora, or distributed=ddp",
+            clash="distributed.kind",
+        )
+
+
+_SLURM = tuple(f"launcher.{field.name}" for field in fields(LauncherConfig) if field.name not in ("kind", "nproc"))
+_SHARDED = ("distributed.reshard", "distributed.replicas", "distributed.cpu_offload")
+_IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = (
+    (
+        _SLURM,
+        lambda config: config.launcher.kind is LauncherKind.local,
+        "this shell runs the job",
+        "choose launcher=slurm",
+    ),
+    (
+        ("launcher.nproc",),
+        lambda config: config.launcher.kind is LauncherKind.slurm and config.launcher.gpus > 0,
+        "a job has one process for each of launcher.gpus",
+        "set launcher.gpus",
+    ),
+    (
+        ("launcher.requeues",),
+        lambda config: config.launcher.chain > 1,
+        "the next job of launcher.chain continues",
+        "leave launcher.chain out",
+    ),
+    (
+        _SHARDED,
+        lambda config: config.distributed.kind is DistributedKind.ddp,
+        "each process holds the whole model",
+        "choose distributed=fsdp",
+    ),
+)
+
+
+def idle_launcher_keys(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+    """Keys typed on the command line that nothing would read."""
+    for keys, idle, why, fix in _IDLE:
+        for key in sorted(said):
+            if any(key == name or key.startswith(f"{name}.") for name in keys) and idle(config):
+                yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

@@ -1,0 +1,161 @@
+"""Rules of the keys of ``trainer`` that go beyond types and limits."""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+
+from sft_cli.config.schema.adapter import AdapterKind
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.trainer import Average, Checkpointing, Choice, Device, OptimizerName, Schedule, TrainerConfig
+from sft_cli.config.validate import Mistake
+
+_NAME = re.compile(r"[\w-]+")
+
+
+def trainer_rules(config: Config) -> Iterator[Mistake]:
+    """What does not fit together."""
+    trainer = config.trainer
+    yield from _betas(trainer)
+    yield from _factors(trainer)
+    yield from _schedule(trainer)
+    yield from _retention(trainer)
+    if trainer.optimizer is OptimizerName.muon and config.adapter.kind is not AdapterKind.none:
+        kind = config.adapter.kind.value
+        yield Mistake(
+            "trainer.optimizer",
+            f"trainer.optimizer is muon with adapter={kind}: Muon is for the matrices of the network itself",
+            "set trainer.optimizer=adamw, or choose adapter=none",
+            clash="adapter.kind",
+        )
+    if trainer.gradient_checkpointing is Checkpointing.layers and trainer.checkpointed_layers is None:
+        yield Mistake(
+            "trainer.gradient_checkpointing",
+            "trainer.gradient_checkpointing is layers, but trainer.checkpointed_layers does not say how many",
+            "set trainer.checkpointed_layers=8, or trainer.gradient_checkpointing=auto",
+        )
+    if trainer.kernels is Choice.always and trainer.device is Device.cpu:
+        yield Mistake(
+            "trainer.kernels",
+            "trainer.kernels is always, but trainer.device is cpu, and the kernels are for CUDA",
+            "set trainer.kernels=auto or trainer.device=cuda",
+            clash="trainer.device",
+        )
+
+
+def _betas(trainer: TrainerConfig) -> Iterator[Mistake]:
+    for key, betas in (("trainer.betas", trainer.betas), ("trainer.lion_betas", trainer.lion_betas)):
+        for place, beta in enumerate(betas):
+            if not 0 <= beta < 1:
+                yield Mistake(
+                    key,
+                    f"{key}.{place} is {beta}; it must be at least 0 and below 1",
+                    f"write two numbers of at least 0 and below 1, or leave {key} out",
+                )
+
+
+def _factors(trainer: TrainerConfig) -> Iterator[Mistake]:
+    for pattern, factor in trainer.lr_factors.items():
+        key = f"trainer.lr_factors.{pattern}"
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Mistake(
+                key,
+                f"{key}: {pattern!r} is not a regular expression: {error}",
+                "write a part of parameter names, such as embed_tokens or layers\\.[0-3]\\.",
+            )
+        if factor <= 0:
+            fix = "leave it out, and freeze those parameters (adapter.freeze)" if factor == 0 else "write 0.1, or 10"
+            yield Mistake(key, f"{key} is {factor:g}; a factor on the learning rate must be above 0", fix)
+
+
+def _schedule(trainer: TrainerConfig) -> Iterator[Mistake]:
+    warmup, decay = trainer.warmup_ratio, trainer.decay_ratio
+    if trainer.schedule is Schedule.wsd and warmup + decay > 1:
+        yield Mistake(
+            "trainer.decay_ratio",
+            f"trainer.warmup_ratio and trainer.decay_ratio are {warmup:g} and {decay:g}, together more than all steps",
+            f"set trainer.decay_ratio={round(1 - warmup, 4):g} or less",
+            clash="trainer.warmup_ratio",
+        )
+    if trainer.schedule is Schedule.inverse_sqrt and warmup == 0:
+        yield Mistake(
+            "trainer.warmup_ratio",
+            "trainer.warmup_ratio is 0, but trainer.schedule is inverse_sqrt, which falls in units of the warm-up",
+            "set trainer.warmup_ratio=0.03, or another schedule",
+            clash="trainer.schedule",
+        )
+
+
+def _retention(trainer: TrainerConfig) -> Iterator[Mistake]:
+    for name, probe in trainer.retention.probes.items():
+        key = f"trainer.retention.probes.{name}"
+        if not _NAME.fullmatch(name):
+            yield Mistake(
+                key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", "choose another name"
+            )
+        if probe.path is None:
+            yield Mistake(f"{key}.path", f"{key} has no path", f"add {key}.path=FILE")
+    if trainer.retention.stop and not trainer.retention.probes:
+        yield Mistake(
+            "trainer.retention.stop",
+            "trainer.retention.stop is true, but there is no probe to judge by",
+            "add trainer.retention.probes.NAME.path=FILE",
+        )
+
+
+_FLOORS = (Schedule.cosine_with_min_lr, Schedule.polynomial, Schedule.wsd)
+_IDLE: dict[str, tuple[Callable[[TrainerConfig], bool], str, str]] = {
+    "trainer.min_lr_ratio": (
+        lambda trainer: trainer.schedule not in _FLOORS,
+        "only three schedules read it",
+        "set trainer.schedule=cosine_with_min_lr, polynomial or wsd",
+    ),
+    "trainer.decay_ratio": (
+        lambda trainer: trainer.schedule is not Schedule.wsd,
+        "only the schedule wsd reads it",
+        "set trainer.schedule=wsd",
+    ),
+    "trainer.betas": (
+        lambda trainer: trainer.optimizer in (OptimizerName.adafactor, OptimizerName.lion),
+        "only AdamW reads them",
+        "set trainer.optimizer=adamw, or trainer.lion_betas for lion",
+    ),
+    "trainer.lion_betas": (
+        lambda trainer: trainer.optimizer is not OptimizerName.lion,
+        "only Lion reads them",
+        "set trainer.optimizer=lion, or trainer.betas for AdamW",
+    ),
+    "trainer.ema_decay": (
+        lambda trainer: trainer.average is not Average.ema,
+        "there is no exponential average",
+        "set trainer.average=ema",
+    ),
+    "trainer.average_last": (
+        lambda trainer: trainer.average is not Average.last,
+        "the last steps are not averaged",
+        "set trainer.average=last",
+    ),
+    "trainer.checkpointed_layers": (
+        lambda trainer: trainer.gradient_checkpointing is not Checkpointing.layers,
+        "only trainer.gradient_checkpointing=layers reads it",
+        "set trainer.gradient_checkpointing=layers",
+    ),
+    "trainer.retention.every": (
+        lambda trainer: not trainer.retention.probes,
+        "there is no probe to measure",
+        "add trainer.retention.probes.NAME.path=FILE",
+    ),
+    "trainer.threads": (
+        lambda trainer: trainer.device is Device.cuda,
+        "only runs on a CPU read it",
+        "set trainer.device=cpu",
+    ),
+}
+"""Key -> when nothing reads it, why, and what to set."""
+
+
+def idle_trainer_keys(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+    """Keys typed on the command line that nothing would read."""
+    for key, (idle, why, fix) in _IDLE.items():
+        if key in said and idle(config.trainer):
+            yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

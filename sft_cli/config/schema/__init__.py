@@ -1,0 +1,1 @@
+"""The keys of a config: plain dataclasses, one file for each group."""

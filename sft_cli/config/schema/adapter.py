@@ -1,0 +1,150 @@
+"""What is trained on which base: the keys of ``adapter`` and ``quant``. Plain dataclasses, standard library only."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from sft_cli.config.schema.fields import number
+
+
+class AdapterKind(str, Enum):
+    """What is trained: an adapter of PEFT on a frozen base, the base's biases, or (``none``) the weights themselves."""
+
+    lora = "lora"
+    vera = "vera"
+    ia3 = "ia3"
+    oft = "oft"
+    prefix = "prefix"
+    prompt = "prompt"
+    llama_adapter = "llama_adapter"
+    bitfit = "bitfit"
+    none = "none"
+
+
+WHOLE = (AdapterKind.none, AdapterKind.bitfit)
+"""Kinds that train the base's own weights: the result is a whole model, ``model/``, and there is nothing to merge."""
+MERGEABLE = (AdapterKind.lora, AdapterKind.vera, AdapterKind.ia3, AdapterKind.oft)
+"""Kinds that sit on layers and can be added to the base's weights."""
+VIRTUAL = (AdapterKind.prefix, AdapterKind.prompt, AdapterKind.llama_adapter)
+"""Kinds that train vectors beside the base."""
+
+
+class Init(str, Enum):
+    """How the matrices of LoRA begin; all but the first two read the base's weights or its activations."""
+
+    default = "default"
+    gaussian = "gaussian"
+    pissa = "pissa"
+    olora = "olora"
+    loftq = "loftq"
+    eva = "eva"
+
+
+class StopRow(str, Enum):
+    """Whether the stop token's embedding rows are trained beside an adapter."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+class QuantKind(str, Enum):
+    """Storage of the frozen base weights."""
+
+    none = "none"
+    nf4 = "nf4"
+    fp4 = "fp4"
+    int8 = "int8"
+
+
+FOUR_BITS = (QuantKind.nf4, QuantKind.fp4)
+"""Kinds of storage with four bits a weight."""
+
+
+@dataclass(kw_only=True)
+class VeraConfig:
+    """Shared random matrices, trained scales (Kopiczko et al. 2023, arXiv:2310.11454)."""
+
+    rank: int = number(256, ge=1)
+    """Inner width of the shared matrices."""
+    initial_scale: float = number(0.1, gt=0)
+    """Where the scales of the inner width begin."""
+
+
+@dataclass(kw_only=True)
+class OftConfig:
+    """Orthogonal rotations of the inputs of a layer (Qiu et al. 2023, arXiv:2306.07280)."""
+
+    block_size: int = number(32, ge=2)
+    """Inputs that are rotated together; it must divide the inputs of every adapted layer."""
+
+
+@dataclass(kw_only=True)
+class VirtualTokensConfig:
+    """Trained vectors before every example.
+
+    Prefix tuning (arXiv:2101.00190), prompt tuning (arXiv:2104.08691), LLaMA-Adapter (arXiv:2303.16199).
+    """
+
+    tokens: int = number(20, ge=1)
+    """Number of trained vectors."""
+    text: str | None = None
+    """prefix, prompt: the text they begin as, repeated or cut to their number; null draws its tokens at random."""
+    layers: int | None = number(None, ge=1)
+    """llama_adapter: how many of the last layers; null takes all."""
+
+
+@dataclass(kw_only=True)
+class AdapterConfig:
+    """What is trained. By default a LoRA adapter on the linear layers of a frozen base (arXiv:2106.09685)."""
+
+    kind: AdapterKind = AdapterKind.lora
+    """lora, vera, ia3, oft, prefix, prompt, llama_adapter, bitfit (biases), or none for full fine-tuning."""
+    rank: int = number(16, ge=1)
+    """Inner width r of LoRA's update B @ A."""
+    alpha: float = number(32.0, gt=0)
+    """LoRA's update is scaled by alpha / rank."""
+    dropout: float = number(0.0, ge=0, lt=1)
+    """lora, vera: probability of dropping an input of A while training; above 0 the noise depends on the layout."""
+    target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+    """Last segments of the module names that receive an adapter; all-linear: every linear layer but the head."""
+    rank_stabilized: bool = False
+    """Scale by alpha / sqrt(rank) instead (rsLoRA: Kalajdzievski 2023, arXiv:2312.03732)."""
+    dora: bool = False
+    """Train length and direction of the weights apart (DoRA: Liu et al. 2024, arXiv:2402.09353)."""
+    init: Init = Init.default
+    """default (B = 0), gaussian, pissa (arXiv:2404.02948), olora, loftq (2310.08659) or eva (2410.07170)."""
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    """Other ranks for layers whose names end in a match: {q_proj: 4}, in a file {'.*layers\\.[0-3]\\..*': 4}."""
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    """Other alphas, likewise."""
+    lr_ratio: float = number(1.0, gt=0)
+    """Learning rate of LoRA's B over that of its A (LoRA+: Hayou et al. 2024, arXiv:2402.12354; 16 there)."""
+    modules_to_save: list[str] = field(default_factory=list)
+    """Modules trained whole beside the adapter, such as [lm_head, embed_tokens]."""
+    target_parameters: list[str] = field(default_factory=list)
+    """lora: ends of the names of parameters that are no layers, such as a mixture's: [experts.down_proj]."""
+    start_from: str | None = None
+    """An adapter directory, or a run, whose adapter is trained further; of the same kind, rank, alpha and layers."""
+    beneath: list[str] = field(default_factory=list)
+    """LoRA adapters or runs that act, frozen, under the one that is trained; they become part of the result."""
+    train: list[str] = field(default_factory=list)
+    """none: regular expressions of the parameter names that are trained; empty: all of them."""
+    freeze: list[str] = field(default_factory=list)
+    """none: regular expressions of parameter names that are frozen."""
+    router: bool = False
+    """Adapt or train the routers of mixture-of-experts layers too; they stay frozen otherwise."""
+    vera: VeraConfig = field(default_factory=VeraConfig)
+    oft: OftConfig = field(default_factory=OftConfig)
+    virtual: VirtualTokensConfig = field(default_factory=VirtualTokensConfig)
+    train_stop_row: StopRow = StopRow.auto
+    """Train the stop token's embedding rows too; auto: when they look untrained."""
+
+
+@dataclass(kw_only=True)
+class QuantConfig:
+    """Quantised storage of the frozen base weights (NF4: Dettmers et al. 2023, arXiv:2305.14314)."""
+
+    kind: QuantKind = QuantKind.none
+    """none, nf4, fp4 or int8. A checkpoint that is quantised already keeps its own storage under none."""
+    double_quant: bool = True
+    """Quantise the block scales of nf4 and fp4 as well: about 0.4 bits a parameter less."""

@@ -1,0 +1,87 @@
+"""The schema of a run. Plain dataclasses: this file imports no torch, no Hydra, no OmegaConf.
+
+A field's type and its ``number``/``choice`` limits are checked while composing, all mistakes at once; the string
+under a field is its documentation and what ``sft show --keys`` prints.
+"""
+
+from dataclasses import dataclass, field
+
+from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig
+from sft_cli.config.schema.clean import CleanConfig
+from sft_cli.config.schema.data import DataConfig
+from sft_cli.config.schema.fields import number
+from sft_cli.config.schema.launcher import DistributedConfig, LauncherConfig
+from sft_cli.config.schema.trainer import Dtype, LossConfig, TrainerConfig
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The base model."""
+
+    path: str | None = None
+    """Directory, hub id, or ``builtin:quickstart/model``."""
+    tokenizer: str | None = None
+    """Directory or hub id of the tokenizer; null takes the model's own."""
+    revision: str | None = None
+    """Hub revision: branch, tag or commit."""
+    dtype: Dtype = Dtype.auto
+    """Type of the loaded weights; auto: trainer.dtype under an adapter, float32 master weights for full fine-tuning."""
+    add_tokens: list[str] = field(default_factory=list)
+    """New tokens, such as [<|plan|>, <tool>]: single ids in answers; embeddings begin at the mean and are trained."""
+    trust_remote_code: bool = False
+    """Run Python code that ships with the model. Only for authors you trust."""
+
+
+@dataclass(kw_only=True)
+class TemplateConfig:
+    """How a conversation becomes text."""
+
+    name: str = "auto"
+    """auto takes the tokenizer's own chat template; otherwise one of this package's. A file of yours goes to path."""
+    path: str | None = None
+    """A Jinja chat template of your own; it wins over name."""
+    input_separator: str = "\n\n"
+    """What stands between instruction and input of an Alpaca row."""
+    variables: dict[str, str | bool] = field(default_factory=dict)
+    """Values a template reads beside messages and tools, such as {enable_thinking: false}; servers must send them."""
+
+
+@dataclass(kw_only=True)
+class EvalConfig:
+    """Evaluation on held-out rows, during training and by ``sft eval``."""
+
+    generate: bool = True
+    """Answer the held-out prompts greedily and compare with the references (sft eval and compare_after_training)."""
+    compare_after_training: bool = False
+    """Generate on the held-out rows before and after training and print both."""
+    samples: int = number(2, ge=0)
+    """Sample answers written at each evaluation during training."""
+    max_new_tokens: int = number(256, ge=1)
+    """Longest generated answer, in tokens."""
+    batch_size: int = number(16, ge=1)
+    """Prompts answered at once."""
+    max_rows: int | None = number(None, ge=1)
+    """Generate for this many held-out rows, the first by row order; null for all."""
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Everything that decides a run."""
+
+    run_name: str = "run"
+    """First part of the run directory's default name; recipes set it."""
+    run_dir: str | None = None
+    """Where the run is written; null: runs/<run_name>-<date>-<time> below $SFT_HOME or the working directory."""
+    prepared_dir: str | None = None
+    """Where prepare writes and train reads; null: named after the fingerprint below $SFT_HOME or ~/.cache/sft."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    template: TemplateConfig = field(default_factory=TemplateConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    quant: QuantConfig = field(default_factory=QuantConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)

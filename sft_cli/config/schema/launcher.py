@@ -1,0 +1,101 @@
+"""Where a run computes: the keys of ``launcher`` and ``distributed``. Plain dataclasses, standard library only."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from sft_cli.config.schema.fields import Auto, number
+
+
+class LauncherKind(str, Enum):
+    """Who starts the process: this shell, or SLURM."""
+
+    local = "local"
+    slurm = "slurm"
+
+
+class ContainerKind(str, Enum):
+    """What runs a job inside an image: nothing, Apptainer, or the SLURM plugin Pyxis."""
+
+    none = "none"
+    apptainer = "apptainer"
+    pyxis = "pyxis"
+
+
+class DistributedKind(str, Enum):
+    """What several processes share: each holds the whole model (ddp), or a part of every tensor (fsdp)."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
+@dataclass(kw_only=True)
+class ContainerConfig:
+    """The image a SLURM job runs in."""
+
+    kind: ContainerKind = ContainerKind.none
+    """none, apptainer (apptainer exec) or pyxis (srun --container-image)."""
+    image: str | None = None
+    """Image: a .sif file or docker:// address for apptainer, an enroot image or address for pyxis."""
+    mounts: list[str] = field(default_factory=list)
+    """Directories seen inside, as HOST or HOST:INSIDE; the run, the working directory and SFT_HOME always are."""
+
+
+@dataclass(kw_only=True)
+class LauncherConfig:
+    """Where the job runs; all but nproc is read by launcher=slurm."""
+
+    kind: LauncherKind = LauncherKind.local
+    """local or slurm."""
+    nproc: Auto | int = number(1, ge=1)
+    """Processes a node that train the run together; auto: one for each GPU. A SLURM job has one for each GPU."""
+    nodes: int = number(1, ge=1)
+    """Nodes of the job."""
+    partition: str | None = None
+    """SLURM partition; null takes the cluster's default."""
+    account: str | None = None
+    """SLURM account to charge."""
+    constraint: str | None = None
+    """Features the nodes must have, as sbatch writes them (h100|a100)."""
+    time: str = "24:00:00"
+    """Time limit, as sbatch writes it (minutes, HH:MM:SS or D-HH:MM:SS)."""
+    gpus: int = number(1, ge=0)
+    """GPUs of a node; 0 for a CPU job, which then has launcher.nproc processes."""
+    cpus: int = number(8, ge=1)
+    """CPU cores of a process."""
+    memory: str | None = None
+    """Memory of a node, as sbatch writes it (32G); null takes the cluster's default."""
+    mail: str | None = None
+    """Address that SLURM writes to when the job ends, fails or is requeued."""
+    signal_seconds: int = number(120, ge=0)
+    """Seconds before the time limit at which the job saves and requeues itself; 0: never."""
+    requeues: int = number(100, ge=0)
+    """Most times the job goes on by itself behind a time limit or a preemption."""
+    chain: int = number(1, ge=1)
+    """Jobs submitted one behind the other, each going on where the one before was stopped."""
+    modules: list[str] = field(default_factory=list)
+    """Environment modules loaded in the job (module load)."""
+    setup: str = ""
+    """Shell line run before sft, e.g. source ~/venv/bin/activate."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables set in the job; what is secret is passed by name alone (pass_env) and never written."""
+    pass_env: list[str] = field(default_factory=list)
+    """Names of variables that the job takes from the submitting shell, such as [HF_TOKEN]."""
+    container: ContainerConfig = field(default_factory=ContainerConfig)
+
+
+@dataclass(kw_only=True)
+class DistributedConfig:
+    """What several processes share. No key here changes what is learned."""
+
+    kind: DistributedKind = DistributedKind.ddp
+    """ddp: each process holds the model; fsdp: each holds a part of it (torch's FSDP2)."""
+    reshard: bool = True
+    """fsdp: give gathered weights back after the forward pass (ZeRO-3); false keeps them for the backward (ZeRO-2)."""
+    replicas: int = number(1, ge=1)
+    """fsdp: groups of processes that each hold a whole model (hybrid); 1 shards over all processes."""
+    cpu_offload: bool = False
+    """fsdp: keep the parts, their gradients and the optimizer's state in main memory."""
+    context_parallel: int = number(1, ge=1)
+    """Processes that share one example's tokens. Not possible yet with examples laid end to end: 1."""
+    timeout_minutes: int = number(30, ge=1)
+    """How long a process waits for the others in one exchange before it gives up."""

@@ -1,0 +1,285 @@
+"""A plain mapping -> Config, and back. Unknown keys, wrong types, values outside their limits: all are told at once."""
+
+import copy
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, asdict, fields, is_dataclass
+from enum import Enum
+from typing import Any, NamedTuple, Union, get_args, get_origin
+
+from sft_cli.config.keys import translate
+from sft_cli.config.keys.typos import answer, fraction, proposals, spelled, within, word
+from sft_cli.config.keys.unsupported import why_not
+from sft_cli.config.keys.valid_keys import advice, limits
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import Auto
+
+_OPEN, _KEPT_OPEN = "???", "left open: ???"
+SPOKEN = 300
+"""Characters of a wrong value that a sentence repeats."""
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+class Mistake(NamedTuple):
+    """A wrong key or value.
+
+    Attributes:
+        key: Dotted.
+        problem: What is wrong, beginning with the key.
+        fix: What to write.
+        clash: The other key of a pair that does not fit together, or empty.
+    """
+
+    key: str
+    problem: str
+    fix: str
+    clash: str = ""
+
+
+class Unknown(NamedTuple):
+    """A key that is not there, with its value."""
+
+    key: str
+    value: Any
+
+
+Found = list[Mistake | Unknown]
+
+
+def build(values: Mapping[Any, Any]) -> tuple[Config | None, list[Mistake]]:
+    """The typed config and no mistakes, or None and every mistake in the order of the keys."""
+    found: list[Mistake | Unknown] = []
+    config = _section(Config, values, "", found)
+    return (None, _answered(found)) if found else (config, [])
+
+
+def as_plain(value: Any) -> Any:
+    """A config, or a part of one, as dicts, lists, names and numbers: the inverse of ``build``."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_plain(asdict(value))
+    if isinstance(value, dict):
+        return {name: as_plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(entry) for entry in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def kept_open(value: Any) -> Any:
+    """The values of a recipe, ``???`` spelled otherwise: merging takes it for no value and would keep the default."""
+    if isinstance(value, dict):
+        return {name: kept_open(entry) for name, entry in value.items()}
+    return _KEPT_OPEN if value == _OPEN else value
+
+
+def _answered(found: Found) -> list[Mistake]:
+    """The mistakes, each unknown key with its advice; those that are one setting together get one."""
+    batch = {one.key: one.value for one in found if isinstance(one, Unknown) and _leaf(one.key) in translate.BATCH}
+    mistakes: list[Mistake] = []
+    for one in found:
+        if isinstance(one, Mistake):
+            mistakes.append(one)
+        elif one.key not in batch:
+            mistakes.append(Mistake(one.key, f"there is no key {one.key}", advice(one.key, one.value)))
+        elif one.key == next(iter(batch)):
+            names = ", and no key ".join(batch)
+            mistakes.append(Mistake(one.key, f"there is no key {names}", translate.batch(batch)))
+    return mistakes
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _section(section: type, values: Any, prefix: str, found: Found) -> Any:
+    """An instance of the dataclass; meaningless once ``found`` is not empty."""
+    if not isinstance(values, Mapping):
+        name = prefix.removesuffix(".")
+        fix = _section_fix(section, name, values)
+        found.append(Mistake(name, f"{name} is {spoken(values)}; it is a section with keys", fix))
+        return section()
+    known = {field.name: field for field in fields(section)}
+    arguments = {}
+    for name, value in values.items():
+        if name in known:
+            arguments[name] = _value(known[name], known[name].type, value, prefix + name, found)
+        elif name in translate.SECTIONS or why_not(str(name)):
+            found.append(Unknown(f"{prefix}{name}", value))
+        else:
+            found += [Unknown(key, entry) for key, entry in leaves(value, f"{prefix}{name}")]
+    return section(**arguments)
+
+
+def _section_fix(section: type, name: str, value: Any) -> str:
+    if name.startswith("data.mix.") and isinstance(value, str):
+        return f"write {word(f'{name}.path', value)}"
+    if name.startswith("data.stages."):
+        return "write each stage as {name: first, share: 1}"
+    kinds = [(field.name, field.type) for field in fields(section)]
+    suited = [own for own, kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) and value in list(kind)]
+    if suited:
+        return f"did you mean {word(f'{name}.{suited[0]}', value)}?"
+    return f"set one of its keys (sft show --keys {name}), or leave {name} out"
+
+
+def _value(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> Any:
+    """The value as the type ``kind`` wants it; None, with a mistake noted, if it does not fit."""
+    if value in (_OPEN, _KEPT_OPEN):
+        found.append(Mistake(key, f"{key} is ???: its value is left to you", f"set {key}=VALUE"))
+        return None
+    if is_dataclass(kind):
+        assert isinstance(kind, type)
+        return _section(kind, value, f"{key}.", found)
+    if get_origin(kind) in (Union, types.UnionType):
+        if value is None and types.NoneType in get_args(kind):
+            return None
+        kind = _alternative([part for part in get_args(kind) if part is not types.NoneType], value)
+    if get_origin(kind) is dict:
+        return _entries(field, get_args(kind)[1], value, key, found)
+    if get_origin(kind) in (list, tuple):
+        return _items(field, kind, value, key, found)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _choice(field, kind, value, key, found)
+    return _scalar(field, kind, value, key, found)
+
+
+def _alternative(kinds: Sequence[Any], value: Any) -> Any:
+    """Which of the types of a union the value is meant for: the first, unless it is plainly another."""
+    if Auto in kinds:
+        return Auto if value == Auto.auto.value else next(kind for kind in kinds if kind is not Auto)
+    fitting = [kind for kind in kinds if isinstance(value, get_origin(kind) or kind)]
+    return fitting[0] if fitting else kinds[0]
+
+
+def _entries(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        problem, meant = f"{key} is {spoken(value)}; it maps names to values", proposals(field.type, {}, value)
+        found.append(Mistake(key, problem, answer(key, meant) if meant else f"write '{key}={{name: value}}'"))
+        return {}
+    return {str(name): _value(field, kind, entry, f"{key}.{name}", found) for name, entry in value.items()}
+
+
+def _items(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> Any:
+    container = get_origin(kind)
+    parts = [part for part in get_args(kind) if part is not ...]
+    if not isinstance(value, list) or (container is tuple and len(value) != len(parts)):
+        wanted = f"a list of {len(parts)} values" if container is tuple else "a list"
+        found.append(_wrong(field, kind, value, key, f"{key} is {spoken(value)}; it must be {wanted}"))
+        return container()
+    if parts[0] is str and not all(isinstance(entry, str) for entry in value) and (meant := proposals(kind, {}, value)):
+        # texts such as 3 and true, which YAML reads as something else
+        return meant[0]
+    return container(_value(field, parts[0], entry, f"{key}.{place}", found) for place, entry in enumerate(value))
+
+
+def _choice(field: Field[Any], kind: type[Enum], value: Any, key: str, found: Found) -> Enum | None:
+    choices = [member.value for member in kind]
+    if value in choices:
+        return kind(value)
+    meant = proposals(kind, {}, value)
+    hint = f"{answer(key, meant)} " if meant else "" if not isinstance(value, Mapping) else f"{_inner(key, value)}; "
+    problem = f"{key} is {spoken(value)}, which is not one of its values"
+    left_out = "" if meant else f", or leave {key} out{_default(field)}"
+    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join(choices)}{left_out}"))
+    return None
+
+
+def _scalar(field: Field[Any], kind: type, value: Any, key: str, found: Found) -> Any:
+    """A bool, int, float or str within its limits. An int is a float, too; nothing else is converted."""
+    value = fraction(value) if kind is float else value
+    if not (type(value) is kind or (kind is float and type(value) is int)):
+        if kind is str and not isinstance(value, list | Mapping | None):
+            fix = f'write `{_leaf(key)}: "{value}"`, with the quotes'
+            found.append(Mistake(key, f"{key} is {spoken(value)}; it must be text", fix))
+        else:
+            found.append(
+                _wrong(field, kind, value, key, f"{key} is {spoken(value)}; it must be {_NOUNS[kind]}{_or_auto(field)}")
+            )
+        return None
+    if kind in (int, float) and not within(value, limits(field)):
+        bounds = _bounds(field) or "finite"
+        found.append(_wrong(field, kind, value, key, f"{key} is {value}; it must be {bounds}"))
+        return None
+    return kind(value)
+
+
+def _or_auto(field: Field[Any]) -> str:
+    """What else the field takes beside a number."""
+    return ", or auto" if Auto in get_args(field.type) else ""
+
+
+def _wrong(field: Field[Any], kind: Any, value: Any, key: str, problem: str) -> Mistake:
+    """A value that does not fit, with the one that was meant, or with what a value has to be."""
+    # A part of a list is corrected by itself; its key has a number, which the command line does not take.
+    if isinstance(value, Mapping):
+        if get_origin(kind) is list and all(str(place).isdigit() for place in value):
+            return Mistake(key, problem, f"write the list whole: {word(key, list(value.values()))}")
+        if inner := _inner(key, value):
+            return Mistake(key, problem, inner)
+    whole = field.type if key.rpartition(".")[2] == field.name else kind
+    if meant := proposals(whole, limits(field), value):
+        return Mistake(key, problem, answer(key, meant))
+    wanted = f"write {_noun(kind)}"
+    if kind in (int, float) and (bounds := _bounds(field)):
+        wanted += f" {bounds}" if bounds.startswith(("above", "below")) else f" of {bounds}"
+    return Mistake(key, problem, f"{wanted}, or leave {key} out{_default(field)}")
+
+
+def _inner(key: str, value: Mapping[Any, Any]) -> str:
+    """What keys below a key that has none were meant to be."""
+    names = list(leaves(value, key))
+    return "; ".join(advice(name, entry) for name, entry in names[:3]) if names[0][0] != key else ""
+
+
+def _noun(kind: Any) -> str:
+    """What a value of the type is, in words."""
+    if get_origin(kind) in (list, tuple):
+        return "a list such as [a,b]" if get_origin(kind) is list else "two numbers such as [0.9,0.95]"
+    return _NOUNS.get(kind, "one of its values")
+
+
+def _bounds(field: Field[Any]) -> str:
+    """``at least 0 and below 1``; empty for a number without limits."""
+    return " and ".join(f"{_BOUNDS[name]} {bound}" for name, bound in limits(field).items())
+
+
+_NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _default(field: Field[Any]) -> str:
+    """`` (default: 16)``, the value a key has when nobody sets it; nothing where that is no value."""
+    value = as_plain(field.default_factory() if callable(field.default_factory) else field.default)
+    return "" if value in (None, [], {}) else f" (default: {spelled(value)})"
+
+
+def spoken(value: Any) -> str:
+    """The value as a sentence names it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "a mapping"
+    text = f"'{value}'" if isinstance(value, str) else f"the list {value}" if isinstance(value, list) else str(value)
+    return text if len(text) <= SPOKEN else f"{text[:SPOKEN]}…"
+
+
+def merge_at(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set a value below a dotted path; mappings are merged, all else is replaced."""
+    for name in path[:-1]:
+        if not isinstance(values.get(name), dict):
+            values[name] = {}
+        values = values[name]
+    if isinstance(value, dict) and isinstance(values.get(path[-1]), dict):
+        for name, entry in value.items():
+            merge_at(values[path[-1]], [str(name)], entry)
+    else:
+        values[path[-1]] = copy.deepcopy(value)
+
+
+def leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The dotted keys, with their values, of what stands at ``prefix``: its own, or those inside a mapping."""
+    if isinstance(value, Mapping) and value:
+        for name, entry in value.items():
+            yield from leaves(entry, f"{prefix}.{name}")
+    else:
+        yield prefix, value

@@ -1,0 +1,190 @@
+"""Formats that a user writes in YAML: Jinja over the columns of a row, for the fields of a format of the table.
+
+A text that is one ``{{ … }}`` gives its value (a list stays a list); any other text is rendered, and where the format
+wants a list the rendered text must be JSON. Jinja runs in its sandbox: the row can be read and nothing else.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
+from jinja2.meta import find_undeclared_variables
+
+from sft_cli.data.formats.fields import Fields, parsed
+from sft_cli.data.row_errors import RowError, listing, shorten
+from sft_cli.errors import SftError
+from sft_cli.sandbox.budget import TooMuch
+from sft_cli.sandbox.environment import LimitedEnvironment
+from sft_cli.types import Row
+
+Expression = Callable[[Mapping[str, Any]], Any]
+
+ROW = "row"
+"""What a text calls the row as a whole, unless a column has that name."""
+
+LISTS = ("messages", "conversations", "conversation", "tools", "functions", "history", "input_ids", "labels")
+"""Fields that hold lists, so that their text is read as JSON."""
+
+
+def compile_fields(texts: Mapping[str, str], source: str) -> Mapping[str, Expression]:
+    """The fields of a user's format, compiled.
+
+    Args:
+        texts: Field -> Jinja text.
+        source: Name of the source, for errors.
+    """
+    environment = _environment()
+    return {
+        name: _compiled(environment, name, text, f"data.mix.{source}.format.{name}") for name, text in texts.items()
+    }
+
+
+def evaluate(expressions: Mapping[str, Expression], row: Row) -> Fields:
+    """The fields of a row, or a ``RowError`` that names the field and what Jinja says."""
+    values = {}
+    columns = {ROW: dict(row.values), **row.values}
+    for name, expression in expressions.items():
+        try:
+            value = expression(columns)
+        except UndefinedError as error:
+            there = listing(row.values) or "no columns"
+            fix = f"the row has {there}; write column | default('') for one that may be missing"
+            raise _failed(name, error, fix, row) from error
+        except Exception as error:  # a user's text may fail in any way on a row of any shape
+            fix = "correct the text, or leave such rows out with data.on_bad_row=drop"
+            raise _failed(name, error, fix, row) from error
+        values[name] = _json(value, name, row) if name in LISTS and isinstance(value, str) else value
+    return Fields(values, {name: f"format.{name}" for name in values}, row)
+
+
+def columns_read(texts: Mapping[str, str]) -> frozenset[str] | None:
+    """The columns that a user's texts name; None where a text takes the row as a whole.
+
+    The texts have been compiled before.
+    """
+    found: set[str] = set()
+    for text in texts.values():
+        tree = _environment().parse(text)
+        found |= find_undeclared_variables(tree)
+        taken = [part for part in tree.find_all((nodes.Getattr, nodes.Getitem)) if _is_row(part.node)]
+        keys = [_key(part) for part in taken]
+        if None in keys or len(taken) < sum(map(_is_row, tree.find_all(nodes.Name))):
+            return None
+        found.update(key for key in keys if key is not None)
+    return frozenset(found)
+
+
+def _is_row(node: nodes.Node) -> bool:
+    """Whether a part of a text is the row as a whole."""
+    return isinstance(node, nodes.Name) and node.name == ROW
+
+
+def _key(part: nodes.Getattr | nodes.Getitem) -> str | None:
+    """The column in ``row.column`` or ``row['column']``; None where it is computed."""
+    if isinstance(part, nodes.Getattr):
+        return part.attr
+    return part.arg.value if isinstance(part.arg, nodes.Const) and isinstance(part.arg.value, str) else None
+
+
+def _environment() -> LimitedEnvironment:
+    """Jinja without escaping, where a missing column is an error; ``tojson`` and ``fromjson`` read and write JSON."""
+    environment = LimitedEnvironment(undefined=StrictUndefined, autoescape=False)
+    environment.filters["tojson"] = environment.guarded("tojson", _written)
+    environment.filters["fromjson"] = environment.guarded("fromjson", parsed)
+    return environment
+
+
+def _written(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _compiled(environment: LimitedEnvironment, name: str, text: str, key: str) -> Expression:
+    """One field's text, compiled."""
+    try:
+        tree = environment.parse(text)
+        if not _mentions(tree) and name != "system":
+            raise SftError(
+                where=key,
+                problem=f"{shorten(text)} reads no column, so every row would say the same",
+                fix=f"write {{{{ {text.strip()} }}}} for the column of that name"
+                if text.strip().isidentifier()
+                else "write the column it is made of in double braces",
+            )
+        if _is_one_expression(tree) and text.strip().startswith("{{"):
+            inner = text.strip()[2:-2].removeprefix("-").removeprefix("+").removesuffix("-").removesuffix("+")
+            compiled = environment.compile_expression(inner, undefined_to_none=False)
+            return _begun(environment, compiled)
+        template = environment.from_string(text)
+    except SftError:
+        raise
+    except TemplateSyntaxError as error:
+        raise SftError(
+            where=f"{key}, line {error.lineno}",
+            problem=f"not valid Jinja: {error.message}",
+            fix="compare brackets, quotation marks and {% end… %}; the text is Jinja over the columns of a row",
+        ) from error
+    except Exception as error:  # compiling what a stranger wrote may fail in any way
+        said = f"it {error}" if isinstance(error, TooMuch) else f"{type(error).__name__}: {error}"
+        raise SftError(where=key, problem=f"cannot be compiled: {said:.200}", fix="write it shorter") from error
+    return _begun(environment, template.render)
+
+
+def _begun(environment: LimitedEnvironment, render: Callable[[Mapping[str, Any]], Any]) -> Expression:
+    """The expression, each time with a budget of its own; what it yields piece by piece is counted, too."""
+
+    def evaluated(columns: Mapping[str, Any]) -> Any:
+        environment.begin()
+        return _plain(render(columns))
+
+    return evaluated
+
+
+def _mentions(tree: nodes.Template) -> bool:
+    """Whether a text reads anything of the row."""
+    return next(iter(tree.find_all(nodes.Name)), None) is not None
+
+
+def _is_one_expression(tree: nodes.Template) -> bool:
+    """Whether a text is one ``{{ … }}`` with at most white space around it."""
+    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
+        return False
+    pieces = [
+        piece for piece in tree.body[0].nodes if not (isinstance(piece, nodes.TemplateData) and not piece.data.strip())
+    ]
+    return len(pieces) == 1 and not isinstance(pieces[0], nodes.TemplateData)
+
+
+def _plain(value: Any) -> Any:
+    """A value with lists for whatever Jinja's filters yield; a missing column anywhere in it raises."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, str | bytes | int | float | None):
+        return value
+    try:
+        entries = iter(value)  # of an undefined value this raises, naming what is missing
+    except TypeError:
+        return value
+    return [_plain(entry) for entry in entries]
+
+
+def _json(text: str, name: str, row: Row) -> Any:
+    """The JSON value of a rendered list."""
+    if not text.strip():
+        return None
+    try:
+        return parsed(text)
+    except ValueError as error:
+        raise RowError(
+            where=row.where,
+            reason=f"format.{name} is not JSON",
+            problem=f"format.{name} renders to {shorten(text)}, which is not JSON ({error})",
+            fix="write values as {{ column | tojson }}, or make the whole text one {{ [ … ] }}",
+        ) from error
+
+
+def _failed(name: str, error: Exception, fix: str, row: Row) -> RowError:
+    """The error for a text that Jinja cannot render for a row."""
+    lines = str(error).splitlines()
+    said = lines[0] if lines else type(error).__name__
+    return RowError(where=row.where, reason=f"format.{name} failed", problem=f"format.{name}: {said}", fix=fix)

@@ -1,0 +1,153 @@
+"""What every conversation gets after its format has built it: filled placeholders, tags, scores, and its role checked.
+
+A placeholder is an identifier in double braces. One without a value is an error: a model would learn to say it. Answers
+about Jinja, Vue or Mustache hold the same; for those ``placeholders: keep`` leaves what has no value as it is written.
+Plain documents are filled where there are values, and otherwise left alone.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sft_cli.config.overrides.quoting import override
+from sft_cli.config.schema.data import Placeholders, Role, SourceConfig
+from sft_cli.data.formats.columns import as_document, missing
+from sft_cli.data.formats.fields import checked_text, wrong_type
+from sft_cli.data.row_errors import RowError, nearest
+from sft_cli.types import Conversation, Row
+
+PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+
+
+def finish(conversation: Conversation, row: Row, config: SourceConfig) -> Conversation:
+    """The conversation as it travels on; ``row`` is where its tags and scores are read."""
+    if config.role is Role.replay and conversation.messages:
+        raise RowError(
+            where=conversation.where,
+            reason="replay of a conversation",
+            problem="role=replay trains whole documents as plain text, and the row is a conversation",
+            fix=as_document(row.source, [name for name, value in row.values.items() if isinstance(value, str)]),
+        )
+    tags = {**conversation.tags, **_tags(row, config.tags)} if config.tags else conversation.tags
+    keep = config.placeholders is Placeholders.keep or conversation.text is not None
+    if (config.variables or not keep) and any("{{" in text for text in _texts(conversation)):
+        conversation = _filled(conversation, row, config.variables, keep)
+    scores = _scores(row, config.scores) if config.scores else conversation.scores
+    if tags is conversation.tags and scores is conversation.scores:
+        return conversation
+    return replace(conversation, tags=tags, scores=scores)
+
+
+def _filled(conversation: Conversation, row: Row, variables: Mapping[str, str], keep: bool) -> Conversation:
+    """The conversation with the placeholders in its texts replaced; values are not searched again."""
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in variables and keep:
+            return match.group()
+        if name not in variables:
+            near = nearest(name, variables)
+            source = f"data.mix.{row.source}"
+            key = f"{source}.variables"
+            given = override(f"{key}.{name}", "its text")
+            raise RowError(
+                where=row.where,
+                reason="unfilled placeholder",
+                problem=f"the placeholder {match.group()} has no value in {key}",
+                fix=f"did you mean {key}.{near}?"
+                if near
+                else f"{source}.placeholders=keep if it is meant literally, or {given}",
+            )
+        return variables[name]
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, str):
+            return PLACEHOLDER.sub(value_of, value) if "{{" in value else value
+        if isinstance(value, Mapping):
+            return {key: fill(entry) for key, entry in value.items()}
+        return [fill(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+    messages = tuple(
+        replace(message, content=fill(message.content), extra=fill(message.extra)) for message in conversation.messages
+    )
+    tools = None if conversation.tools is None else tuple(fill(conversation.tools))
+    return replace(conversation, messages=messages, tools=tools, text=fill(conversation.text))
+
+
+def _texts(conversation: Conversation) -> Iterator[str]:
+    """The texts of a conversation: what is said and reasoned, what tools are and what is passed to them."""
+    if conversation.text is not None:
+        yield conversation.text
+    for message in conversation.messages:
+        yield message.content
+        if message.extra:
+            yield from _strings(message.extra)
+    if conversation.tools is not None:
+        yield from _strings(conversation.tools)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text inside a value, except the keys of mappings."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+
+
+def _tags(row: Row, columns: Mapping[str, str]) -> Mapping[str, str]:
+    """The tags of a row; null and empty text are no tag."""
+    found = {}
+    for tag, column in columns.items():
+        value = _column(row, tag, column, "tags")
+        if isinstance(value, bool | int | float):
+            value = str(value).lower() if isinstance(value, bool) else str(value)
+        if value is not None and checked_text(value, column, row.where).strip():
+            found[tag] = value
+    return found
+
+
+def _scores(row: Row, columns: Mapping[str, str]) -> Mapping[str, float]:
+    """The scores of a row; null and empty text are no score, and CSV files hold numbers as text."""
+    found = {}
+    for score, column in columns.items():
+        value = _column(row, score, column, "scores")
+        if value is None or (isinstance(value, str) and not value.strip()):
+            continue
+        number = _number(value)
+        if number is None:
+            raise wrong_type(value, column, "a finite number", row.where)
+        found[score] = number
+    return found
+
+
+def _column(row: Row, name: str, column: str, key: str) -> Any:
+    if column in row.values:
+        return row.values[column]
+    near = nearest(column, row.values)
+    place = f"data.mix.{row.source}.{key}.{name}"
+    raise RowError(
+        where=row.where,
+        reason=f"missing field {column}",
+        problem=missing(row, column, column).problem,
+        fix=f"did you mean {place}={near}?"
+        if near
+        else f"give every row {column!r} (null for none), or change {place}",
+    )
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or the text of one; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,199 @@
+"""The table of formats: their columns, an example row, and the function that builds the conversation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sft_cli.data.formats import (
+    document_starts,
+    messages,
+    preferences,
+    pretokenized,
+    prompt_completion,
+    text_columns,
+    trees,
+    xlam,
+)
+from sft_cli.data.formats.fields import Build
+
+MESSAGE = ("review_result", "deleted", "rank", "lang", "labels", "message_tree_id", "tree_state")
+"""What OpenAssistant says about a message besides its text."""
+
+SPEAKERS = ("role", "from", "question", "query", "prompt", "instruction", "input", "output", "answer", "completion")
+"""Columns that say: the text beside them is a part of something, not a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A shape of rows.
+
+    Attributes:
+        says: What it is, in a few words.
+        required: Columns every row must have.
+        optional: Columns a row may have; all others are not read.
+        example: A row.
+        build: From the fields to the conversations; None for a format whose rows are gathered into trees.
+        unlike: Columns that speak against the format when it is only guessed.
+        document: Whether a row can be a document, or token ids, fit for replay.
+        tree: Whether it reads the source's ``tree``.
+        named: Whether it has to be asked for by its name, ``auto`` never choosing it.
+        roles: Whether its messages have roles, so that it reads the source's ``roles``.
+    """
+
+    says: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    example: Mapping[str, Any]
+    build: Build | None
+    unlike: tuple[str, ...] = ()
+    document: bool = False
+    tree: bool = False
+    named: bool = False
+    roles: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every column it reads."""
+        return self.required + self.optional
+
+
+def _document(column: str, unlike: tuple[str, ...]) -> Format:
+    """A document under one column."""
+    build = text_columns.document(column)
+    return Format("a plain document", (column,), (), {column: "It was a dark night."}, build, unlike, document=True)
+
+
+def _exchange(
+    question: str, answer: str, inputs: tuple[str, ...] = (), unlike: tuple[str, ...] = ("context",)
+) -> Format:
+    """A question and an answer under two columns."""
+    says = "a question and its answer, texts or lists of messages"
+    if inputs:
+        says = "an instruction, perhaps an input, and the answer"
+    example = {question: "Add the numbers.", **dict.fromkeys(inputs[:1], "2 and 3"), answer: "5"}
+    build = text_columns.exchange(question, answer, *inputs)
+    optional = (*inputs, "system", "system_prompt", "history", "tools")
+    return Format(says, (question, answer), optional, example, build, unlike, roles=True)
+
+
+_ASKED, _SAID = {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}
+_OUTPUT = [{"type": "output_text", "text": "5"}]
+_REPLIES = [{"text": "5", "role": "assistant", "rank": 0, "replies": []}]
+
+FORMATS: Mapping[str, Format] = {
+    "messages": Format(
+        "OpenAI or Anthropic messages, with tool calls or parts of content",
+        ("messages",),
+        ("tools", "functions", "system", "system_prompt"),
+        {"messages": [_ASKED, _SAID]},
+        messages.messages,
+        roles=True,
+    ),
+    "sharegpt": Format(
+        "ShareGPT turns, with function_call and observation",
+        ("conversations",),
+        ("tools", "system", "system_prompt"),
+        {"conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]},
+        messages.sharegpt,
+        roles=True,
+    ),
+    "conversation": Format(
+        "a list of exchanges, or of messages",
+        ("conversation",),
+        ("tools", "system", "system_prompt"),
+        {"conversation": [{"human": "2 + 3?", "assistant": "5"}]},
+        text_columns.exchanges,
+        roles=True,
+    ),
+    "tree": Format(
+        "an OpenAssistant tree, its messages nested below prompt",
+        ("prompt", "message_tree_id"),
+        ("tree_state",),
+        {"message_tree_id": "a", "prompt": {"text": "2 + 3?", "role": "prompter", "replies": _REPLIES}},
+        trees.nested,
+        tree=True,
+        roles=True,
+    ),
+    "tree_root": Format(
+        "an OpenAssistant tree, the row being its first message",
+        ("message_id", "text", "role", "replies"),
+        MESSAGE,
+        {"message_id": "a", "text": "2 + 3?", "role": "prompter", "replies": _REPLIES},
+        trees.rooted,
+        tree=True,
+        roles=True,
+    ),
+    "tree_messages": Format(
+        "one OpenAssistant message in a row, gathered into trees",
+        ("message_id", "parent_id", "text", "role"),
+        MESSAGE,
+        {"message_id": "b", "parent_id": "a", "text": "5", "role": "assistant", "rank": 0},
+        None,
+        tree=True,
+        roles=True,
+    ),
+    "xlam": Format(
+        "a query and the tool calls that answer it (xLAM)",
+        ("query", "answers", "tools"),
+        ("system", "system_prompt"),
+        {
+            "query": "2 + 3?",
+            "answers": '[{"name": "add", "arguments": {"a": 2, "b": 3}}]',
+            "tools": '[{"name": "add", "parameters": {"a": {"type": "int"}, "b": {"type": "int"}}}]',
+        },
+        xlam.xlam,
+    ),
+    "alpaca": _exchange("instruction", "output", ("input",)),
+    "instruction_response": _exchange("instruction", "response", ("input", "context"), unlike=()),
+    "prompt_completion": replace(
+        _exchange("prompt", "completion"), example={"prompt": [_ASKED], "completion": [_SAID]}
+    ),
+    "prompt_response": _exchange("prompt", "response"),
+    "query_response": _exchange("query", "response"),
+    "question_response": _exchange("question", "response"),
+    "problem_solution": _exchange("problem", "solution"),
+    "question_answer": _exchange("question", "answer", unlike=("context", "choices", "options", "passage")),
+    "user_assistant": _exchange("user", "assistant"),
+    "responses": Format(
+        "input and output of OpenAI's Responses: texts, or lists of items",
+        ("input", "output"),
+        ("instructions", "system", "tools"),
+        {"input": "2 + 3?", "output": [{"type": "message", "role": "assistant", "content": _OUTPUT}]},
+        prompt_completion.responses,
+        unlike=(*SPEAKERS[2:6], "context", "problem", "choices", "options"),
+        roles=True,
+    ),
+    "chosen": Format(
+        "the good answers of rows that judge them: chosen beside rejected, or a label that is true",
+        (),
+        preferences.READ,
+        {"prompt": "2 + 3?", "chosen": "5", "rejected": "6"},
+        preferences.chosen,
+        named=True,
+        roles=True,
+    ),
+    "tokens": Format(
+        "token ids with labels (-100: no loss) or a mask; documents packed into a row are separated",
+        ("input_ids",),
+        ("labels", *pretokenized.MASKS, "attention_mask", *document_starts.COLUMNS),
+        {"input_ids": [1, 50, 51, 2], "labels": [-100, -100, 51, 2]},
+        pretokenized.tokens,
+        document=True,
+    ),
+    "text": _document("text", ("role",)),
+    "lines": replace(
+        _document("text", ()), says="a text file with one document a line (else a file is one document)", named=True
+    ),
+    "rendered": Format(
+        "a conversation that the chat template has rendered already; what it would train, the answers alone, trains",
+        ("text",),
+        (),
+        {"text": "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n5<|im_end|>\n"},
+        text_columns.rendered,
+        named=True,
+    ),
+    "content": _document("content", SPEAKERS),
+    "document": _document("document", (*SPEAKERS, "summary", "response")),
+    "response": _document("response", (*SPEAKERS, "context", "chosen", "rejected", "user", "system")),
+}
+"""In the order in which ``auto`` tries them: a file with messages and a rendered text is messages."""

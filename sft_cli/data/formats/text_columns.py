@@ -1,0 +1,135 @@
+"""Formats of text columns: a question and its answer under many names, lists of exchanges, and plain documents."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sft_cli.data.formats.fields import Build, Fields, Knobs, checked_text, listed, wrong_type
+from sft_cli.data.formats.message_keys import message_keys
+from sft_cli.data.formats.messages import built, conversation
+from sft_cli.data.formats.prompt_completion import answered, unpacked
+from sft_cli.data.formats.row_context import Context
+from sft_cli.data.formats.system_column import system_messages
+from sft_cli.data.row_errors import RowError, listing
+from sft_cli.types import Conversation, Message
+
+SIDES = (("human", "assistant"), ("user", "assistant"), ("input", "output"), ("question", "answer"))
+"""Names that lists of exchanges use for question and answer."""
+
+
+def exchange(question: str, answer: str, *inputs: str) -> Build:
+    """A format with one column for the question, one for the answer, and perhaps an input below the question."""
+
+    def build(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+        context = Context.of(fields, knobs)
+        given = {name: text for name in inputs if (text := fields.optional(name)).strip()}
+        if len(given) > 1:
+            raise RowError(
+                where=fields.row.where,
+                reason="two inputs",
+                problem=f"fields {' and '.join(given)} both hold an input of the instruction",
+                fix="keep one of them",
+            )
+        fields = unpacked(fields, (question, answer))
+        if not given and any(isinstance(fields.values[side], list | dict) for side in (question, answer)):
+            messages = answered(fields, question, answer, context)
+        else:
+            asked = knobs.separator.join([fields.text(question), *given.values()])
+            messages = [Message("user", asked), Message("assistant", fields.said(answer))]
+        return (built(fields, [*_history(fields), *messages], context),)
+
+    return build
+
+
+def document(column: str) -> Build:
+    """A format with one column that holds a plain document."""
+
+    def build(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+        return (Conversation((), where=fields.row.where, source=fields.row.source, text=fields.text(column)),)
+
+    return build
+
+
+def rendered(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    """``{text}``: a conversation that the tokenizer's chat template has rendered already."""
+    row = fields.row
+    return (Conversation((), where=row.where, source=row.source, text=fields.text("text"), rendered=True),)
+
+
+def exchanges(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    """``{conversation, system?, tools?}``: a list of ``{human, assistant}``, or of messages."""
+    field, where = fields.columns["conversation"], fields.row.where
+    value = listed(fields.values["conversation"])
+    if not isinstance(value, list):
+        raise wrong_type(value, field, "a list of exchanges {human, assistant}", where)
+    if any(isinstance(entry, dict) and ("role" in entry or "from" in entry) for entry in value):
+        return (conversation(fields, "conversation", Context.of(fields, knobs)),)
+    if not value:
+        raise RowError(
+            where=where,
+            reason="no assistant turn",
+            problem=f"field {field!r} has no exchanges; there is nothing to learn to say",
+            fix="add one or remove the row",
+        )
+    context = Context.of(fields, knobs)
+    messages: list[Message] = []
+    for index, entry in enumerate(value):
+        first = not messages and not system_messages(fields, context)
+        messages += _pair(entry, f"{field}[{index}]", f"{field}[]", context, first)
+    return (built(fields, messages, context),)
+
+
+def _pair(entry: Any, field: str, names: str, context: Context, first: bool) -> Iterable[Message]:
+    """Question and answer of one exchange; the first may carry the system message."""
+    where = context.where
+    if not isinstance(entry, dict):
+        raise wrong_type(entry, field, "an exchange {human, assistant}", where)
+    sides = next((pair for pair in SIDES if all(side in entry for side in pair)), None)
+    if sides is None:
+        raise RowError(
+            where=where,
+            reason="exchange without question and answer",
+            problem=f"field {field!r} has {listing(entry) or 'no keys'}; expected human and assistant",
+            fix='write each exchange as {"human": "…", "assistant": "…"}',
+        )
+    system = entry.get("system")
+    if system not in (None, ""):
+        if not first:
+            raise RowError(
+                where=where,
+                reason="system message inside a conversation",
+                problem=f"field '{field}.system' is a system message that is not the first message",
+                fix="move it to the front or remove it",
+            )
+        yield Message("system", checked_text(system, f"{field}.system", where))
+    question = checked_text(entry[sides[0]], f"{field}.{sides[0]}", where)
+    if not question.strip():
+        raise _empty_question(f"{field}.{sides[0]}", question, where, "remove the exchange or the row")
+    yield Message("user", question)
+    keys = message_keys(entry, (*sides, "system"), "assistant", field, names, context)
+    weight = 1.0 if keys.weight is None else keys.weight
+    yield Message("assistant", checked_text(entry[sides[1]], f"{field}.{sides[1]}", where), weight, keys.extra)
+
+
+def _history(fields: Fields) -> Iterable[Message]:
+    """Earlier exchanges, each a pair of question and answer."""
+    pairs = listed(fields.values.get("history")) or []
+    field, where = fields.columns.get("history", "history"), fields.row.where
+    if not isinstance(pairs, list):
+        raise wrong_type(pairs, field, "a list of pairs [question, answer]", where)
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise wrong_type(pair, f"{field}[{index}]", "a pair [question, answer]", where)
+        for role, turn, side in (("user", pair[0], 0), ("assistant", pair[1], 1)):
+            content = checked_text(turn, f"{field}[{index}][{side}]", where)
+            if role == "user" and not content.strip():
+                raise _empty_question(f"{field}[{index}][{side}]", content, where, "remove the pair from the history")
+            yield Message(role, content)
+
+
+def _empty_question(field: str, value: str, where: str, fix: str) -> RowError:
+    return RowError(
+        where=where,
+        reason="empty question",
+        problem=f"field {field!r} is {value!r}; expected non-empty text",
+        fix=fix,
+    )

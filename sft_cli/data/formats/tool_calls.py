@@ -1,0 +1,167 @@
+"""Tool schemas and tool calls in their several spellings; what comes out is what an OpenAI client sends."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sft_cli.data.formats.fields import Fields, check_unicode, listed, parsed, wrong_type
+from sft_cli.data.formats.message_keys import part_keys
+from sft_cli.data.formats.null_padding import as_object, without_padding
+from sft_cli.data.formats.row_context import Context
+from sft_cli.data.row_errors import RowError, shorten
+
+Calls = list[dict[str, Any]]
+
+TWICE = "tool arguments encoded twice"
+"""What is noted about a conversation whose tool arguments were JSON text inside JSON text."""
+PADDED = "padding"
+"""The remark about a conversation whose schemas or calls had the null entries that Arrow fills in."""
+ARGUMENTS = ("arguments", "parameters", "args", "input")
+"""Keys under which calls keep their arguments: OpenAI, Llama, LangChain, Anthropic."""
+SCHEMAS = ("parameters", "input_schema", "inputSchema")
+"""Keys under which tools keep the schema of their arguments: OpenAI, Anthropic, MCP."""
+
+
+def tool_schemas(fields: Fields, context: Context) -> tuple[Mapping[str, Any], ...] | None:
+    """The ``tools`` (or the older ``functions``) of a row, a list of objects or its JSON text; None for none."""
+    given = [name for name in ("tools", "functions") if fields.values.get(name) not in (None, "", "[]", [])]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise RowError(
+            where=context.where,
+            reason="tools and functions",
+            problem=f"fields {fields.columns['tools']!r} and {fields.columns['functions']!r} both hold tool schemas",
+            fix="keep one of them",
+        )
+    column, value = fields.columns[given[0]], fields.values[given[0]]
+    if isinstance(value, str) and value.strip():
+        try:
+            value = parsed(value)
+        except ValueError as error:
+            raise RowError(
+                where=context.where,
+                reason="invalid tools",
+                problem=f"field {column!r} is text but not JSON: {shorten(value)}",
+                fix="write a list of tool schemas",
+            ) from error
+    if not value or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise wrong_type(value, column, "a list of tool schemas", context.where)
+    written = json.dumps(value, ensure_ascii=False, default=str)
+    check_unicode(written, column, context.where)
+    tools = [_schema(tool) for tool in value]
+    if "null" in written or "[[" in written:
+        tools, padded = without_padding(tools)
+        if padded:
+            context.remarks.add(PADDED)
+    return tuple(tools)
+
+
+def tool_calls(value: Any, field: str, names: str, context: Context) -> Calls:
+    """The calls of a message; ``{name, arguments}`` alone is put into the ``function`` of a call.
+
+    Arguments stay an object or JSON text; those that were encoded twice are decoded once, and that is noted.
+    """
+    value = listed(value)
+    if not isinstance(value, list) or not all(isinstance(call, dict) for call in value):
+        raise wrong_type(value, field, "a list of tool calls", context.where)
+    return [call_of(call, f"{field}[{index}]", f"{names}[]", context) for index, call in enumerate(value)]
+
+
+def calls_in_text(value: Any, role: str, field: str, names: str, context: Context) -> Calls:
+    """The calls of a turn that holds ``{"name": …, "arguments": …}``, or a list of such, as JSON text or as it is."""
+    try:
+        spoken = parsed(value) if isinstance(value, str) else value
+    except ValueError:
+        spoken = None
+    spoken = spoken if isinstance(spoken, list) else [spoken]
+    if not spoken or not all(map(_is_call, spoken)):
+        raise RowError(
+            where=context.where,
+            reason=f"{role} turn",
+            problem=f"field {field!r} of a {role} turn is {shorten(value)}; expected the JSON of a tool call",
+            fix='write {"name": …, "arguments": {…}}, or leave such rows out with data.on_bad_row=drop',
+        )
+    return tool_calls(spoken, field, names, context)
+
+
+def old_call(value: Any, field: str, names: str, context: Context) -> Calls:
+    """The call of a message's ``function_call`` key, as OpenAI wrote it before ``tool_calls``."""
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value.get("arguments") is None:
+        raise RowError(
+            where=context.where,
+            reason="function_call key",
+            problem=f"field {field!r} is the old spelling of a tool call; templates do not read it",
+            fix='write "tool_calls": [{"type": "function", "function": {…}}] instead',
+        )
+    return [call_of(value, field, names, context)]
+
+
+def call_of(call: Mapping[str, Any], field: str, names: str, context: Context) -> dict[str, Any]:
+    """One call in the shape ``{id, type, function: {name, arguments}}``; what has no function stays as it is."""
+    function, outside = call.get("function"), ("id", "type", "call_id", "function")
+    if "function" not in call and "name" in call:
+        inside = ("name", next((key for key in ARGUMENTS if call.get(key) is not None), "arguments"))
+        function, outside = {key: call[key] for key in inside if key in call}, (*outside, *inside)
+    if function is None:
+        return dict(call)
+    if not isinstance(function, dict):
+        raise wrong_type(function, f"{field}.function", "an object with name and arguments", context.where)
+    if not isinstance(function.get("name"), str) or not function["name"].strip():
+        raise RowError(
+            where=context.where,
+            reason="tool call without a name",
+            problem=f"field '{field}.function.name' is {shorten(function.get('name'))}; expected the name of a tool",
+            fix="fill in the name or remove the row",
+        )
+    key = next((key for key in ARGUMENTS if function.get(key) is not None), None)
+    part_keys(call, outside, field, names, context)
+    part_keys(function, ("name", key or "arguments"), f"{field}.function", f"{names}.function", context)
+    made: dict[str, Any] = {"name": function["name"]}
+    if key is not None:
+        made["arguments"] = _arguments(function[key], f"{field}.function.{key}", context)
+    id = call.get("id") or call.get("call_id")
+    kind = call.get("type") if "function" in call else "function"
+    named = {"id": id, "type": kind}
+    return {**{name: value for name, value in named.items() if value is not None}, "function": made}
+
+
+def _schema(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A bare function schema in the wrapping that servers expect and many templates read."""
+    key = next((key for key in SCHEMAS if isinstance(tool.get(key), dict | list)), None)
+    bare = isinstance(tool.get("name"), str) and key is not None and "function" not in tool
+    if not bare or (tool.get("type") or "function") not in ("function", "custom"):
+        return tool
+    function = {"parameters" if name == key else name: value for name, value in tool.items() if name != "type"}
+    return {"type": "function", "function": function}
+
+
+def _is_call(value: Any) -> bool:
+    """Whether a value has a name and arguments, or a ``function`` that has."""
+    inner = value.get("function", value) if isinstance(value, dict) else None
+    return isinstance(inner, dict) and "name" in inner and any(key in inner for key in ARGUMENTS)
+
+
+def _arguments(value: Any, field: str, context: Context) -> Any:
+    """An object, or JSON text of one. JSON text of JSON text (a second ``json.dumps``) is decoded until it is that."""
+    given, layers, text = value, 0, value
+    try:
+        while isinstance(value, str):
+            text, value = value, parsed(value)
+            layers += 1
+    except ValueError:
+        value = None
+    if not layers:
+        value = {} if value == [] else as_object(value)  # an Arrow map without entries is an empty list
+    if not isinstance(value, dict):
+        raise RowError(
+            where=context.where,
+            reason="invalid tool arguments",
+            problem=f"field {field!r} is {shorten(given)}; expected an object or the JSON text of one",
+            fix="write {} for a call without arguments",
+        )
+    if layers > 1:
+        context.repairs.add(TWICE)
+    return text if layers else value

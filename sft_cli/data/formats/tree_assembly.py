@@ -1,0 +1,133 @@
+"""Messages of OpenAssistant that stand one in a row: they are gathered into trees on disk, in any order of rows."""
+
+import pickle
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+
+from sft_cli.data.formats.fields import Fields, Knobs, checked_text, too_deep
+from sft_cli.data.formats.row_context import Context
+from sft_cli.data.formats.trees import Node, abandoned, branches, read_node
+from sft_cli.data.row_errors import RowError
+from sft_cli.data.sources.source_rows import BadRow
+from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Row
+
+Taken = tuple[Row, Fields]
+"""A row as it was read, and its columns under the format's names."""
+
+BRANCHED = "SELECT number, content FROM messages WHERE parent IS ? ORDER BY number"
+
+
+def gather(
+    rows: Iterable[Row | BadRow], take: Callable[[Row], Fields], knobs: Knobs
+) -> Iterator[tuple[Conversation, Row] | BadRow]:
+    """Every conversation with the row of its first message, and every row that belongs to none.
+
+    Rows wait in a temporary database, so memory does not grow with their number. Problems of single rows come first,
+    then the trees in the order of their first messages, then messages that hang on no tree.
+    """
+    try:
+        store = sqlite3.connect("")  # SQLite's own temporary file, gone when it is closed
+        try:
+            store.execute(
+                "CREATE TABLE messages (number INTEGER PRIMARY KEY, id TEXT UNIQUE, parent TEXT, content BLOB)"
+            )
+            count = 0
+            for row in rows:
+                bad = row if isinstance(row, BadRow) else _keep(store, row, take)
+                count += bad is None
+                if bad is not None:
+                    yield bad
+            store.execute("CREATE INDEX parents ON messages (parent)")
+            reached = bytearray(count + 1)
+            for root in _select(store, None):
+                yield from _tree(store, root, knobs, reached)
+            yield from _strays(store, reached)
+        finally:
+            store.close()
+    except sqlite3.Error as error:
+        raise SftError(
+            where="the temporary database of messages",
+            problem=str(error),
+            fix="free some disk space, or point SQLITE_TMPDIR at a directory that has more",
+        ) from error
+
+
+def _keep(store: sqlite3.Connection, row: Row, take: Callable[[Row], Fields]) -> BadRow | None:
+    """Store a row by its id and its parent's; or what is wrong with it."""
+    try:
+        fields = take(row)
+        name = fields.text("message_id")
+        parent = fields.optional("parent_id") or None
+        content = pickle.dumps((row, fields))
+    except RowError as error:
+        return BadRow(row.where, row.source, error)
+    except RecursionError:
+        return BadRow(row.where, row.source, too_deep(row))
+    try:
+        store.execute("INSERT INTO messages (id, parent, content) VALUES (?, ?, ?)", (name, parent, content))
+    except sqlite3.IntegrityError:
+        error = RowError(
+            where=row.where,
+            reason="message_id used twice",
+            problem=f"field {fields.columns['message_id']!r} is {name!r}, as in an earlier row",
+            fix="remove one of the two rows",
+        )
+        return BadRow(row.where, row.source, error)
+    return None
+
+
+def _select(store: sqlite3.Connection, parent: str | None) -> Iterator[tuple[int, Taken]]:
+    """The stored rows below a parent, in their order."""
+    for number, content in store.execute(BRANCHED, (parent,)):
+        yield number, pickle.loads(content)
+
+
+def _tree(
+    store: sqlite3.Connection, root: tuple[int, Taken], knobs: Knobs, reached: bytearray
+) -> Iterator[tuple[Conversation, Row] | BadRow]:
+    """The conversations of one tree; or the first problem among its messages."""
+    row, fields = root[1]
+    left_out = abandoned(fields.values.get("tree_state"), knobs.tree)
+    found: list[Node] = []
+    waiting: list[tuple[tuple[int, Taken], list[Node] | None]] = [(root, None if left_out else found)]
+    problem: RowError | None = None
+    while waiting:
+        (number, (_, message)), siblings = waiting.pop()
+        reached[number] = 1
+        below = None
+        if siblings is not None:
+            try:
+                node = read_node(message.values, "", knobs.tree, Context.of(message, knobs))
+            except RowError as error:
+                node, problem = None, problem or error
+            if node is not None:
+                siblings.append(node)
+                below = node.replies
+        replies = list(_select(store, message.text("message_id")))
+        waiting += [(reply, below) for reply in reversed(replies)]
+    try:
+        if problem is not None:
+            raise problem
+        values = fields.values
+        key = values.get("message_tree_id") or values["message_id"]
+        first = found[0] if found else None
+        for conversation in branches(first, row, key, values.get("lang"), knobs.tree):
+            yield conversation, row
+    except RowError as error:
+        yield BadRow(error.where, row.source, error)
+
+
+def _strays(store: sqlite3.Connection, reached: bytearray) -> Iterator[BadRow]:
+    """An error for every message that no first message leads to."""
+    for number, content in store.execute("SELECT number, content FROM messages ORDER BY number"):
+        if not reached[number]:
+            row, fields = pickle.loads(content)
+            parent = checked_text(fields.values["parent_id"], fields.columns["parent_id"], row.where)
+            error = RowError(
+                where=row.where,
+                reason="message without its tree",
+                problem=f"field {fields.columns['parent_id']!r} is {parent!r}, and no first message leads there",
+                fix="add the missing messages of the tree, or remove the row",
+            )
+            yield BadRow(row.where, row.source, error)

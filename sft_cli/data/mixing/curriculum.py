@@ -1,0 +1,126 @@
+"""The stages of an epoch as lists of examples: made from a draw, kept beside the prepared rows, read by the trainer."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.config.schema.data import Order
+from sft_cli.data.mixing import content_order
+from sft_cli.data.mixing.epoch_draw import Draw, Pool, StageDraw
+from sft_cli.data.row_errors import prepared_again
+from sft_cli.errors import SftError
+
+FOLDER = "stages"
+"""What a prepared directory calls them: index.json, and one 0.npy, 1.npy, … per stage."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stage:
+    """One stage of an epoch.
+
+    Attributes:
+        name: For messages.
+        order: ``random``: the trainer permutes the entries, every epoch anew; else they are in order already.
+        entries: ``(entries,)`` int64 numbers of examples of the training split; repeated ones stand repeatedly.
+    """
+
+    name: str
+    order: Order
+    entries: NDArray[np.int64]
+
+    def content(self) -> list[str]:
+        """Its order and a digest of its entries: what of it decides the steps of a run."""
+        return [self.order.value, hashlib.sha256(self.entries.tobytes()).hexdigest()]
+
+
+def build(
+    draw: Draw, pools: Sequence[Pool], example_start: NDArray[np.int64], lengths: NDArray[np.int64], seed: int
+) -> list[Stage]:
+    """The stages of a draw; a row stands for all of its examples, in their order.
+
+    Stages by length or difficulty are sorted here, ascending: by an example's own length, or by its row's score; ties
+    fall by a seeded hash of the row.
+
+    Args:
+        draw: Copies of every row.
+        pools: What was drawn from; rows are numbered on from one pool to the next.
+        example_start: ``(rows + 1,)``: the examples of row i are ``example_start[i]`` to ``example_start[i + 1] - 1``.
+        lengths: ``(examples,)`` tokens.
+        seed: Decides between equals.
+
+    Raises:
+        SftError: A row lacks the score its stage is ordered by.
+    """
+    stages = []
+    for stage in draw.stages:
+        rows = np.repeat(np.arange(len(example_start) - 1), np.concatenate(stage.copies))
+        count = example_start[rows + 1] - example_start[rows]
+        entries = np.repeat(example_start[rows] - (np.cumsum(count) - count), count) + np.arange(count.sum())
+        if stage.order is not Order.random:
+            row_of = np.repeat(rows, count)
+            place = content_order.places(np.concatenate([pool.keys for pool in pools]), seed, "stage")[row_of]
+            value = lengths[entries] if stage.order is Order.by_length else _difficulty(stage, pools)[row_of]
+            entries = entries[np.lexsort((place, value))]
+        stages.append(Stage(stage.name, stage.order, entries))
+    return stages
+
+
+def _difficulty(stage: StageDraw, pools: Sequence[Pool]) -> NDArray[np.float64]:
+    """``(rows,)`` scores of all rows; those of rows the stage takes are numbers."""
+    values = []
+    for pool, copies in zip(pools, stage.copies, strict=True):
+        value = pool.scores.get(stage.difficulty, np.full(len(copies), np.nan))
+        if missing := int(np.count_nonzero(np.isnan(value[copies > 0]))):
+            raise SftError(
+                where=f"data.stages, stage {stage.name}",
+                problem=f"{missing} of the {np.count_nonzero(copies):,} rows it takes from {pool.name} have no score "
+                f"{stage.difficulty!r} to be ordered by",
+                fix=f"name the column that holds it: data.mix.{pool.name}.scores.{stage.difficulty}=COLUMN",
+            )
+        values.append(value)
+    return np.concatenate(values)
+
+
+def save(stages: Sequence[Stage], directory: Path) -> None:
+    """Write the stages into a prepared directory."""
+    folder = directory / FOLDER
+    folder.mkdir()
+    index = []
+    for number, stage in enumerate(stages):
+        np.save(folder / f"{number}.npy", stage.entries.astype(np.int64), allow_pickle=False)
+        index.append({"name": stage.name, "order": stage.order.value, "entries": len(stage.entries)})
+    (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def load(directory: Path, num_examples: int) -> list[Stage]:
+    """The stages of a prepared directory, memory-mapped.
+
+    Raises:
+        SftError: They are not what ``sft prepare`` wrote for so many examples.
+    """
+    folder = directory / FOLDER
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        stages = [
+            Stage(entry["name"], Order(entry["order"]), np.load(folder / f"{number}.npy", "r", allow_pickle=False))
+            for number, entry in enumerate(index)
+        ]
+        sizes = [entry["entries"] for entry in index]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _broken(directory, folder, f"the stages cannot be read ({error})") from error
+    for number, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
+        entries = stage.entries
+        if entries.dtype != np.int64 or entries.shape != (size,):
+            raise _broken(directory, folder / f"{number}.npy", f"there should be {size} numbers of examples")
+        if size and not 0 <= entries.min() <= entries.max() < num_examples:
+            raise _broken(directory, folder / f"{number}.npy", f"it names examples beyond the {num_examples} there are")
+    return stages
+
+
+def _broken(directory: Path, file: Path, problem: str) -> SftError:
+    return SftError(where=str(file), problem=problem, fix=prepared_again(directory))

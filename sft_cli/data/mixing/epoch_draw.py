@@ -1,0 +1,130 @@
+"""The mix: which rows of which source an epoch holds, and how often. By content and seed, never the first ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.config.schema.data import DataConfig, Order, SourceConfig, StageConfig, Strategy
+from sft_cli.data.mixing import apportionment, content_order, shares
+from sft_cli.data.mixing.content_order import Keys
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The training rows of one source that can be drawn.
+
+    Attributes:
+        name: The source's name in the mix.
+        source: Its config.
+        keys: ``(rows,)`` S16 digests of the whole conversations.
+        trained_tokens: ``(rows,)`` int64, over all examples of a row.
+        lengths: ``(rows,)`` int64 tokens, over all examples of a row.
+        scores: Score -> ``(rows,)`` float64, nan where a row has none.
+    """
+
+    name: str
+    source: SourceConfig
+    keys: Keys
+    trained_tokens: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageDraw:
+    """What one stage of an epoch holds.
+
+    Attributes:
+        name: The stage's name, or its number from 1.
+        order: Order of its examples.
+        difficulty: The score that ``by_difficulty`` sorts by.
+        copies: Per pool ``(rows,)`` int32: times each row is in the stage.
+        intended: ``(pools,)`` float64 rows the stage was meant to take of each pool.
+    """
+
+    name: str
+    order: Order
+    difficulty: str
+    copies: tuple[NDArray[np.int32], ...]
+    intended: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One epoch of a mix.
+
+    Attributes:
+        stages: In the order of training.
+        by_tokens: Whether the shares of the sources are of trained tokens, not of rows.
+        passes: ``(pools,)`` float64 passes over each pool, if they are what the config states, else nan.
+    """
+
+    stages: tuple[StageDraw, ...]
+    by_tokens: bool
+    passes: NDArray[np.float64]
+
+    def copies(self, pool: int) -> NDArray[np.int32]:
+        """``(rows,)``: times each row of a pool is in an epoch."""
+        return np.stack([stage.copies[pool] for stage in self.stages]).sum(0, dtype=np.int32)
+
+
+def choose(keys: Keys, max_rows: int | None, seed: int, name: str) -> NDArray[np.bool_]:
+    """``(rows,)``: whether a row is one of the ``max_rows`` that the seed chooses; a larger number only adds rows.
+
+    Args:
+        keys: ``(rows,)`` digests of the whole conversations.
+        max_rows: None chooses all.
+        seed: Chooses them.
+        name: Name of the source: two sources of equal rows are sampled differently.
+    """
+    chosen = np.zeros(len(keys), np.bool_)
+    chosen[content_order.ordered(keys, seed, name)[:max_rows]] = True
+    return chosen
+
+
+def draw(data: DataConfig, pools: Sequence[Pool], seed: int) -> Draw:
+    """How often every row is in each stage of an epoch.
+
+    ``shares.expected`` says how many rows a source gives to each stage. They are taken from the source's seeded order,
+    each stage going on where the one before stopped and the order beginning anew at its end: no row is taken a second
+    time before all were taken once, and a source that gives more rows gives the same ones and others. A source gives
+    its share within one row; of ``strategy=trained_tokens`` within one row's tokens; and at least one row, unless
+    ``data.total_rows`` leaves none to it.
+
+    Raises:
+        SftError: A source has no rows for its share, or ``data.total_rows`` is too small.
+    """
+    assert [pool.name for pool in pools] == list(data.mix), "one pool for each source, in the order of the mix"
+    num_rows = np.array([len(pool.keys) for pool in pools], np.int64)
+    trained = np.array([pool.trained_tokens.sum() for pool in pools], np.int64)
+    wanted = shares.expected(data, num_rows, trained)
+    orders = [content_order.ordered(pool.keys, seed, pool.name) for pool in pools]
+    by_tokens = data.strategy is Strategy.trained_tokens
+    taken = [pool.trained_tokens[order] for pool, order in zip(pools, orders, strict=True)]
+    ends = (
+        apportionment.ends_by_tokens(wanted, num_rows, taken)
+        if by_tokens
+        else apportionment.ends_by_rows(wanted, num_rows)
+    )
+    stages = []
+    for number, stage in enumerate(data.stages or [StageConfig()]):
+        first = ends[number - 1] if number else np.zeros_like(ends[0])
+        copies = tuple(
+            _passed(order, end) - _passed(order, start)
+            for order, start, end in zip(orders, first.tolist(), ends[number].tolist(), strict=True)
+        )
+        name = stage.name or str(number + 1)
+        stages.append(StageDraw(name, stage.order, stage.difficulty, copies, wanted.rows[number]))
+    return Draw(tuple(stages), by_tokens, wanted.passes)
+
+
+def _passed(order: NDArray[np.int64], count: int) -> NDArray[np.int32]:
+    """``(rows,)``: times each row is among the first ``count`` of the order, repeated without end."""
+    copies = np.zeros(len(order), np.int32)
+    if len(order):
+        passes, rest = divmod(count, len(order))
+        copies += passes
+        copies[order[:rest]] += 1
+    return copies

@@ -1,0 +1,153 @@
+"""Data sets of the Hugging Face hub: pinned to a commit, read through ``datasets``."""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.data.sources.columnar import BATCH_ROWS
+from sft_cli.data.sources.remote_errors import told
+from sft_cli.errors import SftError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+    from datasets.table import Table
+    from pyarrow import RecordBatch
+
+
+@lru_cache
+def commit(repo: str, revision: str | None, key: str) -> str | None:
+    """The commit behind a revision of a data set; None when the hub cannot be reached.
+
+    Asked once a process, so that fingerprint and rows are of one commit.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of httpx or httpx2: whichever the hub client uses
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return HfApi().dataset_info(repo, revision=revision, timeout=20).sha
+    except GatedRepoError as error:
+        fix = f"accept its terms on https://huggingface.co/datasets/{repo}, then hf auth login"
+        raise SftError(where=key, problem=f"the hub data set {repo!r} is gated", fix=fix) from error
+    except RevisionNotFoundError as error:
+        problem = f"the hub data set {repo!r} has no revision {revision!r}"
+        raise SftError(where=key, problem=problem, fix="give a branch, tag or commit that exists") from error
+    except RepositoryNotFoundError as error:
+        problem = f"there is no {repo!r}, neither here nor as a data set on the hub"
+        raise SftError(where=key, problem=problem, fix="check the name; for a private one, hf auth login") from error
+    except HfHubHTTPError as error:
+        problem = f"the hub refused {repo!r}: {str(error).splitlines()[0]}"
+        raise SftError(where=key, problem=problem, fix="try again later") from error
+    except (HTTPError, OSError):
+        return None
+
+
+def load(config: SourceConfig, split: str, key: str) -> tuple[str, "Table"]:
+    """The label of a hub split, ``repo@revision[split]``, and its rows, stored here and mapped into memory."""
+    from datasets import Dataset
+
+    loaded, revision = _open(config, split, key, streaming=False)
+    assert isinstance(loaded, Dataset)
+    assert config.path is not None
+    # Without a network datasets opens the newest commit it has, whatever revision was asked for.
+    opened = {Path(file["filename"]).parent.name for file in loaded.cache_files}
+    if commit(config.path, config.revision, key) is None and not opened <= {revision}:
+        raise SftError(
+            where=key,
+            problem=f"the hub cannot be reached, and commit {revision} of {config.path!r} "
+            "is not the newest loaded before",
+            fix="run once with a network, or leave the revision out",
+        )
+    return _label(config, revision, split), loaded.data
+
+
+def stream(config: SourceConfig, split: str, key: str) -> tuple[str, "IterableDataset"]:
+    """The label of a hub split and its rows, fetched as they are read; needs a network."""
+    from datasets import IterableDataset
+
+    assert config.path is not None
+    if commit(config.path, config.revision, key) is None:
+        problem = f"the hub cannot be reached, and {config.path!r} is streamed"
+        raise SftError(where=key, problem=problem, fix="run it with a network, or set stream=false for this source")
+    loaded, revision = _open(config, split, key, streaming=True)
+    assert isinstance(loaded, IterableDataset)
+    return _label(config, revision, split), loaded
+
+
+def batches(
+    data: "IterableDataset",
+    shard: int,
+    num_shards: int,
+    state: dict[str, Any] | None,
+    before: int,
+    label: str,
+    key: str,
+) -> Iterator[tuple[dict[str, Any] | None, int, list["RecordBatch"]]]:
+    """Batches of a shard behind a state, each with the state and the number of rows before it."""
+    import pyarrow
+
+    rows = (data.shard(num_shards, shard) if num_shards > 1 else data).with_format("arrow")
+    if state is not None:
+        rows.load_state_dict(state)
+    try:
+        with told("hf://datasets", label, key):
+            for table in rows.iter(BATCH_ROWS):
+                yield state, before, table.to_batches()  # pyright: ignore
+                state, before = rows.state_dict(), before + len(table)
+    except pyarrow.ArrowException as error:
+        problem = f"{label!r} cannot be read: {str(error).splitlines()[0]}"
+        raise SftError(where=key, problem=problem, fix="tell the authors of the data set, or read another") from error
+
+
+def _open(config: SourceConfig, split: str, key: str, *, streaming: bool) -> tuple["Dataset | IterableDataset", str]:
+    """What ``datasets`` loads, and the commit of it."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    assert config.path is not None
+    revision = pin(config, key)
+    try:
+        loaded = load_dataset(config.path, config.name, split=split, revision=revision, streaming=streaming)
+    except (ValueError, DatasetNotFoundError, ConnectionError, OSError) as error:
+        problem = f"cannot load split {split!r} of the hub data set {config.path!r}: {str(error).splitlines()[0]}"
+        fix = "check name, split and revision of the source; offline, only what was loaded before is there"
+        raise SftError(where=key, problem=problem, fix=fix) from error
+    return loaded, revision  # pyright: ignore[reportReturnType]
+
+
+def _label(config: SourceConfig, revision: str, split: str) -> str:
+    return f"{config.path}@{revision[:12]}[{split}]"
+
+
+def pin(config: SourceConfig, key: str) -> str:
+    """The commit to read; offline, the newest one loaded before, or the one that was given."""
+    assert config.path is not None
+    found = commit(config.path, config.revision, key) or _loaded_before(config.path, config.revision)
+    if found is None:
+        raise SftError(
+            where=key,
+            problem=f"{config.path!r} is no local path, and the hub cannot be reached",
+            fix="give a local file, or load the data set once with a network",
+        )
+    return found
+
+
+def _loaded_before(repo: str, revision: str | None) -> str | None:
+    """The commit of this repository that ``datasets`` has in its cache; which branch it was on is not known there."""
+    from datasets import config as settings
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, name = repo.split("/")
+    folders = (Path(settings.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}").glob("*/*/*")
+    commits = [folder for folder in folders if re.fullmatch("[0-9a-f]{40}", folder.name)]
+    if revision is not None:
+        commits = [folder for folder in commits if folder.name == revision]
+    return max(commits, key=lambda folder: folder.stat().st_mtime).name if commits else None

@@ -1,0 +1,250 @@
+"""Files on servers, through fsspec: found, downloaded once, or opened as they are.
+
+An address may hold a password or a signature: it is never shown, only its host and path are.
+"""
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Literal
+from urllib.parse import unquote, urlsplit
+
+from sft_cli.config.paths import cache_home
+from sft_cli.config.redaction import is_masked, masked_address
+from sft_cli.data.sources.remote_errors import not_kept, refused, told
+from sft_cli.errors import SftError
+
+SCHEMES = ("https", "http", "s3", "gs", "hf")
+WEB = ("https", "http")
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
+"""What a scheme needs beside this package's own dependencies."""
+
+IDENTITY = ("ETag", "etag", "blob_id", "Last-Modified", "LastModified", "updated")
+"""What the file systems call that which changes with a file's bytes."""
+
+Shape = Literal["file", "glob", "directory"]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file on a server.
+
+    Attributes:
+        url: Its address, which may hold credentials.
+        path: Host and path of it, to be shown.
+        identity: What the server says of this version of it (ETag, size, time); empty if it says nothing.
+        size: Bytes; None if the server does not say.
+        key: The configuration key to name in an error.
+    """
+
+    url: str = field(repr=False)
+    path: str
+    identity: str
+    size: int | None
+    key: str
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def suffix(self) -> str:
+        """The last ending of its name."""
+        return PurePosixPath(self.path).suffix
+
+    def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
+        """Its bytes, fetched as they are read; seekable if the server sends parts."""
+        assert mode == "rb"
+        system = _filesystem(self.url, self.key)
+        with told(self.url, self.path, self.key):
+            ranged = bool(self.size) and (urlsplit(self.url).scheme not in WEB or _sends_parts(system, self.url))
+            opened = system.open(_within(self.url), "rb", **({} if ranged else {"block_size": 0}))
+        return io.BufferedReader(_Raw(opened, self, ranged), 1 << 20)  # pyright: ignore[reportReturnType]
+
+
+class _Raw(io.RawIOBase):
+    """The bytes of an opened remote file; what goes wrong on the way is told as a mistake of the source."""
+
+    def __init__(self, opened: Any, file: RemoteFile, ranged: bool) -> None:
+        self._opened, self._file, self._ranged = opened, file, ranged
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._ranged
+
+    def tell(self) -> int:
+        return self._opened.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._opened.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        with told(self._file.url, self._file.path, self._file.key):
+            found = self._opened.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._opened.close()
+        super().close()
+
+
+def _sends_parts(system: Any, url: str) -> bool:
+    """Whether a web server answers a request for the first byte with one byte."""
+    from fsspec.asyn import sync
+
+    async def ask() -> bool:
+        session = await system.set_session()
+        async with session.get(system.encode_url(url), headers={"Range": "bytes=0-0"}) as answer:
+            return answer.status == 206
+
+    return sync(system.loop, ask) is True
+
+
+@lru_cache
+def find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
+    """What kind of thing an address names, and its files, sorted by path.
+
+    Asked once a process, so that fingerprint and rows are of one version.
+    """
+    return _find(given, key)
+
+
+def _find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
+    system, shown = _filesystem(given, key), show(given)
+    if is_masked(given):
+        raise not_kept(given, shown, key)
+    if urlsplit(given).scheme in WEB:
+        if "*" in urlsplit(given).path:
+            raise refused(key, f"a web server does not list its files, so {shown!r} matches nothing")
+        with told(given, shown, key):
+            found = system.info(given)
+        return "file", (_file(given, shown, found, key),)
+    inside = _within(given)
+    with told(given, shown, key):
+        system.invalidate_cache()
+        if any(mark in inside for mark in "*?["):
+            shape, entries = "glob", system.glob(inside, detail=True)
+        elif system.isdir(inside):
+            shape, entries = "directory", system.find(inside, detail=True)
+        else:
+            shape, entries = "file", {inside: system.info(inside)}
+    scheme = urlsplit(given).scheme
+    kept = sorted((path, entry) for path, entry in entries.items() if entry["type"] == "file")
+    return shape, tuple(_file(f"{scheme}://{path}", f"{scheme}://{path}", entry, key) for path, entry in kept)
+
+
+@lru_cache
+def download(file: RemoteFile) -> Path:
+    """The file below the cache, fetched once for each version the server has, or once a process if it has none."""
+    folder = place(file)
+    target = folder / file.name
+    if file.identity and target.is_file() and file.size in (None, target.stat().st_size):
+        return target
+    temporary = folder / f".{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with told(file.url, file.path, file.key):
+            _filesystem(file.url, file.key).get_file(_within(file.url), str(temporary))
+        size = temporary.stat().st_size
+        if file.size not in (None, size):
+            problem = f"only {size:,} of {file.size:,} bytes of {file.path!r} arrived"
+            raise SftError(where=file.key, problem=problem, fix="run the command again")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def place(file: RemoteFile) -> Path:
+    """The folder below the cache for this version of a file, as this address opens it."""
+    return _home(file.url) / f"{_short(file.url)}-{_short(file.identity)}"
+
+
+def downloaded_before(given: str) -> Path | None:
+    """The newest version of one file that was downloaded, for a machine without a network; None if there is none.
+
+    A masked address stands for every one that differs in what was masked.
+    """
+    address = "*" if is_masked(given) else _short(given)
+    versions = [path for path in _home(given).glob(f"{address}-*/*") if not path.name.startswith(".")]
+    return max(versions, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def show(url: str) -> str:
+    """An address without user, password, query and fragment."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
+
+
+def again(file: RemoteFile) -> None:
+    """Return if the server still has this version of the file."""
+    (found,) = _find(file.url, file.key)[1]
+    if found.identity != file.identity:
+        raise SftError(
+            where=file.name,
+            problem="the file changed on the server while it was read",
+            fix="run the command again",
+        )
+
+
+def _file(url: str, shown: str, entry: dict[str, Any], key: str) -> RemoteFile:
+    """A file from what its file system says of it."""
+    if entry.get("mimetype") == "text/html":
+        raise refused(key, f"{shown!r} is a web page, not a file of rows")
+    size = entry.get("size")
+    said = [f"{name}={entry[name]}" for name in IDENTITY if entry.get(name)]
+    identity = ", ".join([*said, f"size={size}"]) if said else ""
+    return RemoteFile(url, shown, identity, size, key)
+
+
+def _within(url: str) -> str:
+    """What the file system calls the file: the whole address on the web, bucket and path elsewhere."""
+    return url if urlsplit(url).scheme in WEB else url.partition("://")[2].rstrip("/")
+
+
+def _filesystem(url: str, key: str) -> Any:
+    """The file system of fsspec for an address."""
+    scheme = urlsplit(url).scheme
+    if scheme not in SCHEMES:
+        problem = f"{scheme}:// is none of the schemes that are read: {', '.join(SCHEMES)}"
+        raise SftError(where=key, problem=problem, fix="give a local path without a scheme, or one of these")
+    if not urlsplit(url).netloc:
+        fix = "write it as scheme://host/path, such as https://example.org/rows.jsonl or s3://bucket/rows.jsonl"
+        raise SftError(where=key, problem=f"{show(url)!r} names no host", fix=fix)
+    import fsspec
+
+    if scheme in WEB:
+        from aiohttp import ClientTimeout
+
+        # The client's own limit of five minutes for a whole request would cut every large download.
+        timeout = ClientTimeout(total=None, sock_connect=20, sock_read=60)
+        # Packed on the way, a file would not have the size that was announced.
+        headers = {"Accept-Encoding": "identity"}
+        # With trust_env passwords come from ~/.netrc, and proxies from the environment.
+        return fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True}, headers=headers)
+    if scheme == "hf":
+        from huggingface_hub import HfFileSystem
+
+        return HfFileSystem()
+    try:
+        return fsspec.filesystem(scheme)
+    except ImportError as error:
+        problem = f"{scheme}:// needs {PACKAGES[scheme]}, which is not installed"
+        raise SftError(where=key, problem=problem, fix="pip install 'sft-cli[remote]'") from error
+
+
+def _home(url: str) -> Path:
+    """Where the versions of an address lie, whatever opens it."""
+    return cache_home() / "downloads" / _short(masked_address(url))
+
+
+def _short(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

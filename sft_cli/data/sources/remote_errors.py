@@ -1,0 +1,114 @@
+"""What can go wrong with a file on a server, one sentence each.
+
+Nothing a client library says is repeated: it may hold the whole address, signature and password included.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from sft_cli.config.redaction import MASK, masked_address
+from sft_cli.errors import SftError
+
+SIGN_IN = {
+    "https": "give an address that opens without signing in; a signed one may have expired",
+    "http": "give an address that opens without signing in; a signed one may have expired",
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket FSSPEC_S3_ANON=true",
+    "gs": "gcloud auth application-default login; for a public bucket FSSPEC_GS_TOKEN=anon",
+    "hf": "hf auth login, and accept the terms of a gated data set on its page",
+}
+NOT_FOUND = {
+    "hf": "check the address; data sets are hf://datasets/OWNER/NAME/FILE, private ones need hf auth login",
+}
+
+
+class Unreachable(SftError):
+    """A server that could not be asked at all."""
+
+
+@contextmanager
+def told(url: str, shown: str, key: str) -> Iterator[None]:
+    """What a client library raises, as a mistake of the source."""
+    try:
+        yield
+    except _errors(url) as error:
+        raise failure(error, url, shown, key) from None
+
+
+def failure(error: BaseException, url: str, shown: str, key: str) -> SftError:
+    """The sentence for what went wrong."""
+    from aiohttp import ClientPayloadError
+
+    scheme = urlsplit(url).scheme
+    host = urlsplit(shown).netloc if scheme in ("https", "http") else {"hf": "the hub"}.get(scheme, f"{scheme}://")
+    status = _status(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        problem, fix = f"the disk is full, {shown!r} cannot be stored", "make room, or set SFT_HOME to a larger disk"
+    elif isinstance(error, ClientPayloadError):
+        problem, fix = f"the connection to {host} broke off while {shown!r} was read", "run the command again"
+    elif status is None:
+        fix = "check the address and the network, then run the command again"
+        return Unreachable(where=key, problem=f"{host} cannot be reached for {shown!r}", fix=fix)
+    elif status in (404, 410):
+        problem, fix = f"there is no {shown!r}", NOT_FOUND.get(scheme, "check the address")
+    elif status in (401, 403, 407):
+        problem, fix = f"{host} refuses access to {shown!r}", SIGN_IN[scheme]
+    else:
+        problem, fix = f"{host} answered {status} for {shown!r}", "run the command again later"
+    return SftError(where=key, problem=problem, fix=fix)
+
+
+def not_kept(url: str, shown: str, key: str) -> Unreachable:
+    """For an address from a run directory, whose signature was masked there."""
+    problem = f"the signature of {shown!r} is not kept with a run"
+    fix = f"give the whole address again: {key}='{masked_address(url).replace(MASK, '…')}'"
+    return Unreachable(where=key, problem=problem, fix=fix)
+
+
+def refused(key: str, problem: str) -> SftError:
+    """For an address that cannot be what the user meant."""
+    fix = "give the address of each file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)"
+    return SftError(where=key, problem=problem, fix=fix)
+
+
+def _errors(url: str) -> tuple[type[BaseException], ...]:
+    """What the client libraries of a scheme raise; they share no class."""
+    import aiohttp
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    found: list[type[BaseException]] = [OSError, aiohttp.ClientError, HTTPError]
+    if urlsplit(url).scheme == "s3" and find_spec("botocore"):
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        found += [BotoCoreError, ClientError]
+    if urlsplit(url).scheme == "gs" and find_spec("gcsfs"):
+        from gcsfs.retry import HttpError  # pyright: ignore[reportMissingImports]
+        from google.auth.exceptions import GoogleAuthError  # pyright: ignore[reportMissingImports]
+
+        found += [HttpError, GoogleAuthError]
+    return tuple(found)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status behind an error, or what comes nearest to it; None when nobody answered."""
+    import aiohttp
+    from huggingface_hub.errors import HfHubHTTPError
+
+    nearest: int | None = None
+    seen: BaseException | None = error
+    while seen is not None:
+        name = type(seen).__name__
+        if isinstance(seen, aiohttp.ClientResponseError):
+            return seen.status
+        if isinstance(seen, HfHubHTTPError):
+            return seen.response.status_code
+        if isinstance(seen, PermissionError) or name in ("NoCredentialsError", "DefaultCredentialsError"):
+            return 403
+        if isinstance(seen, aiohttp.ClientConnectionError | ConnectionError | TimeoutError):
+            return None
+        if isinstance(seen, FileNotFoundError):
+            nearest = 404
+        seen = seen.__cause__ or seen.__context__
+    return nearest

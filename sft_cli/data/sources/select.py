@@ -1,0 +1,148 @@
+"""Which files of a place are read: those of one kind, and of the split that is wanted."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TypeVar
+
+from sft_cli.config.redaction import is_address
+from sft_cli.data.row_errors import listing, nearest
+from sft_cli.data.sources import remote
+from sft_cli.data.sources.file_kinds import DOCUMENTS, KINDS, NOTES, READ, suffix
+from sft_cli.data.sources.read_options import PLAIN, How
+from sft_cli.errors import SftError
+
+SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "eval")
+"""File and folder names that make a directory one of splits; so do shards named <split>-00000-of-00002."""
+
+P = TypeVar("P", bound=PurePath)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a source says its rows are.
+
+    Attributes:
+        given: File, glob, directory, address or ``builtin:…``, as the user wrote it.
+        split: The split that is wanted.
+        named: Whether the user asked for that split by name, so that a path without splits is a mistake.
+        key: The configuration key to name in an error.
+        lines: Whether text files hold one document a line, not one each.
+        how: How its files are read.
+    """
+
+    given: str
+    split: str
+    named: bool
+    key: str
+    lines: bool = False
+    how: How = PLAIN
+
+
+def chosen(files: Sequence[P], place: Place) -> list[P]:
+    """Of all files of a directory, relative to it, those of the one kind and the split that are wanted."""
+    files = [file for file in files if suffix(file) in READ and not _aside(file)]
+    if not files:
+        problem = f"{shown(place)!r} holds no data file"
+        raise SftError(where=place.key, problem=problem, fix=f"known endings: {KINDS}")
+    _refuse_two_kinds(files, place)
+    return _of_split(files, place)
+
+
+def _aside(file: PurePath) -> bool:
+    """Whether a file of a directory lies there beside the data: hidden, or about it."""
+    note = suffix(file) in DOCUMENTS and file.name.lower().startswith(NOTES)
+    return note or any(part.startswith(".") for part in file.parts)
+
+
+def _of_split(files: Sequence[P], place: Place) -> list[P]:
+    """The files of the wanted split; all of them when the directory has no splits."""
+    splits = {file: _split_of(file) for file in files}
+    found = sorted({split for split in splits.values() if split is not None})
+    if not found:
+        refuse_split(place)
+        return list(files)
+    strays = [file for file, split in splits.items() if split is None]
+    if strays:
+        raise SftError(
+            where=place.key,
+            problem=f"{shown(place)!r} is split into {listing(found)}, but {strays[0].name!r} belongs to none of them",
+            fix="move that file away, or name the files to read with a glob",
+        )
+    if place.split not in found:
+        raise no_split(found, place)
+    return [file for file, split in splits.items() if split == place.split]
+
+
+def _split_of(relative: PurePath) -> str | None:
+    """The split a file belongs to by its own name or that of a folder above it."""
+    for name in relative.parts:
+        shard = re.match(r"(.+)-\d{5}-of-\d{5}\.", name)
+        if shard:
+            return shard[1]
+        if name.split(".")[0] in SPLITS:
+            return name.split(".")[0]
+    return None
+
+
+def refuse_split(place: Place) -> None:
+    """A split asked for where there are none would be ignored in silence."""
+    if place.named:
+        raise SftError(
+            where=place.key,
+            problem=f"split {place.split!r} is asked for, but {shown(place)!r} has no splits",
+            fix="leave the split out, or name the held-out file as validation_path",
+        )
+
+
+def no_split(splits: Sequence[str], place: Place) -> SftError:
+    """The error for a split that is not among those there are."""
+    near = nearest(place.split, splits) or splits[0]
+    return SftError(
+        where=place.key,
+        problem=f"{shown(place)!r} has no split {place.split!r}; it has {listing(splits)}",
+        fix=f"choose one, for example {near}",
+    )
+
+
+def no_lines(what: str, place: Place) -> SftError:
+    """The error for what is read line by line and is no text file."""
+    return SftError(
+        where=place.key.rpartition(".")[0] + ".format",
+        problem=f"lines reads text files, one document a line, and {what!r} is none",
+        fix=f"name files that end in {' or '.join(DOCUMENTS)}, packed or not, or leave the format out",
+    )
+
+
+def _refuse_two_kinds(files: Sequence[PurePath], place: Place) -> None:
+    """The same rows often lie there once more as another kind of file."""
+    kinds = sorted({suffix(file) for file in files})
+    if len(kinds) > 1:
+        raise SftError(
+            where=place.key,
+            problem=f"{shown(place)!r} holds several kinds of files: {listing(kinds)}",
+            fix=f"name those to read with a glob, for example {shown(place).rstrip('/')}/*{kinds[0]}",
+        )
+
+
+def refuse_notes(files: Sequence[PurePath], place: Place) -> None:
+    """A glob that matches files of rows and documents would make rows of a README."""
+    documents = [file for file in files if suffix(file) in DOCUMENTS]
+    if documents and len(documents) < len(files):
+        problem = f"{shown(place)!r} matches files of rows and documents, such as {documents[0].name!r}"
+        raise SftError(where=place.key, problem=problem, fix="match one of the two, for example *.jsonl")
+
+
+def shown(place: Place) -> str:
+    """The path as given, without what an address may hold in secret."""
+    return remote.show(place.given) if is_address(place.given) else place.given
+
+
+def kind_of(file: PurePath, place: Place) -> str:
+    """The ending that decides the reader."""
+    kind = suffix(file)
+    if kind not in READ:
+        problem = f"cannot tell what {file.name!r} holds from its ending"
+        raise SftError(where=place.key, problem=problem, fix=f"known endings: {KINDS}")
+    return kind

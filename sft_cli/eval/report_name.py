@@ -1,0 +1,35 @@
+"""Which file an evaluation's report is: one for each choice of rows and settings. No torch."""
+
+import json
+from hashlib import sha256
+from typing import Any
+
+from sft_cli.config.schema.config import Config
+from sft_cli.eval.select_rows import Rows
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What decides an evaluation's figures beside the run and the rows, by key."""
+    decided = {
+        "eval.generate": config.eval.generate,
+        "eval.max_rows": config.eval.max_rows if config.eval.generate else None,
+        "eval.max_new_tokens": config.eval.max_new_tokens if config.eval.generate else None,
+        "model.path": config.model.path,
+        "model.revision": config.model.revision,
+        "model.dtype": config.model.dtype.value,
+        "trainer.dtype": config.trainer.dtype.value,
+    }
+    return decided
+
+
+def name_of(rows: Rows, trained: Config, config: Config) -> str:
+    """The report's name: ``heldout`` for the run's own held-out rows under its own settings, otherwise one of its own.
+
+    Other rows are named by their sources and their fingerprint, other settings by a digest: no evaluation overwrites
+    another's figures.
+    """
+    name = "heldout" if rows.own else f"{'-'.join(rows.sources)[:40]}-{rows.fingerprint[:8]}"
+    own, now = settings(trained), settings(config)
+    if own == now:
+        return name
+    return f"{name}-{sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()[:8]}"

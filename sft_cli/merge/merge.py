@@ -1,0 +1,255 @@
+"""Merge an adapter into its base, write the result, and prove that it says what the adapter said.
+
+The base is never merged into while it is quantised: bitsandbytes would quantise the sum again, which moves the logits
+by a third, and after an evaluation on a CPU the stored bytes mean something else (see ``quant``). So a quantised base
+is loaded anew and dequantised before it ever runs; what is evaluated as it was trained is another copy.
+
+The sum is made in float32 and rounded once: PEFT's update is float32, and torch adds it to a half-precision weight
+in place as ``round(float32(weight) + update)``. (PEFT's ``safe_merge`` would round the update first.)
+"""
+
+import gc
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sft_cli.chat.template import server
+from sft_cli.chat.tokens.added_tokens import added_ids
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.adapter import QuantConfig, QuantKind
+from sft_cli.config.schema.config import Config, ModelConfig
+from sft_cli.config.schema.trainer import Dtype
+from sft_cli.console import gib, say, table
+from sft_cli.errors import SftError
+from sft_cli.merge.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
+from sft_cli.merge.card import Merged, render
+from sft_cli.model import export_files
+from sft_cli.model.adapter.add import open_adapter
+from sft_cli.model.device import DTYPES, choose_device
+from sft_cli.model.language_model import auto_class
+from sft_cli.model.load import empty_model, load_config, load_model
+from sft_cli.model.quant import causal_lm, dequantized
+from sft_cli.run_dir import RunDir
+from sft_cli.utils.disks import written
+
+UNQUANTIZED = QuantConfig(kind=QuantKind.none)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is merged into what.
+
+    Attributes:
+        run: The run with the adapter.
+        model: Its base.
+        quant: How the base was stored while training.
+        into: ``original`` or ``dequantized``.
+        device: Where it is computed.
+        trained_dtype: The run's compute type.
+        dtype: Type of the merged weights: the base's own, or (dequantized) the run's compute type.
+        added_ids: Ids of the tokens that the run added.
+    """
+
+    run: RunDir
+    model: ModelConfig
+    quant: QuantConfig
+    into: str
+    device: torch.device
+    trained_dtype: torch.dtype
+    dtype: torch.dtype
+    added_ids: tuple[int, ...] = ()
+
+
+def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | None) -> Merged:
+    """Write the merged model to ``out``, whole and verified or not at all.
+
+    Args:
+        run: A finished run with an adapter.
+        config: Its config.
+        out: A path where nothing lies.
+        into: ``original`` or ``dequantized`` (then the run's base was quantised).
+        max_kl: Largest mean KL(adapter ‖ merged) in nats; None takes ``MAX_KL`` of the merged type.
+
+    Raises:
+        SftError: It does not fit on the disk or the device, or the merged model does not say what the adapter said.
+    """
+    probes, plan = read_probes(run.probes), plan_of(run, config, into)
+    limit = MAX_KL[plan.dtype] if max_kl is None else max_kl
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_disk(plan, out)
+    new = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        export_files.copy_files(run, config.model, new)
+        tokenizer = server.load(new, None, trust_remote_code=config.model.trust_remote_code)
+        rows = [(probe.where, probe.input_ids) for probe in probes]
+        server.refuse_other_ids(tokenizer, run.adapter / "tokenizer.json", rows)
+        trained = None if config.quant.kind is QuantKind.none else as_trained(plan, probes)
+        with written(out, "free disk space, or out=DIR on another disk; nothing was left there"):
+            adapter = write_merged(plan, new, probes)
+        merged = reloaded(plan, new, probes)
+        shift = None if trained is None else agreement(trained, merged)
+        size = sum(file.stat().st_size for file in new.glob("*.safetensors"))
+        name = str(plan.dtype).removeprefix("torch.")
+        own = load_config(config.model)
+        usage = tuple(export_files.usage(own, "DIRECTORY_OR_HUB_ID"))
+        result = Merged(into, name, size, limit, agreement(adapter, merged), shift, usage)
+        show(result, config.quant)
+        refuse_disagreement(result, run)
+        (new / "README.md").write_text(render(run, config, result), encoding="utf-8")
+        export_files.readable(new)
+        new.rename(out)
+    except torch.OutOfMemoryError as error:
+        raise SftError(
+            where=f"sft merge run={shlex.quote(str(run.path))}",
+            problem="the model does not fit into the memory of the GPU",
+            fix="add trainer.device=cpu: it is slower and gives the same model",
+        ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    say(f"merged    {out} ({gib(size)} in {name})")
+    say("next      it is a plain transformers model:")
+    for line in export_files.usage(own, str(out)):
+        say(f"          {line}")
+    return result
+
+
+def plan_of(run: RunDir, config: Config, into: str) -> Plan:
+    """Settle where and in which type the merge is computed."""
+    trained = DTYPES[Dtype(run.read(run.environment)["dtype"])]
+    dtype = trained if into == "dequantized" else export_files.stored_dtype(config.model)
+    new = added_ids(load_tokenizer(str(run.adapter)), config.model.add_tokens)
+    device = choose_device(config.trainer.device)
+    return Plan(run, config.model, config.quant, into, device, trained, dtype, tuple(new))
+
+
+def check_disk(plan: Plan, out: Path) -> None:
+    """Refuse a disk that the merged weights do not fit on."""
+    empty = empty_model(load_config(plan.model), plan.model.trust_remote_code)
+    empty.tie_weights()
+    needed = sum(parameter.numel() for parameter in empty.parameters()) * plan.dtype.itemsize
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise SftError(
+            where=f"out={out}",
+            problem=f"the merged model needs {gib(needed)}, the disk has {gib(free)} free",
+            fix="out=DIR on another disk",
+        )
+
+
+def as_trained(plan: Plan, probes: Sequence[Probe]) -> list[Tensor]:
+    """Logits of the quantised base with the adapter: what was trained."""
+    base = stored_base(plan)
+    logits = trained_logits(adapted(base, plan), probes)
+    del base
+    release()
+    return logits
+
+
+def write_merged(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]:
+    """Merge, save, and return the logits from before merging."""
+    model = adapted(base_to_merge(plan), plan)
+    logits = trained_logits(model, probes)
+    untie(model)
+    merged = model.merge_and_unload()
+    merged.generation_config = export_files.generation_config(merged.generation_config, plan.run)
+    export_files.ends_at(merged.config, export_files.stop_ids(plan.run))
+    merged.save_pretrained(new, max_shard_size="5GB")
+    del model, merged
+    release()
+    return logits
+
+
+def untie(model: PeftModel) -> None:
+    """Give the head a matrix of its own, in place, where it shares the embedding's and either carries an adapter.
+
+    The adapter changes one of the two; added to the shared matrix it would change both.
+    """
+    lm = causal_lm(model)
+    layers = (lm.get_input_embeddings(), lm.get_output_embeddings())
+    embedding, head = (layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers)
+    carries = any(isinstance(layer, BaseTunerLayer) for layer in layers)
+    if not (carries and isinstance(head, nn.Linear) and isinstance(embedding, nn.Embedding)):
+        return
+    if head.weight is embedding.weight:
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        lm.config.tie_word_embeddings = lm.config.get_text_config().tie_word_embeddings = False
+        say("head      gets its own matrix: the adapter changes the embedding and the head differently")
+
+
+def base_to_merge(plan: Plan) -> PreTrainedModel:
+    """The base with plain linear layers in the type of the merged weights; it has not run yet."""
+    if plan.into == "original":
+        # `auto` under an adapter takes the compute type, here the type the weights are stored in.
+        own = ModelConfig(
+            path=plan.model.path, revision=plan.model.revision, trust_remote_code=plan.model.trust_remote_code
+        )
+        return load_model(
+            own, UNQUANTIZED, full=False, device=plan.device, compute_dtype=plan.dtype, added_ids=plan.added_ids
+        )
+    base = stored_base(plan)
+    return dequantized(base, plan.dtype).to(plan.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def stored_base(plan: Plan) -> PreTrainedModel:
+    """The base as it was stored while training."""
+    return load_model(
+        plan.model,
+        plan.quant,
+        full=False,
+        device=plan.device,
+        compute_dtype=plan.trained_dtype,
+        added_ids=plan.added_ids,
+    )
+
+
+def adapted(base: PreTrainedModel, plan: Plan) -> PeftModel:
+    """The base with the run's adapter."""
+    return open_adapter(base, plan.run.adapter, plan.device)
+
+
+def reloaded(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]:
+    """Logits of what was written, read as any user would read it."""
+    kind = auto_class(load_config(plan.model))
+    model = kind.from_pretrained(new, trust_remote_code=plan.model.trust_remote_code)
+    model.to(plan.device)  # pyright: ignore[reportArgumentType]  transformers wraps the method
+    logits = trained_logits(model, probes)
+    del model
+    release()
+    return logits
+
+
+def release() -> None:
+    """Free models that are out of use: their modules hold each other, and two at a time may not fit."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def refuse_disagreement(result: Merged, run: RunDir) -> None:
+    """Refuse a merge that says something else than the adapter; NaN is something else."""
+    found, path = result.agreement, shlex.quote(str(run.path))
+    if not found.kl <= result.max_kl:
+        raise SftError(
+            where=f"sft merge run={path} into={result.into}",
+            problem=f"the merged model says something else than the adapter: KL {found.kl:.2g} nats over"
+            f" {found.positions} positions, at most {result.max_kl:g} is allowed; nothing was written",
+            fix=f"see whether the adapter is sound: sft eval run={path}; max_kl=NATS allows more",
+        )
+
+
+def show(result: Merged, quant: QuantConfig) -> None:
+    """Print how far the merged model agrees with the adapter, and with the model as it was trained."""
+    pairs: list[tuple[str, Agreement, float | None]] = [("adapter and merged", result.agreement, result.max_kl)]
+    if result.shift is not None:
+        pairs.append((f"as trained ({quant.kind.value}) and merged: quantisation shift", result.shift, None))
+    columns = ("logits compared", "KL in nats", "at most", "same top token", "positions", "rows")
+    table(columns, [(name, one.kl, most, f"{one.argmax:.2%}", one.positions, one.rows) for name, one, most in pairs])

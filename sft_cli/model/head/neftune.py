@@ -1,0 +1,36 @@
+"""Noise on the embeddings while training: NEFTune."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sft_cli.batching.packed_row import Documents
+
+
+@contextmanager
+def embedding_noise(lm: PreTrainedModel, alpha: float, row: Documents) -> Iterator[None]:
+    """Embeddings get uniform noise in +- alpha / sqrt(length x width) (Jain et al. 2023, arXiv:2310.05914, section 2).
+
+    The length is the example's own, as if it were alone, so that it does not depend on what else is in the row. Which
+    noise an example gets depends on its place in the row, as with dropout. It is drawn by torch's default generator of
+    the device, whose state a checkpoint holds.
+    """
+    assert not row.shared, "tokens that several examples share would share their noise"
+
+    def add(_module: Any, _inputs: Any, embedded: Tensor) -> Tensor:
+        bounds = row.cu_queries.to(embedded.device)
+        # Told the length of the result, it need not ask the device for it.
+        lengths = bounds.diff().repeat_interleave(bounds.diff(), output_size=embedded.shape[1])
+        bound = alpha / (lengths * embedded.shape[2]).sqrt()
+        drawn = torch.rand(embedded.shape, dtype=torch.float32, device=embedded.device) * 2 - 1
+        return embedded + (drawn * bound[:, None]).to(embedded.dtype)
+
+    hook = lm.get_input_embeddings().register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()

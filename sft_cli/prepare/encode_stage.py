@@ -1,0 +1,279 @@
+"""The fourth stage: the rows of a source as proven examples, in parts, with what became of each row."""
+
+import json
+import math
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.chat.examples import ExampleMaker, Outcome
+from sft_cli.chat.masks import parity
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer
+from sft_cli.config.schema.data import DataConfig
+from sft_cli.console import progress
+from sft_cli.data import stage_cache
+from sft_cli.data.example_tables import example_table
+from sft_cli.prepare.filtered_rows import Cleaned, Reader
+from sft_cli.prepare.row_outcomes import fate_of, fate_table
+from sft_cli.types import Conversation
+from sft_cli.utils import workers
+
+CODE = ("chat", "utils.text", "data.example_tables", "prepare.encode_stage", "prepare.row_outcomes")
+"""Modules that decide what an example is."""
+RULES = ("train_on", "train_on_tool_calls", "train_on_tool_results", "train_on_reasoning", "untrained", "thinking",
+         "system", "override_system", "sanitize", "delimiters", "overflow")  # fmt: skip
+"""Settings of ``data`` that decide what an example is."""
+CHUNK = 2000
+"""Most rows encoded at once."""
+CHUNK_BYTES = 8 * 1024 * 1024
+"""Stored bytes of the rows encoded at once: long ones are fewer."""
+SMALL_BYTES = 8 * 1024 * 1024
+"""Stored bytes below which one process is fastest: starting one takes as long as encoding half of them."""
+GOLDENS = 4
+"""Golden prompts kept of each kind of rows of a source (see ``parity.kind``)."""
+TRIED = 16
+"""Rows of a kind that are tried for each golden prompt: some have none."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the rows of one source become examples; sent to the processes that do it.
+
+    Attributes:
+        tokenizer: Its tokenizer.
+        template: The chat template.
+        data: Rules of what is trained.
+        max_length: Longest example, in tokens.
+        replay: Whether documents are cut into pieces instead of being too long.
+        loss_weight: Factor on every token's loss.
+    """
+
+    tokenizer: ChatTokenizer
+    template: ChatTemplate
+    data: DataConfig
+    max_length: int
+    replay: bool
+    loss_weight: float
+
+    def maker(self) -> ExampleMaker:
+        """What makes examples by these rules."""
+        return ExampleMaker(
+            self.tokenizer,
+            self.template,
+            self.data,
+            self.max_length,
+            split_documents=self.replay,
+            loss_weight=self.loss_weight,
+        )
+
+
+class Encoded:
+    """A finished stage.
+
+    Attributes:
+        stops: Stop tokens that end trained turns.
+        goldens: The first golden prompts.
+        weighted: Whether a token has a loss weight other than 0 and 1.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        parts = [json.loads(file.read_bytes()) for file in sorted(directory.glob("part-*.json"))]
+        self.stops = sorted({stop for part in parts for stop in part["stops"]})
+        self.goldens = _of_each_kind([one for part in parts for one in part["goldens"]])
+        self.weighted = any(part["weighted"] for part in parts)
+
+    def examples(self) -> Iterator[Any]:
+        """The examples as Arrow tables, one for each part, in the order of the rows."""
+        yield from _tables(self._directory, "examples")
+
+    def fates(self) -> Iterator[Any]:
+        """What became of the rows, as Arrow tables, one for each part."""
+        yield from _tables(self._directory, "fates")
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with rows, as in ``Fate``."""
+        for table in self.fates():
+            yield from table.column("problem").drop_null().to_pylist()
+
+    def column(self, name: str, kind: Any = np.int64) -> NDArray[Any]:
+        """``(rows,)``: a number of every ``Fate``."""
+        found = [table.column(name).to_numpy().astype(kind) for table in self.fates()]
+        return np.concatenate([np.zeros(0, kind), *found])
+
+    def scores(self, names: Iterable[str]) -> dict[str, NDArray[np.float64]]:
+        """``(rows,)`` per score: what every row has; nan where it has none."""
+        found: dict[str, list[float]] = {name: [] for name in names}
+        for labels in self._labels() if found else ():
+            for name, values in found.items():
+                values.append(labels["scores"].get(name, math.nan))
+        return {name: np.array(values, np.float64) for name, values in found.items()}
+
+    def tags(self) -> dict[str, tuple[list[str], NDArray[np.int32]]]:
+        """Per tag the values there are, and ``(rows,)`` the number of each row's value; -1 where it has none."""
+        values: dict[str, dict[str, int]] = {}
+        codes: dict[str, NDArray[np.int32]] = {}
+        num_rows = len(self.column("row"))
+        for row, labels in enumerate(self._labels()):
+            for tag, value in labels["tags"].items():
+                if tag not in values:
+                    values[tag], codes[tag] = {}, np.full(num_rows, -1, np.int32)
+                codes[tag][row] = values[tag].setdefault(value, len(values[tag]))
+        return {tag: (list(known), codes[tag]) for tag, known in values.items()}
+
+    def _labels(self) -> Iterator[dict[str, Any]]:
+        """Tags and scores of every row."""
+        nothing: dict[str, Any] = {"tags": {}, "scores": {}}
+        for table in self.fates():
+            for labels in table.column("labels").to_pylist():
+                yield nothing if labels is None else json.loads(labels)
+
+
+def encode(
+    name: str,
+    rows: Cleaned,
+    chosen: NDArray[np.int64],
+    rules: Rules,
+    known: dict[str, Any],
+    processes: int,
+    judge: Callable[[Iterable[str]], None],
+) -> Encoded:
+    """The examples of the chosen rows of a store, from the cache where they are there.
+
+    Args:
+        name: The source, for the progress bar.
+        rows: The store behind the filters.
+        chosen: Numbers of the rows, ascending.
+        rules: How rows become examples.
+        known: What the rules depend on, as plain values.
+        processes: How many encode at once.
+        judge: Is told the problems of the rows (as in ``Fate``), part by part, and raises what must stop the run.
+    """
+    inputs = {**known, "rows": rows.content(chosen)}
+    with stage_cache.building("encoded", inputs) as (directory, done):
+        if not done:
+            judge(Encoded(directory).problems())  # of the run that was stopped
+            sizes = rows.store.sizes()[chosen]
+            processes = processes if sizes.sum() >= SMALL_BYTES else 1
+            chunks = _chunks(chosen, sizes)
+            tasks = [(i, chunk) for i, chunk in enumerate(chunks) if not (directory / f"part-{i:05}.json").is_file()]
+            before = len(chosen) - sum(len(chunk) for _, chunk in tasks)
+            with progress(f"encode    {name}", len(chosen), before) as shown:
+                for made, problems in workers.run(
+                    _Part, (directory, rows.reader(), rules), _Part.write, tasks, processes
+                ):
+                    judge(problems)
+                    shown.advance(made)
+            stage_cache.finish(directory, {"inputs": inputs})
+    encoded = Encoded(stage_cache.final(directory))
+    judge(encoded.problems())
+    return encoded
+
+
+def _chunks(chosen: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The chosen rows in runs of at most ``CHUNK`` rows, one or about ``CHUNK_BYTES``."""
+    edges, behind, start = [0], np.cumsum(sizes), 0
+    while start < len(chosen):
+        before = int(behind[start]) - int(sizes[start])
+        start = min(start + CHUNK, max(start + 1, int(np.searchsorted(behind, before + CHUNK_BYTES, side="right"))))
+        edges.append(min(start, len(chosen)))
+    return [chosen[low:high] for low, high in pairwise(edges)]
+
+
+class _Part:
+    """Writes parts in a worker process."""
+
+    def __init__(self, directory: Path, reader: Reader, rules: Rules) -> None:
+        self._directory, self._reader, self._maker = directory, reader, rules.maker()
+        self._rules = rules
+
+    @cached_property
+    def _unlimited(self) -> ExampleMaker:
+        """What makes examples of any length."""
+        return replace(self._rules, max_length=sys.maxsize).maker()
+
+    def write(self, task: tuple[int, NDArray[np.int64]]) -> tuple[int, list[str]]:
+        """Encode and write one chunk of rows; their number, and what is wrong with some of them."""
+        number, numbers = task
+        conversations = list(self._reader.conversations(numbers))
+        outcomes = self._maker.make(conversations)
+        fates = [fate_of(*one) for one in zip(numbers.tolist(), conversations, outcomes, strict=True)]
+        examples = [example for outcome in outcomes for example in outcome.examples]
+        table = example_table(examples)
+        weighted = "loss_weights" in table.column_names
+        _write(self._directory / f"examples-{number:05}.arrow", table)
+        _write(self._directory / f"fates-{number:05}.arrow", fate_table(fates))
+        stops = sorted(self._stops(conversations, outcomes))
+        goldens = self._goldens(conversations, outcomes, GOLDENS if number < GOLDENS else 1)
+        mark = json.dumps({"stops": stops, "goldens": goldens, "weighted": weighted}, ensure_ascii=False)
+        stage_cache.write_whole(self._directory / f"part-{number:05}.json", mark.encode())
+        return len(fates), [fate.problem for fate in fates if fate.problem is not None]
+
+    def _stops(self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome]) -> frozenset[str]:
+        """The stop tokens that end trained turns.
+
+        Where truncation left none, those of a whole row: a server stops there all the same.
+        """
+        found = frozenset(stop for outcome in outcomes for stop in outcome.stops)
+        pairs = zip(conversations, outcomes, strict=True)
+        cut = next((conversation for conversation, outcome in pairs if outcome.truncated_tokens), None)
+        return found if found or cut is None else self._unlimited.make([cut])[0].stops
+
+    def _goldens(
+        self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome], most: int
+    ) -> list[tuple[Sequence[bool], dict[str, Any]]]:
+        """The golden prompts of the first rows of each kind that have one, ``most`` at most, with the kind."""
+        found: list[tuple[Sequence[bool], dict[str, Any]]] = []
+        left, tries = defaultdict[Sequence[bool], int](lambda: most), Counter[Sequence[bool]]()
+        for conversation, outcome in zip(conversations, outcomes, strict=True):
+            kind = parity.kind(conversation)
+            if outcome.problem is not None or not left[kind] or tries[kind] == TRIED * most:
+                continue
+            tries[kind] += 1
+            if golden := parity.golden(self._maker, conversation):
+                left[kind] -= 1
+                whole = self._unlimited.make([conversation])[0] if outcome.truncated_tokens else outcome
+                found.append((kind, asdict(replace(golden, row_ids=list(whole.examples[-1].input_ids)))))
+        return found
+
+
+def _of_each_kind(found: Iterable[tuple[Sequence[bool], dict[str, Any]]]) -> list[parity.Golden]:
+    """The first golden prompts of each kind."""
+    seen = Counter[tuple[bool, ...]]()
+    kept = []
+    for kind, golden in found:
+        seen[tuple(kind)] += 1
+        if seen[tuple(kind)] <= GOLDENS:
+            kept.append(parity.Golden(**golden))
+    return kept
+
+
+def _write(file: Path, table: Any) -> None:
+    """Write a table whole or not at all."""
+    import pyarrow
+
+    options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
+    with (
+        stage_cache.whole(file) as new,
+        pyarrow.OSFile(str(new), "wb") as sink,
+        pyarrow.ipc.new_file(sink, table.schema, options=options) as writer,
+    ):
+        writer.write_table(table)
+
+
+def _tables(directory: Path, kind: str) -> Iterator[Any]:
+    """The tables of one kind, memory-mapped, in order."""
+    import pyarrow
+
+    for file in sorted(directory.glob(f"{kind}-*.arrow")):
+        with pyarrow.memory_map(str(file)) as source:
+            yield pyarrow.ipc.open_file(source).read_all()

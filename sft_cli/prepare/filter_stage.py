@@ -1,0 +1,191 @@
+"""The second stage: the filters of ``clean.steps``, one after the other, over the rows of all sources."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.clean import registry
+from sft_cli.clean.base import BATCH, Finding
+from sft_cli.config.schema.clean import CleanConfig
+from sft_cli.config.schema.config import Config
+from sft_cli.console import progress
+from sft_cli.data import stage_cache
+from sft_cli.data.row_store import RowStore
+from sft_cli.prepare.filter_findings import Writer
+from sft_cli.prepare.filtered_rows import Cleaned, Reader, Step, all_rows
+from sft_cli.types import Conversation
+from sft_cli.utils import workers
+
+CODE = ("clean", "prepare.filter_stage", "prepare.filtered_rows", "prepare.filter_findings")
+"""Modules that decide what a filter finds."""
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "near_duplicates": ("rensa",),
+    "pii": ("phonenumbers", "python-stdnum"),
+    "language": ("py3langid",),
+    "perplexity": ("torch", "transformers"),
+}
+"""Packages whose rules, tables or models decide what a filter finds."""
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Side:
+    """The rows of one side of one source, on their way through the filters."""
+
+    store: RowStore
+    held_out: bool
+    priority: int
+
+
+def filled(config: Config) -> CleanConfig:
+    """The filters of a run; the model that scores is the one to be trained unless another is named."""
+    if config.clean.perplexity.model is not None:
+        return config.clean
+    return replace(config.clean, perplexity=replace(config.clean.perplexity, model=config.model.path))
+
+
+def inputs(config: CleanConfig) -> list[dict[str, Any]]:
+    """What the filters depend on beside the rows, one entry a step."""
+    code = stage_cache.code(*CODE)
+    return [
+        {
+            "filter": step,
+            "rules": registry.inputs(step, config),
+            "libraries": {package: _version(package) for package in LIBRARIES.get(step, ())},
+            "code": code,
+        }
+        for step in config.steps
+    ]
+
+
+def _version(package: str) -> str | None:
+    """The version of an optional package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def clean(
+    sides: Sequence[Side], config: CleanConfig, known: Sequence[dict[str, Any]], processes: int
+) -> tuple[list[Cleaned], list[dict[str, Any]]]:
+    """The stores behind the filters, and each filter's name, drops by reason and report.
+
+    Args:
+        sides: The stores, in the order of the mix.
+        config: The filters.
+        known: Their ``inputs``.
+        processes: How many work at once.
+    """
+    stores = [side.store for side in sides]
+    kept = np.concatenate([np.zeros(0, np.bool_), *(store.good() for store in stores)])
+    before: Any = [[side.store.directory.name, side.store.source, side.held_out, side.priority] for side in sides]
+    steps: list[Step] = []
+    reports: list[dict[str, Any]] = []
+    for name, rules in zip(config.steps, known, strict=True):
+        inputs = {"before": before, **rules}
+        with stage_cache.building("clean", inputs) as (directory, done):
+            if not done:
+                rows = _Rows(sides, np.flatnonzero(kept), all_rows(stores, steps), processes, name)
+                stage_cache.finish(directory, {"inputs": inputs, **_run(name, rows, config, directory)})
+        step = Step(name, registry.measure(name, config), stage_cache.final(directory))
+        steps.append(step)
+        kept[step.dropped] = False
+        found = stage_cache.found(step.directory)
+        reports.append({"filter": name, "dropped": found["dropped"], "report": found["report"]})
+        before = step.directory.name
+    offsets = np.cumsum([0, *(len(store) for store in stores)]).tolist()
+    behind = [
+        Cleaned(store, start, kept[start : start + len(store)], tuple(steps))
+        for store, start in zip(stores, offsets, strict=False)
+    ]
+    return behind, reports
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that are left, read from their stores: what ``clean.base.Rows`` promises.
+
+    Attributes:
+        sides: The stores.
+        numbers: Numbers over all stores of the rows that are left.
+        reader: Reads them.
+        processes: How many work at once.
+        name: The filter, for the progress bar.
+    """
+
+    sides: Sequence[Side]
+    numbers: NDArray[np.int64]
+    reader: Reader
+    processes: int
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return next(self.reader.conversations(self.numbers[index : index + 1]))
+
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        """As in ``clean.base.Rows``."""
+        return self._of_each([side.held_out for side in self.sides], np.bool_)
+
+    @property
+    def priority(self) -> NDArray[np.int64]:
+        """As in ``clean.base.Rows``."""
+        return self._of_each([side.priority for side in self.sides], np.int64)
+
+    def _of_each(self, values: Sequence[Any], kind: Any) -> NDArray[Any]:
+        """The value of each row's store."""
+        lengths = [len(side.store) for side in self.sides]
+        return np.repeat(np.asarray(values, kind), lengths)[self.numbers]
+
+    def map(
+        self, function: Callable[[Sequence[Conversation], Argument], Sequence[Result]], argument: Argument
+    ) -> Iterator[tuple[int, Sequence[Result]]]:
+        """As in ``clean.base.Rows``, in worker processes."""
+        tasks = [(start, self.numbers[start : start + BATCH]) for start in range(0, len(self), BATCH)]
+        processes = workers.worth(len(self), self.processes)
+        with progress(f"clean     {self.name}", len(self)) as shown:
+            for start, results in workers.run(
+                _Mapper, (self.reader, function, argument), _Mapper.apply, tasks, processes
+            ):
+                yield start, results
+                shown.advance(len(results))
+
+
+class _Mapper:
+    """Applies a function to batches of rows in a worker process."""
+
+    def __init__(self, reader: Reader, function: Callable[[Sequence[Conversation], Any], Sequence[Any]], argument: Any):
+        self._reader, self._function, self._argument = reader, function, argument
+
+    def apply(self, task: tuple[int, NDArray[np.int64]]) -> tuple[int, Sequence[Any]]:
+        """The number of the batch's first row, and one result per row."""
+        start, numbers = task
+        return start, self._function(list(self._reader.conversations(numbers)), self._argument)
+
+
+def _run(name: str, rows: _Rows, config: CleanConfig, directory: Path) -> dict[str, Any]:
+    """Write what a filter finds; its drops by reason, and its report."""
+    dropped: Counter[str] = Counter()
+    report: dict[str, Any] | None = None
+
+    def findings() -> Finding:
+        nonlocal report
+        report = yield from registry.find(name, rows, config)
+        return None
+
+    with Writer(directory) as writer:
+        for found in findings():
+            writer.write(found, int(rows.numbers[found.row]))
+            dropped.update([found.reason] if found.reason is not None else [])
+    return {"dropped": dict(sorted(dropped.items(), key=lambda pair: (-pair[1], pair[0]))), "report": report}

@@ -1,0 +1,160 @@
+"""The manifest of a prepared directory: what went in, what came out, and the fingerprint that stands for it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli import __version__
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.data import Role
+from sft_cli.data import stage_cache
+from sft_cli.data.ledger import Ledger
+from sft_cli.data.prepared import Side
+from sft_cli.errors import SftError, raise_all
+from sft_cli.prepare import encode_stage, filter_stage, rows_stage
+
+VERSION = 6
+"""Raised whenever a prepared directory would hold other files, or its inputs other keys."""
+QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
+LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
+"""Libraries that decide what an example is, or how it is written."""
+SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss_weight", "budget", "licence")
+MIX_RULES = ("strategy", "temperature", "stop", "total_rows", "stages", "val_fraction", "val_rows", "on_bad_row",
+             "overflow", "budget")  # fmt: skip
+MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.write_stage", "data.ledger",
+            "data.example_tables", "prepare.prepare")  # fmt: skip
+"""Modules that decide what an epoch holds and how it is written."""
+
+
+def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> dict[str, Any]:
+    """Everything the prepared rows depend on, by stage: bytes of the data and the tokenizer, template, rules, code.
+
+    Not on paths: the same bytes give the same rows wherever they lie.
+    """
+    data = asdict(config.data)
+    found = {
+        "version": VERSION,
+        "rows": _rows(config),
+        "clean": filter_stage.inputs(filter_stage.filled(config)),
+        "encode": {
+            "tokenizer": tokenizer.digests(),
+            "special_tokens": dict(tokenizer.special_tokens),
+            "template": template.source,
+            "named_templates": dict(template.named),
+            "content_tokens": list(tokenizer.content_tokens),
+            "template_variables": dict(config.template.variables),
+            "rules": {key: data[key] for key in encode_stage.RULES},
+            "max_length": config.trainer.max_length,
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "code": stage_cache.code(*encode_stage.CODE),
+        },
+        "mix": {
+            "rules": {key: data[key] for key in MIX_RULES},
+            "order": list(config.data.mix),
+            "sources": {name: {key: source[key] for key in SOURCE_RULES} for name, source in data["mix"].items()},
+            "seed": config.trainer.seed,
+            "code": stage_cache.code(*MIX_CODE),
+        },
+    }
+    return json.loads(json.dumps(found, default=str))
+
+
+def _rows(config: Config) -> dict[str, Any]:
+    """What the rows of every source depend on; the problems of all sources are told at once."""
+    found, problems = {}, []
+    for name, source in config.data.mix.items():
+        try:
+            found[name] = rows_stage.inputs(source, name, config.template.input_separator, config.trainer.seed)
+        except SftError as error:
+            problems.append(error)
+    raise_all(problems)
+    return found
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """SHA-256 of the inputs as canonical JSON, 64 hexadecimal digits."""
+    return stage_cache.digest(values)
+
+
+def build(
+    config: Config,
+    inputs: Mapping[str, Any],
+    ledger: Ledger,
+    formats: Mapping[str, str],
+    lengths: Mapping[Side, NDArray[np.int64]],
+    found: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest as plain JSON values.
+
+    Args:
+        config: The run's.
+        inputs: What the rows depend on.
+        ledger: The account of the rows.
+        formats: Format of every source.
+        lengths: Tokens of every written example, by side.
+        found: What else the stages found: columns, stop_tokens, remarks, unused_tokens, beside_own_template, clean,
+            mix, stages.
+    """
+    mix_of, columns = config.data.mix, found["columns"]
+    counts = {name: ledger.counts.get(name, {}) for name in mix_of}
+    return {
+        "fingerprint": fingerprint(inputs),
+        "sft_cli": __version__,
+        "model": config.model.path,
+        "tokenizer": config.model.tokenizer or config.model.path,
+        "template": template_name(config),
+        "max_length": config.trainer.max_length,
+        "splits": {side: _split(ledger, side, lengths[side]) for side in lengths},
+        "sources": {
+            name: {
+                "format": formats[name],
+                "licence": source.licence,
+                "role": source.role.value,
+                "loss_weight": source.loss_weight,
+                **columns[name],
+                **counts[name],
+            }
+            for name, source in mix_of.items()
+        },
+        "dropped": ledger.reasons(),
+        "held_out_dropped": dict(+ledger.held_out_lost),
+        "unrolled_rows": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.instruct),
+        "cut_documents": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.replay),
+        **found,
+        "inputs": dict(inputs),
+    }
+
+
+def template_name(config: Config) -> str:
+    """What the chat template is called: its file, its name, or the tokenizer it came with."""
+    if config.template.path:
+        return config.template.path
+    return "the tokenizer's own" if config.template.name == "auto" else config.template.name
+
+
+def _split(ledger: Ledger, side: Side, lengths: NDArray[np.int64]) -> dict[str, Any]:
+    """Counts of one split, copies included; lengths in tokens."""
+    counts = ledger.splits[side]
+    tokens, trained = counts["tokens"], counts["trained_tokens"]
+    quantiles: Sequence[Any] = np.quantile(lengths, QUANTILES, method="lower").tolist() if len(lengths) else ()
+    return {
+        "rows": counts["used"],
+        "examples": counts["examples"],
+        "tokens": tokens,
+        "trained_tokens": trained,
+        "trained_share": round(trained / tokens, 4) if tokens else 0.0,
+        "length_quantiles": {f"p{100 * q:g}": int(value) for q, value in zip(QUANTILES, quantiles, strict=False)},
+    }
+
+
+def write(manifest: Mapping[str, Any], file: Path) -> None:
+    """Write the manifest as indented JSON."""
+    file.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

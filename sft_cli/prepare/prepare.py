@@ -1,0 +1,338 @@
+"""`sft prepare`: from the sources of a config to a directory of proven examples, every input row accounted for."""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.chat.masks import parity
+from sft_cli.chat.template.chat_template import ChatTemplate, NoTemplate, load_template
+from sft_cli.chat.template.template_check import TemplateCheck
+from sft_cli.chat.tokens.added_tokens import added_ids, with_added
+from sft_cli.chat.tokens.content_tokens import with_content_tokens
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
+from sft_cli.clean import registry as filters
+from sft_cli.config.model_files.context_window import context_of
+from sft_cli.config.paths import as_new, cache_home, resolve
+from sft_cli.config.schema.config import Config
+from sft_cli.console import say
+from sft_cli.data import prepared, stage_cache
+from sft_cli.data.ledger import Ledger
+from sft_cli.data.mixing import curriculum, mix_report
+from sft_cli.data.prepared import Prepared, Side, SplitWriter
+from sft_cli.data.remarks import RemarkCounts
+from sft_cli.errors import SftError, raise_all
+from sft_cli.prepare import (
+    dropped_rows,
+    filter_stage,
+    input_diff,
+    pipeline,
+    publish,
+    source_preview,
+    summary,
+    write_stage,
+)
+from sft_cli.prepare import manifest as manifests
+from sft_cli.report import ledger_view
+from sft_cli.report.page import write_report
+
+
+def prepare(config: Config, *, training: bool = True) -> Prepared:
+    """Prepare the data of a config, or open what an earlier run with the same inputs prepared.
+
+    ``training`` is False where the rows are evaluated only: what is printed then speaks of that.
+
+    Raises:
+        SftError: A source, template or row cannot be used; nothing is left behind but finished stages in the cache.
+    """
+    started = time.perf_counter()
+    _check_sources(config)
+    tokenizer, template = read_template(config)
+    inputs = manifests.inputs(config, tokenizer, template)
+    fingerprint = manifests.fingerprint(inputs)
+    directory = _directory(config, fingerprint)
+    present = prepared.read_manifest(directory)
+    if present is not None and present["fingerprint"] == fingerprint:
+        say(f"data      {directory} is up to date (fingerprint {fingerprint[:16]})")
+        return prepared.open_prepared(directory)
+    _check_free(directory, ours=present is not None)
+    if present is not None:
+        say(f"data      {directory} is prepared again: {input_diff.difference(present['inputs'], inputs)}")
+    check_template(config, tokenizer, template)
+    filters.check(filter_stage.filled(config))
+    stage_cache.forget_old()
+    made = pipeline.run(config, tokenizer, template, inputs)
+    new = publish.scratch(directory)
+    try:
+        manifest = _write(new, config, made, inputs, tokenizer, template)
+        tokenizer.with_template(template.source, template.named).save(new / "tokenizer")
+        write_report(new)
+        as_new(new)
+        publish.replace_directory(new, directory)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    _remember(config, inputs)
+    summary.show(manifest, directory, time.perf_counter() - started, training=training)
+    return prepared.open_prepared(directory)
+
+
+def there(config: Config) -> Prepared | None:
+    """What an earlier run prepared of the same inputs, whatever their paths; None where there is none.
+
+    Raises:
+        SftError: A source or the template cannot be used.
+    """
+    _check_sources(config)
+    fingerprint = manifests.fingerprint(manifests.inputs(config, *read_template(config)))
+    directory = _directory(config, fingerprint)
+    present = prepared.read_manifest(directory)
+    found = present is not None and present["fingerprint"] == fingerprint
+    return prepared.open_prepared(directory) if found else None
+
+
+def explain(config: Config) -> list[str]:
+    """One line for each stage: whether preparing would run it again, and which input changed since the last time."""
+    _check_sources(config)
+    tokenizer, template = read_template(config)
+    inputs = manifests.inputs(config, tokenizer, template)
+    present = prepared.read_manifest(_directory(config, manifests.fingerprint(inputs)))
+    file = _memory(config)
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return summary.explain(present["inputs"] if present else known, inputs)
+
+
+def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
+    """The tokenizer and the chat template of a config."""
+    name = config.model.tokenizer or config.model.path
+    if name is None:
+        raise SftError(
+            where="model.path",
+            problem="no model is given",
+            fix="type model.path=DIR_OR_HUB_ID (sft prepare needs only model.tokenizer=DIR_OR_HUB_ID)",
+        )
+    if config.model.tokenizer is None:
+        tokenizer = load_tokenizer(name, config.model.revision, "model.path")
+    else:
+        tokenizer = load_tokenizer(name)
+    tokenizer = with_added(tokenizer, config.model.add_tokens)
+    try:
+        template = load_template(config.template, tokenizer)
+    except NoTemplate as error:
+        plain = load_template(replace(config.template, name="plain"), tokenizer)
+        fix = TemplateCheck(tokenizer, replace(plain, source=""), config.data).offer(source_preview.held(config))
+        raise_all([SftError(where=error.where, problem=error.problem, fix=fix), *_beyond_context(config)])
+        raise
+    except SftError as error:
+        raise_all([error, *_beyond_context(config)])
+        raise
+    return with_content_tokens(tokenizer, template, config.model.add_tokens, config.data.content_tokens), template
+
+
+def check_template(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> None:
+    """Refuse a template that can teach no model to answer, together with a length that the model cannot take."""
+    try:
+        TemplateCheck(tokenizer, template, config.data).check(partial(source_preview.held, config))
+    except SftError as error:
+        raise_all([error, *_beyond_context(config)])
+
+
+def _beyond_context(config: Config) -> list[SftError]:
+    """The mistake of a ``trainer.max_length`` that the model cannot take.
+
+    Shorter rows make it none, so it is reported only beside what has to be corrected before rows can be measured.
+    """
+    context, length = context_of(config.model.path, config.model.revision), config.trainer.max_length
+    if context is None or length <= context:
+        return []
+    return [
+        SftError(
+            where=f"trainer.max_length={length}",
+            problem=f"the model takes at most {context:,} tokens",
+            fix=f"trainer.max_length={context}",
+        )
+    ]
+
+
+def _check_sources(config: Config) -> None:
+    if not config.data.mix:
+        raise SftError(
+            where="data.mix",
+            problem="there is no data",
+            fix="type data=local data.mix.local.path=rows.jsonl, or choose a recipe (sft recipes)",
+        )
+
+
+def _directory(config: Config, fingerprint: str) -> Path:
+    """Where the prepared rows go."""
+    chosen = config.prepared_dir
+    return Path(resolve(chosen)) if chosen else cache_home() / "prepared" / fingerprint[:16]
+
+
+def _check_free(directory: Path, ours: bool) -> None:
+    """Refuse a directory that cannot be made, or whose replacement would lose what sft prepare did not write."""
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    if not there.is_dir():
+        problem = "it is a file" if there == directory else f"{there} is a file"
+    elif there != directory:
+        return
+    elif ours and (foreign := prepared.foreign(directory)):
+        problem = f"data have changed, and the directory to replace also holds {', '.join(foreign[:3])}"
+    elif not ours and any(directory.iterdir()):
+        problem = "the directory is not empty and was not written by sft prepare"
+    else:
+        return
+    raise SftError(
+        where=f"prepared_dir={directory}", problem=problem, fix="name another directory, or leave prepared_dir out"
+    )
+
+
+def _write(
+    new: Path,
+    config: Config,
+    made: pipeline.Made,
+    inputs: dict[str, Any],
+    tokenizer: ChatTokenizer,
+    template: ChatTemplate,
+) -> dict[str, Any]:
+    """Write everything but tokenizer and report into ``new``; the manifest.
+
+    Args:
+        new: An empty directory.
+        config: The run's.
+        made: What the stages made.
+        inputs: What they depend on.
+        tokenizer: The run's, with the chat templates it came with.
+        template: The chat template that rendered the rows.
+    """
+    ledger, remarks = _write_ledger(new, config, made, inputs)
+    lengths, content = _write_examples(new, made)
+    epoch = curriculum.build(made.draw, made.pools, made.example_starts(), lengths["train"], config.trainer.seed)
+    curriculum.save(epoch, new)
+    parity.save([golden for part in made.parts for golden in part.encoded.goldens], new / "golden.json")
+    own = {*([tokenizer.chat_template] if tokenizer.chat_template else []), *tokenizer.named_templates.values()}
+    found = {
+        "columns": {name: account.named() for name, account in made.accounts.items()},
+        "content": stage_cache.digest([content, [stage.content() for stage in epoch]]),
+        "stop_tokens": _stop_tokens(made, tokenizer),
+        "remarks": remarks.as_json(),
+        "unused_tokens": _unused(new, tokenizer, config.model.add_tokens),
+        "beside_own_template": bool(own) and template.source not in own,
+        "clean": made.reports,
+        "mix": mix_report.report(made.draw, made.pools, made.tags),
+        "stages": [{"name": stage.name, "order": stage.order.value, "examples": len(stage.entries)} for stage in epoch],
+    }
+    of_epoch: dict[Side, NDArray[np.int64]] = {
+        "train": _of_epoch(lengths["train"], epoch),
+        "validation": lengths["validation"],
+    }
+    manifest = manifests.build(config, inputs, ledger, made.formats, of_epoch, found)
+    manifests.write(manifest, new / "manifest.json")
+    return manifest
+
+
+def _write_ledger(
+    new: Path, config: Config, made: pipeline.Made, inputs: dict[str, Any]
+) -> tuple[Ledger, RemarkCounts]:
+    """Write what became of every input row, and samples of those that were dropped.
+
+    Args:
+        new: The directory.
+        config: The run's.
+        made: What the stages made.
+        inputs: What they depend on.
+
+    Raises:
+        SftError: More rows were lost than a budget allows, or no training row is left.
+    """
+    with open(new / "ledger.jsonl", "w", encoding="utf-8") as file:
+        ledger = Ledger(file)
+        remarks = write_stage.account(made.parts, ledger)
+    ledger.check_budgets(config.data, made.lengths)
+    chosen = ledger_view.take_account(new / "ledger.jsonl", manifests.fingerprint(inputs)).dropped.values()
+    places = {(line["source"], line["where"]) for lines in chosen for line in lines}
+    if any(step["filter"] == "pii" for step in inputs["clean"]):
+        places = set()  # what that filter drops or rewrites must not be written into the prepared directory
+    dropped_rows.write(new / dropped_rows.NAME, made.parts, places)
+    if not ledger.splits["train"]["examples"]:
+        lost = ledger.top()
+        raise SftError(
+            where="data.mix",
+            problem="no training row is left" + (f": {lost}" if lost else ""),
+            fix="see clean.steps, data.val_fraction and max_rows",
+        )
+    return ledger, remarks
+
+
+def _write_examples(new: Path, made: pipeline.Made) -> tuple[dict[Side, NDArray[np.int64]], list[Any]]:
+    """Write the examples of both splits; ``(examples,)`` tokens of those of each split, and digests of the files."""
+    weighted = any(part.encoded.weighted for part in made.parts)
+    sides: tuple[Side, ...] = ("train", "validation")
+    writers: dict[Side, SplitWriter] = {side: SplitWriter(new, side, weighted) for side in sides}
+    write_stage.write_examples(made.parts, writers)
+    for writer in writers.values():
+        writer.close()
+    prepared.finish(new)
+    lengths: dict[Side, NDArray[np.int64]] = {side: writer.lengths for side, writer in writers.items()}
+    return lengths, [writer.content() for writer in writers.values()]
+
+
+def _stop_tokens(made: pipeline.Made, tokenizer: ChatTokenizer) -> list[str]:
+    """The tokens that end an answer: those that examples train, or the tokenizer's ``eos_token`` where none does.
+
+    Raises:
+        SftError: There is none, so that no generation would ever end.
+    """
+    if trained := sorted({stop for part in made.parts for stop in part.encoded.stops}):
+        return trained
+    eos = tokenizer.special_tokens.get("eos_token")
+    if eos is not None and eos in tokenizer.control:
+        return [eos]
+    raise SftError(
+        where="data.mix",
+        problem="no example ends in a special token, and the tokenizer names no eos_token: answers would never end",
+        fix="end the token ids of each row in a special token, or name an eos_token in tokenizer_config.json",
+    )
+
+
+def _unused(new: Path, tokenizer: ChatTokenizer, added: Sequence[str]) -> list[str]:
+    """The added tokens that occur in no training example."""
+    ids = dict(zip(added_ids(tokenizer, added), added, strict=True))
+    present = prepared.Split(new / "train").present(list(ids)) if ids else set()
+    return [token for id, token in ids.items() if id not in present]
+
+
+def _of_epoch(lengths: NDArray[np.int64], epoch: Sequence[curriculum.Stage]) -> NDArray[np.int64]:
+    """``(entries,)``: tokens of every example of an epoch, repeats counted."""
+    return np.concatenate([lengths[stage.entries] for stage in epoch])
+
+
+def _memory(config: Config) -> Path:
+    """Where the inputs of the last preparation of these sources are kept."""
+    names = {"mix": sorted(config.data.mix), "prepared_dir": config.prepared_dir, "directory": str(Path.cwd())}
+    return cache_home() / "stages" / "last" / f"{stage_cache.digest(names)[:32]}.json"
+
+
+def _remember(config: Config, inputs: dict[str, Any]) -> None:
+    """Keep the inputs for ``explain``."""
+    file = _memory(config)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    stage_cache.write_whole(file, json.dumps(inputs, ensure_ascii=False).encode())
+
+
+def prepare_command(overrides: Sequence[str], config_dirs: Sequence[str], explained: bool = False) -> None:
+    """Body of ``sft prepare``."""
+    from sft_cli.config.compose import compose
+
+    config = compose(overrides, config_dirs)
+    if explained:
+        for line in explain(config):
+            say(line)
+    else:
+        prepare(config)

@@ -1,0 +1,232 @@
+"""The first stage: the rows of a source, read and converted once, in a store of their own."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sft_cli.config.schema.data import SourceConfig
+from sft_cli.console import Progress, progress
+from sft_cli.data import row_store, stage_cache
+from sft_cli.data.formats import row_converter, unread_columns
+from sft_cli.data.formats.row_converter import Converter
+from sft_cli.data.formats.unread_columns import Account
+from sft_cli.data.row_errors import RowError, cut_json
+from sft_cli.data.row_store import RowStore
+from sft_cli.data.sources import source_rows, streaming
+from sft_cli.data.sources.slices import Slice
+from sft_cli.data.sources.source_rows import BadRow, Split
+from sft_cli.errors import SftError
+from sft_cli.types import Conversation, Row
+from sft_cli.utils import workers
+
+CODE = ("data.formats", "data.sources", "data.row_errors", "data.codec", "data.row_store", "prepare.rows_stage")
+"""Modules that decide what a row becomes."""
+RULES = (
+    "format", "columns", "ignore", "delimiter", "encoding", "split", "validation_split", "variables", "placeholders",
+    "tags", "scores", "roles", "tree", "stream", "role",
+)  # fmt: skip
+"""Settings of a source that decide what a row becomes; its files are known by content."""
+Converted = tuple[str, Conversation | RowError]
+
+
+class Read(NamedTuple):
+    """What stands for a source from here on.
+
+    Attributes:
+        train: Its training rows.
+        validation: Its own held-out rows, if it has any.
+        format: Its format.
+        account: The columns of all its rows that nothing reads, or that are left out on purpose.
+    """
+
+    train: RowStore
+    validation: RowStore | None
+    format: str
+    account: Account
+
+
+def inputs(config: SourceConfig, name: str, separator: str, seed: int) -> dict[str, Any]:
+    """Everything the rows of a source depend on."""
+    settings = asdict(config)
+    streamed = {"max_rows": config.max_rows, "buffer": config.shuffle_buffer, "seed": seed} if config.stream else {}
+    return {
+        "source": name,
+        "rules": {key: settings[key] for key in RULES},
+        "input_separator": separator,
+        "content": source_rows.fingerprint(config, name),
+        "package": row_converter.package(config),
+        "code": stage_cache.code(*CODE),
+        **streamed,
+    }
+
+
+def read(config: SourceConfig, name: str, separator: str, seed: int, known: dict[str, Any], processes: int) -> Read:
+    """The stores of a source, from the cache where they are there.
+
+    Args:
+        config: The source.
+        name: Its name in the mix.
+        separator: Between instruction and input of Alpaca rows.
+        seed: Chooses the rows of a streamed source.
+        known: Its ``inputs``.
+        processes: How many read at once.
+    """
+    found: list[tuple[RowStore, str]] = []
+    account = Account()
+    splits: tuple[Split, ...] = ("train", "validation") if source_rows.has_validation(config) else ("train",)
+    for split in splits:
+        with stage_cache.building("rows", {**known, "split": split}) as (directory, done):
+            if not done:
+                format, seen = _build(directory, config, name, split, separator, seed, processes)
+                stage_cache.finish(
+                    directory, {"format": format, "columns": seen.plain(), "inputs": {**known, "split": split}}
+                )
+        final = stage_cache.final(directory)
+        finished = stage_cache.found(final)
+        account.join(Account.of(finished["columns"]))
+        found.append((RowStore(final, name), finished["format"]))
+    (train, format), *rest = found
+    return Read(train, rest[0][0] if rest else None, format, account)
+
+
+def _build(
+    directory: Path, config: SourceConfig, name: str, split: Split, separator: str, seed: int, processes: int
+) -> tuple[str, Account]:
+    """Write the parts that are not there yet; the name of the format and the account of the columns."""
+    if config.stream:
+        return _stream(directory, config, name, split, separator, seed)
+    pieces = source_rows.slices(config, name, split)
+    columns = first_columns((row for piece in pieces for row in source_rows.read_slice(piece, name)), config.ignore)
+    converter = row_converter.converter(config, name, separator, columns)
+    account = Account()
+    done = [number for number in range(len(pieces)) if _account_file(directory, number).is_file()]
+    for number in done:
+        account.join(unread_columns.load(_account_file(directory, number)))
+        converter.refuse_unread(account)
+    tasks = [(number, piece) for number, piece in enumerate(pieces) if number not in done]
+    size, left = (sum(piece.size for piece in some) for some in (pieces, [piece for _, piece in tasks]))
+    with progress(f"rows      {name}", share=1 - left / max(1, size)) as shown:
+        if converter.whole:
+            row_store.write_part(_part(directory, 0), _gathered(converter, _told(pieces, name, shown), account))
+            converter.refuse_unread(account)
+        else:
+            setup = (directory, config, name, separator, columns)
+            written = workers.run(_Part, setup, _Part.write, tasks, processes)
+            for (num_rows, seen), (_, piece) in zip(written, tasks, strict=True):
+                account.join(seen)
+                converter.refuse_unread(account)
+                left -= piece.size
+                shown.advance(num_rows, 1 - left / max(1, size))
+    converter.check_ignored(account, columns)
+    return converter.name, account
+
+
+def _told(pieces: Sequence[Slice], name: str, shown: Progress) -> Iterator[Row | BadRow]:
+    """The rows of all slices, told of as they are read."""
+    size, read = sum(piece.size for piece in pieces), 0
+    for piece in pieces:
+        rows = 0
+        for row in source_rows.read_slice(piece, name):
+            rows += 1
+            yield row
+        read += piece.size
+        shown.advance(rows, read / max(1, size))
+
+
+class _Part:
+    """Writes parts in a worker process."""
+
+    def __init__(
+        self, directory: Path, config: SourceConfig, name: str, separator: str, columns: tuple[str, ...]
+    ) -> None:
+        self._directory, self._name = directory, name
+        self._converter = row_converter.converter(config, name, separator, columns)
+
+    def write(self, task: tuple[int, Slice]) -> tuple[int, Account]:
+        """Write the part of one slice, then the account of its columns: it marks the part as whole."""
+        number, piece = task
+        rows, account = source_rows.read_slice(piece, self._name), Account()
+        num_rows = row_store.write_part(_part(self._directory, number), _converted(self._converter, rows, account))
+        stage_cache.write_whole(_account_file(self._directory, number), json.dumps(account.plain()).encode())
+        return num_rows, account
+
+
+def _stream(
+    directory: Path, config: SourceConfig, name: str, split: Split, separator: str, seed: int
+) -> tuple[str, Account]:
+    """Write a part for each block of a streamed source, going on behind the last one that is there."""
+    done = sorted(directory.glob("state-*.json"))
+    nothing = {"next": None, "columns": (), "account": Account().plain()}
+    before: dict[str, Any] = json.loads(done[-1].read_bytes()) if done else nothing
+    number, columns, converter = len(done), tuple(before["columns"]), None
+    account = Account.of(before["account"])
+    stored = before["next"]["rows"] if done else 0
+    with progress(f"rows      {name}", config.max_rows if split == "train" else None, stored) as shown:
+        for block in streaming.blocks(config, name, split, seed, before["next"]):
+            columns = columns if number else first_columns(block.rows, config.ignore)
+            converter = converter or row_converter.converter(config, name, separator, columns)
+            shown.advance(row_store.write_part(_part(directory, number), _converted(converter, block.rows, account)))
+            converter.refuse_unread(account)
+            after = json.dumps({"next": block.state, "columns": columns, "account": account.plain()})
+            stage_cache.write_whole(directory / f"state-{number:05}.json", after.encode())
+            number += 1
+    converter = converter or row_converter.converter(config, name, separator, columns)
+    converter.check_ignored(account, columns)
+    return converter.name, account
+
+
+def first_columns(rows: Iterable[Row | BadRow], ignored: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the first readable row that are not left out.
+
+    Raises:
+        SftError: There are rows, and none can be read: what is wrong with the first.
+    """
+    bad: RowError | None = None
+    for row in rows:
+        if isinstance(row, Row):
+            return tuple(column for column in row.values if column not in ignored)
+        bad = bad or row.error
+    if bad is not None:
+        raise SftError(where=bad.where, problem=f"{bad.problem} (no row of the source can be read)", fix=bad.fix)
+    return ()
+
+
+def _converted(converter: Converter, rows: Iterable[Row | BadRow], account: Account) -> Iterator[Converted]:
+    """Each row's conversations, or what is wrong with it; what nothing reads is entered into the account."""
+    for row in rows:
+        if isinstance(row, BadRow):
+            yield row.where, row.error
+            continue
+        converter.note(row, account)
+        try:
+            made = converter.convert(row)
+        except RowError as error:
+            error.row = cut_json(row.values)
+            yield row.where, error
+        else:
+            for conversation in made:
+                account.add_keys(conversation.not_read, row.where)
+                yield conversation.where, conversation
+
+
+def _gathered(converter: Converter, rows: Iterable[Row | BadRow], account: Account) -> Iterator[Converted]:
+    """As ``_converted``, for formats whose rows belong together."""
+
+    def noted() -> Iterator[Row | BadRow]:
+        for row in rows:
+            if isinstance(row, Row):
+                converter.note(row, account)
+            yield row
+
+    for made in converter.gather(noted()):
+        yield made.where, made.error if isinstance(made, BadRow) else made
+
+
+def _part(directory: Path, number: int) -> Path:
+    return directory / f"part-{number:05}.arrow"
+
+
+def _account_file(directory: Path, number: int) -> Path:
+    return directory / f"columns-{number:05}.json"

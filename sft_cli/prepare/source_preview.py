@@ -1,0 +1,55 @@
+"""What the first rows of a config's sources hold, for advice: nothing is kept or downloaded, and no row is refused."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from sft_cli.chat.template.conversation_features import Holds
+from sft_cli.config.paths import resolve
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.data import SourceConfig, Thinking
+from sft_cli.data.formats import row_converter
+from sft_cli.data.formats.unread_columns import Account
+from sft_cli.data.row_errors import RowError
+from sft_cli.data.sources import source_rows
+from sft_cli.data.sources.slices import Slice
+from sft_cli.errors import SftError
+from sft_cli.prepare.rows_stage import first_columns
+from sft_cli.types import Conversation, Row
+
+ROWS = 200
+"""Rows of each source that are looked at."""
+
+
+def held(config: Config) -> frozenset[Holds]:
+    """The different things that the first rows hold; empty where no row can be read."""
+    keeps = config.data.thinking is not Thinking.strip
+    separator = config.template.input_separator
+    return frozenset(
+        Holds.of(one, reasoning=keeps)
+        for name, source in config.data.mix.items()
+        for one in _conversations(source, name, separator)
+        if one.messages
+    )
+
+
+def _conversations(source: SourceConfig, name: str, separator: str) -> Iterator[Conversation]:
+    """The conversations of the first rows of a local file."""
+    if source.stream or source.path is None or not Path(resolve(source.path)).exists():
+        return
+    try:
+        rows = [row for piece in source_rows.slices(source, name, "train")[:1] for row in _first(piece, name)]
+        converter = row_converter.converter(source, name, separator, first_columns(rows, source.ignore))
+        for row in () if converter.whole else rows:
+            converter.note(row, Account())
+            try:
+                yield from converter.convert(row)
+            except RowError:
+                continue
+    except SftError:
+        return  # it is told where the rows are read
+
+
+def _first(piece: Slice, name: str) -> list[Row]:
+    """The first readable rows of a slice."""
+    return [row for row in islice(source_rows.read_slice(piece, name), ROWS) if isinstance(row, Row)]

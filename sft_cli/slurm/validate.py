@@ -1,0 +1,128 @@
+"""What SLURM cannot run as asked, found on the login node before the job waits in the queue."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from sft_cli.config.redaction import masked_address
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.launcher import Auto, ContainerKind, LauncherConfig, LauncherKind
+from sft_cli.data.sources.remote import downloaded_before
+from sft_cli.errors import SftError, raise_all
+from sft_cli.slurm.script import Place, mounts
+
+
+def check(
+    config: Config, directories: Mapping[str, str], place: Place, environment: Mapping[str, str] = os.environ
+) -> None:
+    """Refuse what cannot be a job; all mistakes at once.
+
+    Args:
+        config: The run's.
+        directories: Directories that the job writes to, by the key that names them.
+        place: Where the job is submitted.
+        environment: The submitting shell's.
+
+    Raises:
+        SftError: At least one.
+    """
+    errors = [*_launcher(config.launcher, environment), *_unprintable(config, directories, place)]
+    for where, directory in directories.items():
+        if "\\" in directory:
+            problem = f"{directory!r} holds a backslash, after which sbatch no longer fills in the job id of the log"
+            errors.append(SftError(where=where, problem=problem, fix=f"choose a {where} without one"))
+    inside = list(directories.values())
+    errors += [*_mounts(config.launcher, place, inside), *_unseen(config, place, inside), *_signed(config)]
+    raise_all(errors)
+
+
+def _launcher(launcher: LauncherConfig, environment: Mapping[str, str]) -> Iterator[SftError]:
+    """Keys that do not fit together, or not to this shell."""
+    if launcher.kind is not LauncherKind.slurm:
+        problem = f"launcher={launcher.kind.value} trains in this shell; there is nothing to submit"
+        yield SftError(where="launcher", problem=problem, fix="type launcher=slurm, or run sft train instead")
+    if isinstance(launcher.nproc, Auto) and not launcher.gpus:
+        problem = "auto is one process for each GPU, and launcher.gpus is 0"
+        yield SftError(where="launcher.nproc", problem=problem, fix="write a number, such as launcher.nproc=2")
+    absent = [name for name in launcher.pass_env if name not in environment]
+    if absent:
+        problem = f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not set in this shell"
+        fix = f"export {absent[0]}=…, or take the name out of launcher.pass_env"
+        yield SftError(where="launcher.pass_env", problem=problem, fix=fix)
+
+
+def _unprintable(config: Config, directories: Mapping[str, str], place: Place) -> Iterator[SftError]:
+    """Texts that would end a line of the script."""
+    launcher = config.launcher
+    texts = {
+        "run_name": config.run_name,
+        **directories,
+        "launcher.partition": launcher.partition,
+        "launcher.account": launcher.account,
+        "launcher.constraint": launcher.constraint,
+        "launcher.time": launcher.time,
+        "launcher.memory": launcher.memory,
+        "launcher.mail": launcher.mail,
+        "launcher.setup": launcher.setup,
+        "launcher.modules": "".join(launcher.modules),
+        **{f"launcher.env.{name}": value for name, value in launcher.env.items()},
+        "launcher.container.image": launcher.container.image,
+        "launcher.container.mounts": "".join(launcher.container.mounts),
+        "the working directory": place.submit_dir,
+        "SFT_HOME": place.sft_home,
+    }
+    for where, value in texts.items():
+        if value is not None and not value.isprintable():
+            problem = f"{value!r} holds a line break or control character, which a job script cannot carry"
+            yield SftError(where=where, problem=problem, fix="write it on one line, in plain characters")
+
+
+def _mounts(launcher: LauncherConfig, place: Place, inside: list[str]) -> Iterator[SftError]:
+    """Directories whose names a list of mounts would tear apart."""
+    if launcher.container.kind is ContainerKind.none:
+        return
+    given = launcher.container.mounts
+    for path in mounts(launcher, place, inside):
+        if "," in path or (":" in path and path not in given):
+            problem = f"{path!r} holds a comma or colon, which separate the mounts of a container"
+            fix = "rename the directory, or mount another one above it"
+            yield SftError(where="launcher.container.mounts", problem=problem, fix=fix)
+
+
+def _unseen(config: Config, place: Place, inside: list[str]) -> Iterator[SftError]:
+    """Local paths of the config that are not there in the container. Apptainer shows the home and /tmp unasked."""
+    launcher = config.launcher
+    if launcher.container.kind is ContainerKind.none:
+        return
+    own = [str(Path.home()), "/tmp"] if launcher.container.kind is ContainerKind.apptainer else []
+    seen = [*own, *(mount.rpartition(":")[2] for mount in mounts(launcher, place, inside))]
+    for key, path in _local_paths(config):
+        if os.path.isabs(path) and not any(Path(path).is_relative_to(directory) for directory in seen):
+            problem = f"{path!r} is outside of what the container sees"
+            fix = f"launcher.container.mounts=[{os.path.dirname(path)}], or the path it has inside"
+            yield SftError(where=key, problem=problem, fix=fix)
+
+
+def _local_paths(config: Config) -> Iterator[tuple[str, str]]:
+    """Key and value of what may be a path."""
+    named = {
+        "model.path": config.model.path,
+        "model.tokenizer": config.model.tokenizer,
+        "template.path": config.template.path,
+        "prepared_dir": config.prepared_dir,
+    }
+    for name, source in config.data.mix.items():
+        named |= {f"data.mix.{name}.path": source.path, f"data.mix.{name}.validation_path": source.validation_path}
+    yield from ((key, path) for key, path in named.items() if path is not None)
+
+
+def _signed(config: Config) -> Iterator[SftError]:
+    """Sources that the job could not open: config.yaml keeps no signature, and nothing was downloaded here with it."""
+    for name, source in config.data.mix.items():
+        for field in ("path", "validation_path"):
+            address = vars(source)[field] or ""
+            shown = masked_address(address)
+            if shown != address and downloaded_before(shown) is None:
+                problem = f"{shown!r} is signed, and the job's config.yaml must not keep the signature"
+                fix = "run sft prepare with the same words first, on a disk the job shares (SFT_HOME)"
+                yield SftError(where=f"data.mix.{name}.{field}", problem=problem, fix=fix)

@@ -1,0 +1,66 @@
+"""What each of the members that run at a time gets of this machine: GPUs and cores."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.launcher import Auto
+from sft_cli.config.schema.trainer import Device
+from sft_cli.distributed.launch import gpus
+from sft_cli.errors import SftError
+
+THREADS, CARDS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
+
+
+def member_environments(parallel: int, configs: Sequence[Config]) -> list[dict[str, str]]:
+    """``shares`` of this machine.
+
+    Raises:
+        SftError: This process is one of several already, or a member asks for more GPUs than its share.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size != "1":
+        raise SftError(
+            where=f"WORLD_SIZE={size}",
+            problem="a sweep is one process, which starts the members",
+            fix="start it without torchrun, accelerate launch or srun; launcher.nproc=N gives each member N processes",
+        )
+    number = gpus()
+    cards = os.environ[CARDS].split(",") if number and CARDS in os.environ else [str(card) for card in range(number)]
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    if parallel > 1 and number:
+        least = max(1, number // parallel)
+        for config in configs:
+            nproc = config.launcher.nproc
+            if not isinstance(nproc, Auto) and nproc > least and config.trainer.device is not Device.cpu:
+                raise SftError(
+                    where=f"parallel={parallel}",
+                    problem=f"each member has {nproc} processes, but {number} GPUs give it {least}",
+                    fix=f"set parallel={max(1, number // nproc)}, or a smaller launcher.nproc",
+                )
+    return shares(parallel, cards, cores, os.environ)
+
+
+def shares(parallel: int, cards: Sequence[str], cores: int, given: Mapping[str, str]) -> list[dict[str, str]]:
+    """For each of the members that run at a time, what its environment has beside the sweep's own.
+
+    Alone, a member sees the machine as ``sft train`` does. Several share its GPUs, each with cards of its own where
+    there are enough, and its cores.
+
+    Args:
+        parallel: Members at a time.
+        cards: The GPUs, as CUDA_VISIBLE_DEVICES names them.
+        cores: Cores of the machine.
+        given: The sweep's environment.
+    """
+    if parallel == 1:
+        return [{}]
+    threads = {} if THREADS in given else {THREADS: str(max(1, cores // parallel))}
+    found = []
+    for slot in range(parallel):
+        own = cards[slot * len(cards) // parallel : (slot + 1) * len(cards) // parallel]
+        if cards and not own:
+            own = [cards[slot % len(cards)]]
+        found.append(threads | ({CARDS: ",".join(own)} if own else {}))
+    return found

@@ -1,0 +1,147 @@
+"""Runs members on this machine, so many at a time, each in a process of its own, and hears of signals."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sft_cli.console import say
+from sft_cli.sweep.plan import Member
+from sft_cli.sweep.state import SAVED, Record, last_error
+
+POLL = 0.1
+MEMBER = [sys.executable, "-m", "sft_cli.sweep.child"]
+"""What becomes a member; its arguments are our process and the run directory."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+LATECOMERS = 120.0
+"""Seconds that members of a sweep that was killed have to save."""
+
+
+@dataclass
+class Live:
+    """A running member."""
+
+    member: Member
+    slot: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    begin: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """Whom the pool tells what happens: a start, an end with the reason of a failure, and now and then who runs."""
+
+    start: Callable[[Member], None]
+    end: Callable[[Member, str], None]
+    running: Callable[[Sequence[Member]], None]
+
+
+def run_members(record: Record, members: Sequence[Member], slots: Sequence[Mapping[str, str]], told: Told) -> int:
+    """Run members, one in each slot at a time; a slot is what its environment has beside ours.
+
+    A signal is passed on as SIGTERM: the members save and stop, and no other one is started.
+
+    Returns:
+        The signal that stopped the sweep, or 0.
+    """
+    waiting, live = list(members), list[Live]()
+    with _heard(live) as heard:
+        try:
+            while live or (waiting and not heard):
+                while waiting and not heard and len(live) < len(slots):
+                    slot = min(set(range(len(slots))) - {one.slot for one in live})
+                    live.append(_started(record, waiting.pop(0), slot, slots[slot]))
+                    told.start(live[-1].member)
+                for one in [one for one in live if one.process.poll() is not None]:
+                    live.remove(one)
+                    told.end(one.member, _reason(one))
+                told.running([one.member for one in live])
+                time.sleep(POLL)
+        finally:
+            for one in live:  # an error of ours: do not leave them behind
+                one.process.terminate()
+                one.process.wait()
+    return heard[0] if heard else 0
+
+
+def wait_for_saving(record: Record, members: Sequence[Member]) -> None:
+    """Wait until members of a sweep that was killed have saved and left their run directories, which they lock."""
+    until, told = time.monotonic() + LATECOMERS, False
+    for member in members:
+        while _locked(record.run(member).path / ".lock") and time.monotonic() < until:
+            if not told:
+                say("sweep     some members are still saving; waiting for them")
+                told = True
+            time.sleep(POLL)
+
+
+def _locked(file: Path) -> bool:
+    """Whether a process of this machine holds a lock."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _started(record: Record, member: Member, slot: int, environment: Mapping[str, str]) -> Live:
+    """A member as it starts, in a session of its own: Ctrl-C reaches it through us, once."""
+    log, run = record.log(member), record.run(member).path
+    command = [*MEMBER, str(os.getpid()), str(run)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+        return Live(member, slot, process, log, output.tell())
+
+
+def _reason(one: Live) -> str:
+    """Why a member that ended failed, as a sentence; empty where it did not fail."""
+    code = one.process.returncode
+    if code == 0 or code in SAVED or -code in SIGNALS:
+        return ""
+    if found := last_error(one.log, one.begin):
+        return found
+    if code < 0:
+        problem = f"it was killed by {signal.Signals(-code).name}"
+        return f"{problem}, as a machine does that runs out of memory" if -code == signal.SIGKILL else problem
+    with one.log.open("rb") as file:
+        file.seek(one.begin)
+        said = [line for line in file.read().decode("utf-8", errors="replace").splitlines() if line.strip()]
+    stopped = [line.removeprefix("stopped ").strip() for line in said if line.startswith("stopped ")]
+    last = (stopped or said or [""])[-1].strip()
+    return last or f"it ended with exit code {code} and printed nothing"
+
+
+@contextmanager
+def _heard(live: Sequence[Live]) -> Iterator[list[int]]:
+    """The signals that came; each is passed on to the members that live then, a second one stops them at once."""
+    heard: list[int] = []
+
+    def hear(number: int, _frame: Any) -> None:
+        heard.append(number)
+        for one in live:
+            one.process.terminate()
+
+    before = {number: signal.signal(number, hear) for number in SIGNALS}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,77 @@
+"""What a finished run leaves: the adapter or the model, with the tokenizer and the stop tokens that serve it."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from sft_cli.config.schema.config import ModelConfig
+from sft_cli.data.example_tables import IGNORE
+from sft_cli.data.prepared import Prepared
+from sft_cli.data.stage_cache import to_disk
+from sft_cli.model.adapter.stacking import save_adapter
+from sft_cli.model.export_files import copy_processor, ends_at, readable, tokenizer_ends_at
+from sft_cli.model.quant import causal_lm
+from sft_cli.run_dir import RunDir
+from sft_cli.utils.disks import written
+
+PROBES = 16
+"""Rows kept for comparing a merged model."""
+
+
+def export(
+    model: nn.Module, directory: RunDir, stop_ids: Sequence[int], base: ModelConfig, beneath: Sequence[Path] = ()
+) -> Path:
+    """Write ``adapter/`` or ``model/`` through a temporary directory; where it is.
+
+    Args:
+        model: What was trained: a PEFT model, or a transformers model of which the weights themselves were.
+        directory: The run.
+        stop_ids: Tokens that end an answer.
+        base: The model that training began with.
+        beneath: Adapters that lie beneath the trained one (see ``starting.beginnings``); they become part of it.
+    """
+    from peft import PeftModel
+
+    final = directory.adapter if isinstance(model, PeftModel) else directory.model
+    new = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        with written(final, "free disk space, then resume the run"):
+            if isinstance(model, PeftModel):
+                save_adapter(model, new, beneath)
+            else:
+                ends_at(causal_lm(model).config, stop_ids)
+                causal_lm(model).save_pretrained(new)
+        shutil.copytree(directory.tokenizer, new, dirs_exist_ok=True)
+        if not isinstance(model, PeftModel):
+            copy_processor(base, causal_lm(model).config, new)
+            tokenizer_ends_at(new, stop_ids)
+        generation = {"eos_token_id": list(stop_ids), "do_sample": False}
+        (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+        readable(new)
+        for file in new.rglob("*"):
+            if file.is_file():
+                to_disk(file)
+        new.rename(final)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return final
+
+
+def write_probes(directory: RunDir, prepared: Prepared) -> None:
+    """Copy the data's tokenizer, manifest and golden prompts, and keep rows on which a merge is compared."""
+    # Contents alone: the modes are this run's, whoever prepared the data.
+    tokenizer = prepared.tokenizer_directory
+    shutil.copytree(tokenizer, directory.tokenizer, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    shutil.copyfile(prepared.directory / "manifest.json", directory.manifest)
+    shutil.copyfile(prepared.directory / "golden.json", directory.golden)
+    split = prepared.validation if len(prepared.validation) else prepared.train
+    probes = []
+    for index in range(min(PROBES, len(split))):
+        tokens = split.tokens(index)
+        labels = [int(id) if weight else IGNORE for id, weight in zip(tokens.input_ids, tokens.weights, strict=True)]
+        probes.append({"where": split.where(index), "input_ids": tokens.input_ids.tolist(), "labels": labels})
+    directory.probes.write_text(json.dumps(probes) + "\n", encoding="utf-8")

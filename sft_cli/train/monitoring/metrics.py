@@ -1,0 +1,217 @@
+"""What a run writes while it trains: metrics.jsonl, TensorBoard events, and what a person sees."""
+
+import importlib.util
+import json
+import math
+import resource
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+import torch
+
+from sft_cli.console import bar, note, say, span, status
+from sft_cli.run_dir import RunDir
+
+RECENT = 20
+"""Last steps whose times the remaining time is estimated from."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One optimizer step.
+
+    Attributes:
+        step: Optimizer steps done, from 1.
+        epoch: Passes over the data done, a fraction.
+        loss: The objective on this step's examples before its update: nats per trained token (or per example;
+            loss.reduction).
+        terms: What it is made of, by name, in the same units. It is ``nll``, plain cross-entropy (``dft`` in its
+            place where that is on), plus ``smoothing``, ``z``, ``kl`` and ``router`` where they are on; ``replay`` is
+            the part of it that replayed rows make up.
+        lr: Learning rate of the update.
+        grad_norm: Norm of the gradient before clipping.
+        examples: Examples of the step.
+        tokens: Their tokens.
+        computed_tokens: Those that go through the model: common beginnings once, and nothing that no loss depends on.
+        trained_tokens: Those that carry loss.
+        seconds: Wall time of the step.
+        tokens_per_second: ``tokens / seconds``.
+        memory: Peak bytes so far: allocated on CUDA, resident on CPU.
+        at: When it was done, seconds since 1970.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    terms: dict[str, float]
+    lr: float
+    grad_norm: float
+    examples: int
+    tokens: int
+    computed_tokens: int
+    trained_tokens: int
+    seconds: float
+    tokens_per_second: float
+    memory: int
+    at: float
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes of this process: allocated by torch on CUDA, resident on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Log:
+    """Appends to metrics.jsonl and TensorBoard, and shows how far the run is.
+
+    A terminal has every step on its last line; elsewhere, and in console.log, there are about twenty lines of them.
+    """
+
+    def __init__(self, file: Path, num_steps: int, done: int) -> None:
+        keep_until(file, done)
+        self._file = file.open("a", encoding="utf-8")
+        self._num_steps = num_steps
+        self._board = _tensorboard(RunDir(file.parent).tensorboard, done)
+        self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
+        self._began = time.perf_counter()
+        self._every = max(1, num_steps // 20)
+        self._last = ""
+        self._seconds = deque[float](maxlen=RECENT)
+
+    def step(self, metrics: StepMetrics) -> None:
+        """Record a step."""
+        self._write(asdict(metrics))
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in metrics.terms.items())
+        made_of = f" ({parts})" if len(metrics.terms) > 1 else ""
+        spent = span(time.perf_counter() - self._began)
+        self._seconds.append(metrics.seconds)
+        # One slow step, such as the first or the one after an evaluation, does not move the median.
+        left = span((self._num_steps - metrics.step) * median_low(self._seconds))
+        text = (
+            f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}"
+            f"  {metrics.tokens_per_second:,.0f} tokens/s"
+        )
+        self._last = f"step {metrics.step:>6}/{self._num_steps}  {text}"
+        if metrics.step == 1 or metrics.step % self._every == 0 or metrics.step == self._num_steps:
+            (note if self._terminal else say)(f"{self._last}  {spent}, {left} left")
+        if self._terminal:
+            share = metrics.step / self._num_steps
+            status(f"{metrics.step}/{self._num_steps} {bar(share, 10)} {text}  {spent}, {left} left")
+
+    def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
+        """Record an evaluation."""
+        self._write({"step": step, "epoch": epoch, "eval": True, **values})
+
+    def retention(self, step: int, values: Mapping[str, Any]) -> None:
+        """Record what the retention probes gave, by their names."""
+        self._write({"step": step, "retention": values})
+
+    def say(self, text: str) -> None:
+        """A line for the person."""
+        say(text)
+
+    def close(self) -> None:
+        """Finish the files; a terminal keeps the last step."""
+        self._file.close()
+        if self._terminal and self._last:
+            say(self._last)
+        if self._board is not None:
+            self._board.close()
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(_finite(values), allow_nan=False) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in scalars(values):
+                self._board.add_scalar(name, value, values["step"])
+
+
+class NoLog:
+    """The log of a process that is not the first of its run: nothing."""
+
+    def step(self, metrics: StepMetrics) -> None:
+        """Nothing."""
+
+    def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def retention(self, step: int, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What TensorBoard is told of a line of metrics.jsonl: ``train/kl``, ``eval/sources/<name>``, and so on."""
+    if "retention" in line:
+        return list(_numbers(line["retention"], "retention"))
+    rest = {name: value for name, value in line.items() if name not in ("step", "eval", "at", "terms")}
+    return list(_numbers({**rest, **line.get("terms", {})}, "eval" if "eval" in line else "train"))
+
+
+def _numbers(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]:
+    """Nested numbers under their names, joined by slashes."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{above}/{name}")
+        elif isinstance(value, int | float):
+            yield f"{above}/{name}", value
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with null for what is no number: JSON has no word for it."""
+    return {
+        name: _finite(value)
+        if isinstance(value, Mapping)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in values.items()
+    }
+
+
+def keep_until(file: Path, step: int) -> None:
+    """Drop the lines of a JSON-lines file behind ``step``, and torn ones: a resumed run writes them again."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            break  # torn by a crash: nothing behind it was written
+    new = file.with_suffix(".tmp")
+    new.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    new.replace(file)
+
+
+def _tensorboard(directory: Path, done: int) -> Any:
+    """A TensorBoard writer where the extra is installed; None elsewhere."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    threading.excepthook = partial(_told_by_writer, threading.excepthook)
+    return SummaryWriter(str(directory), purge_step=done + 1)
+
+
+def _told_by_writer(usual: Callable[[threading.ExceptHookArgs], Any], failure: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread, unless TensorBoard's: its writer raises the same error at the next number."""
+    if not type(failure.thread).__module__.startswith("tensorboard."):
+        usual(failure)

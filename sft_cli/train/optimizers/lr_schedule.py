@@ -1,0 +1,48 @@
+"""The course of the learning rate."""
+
+import math
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_scheduler
+
+from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.trainer import Schedule, TrainerConfig
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_steps: int) -> LambdaLR:
+    """The schedule of transformers by that name; it multiplies the rate of every group.
+
+    The warm-up takes ``warmup_ratio`` of the steps, rounded up. transformers warms up from 0 (wsd: from the floor), so
+    that the first step would learn nothing: a warmed-up schedule begins one step on.
+    """
+    warmup = math.ceil(config.warmup_ratio * num_steps)
+    ahead = 1 if warmup else 0
+    name, extra = _named(config, num_steps, warmup)
+    schedule = get_scheduler(
+        name,
+        optimizer,
+        num_warmup_steps=warmup,
+        num_training_steps=num_steps + ahead,
+        scheduler_specific_kwargs=extra,
+    )
+    assert isinstance(schedule, LambdaLR)
+    return LambdaLR(optimizer, [lambda step, rate=rate: rate(step + ahead) for rate in schedule.lr_lambdas])
+
+
+def _named(config: TrainerConfig, num_steps: int, warmup: int) -> tuple[str, dict[str, Any]]:
+    """What transformers calls the schedule, and what it is told beside the numbers of steps."""
+    match config.schedule:
+        case Schedule.constant:
+            return "constant_with_warmup" if warmup else "constant", {}
+        case Schedule.cosine_with_min_lr:
+            return config.schedule.value, {"min_lr_rate": config.min_lr_ratio}
+        case Schedule.polynomial:
+            return config.schedule.value, {"lr_end": picked(config.lr) * config.min_lr_ratio, "power": 1.0}
+        case Schedule.wsd:
+            falling = min(math.ceil(config.decay_ratio * num_steps), num_steps - warmup)
+            floor = {"min_lr_ratio": config.min_lr_ratio, "decay_type": "linear"}
+            return "warmup_stable_decay", {"num_decay_steps": falling, **floor}
+        case _:
+            return config.schedule.value, {}

@@ -1,0 +1,279 @@
+"""Before the weights load: everything that can be found wrong without them."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from transformers import PretrainedConfig
+
+from sft_cli.chat.masks import parity
+from sft_cli.chat.tokens.added_tokens import added_ids
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.adapter import VIRTUAL, WHOLE
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.trainer import Checkpointing, OptimizerName
+from sft_cli.console import gib, say
+from sft_cli.data.lengths import Lengths
+from sft_cli.data.prepared import Prepared
+from sft_cli.errors import SftError, raise_all
+from sft_cli.model.adapter.base_weights import selected
+from sft_cli.model.adapter.prompt_learning import places, virtual_tokens_config
+from sft_cli.model.adapter.targets import check_adapter
+from sft_cli.model.adapter.warm_start import beginnings
+from sft_cli.model.device import Machine, free_memory
+from sft_cli.model.language_model import refuse_inseparable
+from sft_cli.model.load import context_length, empty_model, load_config
+from sft_cli.model.memory.checkpointing import Recompute, choose
+from sft_cli.model.memory.estimate import Counted, MemoryEstimate, count
+from sft_cli.model.prequantized import refuse_storage
+from sft_cli.run_dir import RunDir
+from sft_cli.train.optimizers.optimizers import state_bytes
+
+
+def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -> Recompute:
+    """Refuse what cannot work, all of it at once; print the estimate of memory; what the backward pass recomputes.
+
+    Raises:
+        SftError: Paths, disk, optimizer, context length, vocabulary or train/serve parity.
+    """
+    architecture = load_config(config.model)
+    problems, countable = mistakes(config, architecture, prepared, machine.device.type)
+    if not countable:
+        raise_all(problems)
+    needed = expected_memory(config, architecture, prepared, machine)
+    if (small := disk_mistake(config, needed, run_dir)) is not None:
+        problems.append(small)
+    raise_all(problems)
+    compared = compare_prompts(config, architecture, prepared)
+    say(f"parity    {compared} rows, one of each kind: transformers makes the same token ids")
+    return _check_memory(config, needed, machine)
+
+
+def mistakes(
+    config: Config, architecture: PretrainedConfig, prepared: Prepared, device: str
+) -> tuple[list[SftError], bool]:
+    """What of the settings cannot work with this model and these rows, and whether memory can be counted all the same.
+
+    Args:
+        config: The run's.
+        architecture: The model's own configuration.
+        prepared: The rows, or a sample of them.
+        device: Type of the device that will train: ``cpu`` or ``cuda``.
+    """
+    problems = [*_device_mistakes(config, device), *_size_mistakes(config, architecture, prepared)]
+    problems += _unjudged(config, prepared)
+    try:
+        beginnings(config.adapter)
+        full = config.adapter.kind in WHOLE
+        refuse_storage(architecture, config.model, config.quant, full=full)
+        empty = empty_model(architecture, config.model.trust_remote_code)
+        refuse_inseparable(empty, f"model.path={config.model.path}")
+        check_adapter(empty, config.adapter)
+        if full:
+            selected(empty, config.adapter)
+        elif config.adapter.kind in VIRTUAL:
+            virtual_tokens_config(empty, config.adapter)
+    except SftError as error:
+        return [*problems, error], False
+    return problems, True
+
+
+def _device_mistakes(config: Config, device: str) -> Iterator[SftError]:
+    """What the device cannot do."""
+    if config.trainer.optimizer is OptimizerName.paged_adamw_8bit and device == "cpu":
+        yield SftError(
+            where=f"trainer.optimizer={config.trainer.optimizer.value}",
+            problem="paged optimizer state is in CUDA's memory, and this machine has no CUDA device",
+            fix="trainer.optimizer=adamw_8bit, or adamw, which is much faster on a CPU",
+        )
+    if config.trainer.gradient_checkpointing is Checkpointing.offload and device == "cpu":
+        yield SftError(
+            where="trainer.gradient_checkpointing=offload",
+            problem="on a CPU the layers' inputs are in main memory already",
+            fix="trainer.gradient_checkpointing=full",
+        )
+
+
+def _unjudged(config: Config, prepared: Prepared) -> Iterator[SftError]:
+    """What needs held-out rows, where so few rows are there that none were held out by default."""
+    if len(prepared.validation):
+        return
+    rows = prepared.manifest["splits"]["train"]["rows"]
+    needing = {
+        "trainer.patience": config.trainer.patience,
+        "eval.compare_after_training": config.eval.compare_after_training,
+    }
+    for key, value in needing.items():
+        if value:
+            yield SftError(
+                where=f"{key}={str(value).lower()}",
+                problem=f"it needs held-out rows, and of {rows} rows none are held out by default",
+                fix="data.val_fraction=0.1, or data.mix.NAME.validation_path=FILE",
+            )
+
+
+def _size_mistakes(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[SftError]:
+    """Rows that are too long for the model, and ids that it does not know."""
+    text = architecture.get_text_config()
+    longest, taken = longest_example(prepared), places(config.adapter)
+    if (limit := context_length(architecture)) is not None and longest + taken > limit:
+        vectors = f" and {taken} trained vectors" if taken else ""
+        yield SftError(
+            where=f"trainer.max_length={config.trainer.max_length}",
+            problem=f"the longest example has {longest} tokens{vectors}, the model takes {limit}",
+            fix=_shorter(config, prepared, limit - taken) if limit - taken >= 8 else "a smaller adapter.virtual.tokens",
+        )
+    new = added_ids(load_tokenizer(str(prepared.tokenizer_directory)), config.model.add_tokens)
+    vocabulary = max(text.vocab_size, *(id + 1 for id in new), 0)
+    largest = max(prepared.train.largest_id(), prepared.validation.largest_id())
+    if largest >= vocabulary:
+        yield SftError(
+            where="model.tokenizer",
+            problem=f"the data holds token id {largest}, the model knows {vocabulary} tokens",
+            fix="use the model's own tokenizer: leave model.tokenizer out",
+        )
+
+
+def _shorter(config: Config, prepared: Prepared, context: int) -> str:
+    """Settings by which the examples fit into so many tokens, with the share of them that each keeps."""
+    tokens, least = [], []
+    for split in (prepared.train, prepared.validation):
+        found = split.lengths.copy()
+        for index in np.flatnonzero(found > context):
+            found[index] = np.flatnonzero(split.tokens(int(index)).weights)[0] + 1
+        tokens.append(split.lengths)
+        least.append(found)
+    lengths = Lengths(
+        np.concatenate(tokens),
+        np.concatenate(least),
+        others=sum(prepared.manifest["dropped"].values()),
+        max_length=config.trainer.max_length,
+        context=context,
+        first=None,
+        longest="",
+    )
+    return lengths.advice(config.data.budget, config.data.overflow)
+
+
+def longest_example(prepared: Prepared) -> int:
+    """Tokens of the longest example, held-out ones too."""
+    return int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
+
+
+BESIDE = 2
+"""Checkpoints on the disk beside those that are kept: the best one, and the one that is being written."""
+
+
+def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftError | None:
+    """Checkpoints that the disk of the run directory has no room for; None if it has.
+
+    Those of a run that is resumed lie there already.
+    """
+    free, wanted = free_disk(run_dir), checkpoint_bytes(config, needed)
+    there = sum(file.stat().st_size for file in RunDir(run_dir).checkpoints.rglob("*") if file.is_file())
+    if wanted - there <= free:
+        return None
+    one = wanted // (config.trainer.keep_checkpoints + BESIDE)
+    fitting = (free + there) // one - BESIDE
+    if fitting >= 1:
+        fewer = f"trainer.keep_checkpoints={fitting}, or "
+    else:
+        fewer = "" if config.adapter.kind not in WHOLE else "adapter=lora, whose checkpoints are small, or "
+    return SftError(
+        where=f"run_dir={run_dir}",
+        problem=f"checkpoints need about {gib(wanted)}, the disk has {gib(free)} free",
+        fix=f"{fewer}run_dir=DIR on a disk with {gib(wanted)} free",
+    )
+
+
+def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
+    """Bytes of the checkpoints that lie on the disk at a time: those kept, the best one, one being written."""
+    return (config.trainer.keep_checkpoints + BESIDE) * (needed.values + needed.state)
+
+
+def free_disk(directory: Path) -> int:
+    """Free bytes of the disk that a directory, which may not be there yet, lies on or would."""
+    places = (directory.absolute(), *directory.absolute().parents)
+    return shutil.disk_usage(next(folder for folder in places if folder.is_dir())).free
+
+
+def compare_prompts(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> int:
+    """The number of golden prompts that transformers, as a server runs it, makes the trained ids of.
+
+    Raises:
+        SftError: It makes others of one.
+    """
+    goldens = parity.load(prepared.directory / "golden.json")
+    trusted = config.model.trust_remote_code
+    return parity.check(prepared.tokenizer_directory, goldens, architecture, trust_remote_code=trusted)
+
+
+def expected_memory(
+    config: Config, architecture: PretrainedConfig, prepared: Prepared, machine: Machine
+) -> MemoryEstimate:
+    """The estimate for this run's largest micro-batch."""
+    total, longest = int(prepared.train.lengths.sum()), longest_example(prepared)
+    counted = count_memory(config, architecture, machine, usual_example(prepared))
+    return step_memory(config, counted, min(total, most_tokens(config, longest)))
+
+
+def usual_example(prepared: Prepared) -> int:
+    """Tokens of the example that a token is in, on average: attention's memory on a CPU grows with its square."""
+    lengths = prepared.train.lengths.astype(np.float64)
+    return max(1, round(float((lengths**2).sum() / lengths.sum())))
+
+
+def most_tokens(config: Config, longest: int) -> int:
+    """Tokens of the largest micro-batch that the settings and the examples of a step allow.
+
+    Args:
+        config: The run's.
+        longest: Tokens of the longest example.
+    """
+    trainer = config.trainer
+    packed = trainer.packing and config.adapter.kind not in VIRTUAL
+    return min(trainer.tokens_per_micro_batch, picked(trainer.examples_per_step) * longest) if packed else longest
+
+
+def count_memory(config: Config, architecture: PretrainedConfig, machine: Machine, document: int) -> Counted:
+    """What a step of this model takes, counted once for all sizes of micro-batches, storages and optimizers."""
+    return count(
+        architecture,
+        config.model,
+        config.adapter,
+        config.trainer,
+        config.loss,
+        machine=machine,
+        document=document,
+    )
+
+
+def step_memory(config: Config, counted: Counted, tokens: int) -> MemoryEstimate:
+    """The estimate for a micro-batch of so many tokens."""
+    trainer = config.trainer
+    return counted.memory(config.quant, trainer, config.loss, tokens=tokens, optimizer_bytes=state_bytes(trainer))
+
+
+def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> Recompute:
+    """Choose what is recomputed, print the estimate; refuse when not even weights and optimizer fit."""
+    free = free_memory(machine.device)
+    recompute = choose(config.trainer, needed, free, machine.device)
+    mode, layers = recompute.mode, recompute.layers
+    made = needed.activations(mode, layers) + needed.passing(mode, layers)
+    beside = f", {gib(slack)} process overhead" if (slack := needed.slack(mode, layers)) else ""
+    say(
+        f"memory    about {gib(needed.total(mode, layers))} ({gib(needed.weights)} weights,"
+        f" {gib(needed.training)} training state, {gib(made)} activations{beside}), {gib(free)} free"
+    )
+    say(f"          {recompute.sentence()}")
+    if needed.weights + needed.training > free:
+        hint = "adapter=lora quant=nf4" if config.adapter.kind in WHOLE else "quant=nf4"
+        raise SftError(
+            where=f"model.path={config.model.path}",
+            problem=f"weights and training state need about {gib(needed.weights + needed.training)},"
+            f" {gib(free)} is free",
+            fix=f"{hint}, a smaller model, or a larger device",
+        )
+    return recompute

@@ -1,0 +1,98 @@
+"""The data that travels: rows, messages, conversations, examples. Frozen, built once, never changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a source as it was read.
+
+    Attributes:
+        values: The columns.
+        where: Its place: ``train.jsonl:17`` (line, from 1), ``rows.json[16]`` (element of a JSON list,
+            from 0 as in ``messages[0]``), ``repo@rev[split]:17``.
+        source: Name of the source in the mix.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
+        content: The text; empty for an assistant turn that only calls tools.
+        weight: Factor on the loss of this message's tokens; 0 switches it off.
+        extra: Further keys a template may read (tool_calls, name, tool_call_id, reasoning_content).
+    """
+
+    role: str
+    content: str
+    weight: float = 1.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """A row that is token ids already: ``input_ids`` ``(length,)`` and the loss weight of each, ``(length,)``."""
+
+    input_ids: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One training conversation, or (no messages) one plain document or one row of token ids.
+
+    Attributes:
+        messages: The turns, in order.
+        where: Place of the row it came from; branches of a tree add ``#1``, ``#2``, ….
+        source: Name of the source in the mix.
+        tools: Tool schemas the template may show, or None.
+        text: A plain document, trained on whole without a template.
+        rendered: Whether ``text`` is a conversation that the chat template has rendered already.
+        tokens: Token ids, trained on as they are.
+        tags: Tag -> value, such as ``{"task": "summarize", "language": "de"}``.
+        scores: Score -> number, such as ``{"quality": 4.5}``.
+        group: What must stay on one side of the validation split with it (the tree it is a branch of), or None.
+        remarks: Keys of data/remarks.py: what its format did to it or saw in it.
+        not_read: What the row holds and nothing reads, sorted: a column (``id``), a key of its messages
+            (``messages[].created``) or of their parts (``messages[].content[].cache_control``).
+    """
+
+    messages: tuple[Message, ...]
+    where: str
+    source: str
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    text: str | None = None
+    tokens: TokenIds | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    group: str | None = None
+    remarks: tuple[str, ...] = ()
+    not_read: tuple[str, ...] = ()
+    rendered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids with one loss weight per token, proven.
+
+    Attributes:
+        input_ids: ``(length,)`` token ids.
+        weights: ``(length,)``; 0 where the token carries no loss. ``weights[t]`` belongs to the *prediction of*
+            ``input_ids[t]``, so ``weights[0]`` is always 0. Nobody shifts before batching/collate.py does.
+        where: Place of the row it came from.
+        source: Name of the source in the mix.
+    """
+
+    input_ids: tuple[int, ...]
+    weights: tuple[float, ...]
+    where: str
+    source: str

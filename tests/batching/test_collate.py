@@ -1,0 +1,189 @@
+"""Where a step is computed: a partition, within the budget, balanced; and the one shift of targets."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_cli.batching.bin_packing import cost, layout, pair_cost
+from sft_cli.batching.collate import collate, denominator, factors, lay
+from sft_cli.config.schema.trainer import Reduction
+from tests.train.helpers import expected, families, predictions, tokens
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "ranks", "placed"),
+    [
+        pytest.param([8], 8, 1, [[[0]]], id="exactly-full"),
+        pytest.param([3, 5, 4], 8, 1, [[[0, 2], [1]]], id="the-longest-row-first"),
+        pytest.param([4, 4, 4], 8, 1, [[[0, 2], [1]]], id="ties-keep-input-order"),
+        pytest.param([9, 2], 8, 1, [[[0], [1]]], id="too-long-for-the-budget-is-alone"),
+        pytest.param([6, 3, 2], 8, 2, [[[0]], [[1, 2]]], id="ranks-share-tokens"),
+        pytest.param([6], 8, 2, [[[0]], [[]]], id="an-idle-rank-gets-an-empty-micro-batch"),
+        pytest.param([3, 3], 0, 1, [[[0], [1]]], id="budget-0-is-one-each"),
+        pytest.param([5, 1, 4, 2], 0, 2, [[[0], [1]], [[2], [3]]], id="one-each-on-two-ranks"),
+        pytest.param([2] * 9, 8, 1, [[[0, 3, 6], [1, 4, 7], [2, 5, 8]]], id="no-stub"),
+        pytest.param([0, 3, 0], 8, 1, [[[1, 0, 2]]], id="no-length-no-row"),
+        pytest.param([0, 0], 0, 2, [[[0, 1]], [[]]], id="nothing-to-compute"),
+        pytest.param([], 8, 2, [[[]], [[]]], id="no-examples"),
+    ],
+)
+def test_placement(lengths, budget, ranks, placed):
+    assert layout(lengths, budget, ranks) == placed
+
+
+def sizes_of(placed, lengths) -> list[list[int]]:
+    return [[sum(lengths[i] for i in row) for row in rank] for rank in placed]
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(50, 120), st.integers(1, 4))
+def test_it_is_a_balanced_partition_within_the_budget(lengths, budget, ranks):
+    placed = layout(lengths, budget, ranks)
+
+    assert sorted(i for rank in placed for batch in rank for i in batch) == list(range(len(lengths)))
+    sizes = sizes_of(placed, lengths)
+    assert max(map(max, sizes)) <= budget
+    assert len({len(rank) for rank in placed}) == 1
+    assert all(rank[0] == max(rank) for rank in sizes)
+    work = [sum(rank) for rank in sizes]
+    assert max(work) - min(work) <= budget
+    assert layout(lengths, budget, ranks) == placed
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(50, 120), st.integers(1, 4))
+def test_no_more_micro_batches_than_first_fit_needs(lengths, budget, ranks):
+    rows: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [row for row in range(len(rows)) if rows[row] + length <= budget]
+        if fitting:
+            rows[fitting[0]] += length
+        else:
+            rows.append(length)
+    assert len(layout(lengths, budget, ranks)[0]) == -(-len(rows) // ranks)
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("seed", range(5))
+def test_micro_batches_and_ranks_are_even(seed, ranks):
+    """300 examples of a log-normal distribution, a few per cent of a row each."""
+    lengths = np.clip(np.random.default_rng(seed).lognormal(5, 0.8, 300), 20, 1500).astype(int).tolist()
+    sizes = sizes_of(layout(lengths, 8192, ranks), lengths)
+    rows = [row for rank in sizes for row in rank]
+    assert len(rows) == ranks * -(-sum(lengths) // (8192 * ranks))
+    assert min(rows) > 0.93 * max(rows)
+    work = [sum(rank) for rank in sizes]
+    assert min(work) > 0.97 * max(work)
+
+
+def test_long_documents_cost_more_than_their_tokens():
+    """One of 4,000 against short ones: by tokens each row would hold 4,000."""
+    lengths = [4000] + [100] * 40
+    by_tokens = sizes_of(layout(lengths, 8000, 2, pairs=0.0), lengths)
+    by_cost = sizes_of(layout(lengths, 8000, 2, pairs=1e-3), lengths)
+    assert by_tokens == [[4000], [4000]]
+    assert sorted(by_cost) == [[4000], [4000]]
+    lengths += [100] * 40
+    assert sorted(sum(rank) for rank in sizes_of(layout(lengths, 8000, 2, pairs=0.0), lengths)) == [6000, 6000]
+    assert sorted(sum(rank) for rank in sizes_of(layout(lengths, 8000, 2, pairs=1e-3), lengths)) == [4000, 8000]
+
+
+def test_cost_by_hand():
+    """Three tokens see 1, 2 and 3 keys; a model of 24 layers, width 896 and 0.36B parameters."""
+    assert cost(np.array(3), 0.5) == 3 + 0.5 * 6
+    assert pair_cost(896, 24, 358_000_000) == pytest.approx(1.2e-4, rel=0.01)
+
+
+def test_collate_by_hand():
+    """Three examples; the table is the specification: the id at t is predicted at t - 1, across no boundary.
+
+    Nothing behind the last trained id is computed, nor that id: 7 and 7 of the second, all of the third.
+    """
+    first, second = tokens([5, 6, 7, 8], [0, 0, 1, 1]), tokens([9, 5, 3, 7, 7], [0, 0.5, 0.5, 0, 0])
+    silent = tokens([4, 4, 4], [1, 0, 0])
+
+    batch = collate([first, silent, second], Reduction.token)
+
+    assert batch.input_ids.tolist() == [[5, 6, 7, 9, 5]]
+    assert batch.positions.tolist() == [[0, 1, 2, 0, 1]]
+    assert batch.documents.lengths == (3, 2)
+    assert batch.documents.read_at.tolist() == [1, 2, 3, 4]
+    table = [(1, 7, 1.0), (2, 8, 1.0), (3, 5, 0.5), (4, 3, 0.5)]
+    assert (
+        list(zip(*(t.tolist() for t in (batch.target_at, batch.targets, batch.target_weights)), strict=True)) == table
+    )
+    assert batch.replay is None
+
+
+@given(families())
+def test_a_batch_without_sharing_says_of_every_example_what_it_says_alone(examples):
+    batch = collate(examples, Reduction.token)
+    assert predictions(batch) == expected(examples)
+    assert batch.documents.key_at is None
+
+
+def test_example_reduction_makes_every_example_count_the_same():
+    first, second = tokens([5, 6, 7, 8], [0, 0, 1, 1]), tokens([9, 5, 7], [0, 0.5, 0])
+
+    batch = collate([first, second], Reduction.example)
+
+    assert batch.target_weights.tolist() == [0.5, 0.5, 1.0]
+    assert denominator([first, second], Reduction.example) == 2
+    assert denominator([first, second], Reduction.token) == 2.5
+
+
+ROWS = [tokens([5, 6, 7, 8], [0, 0, 1, 1]), tokens([9, 5, 7], [1, 0.5, 0]), tokens([1, 2, 3, 4], [0, 1, 1, 1])]
+SILENT = tokens([1, 2], [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("reduction", "replayed", "replay", "scales"),
+    [
+        pytest.param(Reduction.token, None, None, [1 / 5.5] * 4, id="one-mean"),
+        pytest.param(Reduction.token, [False, False, True, False], None, [1 / 5.5] * 4, id="replayed-as-all-others"),
+        pytest.param(Reduction.token, [False, False, True, False], 0.3, [1 / 2.5, 1 / 2.5, 0.3 / 3, 0.4], id="lambda"),
+        pytest.param(Reduction.token, [False] * 4, 0.3, [1 / 5.5] * 4, id="none-replayed-in-this-step"),
+        pytest.param(Reduction.token, [True] * 4, 0.5, [0.5 / 5.5] * 4, id="all-replayed-in-this-step"),
+        pytest.param(Reduction.example, None, None, [1 / 3] * 4, id="examples"),
+        pytest.param(Reduction.example, [False, False, True, False], 2.0, [0.5, 0.5, 2.0, 0.5], id="examples-lambda"),
+    ],
+)
+def test_factors_by_hand(reduction, replayed, replay, scales):
+    """Weights 2, 0.5 and 3 that count: the first id of an example is predicted by nobody. The fourth has none."""
+    assert factors([*ROWS, SILENT], reduction, replayed, replay) == pytest.approx(scales)
+
+
+def test_a_step_of_nothing_but_untrained_ids_divides_by_nothing():
+    assert factors([SILENT], Reduction.token) == [1.0]
+    assert collate([SILENT], Reduction.example).target_weights.tolist() == []
+
+
+def test_factors_and_replay_reach_the_targets():
+    batch = collate([ROWS[2], SILENT, ROWS[0]], Reduction.token, factors=[2, 5, 0.5], replayed=[True, True, False])
+    assert batch.target_weights.tolist() == [2, 2, 2, 0.5, 0.5]
+    assert batch.replay.tolist() == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("examples", [[], [SILENT]], ids=["none", "none-trained"])
+def test_an_empty_micro_batch_is_one_token_without_a_target(examples):
+    batch = collate(examples, Reduction.token, replayed=[True] * len(examples))
+
+    assert batch.input_ids.tolist() == [[0]]
+    assert batch.documents.lengths == (1,)
+    assert batch.documents.read_at is None
+    assert len(batch.targets) == len(batch.target_at) == len(batch.target_weights) == len(batch.replay) == 0
+    assert batch.replay.dtype == torch.bool
+
+
+def test_types_and_shapes():
+    batch = collate(ROWS, Reduction.example)
+    names = ("input_ids", "positions", "targets", "target_at", "target_weights")
+    kinds = [torch.int64] * 4 + [torch.float32]
+    assert [getattr(batch, name).dtype for name in names] == kinds
+    assert batch.input_ids.shape == batch.positions.shape == (1, 3 + 1 + 3)
+
+
+def test_computed_tokens_leave_out_what_nothing_depends_on():
+    laid = lay([*ROWS, SILENT], budget=5, ranks=3)
+    assert (laid.computed_tokens, laid.beginnings) == (7, None)
+    assert lay([ROWS[0]], budget=8, ranks=3).computed_tokens == 3 + 1 + 1

@@ -1,0 +1,171 @@
+"""Steps come ready made, the same whatever the thread does; its mistakes come out where the step is taken."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from sft_cli.batching.prefetch import Feed
+from sft_cli.config.schema.trainer import Choice, Reduction
+from tests.train.helpers import answering, expected, predictions
+
+CPU = torch.device("cpu")
+STEPS = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [3, 3, 0, 8], [1]]
+
+
+class Rows:
+    """Twelve examples with a common prompt; every third is replayed."""
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(0)
+        self.examples = [
+            answering([*range(20), *generator.integers(30, 99, 3 + k)], generator.integers(30, 99, 2 + k % 5))
+            for k in range(12)
+        ]
+        self.sources = ["text" if k % 3 == 0 else "chat" for k in range(12)]
+
+    def tokens(self, index: int):
+        return self.examples[index]
+
+
+SETTINGS = {"reduction": Reduction.token, "budget": 64, "packed": True, "device": CPU}
+
+
+def feed(first=0, planned=STEPS.__getitem__, **settings) -> Feed:
+    return Feed(Rows(), planned, first, len(STEPS), **{**SETTINGS, **settings})
+
+
+def said(step) -> list:
+    """Everything a step says, as plain values."""
+    batches = [(b.input_ids.tolist(), b.documents.parents, predictions(b)) for b in step.batches]
+    return [batches, step.examples, step.tokens, step.computed_tokens, step.trained_tokens]
+
+
+def all_steps(first=0, **settings) -> list:
+    with feed(first, **settings) as made:
+        return [said(made.take(step)) for step in range(first, len(STEPS))]
+
+
+def test_a_step_by_hand():
+    """Examples of 20 + 3 + k + 2 + k ids, the last not computed; weights 1 over the 14 trained ids."""
+    with feed(budget=1000) as made:
+        step = made.take(0)
+    assert (step.examples, step.tokens, step.trained_tokens) == (4, 25 + 27 + 29 + 31, 2 + 3 + 4 + 5)
+    assert step.computed_tokens == step.tokens - 4
+    (batch,) = step.batches
+    weights = batch.target_weights.tolist()
+    assert weights == pytest.approx([1 / 14] * 14)
+    found = [(*one[:3], 1.0) for one in predictions(batch)]
+    assert found == expected(Rows().examples[:4])
+
+
+@pytest.mark.parametrize("reduction", list(Reduction))
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_the_weights_of_a_step_add_up_to_one_over_all_ranks(reduction, ranks):
+    feeds = [feed(reduction=reduction, ranks=ranks, rank=rank, share=Choice.always) for rank in range(ranks)]
+    for number in range(len(STEPS)):
+        steps = [made.take(number) for made in feeds]
+        assert sum(float(batch.target_weights.sum()) for step in steps for batch in step.batches) == pytest.approx(1)
+        assert len({len(step.batches) for step in steps}) == 1
+        assert len({tuple(said(step)[1:]) for step in steps}) == 1
+        assert sum(batch.input_ids.shape[1] for step in steps for batch in step.batches) == steps[0].computed_tokens
+        assert sum(len(batch.targets) for step in steps for batch in step.batches) == steps[0].trained_tokens
+    for made in feeds:
+        made.close()
+
+
+@pytest.mark.parametrize("first", range(len(STEPS)))
+def test_a_step_is_the_same_wherever_the_run_was_resumed(first):
+    assert all_steps(first, share=Choice.auto) == all_steps(share=Choice.auto)[first:]
+
+
+def test_timing_changes_nothing():
+    def slowly(step):
+        time.sleep(0.02 * (step % 2))
+        return STEPS[step]
+
+    assert all_steps(planned=slowly) == all_steps()
+    with feed() as made:
+        found = []
+        for step in range(len(STEPS)):
+            time.sleep(0.02 * (step % 2))
+            found.append(said(made.take(step)))
+    assert found == all_steps()
+
+
+def test_sharing_shows_in_what_is_computed():
+    shared, plain = all_steps(share=Choice.auto, budget=200), all_steps(budget=200)
+    assert [step[3] for step in shared[:3]] == [step[3] - 3 * 20 for step in plain[:3]]
+    assert [step[1:3] for step in shared] == [step[1:3] for step in plain]
+    for one, other in zip(shared, plain, strict=True):
+        assert sorted(p for batch in one[0] for p in batch[2]) == sorted(p for batch in other[0] for p in batch[2])
+
+
+def test_a_model_that_cannot_be_packed_has_one_example_a_row_and_shares_nothing():
+    with feed(packed=False, share=Choice.always) as made:
+        step = made.take(0)
+    assert [batch.documents.lengths for batch in step.batches] == [(30,), (28,), (26,), (24,)]
+
+
+@pytest.mark.parametrize(("replay", "sums"), [(None, [7 / 14, 7 / 14]), (0.25, [1, 0.25])], ids=["null", "lambda"])
+def test_replayed_targets_are_marked_and_weighed(replay, sums):
+    """Of the first step, examples 0 and 3 with 2 and 5 trained ids are replayed."""
+    with feed(replay=replay, replayed={"text"}) as made:
+        batches = made.take(0).batches
+    weights, marks = torch.cat([b.target_weights for b in batches]), torch.cat([b.replay for b in batches])
+    assert [float(weights[~marks].sum()), float(weights[marks].sum())] == pytest.approx(sums)
+
+
+def test_a_run_without_replayed_sources_has_no_marks():
+    with feed() as made:
+        assert made.take(0).batches[0].replay is None
+
+
+def test_no_more_than_two_steps_are_made_ahead():
+    asked = []
+
+    def planned(step):
+        asked.append(step)
+        return STEPS[step]
+
+    with feed(planned=planned) as made:
+        made.take(0)
+        time.sleep(0.3)
+        assert asked == [0, 1, 2]
+        for step in range(1, len(STEPS)):
+            made.take(step)
+    assert asked == list(range(len(STEPS)))
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_where_the_step_is_taken():
+    def planned(step):
+        if step == 1:
+            raise OSError("the disk is gone")
+        return STEPS[step]
+
+    with feed(planned=planned) as made:
+        assert made.take(0).examples == 4
+        with pytest.raises(OSError, match=r"^the disk is gone$"):
+            made.take(1)
+
+
+def test_only_planned_steps_in_order():
+    with feed(first=3) as made, pytest.raises(AssertionError, match="step 3 comes before step 4"):
+        made.take(4)
+    with feed(first=len(STEPS)) as made, pytest.raises(AssertionError, match="step 5 was not planned"):
+        made.take(5)
+
+
+def test_one_thread_and_none_when_it_is_closed():
+    before = set(threading.enumerate())
+    made = feed()
+    made.take(0)
+    own = set(threading.enumerate()) - before
+    assert len(own) == 1
+    made.close()
+    assert not own & set(threading.enumerate())
+    with pytest.raises(ZeroDivisionError), feed() as made:
+        raise ZeroDivisionError
+    assert set(threading.enumerate()) <= before

@@ -1,0 +1,203 @@
+"""Common beginnings: found, never where a loss is read, and a batch that holds them says the same of every example."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_cli.batching import shared_prefixes
+from sft_cli.batching.collate import collate, lay
+from sft_cli.batching.shared_prefixes import SHORTEST, Beginnings, common, predicting
+from sft_cli.config.schema.trainer import Choice, Reduction
+from tests.train.helpers import answering, expected, families, predictions, tokens
+
+SYSTEM = list(range(100, 120))
+QUESTION = list(range(200, 210))
+
+
+def found(examples) -> tuple[list[int], list[int], list[int]]:
+    made = common(examples)
+    return list(made.ends), list(made.parents), list(made.of_example)
+
+
+def test_nothing_in_common():
+    assert found([answering(SYSTEM, [1, 2]), answering(QUESTION, [1, 2])]) == ([], [], [-1, -1])
+    assert found([]) == ([], [], [])
+    assert found([answering(SYSTEM, [1])]) == ([], [], [-1])
+
+
+def test_a_system_prompt_of_all_and_a_question_of_two():
+    examples = [
+        answering([*SYSTEM, *QUESTION, 1], [5, 6]),
+        answering([*SYSTEM, 9, 9], [5, 6]),
+        answering([*SYSTEM, *QUESTION, 2], [5, 6]),
+    ]
+    assert found(examples) == ([20, 30], [-1, 0], [1, 0, 1])
+
+
+def test_the_place_that_predicts_the_first_trained_id_is_not_shared():
+    """Both would read a loss from it: of a prompt of 20 ids that both begin with, 19 are shared."""
+    assert found([answering(SYSTEM, [1, 2]), answering(SYSTEM, [1, 3])]) == ([19], [-1], [0, 0])
+
+
+def test_a_conversation_that_was_unrolled():
+    """The answer that is trained in the first example is history in the second, whose own answer comes later."""
+    first = answering(SYSTEM, QUESTION)
+    second = answering([*SYSTEM, *QUESTION, *range(10)], [7, 8])
+    third = answering([*SYSTEM, *QUESTION, *range(10), 7, 8, *range(10)], [7, 8])
+    assert found([third, first, second]) == ([19, 39], [-1, 0], [1, 0, 1])
+
+
+def test_a_beginning_that_is_trained_in_one_of_them_is_not_shared():
+    trained = tokens([*SYSTEM, *QUESTION], [0, 0, 1] + [0] * 26 + [1])
+    assert found([trained, answering([*SYSTEM, *QUESTION], [1])]) == ([], [], [-1, -1])
+
+
+def test_the_weight_of_the_first_id_is_nothing_because_nobody_predicts_it():
+    odd = tokens([*SYSTEM, 1, 2], [1] + [0] * 19 + [1, 1])
+    assert predicting(odd).tolist() == [19, 20]
+    assert found([odd, answering(SYSTEM, [1, 2])]) == ([19], [-1], [0, 0])
+
+
+@pytest.mark.parametrize(("length", "shared"), [(SHORTEST, []), (SHORTEST + 1, [SHORTEST])])
+def test_a_short_beginning_is_not_worth_a_segment(length, shared):
+    assert found([answering(SYSTEM[:length], [1]), answering(SYSTEM[:length], [2])])[0] == shared
+
+
+def test_a_short_step_between_two_beginnings_is_left_out():
+    """Of segments that end at 10, 13 and 20, the second would hold three tokens."""
+    examples = [
+        answering([*SYSTEM[:10], 1, 1], [1]),
+        answering([*SYSTEM[:13], 2, 2], [1]),
+        answering([*SYSTEM, 3, 3], [1]),
+        answering([*SYSTEM, 4, 4], [1]),
+    ]
+    assert found(examples) == ([10, 20], [-1, 0], [0, 0, 1, 1])
+
+
+def test_ids_are_told_apart_beyond_one_byte_and_two():
+    """Sorted as bytes: 256 and 1, 65536 and 1 must not be mixed up."""
+    heads = [[first] * 12 for first in (1, 256, 65536, 16777216, 257)]
+    assert found([answering(head, [1]) for head in heads + heads]) == ([11] * 5, [-1] * 5, [0, 1, 3, 4, 2] * 2)
+
+
+def test_an_example_without_a_trained_id_shares_nothing():
+    silent = tokens([*SYSTEM, 1], [0] * 21)
+    assert found([silent, answering(SYSTEM, [1]), silent]) == ([], [], [-1, -1, -1])
+
+
+def test_among_some_of_the_examples_only_what_two_of_them_continue_is_shared():
+    made = Beginnings((10, 20, 30), (-1, 0, 1), (0, 2, 2, 1, -1))
+    assert made.among([1, 2]) == Beginnings((30,), (-1,), (0, 0))
+    assert made.among([3, 4, 2]) == Beginnings((20,), (-1,), (0, -1, 0))
+    assert made.among([0, 1, 2]) == Beginnings((10, 30), (-1, 0), (0, 1, 1))
+    assert made.among([1]) == Beginnings((), (), (-1,))
+    assert made.among([]) == Beginnings((), (), ())
+
+
+@settings(max_examples=300)
+@given(families(), st.data())
+def test_a_batch_says_of_every_example_what_it_says_alone(examples, data):
+    """Ids, positions, targets and weights; in any selection and order of the examples, whatever they share."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shared_prefixes, "SHORTEST", data.draw(st.integers(1, 4)))
+        made = common(examples)
+    chosen = data.draw(st.permutations(range(len(examples)))).copy()[: data.draw(st.integers(1, len(examples)))]
+    picked = [examples[place] for place in chosen]
+    batch = collate(picked, Reduction.token, beginnings=made.among(chosen))
+
+    assert predictions(batch) == expected(picked)
+    lengths = [int(places[-1]) + 1 if len(places) else 0 for places in map(predicting, examples)]
+    assert batch.input_ids.shape[1] == max(1, made.computed(chosen, lengths))
+    read = batch.documents.read_at
+    assert (read.tolist() if read is not None else []) == sorted(set(batch.target_at.tolist()))
+    assert torch.equal(batch.positions, batch.documents.positions)
+
+
+@settings(max_examples=200)
+@given(families())
+def test_nothing_that_could_be_shared_is_left(examples):
+    """With a shortest segment of one token, a row holds each distinct beginning without a loss once."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shared_prefixes, "SHORTEST", 1)
+        made = common(examples)
+    heads, rest = set(), 0
+    for example in examples:
+        places = predicting(example)
+        if len(places):
+            heads |= {tuple(example.input_ids[: t + 1].tolist()) for t in range(places[0])}
+            rest += int(places[-1]) + 1 - int(places[0])
+    lengths = [int(places[-1]) + 1 if len(places) else 0 for places in map(predicting, examples)]
+    assert made.computed(range(len(examples)), lengths) == len(heads) + rest
+
+
+@settings(max_examples=100)
+@given(families(), st.integers(12, 60), st.integers(1, 3), st.sampled_from(list(Choice)))
+def test_a_step_that_shares_holds_every_example_in_rows_within_the_budget(examples, budget, ranks, share):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shared_prefixes, "SHORTEST", 2)
+        laid = lay(examples, budget=budget, ranks=ranks, share=share)
+    assert sorted(place for rank in laid.places for row in rank for place in row) == list(range(len(examples)))
+    tokens_of_rows = 0
+    for row in (row for rank in laid.places for row in rank):
+        picked = [examples[place] for place in row]
+        batch = collate(
+            picked, Reduction.token, beginnings=None if laid.beginnings is None else laid.beginnings.among(row)
+        )
+        assert predictions(batch) == expected(picked)
+        size = batch.input_ids.shape[1]
+        assert size <= budget or len([example for example in picked if len(predicting(example))]) == 1
+        tokens_of_rows += size
+    assert tokens_of_rows == laid.computed_tokens
+
+
+def step_of(prompt: int) -> list:
+    """Ten examples of 101 ids, 100 of them computed, that begin with the same ``prompt`` ids."""
+    generator = np.random.default_rng(0)
+    return [
+        answering([*range(prompt), *generator.integers(300, 999, 80 - prompt)], generator.integers(300, 999, 21))
+        for _ in range(10)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "share", "computed"),
+    [
+        pytest.param(50, Choice.never, 1000, id="never"),
+        pytest.param(50, Choice.auto, 600, id="two-rows-hold-a-copy-each"),
+        pytest.param(8, Choice.auto, 936, id="enough"),
+        pytest.param(4, Choice.auto, 1000, id="too-short"),
+        pytest.param(4, Choice.always, 1000, id="too-short-for-a-segment"),
+    ],
+)
+def test_sharing_is_chosen_by_what_it_saves(prompt, share, computed):
+    """Auto wants 50 of 1,000 tokens; in two rows of five examples, eight prompts are saved."""
+    assert lay(step_of(prompt), budget=512, share=share).computed_tokens == computed
+
+
+def test_auto_does_not_share_for_less_than_a_twentieth():
+    """Two of ten examples save 30 of 1,000 tokens."""
+    others = [answering(range(k, k + 80), range(21)) for k in range(1000, 1800, 100)]
+    step = [*step_of(30)[:2], *others]
+    assert lay(step, budget=512, share=Choice.always).computed_tokens == 970
+    assert lay(step, budget=512, share=Choice.auto).computed_tokens == 1000
+
+
+def test_examples_of_a_family_go_into_one_row():
+    """Three families, shuffled: no beginning is computed twice, in three rows as in one."""
+    step = [answering([*range(100 * k, 100 * k + 60), i, i + 1], range(10)) for i in range(4) for k in range(3)]
+    laid = lay(step, budget=150, share=Choice.always)
+    assert sorted(laid.places[0]) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    assert laid.computed_tokens == 3 * (60 + 4 * 11)
+
+
+def test_an_example_a_row_shares_nothing():
+    laid = lay(step_of(50), budget=0, share=Choice.always)
+    assert (laid.beginnings, laid.computed_tokens, len(laid.places[0])) == (None, 1000, 10)
+
+
+def test_what_rows_cannot_hold_together_is_not_shared():
+    """Two examples of 100 tokens that begin with the same 50, in rows of 120."""
+    laid = lay(step_of(50)[:2], budget=120, share=Choice.auto)
+    assert (laid.beginnings, laid.computed_tokens) == (None, 200)

@@ -1,0 +1,168 @@
+"""System messages and reasoning before rendering, and rules that contradict themselves."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_cli.chat.template.chat_template import TemplateRefusal
+from sft_cli.chat.template.normalize import shaped
+from sft_cli.config.schema.data import DataConfig, Thinking, TrainOn
+from sft_cli.errors import SftError
+from sft_cli.types import Message
+from tests.chat.helpers import problem, talk, text, trained
+
+CALLS = {"tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {}}}]}
+
+
+def contents(conversation, **rules):
+    return [f"{message.role[0]}:{message.content}" for message in shaped(conversation, DataConfig(**rules)).messages]
+
+
+@pytest.mark.parametrize(
+    ("turns", "rules", "expected"),
+    [
+        (["U:a", "A:b"], {}, ["u:a", "a:b"]),
+        (["U:a", "A:b"], {"system": "Be brief."}, ["s:Be brief.", "u:a", "a:b"]),
+        (["S:own", "U:a", "A:b"], {"system": "Be brief."}, ["s:own", "u:a", "a:b"]),
+        (["S:", "U:a", "A:b"], {"system": "Be brief."}, ["s:", "u:a", "a:b"]),
+        (["S:own", "U:a", "S:more", "A:b"], {"system": "x", "override_system": True}, ["s:x", "u:a", "a:b"]),
+        (["S:own", "U:a", "A:b"], {"system": "", "override_system": True}, ["u:a", "a:b"]),
+        (["U:a", "A:b"], {"system": "x", "override_system": True}, ["s:x", "u:a", "a:b"]),
+    ],
+)
+def test_the_system_message(turns, rules, expected):
+    assert contents(talk(*turns), **rules) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        ("<think>\nwhy\n</think>\n\nb", "b"),
+        ("<think>why</think>b", "b"),
+        ("<think></think>\n\n  indented", "  indented"),
+        ("\n<think>a\n\nb</think> c", "c"),
+        ("why\n</think>\n\nb", "b"),
+        ("The tag </think> ends it", "The tag </think> ends it"),
+        ("See <think>a</think>", "See <think>a</think>"),
+        ("<think>a</think>b<think>c</think>d", "b<think>c</think>d"),
+        ("no reasoning", "no reasoning"),
+    ],
+)
+def test_a_reasoning_block_is_what_an_answer_begins_with(content, left):
+    assert contents(talk("U:a", f"A:{content}"), thinking=Thinking.strip)[1] == f"a:{left}"
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_beside_the_content_is_stripped_too(key):
+    talked = talk("U:a", Message("assistant", "b", 0.5, {key: "why", "name": "bot"}))
+    assert shaped(talked, DataConfig(thinking=Thinking.strip)).messages[1] == Message(
+        "assistant", "b", 0.5, {"name": "bot"}
+    )
+
+
+def test_last_keeps_the_reasoning_of_the_last_turn_with_its_tool_calls():
+    """A turn begins behind the question: reasoning between a call and the answer belongs to the same turn."""
+    think = "<think>\nwhy\n</think>\n\n"
+    talked = talk(
+        "U:1", f"A:{think}one", "U:2", Message("assistant", think, extra=CALLS), "T:{}", f"A:{think}two", "U:3"
+    )
+    assert contents(talked, thinking=Thinking.last) == [
+        "u:1", "a:one", "u:2", f"a:{think}", "t:{}", f"a:{think}two", "u:3",
+    ]  # fmt: skip
+    assert contents(talked, thinking=Thinking.strip)[3:6] == ["a:", "t:{}", "a:two"]
+    assert shaped(talked, DataConfig()) is talked
+
+
+def test_the_reasoning_of_the_user_is_the_users():
+    assert contents(talk("U:<think>a</think>b", "A:c"), thinking=Thinking.strip) == ["u:<think>a</think>b", "a:c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("<think>why", "message 2 (assistant) opens <think> and never closes it: nothing is its answer"),
+        ("<think>why</think>\n", "nothing but reasoning is in message 2 (assistant)"),
+    ],
+)
+def test_an_answer_of_which_nothing_would_be_left_is_refused(maker, content, why):
+    with pytest.raises(TemplateRefusal, match="message 2"):
+        shaped(talk("U:a", f"A:{content}"), DataConfig(thinking=Thinking.strip))
+    assert problem(maker(thinking=Thinking.strip).make([talk("U:a", f"A:{content}")])[0]) == why
+    cut = "</think>" not in content
+    assert (maker().make([talk("U:a", f"A:{content}")])[0].problem is not None) == cut
+
+
+def test_the_shape_reaches_the_examples(maker, tokenizer):
+    outcome = maker(system="Sys", thinking=Thinking.strip).make([talk("U:a", "A:<think>x</think>b")])[0]
+    assert trained(tokenizer, outcome) == ["b<|im_end|>"]
+    assert text(tokenizer, outcome.examples[0]).startswith("<|im_start|>system\nSys<|im_end|>\n")
+
+
+PIECES = st.lists(st.sampled_from(["<think>", "</think>", "\n", " ", "a"]), max_size=8).map("".join)
+
+
+@given(
+    turns=st.lists(st.tuples(st.sampled_from("SUAT"), PIECES), min_size=1, max_size=6),
+    thinking=st.sampled_from(list(Thinking)),
+    system=st.sampled_from([None, "", "x"]),
+    override=st.booleans(),
+)
+def test_twice_is_as_good_as_once(turns, thinking, system, override):
+    """Except that a second reasoning block becomes the first where the first is stripped: those are left out here."""
+    conversation = talk(*(f"{role}:{content}" for role, content in turns if content.count("</think>") < 2))
+    rules = DataConfig(thinking=thinking, system=system, override_system=override)
+    try:
+        once = shaped(conversation, rules)
+    except TemplateRefusal:
+        return
+    assert shaped(once, rules) == once
+    assert [m for m in once.messages if m.role in "usertool"] == [
+        m for m in conversation.messages if m.role in "usertool"
+    ]
+    assert replace(once, messages=()) == replace(conversation, messages=())
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (
+            {"override_system": True},
+            "data.override_system=true: data.system is not set: there is nothing to put in place of the system messages"
+            "\n  fix: set data.system to the text (or to '' for none), or leave data.override_system out",
+        ),
+        (
+            {"untrained": ["ok", "a(b"]},
+            "data.untrained[1]: 'a(b' is not a regular expression: missing ), unterminated subpattern at position 1"
+            "\n  fix: write it as Python's re does, quoted in YAML: '<\\|skip\\|>.*?<\\|/skip\\|>'",
+        ),
+        (
+            {"untrained": [""]},
+            "data.untrained[0]: an empty regular expression mutes nothing"
+            "\n  fix: write it as Python's re does, quoted in YAML: '<\\|skip\\|>.*?<\\|/skip\\|>'",
+        ),
+        (
+            {"train_on": TrainOn.all, "train_on_reasoning": False},
+            "data.train_on_reasoning=false: data.train_on=all trains the whole text, so that this has no effect"
+            "\n  fix: leave it out, or set data.train_on=assistant",
+        ),
+        (
+            {"train_on": TrainOn.all, "train_on_tool_results": True},
+            "data.train_on_tool_results=true: data.train_on=all trains the whole text, so that this has no effect"
+            "\n  fix: leave it out, or set data.train_on=assistant",
+        ),
+    ],
+)
+def test_rules_that_cannot_be_followed_are_told_before_any_row(maker, rules, message):
+    with pytest.raises(SftError) as caught:
+        maker(**rules)
+    assert str(caught.value) == message
+
+
+def test_all_mistakes_of_the_rules_are_told_at_once(maker):
+    with pytest.raises(SftError) as caught:
+        maker(untrained=["(", ")"], override_system=True)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines() if "fix:" not in line] == [
+        "data.override_system=true", "data.untrained[0]", "data.untrained[1]",
+    ]  # fmt: skip

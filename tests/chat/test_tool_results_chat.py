@@ -1,0 +1,218 @@
+"""Tool results that train beside the answers: tables by hand, refusals, and the law that weights alone change."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_chat_properties import TEXTS, TRIMMING
+from test_untrained_spans import CALLING, CALLS
+from tokenizers import decoders, models, normalizers
+
+from sft_cli.config.schema.data import TrainOn
+from sft_cli.types import Message
+from tests.chat.helpers import FORGETFUL, letters, problem, table, talk, text, trained
+
+CALL = Message("assistant", "", extra=CALLS)
+ONE = talk("U:q", CALL, "T:sun", "A:done")
+TAGGED = """
+{%- for m in messages -%}
+    {%- if m.role == 'tool' -%}
+        {{- '<|im_start|>user\\n<tool>\\n' + RESULT + '\\n</tool><|im_end|>\\n' -}}
+    {%- else -%}
+        {{- '<|im_start|>' + m.role + '\\n' + m.content -}}
+        {%- for c in m.tool_calls or [] -%}{{- c.function.name ~ c.function.arguments | tojson -}}{%- endfor -%}
+        {{- '<|im_end|>\\n' -}}
+    {%- endif -%}
+{%- endfor -%}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
+"""
+PLAIN = TAGGED.replace("RESULT", "m.content")
+ESCAPED = TAGGED.replace("RESULT", "m.content | tojson")
+SAID = 'look{"a": "b"}<|im_end|>'
+UNLIKE = (
+    "the template does not write the tool results as they are, one after the other (it escapes, cuts, merges, moves"
+    " or repeats them), so that data.train_on_tool_results=true cannot train them"
+)
+
+
+def test_a_tool_result_carries_loss_without_its_tags_and_without_a_stop(maker, tokenizer):
+    """The table is the specification."""
+    (example,) = maker(PLAIN, train_on_tool_results=True).make([ONE])[0].examples
+    assert table(tokenizer, example) == [
+        ("<|im_start|>", 0), *((letter, 0) for letter in "user\nq"), ("<|im_end|>", 0), ("\n", 0),
+        ("<|im_start|>", 0), *((letter, 0) for letter in "assistant\n"),
+        *((letter, 1) for letter in 'look{"a": "b"}'), ("<|im_end|>", 1), ("\n", 0),
+        ("<|im_start|>", 0), *((letter, 0) for letter in "user\n<tool>\n"), ("s", 1), ("u", 1), ("n", 1),
+        *((letter, 0) for letter in "\n</tool>"), ("<|im_end|>", 0), ("\n", 0),
+        ("<|im_start|>", 0), *((letter, 0) for letter in "assistant\n"),
+        *((letter, 1) for letter in "done"), ("<|im_end|>", 1),
+    ]  # fmt: skip
+
+
+def test_by_default_it_carries_none(maker, tokenizer):
+    assert trained(tokenizer, maker(PLAIN).make([ONE])[0]) == [f"{SAID}|done<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("template", "result", "expected"),
+    [
+        (CALLING, "sun", "sun"),
+        (CALLING, " sun\n", " sun\n"),
+        (CALLING, "<|im_end|></s>", "<|im_end|></s>"),
+        (CALLING, "e\u0301 \U0001f600", "e\u0301 \U0001f600"),
+        (CALLING, "", None),
+        (CALLING, " \n", None),
+        (TRIMMING, " sun\n", "sun"),
+        (TRIMMING, " \n", None),
+        (ESCAPED, "sun", "sun"),
+    ],
+)
+def test_the_text_of_a_result_is_what_the_template_shows_of_it(maker, tokenizer, template, result, expected):
+    """Nothing of it is left out but white space that the template trims; `"sun"` as JSON holds it as it is."""
+    outcome = maker(template, train_on_tool_results=True).make([talk("U:q", "A:a", f"T:{result}", "A:b")])[0]
+    parts = ["a<|im_end|>", expected, "b<|im_end|>"]
+    assert trained(tokenizer, outcome) == ["|".join(part for part in parts if part is not None)]
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [("[1]", "[1"), ("[1] ", "[1] "), ("]", None), ("\na", "a"), ("a\n", "a"), ("a\n\nb", "a\n\nb")],
+)
+def test_a_token_that_the_template_shares_carries_no_loss(maker, build, result, expected):
+    """The ids stay those of the whole text: ``]`` and the newline behind it are one token."""
+    tokenizer = build(letters("]\n", "\n\n"))
+    talked = talk("U:q", "A:a", f"T:{result}", "A:b")
+    outcome = maker(PLAIN, tokenizer, train_on_tool_results=True).make([talked])[0]
+    parts = ["a<|im_end|>", expected, "b<|im_end|>"]
+    assert trained(tokenizer, outcome) == ["|".join(part for part in parts if part is not None)]
+    assert outcome.examples[0].input_ids == maker(PLAIN, tokenizer).make([talked])[0].examples[0].input_ids
+
+
+@pytest.mark.parametrize(
+    ("turns", "rules", "expected"),
+    [
+        (["U:q", CALL, "T:1", "T:2", "A:b"], {}, f"{SAID}|1|2|b<|im_end|>"),
+        (["U:q", CALL, "T:1", "A:b", "U:r", CALL, "T:2", "A:c"], {"train_on": TrainOn.last}, "1|2|c<|im_end|>"),
+        (["U:q", CALL, "T:1", "A:b"], {"train_on_tool_calls": False}, "1|b<|im_end|>"),
+        (["U:q", CALL, Message("tool", "1", 0.0), "T:2", "A:b"], {}, f"{SAID}|2|b<|im_end|>"),
+        (["U:q", CALL, "T:1", Message("assistant", "b", 0.0), "U:r", "A:c"], {}, f"{SAID}|1|c<|im_end|>"),
+        (["U:q", CALL, "T:1", "A:SECRET", "U:r", "A:c"], {"untrained": ["SECRET"]}, f"{SAID}|1|c<|im_end|>"),
+        (["U:q", CALL, Message("tool", "1", 0.0)], {}, SAID),
+    ],
+)
+def test_which_results_train_beside_the_answers(maker, tokenizer, turns, rules, expected):
+    """All that stand in an example, whichever answers train; weight 0 leaves one out."""
+    outcome = maker(PLAIN, train_on_tool_results=True, **rules).make([talk(*turns)])[0]
+    assert "|".join(trained(tokenizer, outcome)) == expected
+
+
+def test_in_an_unrolled_conversation_each_result_trains_once(maker, tokenizer):
+    """Where it first appears; later examples show what the template leaves of it."""
+    talked = talk("U:q", "A:aa", "T:sun", "A:bb", "U:r", "A:cc", "T:rain", "A:dd")
+    outcome = maker(FORGETFUL, train_on_tool_results=True).make([talked])[0]
+    assert trained(tokenizer, outcome) == ["aa<|im_end|>", "sun|bb<|im_end|>", "cc<|im_end|>", "rain|dd<|im_end|>"]
+    assert "tool\nsun<" in text(tokenizer, outcome.examples[1])
+    assert "tool\n(old)sun<" in text(tokenizer, outcome.examples[2])
+
+
+@pytest.mark.parametrize(
+    ("shown", "results"),
+    [
+        ("m.content | tojson", ['say "hi"']),
+        ("m.content | tojson(ensure_ascii=True)", ["sun"]),
+        ("m.content + m.content", ["sun"]),
+        ("m.content | upper", ["sun"]),
+        ("m.content[:2]", ["sun"]),
+        ("m.content | replace('s', '')", ["sun"]),
+        ("(m.content | length) ~ m.content", ["sun"]),
+        ("messages[(loop.index0 + 1) % messages | length].content + m.content", ["sun", "rain"]),
+        ("messages[5 - loop.index0].content", ["sun", "rain"]),
+    ],
+)
+def test_a_template_that_changes_moves_or_repeats_a_result_is_refused(maker, shown, results):
+    talked = talk("U:q", CALL, *(f"T:{result}" for result in results), "A:done")
+    template = TAGGED.replace("RESULT", shown)
+    assert problem(maker(template, train_on_tool_results=True).make([talked])[0], "mine") == UNLIKE
+
+
+def test_a_template_that_reads_a_result_is_refused(maker):
+    """It takes the reserved characters for a part of what it reads."""
+    checked = "(m.content if m.content[:1] == '{' else raise_exception('not JSON'))"
+    made = maker(TAGGED.replace("RESULT", checked), train_on_tool_results=True).make([talk("U:q", CALL, "T:{}", "A:b")])
+    assert problem(made[0], "mine") == UNLIKE
+
+
+def test_a_result_that_no_example_shows_is_refused(maker):
+    talked = talk("U:q", "A:a", "U:r", CALL, "T:sun")
+    assert problem(maker(PLAIN, train_on_tool_results=True).make([talked])[0], "mine") == (
+        "message 5 (tool) comes after the last answer that carries loss: no example shows this result"
+        " (data.train_on_tool_results)"
+    )
+
+
+def test_of_a_character_that_a_shared_token_cuts_nothing_carries_loss(maker, build):
+    """The template's newline and the byte of é beside it are one token; without the bytes it cannot be read."""
+    backend = letters()
+    vocabulary = backend.get_vocab()
+    for pair in (("\u010a", "\u00c3"), ("\u00a9", "\u010a")):
+        vocabulary["".join(pair)] = len(vocabulary)
+    backend.model = models.BPE(vocabulary, [("\u010a", "\u00c3"), ("\u00a9", "\u010a")])
+    talked = talk("U:q", "A:a", "T:\u00e9bc\u00e9", "A:d")
+    tokenizer = build(backend)
+    outcome = maker(PLAIN, tokenizer, train_on_tool_results=True).make([talked])[0]
+    ids = [id for id, weight in zip(outcome.examples[0].input_ids, outcome.examples[0].weights, strict=True) if weight]
+    assert tokenizer.decode_batch([ids]) == ["a<|im_end|>bcd<|im_end|>"]
+    backend.decoder = decoders.Sequence([decoders.ByteLevel()])
+    unread = maker(PLAIN, build(backend), train_on_tool_results=True).make([talked])[0]
+    assert problem(unread, "mine") == "the tool result '\u00e9bc\u00e9' cannot be told apart in its ids"
+
+
+def test_a_result_that_normalising_joins_with_the_template_is_refused(maker, build):
+    """NFC makes one character of the template's e and the accent that the result begins with."""
+    backend = letters()
+    backend.normalizer = normalizers.NFC()
+    tokenizer = build(backend)
+    make = maker(TAGGED.replace("RESULT", "'e' + m.content"), tokenizer, train_on_tool_results=True)
+    assert trained(tokenizer, make.make([talk("U:q", "A:a", "T:xe\u0301", "A:b")])[0]) == [
+        "a<|im_end|>|x\u00e9|b<|im_end|>"
+    ]
+    assert problem(make.make([talk("U:q", "A:a", "T:\u0301x", "A:b")])[0], "mine") == (
+        "the tool result '\u0301x' cannot be told apart in its ids"
+    )
+
+
+LAW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.parametrize("merges", [(), ("\n\n", "  ", " a", "ab", "]\n", "a\n")], ids=["letters", "merges"])
+@pytest.mark.parametrize("decoder", [decoders.ByteLevel(), decoders.Sequence([decoders.ByteLevel()])], ids=["b", "d"])
+@pytest.mark.parametrize("template", ["chatml", TRIMMING, PLAIN], ids=["chatml", "trimming", "tagged"])
+@LAW
+@given(results=st.lists(TEXTS, min_size=1, max_size=3), answers=st.lists(TEXTS, min_size=3, max_size=3))
+def test_results_change_weights_alone(maker, build, template, decoder, merges, results, answers):
+    """The ids are those of before; what trains beside the answers are the results, in order, less shared tokens.
+
+    With bytes of tokens that are known, and read by the decoder alone.
+    """
+    backend = letters(*merges)
+    backend.decoder = decoder
+    tokenizer = build(backend)
+    turns = [turn for pair in zip(results, answers, strict=False) for turn in (f"T:{pair[0]}", f"A:{pair[1]}")]
+    talked = talk("U:q", "A:a", *turns)
+    before = maker(template, tokenizer).make([talked])[0]
+    after = maker(template, tokenizer, train_on_tool_results=True).make([talked])[0]
+    if before.problem is not None:
+        return
+    assert after.problem is None
+    extra = []
+    for old, new in zip(before.examples, after.examples, strict=True):
+        assert new.input_ids == old.input_ids
+        assert all(new.weights[i] == 1.0 for i, weight in enumerate(old.weights) if weight)
+        more = [0, *(int(a != b) for a, b in zip(old.weights, new.weights, strict=True)), 0]
+        edges = [i for i in range(len(more) - 1) if more[i] != more[i + 1]]
+        extra += [tokenizer.decode_batch([new.input_ids[a:b]])[0] for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    shown = [result.strip() if template == TRIMMING else result for result in results if result.strip()]
+    if not merges:
+        assert extra == shown
+    else:
+        assert all(any(piece in result for result in shown) for piece in extra)
+        assert sum(map(len, shown)) - sum(map(len, extra)) <= 2 * len(shown)

@@ -1,0 +1,162 @@
+"""What is seen but not trained: tables by hand, and the law that muting changes weights alone."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_chat_masks import QWEN_LIKE
+from test_chat_properties import TEXTS, TRIMMING
+
+from sft_cli.config.schema.data import TrainOn
+from sft_cli.types import Message
+from tests.chat.helpers import problem, table, talk, text, trained
+
+THOUGHT = "<think>\nwhy\n</think>\n\nyes"
+CALLS = {"tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"a": "b"}}}]}
+CALLING = """
+{%- for m in messages -%}
+    {{- '<|im_start|>' + m.role + '\\n' + m.content -}}
+    {%- for c in m.tool_calls or [] -%}{{- c.function | tojson -}}{%- endfor -%}
+    {{- '<|im_end|>' -}}
+{%- endfor -%}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
+"""
+CHANNELS = """
+{%- for m in messages -%}
+    {{- '<|im_start|>' + m.role + '\\n' -}}
+    {{- '[thinking]' + m.thinking + '[final]' if m.thinking else '' -}}
+    {{- m.content + '<|im_end|>' -}}
+{%- endfor -%}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}
+"""
+
+
+def test_reasoning_is_seen_and_not_trained(maker, tokenizer):
+    """The block with its tags; the white space behind it and the answer are trained."""
+    outcome = maker(train_on_reasoning=False).make([talk("U:a", f"A:{THOUGHT}")])[0]
+    assert trained(tokenizer, outcome) == ["\n\nyes<|im_end|>"]
+    assert text(tokenizer, outcome.examples[0]).endswith(f"{THOUGHT}<|im_end|>")
+    assert trained(tokenizer, maker().make([talk("U:a", f"A:{THOUGHT}")])[0]) == [f"{THOUGHT}<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("<think>think</think>think", "think<|im_end|>"),
+        ("<think></think>b", "b<|im_end|>"),
+        ("<think>\n\n</think>\n\nb", "\n\nb<|im_end|>"),
+        ("<think><|im_end|></s></think></s>", "</s><|im_end|>"),
+        ("why\n</think>\n\nb", "\n\nb<|im_end|>"),
+        ("no </think>, no block", "no </think>, no block<|im_end|>"),
+    ],
+)
+def test_where_reasoning_ends(maker, tokenizer, answer, expected):
+    assert trained(tokenizer, maker(train_on_reasoning=False).make([talk("U:a", f"A:{answer}")])[0]) == [expected]
+
+
+def test_reasoning_from_a_key_is_placed_by_what_the_template_shows(maker, tokenizer):
+    """Even where it reads like the template's own words."""
+    talked = talk("U:a", Message("assistant", "final", extra={"thinking": "thinking"}))
+    outcome = maker(CHANNELS, train_on_reasoning=False).make([talked])[0]
+    assert trained(tokenizer, outcome) == ["[thinking]|[final]final<|im_end|>"]
+
+
+def test_a_template_that_shows_a_key_gets_the_block_under_it(maker, tokenizer):
+    assert trained(tokenizer, maker(CHANNELS).make([talk("U:a", f"A:{THOUGHT}")])[0]) == [
+        "[thinking]why[final]yes<|im_end|>"
+    ]
+
+
+def test_in_an_unrolled_conversation_each_turn_is_muted(maker, tokenizer):
+    talked = talk("U:1", "A:<think>a</think>x", "U:2", "A:<think>b</think>y")
+    outcome = maker(QWEN_LIKE, train_on_reasoning=False).make([talked])[0]
+    assert trained(tokenizer, outcome) == ["x<|im_end|>", "y<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "answer", "expected"),
+    [
+        ([r"<\|skip\|>.*?<\|/skip\|>"], "a <|skip|>b<|/skip|> c", "a | c<|im_end|>"),
+        ([r"\[\d+\]"], "one[1] two[23].", "one| two|.<|im_end|>"),
+        (["b", "bc"], "abcd", "a|d<|im_end|>"),
+        (["b", "c"], "abcd", "a|d<|im_end|>"),
+        (["x*"], "axxb", "a|b<|im_end|>"),
+        (["nothing"], "abcd", "abcd<|im_end|>"),
+        ([r"\s+$"], "ab \n", "ab|<|im_end|>"),
+        (["end"], "im_end <|im_end|>.", "im_| <|im_||>.<|im_end|>"),
+        ([r"(?s)^.*\n---\n"], "draft\n---\nfinal", "final<|im_end|>"),
+    ],
+)
+def test_what_a_regular_expression_matches_is_seen_and_not_trained(maker, tokenizer, patterns, answer, expected):
+    outcome = maker(untrained=patterns).make([talk("U:ab[1]", f"A:{answer}")])[0]
+    (example,) = outcome.examples
+    weights = {weight for _, weight in table(tokenizer, example)}
+    assert weights == {0.0, 1.0}
+    assert text(tokenizer, example).endswith(f"{answer}<|im_end|>")
+    assert trained(tokenizer, outcome) == [expected]
+
+
+def test_white_space_that_a_template_trims_is_no_matter(maker, tokenizer):
+    outcome = maker(TRIMMING, untrained=[r"^\s*#.*\n", r"x\s*$"]).make([talk("U:a", "A:  # note\nb x ")])[0]
+    assert trained(tokenizer, outcome) == ["b |<|im_end|>"]
+
+
+def test_a_turn_that_is_muted_whole_carries_no_loss(maker, tokenizer):
+    make = maker(untrained=["(?s).*SECRET.*"])
+    outcome = make.make([talk("U:1", "A:SECRET", "U:2", "A:two")])[0]
+    assert trained(tokenizer, outcome) == ["two<|im_end|>"]
+    assert problem(make.make([talk("U:1", "A:SECRET")])[0]) == (
+        "no assistant turn carries loss (all that they say is muted)"
+    )
+    make.template_check.check()  # muting is the rows' matter, not the template's
+
+
+def test_a_template_that_cuts_what_is_muted_is_refused(maker):
+    twice = CALLING.replace("+ m.content -", "+ m.content + (m.content if m.role == 'assistant' else '') -")
+    assert problem(maker(twice, untrained=["b"]).make([talk("U:1", "A:ab")])[0], "mine") == (
+        "the template cuts, moves or repeats what data.untrained or data.train_on_reasoning=false mute"
+    )
+
+
+def test_turns_that_call_tools_may_carry_no_loss(maker, tokenizer):
+    talked = talk("U:1", Message("assistant", "", extra=CALLS), "T:{}", "A:done")
+    assert trained(tokenizer, maker(CALLING, train_on_tool_calls=False).make([talked])[0]) == ["done<|im_end|>"]
+    assert trained(tokenizer, maker(CALLING).make([talked])[0]) == [
+        '{"name": "look", "arguments": {"a": "b"}}<|im_end|>|done<|im_end|>'
+    ]
+    assert problem(maker(CALLING, train_on_tool_calls=False).make([talk(*talked.messages[:2])])[0], "mine") == (
+        "no assistant turn carries loss (all call tools, data.train_on_tool_calls is false)"
+    )
+
+
+def test_tool_results_are_never_trained(maker, tokenizer):
+    talked = talk("U:1", Message("assistant", "", extra=CALLS), "T:result", "A:done")
+    outcome = maker(CALLING, train_on=TrainOn.assistant).make([talked])[0]
+    assert "result" in text(tokenizer, outcome.examples[0])
+    assert "result" not in trained(tokenizer, outcome)[0]
+
+
+LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.parametrize("template", ["chatml", TRIMMING], ids=["chatml", "trimming"])
+@LAW
+@given(
+    answers=st.lists(TEXTS, min_size=1, max_size=3),
+    patterns=st.lists(st.sampled_from(["a+", "b.", r"\s+", "[<>]", "im_", "é"]), min_size=1, max_size=3),
+    reasoning=st.booleans(),
+)
+def test_muting_changes_weights_alone(maker, tokenizer, template, answers, patterns, reasoning):
+    """The ids are those of before; what trains is what trained before and is matched by nothing."""
+    turns = [turn for answer in answers for turn in ("U:q", f"A:{answer}")]
+    before = maker(template).make([talk(*turns)])[0]
+    after = maker(template, untrained=patterns, train_on_reasoning=reasoning).make([talk(*turns)])[0]
+    if before.problem is not None or after.problem is not None:
+        return
+    ids, quiet = before.examples[-1], after.examples[-1]
+    assert quiet.input_ids == ids.input_ids[: len(quiet.input_ids)]
+    assert all(b in (0.0, a) for a, b in zip(ids.weights, quiet.weights, strict=False))
+    assert quiet.weights[-1] == 1.0
+
+
+def test_sanitize_false_lets_ordinary_rows_pass(maker, tokenizer):
+    assert trained(tokenizer, maker(sanitize=False).make([talk("U:a", "A:b")])[0]) == ["b<|im_end|>"]

@@ -1,0 +1,121 @@
+"""What a process needs when others share the work, and which settings are offered."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from sft_cli.check.gpus import Card, card
+from sft_cli.check.torch_checks.memory_fit import CONTEXT, Budget, memory_lines, target, variants
+from sft_cli.config.compose import compose
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind
+from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind
+from sft_cli.config.schema.trainer import Dtype
+from sft_cli.errors import SftError
+from sft_cli.model.device import Machine
+from sft_cli.model.memory.estimate import MemoryEstimate
+from sft_cli.model.memory.process_share import sharded
+from sft_cli.model.memory.saved_activations import Kept
+
+ALONE = MemoryEstimate(
+    weights=8000, values=80, gradients=80, state=160, logits=50, kept=Kept((100,) * 4, 10, 8, 4), trained=20,
+    largest=1000, outer=4000,
+)  # fmt: skip
+SHAPE = LlamaConfig(hidden_size=2048, intermediate_size=5632, num_hidden_layers=16, num_attention_heads=16,
+                    num_key_value_heads=4, vocab_size=32000)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes", "found"),
+    [
+        pytest.param({}, 4, (8000, 80, 80, 160, 0), id="ddp-holds-all"),
+        pytest.param({"kind": "fsdp"}, 1, (8000, 80, 80, 160, 0), id="alone"),
+        pytest.param({"kind": "fsdp"}, 4, (2000, 20, 20, 40, 6000), id="a-quarter-and-two-layers"),
+        pytest.param({"kind": "fsdp", "reshard": False}, 4, (2000, 20, 20, 40, 8000), id="all-layers-gathered"),
+        pytest.param({"kind": "fsdp", "replicas": 2}, 4, (4000, 40, 40, 80, 6000), id="half-in-two-groups"),
+        pytest.param({"kind": "fsdp", "cpu_offload": True}, 4, (0, 0, 0, 0, 6000), id="in-main-memory"),
+    ],
+)
+def test_what_is_shared_by_hand(settings, processes, found):
+    config = DistributedConfig(**{**settings, "kind": DistributedKind(settings.get("kind", "ddp"))})
+    memory = sharded(ALONE, config, processes)
+    assert (memory.weights, memory.values, memory.gradients, memory.state, memory.gathered) == found
+    assert memory.kept == ALONE.kept
+
+
+def budget(free, *words):
+    """A 1.0B Llama with LoRA on one card with so many bytes left for the run."""
+    config = compose(["recipe=alpaca_lora", "trainer.tokens_per_micro_batch=8192", "trainer.max_length=1024", *words])
+    goal = target(config, Card("test", free + CONTEXT), Machine(torch.device("cpu"), torch.float32), 0)
+    return Budget(config, SHAPE, goal, 900, 300)
+
+
+@pytest.fixture(scope="module")
+def large() -> Budget:
+    return budget(80 * 10**9)
+
+
+def test_a_card_is_not_all_the_runs(large):
+    goal = target(large.config, card("24GB"), Machine(torch.device("cpu"), torch.float32), 5)
+    assert (goal.machine.device.type, goal.machine.dtype) == ("cuda", torch.bfloat16)
+    assert goal.free == 24 * 10**9 - CONTEXT
+    free_choice = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.auto))
+    assert target(free_choice, card("t4"), goal.machine, 5).machine.dtype is torch.float16
+    asked = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.bfloat16))
+    with pytest.raises(SftError, match=r"trainer\.dtype=bfloat16: gpu=t4 does not multiply in it"):
+        target(asked, card("t4"), goal.machine, 5)
+    assert target(large.config, None, goal.machine, 5).free == 5
+
+
+def test_a_job_on_other_machines_has_a_card_of_unknown_size(large):
+    """What the login node has free says nothing about it."""
+    config = compose(["recipe=alpaca_lora", "launcher=slurm", "launcher.gpus=2", "trainer.dtype=float32"])
+    goal = target(config, None, large.target.machine, 5)
+    assert (goal.free, goal.processes, goal.machine.device.type, goal.machine.dtype) == (None, 2, "cuda", torch.float32)
+    (line,) = memory_lines(replace(large, target=replace(large.target, free=None), counted=large.counted))
+    assert (line.status.value, line.fix) == ("warn", "gpu=24GB, or gpu=h100")
+
+
+def test_what_fits_is_itemised(large):
+    (line,) = memory_lines(large)
+    assert line.status.value == "ok"
+    items = ["frozen weights", "adapter", "gradients", "optimizer (adamw)", "activations at 8,192 tokens"]
+    assert [item for item, row in zip(items, line.more, strict=False) if not row.startswith(item)] == []
+
+
+def test_the_first_setting_that_fits_is_named_with_its_figures(large):
+    """Everything recomputed and 4,096 tokens is what fits here, half of that is not asked for."""
+    need = large.need(large.config)
+    half = next(config for words, config in variants(large) if "=4096" in words)
+    tight = large.target.machine
+    free = int((large.need(half).memory.total(*full(large.need(half))) + need.memory.total(*full(need))) / 2)
+    small = replace(large, target=replace(large.target, free=free, machine=tight), counted=large.counted)
+    (line,) = memory_lines(small)
+    assert line.status.value in ("warn", "fail")
+    assert line.fix.startswith(("trainer.tokens_per_micro_batch=4096", "trainer.tokens_per_micro_batch=2048"))
+
+
+def full(need):
+    from sft_cli.config.schema.trainer import Checkpointing
+
+    return Checkpointing.offload, need.memory.num_layers
+
+
+def test_a_card_that_holds_nothing_is_told_what_the_least_is(large):
+    tiny = replace(large, target=replace(large.target, free=10**6), counted=large.counted)
+    (line,) = memory_lines(tiny)
+    assert line.status.value == "fail"
+    assert line.text.startswith("it does not fit: about ")
+    assert line.fix.startswith("no single setting makes it fit, the least is ")
+
+
+def test_what_is_offered_comes_in_the_order_of_what_it_costs(large):
+    several = replace(large, target=replace(large.target, processes=2))
+    words = [words for words, _ in variants(several)]
+    assert words[:2] == ["trainer.tokens_per_micro_batch=4096", "trainer.tokens_per_micro_batch=2048"]
+    assert "quant=nf4" in words
+    assert words.index("quant=nf4") < words.index("distributed=fsdp")
+    whole = replace(several, config=replace(several.config, adapter=AdapterConfig(kind=AdapterKind.none)))
+    assert [words for words, _ in variants(whole)][-2:] == ["adapter=lora", "adapter=lora quant=nf4"]
+    assert not any("quant" in words.split()[0] for words, _ in variants(whole))

@@ -1,0 +1,68 @@
+"""Every filter of the schema is in the table, and a filter is run by its name."""
+
+import importlib
+import json
+from dataclasses import fields
+
+import pytest
+
+from sft_cli.clean import registry
+from sft_cli.config.rules.clean import FILTERS
+from sft_cli.config.schema.clean import (
+    CleanConfig,
+    ContaminationConfig,
+    LeakageConfig,
+    PerplexityConfig,
+    QualityConfig,
+    Scope,
+)
+from sft_cli.errors import SftError
+from tests.clean.rows_helpers import dropped, numbered
+
+
+def test_the_table_is_the_schema():
+    blocks = [field.name for field in fields(CleanConfig) if field.name != "steps"]
+    assert list(registry.FILTERS) == blocks == list(FILTERS)
+
+
+@pytest.mark.parametrize("name", registry.FILTERS)
+def test_every_filter_is_there(name):
+    names = vars(importlib.import_module(registry.FILTERS[name]))
+    assert callable(names["find"])
+    assert ("check" in names) is (name in registry.CHECKED)
+
+
+def test_a_filter_gets_its_own_block():
+    rows = numbered([("q", "a"), ("q", "b")], held_out=[1])
+    assert dropped(registry.find("leakage", rows, CleanConfig())) == [0]
+    config = CleanConfig(leakage=LeakageConfig(scope=Scope.conversation))
+    assert dropped(registry.find("leakage", rows, config)) == []
+
+
+def test_what_cannot_begin_is_refused():
+    config = CleanConfig(
+        steps=["leakage", "contamination"], contamination=ContaminationConfig(against={"a": "no.json"})
+    )
+    with pytest.raises(SftError, match=r"clean\.contamination\.against\.a: there is no 'no\.json'"):
+        registry.check(config)
+    registry.check(CleanConfig(steps=["leakage"], contamination=config.contamination))
+
+
+def test_scores_are_called_by_what_they_measure():
+    config = CleanConfig(quality=QualityConfig(score="judge"), perplexity=PerplexityConfig(score="ifd"))
+    names = {name: registry.measure(name, config) for name in registry.FILTERS}
+    assert names == {**{name: name for name in registry.FILTERS}, "quality": "judge", "perplexity": "ifd"}
+
+
+def test_inputs_follow_the_bytes_of_evaluation_sets_not_their_place(tmp_path):
+    def inputs(folder, text):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "exam.jsonl").write_text(text, "utf-8")
+        config = ContaminationConfig(against={"exam": str(tmp_path / folder / "exam.jsonl")})
+        return registry.inputs("contamination", CleanConfig(contamination=config))
+
+    one, moved, other = inputs("a", '{"text": "One"}'), inputs("b", '{"text": "One"}'), inputs("a", '{"text": "Two"}')
+    assert one == moved == json.loads(json.dumps(one))
+    assert one != other
+    assert one["ngram"] == 10
+    assert registry.inputs("leakage", CleanConfig()) == {"scope": "prompt"}

@@ -1,0 +1,142 @@
+# ruff: noqa: E501
+"""What a newcomer from another tool types, and what is answered."""
+
+import pytest
+
+from sft_cli.config.compose import compose
+from sft_cli.config.keys.aliases import ELSEWHERE
+from sft_cli.config.keys.unsupported import NEEDLESS
+from sft_cli.config.keys.valid_keys import KEYS, advice
+from sft_cli.errors import SftError
+
+KEYS_ELSEWHERE = [
+    ("neftune_noise_alpha=5", "here it is called loss.neftune: write loss.neftune=5"),
+    ("trainer.label_smoothing_factor=0.1", "here it is called loss.label_smoothing: write loss.label_smoothing=0.1"),
+    ("router_aux_loss_coef=0.01", "here it is called loss.router: write loss.router=0.01"),
+    ("use_rslora=true", "here it is called adapter=rslora"),
+    ("use_rslora=false", "leave it out; set to true, it is here called adapter=rslora"),
+    ("adapter.use_dora=true", "here it is called adapter=dora"),
+    ("init_lora_weights=pissa", "here it is called adapter.init: write adapter.init=pissa"),
+    ("loraplus_lr_ratio=16", "here it is called adapter.lr_ratio: write adapter.lr_ratio=16"),
+    ("lora_plus=true", "here it is called adapter=loraplus"),
+    ("lora_target=all", "here it is called adapter.target_modules: write adapter.target_modules=[all-linear]"),
+    ("lora_target=q_proj,v_proj", "here it is called adapter.target_modules: write adapter.target_modules=[q_proj,v_proj]"),
+    ("gradient_checkpointing=true", "did you mean trainer.gradient_checkpointing=auto or trainer.gradient_checkpointing=full?"),
+    ("optim=adamw_torch_fused", "here it is called trainer.optimizer: write trainer.optimizer=adamw"),
+    ("lr_scheduler_type=constant_with_warmup", "here it is called trainer.schedule: write trainer.schedule=constant"),
+    ("num_train_epochs=3.0", "here it is called trainer.epochs: write trainer.epochs=3"),
+    ("max_steps=-1", "did you mean trainer.max_steps=null?"),
+    ("use_liger_kernel=true", "here it is called trainer.kernels: write trainer.kernels=auto or trainer.kernels=always"),
+    ("use_ema=true", "here it is called trainer.average=ema"),
+    ("excess_length_strategy=truncate", "here it is called data.overflow: write data.overflow=truncate"),
+    ("excess_length_strategy=raise", "here it is called data.overflow: write data.overflow=error"),
+    ("truncation_strategy=delete", "here it is called data.overflow: write data.overflow=drop"),
+    ("truncation_mode=keep_end", "here it is called data.overflow: write data.overflow=drop_oldest_turns"),
+    ("truncation=true", "here it is called data.overflow: write data.overflow=truncate"),
+    ("truncation=false", "here it is called data.overflow: write data.overflow=error"),
+    ("cutoff_len=2048",
+     "here it is called trainer.max_length: write trainer.max_length=2048, with data.overflow=truncate to cut longer"
+     " rows as there (left out, they are an error)"),
+    ("max_seq_length=512",
+     "here it is called trainer.max_length: write trainer.max_length=512, with data.overflow=truncate to cut longer"
+     " rows as there (left out, they are an error)"),
+    ("ddp_timeout=1800",
+     "here it is called distributed.timeout_minutes, in minutes: write distributed.timeout_minutes=30"),
+    ("adam_beta2=0.95", "here both are one key: write trainer.betas=[0.9,0.95]"),
+    ("val_set_size=500", "a number of rows is here called data.val_rows: write data.val_rows=500"),
+    ("val_set_size=0.05", "here it is called data.val_fraction: write data.val_fraction=0.05"),
+    ("finetuning_type=full", "here it is a choice: write adapter=none"),
+    ("quantization_bit=4", "here it is called quant.kind: write quant.kind=nf4"),
+    ("deepspeed=zero3.json", "here it is a choice: write distributed=fsdp"),
+    ("datasets=[{path: a.jsonl, type: alpaca}]",
+     "here it is called data.mix.<name>.path: write data.mix.local.path=a.jsonl"),
+    ("group_by_length=true", "leave it out: nothing is padded here, so that lengths need not be alike"),
+    ("padding_free=true",
+     "leave it out: examples always lie end to end without padding, none sees another, and"
+     " trainer.tokens_per_micro_batch says how many tokens are computed at once"),
+    ("torch_compile=true", "leave it out: what a compiler joins is joined here already, without minutes of compiling"),
+    ("resume_from_checkpoint=runs/a/checkpoints/step-50", "resume a run by its directory: sft train run=runs/a"),
+    ("retention.stop=true", "did you mean trainer.retention.stop=true?"),
+    ("trainer.retention.math.path=a.jsonl", "did you mean trainer.retention.probes.<name>.path?"),
+    ("trainer.probes.math.metric=loss", "did you mean trainer.retention.probes.<name>.metric?"),
+]  # fmt: skip
+
+
+def refusal(*words: str) -> SftError:
+    with pytest.raises(SftError) as refused:
+        compose(list(words))
+    return refused.value
+
+
+@pytest.mark.parametrize(("word", "fix"), KEYS_ELSEWHERE, ids=[word for word, _ in KEYS_ELSEWHERE])
+def test_a_key_of_another_tool_is_answered_with_ours_and_the_value(word, fix):
+    error = refusal(word)
+
+    assert error.problem.startswith(f"there is no key {word.partition('=')[0]}")
+    assert error.fix == fix
+
+
+@pytest.mark.parametrize(
+    ("words", "arithmetic", "examples"),
+    [
+        (["gradient_accumulation_steps=4", "micro_batch_size=2"], "4 x 2 x GPUs", 8),
+        (["per_device_train_batch_size=8", "gradient_accumulation_steps=2"], "2 x 8 x GPUs", 16),
+        (["gradient_accumulation_steps=4"], "4 x examples per device x GPUs", 4),
+        (["micro_batch_size=2"], "accumulation steps x 2 x GPUs", 2),
+    ],
+)
+def test_keys_of_the_batch_are_one_answer_with_the_arithmetic(words, arithmetic, examples):
+    error = refusal(*words)
+
+    assert error.problem.count("no key") == len(words)
+    assert f"over all GPUs: {arithmetic};" in error.fix
+    assert f"write trainer.examples_per_step={examples} and leave" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("trainer.gradient_checkpointing=true", "=auto or trainer.gradient_checkpointing=full"),
+        ("trainer.gradient_checkpointing=false", "=none"),
+        ("trainer.optimizer=adamw_torch", "=adamw"),
+        ("trainer.schedule=constant_with_warmup", "=constant"),
+        ("trainer.schedule=Cosine", "=cosine"),
+        ("trainer.schedule=cosine-with-min-lr", "=cosine_with_min_lr"),
+        ("trainer.kernels=true", "=auto or trainer.kernels=always"),
+        ("trainer.average=true", "=ema"),
+        ("trainer.average=swa", "=last"),
+    ],
+)
+def test_a_value_of_another_tool_is_answered_with_ours(word, meant):
+    assert refusal(word).fix.startswith(f"did you mean {word.partition('=')[0]}{meant}? choose one of ")
+
+
+@pytest.mark.parametrize(
+    ("word", "never"),
+    [
+        ("plot_loss=true", "z_loss"),
+        ("overwrite_cache=true", "override_system"),
+        ("strict=false", "metric"),
+        ("stage=sft", "write data.stages"),
+        ("special_tokens={pad_token: x}", "virtual"),
+        ("evals_per_epoch=2", "examples_per_step"),
+        ("temperature=0.7", "write data.temperature"),
+        ("loss_type=nll", "loss."),
+        ("save_only_model=true", "model."),
+        ("ignore_data_skip=true", "data."),
+        ("seed_worker=1", "data.workers"),
+    ],
+)
+def test_a_word_of_another_meaning_is_never_a_key_that_would_change_training(word, never):
+    error = refusal(word)
+
+    assert never not in error.fix
+    assert error.fix.startswith("leave it out")
+
+
+def test_what_nobody_needs_to_ask_for_is_no_key_and_says_why():
+    own = {key.rpartition(".")[2] for key in KEYS} - {"temperature"}  # of the mix; elsewhere, of generating
+    assert not NEEDLESS.keys() & (ELSEWHERE.keys() | own)
+    for name, why in NEEDLESS.items():
+        assert why.startswith("leave it out")
+        assert advice(name) == why

@@ -1,0 +1,60 @@
+"""What is said of models and files that are not where they are looked for."""
+
+import errno
+import os
+
+import pytest
+
+from sft_cli import telling
+from sft_cli.config.model_files.not_found import near_directory, unreachable
+
+CHECK = "check the path, or name a hub id such as Qwen/Qwen2.5-0.5B"
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "models/qwen-tiny").mkdir(parents=True)
+    return tmp_path / "models"
+
+
+@pytest.mark.parametrize(
+    ("path", "fix"),
+    [
+        ("models/qwen-tny", "did you mean model.path=models/qwen-tiny?"),
+        ("modles/qwen-tiny", "did you mean model.path=models/qwen-tiny?"),
+        ("./models/gpt2", CHECK),
+        ("nowhere/at/all", CHECK),
+    ],
+)
+def test_the_nearest_directory_is_named(models, path, fix):
+    assert near_directory(path, "model.path") == fix
+
+
+def test_an_offline_shell_is_named(models, monkeypatch):
+    assert unreachable("Qwen/Qwen2.5-0.5B", "model.path").startswith("check the name, the network")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert unreachable("Qwen/Qwen2.5-0.5B", "model.path") == (
+        "HF_HUB_OFFLINE=1 is set in this shell, and the model is not in its cache: unset HF_HUB_OFFLINE, or name a"
+        " local directory"
+    )
+    assert unreachable("models/qwen-tny", "model.path") == "did you mean model.path=models/qwen-tiny?"
+
+
+@pytest.mark.parametrize(
+    ("command", "places"),
+    [("train", "run_dir=DIR, prepared_dir=DIR, or SFT_HOME"), ("merge", "out=DIR, or SFT_HOME"), ("show", "SFT_HOME")],
+)
+def test_a_directory_that_cannot_be_written_is_chosen_by_the_commands_own_word(command, places, tmp_path):
+    fix = telling._remedy(errno.EACCES, str(tmp_path / "no"), [command])
+    assert fix == f"choose a directory you may write to ({places}), or change its permissions"
+
+
+def test_a_file_that_cannot_be_read_is_not_a_directory_to_choose(tmp_path, monkeypatch):
+    file = tmp_path / "my rows.jsonl"
+    file.write_text("{}\n")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    fix = telling._remedy(errno.EACCES, str(file), ["train"])
+    assert fix == f"you may not read this file: chmod u+r '{file}', or name another"

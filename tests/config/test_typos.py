@@ -1,0 +1,143 @@
+"""The value that was meant is made of what was typed: numbers, lists and choices are found in their misspellings."""
+
+import string
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sft_cli.config.keys.similar import nearest, similar, slips
+from sft_cli.config.keys.typos import fits, positive, proposals, word
+from sft_cli.config.keys.valid_keys import KEYS, Key
+
+FLOATS = [key for key in KEYS.values() if key.kind in (float, float | None)]
+INTS = [key for key in KEYS.values() if key.kind in (int, int | None)]
+NAMES = st.text(string.ascii_lowercase + "_", min_size=1, max_size=12)
+quick = settings(max_examples=60, deadline=None)
+
+
+@quick
+@given(st.sampled_from(FLOATS), st.floats(1e-6, 0.99), st.integers(1, 6))
+def test_a_decimal_comma_is_a_point(key: Key, number: float, digits: int):
+    number = round(number, digits)
+    assume(fits(key.kind, key.limits, number) and number)
+    text = f"{number:.{digits}f}".replace(".", ",")
+    assert proposals(key.kind, key.limits, text)[0] == pytest.approx(number)
+
+
+@quick
+@given(st.sampled_from(INTS), st.integers(8, 999))
+def test_a_whole_number_is_found_in_a_fraction_and_in_thousands(key: Key, number: int):
+    assume(fits(key.kind, key.limits, number))
+    assert proposals(key.kind, key.limits, float(number)) == [number]
+    assert proposals(key.kind, key.limits, f"'{number}'") == [number]
+    assume(fits(key.kind, key.limits, 1000 * number))
+    assert proposals(key.kind, key.limits, f"{number},000")[0] in (number, 1000 * number)
+    assert proposals(key.kind, key.limits, f"{number}k")[0] == 1000 * number
+
+
+@quick
+@given(st.sampled_from([key for key in FLOATS if key.limits.get("lt", key.limits.get("le")) == 1]), st.integers(2, 99))
+def test_a_share_above_one_is_meant_in_percent(key: Key, number: int):
+    assert proposals(key.kind, key.limits, number) == [f"{number}%"]
+    assert fits(float, key.limits, f"{number}%")
+
+
+@quick
+@given(st.lists(NAMES, min_size=1, max_size=4), st.sampled_from(["{}", "[{}]", "({})", "'[{}]'", "{},"]))
+def test_a_list_is_found_in_any_brackets(names, around):
+    for between in (",", ", ", " ", ";"):
+        text = around.format(between.join(names))
+        assert proposals(list[str], {}, text) == [names]
+
+
+@quick
+@given(st.dictionaries(NAMES, NAMES, min_size=1, max_size=3), st.sampled_from([":", "=", ": "]))
+def test_a_mapping_is_found_with_any_sign(values, sign):
+    text = ", ".join(f"{name}{sign}{value}" for name, value in values.items())
+    assert proposals(dict[str, str], {}, text) == [values]
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.name)
+def test_a_default_is_never_proposed_for_what_says_nothing(key: Key):
+    """A text that is like no value of any kind: whatever is proposed for it would be made up."""
+    if not fits(key.kind, key.limits, "zqxj") and "list" not in str(key.kind):
+        assert proposals(key.kind, key.limits, "zqxj") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits", "typed", "meant"),
+    [
+        (float, {"gt": 0}, "10^-4", [1e-4]),
+        (float, {"gt": 0}, "2x10^-4", [2e-4]),
+        (float, {"gt": 0}, "1/8", [0.125]),
+        (float, {"gt": 0}, -1e-4, [1e-4]),
+        (float, {"gt": 0}, "−", []),
+        (float, {"gt": 0}, 0, []),
+        (float, {"gt": 0}, float("nan"), []),
+        (float, {"gt": 0}, None, []),
+        (float, {"gt": 0}, True, []),
+        (float, {"ge": 0, "lt": 1}, "5 percent", [0.05]),
+        (int, {"ge": 1}, 2.5, [2, 3]),
+        (int, {"ge": 1}, "3 epochs", [3]),
+        (int, {"ge": 1}, 0, []),
+        (int, {"ge": 8}, 4, [8]),
+        (int | None, {"ge": 1}, -1, [None]),
+        (int | None, {"ge": 1}, "none", [None]),
+        (bool, {}, "Yes", [True]),
+        (bool, {}, "OFF", [False]),
+        (bool, {}, 1, [True]),
+        (bool, {}, 2, []),
+        (tuple[float, float], {}, "0.9,0.95", [[0.9, 0.95]]),
+        (tuple[float, float], {}, "0.9", []),
+        (list[str], {}, [1, True], [["1", "true"]]),
+    ],
+)
+def test_what_is_meant(kind, limits, typed, meant):
+    assert proposals(kind, limits, typed) == meant
+
+
+def test_a_word_is_what_a_shell_passes_on():
+    assert word("trainer.lr", 2e-05) == "trainer.lr=2e-5"
+    assert word("trainer.lr", 1e-4) == "trainer.lr=0.0001"
+    assert word("a", ["b", "c"]) == "a=[b,c]"
+    assert word("a", {"b": "c d"}) == "'a={b: c d}'"
+    assert word("a", "x y.jsonl") == "'a=x y.jsonl'"
+    assert word("a", None) == "a=null"
+    assert positive("price", "0,5") == "did you mean price=0.5?"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("trainer.lrr", "trainer.lr"),
+        ("trainer.epoch", "trainer.epochs"),
+        ("max_len", "max_length"),
+        ("grad_norm", "max_grad_norm"),
+        ("wieght_decay", "weight_decay"),
+        ("plot_loss", None),
+        ("strict", None),
+        ("special_tokens", None),
+        ("evals_per_epoch", None),
+        ("overwrite_cache", None),
+        ("", None),
+    ],
+)
+def test_near_in_spelling_is_a_slip_or_a_part_of_the_words(typed, meant):
+    names = ["trainer.lr", "trainer.epochs", "max_length", "max_grad_norm", "weight_decay", "z_loss", "metric"]
+    assert nearest(typed, [*names, "virtual.tokens", "examples_per_step", "override_system", "retention.stop"]) == meant
+
+
+@quick
+@given(NAMES, NAMES)
+def test_slips_are_a_distance(one, other):
+    most = max(len(one), len(other))
+    assert slips(one, other, most) == slips(other, one, most) <= most
+    assert (slips(one, other, 0) == 0) == (one == other)
+    assert similar(one, one) == 0
+
+
+def test_a_word_of_any_length_is_compared_at_once():
+    """Words whose lengths differ too much cost nothing: ten million letters would take minutes otherwise."""
+    assert slips("1" * 10_000_000, "trainer.lr", 3) == 9_999_990
+    assert nearest("1" * 100_000, KEYS) is None

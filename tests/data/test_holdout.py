@@ -1,0 +1,153 @@
+"""Held-out rows: complete, stratified, grouped, and decided by content and seed alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mix_pools import digests
+
+from sft_cli.data.mixing.holdout import TRAINED, hold_out, together
+from sft_cli.errors import SftError
+
+rows = st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 8), st.integers(0, 2)), min_size=1, max_size=60)
+fractions = st.floats(0.001, 0.999)
+seeds = st.integers(0, 5)
+
+
+def split(contents, groups=None, sources=None, fraction=0.0, number=None, seed=0):
+    """``hold_out`` of rows of these prompts; no groups and one source unless given."""
+    none, one = np.full(len(contents), -1, np.int64), np.zeros(len(contents), np.int64)
+    groups = none if groups is None else np.array(groups, np.int64)
+    sources = one if sources is None else np.array(sources, np.int64)
+    return hold_out(digests(contents), groups, sources, fraction, number, seed)
+
+
+def families(prompts, groups) -> list[int]:
+    """Connected components by merging sets, one row after another."""
+    found: list[set] = []
+    for row, (prompt, group) in enumerate(zip(prompts, groups, strict=True)):
+        new = {row, ("prompt", prompt)} | ({("group", group)} if group >= 0 else set())
+        new = new.union(*(family for family in found if family & new))
+        found = [family for family in found if not family & new] + [new]
+    of = {row: number for number, family in enumerate(found) for row in family}
+    return [of[row] for row in range(len(prompts))]
+
+
+BY_HAND = [
+    pytest.param(["a"] * 8 + ["b", "c"], [-1] * 10, [8, 9], id="a family above the share is passed over"),
+    pytest.param(list("abcdefghij"), [0] * 8 + [-1, -1], [8, 9], id="a group is a family"),
+    pytest.param(list("aabcdefgij"), [-1, 0, 0, 1, 1, 2, 2, 3, 3, 3], None, id="families within families"),
+    pytest.param(["a"] * 6 + ["b"] * 4, [-1] * 10, [6, 7, 8, 9], id="at least one: the smallest family"),
+    pytest.param(["a"] * 10, [-1] * 10, [], id="never all: one family alone"),
+]
+
+
+@pytest.mark.parametrize(("prompts", "groups", "held_out"), BY_HAND)
+def test_a_fifth_of_ten_rows(prompts, groups, held_out):
+    found = np.flatnonzero(split(prompts, groups, fraction=0.2)).tolist()
+    if held_out is None:
+        assert found in ([3, 4], [5, 6])
+    else:
+        assert found == held_out
+
+
+@given(rows, fractions, seeds)
+def test_families_stay_together_and_every_source_gives_its_part(made, fraction, seed):
+    prompts, groups, sources = map(list, zip(*made, strict=True))
+    held_out = split(prompts, groups, sources, fraction, seed=seed)
+    family = families(prompts, groups)
+    assert {f for f, out in zip(family, held_out, strict=True) if out}.isdisjoint(
+        f for f, out in zip(family, held_out, strict=True) if not out
+    )
+    for source in set(sources):
+        mine = [row for row in range(len(made)) if sources[row] == source]
+        out = sum(held_out[row] for row in mine)
+        assert out < len(mine), "never all"
+        alone = all(family[row] not in [family[r] for r in range(len(made)) if sources[r] != source] for row in mine)
+        if alone and len({family[row] for row in mine}) > 1:
+            assert out >= 1
+        if out > max(1, round(fraction * len(mine))):
+            assert len({family[row] for row in mine if held_out[row]}) == 1 or not alone
+
+
+@given(st.integers(2, 60), fractions, seeds)
+def test_the_number_held_out_of_rows_that_differ(num_rows, fraction, seed):
+    wanted = min(max(1, round(fraction * num_rows)), num_rows - 1)
+    assert split(range(num_rows), fraction=fraction, seed=seed).sum() == wanted
+
+
+def test_nothing_is_held_out_of_nothing():
+    assert not split(range(5), fraction=0.0).any()
+    assert split([], fraction=0.5).tolist() == []
+    assert split(["only"], fraction=0.5).tolist() == [False]
+
+
+def test_a_number_of_rows_is_spread_by_size():
+    """7 of 60, 30 and 10 rows: 4.2, 2.1 and 0.7."""
+    sources = [0] * 60 + [1] * 30 + [2] * 10
+    held_out = split(range(100), sources=sources, number=7)
+    assert np.bincount(np.array(sources)[held_out], minlength=3).tolist() == [4, 2, 1]
+
+
+def test_never_all_rows_of_a_source_by_number():
+    held_out = split(range(4), sources=[0, 0, 0, 1], number=3)
+    assert held_out[:3].sum() == 2
+    assert not held_out[3]
+
+
+def test_more_rows_than_there_are_is_told():
+    with pytest.raises(SftError) as caught:
+        split(range(4), sources=[0, 0, 0, TRAINED], number=3)
+    assert str(caught.value) == (
+        "data.val_rows: data.val_rows is 3, but there are only 3 rows to hold them out of\n"
+        "  fix: ask for fewer, or for a share: data.val_fraction=0.05"
+    )
+
+
+def test_what_is_trained_on_anyway_keeps_its_family_in_training():
+    prompts, sources = ["a", "b", "c", "a"], [0, 0, 0, TRAINED]
+    for seed in range(10):
+        held_out = split(prompts, sources=sources, fraction=0.9, seed=seed)
+        assert held_out.tolist() == [False, True, True, False]
+
+
+@given(rows, fractions, seeds, st.randoms(use_true_random=False))
+def test_the_order_of_files_does_not_matter(made, fraction, seed, random):
+    order = random.sample(range(len(made)), len(made))
+    held_out, moved = (
+        split(*map(list, zip(*some, strict=True)), fraction, seed=seed) for some in (made, [made[i] for i in order])
+    )
+    assert np.array_equal(held_out[order], moved)
+
+
+def test_rows_added_later_hardly_move_the_others():
+    before, after = (split([f"row {i}" for i in range(n)], fraction=0.1, seed=3) for n in (1000, 1100))
+    assert (before & after[:1000]).sum() >= 80
+
+
+def test_another_seed_holds_out_other_rows():
+    chosen = [tuple(np.flatnonzero(split(range(1000), fraction=0.1, seed=seed))) for seed in range(5)]
+    assert len(set(chosen)) == 5
+    assert all(np.mean(indices) == pytest.approx(499.5, abs=120) for indices in chosen)
+
+
+@given(rows)
+def test_families_are_the_connected_components(made):
+    prompts, groups, _ = map(list, zip(*made, strict=True))
+    found = together(digests(prompts), np.array(groups, np.int64))
+    expected = families(prompts, groups)
+    assert len(set(found.tolist())) == len(set(expected)) == len(set(zip(found.tolist(), expected, strict=True)))
+    assert all(found[row] == min(i for i, f in enumerate(expected) if f == expected[row]) for row in range(len(made)))
+
+
+def test_prompts_are_told_apart_to_the_last_byte_of_their_digests():
+    """NumPy compares bytes without their trailing zeros; digests may end in them."""
+    keys = np.array([b"a" + bytes(15), b"a" + bytes(14) + b"\1", bytes(15) + b"a", bytes(16)], "S16")
+    assert together(np.concatenate([keys, keys]), np.full(8, -1)).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_a_long_chain_is_one_family():
+    """Row 2i shares its prompt with row 2i + 1, and that one a group with row 2i + 2: found soon."""
+    at = np.random.default_rng(0).permutation(100_000)
+    found = together(digests((at // 2).tolist()), (at + 1) // 2)
+    assert not found.any()

@@ -1,0 +1,129 @@
+"""Stages kept by content: what is half there never passes for finished."""
+
+import fcntl
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from sft_cli.config.schema.clean import CleanConfig
+from sft_cli.data import stage_cache
+from sft_cli.prepare import filter_stage
+
+INPUTS = {"rows": "abc"}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def build(content="whole"):
+    """Make the stage if it is not there; where it lies and whether it was there."""
+    with stage_cache.building("rows", INPUTS) as (directory, done):
+        if not done:
+            stage_cache.write_whole(directory / "part-0", content.encode())
+            stage_cache.finish(directory, {"found": content})
+    return stage_cache.final(directory), done
+
+
+def test_a_stage_is_made_once():
+    directory, done = build("first")
+    assert (done, stage_cache.found(directory)) == (False, {"found": "first"})
+    assert build("second") == (directory, True)
+    assert (directory / "part-0").read_text() == "first"
+    assert sorted(file.name for file in directory.iterdir()) == ["part-0", "stage.json"]
+
+
+def test_a_stage_that_failed_goes_on_with_its_parts():
+    def stopped():
+        with stage_cache.building("rows", INPUTS) as (directory, _):
+            stage_cache.write_whole(directory / "part-0", b"kept")
+            raise OSError(str(directory))
+
+    with pytest.raises(OSError, match="partial") as caught:
+        stopped()
+    directory = Path(str(caught.value))
+    assert not stage_cache.final(directory).exists()
+    with stage_cache.building("rows", INPUTS) as (again, done):
+        assert (again, done, (again / "part-0").read_bytes()) == (directory, False, b"kept")
+
+
+def test_a_finished_stage_that_was_not_renamed_any_more_is_taken():
+    directory, _ = build("first")
+    directory.rename(directory.with_suffix(".partial"))
+    assert build("second") == (directory, True)
+    assert (directory / "part-0").read_text() == "first"
+
+
+def test_a_stage_whose_removal_was_cut_short_is_made_again(home, monkeypatch):
+    directory, _ = build("first")
+    long_ago = time.time() - (stage_cache.KEEP_DAYS + 1) * 86_400
+    os.utime(directory, (long_ago, long_ago))
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        stage_cache.forget_old()
+    assert (directory / "part-0").is_file()
+    assert build("second") == (directory, False)
+    assert (directory / "part-0").read_text() == "second"
+
+
+def test_only_what_nobody_used_is_forgotten(home, capsys):
+    directory, _ = build()
+    long_ago = time.time() - (stage_cache.KEEP_DAYS + 1) * 86_400
+    os.utime(directory, (long_ago, long_ago))
+    build()
+    stage_cache.forget_old()
+    assert directory.is_dir()
+    assert capsys.readouterr().out == ""
+    os.utime(directory, (long_ago, long_ago))
+    stage_cache.forget_old()
+    assert list((home / "stages" / "rows").iterdir()) == []
+    assert capsys.readouterr().out == (
+        f"cache     1 stages unused for {stage_cache.KEEP_DAYS} days were removed from {home / 'stages'}\n"
+    )
+
+
+def test_a_stage_that_is_being_made_is_not_forgotten_when_the_clock_jumps(home):
+    with stage_cache.building("rows", INPUTS) as (directory, _):
+        stage_cache.write_whole(directory / "part-0", b"kept")
+        os.utime(directory, (1, 1))
+        stage_cache.forget_old()
+        assert (directory / "part-0").is_file()
+    os.utime(directory, (1, 1))
+    stage_cache.forget_old()
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("number", stage_cache.NO_LOCKS)
+def test_a_disk_without_locks_is_told_of(home, monkeypatch, capsys, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert build()[1] is False
+    assert capsys.readouterr().out == (
+        f"data      the disk of {home} has no locks: let one run at a time prepare the same rows\n"
+    )
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "file"
+    stage_cache.write_whole(file, b"first")
+
+    def stopped():
+        with stage_cache.whole(file) as new:
+            new.write_bytes(b"sec")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        stopped()
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir() if found.is_file()] == [("file", b"first")]
+
+
+def test_filters_hang_on_the_libraries_they_ask():
+    known = filter_stage.inputs(CleanConfig(steps=["leakage", "language", "pii"]))
+    assert [list(step["libraries"]) for step in known] == [[], ["py3langid"], ["phonenumbers", "python-stdnum"]]

@@ -1,0 +1,126 @@
+"""Who a process is among several, by what each launcher says."""
+
+import pytest
+import torch
+
+from sft_cli.cli import main
+from sft_cli.config.schema.launcher import Auto
+from sft_cli.config.schema.trainer import Device
+from sft_cli.distributed import launch
+from sft_cli.distributed.process_group import Ranks
+from sft_cli.distributed.rank_env import Place, adopt, place_of
+from sft_cli.errors import SftError
+from sft_cli.model.device import choose_device
+
+TORCHRUN = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
+SRUN = {
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_NTASKS_PER_NODE": "4(x2)",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        pytest.param({}, Place(), id="alone"),
+        pytest.param({"WORLD_SIZE": "1", "RANK": "0"}, Place(), id="torchrun-of-one"),
+        pytest.param(TORCHRUN, Place(5, 8, 1, 4), id="torchrun"),
+        pytest.param(SRUN, Place(), id="a-shell-within-srun"),
+        pytest.param({**SRUN, "SFT_RANKS": "slurm"}, Place(5, 8, 1, 4), id="srun"),
+        pytest.param(
+            {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, Place(1, 2, 1, 2), id="by-hand"
+        ),
+    ],
+)
+def test_a_process_knows_its_place(environment, place):
+    assert place_of(environment) == place
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        ({"WORLD_SIZE": "2"}, "lacks RANK, MASTER_ADDR, MASTER_PORT"),
+        ({**TORCHRUN, "RANK": "x"}, "no numbers: RANK=x"),
+        ({**TORCHRUN, "WORLD_SIZE": "two"}, "no numbers: WORLD_SIZE=two"),
+    ],
+)
+def test_half_an_environment_is_a_sentence(environment, problem):
+    with pytest.raises(SftError, match=problem):
+        place_of(environment)
+
+
+def test_sruns_variables_get_the_names_that_torch_reads():
+    environment = {**SRUN, "SFT_RANKS": "slurm"}
+    adopt(environment)
+    assert {name: environment[name] for name in TORCHRUN} == TORCHRUN
+
+
+def test_only_training_runs_in_several_processes(monkeypatch, capsys):
+    """Started by torchrun, the first process of the node says so, the others end in silence."""
+    for name, value in {**TORCHRUN, "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["sft", "eval", "run=x"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "error: WORLD_SIZE=8: sft eval runs in one process\n" in capsys.readouterr().err
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("visible", "nproc", "device", "wanted"),
+    [
+        ("0,1,2", Auto.auto, Device.auto, 3),
+        ("", Auto.auto, Device.auto, 1),
+        ("-1", Auto.auto, Device.cuda, 1),
+        ("0,1,2", Auto.auto, Device.cpu, 1),
+        ("0,1,2", 2, Device.cpu, 2),
+    ],
+)
+def test_auto_is_one_process_for_each_gpu(monkeypatch, visible, nproc, device, wanted):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert launch.processes(nproc, device) == wanted
+
+
+def test_gpus_are_counted_by_the_drivers_tool(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert launch.gpus() == 0
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\necho "GPU 0: A (UUID: x)"\necho "  MIG 1g: (UUID: y)"\necho "GPU 1: A (UUID: z)"\n')
+    tool.chmod(0o755)
+    assert launch.gpus() == 2
+
+
+def test_alone_everything_is_ones_own():
+    """What several processes agree on, a single one has by itself, with its own exceptions."""
+    ranks = Ranks()
+    assert (ranks.share("a"), ranks.gather("a"), ranks.most([3, 1])) == ("a", ["a"], [3, 1])
+    assert ranks.by_first(lambda: 7) == 7
+    with pytest.raises(SftError, match="w: p"):
+        ranks.together(lambda: (_ for _ in ()).throw(SftError(where="w", problem="p", fix="f")))
+
+
+def test_each_process_of_a_node_has_its_own_card(monkeypatch):
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert choose_device(Device.auto) == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(SftError, match="4 processes of this node want a CUDA device each, and torch sees 2"):
+        choose_device(Device.cuda)
+    assert choose_device(Device.cpu) == torch.device("cpu")

@@ -1,0 +1,273 @@
+"""The model card: what the hub reads, what a person reads, and nothing of the machine it was written on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from sft_cli.config.schema.adapter import QuantConfig, QuantKind
+from sft_cli.config.schema.config import Config, ModelConfig, TemplateConfig
+from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.config.schema.trainer import TrainerConfig
+from sft_cli.merge.agreement import Agreement
+from sft_cli.merge.card import Merged, base_licence, cell, common_licence, figures, public, render
+from sft_cli.run_dir import RunDir
+
+MERGED = Merged(
+    into="dequantized",
+    dtype="bfloat16",
+    size=2**20,
+    max_kl=5e-3,
+    agreement=Agreement(kl=1.25e-4, argmax=0.995, positions=200, rows=16),
+    shift=Agreement(kl=0.0312, argmax=0.98, positions=200, rows=16),
+    usage=("from transformers import pipeline", "pipeline('text-generation', 'DIRECTORY_OR_HUB_ID')"),
+)
+CONFIG = Config(
+    run_name="alpaca_qlora",
+    model=ModelConfig(path="Qwen/Qwen2.5-0.5B", revision="060db64"),
+    template=TemplateConfig(name="chatml"),
+    quant=QuantConfig(kind=QuantKind.nf4),
+    data=DataConfig(
+        mix={
+            "alpaca": SourceConfig(path="tatsu-lab/alpaca"),
+            "own": SourceConfig(path="/home/jane/secret project/rows.jsonl"),
+        }
+    ),
+    trainer=TrainerConfig(lr=2e-4, epochs=1, examples_per_step=64),
+)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("alpaca_qlora", "alpaca_qlora"), ("run", None)])
+def test_the_title_is_the_name_of_the_run(run, tmp_path, name, expected):
+    """A run that was given no name is called as its directory."""
+    moved = RunDir(run.path.rename(tmp_path.with_name(f"{tmp_path.name}-support-bot")))
+    assert f"\n# {expected or moved.path.name}\n" in render(moved, replace(CONFIG, run_name=name), MERGED)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDir:
+    """What the card reads of a run directory, with figures one can tell apart."""
+    run = RunDir(tmp_path)
+    run.adapter.mkdir()
+    run.eval.mkdir()
+    split = {"examples": 900, "tokens": 123456, "trained_tokens": 45678}
+    sources = {
+        "alpaca": {"format": "alpaca", "licence": "CC-BY-NC-4.0", "used": 52002},
+        "own": {"format": "messages", "licence": None, "used": 17},
+    }
+    packages = {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2", "bitsandbytes": None, "numpy": "2.3"}
+    machine = {"device": "NVIDIA H200", "dtype": "bfloat16", "platform": "Linux-5.15-host", "cpus": 64}
+    files = {
+        run.manifest: {
+            "fingerprint": "0123456789abcdef" * 4,
+            "stop_tokens": ["<|im_end|>", "</s>"],
+            "splits": {"train": split, "validation": {**split, "examples": 31}},
+            "sources": sources,
+        },
+        run.environment: {"sft_cli": "0.1.0", "python": "3.11.9", "packages": packages, **machine},
+        run.adapter / "generation_config.json": {"eos_token_id": [151645, 2], "do_sample": False},
+        run.eval / "heldout.json": {
+            "suite": "heldout",
+            "model": "/home/jane/runs/x/adapter",
+            "metrics": {"loss": 0.75, "exact_match": 0.9123, "perplexity": None, "sources": {"own": {"loss": 9.0}}},
+            "base": {"exact_match": 0.031},
+            "items": [],
+        },
+    }
+    for file, value in files.items():
+        file.write_text(json.dumps(value))
+    lines = [
+        {"step": 1, "loss": 2.5, "trained_tokens": 1000},
+        {"step": 1, "eval": True, "loss": 1.9},
+        {"step": 2, "loss": 1.4, "trained_tokens": 1200},
+        {"step": 2, "eval": True, "loss": 1.1},
+        {"step": 3, "loss": 1.2, "trained_tokens": 1300},
+        {"step": 3, "eval": True, "loss": 1.3},
+    ]
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def rows(card: str) -> list[list[str]]:
+    """The cells of every table row of the card."""
+    return [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize(("results", "trained"), [(False, "assistant"), (True, "assistant, tool results")])
+def test_the_card_says_what_was_trained_on(run, results, trained):
+    card = render(run, replace(CONFIG, data=replace(CONFIG.data, train_on_tool_results=results)), MERGED)
+
+    assert ["loss", f"mean over each step's tokens, on: {trained}"] in rows(card)
+
+
+def test_the_front_matter_is_what_the_hub_reads(run):
+    data = yaml.safe_load(render(run, CONFIG, MERGED).split("---\n")[1])
+
+    assert data == {
+        "base_model": "Qwen/Qwen2.5-0.5B",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["sft", "lora", "sft_cli"],
+    }
+
+
+def test_the_card_says_where_the_model_comes_from_and_what_was_measured(run):
+    card = render(run, CONFIG, MERGED)
+    table = rows(card)
+
+    assert "# alpaca_qlora\n\nQwen/Qwen2.5-0.5B (revision 060db64), fine-tuned by supervised training" in card
+    assert "The chat template `chatml` lies in the tokenizer." in card
+    assert "ends at `<|im_end|>` or `</s>` (ids 151645, 2)." in " ".join(card.split())
+    assert ["alpaca", "tatsu-lab/alpaca", "alpaca", "52,002", "CC-BY-NC-4.0"] in table
+    assert ["own", "rows.jsonl", "messages", "17", "-"] in table
+    assert "45,678 of 123,456 training tokens carried loss; 31 examples were held out." in card
+    assert "fingerprint is `0123456789abcdef`." in card
+    assert ["adapter", "LoRA, rank 16, alpha 32, dropout 0"] in table
+    assert ["base stored as", "nf4, scales quantised too"] in table
+    assert ["learning rate", "0.0002, cosine, warm-up 0.03 of the steps"] in table
+    assert ["steps", "3"] in table
+    assert ["tokens trained on", "3,500"] in table
+    assert ["training loss of the last step", "1.2"] in table
+    assert ["best held-out loss (step 2)", "1.1"] in table
+    assert [row for row in table if row[0].startswith("heldout:")] == [
+        ["heldout: loss", "0.75"],
+        ["heldout: exact_match", "0.9123"],
+        ["heldout: exact_match, base model", "0.031"],
+    ]
+    assert "added to the base dequantised from nf4; the weights are bfloat16." in card
+    assert ["adapter and merged", "0.000125 (at most 0.005)", "99.50%", "200"] in table
+    assert ["as trained (nf4) and merged: quantisation shift", "0.0312", "98.00%", "200"] in table
+    assert card.endswith(
+        "## Made with\n\nsft_cli 0.1.0, Python 3.11.9, torch 2.13.0, transformers 5.23.0, peft 0.21.2;"
+        " trained on NVIDIA H200.\n"
+    )
+
+
+def test_steps_that_were_left_out_are_told_and_their_tokens_not_counted(run):
+    steps = [
+        {"step": 1, "loss": 2.0, "grad_norm": 1.0, "trained_tokens": 30},
+        {"step": 2, "loss": None, "grad_norm": None, "trained_tokens": 500},
+        {"step": 3, "loss": 1.5, "grad_norm": None, "trained_tokens": 700},
+        {"step": 4, "loss": 1.0, "grad_norm": 1.0, "trained_tokens": 12},
+    ]
+    run.metrics.write_text("".join(json.dumps(step) + "\n" for step in steps))
+    found = figures(run)
+    assert found["steps"] == 4
+    assert found["steps left out of them (loss or gradient not finite)"] == 2
+    assert found["tokens trained on"] == 42
+
+
+def test_tables_are_not_broken_by_blank_lines(run):
+    """A Markdown table ends at a blank line, so its header must stand directly above its rows."""
+    lines = render(run, CONFIG, MERGED).splitlines()
+    headers = [i for i, line in enumerate(lines) if line.startswith("|---")]
+
+    assert len(headers) == 4
+    assert all(lines[i - 1].startswith("| ") and lines[i + 1].startswith("| ") for i in headers)
+    assert all(lines[i + 1] == "" for i, line in enumerate(lines[:-1]) if line.startswith("#"))
+
+
+def test_a_plain_base_has_no_shift(run):
+    card = render(run, replace(CONFIG, quant=QuantConfig()), replace(MERGED, into="original", shift=None))
+
+    assert "added to the base in its original precision; the weights are bfloat16." in card
+    assert "quantisation shift" not in card
+    assert ["base stored as", "not quantised"] in rows(card)
+    assert [len(row) for row in rows(card) if row[0] == "adapter and merged"] == [4]
+
+
+def test_nothing_of_the_machine_is_told(run, tmp_path):
+    base = tmp_path / "models" / "tiny-llama"
+    base.mkdir(parents=True)
+    (base / "README.md").write_text("---\nlicense: mit\n---\nA base.\n")
+    own = replace(CONFIG, model=ModelConfig(path=str(base)), template=TemplateConfig(path="/home/jane/mine.jinja"))
+
+    card = render(run, own, MERGED)
+
+    assert "\ntiny-llama, fine-tuned" in card
+    assert "`mine.jinja`" in card
+    for secret in ("jane", "secret project", str(tmp_path), "Linux-5.15-host", "base_model"):
+        assert secret not in card
+    assert "license" not in card
+
+
+def test_the_licence_is_named_when_base_and_data_agree(run, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\nA base.\n")
+    manifest = run.read(run.manifest)
+    for source in manifest["sources"].values():
+        source["licence"] = "Apache-2.0"
+    run.manifest.write_text(json.dumps(manifest))
+
+    card = render(run, replace(CONFIG, model=ModelConfig(path=str(base))), MERGED)
+
+    assert ModelCard(card).data.license == "apache-2.0"
+
+
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        pytest.param(["MIT", "mit"], "mit", id="the-same"),
+        pytest.param(["mit", None], None, id="one-unknown"),
+        pytest.param([None, None], None, id="unknown"),
+        pytest.param(["mit", "apache-2.0"], None, id="mixed"),
+    ],
+)
+def test_common_licence(licences, expected):
+    assert common_licence(licences) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
+        ("builtin:quickstart/model", "builtin:quickstart/model"),
+        ("/home/jane/models/llama", "llama"),
+        ("~/models/llama/", "llama"),
+        ("../jane/rows.jsonl", "rows.jsonl"),
+        (str(Path(__file__).parent), "model"),
+    ],
+)
+def test_paths_as_others_may_read_them(path, expected):
+    assert public(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, "-"), ("", "-"), (12345, "12,345"), (0.123456, "0.1235"), ("a|b\nc", r"a\|b c"), ("<b>", "&lt;b>")],
+)
+def test_a_cell_stays_one_cell(value, expected):
+    assert cell(value) == expected
+
+
+def test_text_of_the_user_cannot_break_out_of_the_front_matter(run):
+    """Names are the user's; the metadata is written by a YAML library."""
+    data = ModelCard(render(run, replace(CONFIG, run_name="x\n---\nlicense: mit"), MERGED)).data
+
+    assert data.license is None
+    assert data.library_name == "transformers"
+
+
+@pytest.mark.parametrize(
+    "text", ["no front matter", "---\nlicense: [a, b]\n---\n", "---\nlicense: {\n---\n", "---\n- x\n---\n"]
+)
+def test_a_base_whose_card_names_no_licence_is_of_unknown_licence(tmp_path, text):
+    (tmp_path / "README.md").write_text(text)
+
+    assert base_licence(str(tmp_path)) is None
+
+
+def test_figures_of_other_rows_and_settings_are_not_the_models(run):
+    """A report below eval/ is named by what it measured; the card states the run's own held-out rows alone."""
+    report = json.loads((run.eval / "heldout.json").read_text())
+    for name in ("mmlu", "questions-0123abcd", "heldout-89abcdef"):
+        (run.eval / f"{name}.json").write_text(json.dumps({**report, "metrics": {"exact_match": 0.8675}}))
+
+    card = render(run, CONFIG, MERGED)
+
+    assert "0.8675" not in card
+    assert ["heldout: exact_match", "0.9123"] in rows(card)

@@ -1,0 +1,165 @@
+"""Types, threads and free memory: decided by tables, and by files that stand for those of Linux."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from sft_cli.config.schema.trainer import Choice, Device, Dtype, TrainerConfig
+from sft_cli.errors import SftError
+from sft_cli.model import threads
+from sft_cli.model.device import choose_machine, cpu_dtype, free_memory
+from sft_cli.model.speed.liger import use_kernels
+from sft_cli.model.threads import Threads, candidates, choose_threads, fastest
+
+CPU = torch.device("cpu")
+FLAGS = "processor : 0\nflags\t\t: fpu avx512f {}\nbugs : none\n"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "whole", "flags", "dtype", "reason"),
+    [
+        (512, False, "avx512_bf16", torch.bfloat16, "the processor has avx512_bf16"),
+        (256, False, "amx_bf16 amx_tile", torch.bfloat16, "the processor has amx_bf16"),
+        (255, False, "avx512_bf16", torch.float32, "bfloat16 is faster from a hidden size of 256"),
+        (None, False, "avx512_bf16", torch.float32, "bfloat16 is faster from a hidden size of 256"),
+        (512, True, "avx512_bf16", torch.float32, "all weights are trained on a CPU"),
+        (512, False, "avx512_fp16", torch.float32, "the processor does not multiply in bfloat16"),
+    ],
+)
+def test_the_type_on_a_cpu_by_hand(tmp_path, hidden, whole, flags, dtype, reason):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(FLAGS.format(flags))
+    assert cpu_dtype(hidden, whole, cpuinfo) == (dtype, reason)
+
+
+def test_a_system_without_cpuinfo_computes_in_float32(tmp_path):
+    assert cpu_dtype(512, False, tmp_path / "absent")[0] is torch.float32
+
+
+def test_a_type_that_is_asked_for_is_taken():
+    wide = LlamaConfig(hidden_size=4096)
+    asked = TrainerConfig(device=Device.cpu, dtype=Dtype.float32)
+    assert choose_machine(asked, wide).dtype is torch.float32
+    asked = TrainerConfig(device=Device.cpu, dtype=Dtype.bfloat16)
+    assert choose_machine(asked, wide, whole=True).dtype is torch.bfloat16
+    assert choose_machine(TrainerConfig(device=Device.cpu)).dtype is torch.float32
+
+
+def group(folder, limit, usage, idle):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{usage}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {idle}\n")
+
+
+def test_a_container_has_less_than_the_machine(tmp_path):
+    """The job's own group has no limit, the one above 1000 bytes: 700 used, 200 of them files nobody reads."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/jobs/job_7\n")
+    top = tmp_path / "sys/fs/cgroup"
+    group(top / "jobs/job_7", "max", 600, 0)
+    group(top / "jobs", 1000, 700, 200)
+    assert free_memory(CPU, tmp_path) == 500
+
+
+def test_the_first_version_of_control_groups(tmp_path):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("5:cpu,cpuacct:/a\n4:memory:/a\n")
+    folder = tmp_path / "sys/fs/cgroup/memory/a"
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text("900\n")
+    (folder / "memory.usage_in_bytes").write_text("300\n")
+    (folder / "memory.stat").write_text("total_inactive_file 50\n")
+    assert free_memory(CPU, tmp_path) == 650
+
+
+def test_without_groups_the_machine_counts(tmp_path):
+    assert 0 < free_memory(CPU, tmp_path) <= psutil.virtual_memory().total
+
+
+def chosen(asked=None, recorded=None, environment=None):
+    config = LlamaConfig(hidden_size=64, intermediate_size=128)
+    return choose_threads(
+        asked, recorded, config, tokens=64, dtype=torch.float32, environment={} if environment is None else environment
+    )
+
+
+def test_who_decides_the_threads(monkeypatch):
+    monkeypatch.setattr(threads, "available_cores", lambda: 4)
+    variable = {"OMP_NUM_THREADS": "3"}
+    assert chosen(5, 2, variable).sentence() == "5 threads (as asked for)"
+    assert chosen(None, 2, variable).sentence() == "2 threads (as the run began)"
+    assert chosen(None, 8, variable).sentence() == "3 threads (OMP_NUM_THREADS)"  # the run began on more cores
+    monkeypatch.setattr(threads, "available_cores", lambda: 1)
+    assert chosen().sentence() == "1 thread (one core)"
+
+
+def test_threads_are_measured_and_left_as_they_were(monkeypatch):
+    monkeypatch.setattr(threads, "available_cores", lambda: 2)
+    before = torch.get_num_threads()
+    found = chosen()
+    assert found.number in (1, 2)
+    assert found.reason == "the fastest of up to 2 for a product of this model's sizes"
+    assert torch.get_num_threads() == before
+    threads.use(Threads(before, "for a test"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        pytest.param({1: 4.0, 2: 2.0, 4: 1.0}, 4, id="more-is-faster"),
+        pytest.param({1: 1.0, 2: 0.95, 4: 0.92}, 1, id="hardly-faster-is-not-worth-a-core"),
+        pytest.param({1: 1.0, 2: 0.5, 4: 3.0}, 2, id="too-many"),
+    ],
+)
+def test_the_fastest_number(seconds, best, monkeypatch):
+    now = [0.0]
+
+    def work():
+        now[0] += seconds[torch.get_num_threads()]
+
+    before = torch.get_num_threads()
+    try:
+        assert fastest([1, 2, 4], work, lambda: now[0]) == best
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("cores", "numbers"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
+def test_numbers_that_are_tried(cores, numbers):
+    assert candidates(cores) == numbers
+
+
+def test_kernels_that_cannot_be_had(build):
+    model = build("llama")
+    assert use_kernels(model, Choice.auto, CPU) is None
+    assert use_kernels(model, Choice.never, CPU) is None
+    with pytest.raises(SftError) as caught:
+        use_kernels(model, Choice.always, CPU)
+    assert str(caught.value) == (
+        "trainer.kernels=always: Liger's kernels run on CUDA, and this run does not\n  fix: trainer.kernels=auto"
+    )
+
+
+IMPORTS = """
+import sys
+import sft_cli.train.session
+from sft_cli.model.adapter.add import add_adapter
+from sft_cli.config.schema.adapter import AdapterConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+sizes = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
+         "num_attention_heads": 2, "num_key_value_heads": 2}
+add_adapter(AutoModelForCausalLM.from_config(LlamaConfig(**sizes)), AdapterConfig(), [], seed=0)
+print(sorted({"bitsandbytes", "datasets"} & set(sys.modules)))
+"""
+
+
+def test_a_run_without_quantised_weights_loads_neither_bitsandbytes_nor_datasets():
+    """Both cost seconds of every start."""
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

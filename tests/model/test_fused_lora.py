@@ -1,0 +1,247 @@
+"""Fused LoRA layers against plain transformers and PEFT."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from rounding import ROUNDING
+from transformers import AutoModelForCausalLM, Phi3Config, Qwen3MoeConfig
+
+from sft_cli.batching.packed_row import documents
+from sft_cli.model.attention.packing import documents_arguments, use_packed
+from sft_cli.model.speed import lora_products as fused_products
+from sft_cli.model.speed.fused_lora import fuse, unfuse
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")
+
+MOE = Qwen3MoeConfig(
+    vocab_size=160, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+    num_key_value_heads=2, head_dim=32, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2, pad_token_id=0,
+)  # fmt: skip
+PHI = Phi3Config(
+    vocab_size=160, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+    num_key_value_heads=1, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+)  # fmt: skip
+LENGTHS = (9, 14, 5)
+
+CLOSE = {"rtol": 1.3e-6 * ROUNDING, "atol": 1e-5 * ROUNDING}
+"""Torch's own tolerance for float32, on the processor it was measured on."""
+
+
+def adapted(base, **options):
+    """A LoRA model whose B matrices are not 0."""
+    torch.manual_seed(1)
+    options = {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", "init_lora_weights": False, **options}
+    if base.config.model_type == "qwen3_moe":
+        options["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    conv = base.config.model_type == "gpt2"
+    return get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=conv, **options)).train()
+
+
+def rows():
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randint(3, 160, (length,), generator=generator) for length in LENGTHS]
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    found = {name: own.grad.clone() for name, own in model.named_parameters() if own.requires_grad}
+    return loss.item(), found
+
+
+def plainly(model):
+    """Loss and gradients of padded rows with an attention mask and full logits."""
+    ids = torch.nn.utils.rnn.pad_sequence(rows(), batch_first=True)
+    mask = (ids > 0).long()
+    labels = ids.masked_fill(ids == 0, -100)
+    return gradients(model, model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss)
+
+
+def packed(model):
+    """The same of one row without padding."""
+    ids = torch.cat(rows())
+    positions = torch.cat([torch.arange(length) for length in LENGTHS])
+    labels = ids.masked_fill(positions == 0, -100)[None]
+    row = documents(LENGTHS)
+    logits = model.get_base_model()(
+        input_ids=ids[None], position_ids=positions[None], **documents_arguments(row)
+    ).logits
+    return gradients(model, torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:]))
+
+
+def same(found, expected, tolerance=1e-5):
+    assert abs(found[0] - expected[0]) <= tolerance
+    assert found[1].keys() == expected[1].keys()
+    for name, gradient in expected[1].items():
+        assert found[1][name].dtype == gradient.dtype
+        assert (found[1][name] - gradient).norm() <= tolerance * gradient.norm(), name
+
+
+def base_of(build, family):
+    configs = {"phi3": PHI, "moe": MOE}
+    if family not in configs:
+        return build(family)
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(configs[family]))
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize(
+    ("family", "layers", "groups"),
+    [("llama", 14, 8), ("llama-tied", 14, 8), ("qwen2", 14, 8), ("gemma2", 14, 8), ("phi3", 8, 8), ("gpt2", 8, 8),
+     ("moe", 8, 4)],
+)  # fmt: skip
+def test_a_packed_row_is_plain_transformers_with_padding(build, family, layers, groups, checkpointed):
+    model = adapted(base_of(build, family))
+    expected = plainly(model)
+    use_packed(model)
+    fused = fuse(model)
+    assert (fused.layers, fused.groups) == (layers, groups)
+    if checkpointed:
+        model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+    same(packed(model), expected)
+
+
+@pytest.mark.parametrize("options", [{"use_rslora": True}, {"rank_pattern": {"k_proj": 7, "up_proj": 2}}])
+def test_scales_and_ranks_of_their_own(build, options):
+    model = adapted(build("llama"), **options)
+    expected = plainly(model)
+    assert fuse(model).groups == 8
+    same(plainly(model), expected)
+
+
+def test_in_double_precision_nothing_but_rounding_differs(build):
+    model = adapted(build("qwen2")).double()
+    expected = plainly(model)
+    fuse(model)
+    same(plainly(model), expected, 1e-13)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_rounds_no_more_than_peft(build, autocast):
+    """Both are compared with float32: frozen weights in bfloat16, adapters in float32."""
+    exact = adapted(build("llama").bfloat16().float())
+    half = adapted(build("llama").bfloat16())
+    half.load_state_dict(exact.state_dict())
+    expected = plainly(exact)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        theirs = plainly(half)
+        fuse(half)
+        ours = plainly(half)
+
+    def distance(found):
+        return sum(((found[1][name] - own).norm() / own.norm()).item() for name, own in expected[1].items())
+
+    assert {own.dtype for own in ours[1].values()} == {torch.float32}
+    assert abs(ours[0] - expected[0]) <= 2 * abs(theirs[0] - expected[0]) + 0.02
+    assert distance(ours) <= 1.25 * distance(theirs)
+
+
+def test_the_input_is_kept_once_and_frozen_weights_get_no_gradient(build):
+    model = adapted(build("llama"))
+    fuse(model)
+    attention = model.get_base_model().model.layers[0].self_attn
+    x = torch.randn(1, 5, 128, requires_grad=True)
+    outputs = [layer(x) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    assert len({id(output.grad_fn) for output in outputs}) == 1
+    saved = [one for one in outputs[0].grad_fn.saved_tensors if one.shape == x.shape]
+    assert len(saved) == 1
+    sum(output.sum() for output in outputs).backward()
+    assert all(own.grad is None for name, own in model.named_parameters() if "lora" not in name)
+
+
+def test_members_called_alone_twice_or_with_another_input(build):
+    model = adapted(build("llama"))
+    attention = model.get_base_model().model.layers[0].self_attn
+    x, other = torch.randn(2, 1, 5, 128).unbind()
+    layers = (attention.q_proj, attention.k_proj, attention.v_proj)
+    expected = [layer(other) for layer in layers]
+    fuse(model)
+    queries = layers[0](x)
+    torch.testing.assert_close(layers[1](other), expected[1])
+    torch.testing.assert_close(layers[2](other), expected[2])
+    torch.testing.assert_close(layers[1](x), layers[1](x.clone()))
+    torch.testing.assert_close(layers[1](x), layers[1](x.clone()))
+    queries.sum().backward()
+    layers[0](x)
+    x.copy_(other)  # changed in place in between
+    torch.testing.assert_close(layers[1](x), expected[1])
+
+
+def test_a_follower_without_gradient(build):
+    """Outputs that nobody reads give their matrices zeros."""
+    model = adapted(build("llama"))
+    fuse(model)
+    attention = model.get_base_model().model.layers[0].self_attn
+    attention.q_proj(torch.randn(1, 5, 128)).sum().backward()
+    assert attention.q_proj.lora_B["default"].weight.grad.abs().sum() > 0
+    assert attention.k_proj.lora_B["default"].weight.grad is None
+    assert attention.k_proj.lora_A["default"].weight.grad.abs().sum() == 0
+
+
+def test_disabled_merged_unfused_and_saved_are_as_peft_has_them(build, tmp_path):
+    model = adapted(build("llama"))
+    ids = rows()[1][None]
+    expected = model(input_ids=ids).logits
+    with model.disable_adapter():
+        base = model(input_ids=ids).logits
+    state, parameters = get_peft_model_state_dict(model), [id(own) for own in model.parameters()]
+    fuse(model)
+    with model.disable_adapter():
+        torch.testing.assert_close(model(input_ids=ids).logits, base, rtol=0, atol=0)
+    torch.testing.assert_close(model(input_ids=ids).logits, expected, **CLOSE)
+    answer = model.generate(input_ids=ids, max_new_tokens=4, do_sample=False)
+    assert get_peft_model_state_dict(model).keys() == state.keys()
+    assert [id(own) for own in model.parameters()] == parameters
+    torch.testing.assert_close(
+        copy.deepcopy(model)(input_ids=ids).logits, expected, rtol=1.3e-6 * ROUNDING, atol=1e-5 * ROUNDING
+    )
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(build("llama"), str(tmp_path))
+    torch.testing.assert_close(loaded(input_ids=ids).logits, expected, **CLOSE)
+    unfuse(model)
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert torch.equal(model.generate(input_ids=ids, max_new_tokens=4, do_sample=False), answer)
+    torch.testing.assert_close(model.merge_and_unload()(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"lora_dropout": 0.1}, "they drop inputs"),
+        ({"use_dora": True}, "their adapter is a variant of LoRA (DoraLinearVariant)"),
+        ({"lora_bias": True}, "their adapter has a bias"),
+    ],
+)
+def test_what_cannot_be_fused_keeps_pefts_forward(build, options, reason):
+    model = adapted(build("qwen2"), target_modules=["q_proj", "k_proj"], **options)
+    fused = fuse(model)
+    assert str(fused) == f"no LoRA layer; 4 keep PEFT's forward: {reason}"
+    plainly(model)
+
+
+def test_two_active_adapters_and_a_trained_base(build):
+    model = adapted(build("llama"), target_modules=["q_proj"])
+    model.add_adapter("other", LoraConfig(target_modules=["q_proj"]))
+    model.base_model.set_adapter(["default", "other"])
+    assert str(fuse(model)) == "no LoRA layer; 2 keep PEFT's forward: several adapters, or none, are active"
+    model.base_model.set_adapter("default")
+    model.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight.requires_grad_(True)
+    assert str(fuse(model)) == "1 LoRA layers in 1 groups; 1 keep PEFT's forward: their base is trained too"
+
+
+def test_a_model_without_lora(build):
+    assert str(fuse(build("llama"))) == "no LoRA layer"
+
+
+def test_a_wrong_scale_is_seen(build, monkeypatch):
+    """The comparison itself: a scale that is a thousandth off in the forward pass fails it."""
+    model = adapted(build("llama"))
+    expected = plainly(model)
+    fuse(model)
+    right = fused_products.scaled
+    monkeypatch.setattr(fused_products, "scaled", lambda up, scale, dtype: right(up, scale * 1.001, dtype))
+    with pytest.raises(AssertionError):
+        same(plainly(model), expected)

@@ -1,0 +1,267 @@
+"""Prefix tuning, prompt tuning, LLaMA-Adapter: what they compute, that they train, save, open and generate."""
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import DeepseekV3Config, MambaConfig, Qwen3NextConfig
+
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, VirtualTokensConfig
+from sft_cli.config.schema.config import ModelConfig
+from sft_cli.errors import SftError
+from sft_cli.eval.generate import answers
+from sft_cli.model.adapter import prompt_learning
+from sft_cli.model.adapter.add import peft_quietly
+from sft_cli.model.attention.packing import packed_arguments, probe, use_packed
+from sft_cli.model.load import empty_model, load_model
+from sft_cli.model.quant import evaluating
+
+CPU = torch.device("cpu")
+PREFIX, PROMPT, LLAMA = AdapterKind.prefix, AdapterKind.prompt, AdapterKind.llama_adapter
+IDS = torch.tensor([[5, 17, 80, 3, 44, 9, 120, 63, 31]])
+
+
+def config(kind, tokens=4, **values):
+    return AdapterConfig(kind=kind, virtual=VirtualTokensConfig(tokens=tokens, **values))
+
+
+def adapted(base, kind, text_ids=(), **values):
+    torch.manual_seed(0)
+    with peft_quietly():
+        model = get_peft_model(base, prompt_learning.virtual_tokens_config(base, config(kind, **values)))
+    prompt_learning.begin(model, kind, 0, text_ids)
+    prompt_learning.in_float32(model)
+    return model
+
+
+def opened_on(base, directory):
+    with peft_quietly():
+        model = PeftModel.from_pretrained(base, str(directory))
+    prompt_learning.restore(model, directory)
+    return model
+
+
+def logits(model, ids=IDS):
+    """Those of the tokens, not of the vectors before them."""
+    with evaluating(model):
+        return model(input_ids=ids).logits[:, -ids.shape[1] :]
+
+
+@pytest.mark.parametrize("family", ["llama", "llama-tied", "qwen2", "mistral-window", "gemma2", "gpt2"])
+@pytest.mark.parametrize("kind", [PREFIX, PROMPT])
+def test_it_begins_as_the_text_before_the_tokens(build, family, kind):
+    """Exactly: what its vectors stand for is the text itself, at the positions before the example."""
+    base, text = build(family), [9, 8, 7]
+    with evaluating(base):
+        expected = base(input_ids=torch.cat([torch.tensor([[9, 8, 7, 9]]), IDS], dim=1)).logits[:, 4:]
+    found = logits(adapted(base, kind, text))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("kind", [PREFIX, PROMPT])
+def test_without_a_text_it_begins_as_tokens_of_the_seed(build, kind):
+    first, again = (logits(adapted(build("llama"), kind)) for _ in range(2))
+    other = adapted(build("llama"), kind)
+    prompt_learning.begin(other, kind, 1)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, logits(other), atol=1e-2)
+
+
+def test_llama_adapter_begins_with_a_closed_gate(build):
+    base = build("llama")
+    assert torch.equal(logits(base), logits(adapted(base, LLAMA)))
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        *[
+            (family, kind)
+            for family in ("llama", "qwen2", "mistral-window", "gemma2", "gpt2")
+            for kind in (PREFIX, PROMPT)
+        ],
+        *[(family, LLAMA) for family in ("llama", "mistral-window", "gpt2")],
+    ],
+)
+def test_it_trains_saves_opens_and_generates(build, tmp_path, family, kind):
+    """The base stays as it was, the opened adapter says the same to the bit, and generation goes through it."""
+    base = build(family)
+    before = {name: value.detach().clone() for name, value in base.named_parameters()}
+    model = adapted(base, kind)
+    prompt_learning.refuse_without_effect(model)
+    trained = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.05)
+    losses = []
+    for _ in range(20):
+        loss = cross_entropy(model(input_ids=IDS).logits[0, -9:-1], IDS[0, 1:])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.05
+    after = dict(build(family).named_parameters())
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+    model.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    opened = opened_on(build(family), tmp_path)
+    assert torch.equal(logits(model), logits(opened))
+
+    own = opened.get_base_model().prepare_inputs_for_generation
+    with evaluating(opened), prompt_learning.spoken_through(opened) as lm:
+        answer = lm.generate(
+            input_ids=IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=5, do_sample=False, eos_token_id=None
+        )
+    assert opened.get_base_model().prepare_inputs_for_generation == own
+    ids = IDS
+    for _ in range(5):
+        ids = torch.cat([ids, logits(opened, ids)[:, -1].argmax(dim=-1, keepdim=True)], dim=1)
+    assert answer.tolist() == ids.tolist()
+    assert not torch.allclose(logits(opened), logits(build(family)), atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", [PREFIX, PROMPT, LLAMA])
+def test_answers_to_many_prompts_are_those_to_each_alone(build, kind):
+    """Whatever the lengths of the others; of 20 places the vectors take four."""
+    base = build("llama")
+    base.config.max_position_embeddings = 20
+    model, prompts = adapted(base, kind, [9, 8, 7]), [[5, 17, 80], [3, 44, 9, 120, 63], [31, 5], [7, 8, 9], [4] * 14]
+    settings = {"stop_ids": [2], "pad_id": 0, "max_new_tokens": 6}
+    together = answers(model, prompts, batch_size=4, **settings)
+    alone = [answers(model, [prompt], batch_size=1, **settings)[0] for prompt in prompts]
+    assert together == alone
+    assert len(together[-1].ids) == (6 if kind is LLAMA else 2)
+    assert (together == answers(base, prompts, batch_size=4, **settings)) is (kind is LLAMA)
+
+
+def test_llama_adapter_is_packed(build):
+    """With an open gate, so that its vectors are seen: three documents in a row equal each alone."""
+    model = adapted(build("llama"), LLAMA)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith("adaption_gate"):
+                value.fill_(0.5)
+    parts = [IDS[:, :4], IDS[:, 4:], IDS]
+    alone = torch.cat([logits(model, part) for part in parts], dim=1)
+    assert probe(model).packed_ok
+    use_packed(model)
+    with evaluating(model):
+        packed = model(input_ids=torch.cat(parts, dim=1), **packed_arguments([4, 5, 9], CPU)).logits
+    torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
+    assert not torch.allclose(alone, logits(build("llama"), torch.cat(parts, dim=1)), atol=1e-2)
+
+
+def test_who_stands_before_the_tokens(build):
+    assert [prompt_learning.places(config(kind, tokens=7)) for kind in (PREFIX, PROMPT, LLAMA)] == [7, 7, 0]
+    found = [prompt_learning.before_the_tokens(adapted(build("llama"), kind)) for kind in (PREFIX, PROMPT, LLAMA)]
+    assert found == [True, True, False]
+    assert not prompt_learning.before_the_tokens(build("llama"))
+
+
+@pytest.mark.parametrize("kind", [PREFIX, PROMPT, LLAMA])
+def test_on_a_half_precision_base_it_is_trained_saved_and_opened_in_float32(build, tmp_path, kind):
+    model = adapted(build("llama").to(torch.bfloat16), kind)
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.requires_grad:
+                value.add_(1e-4 * torch.rand_like(value))  # bfloat16 would lose it
+    trained = [value for value in model.parameters() if value.requires_grad]
+    assert {value.dtype for value in trained} == {torch.float32}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(input_ids=IDS).logits.float().sum().backward()
+        expected = logits(model)
+    assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in trained[-1:])
+
+    model.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    opened = opened_on(build("llama").to(torch.bfloat16), tmp_path)
+    names = {name for name, value in model.named_parameters() if value.requires_grad}
+    found = {name: value for name, value in opened.named_parameters() if name in names}
+    assert all(torch.equal(value, dict(model.named_parameters())[name]) for name, value in found.items())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(logits(opened), expected)
+
+
+@pytest.mark.parametrize("kind", [PREFIX, PROMPT, LLAMA])
+def test_on_a_quantised_base_it_trains(saved, kind):
+    base = load_model(
+        ModelConfig(path=str(saved)), QuantConfig(kind=QuantKind.nf4), full=False, device=CPU,
+        compute_dtype=torch.float32,
+    )  # fmt: skip
+    model = adapted(base, kind)
+    model(input_ids=IDS).logits.sum().backward()
+    grown = [value for value in model.parameters() if value.grad is not None and value.grad.abs().sum() > 0]
+    assert grown
+    assert all(value.requires_grad for value in grown)
+
+
+SIZES = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "message"),
+    [
+        pytest.param(
+            "qwen2",
+            config(LLAMA),
+            "adapter.kind=llama_adapter: it exists for gpt2, llama, mistral, but the model is a qwen2\n"
+            "  fix: adapter=prefix, or adapter=lora",
+            id="family",
+        ),
+        pytest.param(
+            "llama",
+            config(LLAMA, layers=3),
+            "adapter.virtual.layers=3: the model has 2 layers\n"
+            "  fix: adapter.virtual.layers=2, or leave it out for all of them",
+            id="layers",
+        ),
+        pytest.param(
+            lambda: empty_model(MambaConfig(**SIZES), False),
+            config(PROMPT),
+            "adapter.kind=prompt: not every layer of a mamba keeps plain keys and values, which its vectors go before\n"
+            "  fix: adapter=lora",
+            id="state-space",
+        ),
+        pytest.param(
+            lambda: empty_model(DeepseekV3Config(**SIZES, num_attention_heads=4, num_key_value_heads=4), False),
+            config(PREFIX),
+            "adapter.kind=prefix: not every layer of a deepseek_v3 keeps plain keys and values, which its vectors go"
+            " before\n  fix: adapter=prompt, or adapter=lora",
+            id="latent-attention",
+        ),
+        pytest.param(
+            lambda: empty_model(
+                Qwen3NextConfig(**SIZES, num_attention_heads=4, layer_types=["linear_attention", "full_attention"]),
+                False,
+            ),
+            config(PREFIX),
+            "adapter.kind=prefix: not every layer of a qwen3_next keeps plain keys and values, which its vectors go"
+            " before\n  fix: adapter=prompt, or adapter=lora",
+            id="hybrid",
+        ),
+    ],
+)
+def test_families_that_cannot_carry_it(build, made, asked, message):
+    base = build(made) if isinstance(made, str) else made()
+    with pytest.raises(SftError) as caught:
+        prompt_learning.virtual_tokens_config(base, asked)
+    assert str(caught.value) == message
+
+
+def test_heads_that_do_not_make_the_hidden_width(build):
+    base = build("llama")
+    base.config.head_dim = 16
+    with pytest.raises(SftError) as caught:
+        prompt_learning.virtual_tokens_config(base, config(LLAMA))
+    assert caught.value.problem == "the 4 heads of 16 do not make the hidden width, 128, and PEFT takes no other"
+
+
+def test_vectors_that_never_reach_the_layers(build, monkeypatch):
+    """As when gradient checkpointing drops the cache that holds a prefix."""
+    model = adapted(build("llama"), PREFIX)
+    base = model.get_base_model()
+    plain = base.forward
+    monkeypatch.setattr(base, "forward", lambda *args, past_key_values=None, **rest: plain(*args, **rest))
+    with pytest.raises(SftError) as caught:
+        prompt_learning.refuse_without_effect(model)
+    assert str(caught.value) == (
+        "adapter.kind=prefix: the vectors never reach the layers of a llama\n  fix: adapter=prompt, or adapter=lora"
+    )

@@ -1,0 +1,113 @@
+"""RMS norms with their own backward pass, and float32 products through oneDNN."""
+
+import pytest
+import torch
+from torch import nn
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from sft_cli.model.speed import onednn as fused_matmul
+from sft_cli.model.speed.onednn import error, exact_fast_matmul, stays_float32
+from sft_cli.model.speed.rms_norm import proven, use_fast_norms, use_own_norms
+
+
+def frozen(kind, eps=1e-6):
+    norm = kind(48, eps=eps)
+    norm.weight.data.copy_(torch.randn(48, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.7)
+    return norm.requires_grad_(False)
+
+
+def run(norm, x):
+    x = x.detach().requires_grad_()
+    out = norm(x)
+    (out * torch.linspace(-1, 2, 48)).sum().backward()
+    return out.detach(), x.grad
+
+
+@pytest.mark.parametrize(("kind", "offset"), [(LlamaRMSNorm, 0.0), (Gemma2RMSNorm, 1.0)])
+def test_values_and_gradients_stay(kind, offset):
+    norm = frozen(kind, 1e-5)
+    assert proven(norm) == (1e-5, offset)
+    x = torch.randn(2, 7, 3, 48, generator=torch.Generator().manual_seed(1))
+    expected, gradient = run(norm, x)
+    assert use_fast_norms(norm) == 1
+    found, ours = run(norm, x)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert (ours - gradient).norm() <= 1e-6 * gradient.norm()
+    use_own_norms(norm)
+    assert "forward" not in vars(norm)
+
+
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, Gemma2RMSNorm])
+def test_bfloat16_is_as_close_to_float32_as_before(kind):
+    exact, norm = frozen(kind).bfloat16().float(), frozen(kind).bfloat16()
+    x = torch.randn(1, 200, 48, generator=torch.Generator().manual_seed(1)).bfloat16()
+    expected = run(exact, x.float())
+    theirs = run(norm, x)
+    use_fast_norms(norm)
+    for wanted, own, old in zip(expected, run(norm, x), theirs, strict=True):
+        assert (own.float() - wanted).norm() <= 1.5 * (old.float() - wanted).norm()  # one rounding more
+
+
+class Centred(nn.Module):
+    """Looks like an RMS norm, and is a layer norm."""
+
+    def __init__(self, width, eps):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
+
+    def forward(self, x):
+        return nn.functional.layer_norm(x, x.shape[-1:], self.weight, None, self.eps)
+
+
+class OtherEps(LlamaRMSNorm):
+    """Adds ten times what it says."""
+
+    def forward(self, hidden_states):
+        return nn.functional.rms_norm(hidden_states, self.weight.shape, self.weight, 10 * self.variance_epsilon)
+
+
+@pytest.mark.parametrize("kind", [Centred, OtherEps])
+def test_other_norms_are_left_alone(kind):
+    assert use_fast_norms(frozen(kind)) == 0
+
+
+def test_trained_weights_keep_their_gradient():
+    norm = frozen(LlamaRMSNorm)
+    use_fast_norms(norm)
+    norm.requires_grad_(True)
+    run(norm, torch.randn(2, 48))
+    assert norm.weight.grad is not None
+    assert use_fast_norms(norm) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "exact"),
+    [("fpu avx2 avx512f avx512_bf16", True), ("fpu avx512f amx_bf16 amx_tile", False), ("fpu avx2", False)],
+)
+def test_float32_stays_where_there_is_no_amx(tmp_path, flags, exact):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n")
+    assert stays_float32(file) is exact
+    assert not stays_float32(tmp_path / "none")
+
+
+@pytest.fixture
+def precision():
+    before = torch.get_float32_matmul_precision()
+    yield before
+    torch.set_float32_matmul_precision(before)
+
+
+def test_products_stay_float32(precision):
+    if exact_fast_matmul():
+        assert torch.get_float32_matmul_precision() == "medium"
+    assert error() <= 2e-6
+
+
+def test_a_lossy_product_switches_it_off_again(precision, monkeypatch, tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text("flags\t: avx512f\n")
+    monkeypatch.setattr(fused_matmul, "error", lambda: 3e-3)
+    assert not exact_fast_matmul(file)
+    assert torch.get_float32_matmul_precision() == precision

@@ -1,0 +1,109 @@
+"""A small base model: one command names everything that is wrong with its template and its context."""
+
+import json
+
+import pytest
+
+from sft_cli.config.model_files.context_window import context_length, context_of
+from sft_cli.config.schema.config import TemplateConfig
+from sft_cli.errors import Mistakes, SftError
+from sft_cli.prepare.prepare import explain, prepare, there
+from sft_cli.slurm.preflight import preflight
+from tests.prepare.helpers import write
+
+
+@pytest.fixture
+def small(config, tmp_path):
+    """A run with a model of 512 positions whose tokenizer has no chat template; its rows are short, 34 of 42 train."""
+    made = config()
+    model = tmp_path / "tokenizer"
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    (model / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 512}))
+    made.model.path, made.model.tokenizer, made.template = str(model), None, TemplateConfig()
+    return made
+
+
+@pytest.mark.parametrize("command", [prepare, there, explain, preflight])
+def test_every_command_names_both_mistakes(small, command):
+    with pytest.raises(Mistakes) as caught:
+        command(small)
+    assert str(caught.value) == (
+        f"tokenizer {small.model.path}: template=auto, but the tokenizer has no chat template (a base model often has"
+        " none)\n"
+        "  fix: choose one that fits this tokenizer and the rows: template=alpaca, chatml, llama2, plain, vicuna\n"
+        "trainer.max_length=2048: the model takes at most 512 tokens\n"
+        "  fix: trainer.max_length=512"
+    )
+
+
+@pytest.mark.parametrize("name", ["alpaca", "chatml", "llama2", "plain", "vicuna"])
+def test_both_fixes_pass_when_they_are_pasted(small, name):
+    small.template.name, small.trainer.max_length = name, 512
+    assert prepare(small).manifest["splits"]["train"]["rows"] == 34
+
+
+def test_a_template_that_does_not_fit_is_told_beside_the_context_too(small, tmp_path):
+    (tmp_path / "no_stop.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    small.template.path = str(tmp_path / "no_stop.jinja")
+    with pytest.raises(Mistakes) as caught:
+        prepare(small)
+    assert [error.where for error in caught.value.errors] == [
+        f"template {small.template.path}",
+        "trainer.max_length=2048",
+    ]
+
+
+@pytest.mark.parametrize("max_length", [512, 100])
+def test_a_length_that_the_model_takes_is_no_mistake(small, max_length):
+    small.trainer.max_length = max_length
+    with pytest.raises(SftError) as caught:
+        prepare(small)
+    assert type(caught.value) is SftError
+
+
+def test_the_default_length_is_no_mistake_where_the_rows_are_short(small):
+    small.template.name = "chatml"
+    assert prepare(small).manifest["splits"]["train"]["rows"] == 34
+
+
+def test_long_rows_are_told_what_the_model_takes(small, tmp_path):
+    small.template.name, small.trainer.max_length = "chatml", 512
+    write(tmp_path / "a.jsonl", [{"instruction": "Q", "output": "x" * (9 if i else 900)} for i in range(30)])
+    with pytest.raises(SftError, match=r"1 of 42 rows are longer than trainer\.max_length=512") as caught:
+        prepare(small)
+    assert caught.value.fix == (
+        "data.overflow=drop data.budget.dropped=0.024 keeps 97.6%; data.overflow=truncate keeps all rows, 1 of them"
+        " cut; the model takes at most 512 tokens"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stated", "context"),
+    [
+        ({"model_type": "gpt2", "n_positions": 1024, "n_ctx": 512}, 1024),
+        ({"model_type": "bloom", "seq_length": 2048}, None),
+        ({"model_type": "chatglm", "seq_length": 32768}, 32768),
+        ({"max_position_embeddings": 64, "text_config": {"max_position_embeddings": 128}}, 128),
+        ({"max_position_embeddings": 64, "text_config": {}}, 64),
+        ({"max_position_embeddings": None}, None),
+        ({"model_type": "mamba"}, None),
+    ],
+)
+def test_the_context_that_a_config_states(stated, context):
+    assert context_length(stated) == context
+
+
+def test_the_context_of_a_hub_model_whose_tokenizer_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    store, commit = tmp_path / "models--owner--small", "0" * 40
+    (store / "snapshots" / commit).mkdir(parents=True)
+    (store / "refs").mkdir()
+    (store / "refs" / "main").write_text(commit)
+    (store / "snapshots" / commit / "config.json").write_text('{"n_positions": 1024}')
+    assert context_of("owner/small") == 1024
+    assert context_of("owner/small", commit) == 1024
+    assert context_of("owner/other") is None
+    assert context_of("no/hub/id") is None

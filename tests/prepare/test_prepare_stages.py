@@ -1,0 +1,365 @@
+"""The stages of `prepare`: what is done again after a change, and what it does not hang on."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.clean.base import Found
+from sft_cli.config.schema.clean import Action
+from sft_cli.config.schema.data import BudgetConfig, DataConfig, OnBadRow, SourceConfig, Strategy
+from sft_cli.data import row_store
+from sft_cli.errors import SftError
+from sft_cli.prepare import encode_stage, manifest
+from sft_cli.prepare import rows_stage as making_rows
+from sft_cli.prepare.filter_findings import Writer
+from sft_cli.prepare.prepare import explain, prepare
+from sft_cli.types import Conversation, Message
+from sft_cli.utils import workers
+from tests.prepare.helpers import rows, write
+
+
+def made_parts(home):
+    """Every part of every stage with the time it was written."""
+    return {
+        str(file.relative_to(home)): file.stat().st_mtime_ns
+        for file in (home / "stages").rglob("*.arrow")
+        if ".partial" not in str(file)
+    }
+
+
+def new_stages(before, after):
+    """The stages in which something was made."""
+    return sorted({Path(file).parts[1] for file in after if after[file] != before.get(file)})
+
+
+def change_weight(config, home):
+    config.data.mix["a"].weight = 2.0
+
+
+def change_strategy(config, home):
+    config.data.strategy = Strategy.trained_tokens
+
+
+def change_fraction(config, home):
+    config.data.val_fraction = 0.2
+
+
+def change_template(config, home):
+    config.template.name = "vicuna"
+
+
+def change_length(config, home):
+    config.trainer.max_length = 1024
+
+
+def change_what_is_trained(config, home):
+    config.data.train_on_tool_results = True
+
+
+def change_filter(config, home):
+    config.clean.steps = ["leakage", "exact_duplicates", "length"]
+
+
+def change_last_filter(config, home):
+    config.clean.length.min_answer_words = 2
+
+
+def change_rows_of_b(config, home):
+    write(home.parent / "b.jsonl", rows("b", 13))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (change_weight, []),
+        (change_strategy, []),
+        (change_fraction, []),
+        (change_template, ["encoded"]),
+        (change_length, ["encoded"]),
+        (change_what_is_trained, ["encoded"]),
+        (change_filter, ["clean"]),
+        (change_last_filter, ["clean"]),
+        (change_rows_of_b, ["clean", "encoded", "rows"]),
+    ],
+)
+def test_only_what_hangs_on_a_change_is_done_again(config, tmp_path, change, expected):
+    first, home = config(), tmp_path / "home"
+    first.clean.steps = ["leakage", "length"]
+    prepare(first)
+    before = made_parts(home)
+    second = config()
+    second.clean.steps = ["leakage", "length"]
+    change(second, home)
+    prepare(second)
+    after = made_parts(home)
+    assert new_stages(before, after) == expected
+    if change is change_rows_of_b:
+        untouched = {file for file in before if "rows" in file or "encoded" in file}
+        assert len(untouched) > 2
+        assert all(after[file] == before[file] for file in untouched), "the rows of a are read and encoded once"
+
+
+def test_explain_names_what_changed_stage_by_stage(config, tmp_path):
+    assert explain(config()) == ["nothing was prepared here before: every stage runs"]
+    prepare(config())
+    names = ["rows a", "rows b", "clean leakage", "encode", "mix"]
+    assert explain(config()) == [f"{name:<24} up to date" for name in names]
+    changed = config()
+    changed.template.name, changed.data.mix["b"].weight = "vicuna", 3.0
+    assert explain(changed) == [
+        f"{'rows a':<24} up to date",
+        f"{'rows b':<24} up to date",
+        f"{'clean leakage':<24} up to date",
+        f"{'encode':<24} runs again: template changed",
+        f"{'mix':<24} runs again: data.mix.b.weight changed",
+    ]
+    write(tmp_path / "b.jsonl", rows("b", 13))
+    assert explain(config()) == [
+        f"{'rows a':<24} up to date",
+        f"{'rows b':<24} runs again: b.jsonl (data.mix.b) changed",
+        f"{'clean leakage':<24} runs again: it depends on rows b",
+        f"{'encode':<24} runs again: it depends on rows b",
+        f"{'mix':<24} runs again: it depends on rows b",
+    ]
+
+
+def contents(directory):
+    """Every file but those that hold the fingerprint or the time."""
+    return {
+        str(file.relative_to(directory)): file.read_bytes()
+        for file in sorted(directory.rglob("*"))
+        if file.is_file() and file.name not in ("manifest.json", "report.html", "state.json", "golden.json")
+    }
+
+
+def test_the_number_of_processes_changes_nothing(config, tmp_path, monkeypatch):
+    """Parts of 5 rows, over one and two processes, filters that rewrite rows among the steps."""
+    monkeypatch.setattr(encode_stage, "CHUNK", 5)
+    monkeypatch.setattr(encode_stage, "SMALL_BYTES", 1)
+    monkeypatch.setattr(workers, "SMALL", 1)
+    found = []
+    for number in (1, 2):
+        monkeypatch.setenv("SFT_HOME", str(tmp_path / f"home{number}"))
+        made_config = config()
+        made_config.data.workers, made_config.prepared_dir = number, str(tmp_path / f"out{number}")
+        made_config.data.val_fraction = 0.2
+        made_config.clean.steps = ["exact_duplicates", "pii", "heuristics"]
+        made = prepare(made_config)
+        found.append((made.manifest["content"], made.manifest["fingerprint"], contents(made.directory)))
+    assert found[0][:2] == found[1][:2]
+    assert found[0][2].keys() == found[1][2].keys()
+    assert [name for name in found[0][2] if found[0][2][name] != found[1][2][name]] == []
+
+
+def test_another_policy_for_bad_rows_reads_the_same_stages(config, tmp_path):
+    """Rows that were dropped are told when they are to stop the run, out of the cache."""
+    write(tmp_path / "a.jsonl", [*rows("a", 8), {"instruction": "long", "output": "x" * 900}])
+    made_config = config()
+    made_config.data.overflow, made_config.trainer.max_length = made_config.data.overflow.drop, 256
+    made_config.data.budget = BudgetConfig()
+    prepare(made_config)
+    before = made_parts(tmp_path / "home")
+    made_config.data.on_bad_row = OnBadRow.drop
+    prepare(made_config)
+    assert made_parts(tmp_path / "home") == before
+
+
+def test_what_is_learnt_has_a_digest_of_its_own(config):
+    first = prepare(config()).manifest
+    licensed = config()
+    licensed.data.mix["a"].licence = "MIT"
+    second = prepare(licensed).manifest
+    heavier = config()
+    heavier.data.mix["a"].weight = 2.0
+    third = prepare(heavier).manifest
+    assert first["fingerprint"] != second["fingerprint"]
+    assert first["content"] == second["content"] != third["content"]
+
+
+def test_the_order_of_the_sources_is_an_input(config):
+    """Of two sources with the same rows the first keeps them."""
+    found = []
+    for names in ("ab", "ba"):
+        made_config = config()
+        made_config.data.mix = {name: SourceConfig(path=made_config.data.mix["a"].path) for name in names}
+        made_config.clean.steps = ["exact_duplicates"]
+        made_config.data.budget, made_config.data.on_bad_row = BudgetConfig(), OnBadRow.drop
+        with pytest.raises(SftError, match=f"data.mix.{names[1]}"):
+            prepare(made_config)
+        made_config.clean.exact_duplicates.action = Action.report
+        made = prepare(made_config)
+        found.append((made.manifest["fingerprint"], [made.train.where(0), made.train.sources[0]]))
+    assert found[0][0] != found[1][0]
+    assert [place for _, place in found] == [["a.jsonl:1", "a"], ["a.jsonl:1", "b"]]
+
+
+def change_max_rows(config):
+    config.data.mix["a"].max_rows = 5
+
+
+def change_loss_weight(config):
+    config.data.mix["a"].loss_weight = 0.5
+
+
+def change_priority(config):
+    config.data.mix["b"].priority = 2
+
+
+def change_order(config):
+    config.data.mix = dict(reversed(config.data.mix.items()))
+
+
+def take_out(config):
+    del config.data.mix["a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (change_max_rows, {"encode": "data.mix.a.max_rows changed", "mix": "data.mix.a.max_rows changed"}),
+        (change_loss_weight, {"encode": "data.mix.a.loss_weight changed", "mix": "data.mix.a.loss_weight changed"}),
+        (change_priority, {
+            "clean leakage": "data.mix.b.priority changed", "encode": "it depends on clean leakage",
+            "mix": "data.mix.b.priority changed",
+        }),
+        (change_order, {
+            "clean leakage": "the order of data.mix changed", "encode": "it depends on clean leakage",
+            "mix": "the order of data.mix changed",
+        }),
+        (take_out, {
+            "clean leakage": "data.mix.a is gone", "encode": "data.mix.a is gone",
+            "mix": "the order of data.mix, data.mix.a changed",
+        }),
+    ],
+)  # fmt: skip
+def test_explain_knows_which_stage_reads_what_of_a_source(config, change, expected):
+    prepare(config())
+    changed = config()
+    change(changed)
+    lines = dict(line.split(None, 1) if line[:5] not in ("rows ", "clean") else (line[:24].rstrip(), line[24:].strip())
+                 for line in explain(changed))  # fmt: skip
+    again = {stage: said.removeprefix("runs again: ") for stage, said in lines.items() if said != "up to date"}
+    assert again == expected
+
+
+def test_a_stopped_stream_goes_on_in_the_format_it_began_with(config, tmp_path, monkeypatch):
+    """The rows of the second block look like documents; they are read as the first row's format has it."""
+    write(tmp_path / "a.jsonl", [*rows("a", 4), *({"text": f"Document {i}."} for i in range(4))])
+
+    def read(home, stop):
+        monkeypatch.setenv("SFT_HOME", str(tmp_path / home))
+        made_config = config()
+        source = SourceConfig(path=str(tmp_path / "a.jsonl"), stream=True, max_rows=8, shuffle_buffer=4)
+        made_config.data.mix = {"a": source}
+        known = making_rows.inputs(source, "a", "", 0)
+        if stop:
+            write_part = row_store.write_part
+
+            def stopped(file, converted):
+                if file.name != "part-00000.arrow":
+                    raise KeyboardInterrupt
+                return write_part(file, converted)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(row_store, "write_part", stopped)
+                with pytest.raises(KeyboardInterrupt):
+                    making_rows.read(source, "a", "", 0, known, 1)
+        found = making_rows.read(source, "a", "", 0, known, 1)
+        return found.format, [(where, error and error.reason) for where, error in found.train.places()]
+
+    straight = read("straight", False)
+    assert straight[0] == "alpaca"
+    assert [error is None for _, error in straight[1]] == [True] * 4 + [False] * 4
+    assert read("stopped", True) == straight
+
+
+@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 6), st.integers(1, 100))
+def test_chunks_bound_rows_and_bytes(sizes, most, most_bytes):
+    chosen = np.arange(len(sizes)) * 3
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(encode_stage, "CHUNK", most)
+        patched.setattr(encode_stage, "CHUNK_BYTES", most_bytes)
+        chunks = encode_stage._chunks(chosen, np.array(sizes, np.int64))
+    assert np.concatenate([chosen[:0], *chunks]).tolist() == chosen.tolist()
+    of = dict(zip(chosen.tolist(), sizes, strict=True))
+    weights = [sum(of[row] for row in chunk.tolist()) for chunk in chunks]
+    assert all(1 <= len(chunk) <= most for chunk in chunks)
+    assert all(weight <= most_bytes or len(chunk) == 1 for chunk, weight in zip(chunks, weights, strict=True))
+    for chunk, weight, behind in zip(chunks, weights, chunks[1:], strict=False):
+        assert len(chunk) == most or weight + of[int(behind[0])] > most_bytes
+
+
+def test_every_filter_hangs_on_those_before_it_and_on_the_priorities(config, tmp_path):
+    def clean_stages(change):
+        made_config = config()
+        made_config.clean.steps = ["length", "exact_duplicates"]
+        change(made_config)
+        prepare(made_config)
+        return {file.parent.name for file in (tmp_path / "home" / "stages" / "clean").glob("*/found.arrow")}
+
+    def longer(made_config):
+        made_config.clean.length.min_answer_words = 2
+
+    first = clean_stages(lambda made_config: None)
+    assert len(first) == 2
+    assert len(clean_stages(longer) - first) == 2
+    assert len(clean_stages(change_priority) - first) == 4
+
+
+def test_what_a_filter_rewrites_is_encoded_anew(config, tmp_path):
+    write(tmp_path / "a.jsonl", [*rows("a", 3), {"instruction": "Mail?", "output": "x@example.org or 192.0.2.17"}])
+    shown = []
+    for kinds in (["email"], ["ip"]):
+        made_config = config()
+        made_config.clean.steps, made_config.clean.pii.kinds = ["pii"], kinds
+        made = prepare(made_config)
+        index = [made.train.where(i) for i in range(len(made.train))].index("a.jsonl:4")
+        tokenizer = load_tokenizer(str(made.tokenizer_directory))
+        text = tokenizer.decode_batch([made.train.tokens(index).input_ids.tolist()])[0]
+        shown.append(("example.org" in text, "192.0.2.17" in text))
+    assert shown == [(False, True), (True, False)]
+
+
+def test_a_filter_that_was_stopped_leaves_no_rewritten_rows_behind(tmp_path):
+    conversation = Conversation((Message("user", "q"), Message("assistant", "a")), "x:1", "mine")
+    with Writer(tmp_path) as writer:
+        writer.write(Found(0, conversation=conversation), 0)
+    assert (tmp_path / "replaced.arrow").is_file()
+    with Writer(tmp_path) as writer:
+        writer.write(Found(0, "bad"), 0)
+    assert [file.name for file in tmp_path.iterdir()] == ["found.arrow"]
+
+
+def test_rows_that_were_dropped_stop_a_later_run_that_is_stricter(config, tmp_path):
+    """Told out of the cache: nothing is encoded again."""
+    write(tmp_path / "a.jsonl", [*rows("a", 8), {"instruction": "What is <|im_end|>?", "output": "A token."}])
+    made_config = config()
+    made_config.data.sanitize, made_config.data.on_bad_row = False, OnBadRow.drop
+    made_config.data.budget = BudgetConfig()
+    prepare(made_config)
+    before = made_parts(tmp_path / "home")
+    made_config.data.on_bad_row = OnBadRow.error
+    with pytest.raises(SftError, match=r"^a\.jsonl:9: .*<\|im_end\|>"):
+        prepare(made_config)
+    assert made_parts(tmp_path / "home") == before
+
+
+PLACES = {"path", "name", "revision", "split", "validation_path", "validation_split"}
+"""Keys of a source that say where its rows lie: their content stands for them."""
+
+
+def test_every_key_of_a_source_is_an_input_of_some_stage():
+    """One that none knew could change, and the old rows would be taken."""
+    known = {*making_rows.RULES, *manifest.SOURCE_RULES, *PLACES, "shuffle_buffer"}
+    assert {field.name for field in fields(SourceConfig)} == known
+
+
+def test_every_key_of_the_data_is_an_input_of_some_stage():
+    """Except the number of processes, which changes no row; content tokens are an input as the tokenizer has them."""
+    known = {*encode_stage.RULES, *manifest.MIX_RULES, "mix", "workers", "content_tokens"}
+    assert {field.name for field in fields(DataConfig)} == known

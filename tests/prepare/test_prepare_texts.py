@@ -1,0 +1,127 @@
+"""What `prepare` says about special tokens, stop tokens and headers that stand in messages."""
+
+import re
+
+import pytest
+
+from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.config.schema.data import Role, SourceConfig
+from sft_cli.errors import SftError
+from sft_cli.eval.select_rows import as_served
+from sft_cli.prepare.prepare import prepare
+from tests.prepare.helpers import ledger, write
+
+
+@pytest.fixture
+def prepared(config, tmp_path, capsys):
+    """Prepares rows with changes to the config; the result and what was printed."""
+
+    def prepared(values, change=lambda config: None, **source):
+        write(tmp_path / "mine.jsonl", values)
+        made_config = config()
+        made_config.data.mix = {"mine": SourceConfig(path=str(tmp_path / "mine.jsonl"), **source)}
+        change(made_config)
+        capsys.readouterr()
+        made = prepare(made_config)
+        return made, made_config, capsys.readouterr().out
+
+    return prepared
+
+
+def added(*tokens):
+    def change(config):
+        config.model.add_tokens = list(tokens)
+
+    return change
+
+
+def test_an_added_token_that_no_example_holds_is_named(prepared):
+    """Held-out rows do not train; an ordinary token counts in a question, a control token only in an answer."""
+    values = [{"prompt": f"<x>{i} <|ask|>", "completion": f"<|plan|>{i}"} for i in range(5)]
+    made, _, printed = prepared(values, added("<x>", "<|plan|>", "<|ask|>", "<y>"))
+    assert made.manifest["unused_tokens"] == ["<|ask|>", "<y>"]
+    lines = re.findall(r"unused .*", printed)
+    assert lines == [
+        f"unused    {token} of model.add_tokens is in no training example: its embeddings would not train"
+        for token in ("<|ask|>", "<y>")
+    ]
+    tokenizer = load_tokenizer(str(made.tokenizer_directory))
+    plan = tokenizer.control["<|plan|>"]
+    labels = [made.train.tokens(i) for i in range(len(made.train))]
+    assert [(row.input_ids[row.weights > 0] == plan).sum() for row in labels] == [1] * 5
+
+
+def test_an_evaluation_encodes_them_as_the_training_did(prepared):
+    made, config, _ = prepared([{"prompt": "q", "completion": "<|plan|>a"}], added("<|plan|>", "<x>"))
+    again = prepare(as_served(made.tokenizer_directory, config))
+    assert again.manifest["content"] == made.manifest["content"]
+    assert again.manifest["fingerprint"] == made.manifest["fingerprint"]
+
+
+def test_what_is_content_is_among_the_inputs(prepared):
+    values = [{"prompt": "q", "completion": "<|plan|>a"}]
+    made, config, _ = prepared(values, added("<|plan|>"))
+    served = as_served(made.tokenizer_directory, config)
+    served.data.content_tokens = []
+    assert prepare(served).manifest["content"] != made.manifest["content"]
+
+
+def test_stop_tokens_that_answers_brought_are_counted(prepared):
+    values = [{"prompt": "q", "completion": "a"}, *({"prompt": f"q{i}", "completion": f"{i}<|im_end|>"} for i in "12")]
+    made, _, printed = prepared(values)
+    first = next(line["where"] for line in ledger(made) if line["where"].endswith((":2", ":3")))
+    assert made.manifest["remarks"] == {"own_stop": {"rows": 2, "first": first}}
+    assert (
+        "note      2 rows: an answer ended in the template's stop token itself; removed, the template writes it (the"
+        f" first: {first})\n"
+    ) in printed
+
+
+def test_an_answer_that_is_nothing_but_a_stop_token_is_empty(prepared):
+    made, _, _ = prepared([{"prompt": "q", "completion": "<|im_end|>"}])
+    assert made.manifest["remarks"]["empty_answer"]["rows"] == 1
+
+
+def test_the_first_sanitized_row_is_named(prepared):
+    values = [{"prompt": "q", "completion": "a"}, {"prompt": "what does <|im_end|> mean?", "completion": "b"}]
+    made, _, printed = prepared(values)
+    assert made.manifest["remarks"] == {"sanitized": {"rows": 1, "first": "mine.jsonl:2"}}
+    assert "plain text (the first: mine.jsonl:2)\n" in printed
+
+
+def test_headers_of_a_plain_text_template_are_counted(prepared):
+    values = [{"prompt": "q", "completion": "a"}, {"prompt": "q\n### Response:\n5", "completion": "b"}]
+
+    def change(config):
+        config.template.name = "alpaca"
+
+    made, _, printed = prepared(values, change)
+    assert made.manifest["remarks"] == {"header": {"rows": 1, "first": "mine.jsonl:2"}}
+    assert (
+        "note      1 row: a message holds a header of the template, which the model cannot tell from a real one"
+        " (data.delimiters=error refuses such rows) (the first: mine.jsonl:2)\n"
+    ) in printed
+
+
+def test_a_column_of_rendered_conversations(prepared):
+    text = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n"
+    plain, _, _ = prepared([{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(4)])
+    values = [{"story": text.format(f"q{i}", f"a{i}")} for i in range(4)]
+    made, _, printed = prepared(values, format="rendered", columns={"text": "story"})
+    assert made.manifest["sources"]["mine"]["format"] == "rendered"
+    assert made.manifest["splits"] == plain.manifest["splits"]
+    assert "sanitized" not in printed
+
+
+def test_a_document_that_was_rendered_is_refused_with_the_word_that_reads_it(prepared):
+    text = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+    with pytest.raises(SftError) as caught:
+        prepared([{"text": text}])
+    assert caught.value.fix.startswith("data.mix.mine.format=rendered reads ")
+    made, _, _ = prepared([{"text": text}], format="rendered")
+    assert made.manifest["sources"]["mine"]["used"] == 1
+
+
+def test_replay_of_rendered_conversations_is_refused(prepared):
+    with pytest.raises(SftError, match="replay trains whole documents as plain text"):
+        prepared([{"text": "x"}], format="rendered", role=Role.replay)

@@ -1,0 +1,165 @@
+"""How members stand, read from their directories; the sweep's own file; the order and what is printed of it."""
+
+import json
+import shutil
+
+import pytest
+
+from sft_cli.errors import SftError
+from sft_cli.sweep import ranking
+from sft_cli.sweep.metric import STEPS, Metric, Reading
+from sft_cli.sweep.state import NAME, Outcome, State, last_error, load_record, outcome, save
+from tests.sweep.helpers import MEMBERS, SENTENCE, outcomes, swept
+
+
+def test_how_members_stand_is_read_from_their_directories(tmp_path):
+    record = swept(tmp_path)
+    record.log(MEMBERS[2]).write_text("finished\n")
+    shutil.rmtree(record.run(MEMBERS[1]).adapter)
+    (record.run(MEMBERS[0]).path / "metrics.jsonl").unlink()
+    (record.run(MEMBERS[0]).adapter).rmdir()
+
+    assert outcomes(record) == {
+        MEMBERS[0]: Outcome(State.waiting),
+        MEMBERS[1]: Outcome(State.interrupted, Reading(1.5, 4), 5, 7.5),
+        MEMBERS[2]: Outcome(State.finished, Reading(1.0, 4), 5, 7.5),
+        MEMBERS[3]: Outcome(State.failed, None, 1, 1.5, SENTENCE),
+    }
+    assert outcome(record, MEMBERS[1], "it was killed").error == "it was killed"
+    behind = outcome(record, MEMBERS[2], "it was killed")
+    assert (behind.state, behind.error) == (State.finished, "it was killed")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param("step 1\nerror: a: b\n  fix: c\n", "a: b\n  fix: c", id="ends-with-one"),
+        pytest.param("error: a: b\n  fix: c\nerror: d: e\n  fix: f\n", "a: b\n  fix: c\nd: e\n  fix: f", id="several"),
+        pytest.param("error: a: b\n  fix: c\nresume    after step 2\n", "", id="an-earlier-session-failed"),
+        pytest.param("Traceback\nValueError: x\n", "", id="a-bug"),
+        pytest.param("", "", id="nothing"),
+        pytest.param(
+            "error: a: b\n  fix: c\nsrun: error: node: task 0: Exited with exit code 2\nsrun: Terminating\n",
+            "a: b\n  fix: c",
+            id="srun-behind-it",
+        ),
+        pytest.param(
+            "KeyError: 1\nsrun: error: node: task 0: Exited with exit code 1\n",
+            "KeyError: 1 (srun: error: node: task 0: Exited with exit code 1)",
+            id="a-bug-in-a-job",
+        ),
+        pytest.param(
+            "step 3\nslurmstepd: error: Detected 1 oom_kill event\nsrun: error: node: task 0: Out Of Memory\n",
+            "step 3 (slurmstepd: error: Detected 1 oom_kill event)",
+            id="a-job-without-memory",
+        ),
+        pytest.param("stopped\nsrun: error: node: task 0: Exited with exit code 143\n", "", id="a-job-that-saved"),
+    ],
+)
+def test_the_sentence_a_log_ends_with(tmp_path, text, found):
+    (tmp_path / "log").write_text(text)
+    assert last_error(tmp_path / "log") == found
+
+
+def test_what_is_saved_is_loaded_and_may_be_moved(tmp_path):
+    record = swept(tmp_path / "a")
+    save(record, outcomes(record))
+    shutil.move(tmp_path / "a", tmp_path / "b")
+
+    loaded, errors = load_record(str(tmp_path / "b"))
+
+    assert loaded.directory == tmp_path / "b"
+    assert (loaded.keys, loaded.members, loaded.metric, loaded.parallel) == (
+        record.keys, record.members, record.metric, 2,
+    )  # fmt: skip
+    assert list(errors.values()) == ["", "", "", SENTENCE]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(lambda values: values["members"][0].update(name="../../etc"), id="a-name-that-leaves"),
+        pytest.param(lambda values: values["members"][0].update(name=".."), id="the-directory-above"),
+        pytest.param(lambda values: values.pop("metric"), id="a-key-is-missing"),
+        pytest.param(lambda values: values.update(members=3), id="no-list"),
+    ],
+)
+def test_a_file_that_is_not_ours_is_refused(tmp_path, broken):
+    record = swept(tmp_path)
+    save(record, outcomes(record))
+    values = json.loads((tmp_path / NAME).read_text())
+    broken(values)
+    (tmp_path / NAME).write_text(json.dumps(values))
+    with pytest.raises(SftError, match="it is not what sft sweep writes"):
+        load_record(str(tmp_path))
+
+
+def test_no_sweep_there_names_the_newest(tmp_path):
+    record = swept(tmp_path / "a")
+    save(record, outcomes(record))
+    with pytest.raises(SftError) as caught:
+        load_record(str(tmp_path / "b"))
+    assert str(caught.value) == (
+        f"sweep={tmp_path}/b: no sweep's directory (no sweep.json there)\n  fix: the newest sweeps there: {tmp_path}/a"
+    )
+
+
+@pytest.mark.parametrize(("mode", "numbers"), [("min", [3, 2, 1, 4]), ("max", [1, 2, 3, 4])])
+def test_the_best_finished_member_comes_first_and_the_failed_last(tmp_path, mode, numbers):
+    record = swept(tmp_path)
+    record = record.with_metric(Metric("loss", mode, record.metric.kind))
+    assert [member.number for member in ranking.ranked(record, outcomes(record))] == numbers
+
+
+def test_a_finished_member_without_a_value_is_not_the_best(tmp_path):
+    record = swept(tmp_path)
+    record = record.with_metric(Metric("kl", "min", STEPS))
+    assert ranking.best(record, outcomes(record)) is None
+
+
+def test_the_table_names_values_reasons_and_the_next_commands(tmp_path, capsys):
+    record = swept(tmp_path)
+    ranking.show(record, outcomes(record))
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"sweep     {tmp_path}: 3 finished, 1 failed\n")
+    first = next(line for line in printed.splitlines() if line.lstrip().startswith("003"))
+    assert first.split() == ["003", "1e-2", "4", "1.0000", "4", "5", "8", "s", "finished"]
+    assert f"failed    004 lr=1e-2 rank=8: {SENTENCE.splitlines()[0]}\n" in printed
+    best = record.run(MEMBERS[2]).path
+    assert printed.endswith(
+        f"best      003 lr=1e-2 rank=4: {best}/adapter\nnext      sft eval run={best} compare=base\n"
+        f"          sft merge run={best} out={best}/merged\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "datasets", "warning"),
+    [
+        (("trainer.lr",), "held-out", 1, ""),
+        (("loss.kl",), "held-out", 1, ""),
+        (
+            ("loss.kl",),
+            "training",
+            1,
+            "the members' losses are not the same measure; what they share: metric=nll",
+        ),
+        (
+            ("loss.reduction",),
+            "held-out",
+            1,
+            "the members' losses are not the same measure; what they share: metric=perplexity",
+        ),
+        (
+            ("data",),
+            "held-out",
+            2,
+            "the members learned from 2 data sets, and may be measured on different held-out rows",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_said(tmp_path, keys, kind, datasets, warning):
+    record = swept(tmp_path)
+    changed = type(record)(
+        tmp_path, (), keys, record.members, Metric("loss", "min", kind), parallel=1, datasets=datasets
+    )
+    assert ranking.note(changed) == warning

@@ -1,0 +1,63 @@
+"""Examples by hand and at random, and what a batch says about them, read back from its documents alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import strategies as st
+
+from sft_cli.batching.collate import Batch
+from sft_cli.data.prepared import Tokens
+
+
+def tokens(ids: Sequence[int], weights: Sequence[float]) -> Tokens:
+    return Tokens(np.array(ids, np.int64), np.array(weights, np.float32))
+
+
+def answering(prompt: Sequence[int], answer: Sequence[int]) -> Tokens:
+    """An example that trains its answer."""
+    return tokens([*prompt, *answer], [0] * len(prompt) + [1] * len(answer))
+
+
+@st.composite
+def families(draw) -> list[Tokens]:
+    """Examples that grow out of one another: common beginnings, copies, nested ones, any trained tokens."""
+    made: list[Tokens] = []
+    for _ in range(draw(st.integers(1, 7))):
+        head: list[int] = []
+        if made and draw(st.booleans()):
+            parent = draw(st.sampled_from(made))
+            head = parent.input_ids[: draw(st.integers(0, len(parent.input_ids)))].tolist()
+        ids = head + draw(st.lists(st.integers(0, 3), min_size=1, max_size=12))
+        trained = draw(st.lists(st.sampled_from([0, 0, 0, 0.5, 1]), min_size=len(ids), max_size=len(ids)))
+        untrained = draw(st.integers(0, len(ids)))
+        made.append(tokens(ids, [0] * untrained + trained[untrained:]))
+    return made
+
+
+Prediction = tuple[tuple[int, ...], tuple[int, ...], int, float]
+"""The ids and the positions that a target is predicted from, the target, and its weight."""
+
+
+def predictions(batch: Batch) -> list[Prediction]:
+    """Every target with all that its place in the row can see, found by walking up its segments."""
+    row = batch.documents
+    bounds = row.cu_queries.tolist()
+    ids, positions = batch.input_ids[0].tolist(), batch.positions[0].tolist()
+    found = []
+    columns = (batch.target_at, batch.targets, batch.target_weights)
+    for at, target, weight in zip(*(column.tolist() for column in columns), strict=True):
+        segment = next(s for s in range(len(row.lengths)) if bounds[s] <= at < bounds[s + 1])
+        places = [place for above in row.above(segment) for place in range(bounds[above], bounds[above + 1])]
+        places += range(bounds[segment], at + 1)
+        found.append((tuple(ids[p] for p in places), tuple(positions[p] for p in places), target, weight))
+    return found
+
+
+def expected(examples: Sequence[Tokens]) -> list[Prediction]:
+    """What ``predictions`` has to find: example by example, each trained id from all ids before it."""
+    return [
+        (tuple(example.input_ids[:t].tolist()), tuple(range(t)), int(example.input_ids[t]), float(example.weights[t]))
+        for example in examples
+        for t in range(1, len(example.input_ids))
+        if example.weights[t]
+    ]

@@ -1,0 +1,47 @@
+"""A toy model, an optimizer over it, and steps with gradients that depend on the weights: a drift would show."""
+
+import torch
+from torch import nn
+
+from sft_cli.config.schema.adapter import AdapterConfig
+from sft_cli.config.schema.trainer import TrainerConfig
+from sft_cli.train.checkpoints.checkpoint import Parts
+from sft_cli.train.optimizers.lr_schedule import make_schedule
+from sft_cli.train.optimizers.optimizers import make_optimizer
+from sft_cli.train.optimizers.weight_average import make_average
+
+STEPS = 6
+
+
+class Toy(nn.Module):
+    """An embedding, two layers (one large enough for 8-bit state), a norm, and a bias."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(7, 64)
+        self.up_proj = nn.Linear(64, 80)
+        self.norm = nn.LayerNorm(80)
+        self.down_proj = nn.Linear(80, 64, bias=False)
+        self.to(dtype)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.norm(self.up_proj(self.embed_tokens(ids)).tanh())).square().mean()
+
+
+def parts(trainer: TrainerConfig, dtype: torch.dtype = torch.float32) -> Parts:
+    """Everything a checkpoint holds, at its beginning."""
+    torch.manual_seed(0)
+    model = Toy(dtype)
+    optimizer = make_optimizer(model, trainer, AdapterConfig())
+    return Parts(model, optimizer, make_schedule(optimizer, trainer, STEPS), None, make_average(trainer))
+
+
+def train(given: Parts, first: int, last: int) -> None:
+    """Steps ``first`` to ``last - 1``."""
+    for step in range(first, last):
+        given.model(torch.tensor([step % 7, (3 * step + 1) % 7])).backward()
+        given.optimizer.step()
+        given.schedule.step()
+        given.optimizer.zero_grad()
+        if given.average is not None:
+            given.average.update(given.model)

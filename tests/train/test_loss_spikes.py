@@ -1,0 +1,166 @@
+"""Losses that leap and steps that are not finite: which ones, what is kept of them, and what a person is told."""
+
+import json
+import math
+
+import pytest
+
+from sft_cli.config.schema.trainer import OnNan, TrainerConfig
+from sft_cli.run_dir import RunDir
+from sft_cli.train.monitoring.loss_spikes import FEWEST, WINDOW, Recent, leapt, recent, spike_of
+from sft_cli.train.monitoring.metrics import StepMetrics
+from sft_cli.train.monitoring.nonfinite import MOST, refusal, usable
+from sft_cli.train.monitoring.step_rows import StepRow, named, rows_of
+
+NAN, INF = math.nan, math.inf
+ROWS = [StepRow("a.jsonl:7", 2043), StepRow("a.jsonl:2", 200), StepRow("b.jsonl:9", 81), StepRow("b.jsonl:1", 5)]
+
+
+class Lengths:
+    """Three examples of a split."""
+
+    lengths = (5, 90, 20)
+
+    def where(self, index):
+        return f"rows.jsonl:{index + 1}"
+
+
+def metrics(step=40, loss=2.0, grad_norm=1.0):
+    return StepMetrics(step, 0.5, loss, {}, 2e-4, grad_norm, 4, 9, 9, 9, 0.1, 90.0, 1, 0.0)
+
+
+def test_the_longest_rows_are_named_first():
+    assert rows_of(Lengths(), [0, 2, 1]) == [
+        StepRow("rows.jsonl:2", 90),
+        StepRow("rows.jsonl:3", 20),
+        StepRow("rows.jsonl:1", 5),
+    ]
+    assert named(ROWS) == "a.jsonl:7 (2,043 tokens), a.jsonl:2 (200 tokens), b.jsonl:9 (81 tokens) and 1 more"
+    assert named(ROWS[2:3]) == "b.jsonl:9 (81 tokens)"
+
+
+@pytest.mark.parametrize(
+    ("loss", "grad_norm", "scaled", "wanted"),
+    [
+        (1.0, 1.0, False, True),
+        (NAN, 1.0, False, False),
+        (1.0, INF, False, False),
+        (-INF, NAN, False, False),
+        pytest.param(1.0, INF, True, True, id="float16-leaves-such-a-gradient-out-by-itself"),
+        pytest.param(NAN, 1.0, True, False, id="float16-nan-loss"),
+    ],
+)
+def test_what_may_change_the_weights(loss, grad_norm, scaled, wanted):
+    assert usable(loss, grad_norm, scaled=scaled) is wanted
+
+
+@pytest.mark.parametrize(
+    ("before", "loss", "wanted"),
+    [
+        pytest.param([1.0] * FEWEST, 4.0, None, id="four-times-is-not-above"),
+        pytest.param([1.0] * FEWEST, 4.01, 1.0, id="above"),
+        pytest.param([1.0] * (FEWEST - 1), 99.0, None, id="too-few-known"),
+        pytest.param([1.0, 2.0] * 4, 6.1, 1.5, id="median-of-an-even-number"),
+        pytest.param([1.0] * 5 + [50.0] * 3, 4.5, 1.0, id="earlier-leaps-do-not-hide-it"),
+        pytest.param([0.0] * FEWEST, 0.1, None, id="nothing-is-a-multiple-of-nothing"),
+    ],
+)
+def test_a_leap_by_hand(before, loss, wanted):
+    assert leapt(loss, Recent(tuple(before)), 4.0) == wanted
+
+
+def test_the_window_holds_the_last_usable_losses():
+    seen = Recent()
+    for step in range(WINDOW + 5):
+        seen = seen.behind(float(step), 1.0, scaled=False)
+    seen = seen.behind(NAN, 1.0, scaled=False).behind(1.0, INF, scaled=False)
+    assert (len(seen.losses), seen.losses[0], seen.losses[-1], seen.unusable) == (WINDOW, 5.0, WINDOW + 4.0, 2)
+    assert seen.behind(1.0, 1.0, scaled=False).unusable == 0
+
+
+def test_a_resumed_run_knows_what_the_straight_one_knew(tmp_path):
+    """Evaluations stand between the steps, steps behind the checkpoint and a torn line at the end."""
+    steps = [(1.0, 1.0), (NAN, 2.0), (3.0, 1.0), (4.0, INF), (NAN, NAN), (5.0, 1.0)]
+    lines, straight = [], [Recent()]
+    for number, (loss, norm) in enumerate(steps, start=1):
+        kept = [None if not math.isfinite(value) else value for value in (loss, norm)]
+        lines += [{"step": number, "loss": kept[0], "grad_norm": kept[1]}, {"step": number, "eval": True, "loss": 9.0}]
+        straight.append(straight[-1].behind(loss, norm, scaled=False))
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 7, "lo')
+
+    assert [recent(file, step, scaled=False) for step in range(7)] == straight
+    assert straight[5] == Recent((1.0, 3.0), 2)
+    assert recent(tmp_path / "none", 3, scaled=False) == Recent()
+
+
+def test_a_sound_step_asks_for_no_rows():
+    def rows():
+        raise AssertionError
+
+    before = Recent((1.0,) * WINDOW)
+    assert spike_of(metrics(loss=3.9), before, TrainerConfig(), scaled=False, rows=rows) is None
+
+
+def test_a_leap_is_recorded_with_its_rows(tmp_path):
+    file = tmp_path / "spikes.jsonl"
+    spike = spike_of(metrics(loss=9.3), Recent((1.0,) * WINDOW), TrainerConfig(), scaled=False, rows=lambda: ROWS[:2])
+    assert spike is not None
+    assert spike.sentence() == (
+        "spike     step 40: loss 9.3, 9.3 times the median before it; "
+        "computed from a.jsonl:7 (2,043 tokens), a.jsonl:2 (200 tokens)"
+    )
+    spike.write(file)
+    spike.write(file)
+    first, second = (json.loads(line) for line in file.read_text().splitlines())
+    assert first == second
+    assert first == {
+        "step": 40,
+        "loss": 9.3,
+        "grad_norm": 1.0,
+        "median": 1.0,
+        "lr": 2e-4,
+        "skipped": False,
+        "rows": [{"where": "a.jsonl:7", "tokens": 2043}, {"where": "a.jsonl:2", "tokens": 200}],
+    }
+
+
+@pytest.mark.parametrize("on_nan", OnNan)
+def test_an_unusable_step_is_recorded_from_the_first_one_on(tmp_path, on_nan):
+    file, trainer = tmp_path / "spikes.jsonl", TrainerConfig(on_nan=on_nan)
+    spike = spike_of(metrics(1, NAN, INF), Recent(), trainer, scaled=False, rows=lambda: ROWS[3:])
+    assert spike is not None
+    skipped = on_nan is OnNan.skip
+    assert spike.sentence() == (
+        f"spike     step 1: loss nan, gradient norm inf{', skipped' if skipped else ''}; "
+        "computed from b.jsonl:1 (5 tokens)"
+    )
+    spike.write(file)
+    line = json.loads(file.read_text())
+    assert (line["loss"], line["grad_norm"], line["median"], line["skipped"]) == (None, None, None, skipped)
+
+
+def test_stop_names_rows_lr_and_what_to_type(tmp_path):
+    run = RunDir(tmp_path / "my run")
+    error = refusal(7, NAN, INF, 2e-3, ROWS, on_nan=OnNan.stop, in_a_row=1, run=run)
+    assert str(error) == (
+        "step 7: training diverged: loss nan, gradient norm inf, computed from a.jsonl:7 (2,043 tokens), "
+        "a.jsonl:2 (200 tokens), b.jsonl:9 (81 tokens) and 1 more\n"
+        "  fix: start a new run with a smaller trainer.lr (it was 0.002 here) or a longer warm-up; or, if a row is at "
+        f"fault (all of them: {run.spikes}), skip such steps: "
+        f"sft train run='{run.path}' trainer.on_nan=skip"
+    )
+
+
+def test_skipping_ends_where_it_does_not_help(tmp_path):
+    run = RunDir(tmp_path)
+    ends = [
+        refusal(50, NAN, NAN, 1.0, ROWS[:1], on_nan=OnNan.skip, in_a_row=count, run=run) for count in range(1, MOST + 1)
+    ]
+    assert ends[:-1] == [None] * (MOST - 1)
+    assert str(ends[-1]) == (
+        "step 50: training diverged: 10 steps in a row were skipped, the last one: loss nan, gradient norm nan, "
+        "computed from a.jsonl:7 (2,043 tokens)\n"
+        "  fix: start a new run with a smaller trainer.lr (it was 1 here) or a longer warm-up, or with "
+        f"trainer.dtype=float32; the rows of all of them: {run.spikes}"
+    )

@@ -1,0 +1,165 @@
+"""Memory that runs out: the same step with more recomputation, or one sentence."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.trainer import Checkpointing, TrainerConfig
+from sft_cli.errors import SftError
+from sft_cli.model.memory.checkpointing import Recompute, apply
+from sft_cli.train import step
+from sft_cli.train.monitoring.step_rows import StepRow
+from sft_cli.train.oom_advice import Work, told
+from sft_cli.train.step import Relief
+
+
+class Drawing(nn.Module):
+    """A tiny Llama whose loss has dropout, so that a step depends on what is drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.model = LlamaForCausalLM(
+            LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=4,
+                        num_attention_heads=2, num_key_value_heads=2)
+        )  # fmt: skip
+
+    def forward(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        states = self.model.base_model(input_ids, use_cache=False)[0]
+        return {"loss": nn.functional.dropout(states, 0.5).square().sum()}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Makes the first so many computations fail behind their backward pass, as a CUDA device does."""
+
+    def fail(times: int) -> list[int]:
+        tried: list[int] = []
+        real = step.compute_gradient
+
+        def compute(loss_model, accelerator, laid, engine):
+            found = real(loss_model, accelerator, laid, engine)
+            tried.append(1)
+            if len(tried) <= times:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return found
+
+        monkeypatch.setattr(step, "compute_gradient", compute)
+        monkeypatch.setattr(step, "arguments", lambda batch: {"input_ids": batch})
+        return tried
+
+    return fail
+
+
+def relieved(allowed=True):
+    """The loss and gradients of one step of two micro-batches, and the Relief behind it."""
+    loss_model, accelerator = Drawing().train(), Accelerator(cpu=True)
+    relief = Relief(loss_model.model, Recompute(Checkpointing.none, 0, "for a test"), allowed)
+    apply(loss_model.model, relief.recompute)
+    laid = SimpleNamespace(batches=[torch.arange(6)[None], torch.arange(9)[None]])
+    torch.manual_seed(1)
+    loss = relief.gradient(loss_model, accelerator, laid)["loss"]
+    return loss, {name: copy.copy(value.grad) for name, value in loss_model.named_parameters()}, relief
+
+
+@pytest.mark.parametrize(("times", "mode", "layers"), [(1, "layers", 1), (3, "layers", 3), (4, "full", 4)])
+def test_a_step_is_the_same_behind_a_shortage(short, capsys, times, mode, layers):
+    """A failed attempt leaves gradients and has drawn dropout: neither may be seen in the next."""
+    short(0)
+    loss, gradients, _ = relieved()
+    tried = short(times)
+    again, others, relief = relieved()
+    assert len(tried) == times + 1
+    assert (relief.recompute.mode.value, relief.recompute.layers) == (mode, layers)
+    assert torch.equal(loss, again)
+    for name, value in gradients.items():
+        torch.testing.assert_close(others[name], value, rtol=0, atol=0)
+    assert gradients
+    out = capsys.readouterr().out
+    assert out.count("(memory ran out)") == times
+    assert "memory    recompute the first 1 decoder layers (memory ran out)" in out
+
+
+def test_a_choice_of_the_config_stays(short):
+    tried = short(1)
+    with pytest.raises(torch.OutOfMemoryError):
+        relieved(allowed=False)
+    assert len(tried) == 1
+
+
+def test_the_last_resort_ends_on_a_cpu(short):
+    tried = short(99)
+    with pytest.raises(torch.OutOfMemoryError):
+        relieved()
+    assert len(tried) == 5
+
+
+NF4 = QuantConfig(kind=QuantKind.nf4)
+NONE = TrainerConfig(gradient_checkpointing=Checkpointing.none, tokens_per_micro_batch=4096)
+
+
+@pytest.mark.parametrize(
+    ("config", "work", "fix"),
+    [
+        (
+            Config(trainer=NONE, quant=NF4),
+            Work.training,
+            "trainer.gradient_checkpointing=auto, trainer.tokens_per_micro_batch=2048, or a smaller model",
+        ),
+        (
+            Config(trainer=TrainerConfig(tokens_per_micro_batch=1000, max_length=500)),
+            Work.training,
+            "trainer.tokens_per_micro_batch=500, quant=nf4, or a smaller model",
+        ),
+        (Config(adapter=AdapterConfig(kind=AdapterKind.none)), Work.loading, "adapter=lora, or a smaller model"),
+        (Config(quant=NF4), Work.loading, "a smaller model, or a larger device"),
+        (
+            Config(quant=NF4, trainer=TrainerConfig(tokens_per_micro_batch=64, max_length=48)),
+            Work.evaluation,
+            "eval.batch_size=8, trainer.tokens_per_micro_batch=48, or a smaller model",
+        ),
+        (
+            Config(quant=NF4, trainer=TrainerConfig(tokens_per_micro_batch=64, max_length=64)),
+            Work.training,
+            "a new run with trainer.max_length=32, or a smaller model",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["cuda", "cpu"],
+)
+def test_a_shortage_is_a_sentence(config, work, fix, error):
+    with pytest.raises(SftError) as caught, told(config, work, "step 3"):
+        raise error
+    assert str(caught.value) == f"step 3: memory ran out in {work.value}\n  fix: {fix}"
+
+
+def test_a_shortage_in_training_names_the_longest_rows():
+    rows = [StepRow("rows.jsonl:7", 2043), StepRow("rows.jsonl:2", 81)]
+    with (
+        pytest.raises(SftError) as caught,
+        told(Config(trainer=NONE), Work.training, "step 3", lambda: rows),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert caught.value.problem == (
+        "memory ran out in training, at most 4,096 tokens at once; the longest rows of the step: "
+        "rows.jsonl:7 (2,043 tokens), rows.jsonl:2 (81 tokens)"
+    )
+    assert "trainer.tokens_per_micro_batch=2048" in caught.value.fix
+
+
+def test_another_error_stays_as_it_is():
+    with pytest.raises(RuntimeError, match="of another size"), told(Config(), Work.training, "step 3"):
+        raise RuntimeError("a tensor of another size")

@@ -1,0 +1,140 @@
+"""The lock of a run directory: a living owner is named, a dead one is no hindrance, on any kind of disk."""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from sft_cli.errors import SftError
+from sft_cli.train.setup import run_lock
+from sft_cli.train.setup.run_lock import held
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sft_cli.train.setup.run_lock import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / ".lock")], stdout=-1, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def write(tmp_path, host="node7", pid=4711):
+    """What a process of another machine leaves that did not end by itself."""
+    file = tmp_path / ".lock"
+    file.write_text(json.dumps({"host": host, "pid": pid, "since": "2026-11-28 01:02:03 +0000"}))
+    return file
+
+
+def test_a_living_owner_is_named(holder, tmp_path):
+    with pytest.raises(SftError) as refused, held(tmp_path / ".lock"):
+        pass
+    host = re.escape(socket.gethostname())
+    assert re.fullmatch(
+        rf"{re.escape(str(tmp_path))}: process {holder.pid} on {host} trains there since \d{{4}}-\d\d-\d\d [\d:]{{8}} "
+        rf"[+-]\d{{4}}\n  fix: wait for it, or stop it \(kill {holder.pid}, on {host}\); "
+        "a new run needs another run_dir",
+        str(refused.value),
+    )
+
+
+def test_a_dead_owner_of_this_machine_is_no_hindrance(holder, tmp_path, capsys):
+    """Its name still stands there, but the kernel has let go of the lock."""
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == holder.pid
+    with held(tmp_path / ".lock"):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error", [None, SystemExit(130)])
+def test_who_leaves_by_itself_leaves_nobodys_name(tmp_path, error):
+    def use():
+        with held(tmp_path / ".lock"):
+            if error:
+                raise error
+
+    if error:
+        with pytest.raises(SystemExit):
+            use()
+    else:
+        use()
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+def test_an_owner_elsewhere_that_touches_the_file_lives(tmp_path, monkeypatch):
+    """The lock is free here, because the disk does not carry it to other machines."""
+    monkeypatch.setattr(run_lock, "WATCH", 5.0)
+    file, over = write(tmp_path), threading.Event()
+
+    def beat():
+        stamp = 0
+        while not over.wait(0.05):
+            stamp += 1
+            os.utime(file, (stamp, stamp))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(SftError) as refused, held(file):
+            pass
+    finally:
+        over.set()
+        thread.join()
+    assert refused.value.problem == "process 4711 on node7 trains there since 2026-11-28 01:02:03 +0000"
+    assert json.loads(file.read_text())["pid"] == 4711
+
+
+def test_an_owner_elsewhere_that_is_silent_is_gone_aloud(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_lock, "WATCH", 0.2)
+    with held(write(tmp_path)):
+        pass
+    assert capsys.readouterr().out == (
+        "lock      process 4711 on node7 started training here and did not release the lock; "
+        "watching for 0 s whether it still runs\nlock      process 4711 on node7 is gone\n"
+    )
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_disk_without_locks_watches_its_own_machine_too(tmp_path, monkeypatch, capsys, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(run_lock, "WATCH", 0.2)
+    with held(write(tmp_path, socket.gethostname())):
+        pass
+    assert "is gone" in capsys.readouterr().out
+
+
+def test_the_owner_touches_the_file_while_it_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "BEAT", 0.01)
+    file, threads = tmp_path / ".lock", threading.active_count()
+    with held(file):
+        os.utime(file, (1, 1))
+        for _ in range(500):
+            if file.stat().st_mtime > 1:
+                break
+            threading.Event().wait(0.01)
+        assert file.stat().st_mtime > 1
+    assert threading.active_count() == threads
