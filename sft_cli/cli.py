@@ -156,9 +156,9 @@ def prepare(
 @app.command()
 def formats() -> None:
     """Print the shapes of rows that are understood, each with an example."""
-    from sft_cli.data.formats import listing
+    from sft_cli.data.formats.listing import describe
 
-    say(listing())
+    say(describe())
 
 
 @app.command()

@@ -4,8 +4,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sft_cli.chat.split_rendered import Splitter
-from sft_cli.chat.template import named_templates
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal, load_template
+from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal, load_template, named_templates
 from sft_cli.chat.tokens.delimiters import Delimiters
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import TemplateConfig

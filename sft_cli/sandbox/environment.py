@@ -100,6 +100,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a macro, a function or a method."""
         if type(__obj) is types.BuiltinMethodType and type(__obj.__self__) is str and __obj.__name__ in _STR_METHODS:
+            kwargs.pop("_loop_vars", None)  # Jinja's own, for functions that take the context
+            kwargs.pop("_block_vars", None)
             growth.check(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
             return __self.budget.kept(__obj(*args, **kwargs))
         if isinstance(__obj, types.BuiltinMethodType) and not isinstance(__obj.__self__, types.ModuleType | None):

@@ -168,7 +168,9 @@ def _stretches(
             shape: list[Hashable] = [start == 0, last > answer.message, bool(schemas)]
             for message in messages[first:last]:
                 shape.append(_add_pieces(message, pieces))
-            found.append(_Stretch(start, end, range(first, last), pieces, tuple(shape), schemas if start == 0 else None))
+            found.append(
+                _Stretch(start, end, range(first, last), pieces, tuple(shape), schemas if start == 0 else None)
+            )
             start, first = end, last
     return found
 

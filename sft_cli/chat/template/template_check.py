@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from sft_cli.chat.encode import Encoder, Unproven
 from sft_cli.chat.masks.spans import Renderer
-from sft_cli.chat.template import named_templates
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal, load_template
+from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal, load_template, named_templates
 from sft_cli.chat.template.conversation_features import TOOL, Holds, together
 from sft_cli.chat.template.normalize import mistakes, shaped
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
