@@ -14,7 +14,7 @@ whatever else is not proven this way is encoded again up to every cut.
 import itertools
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sft_cli.chat.masks.proof import LITERAL, Encoded, Proof, Result, Unproven
 from sft_cli.chat.masks.sentinels import MARK_START
@@ -26,8 +26,7 @@ __all__ = ["Encoded", "Encoder", "Unproven"]
 NOTHING: Piece = ("", "")
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(NamedTuple):
     """How a text is encoded in one pass.
 
     Attributes:

@@ -25,7 +25,9 @@ _STR_METHODS = {
     if isinstance(method, types.MethodDescriptorType) and not name.startswith(("_", "format"))
 }
 """Methods of texts that a template may call as they are: Jinja comes to the same answer in ten times the time."""
-_LOOP_ATTRIBUTES = frozenset(name for name, value in vars(LoopContext).items() if isinstance(value, property))
+_LOOP_ATTRIBUTES = frozenset(
+    ("first", "last", "index", "index0", "revindex", "revindex0", "length", "depth", "depth0", "previtem", "nextitem")
+)
 _TESTS = (*_COMPARING, "ge", ">=", "lower", "upper")
 
 
