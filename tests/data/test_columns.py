@@ -254,3 +254,20 @@ def test_of_two_answers_either_can_be_trained(config, tmp_path):
     made_config.data.mix["a"].columns = values["data.mix.a.columns"]
     made_config.data.mix["a"].ignore = values["data.mix.a.ignore"]
     assert prepare(made_config).manifest["sources"]["a"]["ignored"] == ["response"]
+
+
+@pytest.mark.parametrize(
+    ("question", "images", "remarked"),
+    [
+        ("<image>\nWhat is this?", ["a.png"], True),
+        ("What is <|image_pad|>?", ["a.png"], True),
+        ("What is this?", ["a.png"], False),
+        ("What does <image> do in HTML?", [], False),
+    ],
+)
+def test_a_placeholder_of_ignored_images_is_remarked(question, images, remarked):
+    """The model reads it as plain text; a row without images may speak of the tag."""
+    row = Row({"question": question, "answer": "A cat.", "images": images}, "a.jsonl:1", "a")
+    config = SourceConfig(path="a.jsonl", ignore=["images"], columns={"prompt": "question", "completion": "answer"})
+    (conversation,) = converter(config, "a", "\n", row.values).convert(row)
+    assert ("media_placeholder" in conversation.remarks) is remarked

@@ -52,9 +52,12 @@ class Converter:
         try:
             shape, fields = self._take(self._planner.kept(row))
             assert shape.build is not None, "only whole formats have no function for a single row"
-            return tuple(finish(found, row, self._config) for found in shape.build(fields, self._knobs))
+            conversations = tuple(finish(found, row, self._config) for found in shape.build(fields, self._knobs))
         except RecursionError as error:
             raise too_deep(row) from error
+        if unread_columns.ignores_media(row.values, self._planner.plan(row).ignored):
+            return tuple(map(unread_columns.with_placeholder_remark, conversations))
+        return conversations
 
     def gather(self, rows: Iterable[Row | BadRow]) -> Iterator[Conversation | BadRow]:
         """The conversations that all rows of the source make together, and the rows (or trees) that make none."""

@@ -6,7 +6,7 @@ Names are compared word by word (``model_reasoning``, ``imagePath``), in any let
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from sft_cli.data.formats.detect import AUTO
 from sft_cli.data.formats.registry import Format
 from sft_cli.data.row_errors import listing, nearest
 from sft_cli.errors import SftError
+from sft_cli.types import Conversation
 
 
 class Meaning(NamedTuple):
@@ -81,6 +82,8 @@ ABOUT = _words(
 )
 """Last words of names of columns that are about a row, not a part of it."""
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
+PLACEHOLDER = re.compile(r"<\|?(image|video|audio)(_pad|_placeholder)?\|?>|\[IMG\]", re.IGNORECASE)
+"""Where a message stands for an image, sound or video of the row."""
 EXEMPT = ("parallel_tool_calls", "special_tokens_mask")
 """Columns that only look as if they said something else: parameters of a request, what tokenizers return."""
 
@@ -116,6 +119,18 @@ def holds(value: Any, meant: Meaning | None) -> bool:
     if value is None or (isinstance(value, list | dict) and not value):
         return False
     return bool(value) if meant is MEDIA else True
+
+
+def ignores_media(values: Mapping[str, Any], ignored: Iterable[str]) -> bool:
+    """Whether a column that is ignored on purpose holds images, sound or video."""
+    return any(meaning(column) is MEDIA and holds(values[column], MEDIA) for column in ignored)
+
+
+def with_placeholder_remark(conversation: Conversation) -> Conversation:
+    """The conversation; with a remark where a message holds a placeholder of ignored media, which is plain text now."""
+    if not any(PLACEHOLDER.search(message.content) for message in conversation.messages):
+        return conversation
+    return replace(conversation, remarks=(*conversation.remarks, "media_placeholder"))
 
 
 @dataclass
