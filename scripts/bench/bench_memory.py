@@ -79,9 +79,10 @@ def child(case: Case) -> dict[str, float]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from sft_cli.batching.packed_row import documents
-    from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, StopRow
+    from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, TrainStopToken
     from sft_cli.config.schema.config import ModelConfig
-    from sft_cli.config.schema.trainer import Checkpointing, LossConfig, OptimizerName, TrainerConfig
+    from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
+    from sft_cli.config.schema.trainer import LossConfig, OptimizerName, TrainerConfig
     from sft_cli.model.adapter.add import add_adapter
     from sft_cli.model.attention.packing import use_packed
     from sft_cli.model.device import DTYPES, Machine
@@ -96,11 +97,12 @@ def child(case: Case) -> dict[str, float]:
 
     config = AutoConfig.for_model(case.family, **case.shape)
     machine = Machine(torch.device("cpu"), DTYPES[case.dtype])  # pyright: ignore[reportArgumentType]
-    adapter = AdapterConfig(kind=AdapterKind(case.adapter), train_stop_row=StopRow.never)
+    adapter = AdapterConfig(kind=AdapterKind(case.adapter), train_stop_token=TrainStopToken.never)
     quant, loss = QuantConfig(kind=QuantKind(case.quant)), LossConfig()
-    trainer = TrainerConfig(fused=case.fused, optimizer=OptimizerName(case.optimizer))
+    trainer = TrainerConfig(optimizer=OptimizerName(case.optimizer))
+    speed = SpeedConfig(fused=case.fused)
     expected = estimate(
-        config, ModelConfig(), quant, adapter, trainer, loss, tokens=case.tokens, machine=machine,
+        config, ModelConfig(), quant, adapter, speed, loss, tokens=case.tokens, machine=machine,
         optimizer_bytes=state_bytes(trainer), document=case.document,
     )  # fmt: skip
     full = adapter.kind is AdapterKind.none
@@ -125,7 +127,7 @@ def child(case: Case) -> dict[str, float]:
             use_fast_norms(model)
             if not full:
                 fuse(model)
-        loss_model = LossModel(model, packed=True, chunk=trainer.logits_chunk)
+        loss_model = LossModel(model, packed=True, chunk=speed.logits_chunk)
         if case.fused:
             skip_unread(model)
     mode, depth = Checkpointing(case.mode), config.num_hidden_layers

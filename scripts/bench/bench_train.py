@@ -169,7 +169,7 @@ def our_command(name: str, words: list[str], options: argparse.Namespace, scratc
        
         f"quant={options.quant}", f"run_dir={run}", f"trainer.seed={SEED}", f"trainer.lr={LR}",
         "trainer.schedule=constant", "trainer.warmup_ratio=0", f"trainer.examples_per_step={options.examples}",
-        "trainer.max_length=4096", f"trainer.tokens_per_micro_batch={options.budget}",
+        "trainer.max_length=4096", f"speed.tokens_per_micro_batch={options.budget}",
         f"trainer.dtype={options.dtype}", f"trainer.device={options.device}", "clean.steps=[]", *words,
     ]  # fmt: skip
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from sft_cli.batching.bin_packing import PAIRS, Places, layout
 from sft_cli.batching.packed_row import Documents, documents
 from sft_cli.batching.shared_prefixes import Beginnings, common, predicting
-from sft_cli.config.schema.trainer import Choice, Reduction
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Tokens
 
 PAYS = 0.05

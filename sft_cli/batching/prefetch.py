@@ -11,7 +11,8 @@ import torch
 from sft_cli.batching.bin_packing import PAIRS
 from sft_cli.batching.collate import Batch, collate, factors, lay
 from sft_cli.batching.shared_prefixes import predicting
-from sft_cli.config.schema.trainer import Choice, Reduction
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Split
 
 AHEAD = 2

@@ -96,11 +96,11 @@ def typed(composed: Composed) -> Config:
 
 def _roomy(config: Config, composed: Composed) -> Config:
     """The config with micro-batches that take the longest example, unless somebody has set their size."""
-    trainer = config.trainer
-    key = "trainer.tokens_per_micro_batch"
-    if trainer.tokens_per_micro_batch >= trainer.max_length or composed.origins().of(key) != DEFAULT:
+    speed, longest = config.speed, config.trainer.max_length
+    key = "speed.tokens_per_micro_batch"
+    if speed.tokens_per_micro_batch >= longest or composed.origins().of(key) != DEFAULT:
         return config
-    return replace(config, trainer=replace(trainer, tokens_per_micro_batch=trainer.max_length))
+    return replace(config, speed=replace(speed, tokens_per_micro_batch=longest))
 
 
 def assemble(overrides: Sequence[str], config_dirs: Sequence[str], known: dict[str, Merged]) -> Composed:

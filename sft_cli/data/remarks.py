@@ -14,8 +14,8 @@ REMARKS: Mapping[str, str] = {
     "empty_reasoning": "an answer without reasoning trains the empty reasoning block that the template writes",
     "arguments_as_text": "tool arguments reach the template as JSON text: it fails on objects, which servers send",
     "dated": "the template writes the day of this preparation; a server will write another day",
-    "media_placeholder": "a message holds a placeholder such as <image> of what data.mix.<name>.ignore leaves out, and the"
-    " model reads it as plain text: remove it from the file",
+    "media_placeholder": "a message holds a placeholder such as <image> of what data.mix.<name>.ignore leaves out, and"
+    " the model reads it as plain text: remove it from the file",
     "padding": "null entries that Arrow fills in were removed from tools and the arguments of calls",
     "unanswered": "messages after the last answer are left out: no answer follows them",
     "own_stop": "an answer ended in the template's stop token itself; removed, the template writes it",

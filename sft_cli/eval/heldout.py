@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from sft_cli.batching.collate import Batch, collate, lay
-from sft_cli.config.schema.trainer import Choice, Reduction
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Split, Tokens
 from sft_cli.distributed.process_group import here
 from sft_cli.eval.progress import Progress

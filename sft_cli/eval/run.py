@@ -25,8 +25,8 @@ READ = (
     "trainer.device",
     "trainer.dtype",
     "trainer.max_length",
-    "trainer.tokens_per_micro_batch",
-    "trainer.logits_chunk",
+    "speed.tokens_per_micro_batch",
+    "speed.logits_chunk",
 )
 """Keys, and groups with all their keys, that may differ from the run's config; anything else would have no effect."""
 NOT_READ = {r"eval\.(compare_after_training|samples)": ""}

@@ -48,9 +48,9 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
         with machine.precision():
             loss_model, probed = packed_loss_model(
                 model,
-                config.trainer.logits_chunk,
-                share=config.trainer.share_prefixes,
-                packing=config.trainer.packing,
+                config.speed.logits_chunk,
+                share=config.speed.share_prefixes,
+                packing=config.speed.packing,
             )
         if not probed.packed_ok:
             say(f"packing   off for the {label} model, one example per row: {probed.reason}")
@@ -60,7 +60,7 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
                 rows.split,
                 config.eval,
                 reduction=config.loss.reduction,
-                budget=config.trainer.tokens_per_micro_batch,
+                budget=config.speed.tokens_per_micro_batch,
                 decode=decode,
                 stop_ids=stops,
                 loss_progress=losses,

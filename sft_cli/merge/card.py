@@ -167,7 +167,7 @@ def adapter_settings(adapter: AdapterConfig) -> dict[str, str]:
     listed = {
         "target parameters": adapter.target_parameters,
         "modules trained whole": adapter.modules_to_save,
-        "on top of": [public(path) for path in adapter.beneath],
+        "on top of": [public(path) for path in adapter.frozen_adapters],
         "begun from": [] if adapter.start_from is None else [public(adapter.start_from)],
         "other ranks": [f"{pattern}: {rank}" for pattern, rank in adapter.rank_pattern.items()],
         "other alphas": [f"{pattern}: {alpha:g}" for pattern, alpha in adapter.alpha_pattern.items()],

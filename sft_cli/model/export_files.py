@@ -25,7 +25,13 @@ NEUTRAL = ("bos_token_id", "pad_token_id", "max_length", "max_new_tokens")
 """Generation settings of the base that change no greedy answer; sampling and penalties do, or are refused beside it."""
 PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 """What reads images and sound for the towers beside a language model."""
-NOT_SERVED = ("adapter_config.json", "adapter_model.safetensors", "generation_config.json", "README.md", "beneath.json")
+NOT_SERVED = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "generation_config.json",
+    "README.md",
+    "frozen_adapters.json",
+)
 """Files of adapter/ that a merged model does not carry as they are."""
 
 

@@ -50,7 +50,7 @@ def choose_threads(
     """The number for a CPU run: asked for, else the resumed run's own, else OMP_NUM_THREADS, else the fastest.
 
     Args:
-        asked: ``trainer.threads``.
+        asked: ``speed.threads``.
         recorded: ``threads`` of the resumed run's environment.json; None for a new run.
         architecture: The model's own configuration, for the sizes that are timed.
         tokens: Tokens of a micro-batch.

@@ -10,7 +10,7 @@ from sft_cli.batching.bin_packing import PAIRS
 from sft_cli.batching.prefetch import Feed
 from sft_cli.batching.step_plan import Plan
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.trainer import Choice
+from sft_cli.config.schema.speed import Choice
 from sft_cli.data.prepared import Split
 from sft_cli.distributed.process_group import Ranks
 from sft_cli.model.head.loss_model import LossModel
@@ -82,14 +82,13 @@ class Run:
 
     def feed(self, first_step: int) -> Feed:
         """The batches from a step on."""
-        trainer = self.config.trainer
         return Feed(
             self.train,
             self.plan.examples,
             first_step,
             self.plan.num_steps,
             reduction=self.config.loss.reduction,
-            budget=trainer.tokens_per_micro_batch,
+            budget=self.config.speed.tokens_per_micro_batch,
             packed=self.model.packed,
             share=self.share,
             replay=self.config.loss.replay,

@@ -8,7 +8,7 @@ import torch
 
 from sft_cli.config.schema.adapter import WHOLE, AdapterKind, QuantKind
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.trainer import Checkpointing, TrainerConfig
+from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.errors import SftError
 from sft_cli.train.monitoring.step_rows import StepRow, named
 
@@ -44,22 +44,22 @@ def told(config: Config, work: Work, where: str, rows: Callable[[], Sequence[Ste
             raise
         problem = f"memory ran out in {work.value}"
         if rows is not None:
-            budget = config.trainer.tokens_per_micro_batch
+            budget = config.speed.tokens_per_micro_batch
             problem += f", at most {budget:,} tokens at once; the longest rows of the step: {named(rows())}"
         raise SftError(where=where, problem=problem, fix=advice(config, work)) from error
 
 
 def advice(config: Config, work: Work) -> str:
     """What needs less memory than this config, the cheapest first."""
-    trainer, found = config.trainer, list[str]()
+    speed, found = config.speed, list[str]()
     if work is Work.training:
-        explicit = trainer.gradient_checkpointing in (Checkpointing.none, Checkpointing.selective, Checkpointing.layers)
+        explicit = speed.gradient_checkpointing in (Checkpointing.none, Checkpointing.selective, Checkpointing.layers)
         if explicit and config.adapter.kind is not AdapterKind.prefix:
-            found.append("trainer.gradient_checkpointing=auto")
-        found.append(_fewer_tokens(trainer))
+            found.append("speed.gradient_checkpointing=auto")
+        found.append(_fewer_tokens(config))
     if work is Work.evaluation:
         found.append(f"eval.batch_size={max(1, config.eval.batch_size // 2)}")
-        found.append(_fewer_tokens(trainer))
+        found.append(_fewer_tokens(config))
     if config.adapter.kind in WHOLE:
         found.append("adapter=lora")
     elif config.quant.kind is QuantKind.none:
@@ -70,8 +70,9 @@ def advice(config: Config, work: Work) -> str:
     return f"{', '.join(found[:-1])}, or {found[-1]}"
 
 
-def _fewer_tokens(trainer: TrainerConfig) -> str:
+def _fewer_tokens(config: Config) -> str:
     """Fewer tokens at once; where only the longest row is computed at once, shorter rows, which are another run."""
-    if trainer.tokens_per_micro_batch > trainer.max_length:
-        return f"trainer.tokens_per_micro_batch={max(trainer.max_length, trainer.tokens_per_micro_batch // 2)}"
-    return f"a new run with trainer.max_length={max(8, trainer.max_length // 2)}"
+    tokens, longest = config.speed.tokens_per_micro_batch, config.trainer.max_length
+    if tokens > longest:
+        return f"speed.tokens_per_micro_batch={max(longest, tokens // 2)}"
+    return f"a new run with trainer.max_length={max(8, longest // 2)}"

@@ -103,10 +103,10 @@ def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConf
     file = directory.environment
     recorded = directory.read(file).get("threads") if file.is_file() else None
     threads = choose_threads(
-        config.trainer.threads,
+        config.speed.threads,
         recorded,
         architecture,
-        tokens=config.trainer.tokens_per_micro_batch,
+        tokens=config.speed.tokens_per_micro_batch,
         dtype=machine.dtype,
     )
     use(threads)
@@ -134,7 +134,7 @@ def _train(
             run.engine.look(run.retention.begin)
     progress = _fit(run, parts, _resume(run, parts, last))
     _put_best(run, parts, progress)
-    beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.beneath")]
+    beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.frozen_adapters")]
     with gathered(run.model.model, run.engine):
         result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, config.model, beneath))
     with told(config, Work.evaluation, path):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sft_cli.batching import shared_prefixes
 from sft_cli.batching.collate import collate, lay
 from sft_cli.batching.shared_prefixes import SHORTEST, Beginnings, common, predicting
-from sft_cli.config.schema.trainer import Choice, Reduction
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Reduction
 from tests.train.helpers import answering, expected, families, predictions, tokens
 
 SYSTEM = list(range(100, 120))

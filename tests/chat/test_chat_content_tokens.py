@@ -82,7 +82,7 @@ def test_reasoning_may_hold_them(make):
 
 
 def test_what_is_muted_may_hold_them(make):
-    tokenizer, maker = make(untrained=[r"<\|plan\|>.*?<\|done\|>"])
+    tokenizer, maker = make(no_loss_patterns=[r"<\|plan\|>.*?<\|done\|>"])
     assert trained(tokenizer, maker.make([talk("U:q", "A:a<|plan|>b<|done|>c")])[0]) == ["a|c<|im_end|>"]
 
 

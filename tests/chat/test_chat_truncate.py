@@ -115,12 +115,12 @@ def test_what_is_left_is_the_beginning_of_the_proven_row(maker, template, conver
 
 
 def test_a_cut_inside_a_muted_part_is_remarked_only_if_something_of_the_answer_trains(maker):
-    whole = maker(untrained=["x+"]).make([talk("U:a", "A:bxxxxc")])[0].examples[0]
+    whole = maker(no_loss_patterns=["x+"]).make([talk("U:a", "A:bxxxxc")])[0].examples[0]
     first = whole.weights.index(1.0)
-    assert cut(maker, talk("U:a", "A:bxxxxc"), first + 3, untrained=["x+"]).remarks == {"cut_answer"}
+    assert cut(maker, talk("U:a", "A:bxxxxc"), first + 3, no_loss_patterns=["x+"]).remarks == {"cut_answer"}
     muted_first = talk("U:q", "A:z", "U:a", "A:xxxxbc")
-    whole = maker(untrained=["x+"]).make([muted_first])[0].examples[0]
-    assert cut(maker, muted_first, len(whole.input_ids) - 5, untrained=["x+"]).remarks == frozenset()
+    whole = maker(no_loss_patterns=["x+"]).make([muted_first])[0].examples[0]
+    assert cut(maker, muted_first, len(whole.input_ids) - 5, no_loss_patterns=["x+"]).remarks == frozenset()
 
 
 def test_a_conversation_trained_whole_and_a_document(maker, tokenizer):

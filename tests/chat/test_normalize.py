@@ -133,13 +133,13 @@ def test_twice_is_as_good_as_once(turns, thinking, system, override):
             "\n  fix: set data.system to the text (or to '' for none), or leave data.override_system out",
         ),
         (
-            {"untrained": ["ok", "a(b"]},
-            "data.untrained[1]: 'a(b' is not a regular expression: missing ), unterminated subpattern at position 1"
-            "\n  fix: write it as Python's re does, quoted in YAML: '<\\|skip\\|>.*?<\\|/skip\\|>'",
+            {"no_loss_patterns": ["ok", "a(b"]},
+            "data.no_loss_patterns[1]: 'a(b' is not a regular expression: missing ), unterminated subpattern"
+            " at position 1\n  fix: write it as Python's re does, quoted in YAML: '<\\|skip\\|>.*?<\\|/skip\\|>'",
         ),
         (
-            {"untrained": [""]},
-            "data.untrained[0]: an empty regular expression mutes nothing"
+            {"no_loss_patterns": [""]},
+            "data.no_loss_patterns[0]: an empty regular expression mutes nothing"
             "\n  fix: write it as Python's re does, quoted in YAML: '<\\|skip\\|>.*?<\\|/skip\\|>'",
         ),
         (
@@ -162,7 +162,7 @@ def test_rules_that_cannot_be_followed_are_told_before_any_row(maker, rules, mes
 
 def test_all_mistakes_of_the_rules_are_told_at_once(maker):
     with pytest.raises(SftError) as caught:
-        maker(untrained=["(", ")"], override_system=True)
+        maker(no_loss_patterns=["(", ")"], override_system=True)
     assert [line.partition(":")[0] for line in str(caught.value).splitlines() if "fix:" not in line] == [
-        "data.override_system=true", "data.untrained[0]", "data.untrained[1]",
+        "data.override_system=true", "data.no_loss_patterns[0]", "data.no_loss_patterns[1]",
     ]  # fmt: skip

@@ -171,7 +171,7 @@ RULES = [
     DataConfig(),
     DataConfig(train_on=TrainOn.last),
     DataConfig(train_on=TrainOn.all),
-    DataConfig(train_on_reasoning=False, untrained=["a", "<.*?>"]),
+    DataConfig(train_on_reasoning=False, no_loss_patterns=["a", "<.*?>"]),
     DataConfig(sanitize=False, train_on_tool_calls=False),
     DataConfig(train_on_tool_results=True),
 ]

@@ -87,7 +87,7 @@ def test_in_an_unrolled_conversation_each_turn_is_muted(maker, tokenizer):
     ],
 )
 def test_what_a_regular_expression_matches_is_seen_and_not_trained(maker, tokenizer, patterns, answer, expected):
-    outcome = maker(untrained=patterns).make([talk("U:ab[1]", f"A:{answer}")])[0]
+    outcome = maker(no_loss_patterns=patterns).make([talk("U:ab[1]", f"A:{answer}")])[0]
     (example,) = outcome.examples
     weights = {weight for _, weight in table(tokenizer, example)}
     assert weights == {0.0, 1.0}
@@ -96,12 +96,12 @@ def test_what_a_regular_expression_matches_is_seen_and_not_trained(maker, tokeni
 
 
 def test_white_space_that_a_template_trims_is_no_matter(maker, tokenizer):
-    outcome = maker(TRIMMING, untrained=[r"^\s*#.*\n", r"x\s*$"]).make([talk("U:a", "A:  # note\nb x ")])[0]
+    outcome = maker(TRIMMING, no_loss_patterns=[r"^\s*#.*\n", r"x\s*$"]).make([talk("U:a", "A:  # note\nb x ")])[0]
     assert trained(tokenizer, outcome) == ["b |<|im_end|>"]
 
 
 def test_a_turn_that_is_muted_whole_carries_no_loss(maker, tokenizer):
-    make = maker(untrained=["(?s).*SECRET.*"])
+    make = maker(no_loss_patterns=["(?s).*SECRET.*"])
     outcome = make.make([talk("U:1", "A:SECRET", "U:2", "A:two")])[0]
     assert trained(tokenizer, outcome) == ["two<|im_end|>"]
     assert problem(make.make([talk("U:1", "A:SECRET")])[0]) == (
@@ -112,8 +112,8 @@ def test_a_turn_that_is_muted_whole_carries_no_loss(maker, tokenizer):
 
 def test_a_template_that_cuts_what_is_muted_is_refused(maker):
     twice = CALLING.replace("+ m.content -", "+ m.content + (m.content if m.role == 'assistant' else '') -")
-    assert problem(maker(twice, untrained=["b"]).make([talk("U:1", "A:ab")])[0], "mine") == (
-        "the template cuts, moves or repeats what data.untrained or data.train_on_reasoning=false mute"
+    assert problem(maker(twice, no_loss_patterns=["b"]).make([talk("U:1", "A:ab")])[0], "mine") == (
+        "the template cuts, moves or repeats what data.no_loss_patterns or data.train_on_reasoning=false mute"
     )
 
 
@@ -149,7 +149,7 @@ def test_muting_changes_weights_alone(maker, tokenizer, template, answers, patte
     """The ids are those of before; what trains is what trained before and is matched by nothing."""
     turns = [turn for answer in answers for turn in ("U:q", f"A:{answer}")]
     before = maker(template).make([talk(*turns)])[0]
-    after = maker(template, untrained=patterns, train_on_reasoning=reasoning).make([talk(*turns)])[0]
+    after = maker(template, no_loss_patterns=patterns, train_on_reasoning=reasoning).make([talk(*turns)])[0]
     if before.problem is not None or after.problem is not None:
         return
     ids, quiet = before.examples[-1], after.examples[-1]

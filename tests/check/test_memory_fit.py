@@ -46,7 +46,7 @@ def test_what_is_shared_by_hand(settings, processes, found):
 
 def budget(free, *words):
     """A 1.0B Llama with LoRA on one card with so many bytes left for the run."""
-    config = compose(["recipe=alpaca_lora", "trainer.tokens_per_micro_batch=8192", "trainer.max_length=1024", *words])
+    config = compose(["recipe=alpaca_lora", "speed.tokens_per_micro_batch=8192", "trainer.max_length=1024", *words])
     goal = target(config, Card("test", free + CONTEXT), Machine(torch.device("cpu"), torch.float32), 0)
     return Budget(config, SHAPE, goal, 900, 300)
 
@@ -93,11 +93,11 @@ def test_the_first_setting_that_fits_is_named_with_its_figures(large):
     small = replace(large, target=replace(large.target, free=free, machine=tight), counted=large.counted)
     (line,) = memory_lines(small)
     assert line.status.value in ("warn", "fail")
-    assert line.fix.startswith(("trainer.tokens_per_micro_batch=4096", "trainer.tokens_per_micro_batch=2048"))
+    assert line.fix.startswith(("speed.tokens_per_micro_batch=4096", "speed.tokens_per_micro_batch=2048"))
 
 
 def full(need):
-    from sft_cli.config.schema.trainer import Checkpointing
+    from sft_cli.config.schema.speed import Checkpointing
 
     return Checkpointing.offload, need.memory.num_layers
 
@@ -113,7 +113,7 @@ def test_a_card_that_holds_nothing_is_told_what_the_least_is(large):
 def test_what_is_offered_comes_in_the_order_of_what_it_costs(large):
     several = replace(large, target=replace(large.target, processes=2))
     words = [words for words, _ in variants(several)]
-    assert words[:2] == ["trainer.tokens_per_micro_batch=4096", "trainer.tokens_per_micro_batch=2048"]
+    assert words[:2] == ["speed.tokens_per_micro_batch=4096", "speed.tokens_per_micro_batch=2048"]
     assert "quant=nf4" in words
     assert words.index("quant=nf4") < words.index("distributed=fsdp")
     whole = replace(several, config=replace(several.config, adapter=AdapterConfig(kind=AdapterKind.none)))

@@ -88,14 +88,14 @@ MISTAKES = [
         "set model.path to the model to start from, or choose adapter=lora",
     ),
     (
-        ["adapter=vera", "adapter.beneath=[runs/a]"],
-        "adapter.beneath is set with adapter.kind vera, but only LoRA adapters add up",
-        "choose adapter=lora, or merge the adapters beneath (sft merge run=DIR) and set model.path=DIR/merged",
+        ["adapter=vera", "adapter.frozen_adapters=[runs/a]"],
+        "adapter.frozen_adapters is set with adapter.kind vera, but only LoRA adapters add up",
+        "choose adapter=lora, or merge the frozen adapters (sft merge run=DIR) and set model.path=DIR/merged",
     ),
     (
-        ["adapter=dora", "adapter.beneath=[runs/a]"],
-        "adapter.beneath is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
-        "merge the adapters beneath (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
+        ["adapter=dora", "adapter.frozen_adapters=[runs/a]"],
+        "adapter.frozen_adapters is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
+        "merge the frozen adapters (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
     ),
     (
         ["adapter.target_parameters=[experts.down_proj]", "adapter.dropout=0.1"],
@@ -113,9 +113,9 @@ MISTAKES = [
         "set adapter.dora=false, or leave adapter.target_parameters out",
     ),
     (
-        ["adapter.beneath=[runs/a]", "adapter.target_parameters=[experts.down_proj]"],
-        "adapter.target_parameters is set with adapter.beneath, which sums updates of layers only",
-        "leave one of them out, or merge the adapters beneath: sft merge run=DIR",
+        ["adapter.frozen_adapters=[runs/a]", "adapter.target_parameters=[experts.down_proj]"],
+        "adapter.target_parameters is set with adapter.frozen_adapters, which sums updates of layers only",
+        "leave one of them out, or merge the frozen adapters: sft merge run=DIR",
     ),
     (
         ["adapter.target_modules=[]"],
@@ -149,9 +149,9 @@ MISTAKES = [
         "choose adapter=lora, or quant=none",
     ),
     (
-        ["adapter=ia3", "adapter.train_stop_row=always"],
-        "adapter.train_stop_row is always with adapter.kind ia3: single rows are trained beside LoRA only",
-        "set adapter.train_stop_row=auto, or choose adapter=lora",
+        ["adapter=ia3", "adapter.train_stop_token=always"],
+        "adapter.train_stop_token is always with adapter.kind ia3: single rows are trained beside LoRA only",
+        "set adapter.train_stop_token=auto, or choose adapter=lora",
     ),
     (
         ["adapter=ia3", "adapter.rank=8"],

@@ -89,7 +89,7 @@ def test_what_somebody_set_stays(words, epochs, size):
 
 def test_a_micro_batch_takes_the_longest_example_unless_its_size_is_set(tmp_path):
     def sizes(config):
-        return config.trainer.max_length, config.trainer.tokens_per_micro_batch
+        return config.trainer.max_length, config.speed.tokens_per_micro_batch
 
     assert sizes(compose([])) == (2048, 8192)
     assert sizes(compose(["trainer.max_length=9000"])) == (9000, 9000)

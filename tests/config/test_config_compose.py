@@ -109,8 +109,8 @@ def test_a_mapping_on_the_command_line_is_merged():
 
 
 def test_a_value_may_refer_to_another():
-    assert compose(["trainer.max_length=512", "trainer.tokens_per_micro_batch=${trainer.max_length}"]) == compose(
-        ["trainer.max_length=512", "trainer.tokens_per_micro_batch=512"]
+    assert compose(["trainer.max_length=512", "speed.tokens_per_micro_batch=${trainer.max_length}"]) == compose(
+        ["trainer.max_length=512", "speed.tokens_per_micro_batch=512"]
     )
 
 

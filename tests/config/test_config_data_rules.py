@@ -18,19 +18,19 @@ def told(words) -> list[tuple[str, str]]:
 
 MISTAKES = [
     (
-        ["data.stop=total_rows", "data.strategy=equal"],
-        "data.stop is total_rows, but data.total_rows is not set",
+        ["data.stopping_strategy=total_rows", "data.strategy=equal"],
+        "data.stopping_strategy is total_rows, but data.total_rows is not set",
         "set data.total_rows=100000",
     ),
     (
         ["data.total_rows=1000"],
-        "data.total_rows is 1000, but data.stop is first_exhausted: it would not be read",
-        "set data.stop=total_rows, or leave data.total_rows out",
+        "data.total_rows is 1000, but data.stopping_strategy is first_exhausted: it would not be read",
+        "set data.stopping_strategy=total_rows, or leave data.total_rows out",
     ),
     (
-        [A, "data.mix.a.epochs=2", "data.stop=total_rows", "data.total_rows=1000"],
-        "data.stop is total_rows, but every source has epochs, which alone say how many rows an epoch has",
-        "take epochs off a source, or leave data.stop out",
+        [A, "data.mix.a.epochs=2", "data.stopping_strategy=total_rows", "data.total_rows=1000"],
+        "data.stopping_strategy is total_rows, but every source has epochs, which alone say how many rows an epoch has",
+        "take epochs off a source, or leave data.stopping_strategy out",
     ),
     (
         ["data.val_rows=100", "data.val_fraction=0.1"],
@@ -68,10 +68,10 @@ MISTAKES = [
         "set data.strategy=temperature, or leave data.temperature out",
     ),
     (
-        ["data.stop=all_exhausted"],
-        "data.stop would have no effect: with data.strategy=proportional the weights are passes, "
+        ["data.stopping_strategy=all_exhausted"],
+        "data.stopping_strategy would have no effect: with data.strategy=proportional the weights are passes, "
         "which say how many rows an epoch has",
-        "set data.strategy=equal, temperature or trained_tokens, or leave data.stop out",
+        "set data.strategy=equal, temperature or trained_tokens, or leave data.stopping_strategy out",
     ),
     (
         [A, "data.mix.a.epochs=2", "data.strategy=equal"],
@@ -112,8 +112,8 @@ def test_what_does_not_fit_together(words, problem, fix):
 
 
 FINE = [
-    ["data.stop=total_rows", "data.total_rows=10"],
-    ["data.strategy=temperature", "data.temperature=3", "data.stop=all_exhausted"],
+    ["data.stopping_strategy=total_rows", "data.total_rows=10"],
+    ["data.strategy=temperature", "data.temperature=3", "data.stopping_strategy=all_exhausted"],
     [A, B, "data.mix.a.epochs=2", "data.strategy=trained_tokens"],
     [A, B, "data.mix.a.weight=2", "data.stages=[{mix:{a:1.0}},{mix:{b:1.0},order:by_difficulty,difficulty:loss}]"],
     [A, "data.mix.a.cap=100"],

@@ -102,7 +102,6 @@ def test_what_other_tools_call_it_is_answered_with_its_name_here(word, fix):
         (["trainer.dtype=float16"], "float16, whose scaled gradients"),
         (["quant=int8"], "int8, whose weights and scales cannot be sharded"),
         (["adapter=none", "loss.kl=0.1"], "loss.kl holds to a frozen copy"),
-        (["distributed.context_parallel=2"], "torch's ring attention knows no rows that hold several examples"),
     ],
 )
 def test_what_cannot_be_sharded_is_refused(words, problem):

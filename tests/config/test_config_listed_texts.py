@@ -45,10 +45,10 @@ def test_patterns():
             id="kind",
         ),
         pytest.param(
-            ["adapter=prefix", "trainer.gradient_checkpointing=full"],
-            "command line: trainer.gradient_checkpointing is full with adapter.kind prefix, whose keys and values are a"
+            ["adapter=prefix", "speed.gradient_checkpointing=full"],
+            "command line: speed.gradient_checkpointing is full with adapter.kind prefix, whose keys and values are a"
             " cache, which layers that are computed again do not read\n"
-            "  fix: set trainer.gradient_checkpointing=none, or choose adapter=prompt",
+            "  fix: set speed.gradient_checkpointing=none, or choose adapter=prompt",
             id="prefix",
         ),
     ],

@@ -18,9 +18,9 @@ def told(words) -> list[tuple[str, str, str]]:
 
 MISTAKES = [
     (
-        ["loss.neftune=5", "trainer.share_prefixes=always"],
-        "loss.neftune is 5, but trainer.share_prefixes is always: examples that share tokens would share their noise",
-        "set trainer.share_prefixes=auto, or loss.neftune=0",
+        ["loss.neftune=5", "speed.share_prefixes=always"],
+        "loss.neftune is 5, but speed.share_prefixes is always: examples that share tokens would share their noise",
+        "set speed.share_prefixes=auto, or loss.neftune=0",
     ),
     (
         [A, B, "loss.replay=0.5"],
@@ -55,7 +55,7 @@ def test_what_does_not_fit_together(words, problem, fix):
     "words",
     [
         ["loss.neftune=5"],
-        ["loss.neftune=0", "trainer.share_prefixes=always"],
+        ["loss.neftune=0", "speed.share_prefixes=always"],
         ["loss.replay=0.5"],
         [A, B, REPLAYED, "loss.replay=0"],
         [A, B, REPLAYED, "data.mix.b.loss_weight=0.2"],

@@ -7,7 +7,7 @@ import pytest
 
 from sft_cli.config.compose import compose, load, with_overrides
 from sft_cli.config.files.search_path import GROUPS
-from sft_cli.config.keys.aliases import ELSEWHERE
+from sft_cli.config.keys.aliases import ELSEWHERE, RENAMED
 from sft_cli.config.keys.valid_keys import advice, find
 from sft_cli.config.rules.check import required
 from sft_cli.errors import Mistakes, SftError
@@ -62,7 +62,7 @@ NEWCOMERS = [
         "there is no key preprocessing_num_workers",
         "here it is called data.workers: write data.workers=4",
     ),
-    ("packing=true", "there is no key packing", "did you mean trainer.packing=true?"),
+    ("packing=true", "there is no key packing", "did you mean speed.packing=true?"),
     (
         "data.template=llama3",
         "there is no key data.template",
@@ -218,6 +218,13 @@ NEWCOMERS = [
 ]
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_of_an_earlier_version_is_answered_with_its_name_of_today(old, new):
+    assert find(old) is None
+    assert find(new) is not None
+    assert advice(old).startswith(f"here it is called {new}")
+
+
 def test_what_things_are_called_here_are_keys_that_take_what_is_written():
     """Every key other tools have is translated to one there is; a value that comes with it is one it takes."""
     for name, meant in ELSEWHERE.items():
@@ -237,9 +244,9 @@ def test_what_is_said_about_one_word(word, problem, fix):
 
 TOGETHER = [
     (
-        ["trainer.max_length=9000", "trainer.tokens_per_micro_batch=8192"],
-        "trainer.tokens_per_micro_batch is 8192, less than trainer.max_length, 9000: the longest example would not fit",
-        "set trainer.tokens_per_micro_batch=9000, or a smaller trainer.max_length",
+        ["trainer.max_length=9000", "speed.tokens_per_micro_batch=8192"],
+        "speed.tokens_per_micro_batch is 8192, less than trainer.max_length, 9000: the longest example would not fit",
+        "set speed.tokens_per_micro_batch=9000, or a smaller trainer.max_length",
     ),
     (
         ["quant=nf4", "adapter=none"],
@@ -247,9 +254,9 @@ TOGETHER = [
         "choose adapter=lora, or quant=none",
     ),
     (
-        ["adapter=none", "adapter.train_stop_row=always"],
-        "adapter.train_stop_row is always without an adapter: full fine-tuning trains every row anyway",
-        "set adapter.train_stop_row=auto, or choose adapter=lora",
+        ["adapter=none", "adapter.train_stop_token=always"],
+        "adapter.train_stop_token is always without an adapter: full fine-tuning trains every row anyway",
+        "set adapter.train_stop_token=auto, or choose adapter=lora",
     ),
     (
         ["adapter=none", "adapter.rank=8"],

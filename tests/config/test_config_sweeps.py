@@ -163,7 +163,7 @@ def test_many_command_lines_compose_as_each_does_alone(tmp_path):
         assert compose(line, [str(tmp_path)], known) == compose(line, [str(tmp_path)])
     assert len(known) == 3
 
-    wrong = ["recipe=mine", "trainer.tokens_per_micro_batch=8"]
+    wrong = ["recipe=mine", "speed.tokens_per_micro_batch=8"]
     with pytest.raises(SftError) as alone:
         compose(wrong, [str(tmp_path)])
     with pytest.raises(SftError) as together:

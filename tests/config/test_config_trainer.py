@@ -52,14 +52,14 @@ from sft_cli.errors import SftError
             "write 'trainer.lr_factors={name: value}'",
         ),
         (
-            ["trainer.gradient_checkpointing=layers"],
-            "trainer.gradient_checkpointing is layers, but trainer.checkpointed_layers does not say how many",
-            "set trainer.checkpointed_layers=8, or trainer.gradient_checkpointing=auto",
+            ["speed.gradient_checkpointing=layers"],
+            "speed.gradient_checkpointing is layers, but speed.checkpointed_layers does not say how many",
+            "set speed.checkpointed_layers=8, or speed.gradient_checkpointing=auto",
         ),
         (
-            ["trainer.device=cpu", "trainer.kernels=always"],
-            "trainer.kernels is always, but trainer.device is cpu, and the kernels are for CUDA",
-            "set trainer.kernels=auto or trainer.device=cuda",
+            ["trainer.device=cpu", "speed.kernels=always"],
+            "speed.kernels is always, but trainer.device is cpu, and the kernels are for CUDA",
+            "set speed.kernels=auto or trainer.device=cuda",
         ),
         (
             ["trainer.retention.stop=true"],
@@ -145,10 +145,10 @@ def test_a_pattern_that_cannot_be_read(tmp_path):
             "set trainer.optimizer=lion, or trainer.betas for AdamW",
         ),
         (
-            ["trainer.checkpointed_layers=4"],
-            "trainer.checkpointed_layers",
-            "only trainer.gradient_checkpointing=layers reads it",
-            "set trainer.gradient_checkpointing=layers",
+            ["speed.checkpointed_layers=4"],
+            "speed.checkpointed_layers",
+            "only speed.gradient_checkpointing=layers reads it",
+            "set speed.gradient_checkpointing=layers",
         ),
         (
             ["trainer.retention.every=4"],
@@ -157,8 +157,8 @@ def test_a_pattern_that_cannot_be_read(tmp_path):
             "add trainer.retention.probes.NAME.path=FILE",
         ),
         (
-            ["trainer.device=cuda", "trainer.threads=4"],
-            "trainer.threads",
+            ["trainer.device=cuda", "speed.threads=4"],
+            "speed.threads",
             "only runs on a CPU read it",
             "set trainer.device=cpu",
         ),
@@ -184,10 +184,10 @@ def test_what_nothing_would_read(words, key, why, fix):
         ("trainer.optimizer=adamwe", "adamw"),
         ("trainer.schedule=warmup_stable_decay", "wsd"),
         ("trainer.schedule=constant_with_warmup", "constant"),
-        ("trainer.gradient_checkpointing=true", "auto or full"),
-        ("trainer.gradient_checkpointing=false", "none"),
-        ("trainer.gradient_checkpointing=unsloth", "offload"),
-        ("trainer.kernels=true", "auto or always"),
+        ("speed.gradient_checkpointing=true", "auto or full"),
+        ("speed.gradient_checkpointing=false", "none"),
+        ("speed.gradient_checkpointing=unsloth", "offload"),
+        ("speed.kernels=true", "auto or always"),
         ("trainer.dtype=bf16", "bfloat16"),
     ],
 )
@@ -204,7 +204,7 @@ def test_values_of_other_tools(word, meant):
     [
         ("loraplus_lr_ratio=16", "adapter.lr_ratio"),
         ("trainer.lr_scheduler_kwargs=0.1", "trainer.min_lr_ratio"),
-        ("use_liger_kernel=true", "trainer.kernels"),
+        ("use_liger_kernel=true", "speed.kernels"),
         ("trainer.load_best_model_at_end=true", "trainer.keep_best"),
     ],
 )

@@ -49,7 +49,7 @@ def test_flags_become_the_weight(flags, weight):
          "  fix: write weight in its place: write 1 to train on the message and 0 to switch it off"),
         ({"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]},
          "field 'messages[1].train_detail' is [{'begin_offset': 0, 'end_offset': 1, 'train': False}]; expected one "
-         "weight for the whole message\n  fix: write weight, and mask parts of an answer with data.untrained"),
+         "weight for the whole message\n  fix: write weight, and mask parts of an answer with data.no_loss_patterns"),
         ({"use_for_training": False}, "field 'messages[1].use_for_training' is False; expected the weight of the "
          "message under the key 'weight'\n  fix: rename it: write 1 to train on the message and 0 to switch it off"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from mix_pools import digests, pool, pools
 
-from sft_cli.config.schema.data import DataConfig, SourceConfig, StageConfig, Stop, Strategy
+from sft_cli.config.schema.data import DataConfig, SourceConfig, StageConfig, StoppingStrategy, Strategy
 from sft_cli.data.mixing.epoch_draw import choose, draw
 from sft_cli.errors import SftError
 
@@ -36,14 +36,14 @@ BY_HAND = [
         # rates 10/60, 20/60, 30/60 (FLAN's min(e, K) over their sum) of 120 rows
         {
             "mix": mixed(a={"cap": 30}, b={"cap": 30}, c={"cap": 30}),
-            "stop": Stop.total_rows,
+            "stopping_strategy": StoppingStrategy.total_rows,
             "total_rows": 120,
         },
         [20, 40, 60],
         id="FLAN: rates of 120 rows",
     ),
     pytest.param(
-        {"mix": mixed(a=1.0, b=1.0, c=1.0), "stop": Stop.total_rows, "total_rows": 101},
+        {"mix": mixed(a=1.0, b=1.0, c=1.0), "stopping_strategy": StoppingStrategy.total_rows, "total_rows": 101},
         [10, 20, 71],  # 10.1, 20.2, 70.7
         id="total_rows: the largest remainder is rounded up",
     ),
@@ -53,7 +53,11 @@ BY_HAND = [
         id="equal until the first is exhausted",
     ),
     pytest.param(
-        {"mix": mixed(a=1.0, b=1.0, c=2.0), "strategy": Strategy.equal, "stop": Stop.all_exhausted},
+        {
+            "mix": mixed(a=1.0, b=1.0, c=2.0),
+            "strategy": Strategy.equal,
+            "stopping_strategy": StoppingStrategy.all_exhausted,
+        },
         [35, 35, 70],  # c is seen whole
         id="equal until all are exhausted",
     ),
@@ -61,7 +65,7 @@ BY_HAND = [
         {
             "mix": mixed(a=1.0, b=1.0, c=2.0),
             "strategy": Strategy.equal,
-            "stop": Stop.total_rows,
+            "stopping_strategy": StoppingStrategy.total_rows,
             "total_rows": 8,
         },
         [2, 2, 4],
@@ -73,7 +77,7 @@ BY_HAND = [
             "mix": mixed(a={"cap": 40}, b={"cap": 40}, c={"cap": 40}),
             "strategy": Strategy.temperature,
             "temperature": 2.0,
-            "stop": Stop.total_rows,
+            "stopping_strategy": StoppingStrategy.total_rows,
             "total_rows": 1000,
         },
         [227, 320, 453],  # 226.5, 320.4, 453.1
@@ -95,7 +99,7 @@ BY_HAND = [
             "mix": mixed(a=4.0, b=1.0, c=1.0),
             "strategy": Strategy.temperature,
             "temperature": 1.0,
-            "stop": Stop.total_rows,
+            "stopping_strategy": StoppingStrategy.total_rows,
             "total_rows": 26,
         },
         [8, 4, 14],
@@ -109,7 +113,11 @@ BY_HAND = [
     ),
     pytest.param(
         # 70 tokens each
-        {"mix": mixed(a=2.0, b=1.0, c=1.0), "strategy": Strategy.trained_tokens, "stop": Stop.all_exhausted},
+        {
+            "mix": mixed(a=2.0, b=1.0, c=1.0),
+            "strategy": Strategy.trained_tokens,
+            "stopping_strategy": StoppingStrategy.all_exhausted,
+        },
         [35, 35, 70],
         id="trained tokens until all are exhausted",
     ),
@@ -118,7 +126,7 @@ BY_HAND = [
         {
             "mix": mixed(a=1.0, b=1.0, c=1.0),
             "strategy": Strategy.trained_tokens,
-            "stop": Stop.total_rows,
+            "stopping_strategy": StoppingStrategy.total_rows,
             "total_rows": 14,
         },
         [2, 4, 8],
@@ -138,7 +146,7 @@ BY_HAND = [
         {
             "mix": mixed(a={"epochs": 1.0}, b=1.0, c=3.0),
             "strategy": Strategy.equal,
-            "stop": Stop.total_rows,
+            "stopping_strategy": StoppingStrategy.total_rows,
             "total_rows": 50,
         },
         [10, 10, 30],
@@ -167,7 +175,7 @@ def test_two_and_a_half_passes_take_every_row_twice_and_half_of_them_a_third_tim
 STAGES = [
     pytest.param(
         [StageConfig(share=3.0, mix={"a": 1.0}), StageConfig(share=1.0, mix={"b": 1.0, "a": 1.0})],
-        {"strategy": Strategy.equal, "stop": Stop.total_rows, "total_rows": 40},
+        {"strategy": Strategy.equal, "stopping_strategy": StoppingStrategy.total_rows, "total_rows": 40},
         [[30, 0], [5, 5]],
         id="shares of the epoch, mixes of their own",
     ),
@@ -193,7 +201,7 @@ STAGES = [
     pytest.param(
         # half of 30 rows each; inside the second 1 token of a to 3 of b, whose rows have 4 and 2: rows 1/4 to 3/2
         [StageConfig(mix={"b": 1.0}), StageConfig(mix={"a": 1.0, "b": 3.0})],
-        {"strategy": Strategy.trained_tokens, "stop": Stop.total_rows, "total_rows": 28},
+        {"strategy": Strategy.trained_tokens, "stopping_strategy": StoppingStrategy.total_rows, "total_rows": 28},
         [[0, 14], [2, 12]],
         id="shares of tokens inside stages",
     ),
@@ -245,13 +253,13 @@ numbers = st.floats(0.05, 5)
 
 
 @st.composite
-def mixes(draw_from, strategies=tuple(Strategy), stops=tuple(Stop)):
+def mixes(draw_from, strategies=tuple(Strategy), stops=tuple(StoppingStrategy)):
     """A mix of up to five sources without epochs, and its rows."""
     rows = {f"s{number}": tokens for number, tokens in enumerate(draw_from(sizes))}
     caps = st.none() | st.integers(1, 50)
     mix = {name: SourceConfig(weight=draw_from(numbers), cap=draw_from(caps)) for name in rows}
     strategy, stop = draw_from(st.sampled_from(strategies)), draw_from(st.sampled_from(stops))
-    total = draw_from(st.integers(1, 300)) if stop is Stop.total_rows else None
+    total = draw_from(st.integers(1, 300)) if stop is StoppingStrategy.total_rows else None
     temperature = draw_from(st.floats(1, 5))
     return DataConfig(mix=mix, strategy=strategy, stop=stop, total_rows=total, temperature=temperature), rows
 
@@ -271,7 +279,7 @@ def test_shares_of_rows_are_met_within_one_row(case):
     data, rows = case
     (realised,) = drawn(data, rows)
     shares = intended(data, rows)
-    if data.stop is Stop.total_rows:
+    if data.stopping_strategy is StoppingStrategy.total_rows:
         assert sum(realised) == data.total_rows
         for count, share in zip(realised, shares, strict=True):
             assert abs(count - share * sum(realised)) < 1 + 1e-6
@@ -280,7 +288,7 @@ def test_shares_of_rows_are_met_within_one_row(case):
             assert abs(count - source.weight * min(len(rows[name]), source.cap or 99)) <= 1
     else:
         ends = [len(rows[name]) / share for name, share in zip(data.mix, shares, strict=True)]
-        length = min(ends) if data.stop is Stop.first_exhausted else max(ends)
+        length = min(ends) if data.stopping_strategy is StoppingStrategy.first_exhausted else max(ends)
         for count, share in zip(realised, shares, strict=True):
             assert abs(count - share * length) <= 1
 
@@ -291,12 +299,12 @@ def test_shares_of_trained_tokens_are_met_within_one_row_of_each_source(case):
     made = draw(data, pools(data, rows), 0)
     tokens = [int(made.copies(i) @ np.array(own)) for i, own in enumerate(rows.values())]
     shares, row = intended(data, rows), [max(own) for own in rows.values()]
-    if data.stop is Stop.total_rows:
+    if data.stopping_strategy is StoppingStrategy.total_rows:
         assert sum(int(made.copies(i).sum()) for i in range(len(rows))) == data.total_rows
         scale = min((count + most) / share for count, share, most in zip(tokens, shares, row, strict=True))
     else:
         ends = [sum(own) / share for own, share in zip(rows.values(), shares, strict=True)]
-        scale = min(ends) if data.stop is Stop.first_exhausted else max(ends)
+        scale = min(ends) if data.stopping_strategy is StoppingStrategy.first_exhausted else max(ends)
     for count, share, most in zip(tokens, shares, row, strict=True):
         assert abs(count - share * scale) <= 2 * most
 
@@ -305,10 +313,10 @@ def test_shares_of_trained_tokens_are_met_within_one_row_of_each_source(case):
 def test_an_epoch_ends_where_stop_says(case):
     data, rows = case
     copies = [draw(data, pools(data, rows), 0).copies(i) for i in range(len(rows))]
-    if data.stop is Stop.first_exhausted:
+    if data.stopping_strategy is StoppingStrategy.first_exhausted:
         assert max(int(own.max()) for own in copies) == 1, "no row is repeated"
         assert any(own.min() == 1 for own in copies), "and one source is used up"
-    elif data.stop is Stop.all_exhausted:
+    elif data.stopping_strategy is StoppingStrategy.all_exhausted:
         assert all(own.min() >= 1 for own in copies), "every row is seen"
         assert any(own.max() == 1 for own in copies), "and one source not more than once"
 
@@ -341,7 +349,7 @@ def test_a_larger_weight_only_adds_rows(num_rows, first, second):
 @given(mixes(), st.integers(1, 3))
 def test_stages_of_the_same_mix_hold_what_one_stage_would(case, num_stages):
     data, rows = case
-    assume(data.stop is not Stop.total_rows or data.total_rows >= len(rows))
+    assume(data.stopping_strategy is not StoppingStrategy.total_rows or data.total_rows >= len(rows))
     whole = draw(data, pools(data, rows), 0)
     staged = draw(DataConfig(**{**vars(data), "stages": [StageConfig()] * num_stages}), pools(data, rows), 0)
     for place in range(len(rows)):
@@ -370,7 +378,7 @@ def test_stages_of_the_same_mix_hold_what_one_stage_would(case, num_stages):
             id="no trained tokens",
         ),
         pytest.param(
-            {"mix": mixed(a={"epochs": 3.0}, c=1.0), "stop": Stop.total_rows, "total_rows": 6},
+            {"mix": mixed(a={"epochs": 3.0}, c=1.0), "stopping_strategy": StoppingStrategy.total_rows, "total_rows": 6},
             "data.total_rows",
             "data.total_rows is 6, but the sources with epochs alone give 6 rows",
             "set data.total_rows above 6, or smaller epochs",
@@ -439,7 +447,12 @@ def test_keys_are_told_apart_to_their_last_byte():
 
 
 def test_the_largest_remainders_of_exact_fractions():
-    data = DataConfig(mix=mixed(a=1.0, b=1.0, c=1.0), strategy=Strategy.equal, stop=Stop.total_rows, total_rows=2)
+    data = DataConfig(
+        mix=mixed(a=1.0, b=1.0, c=1.0),
+        strategy=Strategy.equal,
+        stopping_strategy=StoppingStrategy.total_rows,
+        total_rows=2,
+    )
     assert drawn(data, {name: [1] * 3 for name in "abc"}) == [[1, 1, 0]]
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from mix_pools import pools
 
-from sft_cli.config.schema.data import DataConfig, Order, SourceConfig, StageConfig, Stop, Strategy
+from sft_cli.config.schema.data import DataConfig, Order, SourceConfig, StageConfig, StoppingStrategy, Strategy
 from sft_cli.data.mixing.epoch_draw import draw
 from sft_cli.data.mixing.mix_report import SHOWN, Tag, report, tables
 
@@ -66,7 +66,9 @@ def test_shares_of_trained_tokens_by_hand():
 
 def test_stages_by_hand():
     stages = [StageConfig(name="first", share=3.0, mix={"b": 1.0}, order=Order.by_length), StageConfig()]
-    found = reported(strategy=Strategy.equal, stop=Stop.total_rows, total_rows=16, stages=stages)
+    found = reported(
+        strategy=Strategy.equal, stopping_strategy=StoppingStrategy.total_rows, total_rows=16, stages=stages
+    )
     assert [(s["name"], s["order"], s["rows"], s["intended"], s["share"]) for s in found["stages"]] == [
         ("first", "by_length", 12, 0.75, 0.75),
         ("2", "random", 4, 0.25, 0.25),
@@ -86,7 +88,12 @@ def test_stages_by_hand():
 
 def test_stages_of_trained_tokens_are_shares_of_trained_tokens():
     stages = [StageConfig(mix={"b": 1.0}), StageConfig(mix={"a": 1.0, "b": 3.0})]
-    mix = {"strategy": Strategy.trained_tokens, "stop": Stop.total_rows, "total_rows": 28, "stages": stages}
+    mix = {
+        "strategy": Strategy.trained_tokens,
+        "stopping_strategy": StoppingStrategy.total_rows,
+        "total_rows": 28,
+        "stages": stages,
+    }
     shown = tables(reported(**mix))[1]
     assert shown.columns[4] == "trained tokens of the stage"
     assert shown.rows[1:] == [

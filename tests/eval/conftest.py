@@ -18,6 +18,7 @@ from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfi
 from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.schema.config import Config, EvalConfig, ModelConfig, TemplateConfig
 from sft_cli.config.schema.data import DataConfig, SourceConfig
+from sft_cli.config.schema.speed import SpeedConfig
 from sft_cli.config.schema.trainer import Device, Reduction, TrainerConfig
 from sft_cli.data.example_tables import example_table
 from sft_cli.data.prepared import Split, SplitWriter
@@ -122,7 +123,8 @@ def world(tmp_path_factory):
         data=DataConfig(mix={"capitals": SourceConfig(path=rows, validation_path=rows)}),
         clean=CleanConfig(steps=[]),  # the rows are trained on and held out on purpose
         template=TemplateConfig(name="alpaca"),
-        trainer=TrainerConfig(device=Device.cpu, max_length=128, tokens_per_micro_batch=512),
+        trainer=TrainerConfig(device=Device.cpu, max_length=128),
+        speed=SpeedConfig(tokens_per_micro_batch=512),
         eval=EvalConfig(max_new_tokens=16, batch_size=3),
     )
     kinds = {

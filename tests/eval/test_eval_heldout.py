@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sft_cli.config.schema.config import EvalConfig
-from sft_cli.config.schema.trainer import Choice, Reduction
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Reduction
 from sft_cli.eval import heldout
 from sft_cli.eval.evaluate import evaluate
 from sft_cli.eval.heldout import heldout_loss

@@ -72,7 +72,7 @@ def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
     assert error.errors[0].problem == "sft eval does not read it; the run's own value is used"
     assert error.errors[0].fix == (
         "leave it out; what can be set: data=FILE, model.path, model.revision, model.dtype, model.trust_remote_code,"
-        " trainer.device, trainer.dtype, trainer.max_length, trainer.tokens_per_micro_batch, trainer.logits_chunk,"
+        " trainer.device, trainer.dtype, trainer.max_length, speed.tokens_per_micro_batch, speed.logits_chunk,"
         " and the other keys of eval"
     )
 

@@ -66,7 +66,7 @@ def test_a_run_is_compared_with_its_base(world, run_of, kind, capsys):
 
 def test_evaluating_twice_gives_the_same_report(run_of):
     run = run_of("lora")
-    assert evaluated(run) == evaluated(run, "eval.batch_size=1", "trainer.tokens_per_micro_batch=512")
+    assert evaluated(run) == evaluated(run, "eval.batch_size=1", "speed.tokens_per_micro_batch=512")
 
 
 def test_options_of_eval_are_read(run_of):

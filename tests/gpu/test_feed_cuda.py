@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sft_cli.batching.prefetch import Feed
-from sft_cli.config.schema.trainer import Choice, Reduction
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Tokens
 
 pytestmark = [

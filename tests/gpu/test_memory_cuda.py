@@ -4,9 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig, StopRow
+from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig, TrainStopToken
 from sft_cli.config.schema.config import ModelConfig
-from sft_cli.config.schema.trainer import Checkpointing, LossConfig, TrainerConfig
+from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
+from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import packed_arguments, use_packed
 from sft_cli.model.device import Machine, free_memory
@@ -17,7 +18,7 @@ from sft_cli.model.quant import causal_lm
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 CONFIG = LlamaConfig(vocab_size=1024, hidden_size=1024, intermediate_size=2816, num_hidden_layers=8,
                      num_attention_heads=16, num_key_value_heads=4)  # fmt: skip
-TOKENS, LORA = 4096, AdapterConfig(train_stop_row=StopRow.never)
+TOKENS, LORA = 4096, AdapterConfig(train_stop_token=TrainStopToken.never)
 
 
 def adapted():
@@ -58,7 +59,7 @@ def test_allocated_memory_is_the_estimate(mode, layers):
     """At the end of a forward pass; the recomputed layer, or what is on its way, comes on top in the estimate."""
     machine = Machine(torch.device("cuda"), torch.bfloat16)
     needed = estimate(
-        CONFIG, ModelConfig(), QuantConfig(), LORA, TrainerConfig(fused=False), LossConfig(),
+        CONFIG, ModelConfig(), QuantConfig(), LORA, SpeedConfig(fused=False), LossConfig(),
         tokens=TOKENS, machine=machine, optimizer_bytes=8,
     )  # fmt: skip
     model = adapted()

@@ -23,7 +23,7 @@ from transformers import (
 
 from sft_cli.chat.template import server
 from sft_cli.config.compose import dump, load
-from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, StopRow
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, TrainStopToken
 from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.config.schema.trainer import Device, TrainerConfig
@@ -85,7 +85,14 @@ def save_base(directory: Path, dtype=torch.float32, *, kind=LlamaConfig, tied=Fa
 
 
 def make_run(
-    directory: Path, base: Path, tokenizer: Path, *, quant=PLAIN, dtype=torch.float32, stop=StopRow.never, adapter=None
+    directory: Path,
+    base: Path,
+    tokenizer: Path,
+    *,
+    quant=PLAIN,
+    dtype=torch.float32,
+    stop=TrainStopToken.never,
+    adapter=None,
 ):
     """A finished run as training leaves it, with an adapter of random weights, or moved a little from its beginning."""
     run = RunDir(directory)
@@ -94,7 +101,7 @@ def make_run(
         run_name="tiny",
         model=ModelConfig(path=str(base)),
         data=DataConfig(mix={"facts": SourceConfig(path="/home/someone/facts.jsonl", licence="CC0-1.0")}),
-        adapter=AdapterConfig(rank=8, train_stop_row=stop) if adapter is None else adapter,
+        adapter=AdapterConfig(rank=8, train_stop_token=stop) if adapter is None else adapter,
         quant=quant,
         trainer=TrainerConfig(device=Device.cpu, lr=2e-4, epochs=1, examples_per_step=64),
     )
@@ -152,7 +159,7 @@ def merged(out: Path):
     return AutoModelForCausalLM.from_pretrained(out)
 
 
-@pytest.mark.parametrize("stop", [StopRow.never, StopRow.always])
+@pytest.mark.parametrize("stop", [TrainStopToken.never, TrainStopToken.always])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-10), (torch.bfloat16, 2e-3 * ROUNDING)], ids=str)
 def test_the_merged_model_says_what_the_adapter_said(tmp_path, tokenizer, dtype, limit, tied, stop):
@@ -174,7 +181,7 @@ def test_the_merged_model_says_what_the_adapter_said(tmp_path, tokenizer, dtype,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_weights_are_summed_in_float32_and_rounded_once(tmp_path, tokenizer, dtype):
     base = save_base(tmp_path / "base", dtype)
-    run = make_run(tmp_path / "run", base, tokenizer, stop=StopRow.always)
+    run = make_run(tmp_path / "run", base, tokenizer, stop=TrainStopToken.always)
 
     merge_command([f"run={run.path}", f"out={tmp_path}/new/place"], [])
 
@@ -196,7 +203,7 @@ def test_weights_are_summed_in_float32_and_rounded_once(tmp_path, tokenizer, dty
 
 def test_plain_transformers_generates_the_adapters_text(tmp_path, tokenizer):
     base = save_base(tmp_path / "base")
-    run = make_run(tmp_path / "run", base, tokenizer, stop=StopRow.always)
+    run = make_run(tmp_path / "run", base, tokenizer, stop=TrainStopToken.always)
     merge_command([f"run={run.path}", f"out={tmp_path}/merged"], [])
 
     model, speaker = merged(tmp_path / "merged"), AutoTokenizer.from_pretrained(tmp_path / "merged")
@@ -255,7 +262,7 @@ def test_into_the_dequantised_base_keeps_what_was_trained(tmp_path, tokenizer, k
     """int8 also rounds activations while training; NF4 computes with the very weights that are merged."""
     quant = QuantConfig(kind=kind)
     base = save_base(tmp_path / "base")
-    run = make_run(tmp_path / "run", base, tokenizer, quant=quant, dtype=dtype, stop=StopRow.always)
+    run = make_run(tmp_path / "run", base, tokenizer, quant=quant, dtype=dtype, stop=TrainStopToken.always)
 
     merge_command([f"run={run.path}", "into=dequantized"], [])
 
@@ -282,9 +289,9 @@ def test_into_the_original_base_a_4bit_run_shifts_and_says_so(tmp_path, tokenize
 
 
 KINDS = {
-    "rslora": AdapterConfig(rank=8, alpha=8.0, rank_stabilized=True, train_stop_row=StopRow.always),
-    "dora": AdapterConfig(rank=8, dora=True, train_stop_row=StopRow.always),
-    "pissa": AdapterConfig(rank=8, alpha=8.0, init=Init.pissa, train_stop_row=StopRow.always),
+    "rslora": AdapterConfig(rank=8, alpha=8.0, rank_stabilized=True, train_stop_token=TrainStopToken.always),
+    "dora": AdapterConfig(rank=8, dora=True, train_stop_token=TrainStopToken.always),
+    "pissa": AdapterConfig(rank=8, alpha=8.0, init=Init.pissa, train_stop_token=TrainStopToken.always),
     "olora": AdapterConfig(rank=8, alpha=8.0, init=Init.olora),
     "eva": AdapterConfig(rank=8, init=Init.eva),
     "whole-head": AdapterConfig(rank=8, modules_to_save=["lm_head"]),

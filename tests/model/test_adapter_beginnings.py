@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, StopRow
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, TrainStopToken
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, open_adapter, peft_quietly
@@ -166,8 +166,8 @@ def test_eva_without_enough_rows(build, rows, problem):
 
 
 def test_training_goes_on_from_an_adapter(build, tmp_path):
-    before = saved_run(build, tmp_path / "first", lora(train_stop_row=StopRow.always))
-    config = lora(train_stop_row=StopRow.always, start_from=str(tmp_path / "first"))
+    before = saved_run(build, tmp_path / "first", lora(train_stop_token=TrainStopToken.always))
+    config = lora(train_stop_token=TrainStopToken.always, start_from=str(tmp_path / "first"))
     model = adapted(build, config)
     assert distance(logits(model), before) < 1e-6
     assert digests(config).keys() == {"adapter.start_from"}
@@ -202,7 +202,7 @@ def test_training_goes_on_from_an_exported_pissa_as_a_plain_lora_of_twice_the_ra
             "adapter.start_from: the adapter in {there} does not fit: 24 tensors differ, the first is"
             " base_model.model.model.layers.0.mlp.down_proj.lora_A.weight, (4, 192) there and missing here\n"
             "  fix: train on the same base with the same adapter.target_modules, adapter.modules_to_save and"
-            " adapter.train_stop_row as that adapter",
+            " adapter.train_stop_token as that adapter",
         ),
         (
             {"kind": AdapterKind.oft},
@@ -234,11 +234,11 @@ def test_adapters_lie_beneath_frozen_and_become_part_of_what_is_saved(build, tmp
     below = saved_run(build, tmp_path / "two", lora(rank=2, rank_stabilized=True, target_modules=["q_proj", "up_proj"]))
     both = lora(
         target_modules=["q_proj", "down_proj"],
-        beneath=[str(tmp_path / "one"), str(tmp_path / "two")],
-        train_stop_row=StopRow.always,
+        frozen_adapters=[str(tmp_path / "one"), str(tmp_path / "two")],
+        train_stop_token=TrainStopToken.always,
     )
     model = adapted(build, both)
-    alone = adapted(build, lora(target_modules=["q_proj"], beneath=[str(tmp_path / "two")]))
+    alone = adapted(build, lora(target_modules=["q_proj"], frozen_adapters=[str(tmp_path / "two")]))
     assert distance(logits(alone), below) < 1e-5
     assert distance(logits(model), below) > 1e-2
     assert {name.split(".")[-2] for name, value in model.named_parameters() if value.requires_grad} <= {
@@ -254,16 +254,18 @@ def test_adapters_lie_beneath_frozen_and_become_part_of_what_is_saved(build, tmp
     opened = open_adapter(build("llama"), tmp_path / "out", CPU)
     assert distance(logits(opened), after) < 1e-5
     assert distance(logits(opened.merge_and_unload()), after) < 1e-4
-    listed = json.loads((tmp_path / "out/beneath.json").read_text())
+    listed = json.loads((tmp_path / "out/frozen_adapters.json").read_text())
     assert [one["adapter"] for one in listed] == ["one", "two"]
-    assert [one["sha256"] for one in listed] == [digests(both)[f"adapter.beneath.{number}"] for number in (0, 1)]
+    assert [one["sha256"] for one in listed] == [
+        digests(both)[f"adapter.frozen_adapters.{number}"] for number in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
         (lora(dora=True), "it is a DoRA adapter, whose lengths do not add up"),
-        (lora(train_stop_row=StopRow.always), "it trains rows of the embedding, which act once"),
+        (lora(train_stop_token=TrainStopToken.always), "it trains rows of the embedding, which act once"),
         (lora(modules_to_save=["lm_head"]), "it holds whole modules (modules_to_save), which act once"),
         (
             AdapterConfig(kind=AdapterKind.ia3, target_modules=["k_proj"]),
@@ -274,9 +276,9 @@ def test_adapters_lie_beneath_frozen_and_become_part_of_what_is_saved(build, tmp
 def test_what_cannot_lie_beneath(build, tmp_path, config, reason):
     saved_run(build, tmp_path / "one", config)
     with pytest.raises(SftError) as caught:
-        adapted(build, lora(beneath=[str(tmp_path / "one")]))
+        adapted(build, lora(frozen_adapters=[str(tmp_path / "one")]))
     assert str(caught.value) == (
-        f"adapter.beneath.0: the adapter in {tmp_path}/one cannot lie beneath another: {reason}\n"
+        f"adapter.frozen_adapters.0: the adapter in {tmp_path}/one cannot lie beneath another: {reason}\n"
         "  fix: merge it first (sft merge run=DIR) and train on the result: model.path=DIR/merged"
     )
 
@@ -284,8 +286,8 @@ def test_what_cannot_lie_beneath(build, tmp_path, config, reason):
 def test_an_adapter_of_another_base_beneath(build, tmp_path):
     saved_run(build, tmp_path / "one", lora(target_modules=["q_proj"]))
     with pytest.raises(SftError) as caught:
-        add_adapter(build("gpt2"), lora(beneath=[str(tmp_path / "one")]), [2], seed=3)
+        add_adapter(build("gpt2"), lora(frozen_adapters=[str(tmp_path / "one")]), [2], seed=3)
     assert str(caught.value).startswith(
-        f"adapter.beneath.0: the adapter in {tmp_path}/one cannot be put on this base: Target modules"
+        f"adapter.frozen_adapters.0: the adapter in {tmp_path}/one cannot be put on this base: Target modules"
     )
     assert str(caught.value).endswith("  fix: name an adapter of the same base")

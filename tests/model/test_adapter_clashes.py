@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sft_cli.config.compose import compose
-from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, StopRow, VeraConfig
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, TrainStopToken, VeraConfig
 from sft_cli.errors import SftError
 from sft_cli.merge.merge import untie
 from sft_cli.model.adapter.add import add_adapter
@@ -26,7 +26,7 @@ def tiny(*, tied: bool = True) -> LlamaForCausalLM:
     [
         (
             True,
-            AdapterConfig(modules_to_save=["lm_head"], train_stop_row=StopRow.always),
+            AdapterConfig(modules_to_save=["lm_head"], train_stop_token=TrainStopToken.always),
             "adapter.modules_to_save: rows [7] are to be learnt by embedding and head, which are one matrix in this"
             " model, but only lm_head would be trained whole\n"
             "  fix: adapter.modules_to_save=[embed_tokens,lm_head], or leave it out: the rows are trained by"
@@ -34,14 +34,14 @@ def tiny(*, tied: bool = True) -> LlamaForCausalLM:
         ),
         (
             True,
-            AdapterConfig(target_modules=["q_proj", "lm_head"], train_stop_row=StopRow.always),
+            AdapterConfig(target_modules=["q_proj", "lm_head"], train_stop_token=TrainStopToken.always),
             "adapter.target_modules: lm_head would carry an adapter, but its rows [7] are to be trained by themselves\n"
             "  fix: leave it out of adapter.target_modules, or train it whole:"
             " adapter.modules_to_save=[embed_tokens,lm_head]",
         ),
         (
             False,
-            AdapterConfig(target_modules=["q_proj", "embed_tokens"], train_stop_row=StopRow.always),
+            AdapterConfig(target_modules=["q_proj", "embed_tokens"], train_stop_token=TrainStopToken.always),
             "adapter.target_modules: model.embed_tokens would carry an adapter, but its rows [7] are to be trained by"
             " themselves\n  fix: leave it out of adapter.target_modules, or train it whole:"
             " adapter.modules_to_save=[embed_tokens]",
@@ -84,7 +84,7 @@ def test_rows_of_new_tokens_are_not_left_as_they_begin():
 
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
 def test_an_adapter_on_one_of_two_tied_matrices_is_merged_into_that_one(target, tmp_path, capsys):
-    config = AdapterConfig(rank=4, target_modules=["q_proj", target], train_stop_row=StopRow.never)
+    config = AdapterConfig(rank=4, target_modules=["q_proj", target], train_stop_token=TrainStopToken.never)
     model = add_adapter(tiny(), config, [7], seed=0).model
     with torch.no_grad():
         for value in model.parameters():
@@ -103,7 +103,7 @@ def test_an_adapter_on_one_of_two_tied_matrices_is_merged_into_that_one(target, 
 
 
 def test_tied_matrices_without_an_adapter_stay_tied(capsys):
-    model = add_adapter(tiny(), AdapterConfig(train_stop_row=StopRow.always), [7], seed=0).model
+    model = add_adapter(tiny(), AdapterConfig(train_stop_token=TrainStopToken.always), [7], seed=0).model
     untie(model)
     assert model.merge_and_unload().config.tie_word_embeddings is True
     assert capsys.readouterr().out == ""

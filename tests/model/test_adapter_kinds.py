@@ -15,7 +15,7 @@ from sft_cli.config.schema.adapter import (
     OftConfig,
     QuantConfig,
     QuantKind,
-    StopRow,
+    TrainStopToken,
     VeraConfig,
 )
 from sft_cli.config.schema.config import ModelConfig
@@ -47,16 +47,16 @@ def lora(**values):
 
 CASES = {
     "lora": Case(lora()),
-    "lora-stop-row": Case(lora(train_stop_row=StopRow.always)),
-    "lora-whole-head": Case(lora(modules_to_save=["lm_head"], train_stop_row=StopRow.always)),
+    "lora-stop-row": Case(lora(train_stop_token=TrainStopToken.always)),
+    "lora-whole-head": Case(lora(modules_to_save=["lm_head"], train_stop_token=TrainStopToken.always)),
     "lora-gaussian": Case(lora(init=Init.gaussian)),
     "lora-patterns": Case(lora(rank_pattern={r".*layers\.0\..*": 2}, alpha_pattern={"q_proj": 3.0})),
     "rslora": Case(lora(rank_stabilized=True)),
     "dora": Case(lora(dora=True)),
-    "dora-stop-row": Case(lora(dora=True, train_stop_row=StopRow.always)),
+    "dora-stop-row": Case(lora(dora=True, train_stop_token=TrainStopToken.always)),
     "pissa": Case(lora(init=Init.pissa)),
     "pissa-patterns": Case(
-        lora(init=Init.pissa, rank_stabilized=True, rank_pattern={"q_proj": 2}, train_stop_row=StopRow.always)
+        lora(init=Init.pissa, rank_stabilized=True, rank_pattern={"q_proj": 2}, train_stop_token=TrainStopToken.always)
     ),
     "olora": Case(lora(init=Init.olora)),
     "eva": Case(lora(init=Init.eva)),
@@ -66,7 +66,7 @@ CASES = {
     "ia3-all": Case(AdapterConfig(kind=AdapterKind.ia3)),
     "oft": Case(AdapterConfig(kind=AdapterKind.oft, oft=OftConfig(block_size=16))),
     "nf4-lora": Case(lora(), NF4),
-    "nf4-lora-stop-row": Case(lora(train_stop_row=StopRow.always), NF4),
+    "nf4-lora-stop-row": Case(lora(train_stop_token=TrainStopToken.always), NF4),
     "nf4-rslora": Case(lora(rank_stabilized=True), NF4),
     "nf4-dora": Case(lora(dora=True), NF4),
     "nf4-pissa": Case(lora(init=Init.pissa), NF4),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, JetMoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
-from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, OftConfig, StopRow
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, OftConfig, TrainStopToken
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, open_adapter
 from sft_cli.model.adapter.stacking import save_adapter
@@ -165,7 +165,7 @@ def test_an_untrained_stop_token_under_a_kind_that_trains_no_rows(build):
         "adapter.kind=ia3: the embedding of stop token [120] looks untrained, so the model would never learn to stop,"
         " and single rows are trained beside LoRA only\n"
         "  fix: adapter=lora, or a template whose stop token the model knows;"
-        " adapter.train_stop_row=never trains anyway"
+        " adapter.train_stop_token=never trains anyway"
     )
-    config.train_stop_row = StopRow.never
+    config.train_stop_token = TrainStopToken.never
     assert add_adapter(base, config, [120], seed=0).stop_rows == ()

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, BambaConfig, LlamaConfig
 
 from sft_cli.config.schema.adapter import AdapterConfig
-from sft_cli.config.schema.trainer import Checkpointing, TrainerConfig
+from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.kernels import MATMUL_KEYS
@@ -158,9 +158,9 @@ def test_a_family_without_such_layers_is_refused_in_a_sentence(build):
     with pytest.raises(SftError) as caught:
         apply(model, recompute(Checkpointing.full, 2))
     assert str(caught.value) == (
-        "trainer.gradient_checkpointing=full: "
+        "speed.gradient_checkpointing=full: "
         "the layers of LlamaForCausalLM cannot be recomputed in the backward pass\n"
-        "  fix: trainer.gradient_checkpointing=none, with a smaller trainer.tokens_per_micro_batch"
+        "  fix: speed.gradient_checkpointing=none, with a smaller speed.tokens_per_micro_batch"
     )
     apply(model, recompute(Checkpointing.none, 0))
 
@@ -209,30 +209,30 @@ def test_auto_recomputes_as_few_layers_as_fit(free, device, mode, layers):
     Where all layers are recomputed, one of them has the room that the logits had before: 142 with the inputs, not 192.
     """
     whole = -(-(free + 1250) * 10 // 9)
-    chosen = choose(TrainerConfig(), needed(), whole, device)
+    chosen = choose(SpeedConfig(), needed(), whole, device)
     assert (chosen.mode.value, chosen.layers) == (mode, layers)
 
 
 def test_what_lies_unused_between_tensors_is_reckoned_with():
     """Four layers of 100 bytes and 10 beside: 410 fit into 450 free ones, 656 do not."""
     tight = replace(needed(), weights=0, values=0, gradients=0, state=0, logits=0)
-    assert choose(TrainerConfig(), tight, 460, CPU).mode is Checkpointing.none
-    assert choose(TrainerConfig(), replace(tight, spread=0.6), 460, CPU).layers == 2
+    assert choose(SpeedConfig(), tight, 460, CPU).mode is Checkpointing.none
+    assert choose(SpeedConfig(), replace(tight, spread=0.6), 460, CPU).layers == 2
 
 
 def test_the_choice_is_a_sentence():
     large = needed(each=2**30)
-    assert choose(TrainerConfig(), large, 5 * 2**30, CPU).sentence() == (
+    assert choose(SpeedConfig(), large, 5 * 2**30, CPU).sentence() == (
         "recompute nothing (4.0 GiB of activations, 4.5 GiB for them)"
     )
-    asked = TrainerConfig(gradient_checkpointing=Checkpointing.layers, checkpointed_layers=3)
+    asked = SpeedConfig(gradient_checkpointing=Checkpointing.layers, checkpointed_layers=3)
     assert choose(asked, needed(), 0, CPU).sentence() == "recompute the first 3 decoder layers (as asked for)"
-    asked = TrainerConfig(gradient_checkpointing=Checkpointing.selective)
+    asked = SpeedConfig(gradient_checkpointing=Checkpointing.selective)
     assert choose(asked, needed(), 0, CPU).sentence() == (
         "recompute all 4 decoder layers but their attention (as asked for)"
     )
     without = needed(layers=0)
-    assert choose(TrainerConfig(), without, 0, CPU).sentence() == (
+    assert choose(SpeedConfig(), without, 0, CPU).sentence() == (
         "recompute nothing (the layers of this family cannot be)"
     )
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from sft_cli.config.schema.trainer import Choice, Device, Dtype, TrainerConfig
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Device, Dtype, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model import threads
 from sft_cli.model.device import choose_machine, cpu_dtype, free_memory
@@ -141,7 +142,7 @@ def test_kernels_that_cannot_be_had(build):
     with pytest.raises(SftError) as caught:
         use_kernels(model, Choice.always, CPU)
     assert str(caught.value) == (
-        "trainer.kernels=always: Liger's kernels run on CUDA, and this run does not\n  fix: trainer.kernels=auto"
+        "speed.kernels=always: Liger's kernels run on CUDA, and this run does not\n  fix: speed.kernels=auto"
     )
 
 

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sft_cli.batching.packed_row import documents
-from sft_cli.config.schema.adapter import AdapterConfig, StopRow
+from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, peft_quietly, save_memory
 from sft_cli.model.adapter.stop_token_rows import looks_untrained, stop_rows_look_untrained
@@ -42,7 +42,7 @@ def test_named_layers_only(build):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_adapter_weights_are_float32(build, dtype):
-    config = AdapterConfig(train_stop_row=StopRow.always)
+    config = AdapterConfig(train_stop_token=TrainStopToken.always)
     model = add_adapter(build("llama").to(dtype), config, [2], seed=0).model
     assert {value.dtype for value in model.parameters() if value.requires_grad} == {torch.float32}
     assert {value.dtype for value in model.parameters() if not value.requires_grad} == {dtype}
@@ -85,7 +85,7 @@ def test_a_target_that_matches_nothing(build):
 @pytest.mark.parametrize(("family", "copies"), [("llama", 2), ("llama-tied", 1)])
 def test_trained_stop_rows(build, family, copies, tmp_path):
     """Both matrices where they are two; the saved adapter gives the same logits."""
-    config = AdapterConfig(rank=4, train_stop_row=StopRow.always)
+    config = AdapterConfig(rank=4, train_stop_token=TrainStopToken.always)
     report = add_adapter(build(family), config, [7, 2], seed=0)
     rows = [value for name, value in report.model.named_parameters() if "trainable_tokens_delta" in name]
     assert report.stop_rows == (2, 7)
@@ -156,7 +156,7 @@ def memorise(choice):
     generator = torch.Generator().manual_seed(0)
     prompts = [[1, 403 + row, 410] for row in range(16)]
     answers = [[*torch.randint(300, 500, (5,), generator=generator).tolist(), 2] for _ in range(16)]
-    config = AdapterConfig(rank=16, alpha=32.0, train_stop_row=choice)
+    config = AdapterConfig(rank=16, alpha=32.0, train_stop_token=choice)
     report = add_adapter(model, config, [2], seed=0)
     use_packed(report.model)
     loss_model = LossModel(report.model, packed=True, chunk=1024)
@@ -185,11 +185,11 @@ def memorise(choice):
 @pytest.mark.material
 @needs_stories
 def test_lora_learns_to_stop_only_with_the_stop_row():
-    rows, loss, right = memorise(StopRow.auto)
+    rows, loss, right = memorise(TrainStopToken.auto)
     assert rows == (2,)
     assert loss < 0.01
     assert right == 16
-    rows, loss, right = memorise(StopRow.never)
+    rows, loss, right = memorise(TrainStopToken.never)
     assert rows == ()
     assert loss > 0.1
     assert right < 16

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sft_cli.batching.packed_row import documents
-from sft_cli.config.schema.adapter import AdapterConfig, StopRow
+from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.model.adapter.add import add_adapter, save_memory
 from sft_cli.model.attention.packing import use_packed
 from sft_cli.model.head.logits import Rescale, rescaling
@@ -150,7 +150,7 @@ def test_a_row_without_targets_is_zero_with_a_graph(build, family):
 def test_an_adapter_gets_the_same_gradients(build, lay, family, stop_ids, checkpointing):
     """Also through trained embedding rows, a tied head and recomputed layers; only adapter parameters get any."""
     laid = lay(LENGTHS)
-    config = AdapterConfig(rank=4, train_stop_row=StopRow.always if stop_ids else StopRow.never)
+    config = AdapterConfig(rank=4, train_stop_token=TrainStopToken.always if stop_ids else TrainStopToken.never)
     model = add_adapter(build(family), config, stop_ids, seed=0).model
     generator = torch.Generator().manual_seed(1)
     for name, value in model.named_parameters():

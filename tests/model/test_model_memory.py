@@ -20,9 +20,10 @@ from transformers import (
 )
 
 from sft_cli.config.model_files.context_window import context_of
-from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, StopRow, VeraConfig
+from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, TrainStopToken, VeraConfig
 from sft_cli.config.schema.config import ModelConfig
-from sft_cli.config.schema.trainer import Checkpointing, LossConfig, TrainerConfig
+from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
+from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import packed_arguments, use_packed
 from sft_cli.model.device import Machine
@@ -36,7 +37,7 @@ from sft_cli.model.speed.fused_lora import fuse
 from sft_cli.model.speed.rms_norm import use_fast_norms
 
 CPU = torch.device("cpu")
-FULL, LORA = AdapterConfig(kind=AdapterKind.none), AdapterConfig(rank=16, train_stop_row=StopRow.never)
+FULL, LORA = AdapterConfig(kind=AdapterKind.none), AdapterConfig(rank=16, train_stop_token=TrainStopToken.never)
 
 
 def llama(**changes):
@@ -56,10 +57,10 @@ def of(
     optimizer_bytes=8.0,
     document=None,
     device=CPU,
-    **trainer,
+    **speed,
 ):
     return estimate(
-        config, ModelConfig(), QuantConfig(kind=quant), adapter, TrainerConfig(logits_chunk=256, **trainer),
+        config, ModelConfig(), QuantConfig(kind=quant), adapter, SpeedConfig(logits_chunk=256, **speed),
         LossConfig(kl=kl), tokens=tokens, machine=Machine(device, dtype), optimizer_bytes=optimizer_bytes,
         document=document,
     )  # fmt: skip
@@ -110,7 +111,7 @@ def test_layers_built_alike_are_counted_once_and_exactly(family, monkeypatch):
     adapter = FULL if family == "mamba" else LORA
     if family == "gemma2":
         config.layer_types = ["sliding_attention", "full_attention"] * 3
-        adapter = AdapterConfig(rank_pattern={r".*layers\.3\..*": 2}, train_stop_row=StopRow.never)
+        adapter = AdapterConfig(rank_pattern={r".*layers\.3\..*": 2}, train_stop_token=TrainStopToken.never)
     found = of(config, adapter, tokens=192).kept
     monkeypatch.setattr(saved_activations, "share_alike", lambda _: {})
     alone = of(config, adapter, tokens=192).kept
@@ -120,9 +121,9 @@ def test_layers_built_alike_are_counted_once_and_exactly(family, monkeypatch):
 
 KINDS = {
     "lora": LORA,
-    "patterns": AdapterConfig(rank_pattern={r".*layers\.0\..*": 2}, train_stop_row=StopRow.never),
-    "dora": AdapterConfig(dora=True, train_stop_row=StopRow.never),
-    "head": AdapterConfig(modules_to_save=["lm_head"], train_stop_row=StopRow.never),
+    "patterns": AdapterConfig(rank_pattern={r".*layers\.0\..*": 2}, train_stop_token=TrainStopToken.never),
+    "dora": AdapterConfig(dora=True, train_stop_token=TrainStopToken.never),
+    "head": AdapterConfig(modules_to_save=["lm_head"], train_stop_token=TrainStopToken.never),
     "vera": AdapterConfig(kind=AdapterKind.vera, vera=VeraConfig(rank=8)),
     "ia3": AdapterConfig(kind=AdapterKind.ia3),
     "oft": AdapterConfig(kind=AdapterKind.oft),

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, MixtralConfig, OlmoeConfig, Qwen3MoeConfig
 
 from sft_cli.batching.packed_row import documents
-from sft_cli.config.schema.adapter import AdapterConfig, StopRow
+from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, peft_quietly, save_memory
@@ -307,8 +307,8 @@ def adapted(build, family, kind):
     """LoRA on the layers, and something on the head: ``inner``, ``rows``, ``head`` (LoRA) or ``saved`` (a copy)."""
     base = calm(build(family))
     if kind in ("inner", "rows"):
-        choice = StopRow.always if kind == "rows" else StopRow.never
-        return stirred(add_adapter(base, AdapterConfig(rank=4, train_stop_row=choice), [2, 7], seed=0).model)
+        choice = TrainStopToken.always if kind == "rows" else TrainStopToken.never
+        return stirred(add_adapter(base, AdapterConfig(rank=4, train_stop_token=choice), [2, 7], seed=0).model)
     targets = ["q_proj", "lm_head"] if kind == "head" else ["q_proj"]
     saved = ["lm_head"] if kind == "saved" else None
     torch.manual_seed(0)

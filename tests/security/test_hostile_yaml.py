@@ -100,7 +100,7 @@ def test_references_reach_neighbours_lists_and_whole_groups(tmp_path, monkeypatc
     )
     config = compose(["recipe=./own.yaml"])
     assert config.prepared_dir == "x.jsonl-0.98"
-    assert config.trainer.tokens_per_micro_batch == 64
+    assert config.speed.tokens_per_micro_batch == 64
     assert config.data.mix["b"] == config.data.mix["a"]
 
 

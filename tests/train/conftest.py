@@ -72,7 +72,7 @@ class Runs:
             f"model.path={self.base}",
             "template=plain",
             "trainer.max_length=256",
-            "trainer.tokens_per_micro_batch=256",
+            "speed.tokens_per_micro_batch=256",
             "trainer.examples_per_step=5",
             "trainer.lr=1e-2",
             "trainer.epochs=2",

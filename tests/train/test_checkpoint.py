@@ -85,7 +85,7 @@ def test_another_setting_is_refused_by_name_and_a_layout_setting_is_kept(runs):
         f" sft eval run={done.path} step=4 (chat and merge, too)"
     )
     assert before == {path.name: path.read_bytes() for path in done.path.iterdir() if path.is_file()}
-    runs.resume("r", "trainer.tokens_per_micro_batch=512")
+    runs.resume("r", "speed.tokens_per_micro_batch=512")
     assert "tokens_per_micro_batch: 512" in done.config.read_text()
 
 

@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from sft_cli.batching.prefetch import Feed
-from sft_cli.config.schema.trainer import Choice, Reduction
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Tokens
 from sft_cli.model.attention.packing import register, use_packed
 from sft_cli.model.head.loss_model import LossModel
@@ -102,15 +103,15 @@ def test_a_step_is_the_direct_loss_of_each_example_alone(base, packed, budget, o
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(["trainer.tokens_per_micro_batch=2048"], id="wide"),
-        pytest.param(["trainer.gradient_checkpointing=full"], id="full"),
-        pytest.param(["trainer.gradient_checkpointing=selective"], id="selective"),
-        pytest.param(["trainer.gradient_checkpointing=layers", "trainer.checkpointed_layers=1"], id="layers"),
-        pytest.param(["trainer.share_prefixes=never"], id="not-shared"),
-        pytest.param(["trainer.share_prefixes=always"], id="shared"),
-        pytest.param(["trainer.fused=false"], id="not-fused"),
-        pytest.param(["trainer.packing=false"], id="not-packed"),
-        pytest.param(["trainer.logits_chunk=7"], id="small-chunks"),
+        pytest.param(["speed.tokens_per_micro_batch=2048"], id="wide"),
+        pytest.param(["speed.gradient_checkpointing=full"], id="full"),
+        pytest.param(["speed.gradient_checkpointing=selective"], id="selective"),
+        pytest.param(["speed.gradient_checkpointing=layers", "speed.checkpointed_layers=1"], id="layers"),
+        pytest.param(["speed.share_prefixes=never"], id="not-shared"),
+        pytest.param(["speed.share_prefixes=always"], id="shared"),
+        pytest.param(["speed.fused=false"], id="not-fused"),
+        pytest.param(["speed.packing=false"], id="not-packed"),
+        pytest.param(["speed.logits_chunk=7"], id="small-chunks"),
     ],
 )
 def test_a_run_has_one_loss_curve_whatever_the_layout(runs, metrics, words):

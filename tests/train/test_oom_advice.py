@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.trainer import Checkpointing, TrainerConfig
+from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
+from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model.memory.checkpointing import Recompute, apply
 from sft_cli.train import step
@@ -102,31 +103,39 @@ def test_the_last_resort_ends_on_a_cpu(short):
 
 
 NF4 = QuantConfig(kind=QuantKind.nf4)
-NONE = TrainerConfig(gradient_checkpointing=Checkpointing.none, tokens_per_micro_batch=4096)
+NONE = SpeedConfig(gradient_checkpointing=Checkpointing.none, tokens_per_micro_batch=4096)
 
 
 @pytest.mark.parametrize(
     ("config", "work", "fix"),
     [
         (
-            Config(trainer=NONE, quant=NF4),
+            Config(speed=NONE, quant=NF4),
             Work.training,
-            "trainer.gradient_checkpointing=auto, trainer.tokens_per_micro_batch=2048, or a smaller model",
+            "speed.gradient_checkpointing=auto, speed.tokens_per_micro_batch=2048, or a smaller model",
         ),
         (
-            Config(trainer=TrainerConfig(tokens_per_micro_batch=1000, max_length=500)),
+            Config(trainer=TrainerConfig(max_length=500), speed=SpeedConfig(tokens_per_micro_batch=1000)),
             Work.training,
-            "trainer.tokens_per_micro_batch=500, quant=nf4, or a smaller model",
+            "speed.tokens_per_micro_batch=500, quant=nf4, or a smaller model",
         ),
         (Config(adapter=AdapterConfig(kind=AdapterKind.none)), Work.loading, "adapter=lora, or a smaller model"),
         (Config(quant=NF4), Work.loading, "a smaller model, or a larger device"),
         (
-            Config(quant=NF4, trainer=TrainerConfig(tokens_per_micro_batch=64, max_length=48)),
+            Config(
+                quant=NF4,
+                trainer=TrainerConfig(max_length=48),
+                speed=SpeedConfig(tokens_per_micro_batch=64),
+            ),
             Work.evaluation,
-            "eval.batch_size=8, trainer.tokens_per_micro_batch=48, or a smaller model",
+            "eval.batch_size=8, speed.tokens_per_micro_batch=48, or a smaller model",
         ),
         (
-            Config(quant=NF4, trainer=TrainerConfig(tokens_per_micro_batch=64, max_length=64)),
+            Config(
+                quant=NF4,
+                trainer=TrainerConfig(max_length=64),
+                speed=SpeedConfig(tokens_per_micro_batch=64),
+            ),
             Work.training,
             "a new run with trainer.max_length=32, or a smaller model",
         ),
@@ -150,14 +159,14 @@ def test_a_shortage_in_training_names_the_longest_rows():
     rows = [StepRow("rows.jsonl:7", 2043), StepRow("rows.jsonl:2", 81)]
     with (
         pytest.raises(SftError) as caught,
-        told(Config(trainer=NONE), Work.training, "step 3", lambda: rows),
+        told(Config(speed=NONE), Work.training, "step 3", lambda: rows),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert caught.value.problem == (
         "memory ran out in training, at most 4,096 tokens at once; the longest rows of the step: "
         "rows.jsonl:7 (2,043 tokens), rows.jsonl:2 (81 tokens)"
     )
-    assert "trainer.tokens_per_micro_batch=2048" in caught.value.fix
+    assert "speed.tokens_per_micro_batch=2048" in caught.value.fix
 
 
 def test_another_error_stays_as_it_is():

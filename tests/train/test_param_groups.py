@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sft_cli.config.schema.adapter import AdapterConfig, StopRow
+from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.config.schema.trainer import OptimizerName, Schedule, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
@@ -26,7 +26,7 @@ def tuned(base):
     """The tiny Llama with LoRA on q_proj, inside its loss model."""
     from transformers import AutoModelForCausalLM
 
-    config = AdapterConfig(rank=2, target_modules=["q_proj"], train_stop_row=StopRow.never)
+    config = AdapterConfig(rank=2, target_modules=["q_proj"], train_stop_token=TrainStopToken.never)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     return packed_loss_model(add_adapter(model, config, [2], seed=0).model, 64)[0]
 

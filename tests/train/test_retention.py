@@ -37,7 +37,7 @@ class Place:
                 f"model.path={self.base}",
                 "template=plain",
                 "trainer.max_length=256",
-                "trainer.tokens_per_micro_batch=256",
+                "speed.tokens_per_micro_batch=256",
                 "eval.max_new_tokens=8",
                 *(f"trainer.retention.{word}" for word in words),
             ]

@@ -143,7 +143,7 @@ def test_piped_output_is_plain_lines(runs, capsys):
             " python -c 'import torch; print(torch.version.cuda)'",
         ),
         (
-            ["trainer.max_length=1024", "trainer.tokens_per_micro_batch=1024", "data.mix.local.path={long}"],
+            ["trainer.max_length=1024", "speed.tokens_per_micro_batch=1024", "data.mix.local.path={long}"],
             "trainer.max_length=1024: the longest example has 906 tokens, the model takes 512\n"
             "  fix: trainer.max_length=512 data.overflow=drop data.budget.dropped=0.67 keeps 33.3%;"
             " trainer.max_length=512 data.overflow=truncate data.budget.dropped=0.34 keeps 66.6%, 1 of them cut;"
@@ -223,12 +223,12 @@ def test_a_resumed_run_computes_with_the_threads_it_began_with(runs, monkeypatch
     monkeypatch.setattr(threads, "available_cores", lambda: 4)
     before = torch.get_num_threads()
     try:
-        done = runs.start("r", "trainer.max_steps=2", "trainer.threads=2")
+        done = runs.start("r", "trainer.max_steps=2", "speed.threads=2")
         assert done.read(done.environment)["threads"] == 2
         assert capsys.readouterr().out.count("machine   cpu, float32") == 1
         shutil.rmtree(done.adapter)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        runs.resume("r", "trainer.threads=null")
+        runs.resume("r", "speed.threads=null")
         assert torch.get_num_threads() == done.read(done.environment)["threads"] == 2
         assert "), 2 threads (as the run began)\n" in capsys.readouterr().out
     finally:

@@ -95,7 +95,7 @@ FAMILIES = {
     "qwen3-next": Family("qwen3_next", {**EXPERTS, **LINEAR}, False, "7 LoRA layers in 4 groups"),
 }  # fmt: skip
 
-WORDS = ("trainer.max_steps=4", "trainer.dtype=float32", "trainer.tokens_per_micro_batch=400", "trainer.threads=1")
+WORDS = ("trainer.max_steps=4", "trainer.dtype=float32", "speed.tokens_per_micro_batch=400", "speed.threads=1")
 
 
 @pytest.fixture(scope="module")

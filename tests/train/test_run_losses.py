@@ -69,8 +69,8 @@ def test_each_term_has_one_curve_whatever_the_layout_and_resumes_to_the_bit(
     words, terms = all_words(name, replayed), TERMS[name][2]
     straight = runs.start("straight", *words)
     narrow = metrics(straight)
-    wide = metrics(runs.start("wide", *words, "trainer.tokens_per_micro_batch=4096", "trainer.share_prefixes=always"))
-    alone = metrics(runs.start("alone", *words, "trainer.logits_chunk=7", "trainer.share_prefixes=never"))
+    wide = metrics(runs.start("wide", *words, "speed.tokens_per_micro_batch=4096", "speed.share_prefixes=always"))
+    alone = metrics(runs.start("alone", *words, "speed.logits_chunk=7", "speed.share_prefixes=never"))
 
     assert len(narrow) == 4
     assert len({one[0]["computed_tokens"] for one in (narrow, wide, alone)}) > 1

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),  # peft 0.21 asks the old name
 ]
 SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.save_every=1", "trainer.schedule=constant",
-         "trainer.keep_best=false", "trainer.threads=1", "eval.max_new_tokens=2"]  # fmt: skip
+         "trainer.keep_best=false", "speed.threads=1", "eval.max_new_tokens=2"]  # fmt: skip
 BESIDE = "acts beside the weights and cannot be added to them"
 WHOLE = "trained, so there is no adapter to merge"
 METHODS: dict[str, tuple[list[str], bool, str | None]] = {
@@ -149,8 +149,8 @@ def test_it_trains_resumes_evaluates_and_merges(method, runs, metrics, bases, re
 def test_an_adapter_is_trained_on_and_lies_beneath_another(runs, metrics):
     first = runs.start("first", *SHORT)
     last = metrics(first, eval=True)[-1]["loss"]
-    for key, words in (("start_from", []), ("beneath", [])):
-        path = f"[{first.path}]" if key == "beneath" else first.path
+    for key, words in (("start_from", []), ("frozen_adapters", [])):
+        path = f"[{first.path}]" if key == "frozen_adapters" else first.path
         run = runs.start(key, *SHORT, f"adapter.{key}={path}", *words)
         eval_command([f"run={run.path}", "compare=base"], [])
         report = run.read(run.eval / "heldout.json")

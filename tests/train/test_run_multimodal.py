@@ -56,7 +56,7 @@ def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
 
     settings = [
         f"model.path={model}", f"data.mix.local.path={rows}", "trainer.max_steps=4", "trainer.dtype=float32",
-        "trainer.threads=1", "trainer.save_every=2", "eval.max_new_tokens=3", *words,
+        "speed.threads=1", "trainer.save_every=2", "eval.max_new_tokens=3", *words,
     ]  # fmt: skip
     done = runs.start("r", *settings)
     said, steps = capsys.readouterr().out, metrics(done)
@@ -100,7 +100,7 @@ def test_a_run_goes_on_where_it_was_stopped(runs, metrics, base, tmp_path, stop_
     saved("qwen3_vl", tmp_path / "base")
     for file in base.glob("tokenizer*"):
         shutil.copy(file, tmp_path / "base")
-    words = [f"model.path={tmp_path / 'base'}", "trainer.max_steps=4", "trainer.threads=1"]
+    words = [f"model.path={tmp_path / 'base'}", "trainer.max_steps=4", "speed.threads=1"]
     whole = runs.start("whole", *words)
     stop_behind(2)
     with pytest.raises(SystemExit):

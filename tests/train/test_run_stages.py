@@ -37,7 +37,7 @@ def test_steps_resuming_and_evaluating_with_stages_weights_and_replay(runs, metr
     shutil.rmtree(done.adapter)
     for number in range(4, 19):
         shutil.rmtree(done.checkpoints / f"step-{number}")
-    runs.resume("r", "trainer.tokens_per_micro_batch=512")
+    runs.resume("r", "speed.tokens_per_micro_batch=512")
     again = [(step["step"], step["loss"]) for step in metrics(done)]
     assert [step for step, _ in again] == [step for step, _ in losses]
     assert [loss for _, loss in again] == pytest.approx([loss for _, loss in losses], rel=1e-4)

@@ -7,7 +7,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from sft_cli.batching.prefetch import Feed
-from sft_cli.config.schema.trainer import Choice, Reduction
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Reduction
 from sft_cli.model.attention.packing import use_packed
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.train.step import arguments

@@ -101,7 +101,7 @@ def assert_same(run, other):
         (4, "full", ("distributed=ddp",)),
         (4, "full", ("distributed=fsdp",)),
         (4, "full", ("distributed=fsdp_hybrid",)),
-        (2, "full", ("distributed=fsdp_zero2", "trainer.gradient_checkpointing=full")),
+        (2, "full", ("distributed=fsdp_zero2", "speed.gradient_checkpointing=full")),
         (2, "nf4", ("distributed=fsdp",)),
         (2, "ema", ("distributed=fsdp",)),
         (2, "kl", ("distributed=fsdp",)),

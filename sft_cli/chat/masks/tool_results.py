@@ -55,9 +55,9 @@ def beside(data: DataConfig) -> tuple[Beside, ...]:
     """What trains beside the answers by a set of rules."""
     found = []
     if data.train_on is TrainOn.contents:
-        patterns = tuple(re.compile(pattern) for pattern in data.untrained)
+        patterns = tuple(re.compile(pattern) for pattern in data.no_loss_patterns)
         found.append(
-            Beside("user", "user texts", "user text", "data.train_on=contents", stopped=True, untrained=patterns)
+            Beside("user", "user texts", "user text", "data.train_on=contents", stopped=True, no_loss_patterns=patterns)
         )
     if data.train_on_tool_results:
         key = "data.train_on_tool_results"
@@ -135,7 +135,7 @@ def _ranges(
         between = [text for one in signed.values() for text in _BETWEEN.findall(one)]
         if SIGNS.sub("", shown) == prompt and [prompt[start:end] for start, end in found] == between:
             return [*found, *(_stops(signed, edges, found, prompt, stops) if kind.stopped else ())]
-    known = " and what data.untrained matches in them" if kind.untrained else ""
+    known = " and what data.no_loss_patterns matches in them" if kind.untrained else ""
     raise TemplateRefusal(
         f"the template does not write the {kind.what}{known} as they are, one after the other (it escapes, cuts,"
         f" merges, moves or repeats them), so that {kind.key}{'' if '=' in kind.key else '=true'} cannot train them"

@@ -37,7 +37,7 @@ class Muter:
     """Finds the ranges that must not train, by one set of rules."""
 
     def __init__(self, data: DataConfig) -> None:
-        self._patterns = [re.compile(pattern) for pattern in data.untrained]
+        self._patterns = [re.compile(pattern) for pattern in data.no_loss_patterns]
         self._reasoning = not data.train_on_reasoning
         self.active = bool(self._patterns) or self._reasoning
 
@@ -64,7 +64,8 @@ class Muter:
                 inside = all(answer[0] <= start and end <= answer[1] for start, end in found_at)
                 if SIGNS.sub("", shown) != text or len(found_at) != len(quiet) or not inside:
                     raise TemplateRefusal(
-                        "the template cuts, moves or repeats what data.untrained or data.train_on_reasoning=false mute"
+                        "the template cuts, moves or repeats what data.no_loss_patterns or"
+                        " data.train_on_reasoning=false mute"
                     )
                 found += [_widened(place, one, text, answer) for place, one in zip(found_at, quiet, strict=True)]
         if self._reasoning and not reasoning_blocks.texts(marked):

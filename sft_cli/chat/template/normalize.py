@@ -21,7 +21,7 @@ def mistakes(data: DataConfig) -> list[SftError]:
                 fix="set data.system to the text (or to '' for none), or leave data.override_system out",
             )
         )
-    for i, pattern in enumerate(data.untrained):
+    for i, pattern in enumerate(data.no_loss_patterns):
         try:
             useless = not pattern or re.compile(pattern) is None
             problem = "an empty regular expression mutes nothing" if useless else None
@@ -29,10 +29,10 @@ def mistakes(data: DataConfig) -> list[SftError]:
             problem = f"{pattern!r} is not a regular expression: {error.msg} at position {error.pos}"
         if problem is not None:
             fix = r"write it as Python's re does, quoted in YAML: '<\|skip\|>.*?<\|/skip\|>'"
-            found.append(SftError(where=f"data.untrained[{i}]", problem=problem, fix=fix))
+            found.append(SftError(where=f"data.no_loss_patterns[{i}]", problem=problem, fix=fix))
     if data.train_on is TrainOn.all:
         idle = {
-            "data.untrained": bool(data.untrained),
+            "data.no_loss_patterns": bool(data.no_loss_patterns),
             "data.train_on_reasoning=false": not data.train_on_reasoning,
             "data.train_on_tool_calls=false": not data.train_on_tool_calls,
             "data.train_on_tool_results=true": data.train_on_tool_results,

@@ -12,7 +12,8 @@ from sft_cli.check.results import Line, fail, ok, warn
 from sft_cli.config.schema.adapter import WHOLE, AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind, LauncherKind
-from sft_cli.config.schema.trainer import Checkpointing, OptimizerName
+from sft_cli.config.schema.speed import Checkpointing
+from sft_cli.config.schema.trainer import OptimizerName
 from sft_cli.console import gib
 from sft_cli.errors import SftError
 from sft_cli.model.device import DTYPES, Machine
@@ -95,12 +96,12 @@ class Budget:
             tokens: Of a micro-batch; None: its most.
         """
         size = most_tokens(config, self.longest) if tokens is None else tokens
-        key = repr((config.adapter, config.trainer.fused, config.trainer.packing))
+        key = repr((config.adapter, config.speed.fused, config.speed.packing))
         if key not in self.counted:
             self.counted[key] = count_memory(config, self.architecture, self.target.machine, self.usual)
         shared = sharded(step_memory(config, self.counted[key], size), config.distributed, self.target.processes)
         free = self.target.free if self.target.free is not None else 2**63
-        return Need(shared, choose(config.trainer, shared, free, self.target.machine.device), size)
+        return Need(shared, choose(config.speed, shared, free, self.target.machine.device), size)
 
     def fits(self, need: Need) -> bool:
         """Whether it does, with nothing to spare."""
@@ -165,15 +166,15 @@ def _advice(budget: Budget, need: Need) -> str:
 def variants(budget: Budget) -> Iterator[tuple[str, Config]]:
     """Settings that need less memory, what costs least first: words to type, and the config they give."""
     config = budget.config
-    trainer, whole = config.trainer, config.adapter.kind in WHOLE
+    trainer, speed, whole = config.trainer, config.speed, config.adapter.kind in WHOLE
     cuda = budget.target.machine.device.type == "cuda"
-    if trainer.gradient_checkpointing not in (Checkpointing.auto, Checkpointing.full, Checkpointing.offload):
-        free = replace(trainer, gradient_checkpointing=Checkpointing.auto, checkpointed_layers=None)
-        yield "trainer.gradient_checkpointing=auto", replace(config, trainer=free)
+    if speed.gradient_checkpointing not in (Checkpointing.auto, Checkpointing.full, Checkpointing.offload):
+        free = replace(speed, gradient_checkpointing=Checkpointing.auto, checkpointed_layers=None)
+        yield "speed.gradient_checkpointing=auto", replace(config, speed=free)
     small = list(_halved(config, budget.longest))
     yield from small[:-1]
-    if trainer.logits_chunk > CHUNK:
-        yield f"trainer.logits_chunk={CHUNK}", replace(config, trainer=replace(trainer, logits_chunk=CHUNK))
+    if speed.logits_chunk > CHUNK:
+        yield f"speed.logits_chunk={CHUNK}", replace(config, speed=replace(speed, logits_chunk=CHUNK))
     plain = config.quant.kind is QuantKind.none and storage(budget.architecture) is None
     if not whole and plain:
         four = replace(config, quant=QuantConfig(kind=QuantKind.nf4, double_quant=True))
@@ -194,15 +195,15 @@ def variants(budget: Budget) -> Iterator[tuple[str, Config]]:
 
 def _halved(config: Config, longest: int) -> Iterator[tuple[str, Config]]:
     """Ever smaller micro-batches, down to the longest example the config allows."""
-    tokens, least = config.trainer.tokens_per_micro_batch, config.trainer.max_length
+    tokens, least = config.speed.tokens_per_micro_batch, config.trainer.max_length
     while tokens > least:
         tokens = max(least, tokens // 2)
-        words = f"trainer.tokens_per_micro_batch={tokens}"
-        yield words, replace(config, trainer=replace(config.trainer, tokens_per_micro_batch=tokens))
+        words = f"speed.tokens_per_micro_batch={tokens}"
+        yield words, replace(config, speed=replace(config.speed, tokens_per_micro_batch=tokens))
     if config.adapter.kind is AdapterKind.lora and longest < least:
-        fewer = replace(config.trainer, tokens_per_micro_batch=longest, max_length=longest)
-        words = f"trainer.max_length={longest} trainer.tokens_per_micro_batch={longest}"
-        yield words, replace(config, trainer=fewer)
+        speed = replace(config.speed, tokens_per_micro_batch=longest)
+        words = f"trainer.max_length={longest} speed.tokens_per_micro_batch={longest}"
+        yield words, replace(config, trainer=replace(config.trainer, max_length=longest), speed=speed)
 
 
 def target(config: Config, card: Card | None, machine: Machine, free: int) -> Target:

@@ -85,7 +85,7 @@ def _layouts(small: Small, first: Gradient, found: dict[str, Gradient], examples
     return fail(
         "layout",
         f"the layout changes what is learned by {worst:.1e}, more than {TOLERANCE:g}: {text}",
-        "trainer.packing=false trainer.fused=false trainer.share_prefixes=never, and tell us the model and these lines",
+        "speed.packing=false speed.fused=false speed.share_prefixes=never, and tell us the model and these lines",
         more,
     )
 

@@ -22,7 +22,8 @@ from sft_cli.config.schema.adapter import FOUR_BITS, WHOLE, AdapterConfig, Adapt
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.fields import picked
-from sft_cli.config.schema.trainer import Choice, Dtype, OptimizerName
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import Dtype, OptimizerName
 from sft_cli.data.prepared import Prepared
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import ProbeResult, use_own
@@ -114,11 +115,11 @@ def small_model(config: Config, architecture: PretrainedConfig, prepared: Prepar
         text_ids=() if text is None else tokenizer.encode_batch([text])[0],
     ).model
     _stir(model, tried.trainer.seed)
-    trainer = tried.trainer
+    speed = tried.speed
     loss_model, probed = packed_loss_model(
-        model, trainer.logits_chunk, tried.loss, trainer.share_prefixes, packing=trainer.packing
+        model, speed.logits_chunk, tried.loss, speed.share_prefixes, packing=speed.packing
     )
-    if trainer.fused:
+    if speed.fused:
         use_fast_norms(model)
         if tried.adapter.kind is AdapterKind.lora:
             fuse(model)
@@ -153,9 +154,9 @@ def settings(config: Config, architecture: PretrainedConfig, directory: Path) ->
 
 def _fitting(adapter: AdapterConfig, notes: list[str]) -> AdapterConfig:
     """The adapter without what names a layer by its number or a size that the small model has not."""
-    if adapter.start_from is not None or adapter.beneath:
+    if adapter.start_from is not None or adapter.frozen_adapters:
         notes.append("without the adapters it begins with")
-        adapter = replace(adapter, start_from=None, beneath=[])
+        adapter = replace(adapter, start_from=None, frozen_adapters=[])
     if adapter.init is not Init.default and adapter.rank > WIDTH // 2:
         notes.append(f"with rank {WIDTH // 2}")
         adapter = replace(adapter, rank=WIDTH // 2)
@@ -200,7 +201,7 @@ def gradient(small: Small, loss_model: LossModel, prepared: Prepared, examples: 
         budget: Most tokens of a micro-batch; 0 gives each example its own.
     """
     config = small.config
-    noisy = config.trainer.share_prefixes is Choice.never or not small.loss_model.shares
+    noisy = config.speed.share_prefixes is Choice.never or not small.loss_model.shares
     with Feed(
         prepared.train,
         lambda _: examples,
@@ -209,7 +210,7 @@ def gradient(small: Small, loss_model: LossModel, prepared: Prepared, examples: 
         reduction=config.loss.reduction,
         budget=budget,
         packed=loss_model.packed and budget > 0,
-        share=Choice.never if noisy or not loss_model.packed else config.trainer.share_prefixes,
+        share=Choice.never if noisy or not loss_model.packed else config.speed.share_prefixes,
         replay=config.loss.replay,
         replayed=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
         device=CPU,
@@ -234,7 +235,7 @@ def plainly(small: Small) -> LossModel:
     return LossModel(
         small.model,
         packed=False,
-        chunk=small.config.trainer.logits_chunk,
+        chunk=small.config.speed.logits_chunk,
         path=small.loss_model.path,
         loss=small.config.loss,
     )

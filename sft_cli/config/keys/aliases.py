@@ -129,15 +129,15 @@ ELSEWHERE = {
     "ema_beta": "trainer.ema_decay",
     "swa": "trainer.average=last",
     "use_swa": "trainer.average=last",
-    "use_gradient_checkpointing": "trainer.gradient_checkpointing",
-    "enable_gradient_checkpointing": "trainer.gradient_checkpointing",
-    "activation_checkpointing": "trainer.gradient_checkpointing",
-    "enable_activation_checkpointing": "trainer.gradient_checkpointing",
-    "activation_offloading": "trainer.gradient_checkpointing=offload",
-    "use_liger_kernel": "trainer.kernels",
-    "use_liger": "trainer.kernels",
-    "enable_liger_kernel": "trainer.kernels",
-    "liger_kernel": "trainer.kernels",
+    "use_gradient_checkpointing": "speed.gradient_checkpointing",
+    "enable_gradient_checkpointing": "speed.gradient_checkpointing",
+    "activation_checkpointing": "speed.gradient_checkpointing",
+    "enable_activation_checkpointing": "speed.gradient_checkpointing",
+    "activation_offloading": "speed.gradient_checkpointing=offload",
+    "use_liger_kernel": "speed.kernels",
+    "use_liger": "speed.kernels",
+    "enable_liger_kernel": "speed.kernels",
+    "liger_kernel": "speed.kernels",
     "early_stopping_patience": "trainer.patience",
     "load_best_model_at_end": "trainer.keep_best",
     "eval_steps": "trainer.eval_every",
@@ -145,6 +145,23 @@ ELSEWHERE = {
     "save_total_limit": "trainer.keep_checkpoints",
     "output_dir": "run_dir",
 }
+
+RENAMED = {
+    "adapter.beneath": "adapter.frozen_adapters",
+    "adapter.train_stop_row": "adapter.train_stop_token",
+    "data.stop": "data.stopping_strategy",
+    "data.untrained": "data.no_loss_patterns",
+    "trainer.tokens_per_micro_batch": "speed.tokens_per_micro_batch",
+    "trainer.gradient_checkpointing": "speed.gradient_checkpointing",
+    "trainer.checkpointed_layers": "speed.checkpointed_layers",
+    "trainer.share_prefixes": "speed.share_prefixes",
+    "trainer.packing": "speed.packing",
+    "trainer.fused": "speed.fused",
+    "trainer.kernels": "speed.kernels",
+    "trainer.logits_chunk": "speed.logits_chunk",
+    "trainer.threads": "speed.threads",
+}
+"""Keys of earlier versions, as they are called now."""
 
 VALUES_ELSEWHERE: dict[str, tuple[str, ...]] = {
     "4": ("nf4",),

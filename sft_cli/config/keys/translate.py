@@ -37,7 +37,7 @@ def batch(values: Mapping[str, Any]) -> str:
     )
     rule = f"trainer.examples_per_step counts the examples of one optimizer step over all GPUs: {terms} x GPUs"
     if product is None:
-        return f"{rule}; memory is set by trainer.tokens_per_micro_batch"
+        return f"{rule}; memory is set by speed.tokens_per_micro_batch"
     both = "both" if len(values) > 1 else "it"
     assumed = "" if len(numbers) == 2 else f", with {'1 example a device' if micro is None else '1 step accumulated'}"
     return f"{rule}; on one GPU{assumed} write trainer.examples_per_step={product} and leave {both} out"

@@ -4,7 +4,7 @@ import re
 
 _PACKED = (
     "leave it out: examples always lie end to end without padding, none sees another, and"
-    " trainer.tokens_per_micro_batch says how many tokens are computed at once"
+    " speed.tokens_per_micro_batch says how many tokens are computed at once"
 )
 _BALANCED = "leave it out: nothing is padded here, so that lengths need not be alike"
 _ATTENTION = "leave it out: attention over packed documents is chosen by device, and proven at the start"
@@ -25,6 +25,10 @@ _NEVER_OVER = "leave it out: a new run gets its own directory, and nothing is ov
 _ALWAYS = "leave it out: the command says what is done: sft train trains, sft eval evaluates"
 _PER_EPOCH = "leave it out, or count in steps: {key}=N; left out, it happens at the end of every epoch"
 _PROCESSES = "leave it out: the processes of a run find one another without it; distributed=fsdp shards the model"
+_ONE_ROW = (
+    "leave it out: one row is computed by one process, because torch's ring attention knows no rows that hold several"
+    " examples; speed.gradient_checkpointing=offload and distributed=fsdp make memory for long rows"
+)
 
 NEEDLESS = {
     **dict.fromkeys(("sample_packing", "neat_packing", "padding_free", "packing_strategy"), _PACKED),
@@ -72,6 +76,7 @@ NEEDLESS = {
         "leave it out: sft eval measures held-out rows, or those of data=FILE; the merged model (sft merge) is a plain"
         " transformers model, which lm-evaluation-harness measures on benchmarks",
     ),
+    **dict.fromkeys(("context_parallel", "context_parallel_size", "cp_size", "sequence_parallel_size"), _ONE_ROW),
     "max_new_seq_length": "leave it out: eval.max_new_tokens=N bounds the answers of an evaluation",
 }
 """Name -> why it is left out here, and what to write instead if anything."""

@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin
 from sft_cli.config.commands import WORDS
 from sft_cli.config.files.search_path import GROUPS
 from sft_cli.config.keys import translate
-from sft_cli.config.keys.aliases import ELSEWHERE
+from sft_cli.config.keys.aliases import ELSEWHERE, RENAMED
 from sft_cli.config.keys.similar import nearest, similar
 from sft_cli.config.keys.typos import fits, proposals, word
 from sft_cli.config.keys.unsupported import why_not
@@ -136,7 +136,7 @@ def _elsewhere(parts: list[str], value: Any, source: str) -> str | None:
         return f"leave it out: {leaf}= is a word of {commands}, see sft {COMMANDS_OF[leaf][0]} --help"
     if (found := translate.special(leaf, value, source)) is not None:
         return found
-    if (meant := ELSEWHERE.get(leaf)) is not None:
+    if (meant := RENAMED.get(".".join(parts)) or ELSEWHERE.get(leaf)) is not None:
         key, equals, constant = _as_in(meant, parts, ANY_NAME).partition("=")
         if value is None and not equals:
             return f"leave it out, it has no value; here it is called {key}"

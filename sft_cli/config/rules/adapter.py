@@ -11,7 +11,7 @@ from sft_cli.config.schema.adapter import (
     AdapterKind,
     Init,
     QuantKind,
-    StopRow,
+    TrainStopToken,
 )
 from sft_cli.config.schema.config import Config
 from sft_cli.config.validate import Mistake
@@ -44,13 +44,13 @@ def _whole(config: Config) -> Iterator[Mistake]:
             "choose adapter=lora, or quant=none",
             clash="adapter.kind",
         )
-    if config.adapter.train_stop_row is StopRow.always and kind is not AdapterKind.lora:
+    if config.adapter.train_stop_token is TrainStopToken.always and kind is not AdapterKind.lora:
         reason = "full fine-tuning trains every row anyway" if full else "single rows are trained beside LoRA only"
         named = "without an adapter" if full else f"with adapter.kind {kind.value}"
         yield Mistake(
-            "adapter.train_stop_row",
-            f"adapter.train_stop_row is always {named}: {reason}",
-            "set adapter.train_stop_row=auto, or choose adapter=lora",
+            "adapter.train_stop_token",
+            f"adapter.train_stop_token is always {named}: {reason}",
+            "set adapter.train_stop_token=auto, or choose adapter=lora",
             clash="adapter.kind",
         )
 
@@ -67,11 +67,11 @@ def _dora(adapter: AdapterConfig) -> Iterator[Mistake]:
             "set adapter.init=default or eva, or adapter.dora=false",
             clash="adapter.dora",
         )
-    if adapter.beneath:
+    if adapter.frozen_adapters:
         yield Mistake(
-            "adapter.beneath",
-            "adapter.beneath is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
-            "merge the adapters beneath (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
+            "adapter.frozen_adapters",
+            "adapter.frozen_adapters is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
+            "merge the frozen adapters (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
             clash="adapter.dora",
         )
     if adapter.target_parameters:
@@ -156,19 +156,19 @@ def _begun(adapter: AdapterConfig) -> Iterator[Mistake]:
             "leave one of them out",
             clash="adapter.start_from",
         )
-    if adapter.beneath and adapter.kind is not AdapterKind.lora:
+    if adapter.frozen_adapters and adapter.kind is not AdapterKind.lora:
         yield Mistake(
-            "adapter.beneath",
-            f"adapter.beneath is set with adapter.kind {adapter.kind.value}, but only LoRA adapters add up",
-            "choose adapter=lora, or merge the adapters beneath (sft merge run=DIR) and set model.path=DIR/merged",
+            "adapter.frozen_adapters",
+            f"adapter.frozen_adapters is set with adapter.kind {adapter.kind.value}, but only LoRA adapters add up",
+            "choose adapter=lora, or merge the frozen adapters (sft merge run=DIR) and set model.path=DIR/merged",
             clash="adapter.kind",
         )
-    if adapter.beneath and adapter.target_parameters:
+    if adapter.frozen_adapters and adapter.target_parameters:
         yield Mistake(
             "adapter.target_parameters",
-            "adapter.target_parameters is set with adapter.beneath, which sums updates of layers only",
-            "leave one of them out, or merge the adapters beneath: sft merge run=DIR",
-            clash="adapter.beneath",
+            "adapter.target_parameters is set with adapter.frozen_adapters, which sums updates of layers only",
+            "leave one of them out, or merge the frozen adapters: sft merge run=DIR",
+            clash="adapter.frozen_adapters",
         )
 
 

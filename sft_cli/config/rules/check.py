@@ -14,6 +14,7 @@ from sft_cli.config.rules.launcher import idle_launcher_keys, launcher_rules
 from sft_cli.config.rules.loss import idle_loss_keys, loss_rules
 from sft_cli.config.rules.model import model_rules
 from sft_cli.config.rules.source import source_rules
+from sft_cli.config.rules.speed import idle_speed_keys, speed_rules
 from sft_cli.config.rules.trainer import idle_trainer_keys, trainer_rules
 from sft_cli.config.rules.unused_adapter_keys import idle_adapter_keys
 from sft_cli.config.schema.config import Config
@@ -28,14 +29,13 @@ _WRONG = re.compile(r"[^\w-]+")
 
 def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
     """What does not fit together, and what was ``said`` on the command line but would have no effect."""
-    rules = (_lengths, _names)
-    found = [mistake for rule in rules for mistake in rule(config)] + list(data_rules(config.data))
+    found = [*speed_rules(config), *_names(config), *data_rules(config.data)]
     found += [*source_rules(config.data), *clean_rules(config.clean), *secret_rules(config)]
     found += [*model_rules(config), *adapter_rules(config), *loss_rules(config), *trainer_rules(config)]
     found += launcher_rules(config)
     idle = [*idle_data_keys(config.data, said), *idle_clean_keys(config.clean, said)]
     idle += [*idle_adapter_keys(config, said), *idle_loss_keys(config, said), *idle_trainer_keys(config, said)]
-    idle += idle_launcher_keys(config, said)
+    idle += [*idle_speed_keys(config, said), *idle_launcher_keys(config, said)]
     return found + list(_without_effect(config, said)) + idle
 
 
@@ -63,18 +63,6 @@ def required(config: Config, command: Literal["prepare", "train", "eval"] = "tra
         found = [*_device(config), *_held_out(config)]
         errors += [SftError(where=key, problem=problem, fix=fix) for key, problem, fix, _ in found]
     raise_all(errors)
-
-
-def _lengths(config: Config) -> Iterator[Mistake]:
-    tokens, longest = config.trainer.tokens_per_micro_batch, config.trainer.max_length
-    if tokens < longest:
-        yield Mistake(
-            "trainer.tokens_per_micro_batch",
-            f"trainer.tokens_per_micro_batch is {tokens}, less than trainer.max_length, {longest}: "
-            "the longest example would not fit",
-            f"set trainer.tokens_per_micro_batch={longest}, or a smaller trainer.max_length",
-            clash="trainer.max_length",
-        )
 
 
 def _device(config: Config) -> Iterator[Mistake]:

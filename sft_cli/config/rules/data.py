@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterator
 
 from sft_cli.config.keys.valid_keys import nearest
-from sft_cli.config.schema.data import DataConfig, Order, Stop, Strategy
+from sft_cli.config.schema.data import DataConfig, Order, StoppingStrategy, Strategy
 from sft_cli.config.schema.fields import Auto
 from sft_cli.config.validate import Mistake
 
@@ -28,22 +28,30 @@ def data_rules(data: DataConfig) -> Iterator[Mistake]:
 
 def _ends(data: DataConfig) -> Iterator[Mistake]:
     """An epoch's number of rows and the rule that reads it."""
-    if data.stop is Stop.total_rows and data.total_rows is None:
+    if data.stopping_strategy is StoppingStrategy.total_rows and data.total_rows is None:
         yield Mistake(
-            "data.stop", "data.stop is total_rows, but data.total_rows is not set", "set data.total_rows=100000"
+            "data.stopping_strategy",
+            "data.stopping_strategy is total_rows, but data.total_rows is not set",
+            "set data.total_rows=100000",
         )
-    if data.stop is not Stop.total_rows and data.total_rows is not None:
+    if data.stopping_strategy is not StoppingStrategy.total_rows and data.total_rows is not None:
         yield Mistake(
             "data.total_rows",
-            f"data.total_rows is {data.total_rows}, but data.stop is {data.stop.value}: it would not be read",
-            "set data.stop=total_rows, or leave data.total_rows out",
-            clash="data.stop",
+            f"data.total_rows is {data.total_rows}, but data.stopping_strategy is {data.stopping_strategy.value}:"
+            " it would not be read",
+            "set data.stopping_strategy=total_rows, or leave data.total_rows out",
+            clash="data.stopping_strategy",
         )
-    if data.stop is Stop.total_rows and data.mix and all(source.epochs for source in data.mix.values()):
+    if (
+        data.stopping_strategy is StoppingStrategy.total_rows
+        and data.mix
+        and all(source.epochs for source in data.mix.values())
+    ):
         yield Mistake(
-            "data.stop",
-            "data.stop is total_rows, but every source has epochs, which alone say how many rows an epoch has",
-            "take epochs off a source, or leave data.stop out",
+            "data.stopping_strategy",
+            "data.stopping_strategy is total_rows, but every source has epochs, which alone say how many rows an epoch"
+            " has",
+            "take epochs off a source, or leave data.stopping_strategy out",
         )
 
 
@@ -95,9 +103,9 @@ def _idle_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
     sources = data.mix.values()
     if data.strategy is not Strategy.temperature:
         yield "data.temperature", f"data.strategy is {data.strategy.value}", "set data.strategy=temperature"
-    if data.strategy is Strategy.proportional and data.stop is not Stop.total_rows:
+    if data.strategy is Strategy.proportional and data.stopping_strategy is not StoppingStrategy.total_rows:
         reason = "with data.strategy=proportional the weights are passes, which say how many rows an epoch has"
-        yield "data.stop", reason, "set data.strategy=equal, temperature or trained_tokens"
+        yield "data.stopping_strategy", reason, "set data.strategy=equal, temperature or trained_tokens"
     if data.system == "" and not data.override_system:
         yield (
             "data.system",
@@ -124,6 +132,8 @@ def _idle_source_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
         if data.strategy not in _BY_SIZE:
             reason = f"with data.strategy={data.strategy.value} shares do not follow sizes"
             yield f"{key}.cap", reason, "set data.strategy=proportional or temperature"
-        absolute = data.strategy is Strategy.proportional and data.stop is not Stop.total_rows  # it sets the rows
+        absolute = (
+            data.strategy is Strategy.proportional and data.stopping_strategy is not StoppingStrategy.total_rows
+        )  # it sets the rows
         if data.stages and all(stage.mix for stage in data.stages) and not absolute:
             yield f"{key}.weight", "every stage of data.stages has its own weights", "set the weight there"

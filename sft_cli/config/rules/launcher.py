@@ -107,13 +107,6 @@ def _seconds(limit: str) -> int:
 
 def _distributed(config: Config) -> Iterator[Mistake]:
     distributed, trainer = config.distributed, config.trainer
-    if distributed.context_parallel > 1:
-        yield Mistake(
-            "distributed.context_parallel",
-            "distributed.context_parallel splits one long row over processes, and torch's ring attention knows no rows "
-            "that hold several examples",
-            "leave it out; trainer.gradient_checkpointing=offload and distributed=fsdp make room for long rows",
-        )
     if distributed.kind is DistributedKind.ddp:
         return
     if trainer.optimizer in _WHOLE_TENSORS:

@@ -4,20 +4,20 @@ from collections.abc import Collection, Iterator
 
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
-from sft_cli.config.schema.trainer import Choice
+from sft_cli.config.schema.speed import Choice
 from sft_cli.config.validate import Mistake
 
 
 def loss_rules(config: Config) -> Iterator[Mistake]:
     """What does not fit together."""
     loss, sources = config.loss, config.data.mix
-    if loss.neftune and config.trainer.share_prefixes is Choice.always:
+    if loss.neftune and config.speed.share_prefixes is Choice.always:
         yield Mistake(
             "loss.neftune",
-            f"loss.neftune is {loss.neftune:g}, but trainer.share_prefixes is always: "
+            f"loss.neftune is {loss.neftune:g}, but speed.share_prefixes is always: "
             "examples that share tokens would share their noise",
-            "set trainer.share_prefixes=auto, or loss.neftune=0",
-            clash="trainer.share_prefixes",
+            "set speed.share_prefixes=auto, or loss.neftune=0",
+            clash="speed.share_prefixes",
         )
     if loss.replay is None:
         return

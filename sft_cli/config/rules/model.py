@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sft_cli.config.schema.adapter import VIRTUAL, AdapterConfig, AdapterKind
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.trainer import Checkpointing
+from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.config.validate import Mistake
 
 _KEY = "model.add_tokens"
@@ -45,12 +45,12 @@ def _rows(adapter: AdapterConfig) -> Iterator[Mistake]:
 
 def _prefix(config: Config) -> Iterator[Mistake]:
     """A prefix is a cache, and transformers drops the cache of a layer that is computed again."""
-    asked = config.trainer.gradient_checkpointing
+    asked = config.speed.gradient_checkpointing
     if config.adapter.kind is AdapterKind.prefix and asked not in _FREE:
         yield Mistake(
-            "trainer.gradient_checkpointing",
-            f"trainer.gradient_checkpointing is {asked.value} with adapter.kind prefix, whose keys and values are a"
+            "speed.gradient_checkpointing",
+            f"speed.gradient_checkpointing is {asked.value} with adapter.kind prefix, whose keys and values are a"
             " cache, which layers that are computed again do not read",
-            "set trainer.gradient_checkpointing=none, or choose adapter=prompt",
+            "set speed.gradient_checkpointing=none, or choose adapter=prompt",
             clash="adapter.kind",
         )

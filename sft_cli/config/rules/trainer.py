@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from sft_cli.config.schema.adapter import AdapterKind
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.trainer import Average, Checkpointing, Choice, Device, OptimizerName, Schedule, TrainerConfig
+from sft_cli.config.schema.trainer import Average, OptimizerName, Schedule, TrainerConfig
 from sft_cli.config.validate import Mistake
 
 _NAME = re.compile(r"[\w-]+")
@@ -25,19 +25,6 @@ def trainer_rules(config: Config) -> Iterator[Mistake]:
             f"trainer.optimizer is muon with adapter={kind}: Muon is for the matrices of the network itself",
             "set trainer.optimizer=adamw, or choose adapter=none",
             clash="adapter.kind",
-        )
-    if trainer.gradient_checkpointing is Checkpointing.layers and trainer.checkpointed_layers is None:
-        yield Mistake(
-            "trainer.gradient_checkpointing",
-            "trainer.gradient_checkpointing is layers, but trainer.checkpointed_layers does not say how many",
-            "set trainer.checkpointed_layers=8, or trainer.gradient_checkpointing=auto",
-        )
-    if trainer.kernels is Choice.always and trainer.device is Device.cpu:
-        yield Mistake(
-            "trainer.kernels",
-            "trainer.kernels is always, but trainer.device is cpu, and the kernels are for CUDA",
-            "set trainer.kernels=auto or trainer.device=cuda",
-            clash="trainer.device",
         )
 
 
@@ -135,20 +122,10 @@ _IDLE: dict[str, tuple[Callable[[TrainerConfig], bool], str, str]] = {
         "the last steps are not averaged",
         "set trainer.average=last",
     ),
-    "trainer.checkpointed_layers": (
-        lambda trainer: trainer.gradient_checkpointing is not Checkpointing.layers,
-        "only trainer.gradient_checkpointing=layers reads it",
-        "set trainer.gradient_checkpointing=layers",
-    ),
     "trainer.retention.every": (
         lambda trainer: not trainer.retention.probes,
         "there is no probe to measure",
         "add trainer.retention.probes.NAME.path=FILE",
-    ),
-    "trainer.threads": (
-        lambda trainer: trainer.device is Device.cuda,
-        "only runs on a CPU read it",
-        "set trainer.device=cpu",
     ),
 }
 """Key -> when nothing reads it, why, and what to set."""

@@ -39,8 +39,8 @@ class Init(str, Enum):
     eva = "eva"
 
 
-class StopRow(str, Enum):
-    """Whether the stop token's embedding rows are trained beside an adapter."""
+class TrainStopToken(str, Enum):
+    """Whether the embedding of the stop token is trained along with an adapter."""
 
     auto = "auto"
     always = "always"
@@ -125,8 +125,8 @@ class AdapterConfig:
     """lora: ends of the names of parameters that are no layers, such as a mixture's: [experts.down_proj]."""
     start_from: str | None = None
     """An adapter directory, or a run, whose adapter is trained further; of the same kind, rank, alpha and layers."""
-    beneath: list[str] = field(default_factory=list)
-    """LoRA adapters or runs that act, frozen, under the one that is trained; they become part of the result."""
+    frozen_adapters: list[str] = field(default_factory=list)
+    """LoRA adapters or runs that are added to the base, frozen, before training; they become part of the result."""
     train: list[str] = field(default_factory=list)
     """none: regular expressions of the parameter names that are trained; empty: all of them."""
     freeze: list[str] = field(default_factory=list)
@@ -136,8 +136,8 @@ class AdapterConfig:
     vera: VeraConfig = field(default_factory=VeraConfig)
     oft: OftConfig = field(default_factory=OftConfig)
     virtual: VirtualTokensConfig = field(default_factory=VirtualTokensConfig)
-    train_stop_row: StopRow = StopRow.auto
-    """Train the stop token's embedding rows too; auto: when they look untrained."""
+    train_stop_token: TrainStopToken = TrainStopToken.auto
+    """Train the stop token's embedding as well: auto (when it looks untrained), always or never."""
 
 
 @dataclass(kw_only=True)

@@ -11,6 +11,7 @@ from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.schema.data import DataConfig
 from sft_cli.config.schema.fields import number
 from sft_cli.config.schema.launcher import DistributedConfig, LauncherConfig
+from sft_cli.config.schema.speed import SpeedConfig
 from sft_cli.config.schema.trainer import Dtype, LossConfig, TrainerConfig
 
 
@@ -82,6 +83,7 @@ class Config:
     quant: QuantConfig = field(default_factory=QuantConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)

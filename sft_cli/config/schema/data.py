@@ -67,7 +67,7 @@ class Strategy(str, Enum):
     trained_tokens = "trained_tokens"
 
 
-class Stop(str, Enum):
+class StoppingStrategy(str, Enum):
     """Where an epoch of a mix by shares ends.
 
     first_exhausted: before any source repeats; all_exhausted: when every source was seen whole (others repeat);
@@ -215,10 +215,10 @@ class DataConfig:
     """What weights mean: proportional (passes over each source), equal, temperature or trained_tokens."""
     temperature: float = number(2.0, ge=1)
     """T of strategy=temperature: 1 is by size, large values approach equal."""
-    stop: Stop = Stop.first_exhausted
+    stopping_strategy: StoppingStrategy = StoppingStrategy.first_exhausted
     """Where an epoch of a mix by shares ends: first_exhausted, all_exhausted or total_rows."""
     total_rows: int | None = number(None, ge=1)
-    """Rows of an epoch with stop=total_rows."""
+    """Rows of an epoch with stopping_strategy=total_rows."""
     stages: list[StageConfig] = field(default_factory=list)
     """A curriculum: mixes in order, each with its share of an epoch; empty is one stage in random order."""
     val_fraction: Auto | float = number(Auto.auto, ge=0, lt=1)
@@ -241,8 +241,8 @@ class DataConfig:
     """Whether what tools answered carries loss, too; a token it shares with the template's own text does not."""
     train_on_reasoning: bool = True
     """Whether the reasoning of an assistant turn carries loss."""
-    untrained: list[str] = field(default_factory=list)
-    """Regular expressions; what they match inside a text that trains carries no loss (it is still seen)."""
+    no_loss_patterns: list[str] = field(default_factory=list)
+    """Regular expressions; the parts of answers that they match carry no loss, but the model still sees them."""
     content_tokens: list[str] = field(default_factory=list)
     """Special tokens of the tokenizer that are single, trained ids inside answers; elsewhere they are plain text."""
     thinking: Thinking = Thinking.keep

@@ -95,7 +95,5 @@ class DistributedConfig:
     """fsdp: groups of processes that each hold a whole model (hybrid); 1 shards over all processes."""
     cpu_offload: bool = False
     """fsdp: keep the parts, their gradients and the optimizer's state in main memory."""
-    context_parallel: int = number(1, ge=1)
-    """Processes that share one example's tokens. Not possible yet with examples laid end to end: 1."""
     timeout_minutes: int = number(30, ge=1)
     """How long a process waits for the others in one exchange before it gives up."""

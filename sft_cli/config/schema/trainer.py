@@ -53,25 +53,6 @@ class OptimizerName(str, Enum):
     lion = "lion"
 
 
-class Choice(str, Enum):
-    """An exact optimisation: used where it is proven and pays, wherever it is proven, or not at all."""
-
-    auto = "auto"
-    always = "always"
-    never = "never"
-
-
-class Checkpointing(str, Enum):
-    """What is computed again in the backward pass instead of being kept."""
-
-    auto = "auto"
-    none = "none"
-    selective = "selective"
-    layers = "layers"
-    full = "full"
-    offload = "offload"
-
-
 class Average(str, Enum):
     """Averaging of the trained weights over steps; the average is evaluated and exported."""
 
@@ -150,8 +131,6 @@ class TrainerConfig:
     """Longest example, in tokens; see data.overflow."""
     examples_per_step: Auto | int = number(Auto.auto, ge=1)
     """Examples of one optimizer step, whatever layout and number of devices; auto: 4 to 64, for 50 steps an epoch."""
-    tokens_per_micro_batch: int = number(8192, ge=8)
-    """Most tokens computed at once: the knob for memory. At least max_length, which is taken where it is larger."""
     lr: Auto | float = number(Auto.auto, gt=0)
     """Peak learning rate; auto: 2e-4; 2e-5 for adapter=none, 1e-3 for bitfit, 1e-2 for vera, ia3, prefix and prompt."""
     lr_factors: dict[str, float] = field(default_factory=dict)
@@ -201,25 +180,8 @@ class TrainerConfig:
     keep_best: bool = True
     """Export the weights of the best held-out loss, not the last ones, when there are held-out rows."""
     retention: RetentionConfig = field(default_factory=RetentionConfig)
-    gradient_checkpointing: Checkpointing = Checkpointing.auto
-    """Recompute in the backward pass: none, selective (all but attention), layers (some), full, offload (full, kept in
-    main memory); auto: as few layers as the free memory asks for."""
-    checkpointed_layers: int | None = number(None, ge=1)
-    """layers: how many of the decoder layers are recomputed."""
-    share_prefixes: Choice = Choice.auto
-    """Compute tokens with which examples of a micro-batch begin alike once; auto: where it saves 5% of the tokens."""
-    packing: bool = True
-    """Lay several examples in a row, where that is proven not to change them; false: one example per row."""
-    fused: bool = True
-    """Compute LoRA, norms, gated MLPs and the last block in cheaper forms of the same arithmetic."""
-    kernels: Choice = Choice.auto
-    """Fused Triton kernels of Liger on CUDA; auto: where liger-kernel is installed and knows the family."""
-    logits_chunk: int = number(1024, ge=1)
-    """Trained positions whose logits exist at once."""
     device: Device = Device.auto
     """auto, cpu or cuda."""
     dtype: Dtype = Dtype.auto
     """Compute type; auto: bfloat16 on CUDA cards that have it (else float16) and, for an adapter on a model 256
     wide or more, on CPUs with AVX512-BF16 or AMX; float32 otherwise."""
-    threads: int | None = number(None, ge=1)
-    """Threads of a CPU run; null: OMP_NUM_THREADS, else the fastest number for a product of the model's sizes."""

@@ -86,7 +86,7 @@ def content_parts(value: Any, role: str, place: str, names: str, context: Contex
             where=context.where,
             reason="loss flags of parts",
             problem=f"the parts of field {place!r} are trained with different weights; a message has one",
-            fix="split the message in two, or mask what is not learned with data.untrained",
+            fix="split the message in two, or mask what is not learned with data.no_loss_patterns",
         )
     found.weight = weights[0] if weights else None
     return found

@@ -81,7 +81,11 @@ def _weight(key: str, value: Any, field: str, context: Context) -> float:
     if words not in _TRAINED | _MASKED:
         part = words in _SPANS
         expected = "one weight for the whole message" if part else "the weight of the message under the key 'weight'"
-        advice = "write weight, and mask parts of an answer with data.untrained" if part else f"rename it: {_AS_WEIGHT}"
+        advice = (
+            "write weight, and mask parts of an answer with data.no_loss_patterns"
+            if part
+            else f"rename it: {_AS_WEIGHT}"
+        )
         raise _invalid(key, value, field, expected, advice, context)
     if isinstance(value, str):
         value = _TEXTS.get(value.strip().lower(), value)

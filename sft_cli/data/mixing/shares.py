@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.config.schema.data import DataConfig, StageConfig, Stop, Strategy
+from sft_cli.config.schema.data import DataConfig, StageConfig, StoppingStrategy, Strategy
 from sft_cli.data.mixing.apportionment import Expected, at_least_one
 from sft_cli.errors import SftError
 
@@ -14,10 +14,10 @@ MOST_ROWS = 1_000_000_000
 def expected(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]) -> Expected:
     """What the sources, in the order of ``data.mix``, give to each stage of an epoch.
 
-    An epoch has as many rows as its weights (``proportional``) or ``data.stop`` say. Sources with ``epochs`` give their
-    passes; the other rows fall to the stages by their ``share``, and inside a stage to its sources by the strategy.
-    Where a mix by shares ends is judged over all stages together. The passes of a source with ``epochs`` are spread
-    over the stages it takes part in, by share times its weight there.
+    An epoch has as many rows as its weights (``proportional``) or ``data.stopping_strategy`` say. Sources with
+    ``epochs`` give their passes; the other rows fall to the stages by their ``share``, and inside a stage to its
+    sources by the strategy. Where a mix by shares ends is judged over all stages together. The passes of a source with
+    ``epochs`` are spread over the stages it takes part in, by share times its weight there.
 
     Args:
         data: Mix, strategy, stop and stages.
@@ -39,13 +39,13 @@ def expected(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDAr
     assert (spread.sum(0) > 0).all(), "a source takes part in no stage: config.check refuses that"
     own = spread / spread.sum(0) * np.where(fixed, at_least_one(_epochs(data) * num_rows, num_rows), 0)
     exact = None
-    if data.stop is Stop.total_rows:
+    if data.stopping_strategy is StoppingStrategy.total_rows:
         exact = _rest(data, int(own.sum().round()))
         total = float(exact)
     elif data.strategy is Strategy.proportional:
         total = float(np.where(fixed, 0.0, _own_weights(data) * _sizes(data, num_rows)).sum())
     else:
-        total = _until_exhausted(flow.sum(0), num_rows, data.stop)
+        total = _until_exhausted(flow.sum(0), num_rows, data.stopping_strategy)
     _refuse_endless(total + float(own.sum()))
     return Expected(flow * total + own, _stated(data, fixed, num_rows), fixed, exact)
 
@@ -83,11 +83,11 @@ def _parts(
     return amount / (amount.sum() or 1.0)
 
 
-def _until_exhausted(share: NDArray[np.float64], num_rows: NDArray[np.int64], stop: Stop) -> float:
+def _until_exhausted(share: NDArray[np.float64], num_rows: NDArray[np.int64], stop: StoppingStrategy) -> float:
     """Rows after which the first source is used up, or the last one."""
     taking = share > 0
     reach = num_rows[taking] / share[taking]
-    pick = np.min if stop is Stop.first_exhausted else np.max
+    pick = np.min if stop is StoppingStrategy.first_exhausted else np.max
     return float(pick(reach)) if taking.any() else 0.0
 
 
@@ -115,7 +115,11 @@ def _refuse_endless(rows: float) -> None:
 
 def _stated(data: DataConfig, fixed: NDArray[np.bool_], num_rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """``(sources,)`` passes that the config states: ``epochs``, or the weights of a proportional mix; else nan."""
-    absolute = data.strategy is Strategy.proportional and data.stop is not Stop.total_rows and not data.stages
+    absolute = (
+        data.strategy is Strategy.proportional
+        and data.stopping_strategy is not StoppingStrategy.total_rows
+        and not data.stages
+    )
     by_weight = _own_weights(data) * _sizes(data, num_rows) / np.maximum(num_rows, 1)
     return np.where(fixed, _epochs(data), by_weight if absolute else np.nan)
 
@@ -134,7 +138,7 @@ def _refuse_empty(
     data: DataConfig, fixed: NDArray[np.bool_], num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]
 ) -> None:
     """Refuse a source that has nothing for the share it was given."""
-    if data.strategy is Strategy.proportional and data.stop is not Stop.total_rows:
+    if data.strategy is Strategy.proportional and data.stopping_strategy is not StoppingStrategy.total_rows:
         return
     measure, missing = num_rows, "row"
     if data.strategy is Strategy.trained_tokens:

@@ -95,8 +95,8 @@ def add_adapter(
             start_from(adapted, found["adapter.start_from"])
         else:
             begin(adapted, config, seed, rows, source, text_ids)
-        for number in range(len(config.beneath)):
-            put_beneath(adapted, number, found[f"adapter.beneath.{number}"])
+        for number in range(len(config.frozen_adapters)):
+            put_beneath(adapted, number, found[f"adapter.frozen_adapters.{number}"])
     return report(adapted, tuple(stops), notes)
 
 

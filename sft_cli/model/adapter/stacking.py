@@ -1,9 +1,9 @@
 """Frozen adapters that act beside the trained one, and the one plain LoRA that all of them amount to.
 
-Two things need them: the beginning that PiSSA and OLoRA subtract, and the adapters of ``adapter.beneath``. Their
-weights are buffers, not parameters: nothing that switches adapters on and off can make them trainable, and neither a
-checkpoint nor an optimizer sees them. The layer computes W x + sum over adapters of s_i B_i A_i x, so one LoRA with
-A = [A_1; A_2; …] and B = [s_1 B_1, s_2 B_2, …] is the same; it is exported, and needs nothing but the base.
+Two things need them: the beginning that PiSSA and OLoRA subtract, and the adapters of ``adapter.frozen_adapters``.
+Their weights are buffers, not parameters: nothing that switches adapters on and off can make them trainable, and
+neither a checkpoint nor an optimizer sees them. The layer computes W x + sum over adapters of s_i B_i A_i x, so one
+LoRA with A = [A_1; A_2; …] and B = [s_1 B_1, s_2 B_2, …] is the same; it is exported, and needs nothing but the base.
 """
 
 import json
@@ -50,7 +50,7 @@ def put_beneath(model: PeftModel, number: int, directory: Path) -> None:
     Raises:
         SftError: It is no plain LoRA, or not one of this base.
     """
-    where, name = f"adapter.beneath.{number}", f"beneath_{number}"
+    where, name = f"adapter.frozen_adapters.{number}", f"beneath_{number}"
     refuse_unlike(where, directory, adapter_settings(directory))
     config = LoraConfig.from_pretrained(str(directory))
     assert isinstance(config, LoraConfig)
@@ -115,7 +115,7 @@ def into_buffer(linear: nn.Module) -> None:
 def save_adapter(model: PeftModel, directory: Path, beneath: Sequence[Path] = ()) -> None:
     """Write what was trained as PEFT reads it: one adapter, for the base as it was loaded.
 
-    Adapters that lie beneath the trained one are part of what is written; ``beneath.json`` lists them.
+    Adapters that lie beneath the trained one are part of what is written; ``frozen_adapters.json`` lists them.
     """
     if not frozen_names(model):
         # PEFT would look the base up on the hub to decide this; trained stop rows are saved as their own tensors.
@@ -130,7 +130,7 @@ def save_adapter(model: PeftModel, directory: Path, beneath: Sequence[Path] = ()
     _sort_names(directory / "adapter_config.json")
     if beneath:
         listed = [{"adapter": shown(path), "sha256": digest(path)} for path in beneath]
-        (directory / "beneath.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+        (directory / "frozen_adapters.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
 
 
 def _sort_names(file: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sft_cli.config.schema.adapter import MERGEABLE, AdapterConfig, AdapterKind, StopRow
+from sft_cli.config.schema.adapter import MERGEABLE, AdapterConfig, AdapterKind, TrainStopToken
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.targets import adapted_layers
 
@@ -27,9 +27,9 @@ def stop_rows(model: PreTrainedModel, config: AdapterConfig, stop_ids: Sequence[
     Raises:
         SftError: They look untrained, and the kind of adapter leaves rows alone: the model would never stop.
     """
-    if config.train_stop_row is StopRow.never:
+    if config.train_stop_token is TrainStopToken.never:
         return []
-    always = config.train_stop_row is StopRow.always
+    always = config.train_stop_token is TrainStopToken.always
     found = sorted(set(stop_ids)) if always else stop_rows_look_untrained(model, stop_ids)
     if not found or config.kind is AdapterKind.lora or embeddings(model) <= saved_whole(model, config.modules_to_save):
         return found
@@ -37,7 +37,8 @@ def stop_rows(model: PreTrainedModel, config: AdapterConfig, stop_ids: Sequence[
         where=f"adapter.kind={config.kind.value}",
         problem=f"the embedding of stop token {found} looks untrained, so the model would never learn to stop,"
         " and single rows are trained beside LoRA only",
-        fix="adapter=lora, or a template whose stop token the model knows; adapter.train_stop_row=never trains anyway",
+        fix="adapter=lora, or a template whose stop token the model knows;"
+        " adapter.train_stop_token=never trains anyway",
     )
 
 

@@ -56,7 +56,7 @@ def beginnings(config: AdapterConfig) -> dict[str, Path]:
         SftError: One is not there.
     """
     named = {} if config.start_from is None else {"adapter.start_from": config.start_from}
-    named |= {f"adapter.beneath.{number}": path for number, path in enumerate(config.beneath)}
+    named |= {f"adapter.frozen_adapters.{number}": path for number, path in enumerate(config.frozen_adapters)}
     return {key: adapter_directory(path, key) for key, path in named.items()}
 
 
@@ -128,5 +128,5 @@ def check_fits(directory: Path, places: Mapping[str, Tensor], where: str) -> Non
             problem=f"the adapter in {directory} does not fit: {len(differing)} tensors differ, the first is {first},"
             f" {saved.get(first, 'missing')} there and {shapes.get(first, 'missing')} here",
             fix="train on the same base with the same adapter.target_modules, adapter.modules_to_save and"
-            " adapter.train_stop_row as that adapter",
+            " adapter.train_stop_token as that adapter",
         )

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from sft_cli.batching.packed_row import Documents
-from sft_cli.config.schema.trainer import Choice, LossConfig
+from sft_cli.config.schema.speed import Choice
+from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.attention.packing import ProbeResult, documents_arguments, probe, use_packed
 from sft_cli.model.head.chunked_loss import Head, Task, plain_values, weighted_sum
 from sft_cli.model.head.kl_reference import reference
@@ -170,8 +171,8 @@ def packed_loss_model(
         model: A transformers causal LM or a PEFT model around one; its attention is changed in place.
         chunk: Most trained positions whose logits exist at once.
         loss: The objective.
-        share: ``trainer.share_prefixes``; never: nothing is shared, proven or not.
-        packing: ``trainer.packing``; false: one document per row, whatever could be proven.
+        share: ``speed.share_prefixes``; never: nothing is shared, proven or not.
+        packing: ``speed.packing``; false: one document per row, whatever could be proven.
     """
     if not packing:
         asked = ProbeResult(False, float("inf"), "as asked for")

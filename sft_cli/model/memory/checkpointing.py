@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from sft_cli.config.schema.trainer import Checkpointing, TrainerConfig
+from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
 from sft_cli.console import gib
 from sft_cli.errors import SftError
 from sft_cli.model.memory.estimate import MemoryEstimate
@@ -56,20 +56,20 @@ class Recompute:
         return f"recompute {what} ({self.reason})"
 
 
-def choose(trainer: TrainerConfig, needed: MemoryEstimate, free: int, device: torch.device) -> Recompute:
-    """What ``trainer.gradient_checkpointing`` means for this run.
+def choose(speed: SpeedConfig, needed: MemoryEstimate, free: int, device: torch.device) -> Recompute:
+    """What ``speed.gradient_checkpointing`` means for this run.
 
     ``auto`` recomputes as few layers as fit; a frozen base then needs 4 instead of 6 FLOPs per parameter and token.
 
     Args:
-        trainer: Its keys gradient_checkpointing and checkpointed_layers.
+        speed: Its keys gradient_checkpointing and checkpointed_layers.
         needed: The estimate of a step's memory; its weights are not loaded yet.
         free: Bytes free on the device.
         device: Where the model computes; only CUDA devices have a main memory beside their own.
     """
-    asked, total = trainer.gradient_checkpointing, needed.num_layers
+    asked, total = speed.gradient_checkpointing, needed.num_layers
     if asked is not Checkpointing.auto:
-        layers = total if trainer.checkpointed_layers is None else min(trainer.checkpointed_layers, total)
+        layers = total if speed.checkpointed_layers is None else min(speed.checkpointed_layers, total)
         return Recompute(asked, 0 if asked is Checkpointing.none else layers, "as asked for")
     room = int(free * (1 - MARGIN))
     if not total:
@@ -122,9 +122,9 @@ def apply(model: nn.Module, recompute: Recompute) -> None:
     layers = decoder_layers(model)
     if not layers and recompute.mode is not Checkpointing.none:
         raise SftError(
-            where=f"trainer.gradient_checkpointing={recompute.mode.value}",
+            where=f"speed.gradient_checkpointing={recompute.mode.value}",
             problem=f"the layers of {type(causal_lm(model)).__name__} cannot be recomputed in the backward pass",
-            fix="trainer.gradient_checkpointing=none, with a smaller trainer.tokens_per_micro_batch",
+            fix="speed.gradient_checkpointing=none, with a smaller speed.tokens_per_micro_batch",
         )
     functions = _functions(recompute.mode, causal_lm(model).device, len(layers))
     for place, (layer, function) in enumerate(zip(layers, functions, strict=True)):

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from sft_cli.config.schema.adapter import VIRTUAL, WHOLE, AdapterConfig, Init, QuantConfig, StopRow
+from sft_cli.config.schema.adapter import VIRTUAL, WHOLE, AdapterConfig, Init, QuantConfig, TrainStopToken
 from sft_cli.config.schema.config import ModelConfig
-from sft_cli.config.schema.trainer import Checkpointing, LossConfig, TrainerConfig
+from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
+from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.device import Machine
 from sft_cli.model.load import empty_model, inner_linears, weights_dtype
@@ -145,13 +146,13 @@ class Counted:
     logits: Callable[[int], int]
 
     def memory(
-        self, quant: QuantConfig, trainer: TrainerConfig, loss: LossConfig, *, tokens: int, optimizer_bytes: float
+        self, quant: QuantConfig, speed: SpeedConfig, loss: LossConfig, *, tokens: int, optimizer_bytes: float
     ) -> MemoryEstimate:
         """Memory of a training step.
 
         Args:
             quant: Storage of the frozen weights; a checkpoint that is quantised already is counted unquantised.
-            trainer: Its chunk of logits.
+            speed: Its chunk of logits.
             loss: A KL term keeps a frozen copy of weights that are themselves trained.
             tokens: Tokens of a micro-batch.
             optimizer_bytes: What the optimizer and an average keep for each trained parameter: 8 for AdamW alone.
@@ -170,7 +171,7 @@ class Counted:
             values=self.trained * width * copies,
             gradients=self.trained * width,
             state=int(self.trained * optimizer_bytes),
-            logits=self.logits(min(trainer.logits_chunk, tokens)),
+            logits=self.logits(min(speed.logits_chunk, tokens)),
             kept=kept,
             trained=self.trained,
             largest=layers // max(1, len(kept.layers)),
@@ -185,7 +186,7 @@ def estimate(
     model: ModelConfig,
     quant: QuantConfig,
     adapter: AdapterConfig,
-    trainer: TrainerConfig,
+    speed: SpeedConfig,
     loss: LossConfig,
     *,
     tokens: int,
@@ -195,15 +196,15 @@ def estimate(
 ) -> MemoryEstimate:
     """Memory of a training step; see ``count`` and ``Counted.memory`` for what decides it."""
     size = min(tokens, document or DOCUMENT)
-    counted = count(architecture, model, adapter, trainer, loss, machine=machine, document=size)
-    return counted.memory(quant, trainer, loss, tokens=tokens, optimizer_bytes=optimizer_bytes)
+    counted = count(architecture, model, adapter, speed, loss, machine=machine, document=size)
+    return counted.memory(quant, speed, loss, tokens=tokens, optimizer_bytes=optimizer_bytes)
 
 
 def count(
     architecture: PretrainedConfig,
     model: ModelConfig,
     adapter: AdapterConfig,
-    trainer: TrainerConfig,
+    speed: SpeedConfig,
     loss: LossConfig,
     *,
     machine: Machine,
@@ -215,7 +216,7 @@ def count(
         architecture: The model's own configuration.
         model: How it is loaded.
         adapter: What is trained.
-        trainer: Its fused layers, and whether rows hold several examples.
+        speed: Its fused layers, and whether rows hold several examples.
         loss: The objective.
         machine: Compute type and device.
         document: Tokens of a document; attention on a CPU keeps more of longer ones.
@@ -224,11 +225,11 @@ def count(
     stored = weights_dtype(model, whole, machine.dtype)
     adapted, inner, other = shape_of(architecture, adapter, stored, trust_remote_code=model.trust_remote_code)
     trained = sum(prod(value.shape) for value in adapted.parameters() if value.requires_grad)
-    packed = trainer.packing and adapter.kind not in VIRTUAL
+    packed = speed.packing and adapter.kind not in VIRTUAL
     if causal_lm(adapted)._is_stateful:
         packed, document = False, min(document, STATEFUL)  # step after step, each an operation
     rows = ([document], [document] * 2) if packed else ([document], [document * 2])
-    one, two = kept_by_layers(adapted, rows, machine, fused=trainer.fused, packed=packed)
+    one, two = kept_by_layers(adapted, rows, machine, fused=speed.fused, packed=packed)
     logits = head_bytes(adapted, machine, loss)
     return Counted(inner, other, trained, whole, stored, machine, document, one, two, logits)
 
@@ -246,5 +247,7 @@ def shape_of(
         base.tie_weights()
         inner = sum(layer.weight.numel() for layer in inner_linears(base).values())
         total = sum(value.numel() for value in base.parameters())
-        plain = replace(adapter, init=Init.default, start_from=None, beneath=[], train_stop_row=StopRow.never)
+        plain = replace(
+            adapter, init=Init.default, start_from=None, frozen_adapters=[], train_stop_token=TrainStopToken.never
+        )
         return add_adapter(base, plain, [], seed=0).model.train(), inner, total - inner

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
-from sft_cli.config.schema.trainer import Choice
+from sft_cli.config.schema.speed import Choice
 from sft_cli.errors import SftError
 from sft_cli.model.quant import causal_lm
 
@@ -18,7 +18,7 @@ def use_kernels(model: nn.Module, choice: Choice, device: torch.device) -> str |
 
     Args:
         model: A causal LM without an adapter on it yet: adapters wrap the layers inside an MLP, not the MLP.
-        choice: ``trainer.kernels``.
+        choice: ``speed.kernels``.
         device: Where it computes.
 
     Raises:
@@ -32,18 +32,18 @@ def use_kernels(model: nn.Module, choice: Choice, device: torch.device) -> str |
         _apply(lm, lm.config.model_type)
         return f"Liger's norms, positions and MLPs of {lm.config.model_type}"
     if choice is Choice.always:
-        raise SftError(where="trainer.kernels=always", problem=problem[0], fix=problem[1])
+        raise SftError(where="speed.kernels=always", problem=problem[0], fix=problem[1])
     return None
 
 
 def why_not(family: str, device: torch.device) -> tuple[str, str] | None:
     """What is in the way of Liger's kernels, and what to do about it; None for nothing."""
     if device.type != "cuda":
-        return "Liger's kernels run on CUDA, and this run does not", "trainer.kernels=auto"
+        return "Liger's kernels run on CUDA, and this run does not", "speed.kernels=auto"
     if find_spec("liger_kernel") is None:
         return "liger-kernel is not installed", "pip install 'sft-cli[liger]'"
     if family not in _families():
-        return f"liger-kernel knows no model of type {family}", "trainer.kernels=auto"
+        return f"liger-kernel knows no model of type {family}", "speed.kernels=auto"
     return None
 
 

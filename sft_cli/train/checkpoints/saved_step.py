@@ -90,8 +90,8 @@ def _export(config: Config, checkpoint: Path, run: RunDir) -> None:
     machine = choose_machine(config.trainer, load_config(config.model), whole=config.adapter.kind in WHOLE)
     rows = _rows(config, run) if config.adapter.init is Init.eva else ()
     model = adapted(config, machine, tokenizer, stops, rows).model
-    restore_trained(checkpoint, LossModel(model, packed=False, chunk=config.trainer.logits_chunk))
-    beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.beneath")]
+    restore_trained(checkpoint, LossModel(model, packed=False, chunk=config.speed.logits_chunk))
+    beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.frozen_adapters")]
     export(model, run, stops, config.model, beneath)
 
 

@@ -178,7 +178,7 @@ class Retention:
                     self._model,
                     probe.split,
                     reduction=Reduction.token,
-                    budget=self._config.trainer.tokens_per_micro_batch,
+                    budget=self._config.speed.tokens_per_micro_batch,
                     packed=self._model.packed,
                     share=self._model.shares,
                     device=self._accelerator.device,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.data import BudgetConfig, DataConfig, Overflow, SourceConfig, Stop, Strategy
+from sft_cli.config.schema.data import BudgetConfig, DataConfig, Overflow, SourceConfig, StoppingStrategy, Strategy
 from sft_cli.config.schema.trainer import ProbeConfig, ProbeMetric
 from sft_cli.console import say
 from sft_cli.data.prepared import Split
@@ -75,7 +75,7 @@ def _as_run(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> C
         config.data,
         mix={name: SourceConfig(path=probe.path)},
         strategy=Strategy.proportional,
-        stop=Stop.first_exhausted,
+        stopping_strategy=StoppingStrategy.first_exhausted,
         total_rows=None,
         stages=usual.stages,
         val_fraction=0.0,

@@ -15,7 +15,8 @@ from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.adapter import WHOLE, AdapterKind
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.trainer import Checkpointing, Choice, Dtype
+from sft_cli.config.schema.speed import Checkpointing, Choice
+from sft_cli.config.schema.trainer import Dtype
 from sft_cli.console import say
 from sft_cli.data.prepared import Split
 from sft_cli.distributed.process_group import Ranks
@@ -84,7 +85,7 @@ def build_model(
     if machine.device.type == "cpu":
         exact_fast_matmul()
     report = adapted(config, machine, tokenizer, stop_ids, rows)
-    model, trainer = report.model, config.trainer
+    model = report.model
     pairs = _pairs(causal_lm(model))
     engine = make_engine(model, config.distributed, ranks, machine.device)
     if ranks.several:
@@ -92,20 +93,20 @@ def build_model(
     with accelerator.autocast():
         loss_model, share = engine.look(partial(_computed, config, model, engine))
     engine.look(partial(apply, model, recompute))  # the layers lie where the gathered weights do
-    more = trainer.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
+    more = config.speed.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
     return Built(loss_model, share, Relief(model, recompute, allowed=more), pairs, engine)
 
 
 def _computed(config: Config, model: nn.Module, engine: Engine) -> tuple[LossModel, Choice]:
     """The model with its loss and everything that makes it fast, each proven; what examples may share."""
-    trainer = config.trainer
+    speed = config.speed
     loss_model, probed = packed_loss_model(
-        model, trainer.logits_chunk, config.loss, trainer.share_prefixes, packing=trainer.packing
+        model, speed.logits_chunk, config.loss, speed.share_prefixes, packing=speed.packing
     )
     share = _share(config, probed)
     if loss_model.reference is not None:
         say(f"kl        {loss_model.reference.sentence()}")
-    if trainer.fused:
+    if speed.fused:
         use_fast_norms(model)
         if config.adapter.kind is AdapterKind.lora:
             say(f"fused     {fuse(model)}")
@@ -140,7 +141,7 @@ def adapted(
         compute_dtype=machine.dtype,
         added_ids=new,
     )
-    if (kernels := use_kernels(base, config.trainer.kernels, machine.device)) is not None:
+    if (kernels := use_kernels(base, config.speed.kernels, machine.device)) is not None:
         say(f"kernels   {kernels}")
     text = config.adapter.virtual.text
     report = add_adapter(
@@ -172,7 +173,7 @@ def _share(config: Config, probed: ProbeResult) -> Choice:
         say(f"packing   off, one example per row: {probed.reason}")
         return Choice.never
     say(f"packing   verified: packed and unpacked logits agree ({probed.difference:.1e})")
-    wanted = config.trainer.share_prefixes
+    wanted = config.speed.share_prefixes
     # Shared tokens would share the noise that each example draws for itself.
     noisy = config.adapter.dropout > 0 or config.loss.neftune > 0
     reason = "dropout and noise are each example's own" if noisy else probed.reason if not probed.shared_ok else ""

@@ -13,7 +13,8 @@ from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.adapter import VIRTUAL, WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import picked
-from sft_cli.config.schema.trainer import Checkpointing, OptimizerName
+from sft_cli.config.schema.speed import Checkpointing
+from sft_cli.config.schema.trainer import OptimizerName
 from sft_cli.console import gib, say
 from sft_cli.data.lengths import Lengths
 from sft_cli.data.prepared import Prepared
@@ -88,11 +89,11 @@ def _device_mistakes(config: Config, device: str) -> Iterator[SftError]:
             problem="paged optimizer state is in CUDA's memory, and this machine has no CUDA device",
             fix="trainer.optimizer=adamw_8bit, or adamw, which is much faster on a CPU",
         )
-    if config.trainer.gradient_checkpointing is Checkpointing.offload and device == "cpu":
+    if config.speed.gradient_checkpointing is Checkpointing.offload and device == "cpu":
         yield SftError(
-            where="trainer.gradient_checkpointing=offload",
+            where="speed.gradient_checkpointing=offload",
             problem="on a CPU the layers' inputs are in main memory already",
-            fix="trainer.gradient_checkpointing=full",
+            fix="speed.gradient_checkpointing=full",
         )
 
 
@@ -232,9 +233,9 @@ def most_tokens(config: Config, longest: int) -> int:
         config: The run's.
         longest: Tokens of the longest example.
     """
-    trainer = config.trainer
-    packed = trainer.packing and config.adapter.kind not in VIRTUAL
-    return min(trainer.tokens_per_micro_batch, picked(trainer.examples_per_step) * longest) if packed else longest
+    speed = config.speed
+    packed = speed.packing and config.adapter.kind not in VIRTUAL
+    return min(speed.tokens_per_micro_batch, picked(config.trainer.examples_per_step) * longest) if packed else longest
 
 
 def count_memory(config: Config, architecture: PretrainedConfig, machine: Machine, document: int) -> Counted:
@@ -259,7 +260,7 @@ def step_memory(config: Config, counted: Counted, tokens: int) -> MemoryEstimate
 def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> Recompute:
     """Choose what is recomputed, print the estimate; refuse when not even weights and optimizer fit."""
     free = free_memory(machine.device)
-    recompute = choose(config.trainer, needed, free, machine.device)
+    recompute = choose(config.speed, needed, free, machine.device)
     mode, layers = recompute.mode, recompute.layers
     made = needed.activations(mode, layers) + needed.passing(mode, layers)
     beside = f", {gib(slack)} process overhead" if (slack := needed.slack(mode, layers)) else ""
