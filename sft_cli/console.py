@@ -11,6 +11,7 @@ from typing import Any
 
 from sft_cli import text_layout
 from sft_cli.escape import visible
+from sft_cli.utils.text import duration
 
 _speaks = True
 
@@ -213,14 +214,7 @@ class Progress:
         if share <= before:
             return f"{self._what:<9} {counted}"
         left = (1 - share) * spent / (share - before)
-        return f"{self._what:<9} {bar(share)} {counted}, {span(left)} left"
-
-
-def span(seconds: float) -> str:
-    """``7 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        return f"{self._what:<9} {bar(share)} {counted}, {duration(left)} left"
 
 
 @contextmanager

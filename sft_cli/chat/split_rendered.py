@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
-from sft_cli.chat.masks.stop_tokens import shared
 from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.template.message_frames import Frames
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.types import Conversation, Message
-from sft_cli.utils.text import any_of
+from sft_cli.utils.text import any_of, common_prefix_length
 
 
 class Splitter:
@@ -109,7 +108,7 @@ class Splitter:
         endings = {"", *(ending.strip() for ending in self._frames.endings.get(last.role, ()))}
         if shown.startswith(text) and shown[len(text) :].strip() in endings:
             return None
-        at = shared(text, shown)
+        at = common_prefix_length(text, shown)
         return (
             f"rendering its messages again gives another text: where it has {text[at : at + 40]!r}, this template"
             f" writes {shown[at : at + 40]!r}"

@@ -14,6 +14,7 @@ from sft_cli.config.schema.fields import picked
 from sft_cli.console import counted
 from sft_cli.errors import SftError
 from sft_cli.run_dir import open_run
+from sft_cli.utils.text import duration
 
 USE = 0.35
 """Share of a card's stated speed that training is assumed to reach; a guess, not measured here on any GPU."""
@@ -151,7 +152,7 @@ def cost_line(asked: Asked, sample: Sample, done: Work, cards: int, card: Card |
         lacking = "" if asked.price is None else "; without it there is no cost"
         return warn("time", f"{what}; {found.source}{lacking}", found.fix)
     hours = done.tokens / found.tokens_per_second / 3600
-    text = f"{what}: {_span(hours)} at {found.tokens_per_second:,.0f} tokens/s ({found.source})"
+    text = f"{what}: {duration(hours * 3600)} at {found.tokens_per_second:,.0f} tokens/s ({found.source})"
     if asked.price is None:
         return ok("time", text, "price=N (of one GPU hour) for the cost")
     number = counted(cards, "GPU") if card is not None else counted(cards, "process", "processes")
@@ -194,10 +195,3 @@ def _speed(asked: Asked, cards: int, card: Card | None, operations: float) -> _S
         f" {card.tflops:g} TFLOP/s ({card.name}'s data sheet) x {cards}"
     )
     return _Speed(speed, source)
-
-
-def _span(hours: float) -> str:
-    """Seconds, minutes or hours, whatever reads best."""
-    if hours < 1 / 30:
-        return f"{hours * 3600:.0f} s"
-    return f"{hours * 60:.0f} min" if hours < 3 else f"{hours:.1f} h"

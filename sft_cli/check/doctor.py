@@ -13,6 +13,7 @@ from sft_cli.check.paths_and_ports import writable
 from sft_cli.check.results import Line, Report, fail, ok, warn
 from sft_cli.config.paths import cache_home
 from sft_cli.console import gib, status
+from sft_cli.utils.disks import free_bytes
 
 PACKAGE = "sft-cli"
 SECRETS = ("HF_TOKEN",)
@@ -103,7 +104,7 @@ def directory_line(name: str, directory: Path, variable: str) -> Line:
     problem = writable(directory)
     if problem is not None:
         return fail(name, f"nothing can be written: {problem}", f"export {variable}=DIR that you may write to")
-    free = shutil.disk_usage(next(folder for folder in (directory, *directory.parents) if folder.is_dir())).free
+    free = free_bytes(directory)
     text = f"{directory} can be written to, {gib(free)} free"
     if free < LOW_DISK:
         return warn(name, text, f"free disk space, or export {variable}=DIR on another disk: models are large")

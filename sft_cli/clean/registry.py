@@ -1,6 +1,5 @@
 """The filters by name. A filter's module is imported when it is used."""
 
-import hashlib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +9,7 @@ from sft_cli.clean.base import Finding, Rows
 from sft_cli.config.paths import resolve
 from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.validate import as_plain
+from sft_cli.utils.hashing import blake2b_of_file
 
 FILTERS: Mapping[str, str] = {
     name: f"sft_cli.clean.{name}"
@@ -61,7 +61,7 @@ def inputs(name: str, config: CleanConfig) -> dict[str, Any]:
         from sft_cli.clean.eval_sets import files
 
         block["against"] = {
-            eval_set: [[file.name, _digest(file)] for file in files(config.contamination, eval_set)]
+            eval_set: [[file.name, blake2b_of_file(file)] for file in files(config.contamination, eval_set)]
             for eval_set in config.contamination.against
         }
     if name == "perplexity" and config.perplexity.model is not None:
@@ -76,9 +76,3 @@ def _weights(model: str) -> Any:
         return model
     files = sorted(file for file in directory.iterdir() if file.is_file())
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-
-
-def _digest(file: Path) -> str:
-    """BLAKE2b of the bytes, 32 hexadecimal digits."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -27,8 +27,9 @@ from sft_cli.config.overrides.parse import Words, read
 from sft_cli.config.redaction import masked
 from sft_cli.config.rules.check import cross_field
 from sft_cli.config.schema.config import Config
-from sft_cli.config.validate import as_plain, build, kept_open, leaves, merge_at
+from sft_cli.config.validate import as_plain, build, kept_open, merge_at
 from sft_cli.errors import SftError, raise_all
+from sft_cli.utils.mappings import flatten
 
 _CHOSEN = "chosen"
 _FORMER = (("eval", "suite"),)
@@ -60,7 +61,7 @@ class Composed:
         lines: dict[str, str] = {}
         for file, package in self.files():
             lines |= lines_of(file, package)
-        typed = {leaf for key, value in self.words.values.items() for leaf, _ in leaves(value, key)}
+        typed = {leaf for key, value in self.words.values.items() for leaf, _ in flatten(value, key, keep_empty=True)}
         return Origins(lines, typed, set(self.words.groups))
 
 

@@ -1,11 +1,11 @@
 """Which disk is full, where the operating system's error does not say."""
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from sft_cli.config.paths import cache_home
+from sft_cli.utils.disks import free_bytes
 
 PLACES = ("run_dir", "run", "out", "prepared_dir")
 """Words of a command line that name a directory which is written to."""
@@ -22,7 +22,6 @@ def full_disk(words: Sequence[str]) -> str:
     pairs = (word.partition("=") for word in words)
     named = [Path(value).expanduser() for key, _, value in pairs if key in PLACES and value]
     for place in (*named, cache_home(), Path.cwd(), Path(tempfile.gettempdir())):
-        there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.is_dir())
-        if shutil.disk_usage(there).free < FULL:
+        if free_bytes(place) < FULL:
             return f"the disk of {place}"
     return "this machine"

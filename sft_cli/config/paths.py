@@ -82,10 +82,3 @@ def default_sweep_dir(run_name: str) -> Path:
 def _dated(kind: str, run_name: str) -> Path:
     base = Path(os.environ.get("SFT_HOME") or ".")
     return base / kind / f"{run_name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def as_new(directory: Path) -> None:
-    """Give a directory that was made for its owner alone, as temporary ones are, the mode that the umask wants."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    directory.chmod(0o777 & ~mask)

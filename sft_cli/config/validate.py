@@ -2,7 +2,7 @@
 
 import copy
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, asdict, fields, is_dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Union, get_args, get_origin
@@ -13,6 +13,7 @@ from sft_cli.config.keys.unsupported import why_not
 from sft_cli.config.keys.valid_keys import advice, limits
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import Auto
+from sft_cli.utils.mappings import flatten
 
 _OPEN, _KEPT_OPEN = "???", "left open: ???"
 SPOKEN = 300
@@ -105,7 +106,7 @@ def _section(section: type, values: Any, prefix: str, found: Found) -> Any:
         elif name in translate.SECTIONS or why_not(str(name)):
             found.append(Unknown(f"{prefix}{name}", value))
         else:
-            found += [Unknown(key, entry) for key, entry in leaves(value, f"{prefix}{name}")]
+            found += [Unknown(key, entry) for key, entry in flatten(value, f"{prefix}{name}", keep_empty=True)]
     return section(**arguments)
 
 
@@ -226,7 +227,7 @@ def _wrong(field: Field[Any], kind: Any, value: Any, key: str, problem: str) -> 
 
 def _inner(key: str, value: Mapping[Any, Any]) -> str:
     """What keys below a key that has none were meant to be."""
-    names = list(leaves(value, key))
+    names = list(flatten(value, key, keep_empty=True))
     return "; ".join(advice(name, entry) for name, entry in names[:3]) if names[0][0] != key else ""
 
 
@@ -274,12 +275,3 @@ def merge_at(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
             merge_at(values[path[-1]], [str(name)], entry)
     else:
         values[path[-1]] = copy.deepcopy(value)
-
-
-def leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """The dotted keys, with their values, of what stands at ``prefix``: its own, or those inside a mapping."""
-    if isinstance(value, Mapping) and value:
-        for name, entry in value.items():
-            yield from leaves(entry, f"{prefix}.{name}")
-    else:
-        yield prefix, value

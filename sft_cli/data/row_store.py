@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.data import codec, stage_cache
+from sft_cli.data import codec
 from sft_cli.data.row_errors import LeftOut, RowError
 from sft_cli.types import Conversation
+from sft_cli.utils.atomic import atomic_path
 
 BATCH = 1000
 """Rows of an Arrow batch."""
@@ -39,7 +40,7 @@ def write_part(file: Path, rows: Iterator[tuple[str, Conversation | RowError]]) 
     schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
     options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
     with (
-        stage_cache.whole(file) as new,
+        atomic_path(file) as new,
         pyarrow.OSFile(str(new), "wb") as sink,
         pyarrow.ipc.new_file(sink, schema, options=options) as writer,
     ):

@@ -4,27 +4,23 @@ torchrun would do for starting, but it ends with 1 whatever happened, prints its
 sentence that matters, and kills what is still saving 30 seconds behind a signal.
 """
 
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from sft_cli.config.schema.launcher import Auto
 from sft_cli.config.schema.trainer import Device
 from sft_cli.errors import SftError
+from sft_cli.utils.processes import signals_handled_by, terminate_with_parent
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 GRACE = 10.0
 """Seconds that the other processes have to notice that one failed, before they are killed."""
 POLL = 0.05
-PARENT_DIED = 1
-"""Linux's PR_SET_PDEATHSIG."""
 
 
 def processes(nproc: Auto | int, device: Device) -> int:
@@ -56,25 +52,24 @@ def train_together(words: Sequence[str], size: int) -> int:
     }
     children: list[subprocess.Popen[bytes]] = []
 
-    def forward(number: int, _frame: Any) -> None:
+    def forward(number: int) -> None:
         for child in children:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
-    try:
-        for rank in range(size):
-            own = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            command = [sys.executable, "-m", "sft_cli", "train", *words]
-            # A session of its own: Ctrl-C reaches the children through us, once.
-            children.append(subprocess.Popen(command, env=own, start_new_session=True, preexec_fn=_end_with_parent))
-        return _ended(children)
-    finally:
-        for child in children:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    command = [sys.executable, "-m", "sft_cli", "train", *words]
+    with signals_handled_by(forward):
+        try:
+            for rank in range(size):
+                own = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                # A session of its own: Ctrl-C reaches the children through us, once.
+                begin = partial(subprocess.Popen, start_new_session=True, preexec_fn=terminate_with_parent)
+                children.append(begin(command, env=own))
+            return _ended(children)
+        finally:
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
 
 
 def _ended(children: Sequence[subprocess.Popen[bytes]]) -> int:
@@ -113,9 +108,3 @@ def free_port() -> int:
             problem=f"several processes meet there, and it cannot be used: {error.strerror}",
             fix="allow connections on the loopback interface, or leave launcher.nproc out",
         ) from error
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process when its parent is killed: nobody would pass signals on any more."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGTERM)

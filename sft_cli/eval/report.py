@@ -1,8 +1,6 @@
 """The report of an evaluation: a file below eval/ for each choice of rows and settings, and the table a person sees."""
 
 import json
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +13,8 @@ from sft_cli.eval.evaluate import Evaluation, Metrics, Scores
 from sft_cli.eval.report_name import settings
 from sft_cli.eval.select_rows import Rows
 from sft_cli.run_dir import RunDir
+from sft_cli.utils.atomic import write_atomic
+from sft_cli.utils.mappings import nan_to_none
 
 VERSION = 1
 """Raised whenever the same answers would score otherwise, or a field changes its meaning."""
@@ -93,24 +93,16 @@ def _item(tuned: Evaluation, base: Evaluation | None, place: int) -> dict[str, A
 
 def _plain(metrics: Metrics) -> dict[str, Any]:
     """Metrics as JSON values."""
-    return {**_finite(metrics.overall), "sources": {name: _finite(one) for name, one in metrics.sources.items()}}
-
-
-def _finite(scores: Scores) -> dict[str, Any]:
-    values: Mapping[str, Any] = asdict(scores)
-    return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
+    return {
+        **nan_to_none(asdict(metrics.overall)),
+        "sources": {name: nan_to_none(asdict(one)) for name, one in metrics.sources.items()},
+    }
 
 
 def write(report: Mapping[str, Any], file: Path) -> None:
     """Write the report whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.tmp")
-    with new.open("w", encoding="utf-8") as stream:
-        json.dump(report, stream, ensure_ascii=False, indent=1, allow_nan=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)
+    write_atomic(file, json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
 def show(tuned: Metrics, base: Metrics | None = None) -> None:

@@ -38,7 +38,8 @@ from sft_cli.model.language_model import auto_class
 from sft_cli.model.load import empty_model, load_config, load_model
 from sft_cli.model.quant import causal_lm, dequantized
 from sft_cli.run_dir import RunDir
-from sft_cli.utils.disks import written
+from sft_cli.utils.atomic import apply_umask
+from sft_cli.utils.disks import free_bytes, written
 
 UNQUANTIZED = QuantConfig(kind=QuantKind.none)
 
@@ -105,7 +106,7 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         show(result, config.quant)
         refuse_disagreement(result, run)
         (new / "README.md").write_text(render(run, config, result), encoding="utf-8")
-        export_files.readable(new)
+        apply_umask(new)
         new.rename(out)
     except torch.OutOfMemoryError as error:
         raise SftError(
@@ -136,7 +137,7 @@ def check_disk(plan: Plan, out: Path) -> None:
     empty = empty_model(load_config(plan.model), plan.model.trust_remote_code)
     empty.tie_weights()
     needed = sum(parameter.numel() for parameter in empty.parameters()) * plan.dtype.itemsize
-    free = shutil.disk_usage(out.parent).free
+    free = free_bytes(out.parent)
     if needed > free:
         raise SftError(
             where=f"out={out}",

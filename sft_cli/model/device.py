@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 import torch
-from transformers import PretrainedConfig
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
 
 from sft_cli.config.schema.trainer import Device, Dtype, TrainerConfig
 from sft_cli.distributed.rank_env import place_of
@@ -163,3 +164,9 @@ def _left_in_groups(root: Path) -> Iterator[int]:
             if most != "max":
                 pages = dict(entry.split() for entry in (group / "memory.stat").read_text().splitlines())
                 yield int(most) - int((group / usage).read_text()) + int(pages.get(idle, 0))
+
+
+def compute_dtype(operand: Tensor | PreTrainedModel) -> torch.dtype:
+    """The type a product with this operand (or model) runs in: autocast's if it is on, else the operand's own."""
+    kind = operand.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else operand.dtype

@@ -1,7 +1,6 @@
 """What a model directory needs beside weights: the type they are stored in, the tokenizer, how generation stops."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,15 +135,6 @@ def usage(own: PretrainedConfig, path: str) -> list[str]:
         "row = tokenizer.apply_chat_template(chat, add_generation_prompt=True, **how)",
         "print(tokenizer.decode(model.generate(**row, max_new_tokens=100)[0]))",
     ]
-
-
-def readable(directory: Path) -> None:
-    """Give every file below the mode of a new file: safetensors makes its files for their owner alone."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    for file in directory.rglob("*"):
-        if file.is_file():
-            file.chmod(0o666 & ~mask)
 
 
 def ends_at(config: PretrainedConfig, stop_ids: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -80,12 +80,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def repacked(layer: nn.Module) -> bool:
-    """Whether a 4-bit layer ran in evaluation mode and no longer holds what was loaded."""
-    from bitsandbytes.nn.modules import Params4bit
-
-    weight = layer.weight
-    return isinstance(weight, Params4bit) and bool(vars(weight.quant_state).get("packing_format_for_cpu"))
+def repacked(weight: Tensor) -> bool:
+    """Whether a 4-bit weight ran in evaluation mode on a CPU and no longer holds what was loaded."""
+    state = vars(weight).get("quant_state")
+    return state is not None and bool(vars(state).get("packing_format_for_cpu"))
 
 
 def dequantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -97,7 +95,7 @@ def dequantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """
     layers = quantized_layers(model)
     assert layers, "nothing is quantised"
-    spoiled = [name for name, layer in layers.items() if repacked(layer)]
+    spoiled = [name for name, layer in layers.items() if repacked(layer.weight)]
     assert not spoiled, f"{spoiled[0]} was repacked by an evaluation; load the model again"
     for name, layer in layers.items():
         plain = plain_linear(layer, dtype)

@@ -20,12 +20,13 @@ from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.data import DataConfig
 from sft_cli.console import progress
-from sft_cli.data import stage_cache
 from sft_cli.data.example_tables import example_table
+from sft_cli.prepare import stage_cache
 from sft_cli.prepare.filtered_rows import Cleaned, Reader
 from sft_cli.prepare.row_outcomes import fate_of, fate_table
 from sft_cli.types import Conversation
 from sft_cli.utils import workers
+from sft_cli.utils.atomic import atomic_path, write_atomic
 
 CODE = ("chat", "utils.text", "data.example_tables", "prepare.encode_stage", "prepare.row_outcomes")
 """Modules that decide what an example is."""
@@ -215,7 +216,7 @@ class _Part:
         stops = sorted(self._stops(conversations, outcomes))
         goldens = self._goldens(conversations, outcomes, GOLDENS if number < GOLDENS else 1)
         mark = json.dumps({"stops": stops, "goldens": goldens, "weighted": weighted}, ensure_ascii=False)
-        stage_cache.write_whole(self._directory / f"part-{number:05}.json", mark.encode())
+        write_atomic(self._directory / f"part-{number:05}.json", mark.encode())
         return len(fates), [fate.problem for fate in fates if fate.problem is not None]
 
     def _stops(self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome]) -> frozenset[str]:
@@ -263,7 +264,7 @@ def _write(file: Path, table: Any) -> None:
 
     options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
     with (
-        stage_cache.whole(file) as new,
+        atomic_path(file) as new,
         pyarrow.OSFile(str(new), "wb") as sink,
         pyarrow.ipc.new_file(sink, table.schema, options=options) as writer,
     ):

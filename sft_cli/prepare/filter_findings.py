@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from sft_cli.clean.base import BATCH, Found
-from sft_cli.data import codec, stage_cache
+from sft_cli.data import codec
+from sft_cli.utils.atomic import fsync
 
 
 class Writer:
@@ -72,4 +73,4 @@ class _Table:
             self._flush()
         self._writer.close()
         self._sink.close()
-        stage_cache.to_disk(self._file)
+        fsync(self._file)

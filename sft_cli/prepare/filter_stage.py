@@ -15,12 +15,13 @@ from sft_cli.clean.base import BATCH, Finding
 from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.schema.config import Config
 from sft_cli.console import progress
-from sft_cli.data import stage_cache
 from sft_cli.data.row_store import RowStore
+from sft_cli.prepare import stage_cache
 from sft_cli.prepare.filter_findings import Writer
 from sft_cli.prepare.filtered_rows import Cleaned, Reader, Step, all_rows
 from sft_cli.types import Conversation
 from sft_cli.utils import workers
+from sft_cli.utils.hashing import code_digest
 
 CODE = ("clean", "prepare.filter_stage", "prepare.filtered_rows", "prepare.filter_findings")
 """Modules that decide what a filter finds."""
@@ -53,7 +54,7 @@ def filled(config: Config) -> CleanConfig:
 
 def inputs(config: CleanConfig) -> list[dict[str, Any]]:
     """What the filters depend on beside the rows, one entry a step."""
-    code = stage_cache.code(*CODE)
+    code = code_digest(*CODE)
     return [
         {
             "filter": step,

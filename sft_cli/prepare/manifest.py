@@ -15,11 +15,11 @@ from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
-from sft_cli.data import stage_cache
 from sft_cli.data.ledger import Ledger
 from sft_cli.data.prepared import Side
 from sft_cli.errors import SftError, raise_all
 from sft_cli.prepare import encode_stage, filter_stage, rows_stage
+from sft_cli.utils.hashing import code_digest, json_digest
 
 VERSION = 6
 """Raised whenever a prepared directory would hold other files, or its inputs other keys."""
@@ -54,14 +54,14 @@ def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> 
             "rules": {key: data[key] for key in encode_stage.RULES},
             "max_length": config.trainer.max_length,
             "libraries": {name: version(name) for name in LIBRARIES},
-            "code": stage_cache.code(*encode_stage.CODE),
+            "code": code_digest(*encode_stage.CODE),
         },
         "mix": {
             "rules": {key: data[key] for key in MIX_RULES},
             "order": list(config.data.mix),
             "sources": {name: {key: source[key] for key in SOURCE_RULES} for name, source in data["mix"].items()},
             "seed": config.trainer.seed,
-            "code": stage_cache.code(*MIX_CODE),
+            "code": code_digest(*MIX_CODE),
         },
     }
     return json.loads(json.dumps(found, default=str))
@@ -81,7 +81,7 @@ def _rows(config: Config) -> dict[str, Any]:
 
 def fingerprint(values: Mapping[str, Any]) -> str:
     """SHA-256 of the inputs as canonical JSON, 64 hexadecimal digits."""
-    return stage_cache.digest(values)
+    return json_digest(values)
 
 
 def build(

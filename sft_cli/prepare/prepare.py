@@ -20,10 +20,10 @@ from sft_cli.chat.tokens.content_tokens import with_content_tokens
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean import registry as filters
 from sft_cli.config.model_files.context_window import context_of
-from sft_cli.config.paths import as_new, cache_home, resolve
+from sft_cli.config.paths import cache_home, resolve
 from sft_cli.config.schema.config import Config
 from sft_cli.console import say
-from sft_cli.data import prepared, stage_cache
+from sft_cli.data import prepared
 from sft_cli.data.ledger import Ledger
 from sft_cli.data.mixing import curriculum, mix_report
 from sft_cli.data.prepared import Prepared, Side, SplitWriter
@@ -36,12 +36,15 @@ from sft_cli.prepare import (
     pipeline,
     publish,
     source_preview,
+    stage_cache,
     summary,
     write_stage,
 )
 from sft_cli.prepare import manifest as manifests
 from sft_cli.report import ledger_view
 from sft_cli.report.page import write_report
+from sft_cli.utils.atomic import apply_umask, write_atomic
+from sft_cli.utils.hashing import json_digest
 
 
 def prepare(config: Config, *, training: bool = True) -> Prepared:
@@ -74,7 +77,7 @@ def prepare(config: Config, *, training: bool = True) -> Prepared:
         manifest = _write(new, config, made, inputs, tokenizer, template)
         tokenizer.with_template(template.source, template.named).save(new / "tokenizer")
         write_report(new)
-        as_new(new)
+        apply_umask(new)
         publish.replace_directory(new, directory)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -219,7 +222,7 @@ def _write(
     own = {*([tokenizer.chat_template] if tokenizer.chat_template else []), *tokenizer.named_templates.values()}
     found = {
         "columns": {name: account.named() for name, account in made.accounts.items()},
-        "content": stage_cache.digest([content, [stage.content() for stage in epoch]]),
+        "content": json_digest([content, [stage.content() for stage in epoch]]),
         "stop_tokens": _stop_tokens(made, tokenizer),
         "remarks": remarks.as_json(),
         "unused_tokens": _unused(new, tokenizer, config.model.add_tokens),
@@ -316,14 +319,14 @@ def _of_epoch(lengths: NDArray[np.int64], epoch: Sequence[curriculum.Stage]) -> 
 def _memory(config: Config) -> Path:
     """Where the inputs of the last preparation of these sources are kept."""
     names = {"mix": sorted(config.data.mix), "prepared_dir": config.prepared_dir, "directory": str(Path.cwd())}
-    return cache_home() / "stages" / "last" / f"{stage_cache.digest(names)[:32]}.json"
+    return cache_home() / "stages" / "last" / f"{json_digest(names)[:32]}.json"
 
 
 def _remember(config: Config, inputs: dict[str, Any]) -> None:
     """Keep the inputs for ``explain``."""
     file = _memory(config)
     file.parent.mkdir(parents=True, exist_ok=True)
-    stage_cache.write_whole(file, json.dumps(inputs, ensure_ascii=False).encode())
+    write_atomic(file, json.dumps(inputs, ensure_ascii=False).encode())
 
 
 def prepare_command(overrides: Sequence[str], config_dirs: Sequence[str], explained: bool = False) -> None:

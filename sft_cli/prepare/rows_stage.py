@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.console import Progress, progress
-from sft_cli.data import row_store, stage_cache
+from sft_cli.data import row_store
 from sft_cli.data.formats import row_converter, unread_columns
 from sft_cli.data.formats.row_converter import Converter
 from sft_cli.data.formats.unread_columns import Account
@@ -18,8 +18,11 @@ from sft_cli.data.sources import source_rows, streaming
 from sft_cli.data.sources.slices import Slice
 from sft_cli.data.sources.source_rows import BadRow, Split
 from sft_cli.errors import SftError
+from sft_cli.prepare import stage_cache
 from sft_cli.types import Conversation, Row
 from sft_cli.utils import workers
+from sft_cli.utils.atomic import write_atomic
+from sft_cli.utils.hashing import code_digest
 
 CODE = ("data.formats", "data.sources", "data.row_errors", "data.codec", "data.row_store", "prepare.rows_stage")
 """Modules that decide what a row becomes."""
@@ -57,7 +60,7 @@ def inputs(config: SourceConfig, name: str, separator: str, seed: int) -> dict[s
         "input_separator": separator,
         "content": source_rows.fingerprint(config, name),
         "package": row_converter.package(config),
-        "code": stage_cache.code(*CODE),
+        "code": code_digest(*CODE),
         **streamed,
     }
 
@@ -149,7 +152,7 @@ class _Part:
         number, piece = task
         rows, account = source_rows.read_slice(piece, self._name), Account()
         num_rows = row_store.write_part(_part(self._directory, number), _converted(self._converter, rows, account))
-        stage_cache.write_whole(_account_file(self._directory, number), json.dumps(account.plain()).encode())
+        write_atomic(_account_file(self._directory, number), json.dumps(account.plain()).encode())
         return num_rows, account
 
 
@@ -170,7 +173,7 @@ def _stream(
             shown.advance(row_store.write_part(_part(directory, number), _converted(converter, block.rows, account)))
             converter.refuse_unread(account)
             after = json.dumps({"next": block.state, "columns": columns, "account": account.plain()})
-            stage_cache.write_whole(directory / f"state-{number:05}.json", after.encode())
+            write_atomic(directory / f"state-{number:05}.json", after.encode())
             number += 1
     converter = converter or row_converter.converter(config, name, separator, columns)
     converter.check_ignored(account, columns)

@@ -15,6 +15,7 @@ from sft_cli.report.html import digest, environment, own
 from sft_cli.report.split_stats import Survey
 from sft_cli.report.token_pieces import TokenReader
 from sft_cli.report.token_runs import runs
+from sft_cli.utils.text import percent
 
 NAME = "report.html"
 PACKAGE = "sft_cli.report"
@@ -131,7 +132,7 @@ def _render(values: dict[str, Any]) -> str:
         "runs": runs,
         "number": lambda value: f"{value:,}",
         "counted": counted,
-        "percent": _percent,
+        "percent": percent,
     }
     style, script = own(PACKAGE, "page.css"), own(PACKAGE, "page.js")
     return templates.get_template("page.html.jinja").render(
@@ -143,8 +144,3 @@ def _render(values: dict[str, Any]) -> str:
             "script_hash": digest(script),
         }
     )
-
-
-def _percent(value: float) -> str:
-    """A share with one digit behind the point."""
-    return f"{value:.1%}"

@@ -10,9 +10,9 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, _PassArg, pass_context
 
-from sft_cli.sandbox import growth
+from sft_cli.sandbox import size_estimates
 from sft_cli.sandbox.budget import SIZE, Budget, TooMuch
-from sft_cli.sandbox.counting import CONCAT, KEPT, STEP, SUM, CountingGenerator
+from sft_cli.sandbox.codegen import CONCAT, KEPT, STEP, SUM, CountingGenerator
 
 BITS = 8192
 """Of a whole number: 2,400 digits."""
@@ -83,7 +83,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
         @pass_context
         def call(context: Context, value: Any, *arguments: Any, **named: Any) -> Any:
-            growth.check(self.budget, name, value, (*arguments, *named.values()))
+            size_estimates.check(self.budget, name, value, (*arguments, *named.values()))
             if wanted is None:
                 return self.budget.kept(function(value, *arguments, **named))
             first = {_PassArg.context: context, _PassArg.eval_context: context.eval_ctx, _PassArg.environment: self}
@@ -104,12 +104,12 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         if type(__obj) is types.BuiltinMethodType and type(__obj.__self__) is str and __obj.__name__ in _STR_METHODS:
             kwargs.pop("_loop_vars", None)  # Jinja's own, for functions that take the context
             kwargs.pop("_block_vars", None)
-            growth.check(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
+            size_estimates.check(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
             return __self.budget.kept(__obj(*args, **kwargs))
         if isinstance(__obj, types.BuiltinMethodType) and not isinstance(__obj.__self__, types.ModuleType | None):
-            growth.check(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
+            size_estimates.check(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
         else:
-            __self.budget.spend(growth.CALL)
+            __self.budget.spend(size_estimates.CALL)
         return __self.budget.kept(super().call(__context, __obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -121,7 +121,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         def checked(*args: Any, **kwargs: Any) -> str:
             held = [*args, *kwargs.values()]
             spread = [part for one in held for part in (one.values() if isinstance(one, Mapping) else [one])]
-            growth.formatted(self.budget, value.__self__, [*held, *spread])
+            size_estimates.formatted(self.budget, value.__self__, [*held, *spread])
             return format(*args, **kwargs)
 
         return checked
@@ -151,5 +151,5 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "+":
             budget.expected(budget.size(left) + budget.size(right))
         elif operator == "%" and isinstance(left, str | bytes):
-            growth.formatted(budget, left, right if isinstance(right, tuple) else [right])
+            size_estimates.formatted(budget, left, right if isinstance(right, tuple) else [right])
         return budget.kept(self.binop_table[operator](left, right))

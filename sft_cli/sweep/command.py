@@ -25,8 +25,8 @@ from sft_cli.sweep.resources import member_environments
 from sft_cli.sweep.runner import wait_for_saving
 from sft_cli.sweep.session import conclude, run_here
 from sft_cli.sweep.state import NAME, Record, State, load_record, outcome, save
-from sft_cli.train.setup.run_directory import write_whole
 from sft_cli.train.setup.run_lock import held
+from sft_cli.utils.atomic import write_atomic
 
 OWN = ("sweep", "sweep_dir", "parallel", "metric", "mode")
 """The command's own words; all others are the members'."""
@@ -90,7 +90,7 @@ def _begin(own: Mapping[str, str], words: Sequence[str], config_dirs: Sequence[s
         for member, config in zip(planned.members, planned.configs, strict=True):
             run = record.run(member)
             run.path.mkdir()
-            write_whole(run.config, dump(absolute(config)))
+            write_atomic(run.config, dump(absolute(config)))
         save(record, {member: outcome(record, member) for member in record.members})
         say(f"sweep     {directory}: {counted(len(planned.members), 'member')} over {', '.join(planned.keys)}")
         return _submit(record, planned.configs) if cluster else run_here(record, environments, {})

@@ -1,6 +1,5 @@
 """Runs members on this machine, so many at a time, each in a process of its own, and hears of signals."""
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -10,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sft_cli.console import say
 from sft_cli.sweep.plan import Member
 from sft_cli.sweep.state import SAVED, Record, last_error
+from sft_cli.utils.locks import is_locked
+from sft_cli.utils.processes import FORWARDED, signals_handled_by
 
 POLL = 0.1
 MEMBER = [sys.executable, "-m", "sft_cli.sweep.child"]
 """What becomes a member; its arguments are our process and the run directory."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 LATECOMERS = 120.0
 """Seconds that members of a sweep that was killed have to save."""
 
@@ -76,23 +75,11 @@ def wait_for_saving(record: Record, members: Sequence[Member]) -> None:
     """Wait until members of a sweep that was killed have saved and left their run directories, which they lock."""
     until, told = time.monotonic() + LATECOMERS, False
     for member in members:
-        while _locked(record.run(member).path / ".lock") and time.monotonic() < until:
+        while is_locked(record.run(member).path / ".lock") and time.monotonic() < until:
             if not told:
                 say("sweep     some members are still saving; waiting for them")
                 told = True
             time.sleep(POLL)
-
-
-def _locked(file: Path) -> bool:
-    """Whether a process of this machine holds a lock."""
-    if not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _started(record: Record, member: Member, slot: int, environment: Mapping[str, str]) -> Live:
@@ -114,7 +101,7 @@ def _started(record: Record, member: Member, slot: int, environment: Mapping[str
 def _reason(one: Live) -> str:
     """Why a member that ended failed, as a sentence; empty where it did not fail."""
     code = one.process.returncode
-    if code == 0 or code in SAVED or -code in SIGNALS:
+    if code == 0 or code in SAVED or -code in FORWARDED:
         return ""
     if found := last_error(one.log, one.begin):
         return found
@@ -134,14 +121,10 @@ def _heard(live: Sequence[Live]) -> Iterator[list[int]]:
     """The signals that came; each is passed on to the members that live then, a second one stops them at once."""
     heard: list[int] = []
 
-    def hear(number: int, _frame: Any) -> None:
+    def hear(number: int) -> None:
         heard.append(number)
         for one in live:
             one.process.terminate()
 
-    before = {number: signal.signal(number, hear) for number in SIGNALS}
-    try:
+    with signals_handled_by(hear):
         yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

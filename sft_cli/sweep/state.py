@@ -12,7 +12,7 @@ from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.sweep.metric import Metric, Reading, lines, read
 from sft_cli.sweep.plan import Member
-from sft_cli.train.setup.run_directory import write_whole
+from sft_cli.utils.atomic import write_atomic
 
 NAME = "sweep.json"
 LOG = "train.log"
@@ -162,7 +162,7 @@ def save(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
     ]
     values = {**asdict(record), "directory": None, "members": members}
     del values["directory"]  # it may be moved
-    write_whole(record.directory / NAME, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(record.directory / NAME, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def load_record(path: str) -> tuple[Record, dict[Member, str]]:

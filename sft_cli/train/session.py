@@ -52,8 +52,9 @@ from sft_cli.train.parallel import gathered
 from sft_cli.train.setup import preflight
 from sft_cli.train.setup.build import Rows, build_model
 from sft_cli.train.setup.environment import environment
-from sft_cli.train.setup.run_directory import claimed, write_whole
+from sft_cli.train.setup.run_directory import claimed
 from sft_cli.train.setup.run_warnings import concerns, plan_line
+from sft_cli.utils.atomic import write_atomic
 
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -204,11 +205,11 @@ def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
     if importlib.util.find_spec("tensorboard") is not None:
         say(f"          tensorboard --logdir {shlex.quote(str(directory.tensorboard))} shows the loss during training")
     values = environment(machine.device, machine.dtype)
-    write_whole(directory.environment, json.dumps(values, indent=2) + "\n")
+    write_atomic(directory.environment, json.dumps(values, indent=2) + "\n")
     found = {key: prepared.manifest[key] for key in ("fingerprint", "content")}
     data = {"prepared_dir": str(prepared.directory.resolve()), **found}
     write_probes(directory, prepared)
-    write_whole(directory.data, json.dumps(data, indent=2) + "\n")
+    write_atomic(directory.data, json.dumps(data, indent=2) + "\n")
 
 
 def _assemble(

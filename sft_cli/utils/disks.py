@@ -1,12 +1,17 @@
-"""Weights that cannot be written become a sentence: safetensors has an error of its own for a full disk."""
+"""Disks: how much is free, and errors of writing that need a sentence."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from sft_cli.errors import SftError
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk that a path, which may not exist yet, is or would be on."""
+    places = (path.absolute(), *path.absolute().parents)
+    return shutil.disk_usage(next(place for place in places if place.is_dir())).free
 
 
 @contextmanager
@@ -20,6 +25,8 @@ def written(where: Path, fix: str) -> Iterator[None]:
     Raises:
         SftError: safetensors could not write.
     """
+    from safetensors import SafetensorError
+
     try:
         yield
     except SafetensorError as error:

@@ -1,4 +1,4 @@
-"""Regular expressions for many fixed strings at once."""
+"""Texts: what two have in common, one of many in a pattern, and numbers as people read them."""
 
 import re
 from collections.abc import Iterable
@@ -21,3 +21,21 @@ def _branch(first: str, rests: list[str]) -> str:
         return re.escape(first + rests[0])
     inner = f"(?:{any_of(rests)})"
     return re.escape(first) + (f"{inner}?" if "" in rests else inner)
+
+
+def common_prefix_length(one: str, other: str) -> int:
+    """Characters that two texts begin with in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def percent(share: float) -> str:
+    """A share as ``12.3%``."""
+    return f"{share:.1%}"
+
+
+def duration(seconds: float) -> str:
+    """``7 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from sft_cli.errors import SftError
+from sft_cli.utils.processes import exit_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -110,17 +111,9 @@ def _begin(setup: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """First thing in a new process: Ctrl-C is the parent's to handle, one process is one thread, none outlives it."""
     global _setup
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _setup = setup, arguments
-
-
-def _end_with_parent() -> None:
-    """Leave when the parent is gone, killed perhaps: nobody would ever take the results."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _work(work: Callable[[Any, Any], Any], task: Any) -> Any:

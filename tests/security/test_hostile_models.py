@@ -10,10 +10,10 @@ import pytest
 
 from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
-from sft_cli.config.paths import as_new
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.train.checkpoints import checkpoint_dir
+from sft_cli.utils.atomic import apply_umask
 
 PACKAGE = Path(__file__).resolve().parents[2] / "sft_cli"
 FORBIDDEN = re.compile(
@@ -131,7 +131,7 @@ def test_a_temporary_directory_gets_the_mode_of_a_new_one(mask, mode, tmp_path):
     (tmp_path / "new").mkdir(mode=0o700)
     before = os.umask(mask)
     try:
-        as_new(tmp_path / "new")
+        apply_umask(tmp_path / "new")
         assert os.umask(mask) == mask
     finally:
         os.umask(before)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from sft_cli.train.checkpoints import checkpoint_dir
+from sft_cli.utils.hashing import sha256_of_file
 
 
 def make(root, step):
@@ -15,9 +16,7 @@ def make(root, step):
     (directory / "state.json").write_text("{}")
     (directory / "trained.safetensors").write_bytes(b"weights")
     names = ("state.json", "trained.safetensors")
-    (directory / "manifest.json").write_text(
-        json.dumps({name: checkpoint_dir.sha256(directory / name) for name in names})
-    )
+    (directory / "manifest.json").write_text(json.dumps({name: sha256_of_file(directory / name) for name in names}))
     return directory
 
 

@@ -29,12 +29,12 @@ class Needed:
     ],
 )
 def test_the_advice_makes_them_fit(monkeypatch, tmp_path, words, free, fix):
-    monkeypatch.setattr(preflight, "free_disk", lambda directory: int(free * GIB))
+    monkeypatch.setattr(preflight, "free_bytes", lambda directory: int(free * GIB))
     found = disk_mistake(compose(["recipe=quickstart", *words]), Needed(), tmp_path)
     assert found is not None
     assert found.fix == fix
 
 
 def test_enough_is_enough(monkeypatch, tmp_path):
-    monkeypatch.setattr(preflight, "free_disk", lambda directory: 3 * GIB)
+    monkeypatch.setattr(preflight, "free_bytes", lambda directory: 3 * GIB)
     assert disk_mistake(compose(["recipe=quickstart", "trainer.keep_checkpoints=1"]), Needed(), tmp_path) is None

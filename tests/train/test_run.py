@@ -16,7 +16,7 @@ from sft_cli.errors import SftError
 from sft_cli.model import device, threads
 from sft_cli.run_dir import RunDir
 from sft_cli.train import loop, session
-from sft_cli.train.setup import build, preflight
+from sft_cli.train.setup import build
 
 STEP_KEYS = [
     "step", "epoch", "loss", "terms", "lr", "grad_norm", "examples", "tokens", "computed_tokens", "trained_tokens",
@@ -326,7 +326,7 @@ def test_ids_the_model_does_not_know_are_refused_in_held_out_rows_too(runs, base
             SimpleNamespace(available=1000),
             "weights and training state need about 1.1 MiB, 0.0 MiB is free",
         ),
-        (preflight.shutil, "disk_usage", SimpleNamespace(free=1000), "checkpoints need about"),
+        (shutil, "disk_usage", SimpleNamespace(free=1000), "checkpoints need about"),
     ],
 )
 def test_too_little_memory_or_disk_is_told_before_anything_loads(runs, monkeypatch, place, name, value, problem):

@@ -16,7 +16,7 @@ from sft_cli.chat.masks.spans import Rendered
 from sft_cli.chat.masks.tool_result_tokens import OwnTokens
 from sft_cli.chat.tokens.token_text import Reads
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
-from sft_cli.utils.text import any_of
+from sft_cli.utils.text import any_of, common_prefix_length
 
 LITERAL = re.compile(f"{MARK_START}([^{MARK_END}]*){MARK_END}|[{MARK_START}{MARK_END}]")
 """A special-token string that is ordinary text; a lone mark."""
@@ -170,9 +170,9 @@ class Proof:
     def _in_canonical(self, before: str, after: str, text: str) -> tuple[int, int]:
         """Where the middle lies in the canonical text: all that is not plainly from before it or from behind it."""
         canonical = self._tokenizer.canonical
-        start = _shared(canonical(before), text)
+        start = common_prefix_length(canonical(before), text)
         behind = canonical("\n" + after).removeprefix(canonical("\n"))
-        same = _shared(behind[::-1], text[start:][::-1])
+        same = common_prefix_length(behind[::-1], text[start:][::-1])
         return start, len(text) - same
 
 
@@ -184,11 +184,6 @@ def wanted_texts(rendered: Rendered) -> list[str]:
 def unmarked(text: str) -> str:
     """The text without marks."""
     return LITERAL.sub(r"\1", text) if MARK_START in text or MARK_END in text else text
-
-
-def _shared(a: str, b: str) -> int:
-    """How many characters two texts begin with in common."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _between(counts: range, start: int, end: int, reach: Callable[[int], int]) -> tuple[int, int]:

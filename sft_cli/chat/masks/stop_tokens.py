@@ -4,6 +4,7 @@ from functools import cached_property
 
 from sft_cli.chat.masks.sentinels import Marker
 from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.utils.text import common_prefix_length
 
 PROBE = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
@@ -78,17 +79,12 @@ class Stops:
             done, going_on = (self._template.render(PROBE, None, prompt=prompt) for prompt in (False, True))
         except TemplateRefusal:
             return None
-        common = shared(done, going_on)
+        common = common_prefix_length(done, going_on)
         behind = [m.group() for m in self._marker.specials(done, done.find("Hello"), len(done)) if m.end() <= common]
         return behind[-1] if behind else None
 
 
-def shared(a: str, b: str) -> int:
-    """How many characters two texts begin with in common."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
 def parting(a: str, b: str) -> str:
     """Where two texts part: the first one's characters around it."""
-    at = shared(a, b)
+    at = common_prefix_length(a, b)
     return a[max(0, at - 10) : at + 20]

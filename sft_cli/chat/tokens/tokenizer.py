@@ -19,8 +19,9 @@ import tokenizers
 from sft_cli.chat.template import named_templates
 from sft_cli.chat.template.named_templates import DEFAULT, TEMPLATE_FILE, TOOL_USE
 from sft_cli.config.model_files.not_found import near_directory, unreachable
-from sft_cli.config.paths import as_new, cache_home, resolve
+from sft_cli.config.paths import cache_home, resolve
 from sft_cli.errors import SftError
+from sft_cli.utils.atomic import apply_umask
 
 CONFIG_FILE = "tokenizer_config.json"
 FILES = (
@@ -211,7 +212,7 @@ def _converted(directory: Path, where: str) -> Path:
             fix="name another tokenizer: model.tokenizer=DIR",
         ) from error
     else:
-        as_new(new)
+        apply_umask(new)
         rename(new, converted)
     finally:
         shutil.rmtree(new, ignore_errors=True)

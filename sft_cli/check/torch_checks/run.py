@@ -22,6 +22,7 @@ from sft_cli.model.device import choose_machine, free_memory
 from sft_cli.model.load import empty_model, inner_linears, load_config
 from sft_cli.model.quant import features
 from sft_cli.train.setup import preflight
+from sft_cli.utils.disks import free_bytes
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """What families call the number of their experts."""
@@ -75,7 +76,7 @@ def disk_line(config: Config, need: Need) -> Line:
     if problem is not None:
         return fail("disk", problem.problem, problem.fix)
     size = gib(preflight.checkpoint_bytes(config, need.memory))
-    return ok("disk", f"checkpoints take about {size} at a time, {gib(preflight.free_disk(directory))} are free")
+    return ok("disk", f"checkpoints take about {size} at a time, {gib(free_bytes(directory))} are free")
 
 
 def arithmetic(config: Config, architecture: PretrainedConfig, need: Need) -> Arithmetic:

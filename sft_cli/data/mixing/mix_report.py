@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.data.mixing.epoch_draw import Draw, Pool
+from sft_cli.utils.text import percent
 
 UNITS = {"rows": "share_rows", "tokens": "share_tokens", "trained_tokens": "share_trained"}
 """What is counted, and what its share is called."""
@@ -142,7 +143,7 @@ def _source_table(report: Mapping[str, Any]) -> Table:
     columns = ("source", "intended", "of rows", "of tokens", "of trained tokens", "rows", "trained tokens", "passes")
     rows = []
     for name, entry in report["sources"].items():
-        shares = [_percent(entry[share]) for share in UNITS.values()]
+        shares = [percent(entry[share]) for share in UNITS.values()]
         counts = (entry["rows"], entry["trained_tokens"], entry["passes"])
         rows.append((name, _intended(entry, report["of"]), *shares, *counts))
     return Table("an epoch", columns, rows)
@@ -152,7 +153,7 @@ def _intended(entry: Mapping[str, Any], of: str) -> str:
     """``2.5 passes``, or ``30.0% of rows``."""
     passes = entry["intended_passes"]
     if passes is None:
-        return f"{_percent(entry['intended'])} of {of}"
+        return f"{percent(entry['intended'])} of {of}"
     return f"{passes:g} pass{'' if passes == 1 else 'es'}"
 
 
@@ -161,10 +162,10 @@ def _stage_table(report: Mapping[str, Any]) -> Table:
     unit = "trained_tokens" if report["of"] == "trained tokens" else "rows"
     rows = []
     for stage in report["stages"]:
-        part = f"{_percent(stage['intended'])} -> {_percent(stage['share'])}"
+        part = f"{percent(stage['intended'])} -> {percent(stage['share'])}"
         for name, own in stage["sources"].items():
             if own["rows"] or own["intended"]:
-                share = f"{_percent(own['intended'])} -> {_percent(own[UNITS[unit]])}"
+                share = f"{percent(own['intended'])} -> {percent(own[UNITS[unit]])}"
                 rows.append((stage["name"], stage["order"], part, name, share, own["rows"]))
     columns = ("stage", "order", "rows of the epoch", "source", f"{unit.replace('_', ' ')} of the stage", "rows")
     return Table("stages, intended -> realised", columns, rows)
@@ -177,10 +178,5 @@ def _tag_table(name: str, values: Mapping[str, Mapping[str, Any]]) -> Table:
         rest = [counts for _, counts in lines[SHOWN - 1 :]]
         sums = {unit: sum(counts[unit] for counts in rest) for unit in (*UNITS, "share_trained")}
         lines[SHOWN - 1 :] = [(f"({len(rest)} more)", sums)]
-    rows = [(value, *(counts[unit] for unit in UNITS), _percent(counts["share_trained"])) for value, counts in lines]
+    rows = [(value, *(counts[unit] for unit in UNITS), percent(counts["share_trained"])) for value, counts in lines]
     return Table(f"by {name}", (name, "rows", "tokens", "trained tokens", "of trained tokens"), rows)
-
-
-def _percent(share: float) -> str:
-    """A share with one digit behind the point."""
-    return f"{share:.1%}"

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from sft_cli.batching.packed_row import ARGUMENT, Documents, documents
 from sft_cli.model.attention.attention_function import CannotPack, Windows, no_mask, packed_attention, watched
 from sft_cli.model.attention.router_replay import Routes, by_token, cut, given, joined, noted, routers
+from sft_cli.model.device import compute_dtype
 from sft_cli.model.quant import causal_lm, evaluating
 
 PACKED = "sft_packed"
@@ -208,12 +209,6 @@ def trial(lm: PreTrainedModel, ids: Sequence[Tensor], parents: Sequence[int], so
     leak = relative_difference(torch.cat(kept[0]), torch.cat(kept[1]))
     difference = relative_difference(torch.cat([one.logits for one in solo]), rows[0])
     return judge(difference, leak, seen, TOLERANCE[compute_dtype(lm)])
-
-
-def compute_dtype(lm: PreTrainedModel) -> torch.dtype:
-    """The type matrix products run in: autocast's if it is on, else the weights'."""
-    kind = lm.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else lm.dtype
 
 
 def relative_difference(left: Tensor, right: Tensor) -> float:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sft_cli.config.schema.trainer import LossConfig
+from sft_cli.model.device import compute_dtype
 from sft_cli.model.head.kl_reference import Reference
 from sft_cli.model.head.logits import Rescale
 from sft_cli.model.head.objective import score
@@ -218,9 +219,3 @@ def _added(total: Tensor | None, part: Tensor | None, factor: Tensor | None) -> 
 def _largest(weights: Tensor) -> Tensor:
     """The largest weight, a scalar: float16 would lose weights that hold a divisor of thousands."""
     return torch.cat([weights.abs(), weights.new_full((1,), 1e-30)]).amax()
-
-
-def compute_dtype(operand: Tensor) -> torch.dtype:
-    """The type a product with this operand runs in: autocast's if it is on, else the operand's own."""
-    kind = operand.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else operand.dtype

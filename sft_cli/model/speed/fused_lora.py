@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from sft_cli.model.attention.packing import generating
+from sft_cli.model.quant import repacked
 from sft_cli.model.speed.gated_mlp import GatedForward, Seen, Watch, gated_blocks
-from sft_cli.model.speed.lora_products import Base, Products, quantized, repacked
+from sft_cli.model.speed.lora_products import Base, Products, quantized
 
 
 @dataclass(frozen=True)

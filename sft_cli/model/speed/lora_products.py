@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from sft_cli.model.quant import repacked
+
 
 @dataclass
 class Base:
@@ -65,11 +67,6 @@ class Base:
 def quantized(weight: Tensor) -> bool:
     """Whether bitsandbytes stores it in 4 bits."""
     return "quant_state" in vars(weight)
-
-
-def repacked(weight: Tensor) -> bool:
-    """Whether a 4-bit weight ran in evaluation mode on a CPU and no longer holds what was loaded."""
-    return bool(vars(vars(weight)["quant_state"]).get("packing_format_for_cpu"))
 
 
 def recomputing() -> bool:

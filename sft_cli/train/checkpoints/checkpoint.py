@@ -10,7 +10,6 @@ step-N/manifest.json           sha256 of the files above; written last
 """
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,14 +26,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from sft_cli.distributed.process_group import Ranks
 from sft_cli.errors import SftError
-from sft_cli.model.export_files import readable
 from sft_cli.train.checkpoints import checkpoint_dir
 from sft_cli.train.checkpoints.optimizer_state import join_optimizer, split_optimizer
 from sft_cli.train.checkpoints.resume_check import refuse_other
 from sft_cli.train.checkpoints.sharded_tensors import Stored, write
 from sft_cli.train.optimizers.param_groups import trained_parameters
 from sft_cli.train.optimizers.weight_average import WeightAverage, put_weights
+from sft_cli.utils.atomic import apply_umask, fsync
 from sft_cli.utils.disks import written
+from sft_cli.utils.hashing import sha256_of_file
 
 TRAINED, AVERAGE = "trained", "average"
 ALONE = Ranks()
@@ -97,16 +97,16 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
             "identity": dict(identity),
         }
         (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        others = {name: checkpoint_dir.sha256(new / name) for name in ("rng.safetensors", "state.json")}
+        others = {name: sha256_of_file(new / name) for name in ("rng.safetensors", "state.json")}
         manifest = {name: digest for own in (*hashes, others) for name, digest in own.items()}
         (new / "manifest.json").write_text(json.dumps(dict(sorted(manifest.items())), indent=1), encoding="utf-8")
-        readable(new)
+        apply_umask(new)
         for path in [*new.iterdir(), new]:
-            _sync(path)
+            fsync(path)
         if final.exists():
             checkpoint_dir.remove(final)
         new.rename(final)
-        _sync(root)
+        fsync(root)
 
     with _emptied(new, ranks):
         hashes = ranks.gather(ranks.together(lambda: _write_parts(new, tables, ranks.first)))
@@ -130,9 +130,9 @@ def _emptied(directory: Path, ranks: Ranks) -> Iterator[None]:
 def _write_parts(new: Path, tables: Mapping[str, Mapping[str, Tensor]], first: bool) -> dict[str, str]:
     """Write what this process holds; sha256 by file name."""
     files = [_on_disk(new, partial(write, new, name, tensors, first=first)) for name, tensors in tables.items()]
-    found = {file.name: checkpoint_dir.sha256(file) for file in files if file is not None}
+    found = {file.name: sha256_of_file(file) for file in files if file is not None}
     for name in found:
-        _sync(new / name)
+        fsync(new / name)
     return found
 
 
@@ -212,12 +212,3 @@ def _restore_rng(states: Mapping[str, Tensor], rank: int) -> None:
         torch.set_rng_state(states[f"cpu{suffix}"])
     if f"cuda{suffix}" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states[f"cuda{suffix}"])
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

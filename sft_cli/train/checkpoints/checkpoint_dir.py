@@ -1,6 +1,5 @@
 """The checkpoints of a run: which there are, which of them are whole, and which are kept."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -8,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sft_cli.console import say
+from sft_cli.utils.hashing import sha256_of_file
 
 STEP = re.compile(r"step-\d+")
 STATE = "state.json"
@@ -53,7 +53,7 @@ def fault_of(directory: Path) -> str | None:
         file = directory / name
         if not file.is_file():
             return f"{name} is missing"
-        if sha256(file) != wanted:
+        if sha256_of_file(file) != wanted:
             return f"{name} does not match its sha256"
     return None
 
@@ -85,9 +85,3 @@ def sweep(root: Path) -> None:
     """Remove what was being written, or removed, when a process was killed."""
     for left in root.glob(".step-*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

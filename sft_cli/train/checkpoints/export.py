@@ -10,11 +10,11 @@ from torch import nn
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.data.example_tables import IGNORE
 from sft_cli.data.prepared import Prepared
-from sft_cli.data.stage_cache import to_disk
 from sft_cli.model.adapter.stacking import save_adapter
-from sft_cli.model.export_files import copy_processor, ends_at, readable, tokenizer_ends_at
+from sft_cli.model.export_files import copy_processor, ends_at, tokenizer_ends_at
 from sft_cli.model.quant import causal_lm
 from sft_cli.run_dir import RunDir
+from sft_cli.utils.atomic import apply_umask, fsync
 from sft_cli.utils.disks import written
 
 PROBES = 16
@@ -51,10 +51,10 @@ def export(
             tokenizer_ends_at(new, stop_ids)
         generation = {"eos_token_id": list(stop_ids), "do_sample": False}
         (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
-        readable(new)
+        apply_umask(new)
         for file in new.rglob("*"):
             if file.is_file():
-                to_disk(file)
+                fsync(file)
         new.rename(final)
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -1,6 +1,6 @@
 """An optimizer's state as named tensors and JSON values, and back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from sft_cli.train.checkpoints.sharded_tensors import Stored
+from sft_cli.utils.mappings import flatten
 
 
 def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -19,7 +20,7 @@ def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
     seen: set[int] = set()
-    for key, value in _flat(state["state"]):
+    for key, value in flatten(state["state"]):
         if isinstance(value, Tensor):
             if isinstance(value, DTensor):
                 tensors[key] = value  # a part each; no two share memory
@@ -59,12 +60,3 @@ def _keep_types(optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping[st
         for name, value in values.items():
             if isinstance(value, Tensor) and state[name].dtype != value.dtype:
                 state[name] = value.to(state[name].device)
-
-
-def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as dotted keys."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

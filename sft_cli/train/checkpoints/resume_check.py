@@ -10,6 +10,7 @@ from typing import Any
 from sft_cli.config.schema.config import Config
 from sft_cli.config.validate import spoken
 from sft_cli.errors import SftError
+from sft_cli.utils.mappings import flatten
 
 NOT_LEARNING = (
     "run_name",
@@ -44,7 +45,7 @@ def settings(config: Config) -> dict[str, Any]:
 
 def every_key(config: Config) -> dict[str, Any]:
     """Every key, dotted, with its plain value."""
-    return dict(_flat(asdict(config)))
+    return {key: _as_json(value) for key, value in flatten(asdict(config))}
 
 
 def different(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -92,14 +93,6 @@ def _fix(run: Path, differing: Sequence[tuple[str, Any]]) -> str:
     return f"{fix}; or start a new run"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested mappings as dotted keys; enums by name, tuples as lists, as JSON has them."""
-    flat: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat += _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, Enum):
-            flat.append((f"{prefix}{key}", value.value))
-        else:
-            flat.append((f"{prefix}{key}", list(value) if isinstance(value, tuple) else value))
-    return flat
+def _as_json(value: Any) -> Any:
+    """The value as it is read from JSON: enums by their value, tuples as lists."""
+    return value.value if isinstance(value, Enum) else list(value) if isinstance(value, tuple) else value

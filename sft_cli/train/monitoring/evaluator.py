@@ -20,7 +20,7 @@ from sft_cli.eval.progress import shown
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.run_dir import RunDir
 from sft_cli.train.context import Evaluation
-from sft_cli.train.setup.run_directory import write_whole
+from sft_cli.utils.atomic import write_atomic
 
 SHOWN = 3
 """Sample answers at the end."""
@@ -70,14 +70,14 @@ class Watch:
             return known
         say("baseline  evaluating the model as it was before training, on the held-out rows")
         found = self._scored(self._answers("base"))
-        ranks.by_first(lambda: write_whole(directory.before, json.dumps(found, ensure_ascii=False) + "\n"))
+        ranks.by_first(lambda: write_atomic(directory.before, json.dumps(found, ensure_ascii=False) + "\n"))
         return found
 
     def compare(self, before: dict[str, Any], directory: RunDir) -> None:
         """Print base and tuned side by side, with sample answers; keep the scores of the tuned model."""
         found = self._answers("tuned")
         after = self._scored(found)
-        here().by_first(lambda: write_whole(directory.after, json.dumps(after, ensure_ascii=False) + "\n"))
+        here().by_first(lambda: write_atomic(directory.after, json.dumps(after, ensure_ascii=False) + "\n"))
         names = {"exact_match": "exact match", "loss": "held-out loss", "stopped_share": "answers that stop"}
         rows = [(title, _cell(name, before[name]), _cell(name, after[name])) for name, title in names.items()]
         table(("held-out rows", "before", "after"), rows)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 import resource
 import sys
 import threading
@@ -17,8 +16,11 @@ from typing import Any
 
 import torch
 
-from sft_cli.console import bar, note, say, span, status
+from sft_cli.console import bar, note, say, status
 from sft_cli.run_dir import RunDir
+from sft_cli.utils.atomic import write_atomic
+from sft_cli.utils.mappings import nan_to_none
+from sft_cli.utils.text import duration
 
 RECENT = 20
 """Last steps whose times the remaining time is estimated from."""
@@ -94,10 +96,10 @@ class Log:
         self._write(asdict(metrics))
         parts = ", ".join(f"{name} {value:.4g}" for name, value in metrics.terms.items())
         made_of = f" ({parts})" if len(metrics.terms) > 1 else ""
-        spent = span(time.perf_counter() - self._began)
+        spent = duration(time.perf_counter() - self._began)
         self._seconds.append(metrics.seconds)
         # One slow step, such as the first or the one after an evaluation, does not move the median.
-        left = span((self._num_steps - metrics.step) * median_low(self._seconds))
+        left = duration((self._num_steps - metrics.step) * median_low(self._seconds))
         text = (
             f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}"
             f"  {metrics.tokens_per_second:,.0f} tokens/s"
@@ -130,7 +132,7 @@ class Log:
             self._board.close()
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(_finite(values), allow_nan=False) + "\n")
+        self._file.write(json.dumps(nan_to_none(values), allow_nan=False) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in scalars(values):
@@ -173,18 +175,6 @@ def _numbers(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float
             yield f"{above}/{name}", value
 
 
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with null for what is no number: JSON has no word for it."""
-    return {
-        name: _finite(value)
-        if isinstance(value, Mapping)
-        else None
-        if isinstance(value, float) and not math.isfinite(value)
-        else value
-        for name, value in values.items()
-    }
-
-
 def keep_until(file: Path, step: int) -> None:
     """Drop the lines of a JSON-lines file behind ``step``, and torn ones: a resumed run writes them again."""
     if not file.is_file():
@@ -196,9 +186,7 @@ def keep_until(file: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:
             break  # torn by a crash: nothing behind it was written
-    new = file.with_suffix(".tmp")
-    new.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    new.replace(file)
+    write_atomic(file, "".join(f"{line}\n" for line in kept))
 
 
 def _tensorboard(directory: Path, done: int) -> Any:

@@ -22,7 +22,8 @@ from sft_cli.model.head.loss_model import LossModel
 from sft_cli.run_dir import RunDir
 from sft_cli.train.monitoring.metrics import keep_until
 from sft_cli.train.monitoring.retention_probes import Probe
-from sft_cli.train.setup.run_directory import write_whole
+from sft_cli.utils.atomic import write_atomic
+from sft_cli.utils.mappings import nan_to_none
 
 EXIT_CODE = 3
 """Of a run that the guard stopped: neither success, so that what a scheduler runs behind it does not begin, nor a crash
@@ -66,8 +67,11 @@ class Change:
     def values(self) -> dict[str, Any]:
         """For metrics.jsonl; null for what is no number."""
         numbers = {"value": self.value, "base": self.base, "worse": self.worse}
-        finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-        return {"metric": self.probe.config.metric.value, **finite, "max_drop": self.probe.config.max_drop}
+        return {
+            "metric": self.probe.config.metric.value,
+            **nan_to_none(numbers),
+            "max_drop": self.probe.config.max_drop,
+        }
 
     def row(self) -> tuple[str, ...]:
         """Its line of the table."""
@@ -120,7 +124,7 @@ class Retention:
                 if probe.config.metric is ProbeMetric.exact_match and old["value"] <= probe.config.max_drop:
                     say(f"          {probe.name} cannot fall by more than its max_drop: it guards nothing")
             kept[probe.name] = old
-        ranks.by_first(lambda: write_whole(file, json.dumps(kept, indent=1) + "\n"))
+        ranks.by_first(lambda: write_atomic(file, json.dumps(kept, indent=1) + "\n"))
         self._base = {name: entry["value"] for name, entry in kept.items()}
 
     def check(self, step: int, record: Record) -> bool:

@@ -1,6 +1,5 @@
 """Before the weights load: everything that can be found wrong without them."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from sft_cli.model.memory.estimate import Counted, MemoryEstimate, count
 from sft_cli.model.prequantized import refuse_storage
 from sft_cli.run_dir import RunDir
 from sft_cli.train.optimizers.optimizers import state_bytes
+from sft_cli.utils.disks import free_bytes
 
 
 def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -> Recompute:
@@ -172,7 +172,7 @@ def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftEr
 
     Those of a run that is resumed lie there already.
     """
-    free, wanted = free_disk(run_dir), checkpoint_bytes(config, needed)
+    free, wanted = free_bytes(run_dir), checkpoint_bytes(config, needed)
     there = sum(file.stat().st_size for file in RunDir(run_dir).checkpoints.rglob("*") if file.is_file())
     if wanted - there <= free:
         return None
@@ -192,12 +192,6 @@ def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftEr
 def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
     """Bytes of the checkpoints that lie on the disk at a time: those kept, the best one, one being written."""
     return (config.trainer.keep_checkpoints + BESIDE) * (needed.values + needed.state)
-
-
-def free_disk(directory: Path) -> int:
-    """Free bytes of the disk that a directory, which may not be there yet, lies on or would."""
-    places = (directory.absolute(), *directory.absolute().parents)
-    return shutil.disk_usage(next(folder for folder in places if folder.is_dir())).free
 
 
 def compare_prompts(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> int:

@@ -1,12 +1,10 @@
 """A run directory belongs to one process at a time: it is made, locked, and left in a state that can be resumed."""
 
-import os
 import shlex
 import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from sft_cli.config.compose import dump
 from sft_cli.config.schema.config import Config
@@ -15,6 +13,7 @@ from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.train.setup.run_lock import held
 from sft_cli.train.signals import Asked, asked_to_stop
+from sft_cli.utils.atomic import write_atomic
 
 
 @contextmanager
@@ -37,7 +36,7 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
     with held(directory.path / ".lock"):
         if not resumed:
             refuse_taken(directory)  # once more: another process may have held it meanwhile
-        write_whole(directory.config, dump(config))
+        write_atomic(directory.config, dump(config))
         try:
             with asked_to_stop():
                 yield directory
@@ -49,16 +48,6 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
             say(f"stopped   resume with: sft train run={shlex.quote(str(directory.path))}")
             number = interruption.signal if isinstance(interruption, Asked) else signal.SIGINT
             raise SystemExit(128 + number) from None
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that it holds its old text or its new one, whatever happens."""
-    new = file.with_name(f".{file.name}.tmp")
-    with new.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)
 
 
 def refuse_taken(directory: RunDir) -> None:

@@ -6,7 +6,6 @@ and it touches the file while it lives: who finds an owner of another machine th
 clock is compared with another machine's.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -18,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sft_cli.console import say
-from sft_cli.data.stage_cache import NO_LOCKS
 from sft_cli.errors import SftError
+from sft_cli.utils.locks import lock
 
 BEAT = 10.0
 """Seconds between two touches of the file by its owner."""
@@ -67,14 +66,9 @@ def held(file: Path) -> Iterator[None]:
 def _locked(descriptor: int, file: Path) -> bool:
     """Lock an open file; whether its disk has locks at all."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock(descriptor)
     except BlockingIOError as error:
         raise _taken(file, _owner(file)) from error
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        return False
-    return True
 
 
 def _outwait(owner: Owner, file: Path) -> None:

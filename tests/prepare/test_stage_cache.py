@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from sft_cli.config.schema.clean import CleanConfig
-from sft_cli.data import stage_cache
-from sft_cli.prepare import filter_stage
+from sft_cli.prepare import filter_stage, stage_cache
+from sft_cli.utils.atomic import atomic_path, write_atomic
+from sft_cli.utils.locks import NO_LOCKS
 
 INPUTS = {"rows": "abc"}
 
@@ -25,7 +26,7 @@ def build(content="whole"):
     """Make the stage if it is not there; where it lies and whether it was there."""
     with stage_cache.building("rows", INPUTS) as (directory, done):
         if not done:
-            stage_cache.write_whole(directory / "part-0", content.encode())
+            write_atomic(directory / "part-0", content.encode())
             stage_cache.finish(directory, {"found": content})
     return stage_cache.final(directory), done
 
@@ -41,7 +42,7 @@ def test_a_stage_is_made_once():
 def test_a_stage_that_failed_goes_on_with_its_parts():
     def stopped():
         with stage_cache.building("rows", INPUTS) as (directory, _):
-            stage_cache.write_whole(directory / "part-0", b"kept")
+            write_atomic(directory / "part-0", b"kept")
             raise OSError(str(directory))
 
     with pytest.raises(OSError, match="partial") as caught:
@@ -89,7 +90,7 @@ def test_only_what_nobody_used_is_forgotten(home, capsys):
 
 def test_a_stage_that_is_being_made_is_not_forgotten_when_the_clock_jumps(home):
     with stage_cache.building("rows", INPUTS) as (directory, _):
-        stage_cache.write_whole(directory / "part-0", b"kept")
+        write_atomic(directory / "part-0", b"kept")
         os.utime(directory, (1, 1))
         stage_cache.forget_old()
         assert (directory / "part-0").is_file()
@@ -98,7 +99,7 @@ def test_a_stage_that_is_being_made_is_not_forgotten_when_the_clock_jumps(home):
     assert not directory.exists()
 
 
-@pytest.mark.parametrize("number", stage_cache.NO_LOCKS)
+@pytest.mark.parametrize("number", NO_LOCKS)
 def test_a_disk_without_locks_is_told_of(home, monkeypatch, capsys, number):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
@@ -112,10 +113,10 @@ def test_a_disk_without_locks_is_told_of(home, monkeypatch, capsys, number):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     file = tmp_path / "file"
-    stage_cache.write_whole(file, b"first")
+    write_atomic(file, b"first")
 
     def stopped():
-        with stage_cache.whole(file) as new:
+        with atomic_path(file) as new:
             new.write_bytes(b"sec")
             raise OSError("the disk is full")
 

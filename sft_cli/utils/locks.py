@@ -1,0 +1,51 @@
+"""File locks of the kernel, which lets them go when their process ends.
+
+Disks shared over a network may have none, each with an error of its own: that is an answer here, not an exception
+(the package filelock waits for ever on such a disk).
+"""
+
+import errno
+import fcntl
+from pathlib import Path
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""What disks shared over a network may answer when a file is to be locked."""
+
+
+def lock(descriptor: int, *, wait: bool = False) -> bool:
+    """Lock an open file for this process.
+
+    Args:
+        descriptor: The file, open for writing.
+        wait: Wait while another process holds the lock.
+
+    Returns:
+        Whether the disk has locks; where it has none, nothing is locked.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a process of this machine holds the lock of a file, which may be missing."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+    return False

@@ -1,0 +1,42 @@
+"""Child processes that end with their parent and get its signals."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that ask a run to save and stop."""
+PARENT_DIED = 1
+"""Linux's PR_SET_PDEATHSIG; it stays set when the process becomes another program."""
+
+
+def terminate_with_parent() -> None:
+    """Have Linux send SIGTERM to this process when its parent dies, however that dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGTERM)
+
+
+def exit_with_parent() -> None:
+    """Wait for the parent of a ``multiprocessing`` process to end, then exit; runs in a thread.
+
+    ``terminate_with_parent`` would not do: it goes by the thread that started the process, which may end before.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def signals_handled_by(handle: Callable[[int], None], numbers: Sequence[int] = FORWARDED) -> Iterator[None]:
+    """Call ``handle`` with the number of each signal that arrives within; afterwards the old handlers are back."""
+    before = {number: signal.signal(number, lambda received, _frame: handle(received)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
