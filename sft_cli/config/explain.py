@@ -20,11 +20,11 @@ from sft_cli.config.files.search_path import GROUPS, places, shown
 from sft_cli.config.files.yaml_io import write_yaml
 from sft_cli.config.keys.valid_keys import KEYS, Key, find
 from sft_cli.config.redaction import masked
-from sft_cli.config.schema import adapter, clean, config, data, launcher, trainer
+from sft_cli.config.schema import adapter, clean, config, data, launcher, speed, trainer
 from sft_cli.config.validate import as_plain
 from sft_cli.errors import SftError, raise_all
 
-MODULES = (config, data, clean, launcher, adapter, trainer)
+MODULES = (config, data, clean, launcher, adapter, trainer, speed)
 """Where the keys of a config and the lines about them stand."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _COLUMN = 60
