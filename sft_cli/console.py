@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_cli import text_layout
-from sft_cli.escape import visible
+from sft_cli.escape import escape_control
 from sft_cli.utils.text import duration
 
 _speaks = True
@@ -24,7 +24,7 @@ class Transcript:
 
     def add(self, text: str) -> None:
         """Keep a text; where the disk refuses, the screen still has it."""
-        self._waiting.append(self._clean(visible(text)) + "\n")
+        self._waiting.append(self._clean(escape_control(text)) + "\n")
         if self._file is not None:
             with suppress(OSError), self._file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.writelines(self._waiting)
@@ -75,7 +75,7 @@ def status(text: str) -> None:
     global _status_shown
     if not _speaks or not sys.stderr.isatty():
         return
-    sys.stderr.write(f"\r\x1b[2K{visible(text)[: shutil.get_terminal_size().columns - 1]}")
+    sys.stderr.write(f"\r\x1b[2K{escape_control(text)[: shutil.get_terminal_size().columns - 1]}")
     sys.stderr.flush()
     _status_shown = True
 
@@ -119,12 +119,12 @@ def say(text: str = "", *, indent: int | None = None, colour: str = "") -> None:
         return
     note(text)
     clear_status()
-    shown = visible(text)
-    if (width := text_layout.columns_of(sys.stdout)) is not None:
-        shown = text_layout.wrapped(shown, width, indent)
-    if text_layout.has_colours(sys.stdout):
+    shown = escape_control(text)
+    if (width := text_layout.terminal_width(sys.stdout)) is not None:
+        shown = text_layout.wrap(shown, width, indent)
+    if text_layout.supports_color(sys.stdout):
         first, space, rest = shown.partition(" ")
-        shown = f"{text_layout.painted(first, colour)}{space}{rest}" if colour else text_layout.marked(shown)
+        shown = f"{text_layout.colorize(first, colour)}{space}{rest}" if colour else text_layout.colorize_labels(shown)
     print(shown, flush=True)
 
 
@@ -132,9 +132,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print an aligned table: numbers right, text left; one too wide for the terminal continues below itself."""
     if not _speaks:
         return
-    note(_drawn(columns, rows, text_layout.PIPED).rstrip("\n"))
+    note(_drawn(columns, rows, text_layout.PIPED_WIDTH).rstrip("\n"))
     clear_status()
-    print(_drawn(columns, rows, text_layout.columns_of(sys.stdout) or text_layout.PIPED), end="", flush=True)
+    print(_drawn(columns, rows, text_layout.terminal_width(sys.stdout) or text_layout.PIPED_WIDTH), end="", flush=True)
 
 
 def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> str:
@@ -145,7 +145,7 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) ->
     from rich.text import Text
 
     numeric = [all(isinstance(row[place], int | float) for row in rows) for place in range(len(columns))]
-    cells = [[visible(_cell(value)) for value in row] for row in rows]
+    cells = [[escape_control(_cell(value)) for value in row] for row in rows]
     drawn = Console(file=io.StringIO(), width=width, color_system=None)
     for block in text_layout.table_blocks(columns, cells, numeric, width - 2):
         shown = Table(box=box.SIMPLE, pad_edge=False)
@@ -198,7 +198,7 @@ class Progress:
         if sys.stderr.isatty():
             status(self._line(now))
         else:
-            print(visible(self._line(now)), file=sys.stderr, flush=True)
+            print(escape_control(self._line(now)), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -1,4 +1,4 @@
-"""Text made safe to look at: what hides, steers a terminal or turns the direction of writing is spelled out."""
+"""Escape text for display: hidden characters, terminal control sequences and bidirectional overrides become visible."""
 
 import re
 
@@ -11,29 +11,29 @@ _HIDDEN = re.compile(
 _DELETE = 0x7F
 
 
-def visible(text: str) -> str:
-    """The text with every hidden character as a sign: ESC as ``␛``, a bidi override as ``⟨U+202E⟩``.
+def escape_control(text: str) -> str:
+    """Replace every hidden character by a symbol: ESC by ``␛``, a bidi override by ``⟨U+202E⟩``.
 
-    Newlines and tabs stay, as do the joiners that emoji and many scripts need. Character by character, so that parts
-    made visible join to the whole made visible.
+    Newlines and tabs are kept, as are the joiners that emoji and many scripts need. Characters are replaced one by one,
+    so that escaped parts concatenate to the escaped whole.
     """
-    return _HIDDEN.sub(lambda found: _sign(ord(found.group())), text)
+    return _HIDDEN.sub(lambda found: _symbol(ord(found.group())), text)
 
 
-def _sign(code: int) -> str:
-    """A picture for the controls of ASCII, the number for everything else."""
+def _symbol(code: int) -> str:
+    """Return a picture for ASCII control characters, the code point for all others."""
     if code < 0x20:
         return chr(0x2400 + code)
     return "\u2421" if code == _DELETE else f"⟨U+{code:04X}⟩"
 
 
 def one_line(text: str) -> str:
-    """The text made visible, on one line: newlines as ``↵``."""
-    return visible(text.replace("\n", "↵").replace("\t", " "))
+    """Escape the text and put it on one line, with newlines as ``↵``."""
+    return escape_control(text.replace("\n", "↵").replace("\t", " "))
 
 
-def cut(text: str, limit: int) -> str:
-    """At most ``limit`` characters of the text and, where something was cut from its middle, how much."""
+def truncate_middle(text: str, limit: int) -> str:
+    """Shorten the text to ``limit`` characters by cutting its middle, and write how much was cut."""
     if len(text) <= limit:
         return text
     head, tail = limit - limit // 3, limit // 3

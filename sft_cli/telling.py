@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from sft_cli import console, text_layout
 from sft_cli.errors import Elsewhere, Mistakes, SftError
-from sft_cli.escape import visible
+from sft_cli.escape import escape_control
 
 WRITTEN = {
     "train": "run_dir=DIR, prepared_dir=DIR",
@@ -72,10 +72,14 @@ def _tell(text: str) -> None:
     """Print a text on standard error without secrets and without what would steer the terminal; in colour there."""
     from sft_cli.config.redaction import hushed
 
-    shown = visible(hushed(text))
+    shown = escape_control(hushed(text))
     console.note(shown)
     console.clear_status()
-    print(text_layout.marked(shown) if text_layout.has_colours(sys.stderr) else shown, file=sys.stderr, flush=True)
+    print(
+        text_layout.colorize_labels(shown) if text_layout.supports_color(sys.stderr) else shown,
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _bug(error: Exception) -> NoReturn:

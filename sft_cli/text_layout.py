@@ -1,4 +1,4 @@
-"""Text laid out for a terminal: lines wrapped at words, colours, and tables cut into blocks that fit."""
+"""Lay text out for a terminal: wrap lines at words, color them, and split tables into blocks that fit."""
 
 import os
 import re
@@ -7,85 +7,89 @@ import unicodedata
 from collections.abc import Sequence
 from typing import IO
 
-COLOURS = {"red": "\x1b[1;31m", "green": "\x1b[32m", "yellow": "\x1b[33m", "cyan": "\x1b[36m"}
+COLORS = {"red": "\x1b[1;31m", "green": "\x1b[32m", "yellow": "\x1b[33m", "cyan": "\x1b[36m"}
 RESET = "\x1b[0m"
-PIPED = 120
-"""Columns of a table whose reader is not a terminal."""
-LABEL = 10
-"""Columns of the label that most lines begin with: ``data      ``."""
-GAP = 3
-"""Columns between two columns of a table."""
-LONGEST_WORD = 36
-"""A column of text is made no wider for one long word, such as a path; it is folded instead."""
+PIPED_WIDTH = 120
+"""Columns of a table if the output is not a terminal."""
+LABEL_WIDTH = 10
+"""Columns of the label at the beginning of most lines: ``data      ``."""
+COLUMN_GAP = 3
+"""Spaces between two columns of a table."""
+MAX_WORD_COLUMN = 36
+"""A text column is not widened beyond this for one long word, such as a path; the word is wrapped instead."""
 # A command or a row to paste stays in one piece, and a number with its unit.
 _COMMAND = r"""sft\ [a-z]+(?:\ (?:[\w.+-]+=(?:'[^']*'|"[^"]*"|\S)*|'[^']*'|--?[a-z-]+))+"""
 _ROW = r"""\{".*\}"""
 _PIECE = re.compile(rf"(?P<space>\s*)(?P<word>{_COMMAND}|{_ROW}|\(?[\d.,]*\d\ [A-Za-z%/]+\S*|\S+)")
-_MARKED = re.compile(r"^(error:|warning:|  fix:)", re.MULTILINE)
-_MARKS = {"error:": "red", "warning:": "yellow", "  fix:": "cyan"}
+_LABELS = re.compile(r"^(error:|warning:|  fix:)", re.MULTILINE)
+_LABEL_COLORS = {"error:": "red", "warning:": "yellow", "  fix:": "cyan"}
 
 
-def has_colours(stream: IO[str]) -> bool:
-    """Whether a stream is a terminal that shows colours and whose user wants them (https://no-color.org)."""
+def supports_color(stream: IO[str]) -> bool:
+    """Whether a stream is a terminal with colors, and the user wants them (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def painted(text: str, colour: str) -> str:
-    """The text in a colour."""
-    return f"{COLOURS[colour]}{text}{RESET}"
+def colorize(text: str, color: str) -> str:
+    """Return the text in a color."""
+    return f"{COLORS[color]}{text}{RESET}"
 
 
-def marked(text: str) -> str:
-    """The text with ``error:``, ``warning:`` and ``fix:`` at the beginning of its lines in colour."""
-    return _MARKED.sub(lambda found: painted(found[0], _MARKS[found[0]]), text)
+def colorize_labels(text: str) -> str:
+    """Color ``error:``, ``warning:`` and ``fix:`` at the beginning of lines."""
+    return _LABELS.sub(lambda found: colorize(found[0], _LABEL_COLORS[found[0]]), text)
 
 
-def columns_of(stream: IO[str]) -> int | None:
-    """The width of a terminal; None for anything else."""
+def terminal_width(stream: IO[str]) -> int | None:
+    """Return the width of a terminal; None for any other stream."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
-def width_of(text: str) -> int:
-    """Columns that a text takes; East Asian characters take two, combining ones none."""
+def display_width(text: str) -> int:
+    """Return the terminal columns of a text; East Asian characters take two, combining ones none."""
     return sum(
         0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF") for one in text
     )  # fmt: skip
 
 
-def wrapped(text: str, width: int, indent: int | None = None) -> str:
-    """The text with every line broken at spaces to fit.
+def wrap(text: str, width: int, indent: int | None = None) -> str:
+    """Wrap every line of the text at spaces.
 
-    What is longer than a line on its own (a path, a command to paste) is left to the terminal, which copies it whole.
+    A word longer than a line (a path, a command to paste) is not broken, so that the terminal copies it whole.
 
     Args:
         text: One or more lines.
         width: Columns.
-        indent: Spaces before the continuation of a line; None takes its label's width, or its own indentation.
+        indent: Spaces before the continuation of a line; None uses the width of its label, or its own indentation.
     """
-    return "\n".join(part for line in text.split("\n") for part in _broken(line, width, indent))
+    return "\n".join(part for line in text.split("\n") for part in _wrap_line(line, width, indent))
 
 
-def _broken(line: str, width: int, indent: int | None) -> list[str]:
-    """One line as those that it becomes."""
-    if width_of(line) <= width:
+def _wrap_line(line: str, width: int, indent: int | None) -> list[str]:
+    """Wrap one line."""
+    if display_width(line) <= width:
         return [line]
     if indent is None:
-        labelled = line[LABEL - 1 : LABEL] == " " and line[:1].strip() and line[LABEL : LABEL + 1].strip()
-        indent = LABEL if labelled else len(line) - len(line.lstrip())
-    made, current = list[str](), ""
+        labelled = (
+            line[LABEL_WIDTH - 1 : LABEL_WIDTH] == " "
+            and line[:1].strip()
+            and line[LABEL_WIDTH : LABEL_WIDTH + 1].strip()
+        )
+        indent = LABEL_WIDTH if labelled else len(line) - len(line.lstrip())
+    lines, current = list[str](), ""
     for piece in _PIECE.finditer(line):
         longer = current + piece["space"] + piece["word"]
-        if current.strip() and width_of(longer) > width:
-            made.append(current)
+        if current.strip() and display_width(longer) > width:
+            lines.append(current)
             longer = " " * indent + piece["word"]
         current = longer
-    return [*made, current]
+    return [*lines, current]
 
 
 def table_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool], width: int) -> list[
     list[tuple[int, int]]
 ]:  # fmt: skip
-    """The columns of a table in blocks that fit side by side, each as ``(number of the column, its width)``.
+    """Split the columns of a table into blocks that fit, each as ``(index of the column, its width)``.
 
     No number and no word is broken unless it alone is too long. The first column begins every block.
 
@@ -95,30 +99,30 @@ def table_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric:
         numeric: Whether a column holds numbers, which are not broken.
         width: Columns of the terminal.
     """
-    natural, least = list[int](), list[int]()
+    natural, minimum = list[int](), list[int]()
     for place, name in enumerate(columns):
         cells = [row[place] for row in rows]
-        longest = max(map(width_of, [*cells, name]), default=1)
+        longest = max(map(display_width, [*cells, name]), default=1)
         words = [word for text in [name, *([] if numeric[place] else cells)] for word in text.split()]
-        floor = max(map(width_of, words), default=1)
-        floor = max(floor, *map(width_of, cells)) if numeric[place] and cells else min(floor, LONGEST_WORD)
+        floor = max(map(display_width, words), default=1)
+        floor = max(floor, *map(display_width, cells)) if numeric[place] and cells else min(floor, MAX_WORD_COLUMN)
         natural.append(longest)
-        least.append(max(1, min(floor, width)))
+        minimum.append(max(1, min(floor, width)))
     blocks: list[list[int]] = [[]]
     for place in range(len(columns)):
-        taken = sum(least[one] + GAP for one in blocks[-1])
-        if blocks[-1] and taken + least[place] > width:
-            blocks.append([0] if least[0] + GAP + least[place] <= width else [])
+        taken = sum(minimum[one] + COLUMN_GAP for one in blocks[-1])
+        if blocks[-1] and taken + minimum[place] > width:
+            blocks.append([0] if minimum[0] + COLUMN_GAP + minimum[place] <= width else [])
         blocks[-1].append(place)
-    return [_spread(block, natural, least, width) for block in blocks]
+    return [_widths(block, natural, minimum, width) for block in blocks]
 
 
-def _spread(block: Sequence[int], natural: Sequence[int], least: Sequence[int], width: int) -> list[tuple[int, int]]:
-    """The columns of a block with the widths they get: what is left goes to the left first."""
-    left = width - sum(least[one] for one in block) - GAP * (len(block) - 1)
-    made = []
+def _widths(block: Sequence[int], natural: Sequence[int], minimum: Sequence[int], width: int) -> list[tuple[int, int]]:
+    """Return the columns of a block with their widths: the remaining space goes to the leftmost first."""
+    remaining = width - sum(minimum[one] for one in block) - COLUMN_GAP * (len(block) - 1)
+    widths = []
     for one in block:
-        more = max(0, min(natural[one] - least[one], left))
-        left -= more
-        made.append((one, least[one] + more))
-    return made
+        more = max(0, min(natural[one] - minimum[one], remaining))
+        remaining -= more
+        widths.append((one, minimum[one] + more))
+    return widths

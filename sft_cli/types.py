@@ -1,4 +1,4 @@
-"""The data that travels: rows, messages, conversations, examples. Frozen, built once, never changed."""
+"""The data types that move through the pipeline: rows, messages, conversations, examples. Frozen, never changed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """A row that is token ids already: ``input_ids`` ``(length,)`` and the loss weight of each, ``(length,)``."""
+    """A row of token ids: ``input_ids`` ``(length,)`` and the loss weight of each, ``(length,)``."""
 
     input_ids: tuple[int, ...]
     weights: tuple[float, ...]
@@ -48,21 +48,21 @@ class TokenIds:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One training conversation, or (no messages) one plain document or one row of token ids.
+    """One training conversation; without messages, one plain document or one row of token ids.
 
     Attributes:
         messages: The turns, in order.
-        where: Place of the row it came from; branches of a tree add ``#1``, ``#2``, ….
+        where: Place of its row; branches of a tree add ``#1``, ``#2``, ….
         source: Name of the source in the mix.
         tools: Tool schemas the template may show, or None.
-        text: A plain document, trained on whole without a template.
+        text: A plain document, trained as a whole without a template.
         rendered: Whether ``text`` is a conversation that the chat template has rendered already.
-        tokens: Token ids, trained on as they are.
+        tokens: Token ids, trained as they are.
         tags: Tag -> value, such as ``{"task": "summarize", "language": "de"}``.
         scores: Score -> number, such as ``{"quality": 4.5}``.
-        group: What must stay on one side of the validation split with it (the tree it is a branch of), or None.
-        remarks: Keys of data/remarks.py: what its format did to it or saw in it.
-        not_read: What the row holds and nothing reads, sorted: a column (``id``), a key of its messages
+        group: Conversations of one group stay on one side of the validation split (branches of one tree); or None.
+        remarks: Keys of data/remarks.py: what its format changed or noticed.
+        not_read: Parts of the row that nothing reads, sorted: a column (``id``), a key of its messages
             (``messages[].created``) or of their parts (``messages[].content[].cache_control``).
     """
 
@@ -82,13 +82,13 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids with one loss weight per token, proven.
+    """Token ids with one loss weight per token, verified.
 
     Attributes:
         input_ids: ``(length,)`` token ids.
         weights: ``(length,)``; 0 where the token carries no loss. ``weights[t]`` belongs to the *prediction of*
-            ``input_ids[t]``, so ``weights[0]`` is always 0. Nobody shifts before batching/collate.py does.
-        where: Place of the row it came from.
+            ``input_ids[t]``, so ``weights[0]`` is always 0. Only batching/collate.py shifts.
+        where: Place of its row.
         source: Name of the source in the mix.
     """
 

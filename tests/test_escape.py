@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.escape import cut, one_line, visible
+from sft_cli.escape import escape_control, one_line, truncate_middle
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from sft_cli.escape import cut, one_line, visible
     ],
 )
 def test_hidden_characters_are_spelled_out(text, shown):
-    assert visible(text) == shown
+    assert escape_control(text) == shown
 
 
 def test_every_character_of_a_hiding_category_is_spelled_out():
@@ -37,17 +37,17 @@ def test_every_character_of_a_hiding_category_is_spelled_out():
         if unicodedata.category(chr(code)) in {"Cc", "Cf", "Zl", "Zp", "Cs"} and chr(code) not in needed
     ]
     scripts = {0x110BD, 0x110CD, *range(0x13430, 0x13440), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B)}
-    left = [character for character in hiding if visible(character) == character]
+    left = [character for character in hiding if escape_control(character) == character]
     assert {ord(character) for character in left} <= scripts
     assert len(hiding) > 2000
 
 
 @given(st.text(), st.text())
 def test_parts_made_visible_join_to_the_whole(first, second):
-    assert visible(first) + visible(second) == visible(first + second)
+    assert escape_control(first) + escape_control(second) == escape_control(first + second)
 
 
 def test_one_line_and_cut():
     assert one_line("a\nb\tc\x1b") == "a↵b c␛"
-    assert cut("x" * 10, 10) == "x" * 10
-    assert cut("a" * 6 + "b" * 1000 + "c" * 3, 9) == "aaaaaa […1,000 characters…] ccc"
+    assert truncate_middle("x" * 10, 10) == "x" * 10
+    assert truncate_middle("a" * 6 + "b" * 1000 + "c" * 3, 9) == "aaaaaa […1,000 characters…] ccc"

@@ -29,32 +29,32 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("width", [40, 80, 100])
 def test_wrapping_changes_only_spaces_between_words(line, width):
-    made = text_layout.wrapped(line, width)
+    made = text_layout.wrap(line, width)
     assert made.split() == line.split()
-    longest = max(map(text_layout.width_of, line.split()))
+    longest = max(map(text_layout.display_width, line.split()))
     commands = [part for part in made.split("\n") if "sft " in part]
     for part in made.split("\n"):
-        assert text_layout.width_of(part) <= max(width, longest + text_layout.LABEL) or part in commands
+        assert text_layout.display_width(part) <= max(width, longest + text_layout.LABEL_WIDTH) or part in commands
 
 
 @pytest.mark.parametrize("width", range(30, 100, 7))
 def test_a_number_stays_with_its_unit_and_a_command_in_one_piece(width):
-    assert "18.8 GiB" in text_layout.wrapped(LINES[0], width)
-    assert "19.0 GiB" in text_layout.wrapped(LINES[0], width)
-    assert "sft train run=runs/alpaca-20260101-120000 trainer.epochs=2" in text_layout.wrapped(LINES[3], width)
-    assert "sft merge run='runs/with a space' out=merged" in text_layout.wrapped(LINES[4], width)
+    assert "18.8 GiB" in text_layout.wrap(LINES[0], width)
+    assert "19.0 GiB" in text_layout.wrap(LINES[0], width)
+    assert "sft train run=runs/alpaca-20260101-120000 trainer.epochs=2" in text_layout.wrap(LINES[3], width)
+    assert "sft merge run='runs/with a space' out=merged" in text_layout.wrap(LINES[4], width)
 
 
 def test_a_row_to_paste_stays_in_one_piece():
     row = '{"instruction": "Name the capital of France in one word.", "output": "Paris"}'
-    assert row in text_layout.wrapped(f"    example: {row}", 40).split("\n")[1]
+    assert row in text_layout.wrap(f"    example: {row}", 40).split("\n")[1]
 
 
 def test_a_continued_line_begins_below_its_text():
-    labelled, bare = text_layout.wrapped(LINES[0], 60).split("\n"), text_layout.wrapped(LINES[5], 60).split("\n")
+    labelled, bare = text_layout.wrap(LINES[0], 60).split("\n"), text_layout.wrap(LINES[5], 60).split("\n")
     assert all(part.startswith(" " * 10) and part[10] != " " for part in labelled[1:])
     assert all(not part.startswith(" ") for part in bare[1:])
-    assert all(part.startswith(" " * 16) for part in text_layout.wrapped(LINES[1], 60, 16).split("\n")[1:])
+    assert all(part.startswith(" " * 16) for part in text_layout.wrap(LINES[1], 60, 16).split("\n")[1:])
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -95,13 +95,13 @@ def test_a_table_that_fits_is_one_block():
 def test_colours_are_for_terminals_of_people_who_want_them(monkeypatch, terminal, environment, expected):
     for name, value in {"NO_COLOR": "", "TERM": "xterm", **environment}.items():
         monkeypatch.setenv(name, value)
-    assert text_layout.has_colours(Terminal() if terminal else io.StringIO()) is expected
+    assert text_layout.supports_color(Terminal() if terminal else io.StringIO()) is expected
 
 
 def test_only_the_mark_of_a_message_is_coloured():
     text = "error: rows.jsonl:1: a problem\n  fix: error: is no mark here"
     assert (
-        text_layout.marked(text)
+        text_layout.colorize_labels(text)
         == "\x1b[1;31merror:\x1b[0m rows.jsonl:1: a problem\n\x1b[36m  fix:\x1b[0m error: is no mark here"
     )
 

@@ -58,7 +58,7 @@ class Part:
             Conversation(tuple(Message(**message) for message in row), f"rows.jsonl:{number + i + 1}", "bench")
             for i, row in enumerate(rows)
         ]
-        outcomes = self._maker.make(conversations)
+        outcomes = self._maker.build(conversations)
         assert all(outcome.problem is None for outcome in outcomes)
         examples = [example for outcome in outcomes for example in outcome.examples]
         table = example_tables.example_table(examples)

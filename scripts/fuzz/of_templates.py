@@ -4,11 +4,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.template.prefix_renderer import Walker
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
+from sft_cli.chat.template.prefix_renderer import PrefixRenderer
 from sft_cli.sandbox import budget
 
-budget.STEPS, budget.SIZE = 200_000, 1 << 18
+budget.MAX_STEPS, budget.MAX_SIZE = 200_000, 1 << 18
 """A fiftieth of what a rendering may cost, so that the many that use it up take milliseconds."""
 
 _NAMES = st.sampled_from(
@@ -162,11 +162,11 @@ def target(case: Any) -> str | None:
     """Compile a template, render a conversation with it, and walk it."""
     source, messages, tools = case
     template = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}, "fuzzed").compile()
-    walk = Walker(template).walk(messages, tools)
+    walk = PrefixRenderer(template).render_prefixes(messages, tools)
     try:
         text = template.render(messages, tools, False)
-        template.generated(messages, tools)
-    except TemplateRefusal:
+        template.generation_text(messages, tools)
+    except RenderError:
         return "refused"
     if walk is not None and (walked := walk.text(len(messages), False)) is not None and len(walk.ends) > len(messages):
         assert walked == text, "one rendering tells what the renderings of the beginnings are"

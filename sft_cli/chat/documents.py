@@ -1,4 +1,4 @@
-"""Rows that are no conversations: token ids trained as they are, and documents cut into pieces."""
+"""Rows without messages: rows of token ids, which are trained as they are, and documents, which may be split."""
 
 import math
 from collections.abc import Collection, Iterator
@@ -7,49 +7,51 @@ from dataclasses import replace
 from sft_cli.types import Example, TokenIds
 
 
-class Unusable(Exception):
-    """Token ids that cannot be trained on; the message says why."""
+class InvalidTokenIds(Exception):
+    """A row of token ids cannot be trained on; the message says why."""
 
 
-def checked(tokens: TokenIds, num_ids: int) -> tuple[float, ...]:
-    """The weights of a row of token ids, the first one 0: nothing predicts the first token.
+def validate_token_ids(tokens: TokenIds, vocab_size: int) -> tuple[float, ...]:
+    """Return the weights of a row of token ids, with 0 for the first token, which nothing predicts.
 
     Args:
         tokens: The row.
-        num_ids: The tokenizer's ids are below this.
+        vocab_size: Every id must be below this.
 
     Raises:
-        Unusable: An id is not the tokenizer's, or nothing is trained.
+        InvalidTokenIds: An id is out of range, a weight is invalid, or no token carries loss.
     """
     ids, weights = tokens.input_ids, tokens.weights
     if len(ids) != len(weights):
-        raise Unusable(f"it has {len(ids)} ids and {len(weights)} weights")
-    unknown = next((id for id in ids if not 0 <= id < num_ids), None)
+        raise InvalidTokenIds(f"it has {len(ids)} ids and {len(weights)} weights")
+    unknown = next((id for id in ids if not 0 <= id < vocab_size), None)
     if unknown is not None:
-        raise Unusable(f"id {unknown} is not one of the tokenizer's {num_ids}: it was made with another one")
+        raise InvalidTokenIds(f"id {unknown} is not one of the tokenizer's {vocab_size}: it was made with another one")
     if any(weight < 0 or not math.isfinite(weight) for weight in weights):
-        raise Unusable("a weight is negative or not finite")
+        raise InvalidTokenIds("a weight is negative or not finite")
     if not any(weights[1:]):
-        raise Unusable("no token carries loss" + (" but the first, which nothing predicts" if any(weights) else ""))
+        raise InvalidTokenIds(
+            "no token carries loss" + (" but the first, which nothing predicts" if any(weights) else "")
+        )
     return (0.0, *weights[1:])
 
 
-def without_stop(tokens: TokenIds, control: Collection[int]) -> bool:
-    """Whether an answer is trained without a token that ends it: a model that learns it does not learn to stop.
+def lacks_stop_token(tokens: TokenIds, control_ids: Collection[int]) -> bool:
+    """Whether an answer is trained without a stop token: the model would not learn to stop.
 
     Args:
         tokens: The row.
-        control: Ids of the tokenizer's control tokens.
+        control_ids: Ids of the tokenizer's control tokens.
     """
     ids, weights = tokens.input_ids, tokens.weights
     ends = (t for t in range(len(ids)) if weights[t] and (t + 1 == len(ids) or not weights[t + 1]))
-    return any(ids[t] not in control and (t + 1 == len(ids) or ids[t + 1] in control) for t in ends)
+    return any(ids[t] not in control_ids and (t + 1 == len(ids) or ids[t + 1] in control_ids) for t in ends)
 
 
-def pieces(document: Example, max_length: int) -> Iterator[Example]:
-    """A document in consecutive pieces of at most ``max_length`` tokens.
+def split_document(document: Example, max_length: int) -> Iterator[Example]:
+    """Split a document into consecutive pieces of at most ``max_length`` tokens.
 
-    Each piece begins with the last token of the one before, without loss: every token is predicted exactly once.
+    Each piece begins with the last token of the previous one, without loss: every token is predicted exactly once.
     """
     ids, weights = document.input_ids, document.weights
     for start in range(0, max(len(ids) - 1, 1), max_length - 1):

@@ -1,11 +1,11 @@
-"""The texts of rows before they are laid out: rendered ones split, stop tokens taken off answers, tags refused."""
+"""Parse the texts of a row before rendering: split rendered text, remove stop tokens of answers, find template tags."""
 
 from functools import cached_property
 from typing import NamedTuple
 
-from sft_cli.chat.split_rendered import Splitter
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal, load_template, named_templates
-from sft_cli.chat.tokens.delimiters import Delimiters
+from sft_cli.chat.split_rendered import RenderedSplitter
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError, load_template, packaged_templates
+from sft_cli.chat.tokens.delimiters import DelimiterFinder
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.config.schema.data import DataConfig
@@ -13,90 +13,90 @@ from sft_cli.errors import SftError
 from sft_cli.types import Conversation
 
 
-class Opened(NamedTuple):
+class ParsedRow(NamedTuple):
     """A conversation whose answers hold no stop tokens of their own.
 
     Attributes:
         conversation: The conversation.
-        stops: The stop tokens that were taken off.
+        removed_stops: The stop tokens that were removed.
     """
 
     conversation: Conversation
-    stops: tuple[str, ...]
+    removed_stops: tuple[str, ...]
 
 
-class Texts:
-    """Reads the texts of rows for one template, one tokenizer and one set of rules."""
+class RowTextParser:
+    """Parse the texts of rows for one template, one tokenizer and one data config."""
 
     def __init__(self, template: ChatTemplate, tokenizer: ChatTokenizer, data: DataConfig) -> None:
         self._template, self._tokenizer, self._data = template, tokenizer, data
-        self._splitter = Splitter(template, tokenizer)
-        self._special = tuple(tokenizer.control.keys() - set(tokenizer.content_tokens))
-        self._last = frozenset(token[-1] for token in self._special)
+        self._splitter = RenderedSplitter(template, tokenizer)
+        self._special_tokens = tuple(tokenizer.control_tokens.keys() - set(tokenizer.content_tokens))
+        self._last_characters = frozenset(token[-1] for token in self._special_tokens)
 
-    def opened(self, conversation: Conversation) -> Opened:
-        """The conversation split if it was rendered, its answers without stop tokens of their own.
+    def parse(self, conversation: Conversation) -> ParsedRow:
+        """Split the text of a rendered conversation, and remove stop tokens at the end of answers.
 
         Raises:
-            TemplateRefusal: The template would not render it so.
+            RenderError: The template would not render this text.
         """
         split = self._split(conversation)
-        return Opened(*self._tags(split).without_stops(split))
+        return ParsedRow(*self._delimiters_for(split).remove_stop_tokens(split))
 
-    def mistake(self, opened: Conversation) -> SftError | None:
-        """What is wrong with an opened conversation, or a document, that holds the template's own tags."""
-        return self._tags(opened).mistake(opened, self._data)
+    def find_error(self, conversation: Conversation) -> SftError | None:
+        """Return the error if a parsed conversation or a document contains the template's own tags, or None."""
+        return self._delimiters_for(conversation).find_error(conversation, self._data)
 
-    def remarks(self, opened: Opened) -> frozenset[str]:
-        """What was seen in the texts of a conversation that is used; keys of data/remarks.py."""
-        found = {"own_stop"} if opened.stops else set[str]()
-        for message in opened.conversation.messages:
+    def remarks(self, row: ParsedRow) -> frozenset[str]:
+        """Return the remarks (keys of data/remarks.py) about the texts of a conversation that is used."""
+        found = {"own_stop"} if row.removed_stops else set[str]()
+        for message in row.conversation.messages:
             if message.role != "assistant" or not message.weight:
                 continue
             text = message.content.rstrip()
-            if self._ends_special(text):
+            if self._ends_in_special_token(text):
                 found.add("special_end")
             if not (text or message.extra):
                 found.add("empty_answer")
-        if self._tags(opened.conversation).headers(opened.conversation) is not None:
+        if self._delimiters_for(row.conversation).find_header(row.conversation) is not None:
             found.add("header")
         return frozenset(found)
 
-    def _ends_special(self, text: str) -> bool:
-        """Whether a text ends in a special token; the last character is looked at first, for there may be thousands."""
-        return text[-1:] in self._last and text.endswith(self._special)
+    def _ends_in_special_token(self, text: str) -> bool:
+        """Whether a text ends in a special token. Checks the last character first: there may be thousands of tokens."""
+        return text[-1:] in self._last_characters and text.endswith(self._special_tokens)
 
     def _split(self, conversation: Conversation) -> Conversation:
         if not conversation.rendered:
             return conversation
         try:
             return self._splitter.split(conversation)
-        except TemplateRefusal as refusal:
-            name = self._renders(conversation)
+        except RenderError as refusal:
+            name = self._matching_template(conversation)
             fix = f"set template={name}, which renders it exactly so" if name else ""
-            raise TemplateRefusal(str(refusal), fix=fix) from refusal
+            raise RenderError(str(refusal), fix=fix) from refusal
 
-    def _renders(self, conversation: Conversation) -> str | None:
-        """The template of ours that would have rendered a text so; None if none would."""
-        for name, splitter in self._ours.items():
+    def _matching_template(self, conversation: Conversation) -> str | None:
+        """Return the name of the packaged template that renders this text, or None."""
+        for name, splitter in self._named_splitters.items():
             try:
                 splitter.split(conversation)
-            except TemplateRefusal:
+            except RenderError:
                 continue
             return name
         return None
 
-    def _tags(self, conversation: Conversation) -> Delimiters:
-        """The template's own tags, with tools or without."""
+    def _delimiters_for(self, conversation: Conversation) -> DelimiterFinder:
+        """Return the finder of the template's tags, with tools or without."""
         return self._delimiters[bool(conversation.tools)]
 
     @cached_property
-    def _delimiters(self) -> tuple[Delimiters, Delimiters]:
-        without = Delimiters(self._template, self._tokenizer)
-        return without, Delimiters(self._template.for_tools, self._tokenizer) if self._template.named else without
+    def _delimiters(self) -> tuple[DelimiterFinder, DelimiterFinder]:
+        without = DelimiterFinder(self._template, self._tokenizer)
+        return without, DelimiterFinder(self._template.for_tools, self._tokenizer) if self._template.named else without
 
     @cached_property
-    def _ours(self) -> dict[str, Splitter]:
-        """A splitter for each template of ours."""
-        found = {name: load_template(TemplateConfig(name=name), self._tokenizer) for name in named_templates()}
-        return {name: Splitter(template, self._tokenizer) for name, template in found.items()}
+    def _named_splitters(self) -> dict[str, RenderedSplitter]:
+        """One splitter for each packaged template."""
+        found = {name: load_template(TemplateConfig(name=name), self._tokenizer) for name in packaged_templates()}
+        return {name: RenderedSplitter(template, self._tokenizer) for name, template in found.items()}

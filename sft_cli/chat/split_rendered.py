@@ -1,7 +1,7 @@
-"""Texts that hold a conversation rendered already (``format: rendered``), split back into its messages.
+"""Split a conversation that was rendered already (``format: rendered``) into its messages.
 
-The text is cut at what the template writes between messages. It is taken only where rendering the messages again gives
-the same text: then it is proven and trained like any other conversation.
+The text is cut at what the template writes between messages. The result is accepted only if rendering the messages
+again gives the same text; then it is verified and trained like any other conversation.
 """
 
 import re
@@ -9,107 +9,109 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.template.message_frames import Frames
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
+from sft_cli.chat.template.message_frames import MessageFrames
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.types import Conversation, Message
 from sft_cli.utils.text import any_of, common_prefix_length
 
 
-class Splitter:
-    """Splits texts that one template rendered."""
+class RenderedSplitter:
+    """Split texts that one template rendered."""
 
     def __init__(self, template: ChatTemplate, tokenizer: ChatTokenizer) -> None:
         self._template = template
-        self._control = re.compile(any_of(tokenizer.control.keys() - set(tokenizer.content_tokens)))
+        self._control = re.compile(any_of(tokenizer.control_tokens.keys() - set(tokenizer.content_tokens)))
         self._bos = tokenizer.special_tokens.get("bos_token", "")
         self._eos = tokenizer.special_tokens.get("eos_token", "")
 
     @cached_property
-    def _frames(self) -> Frames:
-        return Frames.of(self._template)
+    def _frames(self) -> MessageFrames:
+        return MessageFrames.from_template(self._template)
 
     def split(self, conversation: Conversation) -> Conversation:
-        """The conversation that a rendered text holds.
+        """Return the conversation in a rendered text.
 
         Raises:
-            TemplateRefusal: The template would not render it so; the message says where.
+            RenderError: The template would not render this text; the message says where they differ.
         """
         assert conversation.text is not None
-        refusals = []
-        for text in self._spellings(conversation.text):
-            for messages in self._readings(text):
-                refusal = self._unlike(messages, text)
-                if refusal is None:
+        mismatches = []
+        for text in self._text_variants(conversation.text):
+            for messages in self._candidate_messages(text):
+                mismatch = self._mismatch(messages, text)
+                if mismatch is None:
                     return replace(conversation, messages=messages, text=None, rendered=False)
-                refusals.append(refusal)
-        if refusals:
-            raise TemplateRefusal(refusals[0])
+                mismatches.append(mismatch)
+        if mismatches:
+            raise RenderError(mismatches[0])
         beginning = conversation.text[:40]
-        raise TemplateRefusal(
+        raise RenderError(
             f"the text is no conversation that this template has rendered (it begins with {beginning!r}, and no message"
             " of a known role is found there)"
         )
 
-    def _spellings(self, text: str) -> Iterator[str]:
-        """The text without white space behind it, with the bos token that tokenizers add, without a second eos."""
-        bare = text.rstrip()
-        yield bare
-        if self._bos and not bare.startswith(self._bos):
-            yield self._bos + bare
-        if self._eos and bare.endswith(self._eos):
-            yield from self._spellings(bare.removesuffix(self._eos))
+    def _text_variants(self, text: str) -> Iterator[str]:
+        """Yield the text without trailing white space, with a missing bos token, and without a second eos token."""
+        stripped = text.rstrip()
+        yield stripped
+        if self._bos and not stripped.startswith(self._bos):
+            yield self._bos + stripped
+        if self._eos and stripped.endswith(self._eos):
+            yield from self._text_variants(stripped.removesuffix(self._eos))
 
-    def _readings(self, text: str) -> Iterator[tuple[Message, ...]]:
-        """The messages a text may hold, by how the first one begins."""
+    def _candidate_messages(self, text: str) -> Iterator[tuple[Message, ...]]:
+        """Yield the messages that a text may contain, for each way in which the first one may begin."""
         for role, beginnings in self._frames.beginnings.items():
             for beginning in dict.fromkeys([*beginnings, *(self._frames.headers(role))]):
                 if text.startswith(beginning):
                     yield tuple(self._messages(text, role, len(beginning)))
 
-    def _messages(self, text: str, role: str, at: int) -> Iterator[Message]:
-        """The messages from ``at`` on, the first one of the role; each ends where the template's next tags begin."""
+    def _messages(self, text: str, role: str, start_of_content: int) -> Iterator[Message]:
+        """Yield the messages from a position on; each ends where the template's next tags begin."""
         while True:
             found = [
                 (start, -len(gap), next_role)
-                for next_role, gap in self._frames.after(role)
-                if gap.strip() and (start := text.find(gap, at)) >= 0
+                for next_role, gap in self._frames.followers(role)
+                if gap.strip() and (start := text.find(gap, start_of_content)) >= 0
             ]
-            rest = text[at:]
+            rest = text[start_of_content:]
             ending = next((end for end in self._frames.endings.get(role, ()) if rest.endswith(end.rstrip())), "")
             if not found or min(found)[0] >= len(text) - len(ending.rstrip()):
                 yield Message(role, rest.removesuffix(ending.rstrip()))
                 return
             start, length, next_role = min(found)
-            yield Message(role, text[at:start])
-            role, at = next_role, start - length
+            yield Message(role, text[start_of_content:start])
+            role, start_of_content = next_role, start - length
 
-    def _unlike(self, messages: tuple[Message, ...], text: str) -> str | None:
-        """Why the messages are not those of the text; None if they are."""
+    def _mismatch(self, messages: tuple[Message, ...], text: str) -> str | None:
+        """Return how the messages differ from the text, or None if rendering them gives the text."""
         last = messages[-1]
-        headers = [gap.rstrip() for role, gap in self._frames.after(last.role) if role == "assistant" and gap.strip()]
+        headers = [
+            gap.rstrip() for role, gap in self._frames.followers(last.role) if role == "assistant" and gap.strip()
+        ]
         if last.content.endswith(tuple(headers)) or (last.role == "assistant" and not last.content):
             return "the text ends where the answer should begin"
         if all(message.role != "assistant" for message in messages):
             return "the text holds no answer that this template would write"
         for i, message in enumerate(messages):
-            if wrong := self._control.search(message.content):
-                place = message.content[max(0, wrong.start() - 20) : wrong.end() + 20]
+            if unexpected := self._control.search(message.content):
+                excerpt = message.content[max(0, unexpected.start() - 20) : unexpected.end() + 20]
                 return (
-                    f"message {i + 1} ({message.role}) of the text holds {wrong.group()!r} where this template does not"
-                    f" write it ({place!r})"
+                    f"message {i + 1} ({message.role}) of the text holds {unexpected.group()!r} where this"
+                    f" template does not write it ({excerpt!r})"
                 )
         try:
-            shown = self._template.render(
+            rendered = self._template.render(
                 [{"role": m.role, "content": m.content} for m in messages], None, prompt=False
             )
-        except TemplateRefusal as refusal:
+        except RenderError as refusal:
             return str(refusal)
         endings = {"", *(ending.strip() for ending in self._frames.endings.get(last.role, ()))}
-        if shown.startswith(text) and shown[len(text) :].strip() in endings:
+        if rendered.startswith(text) and rendered[len(text) :].strip() in endings:
             return None
-        at = common_prefix_length(text, shown)
+        at = common_prefix_length(text, rendered)
         return (
             f"rendering its messages again gives another text: where it has {text[at : at + 40]!r}, this template"
-            f" writes {shown[at : at + 40]!r}"
+            f" writes {rendered[at : at + 40]!r}"
         )

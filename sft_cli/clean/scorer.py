@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean.base import answer
 from sft_cli.config.schema.clean import PerplexityConfig
@@ -98,7 +98,7 @@ class Scorer:
     @property
     def begin(self) -> list[int]:
         """The id that stands before an answer alone; empty if the tokenizer has none."""
-        special, control = self.tokenizer.special_tokens, self.tokenizer.control
+        special, control = self.tokenizer.special_tokens, self.tokenizer.control_tokens
         names = ["bos_token", "eos_token"] if self.tokenizer.adds_bos else ["eos_token", "bos_token"]
         return [control[special[name]] for name in names if name in special][:1]
 
@@ -114,7 +114,7 @@ class Scorer:
         try:
             template = self.template.for_tools if conversation.tools else self.template
             return template.render(messages, conversation.tools, True)
-        except TemplateRefusal:
+        except RenderError:
             return None
 
 

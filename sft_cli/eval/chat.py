@@ -10,7 +10,7 @@ from sft_cli.config.paths import absolute
 from sft_cli.config.schema.config import Config
 from sft_cli.console import clear_status, say
 from sft_cli.errors import SftError
-from sft_cli.escape import visible
+from sft_cli.escape import escape_control
 from sft_cli.run_dir import RunDir, open_run
 
 OWN = ("run", "prompt", "system")
@@ -73,7 +73,9 @@ class Speaker:
         architecture = load_config(config.model)
         machine = choose_machine(config.trainer, architecture, whole=config.adapter.kind in WHOLE)
         self._config, self._machine, self._stops = config, machine, stop_ids(run)
-        self._tokenizer = server.load(run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code)
+        self._tokenizer = server.load_server_tokenizer(
+            run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code
+        )
         self._model = load_tuned(run, config, machine)
         clear_status()  # what follows is an answer, which goes to standard output as it is made
 
@@ -96,7 +98,7 @@ class Speaker:
 
         def tell(text: str) -> None:
             said.append(text)
-            sys.stdout.write(visible(text))
+            sys.stdout.write(escape_control(text))
             sys.stdout.flush()
 
         with self._machine.precision():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sft_cli.chat.template.chat_template import load_template
-from sft_cli.chat.tokens.content_tokens import of_content
+from sft_cli.chat.tokens.content_tokens import allowed_content_tokens
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.redaction import masked
 from sft_cli.config.schema.config import Config
@@ -122,7 +122,7 @@ def as_served(tokenizer: Path, config: Config) -> Config:
     """The config with a run's saved tokenizer, its template and added tokens in it, preparing under the cache."""
     template = replace(config.template, name="auto", path=None)
     saved = load_tokenizer(str(tokenizer))
-    content = of_content(saved, load_template(template, saved), config.model.add_tokens)
+    content = allowed_content_tokens(saved, load_template(template, saved), config.model.add_tokens)
     return replace(
         config,
         prepared_dir=None,

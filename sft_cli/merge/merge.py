@@ -90,9 +90,9 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
     shutil.rmtree(new, ignore_errors=True)
     try:
         export_files.copy_files(run, config.model, new)
-        tokenizer = server.load(new, None, trust_remote_code=config.model.trust_remote_code)
+        tokenizer = server.load_server_tokenizer(new, None, trust_remote_code=config.model.trust_remote_code)
         rows = [(probe.where, probe.input_ids) for probe in probes]
-        server.refuse_other_ids(tokenizer, run.adapter / "tokenizer.json", rows)
+        server.check_row_ids(tokenizer, run.adapter / "tokenizer.json", rows)
         trained = None if config.quant.kind is QuantKind.none else as_trained(plan, probes)
         with written(out, "free disk space, or out=DIR on another disk; nothing was left there"):
             adapter = write_merged(plan, new, probes)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.chat.examples import ExampleMaker, Outcome
+from sft_cli.chat.examples import EncodeResult, ExampleBuilder
 from sft_cli.chat.masks import parity
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
@@ -65,9 +65,9 @@ class Rules:
     replay: bool
     loss_weight: float
 
-    def maker(self) -> ExampleMaker:
+    def maker(self) -> ExampleBuilder:
         """What makes examples by these rules."""
-        return ExampleMaker(
+        return ExampleBuilder(
             self.tokenizer,
             self.template,
             self.data,
@@ -198,7 +198,7 @@ class _Part:
         self._rules = rules
 
     @cached_property
-    def _unlimited(self) -> ExampleMaker:
+    def _unlimited(self) -> ExampleBuilder:
         """What makes examples of any length."""
         return replace(self._rules, max_length=sys.maxsize).maker()
 
@@ -206,7 +206,7 @@ class _Part:
         """Encode and write one chunk of rows; their number, and what is wrong with some of them."""
         number, numbers = task
         conversations = list(self._reader.conversations(numbers))
-        outcomes = self._maker.make(conversations)
+        outcomes = self._maker.build(conversations)
         fates = [fate_of(*one) for one in zip(numbers.tolist(), conversations, outcomes, strict=True)]
         examples = [example for outcome in outcomes for example in outcome.examples]
         table = example_table(examples)
@@ -219,42 +219,42 @@ class _Part:
         write_atomic(self._directory / f"part-{number:05}.json", mark.encode())
         return len(fates), [fate.problem for fate in fates if fate.problem is not None]
 
-    def _stops(self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome]) -> frozenset[str]:
+    def _stops(self, conversations: Sequence[Conversation], outcomes: Sequence[EncodeResult]) -> frozenset[str]:
         """The stop tokens that end trained turns.
 
         Where truncation left none, those of a whole row: a server stops there all the same.
         """
-        found = frozenset(stop for outcome in outcomes for stop in outcome.stops)
+        found = frozenset(stop for outcome in outcomes for stop in outcome.stop_tokens)
         pairs = zip(conversations, outcomes, strict=True)
         cut = next((conversation for conversation, outcome in pairs if outcome.truncated_tokens), None)
-        return found if found or cut is None else self._unlimited.make([cut])[0].stops
+        return found if found or cut is None else self._unlimited.build([cut])[0].stop_tokens
 
     def _goldens(
-        self, conversations: Sequence[Conversation], outcomes: Sequence[Outcome], most: int
+        self, conversations: Sequence[Conversation], outcomes: Sequence[EncodeResult], most: int
     ) -> list[tuple[Sequence[bool], dict[str, Any]]]:
         """The golden prompts of the first rows of each kind that have one, ``most`` at most, with the kind."""
         found: list[tuple[Sequence[bool], dict[str, Any]]] = []
         left, tries = defaultdict[Sequence[bool], int](lambda: most), Counter[Sequence[bool]]()
         for conversation, outcome in zip(conversations, outcomes, strict=True):
-            kind = parity.kind(conversation)
+            kind = parity.conversation_kind(conversation)
             if outcome.problem is not None or not left[kind] or tries[kind] == TRIED * most:
                 continue
             tries[kind] += 1
-            if golden := parity.golden(self._maker, conversation):
+            if golden := parity.golden_prompt(self._maker, conversation):
                 left[kind] -= 1
-                whole = self._unlimited.make([conversation])[0] if outcome.truncated_tokens else outcome
+                whole = self._unlimited.build([conversation])[0] if outcome.truncated_tokens else outcome
                 found.append((kind, asdict(replace(golden, row_ids=list(whole.examples[-1].input_ids)))))
         return found
 
 
-def _of_each_kind(found: Iterable[tuple[Sequence[bool], dict[str, Any]]]) -> list[parity.Golden]:
+def _of_each_kind(found: Iterable[tuple[Sequence[bool], dict[str, Any]]]) -> list[parity.GoldenPrompt]:
     """The first golden prompts of each kind."""
     seen = Counter[tuple[bool, ...]]()
     kept = []
     for kind, golden in found:
         seen[tuple(kind)] += 1
         if seen[tuple(kind)] <= GOLDENS:
-            kept.append(parity.Golden(**golden))
+            kept.append(parity.GoldenPrompt(**golden))
     return kept
 
 

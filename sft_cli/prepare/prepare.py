@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.chat.masks import parity
-from sft_cli.chat.template.chat_template import ChatTemplate, NoTemplate, load_template
+from sft_cli.chat.template.chat_template import ChatTemplate, MissingTemplateError, load_template
 from sft_cli.chat.template.template_check import TemplateCheck
-from sft_cli.chat.tokens.added_tokens import added_ids, with_added
+from sft_cli.chat.tokens.added_tokens import add_tokens, added_ids
 from sft_cli.chat.tokens.content_tokens import with_content_tokens
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean import registry as filters
@@ -124,12 +124,12 @@ def read_template(config: Config) -> tuple[ChatTokenizer, ChatTemplate]:
         tokenizer = load_tokenizer(name, config.model.revision, "model.path")
     else:
         tokenizer = load_tokenizer(name)
-    tokenizer = with_added(tokenizer, config.model.add_tokens)
+    tokenizer = add_tokens(tokenizer, config.model.add_tokens)
     try:
         template = load_template(config.template, tokenizer)
-    except NoTemplate as error:
+    except MissingTemplateError as error:
         plain = load_template(replace(config.template, name="plain"), tokenizer)
-        fix = TemplateCheck(tokenizer, replace(plain, source=""), config.data).offer(source_preview.held(config))
+        fix = TemplateCheck(tokenizer, replace(plain, source=""), config.data).suggestion(source_preview.held(config))
         raise_all([SftError(where=error.where, problem=error.problem, fix=fix), *_beyond_context(config)])
         raise
     except SftError as error:
@@ -218,7 +218,7 @@ def _write(
     lengths, content = _write_examples(new, made)
     epoch = curriculum.build(made.draw, made.pools, made.example_starts(), lengths["train"], config.trainer.seed)
     curriculum.save(epoch, new)
-    parity.save([golden for part in made.parts for golden in part.encoded.goldens], new / "golden.json")
+    parity.save_golden_prompts([golden for part in made.parts for golden in part.encoded.goldens], new / "golden.json")
     own = {*([tokenizer.chat_template] if tokenizer.chat_template else []), *tokenizer.named_templates.values()}
     found = {
         "columns": {name: account.named() for name, account in made.accounts.items()},
@@ -295,7 +295,7 @@ def _stop_tokens(made: pipeline.Made, tokenizer: ChatTokenizer) -> list[str]:
     if trained := sorted({stop for part in made.parts for stop in part.encoded.stops}):
         return trained
     eos = tokenizer.special_tokens.get("eos_token")
-    if eos is not None and eos in tokenizer.control:
+    if eos is not None and eos in tokenizer.control_tokens:
         return [eos]
     raise SftError(
         where="data.mix",

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sft_cli.chat.examples import Outcome
+from sft_cli.chat.examples import EncodeResult
 from sft_cli.data.ledger import ALL_CUT, TOO_LONG, UNPROVEN
 from sft_cli.types import Conversation
 
@@ -39,10 +39,10 @@ class Fate(NamedTuple):
     remarks: str | None
 
 
-def fate_of(row: int, conversation: Conversation, outcome: Outcome) -> Fate:
+def fate_of(row: int, conversation: Conversation, outcome: EncodeResult) -> Fate:
     """What became of a row."""
     examples, problem = outcome.examples, outcome.problem
-    reason = ALL_CUT if outcome.all_cut else TOO_LONG if outcome.too_long else UNPROVEN
+    reason = ALL_CUT if outcome.no_loss_left else TOO_LONG if outcome.too_long else UNPROVEN
     told = problem and json.dumps([reason, problem.where, problem.problem, problem.fix], ensure_ascii=False)
     labels = None
     if conversation.tags or conversation.scores:
@@ -56,8 +56,8 @@ def fate_of(row: int, conversation: Conversation, outcome: Outcome) -> Fate:
         trained=sum(len(example.weights) - example.weights.count(0) for example in examples),
         truncated=outcome.dropped_messages,
         cut=outcome.truncated_tokens,
-        longest=outcome.longest,
-        least=outcome.least,
+        longest=outcome.max_tokens,
+        least=outcome.min_length,
         problem=told or None,
         labels=labels,
         remarks=",".join(sorted(remarks)) or None,

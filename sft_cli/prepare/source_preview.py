@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from sft_cli.chat.template.conversation_features import Holds
+from sft_cli.chat.template.conversation_features import ConversationFeatures
 from sft_cli.config.paths import resolve
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import SourceConfig, Thinking
@@ -21,12 +21,12 @@ ROWS = 200
 """Rows of each source that are looked at."""
 
 
-def held(config: Config) -> frozenset[Holds]:
+def held(config: Config) -> frozenset[ConversationFeatures]:
     """The different things that the first rows hold; empty where no row can be read."""
     keeps = config.data.thinking is not Thinking.strip
     separator = config.template.input_separator
     return frozenset(
-        Holds.of(one, reasoning=keeps)
+        ConversationFeatures.from_conversation(one, reasoning=keeps)
         for name, source in config.data.mix.items()
         for one in _conversations(source, name, separator)
         if one.messages

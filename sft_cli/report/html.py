@@ -5,7 +5,7 @@ import hashlib
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from sft_cli.escape import visible
+from sft_cli.escape import escape_control
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -22,7 +22,7 @@ def environment(package: str) -> "Environment":
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
+        finalize=lambda value: value if isinstance(value, Markup) else escape_control(str(value)),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from sft_cli.console import counted
 from sft_cli.data.ledger import COUNTED
 from sft_cli.data.prepared import open_prepared
-from sft_cli.escape import visible
+from sft_cli.escape import escape_control
 from sft_cli.report import gallery, ledger_view, sections, svg
 from sft_cli.report.gallery import Card
 from sft_cli.report.html import digest, environment, own
@@ -120,7 +120,7 @@ def _render(values: dict[str, Any]) -> str:
 
     def shown(text: object) -> Markup:
         """A text in which nothing is hidden."""
-        return escape(visible(str(text)))
+        return escape(escape_control(str(text)))
 
     def token(text: str) -> Markup:
         """A token's text; the newlines in it are marked by the style, and stay newlines when they are copied."""

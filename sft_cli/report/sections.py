@@ -9,7 +9,7 @@ from sft_cli.config.schema.fields import Auto
 from sft_cli.console import counted
 from sft_cli.data.ledger import COUNTED
 from sft_cli.data.remarks import sentences
-from sft_cli.escape import cut
+from sft_cli.escape import truncate_middle
 from sft_cli.report.ledger_view import Account
 
 Json = Mapping[str, Any]
@@ -216,8 +216,8 @@ def drops(manifest: Json, account: Account) -> dict[str, Any]:
                     "where": line["where"],
                     "source": line["source"],
                     "reason": reason,
-                    "detail": cut(line["detail"] or "", MOST_TEXT),
-                    "text": cut(account.texts.get((line["source"], line["where"]), ""), MOST_TEXT),
+                    "detail": truncate_middle(line["detail"] or "", MOST_TEXT),
+                    "text": truncate_middle(account.texts.get((line["source"], line["where"]), ""), MOST_TEXT),
                     "id": f"dropped-{place}-{number}",
                     "back": f"drop-{place}-{number}",
                 }
@@ -252,7 +252,7 @@ def _clusters(name: str, report: Json) -> dict[str, Any]:
     shown = [
         {
             **cluster,
-            "text": cut(cluster["text"], MOST_TEXT),
+            "text": truncate_middle(cluster["text"], MOST_TEXT),
             "dropped": cluster["dropped"][:12],
             "more": max(0, len(cluster["dropped"]) - 12),
         }
@@ -266,7 +266,11 @@ def _pairs(name: str, report: Json) -> dict[str, Any]:
     """Pairs of an evaluation prompt and a row that holds it, the worst first."""
     ordered = sorted(report["pairs"], key=lambda pair: -pair["score"])
     shown = [
-        {**pair, "eval_text": cut(pair["eval_text"], MOST_TEXT), "text": cut(pair["text"], MOST_TEXT)}
+        {
+            **pair,
+            "eval_text": truncate_middle(pair["eval_text"], MOST_TEXT),
+            "text": truncate_middle(pair["text"], MOST_TEXT),
+        }
         for pair in ordered[:MOST]
     ]
     return {"filter": name, "sets": _flat(report.get("sets", {})), "pairs": shown, "more": len(ordered) - len(shown)}
@@ -294,8 +298,8 @@ def _languages(report: Json) -> dict[str, Any]:
 def _personal(report: Json) -> dict[str, Any]:
     """Kinds of personal data, with rows and finds."""
     examples = [
-        {key: cut(str(value), MOST_TEXT) for key, value in example.items()} if isinstance(example, dict)
-        else {"example": cut(str(example), MOST_TEXT)}
+        {key: truncate_middle(str(value), MOST_TEXT) for key, value in example.items()} if isinstance(example, dict)
+        else {"example": truncate_middle(str(example), MOST_TEXT)}
         for example in report["examples"][:MOST]
     ]  # fmt: skip
     columns = list(dict.fromkeys(column for example in examples for column in example))

@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from sft_cli.console import counted
-from sft_cli.escape import one_line, visible
+from sft_cli.escape import escape_control, one_line
 from sft_cli.report.ledger_view import Line
 from sft_cli.report.split_stats import ExampleRow
 from sft_cli.report.token_pieces import Piece, Stretch
@@ -101,7 +101,7 @@ class Printer:
             style = STOP if piece.stop else SPECIAL if piece.special else STYLES[piece.loss]
             if piece.special and piece.num_trained and not piece.stop:
                 style += " underline"
-            lines = visible(piece.text).split("\n")
+            lines = escape_control(piece.text).split("\n")
             for line in lines[:-1]:
                 yield line, style
                 yield "↵\n", f"{QUIET} {STYLES[piece.loss]}".strip()
@@ -115,7 +115,7 @@ def marked(pieces: list[Piece]) -> str:
         if piece.loss != loss:
             text += [MARKS[loss][1] if loss != "none" else "", MARKS[piece.loss][0] if piece.loss != "none" else ""]
             loss = piece.loss
-        inner = visible(piece.text).translate(_TAKEN).replace("\n", "↵\n")
+        inner = escape_control(piece.text).translate(_TAKEN).replace("\n", "↵\n")
         if piece.special:
             inner = f"{SPECIAL_MARKS[0]}{'stop: ' if piece.stop else ''}{inner}{SPECIAL_MARKS[1]}"
         text.append(inner)

@@ -59,10 +59,10 @@ class TokenReader:
 
     def __init__(self, tokenizer: ChatTokenizer, stop_tokens: Collection[str]) -> None:
         self._tokenizer = tokenizer
-        self._special = frozenset(tokenizer.control.values())
+        self._special = frozenset(tokenizer.control_tokens.values())
         named = {tokenizer.backend.token_to_id(f"<0x{byte:02X}>"): byte for byte in range(256)}
         self._bytes = {id: byte for id, byte in named.items() if id is not None}  # of a model that falls back to them
-        self._stops = frozenset(id for name, id in tokenizer.control.items() if name in stop_tokens)
+        self._stops = frozenset(id for name, id in tokenizer.control_tokens.items() if name in stop_tokens)
 
     @classmethod
     def of(cls, directory: Path, manifest: dict[str, Any]) -> "TokenReader":

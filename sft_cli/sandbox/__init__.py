@@ -1,1 +1,1 @@
-"""Jinja for templates and expressions of strangers: they read what they are given, and cost no more than they may."""
+"""A Jinja sandbox for untrusted templates and expressions: they read only what they are given, within a budget."""

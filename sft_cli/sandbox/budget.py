@@ -1,49 +1,49 @@
-"""What one rendering may cost: steps of work, and the size of every value it makes. Counted, so the same everywhere."""
+"""The budget of one rendering: steps of work and the size of values. Counted, so the same on every machine."""
 
 from collections.abc import ItemsView, Iterable, KeysView, ValuesView
 from typing import Any
 
 from jinja2 import TemplateError, pass_context
 
-STEPS = 10_000_000
-"""Parts of a template that run in one rendering: some seconds. A conversation of 1,000 messages takes a tenth."""
-SIZE = 1 << 24
-"""Characters of a text, or of all that a list or mapping holds if it were written out."""
-PER_STEP = 64
-"""Characters that are copied or searched in the time of a step."""
-_HOLDS = (list, tuple, dict, set, frozenset, KeysView, ItemsView, ValuesView)
+MAX_STEPS = 10_000_000
+"""Template nodes that run in one rendering: some seconds. A conversation of 1,000 messages takes a tenth."""
+MAX_SIZE = 1 << 24
+"""Characters of a text, or of a list or mapping if it were written out."""
+CHARACTERS_PER_STEP = 64
+"""Characters that are copied or searched in the time of one step."""
+_CONTAINERS = (list, tuple, dict, set, frozenset, KeysView, ItemsView, ValuesView)
 
 
-class TooMuch(TemplateError):
-    """A rendering goes beyond what it may cost; the message goes on behind "the template"."""
+class BudgetExceeded(TemplateError):
+    """A rendering exceeds its budget; the message continues the sentence "the template …"."""
 
 
-class Budget:
+class RenderBudget:
     """What one rendering has cost so far."""
 
     def __init__(self) -> None:
         self._steps = 0
         self._sizes: dict[int, tuple[Any, int]] = {}
 
-    def begin(self) -> None:
-        """Another rendering begins."""
+    def reset(self) -> None:
+        """Start another rendering."""
         self._steps = 0
         self._sizes.clear()
 
     def spend(self, steps: int) -> None:
-        """So many steps are taken."""
+        """Count steps."""
         self._steps += steps
-        if self._steps > STEPS:
-            raise TooMuch(f"takes more than {STEPS:,} steps for one text")
+        if self._steps > MAX_STEPS:
+            raise BudgetExceeded(f"takes more than {MAX_STEPS:,} steps for one text")
 
     def size(self, value: Any) -> int:
-        """The characters of a value written out; those of what is held twice count twice.
+        """Return the characters of a value written out; what occurs twice counts twice.
 
-        Nothing that a sandbox holds changes, so each list or mapping is walked once.
+        Values in a sandbox do not change, so each list or mapping is measured once.
         """
         if isinstance(value, str | bytes):
             return len(value)
-        if not isinstance(value, _HOLDS):
+        if not isinstance(value, _CONTAINERS):
             return 1
         known = self._sizes.get(id(value))
         if known is not None:
@@ -55,42 +55,42 @@ class Budget:
         self._sizes[id(value)] = value, size  # kept, or another object may get its id
         return size
 
-    def kept(self, value: Any) -> Any:
-        """The value, if it is not too large."""
-        if type(value) is str and len(value) < SIZE:  # as below, in a third of the time
-            self._steps += 1 + len(value) // PER_STEP
-            if self._steps <= STEPS:
+    def charge(self, value: Any) -> Any:
+        """Return the value if it is not too large, and count the steps to make it."""
+        if type(value) is str and len(value) < MAX_SIZE:  # as below, in a third of the time
+            self._steps += 1 + len(value) // CHARACTERS_PER_STEP
+            if self._steps <= MAX_STEPS:
                 return value
-        self.spend(1 + self.expected(self.size(value)) // PER_STEP)
+        self.spend(1 + self.check_size(self.size(value)) // CHARACTERS_PER_STEP)
         return value
 
-    def expected(self, size: int) -> int:
-        """A size, if a value may have it."""
-        if size > SIZE:
-            raise TooMuch(f"makes a text or list of more than {SIZE:,} characters")
+    def check_size(self, size: int) -> int:
+        """Return the size if a value may have it."""
+        if size > MAX_SIZE:
+            raise BudgetExceeded(f"makes a text or list of more than {MAX_SIZE:,} characters")
         return size
 
-    def joined(self, pieces: tuple[Any, ...]) -> str:
-        """The texts of values one behind the other."""
+    def join(self, pieces: tuple[Any, ...]) -> str:
+        """Concatenate the texts of values."""
         if set(map(type, pieces)) == {str}:
-            return self.kept("".join(pieces)) if self.expected(sum(map(len, pieces))) else ""
-        self.expected(sum(map(self.size, pieces)))
-        return self.kept("".join(map(str, pieces)))
+            return self.charge("".join(pieces)) if self.check_size(sum(map(len, pieces))) else ""
+        self.check_size(sum(map(self.size, pieces)))
+        return self.charge("".join(map(str, pieces)))
 
     @pass_context
-    def step(self, context: Any, cost: int) -> bool:
-        """A round of a loop, or a call of a macro, that takes so many steps; true, to stand before a condition."""
+    def count_step(self, context: Any, cost: int) -> bool:
+        """Count the steps of a loop round or a macro call; always true, so that it can precede a condition."""
         self._steps += cost
-        if self._steps > STEPS:
+        if self._steps > MAX_STEPS:
             self.spend(0)
         return True
 
-    def text(self, value: Any) -> str:
-        """A value as it is put into a text."""
-        return value if type(value) is str else str(self.kept(value))
+    def to_text(self, value: Any) -> str:
+        """Return a value as it is written into a text."""
+        return value if type(value) is str else str(self.charge(value))
 
     def concat(self, pieces: Iterable[str]) -> str:
-        """The text that its pieces make."""
+        """Concatenate pieces of text."""
         pieces = list(pieces)
-        self.spend(self.expected(sum(map(len, pieces))) // PER_STEP)
+        self.spend(self.check_size(sum(map(len, pieces))) // CHARACTERS_PER_STEP)
         return "".join(pieces)

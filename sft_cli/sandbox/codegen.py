@@ -1,6 +1,6 @@
-"""Templates compiled so that they count: every round of a loop, call and value that may grow is charged.
+"""Generate code of templates that counts: every loop round, call and value that may grow is charged to the budget.
 
-The tree is changed while code is generated from it, so whoever reads a parsed template sees it as it was written.
+The syntax tree is changed during code generation, so parsing a template still gives the tree of its source.
 """
 
 from typing import Any
@@ -8,42 +8,42 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator
 
-STEP, KEPT, CONCAT, SUM = "_step", "_kept", "_concat", "_sum"
+STEP, CHARGE, CONCAT, SUM = "_step", "_kept", "_concat", "_sum"
 """Filters of the environment (environment.py) that charge: a constant, a value, a concatenation, a chain of ``+``."""
-_TEXT = 64
-"""Characters of a template that are written in the time of a step."""
+_CHARACTERS_PER_STEP = 64
+"""Characters of a template that are written in the time of one step."""
 
 
-class CountingGenerator(CodeGenerator):
-    """Generates the code of a template that counts."""
+class CountingCodeGenerator(CodeGenerator):
+    """Generate the code of a template that counts."""
 
     def visit_Template(self, node: nodes.Template, frame: Any = None) -> None:
-        """A whole template."""
-        _counted(node)
+        """Generate a whole template."""
+        _add_charges(node)
         super().visit_Template(node, frame)
 
     def _output_child_pre(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
         super()._output_child_pre(node, frame, finalize)
-        self.write("environment.text(")
+        self.write("environment.to_text(")
 
     def _output_child_post(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
         self.write(")")
         super()._output_child_post(node, frame, finalize)
 
 
-def _counted(node: nodes.Node) -> None:
-    """Charge whatever is below a node."""
+def _add_charges(node: nodes.Node) -> None:
+    """Add charges to everything below a node."""
     if isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.FilterBlock | nodes.AssignBlock):
         cost = _cost(node)
     else:
         cost = 0
     for field, value in node.iter_fields():
         if isinstance(value, list):
-            value[:] = [_below(one) for one in value]
+            value[:] = [_charge(one) for one in value]
         elif isinstance(value, nodes.Node):
-            vars(node)[field] = _below(value)
+            vars(node)[field] = _charge(value)
     if isinstance(node, nodes.Compare):
-        _compared(node)
+        _charge_comparison(node)
     if isinstance(node, nodes.For) and node.test is not None:
         counted = _filter(nodes.Const(_cost(node.test), lineno=node.lineno, environment=node.environment), STEP)
         node.test = nodes.And(counted, node.test, lineno=node.lineno, environment=node.environment)
@@ -53,27 +53,27 @@ def _counted(node: nodes.Node) -> None:
         node.body.insert(0, nodes.ExprStmt(step, lineno=node.lineno, environment=node.environment))
 
 
-def _below(node: Any) -> Any:
-    """A node with whatever is below it charged, and itself where it makes a value that may grow."""
+def _charge(node: Any) -> Any:
+    """Return a node with charges below it, and around it if it makes a value that may grow."""
     if not isinstance(node, nodes.Node):
         return node
-    constant = isinstance(node, nodes.List | nodes.Tuple | nodes.Dict) and _constant(node)
+    constant = isinstance(node, nodes.List | nodes.Tuple | nodes.Dict) and _is_constant(node)
     if constant:
         return node
     if isinstance(node, nodes.Add) and isinstance(node.left, nodes.Add):
-        terms = nodes.Tuple(list(map(_below, _terms(node))), "load", lineno=node.lineno, environment=node.environment)
+        terms = nodes.Tuple(list(map(_charge, _terms(node))), "load", lineno=node.lineno, environment=node.environment)
         return _filter(terms, SUM)
-    _counted(node)
+    _add_charges(node)
     if isinstance(node, nodes.Concat):
         pieces = nodes.Tuple(node.nodes, "load", lineno=node.lineno, environment=node.environment)
         return _filter(pieces, CONCAT)
     sliced = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
     literal = isinstance(node, nodes.List | nodes.Dict) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
-    return _filter(node, KEPT) if sliced or literal else node
+    return _filter(node, CHARGE) if sliced or literal else node
 
 
 def _terms(node: nodes.Expr) -> list[nodes.Expr]:
-    """The terms of ``a + b + c``, from left to right: added at once, texts are copied once."""
+    """Return the terms of ``a + b + c`` from left to right: adding them at once copies texts once."""
     terms: list[nodes.Expr] = []
     while isinstance(node, nodes.Add):
         terms.append(node.right)
@@ -81,17 +81,17 @@ def _terms(node: nodes.Expr) -> list[nodes.Expr]:
     return [node, *reversed(terms)]
 
 
-def _compared(node: nodes.Compare) -> None:
+def _charge_comparison(node: nodes.Compare) -> None:
     """Charge what a comparison reads to the end: both sides, or what is searched."""
     for operand in node.ops:
         if operand.op in ("in", "notin"):
-            if not isinstance(operand.expr, nodes.Const) and not _constant(operand.expr):
-                operand.expr = _filter(operand.expr, KEPT)
-        elif not _short(node.expr) and not _short(operand.expr):
-            node.expr, operand.expr = _filter(node.expr, KEPT), _filter(operand.expr, KEPT)
+            if not isinstance(operand.expr, nodes.Const) and not _is_constant(operand.expr):
+                operand.expr = _filter(operand.expr, CHARGE)
+        elif not _is_short(node.expr) and not _is_short(operand.expr):
+            node.expr, operand.expr = _filter(node.expr, CHARGE), _filter(operand.expr, CHARGE)
 
 
-def _short(node: nodes.Expr) -> bool:
+def _is_short(node: nodes.Expr) -> bool:
     """Whether a side of a comparison is a constant or a number, so that comparing costs nothing."""
     return isinstance(node, nodes.Const) or (
         isinstance(node, nodes.Getattr) and node.attr in ("index", "index0", "revindex", "revindex0", "length")
@@ -103,15 +103,16 @@ def _filter(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno, environment=node.environment)
 
 
-def _constant(node: nodes.Node) -> bool:
-    """Whether a list or mapping in a template holds nothing but what is written there."""
+def _is_constant(node: nodes.Node) -> bool:
+    """Whether a list or mapping in a template contains only literals."""
     kinds = (nodes.Const, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair)
     written = isinstance(node, kinds) and not (isinstance(node, nodes.Tuple) and node.ctx != "load")
-    return written and all(_constant(child) for child in node.iter_child_nodes())
+    return written and all(_is_constant(child) for child in node.iter_child_nodes())
 
 
 def _cost(node: nodes.Node) -> int:
-    """Steps of one round: the parts that run, and the text that is written."""
+    """Return the steps of one round: the nodes that run, and the text that is written."""
     return 1 + sum(
-        1 + len(one.data) // _TEXT if isinstance(one, nodes.TemplateData) else 1 for one in node.find_all(nodes.Node)
+        1 + len(one.data) // _CHARACTERS_PER_STEP if isinstance(one, nodes.TemplateData) else 1
+        for one in node.find_all(nodes.Node)
     )

@@ -1,4 +1,4 @@
-"""Jinja's sandbox with a budget: loops, calls, filters and operators that cost too much raise ``TooMuch``."""
+"""Jinja's sandbox with a budget: loops, calls, filters and operators that cost too much raise ``BudgetExceeded``."""
 
 import types
 import warnings
@@ -11,12 +11,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, _PassArg, pass_context
 
 from sft_cli.sandbox import size_estimates
-from sft_cli.sandbox.budget import SIZE, Budget, TooMuch
-from sft_cli.sandbox.codegen import CONCAT, KEPT, STEP, SUM, CountingGenerator
+from sft_cli.sandbox.budget import MAX_SIZE, BudgetExceeded, RenderBudget
+from sft_cli.sandbox.codegen import CHARGE, CONCAT, STEP, SUM, CountingCodeGenerator
 
-BITS = 8192
-"""Of a whole number: 2,400 digits."""
-LONGEST_SOURCE = 1_000_000
+MAX_BITS = 8192
+"""Bits of an integer: 2,400 digits."""
+MAX_SOURCE_LENGTH = 1_000_000
 """Characters of a template; the longest in use have 60,000."""
 _COMPARING = ("in", "eq", "==", "equalto", "ne", "!=", "lt", "<", "lessthan", "le", "<=", "gt", ">", "greaterthan")
 _STR_METHODS = {
@@ -24,7 +24,7 @@ _STR_METHODS = {
     for name, method in vars(str).items()
     if isinstance(method, types.MethodDescriptorType) and not name.startswith(("_", "format"))
 }
-"""Methods of texts that a template may call as they are: Jinja comes to the same answer in ten times the time."""
+"""Methods of texts that a template may call directly: the result is Jinja's, in a tenth of the time."""
 _LOOP_ATTRIBUTES = frozenset(
     ("first", "last", "index", "index0", "revindex", "revindex0", "length", "depth", "depth0", "previtem", "nextitem")
 )
@@ -32,67 +32,72 @@ _TESTS = (*_COMPARING, "ge", ">=", "lower", "upper")
 
 
 class _Namespace(Namespace):
-    """A namespace is written as what it is; those that hold one another would be written without end."""
+    """A namespace with a fixed text: namespaces that contain each other would be written endlessly."""
 
     def __repr__(self) -> str:
         return "<namespace>"
 
 
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
-    """A sandbox in which ``begin`` has to be called before each rendering.
+    """A sandbox with a budget; call ``begin_render`` before each rendering.
 
     Attributes:
         budget: What the rendering has cost.
     """
 
-    code_generator_class = CountingGenerator
+    code_generator_class = CountingCodeGenerator
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
     def __init__(self, **options: Any) -> None:
-        self.budget = Budget()
+        self.budget = RenderBudget()
         super().__init__(**options)
         self.concat = self.budget.concat
-        self.text = self.budget.text
+        self.to_text = self.budget.to_text
         del self.globals["lipsum"]
         self.globals["namespace"] = _Namespace
         for name, function in self.filters.items():
-            self.filters[name] = self.guarded(name, function)
+            self.filters[name] = self.guard(name, function)
         for name in _TESTS:
-            self.tests[name] = self.guarded(name, self.tests[name])
-        self.filters |= {STEP: self.budget.step, KEPT: self.budget.kept, CONCAT: self.budget.joined, SUM: self.added}
+            self.tests[name] = self.guard(name, self.tests[name])
+        self.filters |= {
+            STEP: self.budget.count_step,
+            CHARGE: self.budget.charge,
+            CONCAT: self.budget.join,
+            SUM: self.add_terms,
+        }
 
-    def begin(self) -> None:
-        """Another rendering begins."""
-        self.budget.begin()
+    def begin_render(self) -> None:
+        """Start another rendering."""
+        self.budget.reset()
 
     def from_string(self, source: Any, *others: Any, **named: Any) -> Template:
-        """A template of not too many characters."""
-        if isinstance(source, str) and len(source) > LONGEST_SOURCE:
-            raise TooMuch(f"has {len(source):,} characters, and {LONGEST_SOURCE:,} are read")
+        """Compile a template that is not too long."""
+        if isinstance(source, str) and len(source) > MAX_SOURCE_LENGTH:
+            raise BudgetExceeded(f"has {len(source):,} characters, and {MAX_SOURCE_LENGTH:,} are read")
         return super().from_string(source, *others, **named)
 
     def compile(self, *source: Any, **options: Any) -> Any:
-        """The code of a template; what Python finds odd in it is the template's affair."""
+        """Compile a template; Python's warnings about the generated code are ignored."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
             return super().compile(*source, **options)
 
-    def guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A filter or test that is checked before it is called, and whose value is weighed."""
-        wanted = _PassArg.from_obj(function)  # pyright: ignore[reportArgumentType]
+    def guard(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a filter or test that checks its arguments before the call and charges its value."""
+        first_argument = _PassArg.from_obj(function)  # pyright: ignore[reportArgumentType]
 
         @pass_context
         def call(context: Context, value: Any, *arguments: Any, **named: Any) -> Any:
-            size_estimates.check(self.budget, name, value, (*arguments, *named.values()))
-            if wanted is None:
-                return self.budget.kept(function(value, *arguments, **named))
+            size_estimates.check_call(self.budget, name, value, (*arguments, *named.values()))
+            if first_argument is None:
+                return self.budget.charge(function(value, *arguments, **named))
             first = {_PassArg.context: context, _PassArg.eval_context: context.eval_ctx, _PassArg.environment: self}
-            return self.budget.kept(function(first[wanted], value, *arguments, **named))
+            return self.budget.charge(function(first[first_argument], value, *arguments, **named))
 
         return call
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """An attribute, or the entry of that name."""
+        """Return an attribute, or the entry of that name."""
         if type(obj) is str and attribute in _STR_METHODS:
             return _STR_METHODS[attribute].__get__(obj)
         if attribute in _LOOP_ATTRIBUTES and type(obj) is LoopContext:
@@ -104,16 +109,16 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         if type(__obj) is types.BuiltinMethodType and type(__obj.__self__) is str and __obj.__name__ in _STR_METHODS:
             kwargs.pop("_loop_vars", None)  # Jinja's own, for functions that take the context
             kwargs.pop("_block_vars", None)
-            size_estimates.check(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
-            return __self.budget.kept(__obj(*args, **kwargs))
+            size_estimates.check_call(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
+            return __self.budget.charge(__obj(*args, **kwargs))
         if isinstance(__obj, types.BuiltinMethodType) and not isinstance(__obj.__self__, types.ModuleType | None):
-            size_estimates.check(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
+            size_estimates.check_call(__self.budget, __obj.__name__, __obj.__self__, (*args, *kwargs.values()))
         else:
-            __self.budget.spend(size_estimates.CALL)
-        return __self.budget.kept(super().call(__context, __obj, *args, **kwargs))
+            __self.budget.spend(size_estimates.CALL_STEPS)
+        return __self.budget.charge(super().call(__context, __obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """``text.format``, checked when it is called."""
+        """Return ``text.format``, checked when it is called."""
         format = super().wrap_str_format(value)
         if format is None:
             return None
@@ -121,35 +126,35 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         def checked(*args: Any, **kwargs: Any) -> str:
             held = [*args, *kwargs.values()]
             spread = [part for one in held for part in (one.values() if isinstance(one, Mapping) else [one])]
-            size_estimates.formatted(self.budget, value.__self__, [*held, *spread])
+            size_estimates.check_format(self.budget, value.__self__, [*held, *spread])
             return format(*args, **kwargs)
 
         return checked
 
-    def added(self, terms: tuple[Any, ...]) -> Any:
-        """The terms of a chain of ``+``, added from left to right."""
+    def add_terms(self, terms: tuple[Any, ...]) -> Any:
+        """Add the terms of a chain of ``+`` from left to right."""
         if set(map(type, terms)) == {str}:
-            return self.budget.joined(terms)
+            return self.budget.join(terms)
         total = terms[0]
         for term in terms[1:]:
             total = self.call_binop(None, "+", total, term)
         return total
 
     def call_binop(self, context: Context | None, operator: str, left: Any, right: Any) -> Any:
-        """An operator whose result may be larger than what it is made of."""
+        """Apply an operator whose result may be larger than its operands."""
         budget = self.budget
-        if operator == "+" and type(left) is str and type(right) is str and len(left) + len(right) < SIZE:
-            return budget.kept(left + right)
+        if operator == "+" and type(left) is str and type(right) is str and len(left) + len(right) < MAX_SIZE:
+            return budget.charge(left + right)
         budget.spend(10)
         if isinstance(left, int) and isinstance(right, int):
             bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
-            if bits > BITS:
-                raise TooMuch(f"makes a number of more than {BITS:,} bits")
+            if bits > MAX_BITS:
+                raise BudgetExceeded(f"makes a number of more than {MAX_BITS:,} bits")
         elif operator == "*":
             times = max((abs(one) for one in (left, right) if isinstance(one, int)), default=1)
-            budget.expected(max(budget.size(left), budget.size(right)) * times)
+            budget.check_size(max(budget.size(left), budget.size(right)) * times)
         elif operator == "+":
-            budget.expected(budget.size(left) + budget.size(right))
+            budget.check_size(budget.size(left) + budget.size(right))
         elif operator == "%" and isinstance(left, str | bytes):
-            size_estimates.formatted(budget, left, right if isinstance(right, tuple) else [right])
-        return budget.kept(self.binop_table[operator](left, right))
+            size_estimates.check_format(budget, left, right if isinstance(right, tuple) else [right])
+        return budget.charge(self.binop_table[operator](left, right))

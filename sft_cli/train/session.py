@@ -218,7 +218,7 @@ def _assemble(
     """What the loop reads, what it changes, and what evaluates it."""
     trainer = config.trainer
     tokenizer = load_tokenizer(str(directory.tokenizer))
-    stops = [tokenizer.control[name] for name in prepared.manifest["stop_tokens"]]
+    stops = [tokenizer.control_tokens[name] for name in prepared.manifest["stop_tokens"]]
     steps = plan(
         prepared.stages,
         picked(trainer.examples_per_step),

@@ -1,11 +1,11 @@
-"""A tokenizer with one token per character of ASCII, and example makers on it."""
+"""A tokenizer with one token per character of ASCII, and example builders for it."""
 
 import json
 
 import pytest
 from tokenizers import AddedToken
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate, load_template
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.config import TemplateConfig
@@ -14,10 +14,10 @@ from tests.chat.helpers import SPECIAL, letters
 
 
 @pytest.fixture
-def build(tmp_path):
+def build_tokenizer(tmp_path):
     """Saves a backend with special tokens and a configuration, and reads it as `prepare` does."""
 
-    def build(backend=None, special=SPECIAL, options=None, template=None, **config):
+    def build_tokenizer(backend=None, special=SPECIAL, options=None, template=None, **config):
         backend = backend or letters()
         backend.add_special_tokens([AddedToken(text, **{"normalized": False, **(options or {})}) for text in special])
         directory = tmp_path / f"tokenizer{len(list(tmp_path.iterdir()))}"
@@ -30,23 +30,23 @@ def build(tmp_path):
             (directory / "chat_template.jinja").write_text(template)
         return load_tokenizer(str(directory))
 
-    return build
+    return build_tokenizer
 
 
 @pytest.fixture
-def tokenizer(build):
-    return build()
+def tokenizer(build_tokenizer):
+    return build_tokenizer()
 
 
 @pytest.fixture
-def maker(tokenizer):
-    """Makes an ExampleMaker from a name of configs/template or a template's source."""
+def make_builder(tokenizer):
+    """Makes an ExampleBuilder from a name of configs/template or a template's source."""
 
-    def maker(template="chatml", with_tokenizer=tokenizer, max_length=1000, **rules):
+    def make_builder(template="chatml", with_tokenizer=tokenizer, max_length=1000, **rules):
         if "{" in template:
             found = ChatTemplate(template, with_tokenizer.special_tokens, "mine").compile()
         else:
             found = load_template(TemplateConfig(name=template), with_tokenizer)
-        return ExampleMaker(with_tokenizer, found, DataConfig(**rules), max_length)
+        return ExampleBuilder(with_tokenizer, found, DataConfig(**rules), max_length)
 
-    return maker
+    return make_builder

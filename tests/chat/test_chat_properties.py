@@ -58,8 +58,8 @@ def conversations(draw):
 
 
 @pytest.fixture(params=[(), ("\n\n", "  ", " a", "ab", "]\n", ": ")], ids=["letters", "merges"])
-def any_tokenizer(request, build):
-    return build(letters(*request.param))
+def any_tokenizer(request, build_tokenizer):
+    return build_tokenizer(letters(*request.param))
 
 
 def without_own_stops(template, conversation):
@@ -85,14 +85,14 @@ def said(template, conversation):
 @pytest.mark.parametrize("template", list(STOPS), ids=["chatml", "trimming", "vicuna"])
 @LAW
 @given(conversation=conversations())
-def test_trained_text_is_what_the_assistant_said_and_one_stop(maker, any_tokenizer, template, conversation):
-    make = maker(template, any_tokenizer)
-    outcome = make.make([conversation])[0]
+def test_trained_text_is_what_the_assistant_said_and_one_stop(make_builder, any_tokenizer, template, conversation):
+    builder = make_builder(template, any_tokenizer)
+    outcome = builder.build([conversation])[0]
     if outcome.problem is not None:
         assert_refusal_is_right(outcome, conversation)
         return
     conversation = without_own_stops(template, conversation)
-    unrolled = make.encoder.encode(make.renderer.render(conversation, unroll=True))
+    unrolled = builder.encoder.encode(builder.span_finder.render(conversation, unroll=True))
     expected = list(said(template, conversation))
     if len(outcome.examples) == 1:
         assert trained(any_tokenizer, outcome) == ["|".join(expected)]
@@ -102,7 +102,7 @@ def test_trained_text_is_what_the_assistant_said_and_one_stop(maker, any_tokeniz
     weights = [message.weight for message in conversation.messages if message.role == "assistant" and message.weight]
     for i, (alone, weight) in enumerate(zip(unrolled, weights, strict=True)):
         example = outcome.examples[min(i, len(outcome.examples) - 1)]
-        (start, end), end_of_text = alone.spans[0], any_tokenizer.control[STOPS[template]]
+        (start, end), end_of_text = alone.spans[0], any_tokenizer.control_tokens[STOPS[template]]
         assert list(example.input_ids[:end]) == alone.input_ids[:end]
         assert example.weights[start:end] == (weight,) * (end - start)
         assert example.input_ids[end - 1] == end_of_text
@@ -120,14 +120,14 @@ def assert_refusal_is_right(outcome, conversation):
 
 @LAW
 @given(conversation=conversations())
-def test_the_prompt_is_a_prefix_of_what_was_trained(maker, any_tokenizer, conversation):
+def test_the_prompt_is_a_prefix_of_what_was_trained(make_builder, any_tokenizer, conversation):
     """Of the last turn's example, id for id, as the tokenizer makes it of the rendered prompt."""
     conversation = without_own_stops("chatml", conversation)
-    make = maker("chatml", any_tokenizer)
-    outcome = make.make([conversation])[0]
+    builder = make_builder("chatml", any_tokenizer)
+    outcome = builder.build([conversation])[0]
     if outcome.problem is None:
-        prompt, messages, _ = make.renderer.served(conversation)
-        ids = make.encoder.ids(prompt)
+        prompt, messages, _ = builder.span_finder.serving_prompt(conversation)
+        ids = builder.encoder.encode_text(prompt)
         assert list(outcome.examples[-1].input_ids[: len(ids)]) == ids
         assert outcome.examples[-1].weights[len(ids)] > 0
         assert [message["content"] for message in messages] == [m.content for m in conversation.messages[:-1]]
@@ -135,11 +135,11 @@ def test_the_prompt_is_a_prefix_of_what_was_trained(maker, any_tokenizer, conver
 
 @LAW
 @given(conversation=conversations())
-def test_control_tokens_are_the_templates_alone(maker, any_tokenizer, conversation):
+def test_control_tokens_are_the_templates_alone(make_builder, any_tokenizer, conversation):
     conversation = without_own_stops("chatml", conversation)
-    outcome = maker("chatml", any_tokenizer, train_on=TrainOn.last).make([conversation])[0]
+    outcome = make_builder("chatml", any_tokenizer, train_on=TrainOn.last).build([conversation])[0]
     if outcome.problem is None:
-        control = any_tokenizer.control
+        control = any_tokenizer.control_tokens
         ids = [id for id in outcome.examples[0].input_ids if id in control.values()]
         assert ids == [control["<|im_start|>"], control["<|im_end|>"]] * len(conversation.messages)
         # and every word of every message is there
@@ -149,9 +149,9 @@ def test_control_tokens_are_the_templates_alone(maker, any_tokenizer, conversati
 
 @LAW
 @given(conversation=conversations())
-def test_a_forgetful_template_serves_every_turn_by_itself(maker, any_tokenizer, conversation):
+def test_a_forgetful_template_serves_every_turn_by_itself(make_builder, any_tokenizer, conversation):
     conversation = without_own_stops("chatml", conversation)
-    outcome = maker(FORGETFUL, any_tokenizer).make([conversation])[0]
+    outcome = make_builder(FORGETFUL, any_tokenizer).build([conversation])[0]
     if outcome.problem is None:
         expected = [f"{m.content}<|im_end|>" for m in conversation.messages if m.role == "assistant" and m.weight]
         assert "|".join(trained(any_tokenizer, outcome)) == "|".join(expected)
@@ -159,13 +159,13 @@ def test_a_forgetful_template_serves_every_turn_by_itself(maker, any_tokenizer, 
 
 @LAW
 @given(document=TEXTS)
-def test_a_document_decodes_to_itself(maker, any_tokenizer, document):
-    outcome = maker("chatml", any_tokenizer).make([Conversation((), "rows.jsonl:7", "mine", text=document)])[0]
+def test_a_document_decodes_to_itself(make_builder, any_tokenizer, document):
+    outcome = make_builder("chatml", any_tokenizer).build([Conversation((), "rows.jsonl:7", "mine", text=document)])[0]
     if outcome.problem is None:
         assert text(any_tokenizer, outcome.examples[0]) == f"{document}</s>"
         assert outcome.examples[0].weights == (0.0, *[1.0] * (len(outcome.examples[0].input_ids) - 1))
 
 
-def test_the_laws_are_not_empty(maker):
+def test_the_laws_are_not_empty(make_builder):
     """Conversations of the kind above are proven, not refused."""
-    assert maker().make([talk("U:<|im_end|>\n", "A:</s> \u0301")])[0].problem is None
+    assert make_builder().build([talk("U:<|im_end|>\n", "A:</s> \u0301")])[0].problem is None

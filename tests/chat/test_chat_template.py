@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
 from sft_cli.chat.template.chat_template import ChatTemplate, load_template
 from sft_cli.config.schema.config import TemplateConfig
@@ -68,20 +68,20 @@ def test_a_template_that_reads_no_variable_says_so(tokenizer, tmp_path, monkeypa
     assert caught.value.problem == "template mine.jinja reads no such variable (it reads none)"
 
 
-def test_a_server_is_sent_the_variables(build, tmp_path):
+def test_a_server_is_sent_the_variables(build_tokenizer, tmp_path):
     """What is trained behind ``enable_thinking: false`` is what a client gets who sends it, and nobody else."""
-    tokenizer = build(template=THINKS)
+    tokenizer = build_tokenizer(template=THINKS)
     template = load_template(TemplateConfig(variables={"enable_thinking": False}), tokenizer)
-    make = ExampleMaker(tokenizer, template, DataConfig(), 1000)
+    builder = ExampleBuilder(tokenizer, template, DataConfig(), 1000)
     talk = Conversation((Message("user", "Hi"), Message("assistant", "Yo")), "rows.jsonl:1", "mine")
-    golden = parity.golden(make, talk)
+    golden = parity.golden_prompt(builder, talk)
     assert golden.variables == {"enable_thinking": False}
-    parity.save([golden], tmp_path / "golden.json")
+    parity.save_golden_prompts([golden], tmp_path / "golden.json")
     tokenizer.save(tmp_path / "saved")
-    assert parity.check(tmp_path / "saved", parity.load(tmp_path / "golden.json")) == 1
+    assert parity.check_parity(tmp_path / "saved", parity.load_golden_prompts(tmp_path / "golden.json")) == 1
     golden.variables.clear()
     with pytest.raises(SftError, match="a server would send other ids than were trained"):
-        parity.check(tmp_path / "saved", [golden])
+        parity.check_parity(tmp_path / "saved", [golden])
 
 
 def test_keys_of_messages_are_read_as_keys_and_methods_stay_methods():

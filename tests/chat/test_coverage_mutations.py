@@ -9,8 +9,8 @@ import re
 import pytest
 from tokenizers import AddedToken
 
-from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.examples import ExampleBuilder
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.data import DataConfig
 from sft_cli.errors import SftError
@@ -167,7 +167,7 @@ def rendered(template, conversation):
             message.update(reasoning_content=reasoning, reasoning=reasoning, thinking=reasoning)
     try:
         return template.render(messages, list(conversation.tools), prompt=False)
-    except TemplateRefusal:
+    except RenderError:
         return None
 
 
@@ -189,12 +189,12 @@ def proof(tokenizer):
 
     def proof(text, conversations):
         template = ChatTemplate(text, tokenizer.special_tokens, "mine").compile()
-        maker = ExampleMaker(tokenizer, template, DataConfig(), 10_000)
-        outcomes = maker.make(conversations)
+        make_builder = ExampleBuilder(tokenizer, template, DataConfig(), 10_000)
+        outcomes = make_builder.build(conversations)
         problems = [outcome.problem for outcome in outcomes]
         if None in problems:  # preparation asks this first; here a row's own refusal is enough
             try:
-                maker.template_check.check()
+                make_builder.template_check.check()
             except SftError as error:
                 problems = [error] * len(problems)
         return template, problems, ["|".join(trained(tokenizer, outcome)) for outcome in outcomes]

@@ -12,7 +12,7 @@ from talks import conversations, is_ambiguous
 from test_coverage_mutations import MUTATIONS
 from tokenizers import AddedToken
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.data import DataConfig
@@ -41,18 +41,18 @@ def judge(tmp_path_factory):
     def made(style, mutation):
         slots = STYLES[style]
         text = source({**slots, **(MUTATIONS[mutation](slots) if mutation else {})})
-        maker = ExampleMaker(tokenizer, ChatTemplate(text, names, "mine"), DataConfig(), 100_000)
+        make_builder = ExampleBuilder(tokenizer, ChatTemplate(text, names, "mine"), DataConfig(), 100_000)
         try:
-            maker.template_check.check()
+            make_builder.template_check.check()
         except SftError as error:
             return None, error, None
-        return maker, None, Server(served, text)
+        return make_builder, None, Server(served, text)
 
     def judge(style, mutation, conversation, change=lambda example: example):
-        maker, problem, server = made(style, mutation)
-        if maker is None:
+        make_builder, problem, server = made(style, mutation)
+        if make_builder is None:
             return problem, []
-        outcome = maker.make([conversation])[0]
+        outcome = make_builder.build([conversation])[0]
         if outcome.problem is not None:
             return outcome.problem, []
         return None, faults(server, conversation, [change(example) for example in outcome.examples])

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.chat.documents import pieces
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.documents import split_document
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
 from sft_cli.config.schema.data import DataConfig, Overflow
 from sft_cli.types import Conversation, Example, TokenIds
@@ -21,22 +21,22 @@ def document(text):
 
 
 @pytest.fixture
-def with_options(maker, tokenizer):
-    """A maker with the options of a source."""
+def with_options(make_builder, tokenizer):
+    """Makes a builder with the options of a source."""
 
-    def make(max_length=1000, rules=None, **options):
-        template = maker().renderer.template
-        return ExampleMaker(tokenizer, template, rules or DataConfig(), max_length, **options)
+    def builder(max_length=1000, rules=None, **options):
+        template = make_builder().span_finder.template
+        return ExampleBuilder(tokenizer, template, rules or DataConfig(), max_length, **options)
 
-    return make
+    return builder
 
 
-def test_token_ids_are_trained_as_they_are(maker, tokenizer):
-    end = tokenizer.control["<|im_end|>"]
-    outcome = maker().make([tokens([5, 6, 7, end], [1, 0, 0.5, 1])])[0]
+def test_token_ids_are_trained_as_they_are(make_builder, tokenizer):
+    end = tokenizer.control_tokens["<|im_end|>"]
+    outcome = make_builder().build([tokens([5, 6, 7, end], [1, 0, 0.5, 1])])[0]
     assert outcome.examples == (Example((5, 6, 7, end), (0.0, 0, 0.5, 1), "rows.jsonl:7", "mine"),)
-    assert outcome.stops == {"<|im_end|>"}
-    assert maker().make([tokens([5, 6, 7], [0, 0, 1])])[0].stops == frozenset()
+    assert outcome.stop_tokens == {"<|im_end|>"}
+    assert make_builder().build([tokens([5, 6, 7], [0, 0, 1])])[0].stop_tokens == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,16 @@ def test_token_ids_are_trained_as_they_are(maker, tokenizer):
         pytest.param([0, 1, 0, 0, 0, 0, 1, 1], False, id="muted-inside-an-answer"),
     ],
 )
-def test_an_answer_of_token_ids_without_its_stop_is_a_remark(maker, tokenizer, weights, endless):
-    end = tokenizer.control["<|im_end|>"]
-    outcome = maker().make([tokens([5, 6, 7, end, 8, 9, 10, end], weights)])[0]
+def test_an_answer_of_token_ids_without_its_stop_is_a_remark(make_builder, tokenizer, weights, endless):
+    end = tokenizer.control_tokens["<|im_end|>"]
+    outcome = make_builder().build([tokens([5, 6, 7, end, 8, 9, 10, end], weights)])[0]
     assert outcome.remarks == ({"no_stop"} if endless else frozenset())
 
 
-def test_an_answer_that_ends_with_the_row_has_no_stop(maker, with_options):
+def test_an_answer_that_ends_with_the_row_has_no_stop(make_builder, with_options):
     cut = tokens([5, 6, 7], [0, 0, 1])
-    assert maker().make([cut])[0].remarks == {"no_stop"}
-    assert with_options(split_documents=True).make([cut])[0].remarks == frozenset()  # a replayed document
+    assert make_builder().build([cut])[0].remarks == {"no_stop"}
+    assert with_options(split_documents=True).build([cut])[0].remarks == frozenset()  # a replayed document
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_an_answer_that_ends_with_the_row_has_no_stop(maker, with_options):
         ([1, 2, 3], [0, 1, float("nan")], "a weight is negative or not finite"),
     ],
 )
-def test_token_ids_that_cannot_be_trained_on(maker, ids, weights, why):
-    outcome = maker().make([tokens(ids, weights)])[0]
+def test_token_ids_that_cannot_be_trained_on(make_builder, ids, weights, why):
+    outcome = make_builder().build([tokens(ids, weights)])[0]
     assert str(outcome.problem) == (
         f"rows.jsonl:7: its token ids cannot be trained on: {why}"
         "\n  fix: prepare the row with this tokenizer, or leave such rows out with data.on_bad_row=drop"
@@ -87,8 +87,8 @@ def test_token_ids_that_cannot_be_trained_on(maker, ids, weights, why):
     ("overflow", "fix"),
     [(Overflow.error, "drop or truncate"), (Overflow.drop, "drop"), (Overflow.drop_oldest_turns, "drop")],
 )
-def test_token_ids_have_no_turns_to_drop(maker, overflow, fix):
-    outcome = maker(max_length=8, overflow=overflow).make([tokens(range(9), [1] * 9)])[0]
+def test_token_ids_have_no_turns_to_drop(make_builder, overflow, fix):
+    outcome = make_builder(max_length=8, overflow=overflow).build([tokens(range(9), [1] * 9)])[0]
     assert outcome.too_long
     assert str(outcome.problem) == (
         "rows.jsonl:7: 9 tokens, longer than trainer.max_length=8"
@@ -96,31 +96,31 @@ def test_token_ids_have_no_turns_to_drop(maker, overflow, fix):
     )
 
 
-def test_rows_of_all_kinds_in_one_batch(maker, tokenizer):
-    outcomes = maker().make([talk("U:a", "A:b"), tokens([1, 2], [0, 1]), document("c"), tokens([], [])])
+def test_rows_of_all_kinds_in_one_batch(make_builder, tokenizer):
+    outcomes = make_builder().build([talk("U:a", "A:b"), tokens([1, 2], [0, 1]), document("c"), tokens([], [])])
     assert [len(outcome.examples) for outcome in outcomes] == [1, 1, 1, 0]
     assert text(tokenizer, outcomes[2].examples[0]) == "c</s>"
-    assert parity.golden(maker(), tokens([1, 2], [0, 1])) is None
+    assert parity.golden_prompt(make_builder(), tokens([1, 2], [0, 1])) is None
 
 
 def test_a_long_document_is_cut_into_pieces(with_options, tokenizer):
     """Each begins with the last token of the one before, without loss; only the last ends in the end-of-text token."""
-    outcome = with_options(8, split_documents=True).make([document("abcdefghijklmnopq")])[0]
+    outcome = with_options(8, split_documents=True).build([document("abcdefghijklmnopq")])[0]
     assert [text(tokenizer, example) for example in outcome.examples] == ["abcdefgh", "hijklmno", "opq</s>"]
     assert [example.weights for example in outcome.examples] == [(0.0, *[1.0] * 7), (0.0, *[1.0] * 7), (0.0, 1, 1, 1)]
-    assert outcome.pieces == 3
-    assert with_options(8, split_documents=True).make([document("abc")])[0].pieces == 0
+    assert outcome.num_pieces == 3
+    assert with_options(8, split_documents=True).build([document("abc")])[0].num_pieces == 0
 
 
 def test_a_long_document_is_not_cut_unless_asked(with_options):
-    assert with_options(8).make([document("abcdefghijklmnopq")])[0].too_long
-    assert with_options(8, split_documents=True).make([talk("U:a", "A:b")])[0].too_long
+    assert with_options(8).build([document("abcdefghijklmnopq")])[0].too_long
+    assert with_options(8, split_documents=True).build([talk("U:a", "A:b")])[0].too_long
 
 
 @given(length=st.integers(2, 60), max_length=st.integers(2, 20))
 def test_every_token_of_a_document_is_predicted_once(length, max_length):
     whole = Example(tuple(range(length)), (0.0, *[1.0] * (length - 1)), "rows.jsonl:7", "mine")
-    found = list(pieces(whole, max_length))
+    found = list(split_document(whole, max_length))
     assert all(2 <= len(piece.input_ids) <= max_length for piece in found)
     predicted = [id for piece in found for id, weight in zip(piece.input_ids, piece.weights, strict=True) if weight]
     assert predicted == list(range(1, length))
@@ -129,12 +129,12 @@ def test_every_token_of_a_document_is_predicted_once(length, max_length):
 
 
 def test_the_loss_weight_of_a_source_multiplies_every_weight(with_options):
-    maker = with_options(8, split_documents=True, loss_weight=0.25)
-    outcomes = maker.make([document("abcdefghij"), tokens([1, 2, 3], [0, 2, 1])])
+    make_builder = with_options(8, split_documents=True, loss_weight=0.25)
+    outcomes = make_builder.build([document("abcdefghij"), tokens([1, 2, 3], [0, 2, 1])])
     assert {weight for example in outcomes[0].examples for weight in example.weights} == {0.0, 0.25}
     assert outcomes[1].examples[0].weights == (0.0, 0.5, 0.25)
 
 
-def test_a_tokenizer_with_more_tokens_knows_more_ids(build, maker):
-    tokenizer = build(letters("ab", "cd"))
-    assert maker(with_tokenizer=tokenizer).make([tokens([1, 261], [0, 1])])[0].problem is None
+def test_a_tokenizer_with_more_tokens_knows_more_ids(build_tokenizer, make_builder):
+    tokenizer = build_tokenizer(letters("ab", "cd"))
+    assert make_builder(with_tokenizer=tokenizer).build([tokens([1, 261], [0, 1])])[0].problem is None

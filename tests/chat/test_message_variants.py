@@ -2,10 +2,10 @@
 
 import pytest
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
 from sft_cli.chat.template.chat_template import ChatTemplate
-from sft_cli.chat.template.message_variants import forms, with_ids
+from sft_cli.chat.template.message_variants import variants, with_tool_call_ids
 from sft_cli.config.schema.data import DataConfig, Thinking
 from sft_cli.errors import SftError
 from sft_cli.types import Message
@@ -39,7 +39,7 @@ def test_calls_without_an_id_get_one_of_nine_letters_and_digits():
         calls(call("one", {"x": 1}, id="abcdefgh1")),
         Message("tool", "3", extra={"name": "mine"}),
     )
-    found = with_ids(messages)
+    found = with_tool_call_ids(messages)
     first, second = found[1].extra["tool_calls"]
     assert [first["id"], second["id"]] == ["e5775d523", "28e3656ed"]
     assert first == {"id": first["id"], "type": "function", "function": {"name": "one", "arguments": {"x": 1}}}
@@ -49,35 +49,35 @@ def test_calls_without_an_id_get_one_of_nine_letters_and_digits():
     ]
     assert found[4].extra["tool_calls"][0]["id"] == "abcdefgh1"
     assert found[5].extra == {"tool_call_id": "abcdefgh1", "name": "mine"}
-    assert with_ids(found) == found
+    assert with_tool_call_ids(found) == found
 
 
 def test_flat_calls_get_a_function():
-    (found,) = with_ids((calls({"name": "look", "arguments": "{}"}),))
+    (found,) = with_tool_call_ids((calls({"name": "look", "arguments": "{}"}),))
     (made,) = found.extra["tool_calls"]
     assert made["function"] == {"name": "look", "arguments": "{}"}
     assert set(made) == {"id", "type", "function"}
 
 
-def test_a_template_that_insists_on_ids_gets_them(maker, tokenizer):
+def test_a_template_that_insists_on_ids_gets_them(make_builder, tokenizer):
     talked = talk("U:a", calls(call()), "T:sunny", "A:b")
-    said = trained(tokenizer, maker(STRICT).make([talked])[0])
+    said = trained(tokenizer, make_builder(STRICT).build([talked])[0])
     assert said == ["function:look:93587651e<|im_end|>|b<|im_end|>"]
-    assert "tool\n93587651elooksunny<|im_end|>" in text(tokenizer, maker(STRICT).make([talked])[0].examples[0])
-    assert parity.golden(maker(STRICT), talked).messages[1]["tool_calls"][0]["id"] == "93587651e"
+    assert "tool\n93587651elooksunny<|im_end|>" in text(tokenizer, make_builder(STRICT).build([talked])[0].examples[0])
+    assert parity.golden_prompt(make_builder(STRICT), talked).messages[1]["tool_calls"][0]["id"] == "93587651e"
 
 
-def test_what_a_template_takes_as_given_stays_as_given(maker, tokenizer):
+def test_what_a_template_takes_as_given_stays_as_given(make_builder, tokenizer):
     """Ids of a length of their own are no mistake where the template does not mind."""
     source = CALLS.replace("CALL", "{{ c.id }}:{{ c.function.name }}")
-    assert trained(tokenizer, maker(source).make([talk("U:a", calls(call(id="call_abc")))])[0]) == [
+    assert trained(tokenizer, make_builder(source).build([talk("U:a", calls(call(id="call_abc")))])[0]) == [
         "call_abc:look<|im_end|>"
     ]
 
 
 def contents(places, *turns):
     """Content and further keys of the last message in each form, and the remarks."""
-    found = forms(talk("U:a", *turns), lambda: places)
+    found = variants(talk("U:a", *turns), lambda: places)
     return [
         (form.conversation.messages[-1].content, form.conversation.messages[-1].extra, form.remarks) for form in found
     ]
@@ -118,20 +118,20 @@ def test_blank_reasoning_is_no_reasoning(blank):
     assert contents((), Message("assistant", "b", extra={"reasoning": blank})) == [("b", {}, ())]
 
 
-def test_the_first_refusal_is_told(maker):
+def test_the_first_refusal_is_told(make_builder):
     source = CALLS.replace("CALL", "{{ raise_exception('no ' + c.function.arguments | string) }}")
-    assert problem(maker(source).make([talk("U:a", calls(call(arguments={"a": 1})))])[0], "mine") == (
+    assert problem(make_builder(source).build([talk("U:a", calls(call(arguments={"a": 1})))])[0], "mine") == (
         "the template refuses it: no {'a': 1}"
     )
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
-def test_reasoning_goes_where_the_template_shows_it(maker, tokenizer, key):
+def test_reasoning_goes_where_the_template_shows_it(make_builder, tokenizer, key):
     """Into the content where it knows no key, under the key it knows where it has another name."""
     talked = talk("U:a", Message("assistant", "b", extra={key: "why"}))
-    assert trained(tokenizer, maker().make([talked])[0]) == ["<think>\nwhy\n</think>\n\nb<|im_end|>"]
+    assert trained(tokenizer, make_builder().build([talked])[0]) == ["<think>\nwhy\n</think>\n\nb<|im_end|>"]
     known = HEAD + "{{ ('<' + m.reasoning + '>' if m.reasoning else '') + m.content }}" + TAIL
-    assert trained(tokenizer, maker(known).make([talked])[0]) == ["<why>b<|im_end|>"]
+    assert trained(tokenizer, make_builder(known).build([talked])[0]) == ["<why>b<|im_end|>"]
 
 
 THOUGHT = "<think>\nwhy\n</think>\n\n"
@@ -143,15 +143,15 @@ SWITCH = FORGETS.replace(
 )
 
 
-def test_a_prompt_that_opens_the_reasoning_which_finished_turns_lack(maker, tokenizer):
+def test_a_prompt_that_opens_the_reasoning_which_finished_turns_lack(make_builder, tokenizer):
     """In the manner of DeepSeek R1: the prompt as served, then the words of the answer, the tag already written."""
-    outcome = maker(OPENS).make([talk("U:1", f"A:{THOUGHT}a", "U:2", f"A:{THOUGHT}b")])[0]
+    outcome = make_builder(OPENS).build([talk("U:1", f"A:{THOUGHT}a", "U:2", f"A:{THOUGHT}b")])[0]
     assert trained(tokenizer, outcome) == ["why\n</think>\n\na<|im_end|>", "why\n</think>\n\nb<|im_end|>"]
     assert text(tokenizer, outcome.examples[1]) == (
         "<|im_start|>user\n1<|im_end|><|im_start|>assistant\n\n\na<|im_end|>"
         "<|im_start|>user\n2<|im_end|><|im_start|>assistant\n<think>\nwhy\n</think>\n\nb<|im_end|>"
     )
-    maker(OPENS).template_check.check()
+    make_builder(OPENS).template_check.check()
 
 
 @pytest.mark.parametrize(
@@ -163,73 +163,77 @@ def test_a_prompt_that_opens_the_reasoning_which_finished_turns_lack(maker, toke
         ("<think>\nwhy\n</think>\n\n\n  b", "why\n</think>\n\n\n  b"),
     ],
 )
-def test_the_words_behind_an_open_prompt_are_the_assistants(maker, tokenizer, answer, said):
-    assert trained(tokenizer, maker(OPENS).make([talk("U:1", f"A:{answer}")])[0]) == [f"{said}<|im_end|>"]
+def test_the_words_behind_an_open_prompt_are_the_assistants(make_builder, tokenizer, answer, said):
+    assert trained(tokenizer, make_builder(OPENS).build([talk("U:1", f"A:{answer}")])[0]) == [f"{said}<|im_end|>"]
 
 
-def test_reasoning_behind_an_open_prompt_can_be_muted(maker, tokenizer):
-    outcome = maker(OPENS, train_on_reasoning=False).make([talk("U:1", f"A:{THOUGHT}b")])[0]
+def test_reasoning_behind_an_open_prompt_can_be_muted(make_builder, tokenizer):
+    outcome = make_builder(OPENS, train_on_reasoning=False).build([talk("U:1", f"A:{THOUGHT}b")])[0]
     assert trained(tokenizer, outcome) == ["\n\nb<|im_end|>"]
 
 
-def test_a_trimming_template_that_opens_the_reasoning(maker, tokenizer):
+def test_a_trimming_template_that_opens_the_reasoning(make_builder, tokenizer):
     source = OPENS.replace("[-1] }}", "[-1] | trim }}")
-    assert trained(tokenizer, maker(source).make([talk("U:1", f"A:{THOUGHT}b")])[0]) == ["why\n</think>\n\nb<|im_end|>"]
+    assert trained(tokenizer, make_builder(source).build([talk("U:1", f"A:{THOUGHT}b")])[0]) == [
+        "why\n</think>\n\nb<|im_end|>"
+    ]
 
 
-def test_an_answer_without_reasoning_behind_an_open_prompt_is_refused(maker):
-    assert problem(maker(OPENS).make([talk("U:1", "A:b")])[0], "mine") == (
+def test_an_answer_without_reasoning_behind_an_open_prompt_is_refused(make_builder):
+    assert problem(make_builder(OPENS).build([talk("U:1", "A:b")])[0], "mine") == (
         "the prompt opens the reasoning of message 2 (assistant), which has none"
         " (a variable of the template may close it, such as template.variables={enable_thinking: false})"
     )
 
 
-def test_a_prompt_that_closes_the_reasoning_which_finished_turns_lack(maker, tokenizer):
-    outcome = maker(CLOSES).make([talk("U:1", "A:a", "U:2", "A:b")])[0]
+def test_a_prompt_that_closes_the_reasoning_which_finished_turns_lack(make_builder, tokenizer):
+    outcome = make_builder(CLOSES).build([talk("U:1", "A:a", "U:2", "A:b")])[0]
     assert trained(tokenizer, outcome) == ["a<|im_end|>", "b<|im_end|>"]
     assert text(tokenizer, outcome.examples[1]).endswith(
         "assistant\na<|im_end|><|im_start|>user\n2<|im_end|><|im_start|>assistant\n<think>\n</think>b<|im_end|>"
     )
-    assert problem(maker(CLOSES).make([talk("U:1", f"A:{THOUGHT}b")])[0], "mine") == (
+    assert problem(make_builder(CLOSES).build([talk("U:1", f"A:{THOUGHT}b")])[0], "mine") == (
         "the prompt closes the reasoning before message 2 (assistant), which reasons (data.thinking=strip leaves that"
         " out; a variable of the template may open it, such as template.variables={enable_thinking: true})"
     )
-    stripped = maker(CLOSES, thinking=Thinking.strip).make([talk("U:1", f"A:{THOUGHT}b")])[0]
+    stripped = make_builder(CLOSES, thinking=Thinking.strip).build([talk("U:1", f"A:{THOUGHT}b")])[0]
     assert trained(tokenizer, stripped) == ["b<|im_end|>"]
 
 
-def test_a_prompt_that_opens_what_the_text_closes_at_once(maker, tokenizer):
+def test_a_prompt_that_opens_what_the_text_closes_at_once(make_builder, tokenizer):
     """In the manner of DeepSeek V3.1 with thinking on: the text goes on with the end of a block it left empty."""
     source = FORGETS.replace("assistant\\n' if", "assistant\\n<think>' if").replace(
         "{{ m.content", "{{ ('<think></think>' if m.role == 'assistant' else '') + m.content"
     )
     talked = talk("U:1", f"A:{THOUGHT}b")
-    assert trained(tokenizer, maker(source).make([talked])[0]) == ["\nwhy\n</think>\n\nb<|im_end|>"]
-    assert trained(tokenizer, maker(source).make([talk("U:1", "A:b")])[0]) == ["</think>b<|im_end|>"]
+    assert trained(tokenizer, make_builder(source).build([talked])[0]) == ["\nwhy\n</think>\n\nb<|im_end|>"]
+    assert trained(tokenizer, make_builder(source).build([talk("U:1", "A:b")])[0]) == ["</think>b<|im_end|>"]
 
 
 @pytest.mark.parametrize(("variable", "answer"), [(True, f"{THOUGHT}b"), (False, "b")])
 def test_variables_choose_what_a_server_sends_and_go_with_the_golden_prompts(tokenizer, tmp_path, variable, answer):
     template = ChatTemplate(SWITCH, tokenizer.special_tokens, "mine", variables={"enable_thinking": variable})
-    make = ExampleMaker(tokenizer, template, DataConfig(), 1000)
-    make.template_check.check()
-    golden = parity.golden(make, talk("U:a", f"A:{answer}"))
+    builder = ExampleBuilder(tokenizer, template, DataConfig(), 1000)
+    builder.template_check.check()
+    golden = parity.golden_prompt(builder, talk("U:a", f"A:{answer}"))
     assert golden.variables == {"enable_thinking": variable}
-    parity.save([golden], tmp_path / "golden.json")
-    assert parity.load(tmp_path / "golden.json") == [golden]
+    parity.save_golden_prompts([golden], tmp_path / "golden.json")
+    assert parity.load_golden_prompts(tmp_path / "golden.json") == [golden]
     tokenizer.with_template(SWITCH).save(tmp_path / "server")
-    assert parity.check(tmp_path / "server", [golden]) == 1
+    assert parity.check_parity(tmp_path / "server", [golden]) == 1
     golden.variables["enable_thinking"] = not variable
     with pytest.raises(SftError, match="other ids than were trained"):
-        parity.check(tmp_path / "server", [golden])
+        parity.check_parity(tmp_path / "server", [golden])
 
 
-def test_a_template_for_tools_alone_is_not_refused(maker, tokenizer):
+def test_a_template_for_tools_alone_is_not_refused(make_builder, tokenizer):
     """As those that models keep for requests with tools; without tools each row says why not."""
     source = "{% for t in tools %}{{ t | tojson }}{% endfor %}" + CALLS.replace("CALL", "{{ c.function.name }}")
-    maker(source).template_check.check()
-    assert problem(maker(source).make([talk("U:a", "A:b")])[0], "mine") == (
+    make_builder(source).template_check.check()
+    assert problem(make_builder(source).build([talk("U:a", "A:b")])[0], "mine") == (
         "the template fails on it: TypeError: 'NoneType' object is not iterable"
     )
     tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
-    assert trained(tokenizer, maker(source).make([talk("U:a", calls(call()), tools=(tool,))])[0]) == ["look<|im_end|>"]
+    assert trained(tokenizer, make_builder(source).build([talk("U:a", calls(call()), tools=(tool,))])[0]) == [
+        "look<|im_end|>"
+    ]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.chat.template.chat_template import TemplateRefusal
-from sft_cli.chat.template.normalize import shaped
+from sft_cli.chat.template.chat_template import RenderError
+from sft_cli.chat.template.normalize import normalize_conversation
 from sft_cli.config.schema.data import DataConfig, Thinking, TrainOn
 from sft_cli.errors import SftError
 from sft_cli.types import Message
@@ -17,7 +17,10 @@ CALLS = {"tool_calls": [{"type": "function", "function": {"name": "look", "argum
 
 
 def contents(conversation, **rules):
-    return [f"{message.role[0]}:{message.content}" for message in shaped(conversation, DataConfig(**rules)).messages]
+    return [
+        f"{message.role[0]}:{message.content}"
+        for message in normalize_conversation(conversation, DataConfig(**rules)).messages
+    ]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def test_a_reasoning_block_is_what_an_answer_begins_with(content, left):
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_beside_the_content_is_stripped_too(key):
     talked = talk("U:a", Message("assistant", "b", 0.5, {key: "why", "name": "bot"}))
-    assert shaped(talked, DataConfig(thinking=Thinking.strip)).messages[1] == Message(
+    assert normalize_conversation(talked, DataConfig(thinking=Thinking.strip)).messages[1] == Message(
         "assistant", "b", 0.5, {"name": "bot"}
     )
 
@@ -72,7 +75,7 @@ def test_last_keeps_the_reasoning_of_the_last_turn_with_its_tool_calls():
         "u:1", "a:one", "u:2", f"a:{think}", "t:{}", f"a:{think}two", "u:3",
     ]  # fmt: skip
     assert contents(talked, thinking=Thinking.strip)[3:6] == ["a:", "t:{}", "a:two"]
-    assert shaped(talked, DataConfig()) is talked
+    assert normalize_conversation(talked, DataConfig()) is talked
 
 
 def test_the_reasoning_of_the_user_is_the_users():
@@ -86,16 +89,16 @@ def test_the_reasoning_of_the_user_is_the_users():
         ("<think>why</think>\n", "nothing but reasoning is in message 2 (assistant)"),
     ],
 )
-def test_an_answer_of_which_nothing_would_be_left_is_refused(maker, content, why):
-    with pytest.raises(TemplateRefusal, match="message 2"):
-        shaped(talk("U:a", f"A:{content}"), DataConfig(thinking=Thinking.strip))
-    assert problem(maker(thinking=Thinking.strip).make([talk("U:a", f"A:{content}")])[0]) == why
+def test_an_answer_of_which_nothing_would_be_left_is_refused(make_builder, content, why):
+    with pytest.raises(RenderError, match="message 2"):
+        normalize_conversation(talk("U:a", f"A:{content}"), DataConfig(thinking=Thinking.strip))
+    assert problem(make_builder(thinking=Thinking.strip).build([talk("U:a", f"A:{content}")])[0]) == why
     cut = "</think>" not in content
-    assert (maker().make([talk("U:a", f"A:{content}")])[0].problem is not None) == cut
+    assert (make_builder().build([talk("U:a", f"A:{content}")])[0].problem is not None) == cut
 
 
-def test_the_shape_reaches_the_examples(maker, tokenizer):
-    outcome = maker(system="Sys", thinking=Thinking.strip).make([talk("U:a", "A:<think>x</think>b")])[0]
+def test_the_shape_reaches_the_examples(make_builder, tokenizer):
+    outcome = make_builder(system="Sys", thinking=Thinking.strip).build([talk("U:a", "A:<think>x</think>b")])[0]
     assert trained(tokenizer, outcome) == ["b<|im_end|>"]
     assert text(tokenizer, outcome.examples[0]).startswith("<|im_start|>system\nSys<|im_end|>\n")
 
@@ -114,10 +117,10 @@ def test_twice_is_as_good_as_once(turns, thinking, system, override):
     conversation = talk(*(f"{role}:{content}" for role, content in turns if content.count("</think>") < 2))
     rules = DataConfig(thinking=thinking, system=system, override_system=override)
     try:
-        once = shaped(conversation, rules)
-    except TemplateRefusal:
+        once = normalize_conversation(conversation, rules)
+    except RenderError:
         return
-    assert shaped(once, rules) == once
+    assert normalize_conversation(once, rules) == once
     assert [m for m in once.messages if m.role in "usertool"] == [
         m for m in conversation.messages if m.role in "usertool"
     ]
@@ -154,15 +157,15 @@ def test_twice_is_as_good_as_once(turns, thinking, system, override):
         ),
     ],
 )
-def test_rules_that_cannot_be_followed_are_told_before_any_row(maker, rules, message):
+def test_rules_that_cannot_be_followed_are_told_before_any_row(make_builder, rules, message):
     with pytest.raises(SftError) as caught:
-        maker(**rules)
+        make_builder(**rules)
     assert str(caught.value) == message
 
 
-def test_all_mistakes_of_the_rules_are_told_at_once(maker):
+def test_all_mistakes_of_the_rules_are_told_at_once(make_builder):
     with pytest.raises(SftError) as caught:
-        maker(no_loss_patterns=["(", ")"], override_system=True)
+        make_builder(no_loss_patterns=["(", ")"], override_system=True)
     assert [line.partition(":")[0] for line in str(caught.value).splitlines() if "fix:" not in line] == [
         "data.override_system=true", "data.no_loss_patterns[0]", "data.no_loss_patterns[1]",
     ]  # fmt: skip

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sft_cli.chat.masks.sentinels import BOUNDARY
-from sft_cli.chat.masks.spans import Renderer
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.template.prefix_renderer import Walker
+from sft_cli.chat.masks.sentinels import MESSAGE_BOUNDARY
+from sft_cli.chat.masks.spans import SpanFinder
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
+from sft_cli.chat.template.prefix_renderer import PrefixRenderer
 from sft_cli.config.schema.data import DataConfig, TrainOn
 from sft_cli.types import Conversation, Message
 from tests.chat.helpers import SPECIAL, talk
@@ -82,10 +82,10 @@ PEEKS = [
 
 def same(source, messages, tools):
     """Every text that the walk knows is the plain rendering; how many it knows."""
-    if BOUNDARY in json.dumps(messages, ensure_ascii=False):
+    if MESSAGE_BOUNDARY in json.dumps(messages, ensure_ascii=False):
         return 0  # refused before, as all characters that are set aside
     template = ChatTemplate(source, TOKENS, "mine")
-    walk = Walker(template).walk(messages, tools)
+    walk = PrefixRenderer(template).render_prefixes(messages, tools)
     known = 0
     for count in range(len(messages) + 1) if walk else ():
         for prompt in (False, True):
@@ -144,7 +144,7 @@ def test_how_much_of_a_conversation_is_known(source, known):
     assert same(source, messages_of(talk("U:a", "A:b", "U:c", "A:d")), None) == known
 
 
-class Unwalked(Walker):
+class Unwalked(PrefixRenderer):
     """The reference: every text by a rendering of its own."""
 
     def walk(self, messages, tools):
@@ -155,15 +155,15 @@ def outcome(renderer, conversation):
     """What a renderer makes of a conversation, a refusal among it."""
     try:
         return renderer.render(conversation)
-    except TemplateRefusal as refusal:
+    except RenderError as refusal:
         return str(refusal)
 
 
 def compare(source, tokenizer, conversation, rules):
     """The spans of a conversation are the same with and without walking."""
     template = ChatTemplate(source, tokenizer.special_tokens, "mine")
-    walking, plain = Renderer(template, tokenizer, rules), Renderer(template, tokenizer, rules)
-    plain._walker = Unwalked(template)
+    walking, plain = SpanFinder(template, tokenizer, rules), SpanFinder(template, tokenizer, rules)
+    plain._prefix_renderer = Unwalked(template)
     assert outcome(walking, conversation) == outcome(plain, conversation)
 
 
@@ -192,18 +192,18 @@ def test_spans_and_refusals_are_those_of_plain_renderings(tokenizer, source, mes
 @pytest.mark.material
 @LAW
 @given(messages=TALKS, tools=st.sampled_from([None, (TOOL,)]), rules=st.sampled_from(RULES), number=st.integers(0, 999))
-def test_spans_on_every_real_template(material_dir, build, messages, tools, rules, number):
+def test_spans_on_every_real_template(material_dir, build_tokenizer, messages, tools, rules, number):
     files = sorted((material_dir / "templates").rglob("*.jinja")) + sorted(material_dir.rglob("chat_template.jinja"))
     source = files[number % len(files)].read_text(encoding="utf-8")
     special = sorted({*re.findall(r"<\|[\w:-]+\|?>|<[\w]+\|>|<｜[^｜ ]+｜>|\[/?[A-Z_]+\]", source), *SPECIAL})
-    compare(source, build(special=special), conversation_of(messages, tools), rules)
+    compare(source, build_tokenizer(special=special), conversation_of(messages, tools), rules)
 
 
-def test_a_template_that_complains_later_complains_only_there(maker):
+def test_a_template_that_complains_later_complains_only_there(make_builder):
     """The third message is refused: the first answer's mask is not what the refusal is about, and no walk hides it."""
     source = LOOP.replace("BODY", "{{ raise_exception('three') if loop.index == 3 }}{{ m.content + eos_token }}")
     template = ChatTemplate(source, TOKENS, "mine")
     messages = messages_of(talk("U:a", "A:b", "U:c", "A:d"))
-    assert Walker(template).walk(messages, None) is None
-    with pytest.raises(TemplateRefusal, match="three"):
+    assert PrefixRenderer(template).render_prefixes(messages, None) is None
+    with pytest.raises(RenderError, match="three"):
         template.render(messages, None, prompt=False)

@@ -17,7 +17,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import load_template
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.config.schema.config import TemplateConfig
@@ -103,11 +103,11 @@ def build_tokenizer(directory: Path) -> None:
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def maker(tokenizer: ChatTokenizer, template: str, **rules: Any) -> ExampleMaker:
-    """An example maker with a template of configs/template, one of ours, or (``auto``) the tokenizer's own."""
+def builder(tokenizer: ChatTokenizer, template: str, **rules: Any) -> ExampleBuilder:
+    """An example builder with a template of configs/template, one of ours, or (``auto``) the tokenizer's own."""
     own = HERE / "templates" / f"{template}.jinja"
     config = TemplateConfig(path=str(own)) if own.exists() else TemplateConfig(name=template)
-    return ExampleMaker(tokenizer, load_template(config, tokenizer), DataConfig(**rules), 4096)
+    return ExampleBuilder(tokenizer, load_template(config, tokenizer), DataConfig(**rules), 4096)
 
 
 def conversation(turns: list[dict[str, Any]]) -> Conversation:
@@ -129,7 +129,7 @@ def written(tokenizer: ChatTokenizer, example: Example) -> dict[str, Any]:
 
 def case(tokenizer: ChatTokenizer, template: str, name: str, rules: dict[str, Any]) -> dict[str, Any]:
     """What becomes of a conversation: its examples, or why it is refused."""
-    outcome = maker(tokenizer, template, **rules).make([conversation(CASES[name])])[0]
+    outcome = builder(tokenizer, template, **rules).build([conversation(CASES[name])])[0]
     found = {"conversation": CASES[name]}
     if outcome.problem is not None:
         return {**found, "refused": outcome.problem.problem}

@@ -23,7 +23,7 @@ from make_masks import HERE as MASKS
 from make_masks import _dumps, written
 from tokenizers import AddedToken, Tokenizer
 
-from sft_cli.chat.examples import ExampleMaker, Outcome
+from sft_cli.chat.examples import EncodeResult, ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.config.schema.data import DataConfig, SourceConfig
@@ -122,14 +122,14 @@ def rows(name: str) -> Iterator[Conversation]:
         yield from make.convert(Row(value, f"{file.name}:{number}", "golden"))
 
 
-def shown(tokenizer: ChatTokenizer, outcome: Outcome) -> Any:
+def shown(tokenizer: ChatTokenizer, outcome: EncodeResult) -> Any:
     """The pieces of each example, or why there is none."""
     if outcome.problem is not None:
         return {"refused": outcome.problem.problem}
     return [written(tokenizer, example)["pieces"] for example in outcome.examples]
 
 
-def counted(outcomes: list[Outcome]) -> dict[str, Any]:
+def counted(outcomes: list[EncodeResult]) -> dict[str, Any]:
     """What became of many rows."""
     examples = [(example.input_ids, example.weights) for outcome in outcomes for example in outcome.examples]
     problems = [outcome.problem.problem.partition(": ")[2] for outcome in outcomes if outcome.problem]
@@ -152,14 +152,14 @@ def content(family: str) -> str:
     source = (MATERIAL / "templates" / f"{TEMPLATES[family]}.jinja").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as directory:
         found = tokenizer(source, Path(directory))
-    maker = ExampleMaker(found, ChatTemplate(source, found.special_tokens, family), DataConfig(), 100_000)
-    cases = zip(CASES, maker.make(list(CASES.values())), strict=True)
+    builder = ExampleBuilder(found, ChatTemplate(source, found.special_tokens, family), DataConfig(), 100_000)
+    cases = zip(CASES, builder.build(list(CASES.values())), strict=True)
     value = {name: shown(found, outcome) for name, outcome in cases}
-    value |= {name: counted(maker.make(list(rows(name)))) for name in ROWS}
-    more = ExampleMaker(found, maker.renderer.template, DataConfig(train_on_tool_results=True), 100_000)
-    cases = zip(CASES, more.make(list(CASES.values())), strict=True)
+    value |= {name: counted(builder.build(list(rows(name)))) for name in ROWS}
+    more = ExampleBuilder(found, builder.span_finder.template, DataConfig(train_on_tool_results=True), 100_000)
+    cases = zip(CASES, more.build(list(CASES.values())), strict=True)
     value[RESULTS] = {name: shown(found, outcome) for name, outcome in cases}
-    value[RESULTS] |= {ROWS[0]: counted(more.make(list(rows(ROWS[0]))))}
+    value[RESULTS] |= {ROWS[0]: counted(more.build(list(rows(ROWS[0]))))}
     return _dumps(value, 0) + "\n"
 
 

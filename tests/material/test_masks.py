@@ -11,7 +11,7 @@ import pytest
 from jinja2 import TemplateError
 from tokenizers import AddedToken, Tokenizer
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.data import DataConfig
@@ -187,13 +187,13 @@ def sweep(directory, source, label):
     """Titles of proven conversations, refusals by title, and masks that transformers does not confirm."""
     tokenizer, server = tokenizers(directory)
     template = ChatTemplate(source, tokenizer.special_tokens, label)
-    maker = ExampleMaker(tokenizer, template, DataConfig(), max_length=100_000)
+    builder = ExampleBuilder(tokenizer, template, DataConfig(), max_length=100_000)
     try:
-        maker.template_check.check()
+        builder.template_check.check()
     except SftError as error:
         return [], {"every row": error.problem.partition(f"template {label}: ")[2] or error.problem}, []
     proven, refused, wrong = [], {}, []
-    for (title, conversation), outcome in zip(TALKS.items(), maker.make(list(TALKS.values())), strict=True):
+    for (title, conversation), outcome in zip(TALKS.items(), builder.build(list(TALKS.values())), strict=True):
         if outcome.problem is not None:
             assert outcome.problem.where == "talk.jsonl:1"
             refused[title] = outcome.problem.problem.removeprefix(f"its mask cannot be proven with template {label}: ")

@@ -3,7 +3,7 @@
 import pytest
 from test_masks import MATERIAL, talk, with_tokens
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.data import DataConfig, Thinking
@@ -54,12 +54,12 @@ def trainable(source, variables, thinking, directory):
     """Names of the conversations that are proven; none if the template is refused."""
     tokenizer = load_tokenizer(str(with_tokens(source, directory)))
     template = ChatTemplate(source, tokenizer.special_tokens, "own", variables=variables)
-    maker = ExampleMaker(tokenizer, template, DataConfig(thinking=thinking), 100_000)
+    builder = ExampleBuilder(tokenizer, template, DataConfig(thinking=thinking), 100_000)
     try:
-        maker.template_check.check()
+        builder.template_check.check()
     except SftError:
         return ""
-    outcomes = zip(TALKS, maker.make(list(TALKS.values())), strict=True)
+    outcomes = zip(TALKS, builder.build(list(TALKS.values())), strict=True)
     return " ".join(name for name, outcome in outcomes if outcome.problem is None)
 
 

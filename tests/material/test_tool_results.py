@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from test_masks import MATERIAL
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.data import DataConfig, SourceConfig
@@ -70,8 +70,8 @@ def test_the_results_of_real_rows(name, template, proven, results, material_dir)
         source = (material_dir / "templates" / f"{template}.jinja").read_text(encoding="utf-8")
     laid_out = ChatTemplate(source, tokenizer.special_tokens, "own")
     talks = conversations()
-    plain = ExampleMaker(tokenizer, laid_out, DataConfig(), 100_000).make(talks)
-    more = ExampleMaker(tokenizer, laid_out, DataConfig(train_on_tool_results=True), 100_000).make(talks)
+    plain = ExampleBuilder(tokenizer, laid_out, DataConfig(), 100_000).build(talks)
+    more = ExampleBuilder(tokenizer, laid_out, DataConfig(train_on_tool_results=True), 100_000).build(talks)
     fates = Counter(outcome.problem is None or UNLIKE in outcome.problem.problem for outcome in more)
     assert fates == {True: 300}
     assert sum(outcome.problem is None for outcome in more) == proven

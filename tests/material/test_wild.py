@@ -15,7 +15,7 @@ from talks import conversations as random_conversations
 from talks import is_ambiguous
 from wild_table import MATERIAL, TABLE, judged, refusal, templates, tokenizers
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.data import DataConfig
@@ -80,27 +80,27 @@ def test_the_whole_vocabulary_makes_no_difference(material_dir):
 
 @cache
 def made(name):
-    """A template's maker and its server."""
+    """A template's builder and its server."""
     _, source, tokens = next(one for one in templates() if one[0] == name)
-    return _maker(source, *tokenizers(tokens, source))
+    return _builder(source, *tokenizers(tokens, source))
 
 
 @cache
 def real(name):
-    """The maker and the server of a real tokenizer with its own template."""
+    """The builder and the server of a real tokenizer with its own template."""
     from transformers import AutoTokenizer
 
     directory = MATERIAL / "tokenizers" / name
     tokenizer = load_tokenizer(str(directory))
-    return _maker(tokenizer.chat_template, tokenizer, Server(AutoTokenizer.from_pretrained(directory), None))
+    return _builder(tokenizer.chat_template, tokenizer, Server(AutoTokenizer.from_pretrained(directory), None))
 
 
-def _maker(source, tokenizer, server):
+def _builder(source, tokenizer, server):
     template = ChatTemplate(source, tokenizer.special_tokens, "own", NOW)
-    return ExampleMaker(tokenizer, template, DataConfig(), 100_000), server
+    return ExampleBuilder(tokenizer, template, DataConfig(), 100_000), server
 
 
-def agree(maker, server, max_examples):
+def agree(builder, server, max_examples):
     """How many random conversations are proven, each of which the oracle finds right; the others are refused."""
     proven = 0
 
@@ -108,7 +108,7 @@ def agree(maker, server, max_examples):
     @given(conversation=st.booleans().flatmap(random_conversations))
     def law(conversation):
         nonlocal proven
-        outcome = maker.make([conversation])[0]
+        outcome = builder.build([conversation])[0]
         if outcome.problem is None:
             proven += 1
             assert faults(server, conversation, outcome.examples) == [] or is_ambiguous(conversation)
@@ -125,7 +125,7 @@ def test_an_account_closes_or_the_row_is_refused(name, material_dir):
 @pytest.mark.slow
 def test_an_account_closes_with_every_template_or_the_row_is_refused(material_dir):
     names = [name for name, _, _ in templates()]
-    proven = [agree(maker, server, 12) for maker, server in map(made, names) if refusal(maker) is None]
+    proven = [agree(builder, server, 12) for builder, server in map(made, names) if refusal(builder) is None]
     assert sum(map(bool, proven)) > 80
 
 

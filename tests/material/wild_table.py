@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from oracle import NOW, Server, faults, unshown
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.data import DataConfig, SourceConfig
@@ -112,9 +112,11 @@ def judged(
 ) -> list[tuple[str, str, str, str]]:
     """Conversation, verdict, short reason, and the tool's refusal or all the faults, for one template."""
     tokenizer, server = tokenizers(tokens, source, merges)
-    maker = ExampleMaker(tokenizer, ChatTemplate(source, tokenizer.special_tokens, "own", NOW), DataConfig(), 100_000)
-    outcomes = maker.make(list(conversations().values()))
-    whole = refusal(maker) if any(outcome.problem is None for outcome in outcomes) else None
+    builder = ExampleBuilder(
+        tokenizer, ChatTemplate(source, tokenizer.special_tokens, "own", NOW), DataConfig(), 100_000
+    )
+    outcomes = builder.build(list(conversations().values()))
+    whole = refusal(builder) if any(outcome.problem is None for outcome in outcomes) else None
     found = []
     for (title, conversation), outcome in zip(conversations().items(), outcomes, strict=True):
         problem = whole or outcome.problem
@@ -127,10 +129,10 @@ def judged(
     return found
 
 
-def refusal(maker: ExampleMaker) -> SftError | None:
+def refusal(builder: ExampleBuilder) -> SftError | None:
     """Why a template is refused as a whole, or None."""
     try:
-        maker.template_check.check()
+        builder.template_check.check()
     except SftError as error:
         return error
     return None

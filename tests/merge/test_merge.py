@@ -606,7 +606,7 @@ def test_a_tokenizer_that_transformers_rebuilds_is_refused(tmp_path, tokenizer):
     assert found.startswith(
         f"facts.jsonl:1 with the tokenizer in {run.adapter}: a server makes other ids of this row than are trained:"
     )
-    assert found.endswith(f"\n  fix: {server.FIX}")
+    assert found.endswith(f"\n  fix: {server.SERVER_FIX}")
     assert [path.name for path in run.path.glob("*merged*")] == []
 
 

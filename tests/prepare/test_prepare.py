@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sft_cli.chat.masks import parity
-from sft_cli.chat.template.conversation_features import Holds
+from sft_cli.chat.template.conversation_features import ConversationFeatures
 from sft_cli.chat.template.template_check import TemplateCheck
 from sft_cli.config.compose import dump
 from sft_cli.config.paths import absolute
@@ -431,7 +431,7 @@ def test_golden_rows_of_every_kind_are_kept(config, tmp_path):
     made_config.data.val_fraction = 0.0
     made = prepare(made_config)
 
-    goldens = parity.load(made.directory / "golden.json")
+    goldens = parity.load_golden_prompts(made.directory / "golden.json")
     assert [one.where.rpartition(":")[2] for one in goldens] == ["1", "2", "3", "4", "10", "11"]
     rows = {made.train.where(index): made.train.tokens(index).input_ids.tolist() for index in range(len(made.train))}
     assert {one.where: one.row_ids for one in goldens} == {one.where: rows[one.where] for one in goldens}
@@ -440,11 +440,11 @@ def test_golden_rows_of_every_kind_are_kept(config, tmp_path):
 def test_transformers_makes_the_same_prompts(config):
     """And would notice if it did not."""
     made = prepare(config())
-    goldens = parity.load(made.directory / "golden.json")
-    assert parity.check(made.tokenizer_directory, goldens) == 4
+    goldens = parity.load_golden_prompts(made.directory / "golden.json")
+    assert parity.check_parity(made.tokenizer_directory, goldens) == 4
     goldens[2].input_ids[1] += 1
     with pytest.raises(SftError) as caught:
-        parity.check(made.tokenizer_directory, goldens)
+        parity.check_parity(made.tokenizer_directory, goldens)
     assert caught.value.where.startswith(goldens[2].where)
     assert "a server would send other ids than were trained: from id 1 on" in caught.value.problem
 
@@ -452,9 +452,9 @@ def test_transformers_makes_the_same_prompts(config):
 def test_the_golden_prompt_is_that_of_the_last_trained_turn(config):
     turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d", 0)]
     made = prepare(config([messages(*turns)]))
-    (golden,) = parity.load(made.directory / "golden.json")
+    (golden,) = parity.load_golden_prompts(made.directory / "golden.json")
     assert [message["content"] for message in golden.messages] == ["a"]
-    assert parity.check(made.tokenizer_directory, [golden]) == 1
+    assert parity.check_parity(made.tokenizer_directory, [golden]) == 1
 
 
 def test_the_saved_tokenizer_carries_the_template(config):
@@ -505,7 +505,7 @@ def test_real_data_is_served_as_it_was_trained(config, material_dir, tokenizer, 
     counts = made.manifest["sources"]["mine"]
     assert counts["used"] + counts["dropped"] == counts["rows"] == len(ledger(made))
     assert counts["used"] > 0.4 * counts["rows"]
-    assert parity.check(made.tokenizer_directory, parity.load(made.directory / "golden.json")) > 0
+    assert parity.check_parity(made.tokenizer_directory, parity.load_golden_prompts(made.directory / "golden.json")) > 0
 
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -531,9 +531,11 @@ def test_the_templates_that_are_offered_show_what_the_rows_hold(config, home, ro
     made = config([row])
     tokenizer, template = read_template(made)
     check = TemplateCheck(tokenizer, replace(template, source=""), made.data)
-    assert check.offer(source_preview.held(made)) == fix
+    assert check.suggestion(source_preview.held(made)) == fix
 
 
 @pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=6)))
 def test_the_example_of_what_rows_hold_holds_the_same(flags):
-    assert Holds.of(Holds(*flags).example()) == Holds(*flags)
+    assert ConversationFeatures.from_conversation(ConversationFeatures(*flags).example()) == ConversationFeatures(
+        *flags
+    )

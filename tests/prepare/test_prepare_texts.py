@@ -46,7 +46,7 @@ def test_an_added_token_that_no_example_holds_is_named(prepared):
         for token in ("<|ask|>", "<y>")
     ]
     tokenizer = load_tokenizer(str(made.tokenizer_directory))
-    plan = tokenizer.control["<|plan|>"]
+    plan = tokenizer.control_tokens["<|plan|>"]
     labels = [made.train.tokens(i) for i in range(len(made.train))]
     assert [(row.input_ids[row.weights > 0] == plan).sum() for row in labels] == [1] * 5
 

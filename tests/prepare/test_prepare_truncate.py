@@ -88,7 +88,9 @@ def test_golden_prompts_of_truncated_rows_hold_the_whole_row(long_answers):
     before, after = (json.loads((one.directory / "golden.json").read_text()) for one in (whole, made))
     assert [(one["where"], one["row_ids"]) for one in before] == [(one["where"], one["row_ids"]) for one in after]
     assert max(len(one["row_ids"]) for one in after) > LIMIT
-    assert parity.check(made.tokenizer_directory, parity.load(made.directory / "golden.json")) == len(after)
+    assert parity.check_parity(
+        made.tokenizer_directory, parity.load_golden_prompts(made.directory / "golden.json")
+    ) == len(after)
 
 
 def test_a_server_knows_the_stop_token_though_every_answer_was_cut(long_answers, tmp_path):

@@ -10,7 +10,7 @@ from datasets import load_from_disk
 
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.errors import SftError
-from sft_cli.escape import visible
+from sft_cli.escape import escape_control
 from sft_cli.report import gallery, words
 from sft_cli.report.inspect import inspect_command
 from sft_cli.report.terminal import PLAIN_LEGEND, _fate, marked
@@ -164,9 +164,9 @@ def test_the_plain_form_is_the_text_and_nothing_else(inspect, prepared, number):
     tokenizer = load_tokenizer(str(prepared / "tokenizer"))
     text = "\n".join(inspect(f"row={index}")[4:])
     bare = text.replace("↵\n", "\n").replace(STOP, "<|im_end|>").replace("⟪<|", "<|").replace("|>⟫", "|>")
-    assert re.sub("[⟦⟧]", "", bare) == visible(tokenizer.decode_batch([rows[index]["input_ids"]])[0])
+    assert re.sub("[⟦⟧]", "", bare) == escape_control(tokenizer.decode_batch([rows[index]["input_ids"]])[0])
     trained = [id for id, label in zip(rows[index]["input_ids"], rows[index]["labels"], strict=True) if label != -100]
-    assert "".join(re.findall("⟦(.*?)⟧", bare, re.DOTALL)) == visible(tokenizer.decode_batch([trained])[0])
+    assert "".join(re.findall("⟦(.*?)⟧", bare, re.DOTALL)) == escape_control(tokenizer.decode_batch([trained])[0])
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]", text)
 
 

@@ -10,7 +10,7 @@ import pytest
 from datasets import load_from_disk
 
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
-from sft_cli.escape import visible
+from sft_cli.escape import escape_control
 from sft_cli.report import page as pages
 from sft_cli.report.html import digest
 from sft_cli.report.page import write_report
@@ -81,12 +81,12 @@ def test_nothing_but_our_own_elements(page):
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name != "long word"])
 def test_hostile_texts_are_shown_as_text(page, name):
     everything = "".join(element["text"] for element in page.all("article"))
-    assert visible(f"{name}: {HOSTILE[name]}") in everything
+    assert escape_control(f"{name}: {HOSTILE[name]}") in everything
 
 
 def test_hidden_characters_never_reach_the_page(full):
     text = (full / "report.html").read_text(encoding="utf-8")
-    assert visible(text) == text
+    assert escape_control(text) == text
 
 
 def test_the_policy_allows_our_style_and_script_alone(page, full):
@@ -106,9 +106,9 @@ def test_the_tokens_of_a_row_are_its_text_and_its_labels(page, full):
         row, shown = known[title], tokens_of(page, article)
         if "tokens left out" in article["text"]:
             continue
-        assert shown["text"] == visible(tokenizer.decode_batch([row["input_ids"]])[0])
+        assert shown["text"] == escape_control(tokenizer.decode_batch([row["input_ids"]])[0])
         trained = [id for id, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
-        assert shown["trained"] == visible(tokenizer.decode_batch([trained])[0])
+        assert shown["trained"] == escape_control(tokenizer.decode_batch([trained])[0])
         assert f"{len(row['input_ids'])} tokens · {len(trained)} with loss" in article["text"].replace(",", "")
         seen += 1
     assert seen > 35

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
@@ -144,7 +144,7 @@ def test_a_hostile_template_of_a_tokenizer_is_refused(tmp_path):
     (folder / "chat_template.jinja").write_text(ENDLESS)
     tokenizer = load_tokenizer(str(folder))
     template = ChatTemplate(tokenizer.chat_template, {}, "the tokenizer's own template")
-    with pytest.raises(TemplateRefusal, match="takes more than 10,000,000 steps"):
+    with pytest.raises(RenderError, match="takes more than 10,000,000 steps"):
         template.render([{"role": "user", "content": "Hi"}], None, False)
 
 
@@ -153,6 +153,6 @@ def test_parity_renders_within_a_budget_first(tmp_path):
 
     folder = quickstart(tmp_path / "model")
     (folder / "chat_template.jinja").write_text(ENDLESS)
-    one = parity.Golden("a:1", "a", [{"role": "user", "content": "Hi"}], None, [1], "2025-01-01T00:00:00")
+    one = parity.GoldenPrompt("a:1", "a", [{"role": "user", "content": "Hi"}], None, [1], "2025-01-01T00:00:00")
     with pytest.raises(SftError, match="takes more than 10,000,000 steps"):
-        parity.check(folder, [one])
+        parity.check_parity(folder, [one])

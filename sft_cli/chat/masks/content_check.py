@@ -1,57 +1,57 @@
-"""What the tool calls of assistant messages hold, and whether a text shows what a message says."""
+"""Check that a text shows what a message contains, and that tool calls are written correctly."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sft_cli.chat.masks.text_positions import LEVELS, Trace, unescaped
-from sft_cli.chat.template.chat_template import TemplateRefusal
+from sft_cli.chat.masks.text_positions import LEVELS, Trace, unescape
+from sft_cli.chat.template.chat_template import RenderError
 
 
-def unsaid(message: Mapping[str, Any], shown: str) -> str | None:
-    """The first piece of a message that a text shows neither as it is nor escaped; None if it shows all."""
+def missing_content(message: Mapping[str, Any], rendered: str) -> str | None:
+    """Return the first piece of a message that a text shows neither literally nor escaped, or None if it shows all."""
     pieces = [piece.text for piece in Trace([message], None, LEVELS[0]).pieces if piece.kind != "constant"]
-    return next((text for text in pieces if text not in shown and text not in (unescaped(shown) or "")), None)
+    return next((text for text in pieces if text not in rendered and text not in (unescape(rendered) or "")), None)
 
 
-def check_calls(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Tool arguments that are JSON text, as JSON text again: what no rendering may hold.
+def check_tool_calls(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the tool arguments that are JSON text, encoded as JSON once more: strings that no rendering may contain.
 
     Raises:
-        TemplateRefusal: A call has no name, or its arguments are encoded twice.
+        RenderError: A call has no name, or its arguments are encoded twice.
     """
-    functions = [function_of(call) for message in messages for call in message.get("tool_calls") or ()]
+    functions = [tool_function(call) for message in messages for call in message.get("tool_calls") or ()]
     if any("name" not in function for function in functions):
-        raise TemplateRefusal("a tool call has no name")
+        raise RenderError("a tool call has no name")
     texts = [text for function in functions if isinstance(text := function.get("arguments"), str)]
     if any(_encoded_twice(text) for text in texts):
-        raise TemplateRefusal("its tool arguments are JSON text inside JSON text")
+        raise RenderError("its tool arguments are JSON text inside JSON text")
     return [json.dumps(text, ensure_ascii=False) for text in texts]
 
 
-def python_arguments(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The argument objects of calls as Python writes them, but those that a message says just so."""
+def arguments_as_python(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the argument objects of calls as Python writes them, except those that occur literally in a message."""
     written = [str(arguments) for arguments in _argument_objects(messages)]
-    said = [value for message in messages for value in message.values() if isinstance(value, str)] if written else []
-    return [one for one in written if not any(one in text for text in said)]
+    texts = [value for message in messages for value in message.values() if isinstance(value, str)] if written else []
+    return [one for one in written if not any(one in text for text in texts)]
 
 
 def _argument_objects(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The arguments of calls that are objects, but empty ones: those are written alike."""
+    """Yield the arguments of calls that are non-empty objects. Empty ones look the same in Python and JSON."""
     for message in messages:
         for call in message.get("tool_calls") or ():
-            arguments = function_of(call).get("arguments")
+            arguments = tool_function(call).get("arguments")
             if isinstance(arguments, Mapping) and arguments:
                 yield arguments
 
 
-def function_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a call that holds name and arguments."""
+def tool_function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a tool call that contains its name and arguments."""
     return call["function"] if "function" in call else {key: call[key] for key in ("name", "arguments") if key in call}
 
 
-def parsed(text: str) -> Any:
-    """The JSON value of a text; None if it is not JSON."""
+def parse_json(text: str) -> Any:
+    """Return the JSON value of a text, or None if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -59,6 +59,6 @@ def parsed(text: str) -> Any:
 
 
 def _encoded_twice(arguments: str) -> bool:
-    """Whether a text is JSON of a text that is JSON again."""
-    value = parsed(arguments)
-    return isinstance(value, str) and isinstance(parsed(value), dict)
+    """Whether a text is JSON of a string that is itself JSON of an object."""
+    value = parse_json(arguments)
+    return isinstance(value, str) and isinstance(parse_json(value), dict)

@@ -1,8 +1,8 @@
-"""The account of a rendered conversation: what each message says is shown, once, in its turn, or the row is refused.
+"""Check that a rendered conversation shows the content of each message once and in its turn; reject the row otherwise.
 
-The rules are in coverage_rules.py. Where each text stands is seen, not searched for (text_positions.py), at the price
-of one more rendering. What a template writes around the texts is remembered by the shape of the messages; a text that
-is made of the same words around its own pieces has the same account and is not rendered again.
+The rules are in coverage_rules.py. The positions of the texts are not searched for; they are read from a second
+rendering with sentinels (text_positions.py). The layout, which is what a template writes around the texts, is cached by
+the structure of the messages. A text with a known layout is accepted without a second rendering.
 """
 
 import json
@@ -11,139 +11,141 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sft_cli.chat.masks.coverage_rules import Answer, Verdict
-from sft_cli.chat.masks.text_positions import LEVELS, TOOLS, Place, Trace
-from sft_cli.chat.template.chat_template import TemplateRefusal
+from sft_cli.chat.masks.coverage_rules import CoverageRules, TrainedAnswer
+from sft_cli.chat.masks.text_positions import LEVELS, TOOLS, PiecePosition, Trace
+from sft_cli.chat.template.chat_template import RenderError
 
-SHAPES, VARIANTS = 4096, 8
-"""Shapes of messages remembered, and ways of writing each."""
+MAX_SHAPES, MAX_LAYOUTS = 4096, 8
+"""Number of message structures in the cache, and of layouts for each."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """How one stretch of text was made of pieces: ``words[0] + pieces[order[0]] + words[1] + …``.
+class _Layout:
+    """How one section of text is made of pieces: ``words[0] + pieces[order[0]] + words[1] + …``.
 
     Attributes:
-        form: The words, with ``%s`` for each piece.
-        order: Which piece that is.
+        pattern: The words, with ``%s`` for each piece.
+        order: The index of the piece at each ``%s``.
     """
 
-    form: str
+    pattern: str
     order: tuple[int, ...]
 
     @classmethod
-    def of(cls, words: Sequence[str], order: Sequence[int]) -> "_Known":
-        """From the words and the order of the pieces."""
+    def from_words(cls, words: Sequence[str], order: Sequence[int]) -> "_Layout":
+        """Build a layout from the words and the order of the pieces."""
         return cls("%s".join(word.replace("%", "%%") for word in words), tuple(order))
 
-    def text(self, pieces: Sequence[str]) -> str:
-        """The stretch with these pieces."""
-        return self.form % tuple([pieces[number] for number in self.order])
+    def fill(self, pieces: Sequence[str]) -> str:
+        """Return the section with these pieces."""
+        return self.pattern % tuple([pieces[number] for number in self.order])
 
 
-class Account:
-    """Keeps the accounts of texts that one template rendered."""
+class CoverageChecker:
+    """Check texts that one template rendered."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, list[_Known]] = OrderedDict()
+        self._layouts: OrderedDict[Hashable, list[_Layout]] = OrderedDict()
         self._tools: dict[str, str] = {}
 
     def check(
         self,
         text: str,
-        answers: Sequence[Answer],
+        answers: Sequence[TrainedAnswer],
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Any] | None,
         render: Callable[[Trace], str],
     ) -> None:
-        """Refuse a text that does not account for every message up to its last answer.
+        """Reject a text that does not show every message up to its last answer.
 
         Args:
-            text: The rendered text, up to and with the stop token of its last answer.
+            text: The rendered text, up to and including the stop token of its last answer.
             answers: Its trained answers, in order.
-            messages: The messages as the template read them.
-            tools: The tool schemas as the template read them.
-            render: Makes the text of the conversation with signs, which may go on behind ``text``.
+            messages: The messages as the template reads them.
+            tools: The tool schemas as the template reads them.
+            render: Renders the conversation with sentinels; the result may continue after ``text``.
 
         Raises:
-            TemplateRefusal: What is left out, shown twice, changed or moved.
+            RenderError: A piece is missing, shown twice, changed or moved.
         """
         messages = messages[: answers[-1].message + 1]
-        stretches = _stretches(answers, messages, tools)
-        if all(self._is_known(text, stretch) for stretch in stretches):
+        sections = _sections(answers, messages, tools)
+        if all(self._is_known(text, stretch) for stretch in sections):
             return
-        traced = None
+        traced_positions = None
         for level in LEVELS:
             trace = Trace(messages, tools, level)
             try:
-                found = trace.read(render(trace))
-            except TemplateRefusal:  # it reads what is in a text, and the signs are in its way
+                traced_text = trace.read(render(trace))
+            except RenderError:  # it reads what is in a text, and the signs are in its way
                 continue
-            if found is not None and found[0].startswith(text):
-                traced = trace, [place for place in found[1] if place.end <= len(text)]
+            if traced_text is not None and traced_text[0].startswith(text):
+                traced_positions = trace, [place for place in traced_text[1] if place.end <= len(text)]
                 break
-        if traced is None:
-            raise TemplateRefusal(
+        if traced_positions is None:
+            raise RenderError(
                 "the template writes other text when its messages are marked, so that what it shows cannot be proven"
             )
-        Verdict(text, answers, messages, *traced).check()
-        for stretch in stretches:
-            self._learn(text, stretch, *traced)
+        CoverageRules(text, answers, messages, *traced_positions).check()
+        for stretch in sections:
+            self._remember(text, stretch, *traced_positions)
 
-    def _is_known(self, text: str, stretch: "_Stretch") -> bool:
-        """Whether a stretch is written as one of its shape was whose account is known."""
-        known = self._known.get(stretch.shape)
-        if known is None:
+    def _is_known(self, text: str, section: "_Section") -> bool:
+        """Whether a section has a layout that was checked before."""
+        layouts = self._layouts.get(section.shape)
+        if layouts is None:
             return False
-        pieces = stretch.pieces
-        if stretch.tools is not None:
-            if stretch.tools not in self._tools:
+        pieces = section.pieces
+        if section.tools is not None:
+            if section.tools not in self._tools:
                 return False
-            pieces = [*pieces, self._tools[stretch.tools]]
-        written = text[stretch.start : stretch.end]
-        return written in [one.text(pieces) for one in known]
+            pieces = [*pieces, self._tools[section.tools]]
+        text_of_section = text[section.start : section.end]
+        return text_of_section in [one.fill(pieces) for one in layouts]
 
-    def _learn(self, text: str, stretch: "_Stretch", trace: Trace, places: list[Place]) -> None:
-        """Remember how a stretch is written, if it shows its own messages and nothing else."""
-        if not all(piece.signed or piece.kind == "constant" for piece in trace.pieces):
+    def _remember(self, text: str, section: "_Section", trace: Trace, positions: list[PiecePosition]) -> None:
+        """Cache the layout of a section if it shows its own messages and nothing else."""
+        if not all(piece.has_sentinels or piece.kind == "constant" for piece in trace.pieces):
             return
-        inside = [place for place in places if stretch.start <= place.start and place.end <= stretch.end]
-        own = [n for n, piece in enumerate(trace.pieces) if piece.message in stretch.messages]
+        inside_positions = [place for place in positions if section.start <= place.start and place.end <= section.end]
+        own = [n for n, piece in enumerate(trace.pieces) if piece.message in section.messages]
         numbers = {n: at for at, n in enumerate(n for n in own if trace.pieces[n].kind != "constant")}
-        shown = [place for place in inside if trace.pieces[place.piece].message != TOOLS]
-        schemas = [place for place in inside if trace.pieces[place.piece].message == TOOLS]
-        if any(place.piece not in numbers or place.text != trace.pieces[place.piece].text for place in shown):
+        own_positions = [place for place in inside_positions if trace.pieces[place.piece].message != TOOLS]
+        tool_positions = [place for place in inside_positions if trace.pieces[place.piece].message == TOOLS]
+        if any(place.piece not in numbers or place.text != trace.pieces[place.piece].text for place in own_positions):
             return
-        if {place.piece for place in shown} != set(numbers) or bool(schemas) != (stretch.tools is not None):
+        if {place.piece for place in own_positions} != set(numbers) or bool(tool_positions) != (
+            section.tools is not None
+        ):
             return
-        cuts = [(place.start, place.end, numbers[place.piece]) for place in shown]
-        if schemas:
-            assert stretch.tools is not None
-            start, end = schemas[0].start, schemas[-1].end
+        cuts = [(place.start, place.end, numbers[place.piece]) for place in own_positions]
+        if tool_positions:
+            assert section.tools is not None
+            start, end = tool_positions[0].start, tool_positions[-1].end
             if any(start < b and a < end for a, b, _ in cuts):
                 return
-            self._tools.setdefault(stretch.tools, text[start:end])
+            self._tools.setdefault(section.tools, text[start:end])
             cuts = sorted([*cuts, (start, end, len(numbers))])
-        edges = [stretch.start, *(edge for a, b, _ in cuts for edge in (a, b)), stretch.end]
+        edges = [section.start, *(edge for a, b, _ in cuts for edge in (a, b)), section.end]
         words = tuple(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
-        known = self._known.setdefault(stretch.shape, [])
-        known.insert(0, _Known.of(words, [number for _, _, number in cuts]))
-        del known[VARIANTS:]
-        if len(self._known) > SHAPES:
-            self._known.popitem(last=False)
-        if len(self._tools) > SHAPES:
+        layouts = self._layouts.setdefault(section.shape, [])
+        layouts.insert(0, _Layout.from_words(words, [number for _, _, number in cuts]))
+        del layouts[MAX_LAYOUTS:]
+        if len(self._layouts) > MAX_SHAPES:
+            self._layouts.popitem(last=False)
+        if len(self._tools) > MAX_SHAPES:
             self._tools.clear()
 
 
-class _Stretch(NamedTuple):
-    """A stretch of text: an answer, or what stands between two.
+class _Section(NamedTuple):
+    """A section of text: an answer, or the text between two answers.
 
     Attributes:
-        start: Where it begins.
-        end: Where it ends.
-        messages: The messages that it shows.
-        pieces: Their pieces.
-        shape: What decides the words around the pieces.
+        start: Its first character.
+        end: The character after its last one.
+        messages: Indices of the messages that it shows.
+        pieces: The texts of those messages.
+        shape: What determines the words around the pieces.
         tools: The tool schemas as JSON, if it shows them.
     """
 
@@ -155,35 +157,41 @@ class _Stretch(NamedTuple):
     tools: str | None
 
 
-def _stretches(
-    answers: Sequence[Answer], messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None
-) -> list[_Stretch]:
-    """The stretches of a text, in order."""
-    found: list[_Stretch] = []
-    start, first = 0, 0
+def _sections(
+    answers: Sequence[TrainedAnswer], messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None
+) -> list[_Section]:
+    """Return the sections of a text, in order."""
+    sections: list[_Section] = []
+    start, first_message = 0, 0
     schemas = json.dumps(tools, ensure_ascii=False, default=str) if tools else None
     for answer in answers:
-        for end, last in ((answer.start, answer.message), (answer.end, answer.message + 1)):
+        for end, end_message in ((answer.start, answer.message), (answer.end, answer.message + 1)):
             pieces: list[str] = []
-            shape: list[Hashable] = [start == 0, last > answer.message, bool(schemas)]
-            for message in messages[first:last]:
+            shape: list[Hashable] = [start == 0, end_message > answer.message, bool(schemas)]
+            for message in messages[first_message:end_message]:
                 shape.append(_add_pieces(message, pieces))
-            found.append(
-                _Stretch(start, end, range(first, last), pieces, tuple(shape), schemas if start == 0 else None)
+            sections.append(
+                _Section(
+                    start, end, range(first_message, end_message), pieces, tuple(shape), schemas if start == 0 else None
+                )
             )
-            start, first = end, last
-    return found
+            start, first_message = end, end_message
+    return sections
 
 
 def _add_pieces(message: Mapping[str, Any], pieces: list[str]) -> Hashable:
-    """Append the pieces of a message; return its shape."""
+    """Append the pieces of a message to ``pieces``.
+
+    Returns:
+        The shape of the message.
+    """
     content = message["content"]
     if len(message) == 2 and isinstance(content, str) and "</think>" not in content:
         if core := content.strip():
             pieces.append(core)
         return (message["role"], bool(core))
-    own = Trace([message], None, LEVELS[0]).pieces
-    pieces += [piece.text for piece in own if piece.kind != "constant"]
-    kinds = tuple((piece.kind, piece.path, piece.text if piece.kind == "constant" else "") for piece in own)
-    further = tuple(sorted(key for key in message if key not in ("role", "content")))
-    return (message["role"], kinds, further)
+    traced_pieces = Trace([message], None, LEVELS[0]).pieces
+    pieces += [piece.text for piece in traced_pieces if piece.kind != "constant"]
+    kinds = tuple((piece.kind, piece.path, piece.text if piece.kind == "constant" else "") for piece in traced_pieces)
+    other_keys = tuple(sorted(key for key in message if key not in ("role", "content")))
+    return (message["role"], kinds, other_keys)

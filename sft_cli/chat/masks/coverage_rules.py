@@ -1,10 +1,10 @@
-"""The rules of an account: where a rendered conversation may show what its messages say.
+"""The coverage rules: where a rendered conversation may show the content of its messages.
 
 - A trained answer shows the content, the reasoning, and each call with its name and every argument of its message, each
   exactly once, and nothing of any other message.
-- The prompt shows each other message once and in order, and the tools. Two liberties that templates take are granted:
-  system messages may stand at the very beginning or before the last question, and the reasoning of earlier answers may
-  be left out.
+- The prompt shows the tools, and each other message once and in order. Two exceptions that templates make are accepted:
+  system messages may be at the very beginning or before the last question, and the reasoning of earlier answers may be
+  left out.
 """
 
 import json
@@ -15,77 +15,77 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from sft_cli.chat.masks.sentinels import unmarked
-from sft_cli.chat.masks.text_positions import TOOLS, Piece, Place, Trace, shows
-from sft_cli.chat.template.chat_template import TemplateRefusal
+from sft_cli.chat.masks.sentinels import strip_marks
+from sft_cli.chat.masks.text_positions import TOOLS, PiecePosition, Trace, TracedPiece, is_spelling_of
+from sft_cli.chat.template.chat_template import RenderError
 
 _CONSTANT = re.compile(r"\b(?:true|True|false|False|null|None|none)\b")
 _CONSTANTS = {"true": "true|True", "false": "false|False", "null": "null|None|none"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A trained answer: the index of its message, and its characters in the text without the stop token."""
+class TrainedAnswer:
+    """A trained answer: the index of its message, and its character range in the text without the stop token."""
 
     message: int
     start: int
     end: int
 
 
-class Verdict:
-    """Holds one traced text against the rules."""
+class CoverageRules:
+    """Check one text, with the positions of its pieces, against the coverage rules."""
 
     def __init__(
         self,
         text: str,
-        answers: Sequence[Answer],
+        answers: Sequence[TrainedAnswer],
         messages: Sequence[Mapping[str, Any]],
         trace: Trace,
-        places: list[Place],
+        positions: list[PiecePosition],
     ) -> None:
-        self._text, self._messages, self._pieces, self._places = text, messages, trace.pieces, places
+        self._text, self._messages, self._pieces, self._positions = text, messages, trace.pieces, positions
         self._answers = {answer.message: answer for answer in answers}
 
     def check(self) -> None:
-        """Raise ``TemplateRefusal`` for the first rule that does not hold."""
-        seen = Counter(place.piece for place in self._places if not self._is_label(place))
+        """Raise ``RenderError`` for the first rule that is violated."""
+        counts = Counter(place.piece for place in self._positions if not self._is_repeated_name(place))
         for number, piece in sorted(enumerate(self._pieces), key=lambda one: one[1].message):
-            if piece.signed:
-                self._check_count(piece, seen[number])
+            if piece.has_sentinels:
+                self._check_count(piece, counts[number])
             elif piece.kind != "constant":
-                self._check_found(piece)
-        for place in self._places:
+                self._check_shown(piece)
+        for place in self._positions:
             piece = self._pieces[place.piece]
-            if not shows(place.text, piece.text):
-                raise TemplateRefusal(f"the template changes {self._name(piece)} to {unmarked(place.text)[:60]!r}")
+            if not is_spelling_of(place.text, piece.text):
+                raise RenderError(f"the template changes {self._describe(piece)} to {strip_marks(place.text)[:60]!r}")
         self._check_answers()
         self._check_order()
         self._check_calls()
 
-    def _is_label(self, place: Place) -> bool:
-        """Whether a place shows the name of a call once more above the result of that call."""
-        piece, shown = self._pieces[place.piece], self._places
+    def _is_repeated_name(self, position: PiecePosition) -> bool:
+        """Whether a position shows the name of a call again, above the result of that call."""
+        piece, positions = self._pieces[position.piece], self._positions
         answer = self._answers.get(piece.message)
         if piece.kind != "name":
             return False
         if answer is not None:
-            return place.start >= answer.end
-        return place.start > min(one.start for one in shown if one.piece == place.piece)
+            return position.start >= answer.end
+        return position.start > min(one.start for one in positions if one.piece == position.piece)
 
-    def _name(self, piece: Piece) -> str:
-        """What messages call a piece."""
-        text = repr(unmarked(piece.text)[:60])
+    def _describe(self, piece: TracedPiece) -> str:
+        """Return the name of a piece for messages."""
+        text = repr(strip_marks(piece.text)[:60])
         if piece.message == TOOLS:
             return f"the tools ({text})"
         role = self._messages[piece.message]["role"]
-        of = f"message {piece.message + 1} ({role})"
+        owner = f"message {piece.message + 1} ({role})"
         if piece.kind in ("content", "reasoning"):
-            return f"the {piece.kind} of {of}: {text}"
+            return f"the {piece.kind} of {owner}: {text}"
         part = {"name": "name", "key": "argument", "arguments": "arguments"}.get(piece.kind, "argument value")
-        return f"the {part} {text} of call {piece.path[0] + 1} in {of}"
+        return f"the {part} {text} of call {piece.path[0] + 1} in {owner}"
 
-    def _check_count(self, piece: Piece, count: int) -> None:
-        """Refuse a piece that is not shown, or twice."""
+    def _check_count(self, piece: TracedPiece, count: int) -> None:
+        """Reject a piece that is missing or shown twice."""
         if piece.kind == "tool":  # names stand in lists of what is required, too
             wrong = count == 0
         elif piece.kind == "reasoning" and piece.message not in self._answers:
@@ -94,18 +94,18 @@ class Verdict:
             wrong = count != 1
         if wrong:
             how = "does not show" if count == 0 else f"shows {count} times"
-            raise TemplateRefusal(f"the template {how} {self._name(piece)}", fix=self._fix(piece))
+            raise RenderError(f"the template {how} {self._describe(piece)}", fix=self._fix(piece))
 
-    def _check_found(self, piece: Piece) -> None:
-        """Refuse a piece without signs that is not found where its message is shown."""
+    def _check_shown(self, piece: TracedPiece) -> None:
+        """Reject a piece without sentinels that does not occur where its message is shown."""
         answer = self._answers.get(piece.message)
         region = self._text[answer.start : answer.end] if answer else self._text
         escaped = (json.dumps(piece.text, ensure_ascii=ascii)[1:-1] for ascii in (False, True))
         if piece.text not in region and not any(text in region for text in escaped):
-            raise TemplateRefusal(f"the template does not show {self._name(piece)}", fix=self._fix(piece))
+            raise RenderError(f"the template does not show {self._describe(piece)}", fix=self._fix(piece))
 
-    def _fix(self, piece: Piece) -> str:
-        """What to do where a template cannot show a piece."""
+    def _fix(self, piece: TracedPiece) -> str:
+        """Return the fix for a piece that the template cannot show."""
         if piece.message == TOOLS:
             return "leave the tools out on purpose with 'data.mix.{source}.ignore=[tools]'"
         if self._messages[piece.message]["role"] == "system":
@@ -113,68 +113,72 @@ class Verdict:
         return ""
 
     def _check_answers(self) -> None:
-        """Refuse a piece outside of its own answer, or inside another's."""
-        for place in self._places:
+        """Reject a piece outside of its own answer, or inside another one."""
+        for place in self._positions:
             piece = self._pieces[place.piece]
             own = self._answers.get(piece.message)
             if (
                 own is not None
-                and not self._is_label(place)
+                and not self._is_repeated_name(place)
                 and not (own.start <= place.start and place.end <= own.end)
             ):
-                raise TemplateRefusal(f"the template shows {self._name(piece)} outside of its answer")
+                raise RenderError(f"the template shows {self._describe(piece)} outside of its answer")
             for answer in self._answers.values():
                 if answer is not own and place.start < answer.end and answer.start < place.end:
-                    raise TemplateRefusal(
-                        f"the template shows {self._name(piece)} inside message {answer.message + 1} (assistant)"
+                    raise RenderError(
+                        f"the template shows {self._describe(piece)} inside message {answer.message + 1} (assistant)"
                     )
 
     def _check_order(self) -> None:
-        """Refuse messages, or the parts of one, in another order."""
+        """Reject messages, or the parts of one, in a different order."""
         roles = [message["role"] for message in self._messages]
-        places = [place for place in self._places if not self._is_label(place)]
-        numbers = [place.piece for place in places if self._pieces[place.piece].message != TOOLS]
+        positions = [place for place in self._positions if not self._is_repeated_name(place)]
+        numbers = [place.piece for place in positions if self._pieces[place.piece].message != TOOLS]
         order = [self._pieces[number] for number in numbers]
-        others = [number for number in numbers if roles[self._pieces[number].message] != "system"]
-        for before, after in pairwise(map(self._rank, others)):
+        without_system = [number for number in numbers if roles[self._pieces[number].message] != "system"]
+        for before, after in pairwise(map(self._order_key, without_system)):
             if after[:3] < before[:3]:
-                raise TemplateRefusal(f"the template shows {self._name(self._pieces[after[-1]])} out of its place")
+                raise RenderError(f"the template shows {self._describe(self._pieces[after[-1]])} out of its place")
         questions = [i for i, role in enumerate(roles) if role == "user"]
-        for at, piece in enumerate(order):
+        for position_index, piece in enumerate(order):
             if roles[piece.message] != "system":
                 continue
-            ahead = {one.message for one in order[:at]}
-            follower = next((one for one in order[at:] if roles[one.message] != "system"), None)
-            at_front = all(roles[message] == "system" for message in ahead)
-            in_turn = all(message <= piece.message for message in ahead)
-            before_last = bool(questions) and follower is not None and follower.message == questions[-1]
-            natural = in_turn and (follower is None or follower.message > piece.message)
-            if not (at_front or natural or before_last):
-                raise TemplateRefusal(f"the template shows {self._name(piece)} out of its place")
+            messages_before = {one.message for one in order[:position_index]}
+            next_piece = next((one for one in order[position_index:] if roles[one.message] != "system"), None)
+            is_at_front = all(roles[message] == "system" for message in messages_before)
+            is_in_order = all(message <= piece.message for message in messages_before)
+            is_before_last_question = bool(questions) and next_piece is not None and next_piece.message == questions[-1]
+            is_in_place = is_in_order and (next_piece is None or next_piece.message > piece.message)
+            if not (is_at_front or is_in_place or is_before_last_question):
+                raise RenderError(f"the template shows {self._describe(piece)} out of its place")
 
-    def _rank(self, number: int) -> tuple[int, ...]:
-        """Where a piece belongs: by message, in that reasoning, content, calls; the entries of a call in any order."""
+    def _order_key(self, number: int) -> tuple[int, ...]:
+        """Sort key of a piece: message, then reasoning, content, calls; the entries of a call may be in any order."""
         piece = self._pieces[number]
         return (piece.message, 1 + piece.path[0] if piece.path else 0, 0 if piece.path else number, number)
 
     def _check_calls(self) -> None:
-        """Refuse calls whose arguments are mixed up, or that lack a true, false or null."""
+        """Reject calls whose arguments are mixed up, or that lack a true, false or null."""
         for message in {piece.message for piece in self._pieces if piece.path}:
-            own = [n for n, piece in enumerate(self._pieces) if piece.message == message and piece.path]
-            places = [place for place in self._places if place.piece in set(own) and not self._is_label(place)]
-            paths = [self._pieces[place.piece].path for place in places]
+            piece_numbers = [n for n, piece in enumerate(self._pieces) if piece.message == message and piece.path]
+            positions = [
+                place
+                for place in self._positions
+                if place.piece in set(piece_numbers) and not self._is_repeated_name(place)
+            ]
+            paths = [self._pieces[place.piece].path for place in positions]
             for depth in range(1, max(map(len, paths), default=0) + 1):
                 heads = [path[:depth] for path in paths if len(path) >= depth]
-                runs = [head for i, head in enumerate(heads) if i == 0 or heads[i - 1] != head]
-                if len(set(runs)) != len(runs):
-                    raise TemplateRefusal(f"the template mixes up the arguments of calls in message {message + 1}")
-            self._check_constants(message, places)
-            self._check_constant_values(message, places)
+                groups = [head for i, head in enumerate(heads) if i == 0 or heads[i - 1] != head]
+                if len(set(groups)) != len(groups):
+                    raise RenderError(f"the template mixes up the arguments of calls in message {message + 1}")
+            self._check_constants(message, positions)
+            self._check_constant_values(message, positions)
 
-    def _check_constant_values(self, message: int, places: list[Place]) -> None:
-        """Refuse a message with true, false or null anywhere but after its own argument key."""
+    def _check_constant_values(self, message: int, places: list[PiecePosition]) -> None:
+        """Reject a message that shows true, false or null anywhere but after its own argument key."""
         keys = {self._pieces[place.piece].path: place for place in places if self._pieces[place.piece].kind == "key"}
-        starts = sorted(place.start for place in self._places)
+        starts = sorted(place.start for place in self._positions)
         for piece in self._pieces:
             key = keys.get(piece.path) if piece.message == message and piece.kind == "constant" else None
             if key is None:
@@ -182,21 +186,21 @@ class Verdict:
             answer = self._answers.get(message)
             end = answer.end if answer else len(self._text)
             stop = next((start for start in starts if start >= key.end), end)
-            shown = [one.group().lower() for one in _CONSTANT.finditer(self._text, key.end, min(stop, end))]
-            if [one.replace("none", "null") for one in shown] != [piece.text]:
-                raise TemplateRefusal(f"the template does not show {self._name(piece)} once")
+            constants = [one.group().lower() for one in _CONSTANT.finditer(self._text, key.end, min(stop, end))]
+            if [one.replace("none", "null") for one in constants] != [piece.text]:
+                raise RenderError(f"the template does not show {self._describe(piece)} once")
 
-    def _check_constants(self, message: int, places: list[Place]) -> None:
-        """Refuse a message whose calls show fewer true, false and null than they hold."""
-        wanted = Counter(p.text for p in self._pieces if p.message == message and p.kind == "constant")
-        if not wanted or not places:
+    def _check_constants(self, message: int, positions: list[PiecePosition]) -> None:
+        """Reject a message whose calls show fewer true, false and null than they contain."""
+        expected = Counter(p.text for p in self._pieces if p.message == message and p.kind == "constant")
+        if not expected or not positions:
             return
         answer = self._answers.get(message)
-        end = answer.end if answer else next((p.start for p in self._places if p.start > places[-1].end), None)
-        ends = [place.start for place in places[1:]] + [end if end is not None else len(self._text)]
-        words = " ".join(self._text[place.end : stop] for place, stop in zip(places, ends, strict=True))
-        for constant, count in wanted.items():
-            if len(re.findall(rf"\b(?:{_CONSTANTS.get(constant, re.escape(constant))})\b", words)) < count:
-                raise TemplateRefusal(
+        end = answer.end if answer else next((p.start for p in self._positions if p.start > positions[-1].end), None)
+        ends = [place.start for place in positions[1:]] + [end if end is not None else len(self._text)]
+        text_between = " ".join(self._text[place.end : stop] for place, stop in zip(positions, ends, strict=True))
+        for constant, count in expected.items():
+            if len(re.findall(rf"\b(?:{_CONSTANTS.get(constant, re.escape(constant))})\b", text_between)) < count:
+                raise RenderError(
                     f"the template does not show an argument value {constant} in message {message + 1} (assistant)"
                 )

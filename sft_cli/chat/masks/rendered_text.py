@@ -1,12 +1,12 @@
-"""A rendered text and what of it is trained, in characters."""
+"""A rendered text and its trained character ranges."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Characters ``start`` to ``end`` of a rendered text that are trained with ``weight``."""
+class TrainedSpan:
+    """Characters ``start`` to ``end`` of a rendered text, trained with ``weight``."""
 
     start: int
     end: int
@@ -14,40 +14,45 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedText:
     """A text and its trained spans, in order; the last span ends the text.
 
-    ``stops`` names the stop token that ends each span; ``muted`` are the character ranges inside spans that carry no
-    loss, in order and apart; ``results`` those outside spans, before the last one, that are trained as they stand: what
-    tools answered or users said, and stop tokens that close it, in order and apart; ``beside`` names one of them;
-    ``remarks`` are keys of data/remarks.py.
+    Attributes:
+        text: The text.
+        spans: The trained answers, each with its stop token.
+        stop_tokens: The stop token that ends each span.
+        no_loss: Character ranges inside spans that carry no loss, in order and disjoint.
+        prompt_ranges: Trained character ranges outside spans, before the last one: tool results or user texts, and the
+            stop tokens that close them. In order and disjoint.
+        remarks: Keys of data/remarks.py.
+        prompt_text_name: What error messages call a text of ``prompt_ranges``.
     """
 
     text: str
-    spans: tuple[Span, ...]
-    stops: tuple[str, ...]
-    muted: tuple[tuple[int, int], ...] = ()
-    results: tuple[tuple[int, int], ...] = ()
+    spans: tuple[TrainedSpan, ...]
+    stop_tokens: tuple[str, ...]
+    no_loss: tuple[tuple[int, int], ...] = ()
+    prompt_ranges: tuple[tuple[int, int], ...] = ()
     remarks: frozenset[str] = frozenset()
-    beside: str = "tool result"
+    prompt_text_name: str = "tool result"
 
 
-def joined(turns: Sequence[Rendered]) -> Rendered:
-    """One rendering that serves every turn: each earlier text must be a prefix of the last one."""
+def merge_turns(turns: Sequence[RenderedText]) -> RenderedText:
+    """Merge turns into one rendering; each earlier text must be a prefix of the last one."""
     last = turns[-1]
     assert all(last.text.startswith(turn.text) for turn in turns), "a rewritten history is unrolled"
-    muted = tuple(place for turn in turns for place in turn.muted)
-    spans, stops = tuple(turn.spans[0] for turn in turns), tuple(turn.stops[0] for turn in turns)
-    results = tuple(place for turn in turns for place in turn.results)
+    muted = tuple(place for turn in turns for place in turn.no_loss)
+    spans, stops = tuple(turn.spans[0] for turn in turns), tuple(turn.stop_tokens[0] for turn in turns)
+    results = tuple(place for turn in turns for place in turn.prompt_ranges)
     remarks = frozenset(key for turn in turns for key in turn.remarks)
-    return Rendered(last.text, spans, stops, muted, results, remarks, last.beside)
+    return RenderedText(last.text, spans, stops, muted, results, remarks, last.prompt_text_name)
 
 
-def outside(text: str, answer: tuple[int, int], muted: Sequence[tuple[int, int]]) -> str:
-    """What of the characters of an answer is not muted."""
-    at, end = answer
+def text_outside(text: str, answer: tuple[int, int], no_loss: Sequence[tuple[int, int]]) -> str:
+    """Return the characters of an answer outside its no-loss ranges."""
+    done, end = answer
     pieces = []
-    for start, stop in muted:
-        pieces.append(text[at:start])
-        at = stop
-    return "".join([*pieces, text[at:end]])
+    for start, stop in no_loss:
+        pieces.append(text[done:start])
+        done = stop
+    return "".join([*pieces, text[done:end]])

@@ -1,8 +1,8 @@
-"""Chat templates: finding, compiling and rendering them, as transformers and servers do.
+"""Load, compile and render chat templates, as transformers and servers do.
 
 The environment (sandbox, trimmed blocks, ``tojson`` without HTML escapes, ``raise_exception``, ``strftime_now``,
-``{% generation %}`` blocks) is the one documented by transformers' ``apply_chat_template``; chat/masks/parity.py holds
-the two together.
+``{% generation %}`` blocks) is the one documented for transformers' ``apply_chat_template``; chat/masks/parity.py
+compares the two.
 """
 
 import json
@@ -18,31 +18,37 @@ from typing import Any
 import jinja2
 import jinja2.meta
 
-from sft_cli.chat.template.jinja_env import GENERATION, KEPT, Dialect, raising, tojson
+from sft_cli.chat.template.jinja_env import (
+    GENERATED_TEXTS,
+    GENERATION_TAG,
+    ChatTemplateEnvironment,
+    raise_exception,
+    tojson,
+)
 from sft_cli.chat.template.named_templates import DEFAULT, TOOL_USE
 from sft_cli.chat.tokens.tokenizer import SPECIAL_NAMES, ChatTokenizer
 from sft_cli.config.paths import resolve
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.errors import SftError
-from sft_cli.sandbox.budget import TooMuch
+from sft_cli.sandbox.budget import BudgetExceeded
 
-GIVEN = ("messages", "tools", "documents", "add_generation_prompt", KEPT)
-"""What every rendering is called with."""
-_OBJECT = re.compile(r"<[\w. ]+ at 0x[0-9a-f]+>")
-ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
+RENDER_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt", GENERATED_TEXTS)
+"""Variables of every rendering."""
+_PYTHON_OBJECT = re.compile(r"<[\w. ]+ at 0x[0-9a-f]+>")
+HTML_ENTITIES = ("&#34;", "&#39;", "&quot;", "&lt;", "&gt;", "&amp;")
 
 
-class TemplateRefusal(Exception):
-    """A template cannot render this conversation; the message says why in words for the user.
+class RenderError(Exception):
+    """A conversation cannot be rendered or trained on with a template; the message explains the reason to the user.
 
     Attributes:
-        unwritten: Whether the template wrote nothing that could be used: another form of the conversation may do.
-        fix: What to do, if it is more than to correct the row; ``{source}`` stands for the name of the row's source.
+        nothing_written: Whether the template wrote nothing usable: another variant of the conversation may work.
+        fix: What to do, if not just to correct the row; ``{source}`` is replaced by the name of the row's source.
     """
 
-    def __init__(self, message: str, *, unwritten: bool = False, fix: str = "") -> None:
+    def __init__(self, message: str, *, nothing_written: bool = False, fix: str = "") -> None:
         super().__init__(message)
-        self.unwritten, self.fix = unwritten, fix
+        self.nothing_written, self.fix = nothing_written, fix
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,11 @@ class ChatTemplate:
     """A compiled chat template.
 
     Attributes:
-        source: The Jinja text, as it is saved into the tokenizer.
-        special_tokens: Special tokens by name, readable in the template.
+        source: The Jinja source, as it is saved with the tokenizer.
+        special_tokens: Special tokens by name, which the template may read.
         name: For messages: ``tokenizer``, a name of configs/template, or a file.
-        now: The time a template may write, one for all its texts.
-        variables: Further values the template reads, such as ``{"enable_thinking": False}``.
+        now: The time that the template may write, the same for all texts.
+        variables: Further variables of the template, such as ``{"enable_thinking": False}``.
         named: Further templates of the same tokenizer by name; ``tool_use`` is for conversations with tools.
     """
 
@@ -67,17 +73,17 @@ class ChatTemplate:
 
     @cached_property
     def for_tools(self) -> "ChatTemplate":
-        """The template of conversations with tools: ``tool_use``, as transformers chooses; itself if there is none."""
+        """The template for conversations with tools: ``tool_use``, as in transformers, or itself if there is none."""
         if TOOL_USE not in self.named:
             return self
         return replace(self, source=self.named[TOOL_USE], name=f"{self.label} {TOOL_USE}", named={})
 
     @cached_property
-    def environment(self) -> Dialect:
-        """Where it is compiled."""
-        environment = Dialect()
-        environment.filters["tojson"] = environment.guarded("tojson", tojson)
-        environment.globals["raise_exception"] = raising
+    def environment(self) -> ChatTemplateEnvironment:
+        """The Jinja environment in which it is compiled."""
+        environment = ChatTemplateEnvironment()
+        environment.filters["tojson"] = environment.guard("tojson", tojson)
+        environment.globals["raise_exception"] = raise_exception
         environment.globals["strftime_now"] = self.now.strftime
         return environment
 
@@ -92,50 +98,53 @@ class ChatTemplate:
                 fix="correct that line, or choose another template=",
             ) from error
         except Exception as error:  # compiling what a stranger wrote may fail in any way
-            said = f"it {error}" if isinstance(error, TooMuch) else f"{type(error).__name__}: {error}"
+            message = f"it {error}" if isinstance(error, BudgetExceeded) else f"{type(error).__name__}: {error}"
             raise SftError(
-                where=self.label, problem=f"cannot be compiled: {said:.200}", fix="choose another template="
+                where=self.label, problem=f"cannot be compiled: {message:.200}", fix="choose another template="
             ) from error
         # Jinja chains two mappings here and walks them anew for every text: half the time of a short one.
         template.globals = {**template.globals, **self.special_tokens, **self.variables}
 
         def render(**given: Any) -> str:
-            self.environment.begin()
+            self.environment.begin_render()
             return template.render(**given)
 
         return render
 
     @cached_property
-    def _tagged(self) -> bool:
-        """Whether it has generation tags."""
-        return GENERATION.search(self.source) is not None
+    def _has_generation_tags(self) -> bool:
+        """Whether the source contains ``{% generation %}`` tags."""
+        return GENERATION_TAG.search(self.source) is not None
 
     @cached_property
     def writes_date(self) -> bool:
-        """Whether the text of a conversation depends on the day it is rendered."""
+        """Whether the text of a conversation depends on the day of rendering."""
         if "strftime_now" not in self.source:
             return False
         other = replace(self, now=self.now + timedelta(days=397))
         try:
             texts = [one.render([{"role": "user", "content": "Hi"}], None, prompt=True) for one in (self, other)]
-        except TemplateRefusal:
+        except RenderError:
             return True
         return texts[0] != texts[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to another process: not the compiled code."""
+        """Return the state for pickling, without the compiled code."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
     def label(self) -> str:
-        """What messages call it: ``template chatml``, ``the tokenizer's own template``."""
+        """The name for messages: ``template chatml``, ``the tokenizer's own template``."""
         return self.name if " " in self.name else f"template {self.name}"
 
     def compile(self) -> "ChatTemplate":
-        """Itself, after a check of its syntax and of the variables given to it.
+        """Check the syntax of the template and the variables given to it.
+
+        Returns:
+            The template itself.
 
         Raises:
-            SftError: It is not a template, or does not read a variable.
+            SftError: It is not a valid template, or does not read a variable.
         """
         read: set[str] = set()
         for template in (self, self.for_tools):
@@ -144,14 +153,14 @@ class ChatTemplate:
                 read |= jinja2.meta.find_undeclared_variables(self.environment.parse(template.source))
         for name in self.variables:
             where = f"template.variables.{name}"
-            if name in GIVEN or name in SPECIAL_NAMES:
+            if name in RENDER_VARIABLES or name in SPECIAL_NAMES:
                 raise SftError(
                     where=where,
                     problem="every template gets it from the conversation or the tokenizer",
                     fix="leave it out",
                 )
             if name not in read:
-                others = sorted(read - {*GIVEN, *SPECIAL_NAMES, *self.environment.globals})
+                others = sorted(read - {*RENDER_VARIABLES, *SPECIAL_NAMES, *self.environment.globals})
                 known = f"it reads: {', '.join(others)}" if others else "it reads none"
                 raise SftError(
                     where=where,
@@ -163,84 +172,92 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, prompt: bool
     ) -> str:
-        """The text of the messages; with ``prompt``, up to where the assistant's answer begins.
+        """Return the text of the messages; with ``prompt``, up to where the assistant's answer begins.
 
         Raises:
-            TemplateRefusal: The template raises, or escapes characters the input did not escape.
+            RenderError: The template raises, or escapes characters that the input does not escape.
         """
-        return self._rendered(messages, tools, prompt, [])
+        return self._render_text(messages, tools, prompt, [])
 
-    def generated(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str | None:
-        """What stands between the last ``{% generation %}`` tags of the text; None for a template without any.
+    def generation_text(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+    ) -> str | None:
+        """Return the text inside the last ``{% generation %}`` tags; None for a template without them.
 
         Raises:
-            TemplateRefusal: As ``render``.
+            RenderError: As ``render``.
         """
-        if not self._tagged:
+        if not self._has_generation_tags:
             return None
-        kept: list[str] = []
-        self._rendered(messages, tools, False, kept)
-        return kept[-1] if kept else ""
+        generated: list[str] = []
+        self._render_text(messages, tools, False, generated)
+        return generated[-1] if generated else ""
 
-    def _rendered(
+    def _render_text(
         self,
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None,
         prompt: bool,
-        kept: list[str],
+        generated: list[str],
     ) -> str:
-        """The text; what is between its generation tags is appended to ``kept``."""
-        given = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": prompt, KEPT: kept}
+        """Return the text, and append what is inside generation tags to ``generated``."""
+        values = {
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": prompt,
+            GENERATED_TEXTS: generated,
+        }
         try:
-            text = self._render(**given)
-        except TooMuch as error:
-            raise TemplateRefusal(f"the template {error}") from error
+            text = self._render(**values)
+        except BudgetExceeded as error:
+            raise RenderError(f"the template {error}") from error
         except jinja2.TemplateError as error:
-            raise TemplateRefusal(f"the template refuses it: {error!s:.500}", unwritten=True) from error
+            raise RenderError(f"the template refuses it: {error!s:.500}", nothing_written=True) from error
         except Exception as error:  # a template is a program of someone else's
             problem = f"the template fails on it: {type(error).__name__}: {error!s:.500}"
-            raise TemplateRefusal(problem, unwritten=True) from error
-        entities = [entity for entity in ENTITIES if entity in text] if "&" in text else ()
+            raise RenderError(problem, nothing_written=True) from error
+        entities = [entity for entity in HTML_ENTITIES if entity in text] if "&" in text else ()
         known = json.dumps([*messages, *(tools or ())], ensure_ascii=False) + self.source if entities else ""
         for entity in entities:
             if entity not in known:
-                raise TemplateRefusal(
+                raise RenderError(
                     f"the template writes {entity} where the conversation has none (it escapes tool arguments)",
-                    unwritten=True,
+                    nothing_written=True,
                 )
-        if " at 0x" in text and (found := _OBJECT.search(text)) and found.group() not in f"{messages}{tools}":
-            raise TemplateRefusal(
+        if " at 0x" in text and (found := _PYTHON_OBJECT.search(text)) and found.group() not in f"{messages}{tools}":
+            raise RenderError(
                 f"the template writes a Python object ({found.group():.40}), not its text: it lacks | list or | join"
             )
         return text
 
 
-class NoTemplate(SftError):
+class MissingTemplateError(SftError):
     """The tokenizer has no chat template, and none was chosen."""
 
 
 def load_template(config: TemplateConfig, tokenizer: ChatTokenizer) -> ChatTemplate:
-    """The template of a run: a user's file, one of ours, the tokenizer's own, or another of the tokenizer's by name.
+    """Load the template of a run: a file, a packaged template, or one of the tokenizer's own, by name.
 
-    One of ours begins with the tokenizer's beginning-of-text token where the tokenizer itself adds one to plain text,
-    because servers add none around a chat template.
+    A packaged template begins with the tokenizer's bos token if the tokenizer adds one to plain text, because servers
+    add none around a chat template.
 
     Raises:
         SftError: There is no such template, or it cannot be compiled.
     """
-    source, name = _source(config, tokenizer)
+    source, name = _find_source(config, tokenizer)
     named = tokenizer.named_templates if config.path is None and config.name == "auto" else {}
     return ChatTemplate(source, tokenizer.special_tokens, name, variables=config.variables, named=named).compile()
 
 
-def named_templates() -> list[str]:
-    """The names of configs/template."""
+def packaged_templates() -> list[str]:
+    """Return the names of the templates in configs/template."""
     folder = files("sft_cli.configs").joinpath("template")
     return sorted(file.name.removesuffix(".jinja") for file in folder.iterdir() if file.name.endswith(".jinja"))
 
 
-def _source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]:
-    """The Jinja text of the template a configuration asks for, and its name."""
+def _find_source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]:
+    """Return the Jinja source of the template that a config names, and its name."""
     if config.path is not None:
         file = Path(resolve(config.path))
         if not file.is_file():
@@ -251,12 +268,12 @@ def _source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]
             where = f"template.path={config.path}"
             raise SftError(where=where, problem="not a text file in UTF-8", fix="save it as UTF-8") from error
     if config.name == "auto":
-        return _own(tokenizer), "the tokenizer's own template"
-    known = named_templates()
+        return _default_template(tokenizer), "the tokenizer's own template"
+    known = packaged_templates()
     if config.name in known:
         source = files("sft_cli.configs").joinpath("template", f"{config.name}.jinja").read_text(encoding="utf-8")
         return ("{{ bos_token }}" + source if tokenizer.adds_bos and "bos_token" not in source else source), config.name
-    own = _by_name(tokenizer)
+    own = _tokenizer_templates(tokenizer)
     if config.name in own:
         return own[config.name], f"the tokenizer's own template {config.name}"
     others = f"the tokenizer's own: {', '.join(own)}" if own else "the tokenizer has none with a name"
@@ -267,8 +284,8 @@ def _source(config: TemplateConfig, tokenizer: ChatTokenizer) -> tuple[str, str]
     )
 
 
-def _own(tokenizer: ChatTokenizer) -> str:
-    """The tokenizer's default template."""
+def _default_template(tokenizer: ChatTokenizer) -> str:
+    """Return the tokenizer's default template."""
     if tokenizer.chat_template is not None:
         return tokenizer.chat_template
     where = f"tokenizer {tokenizer.directory}"
@@ -278,15 +295,15 @@ def _own(tokenizer: ChatTokenizer) -> str:
             problem=f"template=auto, but none of the tokenizer's templates is called default ({', '.join(named)})",
             fix=f"choose one of them: template.name={named[0]}",
         )
-    raise NoTemplate(
+    raise MissingTemplateError(
         where=where,
         problem="template=auto, but the tokenizer has no chat template (a base model often has none)",
         fix="choose one: template=alpaca, chatml, llama2, vicuna or plain, or template.path=FILE.jinja",
     )
 
 
-def _by_name(tokenizer: ChatTokenizer) -> dict[str, str]:
-    """The tokenizer's templates by name, if it has named ones."""
+def _tokenizer_templates(tokenizer: ChatTokenizer) -> dict[str, str]:
+    """Return the tokenizer's templates by name, if it has named ones."""
     if not tokenizer.named_templates:
         return {}
     default = {} if tokenizer.chat_template is None else {DEFAULT: tokenizer.chat_template}

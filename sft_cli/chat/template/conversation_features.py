@@ -1,4 +1,4 @@
-"""What a conversation holds that a template must show: a system message, tools, calls, reasoning, several rounds."""
+"""Features of a conversation that a template must support: system message, tools, calls, reasoning, several turns."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -6,23 +6,26 @@ from dataclasses import dataclass
 from sft_cli.chat.template import reasoning_blocks
 from sft_cli.types import Conversation, Message
 
-TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {"type": "object"}}}
+EXAMPLE_TOOL = {
+    "type": "function",
+    "function": {"name": "look", "description": "Look.", "parameters": {"type": "object"}},
+}
 _ID = "abcdef123"
-"""Nine letters and digits: Mistral's templates accept no other ids of calls."""
+"""Nine letters and digits: Mistral's templates accept no other call ids."""
 _CALL = {"type": "function", "id": _ID, "function": {"name": "look", "arguments": {"at": "sky"}}}
 
 
 @dataclass(frozen=True, slots=True)
-class Holds:
-    """What a conversation holds.
+class ConversationFeatures:
+    """Features of a conversation.
 
     Attributes:
-        system: It begins with a system message.
-        tools: It names tools.
-        calls: An assistant turn calls one.
-        results: A message holds the result of a call.
+        system: It has a system message.
+        tools: It has tool schemas.
+        calls: An assistant turn calls a tool.
+        results: It has the result of a call.
         reasoning: An assistant turn has reasoning.
-        rounds: A user speaks more than once.
+        multi_turn: It has more than one user message.
     """
 
     system: bool = False
@@ -30,34 +33,37 @@ class Holds:
     calls: bool = False
     results: bool = False
     reasoning: bool = False
-    rounds: bool = False
+    multi_turn: bool = False
 
     @staticmethod
-    def of(conversation: Conversation, *, reasoning: bool = True) -> "Holds":
-        """What this conversation holds; ``reasoning`` is False where it is taken out before rendering."""
+    def from_conversation(conversation: Conversation, *, reasoning: bool = True) -> "ConversationFeatures":
+        """Return the features of a conversation; ``reasoning`` is False if reasoning is removed before rendering."""
         messages = conversation.messages
         roles = [message.role for message in messages]
         answers = [message for message in messages if message.role == "assistant"]
-        return Holds(
+        return ConversationFeatures(
             system="system" in roles,
             tools=bool(conversation.tools),
             calls=any(message.extra.get("tool_calls") for message in answers),
             results="tool" in roles,
-            reasoning=reasoning and any(reasoning_blocks.texts({"content": m.content, **m.extra}) for m in answers),
-            rounds=roles.count("user") > 1,
+            reasoning=reasoning
+            and any(reasoning_blocks.reasoning_texts({"content": m.content, **m.extra}) for m in answers),
+            multi_turn=roles.count("user") > 1,
         )
 
     def example(self) -> Conversation:
-        """A short conversation that holds the same."""
-        return Conversation(tuple(self._messages()), "a short conversation", "", (TOOL,) if self.tools else None)
+        """Return a short conversation with these features."""
+        return Conversation(
+            tuple(self._messages()), "a short conversation", "", (EXAMPLE_TOOL,) if self.tools else None
+        )
 
-    def named(self) -> str:
-        """What is special about it, in words; empty if nothing is."""
+    def describe(self) -> str:
+        """Describe the features in words; empty if there are none."""
         parts = {
             "system messages": self.system,
             "tools": self.tools or self.calls or self.results,
             "reasoning": self.reasoning,
-            "several rounds": self.rounds,
+            "several rounds": self.multi_turn,
         }
         return ", ".join(name for name, there in parts.items() if there)
 
@@ -69,13 +75,13 @@ class Holds:
             yield Message("assistant", "", extra={"tool_calls": [_CALL]})
         if self.results:
             yield Message("tool", "Blue", extra={"tool_call_id": _ID, "name": "look"})
-        if self.rounds:
+        if self.multi_turn:
             yield Message("assistant", "Hello")
             yield Message("user", "Bye")
         yield Message("assistant", "<think>\nThey speak.\n</think>\n\nBye" if self.reasoning else "Bye")
 
 
-def together(found: Iterable[Holds]) -> str:
-    """What several conversations hold, in words."""
-    names = dict.fromkeys(name for one in found for name in one.named().split(", ") if name)
+def describe_features(found: Iterable[ConversationFeatures]) -> str:
+    """Describe the features of several conversations in words."""
+    names = dict.fromkeys(name for one in found for name in one.describe().split(", ") if name)
     return ", ".join(names)

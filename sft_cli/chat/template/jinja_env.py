@@ -1,4 +1,4 @@
-"""The dialect of chat templates: what transformers adds to Jinja, in a sandbox with a budget."""
+"""The Jinja environment of chat templates: what transformers adds to Jinja, in a sandbox with a budget."""
 
 import json
 import re
@@ -12,14 +12,14 @@ import jinja2.runtime
 
 from sft_cli.sandbox.environment import LimitedEnvironment
 
-GENERATION = re.compile(r"\{%[-+]?\s*generation\b")
-KEPT = "_generated"
-"""Variable of a rendering that collects the texts between its generation tags."""
+GENERATION_TAG = re.compile(r"\{%[-+]?\s*generation\b")
+GENERATED_TEXTS = "_generated"
+"""Variable of a rendering that collects the texts inside its generation tags."""
 _DICT_ATTRIBUTES = frozenset(dir(dict))
 
 
 class _Generation(jinja2.ext.Extension):
-    """Accepts ``{% generation %}…{% endgeneration %}`` and appends what is between to the variable ``KEPT``."""
+    """Accept ``{% generation %}…{% endgeneration %}`` and append the text inside to ``GENERATED_TEXTS``."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 reads a plain class attribute
 
@@ -31,30 +31,30 @@ class _Generation(jinja2.ext.Extension):
 
     def _keep(self, context: jinja2.runtime.Context, caller: Callable[[], str]) -> str:
         text = caller()
-        context[KEPT].append(text)
+        context[GENERATED_TEXTS].append(text)
         return text
 
 
-class Dialect(LimitedEnvironment):
-    """Chat templates' Jinja; ``message.content`` of a plain dict is its key, not looked for as an attribute first."""
+class ChatTemplateEnvironment(LimitedEnvironment):
+    """Jinja environment of chat templates; ``message.content`` of a plain dict is its key, not an attribute."""
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """An attribute, or the entry of that name."""
+        """Return an attribute, or the entry of that name."""
         if type(obj) is dict and attribute not in _DICT_ATTRIBUTES:
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         return super().getattr(obj, attribute)
 
 
-def raising(message: str) -> None:
-    """How a template refuses a conversation."""
+def raise_exception(message: str) -> None:
+    """Raise the error with which a template rejects a conversation."""
     raise jinja2.TemplateError(message)
 
 
 def tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """The value as JSON, without HTML's escapes."""
+    """Return the value as JSON, without HTML escapes."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

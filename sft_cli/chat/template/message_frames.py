@@ -1,15 +1,15 @@
-r"""What a template writes around messages, learnt from renderings of conversations whose texts are known.
+r"""What a template writes around messages, found by rendering conversations with known texts.
 
-Between two messages stand the closing of the first and the header of the second: ``<|im_end|>\n<|im_start|>user\n``.
+Between two messages are the end of the first and the header of the second: ``<|im_end|>\n<|im_start|>user\n``.
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
 
-TALKS = (
+PROBE_ROLES = (
     ("user", "assistant"),
     ("system", "user", "assistant"),
     ("user", "assistant", "user", "assistant", "user", "assistant"),
@@ -18,18 +18,18 @@ TALKS = (
     ("user", "user", "assistant"),
     ("user", "assistant", "tool", "assistant"),
 )
-"""Roles of the conversations that are rendered; a template need not know all of them."""
+"""Roles of the conversations that are rendered; a template need not support all of them."""
 
 
 @dataclass(frozen=True)
-class Frames:
-    """What one template writes around messages; of each place the texts that were seen, the longest first.
+class MessageFrames:
+    """What one template writes around messages; the texts seen at each place, the longest first.
 
     Attributes:
         beginnings: Before the first message, by its role.
         between: Between two messages, by their roles.
-        endings: Behind the last message, by its role.
-        prompt: What a server's prompt ends in behind the question; empty if the template adds nothing.
+        endings: After the last message, by its role.
+        prompt: What ``add_generation_prompt`` adds after a question; empty if nothing.
     """
 
     beginnings: dict[str, list[str]] = field(default_factory=dict)
@@ -38,12 +38,12 @@ class Frames:
     prompt: str = ""
 
     @classmethod
-    def of(cls, template: ChatTemplate) -> "Frames":
-        """Those of a template."""
+    def from_template(cls, template: ChatTemplate) -> "MessageFrames":
+        """Find the frames of a template."""
         beginnings: dict[str, set[str]] = {}
         between: dict[tuple[str, str], set[str]] = {}
         endings: dict[str, set[str]] = {}
-        for roles in TALKS:
+        for roles in PROBE_ROLES:
             gaps = _gaps(template, roles)
             if gaps is None:
                 continue
@@ -58,26 +58,26 @@ class Frames:
             _prompt(template),
         )
 
-    def after(self, role: str) -> Iterator[tuple[str, str]]:
-        """What may follow a message: the role of the next one, and what stands between."""
+    def followers(self, role: str) -> Iterator[tuple[str, str]]:
+        """Yield what may follow a message: the role of the next one, and the text between."""
         for (first, second), texts in self.between.items():
             for text in texts if first == role else ():
                 yield second, text
 
     def headers(self, role: str) -> list[str]:
-        """What stands before a later message of the role, without what closes the answer before it."""
+        """Return the texts before a later message of a role, without what closes the answer before it."""
         gaps = self.between.get(("assistant", role), ())
         endings = self.endings.get("assistant", ())
         return [gap.removeprefix(ending) for gap in gaps for ending in endings if gap.startswith(ending)]
 
 
 def _gaps(template: ChatTemplate, roles: Sequence[str]) -> list[str] | None:
-    """What stands before, between and behind the messages; None if the template does not show each once, in order."""
+    """Return the texts around the messages; None if the template does not show each message once, in order."""
     words = [f"Wq{number}w" for number in range(len(roles))]
     messages = [{"role": role, "content": word} for role, word in zip(roles, words, strict=True)]
     try:
         text = template.render(messages, None, prompt=False)
-    except TemplateRefusal:
+    except RenderError:
         return None
     if any(text.count(word) != 1 for word in words):
         return None
@@ -91,13 +91,13 @@ def _gaps(template: ChatTemplate, roles: Sequence[str]) -> list[str] | None:
 
 
 def _prompt(template: ChatTemplate) -> str:
-    """What the template adds for ``add_generation_prompt``."""
+    """Return what the template adds for ``add_generation_prompt``."""
     question = [{"role": "user", "content": "Wq0w"}]
     try:
-        bare, prompt = (template.render(question, None, prompt=prompt) for prompt in (False, True))
-    except TemplateRefusal:
+        without_prompt, prompt = (template.render(question, None, prompt=prompt) for prompt in (False, True))
+    except RenderError:
         return ""
-    return prompt.removeprefix(bare) if prompt.startswith(bare) else ""
+    return prompt.removeprefix(without_prompt) if prompt.startswith(without_prompt) else ""
 
 
 def _longest_first(texts: set[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tokenizers with several chat templates, each under a name, as transformers stores, saves and chooses them."""
+"""Read and write the named chat templates of a tokenizer, as transformers stores them."""
 
 import re
 from collections.abc import Mapping
@@ -9,30 +9,30 @@ from sft_cli.errors import SftError
 
 DEFAULT = "default"
 TOOL_USE = "tool_use"
-"""Name of the template that transformers takes for conversations with tools."""
+"""Name of the template that transformers uses for conversations with tools."""
 TEMPLATE_FILE = "chat_template.jinja"
 FOLDER = "additional_chat_templates"
-"""Directory beside the tokenizer that holds the templates other than the default, one file each."""
+"""Directory in a tokenizer's directory with the templates other than the default, one file each."""
 _NAME = re.compile(r"[\w.-]*\w[\w.-]*")
 
 
-def read(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The templates of a tokenizer by name; empty if it has none.
+def read_named_templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the templates of a tokenizer by name; empty if it has none.
 
-    Files come first, as in transformers: what the configuration holds counts only where there is no file.
+    Files come first, as in transformers: templates in the configuration are used only if there is no file.
 
     Args:
-        directory: Where the tokenizer's files are.
+        directory: The tokenizer's directory.
         config: Its tokenizer_config.json.
 
     Raises:
-        SftError: The configuration holds templates in no form that transformers reads.
+        SftError: The configuration contains templates in a form that transformers does not read.
     """
     found = {}
     file = directory / TEMPLATE_FILE
     if file.exists():
         found[DEFAULT] = file.read_text(encoding="utf-8")
-    for other in files(directory):
+    for other in named_template_files(directory):
         found[other.name.removesuffix(".jinja")] = other.read_text(encoding="utf-8")
     value = config.get("chat_template")
     if found or value is None:
@@ -51,13 +51,13 @@ def read(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
     return dict(value)
 
 
-def write(named: Mapping[str, str], directory: Path) -> None:
-    """Write the templates other than the default beside a tokenizer."""
+def write_named_templates(named: Mapping[str, str], directory: Path) -> None:
+    """Write the templates other than the default into a tokenizer's directory."""
     for name, source in named.items():
         (directory / FOLDER).mkdir(exist_ok=True)
         (directory / FOLDER / f"{name}.jinja").write_text(source, encoding="utf-8")
 
 
-def files(directory: Path) -> list[Path]:
-    """The files that hold templates other than the default."""
+def named_template_files(directory: Path) -> list[Path]:
+    """Return the files of the templates other than the default."""
     return sorted((directory / FOLDER).glob("*.jinja"))

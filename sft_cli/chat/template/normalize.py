@@ -1,17 +1,17 @@
-"""What a conversation holds before any template sees it: its system message and the reasoning of its answers."""
+"""Normalize conversations before rendering: apply the system message and reasoning rules of the data config."""
 
 import re
 from dataclasses import replace
 
 from sft_cli.chat.template import reasoning_blocks
-from sft_cli.chat.template.chat_template import TemplateRefusal
+from sft_cli.chat.template.chat_template import RenderError
 from sft_cli.config.schema.data import DataConfig, Thinking, TrainOn
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message
 
 
-def mistakes(data: DataConfig) -> list[SftError]:
-    """What is wrong with the rules about messages, whatever the rows are."""
+def rule_errors(data: DataConfig) -> list[SftError]:
+    """Return the errors in the message rules of a data config, which do not depend on the rows."""
     found = []
     if data.override_system and data.system is None:
         found.append(
@@ -31,7 +31,7 @@ def mistakes(data: DataConfig) -> list[SftError]:
             fix = r"write it as Python's re does, quoted in YAML: '<\|skip\|>.*?<\|/skip\|>'"
             found.append(SftError(where=f"data.no_loss_patterns[{i}]", problem=problem, fix=fix))
     if data.train_on is TrainOn.all:
-        idle = {
+        without_effect = {
             "data.no_loss_patterns": bool(data.no_loss_patterns),
             "data.train_on_reasoning=false": not data.train_on_reasoning,
             "data.train_on_tool_calls=false": not data.train_on_tool_calls,
@@ -43,29 +43,31 @@ def mistakes(data: DataConfig) -> list[SftError]:
                 problem="data.train_on=all trains the whole text, so that this has no effect",
                 fix="leave it out, or set data.train_on=assistant",
             )
-            for name, given in idle.items()
+            for name, given in without_effect.items()
             if given
         ]
     return found
 
 
-def shaped(conversation: Conversation, data: DataConfig) -> Conversation:
-    """The conversation with the system message and the reasoning that the rules ask for; twice is as good as once.
+def normalize_conversation(conversation: Conversation, data: DataConfig) -> Conversation:
+    """Apply the system message and reasoning rules to a conversation; applying them twice changes nothing.
 
     Raises:
-        TemplateRefusal: Nothing is left of a message, or its reasoning cannot be told from its answer.
+        RenderError: Nothing is left of a message, or its reasoning cannot be told from its answer.
     """
     if not conversation.messages or (data.system is None and data.thinking is Thinking.keep):
         return conversation
     messages = _with_system(conversation.messages, data)
     if data.thinking is not Thinking.keep:
-        kept = _last_turn(messages) if data.thinking is Thinking.last else len(messages)
-        messages = tuple(_stripped(message, i) if i < kept else message for i, message in enumerate(messages))
+        num_stripped = _last_turn_start(messages) if data.thinking is Thinking.last else len(messages)
+        messages = tuple(
+            _strip_reasoning(message, i) if i < num_stripped else message for i, message in enumerate(messages)
+        )
     return conversation if messages == conversation.messages else replace(conversation, messages=messages)
 
 
 def _with_system(messages: tuple[Message, ...], data: DataConfig) -> tuple[Message, ...]:
-    """The messages with the default system message, or with it in place of all there are."""
+    """Add the default system message, or replace all system messages by it."""
     if data.system is None:
         return messages
     others = tuple(message for message in messages if message.role != "system")
@@ -74,26 +76,26 @@ def _with_system(messages: tuple[Message, ...], data: DataConfig) -> tuple[Messa
     return (Message("system", data.system), *others) if data.system else others
 
 
-def _last_turn(messages: tuple[Message, ...]) -> int:
-    """Where the last turn begins: behind the last user message that is answered (a turn may call tools on its way)."""
+def _last_turn_start(messages: tuple[Message, ...]) -> int:
+    """Return the index after the last user message that is answered; the turn may contain tool calls."""
     answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
-    asked = [i for i, message in enumerate(messages[: answers[-1]]) if message.role == "user"] if answers else []
-    return asked[-1] + 1 if asked else 0
+    questions = [i for i, message in enumerate(messages[: answers[-1]]) if message.role == "user"] if answers else []
+    return questions[-1] + 1 if questions else 0
 
 
-def _stripped(message: Message, i: int) -> Message:
-    """An assistant message without its reasoning; other messages as they are."""
+def _strip_reasoning(message: Message, i: int) -> Message:
+    """Return an assistant message without its reasoning; other messages are unchanged."""
     if message.role != "assistant":
         return message
-    if reasoning_blocks.unclosed(message.content):
-        raise TemplateRefusal(f"message {i + 1} (assistant) opens <think> and never closes it: nothing is its answer")
-    block = reasoning_blocks.block(message.content)
-    extra = {key: value for key, value in message.extra.items() if key not in reasoning_blocks.KEYS}
+    if reasoning_blocks.has_unclosed_block(message.content):
+        raise RenderError(f"message {i + 1} (assistant) opens <think> and never closes it: nothing is its answer")
+    block = reasoning_blocks.find_block(message.content)
+    extra = {key: value for key, value in message.extra.items() if key not in reasoning_blocks.REASONING_KEYS}
     if block is None and len(extra) == len(message.extra):
         return message
     content = message.content if block is None else message.content[block.answer :]
-    if reasoning_blocks.unclosed(content):
-        raise TemplateRefusal(f"message {i + 1} (assistant) opens a second <think> and never closes it")
+    if reasoning_blocks.has_unclosed_block(content):
+        raise RenderError(f"message {i + 1} (assistant) opens a second <think> and never closes it")
     if not content.strip() and not extra.get("tool_calls"):
-        raise TemplateRefusal(f"nothing but reasoning is in message {i + 1} (assistant)")
+        raise RenderError(f"nothing but reasoning is in message {i + 1} (assistant)")
     return replace(message, content=content, extra=extra)

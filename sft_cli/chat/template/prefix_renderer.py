@@ -1,13 +1,13 @@
-"""One rendering of a conversation that tells what the renderings of its beginnings are.
+"""Get the renderings of all prefixes of a conversation from one rendering.
 
-A chat template runs through the messages in a loop and may write a generation prompt behind it. Where the texts up to
-the end of each message are found from one run, a conversation of n turns costs one rendering in place of 2n.
+A chat template loops over the messages and may write a generation prompt after the loop. If one run gives the text up
+to the end of each message, a conversation of n turns costs one rendering instead of 2n.
 
-Why that is the same: run on fewer messages, the template does step by step what it does on all of them, until it asks
-for something about a message that is not there: the next one, the number of them, the last one. So the messages are
-handed over in a sequence that notes every such question. If none was asked before the end of message j-1, the run on
-the first j messages comes to the same place with the same text; there its loop ends, and what follows is a constant
-(``_constant`` reads that off the template). All other texts are rendered as ever.
+Why the result is the same: on fewer messages, the template performs the same steps until it reads something about a
+message that is missing: the next message, the number of messages, the last one. The messages are therefore passed in a
+sequence that records every such read. If none occurred before the end of message j-1, the run on the first j messages
+reaches the same point with the same text; there its loop ends, and what follows is a constant (``_is_constant``
+checks that in the template). All other texts are rendered separately.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,27 +17,27 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 
-from sft_cli.chat.masks.sentinels import BOUNDARY
-from sft_cli.chat.template.chat_template import ENTITIES, GENERATION, ChatTemplate
-from sft_cli.chat.template.message_trace import Asked, Messages
+from sft_cli.chat.masks.sentinels import MESSAGE_BOUNDARY
+from sft_cli.chat.template.chat_template import GENERATION_TAG, HTML_ENTITIES, ChatTemplate
+from sft_cli.chat.template.message_access import MessageAccessLog, TracedMessages
 
 FAILURES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-_MAIN, _PEEK = "_main_messages", "_peek"
+_MAIN, _LOOKAHEAD = "_main_messages", "_peek"
 _NEXT, _NUMBER = ("last", "nextitem"), ("length", "revindex", "revindex0")
-_HARMLESS = ("first", "index", "index0", "previtem", "depth", "depth0")
+_INDEPENDENT = ("first", "index", "index0", "previtem", "depth", "depth0")
 _CONSTANT = (
     *(nodes.Output, nodes.TemplateData, nodes.If, nodes.Const, nodes.Name, nodes.Not, nodes.And, nodes.Or),
     *(nodes.Compare, nodes.Operand, nodes.Test, nodes.Add, nodes.Concat, nodes.CondExpr),
 )
-_ELSEWHERE = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.Break, nodes.Continue)
+_UNSUPPORTED = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport, nodes.Break, nodes.Continue)
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
-    """The texts of the beginnings of a conversation.
+class PrefixTexts:
+    """The texts of the prefixes of a conversation.
 
     Attributes:
-        ends: ``ends[j]`` is the text up to the end of the first j messages; None where that was not found.
+        ends: ``ends[j]`` is the text up to the end of the first j messages; None if it was not found.
         closings: What follows it without and with a generation prompt.
     """
 
@@ -45,88 +45,90 @@ class Walk:
     closings: tuple[str, str]
 
     def text(self, count: int, prompt: bool) -> str | None:
-        """The rendering of the first ``count`` messages; None where it was not found."""
+        """Return the rendering of the first ``count`` messages; None if it was not found."""
         end = self.ends[count]
         return None if end is None else end + self.closings[prompt]
 
 
-class Walker:
-    """Walks conversations with one template."""
+class PrefixRenderer:
+    """Render the prefixes of conversations with one template."""
 
     def __init__(self, template: ChatTemplate) -> None:
-        self._render = _instrumented(template)
-        self._closings = self._constants() if self._render is not None else None
+        self._render = _instrument(template)
+        self._closings = self._find_closings() if self._render is not None else None
 
-    def walk(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> Walk | None:
-        """The texts of the beginnings; None where one rendering cannot tell any."""
+    def render_prefixes(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> PrefixTexts | None:
+        """Return the texts of the prefixes; None if one rendering does not give any."""
         if self._closings is None:
             return None
-        asked = Asked(len(messages))
-        text = self._run(messages, tools, False, asked)
-        if text is None or ("&" in text and any(entity in text for entity in ENTITIES)):
+        log = MessageAccessLog(len(messages))
+        text = self._run(messages, tools, False, log)
+        if text is None or ("&" in text and any(entity in text for entity in HTML_ENTITIES)):
             return None
-        *pieces, behind = text.split(BOUNDARY)
-        if len(pieces) != len(messages) - asked.skipped:
+        *pieces, closing = text.split(MESSAGE_BOUNDARY)
+        if len(pieces) != len(messages) - log.skipped:
             return None
-        ends: list[str | None] = [None] * (asked.skipped + 1)
+        ends: list[str | None] = [None] * (log.skipped + 1)
         end = ""
-        for count, piece in enumerate(pieces, asked.skipped + 1):
+        for count, piece in enumerate(pieces, log.skipped + 1):
             end += piece
-            ends.append(None if count in asked.unknown else end)
-        if behind != self._closings[0]:  # no message went through the loop: what stands before it is there, too
+            ends.append(None if count in log.unknown_counts else end)
+        if closing != self._closings[0]:  # no message went through the loop: what stands before it is there, too
             return None
-        return Walk(ends, self._closings)
+        return PrefixTexts(ends, self._closings)
 
-    def _constants(self) -> tuple[str, str] | None:
-        """What the template writes behind its loop, without and with a generation prompt."""
+    def _find_closings(self) -> tuple[str, str] | None:
+        """Return what the template writes after its loop, without and with a generation prompt."""
         talk = [{"role": role, "content": "Hi"} for role in ("user", "assistant", "user")]
-        texts = [self._run(talk, None, prompt, Asked(3)) for prompt in (False, True)]
-        found = [text.rpartition(BOUNDARY) for text in texts if text is not None]
+        texts = [self._run(talk, None, prompt, MessageAccessLog(3)) for prompt in (False, True)]
+        found = [text.rpartition(MESSAGE_BOUNDARY) for text in texts if text is not None]
         return (found[0][2], found[1][2]) if len(found) == 2 and all(behind for _, behind, _ in found) else None
 
     def _run(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, prompt: bool, asked: Asked
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, prompt: bool, log: MessageAccessLog
     ) -> str | None:
-        """The instrumented text; None if the template refuses or fails: the plain rendering says how."""
+        """Return the instrumented text; None if the template raises: the plain rendering reports the error."""
         assert self._render is not None
-        given = {"messages": Messages(messages, 0, asked), "tools": tools, "documents": None}
+        values = {"messages": TracedMessages(messages, 0, log), "tools": tools, "documents": None}
         try:
-            return self._render({**given, "add_generation_prompt": prompt, _MAIN: asked.main, _PEEK: asked.peeked})
+            return self._render(
+                {**values, "add_generation_prompt": prompt, _MAIN: log.main_loop, _LOOKAHEAD: log.record_lookahead}
+            )
         except Exception:  # a template is a program of someone else's; the plain rendering says what is wrong
             return None
 
 
-def _instrumented(template: ChatTemplate) -> Callable[[dict[str, Any]], str] | None:
-    """Renders with ``BOUNDARY`` behind each message; None for a template of another build."""
-    if GENERATION.search(template.source) or BOUNDARY in template.source:
+def _instrument(template: ChatTemplate) -> Callable[[dict[str, Any]], str] | None:
+    """Return a function that renders with ``MESSAGE_BOUNDARY`` after each message; None for an unsupported template."""
+    if GENERATION_TAG.search(template.source) or MESSAGE_BOUNDARY in template.source:
         return None
     environment = template.environment
     tree = environment.parse(template.source)
-    at = next((i for i, node in reversed(list(enumerate(tree.body))) if isinstance(node, nodes.For)), None)
-    if at is None or any(True for _ in tree.find_all(_ELSEWHERE)):
+    loop_index = next((i for i, node in reversed(list(enumerate(tree.body))) if isinstance(node, nodes.For)), None)
+    if loop_index is None or any(True for _ in tree.find_all(_UNSUPPORTED)):
         return None
-    loop, behind = tree.body[at], tree.body[at + 1 :]
+    loop, after_loop = tree.body[loop_index], tree.body[loop_index + 1 :]
     assert isinstance(loop, nodes.For)
-    early = nodes.Template([*tree.body[:at], loop])
+    up_to_loop = nodes.Template([*tree.body[:loop_index], loop])
     if (
         loop.else_
         or loop.recursive
         or loop.test
-        or not _constant(tree, behind)
-        or _reads(early, "add_generation_prompt")
+        or not _is_constant(tree, after_loop)
+        or _reads(up_to_loop, "add_generation_prompt")
     ):
         return None
     loop.iter = nodes.Call(nodes.Name(_MAIN, "load"), [loop.iter], [], None, None)
-    if not all(_watched(node) for node in loop.body):
+    if not all(_record_lookaheads(node) for node in loop.body):
         return None
-    loop.body.append(nodes.Output([nodes.TemplateData(BOUNDARY)]))
+    loop.body.append(nodes.Output([nodes.TemplateData(MESSAGE_BOUNDARY)]))
     tree.set_environment(environment)
     nodes.Node.set_lineno(tree, 1)
     compiled = jinja2.Template.from_code(environment, environment.compile(tree), {})
     constants = {**environment.globals, **template.special_tokens, **template.variables}
 
     def render(values: dict[str, Any]) -> str:
-        environment.begin()
+        environment.begin_render()
         return environment.concat(compiled.root_render_func(compiled.new_context({**constants, **values}, shared=True)))
 
     return render
@@ -136,18 +138,18 @@ def _reads(tree: nodes.Node, name: str) -> bool:
     return any(node.name == name for node in tree.find_all(nodes.Name))
 
 
-def _constant(tree: nodes.Template, behind: list[nodes.Node]) -> bool:
-    """Whether nodes write the same whatever the conversation is."""
+def _is_constant(tree: nodes.Template, after_loop: list[nodes.Node]) -> bool:
+    """Whether nodes write the same text for every conversation."""
     stored = {node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"}
     stored |= {node.name for node in tree.find_all(nodes.Macro)} | {"messages", "tools", "documents"}
-    every = [node for top in behind for node in (top, *top.find_all(nodes.Node))]
+    every = [node for top in after_loop for node in (top, *top.find_all(nodes.Node))]
     return all(
         isinstance(node, _CONSTANT) and not (isinstance(node, nodes.Name) and node.name in stored) for node in every
     )
 
 
-def _watched(node: nodes.Node) -> bool:
-    """Whether every question of the loop's own ``loop`` is noted from now on; inner loops have one of their own."""
+def _record_lookaheads(node: nodes.Node) -> bool:
+    """Record every read of the loop's own ``loop`` (inner loops have their own); return whether that is possible."""
     if isinstance(node, nodes.For):
         return not _reads(nodes.Template([nodes.Output([node.iter]), *node.else_]), "loop")
     if isinstance(node, nodes.Macro | nodes.CallBlock | nodes.FilterBlock):
@@ -160,14 +162,14 @@ def _watched(node: nodes.Node) -> bool:
             if isinstance(child, nodes.Getattr) and isinstance(child.node, nodes.Name) and child.node.name == "loop":
                 if child.attr in _NEXT + _NUMBER:
                     number = nodes.Getattr(nodes.Name("loop", "load"), "index0", "load")
-                    told: list[nodes.Expr] = [number, child, nodes.Const(child.attr in _NEXT)]
-                    noted = nodes.Call(nodes.Name(_PEEK, "load"), told, [], None, None)
+                    arguments: list[nodes.Expr] = [number, child, nodes.Const(child.attr in _NEXT)]
+                    call = nodes.Call(nodes.Name(_LOOKAHEAD, "load"), arguments, [], None, None)
                     if isinstance(value, list):
-                        value[i] = noted
+                        value[i] = call
                     else:
-                        setattr(node, field, noted)
-                elif child.attr not in _HARMLESS:
+                        setattr(node, field, call)
+                elif child.attr not in _INDEPENDENT:
                     return False
-            elif (isinstance(child, nodes.Name) and child.name == "loop") or not _watched(child):
+            elif (isinstance(child, nodes.Name) and child.name == "loop") or not _record_lookaheads(child):
                 return False
     return True

@@ -1,17 +1,17 @@
-"""The reasoning of an assistant message: ``<think>…</think>`` in its content, or a key beside it.
+"""The reasoning of an assistant message: ``<think>…</think>`` in its content, or a separate key.
 
-Some templates write the beginning of a reasoning block into the prompt, or an empty one, and leave it out of turns that
-are over. Such a turn is trained as it is served: the prompt as the server sends it, then what the model has to write.
+Some templates write the beginning of a reasoning block, or an empty one, into the prompt, and leave it out of completed
+turns. Such a turn is trained as it is served: the prompt as the server sends it, then what the model has to write.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sft_cli.chat.template.chat_template import TemplateRefusal
+from sft_cli.chat.template.chat_template import RenderError
 
-KEYS = ("reasoning_content", "reasoning", "thinking", "tool_plan")
-"""Keys under which messages carry the reasoning before an answer."""
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "tool_plan")
+"""Keys of a message that contain the reasoning before an answer."""
 _BLOCK = re.compile(r"\s*<think>(.*?)</think>(?:[ \t]*\n+|[ \t]*)", re.DOTALL)
 _CLOSED = re.compile(r"(.*?)\n[ \t]*</think>[ \t]*(?:\n+|\Z)", re.DOTALL)
 _PROMPT_BLOCK = re.compile(
@@ -19,18 +19,18 @@ _PROMPT_BLOCK = re.compile(
     r"(</think>\s*|<\|END_THINKING\|>|<channel\|>)?\Z"
 )
 _EMPTY = re.compile(r"<think>\s*</think>")
-_REASONED = re.compile(r"<think>\s*(?!\s|</think>)")
+_NONEMPTY = re.compile(r"<think>\s*(?!\s|</think>)")
 
 
-class Block(NamedTuple):
-    """Where a content holds its reasoning: characters ``start`` to ``end``; the answer begins at ``answer``."""
+class ReasoningBlock(NamedTuple):
+    """The reasoning in a content: characters ``start`` to ``end``; the answer begins at ``answer``."""
 
     start: int
     end: int
     answer: int
 
 
-def block(content: str) -> Block | None:
+def find_block(content: str) -> ReasoningBlock | None:
     """The reasoning block that a content begins with; None if it has none.
 
     ``</think>`` on a line of its own closes a block whose opening was part of the prompt.
@@ -40,7 +40,7 @@ def block(content: str) -> Block | None:
     match = _BLOCK.match(content)
     if match is None and "<think>" not in content:
         match = _CLOSED.match(content)
-    return Block(match.start(1), match.end(1), match.end()) if match else None
+    return ReasoningBlock(match.start(1), match.end(1), match.end()) if match else None
 
 
 def empty_block(text: str, start: int, end: int) -> bool:
@@ -48,80 +48,83 @@ def empty_block(text: str, start: int, end: int) -> bool:
     return text.startswith("<think>", start) and _EMPTY.match(text, start, end) is not None
 
 
-def unclosed(content: str) -> bool:
+def has_unclosed_block(content: str) -> bool:
     """Whether a content opens a reasoning block and never closes it."""
     return content.lstrip().startswith("<think>") and "</think>" not in content
 
 
-def texts(message: Mapping[str, Any]) -> list[str]:
-    """The reasoning of a message as templates read it: of its content, and of the keys beside it."""
-    found, content = [text.strip() for key in KEYS if isinstance(text := message.get(key), str)], message["content"]
+def reasoning_texts(message: Mapping[str, Any]) -> list[str]:
+    """Return the reasoning of a message as templates read it, from its content and its reasoning keys."""
+    found, content = (
+        [text.strip() for key in REASONING_KEYS if isinstance(text := message.get(key), str)],
+        message["content"],
+    )
     if isinstance(content, list):
         found += [part["thinking"].strip() for part in content if part["type"] == "thinking"]
-    elif inside := block(content):
+    elif inside := find_block(content):
         found.append(content[inside.start : inside.end].strip())
     return [text for text in found if text]
 
 
-def served(prompt: str, text: str, message: Mapping[str, Any], number: int) -> str | None:
-    """The prompt with the answer behind it where the template leaves the prompt's reasoning block out of ``text``.
+def serving_text(prompt: str, text: str, message: Mapping[str, Any], number: int) -> str | None:
+    """Return the prompt followed by the answer, if the template leaves the prompt's reasoning block out of ``text``.
 
     Args:
         prompt: What a server sends before the message.
-        text: The rendering up to and with the message.
+        text: The rendering up to and including the message.
         message: The assistant message as the template read it.
         number: Its number from 1, for errors.
 
     Returns:
-        None if the prompt ends in no reasoning block, or ``text`` does not begin with what stands before that.
+        None if the prompt does not end in a reasoning block, or ``text`` does not begin with the prompt before that.
 
     Raises:
-        TemplateRefusal: The message reasons behind a closed block, or does not behind an open one.
+        RenderError: The message has reasoning after a closed block, or none after an open one.
     """
-    opened = _PROMPT_BLOCK.search(prompt)
-    if opened is None or not text.startswith(prompt[: opened.start()]):
+    prompt_block = _PROMPT_BLOCK.search(prompt)
+    if prompt_block is None or not text.startswith(prompt[: prompt_block.start()]):
         return None
-    answer, content = text[opened.start() :], message["content"]
-    if opened.group(1):
+    answer, content = text[prompt_block.start() :], message["content"]
+    if prompt_block.group(1):
         check_closed(prompt, message, number)
         return prompt + answer
-    if not texts(message):
-        raise _opened(number)
-    own = _REASONED.match(answer)
-    if own is not None and prompt[opened.start() :].startswith("<think>"):
-        return prompt + (answer[own.end() :] if prompt[-1].isspace() else answer[len("<think>") :])
-    found = block(content) if isinstance(content, str) else None
+    if not reasoning_texts(message):
+        raise _open_block_error(number)
+    own_opening = _NONEMPTY.match(answer)
+    if own_opening is not None and prompt[prompt_block.start() :].startswith("<think>"):
+        return prompt + (answer[own_opening.end() :] if prompt[-1].isspace() else answer[len("<think>") :])
+    found = find_block(content) if isinstance(content, str) else None
     if found is None:
         return None
-    thought = content[found.start : found.end]
+    reasoning = content[found.start : found.end]
     closed = content.index("</think>", found.end)
     gap, rest = content[closed + len("</think>") : found.answer], _EMPTY.sub("", answer, count=1)
     if not _EMPTY.match(answer):
         rest = answer
-    thought = thought.lstrip() if prompt[-1].isspace() else thought
+    reasoning = reasoning.lstrip() if prompt[-1].isspace() else reasoning
     between = content[found.end : closed]
-    return f"{prompt}{thought}{between}</think>{'' if rest[:1].isspace() else gap}{rest}"
+    return f"{prompt}{reasoning}{between}</think>{'' if rest[:1].isspace() else gap}{rest}"
 
 
-def _opened(number: int) -> TemplateRefusal:
-    """The refusal of a message without reasoning after a prompt that opens it."""
-    return TemplateRefusal(
+def _open_block_error(number: int) -> RenderError:
+    """Return the error for a message without reasoning after a prompt that opens it."""
+    return RenderError(
         f"the prompt opens the reasoning of message {number} (assistant), which has none"
         " (a variable of the template may close it, such as template.variables={enable_thinking: false})"
     )
 
 
-def check_opened(prompt: str, answer: str, reasons: bool, number: int) -> None:
-    """Refuse an answer that is all inside a reasoning block which the prompt opens."""
-    if prompt.rstrip().endswith("<think>") and "</think>" not in answer and not reasons:
-        raise _opened(number)
+def check_opened(prompt: str, answer: str, has_reasoning: bool, number: int) -> None:
+    """Reject an answer that is entirely inside a reasoning block which the prompt opens."""
+    if prompt.rstrip().endswith("<think>") and "</think>" not in answer and not has_reasoning:
+        raise _open_block_error(number)
 
 
 def check_closed(prompt: str, message: Mapping[str, Any], number: int) -> None:
-    """Refuse a message that reasons after a prompt that has closed the reasoning."""
+    """Reject a message with reasoning after a prompt that has closed the reasoning."""
     opened = _PROMPT_BLOCK.search(prompt)
-    if opened is not None and opened.group(1) and texts(message):
-        raise TemplateRefusal(
+    if opened is not None and opened.group(1) and reasoning_texts(message):
+        raise RenderError(
             f"the prompt closes the reasoning before message {number} (assistant), which reasons"
             " (data.thinking=strip leaves that out; a variable of the template may open it, such as"
             " template.variables={enable_thinking: true})"

@@ -1,15 +1,15 @@
-"""Where a template reads the reasoning of an assistant message: under which key, as a content part, or in the content.
+"""Find where a template reads the reasoning of an assistant message: a key, a content part, or the content.
 
-It is tried out: a template reads reasoning from a place if a message that has it there is rendered with the reasoning
-once, before the answer. Some templates show reasoning only of messages that call tools.
+This is tested by rendering: a template reads reasoning from a place if a message with reasoning there is rendered with
+it once, before the answer. Some templates show reasoning only of messages that call tools.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 from sft_cli.chat.template import reasoning_blocks
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
-from sft_cli.chat.template.message_variants import IN_CONTENT, PARTS
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
+from sft_cli.chat.template.message_variants import IN_CONTENT, IN_PARTS
 
 _QUESTION, _REASONING, _ANSWER = "What is it?", "Reasonable thought", "Plain answer"
 _CALL = {"id": "abcdefghi", "type": "function", "function": {"name": "look", "arguments": {"at": "it"}}}
@@ -23,29 +23,31 @@ _TOOL = {
 }
 
 
-def reasoning_places(template: ChatTemplate) -> tuple[str, ...]:
-    """Where the template reads reasoning, the best first; empty for a template without a format for it."""
-    shown = [
-        place for place in (*reasoning_blocks.KEYS, PARTS) if any(_shows(template, *probe) for probe in _probes(place))
+def reasoning_formats(template: ChatTemplate) -> tuple[str, ...]:
+    """Return where the template reads reasoning, the best first; empty for a template without a reasoning format."""
+    formats = [
+        format
+        for format in (*reasoning_blocks.REASONING_KEYS, IN_PARTS)
+        if any(_shows_reasoning(template, *probe) for probe in _probes(format))
     ]
-    return (*shown[:1], *([IN_CONTENT] if not shown and "</think>" in template.source else []))
+    return (*formats[:1], *([IN_CONTENT] if not formats and "</think>" in template.source else []))
 
 
-def _probes(place: str) -> Iterator[tuple[dict[str, Any], list[Any] | None]]:
-    """Assistant messages with reasoning in a place, and the tools they need."""
-    if place == PARTS:
+def _probes(format: str) -> Iterator[tuple[dict[str, Any], list[Any] | None]]:
+    """Yield assistant messages with reasoning in a format, and the tools they need."""
+    if format == IN_PARTS:
         parts = [{"type": "thinking", "thinking": _REASONING}, {"type": "text", "text": _ANSWER}]
         yield {"role": "assistant", "content": parts}, None
         return
-    yield {"role": "assistant", "content": _ANSWER, place: _REASONING}, None
-    yield {"role": "assistant", "content": "", place: _REASONING, "tool_calls": [_CALL]}, [_TOOL]
+    yield {"role": "assistant", "content": _ANSWER, format: _REASONING}, None
+    yield {"role": "assistant", "content": "", format: _REASONING, "tool_calls": [_CALL]}, [_TOOL]
 
 
-def _shows(template: ChatTemplate, message: dict[str, Any], tools: list[Any] | None) -> bool:
+def _shows_reasoning(template: ChatTemplate, message: dict[str, Any], tools: list[Any] | None) -> bool:
     """Whether the reasoning of a message is rendered once, as text and before the answer."""
     try:
         text = template.render([{"role": "user", "content": _QUESTION}, message], tools, prompt=False)
-    except TemplateRefusal:
+    except RenderError:
         return False
     first = text.find(_REASONING)
     quoted = text[first - 1 : first] in ("'", '"')  # a list of parts, written as it is

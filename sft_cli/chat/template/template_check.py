@@ -1,12 +1,12 @@
-"""Whether a template can teach a tokenizer's model to answer, and which of the named templates can."""
+"""Check that a template can be used for training with a tokenizer, and find the packaged templates that can."""
 
 from collections.abc import Callable
 
-from sft_cli.chat.encode import Encoder, Unproven
-from sft_cli.chat.masks.spans import Renderer
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal, load_template, named_templates
-from sft_cli.chat.template.conversation_features import TOOL, Holds, together
-from sft_cli.chat.template.normalize import mistakes, shaped
+from sft_cli.chat.encode import Encoder, MaskNotProven
+from sft_cli.chat.masks.spans import SpanFinder
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError, load_template, packaged_templates
+from sft_cli.chat.template.conversation_features import EXAMPLE_TOOL, ConversationFeatures, describe_features
+from sft_cli.chat.template.normalize import normalize_conversation, rule_errors
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.config.schema.data import DataConfig
@@ -18,62 +18,70 @@ PROBES = tuple(
     for answer, tools in (
         ("Hello", None),
         ("<think>\nThey greet me.\n</think>\n\nHello", None),
-        ("Hello", (TOOL,)),
+        ("Hello", (EXAMPLE_TOOL,)),
     )
 )
-"""Conversations of which a template must be able to teach one: some are for reasoning or for tools alone."""
-_NO_TEMPLATE = "name a template of your own whose answers end in a special token: template.path=FILE.jinja"
+"""Conversations of which a template must support one: some templates are for reasoning or for tools only."""
+_OWN_TEMPLATE_FIX = "name a template of your own whose answers end in a special token: template.path=FILE.jinja"
 
 
 class TemplateCheck:
-    """Tries one template with one tokenizer on short conversations.
+    """Try one template with one tokenizer on short conversations.
 
     Args:
         tokenizer: Makes the ids.
-        template: Lays out conversations.
-        data: The rules of the run.
+        template: Renders conversations.
+        data: The data config of the run.
 
     Raises:
-        SftError: The rules contradict each other.
+        SftError: The rules of the data config contradict each other.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, template: ChatTemplate, data: DataConfig) -> None:
-        raise_all(mistakes(data))
+        raise_all(rule_errors(data))
         self._tokenizer, self._template, self._data = tokenizer, template, data
         self._encoder = Encoder(tokenizer)
-        self._fitting: dict[frozenset[Holds], list[str]] = {}
+        self._fitting_by_features: dict[frozenset[ConversationFeatures], list[str]] = {}
 
-    def check(self, held: Callable[[], frozenset[Holds]] = frozenset) -> None:
-        """Refuse a template that can teach no model to answer; ``held`` says what the rows hold, for advice."""
+    def check(self, find_features: Callable[[], frozenset[ConversationFeatures]] = frozenset) -> None:
+        """Reject a template that is unusable for training.
+
+        Args:
+            find_features: Returns the features of the rows, for advice.
+        """
         problems = [self._problem(probe) for probe in PROBES]
         if None not in problems:  # the reason is that of the plainest conversation
-            raise SftError(where=self._template.label, problem=str(problems[0]), fix=self.offer(held()))
+            raise SftError(where=self._template.label, problem=str(problems[0]), fix=self.suggestion(find_features()))
         probe = PROBES[problems.index(None)]
-        if unprompted := Renderer(self._of(probe), self._tokenizer, self._data).unprompted(probe):
+        if missing := SpanFinder(self._template_for(probe), self._tokenizer, self._data).text_missing_from_prompt(
+            probe
+        ):
             raise SftError(
                 where=self._template.label,
                 problem="it ignores add_generation_prompt: no server's prompt would hold"
-                f" the {unprompted!r} before an answer",
+                f" the {missing!r} before an answer",
                 fix="write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}",
             )
 
-    def offer(self, held: frozenset[Holds]) -> str:
-        """Which other template to choose: those that fit the tokenizer and what the rows hold, or one's own file."""
-        if others := self.fitting(held):
-            fits = " and the rows" if held else ""
-            return f"choose one that fits this tokenizer{fits}: template={', '.join(others)}"
-        if not (names := together(held)):
-            return _NO_TEMPLATE
-        return f"name a template that shows what the rows hold ({names}): template.path=FILE.jinja"
+    def suggestion(self, features: frozenset[ConversationFeatures]) -> str:
+        """Return the advice which template to choose instead: those that fit the tokenizer and the rows, or a file."""
+        if names := self.fitting_templates(features):
+            fits = " and the rows" if features else ""
+            return f"choose one that fits this tokenizer{fits}: template={', '.join(names)}"
+        if not (needs := describe_features(features)):
+            return _OWN_TEMPLATE_FIX
+        return f"name a template that shows what the rows hold ({needs}): template.path=FILE.jinja"
 
-    def fitting(self, held: frozenset[Holds]) -> list[str]:
-        """The other templates that can teach such rows: the tokenizer's own (``auto``), and those of configs."""
-        if held not in self._fitting:
-            self._fitting[held] = [name for name in ("auto", *named_templates()) if self._fits(name, held)]
-        return self._fitting[held]
+    def fitting_templates(self, features: frozenset[ConversationFeatures]) -> list[str]:
+        """Return the other templates that support such rows: the tokenizer's own (``auto``) and the packaged ones."""
+        if features not in self._fitting_by_features:
+            self._fitting_by_features[features] = [
+                name for name in ("auto", *packaged_templates()) if self._fits(name, features)
+            ]
+        return self._fitting_by_features[features]
 
-    def _fits(self, name: str, held: frozenset[Holds]) -> bool:
-        """Whether another template can teach this tokenizer's model, and shows what the rows hold."""
+    def _fits(self, name: str, features: frozenset[ConversationFeatures]) -> bool:
+        """Whether another template works with this tokenizer and supports the features of the rows."""
         try:
             template = load_template(TemplateConfig(name=name), self._tokenizer)
         except SftError:
@@ -81,18 +89,20 @@ class TemplateCheck:
         if template.source == self._template.source:
             return False
         other = TemplateCheck(self._tokenizer, template, self._data)
-        teaches = any(other._problem(probe) is None for probe in PROBES)
-        return teaches and all(other._problem(one.example()) is None for one in held)
+        can_teach = any(other._problem(probe) is None for probe in PROBES)
+        return can_teach and all(other._problem(one.example()) is None for one in features)
 
-    def _of(self, conversation: Conversation) -> ChatTemplate:
-        """The template of a conversation: a tokenizer may have one of its own for those with tools."""
+    def _template_for(self, conversation: Conversation) -> ChatTemplate:
+        """Return the template for a conversation: a tokenizer may have a separate one for tools."""
         return self._template.for_tools if conversation.tools else self._template
 
-    def _problem(self, probe: Conversation) -> TemplateRefusal | Unproven | None:
-        """What is wrong with a conversation whose answer is muted nowhere."""
-        renderer = Renderer(self._of(probe), self._tokenizer, DataConfig())
+    def _problem(self, probe: Conversation) -> RenderError | MaskNotProven | None:
+        """Return what is wrong with a conversation, all of whose answer carries loss."""
+        renderer = SpanFinder(self._template_for(probe), self._tokenizer, DataConfig())
         try:
-            result = self._encoder.encode(renderer.render(shaped(probe, DataConfig(thinking=self._data.thinking))))[0]
-        except TemplateRefusal as refusal:
+            result = self._encoder.encode(
+                renderer.render(normalize_conversation(probe, DataConfig(thinking=self._data.thinking)))
+            )[0]
+        except RenderError as refusal:
             return refusal
-        return result if isinstance(result, Unproven) else None
+        return result if isinstance(result, MaskNotProven) else None

@@ -1,7 +1,7 @@
-"""Tokens that are added to a tokenizer's vocabulary: ``model.add_tokens``.
+"""Add tokens to a tokenizer's vocabulary (``model.add_tokens``).
 
-The tokenizer that knows them lies in the cache under a name made of its content, so everything behind reads its files
-like any other's: the fingerprint, the prepared directory, the run, a server.
+The extended tokenizer is saved in the cache under a name derived from its content. Everything that follows reads its
+files like those of any tokenizer: the fingerprint, the prepared directory, the run, a server.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from sft_cli.chat.tokens.tokenizer import CONFIG_FILE, ChatTokenizer, load_tokenizer, rename
+from sft_cli.chat.tokens.tokenizer import CONFIG_FILE, ChatTokenizer, load_tokenizer, publish_to_cache
 from sft_cli.config.paths import cache_home
 from sft_cli.errors import SftError, raise_all
 
@@ -22,18 +22,18 @@ LEGACY_FILE = "added_tokens.json"
 """Ids by token; older tokenizers have it, and older libraries read it."""
 
 
-def with_added(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer:
-    """The tokenizer with new tokens behind its own, in the order given, each a single id wherever a text holds it.
+def add_tokens(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer:
+    """Return the tokenizer with new tokens after its own, in the order given, each always encoded as a single id.
 
-    A token written like ``<|this|>`` is a control token, as the field writes those: a template may end an answer with
-    it, answers are shown without it, and text from users never becomes it. Any other is an ordinary token.
+    A token written like ``<|this|>`` is a control token: a template may end an answer with it, answers are shown
+    without it, and text from users never becomes it. Any other token is an ordinary one.
 
     Raises:
-        SftError: One is in the vocabulary already.
+        SftError: A token is in the vocabulary already.
     """
     if not tokens:
         return tokenizer
-    known = [(text, tokenizer.backend.token_to_id(text)) for text in tokens]
+    existing = [(text, tokenizer.backend.token_to_id(text)) for text in tokens]
     raise_all(
         [
             SftError(
@@ -41,7 +41,7 @@ def with_added(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer
                 problem=f"{text!r} is in the tokenizer already, as token {id}",
                 fix="leave it out: it can be used and trained as it is",
             )
-            for text, id in known
+            for text, id in existing
             if id is not None
         ]
     )
@@ -50,65 +50,67 @@ def with_added(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> ChatTokenizer
     directory = cache_home() / "tokenizers" / hashlib.sha256(content.encode()).hexdigest()[:16]
     if not directory.is_dir():
         _write(tokenizer, tokens, directory)
-    found = load_tokenizer(str(directory))
-    alone = found.encode_batch(list(tokens))
-    assert alone == [[id] for id in added_ids(found, tokens)], "an added token is a single id"
-    return found
+    extended = load_tokenizer(str(directory))
+    ids = extended.encode_batch(list(tokens))
+    assert ids == [[id] for id in added_ids(extended, tokens)], "an added token is a single id"
+    return extended
 
 
 def added_ids(tokenizer: ChatTokenizer, tokens: Sequence[str]) -> list[int]:
-    """The ids of tokens that ``with_added`` added."""
+    """Return the ids of tokens that ``add_tokens`` added."""
     ids = [tokenizer.backend.token_to_id(text) for text in tokens]
     assert None not in ids, f"{tokenizer.directory} does not hold {tokens}"
     return [id for id in ids if id is not None]
 
 
-def is_control(token: str) -> bool:
+def is_control_token(token: str) -> bool:
     """Whether an added token is a control token."""
     return token.startswith("<|") and token.endswith("|>")
 
 
 def _write(tokenizer: ChatTokenizer, tokens: Sequence[str], directory: Path) -> None:
-    """Write the tokenizer with the new tokens, whole or not at all."""
+    """Write the tokenizer with the new tokens atomically."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=directory.parent))
     new = scratch / directory.name
     try:
         tokenizer.save(new)
         entries = _entries(new / "tokenizer.json", tokens)
-        values = _read(new / "tokenizer.json")
-        _save(new / "tokenizer.json", {**values, "added_tokens": [*values["added_tokens"], *entries.values()]})
+        values = _read_json(new / "tokenizer.json")
+        _write_json(new / "tokenizer.json", {**values, "added_tokens": [*values["added_tokens"], *entries.values()]})
         bare = {id: {name: value for name, value in entry.items() if name != "id"} for id, entry in entries.items()}
-        config = _read(new / CONFIG_FILE)
+        config = _read_json(new / CONFIG_FILE)
         if "added_tokens_decoder" in config:
-            _save(new / CONFIG_FILE, {**config, "added_tokens_decoder": {**config["added_tokens_decoder"], **bare}})
+            _write_json(
+                new / CONFIG_FILE, {**config, "added_tokens_decoder": {**config["added_tokens_decoder"], **bare}}
+            )
         if (new / LEGACY_FILE).is_file():
             ids = {entry["content"]: entry["id"] for entry in entries.values()}
-            _save(new / LEGACY_FILE, {**_read(new / LEGACY_FILE), **ids})
-        rename(new, directory)
+            _write_json(new / LEGACY_FILE, {**_read_json(new / LEGACY_FILE), **ids})
+        publish_to_cache(new, directory)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _entries(file: Path, tokens: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What tokenizer.json says of each new token, by its id: the library decides which ids follow its own."""
+    """Return the entries of tokenizer.json for the new tokens, by id: the library decides which ids follow its own."""
     backend = Tokenizer.from_file(str(file))
     before = backend.get_vocab_size(with_added_tokens=True)
-    backend.add_tokens([AddedToken(text, normalized=False, special=is_control(text)) for text in tokens])
+    backend.add_tokens([AddedToken(text, normalized=False, special=is_control_token(text)) for text in tokens])
     assert backend.get_vocab_size(with_added_tokens=True) == before + len(tokens)
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     entries = {}
     for text in tokens:
         id = backend.token_to_id(text)
-        entries[str(id)] = {"id": id, "content": text, **plain, "special": is_control(text)}
+        entries[str(id)] = {"id": id, "content": text, **plain, "special": is_control_token(text)}
     return entries
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+def _read_json(file: Path) -> dict[str, Any]:
+    """Read the object in a JSON file."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _save(file: Path, values: dict[str, Any]) -> None:
+def _write_json(file: Path, values: dict[str, Any]) -> None:
     """Write an object as JSON."""
     file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

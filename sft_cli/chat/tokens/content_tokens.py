@@ -1,24 +1,24 @@
-"""Special tokens that an assistant may write itself: single, trained ids inside its content and reasoning.
+"""Content tokens: special tokens that an assistant may write, encoded as single ids in its content and reasoning.
 
-They are the control tokens among ``model.add_tokens`` and those named in ``data.content_tokens``. In all other texts,
-and for all other special tokens everywhere, the string stays plain text: nothing that a user writes becomes control.
+They are the control tokens among ``model.add_tokens`` and those listed in ``data.content_tokens``. In all other texts,
+and for all other special tokens, the string is encoded as plain text: nothing that a user writes becomes control.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sft_cli.chat.template.chat_template import ChatTemplate, TemplateRefusal
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.errors import SftError, raise_all
 
-KEY = "data.content_tokens"
-_TALK = [{"role": role, "content": "Hi"} for role in ("system", "user", "assistant", "user")]
+CONTENT_TOKENS_KEY = "data.content_tokens"
+_PROBE = [{"role": role, "content": "Hi"} for role in ("system", "user", "assistant", "user")]
 
 
 def with_content_tokens(
     tokenizer: ChatTokenizer, template: ChatTemplate, added: Sequence[str], listed: Sequence[str]
 ) -> ChatTokenizer:
-    """The tokenizer with the special tokens that are single ids inside what an assistant writes.
+    """Return the tokenizer with the content tokens set.
 
     Args:
         tokenizer: Has the tokens in its vocabulary already.
@@ -27,45 +27,47 @@ def with_content_tokens(
         listed: ``data.content_tokens``.
 
     Raises:
-        SftError: A listed token is none, needs no listing, or is the template's.
+        SftError: A listed token is not a special token, or the template writes it itself.
     """
-    raise_all([mistake for token in listed if (mistake := _mistake(tokenizer, template, token)) is not None])
-    found = [*of_content(tokenizer, template, added), *listed]
-    return replace(tokenizer, content_tokens=tuple(dict.fromkeys(found)))
+    raise_all([mistake for token in listed if (mistake := _find_error(tokenizer, template, token)) is not None])
+    allowed = [*allowed_content_tokens(tokenizer, template, added), *listed]
+    return replace(tokenizer, content_tokens=tuple(dict.fromkeys(allowed)))
 
 
-def of_content(tokenizer: ChatTokenizer, template: ChatTemplate, tokens: Sequence[str]) -> list[str]:
-    """Those of the tokens that are special and that the template does not write itself."""
-    return [token for token in tokens if token in tokenizer.control and not _written(tokenizer, template, token)]
+def allowed_content_tokens(tokenizer: ChatTokenizer, template: ChatTemplate, tokens: Sequence[str]) -> list[str]:
+    """Return the tokens that are special and that the template does not write itself."""
+    return [
+        token for token in tokens if token in tokenizer.control_tokens and not _is_written(tokenizer, template, token)
+    ]
 
 
-def _mistake(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) -> SftError | None:
-    """What is wrong with a listed token."""
+def _find_error(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) -> SftError | None:
+    """Return the error for a listed token, or None."""
     if tokenizer.backend.token_to_id(token) is None:
         problem = f"{token!r} is no token of the tokenizer"
         fix = "correct it, or add it to the vocabulary with model.add_tokens instead"
-    elif token not in tokenizer.control:
+    elif token not in tokenizer.control_tokens:
         problem = f"{token!r} is an ordinary token, which is a single id wherever a text holds it"
         fix = "leave it out: it is trained as it is"
-    elif _written(tokenizer, template, token):
+    elif _is_written(tokenizer, template, token):
         problem = f"{token!r} is a token that the template or the tokenizer writes itself"
         fix = "leave it out: in messages it is encoded as plain text"
     else:
         return None
-    return SftError(where=KEY, problem=problem, fix=fix)
+    return SftError(where=CONTENT_TOKENS_KEY, problem=problem, fix=fix)
 
 
-def _written(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) -> bool:
+def _is_written(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) -> bool:
     """Whether the template, or the tokenizer around a plain text, writes a token."""
     if token in tokenizer.special_tokens.values():
         return True
-    for one in (template, template.for_tools):
-        if token in one.source:
+    for chat_template in (template, template.for_tools):
+        if token in chat_template.source:
             return True
-        for messages in (_TALK, _TALK[1:]):
+        for messages in (_PROBE, _PROBE[1:]):
             try:
-                if token in one.render(messages, None, prompt=True):
+                if token in chat_template.render(messages, None, prompt=True):
                     return True
-            except TemplateRefusal:  # some know no system message
+            except RenderError:  # some know no system message
                 continue
     return False

@@ -1,12 +1,12 @@
-"""A template's own tags inside the texts of messages: answers that bring their stop token, turns rendered already.
+"""Find a template's own tags in the texts of messages: stop tokens in answers, turns that were rendered already.
 
-What a person mentions (``what does <|im_end|> mean?``) is encoded as plain text. Three things are more than that:
+What a person mentions (``what does <|im_end|> mean?``) is encoded as plain text. Three cases are treated differently:
 
-- an answer that ends in the stop token, which the template writes: it is taken off;
-- a question, system message or document with whole turns, or with the header before an answer: it was rendered
-  elsewhere, and would train or show everything as characters; it is refused;
+- an answer that ends in the stop token, which the template writes: the token is removed;
+- a question, system message or document with whole turns, or with the header of an answer: it was rendered already,
+  and would be trained or shown as characters; it is rejected;
 - a header without special tokens (``### Response:``), which the model cannot tell from a real one: it is counted, and
-  refused if the rules say so.
+  rejected with ``data.delimiters=error``.
 """
 
 import re
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sft_cli.chat.template.chat_template import ChatTemplate
-from sft_cli.chat.template.message_frames import Frames
+from sft_cli.chat.template.message_frames import MessageFrames
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.data import DataConfig
 from sft_cli.config.schema.data import Delimiters as OnHeader
@@ -24,14 +24,14 @@ from sft_cli.utils.text import any_of
 
 _TAG = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 _CHECKED = ("system", "user")
-"""Roles whose messages must hold no rendered turns."""
+"""Roles whose messages must not contain rendered turns."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What is looked for: a pattern, and (if there is one) a text somewhere behind it.
+    """A pattern to search for and, if set, a closing text somewhere after it.
 
-    ``needle`` stands in everything that the pattern matches: looking for that first is cheap.
+    ``needle`` occurs in everything that the pattern matches: searching for it first is cheap.
     """
 
     needle: str
@@ -39,7 +39,7 @@ class _Search:
     closing: str = ""
 
     def find(self, text: str) -> str | None:
-        """The first match in a text, up to the closing text."""
+        """Return the first match in a text, up to the closing text."""
         match = self.pattern.search(text) if self.needle in text else None
         if match is None or not self.closing:
             return match and match.group().strip()
@@ -47,41 +47,41 @@ class _Search:
         return text[match.start() : end + len(self.closing)].strip() if end >= 0 else None
 
 
-class Delimiters:
-    """Finds one template's own tags in messages."""
+class DelimiterFinder:
+    """Find one template's own tags in messages."""
 
     def __init__(self, template: ChatTemplate, tokenizer: ChatTokenizer) -> None:
-        self._control = re.compile(any_of(tokenizer.control))
+        self._control = re.compile(any_of(tokenizer.control_tokens))
         self._bos = tokenizer.special_tokens.get("bos_token", "")
-        frames = Frames.of(template)
-        self._stops = tuple(
+        frames = MessageFrames.from_template(template)
+        self._stop_tokens = tuple(
             dict.fromkeys(token for end in frames.endings.get("assistant", ()) for token in self._control.findall(end))
         )
-        self._ending = re.compile(f"(?:(?:{any_of(self._stops)})\\s*)+\\Z")
+        self._ending = re.compile(f"(?:(?:{any_of(self._stop_tokens)})\\s*)+\\Z")
         answers = [frames.prompt, *frames.between.get(("user", "assistant"), ())]
         questions = list(frames.between.get(("assistant", "user"), ()))
-        heads = list(dict.fromkeys(self._head(gap) for gap in (*answers, *questions)))
+        heads = list(dict.fromkeys(self._header(gap) for gap in (*answers, *questions)))
         self._rendered = list(dict.fromkeys([*self._answer_headers(answers), *self._turns(frames)]))
         self._plain = list(dict.fromkeys(one for head in heads for one in self._plain_header(head)))
 
-    def without_stops(self, conversation: Conversation) -> tuple[Conversation, tuple[str, ...]]:
-        """The conversation without the stop tokens that end its answers, and the token that ended each of those."""
+    def remove_stop_tokens(self, conversation: Conversation) -> tuple[Conversation, tuple[str, ...]]:
+        """Return the conversation without the stop tokens at the end of its answers, and the removed stop tokens."""
         found: list[str] = []
         messages = list(conversation.messages)
         for i, message in enumerate(messages):
-            if message.role != "assistant" or not (text := message.content.rstrip()).endswith(self._stops):
+            if message.role != "assistant" or not (text := message.content.rstrip()).endswith(self._stop_tokens):
                 continue
             match = self._ending.search(message.content)
             assert match is not None, "it ends in a stop token"
-            found.append(next(stop for stop in self._stops if text.endswith(stop)))
+            found.append(next(stop for stop in self._stop_tokens if text.endswith(stop)))
             messages[i] = replace(message, content=message.content[: match.start()])
         return (replace(conversation, messages=tuple(messages)) if found else conversation), tuple(found)
 
-    def mistake(self, conversation: Conversation, data: DataConfig) -> SftError | None:
-        """What is wrong with the texts of a conversation or document."""
-        if (problem := self._rendered_turns(conversation)) is not None or data.delimiters is not OnHeader.error:
+    def find_error(self, conversation: Conversation, data: DataConfig) -> SftError | None:
+        """Return the error in the texts of a conversation or document, or None."""
+        if (problem := self._rendered_turn_error(conversation)) is not None or data.delimiters is not OnHeader.error:
             return problem
-        header = self.headers(conversation)
+        header = self.find_header(conversation)
         if header is None:
             return None
         return SftError(
@@ -91,8 +91,8 @@ class Delimiters:
             fix="correct the row, set data.delimiters=warn, or leave such rows out with data.on_bad_row=drop",
         )
 
-    def _rendered_turns(self, conversation: Conversation) -> SftError | None:
-        """What is wrong with a conversation, or document, that holds turns rendered elsewhere."""
+    def _rendered_turn_error(self, conversation: Conversation) -> SftError | None:
+        """Return the error for a conversation or document with turns that were rendered already, or None."""
         texts = [(0, "", conversation.text)] if conversation.text is not None else []
         texts += [(i, m.role, m.content) for i, m in enumerate(conversation.messages, 1) if m.role in _CHECKED]
         for number, role, text in texts:
@@ -108,26 +108,26 @@ class Delimiters:
                     )
         return None
 
-    def headers(self, conversation: Conversation) -> str | None:
-        """The first header without special tokens that stands in a message."""
+    def find_header(self, conversation: Conversation) -> str | None:
+        """Return the first header without special tokens in a message, or None."""
         if not self._plain:
             return None
         found = (search.find(message.content) for message in conversation.messages for search in self._plain)
         return next((header for header in found if header), None)
 
-    def _head(self, gap: str) -> str:
-        """The header at the end of what stands between two messages."""
-        stop = next((stop for stop in self._stops if stop in gap), None)
+    def _header(self, gap: str) -> str:
+        """Return the header at the end of the text between two messages."""
+        stop = next((stop for stop in self._stop_tokens if stop in gap), None)
         return gap.partition(stop)[2] if stop else gap
 
-    def _core(self, head: str) -> str:
-        """A header without the white space around it and the bos token before it."""
+    def _header_text(self, head: str) -> str:
+        """Return a header without white space around it and the bos token before it."""
         return head.strip().removeprefix(self._bos).strip()
 
     def _answer_headers(self, gaps: Sequence[str]) -> Iterator[_Search]:
         """The header before an answer, if it is more than a bare special token in a line."""
-        for head in map(self._head, gaps):
-            core = self._core(head)
+        for head in map(self._header, gaps):
+            core = self._header_text(head)
             if not self._control.search(core):
                 continue
             line = "\n" in head[len(head.rstrip()) :]
@@ -137,24 +137,26 @@ class Delimiters:
             before, behind = ("^[ \\t]*" if bare else ""), (r"[ \t]*(?:\n|\Z)" if line else r"(?!\w)")
             yield _Search(core, re.compile(f"{before}{re.escape(core)}{behind}", re.MULTILINE))
 
-    def _turns(self, frames: Frames) -> Iterator[_Search]:
+    def _turns(self, frames: MessageFrames) -> Iterator[_Search]:
         """A whole turn at the beginning of a line: its header, and what closes it."""
         for first, second in (("user", "assistant"), ("system", "user"), ("assistant", "user")):
             gaps = frames.between.get((first, second), ())
-            opened = [self._head(gap) for (_, role), all in frames.between.items() if role == first for gap in all]
+            opened = [self._header(gap) for (_, role), all in frames.between.items() if role == first for gap in all]
             opened += frames.beginnings.get(first, ()) if first == "system" else ()
             for opening in opened:
-                head, space = self._core(opening), r"\s" if opening[-1:].isspace() else ""
+                head, space = self._header_text(opening), r"\s" if opening[-1:].isspace() else ""
                 if not (self._control.search(head) or _TAG.match(head)):
                     continue
-                closings = {next((stop for stop in self._stops if stop in gap), gap.strip()) for gap in gaps} - {""}
+                closings = {next((stop for stop in self._stop_tokens if stop in gap), gap.strip()) for gap in gaps} - {
+                    ""
+                }
                 bos = f"(?:{re.escape(self._bos)})?" if self._bos else ""
                 pattern = re.compile(f"^[ \\t]*{bos}{re.escape(head)}{space}", re.MULTILINE)
                 yield from (_Search(head, pattern, closing) for closing in sorted(closings))
 
     def _plain_header(self, head: str) -> Iterator[_Search]:
-        """A header that holds no special token, as it would be taken for a real one."""
-        core = self._core(head)
+        """Yield the search for a header without special tokens, where it could be taken for a real one."""
+        core = self._header_text(head)
         if len(core) < 3 or core.isalnum() or self._control.search(core):
             return
         inline = "| " if head.startswith(" ") else ""

@@ -1,7 +1,7 @@
-"""A tokenizer as data preparation needs it: ids, special tokens and chat template, without importing torch.
+"""A tokenizer for data preparation: ids, special tokens and chat template, without importing torch.
 
-transformers imports torch on sight; `prepare` must run on a login node in seconds. So the files a server reads are read
-directly, and chat/masks/parity.py compares the result with transformers before a model is trained.
+transformers imports torch immediately, but `prepare` must run on a login node in seconds. So the files that a server
+reads are read directly, and chat/masks/parity.py compares the result with transformers before a model is trained.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from sft_cli.errors import SftError
 from sft_cli.utils.atomic import apply_umask
 
 CONFIG_FILE = "tokenizer_config.json"
-FILES = (
+TOKENIZER_FILES = (
     *("tokenizer.json", CONFIG_FILE, "special_tokens_map.json", "added_tokens.json", TEMPLATE_FILE),
     *("tokenizer.model", "vocab.json", "merges.txt"),
 )
@@ -37,7 +37,7 @@ class ChatTokenizer:
     """A tokenizer read from its files.
 
     Attributes:
-        directory: Where the files lie.
+        directory: The directory of its files.
         backend: The tokenizer.json, without padding or truncation.
         special_tokens: ``{"bos_token": "<s>", ...}`` as templates may read them.
         chat_template: The Jinja source, or None.
@@ -53,8 +53,8 @@ class ChatTokenizer:
     content_tokens: tuple[str, ...] = ()
 
     @cached_property
-    def control(self) -> dict[str, int]:
-        """Special-token strings and their ids: what text from a user must never become.
+    def control_tokens(self) -> dict[str, int]:
+        """Special-token strings and their ids: text from a user must never become one of them.
 
         Reasoning tags are not among them, whatever the tokenizer says: assistants write them, and templates read them.
         """
@@ -68,17 +68,17 @@ class ChatTokenizer:
 
     @cached_property
     def adds_bos(self) -> bool:
-        """Whether plain text is encoded with a leading beginning-of-text token."""
+        """Whether plain text is encoded with a leading bos token."""
         bos = self.special_tokens.get("bos_token")
         ids = self.backend.encode("a").ids
-        return bos in self.control and ids[:1] == [self.control[bos]]
+        return bos in self.control_tokens and ids[:1] == [self.control_tokens[bos]]
 
     def with_template(self, chat_template: str, named: Mapping[str, str] | None = None) -> "ChatTokenizer":
-        """The same tokenizer with other chat templates: the default one, and those by name."""
+        """Return the same tokenizer with other chat templates: the default one, and those by name."""
         return replace(self, chat_template=chat_template, named_templates=named or {})
 
     def template_for(self, tools: Sequence[Any] | None) -> str | None:
-        """The template that transformers takes for a conversation with or without tools; None if there is none."""
+        """Return the template that transformers uses for a conversation with or without tools, or None."""
         return self.named_templates.get(TOOL_USE, self.chat_template) if tools else self.chat_template
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -86,28 +86,32 @@ class ChatTokenizer:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_as_text(self, text: str) -> list[int]:
-        """Ids of a text in which special-token strings are nothing but characters."""
+        """Return the ids of a text in which special-token strings are ordinary characters."""
         normalizer, pre_tokenizer = self.backend.normalizer, self.backend.pre_tokenizer
         normalized = normalizer.normalize_str(text) if normalizer else text
         words = [word for word, _ in pre_tokenizer.pre_tokenize_str(normalized)] if pre_tokenizer else [normalized]
         return [token.id for word in words for token in self.backend.model.tokenize(word)]
 
     def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Text of each list of ids, special tokens included."""
+        """Return the text of each list of ids, special tokens included."""
         return self.backend.decode_batch([list(row) for row in ids], skip_special_tokens=False)
 
-    def canonical(self, text: str) -> str:
-        """The text after the tokenizer's own normalisation (NFC; SentencePiece's leading space)."""
+    def normalize(self, text: str) -> str:
+        """Return the text after the tokenizer's own normalization (NFC; SentencePiece's leading space)."""
         normalizer = self.backend.normalizer
         normalized = normalizer.normalize_str(text) if normalizer else text
         return normalized.replace("\u2581", " ")
 
     def files(self) -> list[Path]:
-        """The files that make the tokenizer, without the chat template's own."""
-        return [self.directory / name for name in FILES if name != TEMPLATE_FILE and (self.directory / name).exists()]
+        """Return the tokenizer's files, without those of the chat template."""
+        return [
+            self.directory / name
+            for name in TOKENIZER_FILES
+            if name != TEMPLATE_FILE and (self.directory / name).exists()
+        ]
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 by file name, the same before and after ``save``: without the chat template in the configuration."""
+        """Return SHA-256 digests by file name, without the chat template: the same before and after ``save``."""
         found = {}
         for file in self.files():
             content = file.read_bytes()
@@ -117,7 +121,7 @@ class ChatTokenizer:
         return found
 
     def save(self, directory: Path) -> None:
-        """Copy the tokenizer's files, this chat template among them: what a server will read."""
+        """Copy the tokenizer's files with this chat template: what a server will read."""
         directory.mkdir(parents=True)
         for file in self.files():
             shutil.copy(file, directory / file.name)
@@ -125,7 +129,7 @@ class ChatTokenizer:
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         if self.chat_template is not None:
             (directory / TEMPLATE_FILE).write_text(self.chat_template, encoding="utf-8")
-        named_templates.write(self.named_templates, directory)
+        named_templates.write_named_templates(self.named_templates, directory)
 
 
 def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tokenizer") -> ChatTokenizer:
@@ -134,19 +138,19 @@ def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tok
     Raises:
         SftError: Nothing is there, or it is not a tokenizer.
     """
-    directory = _directory(path, revision, key)
+    directory = _find_directory(path, revision, key)
     file = directory / "tokenizer.json"
     if not file.exists():
-        directory = _converted(directory, f"{key}={path}")
+        directory = _convert(directory, f"{key}={path}")
         file = directory / "tokenizer.json"
     try:
-        backend = _parsed(file.read_bytes())
+        backend = _parse(file.read_bytes())
     except Exception as error:  # the Rust library raises bare Exception
         raise SftError(
             where=str(file), problem=f"not a readable tokenizer: {error}", fix="download or copy the file again"
         ) from error
     config = _read_json(directory / CONFIG_FILE)
-    templates = named_templates.read(directory, config)
+    templates = named_templates.read_named_templates(directory, config)
     return ChatTokenizer(
         directory=directory,
         backend=backend,
@@ -157,19 +161,19 @@ def load_tokenizer(path: str, revision: str | None = None, key: str = "model.tok
 
 
 @lru_cache(maxsize=1)
-def _parsed(content: bytes) -> tokenizers.Tokenizer:
-    """The tokenizer of a tokenizer.json; the last one is kept, since parsing takes half a second."""
+def _parse(content: bytes) -> tokenizers.Tokenizer:
+    """Parse a tokenizer.json; the last one is cached, since parsing takes half a second."""
     backend = tokenizers.Tokenizer.from_buffer(content)
     backend.no_padding()
     backend.no_truncation()
     return backend
 
 
-def _directory(path: str, revision: str | None, key: str) -> Path:
-    """The local directory with the tokenizer's files; a hub id is downloaded."""
+def _find_directory(path: str, revision: str | None, key: str) -> Path:
+    """Return the local directory with the tokenizer's files; a hub id is downloaded."""
     local = Path(resolve(path))
     if local.is_dir():
-        if not any((local / name).exists() for name in FILES):
+        if not any((local / name).exists() for name in TOKENIZER_FILES):
             raise SftError(
                 where=f"{key}={path}",
                 problem="the directory holds no tokenizer (no tokenizer.json)",
@@ -181,7 +185,11 @@ def _directory(path: str, revision: str | None, key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = [*FILES, f"{named_templates.FOLDER}/*", "config.json"]  # which says how many tokens a model takes
+    wanted = [
+        *TOKENIZER_FILES,
+        f"{named_templates.FOLDER}/*",
+        "config.json",
+    ]  # which says how many tokens a model takes
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -192,12 +200,16 @@ def _directory(path: str, revision: str | None, key: str) -> Path:
         ) from error
 
 
-def _converted(directory: Path, where: str) -> Path:
-    """A tokenizer without a tokenizer.json (SentencePiece, vocab + merges), converted once by transformers."""
+def _convert(directory: Path, where: str) -> Path:
+    """Convert a tokenizer without a tokenizer.json (SentencePiece, vocab + merges) once, with transformers.
+
+    Returns:
+        The directory of the converted tokenizer in the cache.
+    """
     from transformers import AutoTokenizer
 
-    present = [directory / name for name in FILES if (directory / name).exists()]
-    content = b"".join(file.read_bytes() for file in (*present, *named_templates.files(directory)))
+    present = [directory / name for name in TOKENIZER_FILES if (directory / name).exists()]
+    content = b"".join(file.read_bytes() for file in (*present, *named_templates.named_template_files(directory)))
     converted = cache_home() / "tokenizers" / hashlib.sha256(content).hexdigest()[:16]
     if converted.is_dir():
         return converted
@@ -213,14 +225,14 @@ def _converted(directory: Path, where: str) -> Path:
         ) from error
     else:
         apply_umask(new)
-        rename(new, converted)
+        publish_to_cache(new, converted)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return converted
 
 
-def rename(new: Path, converted: Path) -> None:
-    """Move a tokenizer into the cache, unless another process has put the same there meanwhile."""
+def publish_to_cache(new: Path, converted: Path) -> None:
+    """Move a tokenizer into the cache, unless another process has put the same one there meanwhile."""
     try:
         new.rename(converted)
     except OSError:
@@ -229,17 +241,17 @@ def rename(new: Path, converted: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty when there is no file."""
+    """Read the object in a JSON file; empty if there is no file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _without_template(file: Path) -> dict[str, Any]:
-    """A tokenizer's configuration without a chat template; empty when there is no file."""
+    """Return a tokenizer's configuration without a chat template; empty if there is no file."""
     return {key: value for key, value in _read_json(file).items() if key != "chat_template"}
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """Special tokens by name; a token is a string or ``{"content": string}``."""
+    """Return the special tokens by name; a token is a string or ``{"content": string}``."""
     found = {}
     for name in SPECIAL_NAMES:
         token = config.get(name)

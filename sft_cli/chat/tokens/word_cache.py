@@ -1,14 +1,14 @@
-"""Ids of text word by word, from memory.
+"""Encode texts word by word from a cache.
 
-Byte-level BPE tokenizers cut text into words with one regular expression and merge inside words only: the ids of a text
-are those of its words. In ASCII the expression says the same in Python's words as in the tokenizer's own library, and a
-word met before need not be merged again.
+Byte-level BPE tokenizers split text into words with one regular expression and merge inside words only: the ids of a
+text are those of its words. On ASCII text the expression means the same in Python's ``re`` as in the tokenizer's
+library, and a word seen before need not be merged again.
 
-A text with other letters is cut at the spaces beside what holds them; only that goes to the tokenizer, once. A space
-between two visible characters is a place to cut at if the expression is made of ``ALTERNATIVE``: no match goes on into
-such a space, none looks back, and nothing composes with a space.
+A text with other characters is split at the spaces around the words that contain them; only those words go to the
+tokenizer, once each. A text may be split at a space between two visible characters if the expression consists of
+``SPLITTABLE_PATTERN``: no match extends across such a space, none looks behind, and nothing composes with a space.
 
-Everything else - other tokenizers, expressions with parts not in the lists below - goes to the tokenizer as a whole.
+Everything else (other tokenizers, expressions with parts not in the lists below) goes to the tokenizer as a whole.
 """
 
 import itertools
@@ -22,101 +22,103 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from sft_cli.chat.tokens.token_bytes import BYTE_LETTERS
 
-REMEMBERED = 1 << 17
-"""Words remembered before starting anew: some 30 MB."""
-LONGEST_REMEMBERED = 40
-"""Characters of the longest word worth remembering."""
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""The expression of a byte-level pre-tokeniser that names none (Radford et al. 2019)."""
+MAX_WORDS = 1 << 17
+"""Words in the cache before it is cleared: some 30 MB."""
+MAX_WORD_LENGTH = 40
+"""Longest word that is cached, in characters."""
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""The expression of a byte-level pre-tokenizer that names none (Radford et al. 2019)."""
 CLASSES = {"L": "a-zA-Z", "Lu": "A-Z", "Ll": "a-z", "Lt": "", "Lm": "", "Lo": "", "M": "", "N": "0-9", "Nd": "0-9"}
-"""The ASCII members of Unicode's classes."""
-ALTERNATIVE = (
+"""The ASCII members of Unicode classes."""
+SPLITTABLE_PATTERN = (
     r"(?:\(\?i:)?'[a-z]+(?:\|'[a-z]+)*\)?"  # 's|'t
     r"|(?: \?|\[\^\\r\\n\\p\{L\}\\p\{N\}\]\?)?"  # a space or a sign that begins a word
     r"(?:\\p\{[LN]\}|\[\^\\s\\p\{L\}\\p\{N\}\])(?:\+|\{1,3\})?(?:\[\\r\\n/?\]\*)?"
     r"|\\s[*+](?:\[\\r\\n\]\+|\(\?!\\S\))?"  # white space alone
 )
-"""What an expression may consist of that is cut at spaces."""
+"""The parts of which an expression may consist if texts are split at spaces."""
 PROBES = "satAT1 \t\r\n\x0b\x1c'-"
 _PARTS = re.compile(
     r"\\p\{(\w+)\}|(\\[sSrnt/])|(\(\?[:i!]:?)|(\[\^?)|(\])|([a-zA-Z0-9_'\" ,/|)*+?-])|(\{\d*,?\d*\})(?!\+)"
 )
 
 
-class Words:
-    """The ids of texts with one tokenizer; ``at_spaces`` says that texts with other letters may be cut there."""
+class WordIdCache:
+    """Encode texts from a cache; ``cuts_at_spaces``: texts with other than ASCII characters may be split at spaces."""
 
-    def __init__(self, words: Callable[[str], list[str]], backend: tokenizers.Tokenizer, at_spaces: bool) -> None:
-        self._words, self._at_spaces = words, at_spaces
-        self._known = _Known(lambda word: [token.id for token in backend.model.tokenize(word.translate(BYTE_LETTERS))])
-        self._others = _Known(lambda text: backend.encode(text, add_special_tokens=False).ids)
+    def __init__(self, split: Callable[[str], list[str]], backend: tokenizers.Tokenizer, cuts_at_spaces: bool) -> None:
+        self._split, self._cuts_at_spaces = split, cuts_at_spaces
+        self._word_ids = _IdCache(
+            lambda word: [token.id for token in backend.model.tokenize(word.translate(BYTE_LETTERS))]
+        )
+        self._other_ids = _IdCache(lambda text: backend.encode(text, add_special_tokens=False).ids)
 
     @classmethod
-    def of(cls, backend: tokenizers.Tokenizer) -> "Words | None":
-        """For this tokenizer; None if it does not work word by word."""
+    def from_tokenizer(cls, backend: tokenizers.Tokenizer) -> "WordIdCache | None":
+        """Build the cache for a tokenizer; None if it does not work word by word."""
         source = _expression(backend.pre_tokenizer)
-        as_it_is = backend.normalizer is None or isinstance(backend.normalizer, normalizers.NFC)
-        inside = any(token.normalized for token in backend.get_added_tokens_decoder().values())
-        if source is None or not as_it_is or inside or not isinstance(backend.model, models.BPE):
+        keeps_text = backend.normalizer is None or isinstance(backend.normalizer, normalizers.NFC)
+        normalized_tokens = any(token.normalized for token in backend.get_added_tokens_decoder().values())
+        if source is None or not keeps_text or normalized_tokens or not isinstance(backend.model, models.BPE):
             return None
         pattern = ascii_pattern(source)
-        if pattern is None or backend.model.dropout or not _agree(pattern, backend.pre_tokenizer):
+        if pattern is None or backend.model.dropout or not _patterns_agree(pattern, backend.pre_tokenizer):
             return None
-        at_spaces = re.fullmatch(f"(?:(?:{ALTERNATIVE})(?:\\||\\Z))+", source) is not None
-        return cls(pattern.findall, backend, at_spaces)
+        cuts_at_spaces = re.fullmatch(f"(?:(?:{SPLITTABLE_PATTERN})(?:\\||\\Z))+", source) is not None
+        return cls(pattern.findall, backend, cuts_at_spaces)
 
-    def ids(self, text: str) -> list[int] | None:
-        """Ids of a text that holds no added token; None if the tokenizer has to be asked for all of it."""
+    def encode(self, text: str) -> list[int] | None:
+        """Return the ids of a text without added tokens; None if the tokenizer must encode all of it."""
         if text.isascii():
             return self._ascii(text)
-        return self._mixed(text) if self._at_spaces else None
+        return self._mixed(text) if self._cuts_at_spaces else None
 
     def _mixed(self, text: str) -> list[int] | None:
-        """Ids of a text with other letters; None if it cannot be cut beside them."""
+        """Return the ids of a text with other characters; None if it cannot be split around them."""
         parts = text.split(" ")
         other = [not part.isascii() for part in parts]
         cuts = [0, *(i for i in range(1, len(parts)) if other[i - 1] or other[i]), len(parts)]
-        if not all(_visible(parts[i - 1][-1:]) and _visible(parts[i][:1]) for i in cuts[1:-1]):
+        if not all(_is_visible(parts[i - 1][-1:]) and _is_visible(parts[i][:1]) for i in cuts[1:-1]):
             return None
         ids: list[int] = []
         for start, end in itertools.pairwise(cuts):
             piece = (" " if start else "") + " ".join(parts[start:end])
-            found = self._others[piece] if other[start] else self._ascii(piece)
+            found = self._other_ids[piece] if other[start] else self._ascii(piece)
             if found is None:
                 return None
             ids += found
         return ids
 
     def _ascii(self, text: str) -> list[int] | None:
-        """Ids of an ASCII text; None if the words do not make it up."""
-        words = self._words(text)
+        """Return the ids of an ASCII text; None if the words do not make up the text."""
+        words = self._split(text)
         if "".join(words) != text:
             return None
-        return list(itertools.chain.from_iterable(map(self._known.__getitem__, words)))
+        return list(itertools.chain.from_iterable(map(self._word_ids.__getitem__, words)))
 
 
-class _Known(dict[str, tuple[int, ...]]):
-    """Word -> its ids, found when first asked for."""
+class _IdCache(dict[str, tuple[int, ...]]):
+    """Word -> its ids, computed on first use."""
 
     def __init__(self, find: Callable[[str], list[int]]) -> None:
-        self._find = find
+        self._encode = find
 
     def __missing__(self, word: str) -> tuple[int, ...]:
-        ids = tuple(self._find(word))
-        if len(word) <= LONGEST_REMEMBERED:
-            if len(self) >= REMEMBERED:
+        ids = tuple(self._encode(word))
+        if len(word) <= MAX_WORD_LENGTH:
+            if len(self) >= MAX_WORDS:
                 self.clear()
             self[word] = ids
         return ids
 
 
-def _visible(character: str) -> bool:
-    """Whether there is a character, and every library knows that it is no white space."""
+def _is_visible(character: str) -> bool:
+    """Whether there is a character that every library treats as not white space."""
     return character != "" and character.isprintable()
 
 
 def ascii_pattern(source: str) -> re.Pattern[str] | None:
-    """The expression for ASCII text; None if it holds anything whose meaning might differ between the libraries."""
+    """Return the expression for ASCII text; None if its meaning might differ between the libraries."""
     inside, at, parts = False, 0, []
     while at < len(source):
         match = _PARTS.match(source, at)
@@ -136,22 +138,22 @@ def ascii_pattern(source: str) -> re.Pattern[str] | None:
 
 
 def _expression(pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> str | None:
-    """The expression of a pre-tokeniser that does nothing but cut by it and write bytes as letters."""
+    """Return the expression of a pre-tokenizer that only splits by it and writes bytes as letters, else None."""
     state: dict[str, Any] = json.loads(pre_tokenizer.__getstate__()) if pre_tokenizer is not None else {}
     steps = state.get("pretokenizers", [state])
     last = steps[-1]
     if last.get("type") != "ByteLevel" or last["add_prefix_space"]:
         return None
     if len(steps) == 1:
-        return GPT2 if last["use_regex"] else None
+        return GPT2_PATTERN if last["use_regex"] else None
     first = steps[0]
     if len(steps) != 2 or last["use_regex"] or first["type"] != "Split":
         return None
     return first["pattern"].get("Regex") if first["behavior"] == "Isolated" and not first["invert"] else None
 
 
-def _agree(pattern: re.Pattern[str], pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> bool:
-    """Whether both cut every three characters of a kind alike."""
+def _patterns_agree(pattern: re.Pattern[str], pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> bool:
+    """Whether both split every three characters of a kind in the same way."""
     assert pre_tokenizer is not None
     text = "".join(map("".join, itertools.product(PROBES, repeat=3)))
     words = [word.translate(BYTE_LETTERS) for word in pattern.findall(text)]

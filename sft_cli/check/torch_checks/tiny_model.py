@@ -102,7 +102,7 @@ def small_model(config: Config, architecture: PretrainedConfig, prepared: Prepar
         compute_dtype=torch.float32,
         added_ids=new,
     )
-    stops = [tokenizer.control[name] for name in prepared.manifest["stop_tokens"]]
+    stops = [tokenizer.control_tokens[name] for name in prepared.manifest["stop_tokens"]]
     text = tried.adapter.virtual.text
     model = add_adapter(
         base,

@@ -14,7 +14,7 @@ from jinja2.meta import find_undeclared_variables
 from sft_cli.data.formats.fields import Fields, parsed
 from sft_cli.data.row_errors import RowError, listing, shorten
 from sft_cli.errors import SftError
-from sft_cli.sandbox.budget import TooMuch
+from sft_cli.sandbox.budget import BudgetExceeded
 from sft_cli.sandbox.environment import LimitedEnvironment
 from sft_cli.types import Row
 
@@ -90,8 +90,8 @@ def _key(part: nodes.Getattr | nodes.Getitem) -> str | None:
 def _environment() -> LimitedEnvironment:
     """Jinja without escaping, where a missing column is an error; ``tojson`` and ``fromjson`` read and write JSON."""
     environment = LimitedEnvironment(undefined=StrictUndefined, autoescape=False)
-    environment.filters["tojson"] = environment.guarded("tojson", _written)
-    environment.filters["fromjson"] = environment.guarded("fromjson", parsed)
+    environment.filters["tojson"] = environment.guard("tojson", _written)
+    environment.filters["fromjson"] = environment.guard("fromjson", parsed)
     return environment
 
 
@@ -125,7 +125,7 @@ def _compiled(environment: LimitedEnvironment, name: str, text: str, key: str) -
             fix="compare brackets, quotation marks and {% end… %}; the text is Jinja over the columns of a row",
         ) from error
     except Exception as error:  # compiling what a stranger wrote may fail in any way
-        said = f"it {error}" if isinstance(error, TooMuch) else f"{type(error).__name__}: {error}"
+        said = f"it {error}" if isinstance(error, BudgetExceeded) else f"{type(error).__name__}: {error}"
         raise SftError(where=key, problem=f"cannot be compiled: {said:.200}", fix="write it shorter") from error
     return _begun(environment, template.render)
 
@@ -134,7 +134,7 @@ def _begun(environment: LimitedEnvironment, render: Callable[[Mapping[str, Any]]
     """The expression, each time with a budget of its own; what it yields piece by piece is counted, too."""
 
     def evaluated(columns: Mapping[str, Any]) -> Any:
-        environment.begin()
+        environment.begin_render()
         return _plain(render(columns))
 
     return evaluated

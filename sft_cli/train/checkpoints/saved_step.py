@@ -86,7 +86,7 @@ def _export(config: Config, checkpoint: Path, run: RunDir) -> None:
     from sft_cli.train.setup.build import adapted
 
     tokenizer = load_tokenizer(str(run.tokenizer))
-    stops = [tokenizer.control[name] for name in run.read(run.manifest)["stop_tokens"]]
+    stops = [tokenizer.control_tokens[name] for name in run.read(run.manifest)["stop_tokens"]]
     machine = choose_machine(config.trainer, load_config(config.model), whole=config.adapter.kind in WHOLE)
     rows = _rows(config, run) if config.adapter.init is Init.eva else ()
     model = adapted(config, machine, tokenizer, stops, rows).model

@@ -200,9 +200,9 @@ def compare_prompts(config: Config, architecture: PretrainedConfig, prepared: Pr
     Raises:
         SftError: It makes others of one.
     """
-    goldens = parity.load(prepared.directory / "golden.json")
+    goldens = parity.load_golden_prompts(prepared.directory / "golden.json")
     trusted = config.model.trust_remote_code
-    return parity.check(prepared.tokenizer_directory, goldens, architecture, trust_remote_code=trusted)
+    return parity.check_parity(prepared.tokenizer_directory, goldens, architecture, trust_remote_code=trusted)
 
 
 def expected_memory(

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import pre_tokenizers, processors
 from transformers import LlamaConfig, Qwen2Config
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
@@ -24,30 +24,30 @@ DATED = """
 """
 
 
-def saved(maker, tokenizer, directory):
+def saved(make_builder, tokenizer, directory):
     """The directory a server reads."""
-    tokenizer.with_template(maker.renderer.template.source).save(directory)
+    tokenizer.with_template(make_builder.span_finder.template.source).save(directory)
     return directory
 
 
-def test_golden_prompts_survive_the_disk_and_agree(maker, tokenizer, tmp_path):
-    make = maker()
-    golden = parity.golden(make, talk("S:Be brief", "U:a", "A:b", "U:\u00e9 \U0001f600", "A:c"))
+def test_golden_prompts_survive_the_disk_and_agree(make_builder, tokenizer, tmp_path):
+    builder = make_builder()
+    golden = parity.golden_prompt(builder, talk("S:Be brief", "U:a", "A:b", "U:\u00e9 \U0001f600", "A:c"))
     assert [message["role"] for message in golden.messages] == ["system", "user", "assistant", "user"]
-    parity.save([golden], tmp_path / "golden.json")
-    assert parity.load(tmp_path / "golden.json") == [golden]
-    assert parity.check(saved(make, tokenizer, tmp_path / "server"), [golden]) == 1
+    parity.save_golden_prompts([golden], tmp_path / "golden.json")
+    assert parity.load_golden_prompts(tmp_path / "golden.json") == [golden]
+    assert parity.check_parity(saved(builder, tokenizer, tmp_path / "server"), [golden]) == 1
 
 
-def test_prompts_that_servers_differ_on_are_left_out(maker):
-    assert parity.golden(maker(), talk("U:<|im_end|>", "A:b")) is None
+def test_prompts_that_servers_differ_on_are_left_out(make_builder):
+    assert parity.golden_prompt(make_builder(), talk("U:<|im_end|>", "A:b")) is None
 
 
-def test_another_template_on_the_server_is_told(maker, tokenizer, tmp_path):
-    golden = parity.golden(maker(), talk("U:a", "A:b"))
-    other = saved(maker("vicuna"), tokenizer, tmp_path / "server")
+def test_another_template_on_the_server_is_told(make_builder, tokenizer, tmp_path):
+    golden = parity.golden_prompt(make_builder(), talk("U:a", "A:b"))
+    other = saved(make_builder("vicuna"), tokenizer, tmp_path / "server")
     with pytest.raises(SftError) as caught:
-        parity.check(other, [golden])
+        parity.check_parity(other, [golden])
     assert caught.value.where == f"rows.jsonl:7 with the tokenizer in {other}"
     assert caught.value.problem.startswith("a server would send other ids than were trained: from id 0 on [")
 
@@ -55,76 +55,78 @@ def test_another_template_on_the_server_is_told(maker, tokenizer, tmp_path):
 def test_a_template_that_writes_the_date_is_right_on_any_day(tokenizer, tmp_path):
     """The date of preparation stays in the golden prompt; a server writes its own day, and nothing else differs."""
     then = ChatTemplate(DATED, tokenizer.special_tokens, "dated", datetime(2020, 2, 29))
-    make = ExampleMaker(tokenizer, then, DataConfig(), 1000)
-    golden = parity.golden(make, talk("U:a", "A:b"))
+    builder = ExampleBuilder(tokenizer, then, DataConfig(), 1000)
+    golden = parity.golden_prompt(builder, talk("U:a", "A:b"))
     assert tokenizer.decode_batch([golden.input_ids])[0].startswith("29 Feb 2020 <|im_start|>user")
-    directory = saved(make, tokenizer, tmp_path / "server")
-    assert parity.check(directory, [golden]) == 1
+    directory = saved(builder, tokenizer, tmp_path / "server")
+    assert parity.check_parity(directory, [golden]) == 1
     golden.input_ids[-1] += 1
     with pytest.raises(SftError, match="other ids than were trained"):
-        parity.check(directory, [golden])
+        parity.check_parity(directory, [golden])
 
 
 def test_one_preparation_has_one_clock(tokenizer):
     """Prompt and text are rendered at different moments; a template may write the microsecond."""
     clock = ChatTemplate(DATED.replace("%d %b %Y", "%H:%M:%S.%f"), tokenizer.special_tokens, "clock")
-    outcome = ExampleMaker(tokenizer, clock, DataConfig(), 1000).make([talk("U:a", "A:b", "U:c", "A:d")])[0]
+    outcome = ExampleBuilder(tokenizer, clock, DataConfig(), 1000).build([talk("U:a", "A:b", "U:c", "A:d")])[0]
     assert outcome.problem is None
     assert len(outcome.examples) == 1
 
 
-def test_a_named_template_begins_as_the_tokenizer_begins_plain_text(build, maker):
+def test_a_named_template_begins_as_the_tokenizer_begins_plain_text(build_tokenizer, make_builder):
     """Servers add nothing around a chat template, so the beginning-of-text token must stand in it."""
     backend = letters()
     backend.add_special_tokens(["<s>"])
     backend.post_processor = processors.TemplateProcessing(
         "<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
     )
-    tokenizer = build(backend)
-    outcome = maker("chatml", tokenizer).make([talk("U:a", "A:b")])[0]
+    tokenizer = build_tokenizer(backend)
+    outcome = make_builder("chatml", tokenizer).build([talk("U:a", "A:b")])[0]
     assert text(tokenizer, outcome.examples[0]).startswith("<s><|im_start|>user")
-    assert list(outcome.examples[0].input_ids).count(tokenizer.control["<s>"]) == 1
+    assert list(outcome.examples[0].input_ids).count(tokenizer.control_tokens["<s>"]) == 1
 
 
-def test_a_saved_tokenizer_is_the_same_one(build, maker, tmp_path):
+def test_a_saved_tokenizer_is_the_same_one(build_tokenizer, make_builder, tmp_path):
     """Data prepared with it again have the same fingerprint."""
-    tokenizer = build(chat_template="{{ old }}")
-    again = load_tokenizer(str(saved(maker("chatml", tokenizer), tokenizer, tmp_path / "server")))
+    tokenizer = build_tokenizer(chat_template="{{ old }}")
+    again = load_tokenizer(str(saved(make_builder("chatml", tokenizer), tokenizer, tmp_path / "server")))
     assert again.digests() == tokenizer.digests()
-    assert again.digests() != build(model_max_length=7).digests()
+    assert again.digests() != build_tokenizer(model_max_length=7).digests()
 
 
-def test_the_saved_configuration_holds_no_second_template(build, maker, tmp_path):
-    tokenizer = build(chat_template="{{ old }}")
+def test_the_saved_configuration_holds_no_second_template(build_tokenizer, make_builder, tmp_path):
+    tokenizer = build_tokenizer(chat_template="{{ old }}")
     assert tokenizer.chat_template == "{{ old }}"
-    directory = saved(maker("chatml", tokenizer), tokenizer, tmp_path / "server")
+    directory = saved(make_builder("chatml", tokenizer), tokenizer, tmp_path / "server")
     assert "chat_template" not in json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert "<|im_start|>" in (directory / "chat_template.jinja").read_text(encoding="utf-8")
 
 
-def test_beside_a_model_whose_class_rebuilds_the_tokenizer_the_ids_differ_and_it_is_told(maker, tokenizer, tmp_path):
+def test_beside_a_model_whose_class_rebuilds_the_tokenizer_the_ids_differ_and_it_is_told(
+    make_builder, tokenizer, tmp_path
+):
     """transformers puts Qwen2's own pre-tokenizer over any tokenizer.json that lies beside a Qwen2 model."""
-    golden = parity.golden(maker(), talk("U:e\u0301", "A:b"))  # Qwen2's normalizer joins the two
-    directory = saved(maker(), tokenizer, tmp_path / "server")
-    assert parity.check(directory, [golden], LlamaConfig()) == 1
+    golden = parity.golden_prompt(make_builder(), talk("U:e\u0301", "A:b"))  # Qwen2's normalizer joins the two
+    directory = saved(make_builder(), tokenizer, tmp_path / "server")
+    assert parity.check_parity(directory, [golden], LlamaConfig()) == 1
     with pytest.raises(SftError, match="a server would send other ids than were trained"):
-        parity.check(directory, [golden], Qwen2Config())
+        parity.check_parity(directory, [golden], Qwen2Config())
 
 
 @pytest.mark.parametrize("model", [LlamaConfig, Qwen2Config])
-def test_ids_that_differ_in_an_answer_alone_are_told_before_training(maker, tokenizer, tmp_path, model):
+def test_ids_that_differ_in_an_answer_alone_are_told_before_training(make_builder, tokenizer, tmp_path, model):
     """The prompt is the same for both; only the whole row shows that a Qwen2 server would read the answer otherwise."""
-    make, row = maker(), talk("U:a", "A:e\u0301")
-    (example,) = make.make([row])[0].examples
-    prompt = parity.golden(make, row)
+    builder, row = make_builder(), talk("U:a", "A:e\u0301")
+    (example,) = builder.build([row])[0].examples
+    prompt = parity.golden_prompt(builder, row)
     whole = replace(prompt, row_ids=list(example.input_ids))
-    directory = saved(make, tokenizer, tmp_path / "server")
-    assert parity.check(directory, [prompt], model()) == 1
+    directory = saved(builder, tokenizer, tmp_path / "server")
+    assert parity.check_parity(directory, [prompt], model()) == 1
     if model is LlamaConfig:
-        assert parity.check(directory, [whole], model()) == 1
+        assert parity.check_parity(directory, [whole], model()) == 1
         return
     with pytest.raises(SftError) as caught:
-        parity.check(directory, [whole], model())
+        parity.check_parity(directory, [whole], model())
     assert caught.value.where == f"rows.jsonl:7 with the tokenizer in {directory}"
     assert caught.value.problem.startswith("a server makes other ids of this row than are trained: from id ")
 

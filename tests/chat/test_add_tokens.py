@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from sft_cli.chat.tokens.added_tokens import added_ids, with_added
+from sft_cli.chat.tokens.added_tokens import add_tokens, added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
@@ -24,15 +24,15 @@ def home(tmp_path, monkeypatch):
 
 def test_they_follow_the_tokenizers_own_in_the_order_given(tokenizer):
     size = tokenizer.backend.get_vocab_size()
-    added = with_added(tokenizer, TOKENS)
+    added = add_tokens(tokenizer, TOKENS)
     assert added_ids(added, TOKENS) == [size, size + 1, size + 2]
-    assert added_ids(with_added(tokenizer, TOKENS[::-1]), TOKENS) == [size + 2, size + 1, size]
+    assert added_ids(add_tokens(tokenizer, TOKENS[::-1]), TOKENS) == [size + 2, size + 1, size]
     assert tokenizer.backend.get_vocab_size() == size  # the one it was made from is kept, in memory and on disk
     assert load_tokenizer(str(tokenizer.directory)).backend.get_vocab_size() == size
 
 
 def test_each_is_a_single_id_wherever_a_text_holds_it(tokenizer):
-    added = with_added(tokenizer, ["<x>"])
+    added = add_tokens(tokenizer, ["<x>"])
     (new,) = added_ids(added, ["<x>"])
     before, behind = (tokenizer.encode_batch([part])[0] for part in ("ab", "c"))
     (ids,) = added.encode_batch(["ab<x>c<x>"])
@@ -42,22 +42,22 @@ def test_each_is_a_single_id_wherever_a_text_holds_it(tokenizer):
 
 
 def test_one_written_like_a_control_token_is_one(tokenizer):
-    added = with_added(tokenizer, ["<x>", "<|end|>"])
-    assert "<|end|>" in added.control
-    assert "<x>" not in added.control
+    added = add_tokens(tokenizer, ["<x>", "<|end|>"])
+    assert "<|end|>" in added.control_tokens
+    assert "<x>" not in added.control_tokens
     ids = added.encode_batch(["a<|end|><x>"])[0]
     assert added.backend.decode(ids, skip_special_tokens=True) == "a<x>"
 
 
 def test_nothing_to_add(tokenizer):
-    assert with_added(tokenizer, []) is tokenizer
+    assert add_tokens(tokenizer, []) is tokenizer
 
 
 def test_the_fingerprint_knows_them_and_survives_saving(tokenizer, tmp_path):
-    added = with_added(tokenizer, ["<x>"])
+    added = add_tokens(tokenizer, ["<x>"])
     assert added.digests() != tokenizer.digests()
-    assert added.digests() != with_added(tokenizer, ["<y>"]).digests()
-    assert with_added(tokenizer, ["<x>"]).digests() == added.digests()
+    assert added.digests() != add_tokens(tokenizer, ["<y>"]).digests()
+    assert add_tokens(tokenizer, ["<x>"]).digests() == added.digests()
     added.with_template("{{ messages }}").save(tmp_path / "saved")
     assert load_tokenizer(str(tmp_path / "saved")).digests() == added.digests()
 
@@ -67,7 +67,7 @@ def test_the_settings_of_older_libraries_are_kept_up(tokenizer):
         file = tokenizer.directory / name
         values = {**json.loads(file.read_text()), "added_tokens_decoder": {}} if values is None else values
         file.write_text(json.dumps(values))
-    added = with_added(load_tokenizer(str(tokenizer.directory)), ["<x>"])
+    added = add_tokens(load_tokenizer(str(tokenizer.directory)), ["<x>"])
     (new,) = added_ids(added, ["<x>"])
     assert json.loads((added.directory / "added_tokens.json").read_text()) == {"<pad>": 0, "<x>": new}
     decoder = json.loads((added.directory / "tokenizer_config.json").read_text())["added_tokens_decoder"]
@@ -79,7 +79,7 @@ def test_the_settings_of_older_libraries_are_kept_up(tokenizer):
 def test_known_tokens_are_refused_all_at_once(tokenizer):
     ids = [tokenizer.backend.token_to_id(text) for text in ("<s>", "a")]
     with pytest.raises(SftError) as caught:
-        with_added(tokenizer, ["<s>", "<x>", "a"])
+        add_tokens(tokenizer, ["<s>", "<x>", "a"])
     fix = "fix: leave it out: it can be used and trained as it is"
     assert f"model.add_tokens: '<s>' is in the tokenizer already, as token {ids[0]}\n  {fix}" in str(caught.value)
     assert f"model.add_tokens: 'a' is in the tokenizer already, as token {ids[1]}\n  {fix}" in str(caught.value)
@@ -97,7 +97,7 @@ def test_preparation_reads_them(tokenizer):
 def test_transformers_makes_the_same_ids(name):
     if not (MATERIAL / name).is_dir():
         pytest.skip("no material here")
-    added = with_added(load_tokenizer(str(MATERIAL / name)), TOKENS)
+    added = add_tokens(load_tokenizer(str(MATERIAL / name)), TOKENS)
     server = AutoTokenizer.from_pretrained(added.directory)
     ids = server.encode(TEXT, add_special_tokens=False)
     assert ids == added.encode_batch([TEXT])[0]

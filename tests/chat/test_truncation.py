@@ -5,10 +5,10 @@ import itertools
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_chat_overflow import conversations
+from test_drop_oldest_turns import conversations
 
-from sft_cli.chat.examples import ExampleMaker
-from sft_cli.chat.truncation import runs
+from sft_cli.chat.examples import ExampleBuilder
+from sft_cli.chat.truncation import trained_ranges
 from sft_cli.config.schema.data import DataConfig, Overflow, TrainOn
 from sft_cli.types import Conversation, TokenIds
 from tests.chat.helpers import FORGETFUL, table, talk, text, trained
@@ -22,12 +22,12 @@ def tokens(ids, weights):
     return Conversation((), "rows.jsonl:7", "mine", tokens=TokenIds(tuple(ids), tuple(weights)))
 
 
-def cut(maker, conversation, max_length, template="chatml", **rules):
-    return maker(template, max_length=max_length, overflow=Overflow.truncate, **rules).make([conversation])[0]
+def cut(make_builder, conversation, max_length, template="chatml", **rules):
+    return make_builder(template, max_length=max_length, overflow=Overflow.truncate, **rules).build([conversation])[0]
 
 
-def test_ids_and_mask_before_and_after(maker, tokenizer):
-    whole = maker().make([talk(*TWO)])[0].examples[0]
+def test_ids_and_mask_before_and_after(make_builder, tokenizer):
+    whole = make_builder().build([talk(*TWO)])[0].examples[0]
     assert table(tokenizer, whole)[-6:] == [
         ("t", 0.0),
         ("\n", 0.0),
@@ -36,11 +36,11 @@ def test_ids_and_mask_before_and_after(maker, tokenizer):
         ("g", 1.0),
         ("<|im_end|>", 1.0),
     ]
-    outcome = cut(maker, talk(*TWO), len(whole.input_ids) - 2)
+    outcome = cut(make_builder, talk(*TWO), len(whole.input_ids) - 2)
     assert table(tokenizer, outcome.examples[0]) == table(tokenizer, whole)[:-2]
     assert trained(tokenizer, outcome) == ["bc<|im_end|>|ef"]
     assert (outcome.truncated_tokens, outcome.remarks) == (2, {"cut_answer"})
-    assert outcome.stops == {"<|im_end|>"}  # of the first answer
+    assert outcome.stop_tokens == {"<|im_end|>"}  # of the first answer
 
 
 @pytest.mark.parametrize(
@@ -54,59 +54,59 @@ def test_ids_and_mask_before_and_after(maker, tokenizer):
     ],
 )
 def test_an_answer_that_loses_its_end_is_remarked_and_its_stop_is_not_counted(
-    maker, tokenizer, shorter, said, remarks, stops
+    make_builder, tokenizer, shorter, said, remarks, stops
 ):
-    length = len(maker().make([talk(*TWO)])[0].examples[0].input_ids)
-    outcome = cut(maker, talk(*TWO), length - shorter)
-    assert (trained(tokenizer, outcome), outcome.remarks, outcome.stops) == (said, remarks, stops)
+    length = len(make_builder().build([talk(*TWO)])[0].examples[0].input_ids)
+    outcome = cut(make_builder, talk(*TWO), length - shorter)
+    assert (trained(tokenizer, outcome), outcome.remarks, outcome.stop_tokens) == (said, remarks, stops)
     assert outcome.truncated_tokens == shorter
 
 
-def test_the_only_answer_cut_trains_no_stop_token(maker, tokenizer):
-    length = len(maker().make([talk("U:a", "A:bc")])[0].examples[0].input_ids)
-    outcome = cut(maker, talk("U:a", "A:bc"), length - 1)
-    assert (trained(tokenizer, outcome), outcome.stops) == (["bc"], frozenset())
+def test_the_only_answer_cut_trains_no_stop_token(make_builder, tokenizer):
+    length = len(make_builder().build([talk("U:a", "A:bc")])[0].examples[0].input_ids)
+    outcome = cut(make_builder, talk("U:a", "A:bc"), length - 1)
+    assert (trained(tokenizer, outcome), outcome.stop_tokens) == (["bc"], frozenset())
 
 
-def test_a_row_of_which_no_trained_token_is_left_is_too_long(maker):
-    whole = maker().make([talk("U:" + "a" * 50, "A:bc")])[0].examples[0]
+def test_a_row_of_which_no_trained_token_is_left_is_too_long(make_builder):
+    whole = make_builder().build([talk("U:" + "a" * 50, "A:bc")])[0].examples[0]
     first = next(i for i, weight in enumerate(whole.weights, 1) if weight)
-    assert cut(maker, talk("U:" + "a" * 50, "A:bc"), first).problem is None
-    outcome = cut(maker, talk("U:" + "a" * 50, "A:bc"), first - 1)
-    assert (outcome.too_long, outcome.all_cut, outcome.least) == (True, True, first)
+    assert cut(make_builder, talk("U:" + "a" * 50, "A:bc"), first).problem is None
+    outcome = cut(make_builder, talk("U:" + "a" * 50, "A:bc"), first - 1)
+    assert (outcome.too_long, outcome.no_loss_left, outcome.min_length) == (True, True, first)
     assert str(outcome.problem) == (
         f"rows.jsonl:7: {len(whole.input_ids)} tokens, longer than trainer.max_length={first - 1}, and the first token"
         f" that carries loss is number {first}: truncation would leave none\n"
         "  fix: raise trainer.max_length, or data.overflow=drop"
     )
-    strict = maker(max_length=first - 1, overflow=Overflow.error).make([talk("U:" + "a" * 50, "A:bc")])[0]
+    strict = make_builder(max_length=first - 1, overflow=Overflow.error).build([talk("U:" + "a" * 50, "A:bc")])[0]
     assert "truncate" not in strict.problem.fix
 
 
 @TEMPLATES
 @LAW
 @given(conversation=conversations(), max_length=st.integers(8, 400), last=st.booleans())
-def test_what_is_left_is_the_beginning_of_the_proven_row(maker, template, conversation, max_length, last):
+def test_what_is_left_is_the_beginning_of_the_proven_row(make_builder, template, conversation, max_length, last):
     """Same ids, same weights, and every token accounted for, also of an unrolled row."""
     rules = {"train_on": TrainOn.last if last else TrainOn.assistant}
-    whole = maker(template, max_length=100_000, **rules).make([conversation])[0]
-    outcome = cut(maker, conversation, max_length, template, **rules)
+    whole = make_builder(template, max_length=100_000, **rules).build([conversation])[0]
+    outcome = cut(make_builder, conversation, max_length, template, **rules)
     expected = [(one.input_ids[:max_length], one.weights[:max_length]) for one in whole.examples]
     expected = [(ids, weights) for ids, weights in expected if any(weights)]
     assert [(one.input_ids, one.weights) for one in outcome.examples] == expected
     lengths = [len(one.input_ids) for one in whole.examples]
     assert outcome.too_long == (not expected)
-    assert outcome.longest == max(lengths)
+    assert outcome.max_tokens == max(lengths)
     if expected:
         assert outcome.truncated_tokens == sum(lengths) - sum(len(ids) for ids, _ in expected)
         assert (outcome.truncated_tokens > 0) == (max(lengths) > max_length)
     firsts = [next(i for i, weight in enumerate(one.weights, 1) if weight) for one in whole.examples]
-    assert outcome.least == (min(firsts) if max(lengths) > max_length else max(lengths))
+    assert outcome.min_length == (min(firsts) if max(lengths) > max_length else max(lengths))
     ends = [one.weights for one in outcome.examples if one.weights[-1]]
     stops = [one.input_ids[-1] for one in whole.examples][:1]
     cut_off = any(one.weights[-1] and one.input_ids[-1] not in stops for one in outcome.examples)
     assert ("cut_answer" in outcome.remarks) == cut_off
-    assert bool(outcome.stops) == any(
+    assert bool(outcome.stop_tokens) == any(
         id in stops and weight
         for one in outcome.examples
         for id, weight in zip(one.input_ids, one.weights, strict=True)
@@ -114,29 +114,33 @@ def test_what_is_left_is_the_beginning_of_the_proven_row(maker, template, conver
     assert len(ends) <= len(outcome.examples)
 
 
-def test_a_cut_inside_a_muted_part_is_remarked_only_if_something_of_the_answer_trains(maker):
-    whole = maker(no_loss_patterns=["x+"]).make([talk("U:a", "A:bxxxxc")])[0].examples[0]
+def test_a_cut_inside_a_muted_part_is_remarked_only_if_something_of_the_answer_trains(make_builder):
+    whole = make_builder(no_loss_patterns=["x+"]).build([talk("U:a", "A:bxxxxc")])[0].examples[0]
     first = whole.weights.index(1.0)
-    assert cut(maker, talk("U:a", "A:bxxxxc"), first + 3, no_loss_patterns=["x+"]).remarks == {"cut_answer"}
+    assert cut(make_builder, talk("U:a", "A:bxxxxc"), first + 3, no_loss_patterns=["x+"]).remarks == {"cut_answer"}
     muted_first = talk("U:q", "A:z", "U:a", "A:xxxxbc")
-    whole = maker(no_loss_patterns=["x+"]).make([muted_first])[0].examples[0]
-    assert cut(maker, muted_first, len(whole.input_ids) - 5, no_loss_patterns=["x+"]).remarks == frozenset()
+    whole = make_builder(no_loss_patterns=["x+"]).build([muted_first])[0].examples[0]
+    assert cut(make_builder, muted_first, len(whole.input_ids) - 5, no_loss_patterns=["x+"]).remarks == frozenset()
 
 
-def test_a_conversation_trained_whole_and_a_document(maker, tokenizer):
-    outcome = cut(maker, talk(*TWO), 30, train_on=TrainOn.all)
-    assert (len(outcome.examples[0].input_ids), outcome.remarks, outcome.stops) == (30, {"cut_answer"}, {"<|im_end|>"})
+def test_a_conversation_trained_whole_and_a_document(make_builder, tokenizer):
+    outcome = cut(make_builder, talk(*TWO), 30, train_on=TrainOn.all)
+    assert (len(outcome.examples[0].input_ids), outcome.remarks, outcome.stop_tokens) == (
+        30,
+        {"cut_answer"},
+        {"<|im_end|>"},
+    )
     document = Conversation((), "rows.jsonl:7", "mine", text="abcdefghij")
-    outcome = cut(maker, document, 8)
+    outcome = cut(make_builder, document, 8)
     assert text(tokenizer, outcome.examples[0]) == "abcdefgh"
-    assert (outcome.stops, outcome.remarks, outcome.truncated_tokens) == (frozenset(), {"cut_answer"}, 3)
+    assert (outcome.stop_tokens, outcome.remarks, outcome.truncated_tokens) == (frozenset(), {"cut_answer"}, 3)
 
 
-def test_a_document_of_a_replay_source_is_still_cut_into_pieces(maker, tokenizer):
+def test_a_document_of_a_replay_source_is_still_cut_into_pieces(make_builder, tokenizer):
     rules = DataConfig(overflow=Overflow.truncate)
-    replay = ExampleMaker(tokenizer, maker().renderer.template, rules, 8, split_documents=True)
-    outcome = replay.make([Conversation((), "rows.jsonl:7", "mine", text="abcdefghijklmnopq")])[0]
-    assert (outcome.pieces, outcome.truncated_tokens, outcome.remarks) == (3, 0, frozenset())
+    replay = ExampleBuilder(tokenizer, make_builder().span_finder.template, rules, 8, split_documents=True)
+    outcome = replay.build([Conversation((), "rows.jsonl:7", "mine", text="abcdefghijklmnopq")])[0]
+    assert (outcome.num_pieces, outcome.truncated_tokens, outcome.remarks) == (3, 0, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -151,23 +155,23 @@ def test_a_document_of_a_replay_source_is_still_cut_into_pieces(maker, tokenizer
         ([0, 0, 0, 0, 0, 0, 1, 1], 6, None, set(), set()),
     ],
 )
-def test_rows_of_token_ids(maker, tokenizer, weights, max_length, kept, remarks, stops):
-    end = tokenizer.control["<|im_end|>"]
+def test_rows_of_token_ids(make_builder, tokenizer, weights, max_length, kept, remarks, stops):
+    end = tokenizer.control_tokens["<|im_end|>"]
     ids = [5, 6, 7, end, 8, 9, 10, end]
-    outcome = cut(maker, tokens(ids, weights), max_length)
-    assert (outcome.remarks, outcome.stops, outcome.too_long) == (remarks, stops, kept is None)
+    outcome = cut(make_builder, tokens(ids, weights), max_length)
+    assert (outcome.remarks, outcome.stop_tokens, outcome.too_long) == (remarks, stops, kept is None)
     assert [list(one.weights) for one in outcome.examples] == ([] if kept is None else [kept])
     assert [list(one.input_ids) for one in outcome.examples] == ([] if kept is None else [ids[:max_length]])
 
 
-def test_the_loss_weight_of_a_source_stays_on_what_is_left(maker, tokenizer):
+def test_the_loss_weight_of_a_source_stays_on_what_is_left(make_builder, tokenizer):
     rules = DataConfig(overflow=Overflow.truncate)
-    quarter = ExampleMaker(tokenizer, maker().renderer.template, rules, 3, loss_weight=0.25)
-    assert quarter.make([tokens([1, 2, 3, 4], [0, 2, 1, 1])])[0].examples[0].weights == (0.0, 0.5, 0.25)
+    quarter = ExampleBuilder(tokenizer, make_builder().span_finder.template, rules, 3, loss_weight=0.25)
+    assert quarter.build([tokens([1, 2, 3, 4], [0, 2, 1, 1])])[0].examples[0].weights == (0.0, 0.5, 0.25)
 
 
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0])))
 def test_runs_are_the_ranges_of_trained_tokens(weights):
-    found = list(runs(weights))
+    found = list(trained_ranges(weights))
     assert [i for start, end in found for i in range(start, end)] == [i for i, weight in enumerate(weights) if weight]
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(found))

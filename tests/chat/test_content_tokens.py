@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
 from sft_cli.chat.template.chat_template import load_template
-from sft_cli.chat.tokens.added_tokens import with_added
+from sft_cli.chat.tokens.added_tokens import add_tokens
 from sft_cli.chat.tokens.content_tokens import with_content_tokens
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.config.schema.data import DataConfig
@@ -19,22 +19,22 @@ OWN = ("<|plan|>", "<|done|>")
 
 
 @pytest.fixture
-def make(build):
+def make_builder(build_tokenizer):
     """Makes an ExampleMaker whose tokenizer has ``OWN`` as special tokens, those of ``listed`` being content."""
-    tokenizer = build(special=(*SPECIAL, *OWN))
+    tokenizer = build_tokenizer(special=(*SPECIAL, *OWN))
 
-    def make(listed=OWN, name="chatml", **rules):
+    def make_builder(listed=OWN, name="chatml", **rules):
         template = load_template(TemplateConfig(name=name), tokenizer)
         found = with_content_tokens(tokenizer, template, (), listed)
-        return found, ExampleMaker(found, template, DataConfig(**rules), 1000)
+        return found, ExampleBuilder(found, template, DataConfig(**rules), 1000)
 
-    return make
+    return make_builder
 
 
-def test_they_are_single_ids_in_an_answer_and_trained(make):
+def test_they_are_single_ids_in_an_answer_and_trained(make_builder):
     """The table is the specification."""
-    tokenizer, maker = make()
-    (example,) = maker.make([talk("U:2+3", "A:<|plan|>5<|done|>")])[0].examples
+    tokenizer, builder = make_builder()
+    (example,) = builder.build([talk("U:2+3", "A:<|plan|>5<|done|>")])[0].examples
     assert table(tokenizer, example) == [
         ("<|im_start|>", 0), *((letter, 0) for letter in "user\n2+3"), ("<|im_end|>", 0), ("\n", 0),
         ("<|im_start|>", 0), *((letter, 0) for letter in "assistant\n"),
@@ -42,17 +42,17 @@ def test_they_are_single_ids_in_an_answer_and_trained(make):
     ]  # fmt: skip
 
 
-def test_without_the_list_they_are_characters(make):
-    tokenizer, maker = make(listed=())
-    outcome = maker.make([talk("U:q", "A:<|plan|>5")])[0]
+def test_without_the_list_they_are_characters(make_builder):
+    tokenizer, builder = make_builder(listed=())
+    outcome = builder.build([talk("U:q", "A:<|plan|>5")])[0]
     assert "sanitized" in outcome.remarks
     assert [row for row in table(tokenizer, outcome.examples[0]) if row[1]][:3] == [("<", 1), ("|", 1), ("p", 1)]
 
 
 @pytest.mark.parametrize("turn", ["S:<|plan|>", "U:<|plan|>", "T:<|plan|>"])
-def test_in_any_other_message_they_stay_characters(make, turn):
-    tokenizer, maker = make()
-    outcome = maker.make([talk(*(["U:q"] if turn[0] == "T" else []), turn, "U:r", "A:<|plan|>a")])[0]
+def test_in_any_other_message_they_stay_characters(make_builder, turn):
+    tokenizer, builder = make_builder()
+    outcome = builder.build([talk(*(["U:q"] if turn[0] == "T" else []), turn, "U:r", "A:<|plan|>a")])[0]
     assert "sanitized" in outcome.remarks
     ids = tokenizer.encode_batch(["<|plan|>"])[0]
     assert outcome.examples[0].input_ids.count(ids[0]) == 1
@@ -60,46 +60,46 @@ def test_in_any_other_message_they_stay_characters(make, turn):
     assert text(tokenizer, outcome.examples[0]).count("<|plan|>") == 2
 
 
-def test_other_special_tokens_stay_characters_in_an_answer(make):
-    tokenizer, maker = make(listed=OWN[:1])
-    outcome = maker.make([talk("U:q", "A:<|plan|><|done|><|im_end|>.")])[0]
+def test_other_special_tokens_stay_characters_in_an_answer(make_builder):
+    tokenizer, builder = make_builder(listed=OWN[:1])
+    outcome = builder.build([talk("U:q", "A:<|plan|><|done|><|im_end|>.")])[0]
     ids = outcome.examples[0].input_ids
-    assert [ids.count(tokenizer.control[token]) for token in (*OWN, "<|im_end|>")] == [1, 0, 2]
+    assert [ids.count(tokenizer.control_tokens[token]) for token in (*OWN, "<|im_end|>")] == [1, 0, 2]
     assert trained(tokenizer, outcome) == ["<|plan|><|done|><|im_end|>.<|im_end|>"]
 
 
 @pytest.mark.parametrize("answer", ["<|plan|>", "a<|done|>", "<|done|><|done|>", " <|plan|> a \n<|done|>\n"])
-def test_an_answer_may_begin_end_and_consist_of_them(make, answer):
-    tokenizer, maker = make()
-    assert trained(tokenizer, maker.make([talk("U:q", f"A:{answer}")])[0]) == [f"{answer}<|im_end|>"]
+def test_an_answer_may_begin_end_and_consist_of_them(make_builder, answer):
+    tokenizer, builder = make_builder()
+    assert trained(tokenizer, builder.build([talk("U:q", f"A:{answer}")])[0]) == [f"{answer}<|im_end|>"]
 
 
-def test_reasoning_may_hold_them(make):
-    tokenizer, maker = make(name="chatml")
-    outcome = maker.make([talk("U:q", "A:<think>\n<|plan|>x\n</think>\n\n<|done|>")])[0]
+def test_reasoning_may_hold_them(make_builder):
+    tokenizer, builder = make_builder(name="chatml")
+    outcome = builder.build([talk("U:q", "A:<think>\n<|plan|>x\n</think>\n\n<|done|>")])[0]
     assert trained(tokenizer, outcome) == ["<think>\n<|plan|>x\n</think>\n\n<|done|><|im_end|>"]
     assert "sanitized" not in outcome.remarks
 
 
-def test_what_is_muted_may_hold_them(make):
-    tokenizer, maker = make(no_loss_patterns=[r"<\|plan\|>.*?<\|done\|>"])
-    assert trained(tokenizer, maker.make([talk("U:q", "A:a<|plan|>b<|done|>c")])[0]) == ["a|c<|im_end|>"]
+def test_what_is_muted_may_hold_them(make_builder):
+    tokenizer, builder = make_builder(no_loss_patterns=[r"<\|plan\|>.*?<\|done\|>"])
+    assert trained(tokenizer, builder.build([talk("U:q", "A:a<|plan|>b<|done|>c")])[0]) == ["a|c<|im_end|>"]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from([*OWN, "<|im_end|>", "a", " ", "\n", "é"]), max_size=6).map("".join))
-def test_what_trains_decodes_to_the_answer_and_the_ids_are_single(make_once, answer):
-    tokenizer, maker = make_once
-    outcome = maker.make([talk("U:q", f"A:x{answer}.")])[0]
+def test_what_trains_decodes_to_the_answer_and_the_ids_are_single(make_builder_once, answer):
+    tokenizer, builder = make_builder_once
+    outcome = builder.build([talk("U:q", f"A:x{answer}.")])[0]
     assert trained(tokenizer, outcome) == [f"x{answer}.<|im_end|>"]
     (example,) = outcome.examples
     for token in OWN:
-        assert example.input_ids.count(tokenizer.control[token]) == answer.count(token)
+        assert example.input_ids.count(tokenizer.control_tokens[token]) == answer.count(token)
 
 
 @pytest.fixture(scope="module")
-def make_once(tmp_path_factory):
-    """A tokenizer and a maker for every input of a property."""
+def make_builder_once(tmp_path_factory):
+    """A tokenizer and a builder for every input of a property."""
     from tokenizers import AddedToken
 
     from sft_cli.chat.tokens.tokenizer import load_tokenizer
@@ -112,24 +112,24 @@ def make_once(tmp_path_factory):
     tokenizer = load_tokenizer(str(directory))
     template = load_template(TemplateConfig(name="chatml"), tokenizer)
     found = with_content_tokens(tokenizer, template, (), OWN)
-    return found, ExampleMaker(found, template, DataConfig(), 1000)
+    return found, ExampleBuilder(found, template, DataConfig(), 1000)
 
 
-def test_a_server_makes_the_same_ids_of_the_history(make, tmp_path):
-    tokenizer, maker = make()
-    golden = parity.golden(maker, talk("U:q", "A:<|plan|>a<|done|>", "U:r", "A:b"))
+def test_a_server_makes_the_same_ids_of_the_history(make_builder, tmp_path):
+    tokenizer, builder = make_builder()
+    golden = parity.golden_prompt(builder, talk("U:q", "A:<|plan|>a<|done|>", "U:r", "A:b"))
     assert golden is not None
-    assert golden.input_ids.count(tokenizer.control["<|plan|>"]) == 1
-    tokenizer.with_template(maker.renderer.template.source).save(tmp_path / "server")
-    assert parity.check(tmp_path / "server", [golden]) == 1
+    assert golden.input_ids.count(tokenizer.control_tokens["<|plan|>"]) == 1
+    tokenizer.with_template(builder.span_finder.template.source).save(tmp_path / "server")
+    assert parity.check_parity(tmp_path / "server", [golden]) == 1
 
 
 @pytest.mark.parametrize("name", ["chatml", "alpaca"])
-def test_added_tokens_are_content_unless_the_template_writes_them(build, tmp_path, monkeypatch, name):
+def test_added_tokens_are_content_unless_the_template_writes_them(build_tokenizer, tmp_path, monkeypatch, name):
     """A base model may get ChatML's own tokens in the same way: those never are."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
     added = ["<|im_start|>", "<|im_end|>", "<|plan|>", "<tool>"]
-    tokenizer = with_added(build(special=("<s>", "</s>")), added)
+    tokenizer = add_tokens(build_tokenizer(special=("<s>", "</s>")), added)
     found = with_content_tokens(tokenizer, load_template(TemplateConfig(name=name), tokenizer), added, [])
     expected = {"chatml": ("<|plan|>",), "alpaca": ("<|im_start|>", "<|im_end|>", "<|plan|>")}
     assert found.content_tokens == expected[name]
@@ -147,28 +147,28 @@ def test_added_tokens_are_content_unless_the_template_writes_them(build, tmp_pat
         ("</s>", "'</s>' is a token that the template or the tokenizer writes itself"),
     ],
 )
-def test_a_token_that_cannot_be_content_is_refused(make, token, problem):
+def test_a_token_that_cannot_be_content_is_refused(make_builder, token, problem):
     with pytest.raises(SftError) as caught:
-        make(listed=[token])
+        make_builder(listed=[token])
     assert caught.value.where == "data.content_tokens"
     assert caught.value.problem == problem
 
 
-def test_without_sanitizing_they_are_still_allowed(make):
-    tokenizer, maker = make(sanitize=False)
-    assert trained(tokenizer, maker.make([talk("U:q", "A:<|plan|>")])[0]) == ["<|plan|><|im_end|>"]
-    assert "holds the special token '<|plan|>'" in maker.make([talk("U:<|plan|>", "A:a")])[0].problem.problem
+def test_without_sanitizing_they_are_still_allowed(make_builder):
+    tokenizer, builder = make_builder(sanitize=False)
+    assert trained(tokenizer, builder.build([talk("U:q", "A:<|plan|>")])[0]) == ["<|plan|><|im_end|>"]
+    assert "holds the special token '<|plan|>'" in builder.build([talk("U:<|plan|>", "A:a")])[0].problem.problem
 
 
-def test_a_reasoning_key_is_what_an_assistant_writes(build):
+def test_a_reasoning_key_is_what_an_assistant_writes(build_tokenizer):
     source = (
         "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' + (m.reasoning_content or '') + '|' + m.content"
         " + '<|im_end|>\\n' -}}{%- endfor -%}{{- '<|im_start|>assistant\\n' if add_generation_prompt else '' -}}"
     )
-    tokenizer = build(special=(*SPECIAL, *OWN), template=source)
+    tokenizer = build_tokenizer(special=(*SPECIAL, *OWN), template=source)
     template = load_template(TemplateConfig(), tokenizer)
     found = with_content_tokens(tokenizer, template, (), OWN)
     answer = Message("assistant", "b", extra={"reasoning_content": "<|plan|>a"})
-    outcome = ExampleMaker(found, template, DataConfig(), 1000).make([talk("U:q", answer)])[0]
+    outcome = ExampleBuilder(found, template, DataConfig(), 1000).build([talk("U:q", answer)])[0]
     assert trained(found, outcome) == ["<|plan|>a|b<|im_end|>"]
     assert "sanitized" not in outcome.remarks

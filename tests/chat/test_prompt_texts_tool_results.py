@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_chat_properties import TEXTS, TRIMMING
-from test_untrained_spans import CALLING, CALLS
+from test_no_loss_spans import CALLING, CALLS
 from tokenizers import decoders, models, normalizers
 
 from sft_cli.config.schema.data import TrainOn
@@ -34,9 +34,9 @@ UNLIKE = (
 )
 
 
-def test_a_tool_result_carries_loss_without_its_tags_and_without_a_stop(maker, tokenizer):
+def test_a_tool_result_carries_loss_without_its_tags_and_without_a_stop(make_builder, tokenizer):
     """The table is the specification."""
-    (example,) = maker(PLAIN, train_on_tool_results=True).make([ONE])[0].examples
+    (example,) = make_builder(PLAIN, train_on_tool_results=True).build([ONE])[0].examples
     assert table(tokenizer, example) == [
         ("<|im_start|>", 0), *((letter, 0) for letter in "user\nq"), ("<|im_end|>", 0), ("\n", 0),
         ("<|im_start|>", 0), *((letter, 0) for letter in "assistant\n"),
@@ -48,8 +48,8 @@ def test_a_tool_result_carries_loss_without_its_tags_and_without_a_stop(maker, t
     ]  # fmt: skip
 
 
-def test_by_default_it_carries_none(maker, tokenizer):
-    assert trained(tokenizer, maker(PLAIN).make([ONE])[0]) == [f"{SAID}|done<|im_end|>"]
+def test_by_default_it_carries_none(make_builder, tokenizer):
+    assert trained(tokenizer, make_builder(PLAIN).build([ONE])[0]) == [f"{SAID}|done<|im_end|>"]
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_by_default_it_carries_none(maker, tokenizer):
         (ESCAPED, "sun", "sun"),
     ],
 )
-def test_the_text_of_a_result_is_what_the_template_shows_of_it(maker, tokenizer, template, result, expected):
+def test_the_text_of_a_result_is_what_the_template_shows_of_it(make_builder, tokenizer, template, result, expected):
     """Nothing of it is left out but white space that the template trims; `"sun"` as JSON holds it as it is."""
-    outcome = maker(template, train_on_tool_results=True).make([talk("U:q", "A:a", f"T:{result}", "A:b")])[0]
+    outcome = make_builder(template, train_on_tool_results=True).build([talk("U:q", "A:a", f"T:{result}", "A:b")])[0]
     parts = ["a<|im_end|>", expected, "b<|im_end|>"]
     assert trained(tokenizer, outcome) == ["|".join(part for part in parts if part is not None)]
 
@@ -77,14 +77,14 @@ def test_the_text_of_a_result_is_what_the_template_shows_of_it(maker, tokenizer,
     ("result", "expected"),
     [("[1]", "[1"), ("[1] ", "[1] "), ("]", None), ("\na", "a"), ("a\n", "a"), ("a\n\nb", "a\n\nb")],
 )
-def test_a_token_that_the_template_shares_carries_no_loss(maker, build, result, expected):
+def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_tokenizer, result, expected):
     """The ids stay those of the whole text: ``]`` and the newline behind it are one token."""
-    tokenizer = build(letters("]\n", "\n\n"))
+    tokenizer = build_tokenizer(letters("]\n", "\n\n"))
     talked = talk("U:q", "A:a", f"T:{result}", "A:b")
-    outcome = maker(PLAIN, tokenizer, train_on_tool_results=True).make([talked])[0]
+    outcome = make_builder(PLAIN, tokenizer, train_on_tool_results=True).build([talked])[0]
     parts = ["a<|im_end|>", expected, "b<|im_end|>"]
     assert trained(tokenizer, outcome) == ["|".join(part for part in parts if part is not None)]
-    assert outcome.examples[0].input_ids == maker(PLAIN, tokenizer).make([talked])[0].examples[0].input_ids
+    assert outcome.examples[0].input_ids == make_builder(PLAIN, tokenizer).build([talked])[0].examples[0].input_ids
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_a_token_that_the_template_shares_carries_no_loss(maker, build, result, 
         (["U:q", CALL, Message("tool", "1", 0.0)], {}, SAID),
     ],
 )
-def test_which_results_train_beside_the_answers(maker, tokenizer, turns, rules, expected):
+def test_which_results_train_beside_the_answers(make_builder, tokenizer, turns, rules, expected):
     """All that stand in an example, whichever answers train; weight 0 leaves one out."""
-    outcome = maker(PLAIN, train_on_tool_results=True, **rules).make([talk(*turns)])[0]
+    outcome = make_builder(PLAIN, train_on_tool_results=True, **rules).build([talk(*turns)])[0]
     assert "|".join(trained(tokenizer, outcome)) == expected
 
 
-def test_in_an_unrolled_conversation_each_result_trains_once(maker, tokenizer):
+def test_in_an_unrolled_conversation_each_result_trains_once(make_builder, tokenizer):
     """Where it first appears; later examples show what the template leaves of it."""
     talked = talk("U:q", "A:aa", "T:sun", "A:bb", "U:r", "A:cc", "T:rain", "A:dd")
-    outcome = maker(FORGETFUL, train_on_tool_results=True).make([talked])[0]
+    outcome = make_builder(FORGETFUL, train_on_tool_results=True).build([talked])[0]
     assert trained(tokenizer, outcome) == ["aa<|im_end|>", "sun|bb<|im_end|>", "cc<|im_end|>", "rain|dd<|im_end|>"]
     assert "tool\nsun<" in text(tokenizer, outcome.examples[1])
     assert "tool\n(old)sun<" in text(tokenizer, outcome.examples[2])
@@ -128,28 +128,30 @@ def test_in_an_unrolled_conversation_each_result_trains_once(maker, tokenizer):
         ("messages[5 - loop.index0].content", ["sun", "rain"]),
     ],
 )
-def test_a_template_that_changes_moves_or_repeats_a_result_is_refused(maker, shown, results):
+def test_a_template_that_changes_moves_or_repeats_a_result_is_refused(make_builder, shown, results):
     talked = talk("U:q", CALL, *(f"T:{result}" for result in results), "A:done")
     template = TAGGED.replace("RESULT", shown)
-    assert problem(maker(template, train_on_tool_results=True).make([talked])[0], "mine") == UNLIKE
+    assert problem(make_builder(template, train_on_tool_results=True).build([talked])[0], "mine") == UNLIKE
 
 
-def test_a_template_that_reads_a_result_is_refused(maker):
+def test_a_template_that_reads_a_result_is_refused(make_builder):
     """It takes the reserved characters for a part of what it reads."""
     checked = "(m.content if m.content[:1] == '{' else raise_exception('not JSON'))"
-    made = maker(TAGGED.replace("RESULT", checked), train_on_tool_results=True).make([talk("U:q", CALL, "T:{}", "A:b")])
+    made = make_builder(TAGGED.replace("RESULT", checked), train_on_tool_results=True).build(
+        [talk("U:q", CALL, "T:{}", "A:b")]
+    )
     assert problem(made[0], "mine") == UNLIKE
 
 
-def test_a_result_that_no_example_shows_is_refused(maker):
+def test_a_result_that_no_example_shows_is_refused(make_builder):
     talked = talk("U:q", "A:a", "U:r", CALL, "T:sun")
-    assert problem(maker(PLAIN, train_on_tool_results=True).make([talked])[0], "mine") == (
+    assert problem(make_builder(PLAIN, train_on_tool_results=True).build([talked])[0], "mine") == (
         "message 5 (tool) comes after the last answer that carries loss: no example shows this result"
         " (data.train_on_tool_results)"
     )
 
 
-def test_of_a_character_that_a_shared_token_cuts_nothing_carries_loss(maker, build):
+def test_of_a_character_that_a_shared_token_cuts_nothing_carries_loss(make_builder, build_tokenizer):
     """The template's newline and the byte of é beside it are one token; without the bytes it cannot be read."""
     backend = letters()
     vocabulary = backend.get_vocab()
@@ -157,25 +159,25 @@ def test_of_a_character_that_a_shared_token_cuts_nothing_carries_loss(maker, bui
         vocabulary["".join(pair)] = len(vocabulary)
     backend.model = models.BPE(vocabulary, [("\u010a", "\u00c3"), ("\u00a9", "\u010a")])
     talked = talk("U:q", "A:a", "T:\u00e9bc\u00e9", "A:d")
-    tokenizer = build(backend)
-    outcome = maker(PLAIN, tokenizer, train_on_tool_results=True).make([talked])[0]
+    tokenizer = build_tokenizer(backend)
+    outcome = make_builder(PLAIN, tokenizer, train_on_tool_results=True).build([talked])[0]
     ids = [id for id, weight in zip(outcome.examples[0].input_ids, outcome.examples[0].weights, strict=True) if weight]
     assert tokenizer.decode_batch([ids]) == ["a<|im_end|>bcd<|im_end|>"]
     backend.decoder = decoders.Sequence([decoders.ByteLevel()])
-    unread = maker(PLAIN, build(backend), train_on_tool_results=True).make([talked])[0]
+    unread = make_builder(PLAIN, build_tokenizer(backend), train_on_tool_results=True).build([talked])[0]
     assert problem(unread, "mine") == "the tool result '\u00e9bc\u00e9' cannot be told apart in its ids"
 
 
-def test_a_result_that_normalising_joins_with_the_template_is_refused(maker, build):
+def test_a_result_that_normalising_joins_with_the_template_is_refused(make_builder, build_tokenizer):
     """NFC makes one character of the template's e and the accent that the result begins with."""
     backend = letters()
     backend.normalizer = normalizers.NFC()
-    tokenizer = build(backend)
-    make = maker(TAGGED.replace("RESULT", "'e' + m.content"), tokenizer, train_on_tool_results=True)
-    assert trained(tokenizer, make.make([talk("U:q", "A:a", "T:xe\u0301", "A:b")])[0]) == [
+    tokenizer = build_tokenizer(backend)
+    builder = make_builder(TAGGED.replace("RESULT", "'e' + m.content"), tokenizer, train_on_tool_results=True)
+    assert trained(tokenizer, builder.build([talk("U:q", "A:a", "T:xe\u0301", "A:b")])[0]) == [
         "a<|im_end|>|x\u00e9|b<|im_end|>"
     ]
-    assert problem(make.make([talk("U:q", "A:a", "T:\u0301x", "A:b")])[0], "mine") == (
+    assert problem(builder.build([talk("U:q", "A:a", "T:\u0301x", "A:b")])[0], "mine") == (
         "the tool result '\u0301x' cannot be told apart in its ids"
     )
 
@@ -188,18 +190,18 @@ LAW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthChec
 @pytest.mark.parametrize("template", ["chatml", TRIMMING, PLAIN], ids=["chatml", "trimming", "tagged"])
 @LAW
 @given(results=st.lists(TEXTS, min_size=1, max_size=3), answers=st.lists(TEXTS, min_size=3, max_size=3))
-def test_results_change_weights_alone(maker, build, template, decoder, merges, results, answers):
+def test_results_change_weights_alone(make_builder, build_tokenizer, template, decoder, merges, results, answers):
     """The ids are those of before; what trains beside the answers are the results, in order, less shared tokens.
 
     With bytes of tokens that are known, and read by the decoder alone.
     """
     backend = letters(*merges)
     backend.decoder = decoder
-    tokenizer = build(backend)
+    tokenizer = build_tokenizer(backend)
     turns = [turn for pair in zip(results, answers, strict=False) for turn in (f"T:{pair[0]}", f"A:{pair[1]}")]
     talked = talk("U:q", "A:a", *turns)
-    before = maker(template, tokenizer).make([talked])[0]
-    after = maker(template, tokenizer, train_on_tool_results=True).make([talked])[0]
+    before = make_builder(template, tokenizer).build([talked])[0]
+    after = make_builder(template, tokenizer, train_on_tool_results=True).build([talked])[0]
     if before.problem is not None:
         return
     assert after.problem is None

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from test_chat_delimiters import MISTRAL, PHI
+from test_delimiters import MISTRAL, PHI
 
 from sft_cli.chat.masks import parity
 from sft_cli.config.schema.data import Overflow
@@ -35,30 +35,32 @@ def rendered(text):
     return Conversation((), "rows.jsonl:7", "mine", text=text, rendered=True)
 
 
-def shown(make, conversation):
+def shown(builder, conversation):
     messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
-    return make.renderer.template.render(messages, None, prompt=False)
+    return builder.span_finder.template.render(messages, None, prompt=False)
 
 
 @pytest.fixture
-def known(build):
+def known(build_tokenizer):
     """A tokenizer with the tokens of every template here."""
-    return build(special=(*SPECIAL, "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "[INST]", "[/INST]"))
+    return build_tokenizer(
+        special=(*SPECIAL, "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "[INST]", "[/INST]")
+    )
 
 
 @pytest.mark.parametrize(("template", "name"), PAIRS)
-def test_it_trains_what_the_conversation_itself_would(maker, known, template, name):
-    make, conversation = maker(TEMPLATES[template], known), TALKS[name]
-    expected = make.make([conversation])[0]
-    found = make.make([rendered(shown(make, conversation))])[0]
+def test_it_trains_what_the_conversation_itself_would(make_builder, known, template, name):
+    builder, conversation = make_builder(TEMPLATES[template], known), TALKS[name]
+    expected = builder.build([conversation])[0]
+    found = builder.build([rendered(shown(builder, conversation))])[0]
     assert found.problem is expected.problem is None, found.problem
     assert found.examples == tuple(expected.examples)
 
 
-def test_white_space_and_the_ending_may_be_missing_and_eos_may_follow(maker, tokenizer):
+def test_white_space_and_the_ending_may_be_missing_and_eos_may_follow(make_builder, tokenizer):
     """As data sets strip their rows, or add the end-of-text token that trainers expect."""
     whole = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
-    outcomes = maker().make(
+    outcomes = make_builder().build(
         [rendered(one) for one in (whole, whole.strip(), whole.strip() + "</s>", whole + "</s>\n", whole[:-11])]
     )
     assert [trained(tokenizer, outcome) for outcome in outcomes] == [["yo<|im_end|>"]] * 5
@@ -66,10 +68,10 @@ def test_white_space_and_the_ending_may_be_missing_and_eos_may_follow(maker, tok
 
 
 @pytest.mark.parametrize("bos", ["<s>", ""])
-def test_the_bos_token_may_be_missing(maker, tokenizer, bos):
+def test_the_bos_token_may_be_missing(make_builder, tokenizer, bos):
     source = "{{ bos_token }}" + DEFAULT_SYSTEM.strip()
-    outcome = maker(source).make([rendered(bos + "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nq<|im_end|>\n"
-                                           "<|im_start|>assistant\na<|im_end|>")])[0]  # fmt: skip
+    turns = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>"
+    outcome = make_builder(source).build([rendered(bos + turns)])[0]
     assert trained(tokenizer, outcome) == ["a<|im_end|>"]
     assert text(tokenizer, outcome.examples[0]).startswith("<s><|im_start|>system\nS<")
 
@@ -112,25 +114,25 @@ def test_the_bos_token_may_be_missing(maker, tokenizer, bos):
         ),
     ],
 )
-def test_what_the_template_would_not_write_is_refused(maker, template, value, problem, fix):
-    outcome = maker(template).make([rendered(value)])[0]
+def test_what_the_template_would_not_write_is_refused(make_builder, template, value, problem, fix):
+    outcome = make_builder(template).build([rendered(value)])[0]
     assert outcome.problem is not None
     assert outcome.problem.problem.partition(": ")[2] == problem
     assert outcome.problem.fix.startswith(fix)
 
 
-def test_a_server_is_compared_on_its_prompt(maker, tokenizer, tmp_path):
-    make = maker()
-    golden = parity.golden(make, rendered(shown(make, TALKS["three turns"])))
+def test_a_server_is_compared_on_its_prompt(make_builder, tokenizer, tmp_path):
+    builder = make_builder()
+    golden = parity.golden_prompt(builder, rendered(shown(builder, TALKS["three turns"])))
     assert [message["content"] for message in golden.messages] == ["hi", "yo", "a\n\nb", "c\n", "d"]
-    tokenizer.with_template(make.renderer.template.source).save(tmp_path / "server")
-    assert parity.check(tmp_path / "server", [golden]) == 1
+    tokenizer.with_template(builder.span_finder.template.source).save(tmp_path / "server")
+    assert parity.check_parity(tmp_path / "server", [golden]) == 1
 
 
-def test_its_oldest_turns_can_be_dropped(maker, tokenizer):
-    make = maker(max_length=60, overflow=Overflow.drop_oldest_turns)
+def test_its_oldest_turns_can_be_dropped(make_builder, tokenizer):
+    builder = make_builder(max_length=60, overflow=Overflow.drop_oldest_turns)
     conversation = talk("U:" + "x" * 40, "A:yo", "U:q", "A:a")
-    outcome = make.make([rendered(shown(make, conversation))])[0]
+    outcome = builder.build([rendered(shown(builder, conversation))])[0]
     assert outcome.dropped_messages == 2
     assert trained(tokenizer, outcome) == ["a<|im_end|>"]
 
@@ -140,12 +142,12 @@ WORDS = st.text(st.sampled_from("ab \n:#["), min_size=1, max_size=6).filter(str.
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(TEMPLATES)), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3))
-def test_any_conversation_comes_back_or_is_refused(maker, known, template, exchanges):
+def test_any_conversation_comes_back_or_is_refused(make_builder, known, template, exchanges):
     """Never another example than that of the conversation it was rendered from, for texts without the tags."""
-    make = maker(TEMPLATES[template], known)
+    builder = make_builder(TEMPLATES[template], known)
     talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}")))
-    expected = make.make([talked])[0]
+    expected = builder.build([talked])[0]
     assume(expected.problem is None)
-    found = make.make([rendered(shown(make, talked))])[0]
+    found = builder.build([rendered(shown(builder, talked))])[0]
     assert found.problem is not None or found.examples[0].input_ids == expected.examples[0].input_ids
     assert found.problem is not None or found.examples == expected.examples

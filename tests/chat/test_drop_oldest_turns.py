@@ -39,13 +39,13 @@ def from_each_question(conversation):
 @TEMPLATES
 @LAW
 @given(conversation=conversations(), max_length=LENGTHS)
-def test_as_few_whole_turns_as_will_do(maker, template, conversation, max_length):
+def test_as_few_whole_turns_as_will_do(make_builder, template, conversation, max_length):
     """Trying each cut in turn finds the same one."""
-    shortening = maker(template, max_length=max_length, overflow=Overflow.drop_oldest_turns)
-    strict = maker(template, max_length=max_length, overflow=Overflow.drop)
-    outcome = shortening.make([conversation])[0]
+    shortening = make_builder(template, max_length=max_length, overflow=Overflow.drop_oldest_turns)
+    strict = make_builder(template, max_length=max_length, overflow=Overflow.drop)
+    outcome = shortening.build([conversation])[0]
     for gone, shorter in from_each_question(conversation):
-        expected = strict.make([shorter])[0]
+        expected = strict.build([shorter])[0]
         if expected.problem is None:
             assert outcome == replace(expected, dropped_messages=gone)
             return
@@ -56,8 +56,10 @@ def test_as_few_whole_turns_as_will_do(maker, template, conversation, max_length
 @TEMPLATES
 @LAW
 @given(conversation=conversations(), max_length=LENGTHS)
-def test_answers_that_are_left_are_whole_and_the_last(maker, tokenizer, template, conversation, max_length):
-    outcome = maker(template, max_length=max_length, overflow=Overflow.drop_oldest_turns).make([conversation])[0]
+def test_answers_that_are_left_are_whole_and_the_last(make_builder, tokenizer, template, conversation, max_length):
+    outcome = make_builder(template, max_length=max_length, overflow=Overflow.drop_oldest_turns).build([conversation])[
+        0
+    ]
     if outcome.problem is not None:
         return
     assert max(len(example.input_ids) for example in outcome.examples) <= max_length
@@ -77,9 +79,9 @@ def test_answers_that_are_left_are_whole_and_the_last(maker, tokenizer, template
 @pytest.mark.parametrize("overflow", [Overflow.error, Overflow.drop], ids=["error", "drop"])
 @LAW
 @given(conversation=conversations(), room=st.integers(-2, 2))
-def test_a_row_is_refused_if_and_only_if_it_is_longer(maker, template, overflow, conversation, room):
-    free = maker(template, max_length=100_000).make([conversation])[0]
+def test_a_row_is_refused_if_and_only_if_it_is_longer(make_builder, template, overflow, conversation, room):
+    free = make_builder(template, max_length=100_000).build([conversation])[0]
     max_length = max(len(example.input_ids) for example in free.examples) + room
-    outcome = maker(template, max_length=max_length, overflow=overflow).make([conversation])[0]
+    outcome = make_builder(template, max_length=max_length, overflow=overflow).build([conversation])[0]
     assert outcome.too_long == (room < 0)
     assert outcome.examples == (() if outcome.too_long else free.examples)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_chat_encode import sentencepiece
+from test_encode import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from sft_cli.chat.encode import Encoded, Encoder
-from sft_cli.chat.masks.spans import Rendered, Span
-from sft_cli.chat.tokens.segments import REMEMBERED, Segments
+from sft_cli.chat.encode import EncodedText, Encoder
+from sft_cli.chat.masks.spans import RenderedText, TrainedSpan
+from sft_cli.chat.tokens.segments import CACHE_SIZE, SegmentEncoder
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.chat.tokens.word_cache import GPT2, Words, ascii_pattern
+from sft_cli.chat.tokens.word_cache import GPT2_PATTERN, WordIdCache, ascii_pattern
 from sft_cli.utils.text import any_of
 from tests.chat.helpers import SPECIAL, letters
 
@@ -74,7 +74,7 @@ def byte_level(expression, normalizer=None):
     backend = Tokenizer(models.BPE())
     cut = pre_tokenizers.Split(Regex(expression), "isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(False, use_regex=False)])
-    if expression == GPT2:
+    if expression == GPT2_PATTERN:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if normalizer is not None:
         backend.normalizer = normalizer
@@ -99,7 +99,7 @@ BACKENDS = {
     "newlines": lambda: letters("\n\n", "ab"),
     "sentencepiece": sentencepiece,
     "first only": first_only,
-    "gpt2": lambda: byte_level(GPT2),
+    "gpt2": lambda: byte_level(GPT2_PATTERN),
     "words": lambda: byte_level(LLAMA3),
     "nfc": lambda: byte_level(LLAMA3, normalizers.NFC()),
     "lowercase": lambda: byte_level(LLAMA3, normalizers.Lowercase()),
@@ -137,7 +137,7 @@ def encoder(name):
 
 def stop_of(tokenizer):
     """A control token of the tokenizer that ends answers."""
-    return next(name for name in ("<|im_end|>", "<|eot_id|>", "</s>") if name in tokenizer.control)
+    return next(name for name in ("<|im_end|>", "<|eot_id|>", "</s>") if name in tokenizer.control_tokens)
 
 
 def rendered(tokenizer, *turns):
@@ -146,8 +146,8 @@ def rendered(tokenizer, *turns):
     for prompt, answer in turns:
         start = len(text) + len(prompt.replace("@", stop))
         text += prompt.replace("@", stop) + answer + stop
-        spans.append(Span(start, len(text), 1.0))
-    return Rendered(text, tuple(spans), (stop,) * len(turns))
+        spans.append(TrainedSpan(start, len(text), 1.0))
+    return RenderedText(text, tuple(spans), (stop,) * len(turns))
 
 
 def up_to_every_cut(tokenizer, one):
@@ -166,10 +166,12 @@ def up_to_every_cut(tokenizer, one):
     spans = list(zip(map(len, prompts[::2]), map(len, prompts[1::2]), strict=True))
     for span, (start, end) in zip(one.spans, spans, strict=True):
         said, wanted = text(whole[start:end]), one.text[span.start : span.end]
-        if said.removeprefix(text([])) not in (wanted, tokenizer.canonical(wanted)):
+        if said.removeprefix(text([])) not in (wanted, tokenizer.normalize(wanted)):
             return None
     written = list(_control_in(tokenizer, one.text))
-    if [id for id in whole if id in tokenizer.control.values()] != [tokenizer.control[name] for name in written]:
+    if [id for id in whole if id in tokenizer.control_tokens.values()] != [
+        tokenizer.control_tokens[name] for name in written
+    ]:
         return None
     return whole, spans
 
@@ -178,7 +180,7 @@ def _control_in(tokenizer, text):
     """The control tokens in a text, one by one: the longest that fits, from the left."""
     at = 0
     while at < len(text):
-        fitting = [name for name in tokenizer.control if text.startswith(name, at)]
+        fitting = [name for name in tokenizer.control_tokens if text.startswith(name, at)]
         if fitting:
             yield max(fitting, key=len)
         at += len(max(fitting, key=len)) if fitting else 1
@@ -205,10 +207,10 @@ def test_one_pass_is_as_good_as_every_cut(name, turns):
     (result,) = encoder(name).encode([one])
     expected = up_to_every_cut(tokenizer, one)
     if expected is not None:
-        assert isinstance(result, Encoded)
+        assert isinstance(result, EncodedText)
         assert (result.input_ids, result.spans) == expected
     else:
-        (again,) = encoder(name).at_every_cut([one])
+        (again,) = encoder(name).encode_by_prefixes([one])
         assert type(result) is type(again)
         assert str(result) == str(again)
 
@@ -222,22 +224,22 @@ def test_ordinary_rows_need_but_one_pass(name, monkeypatch):
         ("@user\nCaf\u00e9 \u4f60?@\n@assistant\n", "\u597d\n"),
     ]
     sent = []
-    monkeypatch.setattr(Encoder, "at_every_cut", lambda self, batch: sent.extend(batch) or [None] * len(batch))
+    monkeypatch.setattr(Encoder, "encode_by_prefixes", lambda self, batch: sent.extend(batch) or [None] * len(batch))
     encoder(name).encode([rendered(tokenizer, *turns)])
     assert len(sent) == (name in OPTIONS)
 
 
-@pytest.mark.parametrize("expression", [GPT2, LLAMA3, LLAMA3.replace("{1,3}", "")])
+@pytest.mark.parametrize("expression", [GPT2_PATTERN, LLAMA3, LLAMA3.replace("{1,3}", "")])
 @settings(deadline=None, max_examples=300)
 @given(
     st.text(st.characters(max_codepoint=127)) | st.lists(st.sampled_from([x for x in HARD if x.isascii()])).map("".join)
 )
 def test_ascii_words_are_the_tokenizers(expression, text):
     backend, words = _by_expression(expression)
-    assert words.ids(text) == backend.encode(text).ids
+    assert words.encode(text) == backend.encode(text).ids
 
 
-@pytest.mark.parametrize("expression", [GPT2, LLAMA3, LLAMA3.replace("{1,3}", "")])
+@pytest.mark.parametrize("expression", [GPT2_PATTERN, LLAMA3, LLAMA3.replace("{1,3}", "")])
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join))
 @example("x caf\u00e9 x \u4f60 'S \u0301 1 \u2019s.\n\n x")
@@ -245,7 +247,7 @@ def test_ascii_words_are_the_tokenizers(expression, text):
 def test_words_with_other_letters_are_the_tokenizers(expression, text):
     """Also where white space of any kind, marks that compose and clitics stand beside a space."""
     backend, words = _by_expression(expression)
-    assert words.ids(text) in (None, backend.encode(text).ids)
+    assert words.encode(text) in (None, backend.encode(text).ids)
 
 
 @pytest.mark.material
@@ -254,7 +256,7 @@ def test_words_with_other_letters_are_the_tokenizers(expression, text):
 @given(text=st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join) | st.text())
 def test_words_are_those_of_real_tokenizers(name, text):
     backend, words = _real(name)
-    assert words.ids(text) in (None, backend.encode(text, add_special_tokens=False).ids)
+    assert words.encode(text) in (None, backend.encode(text, add_special_tokens=False).ids)
 
 
 @cache
@@ -262,29 +264,29 @@ def _real(name):
     if not (MATERIAL / name).is_dir():
         pytest.skip("the real tokenizers are not here")
     backend = load_tokenizer(str(MATERIAL / name)).backend
-    return backend, Words.of(backend)
+    return backend, WordIdCache.from_tokenizer(backend)
 
 
-@pytest.mark.parametrize("expression", [GPT2, LLAMA3])
+@pytest.mark.parametrize("expression", [GPT2_PATTERN, LLAMA3])
 def test_only_what_holds_other_letters_is_given_to_the_tokenizer(expression):
     _, words = _by_expression(expression)
     text = "the caf\u00e9 is na\u00efve in the caf\u00e9"
-    assert words.ids(text) is not None
-    assert {" caf\u00e9", " na\u00efve"} <= words._others.keys()
-    assert not any(key.isascii() for key in words._others)
-    assert words.ids("caf\u00e9  x") is words.ids("caf\u00e9 \tx") is words.ids("x\u00a0 caf\u00e9") is None
+    assert words.encode(text) is not None
+    assert {" caf\u00e9", " na\u00efve"} <= words._other_ids.keys()
+    assert not any(key.isascii() for key in words._other_ids)
+    assert words.encode("caf\u00e9  x") is words.encode("caf\u00e9 \tx") is words.encode("x\u00a0 caf\u00e9") is None
 
 
 def test_words_that_go_on_behind_a_space_are_not_cut_there():
     backend, words = _by_expression(r"[\p{L} ]+|\s+|[^\s\p{L}]+")
-    assert words.ids("a cat") == backend.encode("a cat").ids
-    assert words.ids("a caf\u00e9") is None
+    assert words.encode("a cat") == backend.encode("a cat").ids
+    assert words.encode("a caf\u00e9") is None
 
 
 @cache
 def _by_expression(expression):
     backend = byte_level(expression)
-    return backend, Words.of(backend)
+    return backend, WordIdCache.from_tokenizer(backend)
 
 
 def test_an_expression_with_unknown_parts_is_left_to_the_tokenizer():
@@ -295,19 +297,19 @@ def test_an_expression_with_unknown_parts_is_left_to_the_tokenizer():
 
 def test_words_are_not_asked_of_tokenizers_that_merge_across_them():
     for name in ("letters", "sentencepiece", "lowercase"):
-        assert Words.of(chat_tokenizer(name).backend) is None
+        assert WordIdCache.from_tokenizer(chat_tokenizer(name).backend) is None
 
 
 def test_memory_of_words_and_pieces_is_bounded(monkeypatch):
     tokenizer = chat_tokenizer("words")
-    monkeypatch.setattr("sft_cli.chat.tokens.word_cache.REMEMBERED", 8)
-    segments = Segments(tokenizer)
-    pieces = [("</s>", f"{number} {number} words") for number in range(3 * REMEMBERED)]
-    found = segments.ids(pieces)
+    monkeypatch.setattr("sft_cli.chat.tokens.word_cache.MAX_WORDS", 8)
+    segments = SegmentEncoder(tokenizer)
+    pieces = [("</s>", f"{number} {number} words") for number in range(3 * CACHE_SIZE)]
+    found = segments.encode(pieces)
     assert found == tokenizer.encode_batch(["".join(piece) for piece in pieces])
-    assert segments.ids(pieces) == found
-    assert len(segments._recent) + len(segments._older) <= 2 * REMEMBERED + 1
-    assert len(segments._words._known) <= 8
+    assert segments.encode(pieces) == found
+    assert len(segments._recent) + len(segments._older) <= 2 * CACHE_SIZE + 1
+    assert len(segments._word_cache._word_ids) <= 8
 
 
 @given(st.lists(st.text("ab<|>+", max_size=4)), st.text("ab<|>+c"))
@@ -327,11 +329,11 @@ def test_muted_tokens_are_those_that_overlap(name, said, begins):
     start = one.spans[0].start + len(before)
     (result,) = encoder(name).encode([replace(one, muted=((start, start + len(middle)),))])
     (unmuted,) = encoder(name).encode([one])
-    assert isinstance(result, Encoded) == isinstance(unmuted, Encoded)
-    if not isinstance(result, Encoded):
+    assert isinstance(result, EncodedText) == isinstance(unmuted, EncodedText)
+    if not isinstance(result, EncodedText):
         return
     assert (result.input_ids, result.spans) == (unmuted.input_ids, unmuted.spans)
-    ((first, until),), ((begin, end),) = result.muted, result.spans
+    ((first, until),), ((begin, end),) = result.no_loss, result.spans
     assert begin <= first < until <= end
     if (one.text.isascii() and tokenizer.backend.decoder is not None) and name not in ("lowercase", *REAL[::2]):
         said_by = [len(tokenizer.decode_batch([[id]])[0]) for id in result.input_ids[begin:end]]
@@ -350,7 +352,7 @@ def test_a_token_partly_muted_is_not_trained():
     places = {text: one.text.index(text) for text in ("b", "y", "\u00e9")}
     muted = tuple((at, at + 1) for at in places.values())
     (result,) = encoder("newlines").encode([replace(one, muted=muted)])
-    told = [tokenizer.decode_batch([result.input_ids[start:until]])[0] for start, until in result.muted]
+    told = [tokenizer.decode_batch([result.input_ids[start:until]])[0] for start, until in result.no_loss]
     assert told == ["ab", "y", "\u00e9"]
 
 
@@ -361,7 +363,7 @@ def test_what_a_character_takes_from_behind_it_is_muted_with_it():
         one = rendered(tokenizer, ("@", "xe\u0301y"))
         start = one.spans[0].start + place
         (result,) = encoder("nfc").encode([replace(one, muted=((start, start + 1),))])
-        ((first, until),) = result.muted
+        ((first, until),) = result.no_loss
         assert tokenizer.decode_batch([result.input_ids[first:until]])[0].replace("x", "") in ("\u00e9", "\u00e9y")
 
 
@@ -371,8 +373,8 @@ def test_muted_text_of_a_tokenizer_without_bytes():
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens([AddedToken("</s>", normalized=False)])
     tokenizer = ChatTokenizer(Path(), backend, {"eos_token": "</s>"}, None)
-    one = Rendered("hi you there </s>", (Span(0, 17, 1.0),), ("</s>",), ((4, 5),))
-    assert Encoder(tokenizer).encode([one])[0] == Encoded([1, 2, 3, 4], [(0, 4)], [(1, 2)])
+    one = RenderedText("hi you there </s>", (TrainedSpan(0, 17, 1.0),), ("</s>",), ((4, 5),))
+    assert Encoder(tokenizer).encode([one])[0] == EncodedText([1, 2, 3, 4], [(0, 4)], [(1, 2)])
 
 
 def test_documents_are_encoded_in_time_that_grows_with_their_length():
@@ -382,8 +384,8 @@ def test_documents_are_encoded_in_time_that_grows_with_their_length():
         seconds = []
         for count in (2_000, 20_000):
             text = word * count + "</s>"
-            one = Rendered(text, (Span(0, len(text), 1.0),), ("</s>",))
+            one = RenderedText(text, (TrainedSpan(0, len(text), 1.0),), ("</s>",))
             started = time.perf_counter()
-            assert isinstance(Encoder(tokenizer).encode([one])[0], Encoded)
+            assert isinstance(Encoder(tokenizer).encode([one])[0], EncodedText)
             seconds.append(time.perf_counter() - started)
         assert seconds[1] < 60 * max(seconds[0], 0.005)

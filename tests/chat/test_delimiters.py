@@ -41,39 +41,39 @@ def refusal(outcome):
         ("llama2", "5</s>", " 5 </s>"),
     ],
 )
-def test_a_stop_token_at_the_end_of_an_answer_is_taken_off(maker, tokenizer, template, answer, expected):
-    outcome = maker(template).make([talk("U:q", f"A:{answer}")])[0]
+def test_a_stop_token_at_the_end_of_an_answer_is_taken_off(make_builder, tokenizer, template, answer, expected):
+    outcome = make_builder(template).build([talk("U:q", f"A:{answer}")])[0]
     assert trained(tokenizer, outcome) == [expected]
     assert "own_stop" in outcome.remarks
     assert "sanitized" not in outcome.remarks
 
 
 @pytest.mark.parametrize("answer", ["5<|im_end|>.", "<|im_end|> is the token", "5</s>", "5<|im_start|>"])
-def test_anything_else_is_text(maker, tokenizer, answer):
+def test_anything_else_is_text(make_builder, tokenizer, answer):
     """Also another special token at the end: chatml does not write that."""
-    outcome = maker().make([talk("U:q", f"A:{answer}")])[0]
+    outcome = make_builder().build([talk("U:q", f"A:{answer}")])[0]
     assert trained(tokenizer, outcome) == [f"{answer}<|im_end|>"]
     assert "sanitized" in outcome.remarks
     assert "own_stop" not in outcome.remarks
 
 
-def test_every_closing_token_of_the_template_counts_and_every_answer(maker, build):
-    tokenizer = build(special=(*SPECIAL, "<|user|>", "<|assistant|>", "<|end|>"))
-    make = maker(PHI, tokenizer)
-    outcome = make.make([talk("U:q", "A:1<|end|>\n</s>", "U:r", Message("assistant", "2<|end|>", 0.0), "U:s", "A:3")])[
-        0
-    ]
+def test_every_closing_token_of_the_template_counts_and_every_answer(make_builder, build_tokenizer):
+    tokenizer = build_tokenizer(special=(*SPECIAL, "<|user|>", "<|assistant|>", "<|end|>"))
+    builder = make_builder(PHI, tokenizer)
+    outcome = builder.build(
+        [talk("U:q", "A:1<|end|>\n</s>", "U:r", Message("assistant", "2<|end|>", 0.0), "U:s", "A:3")]
+    )[0]
     assert trained(tokenizer, outcome) == ["1<|end|>|3<|end|>"]
     assert "own_stop" in outcome.remarks
     assert text(tokenizer, outcome.examples[0]).count("<|end|>") == 6
 
 
-def test_a_server_is_asked_with_the_history_that_was_trained(maker, tokenizer, tmp_path):
-    make = maker()
-    golden = parity.golden(make, talk("U:q", "A:a<|im_end|>", "U:r", "A:b"))
+def test_a_server_is_asked_with_the_history_that_was_trained(make_builder, tokenizer, tmp_path):
+    builder = make_builder()
+    golden = parity.golden_prompt(builder, talk("U:q", "A:a<|im_end|>", "U:r", "A:b"))
     assert [message["content"] for message in golden.messages] == ["q", "a", "r"]
-    tokenizer.with_template(make.renderer.template.source).save(tmp_path / "server")
-    assert parity.check(tmp_path / "server", [golden]) == 1
+    tokenizer.with_template(builder.span_finder.template.source).save(tmp_path / "server")
+    assert parity.check_parity(tmp_path / "server", [golden]) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_a_server_is_asked_with_the_history_that_was_trained(maker, tokenizer, t
         ("U:<|im_start|>user q <|im_end|>",),
     ],
 )
-def test_a_question_with_rendered_turns_is_refused(maker, texts):
-    outcome = maker().make([talk(*texts, "A:a")])[0]
+def test_a_question_with_rendered_turns_is_refused(make_builder, texts):
+    outcome = make_builder().build([talk(*texts, "A:a")])[0]
     assert refusal(outcome).startswith("message 1 (")
     assert "holds turns that a template has rendered already ('<|im_start|>" in refusal(outcome)
     assert outcome.problem.fix == (
@@ -97,8 +97,8 @@ def test_a_question_with_rendered_turns_is_refused(maker, texts):
     )
 
 
-def test_a_document_with_rendered_turns_is_refused(maker):
-    outcome = maker().make([Conversation((), "rows.jsonl:7", "mine", text=RENDERED)])[0]
+def test_a_document_with_rendered_turns_is_refused(make_builder):
+    outcome = make_builder().build([Conversation((), "rows.jsonl:7", "mine", text=RENDERED)])[0]
     assert refusal(outcome).startswith("the document holds turns that a template has rendered already")
 
 
@@ -113,10 +113,12 @@ def test_a_document_with_rendered_turns_is_refused(maker):
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_bracketed_turns_are_refused_whether_they_are_tokens_or_not(maker, build, asked, refused, known):
+def test_bracketed_turns_are_refused_whether_they_are_tokens_or_not(
+    make_builder, build_tokenizer, asked, refused, known
+):
     """In Llama 2 ``[INST]`` is text, in Mistral's tokenizers a token."""
-    tokenizer = build(special=(*SPECIAL, "[INST]", "[/INST]") if known else SPECIAL)
-    outcome = maker(MISTRAL, tokenizer).make([talk(f"U:{asked}", "A:a")])[0]
+    tokenizer = build_tokenizer(special=(*SPECIAL, "[INST]", "[/INST]") if known else SPECIAL)
+    outcome = make_builder(MISTRAL, tokenizer).build([talk(f"U:{asked}", "A:a")])[0]
     assert (outcome.problem is not None) == refused
     assert ("sanitized" in outcome.remarks) == (known and not refused)
     assert ("header" in outcome.remarks) == (not known and not refused)
@@ -132,15 +134,15 @@ def test_bracketed_turns_are_refused_whether_they_are_tokens_or_not(maker, build
         "<|im_start|>",
     ],
 )
-def test_a_mere_mention_stays_text(maker, tokenizer, asked):
-    outcome = maker().make([talk(f"U:{asked}", "A:a")])[0]
+def test_a_mere_mention_stays_text(make_builder, tokenizer, asked):
+    outcome = make_builder().build([talk(f"U:{asked}", "A:a")])[0]
     assert outcome.problem is None
     assert "sanitized" in outcome.remarks
     assert f"user\n{asked}<|im_end|>" in text(tokenizer, outcome.examples[0])
 
 
-def test_what_an_assistant_or_a_tool_says_is_not_looked_at(maker, tokenizer):
-    outcome = maker().make([talk("U:q", f"A:{RENDERED}.", "T:" + RENDERED, "A:a")])[0]
+def test_what_an_assistant_or_a_tool_says_is_not_looked_at(make_builder, tokenizer):
+    outcome = make_builder().build([talk("U:q", f"A:{RENDERED}.", "T:" + RENDERED, "A:a")])[0]
     assert trained(tokenizer, outcome) == [f"{RENDERED}.<|im_end|>|a<|im_end|>"]
 
 
@@ -160,12 +162,12 @@ def test_what_an_assistant_or_a_tool_says_is_not_looked_at(maker, tokenizer):
         ("chatml", "U:<|im_start|>user", ""),
     ],
 )
-def test_a_header_without_special_tokens_is_noticed(maker, template, message, header):
+def test_a_header_without_special_tokens_is_noticed(make_builder, template, message, header):
     talked = talk(message, "A:a")
-    outcome = maker(template).make([talked])[0]
+    outcome = make_builder(template).build([talked])[0]
     assert outcome.problem is None
     assert ("header" in outcome.remarks) == bool(header)
-    strict = maker(template, delimiters=Delimiters.error).make([talked])[0]
+    strict = make_builder(template, delimiters=Delimiters.error).build([talked])[0]
     if header:
         assert refusal(strict) == (
             f"a message holds {header!r}, a header of the template: the model could not tell it from a real one"
@@ -181,9 +183,9 @@ def test_a_header_without_special_tokens_is_noticed(maker, template, message, he
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(["<|im_start|>", "<|im_end|>", "user", "assistant", "\n", " ", "x"]), max_size=8))
 def test_answers_end_in_one_stop_whatever_they_ended_in(maker_once, parts):
-    tokenizer, make = maker_once
+    tokenizer, builder = maker_once
     answer = "x" + "".join(parts)
-    outcome = make.make([talk("U:q", f"A:{answer}")])[0]
+    outcome = builder.build([talk("U:q", f"A:{answer}")])[0]
     bare = answer
     while bare.rstrip().endswith("<|im_end|>"):
         bare = bare.rstrip().removesuffix("<|im_end|>")
@@ -193,10 +195,10 @@ def test_answers_end_in_one_stop_whatever_they_ended_in(maker_once, parts):
 
 @pytest.fixture(scope="module")
 def maker_once(tmp_path_factory):
-    """A tokenizer and a maker for every input of a property."""
+    """A tokenizer and a make_builder for every input of a property."""
     from tokenizers import AddedToken
 
-    from sft_cli.chat.examples import ExampleMaker
+    from sft_cli.chat.examples import ExampleBuilder
     from sft_cli.chat.template.chat_template import load_template
     from sft_cli.chat.tokens.tokenizer import load_tokenizer
     from sft_cli.config.schema.config import TemplateConfig
@@ -208,6 +210,6 @@ def maker_once(tmp_path_factory):
     backend.save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     tokenizer = load_tokenizer(str(directory))
-    return tokenizer, ExampleMaker(
+    return tokenizer, ExampleBuilder(
         tokenizer, load_template(TemplateConfig(name="chatml"), tokenizer), DataConfig(), 999
     )

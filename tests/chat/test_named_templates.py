@@ -5,10 +5,10 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from sft_cli.chat.examples import ExampleMaker
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
 from sft_cli.chat.template.chat_template import load_template
-from sft_cli.chat.tokens.added_tokens import with_added
+from sft_cli.chat.tokens.added_tokens import add_tokens
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.compose import compose
 from sft_cli.config.schema.config import TemplateConfig
@@ -41,12 +41,12 @@ WITHOUT = talk("U:q", "A:a")
 
 
 @pytest.fixture(params=["list", "files"])
-def named(build, request):
+def named(build_tokenizer, request):
     """A tokenizer with the templates default, tool_use and rag, kept in one of the two ways of transformers."""
     entries = [*NAMED, {"name": "rag", "template": RAG}]
     if request.param == "list":
-        return build(chat_template=entries)
-    tokenizer = build(template=DEFAULT)
+        return build_tokenizer(chat_template=entries)
+    tokenizer = build_tokenizer(template=DEFAULT)
     folder = tokenizer.directory / "additional_chat_templates"
     folder.mkdir()
     for entry in entries[1:]:
@@ -54,21 +54,21 @@ def named(build, request):
     return load_tokenizer(str(tokenizer.directory))
 
 
-def maker_of(tokenizer, **template):
-    return ExampleMaker(tokenizer, load_template(TemplateConfig(**template), tokenizer), DataConfig(), 1000)
+def builder_of(tokenizer, **template):
+    return ExampleBuilder(tokenizer, load_template(TemplateConfig(**template), tokenizer), DataConfig(), 1000)
 
 
-def save(make, tokenizer, directory):
+def save(builder, tokenizer, directory):
     """What a preparation writes for a server."""
-    template = make.renderer.template
+    template = builder.span_finder.template
     tokenizer.with_template(template.source, template.named).save(directory)
     return directory
 
 
 def test_rows_with_tools_take_tool_use_and_all_others_default(named):
-    make = maker_of(named)
-    make.template_check.check()
-    with_tools, without = make.make([WITH_TOOLS, WITHOUT])
+    builder = builder_of(named)
+    builder.template_check.check()
+    with_tools, without = builder.build([WITH_TOOLS, WITHOUT])
     assert with_tools.problem is without.problem is None
     assert text(named, with_tools.examples[0]).startswith("<|im_start|>tools\n[{")
     assert text(named, without.examples[0]) == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>"
@@ -76,28 +76,28 @@ def test_rows_with_tools_take_tool_use_and_all_others_default(named):
 
 def test_a_server_makes_the_same_ids_of_both_kinds(named, tmp_path):
     """Also of a tokenizer read from what was saved: the templates survive, in a form that transformers reads."""
-    make = maker_of(named)
-    goldens = [parity.golden(make, one) for one in (WITH_TOOLS, WITHOUT)]
-    saved = save(make, named, tmp_path / "first")
-    assert parity.check(saved, goldens) == 2
+    builder = builder_of(named)
+    goldens = [parity.golden_prompt(builder, one) for one in (WITH_TOOLS, WITHOUT)]
+    saved = save(builder, named, tmp_path / "first")
+    assert parity.check_parity(saved, goldens) == 2
     again = load_tokenizer(str(saved))
     assert again.named_templates == {"rag": RAG, "tool_use": TOOL_USE}
     assert AutoTokenizer.from_pretrained(saved).chat_template == {"default": DEFAULT, "rag": RAG, "tool_use": TOOL_USE}
-    assert parity.check(save(maker_of(again), again, tmp_path / "second"), goldens) == 2
+    assert parity.check_parity(save(builder_of(again), again, tmp_path / "second"), goldens) == 2
     one_template = again.with_template(DEFAULT)
     one_template.save(tmp_path / "third")
     with pytest.raises(SftError, match="other ids than were trained"):
-        parity.check(tmp_path / "third", goldens)
+        parity.check_parity(tmp_path / "third", goldens)
 
 
 @pytest.mark.parametrize(("name", "begins"), [("rag", "rag"), ("default", "user"), ("tool_use", "tools")])
 def test_a_template_chosen_by_name_lays_out_every_row_and_is_the_only_one_saved(named, tmp_path, name, begins):
-    make = maker_of(named, name=name)
+    builder = builder_of(named, name=name)
     conversation = talk("U:q", "A:a", tools=TOOLS if name == "tool_use" else None)
-    (example,) = make.make([conversation])[0].examples
+    (example,) = builder.build([conversation])[0].examples
     assert text(named, example).startswith(f"<|im_start|>{begins}\n")
-    saved = save(make, named, tmp_path / "saved")
-    assert parity.check(saved, [parity.golden(make, conversation)]) == 1
+    saved = save(builder, named, tmp_path / "saved")
+    assert parity.check_parity(saved, [parity.golden_prompt(builder, conversation)]) == 1
     assert load_tokenizer(str(saved)).named_templates == {}
 
 
@@ -114,16 +114,16 @@ def test_an_unknown_name_is_answered_with_those_there_are(named):
     )
 
 
-def test_templates_without_a_default_are_named(build):
+def test_templates_without_a_default_are_named(build_tokenizer):
     with pytest.raises(SftError) as caught:
-        load_template(TemplateConfig(), build(chat_template=NAMED[1:]))
+        load_template(TemplateConfig(), build_tokenizer(chat_template=NAMED[1:]))
     assert caught.value.problem == "template=auto, but none of the tokenizer's templates is called default (tool_use)"
     assert caught.value.fix == "choose one of them: template.name=tool_use"
 
 
-def test_a_variable_that_only_the_tool_template_reads_is_read(build):
+def test_a_variable_that_only_the_tool_template_reads_is_read(build_tokenizer):
     entries = [NAMED[0], {"name": "tool_use", "template": TOOL_USE + "{{ tail }}"}]
-    tokenizer = build(chat_template=entries)
+    tokenizer = build_tokenizer(chat_template=entries)
     template = load_template(TemplateConfig(variables={"tail": "x"}), tokenizer)
     assert template.for_tools.render([], list(TOOLS), prompt=False).endswith("x")
     with pytest.raises(SftError, match="reads no such variable"):
@@ -132,27 +132,27 @@ def test_a_variable_that_only_the_tool_template_reads_is_read(build):
 
 def test_added_tokens_keep_the_templates(named, tmp_path, monkeypatch):
     monkeypatch.setenv("SFT_HOME", str(tmp_path))
-    assert with_added(named, ["<|new|>"]).named_templates == {"rag": RAG, "tool_use": TOOL_USE}
+    assert add_tokens(named, ["<|new|>"]).named_templates == {"rag": RAG, "tool_use": TOOL_USE}
 
 
 @pytest.mark.parametrize(
     "value", [[{"name": "../default", "template": "x"}], [{"name": "default"}], ["x"], 7, {"default": 1}]
 )
-def test_templates_in_no_known_form_are_refused(build, value):
+def test_templates_in_no_known_form_are_refused(build_tokenizer, value):
     with pytest.raises(SftError, match=r"neither a text nor a list of \{name, template\}"):
-        build(chat_template=value)
+        build_tokenizer(chat_template=value)
 
 
-def test_a_broken_tool_template_is_refused_before_any_row(build):
+def test_a_broken_tool_template_is_refused_before_any_row(build_tokenizer):
     entries = [NAMED[0], {"name": "tool_use", "template": "{% for %}"}]
     with pytest.raises(SftError) as caught:
-        load_template(TemplateConfig(), build(chat_template=entries))
+        load_template(TemplateConfig(), build_tokenizer(chat_template=entries))
     assert caught.value.where == "the tokenizer's own template tool_use, line 1"
 
 
-def test_a_refused_row_names_the_template_that_refused_it(build):
+def test_a_refused_row_names_the_template_that_refused_it(build_tokenizer):
     entries = [NAMED[0], {"name": "tool_use", "template": "{{ raise_exception('no') }}"}]
-    outcome = maker_of(build(chat_template=json.loads(json.dumps(entries)))).make([WITH_TOOLS])[0]
+    outcome = builder_of(build_tokenizer(chat_template=json.loads(json.dumps(entries)))).build([WITH_TOOLS])[0]
     assert outcome.problem.problem.startswith("its mask cannot be proven with the tokenizer's own template tool_use: ")
 
 

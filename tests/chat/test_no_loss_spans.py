@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_chat_masks import QWEN_LIKE
 from test_chat_properties import TEXTS, TRIMMING
+from test_spans import QWEN_LIKE
 
 from sft_cli.config.schema.data import TrainOn
 from sft_cli.types import Message
@@ -30,12 +30,12 @@ CHANNELS = """
 """
 
 
-def test_reasoning_is_seen_and_not_trained(maker, tokenizer):
+def test_reasoning_is_seen_and_not_trained(make_builder, tokenizer):
     """The block with its tags; the white space behind it and the answer are trained."""
-    outcome = maker(train_on_reasoning=False).make([talk("U:a", f"A:{THOUGHT}")])[0]
+    outcome = make_builder(train_on_reasoning=False).build([talk("U:a", f"A:{THOUGHT}")])[0]
     assert trained(tokenizer, outcome) == ["\n\nyes<|im_end|>"]
     assert text(tokenizer, outcome.examples[0]).endswith(f"{THOUGHT}<|im_end|>")
-    assert trained(tokenizer, maker().make([talk("U:a", f"A:{THOUGHT}")])[0]) == [f"{THOUGHT}<|im_end|>"]
+    assert trained(tokenizer, make_builder().build([talk("U:a", f"A:{THOUGHT}")])[0]) == [f"{THOUGHT}<|im_end|>"]
 
 
 @pytest.mark.parametrize(
@@ -49,26 +49,28 @@ def test_reasoning_is_seen_and_not_trained(maker, tokenizer):
         ("no </think>, no block", "no </think>, no block<|im_end|>"),
     ],
 )
-def test_where_reasoning_ends(maker, tokenizer, answer, expected):
-    assert trained(tokenizer, maker(train_on_reasoning=False).make([talk("U:a", f"A:{answer}")])[0]) == [expected]
+def test_where_reasoning_ends(make_builder, tokenizer, answer, expected):
+    assert trained(tokenizer, make_builder(train_on_reasoning=False).build([talk("U:a", f"A:{answer}")])[0]) == [
+        expected
+    ]
 
 
-def test_reasoning_from_a_key_is_placed_by_what_the_template_shows(maker, tokenizer):
+def test_reasoning_from_a_key_is_placed_by_what_the_template_shows(make_builder, tokenizer):
     """Even where it reads like the template's own words."""
     talked = talk("U:a", Message("assistant", "final", extra={"thinking": "thinking"}))
-    outcome = maker(CHANNELS, train_on_reasoning=False).make([talked])[0]
+    outcome = make_builder(CHANNELS, train_on_reasoning=False).build([talked])[0]
     assert trained(tokenizer, outcome) == ["[thinking]|[final]final<|im_end|>"]
 
 
-def test_a_template_that_shows_a_key_gets_the_block_under_it(maker, tokenizer):
-    assert trained(tokenizer, maker(CHANNELS).make([talk("U:a", f"A:{THOUGHT}")])[0]) == [
+def test_a_template_that_shows_a_key_gets_the_block_under_it(make_builder, tokenizer):
+    assert trained(tokenizer, make_builder(CHANNELS).build([talk("U:a", f"A:{THOUGHT}")])[0]) == [
         "[thinking]why[final]yes<|im_end|>"
     ]
 
 
-def test_in_an_unrolled_conversation_each_turn_is_muted(maker, tokenizer):
+def test_in_an_unrolled_conversation_each_turn_is_muted(make_builder, tokenizer):
     talked = talk("U:1", "A:<think>a</think>x", "U:2", "A:<think>b</think>y")
-    outcome = maker(QWEN_LIKE, train_on_reasoning=False).make([talked])[0]
+    outcome = make_builder(QWEN_LIKE, train_on_reasoning=False).build([talked])[0]
     assert trained(tokenizer, outcome) == ["x<|im_end|>", "y<|im_end|>"]
 
 
@@ -86,8 +88,8 @@ def test_in_an_unrolled_conversation_each_turn_is_muted(maker, tokenizer):
         ([r"(?s)^.*\n---\n"], "draft\n---\nfinal", "final<|im_end|>"),
     ],
 )
-def test_what_a_regular_expression_matches_is_seen_and_not_trained(maker, tokenizer, patterns, answer, expected):
-    outcome = maker(no_loss_patterns=patterns).make([talk("U:ab[1]", f"A:{answer}")])[0]
+def test_what_a_regular_expression_matches_is_seen_and_not_trained(make_builder, tokenizer, patterns, answer, expected):
+    outcome = make_builder(no_loss_patterns=patterns).build([talk("U:ab[1]", f"A:{answer}")])[0]
     (example,) = outcome.examples
     weights = {weight for _, weight in table(tokenizer, example)}
     assert weights == {0.0, 1.0}
@@ -95,42 +97,45 @@ def test_what_a_regular_expression_matches_is_seen_and_not_trained(maker, tokeni
     assert trained(tokenizer, outcome) == [expected]
 
 
-def test_white_space_that_a_template_trims_is_no_matter(maker, tokenizer):
-    outcome = maker(TRIMMING, no_loss_patterns=[r"^\s*#.*\n", r"x\s*$"]).make([talk("U:a", "A:  # note\nb x ")])[0]
+def test_white_space_that_a_template_trims_is_no_matter(make_builder, tokenizer):
+    rules = {"no_loss_patterns": [r"^\s*#.*\n", r"x\s*$"]}
+    outcome = make_builder(TRIMMING, **rules).build(
+        [talk("U:a", "A:  # note\nb x ")]
+    )[0]
     assert trained(tokenizer, outcome) == ["b |<|im_end|>"]
 
 
-def test_a_turn_that_is_muted_whole_carries_no_loss(maker, tokenizer):
-    make = maker(no_loss_patterns=["(?s).*SECRET.*"])
-    outcome = make.make([talk("U:1", "A:SECRET", "U:2", "A:two")])[0]
+def test_a_turn_that_is_muted_whole_carries_no_loss(make_builder, tokenizer):
+    builder = make_builder(no_loss_patterns=["(?s).*SECRET.*"])
+    outcome = builder.build([talk("U:1", "A:SECRET", "U:2", "A:two")])[0]
     assert trained(tokenizer, outcome) == ["two<|im_end|>"]
-    assert problem(make.make([talk("U:1", "A:SECRET")])[0]) == (
+    assert problem(builder.build([talk("U:1", "A:SECRET")])[0]) == (
         "no assistant turn carries loss (all that they say is muted)"
     )
-    make.template_check.check()  # muting is the rows' matter, not the template's
+    builder.template_check.check()  # muting is the rows' matter, not the template's
 
 
-def test_a_template_that_cuts_what_is_muted_is_refused(maker):
+def test_a_template_that_cuts_what_is_muted_is_refused(make_builder):
     twice = CALLING.replace("+ m.content -", "+ m.content + (m.content if m.role == 'assistant' else '') -")
-    assert problem(maker(twice, no_loss_patterns=["b"]).make([talk("U:1", "A:ab")])[0], "mine") == (
+    assert problem(make_builder(twice, no_loss_patterns=["b"]).build([talk("U:1", "A:ab")])[0], "mine") == (
         "the template cuts, moves or repeats what data.no_loss_patterns or data.train_on_reasoning=false mute"
     )
 
 
-def test_turns_that_call_tools_may_carry_no_loss(maker, tokenizer):
+def test_turns_that_call_tools_may_carry_no_loss(make_builder, tokenizer):
     talked = talk("U:1", Message("assistant", "", extra=CALLS), "T:{}", "A:done")
-    assert trained(tokenizer, maker(CALLING, train_on_tool_calls=False).make([talked])[0]) == ["done<|im_end|>"]
-    assert trained(tokenizer, maker(CALLING).make([talked])[0]) == [
+    assert trained(tokenizer, make_builder(CALLING, train_on_tool_calls=False).build([talked])[0]) == ["done<|im_end|>"]
+    assert trained(tokenizer, make_builder(CALLING).build([talked])[0]) == [
         '{"name": "look", "arguments": {"a": "b"}}<|im_end|>|done<|im_end|>'
     ]
-    assert problem(maker(CALLING, train_on_tool_calls=False).make([talk(*talked.messages[:2])])[0], "mine") == (
+    assert problem(make_builder(CALLING, train_on_tool_calls=False).build([talk(*talked.messages[:2])])[0], "mine") == (
         "no assistant turn carries loss (all call tools, data.train_on_tool_calls is false)"
     )
 
 
-def test_tool_results_are_never_trained(maker, tokenizer):
+def test_tool_results_are_never_trained(make_builder, tokenizer):
     talked = talk("U:1", Message("assistant", "", extra=CALLS), "T:result", "A:done")
-    outcome = maker(CALLING, train_on=TrainOn.assistant).make([talked])[0]
+    outcome = make_builder(CALLING, train_on=TrainOn.assistant).build([talked])[0]
     assert "result" in text(tokenizer, outcome.examples[0])
     assert "result" not in trained(tokenizer, outcome)[0]
 
@@ -145,11 +150,11 @@ LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
     patterns=st.lists(st.sampled_from(["a+", "b.", r"\s+", "[<>]", "im_", "é"]), min_size=1, max_size=3),
     reasoning=st.booleans(),
 )
-def test_muting_changes_weights_alone(maker, tokenizer, template, answers, patterns, reasoning):
+def test_muting_changes_weights_alone(make_builder, tokenizer, template, answers, patterns, reasoning):
     """The ids are those of before; what trains is what trained before and is matched by nothing."""
     turns = [turn for answer in answers for turn in ("U:q", f"A:{answer}")]
-    before = maker(template).make([talk(*turns)])[0]
-    after = maker(template, no_loss_patterns=patterns, train_on_reasoning=reasoning).make([talk(*turns)])[0]
+    before = make_builder(template).build([talk(*turns)])[0]
+    after = make_builder(template, no_loss_patterns=patterns, train_on_reasoning=reasoning).build([talk(*turns)])[0]
     if before.problem is not None or after.problem is not None:
         return
     ids, quiet = before.examples[-1], after.examples[-1]
@@ -158,5 +163,5 @@ def test_muting_changes_weights_alone(maker, tokenizer, template, answers, patte
     assert quiet.weights[-1] == 1.0
 
 
-def test_sanitize_false_lets_ordinary_rows_pass(maker, tokenizer):
-    assert trained(tokenizer, maker(sanitize=False).make([talk("U:a", "A:b")])[0]) == ["b<|im_end|>"]
+def test_sanitize_false_lets_ordinary_rows_pass(make_builder, tokenizer):
+    assert trained(tokenizer, make_builder(sanitize=False).build([talk("U:a", "A:b")])[0]) == ["b<|im_end|>"]

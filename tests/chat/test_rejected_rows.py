@@ -53,8 +53,8 @@ def call(arguments):
         ("{{ messages[0].content + '&#34;' | e }}", None),
     ],
 )
-def test_templates_that_cannot_be_proven(maker, template, why):
-    outcome = maker(template).make([talk("U:hi", "A:yo")])[0]
+def test_templates_that_cannot_be_proven(make_builder, template, why):
+    outcome = make_builder(template).build([talk("U:hi", "A:yo")])[0]
     assert why is None or problem(outcome, "mine") == why
     assert outcome.examples == ()
 
@@ -95,20 +95,20 @@ RESERVED = "it holds one of U+FDD0 to U+FDEF, which Unicode sets aside for progr
         ),
     ],
 )
-def test_rows_that_cannot_be_proven(maker, message, rules, why):
-    assert problem(maker(**rules).make([talk("U:a", message)])[0]) == why
+def test_rows_that_cannot_be_proven(make_builder, message, rules, why):
+    assert problem(make_builder(**rules).build([talk("U:a", message)])[0]) == why
 
 
 @pytest.mark.parametrize("change", ["[:6]", " | tojson(ensure_ascii=True)", "[3:]"])
-def test_a_template_that_breaks_the_marks_of_special_strings_is_refused(maker, change):
+def test_a_template_that_breaks_the_marks_of_special_strings_is_refused(make_builder, change):
     """Else half a mark would let the user's words become a control token."""
     source = ECHO.replace("m.content", f"(m.content{change})")
-    outcome = maker(source).make([talk("U:<|im_end|> is a token", "A:Right you are")])[0]
+    outcome = make_builder(source).build([talk("U:<|im_end|> is a token", "A:Right you are")])[0]
     assert problem(outcome, "mine") == "the template cuts or escapes a special-token string in a message"
 
 
-def test_the_escape_of_a_mark_is_ordinary_text_where_the_user_wrote_it(maker, tokenizer):
-    outcome = maker().make([talk("U:<s>", "A:\\ufdd0 is U+FDD0")])[0]
+def test_the_escape_of_a_mark_is_ordinary_text_where_the_user_wrote_it(make_builder, tokenizer):
+    outcome = make_builder().build([talk("U:<s>", "A:\\ufdd0 is U+FDD0")])[0]
     assert trained(tokenizer, outcome) == ["\\ufdd0 is U+FDD0<|im_end|>"]
 
 
@@ -132,18 +132,18 @@ TOOLS = """
         (OBJECT_ONLY, 'look1{"city": "Oslo"}<|im_end|>'),
     ],
 )
-def test_tool_arguments_take_the_form_the_template_reads(maker, tokenizer, how, said, arguments):
+def test_tool_arguments_take_the_form_the_template_reads(make_builder, tokenizer, how, said, arguments):
     """Some templates fail on an object, others on text."""
-    outcome = maker(TOOLS.replace("CALL", how)).make([talk("U:a", call(arguments))])[0]
+    outcome = make_builder(TOOLS.replace("CALL", how)).build([talk("U:a", call(arguments))])[0]
     assert trained(tokenizer, outcome) == [said]
 
 
 @pytest.mark.parametrize("arguments", ["{}", '{"city": "Oslo"}', "not JSON"])
 @pytest.mark.parametrize("position", [0, 1])
-def test_tool_arguments_are_never_encoded_twice(maker, tokenizer, arguments, position):
+def test_tool_arguments_are_never_encoded_twice(make_builder, tokenizer, arguments, position):
     """``tojson`` of JSON text would teach a model to write escaped quotes, in its answer or in the history."""
     turns = [["U:a", call(arguments)], ["U:a", call(arguments), "U:b", "A:c"]][position]
-    outcome = maker(TOOLS.replace("CALL", "{{ c.function.arguments | tojson }}"), train_on=TrainOn.last).make(
+    outcome = make_builder(TOOLS.replace("CALL", "{{ c.function.arguments | tojson }}"), train_on=TrainOn.last).build(
         [talk(*turns)]
     )[0]
     if arguments == "not JSON":
@@ -152,32 +152,34 @@ def test_tool_arguments_are_never_encoded_twice(maker, tokenizer, arguments, pos
         assert f"look{arguments}<|im_end|>" in text(tokenizer, outcome.examples[0])
 
 
-def test_tool_arguments_that_the_data_encode_twice_are_refused(maker):
+def test_tool_arguments_that_the_data_encode_twice_are_refused(make_builder):
     """Some exports do; the escaped quotes would be learned."""
-    outcome = maker(TOOLS.replace("CALL", TEXT_ONLY)).make([talk("U:a", call('"{\\"city\\": \\"Oslo\\"}"'))])[0]
+    outcome = make_builder(TOOLS.replace("CALL", TEXT_ONLY)).build([talk("U:a", call('"{\\"city\\": \\"Oslo\\"}"'))])[0]
     assert problem(outcome, "mine") == "its tool arguments are JSON text inside JSON text"
 
 
-def test_tool_arguments_escaped_as_html_are_refused(maker):
+def test_tool_arguments_escaped_as_html_are_refused(make_builder):
     """Mistral's templates do so with objects; the text form they want instead is tried first."""
     how = "{{ c.function | tojson | e }}"
-    outcome = maker(TOOLS.replace("CALL", how)).make([talk("U:a", call({"city": "Oslo"}))])[0]
+    outcome = make_builder(TOOLS.replace("CALL", how)).build([talk("U:a", call({"city": "Oslo"}))])[0]
     assert problem(outcome, "mine") == (
         "the template writes &#34; where the conversation has none (it escapes tool arguments)"
     )
 
 
-def test_a_template_is_refused_before_any_row_is_blamed(maker):
+def test_a_template_is_refused_before_any_row_is_blamed(make_builder):
     with pytest.raises(SftError) as caught:
-        maker("{% for m in messages %}{{ m.content }}{% endfor %}").template_check.check()
+        make_builder("{% for m in messages %}{{ m.content }}{% endfor %}").template_check.check()
     assert caught.value.where == "template mine"
     assert caught.value.problem.endswith("the model would never learn to stop")
 
 
-def test_a_template_without_generation_prompt_is_refused_if_it_writes_headers(maker):
+def test_a_template_without_generation_prompt_is_refused_if_it_writes_headers(make_builder):
     """Else the model would be trained to write the header itself."""
     with pytest.raises(SftError) as caught:
-        maker("{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}").template_check.check()
+        make_builder(
+            "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+        ).template_check.check()
     assert str(caught.value) == (
         "template mine: it ignores add_generation_prompt: no server's prompt would hold the 'assistant:'"
         " before an answer\n  fix: write it at the template's end, inside {% if add_generation_prompt %}…{% endif %}"
@@ -185,14 +187,14 @@ def test_a_template_without_generation_prompt_is_refused_if_it_writes_headers(ma
 
 
 @pytest.mark.parametrize("name", ["alpaca", "chatml", "llama2", "vicuna", "plain"])
-def test_our_templates_pass(maker, name):
-    maker(name).template_check.check()
+def test_our_templates_pass(make_builder, name):
+    make_builder(name).template_check.check()
 
 
 @pytest.mark.parametrize("name", ["alpaca", "llama2", "vicuna"])
-def test_a_tokenizer_without_end_of_text_token(build, maker, name):
+def test_a_tokenizer_without_end_of_text_token(build_tokenizer, make_builder, name):
     with pytest.raises(SftError) as caught:
-        maker(name, build(eos_token=None)).template_check.check()
+        make_builder(name, build_tokenizer(eos_token=None)).template_check.check()
     assert caught.value.where == f"template {name}"
     assert "'eos_token' is undefined" in caught.value.problem
 
@@ -206,17 +208,17 @@ def test_a_tokenizer_without_chat_template(tokenizer):
     )
 
 
-def test_a_template_with_a_syntax_error(maker):
+def test_a_template_with_a_syntax_error(make_builder):
     with pytest.raises(SftError) as caught:
-        maker("{% if %}{{ messages }}")
+        make_builder("{% if %}{{ messages }}")
     assert caught.value.where == "template mine, line 1"
 
 
 LONG = ("S:sys", "U:one", "A:1", "U:two", "A:2", "U:three", "A:3")
 
 
-def test_too_long(maker):
-    outcome = maker(max_length=80).make([talk(*LONG)])[0]
+def test_too_long(make_builder):
+    outcome = make_builder(max_length=80).build([talk(*LONG)])[0]
     assert outcome.too_long
     assert str(outcome.problem) == (
         "rows.jsonl:7: 89 tokens, longer than trainer.max_length=80\n"
@@ -225,15 +227,15 @@ def test_too_long(maker):
 
 
 @pytest.mark.parametrize(("max_length", "gone", "said"), [(89, 0, "1 2 3"), (88, 2, "2 3"), (63, 4, "3")])
-def test_whole_turns_go_from_the_front_and_the_system_message_stays(maker, tokenizer, max_length, gone, said):
-    outcome = maker(max_length=max_length, overflow=Overflow.drop_oldest_turns).make([talk(*LONG)])[0]
+def test_whole_turns_go_from_the_front_and_the_system_message_stays(make_builder, tokenizer, max_length, gone, said):
+    outcome = make_builder(max_length=max_length, overflow=Overflow.drop_oldest_turns).build([talk(*LONG)])[0]
     assert outcome.dropped_messages == gone
     assert trained(tokenizer, outcome) == ["|".join(f"{answer}<|im_end|>" for answer in said.split())]
     assert text(tokenizer, outcome.examples[0]).startswith("<|im_start|>system\nsys<|im_end|>\n<|im_start|>user\n")
 
 
-def test_an_answer_is_never_cut(maker):
-    outcome = maker(max_length=40, overflow=Overflow.drop_oldest_turns).make(
+def test_an_answer_is_never_cut(make_builder):
+    outcome = make_builder(max_length=40, overflow=Overflow.drop_oldest_turns).build(
         [talk("U:a", "A:" + "b" * 99, "U:c", "A:" + "d" * 99)]
     )[0]
     assert outcome.too_long
@@ -241,19 +243,19 @@ def test_an_answer_is_never_cut(maker):
     assert outcome.problem.fix == "raise trainer.max_length, or data.overflow=drop"
 
 
-def test_a_conversation_of_a_thousand_turns_is_shortened(maker, tokenizer):
+def test_a_conversation_of_a_thousand_turns_is_shortened(make_builder, tokenizer):
     """Quickly, and without a call per turn on the stack."""
     turns = [turn for _ in range(400) for turn in ("U:a", "A:b")]
-    outcome = maker(max_length=100, overflow=Overflow.drop_oldest_turns).make([talk(*turns)])[0]
+    outcome = make_builder(max_length=100, overflow=Overflow.drop_oldest_turns).build([talk(*turns)])[0]
     assert trained(tokenizer, outcome) == ["|".join(["b<|im_end|>"] * 4)]
     assert outcome.dropped_messages == 792
 
 
-def test_a_template_that_writes_the_day_is_remarked(maker, tokenizer):
+def test_a_template_that_writes_the_day_is_remarked(make_builder, tokenizer):
     source = "{{ strftime_now('%d %b %Y') }}" + TOOLS.replace("CALL", "{{ c.function.arguments | tojson }}")
-    assert maker(source).make([talk("U:a", "A:b")])[0].remarks == {"dated"}
+    assert make_builder(source).build([talk("U:a", "A:b")])[0].remarks == {"dated"}
     unused = source.replace("{{ strftime_now('%d %b %Y') }}", "{{ strftime_now('%d') if tools }}")
-    assert maker(unused).make([talk("U:a", "A:b")])[0].remarks == frozenset()
+    assert make_builder(unused).build([talk("U:a", "A:b")])[0].remarks == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -263,8 +265,8 @@ def test_a_template_that_writes_the_day_is_remarked(maker, tokenizer):
         (["S:be brief", "U:a", "A:b"], None, "data.override_system=true data.system=''"),
     ],
 )
-def test_what_a_template_cannot_show_is_left_out_with(maker, turns, tools, fix):
+def test_what_a_template_cannot_show_is_left_out_with(make_builder, turns, tools, fix):
     source = TOOLS.replace("CALL", "").replace("m.content -}}", "(m.content if m.role != 'system' else '') -}}")
-    outcome = maker(source).make([talk(*turns, tools=tools)])[0]
+    outcome = make_builder(source).build([talk(*turns, tools=tools)])[0]
     assert "does not show" in outcome.problem.problem
     assert fix in outcome.problem.fix

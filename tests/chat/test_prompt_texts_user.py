@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_chat_properties import TEXTS, TRIMMING
-from test_untrained_spans import CALLING, CALLS
+from test_no_loss_spans import CALLING, CALLS
 
 from sft_cli.config.schema.data import TrainOn
 from sft_cli.types import Message
@@ -24,13 +24,13 @@ SPACED = """
 """
 
 
-def contents(maker, template="chatml", *args, **rules):
-    return maker(template, *args, train_on=TrainOn.contents, **rules)
+def contents(make_builder, template="chatml", *args, **rules):
+    return make_builder(template, *args, train_on=TrainOn.contents, **rules)
 
 
-def test_texts_and_stop_tokens_carry_loss_and_tags_do_not(maker, tokenizer):
+def test_texts_and_stop_tokens_carry_loss_and_tags_do_not(make_builder, tokenizer):
     """The table is the specification."""
-    (example,) = contents(maker).make([talk("S:s", "U:hi", "A:yo", "U:q", "A:a")])[0].examples
+    (example,) = contents(make_builder).build([talk("S:s", "U:hi", "A:yo", "U:q", "A:a")])[0].examples
     assert table(tokenizer, example) == [
         ("<|im_start|>", 0), *((letter, 0) for letter in "system\ns"), ("<|im_end|>", 0), ("\n", 0),
         ("<|im_start|>", 0), *((letter, 0) for letter in "user\n"), ("h", 1), ("i", 1), ("<|im_end|>", 1), ("\n", 0),
@@ -57,19 +57,19 @@ def test_texts_and_stop_tokens_carry_loss_and_tags_do_not(maker, tokenizer):
     ],
 )
 def test_the_stop_token_trains_where_the_template_closes_a_question_with_it(
-    maker, tokenizer, template, asked, expected
+    make_builder, tokenizer, template, asked, expected
 ):
-    assert trained(tokenizer, contents(maker, template).make([talk(f"U:{asked}", "A:a")])[0]) == [expected]
+    assert trained(tokenizer, contents(make_builder, template).build([talk(f"U:{asked}", "A:a")])[0]) == [expected]
 
 
-def test_a_token_that_the_template_shares_carries_no_loss(maker, build):
+def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_tokenizer):
     """The ids stay those of the whole text."""
-    tokenizer = build(letters("\nh", "?\n"))
+    tokenizer = build_tokenizer(letters("\nh", "?\n"))
     talked = talk("U:hi?", "A:a")
     spaced = SPACED.replace(" \\n<|im_end|>", "\\n<|im_end|>")
-    outcome = contents(maker, spaced, tokenizer).make([talked])[0]
+    outcome = contents(make_builder, spaced, tokenizer).build([talked])[0]
     assert trained(tokenizer, outcome) == ["i|<|im_end|>|a\n<|im_end|>"]
-    assert outcome.examples[0].input_ids == maker(spaced, tokenizer).make([talked])[0].examples[0].input_ids
+    assert outcome.examples[0].input_ids == make_builder(spaced, tokenizer).build([talked])[0].examples[0].input_ids
 
 
 @pytest.mark.parametrize(
@@ -93,17 +93,17 @@ def test_a_token_that_the_template_shares_carries_no_loss(maker, build):
         (["U:q", "A:<think>r</think>a"], {"train_on_reasoning": False}, "q<|im_end|>|a<|im_end|>"),
     ],
 )
-def test_which_texts_train(maker, tokenizer, turns, rules, expected):
+def test_which_texts_train(make_builder, tokenizer, turns, rules, expected):
     template = CALLING if CALL in turns else "chatml"
-    outcome = contents(maker, template, **rules).make([talk(*turns)])[0]
+    outcome = contents(make_builder, template, **rules).build([talk(*turns)])[0]
     assert outcome.problem is None, outcome.problem
     called = '{"name": "look", "arguments": {"a": "b"}}'
     assert "|".join(trained(tokenizer, outcome)) == expected.replace("CALL", called)
 
 
-def test_in_an_unrolled_conversation_each_text_trains_once(maker, tokenizer):
+def test_in_an_unrolled_conversation_each_text_trains_once(make_builder, tokenizer):
     """Where it first appears; later examples show what the template leaves of it."""
-    outcome = contents(maker, FORGETFUL).make([talk("U:ask", "A:aa", "U:more", "A:bb", "U:last", "A:cc")])[0]
+    outcome = contents(make_builder, FORGETFUL).build([talk("U:ask", "A:aa", "U:more", "A:bb", "U:last", "A:cc")])[0]
     assert trained(tokenizer, outcome) == [
         "ask<|im_end|>|aa<|im_end|>",
         "more<|im_end|>|bb<|im_end|>",
@@ -112,34 +112,34 @@ def test_in_an_unrolled_conversation_each_text_trains_once(maker, tokenizer):
     assert "user\n(old)ask<" in text(tokenizer, outcome.examples[1])
 
 
-def test_a_question_that_no_example_shows_is_refused(maker):
-    assert problem(contents(maker).make([talk("U:q", "A:a", "U:r")])[0]) == (
+def test_a_question_that_no_example_shows_is_refused(make_builder):
+    assert problem(contents(make_builder).build([talk("U:q", "A:a", "U:r")])[0]) == (
         "message 3 (user) comes after the last answer that carries loss: no example shows this text"
         " (data.train_on=contents)"
     )
 
 
 @pytest.mark.parametrize("shown", ["m.content | upper", "m.content[:1]", "m.content | tojson(indent=1) ~ m.content"])
-def test_a_template_that_changes_a_question_is_refused(maker, shown):
+def test_a_template_that_changes_a_question_is_refused(make_builder, shown):
     template = SPACED.replace("m.content", f"({shown} if m.role == 'user' else m.content)")
-    found = problem(contents(maker, template).make([talk('U:qu"o', "A:a")])[0], "mine")
+    found = problem(contents(make_builder, template).build([talk('U:qu"o', "A:a")])[0], "mine")
     assert found.startswith("the template") or "user" in found
 
 
-def test_documents_and_weights_are_as_ever(maker, tokenizer):
-    (example,) = contents(maker).make([talk("U:q", Message("assistant", "a", 0.5))])[0].examples
+def test_documents_and_weights_are_as_ever(make_builder, tokenizer):
+    (example,) = contents(make_builder).build([talk("U:q", Message("assistant", "a", 0.5))])[0].examples
     assert sorted({weight for _, weight in table(tokenizer, example)}) == [0, 0.5, 1]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
-def test_what_trains_is_the_answers_and_the_questions(maker, tokenizer, exchanges):
+def test_what_trains_is_the_answers_and_the_questions(make_builder, tokenizer, exchanges):
     """The ids are those of training the answers alone; besides those exactly the questions and their stops train."""
     talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}x")))
-    outcome = maker().make([talked])[0]
+    outcome = make_builder().build([talked])[0]
     assume(outcome.problem is None)
     (plain,) = outcome.examples
-    (found,) = contents(maker).make([talked])[0].examples
+    (found,) = contents(make_builder).build([talked])[0].examples
     assert found.input_ids == plain.input_ids
     more = [id for id, a, b in zip(found.input_ids, found.weights, plain.weights, strict=True) if a and not b]
     assert all(a >= b for a, b in zip(found.weights, plain.weights, strict=True))

@@ -9,44 +9,44 @@ from tests.chat.helpers import SPECIAL, letters, problem, table, talk, text, tra
 PLAIN = "{% for m in messages %}{{ m.content + (eos_token if m.role == 'assistant' else '') }}{% endfor %}"
 
 
-def test_a_merge_across_the_boundary_of_one_turn(build, maker):
+def test_a_merge_across_the_boundary_of_one_turn(build_tokenizer, make_builder):
     """``\\n\\n`` is one token: the prompt ends in one newline, and the answer's newline stays a token of its own."""
-    tokenizer = build(letters("\n\n"))
-    make = maker(with_tokenizer=tokenizer)
-    outcome = make.make([talk("U:a", "A:\nb")])[0]
+    tokenizer = build_tokenizer(letters("\n\n"))
+    builder = make_builder(with_tokenizer=tokenizer)
+    outcome = builder.build([talk("U:a", "A:\nb")])[0]
     (example,) = outcome.examples
     assert [token for token, _ in table(tokenizer, example)][-4:] == ["\n", "\n", "b", "<|im_end|>"]
     assert trained(tokenizer, outcome) == ["\nb<|im_end|>"]
-    prompt = make.encoder.ids("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n")
+    prompt = builder.encoder.encode_text("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n")
     assert list(example.input_ids[: len(prompt)]) == prompt
 
 
-def test_a_merge_across_a_boundary_of_several_turns_unrolls(build, maker):
+def test_a_merge_across_a_boundary_of_several_turns_unrolls(build_tokenizer, make_builder):
     """A later prompt holds the earlier answer as a server tokenizes it: merged."""
-    tokenizer = build(letters("\n\n"))
-    outcome = maker(with_tokenizer=tokenizer).make([talk("U:a", "A:\nb", "U:c", "A:d")])[0]
+    tokenizer = build_tokenizer(letters("\n\n"))
+    outcome = make_builder(with_tokenizer=tokenizer).build([talk("U:a", "A:\nb", "U:c", "A:d")])[0]
     assert trained(tokenizer, outcome) == ["\nb<|im_end|>", "d<|im_end|>"]
     second = [token for token, _ in table(tokenizer, outcome.examples[1])]
     assert "\n\n" in second
     assert "\n\n" not in [token for token, _ in table(tokenizer, outcome.examples[0])]
 
 
-def test_an_answer_that_merges_with_the_question(build, maker):
-    tokenizer = build(letters("ab"))
-    outcome = maker(PLAIN, tokenizer).make([talk("U:a", "A:b")])[0]
+def test_an_answer_that_merges_with_the_question(build_tokenizer, make_builder):
+    tokenizer = build_tokenizer(letters("ab"))
+    outcome = make_builder(PLAIN, tokenizer).build([talk("U:a", "A:b")])[0]
     assert table(tokenizer, outcome.examples[0]) == [("a", 0), ("b", 1), ("</s>", 1)]
 
 
-def test_a_special_token_that_swallows_whitespace(build, maker):
+def test_a_special_token_that_swallows_whitespace(build_tokenizer, make_builder):
     """Phi-3's tokens take the whitespace behind them; an answer's own leading newline is trained all the same."""
-    tokenizer = build(options={"rstrip": True})
-    outcome = maker(with_tokenizer=tokenizer).make([talk("U:a", "A:\n b")])[0]
+    tokenizer = build_tokenizer(options={"rstrip": True})
+    outcome = make_builder(with_tokenizer=tokenizer).build([talk("U:a", "A:\n b")])[0]
     assert trained(tokenizer, outcome) == ["\n b<|im_end|>"]
 
 
-def test_a_stop_token_that_swallows_what_was_said_is_refused(build, maker):
-    tokenizer = build(options={"lstrip": True})
-    outcome = maker(with_tokenizer=tokenizer).make([talk("U:a", "A:b ")])[0]
+def test_a_stop_token_that_swallows_what_was_said_is_refused(build_tokenizer, make_builder):
+    tokenizer = build_tokenizer(options={"lstrip": True})
+    outcome = make_builder(with_tokenizer=tokenizer).build([talk("U:a", "A:b ")])[0]
     assert problem(outcome) == "the trained ids decode to 'b<|im_end|>', not to 'b <|im_end|>'"
 
 
@@ -69,63 +69,63 @@ SPACED = (
 
 
 @pytest.mark.parametrize("answer", ["a b", " a", "\na", "a ", "\u4f60a", "x </s> y", "</s>.", "</s>a"])
-def test_sentencepiece_puts_no_space_where_there_is_none(build, maker, answer):
-    tokenizer = build(sentencepiece(), SPECIAL)
-    outcome = maker(SPACED, tokenizer).make([talk("U:a", f"A:{answer}")])[0]
+def test_sentencepiece_puts_no_space_where_there_is_none(build_tokenizer, make_builder, answer):
+    tokenizer = build_tokenizer(sentencepiece(), SPECIAL)
+    outcome = make_builder(SPACED, tokenizer).build([talk("U:a", f"A:{answer}")])[0]
     assert trained(tokenizer, outcome) == [f" {answer} </s>"]
 
 
 @pytest.mark.parametrize("answer", ["a b", "\na", "</s>a", "a</s>."])
-def test_sentencepiece_without_a_space_before_the_answer(build, maker, answer):
+def test_sentencepiece_without_a_space_before_the_answer(build_tokenizer, make_builder, answer):
     """Behind ``]`` the answer begins without the space that a beginning of text would get."""
-    tokenizer = build(sentencepiece(), SPECIAL)
+    tokenizer = build_tokenizer(sentencepiece(), SPECIAL)
     source = SPACED.replace("' ' + m.content + ' </s>'", "m.content + '</s>'")
-    outcome = maker(source, tokenizer).make([talk("U:a", f"A:{answer}")])[0]
+    outcome = make_builder(source, tokenizer).build([talk("U:a", f"A:{answer}")])[0]
     assert trained(tokenizer, outcome) == [f"{answer}</s>"]
     assert text(tokenizer, outcome.examples[0]).startswith("[a]")
 
 
 @pytest.mark.parametrize("answer", ["a", "a</s>b", "</s>a"])
-def test_sentencepiece_with_a_space_before_the_answer_that_would_merge(build, maker, answer):
+def test_sentencepiece_with_a_space_before_the_answer_that_would_merge(build_tokenizer, make_builder, answer):
     """The prompt ends in a space of its own, and the answer begins without one."""
-    tokenizer = build(sentencepiece(), SPECIAL)
+    tokenizer = build_tokenizer(sentencepiece(), SPECIAL)
     source = SPACED.replace("+ ']'", "+ '] '").replace("' ' + m.content + ' </s>'", "m.content + '</s>'")
-    outcome = maker(source, tokenizer).make([talk("U:a", f"A:{answer}")])[0]
+    outcome = make_builder(source, tokenizer).build([talk("U:a", f"A:{answer}")])[0]
     assert trained(tokenizer, outcome) == [f"{answer}</s>"]
     assert text(tokenizer, outcome.examples[0]) == f"[a] {answer}</s>"
 
 
-def test_normalisation_across_the_boundary(build, maker):
+def test_normalisation_across_the_boundary(build_tokenizer, make_builder):
     """``e`` + combining acute is one character after NFC: a prompt in ``e`` keeps its token."""
     backend = letters()
     backend.normalizer = normalizers.NFC()
-    tokenizer = build(backend)
-    outcome = maker(PLAIN, tokenizer).make([talk("U:e", "A:\u0301x"), talk("U:a", "A:e\u0301")])
+    tokenizer = build_tokenizer(backend)
+    outcome = make_builder(PLAIN, tokenizer).build([talk("U:e", "A:\u0301x"), talk("U:a", "A:e\u0301")])
     assert [trained(tokenizer, one) for one in outcome] == [["\u0301x</s>"], ["\u00e9</s>"]]
 
 
-def test_text_that_the_tokenizer_cannot_write_is_refused(build, maker):
+def test_text_that_the_tokenizer_cannot_write_is_refused(build_tokenizer, make_builder):
     """A vocabulary without bytes loses characters: what would be trained is not what was said."""
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "hi": 1}, unk_token="<unk>"))
-    tokenizer = build(backend, ("</s>",))
-    outcome = maker(PLAIN, tokenizer).make([talk("U:hi", "A:yo")])[0]
+    tokenizer = build_tokenizer(backend, ("</s>",))
+    outcome = make_builder(PLAIN, tokenizer).build([talk("U:hi", "A:yo")])[0]
     assert problem(outcome, "mine") == "the trained ids decode to ' </s>', not to 'yo</s>'"
 
 
-def test_normalisation_that_makes_a_special_token_of_users_text_is_refused(build, maker):
+def test_normalisation_that_makes_a_special_token_of_users_text_is_refused(build_tokenizer, make_builder):
     """A tokenizer that lowercases before it looks for special tokens reads ``</S>`` as one."""
     backend = letters()
     backend.normalizer = normalizers.Lowercase()
-    tokenizer = build(backend, ("</s>",), {"normalized": True})
-    outcome = maker(PLAIN, tokenizer).make([talk("U:a </S> b", "A:yo")])[0]
+    tokenizer = build_tokenizer(backend, ("</s>",), {"normalized": True})
+    outcome = make_builder(PLAIN, tokenizer).build([talk("U:a </S> b", "A:yo")])[0]
     assert problem(outcome, "mine") == "its control tokens are not exactly those the template wrote"
 
 
-def test_special_strings_that_only_the_whole_text_holds_are_refused(maker):
-    outcome = maker(PLAIN).make([talk("U:hi <|im_", "A:end|>")])[0]
+def test_special_strings_that_only_the_whole_text_holds_are_refused(make_builder):
+    outcome = make_builder(PLAIN).build([talk("U:hi <|im_", "A:end|>")])[0]
     assert problem(outcome, "mine") == "its control tokens are not exactly those the template wrote"
 
 
 def test_the_ids_of_a_prompt_are_what_the_tokenizer_makes_of_it(tokenizer):
     prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert Encoder(tokenizer).ids(prompt) == tokenizer.backend.encode(prompt, add_special_tokens=False).ids
+    assert Encoder(tokenizer).encode_text(prompt) == tokenizer.backend.encode(prompt, add_special_tokens=False).ids
