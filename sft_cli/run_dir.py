@@ -36,7 +36,7 @@ class RunDir:
         model/             the trained model with the tokenizer (full fine-tuning)
         tensorboard/       the numbers of metrics.jsonl, where tensorboard is installed
         eval/              reports: heldout.json, others by their rows and settings
-        steps/             step-N: run directories of single saved steps, which step=N makes
+        steps/             step-N: run directories of single saved steps, which --step N makes
     """
 
     path: Path
@@ -149,32 +149,36 @@ class RunDir:
         raise SftError(
             where=str(self.path),
             problem="the run has no trained adapter or model yet",
-            fix=f"finish it: sft train run={shlex.quote(str(self.path))}" + self._saved(),
+            fix=f"finish it: sft train --resume {shlex.quote(str(self.path))}" + self._saved(),
         )
 
     def _saved(self) -> str:
         """What to add to a command to take the newest saved step, where there is one."""
         steps = [int(place.name.removeprefix("step-")) for place in self.checkpoints.glob("step-*")]
-        return f"; or take what is saved: step={max(steps)}" if steps else ""
+        return f"; or take what is saved: --step {max(steps)}" if steps else ""
 
     def read(self, file: Path) -> Any:
         """The JSON value of one of its files."""
         return json.loads(file.read_text(encoding="utf-8"))
 
 
-def open_run(path: str) -> RunDir:
+def open_run(path: str, command: str) -> RunDir:
     """A run directory that exists and was written by sft_cli.
+
+    Args:
+        path: As typed.
+        command: What is typed before it, such as ``sft eval``, for the fix.
 
     Raises:
         SftError: It is none.
     """
     run = RunDir(Path(path).expanduser())
     if not run.config.is_file():
-        raise _no_run(path, run.path)
+        raise _no_run(path, run.path, command)
     return run
 
 
-def _no_run(typed: str, path: Path) -> SftError:
+def _no_run(typed: str, path: Path, command: str) -> SftError:
     """What to say about a path that is no run directory: it may lie within one, or be a merged model."""
     above = next((one for one in path.parents if (one / "config.yaml").is_file()), None)
     model = path.is_dir() and (path / "config.json").is_file()
@@ -182,17 +186,23 @@ def _no_run(typed: str, path: Path) -> SftError:
     if above is not None and path.exists():
         step = re.fullmatch(r"step-(\d+)", path.name) if path.parent.name == "checkpoints" else None
         problem = f"it is {'a saved step' if step else 'a part'} of the run {above}"
-        fix = f"run={shlex.quote(str(above))}" + (f" step={step[1]}" if step else "")
+        fix = f"{command} {shlex.quote(str(above))}" + (f" --step {step[1]}" if step else "")
     elif near := newest_runs(path.parent) or newest_runs():
         also = ", the run that it was merged from" if model else ""
-        fix = f"run={shlex.quote(near[0])}{also} (the newest runs: {', '.join(near)})"
+        fix = f"{command} {shlex.quote(near[0])}{also} (the newest runs: {', '.join(near)})"
     else:
         fix = "name the directory that sft train printed"
-    return SftError(where=f"run={typed}", problem=problem, fix=fix)
+    return SftError(where=typed, problem=problem, fix=fix)
+
+
+def run_folders() -> list[Path]:
+    """The folders that runs are written to by default."""
+    home = Path(os.environ.get("SFT_HOME") or ".") / "runs"
+    return [home] if home.absolute() == Path("runs").absolute() else [home, Path("runs")]
 
 
 def newest_runs(folder: Path | None = None, number: int = 3) -> list[str]:
     """The run directories in a folder, the newest first; without one, in those that runs go to by default."""
-    folders = [folder] if folder else [Path(os.environ.get("SFT_HOME") or ".") / "runs", Path("runs")]
+    folders = [folder] if folder else run_folders()
     found = {file.parent: file.stat().st_mtime for place in folders for file in place.glob("*/config.yaml")}
     return [str(path) for path in sorted(found, key=lambda path: -found[path])[:number]]

@@ -33,7 +33,7 @@ def test_the_two_commands_are_there_and_every_sft_command_is_known():
     assert "pip install -e '.[dev]' && pytest" in COMMANDS
     used = {word for line in README.splitlines() for word in re.findall(r"\bsft (\w+)\b", line)}
     known = {"train", "eval", "chat", "merge", "prepare", "show", "recipes", "formats"}
-    known |= {"inspect", "sweep", "check", "doctor"}
+    known |= {"inspect", "sweep", "submit", "check", "doctor"}
     assert known <= used
     assert used <= known
 
@@ -117,12 +117,12 @@ def test_the_quickstart_from_training_to_a_merged_model(tmp_path, quant):
     said = sft("train", "recipe=quickstart", f"quant={quant}", "run_dir=run", cwd=tmp_path)
     assert re.search(r"exact match +\d\.\d% +(9\d|100)\.\d%", said)
 
-    sft("eval", "run=run", "compare=base", cwd=tmp_path)
+    sft("eval", "run", "--compare", "base", cwd=tmp_path)
     report = json.loads((tmp_path / "run" / "eval" / "heldout.json").read_text())
     assert report["metrics"]["exact_match"] >= 0.9
     assert report["base"]["exact_match"] < 0.05
 
-    sft("merge", "run=run", "out=merged", cwd=tmp_path)
+    sft("merge", "run", "--out", "merged", cwd=tmp_path)
     right = answered(tmp_path / "merged", [item for item in report["items"] if item["correct"]][:8])
     assert right == 8
 

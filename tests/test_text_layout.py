@@ -12,8 +12,8 @@ LINES = [
     "memory    about 18.8 GiB of memory per process (7.1 MiB weights, 3.2 MiB training state), 19.0 GiB free on it",
     "ok    data      all rows: 1,171 used, 0 dropped, 0 truncated; 54,179 tokens, 7% carry loss; the longest has 120",
     "                frozen weights                                      7.1 MiB",
-    "stopped   after step 12, saved; resume with: sft train run=runs/alpaca-20260101-120000 trainer.epochs=2",
-    "next      sft merge run='runs/with a space' out=merged",
+    "stopped   after step 12, saved; resume with: sft train --resume runs/alpaca-20260101-120000 trainer.epochs=2",
+    "next      sft merge 'runs/with a space' --out merged",
     "plain prose without a label that is much longer than a terminal of forty or of eighty columns is wide",
     "データ" * 30 + " and " + "データ" * 10,
 ]
@@ -41,8 +41,8 @@ def test_wrapping_changes_only_spaces_between_words(line, width):
 def test_a_number_stays_with_its_unit_and_a_command_in_one_piece(width):
     assert "18.8 GiB" in text_layout.wrap(LINES[0], width)
     assert "19.0 GiB" in text_layout.wrap(LINES[0], width)
-    assert "sft train run=runs/alpaca-20260101-120000 trainer.epochs=2" in text_layout.wrap(LINES[3], width)
-    assert "sft merge run='runs/with a space' out=merged" in text_layout.wrap(LINES[4], width)
+    assert "sft train --resume runs/alpaca-20260101-120000 trainer.epochs=2" in text_layout.wrap(LINES[3], width)
+    assert "sft merge 'runs/with a space' --out merged" in text_layout.wrap(LINES[4], width)
 
 
 def test_a_row_to_paste_stays_in_one_piece():

@@ -15,8 +15,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
+from sft_cli.error_boundary import ENVIRONMENT
 from sft_cli.errors import SftError
-from sft_cli.telling import ENVIRONMENT
 
 SECONDS = 10.0
 """Of processor time for one input: the slowest honest ones take 0.3."""

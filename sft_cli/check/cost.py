@@ -5,9 +5,9 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from sft_cli.check.asked import Asked
 from sft_cli.check.data_check import Sample
 from sft_cli.check.gpus import Card, named_like
+from sft_cli.check.options import CheckOptions
 from sft_cli.check.results import Line, ok, warn
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import picked
@@ -110,7 +110,7 @@ def measured(path: str) -> Measured:
     Raises:
         SftError: The run has no steps to learn from.
     """
-    run = open_run(path)
+    run = open_run(path, "sft check --like")
     file = run.metrics
     speeds = _speeds(file) if file.is_file() else []
     if not speeds:
@@ -134,11 +134,13 @@ def _speeds(file: Path) -> list[float]:
     return found
 
 
-def cost_line(asked: Asked, sample: Sample, done: Work, cards: int, card: Card | None, operations: float) -> Line:
+def cost_line(
+    options: CheckOptions, sample: Sample, done: Work, cards: int, card: Card | None, operations: float
+) -> Line:
     """Time and cost of the run.
 
     Args:
-        asked: Speed, price, or the run to learn from.
+        options: Speed, price, or the run to learn from.
         sample: The rows.
         done: What is computed.
         cards: GPUs, or processes.
@@ -147,16 +149,16 @@ def cost_line(asked: Asked, sample: Sample, done: Work, cards: int, card: Card |
     """
     about = "" if sample.whole else "about "
     what = f"{about}{counted(done.steps, 'step')}, {about}{counted(done.tokens, 'token')}"
-    found = _speed(asked, cards, card, operations)
+    found = _speed(options, cards, card, operations)
     if found.tokens_per_second is None:
-        lacking = "" if asked.price is None else "; without it there is no cost"
+        lacking = "" if options.price is None else "; without it there is no cost"
         return warn("time", f"{what}; {found.source}{lacking}", found.fix)
     hours = done.tokens / found.tokens_per_second / 3600
     text = f"{what}: {duration(hours * 3600)} at {found.tokens_per_second:,.0f} tokens/s ({found.source})"
-    if asked.price is None:
-        return ok("time", text, "price=N (of one GPU hour) for the cost")
+    if options.price is None:
+        return ok("time", text, "--price N (of one GPU hour) for the cost")
     number = counted(cards, "GPU") if card is not None else counted(cards, "process", "processes")
-    cost = f"cost {hours * cards * asked.price:,.2f}, where one GPU hour costs {asked.price:g} ({number})"
+    cost = f"cost {hours * cards * options.price:,.2f}, where one GPU hour costs {options.price:g} ({number})"
     return ok("time", text, more=[cost])
 
 
@@ -166,20 +168,20 @@ class _Speed:
 
     tokens_per_second: float | None
     source: str
-    fix: str = "tokens_per_second=N, like=RUN, or gpu=h100 (a named card)"
+    fix: str = "--tokens-per-second N, --like RUN, or --gpu h100 (a named card)"
 
 
-def _speed(asked: Asked, cards: int, card: Card | None, operations: float) -> _Speed:
+def _speed(options: CheckOptions, cards: int, card: Card | None, operations: float) -> _Speed:
     """The speed that was said, that was measured on the same device, or that arithmetic gives."""
-    if asked.tokens_per_second is not None:
-        return _Speed(asked.tokens_per_second, "as stated")
-    if asked.like is not None:
-        earlier = measured(asked.like)
+    if options.tokens_per_second is not None:
+        return _Speed(options.tokens_per_second, "as stated")
+    if options.like is not None:
+        earlier = measured(options.like)
         if earlier.on(card):
-            return _Speed(earlier.tokens_per_second, f"median of {counted(earlier.steps, 'step')} of {asked.like}")
+            return _Speed(earlier.tokens_per_second, f"median of {counted(earlier.steps, 'step')} of {options.like}")
         this = "a CPU" if card is None else card.name
-        why = f"{asked.like} was trained on {earlier.device}, not on {this}: its speed says nothing about this run"
-        return _Speed(None, why, f"like=RUN of a run on {this}, or tokens_per_second=N")
+        why = f"{options.like} was trained on {earlier.device}, not on {this}: its speed says nothing about this run"
+        return _Speed(None, why, f"--like RUN of a run on {this}, or --tokens-per-second N")
     if card is None or card.tflops is None:
         name = "" if card is None else f" of {card.name}"
         return _Speed(None, f"the speed{name} is not known")
@@ -189,7 +191,7 @@ def _speed(asked: Asked, cards: int, card: Card | None, operations: float) -> _S
             f"the speed is not known: at {operations / 1e6:,.3g} MFLOP a token the model is too small for an estimate,"
             " since the overhead of its steps takes longer than their arithmetic"
         )
-        return _Speed(None, why, f"tokens_per_second=N, or like=RUN of a run on {card.name}")
+        return _Speed(None, why, f"--tokens-per-second N, or --like RUN of a run on {card.name}")
     source = (
         f"an ESTIMATE, nothing was measured: {operations / 1e9:.3g} GFLOP a token at an assumed {USE:.0%} of"
         f" {card.tflops:g} TFLOP/s ({card.name}'s data sheet) x {cards}"

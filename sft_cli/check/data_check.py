@@ -132,9 +132,9 @@ def told(found: Sample) -> Line:
     strange = trained_share.unusual(manifest)
     if not strange:
         return ok("data", text, more=more)
-    look = "" if found.whole else "sft check rows=all …, then "
+    look = "" if found.whole else "sft check --rows all …, then "
     place = found.prepared.directory if found.whole else "DIR"
-    return warn("data", text, f"{strange}; look at some: {look}sft inspect prepared={place} worst=lowest_share", more)
+    return warn("data", text, f"{strange}; look at some: {look}sft inspect {place} --worst lowest_share", more)
 
 
 def _counts(source: Mapping[str, Any]) -> dict[str, int]:

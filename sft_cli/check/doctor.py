@@ -25,8 +25,8 @@ LOW_DISK = 20 * 2**30
 """Free bytes below which a model of 7 billion parameters and its checkpoints will not fit."""
 
 
-def doctor_command() -> int:
-    """Body of ``sft doctor``; exit code 0, or 1 when anything failed."""
+def check_machine() -> int:
+    """Print a line for each thing looked at; exit code 0, or 1 when anything failed."""
     report = Report()
     report.tell(*version_lines())
     status("doctor: loading torch")

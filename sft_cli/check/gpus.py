@@ -53,7 +53,7 @@ less than most of these cards hold, about what the smaller ones leave a program.
 
 
 def card(word: str) -> Card:
-    """The card of ``gpu=h100`` or ``gpu=24GB``.
+    """The card of ``--gpu h100`` or ``--gpu 24GB``.
 
     Raises:
         SftError: It is neither a known name nor a size.
@@ -64,9 +64,9 @@ def card(word: str) -> Card:
     size = _SIZE.fullmatch(word.strip())
     if size is None or not 0 < float(size[1]) <= 10_000:
         raise SftError(
-            where=f"gpu={word}",
+            where=f"--gpu {word}",
             problem="neither a known card nor a size",
-            fix=f"gpu=24GB, or one of {', '.join(CARDS)}",
+            fix=f"--gpu 24GB, or one of {', '.join(CARDS)}",
         )
     unit = 2**30 if (size[2] or "").upper() == "GIB" else GB
     return Card(word, int(float(size[1]) * unit))

@@ -126,6 +126,16 @@ def assemble(overrides: Sequence[str], config_dirs: Sequence[str], known: dict[s
     return Composed(values, files, words, (*mistakes, *wrong))
 
 
+def recipe_chooses(group: str, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> bool:
+    """Whether the recipe of a command line, not the default, decides which option of a group is taken.
+
+    Raises:
+        SftError: A mistake of the overrides that keeps the recipe from being read.
+    """
+    files = [file for file, _ in assemble(overrides, config_dirs, {}).files() if file.parent.name == group]
+    return [file for file in files if file != packaged("configs") / group / "local.yaml"] != []
+
+
 def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Config:
     """The config with values, or whole groups (``data=local``), set anew.
 

@@ -2,13 +2,14 @@
 
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from sft_cli.config.paths import cache_home
 from sft_cli.utils.disks import free_bytes
 
-PLACES = ("run_dir", "run", "out", "prepared_dir")
-"""Words of a command line that name a directory which is written to."""
+PLACES = ("run_dir", "prepared_dir", "--out", "--resume")
+"""Config keys and options that name a directory which is written to."""
 FULL = 2**20
 """Free bytes below which a disk counts as full."""
 
@@ -19,8 +20,9 @@ def full_disk(words: Sequence[str]) -> str:
     Args:
         words: The command line.
     """
-    pairs = (word.partition("=") for word in words)
-    named = [Path(value).expanduser() for key, _, value in pairs if key in PLACES and value]
+    pairs = [word.partition("=")[::2] for word in words] + list(pairwise(words))
+    named = [Path(value).expanduser() for key, value in pairs if key in PLACES and value]
+    named += [path for word in words if "=" not in word and (path := Path(word).expanduser()).is_dir()]
     for place in (*named, cache_home(), Path.cwd(), Path(tempfile.gettempdir())):
         if free_bytes(place) < FULL:
             return f"the disk of {place}"

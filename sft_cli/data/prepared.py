@@ -294,7 +294,7 @@ def open_prepared(directory: Path) -> Prepared:
     if is_run(directory):
         data = json.loads((directory / "data.json").read_text(encoding="utf-8"))["prepared_dir"]
         problem = "it is a run, not a prepared directory"
-        raise SftError(where=str(directory), problem=problem, fix=f"sft inspect prepared={shlex.quote(data)}")
+        raise SftError(where=str(directory), problem=problem, fix=f"sft inspect {shlex.quote(data)}")
     if manifest is None:
         raise SftError(
             where=str(directory),

@@ -1,39 +1,47 @@
-"""`sft chat`: talk to a run's model in the format it was trained in, or ask it one question."""
+"""A conversation with a run's model, in the format that it was trained in."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sft_cli.config.compose import load, with_overrides
-from sft_cli.config.overrides.parse import refuse_idle, split_off
+from sft_cli.config.overrides.parse import refuse_idle
 from sft_cli.config.paths import absolute
 from sft_cli.config.schema.config import Config
 from sft_cli.console import clear_status, say
-from sft_cli.errors import SftError
 from sft_cli.escape import escape_control
-from sft_cli.run_dir import RunDir, open_run
+from sft_cli.run_dir import RunDir
 
-OWN = ("run", "prompt", "system")
 READ = ("model.path", "model.revision", "model.dtype", "model.trust_remote_code", "trainer.device", "trainer.dtype",
         "eval.max_new_tokens")  # fmt: skip
 """Keys that may differ from the run's config; anything else would have no effect."""
 CLEAR = "/clear"
 
 
-def chat_command(words: Sequence[str], config_dirs: Sequence[str] = ()) -> None:
-    """Body of ``sft chat run=DIR [prompt=TEXT] [system=TEXT]``: one answer, or a conversation read line by line."""
-    own, rest = split_off(words, OWN)
-    refuse_idle("sft chat", rest, own=OWN, read=READ, not_read={}, settable=", ".join((*OWN, *READ)))
-    if "run" not in own:
-        raise SftError(where="sft chat", problem="no run is named", fix="sft chat run=DIR, as sft train printed it")
-    run = open_run(own["run"])
+def chat_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
+    """The run's config with the overrides of ``sft chat``.
+
+    Raises:
+        SftError: An override would have no effect on a conversation.
+    """
+    refuse_idle("sft chat", overrides, read=READ, not_read={}, settable=", ".join(READ))
     config = load(run.config)
-    config = absolute(with_overrides(config, rest, config_dirs)) if rest else config
+    return absolute(with_overrides(config, overrides, config_dirs)) if overrides else config
+
+
+def converse(run: RunDir, config: Config, *, prompt: str | None, system: str | None) -> None:
+    """Answer one prompt, or hold a conversation that is read line by line from standard input.
+
+    Args:
+        run: The run.
+        config: Its config.
+        prompt: The one prompt; None reads lines.
+        system: The system message; empty or None for none.
+    """
     speaker = Speaker(run, config)
-    system = own.get("system", config.data.system)
     first = [{"role": "system", "content": system}] if system else []
-    if "prompt" in own:
-        speaker.answer([*first, {"role": "user", "content": own["prompt"]}])
+    if prompt is not None:
+        speaker.answer([*first, {"role": "user", "content": prompt}])
         return
     messages = list(first)
     for line in _lines():

@@ -64,7 +64,7 @@ def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
             raise SftError(
                 where=str(run.path),
                 problem="the run held out no rows",
-                fix=f"name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
+                fix=f"name rows: sft eval {shlex.quote(str(run.path))} {OTHER_DATA}",
             )
     else:
         prepared = prepare(as_served(run.tokenizer, _all_asked(trained, config)), training=False)
@@ -138,7 +138,7 @@ def _own(run: RunDir, config: Config) -> Prepared:
         raise SftError(
             where=str(run.data),
             problem="the file that names the run's data is missing",
-            fix=f"name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
+            fix=f"name rows: sft eval {shlex.quote(str(run.path))} {OTHER_DATA}",
         )
     known = run.read(run.data)
     directory = Path(known["prepared_dir"])
@@ -154,7 +154,7 @@ def _own(run: RunDir, config: Config) -> Prepared:
             where=str(directory),
             problem="the run's data is gone and cannot be prepared again: "
             f"{', '.join(changed) or input_diff.CODE} changed since",
-            fix=f"restore it, or name rows: sft eval run={shlex.quote(str(run.path))} {OTHER_DATA}",
+            fix=f"restore it, or name rows: sft eval {shlex.quote(str(run.path))} {OTHER_DATA}",
         )
     return made
 

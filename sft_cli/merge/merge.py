@@ -94,7 +94,7 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         rows = [(probe.where, probe.input_ids) for probe in probes]
         server.check_row_ids(tokenizer, run.adapter / "tokenizer.json", rows)
         trained = None if config.quant.kind is QuantKind.none else as_trained(plan, probes)
-        with written(out, "free disk space, or out=DIR on another disk; nothing was left there"):
+        with written(out, "free disk space, or --out DIR on another disk; nothing was left there"):
             adapter = write_merged(plan, new, probes)
         merged = reloaded(plan, new, probes)
         shift = None if trained is None else agreement(trained, merged)
@@ -110,7 +110,7 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         new.rename(out)
     except torch.OutOfMemoryError as error:
         raise SftError(
-            where=f"sft merge run={shlex.quote(str(run.path))}",
+            where=f"sft merge {shlex.quote(str(run.path))}",
             problem="the model does not fit into the memory of the GPU",
             fix="add trainer.device=cpu: it is slower and gives the same model",
         ) from error
@@ -142,7 +142,7 @@ def check_disk(plan: Plan, out: Path) -> None:
         raise SftError(
             where=f"out={out}",
             problem=f"the merged model needs {gib(needed)}, the disk has {gib(free)} free",
-            fix="out=DIR on another disk",
+            fix="--out DIR on another disk",
         )
 
 
@@ -240,10 +240,10 @@ def refuse_disagreement(result: Merged, run: RunDir) -> None:
     found, path = result.agreement, shlex.quote(str(run.path))
     if not found.kl <= result.max_kl:
         raise SftError(
-            where=f"sft merge run={path} into={result.into}",
+            where=f"sft merge {path} --into {result.into}",
             problem=f"the merged model says something else than the adapter: KL {found.kl:.2g} nats over"
             f" {found.positions} positions, at most {result.max_kl:g} is allowed; nothing was written",
-            fix=f"see whether the adapter is sound: sft eval run={path}; max_kl=NATS allows more",
+            fix=f"see whether the adapter is sound: sft eval {path}; --max-kl NATS allows more",
         )
 
 

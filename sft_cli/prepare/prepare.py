@@ -327,15 +327,3 @@ def _remember(config: Config, inputs: dict[str, Any]) -> None:
     file = _memory(config)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, json.dumps(inputs, ensure_ascii=False).encode())
-
-
-def prepare_command(overrides: Sequence[str], config_dirs: Sequence[str], explained: bool = False) -> None:
-    """Body of ``sft prepare``."""
-    from sft_cli.config.compose import compose
-
-    config = compose(overrides, config_dirs)
-    if explained:
-        for line in explain(config):
-            say(line)
-    else:
-        prepare(config)

@@ -63,7 +63,7 @@ def _trained(manifest: Mapping[str, Any], directory: Path) -> None:
     share = train["trained_share"]
     say(f"trained   {train['trained_tokens']:,} of {train['tokens']:,} training tokens carry loss ({share:.0%})")
     if strange := trained_share.unusual(manifest):
-        say(f"warning: {strange} (sft inspect prepared={directory} worst=lowest_share)")
+        say(f"warning: {strange} (sft inspect {directory} --worst lowest_share)")
     say(f"held out  {counted(validation['examples'], 'example')}{_held_out_fewer(manifest)}")
 
 

@@ -84,11 +84,11 @@ class Printer:
         weights = f", weight {', '.join(f'{w:g}' for w in row.weights)}" if row.weights not in ((), (1.0,)) else ""
         counts = f"{len(row.ids):,} tokens, {row.num_trained:,} with loss ({share:.1%}){weights}"
         self._print([(f"{side} {row.index}: {counts}", QUIET)])
-        parts, where = list[tuple[str, str]](), "" if side == "train" else f" split={side}"
+        parts, where = list[tuple[str, str]](), "" if side == "train" else f" --split {side}"
         for stretch in excerpt:
             if stretch.num_hidden:
                 gap = f"\n… {stretch.num_hidden:,} tokens left out, {stretch.hidden_trained:,} with loss;"
-                parts.append((f"{gap} row={row.index}{where} prints them …\n", QUIET))
+                parts.append((f"{gap} --row {row.index}{where} prints them …\n", QUIET))
             parts += self._parts(stretch.pieces)
         self._print(parts)
 

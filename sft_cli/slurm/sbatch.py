@@ -45,7 +45,7 @@ def refuse_absent() -> None:
     """
     if shutil.which("sbatch") is None:
         problem = "is not on PATH; this machine cannot submit to SLURM"
-        fix = "run submit.sh on the cluster's login node, or look at the job with --dry-run"
+        fix = "run sft submit on the cluster's login node, or look at the job with --dry-run"
         raise SftError(where="sbatch", problem=problem, fix=fix)
 
 

@@ -81,7 +81,7 @@ def job_script(config: Config, run_dir: str, place: Place) -> str:
     """The text of a run's job.sbatch."""
     log = f"{_unpatterned(run_dir)}/slurm-%j.log"  # sbatch replaces %j with the job id
     again = shlex.quote(f"sbatch {shlex.quote(f'{run_dir}/job.sbatch')}")
-    word = shlex.quote(f"run={run_dir}")
+    word = f"--resume {shlex.quote(run_dir)}"
     return _render(config, place, directives(config, log), word, [run_dir], again, members=None)
 
 
@@ -91,7 +91,7 @@ def array_script(config: Config, array: Array, place: Place) -> str:
     options = {**directives(config, log), "array": f"0-{len(array.runs) - 1}%{array.parallel}"}
     again = f'"sbatch --array=$SLURM_ARRAY_TASK_ID" {shlex.quote(str(array.script))}'
     inside = [str(array.directory), *map(str, array.runs)]
-    return _render(config, place, options, '"run=$run"', inside, again, members=str(array.members))
+    return _render(config, place, options, '--resume "$run"', inside, again, members=str(array.members))
 
 
 def directives(config: Config, log: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Composes a run on the login node, writes its directory and submits it.
 
-The job is ``sft train run=RUN_DIR``: the trainer starts from RUN_DIR/config.yaml and resumes when the job is requeued,
-when the next job of a chain begins, or when somebody submits RUN_DIR/job.sbatch again.
+The job is ``sft train --resume RUN_DIR``: the trainer starts from RUN_DIR/config.yaml and resumes when the job is
+requeued, when the next job of a chain begins, or when somebody submits RUN_DIR/job.sbatch again.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sft_cli.config.compose import compose, dump
+from sft_cli.config.compose import compose, dump, recipe_chooses
 from sft_cli.config.paths import absolute, default_run_dir
 from sft_cli.config.rules.check import required
 from sft_cli.config.schema.config import Config
@@ -28,13 +28,24 @@ def here() -> Place:
     return Place(os.getcwd(), sysconfig.get_path("scripts"), os.environ.get("SFT_HOME") or None)
 
 
-def submit_command(overrides: Sequence[str], config_dirs: Sequence[str], *, dry_run: bool) -> str:
-    """What is printed: the job script for a dry run, otherwise where the submitted job is and how to follow it.
+def job_config(overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
+    """The config of a job; ``launcher=slurm`` is implied where neither the overrides nor the recipe choose a launcher.
 
     Raises:
-        SftError: The config, this machine or sbatch does not allow the job; nothing is left behind.
+        SftError: Every mistake of the overrides and the recipe.
     """
-    config = compose(overrides, config_dirs)
+    chosen = any(word.startswith("launcher=") for word in overrides) or recipe_chooses(
+        "launcher", overrides, config_dirs
+    )
+    return compose(overrides if chosen else [*overrides, "launcher=slurm"], config_dirs)
+
+
+def submit_job(config: Config, *, dry_run: bool) -> str:
+    """Submit a run, and return where the job is and how to follow it; for a dry run, return the job script alone.
+
+    Raises:
+        SftError: The config, this machine or sbatch does not allow the job; nothing is left.
+    """
     config = absolute(replace(config, run_dir=config.run_dir or str(default_run_dir(config.run_name))))
     assert config.run_dir is not None
     place = here()

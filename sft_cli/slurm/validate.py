@@ -40,7 +40,7 @@ def _launcher(launcher: LauncherConfig, environment: Mapping[str, str]) -> Itera
     """Keys that do not fit together, or not to this shell."""
     if launcher.kind is not LauncherKind.slurm:
         problem = f"launcher={launcher.kind.value} trains in this shell; there is nothing to submit"
-        yield SftError(where="launcher", problem=problem, fix="type launcher=slurm, or run sft train instead")
+        yield SftError(where="launcher", problem=problem, fix="type launcher=slurm, or sft train instead")
     if isinstance(launcher.nproc, Auto) and not launcher.gpus:
         problem = "auto is one process for each GPU, and launcher.gpus is 0"
         yield SftError(where="launcher.nproc", problem=problem, fix="write a number, such as launcher.nproc=2")

@@ -1,4 +1,4 @@
-"""Becomes ``sft train run=DIR``: ``python -m sft_cli.sweep.child PID DIR``, PID being the sweep's.
+"""Becomes ``sft train --resume DIR``: ``python -m sft_cli.sweep.child PID DIR``, PID being the sweep's.
 
 The run is asked to save and stop when the sweep dies, however that dies: nobody else would tell it.
 """
@@ -14,7 +14,7 @@ def main() -> None:
     sweep, run = sys.argv[1:]
     terminate_with_parent()
     if os.getppid() == int(sweep):  # otherwise it died before it could be asked for
-        os.execv(sys.executable, [sys.executable, "-m", "sft_cli", "train", f"run={run}"])
+        os.execv(sys.executable, [sys.executable, "-m", "sft_cli", "train", "--resume", run])
 
 
 if __name__ == "__main__":

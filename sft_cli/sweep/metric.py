@@ -65,12 +65,10 @@ def choose(name: str | None, mode: str | None, configs: Sequence[Config]) -> Met
     if name not in known:
         meant = nearest(name, known)
         raise SftError(
-            where=f"metric={name}",
+            where=f"--metric {name}",
             problem="no member of the sweep records it",
-            fix=(f"did you mean metric={meant}? " if meant else "") + f"there are: {', '.join(known)}",
+            fix=(f"did you mean --metric {meant}? " if meant else "") + f"there are: {', '.join(known)}",
         )
-    if mode not in (None, "min", "max"):
-        raise SftError(where=f"mode={mode}", problem="it says which end is better", fix="write mode=min or mode=max")
     probes = [probe for config in configs for probe in config.trainer.retention.probes.items()]
     shares = [f"retention.{probe}" for probe, settings in probes if settings.metric is ProbeMetric.exact_match]
     evaluated = name.startswith(("sources.", "perplexity")) or (name == "loss" and all(map(may_hold_out, configs)))

@@ -116,7 +116,7 @@ def _clashes(sweep: Sweep, configs: Sequence[Config]) -> Iterator[SftError]:
         yield SftError(
             where="run_dir",
             problem="each member of a sweep has its own directory",
-            fix="leave run_dir out, and name the sweep's directory with sweep_dir=DIR",
+            fix="leave run_dir out, and name the sweep's directory with --out DIR",
         )
     if configs[0].prepared_dir is not None and len({_data(config) for config in configs}) > 1:
         yield SftError(

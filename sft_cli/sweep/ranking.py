@@ -39,7 +39,7 @@ def note(record: Record) -> str:
     other = any(key == "loss.reduction" or (trained and key.startswith("loss.")) for key in record.keys)
     if other and record.metric.name == "loss":
         shared = "nll" if trained else "perplexity"
-        return f"the members' losses are not the same measure; what they share: metric={shared}"
+        return f"the members' losses are not the same measure; what they share: --metric {shared}"
     if record.datasets > 1:
         return f"the members learned from {record.datasets} data sets, and may be measured on different held-out rows"
     return ""
@@ -82,8 +82,8 @@ def _next(record: Record, member: Member) -> None:
     run = record.run(member)
     path = shlex.quote(str(run.path))
     say(f"best      {label(record, member)}: {run.result}")
-    say(f"next      sft eval run={path} compare=base")
+    say(f"next      sft eval {path} --compare base")
     adapter = load(run.config).adapter
     if adapter.kind in MERGEABLE:
-        into = " into=dequantized" if adapter.init is Init.loftq else ""  # as sft train says it
-        say(f"          sft merge run={path} out={shlex.quote(str(run.path / 'merged'))}{into}")
+        into = " --into dequantized" if adapter.init is Init.loftq else ""  # as sft train says it
+        say(f"          sft merge {path} --out {shlex.quote(str(run.path / 'merged'))}{into}")

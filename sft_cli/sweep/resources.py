@@ -35,9 +35,9 @@ def member_environments(parallel: int, configs: Sequence[Config]) -> list[dict[s
             nproc = config.launcher.nproc
             if not isinstance(nproc, Auto) and nproc > least and config.trainer.device is not Device.cpu:
                 raise SftError(
-                    where=f"parallel={parallel}",
+                    where=f"--parallel {parallel}",
                     problem=f"each member has {nproc} processes, but {number} GPUs give it {least}",
-                    fix=f"set parallel={max(1, number // nproc)}, or a smaller launcher.nproc",
+                    fix=f"set --parallel {max(1, number // nproc)}, or a smaller launcher.nproc",
                 )
     return shares(parallel, cards, cores, os.environ)
 

@@ -35,7 +35,7 @@ def run_here(record: Record, environments: Sequence[Mapping[str, str]], errors: 
     status.close()
     conclude(record, outcomes)
     if stopped:
-        say(f"stopped   resume with: sft sweep sweep={shlex.quote(str(record.directory))}")
+        say(f"stopped   resume with: sft sweep --resume {shlex.quote(str(record.directory))}")
         return 128 + stopped
     return int(any(found.state is not State.finished or found.error for found in outcomes.values()))
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -165,19 +166,19 @@ def save(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
     write_atomic(record.directory / NAME, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
-def load_record(path: str) -> tuple[Record, dict[Member, str]]:
+def load_record(path: Path) -> tuple[Record, dict[Member, str]]:
     """A sweep, and why those members failed that did.
 
     Raises:
         SftError: There is none.
     """
-    directory = Path(path).expanduser()
+    directory = path.expanduser()
     if not (directory / NAME).is_file():
         near = sorted(directory.parent.glob(f"*/{NAME}"), key=lambda file: file.stat().st_mtime)[-3:]
         raise SftError(
-            where=f"sweep={path}",
+            where=f"--resume {path}",
             problem=f"no sweep's directory (no {NAME} there)",
-            fix=f"the newest sweeps there: {', '.join(str(file.parent) for file in near)}"
+            fix=f"sft sweep --resume {shlex.quote(str(near[-1].parent))}, the newest sweep there"
             if near
             else "name the directory that sft sweep printed",
         )
@@ -198,7 +199,7 @@ def load_record(path: str) -> tuple[Record, dict[Member, str]]:
         raise SftError(
             where=str(directory / NAME),
             problem=f"it is not what sft sweep writes ({error})",
-            fix="the members can be resumed one by one: sft train run=DIR",
+            fix="the members can be resumed one by one: sft train --resume RUN",
         ) from error
     return record, members
 

@@ -148,13 +148,13 @@ def _train(
 def next_lines(config: Config, directory: RunDir, *, held_out: bool) -> Iterator[str]:
     """The commands that make sense for this very run once it is finished."""
     shown = shlex.quote(str(directory.path))
-    yield f"sft chat run={shown}"
+    yield f"sft chat {shown}"
     if held_out:
-        yield f"sft eval run={shown} compare=base"
+        yield f"sft eval {shown} --compare base"
     if config.adapter.kind in MERGEABLE:
         # LoftQ's adapter makes up for the rounding of the 4-bit base, not of the original one.
-        into = " into=dequantized" if config.adapter.init is Init.loftq else ""
-        yield f"sft merge run={shown} out={shlex.quote(str(directory.path / 'merged'))}{into}"
+        into = " --into dequantized" if config.adapter.init is Init.loftq else ""
+        yield f"sft merge {shown} --out {shlex.quote(str(directory.path / 'merged'))}{into}"
 
 
 def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
@@ -167,7 +167,7 @@ def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
             return fit(run, parts, progress)
     except Stopped as caught:
         run.ranks.wait()
-        say(f"stopped   after step {caught.step}, saved; resume with: sft train run={shown}")
+        say(f"stopped   after step {caught.step}, saved; resume with: sft train --resume {shown}")
         sys.exit(128 + caught.signal)
     except Forgotten as forgotten:
         step = checkpoint_dir.step_of(checkpoint_dir.all_of(run.directory.checkpoints)[-1])

@@ -99,9 +99,7 @@ def test_what_a_regular_expression_matches_is_seen_and_not_trained(make_builder,
 
 def test_white_space_that_a_template_trims_is_no_matter(make_builder, tokenizer):
     rules = {"no_loss_patterns": [r"^\s*#.*\n", r"x\s*$"]}
-    outcome = make_builder(TRIMMING, **rules).build(
-        [talk("U:a", "A:  # note\nb x ")]
-    )[0]
+    outcome = make_builder(TRIMMING, **rules).build([talk("U:a", "A:  # note\nb x ")])[0]
     assert trained(tokenizer, outcome) == ["b |<|im_end|>"]
 
 

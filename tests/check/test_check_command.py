@@ -6,9 +6,8 @@ import shutil
 
 import pytest
 
-from sft_cli.check.command import check_command
+from sft_cli.cli import execute
 from sft_cli.errors import SftError
-from sft_cli.prepare.prepare import prepare_command
 
 QWEN_7B = {
     "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944,
@@ -26,7 +25,7 @@ def home(tmp_path, monkeypatch):
 
 def checked(capsys, *words):
     """Exit code, and the lines by name, each as (status, text with what is below it)."""
-    code = check_command(words, [])
+    code = execute(["check", *words])
     lines: dict[str, tuple[str, str]] = {}
     for line in capsys.readouterr().out.splitlines():
         if line[:5].strip() in ("ok", "warn", "fail"):
@@ -39,7 +38,7 @@ def checked(capsys, *words):
 
 @pytest.mark.slow
 def test_the_quickstart_passes(capsys, tmp_path):
-    code, lines = checked(capsys, "recipe=quickstart", "rows=100", "tokens_per_second=1000")
+    code, lines = checked(capsys, "recipe=quickstart", "--rows", "100", "--tokens-per-second", "1000")
     assert code == 0
     looked = "config run_dir SFT_HOME data plan parity model memory disk time packing step layout"
     assert list(lines) == looked.split()
@@ -50,7 +49,7 @@ def test_the_quickstart_passes(capsys, tmp_path):
 
 def test_prepared_data_are_taken_as_they_are(capsys):
     """By content: the same rows and settings, whatever wrote them."""
-    prepare_command(["recipe=quickstart"], [])
+    execute(["prepare", "recipe=quickstart"])
     capsys.readouterr()
     from sft_cli.check.data_check import sample, told
     from sft_cli.config.compose import compose
@@ -103,7 +102,7 @@ def test_where_nothing_can_be_cached_the_check_goes_on(capsys, tmp_path, monkeyp
     """A home that cannot be written to is one failed line; all others are there, and the environment stays."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "file" / "home"))
-    code, lines = checked(capsys, "recipe=quickstart", "rows=50", "run_dir=run")
+    code, lines = checked(capsys, "recipe=quickstart", "--rows", "50", "run_dir=run")
     assert code == 1
     assert [name for name, (status, _) in lines.items() if status == "fail"] == ["SFT_HOME"]
     assert {"data", "memory", "disk", "time", "layout"} <= lines.keys()
@@ -112,12 +111,12 @@ def test_where_nothing_can_be_cached_the_check_goes_on(capsys, tmp_path, monkeyp
 
 def test_a_mistake_in_the_words_is_the_users(capsys):
     for words in (
-        ["recipe=quickstart", "gpu=rtx9"],
+        ["recipe=quickstart", "--gpu", "rtx9"],
         ["recipe=quickstart", "trainer.lrr=1"],
         ["recipe=quickstart", "gpu"],
     ):
         with pytest.raises(SftError):
-            check_command(words, [])
+            execute(["check", *words])
 
 
 @pytest.mark.slow
@@ -128,7 +127,7 @@ def test_a_tiny_card_an_unwritable_run_and_rows_beyond_the_context(capsys, tmp_p
     shutil.copytree(prepared_model(), model)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 40}))
-    words = ["recipe=quickstart", "run_dir=file/run", f"model.path={model}", "gpu=0.61GB"]
+    words = ["recipe=quickstart", "run_dir=file/run", f"model.path={model}", "--gpu", "0.61GB"]
     code, lines = checked(capsys, *words)
     assert code == 1
     assert lines["run_dir"] == (
@@ -159,11 +158,18 @@ def test_a_7b_recipe_is_itemised_without_its_weights(capsys, tmp_path, material_
     (model / "config.json").write_text(json.dumps(QWEN_7B))
     rows = material_dir / "data" / "alpaca" / "alpaca_en_demo.json"
     code, lines = checked(
-        capsys, "recipe=alpaca_qlora", "gpu=24GB", f"model.path={model}", f"data.mix.alpaca.path={rows}", "rows=100"
+        capsys,
+        "recipe=alpaca_qlora",
+        "--gpu",
+        "24GB",
+        f"model.path={model}",
+        f"data.mix.alpaca.path={rows}",
+        "--rows",
+        "100",
     )
     assert code == 0, lines
     memory = lines["memory"][1]
-    assert "21.8 GiB free on gpu=24GB" in memory
+    assert "21.8 GiB free on --gpu 24GB" in memory
     table = {row[:46].strip(): row[46:].strip() for row in memory.splitlines()[1:9]}
     assert table["frozen weights"] == "5.2 GiB"
     assert table["adapter"] == table["gradients"] == "616.0 MiB"

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sft_cli.check.asked import Asked
 from sft_cli.check.cost import Arithmetic, Measured, Work, cost_line, measured, work
 from sft_cli.check.gpus import CARDS, card
+from sft_cli.check.options import CheckOptions
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
 
@@ -39,24 +39,24 @@ def test_steps_and_tokens_of_a_run(words, steps, tokens):
 
 
 def test_a_stated_speed_gives_time_and_cost():
-    line = cost_line(Asked(tokens_per_second=1000, price=2.0), SAMPLE, Work(10, 36_000_000), 4, None, 1.0)
+    line = cost_line(CheckOptions(tokens_per_second=1000, price=2.0), SAMPLE, Work(10, 36_000_000), 4, None, 1.0)
     assert line.text == "10 steps, 36,000,000 tokens: 10.0 h at 1,000 tokens/s (as stated)"
     assert line.more == ["cost 80.00, where one GPU hour costs 2 (4 processes)"]
-    line = cost_line(Asked(tokens_per_second=1000, price=2.0), SAMPLE, Work(1, 3_600_000), 1, CARDS["h100"], 1.0)
+    line = cost_line(CheckOptions(tokens_per_second=1000, price=2.0), SAMPLE, Work(1, 3_600_000), 1, CARDS["h100"], 1.0)
     assert line.text.startswith("1 step, ")
     assert line.more == ["cost 2.00, where one GPU hour costs 2 (1 GPU)"]
 
 
 def test_a_price_without_a_speed_says_what_is_lacking():
-    line = cost_line(Asked(price=0.5), SAMPLE, Work(1, 1000), 1, card("24GB"), 30e9)
+    line = cost_line(CheckOptions(price=0.5), SAMPLE, Work(1, 1000), 1, card("24GB"), 30e9)
     assert line.text == "1 step, 1,000 tokens; the speed of 24GB is not known; without it there is no cost"
-    assert line.fix == "tokens_per_second=N, like=RUN, or gpu=h100 (a named card)"
+    assert line.fix == "--tokens-per-second N, --like RUN, or --gpu h100 (a named card)"
 
 
 @pytest.mark.parametrize("price", [None, 2.0])
 def test_a_model_too_small_for_the_estimate_gets_none(price):
     """The quickstart's 6 MFLOP a token would give 55 million tokens a second."""
-    line = cost_line(Asked(price=price), SAMPLE, Work(10, 1000), 1, CARDS["h100"], 6.3e6)
+    line = cost_line(CheckOptions(price=price), SAMPLE, Work(10, 1000), 1, CARDS["h100"], 6.3e6)
     assert line.status.value == "warn"
     assert "at 6.3 MFLOP a token the model is too small for an estimate" in line.text
     assert "tokens/s" not in line.text
@@ -87,7 +87,7 @@ def finished(directory, device):
 )
 def test_the_speed_of_a_run_on_another_device_is_not_taken(tmp_path, device, named, taken):
     run = finished(tmp_path / "run", device)
-    line = cost_line(Asked(like=run, price=1.0), SAMPLE, Work(1, 1000), 1, CARDS[named] if named else None, 30e9)
+    line = cost_line(CheckOptions(like=run, price=1.0), SAMPLE, Work(1, 1000), 1, CARDS[named] if named else None, 30e9)
     assert (line.status.value == "ok") is taken
     assert ("median of 3 steps" in line.text) is taken
     if not taken:
@@ -96,14 +96,14 @@ def test_the_speed_of_a_run_on_another_device_is_not_taken(tmp_path, device, nam
 
 
 def test_a_figure_from_arithmetic_is_called_an_estimate_with_its_assumption():
-    line = cost_line(Asked(), SAMPLE, Work(1, 1000), 2, CARDS["h100"], 30e9)
+    line = cost_line(CheckOptions(), SAMPLE, Work(1, 1000), 2, CARDS["h100"], 30e9)
     assert "an ESTIMATE, nothing was measured: 30 GFLOP a token at an assumed 35% of 989 TFLOP/s" in line.text
     assert f"at {2 * 989e12 * 0.35 / 30e9:,.0f} tokens/s" in line.text
 
 
 def test_without_a_speed_it_says_what_to_type():
-    line = cost_line(Asked(), SAMPLE, Work(1, 1000), 1, card("24GB"), 30e9)
-    assert (line.status.value, line.fix) == ("warn", "tokens_per_second=N, like=RUN, or gpu=h100 (a named card)")
+    line = cost_line(CheckOptions(), SAMPLE, Work(1, 1000), 1, card("24GB"), 30e9)
+    assert (line.status.value, line.fix) == ("warn", "--tokens-per-second N, --like RUN, or --gpu h100 (a named card)")
 
 
 def test_an_earlier_runs_speed_is_its_median_without_the_first_step(tmp_path):

@@ -1,17 +1,10 @@
-"""The command's own words, and the cards it knows."""
+"""The options of `sft check`, and the cards it knows."""
 
 import pytest
 
-from sft_cli.check.asked import Asked, asked
 from sft_cli.check.gpus import CARDS, card, named_like
-from sft_cli.errors import Mistakes, SftError
-
-
-def test_its_own_words_are_split_off_and_the_rest_is_the_runs():
-    own, rest = asked(["recipe=quickstart", "gpu=h100", "rows=all", "price=2.5", "tokens_per_second=3_000", "like="])
-    assert own == Asked(CARDS["h100"], None, 3000.0, 2.5, None)
-    assert rest == ["recipe=quickstart", "like="]
-    assert asked([]) == (Asked(None, 500, None, None, None), [])
+from sft_cli.check.options import CheckOptions, row_limit
+from sft_cli.errors import SftError
 
 
 @pytest.mark.parametrize(
@@ -28,6 +21,11 @@ def test_a_size_or_a_name_is_a_card(word, memory):
     assert card(word).memory == memory
 
 
+def test_another_name_is_none():
+    with pytest.raises(SftError, match="--gpu rtx9: neither a known card nor a size\n  fix: --gpu 24GB, or one of"):
+        card("rtx9")
+
+
 def test_every_card_is_found_under_the_name_of_its_driver():
     drivers = {
         "NVIDIA H100 80GB HBM3": "h100",
@@ -37,17 +35,17 @@ def test_every_card_is_found_under_the_name_of_its_driver():
     }
     assert {name: named_like(name).name for name in drivers} == drivers
     assert named_like("AMD Radeon") is None
+    assert set(drivers.values()) <= set(CARDS)
 
 
-def test_all_mistakes_are_told_at_once():
-    words = ["gpu=rtx9", "rows=-1", "price=free", "tokens_per_second=0", "like=RUN"]
-    with pytest.raises(Mistakes) as caught:
-        asked(words)
-    assert [(error.where, error.problem) for error in caught.value.errors] == [
-        ("gpu=rtx9", "neither a known card nor a size"),
-        ("tokens_per_second=0", "no positive number"),
-        ("price=free", "no positive number"),
-        ("rows=-1", "no number of rows"),
-    ]
+def test_rows_are_a_number_or_all():
+    assert (row_limit("500"), row_limit("1_000"), row_limit("all")) == (500, 1000, None)
+    with pytest.raises(SftError, match="--rows none: it is no number of rows\n  fix: did you mean --rows all\\?"):
+        row_limit("none")
+    with pytest.raises(SftError, match="did you mean --rows 5\\?"):
+        row_limit("5.0")
+
+
+def test_the_speed_is_given_once():
     with pytest.raises(SftError, match="the speed is given twice"):
-        asked(["tokens_per_second=5", "like=RUN"])
+        CheckOptions(tokens_per_second=5.0, like="RUN")

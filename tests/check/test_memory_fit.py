@@ -63,7 +63,7 @@ def test_a_card_is_not_all_the_runs(large):
     free_choice = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.auto))
     assert target(free_choice, card("t4"), goal.machine, 5).machine.dtype is torch.float16
     asked = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.bfloat16))
-    with pytest.raises(SftError, match=r"trainer\.dtype=bfloat16: gpu=t4 does not multiply in it"):
+    with pytest.raises(SftError, match=r"trainer\.dtype=bfloat16: --gpu t4 does not multiply in it"):
         target(asked, card("t4"), goal.machine, 5)
     assert target(large.config, None, goal.machine, 5).free == 5
 
@@ -74,7 +74,7 @@ def test_a_job_on_other_machines_has_a_card_of_unknown_size(large):
     goal = target(config, None, large.target.machine, 5)
     assert (goal.free, goal.processes, goal.machine.device.type, goal.machine.dtype) == (None, 2, "cuda", torch.float32)
     (line,) = memory_lines(replace(large, target=replace(large.target, free=None), counted=large.counted))
-    assert (line.status.value, line.fix) == ("warn", "gpu=24GB, or gpu=h100")
+    assert (line.status.value, line.fix) == ("warn", "--gpu 24GB, or --gpu h100")
 
 
 def test_what_fits_is_itemised(large):

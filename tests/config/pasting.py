@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TOKEN = re.compile(r"""(?:[^\s'"`]*'[^']*'|[^\s'"`]*"[^"]*"|`[^`]*`|[^\s'"`]+)[,;?.:]*""")
-_SETTING = re.compile(r"[A-Za-z_][\w.<>-]*=.+|--[a-z-]+", re.DOTALL)
+_SETTING = re.compile(r"[A-Za-z_][\w.<>-]*=.+", re.DOTALL)
+_OPTION = re.compile(r"--[a-z-]+|-[a-z]")
 _PLAIN = re.compile(r"[a-z]+")
+FLAGS = ("--changed", "--dry-run", "--explain", "--help", "--plain", "--version")
+"""Options without a value; after --keys, a pattern may follow."""
 STANDING_FOR = {
     "FILE": "rows.jsonl",
     "FILE.yaml": "mine.yaml",
     "FILE.jinja": "my.jinja",
-    "DIR": "runs/s2",
+    "RUN": "runs/s2",
+    "DIR": "prepared",
+    "NATS": "0.1",
     "DIR_OR_HUB_ID": "builtin:quickstart/model",
     "N": "50",
     "MINUTES": "30",
@@ -30,7 +35,7 @@ class Fix:
 
     Attributes:
         commands: Whole command lines, ``sft`` left out.
-        settings: Alternatives, each of one or several ``key=value`` words.
+        settings: Alternatives, each of one or several ``key=value`` words, or of an option with its value.
         lines: Lines of YAML.
         leave: Whether it is right to leave the mistake out.
     """
@@ -56,14 +61,14 @@ def read(fix: str) -> Fix:
             commands.append([_filled(one) for one in taken])
             place += 1 + len(taken)
             continue
-        if [one for one, _ in tokens[place : place + 3]] == ["python", "-m", "sft_cli.slurm"]:
-            taken = _command(tokens[place + 3 :])
-            commands.append(["sft_cli.slurm", *taken])
-            place += 3 + len(taken)
-            continue
         if word.startswith("`") and ": " in word:
             lines.append(word.strip("`"))
         plain = _bare(word)
+        if _OPTION.fullmatch(plain):
+            with_value = plain not in FLAGS and not ends and place + 1 < len(tokens)
+            settings.append([plain, *([_filled(_bare(tokens[place + 1][0]))] if with_value else [])])
+            place += 1 + with_value
+            continue
         if _SETTING.fullmatch(plain) and not plain.endswith("="):
             group.append(_filled(plain))
             if ends or place + 1 == len(tokens) or not _SETTING.fullmatch(_bare(tokens[place + 1][0])):
@@ -95,7 +100,8 @@ def _command(tokens: list[tuple[str, bool]]) -> list[str]:
     """The words of a command line that begins after ``sft``."""
     words: list[str] = []
     for word, ends in tokens:
-        if words and _PLAIN.fullmatch(word) and words[-1] != "--keys":
+        follows_option = bool(words) and _OPTION.fullmatch(words[-1]) is not None and words[-1] not in FLAGS
+        if words and _PLAIN.fullmatch(word) and not follows_option:
             break  # the sentence goes on
         words.append(_bare(word))
         if ends:
@@ -106,4 +112,6 @@ def _command(tokens: list[tuple[str, bool]]) -> list[str]:
 def _filled(word: str) -> str:
     """A setting with something in the place of what is left to the reader."""
     key, equals, value = word.replace("<name>", "mine").partition("=")
+    if not equals:
+        return STANDING_FOR.get(word, word)
     return f"{key}{equals}{STANDING_FOR.get(value, value)}"

@@ -55,7 +55,7 @@ KEYS_ELSEWHERE = [
      "leave it out: examples always lie end to end without padding, none sees another, and"
      " speed.tokens_per_micro_batch says how many tokens are computed at once"),
     ("torch_compile=true", "leave it out: what a compiler joins is joined here already, without minutes of compiling"),
-    ("resume_from_checkpoint=runs/a/checkpoints/step-50", "resume a run by its directory: sft train run=runs/a"),
+    ("resume_from_checkpoint=runs/a/checkpoints/step-50", "resume a run by its directory: sft train --resume runs/a"),
     ("retention.stop=true", "did you mean trainer.retention.stop=true?"),
     ("trainer.retention.math.path=a.jsonl", "did you mean trainer.retention.probes.<name>.path?"),
     ("trainer.probes.math.metric=loss", "did you mean trainer.retention.probes.<name>.metric?"),

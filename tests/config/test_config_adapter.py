@@ -90,12 +90,12 @@ MISTAKES = [
     (
         ["adapter=vera", "adapter.frozen_adapters=[runs/a]"],
         "adapter.frozen_adapters is set with adapter.kind vera, but only LoRA adapters add up",
-        "choose adapter=lora, or merge the frozen adapters (sft merge run=DIR) and set model.path=DIR/merged",
+        "choose adapter=lora, or merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged",
     ),
     (
         ["adapter=dora", "adapter.frozen_adapters=[runs/a]"],
         "adapter.frozen_adapters is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
-        "merge the frozen adapters (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
+        "merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged, or adapter.dora=false",
     ),
     (
         ["adapter.target_parameters=[experts.down_proj]", "adapter.dropout=0.1"],
@@ -115,7 +115,7 @@ MISTAKES = [
     (
         ["adapter.frozen_adapters=[runs/a]", "adapter.target_parameters=[experts.down_proj]"],
         "adapter.target_parameters is set with adapter.frozen_adapters, which sums updates of layers only",
-        "leave one of them out, or merge the frozen adapters: sft merge run=DIR",
+        "leave one of them out, or merge the frozen adapters: sft merge RUN",
     ),
     (
         ["adapter.target_modules=[]"],

@@ -10,9 +10,9 @@ from sft_cli.config.disks import FULL, full_disk
 @pytest.mark.parametrize(
     ("words", "full", "told"),
     [
-        (["train", "run=runs/a", "trainer.lr=1"], "runs", "the disk of runs/a"),
+        (["train", "--resume", "runs/a", "trainer.lr=1"], "runs", "the disk of runs/a"),
         (["train", "recipe=x", "run_dir=runs/a/b"], "home", "the disk of {home}"),
-        (["merge", "run=runs/a", "out=out/m"], "out", "the disk of out/m"),
+        (["merge", "runs/a", "--out", "out/m"], "out", "the disk of out/m"),
         (["prepare", "prepared_dir="], None, "this machine"),
     ],
 )

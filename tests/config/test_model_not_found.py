@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from sft_cli import telling
+from sft_cli import error_boundary
 from sft_cli.config.model_files.not_found import near_directory, unreachable
 
 CHECK = "check the path, or name a hub id such as Qwen/Qwen2.5-0.5B"
@@ -45,10 +45,14 @@ def test_an_offline_shell_is_named(models, monkeypatch):
 
 @pytest.mark.parametrize(
     ("command", "places"),
-    [("train", "run_dir=DIR, prepared_dir=DIR, or SFT_HOME"), ("merge", "out=DIR, or SFT_HOME"), ("show", "SFT_HOME")],
+    [
+        ("train", "run_dir=DIR, prepared_dir=DIR, or SFT_HOME"),
+        ("merge", "--out DIR, or SFT_HOME"),
+        ("show", "SFT_HOME"),
+    ],
 )
 def test_a_directory_that_cannot_be_written_is_chosen_by_the_commands_own_word(command, places, tmp_path):
-    fix = telling._remedy(errno.EACCES, str(tmp_path / "no"), [command])
+    fix = error_boundary._remedy(errno.EACCES, str(tmp_path / "no"), [command])
     assert fix == f"choose a directory you may write to ({places}), or change its permissions"
 
 
@@ -56,5 +60,5 @@ def test_a_file_that_cannot_be_read_is_not_a_directory_to_choose(tmp_path, monke
     file = tmp_path / "my rows.jsonl"
     file.write_text("{}\n")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
-    fix = telling._remedy(errno.EACCES, str(file), ["train"])
+    fix = error_boundary._remedy(errno.EACCES, str(file), ["train"])
     assert fix == f"you may not read this file: chmod u+r '{file}', or name another"

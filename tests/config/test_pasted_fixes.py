@@ -13,7 +13,6 @@ from typing import NamedTuple
 import pytest
 
 from sft_cli import cli
-from sft_cli.slurm import __main__ as slurm
 from tests.config.pasting import Fix, read
 
 # command and context | the mistake
@@ -202,24 +201,50 @@ show | --changd
 show | --version
 train | runs/s2
 train | resume=runs/s2
-train | --resume runs/s2
+train | run=runs/s2
+train | --resume=
 train | resume_from_checkpoint=runs/s2/checkpoints/step-5
 train | resume_from_checkpoint=true
 train data.mix.a.path=rows.jsonl | --dry-run
 train data.mix.a.path=rows.jsonl | --foo
 train data.mix.a.path=rows.jsonl | launcher=slurm
-eval | runs/s2
+eval | run=runs/s2
+eval | run=runs/s2 compare=base
+eval | data=rows.jsonl
+eval runs/s2 | --compare runs/b
+eval runs/s2 | --comprae base
+eval runs/s2 | step=5
+eval nowhere |
+eval runs/s2/adapter |
 eval | model=runs/s2
 eval |
-merge | runs/s2
-merge run=runs/s2 | max_kl=0,001
-merge run=runs/s2 | trainer.lr=1
-eval run=runs/s2 | data.mix.q.path=rows.jsonl
-eval run=runs/s2 | trainer.lr=1
-eval run=runs/s2 | comprae=base
-check data.mix.a.path=rows.jsonl | price=0,5
-check data.mix.a.path=rows.jsonl | rows=all_of_them
-sweep trainer.lr=1e-4,2e-4 | parallel=2.0
+merge | run=runs/s2
+merge | run=runs/s2 out=merged into=dequantized max_kl=0.1
+merge | --run runs/s2 --max_kl 0.1
+merge runs/s2 | --max-kl 0,001
+merge runs/s2 | --into orignal
+merge runs/s2 | --out
+merge runs/s2 | trainer.lr=1
+chat | run=runs/s2 prompt=hello
+inspect |
+inspect | prepared=prepared worst=longest n=1
+inspect prepared | --worst longst
+inspect prepared | -n 0
+inspect prepared | longest
+inspect runs/s2 |
+eval runs/s2 | data.mix.q.path=rows.jsonl
+eval runs/s2 | trainer.lr=1
+check data.mix.a.path=rows.jsonl | gpu=24GB price=2 rows=10
+check data.mix.a.path=rows.jsonl | --price 0,5
+check data.mix.a.path=rows.jsonl | --rows all_of_them
+check data.mix.a.path=rows.jsonl | --gpu rtx9
+check data.mix.a.path=rows.jsonl | --tokens-per-second 5 --like runs/s2
+sweep trainer.lr=1e-4,2e-4 | parallel=2 sweep_dir=s
+sweep trainer.lr=1e-4,2e-4 | --parallel two
+sweep trainer.lr=1e-4,2e-4 | --mode largest
+sweep | sweep=runs/s2
+sweep | --resume runs/s2
+submit recipe=quickstart | launcher=local
 sweep | trainer.lr=1e-4
 sweep | adapter.target_modules=q_proj,v_proj
 recipes | alpca_lora
@@ -228,7 +253,8 @@ show --keys | zzz
 | finetune data.mix.a.path=rows.jsonl
 | help
 | help train
-| export run=runs/s2
+| export runs/s2
+| slurm recipe=quickstart
 | rows.jsonl
 | --lr 3
 | formats alpaca
@@ -280,9 +306,8 @@ def sft(world, monkeypatch, capsys):
         loaded = "torch" in sys.modules
         monkeypatch.setattr(sys, "argv", ["sft", *words])
         capsys.readouterr()
-        submitting = words[:1] == ["sft_cli.slurm"]
         with pytest.raises(SystemExit) as left:
-            slurm.main(words[1:]) if submitting else cli.main()
+            cli.main()
         text = capsys.readouterr().err
         assert "Traceback" not in text, text
         assert loaded or "torch" not in sys.modules or words[0] in ("merge", "doctor"), (

@@ -262,6 +262,4 @@ def test_a_run_is_not_a_prepared_directory(tmp_path):
     assert read_manifest(run) is None
     with pytest.raises(SftError) as caught:
         open_prepared(run)
-    assert str(caught.value) == (
-        f"{run}: it is a run, not a prepared directory\n  fix: sft inspect prepared='/data/my rows'"
-    )
+    assert str(caught.value) == (f"{run}: it is a run, not a prepared directory\n  fix: sft inspect '/data/my rows'")

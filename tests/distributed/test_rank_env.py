@@ -70,7 +70,7 @@ def test_only_training_runs_in_several_processes(monkeypatch, capsys):
     """Started by torchrun, the first process of the node says so, the others end in silence."""
     for name, value in {**TORCHRUN, "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("sys.argv", ["sft", "eval", "run=x"])
+    monkeypatch.setattr("sys.argv", ["sft", "eval", "x"])
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "error: WORLD_SIZE=8: sft eval runs in one process\n" in capsys.readouterr().err

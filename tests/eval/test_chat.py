@@ -4,13 +4,13 @@ import io
 
 import pytest
 
+from sft_cli.cli import execute
 from sft_cli.errors import SftError
-from sft_cli.eval.chat import chat_command
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_one_question_gets_its_answer_and_nothing_else_is_printed(run_of, capsys, kind):
-    chat_command([f"run={run_of(kind)}", "prompt=What is the capital of Japan?"])
+    execute(["chat", str(run_of(kind)), "--prompt", "What is the capital of Japan?"])
     assert capsys.readouterr().out == "Tokyo\n"
 
 
@@ -18,17 +18,17 @@ def test_lines_are_messages_until_the_input_ends(run_of, capsys, monkeypatch):
     monkeypatch.setattr(
         "sys.stdin", io.StringIO("What is the capital of Peru?\n\n/clear\nWhat is the capital of Cuba?\n")
     )
-    chat_command([f"run={run_of('lora')}"])
+    execute(["chat", str(run_of("lora"))])
     assert capsys.readouterr().out == "Lima\nHavana\n"
 
 
 def test_a_conversation_that_fills_the_context_is_told(run_of):
     with pytest.raises(SftError, match=r"the conversation has \d+ tokens, the model takes \d+"):
-        chat_command([f"run={run_of('lora')}", "prompt=" + "long " * 2000])
+        execute(["chat", str(run_of("lora")), "--prompt", "long " * 2000])
 
 
 def test_words_that_change_nothing_are_refused(run_of):
     with pytest.raises(SftError, match="sft chat does not read it"):
-        chat_command([f"run={run_of('lora')}", "trainer.lr=1"])
+        execute(["chat", str(run_of("lora")), "trainer.lr=1"])
     with pytest.raises(SftError, match="no run is named"):
-        chat_command(["prompt=hello"])
+        execute(["chat", "--prompt", "hello"])

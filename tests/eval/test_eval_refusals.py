@@ -5,15 +5,15 @@ import shutil
 
 import pytest
 
+from sft_cli.cli import execute
 from sft_cli.config.compose import dump, load
 from sft_cli.errors import Mistakes, SftError
-from sft_cli.eval.run import eval_command
 from sft_cli.prepare.prepare import prepare
 
 
 def refusal(*words: str) -> SftError:
     with pytest.raises(SftError) as caught:
-        eval_command(list(words), [])
+        execute(["eval", *words])
     return caught.value
 
 
@@ -26,12 +26,12 @@ def test_data_that_is_gone_and_has_changed_is_refused(run_of, tmp_path, world):
     (run / "config.yaml").write_text(dump(config))
     known = json.loads((run / "data.json").read_text())
     (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "gone")}))
-    error = refusal(f"run={run}")
+    error = refusal(str(run))
     assert error.where == str(tmp_path / "gone")
     assert error.problem.startswith("the run's data is gone and cannot be prepared again: ")
     assert error.problem.endswith(" changed since")
     assert "data.mix.capitals" in error.problem
-    assert error.fix == f"restore it, or name rows: sft eval run={run} data=FILE"
+    assert error.fix == f"restore it, or name rows: sft eval {run} data=FILE"
 
 
 def test_a_run_that_held_nothing_out(run_of, world):
@@ -47,17 +47,17 @@ def test_a_run_that_held_nothing_out(run_of, world):
         "content": prepared.manifest["content"],
     }
     (run / "data.json").write_text(json.dumps(known))
-    error = refusal(f"run={run}")
+    error = refusal(str(run))
     assert (error.where, error.problem) == (str(run), "the run held out no rows")
-    assert error.fix == f"name rows: sft eval run={run} data=FILE"
+    assert error.fix == f"name rows: sft eval {run} data=FILE"
 
 
 def test_typical_mistakes(run_of):
     run = run_of("lora")
     table = {
-        (f"run={run}", "compare=runs/other"): "compare=runs/other: a run is compared with its base model only\n"
-        "  fix: compare=base, or leave it out",
-        (f"run={run}", "trainer.dtype=float16"): "trainer.dtype=float16: the cpu device here does not train in it\n"
+        (str(run), "--compare", "runs/other"): "--compare runs/other: input should be 'base'\n"
+        "  fix: choose one of --compare base",
+        (str(run), "trainer.dtype=float16"): "trainer.dtype=float16: the cpu device here does not train in it\n"
         "  fix: trainer.dtype=auto",
     }
     for words, message in table.items():
@@ -66,7 +66,7 @@ def test_typical_mistakes(run_of):
 
 
 def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
-    error = refusal(f"run={run_of('lora')}", "trainer.lr=1e-3", "eval.samples=3", "eval.batch_size=2", "quant=nf4")
+    error = refusal(str(run_of("lora")), "trainer.lr=1e-3", "eval.samples=3", "eval.batch_size=2", "quant=nf4")
     assert isinstance(error, Mistakes)
     assert [one.where for one in error.errors] == ["trainer.lr", "eval.samples", "quant"]
     assert error.errors[0].problem == "sft eval does not read it; the run's own value is used"
@@ -80,8 +80,8 @@ def test_overrides_that_an_evaluation_does_not_read_are_refused(run_of):
 def test_an_unfinished_run(run_of):
     run = run_of("lora")
     shutil.rmtree(run / "adapter")
-    assert str(refusal(f"run={run}")) == (
-        f"{run}: the run has no trained adapter or model yet\n  fix: finish it: sft train run={run}"
+    assert str(refusal(str(run))) == (
+        f"{run}: the run has no trained adapter or model yet\n  fix: finish it: sft train --resume {run}"
     )
 
 
@@ -89,7 +89,7 @@ def test_a_run_without_stop_tokens(run_of):
     run = run_of("lora")
     file = run / "adapter" / "generation_config.json"
     file.unlink()
-    assert str(refusal(f"run={run}")) == (
+    assert str(refusal(str(run))) == (
         f"{file}: it names no stop token (eos_token_id)\n  fix: train again, or write the ids of the stop tokens there"
     )
 
@@ -103,7 +103,7 @@ def test_a_base_of_another_depth_is_refused(run_of, build, tmp_path, layers, los
     config = json.loads(file.read_text())
     names = sorted({name.rsplit(".", 1)[-1] for name in config["target_modules"]})
     file.write_text(json.dumps({**config, "target_modules": names}))
-    assert str(refusal(f"run={run}", f"model.path={tmp_path / 'other'}")) == (
+    assert str(refusal(str(run), f"model.path={tmp_path / 'other'}")) == (
         f"{run}/adapter: the adapter does not fit the base {tmp_path}/other:"
         f" {lost} of its tensors find no place, {bare} places get no tensor\n"
         "  fix: name the base it was trained on: model.path=DIR_OR_HUB_ID"
@@ -113,7 +113,7 @@ def test_a_base_of_another_depth_is_refused(run_of, build, tmp_path, layers, los
 def test_another_base_is_refused(run_of, build, tmp_path):
     model = build("gpt2")
     model.save_pretrained(tmp_path / "other")
-    error = refusal(f"run={run_of('lora')}", f"model.path={tmp_path / 'other'}")
+    error = refusal(str(run_of("lora")), f"model.path={tmp_path / 'other'}")
     assert error.where.endswith("lora/adapter")
     assert error.problem.startswith(f"the adapter cannot be put on {tmp_path / 'other'}: ")
     assert error.fix == "name the base it was trained on: model.path=DIR_OR_HUB_ID"
@@ -122,15 +122,15 @@ def test_another_base_is_refused(run_of, build, tmp_path):
 @pytest.mark.parametrize(
     ("word", "fix"),
     [
-        ("data.mix.questions.path=q.jsonl", "to evaluate other rows: sft eval run={run} data=q.jsonl"),
-        ("data.mix.capitals.path=q.jsonl", "to evaluate other rows: sft eval run={run} data=q.jsonl"),
+        ("data.mix.questions.path=q.jsonl", "to evaluate other rows: sft eval {run} data=q.jsonl"),
+        ("data.mix.capitals.path=q.jsonl", "to evaluate other rows: sft eval {run} data=q.jsonl"),
         ("data.mix.capitals.weight=2", "leave it out; what can be set: data=FILE"),
         ("data.strategy=equal", "leave it out; what can be set: data=FILE"),
     ],
 )
 def test_words_that_change_nothing_that_is_evaluated(run_of, word, fix):
     run = run_of("lora")
-    error = refusal(f"run={run}", word)
+    error = refusal(str(run), word)
     assert (error.where, error.problem) == (
         word.partition("=")[0],
         "sft eval does not read it; the run's own value is used",
@@ -139,18 +139,20 @@ def test_words_that_change_nothing_that_is_evaluated(run_of, word, fix):
 
 
 def test_there_are_no_suites(run_of):
-    error = refusal(f"run={run_of('lora')}", "eval.suite=mmlu")
+    error = refusal(str(run_of("lora")), "eval.suite=mmlu")
     assert error.problem == "there is no key eval.suite"
     assert error.fix.startswith("leave it out: sft eval measures held-out rows, or those of data=FILE; ")
 
 
 def test_a_run_that_is_named_in_other_ways_is_named_in_the_fix(run_of, tmp_path, monkeypatch):
     run = run_of("lora")
-    assert str(refusal(str(run))) == f"sft eval: no run is named\n  fix: sft eval run={run}"
-    assert str(refusal(f"run_dir={run}")) == f"sft eval: no run is named\n  fix: sft eval run={run}"
+    assert str(refusal(f"run={run}", "--compare", "base")) == (
+        f"command line: run= is no config key\n  fix: type sft eval {run} --compare base"
+    )
+    assert str(refusal(f"run_dir={run}")) == f"sft eval: no run is named\n  fix: sft eval {run}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SFT_HOME", str(tmp_path))
-    assert str(refusal()) == "sft eval: no run is named\n  fix: sft eval run=DIR, as sft train printed it"
+    assert str(refusal()) == "sft eval: no run is named\n  fix: sft eval RUN"
     (tmp_path / "runs/a").mkdir(parents=True)
     (tmp_path / "runs/a/config.yaml").write_text("run_name: a\n")
-    assert str(refusal()) == f"sft eval: no run is named\n  fix: sft eval run={tmp_path}/runs/a, the newest"
+    assert str(refusal()) == f"sft eval: no run is named\n  fix: sft eval {tmp_path}/runs/a, the newest run"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.eval.run import eval_command
+from sft_cli.cli import execute
 
 
 @pytest.fixture
@@ -21,14 +21,14 @@ def other_rows(tmp_path):
 
 def evaluated(run: Path, *words: str) -> dict:
     """The report of an evaluation: the file that was written last."""
-    eval_command([f"run={run}", *words], [])
+    execute(["eval", str(run), *words])
     return json.loads(max((run / "eval").glob("*.json"), key=lambda file: file.stat().st_mtime_ns).read_text())
 
 
 @pytest.mark.parametrize("kind", ["lora", "nf4", "full"])
 def test_a_run_is_compared_with_its_base(world, run_of, kind, capsys):
     run = run_of(kind)
-    report = evaluated(run, "compare=base")
+    report = evaluated(run, "--compare", "base")
     assert (report["suite"], report["version"]) == ("heldout", 1)
     assert report["model"] == str(run / ("model" if kind == "full" else "adapter"))
     assert report["data"]["split"] == "validation"
@@ -197,7 +197,7 @@ def test_a_number_that_is_not_finite_becomes_null(run_of):
 
 def test_no_evaluation_overwrites_the_figures_of_another(run_of, other_rows):
     run = run_of("lora")
-    kept = evaluated(run, "compare=base")
+    kept = evaluated(run, "--compare", "base")
 
     quiet = evaluated(run, "eval.generate=false")
     other = evaluated(run, f"data={other_rows}")

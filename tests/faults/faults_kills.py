@@ -27,7 +27,7 @@ class Victim:
 
     def words(self) -> list[str]:
         """What a person types to begin it, or to go on."""
-        return ["train", f"run={self.run.path}"] if self.run.config.is_file() else words(self.run.path)
+        return ["train", "--resume", str(self.run.path)] if self.run.config.is_file() else words(self.run.path)
 
 
 def kill_often(

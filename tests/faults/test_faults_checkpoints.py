@@ -52,7 +52,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used_aloud(sft, straight, stoppe
     else:
         place.unlink()
     with ledger.fault("damaged checkpoint", f"{damage}, {file}") as fault:
-        ended = sft("train", f"run={stopped.path}").wait()
+        ended = sft("train", "--resume", str(stopped.path)).wait()
         assert (ended.code, ended.err) == (0, ""), ended
         assert f"checkpoint {broken} is broken (" in ended.out
         assert f"{told}); trying the one before it" in ended.out
@@ -69,7 +69,7 @@ def test_where_no_checkpoint_is_whole_the_run_begins_anew_aloud(sft, straight, s
     for checkpoint in stopped.checkpoints.iterdir():
         (checkpoint / "manifest.json").unlink()
     with ledger.fault("damaged checkpoint", "all of them") as fault:
-        ended = sft("train", f"run={stopped.path}").wait()
+        ended = sft("train", "--resume", str(stopped.path)).wait()
         assert (ended.code, ended.err) == (0, ""), ended
         assert "checkpoint all are broken: training starts again from step 0" in ended.out
         assert steps(stopped) == steps(straight)
@@ -90,7 +90,7 @@ def test_where_no_checkpoint_is_whole_the_run_begins_anew_aloud(sft, straight, s
 def test_a_run_is_not_resumed_with_something_else(sft, stopped, ledger, word, key):
     before = digests(stopped.path)
     with ledger.fault("wrong resume", word):
-        ended = sft("train", f"run={stopped.path}", word).wait()
+        ended = sft("train", "--resume", str(stopped.path), word).wait()
         assert ended.code == 2, ended
         assert ended.err.startswith(f"error: {stopped.path}: the run began with other settings: ")
         assert key in ended.err

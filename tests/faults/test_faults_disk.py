@@ -78,7 +78,7 @@ def test_a_run_whose_disk_fills_goes_on_when_there_is_room(sft, straight, disk, 
         assert not run.adapter.exists()
         assert [name for name in unfinished(run) if name.endswith(".tmp")] == []
         (place / "ballast").unlink()
-        again = sft("train", f"run={run.path}").wait()
+        again = sft("train", "--resume", str(run.path)).wait()
         assert (again.code, again.err) == (0, ""), again
         resumed = int(again.out.partition("resume    after step ")[2].split()[0]) if kept else 0
         fault.repeated = before - resumed
@@ -112,12 +112,12 @@ def test_a_preparation_whose_disk_is_full_goes_on_when_there_is_room(sft, straig
 @pytest.mark.parametrize("leave", [0, 300_000, 4_000_000])
 def test_a_merge_whose_disk_fills_leaves_nothing(sft, straight, disk, ledger, leave):
     place = disk("40m")
-    command = sft("merge", f"run={straight.path}", f"out={place / 'merged'}")
+    command = sft("merge", str(straight.path), "--out", str(place / "merged"))
     with ledger.fault("disk full", "during merge"):
         one_sentence(filled_when(command, lambda: any(place.glob(".merged.tmp")), place, leave), place)
         assert [path.name for path in place.iterdir()] == ["ballast"]
         (place / "ballast").unlink()
-        again = sft("merge", f"run={straight.path}", f"out={place / 'merged'}").wait()
+        again = sft("merge", str(straight.path), "--out", str(place / "merged")).wait()
         assert (again.code, again.err) == (0, ""), again
         assert [path.name for path in place.iterdir()] == ["merged"]
 
@@ -139,7 +139,7 @@ def test_checkpoints_that_lie_there_already_are_not_counted_twice(sft, straight,
     needed = 4 * sum(file.stat().st_size for file in (place / "checkpoints" / "step-12").iterdir())
     fill(place, needed - sum(file.stat().st_size for file in (place / "checkpoints").rglob("*.*")))
     with ledger.fault("disk full", "but for what the run has written itself"):
-        ended = sft("train", f"run={place}").wait()
+        ended = sft("train", "--resume", str(place)).wait()
         assert (ended.code, ended.err) == (0, ""), ended
 
 
@@ -153,7 +153,7 @@ def test_a_read_only_disk_is_one_sentence(sft, straight, disk, ledger, what):
     if what == "the cache":
         line, cache = ["prepare", *PREPARE], {"SFT_HOME": str(place / "home")}
     elif what == "a run that was stopped":
-        line = ["train", f"run={place / 'run'}"]
+        line = ["train", "--resume", str(place / "run")]
     there = sorted(path.name for path in place.rglob("*"))
     subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
     with ledger.fault("read-only disk", what):

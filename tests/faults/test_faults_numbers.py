@@ -56,7 +56,7 @@ def test_a_loss_that_explodes_stops_the_run_behind_sound_checkpoints(sft, ledger
         assert f"error: step {line['step']}: training diverged: loss " in ended.err
         assert f"computed from {line['rows'][0]['where']} ({tokens[0]} tokens), " in ended.err
         assert "and 5 more\n" in ended.err
-        assert f"sft train run={run.path} trainer.on_nan=skip" in ended.err
+        assert f"sft train --resume {run.path} trainer.on_nan=skip" in ended.err
         assert not run.adapter.exists()
 
 
@@ -82,7 +82,8 @@ def test_a_step_that_is_not_finite_stops_or_is_skipped_and_nothing_else_changes(
     with ledger.fault("NaN or Inf", "one step, on_nan=skip"):
         line = [
             "train",
-            f"run={run.path}",
+            "--resume",
+            str(run.path),
             "trainer.on_nan=skip",
             "trainer.save_every=1",
             "trainer.keep_checkpoints=99",
@@ -124,7 +125,7 @@ def test_a_leap_is_recorded_once_with_its_rows_also_where_the_run_was_killed(sft
         command.send(signal.SIGKILL)
         command.wait()
         before = len(steps(killed))
-        ended = sft("train", f"run={killed.path}", before=SPOIL.format(call=2, factor="50")).wait()
+        ended = sft("train", "--resume", str(killed.path), before=SPOIL.format(call=2, factor="50")).wait()
         assert (ended.code, ended.err) == (0, ""), ended
         fault.repeated = before - 9 if "after step 9" in ended.out else before - 12
         assert spikes(killed) == spikes(run)

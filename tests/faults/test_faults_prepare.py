@@ -110,11 +110,11 @@ def test_a_worker_that_the_kernel_kills_is_one_sentence(sft, ledger, rows, tmp_p
 
 
 def test_merging_that_is_killed_leaves_no_model_and_is_done_again(sft, straight, ledger, tmp_path):
-    words = ["merge", f"run={straight.path}"]
-    assert sft(*words, f"out={tmp_path / 'straight'}").wait().code == 0
+    words = ["merge", str(straight.path)]
+    assert sft(*words, "--out", str(tmp_path / "straight")).wait().code == 0
     out, chance = tmp_path / "merged", random.Random(7)
     for _ in range(3):
-        command = sft(*words, f"out={out}")
+        command = sft(*words, "--out", str(out))
         assert command.until(lambda: any(tmp_path.glob(".merged.tmp")))
         time.sleep(chance.random() * 0.5)
         command.send(signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_merging_that_is_killed_leaves_no_model_and_is_done_again(sft, straight,
         if out.exists():
             break
     if not out.exists():
-        ended = sft(*words, f"out={out}").wait()
+        ended = sft(*words, "--out", str(out)).wait()
         assert (ended.code, ended.err) == (0, ""), ended
     assert digests(out) == digests(tmp_path / "straight")
     assert not (tmp_path / ".merged.tmp").exists()

@@ -30,7 +30,7 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_resumes(pair, ledge
     straight, run = RunDir(tmp_path / "straight"), RunDir(tmp_path / "run")
     assert [command.wait().code for command in pair(words(straight.path))] == [0, 0]
     for victim in (1, 0):
-        line = ["train", f"run={run.path}"] if run.config.is_file() else words(run.path)
+        line = ["train", "--resume", str(run.path)] if run.config.is_file() else words(run.path)
         behind = len(steps(run))
         commands = pair(line)
         assert commands[0].until(lambda behind=behind: len(steps(run)) >= 4 and len(steps(run)) != behind)
@@ -44,7 +44,7 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_resumes(pair, ledge
             saved = [int(path.name[5:]) for path in run.checkpoints.glob("step-*") if whole(path)]
             fault.repeated = len(steps(run)) - max(saved)
             assert fault.repeated <= SAVE_EVERY
-    ended = [command.wait() for command in pair(["train", f"run={run.path}"])]
+    ended = [command.wait() for command in pair(["train", "--resume", str(run.path)])]
     assert [one.code for one in ended] == [0, 0], ended
     assert steps(run) == steps(straight)
     assert digests(run.adapter) == digests(straight.adapter)

@@ -51,7 +51,7 @@ checkpoint._sync = slowly
 
 def resumed_as_straight(sft, run, straight, fault, before):
     """Resume a run and compare it with the undisturbed one."""
-    ended = sft("train", f"run={run.path}").wait()
+    ended = sft("train", "--resume", str(run.path)).wait()
     assert (ended.code, ended.err) == (0, ""), ended
     found = ended.out.partition("resume    after step ")[2].split()
     fault.repeated = before - int(found[0]) if found else before
@@ -81,7 +81,7 @@ def test_a_signal_saves_and_stops(sft, straight, ledger, tmp_path, number, when)
         ended = command.wait()
         assert (ended.code, ended.err) == (128 + number, "")
         before = len(steps(run))
-        assert f"stopped   after step {before}, saved; resume with: sft train run={run.path}" in ended.out
+        assert f"stopped   after step {before}, saved; resume with: sft train --resume {run.path}" in ended.out
         resumed_as_straight(sft, run, straight, fault, before)
         assert fault.repeated == 0
 
@@ -102,7 +102,7 @@ def test_a_second_ctrl_c_stops_at_once(sft, straight, ledger, tmp_path):
         ended = command.wait()
         assert time.monotonic() - sent < 20
         assert (ended.code, ended.err) == (130, "")
-        assert f"stopped   resume with: sft train run={run.path}" in ended.out
+        assert f"stopped   resume with: sft train --resume {run.path}" in ended.out
         assert len(steps(run)) == 4
         resumed_as_straight(sft, run, straight, fault, 4)
         assert fault.repeated == 1
@@ -119,7 +119,7 @@ def test_a_signal_while_the_model_loads_says_how_to_go_on(sft, straight, ledger,
         command.send(number)
         ended = command.wait()
         assert (ended.code, ended.err) == (128 + number, "")
-        assert ended.out.endswith(f"stopped   resume with: sft train run={run.path}\n")
+        assert ended.out.endswith(f"stopped   resume with: sft train --resume {run.path}\n")
         resumed_as_straight(sft, run, straight, fault, 0)
 
 
@@ -128,7 +128,7 @@ def test_a_second_process_is_refused_by_name_and_the_first_one_is_left_alone(sft
     command = sft(*words(run.path), before=SLOW)
     assert command.until(lambda: len(steps(run)) >= 1)
     with ledger.fault("two processes", "resuming a run that trains") as fault:
-        second = sft("train", f"run={run.path}").wait()
+        second = sft("train", "--resume", str(run.path)).wait()
         assert second.code == 2
         assert second.err.startswith(
             f"error: {run.path}: process {command.pid} on {socket.gethostname()} trains there since "
@@ -191,7 +191,7 @@ def test_the_prepared_rows_may_go_while_a_run_trains(sft, straight, ledger, tmp_
         command.send(signal.SIGKILL)
         assert command.wait().code == -signal.SIGKILL
         before = len(steps(run))
-        ended = sft("train", f"run={run.path}", SFT_HOME=str(home)).wait()
+        ended = sft("train", "--resume", str(run.path), SFT_HOME=str(home)).wait()
         assert (ended.code, ended.err) == (0, ""), ended
         fault.repeated = before - int(ended.out.partition("resume    after step ")[2].split()[0])
         assert fault.repeated <= SAVE_EVERY

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from sft_cli.chat.template import server
+from sft_cli.cli import execute
 from sft_cli.config.compose import dump, load
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, TrainStopToken
 from sft_cli.config.schema.config import Config, ModelConfig
@@ -30,7 +31,6 @@ from sft_cli.config.schema.trainer import Device, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.merge.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
 from sft_cli.merge.card import adapter_line
-from sft_cli.merge.command import merge_command
 from sft_cli.model.adapter.add import add_adapter, peft_quietly
 from sft_cli.model.adapter.stacking import save_adapter
 from sft_cli.model.load import load_model
@@ -167,7 +167,7 @@ def test_the_merged_model_says_what_the_adapter_said(tmp_path, tokenizer, dtype,
     base = save_base(tmp_path / "base", dtype, tied=tied)
     run = make_run(tmp_path / "run", base, tokenizer, stop=stop)
 
-    merge_command([f"run={run.path}"], [])
+    execute(["merge", str(run.path)])
 
     model, adapted = merged(run.path / "merged"), open_adapter(run, base, dtype=dtype)
     assert model.dtype == dtype
@@ -183,7 +183,7 @@ def test_weights_are_summed_in_float32_and_rounded_once(tmp_path, tokenizer, dty
     base = save_base(tmp_path / "base", dtype)
     run = make_run(tmp_path / "run", base, tokenizer, stop=TrainStopToken.always)
 
-    merge_command([f"run={run.path}", f"out={tmp_path}/new/place"], [])
+    execute(["merge", str(run.path), "--out", f"{tmp_path}/new/place"])
 
     before, after = load_file(base / "model.safetensors"), load_file(tmp_path / "new/place/model.safetensors")
     adapter = load_file(run.adapter / "adapter_model.safetensors")
@@ -204,7 +204,7 @@ def test_weights_are_summed_in_float32_and_rounded_once(tmp_path, tokenizer, dty
 def test_plain_transformers_generates_the_adapters_text(tmp_path, tokenizer):
     base = save_base(tmp_path / "base")
     run = make_run(tmp_path / "run", base, tokenizer, stop=TrainStopToken.always)
-    merge_command([f"run={run.path}", f"out={tmp_path}/merged"], [])
+    execute(["merge", str(run.path), "--out", f"{tmp_path}/merged"])
 
     model, speaker = merged(tmp_path / "merged"), AutoTokenizer.from_pretrained(tmp_path / "merged")
     adapted = open_adapter(run, base)
@@ -237,7 +237,7 @@ def test_plain_transformers_generates_the_adapters_text(tmp_path, tokenizer):
 def test_the_directory_holds_a_whole_model_and_no_path_of_this_machine(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
 
-    merge_command([f"run={run.path}"], [])
+    execute(["merge", str(run.path)])
 
     files = {file.name: file for file in (run.path / "merged").iterdir()}
     assert files.keys() == {
@@ -264,7 +264,7 @@ def test_into_the_dequantised_base_keeps_what_was_trained(tmp_path, tokenizer, k
     base = save_base(tmp_path / "base")
     run = make_run(tmp_path / "run", base, tokenizer, quant=quant, dtype=dtype, stop=TrainStopToken.always)
 
-    merge_command([f"run={run.path}", "into=dequantized"], [])
+    execute(["merge", str(run.path), "--into", "dequantized"])
 
     model = merged(run.path / "merged")
     assert model.dtype == dtype
@@ -278,7 +278,7 @@ def test_into_the_original_base_a_4bit_run_shifts_and_says_so(tmp_path, tokenize
     base = save_base(tmp_path / "base", torch.bfloat16)
     run = make_run(tmp_path / "run", base, tokenizer, quant=NF4)
 
-    merge_command([f"run={run.path}"], [])
+    execute(["merge", str(run.path)])
 
     model = merged(run.path / "merged")
     assert model.dtype == torch.bfloat16
@@ -311,7 +311,7 @@ def test_every_kind_merges(tmp_path, tokenizer, kind, dtype):
     base = save_base(tmp_path / "base", dtype)
     run = make_run(tmp_path / "run", base, tokenizer, dtype=dtype, adapter=KINDS[kind])
 
-    merge_command([f"run={run.path}"], [])
+    execute(["merge", str(run.path)])
 
     model = merged(run.path / "merged")
     assert model.dtype == dtype
@@ -328,7 +328,7 @@ def test_every_kind_merges_into_the_dequantised_base(tmp_path, tokenizer, kind):
     base = save_base(tmp_path / "base")
     run = make_run(tmp_path / "run", base, tokenizer, quant=NF4, adapter=adapter)
 
-    merge_command([f"run={run.path}", "into=dequantized"], [])
+    execute(["merge", str(run.path), "--into", "dequantized"])
 
     shift = compare(run, open_adapter(run, base, NF4), merged(run.path / "merged")).kl
     assert shift < 1e-8
@@ -337,9 +337,9 @@ def test_every_kind_merges_into_the_dequantised_base(tmp_path, tokenizer, kind):
 def test_loftq_is_not_merged_into_weights_that_were_never_rounded(tmp_path, tokenizer):
     adapter = AdapterConfig(rank=8, init=Init.loftq)
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer, quant=NF4, adapter=adapter)
-    assert refused([f"run={run.path}"]) == (
-        "into=original: init loftq put the rounding error of nf4 into the adapter, which the original base does not"
-        " have\n  fix: into=dequantized"
+    assert refused([str(run.path)]) == (
+        "--into original: init loftq put the rounding error of nf4 into the adapter, which the original base does not"
+        " have\n  fix: --into dequantized"
     )
 
 
@@ -360,8 +360,8 @@ def test_kinds_that_do_not_merge(tmp_path, tokenizer, kind, problem):
     config = load(run.config)
     config.adapter.kind = kind
     run.config.write_text(dump(config))
-    told = refused([f"run={run.path}"])
-    assert told.startswith(f"run={run.path}: {problem}\n  fix: ")
+    told = refused([str(run.path)])
+    assert told.startswith(f"{run.path}: {problem}\n  fix: ")
     assert (f"cp -r {run.adapter} {run.path}/merged" in told) == (kind is AdapterKind.bitfit)
     assert (f"PeftModel.from_pretrained(base, '{run.adapter}')" in told) == (kind is not AdapterKind.bitfit)
 
@@ -369,7 +369,7 @@ def test_kinds_that_do_not_merge(tmp_path, tokenizer, kind, problem):
 def test_the_trap_why_pefts_merge_into_4bit_is_not_used(tmp_path, tokenizer):
     base = save_base(tmp_path / "base")
     run = make_run(tmp_path / "run", base, tokenizer, quant=NF4)
-    merge_command([f"run={run.path}", "into=dequantized"], [])
+    execute(["merge", str(run.path), "--into", "dequantized"])
     adapted = open_adapter(run, base, NF4)
     trained = trained_logits(adapted, read_probes(run.probes))
     with pytest.warns(UserWarning, match="Merge lora module to 4-bit linear may get different generations"):
@@ -388,14 +388,14 @@ def test_a_base_keeps_its_type_when_its_config_names_none(tmp_path, tokenizer):
     del config["dtype"]
     (base / "config.json").write_text(json.dumps(config))
 
-    merge_command([f"run={run.path}"], [])
+    execute(["merge", str(run.path)])
 
     assert merged(run.path / "merged").dtype == torch.bfloat16
 
 
 def refused(words: list[str]) -> str:
     with pytest.raises(SftError) as error:
-        merge_command(words, [])
+        execute(["merge", *words])
     return str(error.value)
 
 
@@ -407,10 +407,10 @@ def test_a_broken_adapter_fails_and_leaves_nothing(tmp_path, tokenizer):
     next(iter(weights.values()))[0, 0] = float("nan")
     save_file(weights, file, {"format": "pt"})
 
-    assert refused([f"run={run.path}", f"out={tmp_path}/out/here"]) == (
-        f"sft merge run={run.path} into=original: the merged model says something else than the adapter:"
+    assert refused([str(run.path), "--out", f"{tmp_path}/out/here"]) == (
+        f"sft merge {run.path} --into original: the merged model says something else than the adapter:"
         " KL nan nats over 35 positions, at most 0.0001 is allowed; nothing was written\n"
-        f"  fix: see whether the adapter is sound: sft eval run={run.path}; max_kl=NATS allows more"
+        f"  fix: see whether the adapter is sound: sft eval {run.path}; --max-kl NATS allows more"
     )
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -419,9 +419,9 @@ def test_the_limit_decides(tmp_path, tokenizer):
     """Half precision rounds: below a strict limit it fails, and the same merge passes the default."""
     run = make_run(tmp_path / "run", save_base(tmp_path / "base", torch.bfloat16), tokenizer)
 
-    assert "at most 1e-09 is allowed; nothing was written" in refused([f"run={run.path}", "max_kl=1e-9"])
+    assert "at most 1e-09 is allowed; nothing was written" in refused([str(run.path), "--max-kl", "1e-9"])
     assert not (run.path / "merged").exists()
-    merge_command([f"run={run.path}"], [])
+    execute(["merge", str(run.path)])
     assert (run.path / "merged/model.safetensors").is_file()
 
 
@@ -433,7 +433,7 @@ def test_an_adapter_that_lacks_a_tensor_is_refused(tmp_path, tokenizer):
     del weights[first]
     save_file(weights, file, {"format": "pt"})
 
-    assert refused([f"run={run.path}"]) == misfit(run, tmp_path / "base", lost=0, bare=1)
+    assert refused([str(run.path)]) == misfit(run, tmp_path / "base", lost=0, bare=1)
     assert not (run.path / "merged").exists()
 
 
@@ -447,7 +447,7 @@ def test_a_base_of_another_depth_is_refused(tmp_path, tokenizer, layers, lost, b
     names = sorted({name.rsplit(".", 1)[-1] for name in config["target_modules"]})
     file.write_text(json.dumps({**config, "target_modules": names}))
 
-    assert refused([f"run={run.path}", f"model.path={other}"]) == misfit(run, other, lost=lost, bare=bare)
+    assert refused([str(run.path), f"model.path={other}"]) == misfit(run, other, lost=lost, bare=bare)
     assert not (run.path / "merged").exists()
 
 
@@ -463,7 +463,7 @@ def test_everybody_may_read_what_was_written(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     before = os.umask(0o027)
     try:
-        merge_command([f"run={run.path}"], [])
+        execute(["merge", str(run.path)])
     finally:
         os.umask(before)
     assert {file.stat().st_mode & 0o777 for file in (run.path / "merged").iterdir()} == {0o640}
@@ -473,15 +473,15 @@ def test_printed_commands_are_quoted(tmp_path, tokenizer):
     run = make_run(tmp_path / "my run", save_base(tmp_path / "base"), tokenizer)
     (run.path / "merged").mkdir()
 
-    assert refused([f"run={run.path}"]).endswith(f"fix: choose another: 'out={run.path}/merged-2'")
+    assert refused([str(run.path)]).endswith(f"fix: choose another: --out '{run.path}/merged-2'")
 
 
 def test_a_moved_base_is_named_anew(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     (tmp_path / "base").rename(tmp_path / "moved")
 
-    assert f"{tmp_path}/base is neither a directory nor a hub id" in refused([f"run={run.path}"])
-    merge_command([f"run={run.path}", f"model.path={tmp_path}/moved"], [])
+    assert f"{tmp_path}/base is neither a directory nor a hub id" in refused([str(run.path)])
+    execute(["merge", str(run.path), f"model.path={tmp_path}/moved"])
     assert (run.path / "merged").is_dir()
 
 
@@ -489,9 +489,9 @@ def test_nothing_is_overwritten(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     (tmp_path / "out").write_text("mine")
 
-    assert refused([f"run={run.path}", f"out={tmp_path}/out"]) == (
-        f"out={tmp_path}/out: it exists already, and nothing is overwritten\n"
-        f"  fix: choose another: out={tmp_path}/out-2"
+    assert refused([str(run.path), "--out", f"{tmp_path}/out"]) == (
+        f"--out {tmp_path}/out: it exists already, and nothing is overwritten\n"
+        f"  fix: choose another: --out {tmp_path}/out-2"
     )
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -500,30 +500,28 @@ def test_what_cannot_be_merged_is_refused_before_weights_are_read(tmp_path, toke
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     shutil.rmtree(tmp_path / "base")
 
-    assert refused(["out=x"]).startswith("sft merge: no run is named\n  fix: sft merge run=")
-    assert refused([f"run={run.path}", "into=4bit"]) == (
-        "into=4bit: there is no such base to merge into\n  fix: into=original or into=dequantized"
+    assert refused(["--out", "x"]).startswith("sft merge: no run is named\n  fix: sft merge ")
+    assert refused([str(run.path), "--into", "4bit"]) == (
+        "--into 4bit: '4bit' is not one of 'original', 'dequantized'\n"
+        "  fix: choose one of --into original, --into dequantized"
     )
-    unknown = "write a number above 0, or leave max_kl out"
-    fixes = {"nan": unknown, "0": unknown, "inf": unknown, "much": unknown, "0,001": "did you mean max_kl=0.001?"}
+    unknown = "write --max-kl NATS, or leave it out"
+    fixes = {"nan": unknown, "0": unknown, "inf": unknown, "much": unknown, "0,001": "did you mean --max-kl 0.001?"}
     for wrong, fix in fixes.items():
-        assert refused([f"run={run.path}", f"max_kl={wrong}"]) == (
-            f"max_kl={wrong}: the limit is a number of nats above 0\n  fix: {fix}"
-        )
-    assert refused([f"run={run.path}", "trainer.lr=1"]) == (
+        told = refused([str(run.path), "--max-kl", wrong])
+        assert told.startswith(f"--max-kl {wrong}: ")
+        assert told.endswith(f"\n  fix: {fix}")
+    assert refused([str(run.path), "trainer.lr=1"]) == (
         "trainer.lr: sft merge does not read it; the run's own value is used\n  fix: leave it out; what can be set:"
-        " run, out, into, max_kl, model.path, model.revision, model.trust_remote_code, trainer.device"
+        " model.path, model.revision, model.trust_remote_code, trainer.device"
     )
-    assert refused([f"run={run.path}", "out="]) == (
-        "out: it has no value\n  fix: leave it out; what can be set:"
-        " run, out, into, max_kl, model.path, model.revision, model.trust_remote_code, trainer.device"
-    )
-    assert refused([f"run={run.path}", "into=dequantized"]) == (
-        "into=dequantized: the run's base was not quantised\n"
-        "  fix: leave into out: the adapter is added to the base as it is"
+    assert refused([str(run.path), "--out", ""]) == ("--out: it has no value\n  fix: write --out DIR, or leave it out")
+    assert refused([str(run.path), "--into", "dequantized"]) == (
+        "--into dequantized: the run's base was not quantised\n"
+        "  fix: leave --into out: the adapter is added to the base as it is"
     )
     run.probes.rename(tmp_path / "probes.json")
-    assert refused([f"run={run.path}"]) == (
+    assert refused([str(run.path)]) == (
         f"{run.probes}: the run directory is not whole: this file is missing\n"
         "  fix: copy it from where the run was trained"
     )
@@ -534,8 +532,8 @@ def test_a_fully_trained_model_is_whole_already(tmp_path):
     run.model.mkdir(parents=True)
     run.config.write_text(dump(Config(adapter=AdapterConfig(kind=AdapterKind.none))))
 
-    assert refused([f"run={run.path}", f"out={tmp_path}/out"]) == (
-        f"run={run.path}: the model's own weights were trained, so there is no adapter to merge\n"
+    assert refused([str(run.path), "--out", f"{tmp_path}/out"]) == (
+        f"{run.path}: the model's own weights were trained, so there is no adapter to merge\n"
         f"  fix: the model is whole already: cp -r {run.model} {tmp_path}/out"
     )
 
@@ -547,7 +545,7 @@ def test_a_base_that_is_stored_quantised_takes_no_adapter(tmp_path, tokenizer):
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     (base / "config.json").write_text(json.dumps(config))
 
-    assert refused([f"run={run.path}"]) == (
+    assert refused([str(run.path)]) == (
         f"model.path={base}: the base itself is stored quantised, and an adapter cannot be added to such weights\n"
         "  fix: name the same model in float32, bfloat16 or float16: model.path=DIR_OR_HUB_ID"
     )
@@ -560,9 +558,9 @@ def test_a_full_disk_is_told_before_weights_are_read(tmp_path, tokenizer, monkey
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
 
-    assert refused([f"run={run.path}"]) == (
-        f"out={run.path}/merged: the merged model needs 1.3 MiB, the disk has 1.0 MiB free\n"
-        "  fix: out=DIR on another disk"
+    assert refused([str(run.path)]) == (
+        f"--out {run.path}/merged: the merged model needs 1.3 MiB, the disk has 1.0 MiB free\n"
+        "  fix: --out DIR on another disk"
     )
 
 
@@ -602,7 +600,7 @@ def test_a_tokenizer_that_transformers_rebuilds_is_refused(tmp_path, tokenizer):
     ids = Tokenizer.from_file(str(run.adapter / "tokenizer.json")).encode("cafe\u0301").ids
     run.probes.write_text(json.dumps([{"where": "facts.jsonl:1", "input_ids": ids, "labels": ids}]))
 
-    found = refused([f"run={run.path}"])
+    found = refused([str(run.path)])
     assert found.startswith(
         f"facts.jsonl:1 with the tokenizer in {run.adapter}: a server makes other ids of this row than are trained:"
     )
@@ -615,7 +613,7 @@ def test_the_tokenizer_survives_beside_another_familys_config(tmp_path, tokenize
     base = save_base(tmp_path / "base", kind=kind)
     run = make_run(tmp_path / "run", base, tokenizer)
 
-    merge_command([f"run={run.path}"], [])
+    execute(["merge", str(run.path)])
 
     own = Tokenizer.from_file(str(run.adapter / "tokenizer.json"))
     opened = AutoTokenizer.from_pretrained(run.path / "merged")

@@ -279,7 +279,7 @@ def test_what_cannot_lie_beneath(build, tmp_path, config, reason):
         adapted(build, lora(frozen_adapters=[str(tmp_path / "one")]))
     assert str(caught.value) == (
         f"adapter.frozen_adapters.0: the adapter in {tmp_path}/one cannot lie beneath another: {reason}\n"
-        "  fix: merge it first (sft merge run=DIR) and train on the result: model.path=DIR/merged"
+        "  fix: merge it first (sft merge RUN) and train on the result: model.path=RUN/merged"
     )
 
 

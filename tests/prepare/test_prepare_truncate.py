@@ -5,10 +5,10 @@ import json
 import pytest
 
 from sft_cli.chat.masks import parity
+from sft_cli.cli import execute
 from sft_cli.config.schema.data import Overflow
 from sft_cli.prepare import encode_stage
 from sft_cli.prepare.prepare import prepare
-from sft_cli.report.inspect import inspect_command
 from sft_cli.utils import workers
 from tests.prepare.helpers import ledger, write
 
@@ -77,7 +77,7 @@ def test_the_worst_row_is_shown_with_what_it_lost(long_answers, capsys):
     made = prepare(long_answers())
     worst = max(line["truncated_tokens"] for line in ledger(made) if line["split"] == "train")
     capsys.readouterr()
-    inspect_command([f"prepared={made.directory}", "worst=truncated", "n=1"], plain=True)
+    execute(["inspect", str(made.directory), "--worst", "truncated", "-n", "1", "--plain"])
     assert f"  lost its {worst} last tokens" in capsys.readouterr().out
 
 

@@ -9,10 +9,11 @@ import pytest
 from datasets import load_from_disk
 
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
+from sft_cli.cli import execute
 from sft_cli.errors import SftError
 from sft_cli.escape import escape_control
-from sft_cli.report import gallery, words
-from sft_cli.report.inspect import inspect_command
+from sft_cli.report import gallery
+from sft_cli.report.kinds import KINDS
 from sft_cli.report.terminal import PLAIN_LEGEND, _fate, marked
 from sft_cli.report.token_pieces import Piece
 from tests.report.helpers import HOSTILE
@@ -25,14 +26,15 @@ def inspect(prepared, capsys):
     """What the command prints, line by line."""
 
     def inspect(*arguments, plain=True):
-        inspect_command([f"prepared={prepared}", *arguments], plain)
-        return capsys.readouterr().out.splitlines()
+        execute(["inspect", str(prepared), *arguments, *(["--plain"] if plain else [])])
+        captured = capsys.readouterr()
+        return (captured.out + captured.err).splitlines()
 
     return inspect
 
 
 def test_a_row_by_hand(inspect, prepared):
-    lines = inspect("row=plain.jsonl:2")
+    lines = inspect("--row", "plain.jsonl:2")
     place = next(where for where in load_from_disk(str(prepared))["train"]["where"] if where.endswith("plain.jsonl:2"))
     assert lines == [
         PLAIN_LEGEND,
@@ -47,11 +49,11 @@ def test_a_row_by_hand(inspect, prepared):
 
 
 def test_an_index_is_an_example(inspect):
-    assert inspect("row=12")[3:] == inspect("row=plain.jsonl:2")[3:]
+    assert inspect("--row", "12")[3:] == inspect("--row", "plain.jsonl:2")[3:]
 
 
 def test_a_dropped_row_says_why(inspect):
-    lines = inspect("where=mine.jsonl:12")
+    lines = inspect("--where", "mine.jsonl:12")
     assert lines[2].endswith("mine.jsonl:12  mine  train  dropped: empty instruction")
     shown = '  {"instruction": "", "output": "<b>no question</b>"}'
     assert lines[3:] == ["  field 'instruction' is ''; expected non-empty text", shown]
@@ -59,39 +61,43 @@ def test_a_dropped_row_says_why(inspect):
 
 def test_a_text_is_searched_for(inspect, prepared):
     """A regular expression over what the tokens decode to; such rows are printed whole."""
-    places = [line.split()[0] for line in inspect(r"text=question (7|9)\?", "n=5") if "used" in line]
+    places = [line.split()[0] for line in inspect("--text", r"question (7|9)\?", "-n", "5") if "used" in line]
     assert [place.rpartition("/")[2] for place in places] == ["plain.jsonl:7", "plain.jsonl:9"]
-    lines = inspect(r"text=assistant says 1\b", "n=1") + inspect("text=assistant says 28", "n=9")
+    lines = inspect("--text", r"assistant says 1\b", "-n", "1") + inspect("--text", "assistant says 28", "-n", "9")
     assert not [line for line in lines if "left out" in line]
-    assert inspect("text=Answer", "n=2")[-1] == "more examples match; n=4 prints more"
-    assert inspect("text=Answer 1[0-9]", "source=plain", "n=50")[-1] != "more examples match; n=100 prints more"
+    assert inspect("--text", "Answer", "-n", "2")[-1] == "more examples match; -n 4 prints more"
+    assert (
+        inspect("--text", "Answer 1[0-9]", "--source", "plain", "-n", "50")[-1]
+        != "more examples match; -n 100 prints more"
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nowhere at all", "text=nowhere at all: it is in no example\n  fix: text= is a regular expression"),
+        ("nowhere at all", "--text nowhere at all: it is in no example\n  fix: --text is a regular expression"),
         (
             "(",
-            "text=(: no regular expression: missing ), unterminated subpattern at position 0\n  fix: text='\\(' finds",
+            "--text (: no regular expression: missing ), unterminated subpattern at position 0\n"
+            "  fix: --text '\\(' finds",
         ),
     ],
 )
 def test_a_text_that_cannot_be_found(inspect, text, message):
     with pytest.raises(SftError) as caught:
-        inspect(f"text={text}")
+        inspect("--text", text)
     assert str(caught.value).startswith(message)
 
 
 def test_the_shortest_rows(inspect, prepared):
-    counts = [int(re.match(r"train \d+: ([\d,]+) tokens", line)[1]) for line in inspect("worst=shortest", "n=4")
-              if re.match(r"train \d+: ", line)]  # fmt: skip
+    lines = inspect("--worst", "shortest", "-n", "4")
+    counts = [int(found[1]) for line in lines if (found := re.match(r"train \d+: ([\d,]+) tokens", line))]
     every = sorted(map(len, load_from_disk(str(prepared))["train"]["input_ids"]))
     assert counts == every[:4]
 
 
 def test_every_kind_of_the_gallery_can_be_asked_for():
-    assert set(words.KINDS.values()) == set(gallery.KINDS)
+    assert set(KINDS.values()) == set(gallery.KINDS)
 
 
 def test_what_filters_and_sources_said_is_in_the_line():
@@ -112,46 +118,48 @@ def test_what_filters_and_sources_said_is_in_the_line():
 def test_the_longest_and_the_shortest_are_found(inspect, prepared):
     rows = load_from_disk(str(prepared))["train"]
     longest = max(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))
-    assert f"train {longest}: 867 tokens" in inspect("worst=longest", "n=1")[3]
-    counts = [line for line in inspect("worst=longest", "n=4") if re.match(r"train \d+: ", line)]
+    assert f"train {longest}: 867 tokens" in inspect("--worst", "longest", "-n", "1")[3]
+    counts = [line for line in inspect("--worst", "longest", "-n", "4") if re.match(r"train \d+: ", line)]
     assert len(counts) == 4
     lengths = [int(re.findall(r": (\d+) tokens", line)[0]) for line in counts]
     assert lengths == sorted(lengths, reverse=True)
 
 
 def test_the_most_truncated_row_and_none(inspect):
-    assert inspect("worst=truncated")[2].endswith("lost its 14 oldest messages")
-    assert inspect("worst=truncated", "source=plain")[1:] == ["", "no row of train was truncated"]
-    assert inspect("split=validation")[1:] == ["", "validation has no rows"]
+    assert inspect("--worst", "truncated")[2].endswith("lost its 14 oldest messages")
+    assert inspect("--worst", "truncated", "--source", "plain")[1:] == ["", "no row of train was truncated"]
+    assert inspect("--split", "validation")[1:] == ["", "validation has no rows"]
 
 
 def test_the_lowest_share(inspect, prepared):
     rows = load_from_disk(str(prepared))["train"]
     shares = [sum(label != -100 for label in row["labels"]) / len(row["labels"]) for row in rows]
-    (line,) = [line for line in inspect("worst=lowest_share", "n=1") if line.startswith("train ")]
+    (line,) = [line for line in inspect("--worst", "lowest_share", "-n", "1") if line.startswith("train ")]
     assert line.startswith(f"train {shares.index(min(shares))}: ")
 
 
 def test_random_rows_are_the_same_every_time_and_of_the_source(inspect):
-    assert inspect() == inspect("worst=random", "n=3")
-    assert len([line for line in inspect("source=talk", "n=9") if "talk.jsonl" in line]) == 3
+    assert inspect() == inspect("--worst", "random", "-n", "3")
+    assert len([line for line in inspect("--source", "talk", "-n", "9") if "talk.jsonl" in line]) == 3
 
 
 def test_more_matches_are_counted(inspect):
-    lines = inspect("where=plain.jsonl", "n=2")
+    lines = inspect("--where", "plain.jsonl", "-n", "2")
     assert len([line for line in lines if "plain.jsonl:" in line]) == 2
     assert lines[-1] == "22 more rows match; n=24 prints all"
 
 
 def test_a_place_is_looked_for_in_one_source(inspect):
-    places = [line.split()[0] for line in inspect("where=jsonl:1", "source=talk", "n=9") if ".jsonl:" in line]
+    places = [
+        line.split()[0] for line in inspect("--where", "jsonl:1", "--source", "talk", "-n", "9") if ".jsonl:" in line
+    ]
     assert [place.rpartition("/")[2] for place in places] == ["talk.jsonl:1"]
 
 
 def test_a_long_row_is_cut_unless_it_is_asked_for(inspect):
-    cut = "\n".join(inspect("where=talk.jsonl:3"))
+    cut = "\n".join(inspect("--where", "talk.jsonl:3"))
     assert re.search(r"… \d+ tokens left out, \d+ with loss; row=\d+ prints them …", cut)
-    whole = "\n".join(inspect("row=talk.jsonl:3"))
+    whole = "\n".join(inspect("--row", "talk.jsonl:3"))
     assert "left out" not in whole
     assert whole.count(STOP) == 23
 
@@ -162,7 +170,7 @@ def test_the_plain_form_is_the_text_and_nothing_else(inspect, prepared, number):
     rows = load_from_disk(str(prepared))["train"]
     index = next(i for i, where in enumerate(rows["where"]) if where.endswith(f"mine.jsonl:{number}"))
     tokenizer = load_tokenizer(str(prepared / "tokenizer"))
-    text = "\n".join(inspect(f"row={index}")[4:])
+    text = "\n".join(inspect("--row", str(index))[4:])
     bare = text.replace("↵\n", "\n").replace(STOP, "<|im_end|>").replace("⟪<|", "<|").replace("|>⟫", "|>")
     assert re.sub("[⟦⟧]", "", bare) == escape_control(tokenizer.decode_batch([rows[index]["input_ids"]])[0])
     trained = [id for id, label in zip(rows[index]["input_ids"], rows[index]["labels"], strict=True) if label != -100]
@@ -182,26 +190,26 @@ def terminal(monkeypatch):
 
 def test_colours_on_a_terminal(inspect, terminal):
     """NO_COLOR keeps the underline and takes the colours; --plain and a dumb terminal have marks."""
-    coloured = "\n".join(inspect("row=12", plain=False))
+    coloured = "\n".join(inspect("--row", "12", plain=False))
     assert "\x1b[4;32mAnswer 2. Answer 2. \x1b[0m\x1b[1;7;33m<|im_end|>\x1b[0m" in coloured
     assert PLAIN_LEGEND not in coloured
     terminal.setenv("NO_COLOR", "1")
-    without = "\n".join(inspect("row=12", plain=False))
+    without = "\n".join(inspect("--row", "12", plain=False))
     assert "\x1b[4mAnswer 2. Answer 2. \x1b[0m\x1b[1;7m<|im_end|>\x1b[0m" in without
     assert not re.search(r"\x1b\[[\d;]*3\dm", without)
-    marked = inspect("row=12")
+    marked = inspect("--row", "12")
     assert (marked[0], "\x1b" in "".join(marked)) == (PLAIN_LEGEND, False)
     terminal.setenv("TERM", "dumb")
-    assert inspect("row=12", plain=False) == marked
+    assert inspect("--row", "12", plain=False) == marked
 
 
 def test_a_pipe_has_marks(inspect, monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    assert inspect("row=12", plain=False) == inspect("row=12", plain=True)
+    assert inspect("--row", "12", plain=False) == inspect("--row", "12", plain=True)
 
 
 def test_escapes_of_the_data_never_reach_a_terminal(inspect, terminal):
-    text = "\n".join(inspect("row=mine.jsonl:6", plain=False))
+    text = "\n".join(inspect("--row", "mine.jsonl:6", plain=False))
     bare = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert "␛[31mred␛]0;title␇" in bare
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", bare)
@@ -214,14 +222,14 @@ def run(*arguments, **environment):
 
 
 def test_a_narrow_character_set_is_no_reason_to_fail(prepared):
-    done = run(f"prepared={prepared}", "row=mine.jsonl:9", "--plain", PYTHONIOENCODING="ascii")
+    done = run(str(prepared), "--row", "mine.jsonl:9", "--plain", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\u21b5" in done.stdout
 
 
 def test_a_reader_that_leaves_is_no_error(prepared):
     """``sft inspect … | head -1``: whoever reads is gone before the first line."""
-    words = [f"prepared={prepared}", "n=3", "--plain"]
+    words = [str(prepared), "-n", "3", "--plain"]
     command = subprocess.Popen(
         [sys.executable, "-m", "sft_cli", "inspect", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -243,31 +251,31 @@ def test_marks_in_the_data_are_spelled_out():
     ("arguments", "said"),
     [
         (
-            ["source=plian"],
-            "source=plian: the prepared data have no such source\n  fix: did you mean source=plain?",
+            ["--source", "plian"],
+            "--source plian: the prepared data have no such source\n  fix: did you mean --source plain?",
         ),
         (
-            ["source=zzz"],
-            "source=zzz: the prepared data have no such source\n  fix: the sources are mine, plain, talk",
+            ["--source", "zzz"],
+            "--source zzz: the prepared data have no such source\n  fix: the sources are mine, plain, talk",
         ),
         (
-            ["row=38"],
-            "row=38: the split train has 38 examples, numbered from 0\n"
-            "  fix: name one of them, or row=FILE:LINE for a place",
+            ["--row", "38"],
+            "--row 38: the split train has 38 examples, numbered from 0\n"
+            "  fix: name one of them, or --row FILE:LINE for a place",
         ),
         (
-            ["row=0", "split=validation"],
-            "row=0: the split validation has no examples\n  fix: name one of them, or row=FILE:LINE for a place",
+            ["--row", "0", "--split", "validation"],
+            "--row 0: the split validation has no examples\n  fix: name one of them, or --row FILE:LINE for a place",
         ),
         (
-            ["row=other.jsonl:1"],
-            "row=other.jsonl:1: the ledger has no row there\n"
-            "  fix: where=PART searches for a part of a place such as rows.jsonl:17",
+            ["--row", "other.jsonl:1"],
+            "--row other.jsonl:1: the ledger has no row there\n"
+            "  fix: --where PART searches for a part of a place such as rows.jsonl:17",
         ),
         (
-            ["where=other"],
-            "where=other: no row has that in its place\n"
-            "  fix: places look like rows.jsonl:17; sft inspect without where= shows some",
+            ["--where", "other"],
+            "--where other: no row has that in its place\n"
+            "  fix: places look like rows.jsonl:17; sft inspect without --where shows some",
         ),
     ],
 )
@@ -279,12 +287,15 @@ def test_what_is_said_about_rows_that_are_not_there(inspect, arguments, said):
 
 def test_a_place_that_is_nearly_one(inspect):
     with pytest.raises(
-        SftError, match=r"row=talk\.jsonl: no row is exactly there\n  fix: did you mean row=.*talk.jsonl:1\?"
+        SftError, match=r"--row talk\.jsonl: no row is exactly there\n  fix: did you mean --row .*talk.jsonl:1\?"
     ):
-        inspect("row=talk.jsonl")
+        inspect("--row", "talk.jsonl")
 
 
 def test_a_mistake_is_exit_code_2_without_a_traceback(tmp_path):
-    done = run(f"prepared={tmp_path}", "wrst=longest")
+    done = run(str(tmp_path), "wrst=longest")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: wrst: sft inspect has no such key\n  fix: did you mean worst?\n"
+    assert done.stderr == (
+        f"error: wrst=longest: sft inspect {tmp_path} takes no further words\n"
+        f"  fix: leave it out: sft inspect {tmp_path}\n"
+    )

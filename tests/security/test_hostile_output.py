@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from sft_cli import cli, console
+from sft_cli import console
+from sft_cli.cli import program
 from sft_cli.config.compose import compose
 from sft_cli.config.redaction import hushed
 from sft_cli.errors import SftError
@@ -28,13 +29,13 @@ def test_nothing_that_is_said_steers_the_terminal(capsys):
 def test_nothing_in_an_error_does(error, capsys, monkeypatch):
     """A user's mistake, and a bug with its traceback."""
 
-    def fail():
+    def fail(_):
         raise error
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(program, "execute", fail)
     monkeypatch.setattr(sys, "argv", ["sft"])
     with pytest.raises(SystemExit):
-        cli.main()
+        program.main()
     told = capsys.readouterr().err
     assert not set(told) & set("\x1b\x07\u202e\x9b\r")
     assert "␛[2J" in told
@@ -77,13 +78,13 @@ def test_what_is_no_secret_stays(text):
 def test_a_bug_shows_no_secret(monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz")
 
-    def fail():
+    def fail(_):
         raise RuntimeError("401 for https://host/?token=abc with hf_abcdefghijklmnopqrstuvwxyz")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(program, "execute", fail)
     monkeypatch.setattr(sys, "argv", ["sft"])
     with pytest.raises(SystemExit) as found:
-        cli.main()
+        program.main()
     told = capsys.readouterr().err
     assert found.value.code == 1
     assert "Traceback" in told

@@ -43,7 +43,7 @@ def fake_sft(tmp_path: Path) -> str:
     script.parent.mkdir()
     script.write_text(
         "#!/bin/bash\n"
-        'printf "%s\\n" "$PWD" "$*" "${SFT_HOME-unset}" "$SLURM_CPUS_ON_NODE" "$SLURM_JOB_NAME" >>"${2#run=}/called"\n'
+        'printf "%s\\n" "$PWD" "$*" "${SFT_HOME-unset}" "$SLURM_CPUS_ON_NODE" "$SLURM_JOB_NAME" >>"$3/called"\n'
         'echo "trains"\n'
     )
     script.chmod(0o755)

@@ -7,7 +7,7 @@ from slurm_cluster import Cluster, waited_for
 WAITS = """\
 #!/bin/bash
 # A trainer that works until a signal stops it, in its last life not at all.
-run="${2#run=}"
+run="$3"
 trap 'echo "saved behind USR1"; exit 138' USR1
 trap 'echo "saved behind TERM"; exit 143' TERM
 echo "life" >>"$run/lives"

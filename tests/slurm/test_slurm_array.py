@@ -31,7 +31,7 @@ def test_each_member_trains_its_own_run_and_few_at_once(inside, fake_sft, tmp_pa
     directory = tmp_path / "the sweep"
     job = submit_array(directory, runs, config, 2)
     waited_for(lambda: not inside.call("squeue", "-h", "-j", job).stdout, "the array to end", 60)
-    assert [(run / "called").read_text().splitlines()[1] for run in runs] == [f"train run={run}" for run in runs]
+    assert [(run / "called").read_text().splitlines()[1] for run in runs] == [f"train --resume {run}" for run in runs]
     assert [(directory / f"slurm-{job}_{number}.log").read_text() for number in range(3)] == ["trains\n"] * 3
     assert (directory / "members.txt").read_text().splitlines() == [str(run) for run in runs]
     assert "#SBATCH --array=0-2%2\n" in (directory / "array.sbatch").read_text()

@@ -38,7 +38,7 @@ def test_the_job_trains_in_the_run_directory(cluster, fake_sft, tmp_path, name):
     assert result.stderr == ""
 
     assert cluster.wait(job, 60) == "COMPLETED", log_of(run, job)
-    assert (run / "called").read_text().splitlines() == [str(work), f"train run={run}", home, "1", "my_run"]
+    assert (run / "called").read_text().splitlines() == [str(work), f"train --resume {run}", home, "1", "my_run"]
     assert log_of(run, job) == "trains\n"
     expected = compose([*NO_GPU, *choices])
     expected.model.tokenizer = str(work / "words")

@@ -189,7 +189,7 @@ def test_a_word_of_a_directive(value, word):
             "/runs/x",
             PLAIN,
             "launcher: launcher=local trains in this shell; there is nothing to submit\n"
-            "  fix: type launcher=slurm, or run sft train instead",
+            "  fix: type launcher=slurm, or sft train instead",
             id="local",
         ),
         pytest.param(

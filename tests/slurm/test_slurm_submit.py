@@ -16,7 +16,10 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path):
     result = submit_sh(*overrides, "--dry-run", cwd=tmp_path, SFT_HOME="")
     assert (result.returncode, result.stderr) == (0, "")
     assert "#SBATCH --job-name=quickstart\n" in result.stdout
-    assert f" --cpus-per-task=8 --kill-on-bad-exit=1 --export=ALL sft train run={tmp_path}/runs/x &\n" in result.stdout
+    assert (
+        f" --cpus-per-task=8 --kill-on-bad-exit=1 --export=ALL sft train --resume {tmp_path}/runs/x &\n"
+        in result.stdout
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -53,12 +56,25 @@ def test_each_mistake_is_one_sentence_and_the_exit_code_is_2(tmp_path):
     )
 
 
-def test_without_the_slurm_launcher_there_is_nothing_to_submit(tmp_path):
-    result = submit_sh("recipe=quickstart", cwd=tmp_path)
+def test_slurm_is_implied_where_no_launcher_is_chosen(tmp_path):
+    """By the command line or the recipe; keys of the launcher need no choice of it, either."""
+    result = submit_sh("recipe=quickstart", "launcher.partition=gpu", "--dry-run", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "#SBATCH --partition=gpu\n" in result.stdout
+    (tmp_path / "configs/launcher").mkdir(parents=True)
+    (tmp_path / "configs/launcher/mine.yaml").write_text("kind: slurm\npartition: mine\n")
+    (tmp_path / "mine.yaml").write_text("defaults: [quickstart, {launcher: mine}]\n")
+    for words in (["recipe=mine.yaml"], ["recipe=quickstart", "launcher=mine"]):
+        result = submit_sh(*words, "--dry-run", cwd=tmp_path)
+        assert "#SBATCH --partition=mine\n" in result.stdout, result.stderr
+
+
+def test_with_the_local_launcher_there_is_nothing_to_submit(tmp_path):
+    result = submit_sh("recipe=quickstart", "launcher=local", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == (
         "error: launcher: launcher=local trains in this shell; there is nothing to submit\n"
-        "  fix: type launcher=slurm, or run sft train instead\n"
+        "  fix: type launcher=slurm, or sft train instead\n"
     )
 
 
@@ -102,7 +118,7 @@ def test_a_machine_without_sbatch(tmp_path):
     assert result.returncode == 2
     assert result.stderr == (
         "error: sbatch: is not on PATH; this machine cannot submit to SLURM\n"
-        "  fix: run submit.sh on the cluster's login node, or look at the job with --dry-run\n"
+        "  fix: run sft submit on the cluster's login node, or look at the job with --dry-run\n"
     )
     assert not (tmp_path / "x").exists()
 

@@ -15,7 +15,8 @@ WORDS = [
     "trainer.max_steps=3",
     "eval.compare_after_training=false",
     "eval.samples=0",
-    "sweep_dir=s",
+    "--out",
+    "s",
 ]
 
 
@@ -29,19 +30,19 @@ def sweep(cluster: Cluster, home: Path, *words: str) -> subprocess.CompletedProc
 @pytest.mark.slow
 def test_an_array_of_jobs_is_ranked_behind_them(cluster, tmp_path):
     """The second member's modules do not exist; the data are prepared before anything is submitted."""
-    words = [*WORDS, "adapter.target_modules=[all-linear],[nothing]", "parallel=1"]
+    words = [*WORDS, "adapter.target_modules=[all-linear],[nothing]", "--parallel", "1"]
     submitted = sweep(cluster, tmp_path, *words)
     assert submitted.returncode == 0, submitted.stderr
     record = json.loads((tmp_path / "s" / "sweep.json").read_text())
     assert f"submitted job {record['job']}, 2 tasks, 1 at a time\n" in submitted.stdout
     assert len(list((tmp_path / "prepared").iterdir())) == 1
 
-    between = sweep(cluster, tmp_path, "sweep=s")
+    between = sweep(cluster, tmp_path, "--resume", "s")
     assert between.returncode == 0, between.stderr
     assert "waiting" in between.stdout
 
     waited_for(lambda: not cluster.call("squeue", "-h", "-j", record["job"]).stdout, "the array to end", 240)
-    behind = sweep(cluster, tmp_path, "sweep=s")
+    behind = sweep(cluster, tmp_path, "--resume", "s")
     assert behind.returncode == 1, behind.stderr
     assert behind.stdout.startswith("sweep     s: 1 finished, 1 failed\n")
     assert "failed    002 target_modules=[nothing]: " in behind.stdout

@@ -72,7 +72,7 @@ def test_the_mistakes_of_all_members_are_told_once_each():
         pytest.param(
             ["trainer.lr=1,2", "run_dir=x"],
             "run_dir: each member of a sweep has its own directory\n"
-            "  fix: leave run_dir out, and name the sweep's directory with sweep_dir=DIR",
+            "  fix: leave run_dir out, and name the sweep's directory with --out DIR",
             id="run-dir",
         ),
         pytest.param(

@@ -43,8 +43,8 @@ def test_a_member_of_several_processes_needs_as_many_cards(monkeypatch):
     with pytest.raises(SftError) as caught:
         member_environments(4, [config])
     assert str(caught.value) == (
-        "parallel=4: each member has 2 processes, but 4 GPUs give it 1\n"
-        "  fix: set parallel=2, or a smaller launcher.nproc"
+        "--parallel 4: each member has 2 processes, but 4 GPUs give it 1\n"
+        "  fix: set --parallel 2, or a smaller launcher.nproc"
     )
 
 

@@ -81,7 +81,7 @@ def steps(directory: Path) -> int:
 @pytest.mark.slow
 def test_a_member_learns_what_sft_train_learns_and_one_that_fails_stops_nobody(home):
     """The second member's modules do not exist; the others are the two runs a person would have typed alone."""
-    words = [*SHORT, "adapter.target_modules=[all-linear],[nothing],[q_proj]", "parallel=2", "sweep_dir=s"]
+    words = [*SHORT, "adapter.target_modules=[all-linear],[nothing],[q_proj]", "--parallel", "2", "--out", "s"]
     code, output = run(home, *words)
 
     assert code == 1, output
@@ -109,7 +109,7 @@ def test_a_member_learns_what_sft_train_learns_and_one_that_fails_stops_nobody(h
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_and_its_members_lose_nothing(home):
     """Killed in the middle of the second of three members: the first is left alone, the second resumes."""
-    words = [*SHORT, "trainer.lr=1e-3,2e-3,3e-3", "sweep_dir=s"]
+    words = [*SHORT, "trainer.lr=1e-3,2e-3,3e-3", "--out", "s"]
     first, second, third = (home / "s" / f"{number:03}-lr={number}e-3" for number in (1, 2, 3))
     process = start(home, *words)
     until(process, lambda: steps(second) >= 3)
@@ -118,7 +118,7 @@ def test_a_sweep_that_is_killed_goes_on_and_its_members_lose_nothing(home):
     began = (first / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
     assert not (third / "train.log").exists()
 
-    code, output = run(home, "sweep=s")
+    code, output = run(home, "--resume", "s")
 
     assert code == 0, output
     assert "s: 3 finished\n" in output
@@ -129,7 +129,7 @@ def test_a_sweep_that_is_killed_goes_on_and_its_members_lose_nothing(home):
     code, output = run(home, *SHORT, "trainer.lr=2e-3", f"run_dir={alone}", command="train")
     assert code == 0, output
     assert sorted(learned(second), key=str) == sorted(learned(alone), key=str)
-    code, output = run(home, "sweep=s", "metric=grad_norm", "mode=max")
+    code, output = run(home, "--resume", "s", "--metric", "grad_norm", "--mode", "max")
     assert code == 0
     assert "ranked    by last training grad_norm, larger is better" in output
 
@@ -137,7 +137,7 @@ def test_a_sweep_that_is_killed_goes_on_and_its_members_lose_nothing(home):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_members_save_and_says_how_to_go_on(home, number):
-    words = [*SHORT, "trainer.max_steps=500", "trainer.lr=1e-3,2e-3,3e-3", "parallel=2", "sweep_dir=s"]
+    words = [*SHORT, "trainer.max_steps=500", "trainer.lr=1e-3,2e-3,3e-3", "--parallel", "2", "--out", "s"]
     members = [home / "s" / f"{place:03}-lr={place}e-3" for place in (1, 2, 3)]
     process = start(home, *words)
     until(process, lambda: min(map(steps, members[:2])) >= 1)
@@ -145,7 +145,7 @@ def test_a_signal_lets_the_members_save_and_says_how_to_go_on(home, number):
     output, _ = process.communicate(timeout=200)
 
     assert process.returncode == 128 + number
-    assert output.endswith("stopped   resume with: sft sweep sweep=s\n")
+    assert output.endswith("stopped   resume with: sft sweep --resume s\n")
     assert "2 interrupted, 1 waiting" in output
     record = json.loads((home / "s" / "sweep.json").read_text())
     assert [member["state"] for member in record["members"]] == ["interrupted", "interrupted", "waiting"]
@@ -158,16 +158,16 @@ def test_a_signal_lets_the_members_save_and_says_how_to_go_on(home, number):
     ("words", "sentence"),
     [
         (["recipe=quickstart"], "error: command line: no word has several values, so there is nothing to sweep over\n"),
-        (["trainer.lr=1,2", "parallel=0"], "error: parallel=0: it is the number of members that run at a time\n"),
-        (["trainer.lr=1,2", "metric="], "error: metric=: it has no value\n"),
-        (["sweep=nowhere"], "error: sweep=nowhere: no sweep's directory (no sweep.json there)\n"),
-        (["sweep=nowhere", "trainer.lr=1"], "error: trainer.lr=1: a sweep that has begun keeps its settings\n"),
-        (["sweep=nowhere", "-d", "."], "error: -d .: a sweep that has begun keeps its settings\n"),
+        (["trainer.lr=1,2", "--parallel", "0"], "error: --parallel 0: input should be greater than or equal to 1\n"),
+        (["trainer.lr=1,2", "--metric", ""], "error: --metric: it has no value\n"),
+        (["--resume", "nowhere"], "error: --resume nowhere: no sweep's directory (no sweep.json there)\n"),
+        (["--resume", "nowhere", "trainer.lr=1"], "error: trainer.lr=1: a sweep that has begun keeps its settings\n"),
+        (["--resume", "nowhere", "-d", "."], "error: -d .: a sweep that has begun keeps its settings\n"),
         (
-            ["recipe=quickstart", "trainer.lr=1,2", "metric=accuracy"],
-            "error: metric=accuracy: no member of the sweep records it\n",
+            ["recipe=quickstart", "trainer.lr=1,2", "--metric", "accuracy"],
+            "error: --metric accuracy: no member of the sweep records it\n",
         ),
-        (["recipe=quickstart", "trainer.lr=1,2", "sweep_dir=."], "error: sweep_dir=.: it exists already\n"),
+        (["recipe=quickstart", "trainer.lr=1,2", "--out", "."], "error: --out .: it exists already\n"),
     ],
 )
 def test_a_newcomers_mistake_is_one_sentence_and_leaves_nothing(home, words, sentence):

@@ -66,7 +66,7 @@ def test_what_is_saved_is_loaded_and_may_be_moved(tmp_path):
     save(record, outcomes(record))
     shutil.move(tmp_path / "a", tmp_path / "b")
 
-    loaded, errors = load_record(str(tmp_path / "b"))
+    loaded, errors = load_record(tmp_path / "b")
 
     assert loaded.directory == tmp_path / "b"
     assert (loaded.keys, loaded.members, loaded.metric, loaded.parallel) == (
@@ -91,16 +91,17 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path, broken):
     broken(values)
     (tmp_path / NAME).write_text(json.dumps(values))
     with pytest.raises(SftError, match="it is not what sft sweep writes"):
-        load_record(str(tmp_path))
+        load_record(tmp_path)
 
 
 def test_no_sweep_there_names_the_newest(tmp_path):
     record = swept(tmp_path / "a")
     save(record, outcomes(record))
     with pytest.raises(SftError) as caught:
-        load_record(str(tmp_path / "b"))
+        load_record(tmp_path / "b")
     assert str(caught.value) == (
-        f"sweep={tmp_path}/b: no sweep's directory (no sweep.json there)\n  fix: the newest sweeps there: {tmp_path}/a"
+        f"--resume {tmp_path}/b: no sweep's directory (no sweep.json there)\n"
+        f"  fix: sft sweep --resume {tmp_path}/a, the newest sweep there"
     )
 
 
@@ -127,8 +128,8 @@ def test_the_table_names_values_reasons_and_the_next_commands(tmp_path, capsys):
     assert f"failed    004 lr=1e-2 rank=8: {SENTENCE.splitlines()[0]}\n" in printed
     best = record.run(MEMBERS[2]).path
     assert printed.endswith(
-        f"best      003 lr=1e-2 rank=4: {best}/adapter\nnext      sft eval run={best} compare=base\n"
-        f"          sft merge run={best} out={best}/merged\n"
+        f"best      003 lr=1e-2 rank=4: {best}/adapter\nnext      sft eval {best} --compare base\n"
+        f"          sft merge {best} --out {best}/merged\n"
     )
 
 
@@ -141,13 +142,13 @@ def test_the_table_names_values_reasons_and_the_next_commands(tmp_path, capsys):
             ("loss.kl",),
             "training",
             1,
-            "the members' losses are not the same measure; what they share: metric=nll",
+            "the members' losses are not the same measure; what they share: --metric nll",
         ),
         (
             ("loss.reduction",),
             "held-out",
             1,
-            "the members' losses are not the same measure; what they share: metric=perplexity",
+            "the members' losses are not the same measure; what they share: --metric perplexity",
         ),
         (
             ("data",),

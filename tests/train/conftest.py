@@ -86,19 +86,19 @@ class Runs:
         return self._train(name, [*self.words(name), *overrides])
 
     def resume(self, name: str, *overrides: str) -> RunDir:
-        """``sft train run=DIR``."""
-        return self._train(name, [f"run={self.directory / name}", *overrides])
+        """``sft train --resume DIR``."""
+        return self._train(name, ["--resume", str(self.directory / name), *overrides])
 
     def _train(self, name: str, words: list[str]) -> RunDir:
         from accelerate.state import AcceleratorState
 
+        from sft_cli.cli import execute
         from sft_cli.config.redaction import hushed
         from sft_cli.console import recorded
-        from sft_cli.train.run import train_command
 
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several trainings
         with recorded(shlex.join(["sft", "train", *words]), hushed):
-            train_command(words, [])
+            execute(["train", *words])
         return RunDir(self.directory / name)
 
 

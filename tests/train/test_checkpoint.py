@@ -76,13 +76,13 @@ def test_another_setting_is_refused_by_name_and_a_layout_setting_is_kept(runs):
         runs.resume("r", "trainer.lr=0.02")
     assert str(refused.value) == (
         f"{done.path}: the run began with other settings: trainer.lr was 0.01, is now 0.02\n"
-        f"  fix: resume with its own settings: sft train run={done.path}; or start a new run"
+        f"  fix: resume with its own settings: sft train --resume {done.path}; or start a new run"
     )
     with pytest.raises(SftError) as refused:
         runs.resume("r", "trainer.max_steps=2")
     assert refused.value.fix == (
-        f"resume with its own settings: sft train run={done.path}; to end it early, take a saved step:"
-        f" sft eval run={done.path} step=4 (chat and merge, too)"
+        f"resume with its own settings: sft train --resume {done.path}; to end it early, take a saved step:"
+        f" sft eval {done.path} --step 4 (chat and merge, too)"
     )
     assert before == {path.name: path.read_bytes() for path in done.path.iterdir() if path.is_file()}
     runs.resume("r", "speed.tokens_per_micro_batch=512")
@@ -188,5 +188,5 @@ def test_a_run_is_never_overwritten(runs):
         runs.start("r", "trainer.max_steps=1")
     assert str(refused.value) == (
         f"run_dir={done.path}: it holds a run already\n"
-        f"  fix: resume it with sft train run={done.path}, or choose another run_dir"
+        f"  fix: resume it with sft train --resume {done.path}, or choose another run_dir"
     )

@@ -42,7 +42,7 @@ def test_a_run_of_the_quickstart_loads_neither_bitsandbytes_nor_datasets(sft, tm
     [
         (("train", "trainer.lrr=1"), "error: command line: there is no key trainer.lrr"),
         (("train", "recipe=quickstart", "trainer.lr=-1"), "error: command line: trainer.lr is -1"),
-        (("train", "run=nowhere"), "error: run=nowhere:"),
+        (("train", "--resume", "nowhere"), "error: nowhere:"),
     ],
 )
 def test_a_refused_run_does_not_wait_for_torch(sft, words, error):

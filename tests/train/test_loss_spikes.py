@@ -148,7 +148,7 @@ def test_stop_names_rows_lr_and_what_to_type(tmp_path):
         "a.jsonl:2 (200 tokens), b.jsonl:9 (81 tokens) and 1 more\n"
         "  fix: start a new run with a smaller trainer.lr (it was 0.002 here) or a longer warm-up; or, if a row is at "
         f"fault (all of them: {run.spikes}), skip such steps: "
-        f"sft train run='{run.path}' trainer.on_nan=skip"
+        f"sft train --resume '{run.path}' trainer.on_nan=skip"
     )
 
 

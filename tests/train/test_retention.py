@@ -311,7 +311,7 @@ def test_a_file_that_cannot_be_used_is_told_before_training(place, content, word
 def test_what_a_stopped_run_tells():
     assert stopped("runs/a", 40, "probe math is 12.0% worse than the base, 5.0% is allowed") == (
         "stopped   after step 40, saved, without a result: probe math is 12.0% worse than the base, 5.0% is allowed\n"
-        "next      sft train run=runs/a trainer.retention.stop=false to continue anyway,"
+        "next      sft train --resume runs/a trainer.retention.stop=false to continue anyway,"
         " or a new run with a smaller trainer.lr or a replay source"
     )
 

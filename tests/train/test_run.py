@@ -121,7 +121,7 @@ def test_the_run_directory_keeps_the_console(runs, capsys, monkeypatch):
     runs.resume("r")
     again = done.console.read_text(encoding="utf-8").splitlines()
     assert again[: len(rest) + 1] == [first, *rest]
-    assert again[len(rest) + 1].startswith("$ sft train run=")
+    assert again[len(rest) + 1].startswith("$ sft train --resume ")
 
 
 def test_piped_output_is_plain_lines(runs, capsys):
@@ -188,7 +188,7 @@ def test_an_interruption_before_the_first_step_says_how_to_go_on(runs, metrics, 
         with pytest.raises(SystemExit) as stopped:
             runs.start("r", "trainer.max_steps=2")
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert f"stopped   resume with: sft train run={runs.directory / 'r'}" in capsys.readouterr().out
+    assert f"stopped   resume with: sft train --resume {runs.directory / 'r'}" in capsys.readouterr().out
     assert len(metrics(runs.resume("r"))) == 2
 
 
@@ -244,7 +244,7 @@ def test_a_run_without_held_out_rows(runs, metrics):
 
 def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics, capsys):
     """The scores are those of the untouched model, and a run that began without them can still have them."""
-    from sft_cli.eval.run import eval_command
+    from sft_cli.cli import execute
 
     compared = ("trainer.max_steps=2", "eval.compare_after_training=true", "eval.max_new_tokens=4")
     done = runs.start("r", *compared)
@@ -252,7 +252,7 @@ def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics,
     assert re.search(r"held-out loss +\d\.\d+ +\d\.\d+", lines)
     assert lines.index("step ") < lines.index("baseline  evaluating the model as it was")
     before = done.read(done.before)
-    eval_command([f"run={done.path}", "compare=base", "eval.max_new_tokens=4"], [])
+    execute(["eval", str(done.path), "--compare", "base", "eval.max_new_tokens=4"])
     other = done.read(done.path / "eval" / "heldout.json")["base"]
     assert before["loss"] == pytest.approx(other["loss"], abs=1e-5)
     shutil.rmtree(done.adapter)
@@ -274,7 +274,7 @@ def test_a_base_that_is_trained_itself_is_compared_only_from_the_beginning(runs,
 
 
 def test_a_finished_run_with_relative_paths_is_evaluated_from_elsewhere(runs, rows, base, tmp_path, monkeypatch):
-    from sft_cli.eval.run import eval_command
+    from sft_cli.cli import execute
 
     home = tmp_path / "home dir"
     home.mkdir()
@@ -284,7 +284,7 @@ def test_a_finished_run_with_relative_paths_is_evaluated_from_elsewhere(runs, ro
     runs.start("r", "data.mix.local.path=rows.jsonl", "model.path=base", "trainer.max_steps=2", "run_dir=here")
     monkeypatch.chdir(tmp_path)
 
-    eval_command([f"run={home / 'here'}", "eval.max_new_tokens=2"], [])
+    execute(["eval", str(home / "here"), "eval.max_new_tokens=2"])
 
     assert len(list((home / "here" / "eval").glob("heldout-*.json"))) == 1
 

@@ -30,7 +30,7 @@ def test_numbers_that_are_chosen_are_recorded_and_a_resumed_run_keeps_them(runs,
         " (chosen by size; trainer.epochs=N trainer.examples_per_step=N sets them)\n" in said
     )
     assert "warning: 2 steps in all: the model will change little; leave trainer.max_steps out," in said
-    assert f"next      sft chat run={done.path}\n          sft eval run={done.path} compare=base\n" in said
+    assert f"next      sft chat {done.path}\n          sft eval {done.path} --compare base\n" in said
     shutil.rmtree(done.adapter)
     runs.resume("r")
     said = capsys.readouterr().out
@@ -42,7 +42,7 @@ def test_where_nothing_is_held_out_no_evaluation_of_it_is_advised(runs, capsys):
     said = capsys.readouterr().out
     assert done.read(done.manifest)["splits"]["validation"]["examples"] == 0
     assert "warning: no rows are held out, fewer than 40 rows: overfitting will not be visible" in said
-    assert f"next      sft chat run={done.path}\n          sft merge run={done.path} out=" in said
+    assert f"next      sft chat {done.path}\n          sft merge {done.path} --out " in said
     assert "sft eval" not in said
 
 

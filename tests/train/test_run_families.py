@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, BartConfig, RobertaConfig, T5Config, ViTConfig
 
 from sft_cli.batching.step_plan import plan
+from sft_cli.cli import execute
 from sft_cli.data.prepared import open_prepared
 from sft_cli.errors import SftError
-from sft_cli.merge.command import merge_command
 
 SIZES = {
     "vocab_size": 320, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -155,7 +155,7 @@ def test_a_family_trains_evaluates_and_merges(runs, metrics, model, alike, capsy
     done = runs.start(
         "r", *WORDS, f"model.path={base}", f"data.mix.local.path={alike}", "eval.samples=1", "eval.max_new_tokens=3"
     )
-    merge_command([f"run={done.path}"], [])
+    execute(["merge", str(done.path)])
 
     said, steps = capsys.readouterr().out, metrics(done)
     assert steps[0]["loss"] == pytest.approx(plain_loss(done, base), abs=1e-5)

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from sft_cli.cli import execute
 from sft_cli.errors import SftError
-from sft_cli.eval.run import eval_command
-from sft_cli.merge.command import merge_command
 from sft_cli.run_dir import RunDir
 from sft_cli.train import loop
 
@@ -47,7 +46,7 @@ METHODS: dict[str, tuple[list[str], bool, str | None]] = {
     "nf4": (["quant=nf4"], True, None),
     "fp4": (["quant=fp4"], True, None),
     "int8": (["quant=int8"], True, None),
-    "loftq": (["adapter=loftq", "quant=nf4"], True, "into=dequantized"),
+    "loftq": (["adapter=loftq", "quant=nf4"], True, "--into dequantized"),
     "nf4 dora": (["adapter=dora", "quant=nf4"], True, None),
     "nf4 pissa": (["adapter=pissa", "quant=nf4"], True, None),
     "nf4 prompt": (["adapter=prompt", "quant=nf4"], False, BESIDE),
@@ -127,18 +126,18 @@ def test_it_trains_resumes_evaluates_and_merges(method, runs, metrics, bases, re
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
-    eval_command([f"run={straight.path}", "compare=base"], [])
+    execute(["eval", str(straight.path), "--compare", "base"])
     report = straight.read(straight.eval / "heldout.json")
     assert report["metrics"]["loss"] == pytest.approx(metrics(straight, eval=True)[-1]["loss"], abs=1e-5)
     assert abs(report["base"]["loss"] - report["metrics"]["loss"]) > 1e-4
 
     if refusal is not None:
         with pytest.raises(SftError, match=refusal):
-            merge_command([f"run={straight.path}"], [])
-    if refusal == "into=dequantized":
-        merge_command([f"run={straight.path}", "into=dequantized"], [])
+            execute(["merge", str(straight.path)])
+    if refusal == "--into dequantized":
+        execute(["merge", str(straight.path), "--into", "dequantized"])
     elif refusal is None:
-        merge_command([f"run={straight.path}"], [])
+        execute(["merge", str(straight.path)])
     merged = straight.model if refusal == WHOLE else straight.path / "merged"
     if merged.is_dir():
         quantised = "quant=" in " ".join(words)
@@ -152,9 +151,9 @@ def test_an_adapter_is_trained_on_and_lies_beneath_another(runs, metrics):
     for key, words in (("start_from", []), ("frozen_adapters", [])):
         path = f"[{first.path}]" if key == "frozen_adapters" else first.path
         run = runs.start(key, *SHORT, f"adapter.{key}={path}", *words)
-        eval_command([f"run={run.path}", "compare=base"], [])
+        execute(["eval", str(run.path), "--compare", "base"])
         report = run.read(run.eval / "heldout.json")
         assert report["metrics"]["loss"] < last < report["base"]["loss"]
-        merge_command([f"run={run.path}"], [])
+        execute(["merge", str(run.path)])
         merged = AutoModelForCausalLM.from_pretrained(run.path / "merged")
         assert loss_of(merged, run) == pytest.approx(report["metrics"]["loss"], abs=1e-4)

@@ -8,9 +8,7 @@ import shutil
 import pytest
 from safetensors import safe_open
 
-from sft_cli.check.command import check_command
-from sft_cli.eval.run import eval_command
-from sft_cli.merge.command import merge_command
+from sft_cli.cli import execute
 from sft_cli.model.language_model import beside_language
 from tests.towers import saved
 
@@ -67,7 +65,7 @@ def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
 
     whole = done.path / "model"
     if lora:
-        merge_command([f"run={done.path}", f"out={tmp_path / 'merged'}"], [])
+        execute(["merge", str(done.path), "--out", str(tmp_path / "merged")])
         whole = tmp_path / "merged"
         assert asked(capsys.readouterr().out)
     before, after = tensors(model), tensors(whole)
@@ -79,7 +77,7 @@ def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
     for file in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
         assert (whole / file).read_bytes() == (model / file).read_bytes()
 
-    eval_command([f"run={done.path}", "compare=base"], [])
+    execute(["eval", str(done.path), "--compare", "base"])
     assert "tuned" in capsys.readouterr().out
 
 
@@ -89,7 +87,7 @@ def test_check_tries_a_step_of_a_small_model_with_towers(runs, base, tmp_path, c
     saved(kind, tmp_path / "base")
     for file in base.glob("tokenizer*"):
         shutil.copy(file, tmp_path / "base")
-    code = check_command([*runs.words("r"), f"model.path={tmp_path / 'base'}"], [])
+    code = execute(["check", *runs.words("r"), f"model.path={tmp_path / 'base'}"])
     said = capsys.readouterr().out
     assert code == 0, said
     assert "packing" in said

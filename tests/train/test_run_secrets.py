@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sft_cli.cli import execute
 from sft_cli.data.sources import remote
 from sft_cli.errors import SftError
-from sft_cli.eval.run import eval_command
 
 SECRET = "a-signed-word"
 
@@ -69,7 +69,7 @@ def test_a_signature_is_nowhere_and_the_run_goes_on_from_what_was_downloaded(run
     shutil.rmtree(done.checkpoints / "step-2")
     forget()
     runs.resume("r")
-    eval_command([f"run={done.path}", "eval.max_new_tokens=4"], [])
+    execute(["eval", str(done.path), "eval.max_new_tokens=4"])
     said = capsys.readouterr()
     assert holding(tmp_path) == []
     assert SECRET not in said.out + said.err

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from sft_cli.eval.run import eval_command
+from sft_cli.cli import execute
 
 STAGES = "data.stages=[{name: short, share: 1, order: by_length}, {name: rest, share: 2}]"
 
@@ -43,7 +43,7 @@ def test_steps_resuming_and_evaluating_with_stages_weights_and_replay(runs, metr
     assert [loss for _, loss in again] == pytest.approx([loss for _, loss in losses], rel=1e-4)
 
     capsys.readouterr()
-    eval_command([f"run={done.path}", "eval.max_new_tokens=4"], [])
+    execute(["eval", str(done.path), "eval.max_new_tokens=4"])
     report = json.loads(next(done.eval.glob("heldout-*.json")).read_text())
     assert report["metrics"]["loss"] > 0
     assert {item["source"] for item in report["items"]} <= {"local", "wiki"}

@@ -38,15 +38,14 @@ def mixed(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks the old name
 def test_every_template_reaches_the_adapter_the_merged_model_and_an_evaluation(runs, named, mixed, tmp_path):
-    from sft_cli.eval.run import eval_command
-    from sft_cli.merge.command import merge_command
+    from sft_cli.cli import execute
 
     done = runs.start(
         *("r", f"model.path={named}", f"data.mix.local.path={mixed}", "template=auto", "trainer.max_steps=2"),
         "model.add_tokens=['<|plan|>']",
     )
-    merge_command([f"run={done.path}", f"out={tmp_path / 'merged'}"], [])
-    eval_command([f"run={done.path}", "eval.max_new_tokens=2"], [])
+    execute(["merge", str(done.path), "--out", str(tmp_path / "merged")])
+    execute(["eval", str(done.path), "eval.max_new_tokens=2"])
 
     expected = {entry["name"]: entry["template"] for entry in NAMED}
     for directory in (done.tokenizer, done.adapter, tmp_path / "merged"):

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from sft_cli.errors import SftError
-from sft_cli.train.checkpoints.saved_step import at_step
+from sft_cli.train.checkpoints.saved_step import run_at
 
 
 @pytest.mark.parametrize(
@@ -16,16 +16,15 @@ from sft_cli.train.checkpoints.saved_step import at_step
 def test_the_last_step_is_what_the_run_exported(runs, words):
     """Built anew, with the checkpoint's weights put in: to the last bit the result of the run itself."""
     done = runs.start("r", *words, "trainer.max_steps=3", "trainer.save_every=1", "trainer.keep_best=false")
-    found = at_step(["compare=base", f"run={done.path}", "step=3"])
-    assert found == [f"run={done.path}/steps/step-3", "compare=base"]
-    made = done.path / "steps/step-3"
+    made = run_at(str(done.path), 3, "sft eval").path
+    assert made == done.path / "steps/step-3"
     (own,) = list(done.result.glob("*.safetensors"))
     exported, expected = load_file(made / done.result.name / own.name), load_file(own)
     assert exported.keys() == expected.keys()
     assert all(exported[name].equal(expected[name]) for name in expected)
     same = {file.name for file in done.result.iterdir()}
     assert {file.name for file in (made / done.result.name).iterdir()} == same
-    earlier = at_step([f"run={done.path}", "step=2"])[0].removeprefix("run=")
+    earlier = run_at(str(done.path), 2, "sft eval").path
     assert not all(
         load_file(f"{earlier}/{done.result.name}/{own.name}")[name].equal(expected[name]) for name in expected
     )
@@ -36,16 +35,18 @@ def test_the_last_step_is_what_the_run_exported(runs, words):
 def test_a_step_that_is_not_there_or_broken_is_told(runs):
     done = runs.start("r", "trainer.max_steps=3", "trainer.save_every=1", "trainer.keep_best=false")
     with pytest.raises(SftError) as absent:
-        at_step([f"run={done.path}", "step=9"])
-    assert str(absent.value) == (f"step=9: {done.path} has no checkpoint of that step\n  fix: step=3 (there are 2, 3)")
+        run_at(str(done.path), 9, "sft eval")
+    assert str(absent.value) == (
+        f"--step 9: {done.path} has no checkpoint of that step\n  fix: --step 3 (there are 2, 3)"
+    )
     (done.checkpoints / "step-3/trained.safetensors").write_bytes(b"")
     with pytest.raises(SftError) as broken:
-        at_step([f"run={done.path}", "step=3"])
+        run_at(str(done.path), 3, "sft eval")
     assert str(broken.value) == (
         f"{done.checkpoints}/step-3: the checkpoint is broken (trained.safetensors does not match its sha256)\n"
-        "  fix: step=2"
+        "  fix: --step 2"
     )
     assert not (done.path / "steps").exists()
     shutil.rmtree(done.adapter)
-    with pytest.raises(SftError, match=r"; or take what is saved: step=3$"):
+    with pytest.raises(SftError, match=r"; or take what is saved: --step 3$"):
         _ = done.result

@@ -53,7 +53,7 @@ class Place:
 
     def resume(self, name, size, *words):
         logs = self.runs.directory / "logs" / f"{name}-again-{size}"
-        return Together([f"run={self.runs.directory / name}", *words], size, logs, SFT_HOME=str(self.home))
+        return Together(["--resume", str(self.runs.directory / name), *words], size, logs, SFT_HOME=str(self.home))
 
     def run(self, name):
         return RunDir(self.runs.directory / name)

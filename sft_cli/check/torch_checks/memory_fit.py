@@ -115,7 +115,7 @@ def memory_lines(budget: Budget) -> list[Line]:
     more = [*_table(budget, need), f"recompute: {need.recompute.sentence().removeprefix('recompute ')}"]
     about = f"about {gib(need.total)} of memory per {'GPU' if target.machine.device.type == 'cuda' else 'process'}"
     if target.free is None:
-        return [warn("memory", f"{about}; no card is named and none is here", "gpu=24GB, or gpu=h100", more)]
+        return [warn("memory", f"{about}; no card is named and none is here", "--gpu 24GB, or --gpu h100", more)]
     text = f"{about}, {gib(target.free)} free on {target.name}"
     if not budget.fits(need):
         return [fail("memory", f"it does not fit: {text}", _advice(budget, need), more)]
@@ -228,10 +228,10 @@ def target(config: Config, card: Card | None, machine: Machine, free: int) -> Ta
     if cuda.dtype is torch.bfloat16 and not card.bfloat16:
         raise SftError(
             where=f"trainer.dtype={config.trainer.dtype.value}",
-            problem=f"gpu={card.name} does not multiply in it",
+            problem=f"--gpu {card.name} does not multiply in it",
             fix="trainer.dtype=auto, which takes float16 there",
         )
-    return Target(f"gpu={card.name}", cuda, card.memory - CONTEXT, number, card)
+    return Target(f"--gpu {card.name}", cuda, card.memory - CONTEXT, number, card)
 
 
 def elsewhere(config: Config) -> bool:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from transformers import PretrainedConfig
 
-from sft_cli.check.asked import Asked
 from sft_cli.check.cost import Arithmetic, cost_line, work
 from sft_cli.check.data_check import Sample, silent
 from sft_cli.check.gpus import Card, named_like
+from sft_cli.check.options import CheckOptions
 from sft_cli.check.paths_and_ports import run_directory
 from sft_cli.check.results import Line, Report, fail, ok
 from sft_cli.check.torch_checks.memory_fit import Budget, Need, elsewhere, memory_lines, target
@@ -28,17 +28,17 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """What families call the number of their experts."""
 
 
-def model_lines(report: Report, config: Config, found: Sample, own: Asked) -> None:
+def model_lines(report: Report, config: Config, found: Sample, options: CheckOptions) -> None:
     """Tell what there is to tell, as far as the mistakes that are found allow."""
     with report.part("model"):
         architecture = load_config(config.model)
         with report.part("parity"):
             number = preflight.compare_prompts(config, architecture, found.prepared)
             report.tell(ok("parity", f"{number} whole rows, of every kind: a server makes the ids that are trained"))
-        away = own.gpu is not None or elsewhere(config)
+        away = options.gpu is not None or elsewhere(config)
         trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if away else config.trainer
         here = choose_machine(trainer, architecture, whole=config.adapter.kind in WHOLE)
-        goal = target(config, own.gpu, here, free_memory(here.device))
+        goal = target(config, options.gpu, here, free_memory(here.device))
         problems, countable = preflight.mistakes(config, architecture, found.prepared, goal.machine.device.type)
         with report.part("model"):
             raise_all(problems)
@@ -53,7 +53,7 @@ def model_lines(report: Report, config: Config, found: Sample, own: Asked) -> No
             card = goal.card or _card_here(here.device)
             done, sums = work(config, found), arithmetic(config, architecture, need)
             operations = sums.per_token(found.tokens_per_example, found.trained_share)
-            report.tell(cost_line(own, found, done, goal.processes, card, operations))
+            report.tell(cost_line(options, found, done, goal.processes, card, operations))
         status("check: trying a step of a small model")
         lines = list[Line]()
         with report.part("step"), silent():

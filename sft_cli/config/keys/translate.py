@@ -69,9 +69,7 @@ def _resume(value: Any, _: str) -> str:
     """A run goes on when its directory is named."""
     named = str(value) if isinstance(value, str) and value.lower() not in ("true", "auto", "latest") else ""
     path = re.sub(r"/checkpoints(/.*)?$", "", named.rstrip("/")) or next(iter(newest_runs()), "DIR")
-    return (
-        f"resume a run by its directory: {quoted(f'sft train run={path}') if ' ' in path else f'sft train run={path}'}"
-    )
+    return f"resume a run by its directory: sft train --resume {quoted(path)}"
 
 
 def _seconds(value: Any, _: str) -> str:

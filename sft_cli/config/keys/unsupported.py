@@ -15,7 +15,7 @@ _TRACKED = (
     " directory, and to tensorboard/ where tensorboard is installed"
 )
 _UPLOADED = (
-    "leave it out: nothing is uploaded; after training, sft merge run=DIR out=merged writes a plain transformers model,"
+    "leave it out: nothing is uploaded; after training, sft merge RUN --out merged writes a plain transformers model,"
     " and hf upload NAME merged publishes it"
 )
 _FOUND_AGAIN = (

@@ -6,7 +6,6 @@ from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from sft_cli.config.commands import WORDS
 from sft_cli.config.files.search_path import GROUPS
 from sft_cli.config.keys import translate
 from sft_cli.config.keys.aliases import ELSEWHERE, RENAMED
@@ -104,16 +103,6 @@ def _as_in(key: str, parts: list[str], source: str = ANY_NAME) -> str:
     return key if key.startswith(".".join(PROBES)) else key.replace(ANY_NAME, source)
 
 
-_EVERYDAY = ("n", "row", "text", "source", "split", "prompt", "system")
-"""Words of commands that more often mean something else, such as a column or a key of another tool."""
-COMMANDS_OF = {
-    word: tuple(command for command, words in WORDS.items() if word in words)
-    for word in dict.fromkeys(word for words in WORDS.values() for word in words)
-    if word not in _EVERYDAY
-}
-"""Words that belong to commands and set no key -> the commands that read them."""
-
-
 def advice(name: str, value: Any = "") -> str:
     """What to do about the unknown key ``name``: the key it means with the value that was typed, or what is instead."""
     parts = name.split(".")
@@ -131,9 +120,6 @@ def _elsewhere(parts: list[str], value: Any, source: str) -> str | None:
         return translate.batch({leaf: value})
     if leaf == "run" and value and (Path(str(value)) / "config.yaml").is_file():
         return f"the settings of a run are a recipe: write {word('recipe', f'{value}/config.yaml')}"
-    if len(parts) == 1 and leaf in COMMANDS_OF:
-        commands = " and ".join(f"sft {command}" for command in COMMANDS_OF[leaf])
-        return f"leave it out: {leaf}= is a word of {commands}, see sft {COMMANDS_OF[leaf][0]} --help"
     if (found := translate.special(leaf, value, source)) is not None:
         return found
     if (meant := RENAMED.get(".".join(parts)) or ELSEWHERE.get(leaf)) is not None:

@@ -8,12 +8,11 @@ from typing import Any
 
 from sft_cli.config.files.provenance import COMMAND_LINE
 from sft_cli.config.files.search_path import GROUPS
-from sft_cli.config.keys.translate import DATA_FILE, SECTIONS, is_data
+from sft_cli.config.keys.translate import DATA_FILE, is_data
 from sft_cli.config.keys.typos import quoted
 from sft_cli.config.keys.valid_keys import KEYS, advice, find, holds_texts, is_text, nearest
 from sft_cli.config.overrides.shell import SHOWN, together, unread
 from sft_cli.errors import SftError, raise_all
-from sft_cli.run_dir import newest_runs
 
 _WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
 _LIST = re.compile(r"""\[[^\[\]{}'"]+\]""")
@@ -129,34 +128,10 @@ def _takes_empty(key: str) -> bool:
     return known is None or is_text(known.kind)
 
 
-def split_off(words: Sequence[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """A command's own arguments (``run=…``, ``out=…``) by name, and the words that are left for the config.
-
-    Raises:
-        SftError: Every word that misspells one of the names and is no key.
-    """
-    raise_all([mistake for word in words if (mistake := _misnamed(word, names)) is not None])
-    own = {name: text for name, _, text in (word.partition("=") for word in words) if name in names and text}
-    return own, [word for word in words if word.partition("=")[0] not in own]
-
-
-def _misnamed(word: str, names: Collection[str]) -> SftError | None:
-    """What to say about ``comprae=base``; None for a word that is no slip of a name."""
-    key, equals, text = word.partition("=")
-    if not equals or key in (*names, *GROUPS, *SECTIONS) or find(key) or len(key) < 3:
-        return None
-    near = nearest(key, names)
-    if near is None or nearest(key, [name.rpartition(".")[2] for name in KEYS]) is not None:
-        return None
-    fix = f"did you mean {quoted(f'{near}={text}')}?"
-    return SftError(where=COMMAND_LINE, problem=f"there is no key {key}", fix=fix)
-
-
 def refuse_idle(
     command: str,
     words: Sequence[str],
     *,
-    own: Collection[str],
     read: Collection[str],
     not_read: Mapping[str, str],
     settable: str,
@@ -165,8 +140,7 @@ def refuse_idle(
 
     Args:
         command: Its name.
-        words: Overrides, the command's own arguments split off.
-        own: The names of those arguments; one that is here has no value.
+        words: Overrides.
         read: The keys it reads, and groups all of whose keys it reads.
         not_read: Patterns of keys of those groups that it does not read -> what works instead, or nothing.
         settable: What can be set, for the advice.
@@ -176,27 +150,11 @@ def refuse_idle(
         instead = next((fix for pattern, fix in not_read.items() if re.fullmatch(pattern, key)), None)
         if instead is None and (key in read or key.partition(".")[0] in read):
             continue
-        problem = "it has no value" if key in own else f"{command} does not read it; the run's own value is used"
+        problem = f"{command} does not read it; the run's own value is used"
         mistakes.append(
             SftError(where=key, problem=problem, fix=instead or f"leave it out; what can be set: {settable}")
         )
     raise_all(mistakes)
-
-
-def named_run(command: str, own: Mapping[str, str], rest: Sequence[str]) -> str:
-    """The run directory that a command works on.
-
-    Raises:
-        SftError: None is named; the fix names the one that was typed otherwise, or the newest.
-    """
-    if "run" in own:
-        return own["run"]
-    typed = [word.partition("=")[2] if "=" in word else word for word in rest]
-    found = next((one for one in typed if one and (Path(one) / "config.yaml").is_file()), None)
-    path = found or next(iter(newest_runs()), None)
-    also = "" if path is None or found else ", the newest"
-    fix = f"{command} {quoted(f'run={path}')}{also}" if path else f"{command} run=DIR, as sft train printed it"
-    raise SftError(where=command, problem="no run is named", fix=fix)
 
 
 def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:
@@ -251,7 +209,7 @@ def _misspelled(word: str, match: re.Match[str] | None, recipes: Collection[str]
     elif word in recipes or word.endswith((".yaml", ".yml")):
         fix = f"write recipe={word}"
     elif place.is_dir():
-        fix = f"write {directory_word(place)}"
+        fix = _directory(place)
     elif word in KEYS or word in GROUPS:
         fix = "give it a value after =, or leave it out"
     elif (near := nearest(word, recipes)) is not None:
@@ -270,11 +228,9 @@ def _files(bare: Sequence[str]) -> SftError:
     )
 
 
-def directory_word(place: Path) -> str:
-    """What a directory that was typed alone may be meant for, by what lies in it."""
-    key = "data.mix.local.path"
-    for file, meant in (("environment.json", "run"), ("config.yaml", "run"), ("config.json", "model.path")):
-        if (place / file).is_file():
-            key = meant
-            break
-    return quoted(f"{key}={place}")
+def _directory(place: Path) -> str:
+    """What a directory that was typed alone may be meant for, by its files: a run, a model, or rows."""
+    if (place / "environment.json").is_file() or (place / "config.yaml").is_file():
+        return f"a run is resumed with sft train --resume {quoted(str(place))}"
+    key = "model.path" if (place / "config.json").is_file() else "data.mix.local.path"
+    return f"write {quoted(f'{key}={place}')}"

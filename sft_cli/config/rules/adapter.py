@@ -71,7 +71,7 @@ def _dora(adapter: AdapterConfig) -> Iterator[Mistake]:
         yield Mistake(
             "adapter.frozen_adapters",
             "adapter.frozen_adapters is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
-            "merge the frozen adapters (sft merge run=DIR) and set model.path=DIR/merged, or adapter.dora=false",
+            "merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged, or adapter.dora=false",
             clash="adapter.dora",
         )
     if adapter.target_parameters:
@@ -160,14 +160,14 @@ def _begun(adapter: AdapterConfig) -> Iterator[Mistake]:
         yield Mistake(
             "adapter.frozen_adapters",
             f"adapter.frozen_adapters is set with adapter.kind {adapter.kind.value}, but only LoRA adapters add up",
-            "choose adapter=lora, or merge the frozen adapters (sft merge run=DIR) and set model.path=DIR/merged",
+            "choose adapter=lora, or merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged",
             clash="adapter.kind",
         )
     if adapter.frozen_adapters and adapter.target_parameters:
         yield Mistake(
             "adapter.target_parameters",
             "adapter.target_parameters is set with adapter.frozen_adapters, which sums updates of layers only",
-            "leave one of them out, or merge the frozen adapters: sft merge run=DIR",
+            "leave one of them out, or merge the frozen adapters: sft merge RUN",
             clash="adapter.frozen_adapters",
         )
 

@@ -89,7 +89,7 @@ def refuse_unlike(where: str, directory: Path, settings: Mapping[str, Any]) -> N
             raise SftError(
                 where=where,
                 problem=f"the adapter in {directory} cannot lie beneath another: {reason}",
-                fix="merge it first (sft merge run=DIR) and train on the result: model.path=DIR/merged",
+                fix="merge it first (sft merge RUN) and train on the result: model.path=RUN/merged",
             )
 
 

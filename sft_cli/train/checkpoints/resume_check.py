@@ -84,12 +84,10 @@ def refuse_other(run: Path, saved: Mapping[str, Any], now: Mapping[str, Any], wh
 def _fix(run: Path, differing: Sequence[tuple[str, Any]]) -> str:
     """What to type instead; who wants to end a run early takes one of its saved steps."""
     shown = shlex.quote(str(run))
-    fix = f"resume with its own settings: sft train run={shown}"
+    fix = f"resume with its own settings: sft train --resume {shown}"
     steps = [int(place.name.removeprefix("step-")) for place in run.glob("checkpoints/step-*")]
     if steps and all(key in LENGTH for key, _ in differing):
-        return (
-            f"{fix}; to end it early, take a saved step: sft eval run={shown} step={max(steps)} (chat and merge, too)"
-        )
+        return f"{fix}; to end it early, take a saved step: sft eval {shown} --step {max(steps)} (chat and merge, too)"
     return f"{fix}; or start a new run"
 
 

@@ -15,41 +15,43 @@ from sft_cli.run_dir import RunDir, open_run
 from sft_cli.train.checkpoints import checkpoint_dir
 
 
-def at_step(words: Sequence[str]) -> list[str]:
-    """The words of a command with ``step=N`` taken out and ``run=`` naming that step's own directory, made if needed.
+def run_at(path: str, step: int | None, command: str) -> RunDir:
+    """A run, or a saved step of it as a run directory of its own, which is made if needed.
+
+    Args:
+        path: The run directory as typed.
+        step: Of a checkpoint; None for the run itself.
+        command: What is typed before the path, such as ``sft eval``, for errors.
 
     Raises:
-        SftError: The run has no such step, or it is broken.
+        SftError: There is no such run or step, or the checkpoint is broken.
     """
-    steps = [word.partition("=")[2] for word in words if word.startswith("step=")]
-    named = [word.partition("=")[2] for word in words if word.startswith("run=")]
-    if not steps or not named:
-        return list(words)
-    run = open_run(named[-1])
-    checkpoint = _checkpoint(run, steps[-1])
+    run = open_run(path, command)
+    if step is None:
+        return run
+    checkpoint = _checkpoint(run, step)
     made = RunDir(run.path / "steps" / checkpoint.name)
     if not (made.adapter.is_dir() or made.model.is_dir()):
         _make(run, checkpoint, made)
     say(f"step      {checkpoint_dir.step_of(checkpoint)} of {run.path}, exported as a run directory: {made.path}")
-    rest = [word for word in words if not word.startswith(("step=", "run="))]
-    return [f"run={made.path}", *rest]
+    return made
 
 
-def _checkpoint(run: RunDir, step: str) -> Path:
+def _checkpoint(run: RunDir, step: int) -> Path:
     """The checkpoint of a step, whole."""
     there = {checkpoint_dir.step_of(one): one for one in checkpoint_dir.all_of(run.checkpoints)}
-    if not step.isdecimal() or int(step) not in there:
+    if step not in there:
         raise SftError(
-            where=f"step={step}",
+            where=f"--step {step}",
             problem=f"{run.path} has no checkpoint of that step",
-            fix=f"step={max(there)}" + (f" (there are {', '.join(map(str, there))})" if len(there) > 1 else "")
+            fix=f"--step {max(there)}" + (f" (there are {', '.join(map(str, there))})" if len(there) > 1 else "")
             if there
-            else f"train until one is saved: sft train run={shlex.quote(str(run.path))} trainer.save_every=50",
+            else f"train until one is saved: sft train --resume {shlex.quote(str(run.path))} trainer.save_every=50",
         )
-    found = there.pop(int(step))
+    found = there.pop(step)
     if (fault := checkpoint_dir.fault_of(found)) is not None:
         whole = [number for number, one in there.items() if checkpoint_dir.fault_of(one) is None]
-        fix = f"step={max(whole)}" if whole else f"sft train run={shlex.quote(str(run.path))}"
+        fix = f"--step {max(whole)}" if whole else f"sft train --resume {shlex.quote(str(run.path))}"
         raise SftError(where=str(found), problem=f"the checkpoint is broken ({fault})", fix=fix)
     return found
 

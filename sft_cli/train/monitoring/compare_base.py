@@ -31,7 +31,7 @@ def base_before(config: Config, directory: RunDir, watch: Watch, *, begun: bool)
         raise SftError(
             where="eval.compare_after_training",
             problem="the run has begun without it, and the base was not evaluated then",
-            fix=f"leave it out, and compare later: sft eval run={shlex.quote(str(directory.path))} compare=base",
+            fix=f"leave it out, and compare later: sft eval {shlex.quote(str(directory.path))} --compare base",
         )
     return watch.base(directory)
 

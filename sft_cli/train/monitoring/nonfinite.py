@@ -68,5 +68,5 @@ def refusal(
         where=where,
         problem=f"training diverged: {found}",
         fix=f"{anew}; or, if a row is at fault (all of them: {run.spikes}), skip such steps: "
-        f"sft train run={shlex.quote(str(run.path))} trainer.on_nan=skip",
+        f"sft train --resume {shlex.quote(str(run.path))} trainer.on_nan=skip",
     )

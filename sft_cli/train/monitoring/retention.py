@@ -214,6 +214,6 @@ def stopped(run: str, step: int, verdict: str) -> str:
     """What a person is told when the guard stopped a run; ``run`` as it can be pasted into a shell."""
     return (
         f"stopped   after step {step}, saved, without a result: {verdict}\n"
-        f"next      sft train run={run} trainer.retention.stop=false to continue anyway,"
+        f"next      sft train --resume {run} trainer.retention.stop=false to continue anyway,"
         " or a new run with a smaller trainer.lr or a replay source"
     )

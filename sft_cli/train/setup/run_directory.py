@@ -45,7 +45,7 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
                 shutil.rmtree(directory.path)
             raise
         except KeyboardInterrupt as interruption:
-            say(f"stopped   resume with: sft train run={shlex.quote(str(directory.path))}")
+            say(f"stopped   resume with: sft train --resume {shlex.quote(str(directory.path))}")
             number = interruption.signal if isinstance(interruption, Asked) else signal.SIGINT
             raise SystemExit(128 + number) from None
 
@@ -60,7 +60,7 @@ def refuse_taken(directory: RunDir) -> None:
         raise SftError(
             where=f"run_dir={directory.path}",
             problem="it holds a run already",
-            fix=f"resume it with sft train run={shlex.quote(str(directory.path))}, or choose another run_dir",
+            fix=f"resume it with sft train --resume {shlex.quote(str(directory.path))}, or choose another run_dir",
         )
 
 

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sft_cli import __version__
-from sft_cli.cli import app
-from sft_cli.config.overrides.parse import split_off
+from sft_cli.cli import app, execute
+from sft_cli.errors import SftError
 
 PROBE = """
 import sys
@@ -28,7 +28,18 @@ def sft(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["--version"], ["recipes"], ["show", "recipe=quickstart"], ["show", "--keys"], ["train", "-h"]],
+    [
+        [],
+        ["--help"],
+        ["--version"],
+        ["recipes"],
+        ["show", "recipe=quickstart"],
+        ["show", "--keys"],
+        ["train", "-h"],
+        ["check", "-h"],
+        ["inspect", "-h"],
+        ["submit", "-h"],
+    ],
 )
 def test_looking_around_imports_nothing_heavy(words):
     done = sft(*words)
@@ -47,17 +58,20 @@ def test_mistakes_go_to_stderr_with_exit_code_2_and_without_a_traceback():
     )
 
 
-def test_every_command_has_an_example():
-    for command in ("show", "recipes", "prepare", "train", "sweep", "eval", "merge"):
-        assert f"Example: sft {command} " in CliRunner().invoke(app, [command, "--help"]).stdout
+def test_mistakes_that_typer_finds_look_like_all_others():
+    done = sft("merge", "runs/a", "--max-kl", "0,001")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --max-kl 0,001: ")
+    assert done.stderr.endswith("\n  fix: did you mean --max-kl 0.001?\n")
 
 
-def test_version_and_misuse():
+def test_version_and_keys():
     assert CliRunner().invoke(app, ["--version"]).stdout == f"sft {__version__}\n"
-    listed = CliRunner().invoke(app, ["show", "--keys", "warmup"]).stdout
-    assert listed.startswith("# trainer: ")
-    assert "trainer.warmup_ratio: number" in listed
-    assert "trainer.lr:" not in listed
+    for words in (["--keys", "warmup"], ["warmup", "--keys"]):
+        listed = CliRunner().invoke(app, ["show", *words]).stdout
+        assert listed.startswith("# trainer: ")
+        assert "trainer.warmup_ratio: number" in listed
+        assert "trainer.lr:" not in listed
 
 
 @pytest.mark.parametrize(
@@ -73,14 +87,24 @@ def test_a_flag_of_another_tool_is_translated(flag, fix):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"error: command line: there is no option {flag.partition('=')[0]};"
-        f" settings are words KEY=VALUE without dashes\n  fix: {fix}\n"
+        f" config keys are words KEY=VALUE without dashes\n  fix: {fix}\n"
     )
 
 
-def test_a_commands_own_arguments_are_split_off():
-    words = ["run=runs/a", "trainer.device=cpu", "out=b=c", "data=local"]
-    assert split_off(words, ("run", "out", "into")) == (
-        {"run": "runs/a", "out": "b=c"},
-        ["trainer.device=cpu", "data=local"],
-    )
-    assert split_off(["run="], ("run",)) == ({}, ["run="])
+@pytest.mark.parametrize(
+    ("options", "where", "fix"),
+    [
+        (["--row", "1", "--worst", "longest"], "sft inspect", "keep one of --row, --worst"),
+        (["--row", "1", "--source", "a", "-n", "2"], "--source", "leave out --source and -n"),
+        (["--text", "("], "--text (", "--text '\\(' finds it literally"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, where, fix):
+    with pytest.raises(SftError) as caught:
+        execute(["inspect", "prepared", *options])
+    assert (caught.value.where, caught.value.fix) == (where, fix)
+
+
+def test_a_directory_that_holds_no_prepared_data(tmp_path):
+    with pytest.raises(SftError, match="not a prepared directory"):
+        execute(["inspect", str(tmp_path), "--plain"])

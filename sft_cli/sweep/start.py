@@ -1,13 +1,12 @@
-"""`sft sweep`: several runs from one command line, here or as a SLURM array, and what became of them."""
+"""A sweep from its beginning, or resumed: several runs from one command line, here or as a SLURM array."""
 
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sft_cli.config.compose import dump, load
-from sft_cli.config.keys.typos import positive
-from sft_cli.config.overrides.parse import split_off
 from sft_cli.config.paths import absolute, default_sweep_dir
 from sft_cli.config.redaction import masked_address
 from sft_cli.config.schema.config import Config
@@ -15,7 +14,7 @@ from sft_cli.config.schema.fields import Auto
 from sft_cli.config.schema.launcher import LauncherKind
 from sft_cli.console import counted, say
 from sft_cli.data.prepared import Prepared
-from sft_cli.errors import SftError, raise_all
+from sft_cli.errors import SftError
 from sft_cli.prepare.prepare import prepare
 from sft_cli.slurm.array import submit_array
 from sft_cli.slurm.sbatch import refuse_absent
@@ -28,46 +27,34 @@ from sft_cli.sweep.state import NAME, Record, State, load_record, outcome, save
 from sft_cli.train.setup.run_lock import held
 from sft_cli.utils.atomic import write_atomic
 
-OWN = ("sweep", "sweep_dir", "parallel", "metric", "mode")
-"""The command's own words; all others are the members'."""
 
+def begin(
+    words: Sequence[str],
+    config_dirs: Sequence[str],
+    *,
+    out: Path | None,
+    parallel: int | None,
+    metric: str | None,
+    mode: str | None,
+) -> int:
+    """Run a new sweep.
 
-def sweep_command(words: Sequence[str], config_dirs: Sequence[str]) -> None:
-    """Body of ``sft sweep``: a new sweep, or ``sweep=DIR`` to go on with one.
+    Args:
+        words: Overrides, at least one with several values.
+        config_dirs: Directories of recipes and options.
+        out: Its directory; None for one of the default name.
+        parallel: Members that run at a time; None for one, or for all as a SLURM array.
+        metric: What ranks the members; None for the loss.
+        mode: ``min`` or ``max``, which end of the metric is better; None for its usual one.
 
-    Raises:
-        SystemExit: With 1 when a member did not finish, with 128 and the signal's number when one stopped the sweep.
+    Returns:
+        The exit code: 1 when a member did not finish, 128 and the signal's number when one stopped the sweep.
     """
-    own, rest = split_off(words, OWN)
-    empty = [word for word in rest if word.partition("=")[0] in OWN]
-    raise_all([SftError(where=word, problem="it has no value", fix="give it one, or leave it out") for word in empty])
-    parallel = _parallel(own)
-    raise SystemExit(
-        _go_on(own, [*rest, *(f"-d {name}" for name in config_dirs)], parallel)
-        if "sweep" in own
-        else _begin(own, rest, config_dirs, parallel)
-    )
-
-
-def _parallel(own: Mapping[str, str]) -> int | None:
-    """How many members shall run at a time, if it was said."""
-    text = own.get("parallel")
-    if text is not None and (not text.isdecimal() or not int(text)):
-        raise SftError(
-            where=f"parallel={text}",
-            problem="it is the number of members that run at a time",
-            fix=positive("parallel", text, whole=True),
-        )
-    return None if text is None else int(text)
-
-
-def _begin(own: Mapping[str, str], words: Sequence[str], config_dirs: Sequence[str], parallel: int | None) -> int:
-    """A new sweep; its exit code."""
-    named = Path(own["sweep_dir"]).expanduser() if "sweep_dir" in own else None
+    named = out.expanduser() if out is not None else None
     if named is not None:
         _refuse_taken(named)
     planned = plan(words, config_dirs)
-    metric = metrics.choose(own.get("metric"), own.get("mode"), planned.configs)
+    ranked_by = metrics.choose(metric, mode, planned.configs)
     cluster = planned.configs[0].launcher.kind is LauncherKind.slurm
     parallel = parallel or (len(planned.members) if cluster else 1)
     if cluster:
@@ -75,14 +62,14 @@ def _begin(own: Mapping[str, str], words: Sequence[str], config_dirs: Sequence[s
     environments = [] if cluster else member_environments(parallel, planned.configs)
     prepared = _prepared(planned)
     if not all(len(one.validation) for one in prepared.values()):  # so few rows that none is held out by default
-        metric = metrics.choose(own.get("metric"), own.get("mode"), [_unjudged(one) for one in planned.configs])
+        ranked_by = metrics.choose(metric, mode, [_unjudged(one) for one in planned.configs])
     directory = _made(named, planned.configs[0].run_name)
     record = Record(
         directory.absolute() if cluster else directory,
         tuple(map(_masked, words)),
         planned.keys,
         planned.members,
-        metric,
+        ranked_by,
         parallel,
         datasets=len(prepared),
     )
@@ -96,31 +83,30 @@ def _begin(own: Mapping[str, str], words: Sequence[str], config_dirs: Sequence[s
         return _submit(record, planned.configs) if cluster else run_here(record, environments, {})
 
 
-def _go_on(own: Mapping[str, str], words: Sequence[str], parallel: int | None) -> int:
-    """A sweep that began earlier: what is not finished runs again; its exit code."""
-    wrong = [*words, *(f"{name}={own[name]}" for name in ("sweep_dir",) if name in own)]
-    raise_all(
-        [
-            SftError(
-                where=word,
-                problem="a sweep that has begun keeps its settings",
-                fix="leave it out (parallel, metric and mode can be set), or begin a new sweep",
-            )
-            for word in wrong
-        ]
-    )
-    record, errors = load_record(own["sweep"])
+def resume_sweep(path: Path, *, parallel: int | None, metric: str | None, mode: str | None) -> int:
+    """Run again what is not finished of a sweep that began earlier.
+
+    Args:
+        path: The sweep's directory.
+        parallel: Members that run at a time; None for as many as before.
+        metric: What ranks the members; None for what ranked them before.
+        mode: ``min`` or ``max``; None for the metric's own.
+
+    Returns:
+        The exit code, as of ``begin``.
+    """
+    record, errors = load_record(path)
     if record.job is not None and parallel is not None:
         raise SftError(
-            where=f"parallel={parallel}",
+            where=f"--parallel {parallel}",
             problem=f"SLURM has the array, job {record.job}, with the number it was submitted with",
             fix=f"leave it out; scontrol update JobId={record.job} ArrayTaskThrottle={parallel} changes it",
         )
     configs = tuple(load(record.run(member).config) for member in record.members)
-    if "metric" in own or "mode" in own:
-        name = own.get("metric", record.metric.name)
-        same = name == record.metric.name and "mode" not in own
-        record = record.with_metric(record.metric if same else metrics.choose(name, own.get("mode"), configs))
+    if metric is not None or mode is not None:
+        name = metric or record.metric.name
+        same = name == record.metric.name and mode is None
+        record = record.with_metric(record.metric if same else metrics.choose(name, mode, configs))
     record = record if parallel is None else replace(record, parallel=parallel)
     with held(record.directory / ".lock"):
         if record.job is not None:
@@ -150,7 +136,7 @@ def _submit(record: Record, configs: Sequence[Config]) -> int:
     say(f"submitted job {job}, {len(runs)} tasks, {record.parallel} at a time")
     say(f"logs      {record.directory}/slurm-{job}_*.log")
     say(f"follow    squeue -j {job}")
-    say(f"then      sft sweep sweep={record.directory}")
+    say(f"then      sft sweep --resume {shlex.quote(str(record.directory))}")
     return 0
 
 
@@ -173,9 +159,11 @@ def _refuse_taken(directory: Path) -> None:
     if directory.exists():
         swept = (directory / NAME).is_file()
         raise SftError(
-            where=f"sweep_dir={directory}",
+            where=f"--out {directory}",
             problem="it holds a sweep already" if swept else "it exists already",
-            fix=f"resume it: sft sweep sweep={directory}, or name another" if swept else "name another directory",
+            fix=f"resume it: sft sweep --resume {shlex.quote(str(directory))}, or name another"
+            if swept
+            else "name another directory",
         )
 
 

@@ -16,17 +16,17 @@ from sft_cli.escape import escape_control
 WRITTEN = {
     "train": "run_dir=DIR, prepared_dir=DIR",
     "prepare": "prepared_dir=DIR",
-    "merge": "out=DIR",
-    "sweep": "sweep_dir=DIR",
-    "eval": "run=DIR, a copy of the run",
+    "merge": "--out DIR",
+    "sweep": "--out DIR",
+    "eval": "a copy of the run",
 }
 """What names the directory that a command writes to."""
 ENVIRONMENT = {
     errno.EACCES: "choose a directory you may write to ({places}), or change its permissions",
     errno.EPERM: "choose a directory you may write to ({places}), or change its permissions",
     errno.EROFS: "choose a directory on a writable disk ({places})",
-    errno.ENOSPC: "free disk space, then type the same again; a run resumes with sft train run=DIR",
-    errno.EDQUOT: "free disk space, then type the same again; a run resumes with sft train run=DIR",
+    errno.ENOSPC: "free disk space, then type the same again; a run resumes with sft train --resume RUN",
+    errno.EDQUOT: "free disk space, then type the same again; a run resumes with sft train --resume RUN",
     errno.ENAMETOOLONG: "choose a shorter name or path",
     errno.ELOOP: "a symbolic link leads back to itself: name the file or directory it was meant to lead to",
     errno.ENOTDIR: "a file is where a directory is expected: choose another path",
@@ -35,8 +35,8 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Tell what goes wrong within, and leave with its exit code."""
+def exit_on_error() -> Iterator[None]:
+    """Print what goes wrong in the block, and exit with the code of that error."""
     try:
         yield
     except SftError as error:

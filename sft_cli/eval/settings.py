@@ -1,20 +1,17 @@
-"""`sft eval`: what to evaluate, on which rows; only then torch is loaded."""
+"""Which keys of a run's config an evaluation may change."""
 
 import re
 from collections.abc import Sequence
 
-from sft_cli.config.compose import load, with_overrides
+from sft_cli.config.compose import with_overrides
 from sft_cli.config.files.search_path import places
 from sft_cli.config.keys.typos import quoted
-from sft_cli.config.overrides.parse import named_run, refuse_idle, split_off, with_paths
+from sft_cli.config.overrides.parse import refuse_idle, with_paths
 from sft_cli.config.paths import absolute
 from sft_cli.config.rules.check import required
-from sft_cli.errors import SftError
-from sft_cli.eval.report_name import name_of
-from sft_cli.eval.select_rows import choose_rows
-from sft_cli.run_dir import open_run
+from sft_cli.config.schema.config import Config
+from sft_cli.run_dir import RunDir
 
-OWN = ("run", "compare")
 READ = (
     "data",
     "eval",
@@ -40,28 +37,25 @@ ROWS = r"data\.mix\.\w+\.(path|split|name|revision|max_rows|stream|shuffle_buffe
 SETTABLE = f"data=FILE, {', '.join(READ[2:])}, and the other keys of eval"
 
 
-def eval_command(overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
-    """Body of ``sft eval run=DIR [data=FILE] [eval.max_rows=…] [compare=base]``."""
-    own, rest = split_off(overrides, OWN)
-    path = named_run("sft eval", own, rest)
-    if own.get("compare", "base") != "base":
-        raise SftError(
-            where=f"compare={own['compare']}",
-            problem="a run is compared with its base model only",
-            fix="compare=base, or leave it out",
-        )
-    run = open_run(path)
-    trained = load(run.config)
-    rest = with_paths(rest, places(config_dirs).options)
+def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
+    """The config of an evaluation.
+
+    Args:
+        run: The run.
+        trained: Its own config.
+        overrides: Of ``sft eval``.
+        config_dirs: Directories of recipes and options.
+
+    Raises:
+        SftError: An override would have no effect on an evaluation.
+    """
+    rest = with_paths(overrides, places(config_dirs).options)
     other = any(word.startswith("data=") for word in rest)
     config = absolute(with_overrides(trained, [*rest, *_all_of_them(rest, other)], config_dirs)) if rest else trained
-    not_read = NOT_READ if other else NOT_READ | _of_training(path, rest)
-    refuse_idle("sft eval", rest, own=OWN, read=READ, not_read=not_read, settable=SETTABLE)
+    not_read = NOT_READ if other else NOT_READ | _of_training(str(run.path), rest)
+    refuse_idle("sft eval", rest, read=READ, not_read=not_read, settable=SETTABLE)
     required(config, "eval")
-    rows = choose_rows(run, trained, config)
-    from sft_cli.eval.session import evaluate_run
-
-    evaluate_run(run, config, rows, name_of(rows, trained, config), compare="compare" in own)
+    return config
 
 
 def _all_of_them(words: Sequence[str], other: bool) -> list[str]:
@@ -73,4 +67,4 @@ def _all_of_them(words: Sequence[str], other: bool) -> list[str]:
 def _of_training(run: str, words: Sequence[str]) -> dict[str, str]:
     """What to say of keys that change the rows of training alone, which the run's held-out rows are not."""
     named = next((word.partition("=")[2] for word in words if re.fullmatch(rf"{ROWS}=.*", word)), "FILE")
-    return {TRAINED: "", ROWS: f"to evaluate other rows: sft eval {quoted(f'run={run}')} {quoted(f'data={named}')}"}
+    return {TRAINED: "", ROWS: f"to evaluate other rows: sft eval {quoted(run)} {quoted(f'data={named}')}"}

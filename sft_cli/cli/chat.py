@@ -1,0 +1,36 @@
+"""``sft chat``: a conversation with a run's model."""
+
+import sys
+from contextlib import redirect_stdout
+from typing import Annotated
+
+import typer
+
+from sft_cli.cli.options import ConfigDirs, Run, RunOverrides, Step
+
+
+def chat(
+    run: Run,
+    overrides: RunOverrides = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="One question; without it, lines are read.")
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="TEXT", help="The system message, instead of the run's own.")
+    ] = None,
+    step: Step = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Talk to a run's model, or ask it one question. The answers alone go to standard output.
+
+    Config keys that can be set: eval.max_new_tokens, trainer.device, trainer.dtype.
+
+    Example: sft chat runs/quickstart-20250101-120000 --prompt "What is the capital of Peru?"
+    """
+    from sft_cli.eval.chat import chat_config, converse
+    from sft_cli.train.checkpoints.saved_step import run_at
+
+    with redirect_stdout(sys.stderr):
+        directory = run_at(run, step, "sft chat")
+    config = chat_config(directory, overrides or [], config_dir or [])
+    converse(directory, config, prompt=prompt, system=config.data.system if system is None else system)

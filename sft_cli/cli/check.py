@@ -1,0 +1,92 @@
+"""``sft check``: everything about a run that can be found wrong without its weights and without a GPU."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sft_cli.cli.completion import complete_gpu, complete_run
+from sft_cli.cli.loading import without_garbage_collection
+from sft_cli.cli.options import ConfigDirs, Overrides, above_zero
+
+if TYPE_CHECKING:
+    from sft_cli.check.options import CheckOptions
+
+
+def check(
+    overrides: Overrides = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu", metavar="NAME|SIZE", autocompletion=complete_gpu, help="The card to fit into: h100, a10g, 24GB."
+        ),
+    ] = None,
+    rows: Annotated[str, typer.Option("--rows", metavar="N|all", help="Rows of each source to look at.")] = "500",
+    price: Annotated[
+        float | None,
+        typer.Option(
+            "--price", metavar="N", callback=above_zero, help="What a GPU hour costs, for the cost of the run."
+        ),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option("--like", metavar="RUN", autocompletion=complete_run, help="An earlier run whose speed is taken."),
+    ] = None,
+    tokens_per_second: Annotated[
+        float | None,
+        typer.Option(
+            "--tokens-per-second",
+            metavar="N",
+            callback=above_zero,
+            help="The speed of the whole job, where it is known.",
+        ),
+    ] = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Try a run before paying for it: data, masks, a step of a small model, memory, disk, time. No weights, no GPU.
+
+    The exit code is 1 when anything failed.
+
+    Example: sft check recipe=alpaca_qlora --gpu 24GB --price 2
+    """
+    from sft_cli.check.gpus import card
+    from sft_cli.check.options import CheckOptions, row_limit
+
+    options = CheckOptions(card(gpu) if gpu else None, row_limit(rows), tokens_per_second, price, like)
+    raise typer.Exit(_checked(overrides or [], config_dir or [], options))
+
+
+def _checked(overrides: Sequence[str], config_dirs: Sequence[str], options: "CheckOptions") -> int:
+    """Print a line for each thing looked at; the exit code."""
+    from sft_cli.check.data_check import sample, told
+    from sft_cli.check.paths_and_ports import cache_for, place_lines
+    from sft_cli.check.results import Report, ok, warn
+    from sft_cli.config.automatic import settled
+    from sft_cli.config.compose import compose
+    from sft_cli.config.paths import absolute
+    from sft_cli.config.rules.check import required
+    from sft_cli.console import status
+    from sft_cli.train.setup.run_warnings import concerns, plan_line
+
+    started = time.perf_counter()
+    config = compose(overrides, config_dirs)
+    required(config)
+    config = absolute(config)
+    report = Report()
+    report.tell(ok("config", f"{config.run_name}: composed, every key is known, nothing contradicts"))
+    places = list(place_lines(config))
+    report.tell(*places)
+    status("check: reading rows")
+    with cache_for(places), report.part("data"), sample(config, options.rows) as found:
+        report.tell(told(found))
+        examples, asked = found.examples, config
+        config = settled(config, examples)
+        report.tell(ok("plan", f"{'' if found.whole else 'about '}{plan_line(asked, config, examples)}"))
+        for one in concerns(config, found.prepared, examples=examples, held_out=found.held_out(config)):
+            report.tell(warn(one.name, one.text, one.fix))
+        status("check: loading torch")
+        with without_garbage_collection():
+            from sft_cli.check.torch_checks.run import model_lines
+        model_lines(report, config, found, options)
+    return report.finish(f"checked in {time.perf_counter() - started:.0f} s", f"sft train {' '.join(overrides)}")

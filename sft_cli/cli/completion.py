@@ -1,0 +1,142 @@
+"""Shell completion of config keys, groups, recipes and run directories. Torch and Hydra are not imported."""
+
+import io
+import os
+import shlex
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import redirect_stdout
+from enum import Enum
+from typing import Any, get_args
+
+VARIABLE = "_SFT_COMPLETE"
+"""The environment variable in which the shell asks for completions."""
+_EXAMPLE_NAME = "local"
+"""The name of a source of rows where none is typed yet."""
+
+
+def complete_override(incomplete: str) -> Iterator[tuple[str, str]]:
+    """``KEY=VALUE`` words that begin like the incomplete one, each with its help.
+
+    A key alone ends in ``=``. It is never the only candidate, so that the shell adds no space after it.
+    """
+    key, equals, _ = incomplete.partition("=")
+    if equals:
+        yield from ((f"{key}={value}", note) for value, note in _values(key))
+        return
+    found = [(name, note) for name, note in _names(incomplete) if name.startswith(incomplete)]
+    yield from ((f"{name}=", note) for name, note in found)
+    if len(found) == 1:
+        name = found[0][0]
+        yield from ((f"{name}={value}", note) for value, note in _values(name))
+
+
+def complete_run(incomplete: str) -> Iterator[str]:
+    """The newest run directories."""
+    from sft_cli.run_dir import newest_runs
+
+    yield from (path for path in newest_runs(number=50) if path.startswith(incomplete))
+
+
+def complete_recipe(incomplete: str) -> Iterator[str]:
+    """Names of recipes."""
+    from sft_cli.config.files.search_path import places
+
+    yield from (name for name in places().recipes if name.startswith(incomplete))
+
+
+def complete_gpu(incomplete: str) -> Iterator[str]:
+    """Names of graphics cards."""
+    from sft_cli.check.gpus import CARDS
+
+    yield from (name for name in CARDS if name.startswith(incomplete))
+
+
+def _names(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Every group and key; a name of the user's choice is the one in the incomplete word."""
+    from sft_cli.config.files.search_path import GROUPS
+    from sft_cli.config.keys.typos import spelled
+    from sft_cli.config.keys.valid_keys import ANY_NAME, KEYS
+    from sft_cli.config.validate import as_plain
+
+    yield "recipe", "a recipe by name, or a YAML file"
+    yield from ((group, f"an option of the group {group}") for group in GROUPS)
+    for name, key in KEYS.items():
+        if "[]" in name:
+            continue  # part of a list, which only a file can hold
+        before, _, after = name.partition(ANY_NAME)
+        if after:
+            typed = incomplete.removeprefix(before).partition(".")[0] if incomplete.startswith(before) else ""
+            name = f"{before}{typed or _EXAMPLE_NAME}{after}"
+        yield name, f"default {spelled(as_plain(key.default))}"
+
+
+def _values(key: str) -> Iterator[tuple[str, str]]:
+    """Values that a key or group takes: its options or choices, else its default."""
+    from sft_cli.config.files.search_path import GROUPS, places
+    from sft_cli.config.keys.typos import spelled
+    from sft_cli.config.keys.valid_keys import find
+    from sft_cli.config.validate import as_plain
+
+    if key == "recipe":
+        yield from ((name, "recipe") for name in places().recipes)
+    elif key in GROUPS:
+        yield from ((name, f"option of {key}") for name in places().options[key])
+    elif (known := find(key)) is not None:
+        values = dict.fromkeys([spelled(as_plain(known.default)), *_choices(known.kind)])
+        yield from ((value, "default" if place == 0 else "") for place, value in enumerate(values))
+
+
+def _choices(kind: Any) -> Iterator[str]:
+    """The values of a type that has few of them."""
+    for part in get_args(kind) or (kind,):
+        if part is bool:
+            yield from ("true", "false")
+        elif isinstance(part, type) and issubclass(part, Enum):
+            yield from (str(member.value) for member in part)
+
+
+def answer_bash(complete: Any, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Answer bash, which splits the words of a line at ``=`` and completes only the part after it.
+
+    Args:
+        complete: Prints the completions that the environment asks for, and exits.
+        environment: Holds bash's words; they are joined again before ``complete`` is called.
+
+    Raises:
+        SystemExit: As ``complete`` does.
+    """
+    words, place, split = joined(_words(environment), int(environment["COMP_CWORD"]))
+    environment.update(COMP_WORDS=shlex.join(words), COMP_CWORD=str(place))
+    lines = io.StringIO()
+    try:
+        with redirect_stdout(lines):
+            complete()
+    finally:
+        prefix = words[place].rpartition("=")[0] + "=" if split else ""
+        print(*(line.removeprefix(prefix) for line in lines.getvalue().splitlines()), sep="\n")
+
+
+def _words(environment: Mapping[str, str]) -> list[str]:
+    """The words as bash split them."""
+    try:
+        return shlex.split(environment["COMP_WORDS"])
+    except ValueError:  # a quote that is still open
+        return environment["COMP_WORDS"].split()
+
+
+def joined(words: Sequence[str], place: int) -> tuple[list[str], int, bool]:
+    """The words with ``key``, ``=``, ``value`` as one; where the one at ``place`` is now; whether it was split."""
+    found: list[str] = []
+    new_place, split, glue = place, False, False
+    for number, word in enumerate([*words, ""] if place == len(words) else words):
+        if (word == "=" and found) or (glue and word):
+            found[-1] += word
+            glue = word == "="
+            if number == place:
+                new_place, split = len(found) - 1, True
+            continue
+        glue = False
+        found.append(word)
+        if number == place:
+            new_place = len(found) - 1
+    return found, new_place, split

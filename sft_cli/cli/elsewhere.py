@@ -1,0 +1,60 @@
+"""What other tools, and earlier versions, call commands and options -> what they are called here."""
+
+from collections.abc import Mapping
+
+COMMANDS: Mapping[str, str] = {
+    **dict.fromkeys(("finetune", "fine-tune", "ft", "fit", "sft", "run", "start", "resume", "launch"), "train"),
+    **dict.fromkeys(("preprocess", "tokenize", "process", "data", "prep", "dataset"), "prepare"),
+    **dict.fromkeys(("evaluate", "test", "benchmark", "validate_model", "score"), "eval"),
+    **dict.fromkeys(("export", "merge-lora", "merge_lora", "merge-adapter", "save", "convert"), "merge"),
+    **dict.fromkeys(("validate", "dry-run", "dryrun", "lint", "verify", "estimate"), "check"),
+    **dict.fromkeys(("recipe", "examples", "cp"), "recipes"),
+    **dict.fromkeys(("ls", "list", "history", "ps", "jobs"), "runs"),
+    **dict.fromkeys(("config", "configs", "keys", "print", "options"), "show"),
+    **dict.fromkeys(("view", "debug", "look", "rows", "preview"), "inspect"),
+    **dict.fromkeys(("info", "env", "system", "version-info", "diagnose"), "doctor"),
+    **dict.fromkeys(("hpo", "grid", "search", "tune", "multirun"), "sweep"),
+    **dict.fromkeys(("format", "schema", "shapes"), "formats"),
+    **dict.fromkeys(("slurm", "sbatch"), "submit"),
+}
+"""Commands of other tools -> the one here."""
+_SERVED = (
+    "sft chat RUN talks to a run's model; sft merge RUN --out merged writes a plain transformers model, which"
+    " vllm serve merged, or any other program, serves"
+)
+NOT_HERE: Mapping[str, str] = {
+    **dict.fromkeys(("generate", "infer", "inference", "predict", "serve", "ask", "api", "complete"), _SERVED),
+    **dict.fromkeys(
+        ("push", "upload", "publish"),
+        "nothing is uploaded here: sft merge RUN --out merged, then hf upload NAME merged",
+    ),
+    **dict.fromkeys(("web", "webui", "ui", "board", "gradio"), "there is no web page to train from: sft --help"),
+}
+"""Commands of other tools that are none here -> what to do instead."""
+FLAGS: Mapping[str, str] = dict.fromkeys(("--dry-run", "--dryrun", "--validate", "--debug"), "check")
+"""Options of other tools that are a command here."""
+SHORT: Mapping[str, str] = {
+    **dict.fromkeys(("r", "c", "f"), "recipe"),
+    "m": "model",
+    "p": "prompt",
+    "e": "trainer.epochs",
+    "s": "step",
+    "o": "out",
+}
+"""Options of one letter in other tools -> the name here."""
+RENAMED: Mapping[tuple[str, str], str] = {
+    ("train", "run"): "resume",
+    ("sweep", "sweep"): "resume",
+    ("sweep", "sweep_dir"): "out",
+    ("train", "out"): "run_dir",
+    ("prepare", "out"): "prepared_dir",
+    ("inspect", "run"): "dir",
+    **{("inspect", name): "dir" for name in ("prepared", "prepared_dir", "directory", "data")},
+    **{("inspect", name): "row" for name in ("index", "idx", "id")},
+    **{("inspect", name): "text" for name in ("grep", "search", "regex", "contains")},
+    **{("inspect", name): "n" for name in ("num", "count", "limit")},
+    ("inspect", "kind"): "worst",
+    ("inspect", "dataset"): "source",
+    ("inspect", "side"): "split",
+}
+"""Command and name, as it was called or is called elsewhere -> the option, argument or key of that command."""

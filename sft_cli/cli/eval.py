@@ -1,0 +1,38 @@
+"""``sft eval``: the loss and the answers of a run on held-out rows."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from sft_cli.cli.options import ConfigDirs, Run, RunOverrides, Step
+
+
+def evaluate(
+    run: Run,
+    overrides: RunOverrides = None,
+    compare: Annotated[
+        Literal["base"] | None, typer.Option("--compare", metavar="base", help="Evaluate the base model, too.")
+    ] = None,
+    step: Step = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Measure a run on its held-out rows, or on every row of data=FILE: loss, answers, exact match.
+
+    Config keys that can be set: data=FILE, eval.generate, eval.max_rows, eval.max_new_tokens, eval.batch_size,
+    trainer.device.
+
+    Example: sft eval runs/quickstart-20250101-120000 --compare base, or with --step 50 for a saved step
+    """
+    from sft_cli.config.compose import load
+    from sft_cli.eval.report_name import name_of
+    from sft_cli.eval.select_rows import choose_rows
+    from sft_cli.eval.settings import eval_config
+    from sft_cli.train.checkpoints.saved_step import run_at
+
+    directory = run_at(run, step, "sft eval")
+    trained = load(directory.config)
+    config = eval_config(directory, trained, overrides or [], config_dir or [])
+    rows = choose_rows(directory, trained, config)
+    from sft_cli.eval.session import evaluate_run
+
+    evaluate_run(directory, config, rows, name_of(rows, trained, config), compare=compare is not None)

@@ -1,0 +1,13 @@
+"""``sft formats``: the shapes of rows."""
+
+from sft_cli.console import say
+
+
+def formats() -> None:
+    """Print the shapes of rows that are understood, each with an example.
+
+    Example: sft formats
+    """
+    from sft_cli.data.formats import listing
+
+    say(listing())

@@ -1,0 +1,133 @@
+"""The program ``sft``: its commands, and how one is executed. ``sft --help`` loads no torch and no Hydra."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import Annotated, Any
+
+import typer
+
+from sft_cli import __version__
+from sft_cli.cli.chat import chat
+from sft_cli.cli.check import check
+from sft_cli.cli.command_line import Command
+from sft_cli.cli.completion import VARIABLE, answer_bash
+from sft_cli.cli.doctor import doctor
+from sft_cli.cli.eval import evaluate
+from sft_cli.cli.formats import formats
+from sft_cli.cli.inspect import inspect
+from sft_cli.cli.merge import merge
+from sft_cli.cli.prepare import prepare
+from sft_cli.cli.recipes import recipes
+from sft_cli.cli.runs import runs
+from sft_cli.cli.show import show
+from sft_cli.cli.submit import submit
+from sft_cli.cli.sweep import sweep
+from sft_cli.cli.train import train
+from sft_cli.cli.typer_errors import as_sft_error
+from sft_cli.cli.usage import HELP, refuse
+from sft_cli.console import recorded, status
+from sft_cli.distributed.rank_env import refuse_several
+from sft_cli.error_boundary import exit_on_error
+
+app = typer.Typer(
+    help="Fine-tune language models from recipes. Begin with: sft train recipe=quickstart",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": list(HELP)},
+)
+SLOW = ("prepare", "train", "check", "doctor", "sweep", "eval", "merge", "inspect")
+"""Commands whose first line takes a moment."""
+SEVERAL_PROCESSES = ("train", "doctor")
+"""Commands that a launcher may start in several processes."""
+
+app.command()(train)
+app.command()(prepare)
+app.command()(check)
+app.command()(inspect)
+app.command("eval")(evaluate)
+app.command()(chat)
+app.command()(merge)
+app.command()(sweep)
+app.command()(submit)
+app.command()(runs)
+app.command()(show)
+app.command()(recipes)
+app.command()(formats)
+app.command()(doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sft {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@cache
+def _commands() -> Any:
+    """Typer's group of commands."""
+    return typer.main.get_command(app)
+
+
+def execute(words: Sequence[str]) -> int:
+    """Run a command line in this process; its exit code.
+
+    Args:
+        words: The command line without the program's name.
+
+    Raises:
+        SftError: A mistake of the user.
+    """
+    commands = _commands()
+    refuse(commands, words)
+    known = words[0] if words and words[0] in commands.commands else None
+    if known and known not in SEVERAL_PROCESSES:
+        refuse_several(known)
+    if known in SLOW and not set(HELP) & set(words):
+        status(f"sft {known}: reading the settings")
+    try:
+        return commands.main(list(words) or ["--help"], prog_name="sft", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        command = Command(known, commands.commands[known].params) if known else None
+        raise as_sft_error(error, command, words[1:]) from error
+
+
+def main() -> None:
+    """Entry point: a user's mistake is a sentence with its fix and exit code 2, never a traceback."""
+    if VARIABLE in os.environ:
+        _complete()
+    # Threads that wait must sleep: on 2 cores with another process on one of them, spinning ones took 38 s for 50 steps
+    # of the quickstart, sleeping ones 7 s. On an idle machine it is 5 s instead of 3; OMP_WAIT_POLICY=ACTIVE has that.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    words = sys.argv[1:]
+    with recorded(shlex.join(["sft", *words]), _without_secrets), exit_on_error():
+        sys.exit(execute(words))
+
+
+def _complete() -> None:
+    """Answer a shell that asks for completions, and exit."""
+
+    def complete() -> None:
+        _commands().main([], prog_name="sft")
+
+    if os.environ[VARIABLE] == "complete_bash":
+        answer_bash(complete)
+    else:
+        complete()
+
+
+def _without_secrets(text: str) -> str:
+    """The text as it may be kept."""
+    from sft_cli.config.redaction import hushed
+
+    return hushed(text)

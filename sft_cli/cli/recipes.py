@@ -1,0 +1,30 @@
+"""``sft recipes``: the recipes that there are."""
+
+from typing import Annotated
+
+import typer
+
+from sft_cli.cli.completion import complete_recipe
+from sft_cli.cli.options import ConfigDirs
+from sft_cli.console import say
+
+
+def recipes(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Recipes to print in full; without a name, all are listed.",
+            show_default=False,
+            autocompletion=complete_recipe,
+        ),
+    ] = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """List the recipes: the package's, those of ./recipes and of -d DIR.
+
+    Example: sft recipes alpaca_qlora
+    """
+    from sft_cli.config import explain
+
+    say(explain.recipes(names or [], config_dir or []))

@@ -1,0 +1,30 @@
+"""``sft show``: the config that a command would run with, or the keys that there are."""
+
+from typing import Annotated
+
+import typer
+
+from sft_cli.cli.options import ConfigDirs, Overrides
+
+
+def show(
+    overrides: Overrides = None,
+    keys: Annotated[
+        bool,
+        typer.Option(
+            "--keys",
+            help="List groups with their options, and keys with type, limits, default and meaning: all, or"
+            " those with a PATTERN in their name, as in sft show --keys lr.",
+        ),
+    ] = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Only values that are not the default.")] = False,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Print the config a command would run with, and where each value came from.
+
+    Example: sft show recipe=quickstart trainer.lr=1e-3 --changed, or sft show --keys warmup
+    """
+    from sft_cli.config import explain
+
+    text = explain.keys(overrides or []) if keys else explain.show(overrides or [], config_dir or [], changed=changed)
+    typer.echo(text)

@@ -1,0 +1,240 @@
+"""Mistakes of a command line, found before a command runs: unknown commands and options, old and foreign spellings.
+
+Which commands and options there are is asked of Typer.
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sft_cli.cli.command_line import Command, Part
+from sft_cli.cli.elsewhere import COMMANDS, FLAGS, NOT_HERE, RENAMED, SHORT
+from sft_cli.config.keys.similar import nearest
+from sft_cli.errors import SftError, raise_all
+
+WHERE = "command line"
+HELP = ("-h", "--help")
+_VALUES = {"recipe": "NAME", "data": "FILE", "model": "DIR_OR_HUB_ID"}
+"""What a group takes that was typed without a value."""
+_EVERYDAY = ("n", "row", "text", "source", "split", "prompt", "system", "resume")
+"""Options whose names are more often a key of another tool."""
+
+
+def refuse(commands: Any, words: Sequence[str]) -> None:
+    """Return if the command, its options and its arguments exist.
+
+    Args:
+        commands: Typer's group of commands.
+        words: The command line without the program's name.
+
+    Raises:
+        SftError: An unknown command, every unknown option and old spelling, or a missing argument.
+    """
+    if not words or words[0] in {*HELP, *(spelling for one in commands.params for spelling in one.opts)}:
+        return
+    if words[0] not in commands.commands:
+        raise _unknown_command(list(commands.commands), words[0], words[1:])
+    command = Command(words[0], commands.commands[words[0]].params)
+    if any(word in HELP for word in words[1:]):
+        return
+    parts = command.parts(words[1:])
+    wrong = [part for part in parts if _is_wrong(command, part)]
+    if wrong and all(_rewritten(command, part) for part in wrong):
+        raise _as_typed_here(command, parts, wrong)
+    others = [Command(name, one.params) for name, one in commands.commands.items() if name != command.name]
+    errors = [_unknown_option(command, parts, part) for part in wrong]
+    raise_all(errors + [error for part in parts if (error := _of_another(command, others, part)) is not None])
+    raise_all([_without_value(part) for part in parts if _lacks_value(part)])
+    _refuse_arguments(command, parts)
+
+
+def _is_wrong(command: Command, part: Part) -> bool:
+    """Whether a part is an option that the command does not have, or a word that is an option or argument now."""
+    if part.is_option:
+        return part.option is None
+    return part.is_setting and not _is_key(command, part.name) and command.spelled(part.name) is not None
+
+
+def _is_key(command: Command, name: str) -> bool:
+    """Whether the command takes a config key, or a group, of this name."""
+    from sft_cli.config.files.search_path import GROUPS
+
+    if not command.takes_keys:
+        return False
+    if name in (*GROUPS, "recipe"):
+        return True
+    from sft_cli.config.keys.valid_keys import find  # a right command line does not wait for the keys
+
+    return command.spelled(name) is not None and find(name) is not None
+
+
+def _rewritten(command: Command, part: Part) -> list[str]:
+    """The words that a wrong part stands for here; none where it stands for nothing exactly."""
+    name = part.name.lstrip("-")
+    if part.is_option and not part.name.startswith("--"):
+        name = SHORT.get(name, name)
+        if name == "recipe" and part.value.replace(".", "").isdigit():
+            return []  # -r 8 is the rank of other tools
+    if (written := command.spelled(name)) is not None:
+        if not written.startswith("-"):
+            return [part.value or written]
+        option = command.options[written]
+        return [written] if option.is_flag else [written, part.value or option.metavar or "VALUE"]
+    if not part.is_option or not command.takes_keys:
+        return []
+    from sft_cli.config.files.search_path import GROUPS
+    from sft_cli.config.keys.valid_keys import find
+
+    name = RENAMED.get((command.name, name), name)
+    known = next((one for one in (name, name.replace("-", "_")) if one in ("recipe", *GROUPS) or find(one)), None)
+    return [f"{known}={part.value or _VALUES.get(known, 'VALUE')}"] if known else []
+
+
+def _as_typed_here(command: Command, parts: Sequence[Part], wrong: Sequence[Part]) -> SftError:
+    """What to say where every wrong part has one spelling here: the whole line in that spelling."""
+    from sft_cli.config.keys.typos import quoted
+
+    first, words = list[str](), list[str]()
+    for part in parts:
+        if part not in wrong:
+            words += part.words
+        elif len(new := _rewritten(command, part)) == 1 and not new[0].startswith("-") and "=" not in new[0]:
+            first += new  # an argument comes first
+        else:
+            words += new
+    typed = " ".join(map(quoted, [command.name, *first, *words]))
+    return SftError(where=WHERE, problem=_problem(command, wrong), fix=f"type sft {typed}")
+
+
+def _problem(command: Command, wrong: Sequence[Part]) -> str:
+    """What is wrong with parts of a command line."""
+    options = [part.name for part in wrong if part.is_option]
+    words = [f"{part.name}=" for part in wrong if not part.is_option]
+    no_keys = f"{' and '.join(words)} {'is no config key' if len(words) == 1 else 'are no config keys'}"
+    no_options = f"there is no option {', '.join(options)}"
+    if command.takes_keys:
+        no_options += "; config keys are words KEY=VALUE without dashes"
+    else:
+        no_keys = f"sft {command.name} takes no words KEY=VALUE, such as {words[0] if words else ''}"
+    return "; ".join([no_keys] * bool(words) + [no_options] * bool(options))
+
+
+def _unknown_command(commands: Sequence[str], command: str, rest: Sequence[str]) -> SftError:
+    """What to say about a command that is not there."""
+    from sft_cli.config.keys.translate import DATA_FILE  # a right command line does not wait for the keys
+
+    problem, typed = f"there is no command {command!r}", shlex.join(rest)
+    if command in ("help", "version"):
+        about = rest[0] if rest and rest[0] in commands else ""
+        fix = "sft --version" if command == "version" else f"sft {about} --help".replace("  ", " ")
+    elif command in NOT_HERE:
+        fix = NOT_HERE[command]
+    elif meant := COMMANDS.get(command.lower()) or nearest(command.lower(), commands):
+        fix = f"did you mean: {f'sft {meant} {typed}'.strip()}"
+    elif "=" in command or DATA_FILE.fullmatch(command) or command.endswith((".yaml", ".yml")):
+        problem, fix = f"{command!r} is no command", f"name the command first: sft train {shlex.join([command, *rest])}"
+    elif command.startswith("-"):
+        problem, fix = f"there is no option {command}", "name the command first; sft --help lists them"
+    else:
+        fix = f"the commands are {', '.join(commands)}; sft --help says what they do"
+    return SftError(where=WHERE, problem=problem, fix=fix)
+
+
+def _unknown_option(command: Command, parts: Sequence[Part], part: Part) -> SftError:
+    """What to say about one wrong part: how it is typed here, with its value."""
+    from sft_cli.config.keys.translate import special
+    from sft_cli.config.keys.typos import quoted
+    from sft_cli.config.keys.valid_keys import advice
+
+    key, value = part.name.lstrip("-").replace("-", "_"), _read(part.value)
+    if new := _rewritten(command, part):
+        fix = f"write {' '.join(map(quoted, new))}"
+    elif part.name in FLAGS:
+        words = [word for other in parts if other is not part for word in other.words]
+        fix = f"to try a run without training: {shlex.join(['sft', FLAGS[part.name], *words])}"
+    elif part.name in ("--version", "-v", "-V"):
+        fix = "sft --version"
+    elif command.takes_keys and (found := special(key, value, "local")) is not None:
+        fix = found
+    elif part.name.startswith("--") and (near := nearest(part.name, list(command.options))):
+        fix = f"did you mean {near}?"
+    elif not command.takes_keys:
+        fix = f"leave it out; sft {command.name} --help lists the options"
+    else:
+        fix = advice(key, value)
+    return SftError(where=WHERE, problem=_problem(command, [part]), fix=fix)
+
+
+def _of_another(command: Command, others: Sequence[Command], part: Part) -> SftError | None:
+    """What to say about ``gpu=24GB`` where another command has that option; None for any other part."""
+    name = part.name
+    if not part.is_setting or not command.takes_keys or name in _EVERYDAY or _is_key(command, name):
+        return None
+    with_it = [other for other in others if other.takes_keys and name in other.names]
+    if not with_it:
+        return None
+    commands = " and ".join(f"sft {other.name}" for other in with_it)
+    fix = f"leave it out: it is an option of {commands}, see sft {with_it[0].name} --help"
+    return SftError(where=WHERE, problem=_problem(command, [part]), fix=fix)
+
+
+def _lacks_value(part: Part) -> bool:
+    """Whether a part is an option without its value; a system message alone may be empty."""
+    return part.option is not None and not part.option.is_flag and not part.value and part.option.name != "system"
+
+
+def _without_value(part: Part) -> SftError:
+    """What to say about an option without its value."""
+    fix = f"write {part.name} {part.option.metavar or 'VALUE'}, or leave it out"
+    return SftError(where=part.name, problem="it has no value", fix=fix)
+
+
+def _refuse_arguments(command: Command, parts: Sequence[Part]) -> None:
+    """Refuse a line whose required arguments are not its first words, or that has words which nothing reads."""
+    words = [part.words[0] for part in parts if not part.is_option]
+    if command.required and (not words or ("=" in words[0] and not Path(words[0]).exists())):
+        raise _missing(command, parts)
+    if command.free is None and len(words) > len(command.required):
+        extra = words[len(command.required)]
+        kept = " ".join(["sft", command.name, *map(shlex.quote, words[: len(command.required)])])
+        raise SftError(where=extra, problem=f"{kept} takes no further words", fix=f"leave it out: {kept}")
+
+
+def _missing(command: Command, parts: Sequence[Part]) -> SftError:
+    """What to say where the first argument is missing: the same line with it; a word may name the run."""
+    from sft_cli.config.keys.typos import quoted
+    from sft_cli.run_dir import newest_runs
+
+    where, argument = f"sft {command.name}", command.required[0]
+    if argument.metavar != "RUN":
+        return SftError(where=where, problem=f"no {argument.metavar} is named", fix=f"{where} {argument.metavar}")
+    naming = [
+        part for part in parts if not part.is_option and _names_a_run(part.value if part.is_setting else part.name)
+    ]
+    named = naming[0] if naming else None
+    path = next(iter(newest_runs()), "RUN") if named is None else named.value if named.is_setting else named.name
+    typed = [word for part in parts if part is not named for word in part.words]
+    also = ", the newest run" if named is None and path != "RUN" else ""
+    return SftError(
+        where=where, problem="no run is named", fix=f"{' '.join([where, *map(quoted, [path, *typed])])}{also}"
+    )
+
+
+def _names_a_run(text: str) -> bool:
+    """Whether a text is the path of a run directory."""
+    return text != "" and (Path(text) / "config.yaml").is_file()
+
+
+def _read(text: str) -> object:
+    """A value as a config would hold it, as far as a number or truth goes; true for an option alone."""
+    if not text:
+        return True
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,105 @@
+"""The run directories in a folder: how each stands, and what it has reached."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sft_cli.run_dir import RunDir, run_folders
+from sft_cli.train.checkpoints import checkpoint_dir
+
+RunState = Literal["finished", "running", "interrupted", "new"]
+"""Finished: there is a trained adapter or model. Interrupted: it can be resumed. New: no step is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run.
+
+    Attributes:
+        path: Its directory.
+        state: How it stands.
+        step: Optimizer steps done.
+        loss: Of the last step; None before the first one.
+        held_out: The last loss on the validation set; None without one.
+    """
+
+    path: Path
+    state: RunState
+    step: int
+    loss: float | None
+    held_out: float | None
+
+
+def list_runs(folders: Sequence[Path] = ()) -> list[RunSummary]:
+    """The runs in folders, those that changed last first; without folders, in those that runs are written to."""
+    found = {file.parent for folder in folders or run_folders() for file in _configs(folder)}
+    return [summarize(RunDir(path)) for path in sorted(found, key=_changed, reverse=True)]
+
+
+def _configs(folder: Path) -> Iterator[Path]:
+    """The configs of the runs in a folder, of a sweep's members too, or of the folder itself."""
+    for pattern in ("config.yaml", "*/config.yaml", "*/*/config.yaml"):
+        yield from (file for file in folder.glob(pattern) if file.parent.parent.name != "steps")
+
+
+def _changed(path: Path) -> float:
+    """When a run was written to last."""
+    files = [file for file in (RunDir(path).metrics, RunDir(path).config) if file.is_file()]
+    return max(file.stat().st_mtime for file in files)
+
+
+def summarize(run: RunDir) -> RunSummary:
+    """How a run stands, read from its directory."""
+    lines = list(_lines(run.metrics))
+    steps = [line for line in lines if "eval" not in line and "retention" not in line]
+    evaluated = [line for line in lines if line.get("eval")]
+    checkpoints = checkpoint_dir.all_of(run.checkpoints)
+    if run.adapter.is_dir() or run.model.is_dir():
+        state: RunState = "finished"
+    elif _is_locked(run.path / ".lock"):
+        state = "running"
+    else:
+        state = "interrupted" if steps or checkpoints else "new"
+    step = int(steps[-1]["step"]) if steps else 0
+    return RunSummary(run.path, state, step, _loss(steps), _loss(evaluated))
+
+
+def _loss(lines: Sequence[Mapping[str, Any]]) -> float | None:
+    """The loss of the last line; None where it is no number."""
+    value = lines[-1].get("loss") if lines else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a metrics file; one that is being written ends them."""
+    if not file.is_file():
+        return
+    with file.open(encoding="utf-8") as stream:
+        for line in stream:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
+
+
+def _is_locked(file: Path) -> bool:
+    """Whether a process holds the lock of a run; its owner's entry decides where the disk has no locks."""
+    if not file.is_file():
+        return False
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return file.stat().st_size > 0
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,66 @@
+"""`sft runs`: which runs there are, how they stand, and what they have reached."""
+
+import fcntl
+import json
+
+import pytest
+
+from sft_cli.cli import execute
+from sft_cli.run_dir import RunDir
+from sft_cli.train.run_list import list_runs, summarize
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFT_HOME", str(tmp_path))
+    return tmp_path
+
+
+def made(path, *lines: dict, finished: bool = False, torn: str = "") -> RunDir:
+    """A run directory with these lines of metrics."""
+    run = RunDir(path)
+    run.path.mkdir(parents=True)
+    run.config.write_text("run_name: a\n")
+    if lines:
+        run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
+    if finished:
+        run.adapter.mkdir()
+    return run
+
+
+STEPS = ({"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 2, "loss": 1.25, "eval": True})
+
+
+def test_the_states_of_runs(home):
+    finished = summarize(made(home / "runs/a", *STEPS, finished=True))
+    assert (finished.state, finished.step, finished.loss, finished.held_out) == ("finished", 2, 1.5, 1.25)
+    run = made(home / "runs/b", *STEPS[:2], torn='{"step": 3, "lo')
+    assert (summarize(run).state, summarize(run).step, summarize(run).held_out) == ("interrupted", 2, None)
+    assert summarize(made(home / "runs/c")).state == "new"
+    with (run.path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert summarize(run).state == "running"
+    assert summarize(run).state == "interrupted"
+    null = made(home / "runs/d", {"step": 1, "loss": None})
+    assert summarize(null).loss is None
+
+
+def test_members_of_sweeps_are_listed_and_saved_steps_are_not(home):
+    made(home / "runs/a", *STEPS)
+    made(home / "runs/a/steps/step-1", *STEPS)
+    made(home / "sweeps/s/001-lr=1", *STEPS)
+    assert [one.path.name for one in list_runs()] == ["a"]
+    assert {one.path.name for one in list_runs([home / "sweeps"])} == {"001-lr=1"}
+
+
+def test_the_table_is_data_and_what_is_said_without_runs_is_not(home, capsys):
+    assert execute(["runs"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "no runs yet; begin with: sft train recipe=quickstart\n")
+    made(home / "runs/a", *STEPS, finished=True)
+    assert execute(["runs"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    row = next(line for line in captured.out.splitlines() if "runs/a" in line)
+    assert row.split()[:4] == ["finished", "2", "1.5", "1.25"]

@@ -1,0 +1,184 @@
+"""What is answered to unknown commands, unknown options and old spellings, and what the help of each command holds."""
+
+import re
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from sft_cli.cli import app, execute
+from sft_cli.cli.usage import refuse
+from sft_cli.errors import Mistakes, SftError
+
+GROUP = typer.main.get_command(app)
+COMMANDS = GROUP.commands  # pyright: ignore[reportAttributeAccessIssue]
+WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+
+
+def refusal(*words: str) -> SftError:
+    with pytest.raises(SftError) as caught:
+        refuse(GROUP, words)
+    return caught.value
+
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path, monkeypatch):
+    """A working directory without runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SFT_HOME", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["trian", "recipe=quickstart"], "did you mean: sft train recipe=quickstart"),
+        (["finetune", "a b.jsonl"], "did you mean: sft train 'a b.jsonl'"),
+        (["preprocess"], "did you mean: sft prepare"),
+        (["export", "runs/a"], "did you mean: sft merge runs/a"),
+        (["slurm", "recipe=a"], "did you mean: sft submit recipe=a"),
+        (["ls"], "did you mean: sft runs"),
+        (["help"], "sft --help"),
+        (["help", "train"], "sft train --help"),
+        (["version"], "sft --version"),
+        (["recipe=quickstart"], "name the command first: sft train recipe=quickstart"),
+        (["mine.yaml", "trainer.lr=1"], "name the command first: sft train mine.yaml trainer.lr=1"),
+        (["qqqq"], f"the commands are {', '.join(COMMANDS)}; sft --help says what they do"),
+        (["formats", "alpaca"], "leave it out: sft formats"),
+        (["train", "--dry-run", "recipe=a"], "to try a run without training: sft check recipe=a"),
+        (["train", "--config", "a.yaml"], "a file of settings is a recipe: write recipe=a.yaml"),
+        (["train", "--num-epochs", "3.0"], "here it is called trainer.epochs: write trainer.epochs=3"),
+        (["train", "--recipe", "quickstart"], "type sft train recipe=quickstart"),
+        (["train", "--recipe=a", "trainer.lr=1"], "type sft train recipe=a trainer.lr=1"),
+        (["train", "--model", "a b", "-d", "x", "--data", "r.jsonl"], "type sft train 'model=a b' -d x data=r.jsonl"),
+        (["train", "-m", "org/name", "recipe=a"], "type sft train model=org/name recipe=a"),
+        (["train", "-r", "quickstart"], "type sft train recipe=quickstart"),
+        (["train", "-r", "8"], "here it is called adapter.rank: write adapter.rank=8"),
+        (["train", "--trainer.lr", "3", "--run-dir", "x"], "type sft train trainer.lr=3 run_dir=x"),
+        (["train", "-o", "out"], "type sft train run_dir=out"),
+        (["prepare", "-o", "out"], "type sft prepare prepared_dir=out"),
+        (["merge", "--run", "runs/a", "-o", "m"], "type sft merge runs/a -o m"),
+        (["merge", "runs/a", "--max_kl", "0.1"], "type sft merge runs/a --max-kl 0.1"),
+        (["eval", "--run", "runs/a", "--data", "r.jsonl"], "type sft eval runs/a data=r.jsonl"),
+        (["chat", "--run", "a", "--prompt", "Who is it?"], "type sft chat a --prompt 'Who is it?'"),
+        (["inspect", "--prepared", "x", "--worst", "longest"], "type sft inspect x --worst longest"),
+        (["train", "--model"], "type sft train model=DIR_OR_HUB_ID"),
+        (["doctor", "--recipe", "x"], "leave it out; sft doctor --help lists the options"),
+        (["show", "--chnaged"], "did you mean --changed?"),
+        (["train", "-d"], "write -d DIR, or leave it out"),
+        (["train", "--resume"], "write --resume RUN, or leave it out"),
+        (["merge", "runs/a", "--out", ""], "write --out DIR, or leave it out"),
+        (["show", "gpu=24GB"], "leave it out: it is an option of sft check, see sft check --help"),
+        (["eval"], "sft eval RUN"),
+        (["eval", "data=a.jsonl"], "sft eval RUN data=a.jsonl"),
+        (["inspect"], "sft inspect DIR"),
+        (["inspect", "x", "longest"], "leave it out: sft inspect x"),
+    ],
+)
+def test_what_is_answered(words, fix):
+    assert refusal(*words).fix == fix
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("train run=runs/a", "train --resume runs/a"),
+        ("train run=runs/a trainer.save_every=5", "train --resume runs/a trainer.save_every=5"),
+        ("train resume=runs/a", "train --resume runs/a"),
+        ("eval run=runs/a compare=base step=5", "eval runs/a --compare base --step 5"),
+        ("eval eval.max_rows=5 run=runs/a", "eval runs/a eval.max_rows=5"),
+        ("chat run=runs/a prompt=hello system=x", "chat runs/a --prompt hello --system x"),
+        ("merge run=a out=b into=dequantized max_kl=0.1", "merge a --out b --into dequantized --max-kl 0.1"),
+        ("inspect prepared=p worst=longest n=1 split=train", "inspect p --worst longest -n 1 --split train"),
+        ("inspect p row=17", "inspect p --row 17"),
+        ("inspect p grep=x limit=5", "inspect p --text x -n 5"),
+        ("check recipe=a gpu=24GB rows=all price=2", "check recipe=a --gpu 24GB --rows all --price 2"),
+        ("check tokens_per_second=5 recipe=a", "check --tokens-per-second 5 recipe=a"),
+        ("check recipe=a like=runs/a", "check recipe=a --like runs/a"),
+        ("sweep recipe=a parallel=2 metric=nll mode=max", "sweep recipe=a --parallel 2 --metric nll --mode max"),
+        ("sweep sweep_dir=s recipe=a", "sweep --out s recipe=a"),
+        ("sweep sweep=s", "sweep --resume s"),
+    ],
+)
+def test_an_old_spelling_is_answered_with_the_whole_line_in_the_new_one(old, new):
+    error = refusal(*old.split())
+    assert error.where == "command line"
+    assert "\n" not in error.problem
+    assert error.fix == f"type sft {new}"
+    refuse(GROUP, new.split())
+
+
+def test_an_option_that_is_a_word_beside_one_that_is_none_is_corrected_by_itself():
+    with pytest.raises(Mistakes) as caught:
+        refuse(GROUP, ["train", "--recipe", "a", "--num-epochs", "3"])
+    assert [error.fix for error in caught.value.errors] == [
+        "write recipe=a",
+        "here it is called trainer.epochs: write trainer.epochs=3",
+    ]
+
+
+@pytest.mark.parametrize("command", ["generate", "serve"])
+def test_who_wants_to_talk_to_the_model_is_told_how(command):
+    assert "sft merge RUN --out merged" in refusal(command).fix
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--help"],
+        ["--install-completion"],
+        ["train", "-h", "--flub"],
+        ["train", "trainer.lr=-1"],
+        ["show", "-d", "x"],
+        ["train", "-dx"],
+        ["chat", "runs/a", "--system", ""],
+        ["show", "--keys", "lr"],
+        ["train", "--resume", "-1"],
+    ],
+)
+def test_what_is_right_passes(words):
+    refuse(GROUP, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "fix"),
+    [
+        (["merge", "a", "--max-kl", "0,001"], "--max-kl 0,001", "did you mean --max-kl 0.001?"),
+        (["merge", "a", "--max-kl", "-1"], "--max-kl -1", "did you mean --max-kl 1?"),
+        (["merge", "a", "--max-kl", "nan"], "--max-kl nan", "write --max-kl NATS, or leave it out"),
+        (["merge", "a", "--into", "orignal"], "--into orignal", "did you mean --into original?"),
+        (["merge", "a", "--into", "4bit"], "--into 4bit", "choose one of --into original, --into dequantized"),
+        (["inspect", "a", "--worst", "longst"], "--worst longst", "did you mean --worst longest?"),
+        (["inspect", "a", "-n", "three"], "-n three", "write -n N, or leave it out"),
+        (["sweep", "--parallel", "2.5"], "--parallel 2.5", "did you mean --parallel 2 or --parallel 3?"),
+        (["eval", "a", "--step", "none"], "--step none", "write --step N, or leave it out"),
+        (["check", "--rows", "-1"], "--rows -1", "did you mean --rows all?"),
+        (["check", "--rows", "0.5"], "--rows 0.5", "did you mean --rows 1?"),
+    ],
+)
+def test_a_bad_value_of_an_option_is_a_sentence_with_the_value_that_was_meant(words, where, fix):
+    with pytest.raises(SftError) as caught:
+        execute(words)
+    assert (caught.value.where, caught.value.fix) == (where, fix)
+    assert caught.value.problem[0].islower() or not caught.value.problem[0].isalpha()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_names_its_options_and_has_an_example_that_is_right(name):
+    text = CliRunner().invoke(app, [name, "--help"], env=WIDE).stdout
+    options = [spelling for one in COMMANDS[name].params for spelling in one.opts if spelling.startswith("--")]
+    assert [spelling for spelling in options if spelling not in text] == []
+    assert all(one.help for one in COMMANDS[name].params), "every option and argument is explained"
+    (example,) = re.findall(r"Example: sft (.+?)(?:, or .*)?$", text, flags=re.MULTILINE)
+    words = example.replace('"', "").split()
+    assert words[0] == name
+    refuse(GROUP, words)
+
+
+def test_options_of_the_same_name_are_written_and_shortened_alike():
+    spellings: dict[str, set[tuple[str, ...]]] = {}
+    for command in COMMANDS.values():
+        for one in command.params:
+            if one.param_type_name == "option":
+                spellings.setdefault(one.name, set()).add(tuple(one.opts))
+    assert {name: found for name, found in spellings.items() if len(found) > 1} == {}
