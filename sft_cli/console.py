@@ -181,16 +181,26 @@ def _cell(value: Any) -> str:
 class Progress:
     """How far a long piece of work is: a bar on a terminal, a line now and then in a log; nothing if it is short."""
 
-    def __init__(self, what: str, total: int | None, before: int, share: float) -> None:
-        self._what, self._total, self._before, self._done = what, total, before, before
+    def __init__(self, what: str, total: int | None, before: int, share: float, unit: str) -> None:
+        self._what, self._total, self._before, self._done, self._unit = what, total, before, before, unit
         self._share_before = self._share = share
         self._began = self._said = time.perf_counter()
         self._wait = 0.2 if sys.stderr.isatty() else 30.0
 
-    def advance(self, rows: int, share: float = 0.0) -> None:
-        """So many rows more are done; ``share`` of all the work is, where nobody knows how many rows there will be."""
-        self._done += rows
+    def advance(self, number: int, share: float = 0.0) -> None:
+        """Count ``number`` more as done; ``share`` is that of all the work, where nobody knows its whole number."""
+        self._done += number
         self._share = max(self._share, share)
+        self._show()
+
+    def update(self, done: int, total: int) -> None:
+        """Set how many of how many are done; the clock starts with the first call."""
+        if self._total is None:
+            self._began, self._before = time.perf_counter(), done
+        self._done, self._total = done, total
+        self._show()
+
+    def _show(self) -> None:
         now = time.perf_counter()
         if not _speaks or now - self._said < self._wait:
             return
@@ -207,8 +217,10 @@ class Progress:
     def _line(self, now: float) -> str:
         """``encode    [=====>    ] 40,000 of 100,000 rows, 9,100 rows/s, 7 s left``."""
         spent, total = now - self._began, self._total
-        counted = f"{self._done:,} rows" if total is None else f"{self._done:,} of {total:,} rows"
-        counted += f", {(self._done - self._before) / spent:,.0f} rows/s"
+        counted = f"{self._done:,}" if total is None else f"{self._done:,} of {total:,}"
+        counted = f"{counted} {self._unit}"
+        if self._done > self._before:
+            counted += f", {(self._done - self._before) / spent:,.0f} {self._unit}/s"
         before = self._share_before if total is None else self._before / max(1, total)
         share = self._share if total is None else min(1.0, self._done / max(1, total))
         if share <= before:
@@ -218,12 +230,19 @@ class Progress:
 
 
 @contextmanager
-def progress(what: str, total: int | None = None, before: int = 0, share: float = 0.0) -> Iterator[Progress]:
-    """A ``Progress`` that is taken away at the end, whatever happens.
+def progress(
+    what: str, total: int | None = None, before: int = 0, share: float = 0.0, unit: str = "rows"
+) -> Iterator[Progress]:
+    """Show a ``Progress`` that is taken away at the end, whatever happens.
 
-    ``before`` rows, or ``share`` of all the work, were done by an earlier run.
+    Args:
+        what: The work.
+        total: How many there are to do, where that is known.
+        before: How many of them an earlier run did.
+        share: Share of all the work that an earlier run did.
+        unit: What is counted.
     """
-    shown = Progress(what, total, before, share)
+    shown = Progress(what, total, before, share, unit)
     try:
         yield shown
     finally:

@@ -55,3 +55,25 @@ def test_where_the_number_of_rows_is_not_known_the_share_of_the_work_tells(clock
         clock[0] += 40
         shown.advance(40_000, share)
     assert capsys.readouterr() == ("", f"rows      mine {line}\n")
+
+
+def test_an_evaluation_counts_from_its_first_batch(clock, capsys):
+    with progress("answers", unit="prompts") as shown:
+        for seconds, done in ((31, 500), (10, 1000), (20, 1500)):
+            clock[0] += seconds
+            shown.update(done, 2000)
+    assert capsys.readouterr() == (
+        "",
+        "answers   500 of 2,000 prompts\n"
+        "answers   [===============     ] 1,500 of 2,000 prompts, 33 prompts/s, 15 s left\n",
+    )
+
+
+def test_on_a_terminal_the_bar_vanishes(clock, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    with progress("answers", 4) as shown:
+        clock[0] += 1
+        shown.advance(3)
+    text = "answers   [===============     ] 3 of 4 rows, 3 rows/s, 0 s left"
+    assert capsys.readouterr() == ("", f"\r\x1b[2K{text}\r\x1b[2K")

@@ -18,17 +18,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sft_cli.clean import near_duplicates
-from sft_cli.clean.base import BATCH, RowList
+from sft_cli.clean.base import BATCH
 from sft_cli.config.schema.clean import Method, NearDuplicatesConfig
 from sft_cli.types import Conversation, Message
 
 
 @dataclass(frozen=True)
-class Spread(RowList):
+class Spread:
     """Rows in memory whose batches go to processes, read back in order."""
 
+    conversations: Sequence[Conversation]
     processes: int = 2
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return self.conversations[index]
+
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        """``(rows,)``: no row is held out."""
+        return np.zeros(len(self), np.bool_)
+
+    @property
+    def priority(self) -> NDArray[np.int64]:
+        """``(rows,)``: the same priority for all."""
+        return np.zeros(len(self), np.int64)
 
     def map(self, function: Callable[..., Any], argument: Any) -> Iterator[tuple[int, Sequence[Any]]]:
         """``function`` over all rows in batches."""

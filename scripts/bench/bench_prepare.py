@@ -39,7 +39,7 @@ from sft_cli.chat.template.chat_template import load_template
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.config.schema.data import DataConfig
-from sft_cli.data import example_tables
+from sft_cli.data import prepared_writer
 from sft_cli.prepare import encode_stage
 from sft_cli.types import Conversation, Message
 from sft_cli.utils import workers
@@ -61,7 +61,7 @@ class Part:
         outcomes = self._maker.build(conversations)
         assert all(outcome.problem is None for outcome in outcomes)
         examples = [example for outcome in outcomes for example in outcome.examples]
-        table = example_tables.example_table(examples)
+        table = prepared_writer.example_table(examples)
         with pyarrow.ipc.new_file(str(self._directory / f"{number:08}.arrow"), table.schema) as writer:
             writer.write_table(table)
         tokens = sum(len(example.input_ids) for example in examples)

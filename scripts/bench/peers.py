@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sft_cli.data.example_tables import IGNORE
+from sft_cli.data.prepared_writer import IGNORE
 
 MAX_LENGTH = 4096
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.sources import source_rows
-from sft_cli.data.sources.file_kinds import ENDINGS
+from sft_cli.data.sources.select import ENDINGS
 
 _ROWS = [{"text": "a", "n": 1}, {"text": "bé", "n": None}, {"text": "c" * 50, "n": 3}]
 

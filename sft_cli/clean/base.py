@@ -9,7 +9,6 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -74,38 +73,6 @@ class Rows(Protocol):
         The function is one of a module (it is sent to processes by name), the argument a config.
         """
         ...
-
-
-@dataclass(frozen=True)
-class RowList:
-    """Rows in memory: for tests, and for what is small."""
-
-    conversations: Sequence[Conversation]
-    held_out_rows: frozenset[int] = frozenset()
-    priorities: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.conversations)
-
-    def __getitem__(self, index: int) -> Conversation:
-        return self.conversations[index]
-
-    @property
-    def held_out(self) -> NDArray[np.bool_]:
-        """``(rows,)``: whether a row is held out."""
-        return np.array([index in self.held_out_rows for index in range(len(self))], dtype=np.bool_)
-
-    @property
-    def priority(self) -> NDArray[np.int64]:
-        """``(rows,)``: priority of the row's source; 0 unless given."""
-        return np.array(self.priorities or [0] * len(self), dtype=np.int64)
-
-    def map(
-        self, function: Callable[[Sequence[Conversation], Argument], Sequence[Result]], argument: Argument
-    ) -> Iterator[tuple[int, Sequence[Result]]]:
-        """``function`` over all rows in batches."""
-        for start in range(0, len(self), BATCH):
-            yield start, function(self.conversations[start : start + BATCH], argument)
 
 
 def words(text: str) -> list[str]:

@@ -8,6 +8,6 @@ def formats() -> None:
 
     Example: sft formats
     """
-    from sft_cli.data.formats import listing
+    from sft_cli.data.formats.registry import describe
 
-    say(listing())
+    say(describe())

@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.config.schema.data import Overflow
-from sft_cli.data.example_files import Shards
-from sft_cli.data.example_tables import IGNORE, weights_of
 from sft_cli.data.mixing import curriculum
 from sft_cli.data.mixing.curriculum import Stage
+from sft_cli.data.prepared_writer import IGNORE, Shards, weights_of
 from sft_cli.data.row_errors import prepared_again
 from sft_cli.errors import SftError
 

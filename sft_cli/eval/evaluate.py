@@ -1,6 +1,6 @@
 """One evaluation of one model: loss, answers, and how many of them are right. No files, no printing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sft_cli.config.schema.config import EvalConfig
@@ -9,7 +9,6 @@ from sft_cli.data.prepared import Split
 from sft_cli.eval.exact_match import Decode, Item, items, matches
 from sft_cli.eval.generate import answers
 from sft_cli.eval.heldout import HeldOut, Loss, heldout_loss
-from sft_cli.eval.progress import Progress
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm
 
@@ -79,8 +78,8 @@ def evaluate(
     decode: Decode,
     stop_ids: Sequence[int],
     indices: Sequence[int] | None = None,
-    loss_progress: Progress | None = None,
-    answer_progress: Progress | None = None,
+    loss_progress: Callable[[int, int], None] | None = None,
+    answer_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a model on a split; it is left as it was, and no random generator is used.
 

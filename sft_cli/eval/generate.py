@@ -1,6 +1,6 @@
 """Greedy answers to many prompts, each the one the model gives to that prompt alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -10,7 +10,6 @@ from torch.distributed.tensor import DTensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from sft_cli.distributed.process_group import Ranks, here
-from sft_cli.eval.progress import Progress
 from sft_cli.model.adapter.prompt_learning import num_vectors, takes_padding
 from sft_cli.model.attention.packing import generating
 from sft_cli.model.load import context_length
@@ -39,7 +38,7 @@ def answers(
     pad_id: int,
     max_new_tokens: int,
     batch_size: int,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
     """The greedy answer to each prompt, in the order given.
 

@@ -1,7 +1,7 @@
 """Loss and perplexity on held-out rows, exactly: every example counts as if it were computed alone."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Split, Tokens
 from sft_cli.distributed.process_group import here
-from sft_cli.eval.progress import Progress
 from sft_cli.model.head.loss_model import LossModel
 
 WINDOW = 1024
@@ -65,7 +64,7 @@ def heldout_loss(
     share: bool = False,
     device: torch.device,
     indices: Sequence[int] | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> HeldOut:
     """The loss of a split, over all and per source, summed in float64.
 
@@ -103,7 +102,7 @@ def example_sums(
     budget: int,
     share: bool = False,
     device: torch.device,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Sums:
     """What each example adds, in the order of ``indices``; a budget of 0 gives each a row of its own.
 

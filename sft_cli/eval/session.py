@@ -11,12 +11,11 @@ from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
-from sft_cli.console import counted, say
+from sft_cli.console import counted, progress, say
 from sft_cli.errors import SftError
 from sft_cli.eval import report
 from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate, sample_lines
 from sft_cli.eval.exact_match import count_cut, decoder
-from sft_cli.eval.progress import shown
 from sft_cli.eval.select_rows import Rows
 from sft_cli.model.adapter.add import open_adapter
 from sft_cli.model.device import Machine, choose_machine
@@ -54,7 +53,11 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
             )
         if not probed.packed_ok:
             say(f"packing   off for the {label} model, one example per row: {probed.reason}")
-        with machine.precision(), shown(f"{label} loss") as losses, shown(f"{label} answers") as answered:
+        with (
+            machine.precision(),
+            progress(f"{label} loss", unit="examples") as losses,
+            progress(f"{label} answers", unit="prompts") as answered,
+        ):
             return evaluate(
                 loss_model,
                 rows.split,
@@ -63,8 +66,8 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
                 budget=config.speed.tokens_per_micro_batch,
                 decode=decode,
                 stop_ids=stops,
-                loss_progress=losses,
-                answer_progress=answered,
+                loss_progress=losses.update,
+                answer_progress=answered.update,
             )
 
     model, base = load_tuned(run, config, machine), None

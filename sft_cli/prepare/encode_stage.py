@@ -20,7 +20,7 @@ from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.data import DataConfig
 from sft_cli.console import progress
-from sft_cli.data.example_tables import example_table
+from sft_cli.data.prepared_writer import example_table
 from sft_cli.prepare import stage_cache
 from sft_cli.prepare.filtered_rows import Cleaned, Reader
 from sft_cli.prepare.row_outcomes import fate_of, fate_table
@@ -28,7 +28,7 @@ from sft_cli.types import Conversation
 from sft_cli.utils import workers
 from sft_cli.utils.atomic import atomic_path, write_atomic
 
-CODE = ("chat", "utils.text", "data.example_tables", "prepare.encode_stage", "prepare.row_outcomes")
+CODE = ("chat", "utils.text", "data.prepared_writer", "prepare.encode_stage", "prepare.row_outcomes")
 """Modules that decide what an example is."""
 RULES = ("train_on", "train_on_tool_calls", "train_on_tool_results", "train_on_reasoning", "untrained", "thinking",
          "system", "override_system", "sanitize", "delimiters", "overflow")  # fmt: skip

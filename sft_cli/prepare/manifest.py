@@ -30,7 +30,7 @@ SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss
 MIX_RULES = ("strategy", "temperature", "stop", "total_rows", "stages", "val_fraction", "val_rows", "on_bad_row",
              "overflow", "budget")  # fmt: skip
 MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.write_stage", "data.ledger",
-            "data.example_tables", "prepare.prepare")  # fmt: skip
+            "data.prepared_writer", "prepare.prepare")  # fmt: skip
 """Modules that decide what an epoch holds and how it is written."""
 
 

@@ -1,6 +1,7 @@
 """Runs members on this machine, so many at a time, each in a process of its own, and hears of signals."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sft_cli.console import say
+from sft_cli.sweep.page import write_page
 from sft_cli.sweep.plan import Member
-from sft_cli.sweep.state import SAVED, Record, last_error
+from sft_cli.sweep.ranking import show
+from sft_cli.sweep.state import SAVED, Outcome, Record, State, last_error, outcome, save
+from sft_cli.sweep.status import Status
 from sft_cli.utils.locks import is_locked
 from sft_cli.utils.processes import FORWARDED, signals_handled_by
 
@@ -128,3 +132,38 @@ def _heard(live: Sequence[Live]) -> Iterator[list[int]]:
 
     with signals_handled_by(hear):
         yield heard
+
+
+def run_here(record: Record, environments: Sequence[Mapping[str, str]], errors: Mapping[Member, str]) -> int:
+    """Run what is not finished, and conclude; the exit code.
+
+    Args:
+        record: The sweep.
+        environments: For each member that runs at a time, what its environment has beside ours.
+        errors: Why members failed in an earlier session.
+    """
+    status = Status(record)
+    outcomes = {member: outcome(record, member) for member in record.members}
+    left = [member for member in record.members if outcomes[member].state is not State.finished]
+    outcomes |= {member: outcome(record, member, errors.get(member, "")) for member in left}
+
+    def end(member: Member, reason: str) -> None:
+        outcomes[member] = outcome(record, member, reason)
+        status.end(member, outcomes[member])
+        save(record, outcomes)
+
+    told = Told(status.start, end, lambda members: status.running(members, outcomes))
+    stopped = run_members(record, left, environments, told)
+    status.close()
+    conclude(record, outcomes)
+    if stopped:
+        say(f"stopped   resume with: sft sweep --resume {shlex.quote(str(record.directory))}")
+        return 128 + stopped
+    return int(any(found.state is not State.finished or found.error for found in outcomes.values()))
+
+
+def conclude(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
+    """Write down how the members stand, and show it."""
+    save(record, outcomes)
+    write_page(record, outcomes)
+    show(record, outcomes)

@@ -16,13 +16,12 @@ from sft_cli.console import counted, say
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError
 from sft_cli.prepare.prepare import prepare
-from sft_cli.slurm.array import submit_array
 from sft_cli.slurm.sbatch import refuse_absent
+from sft_cli.slurm.submit import submit_array
 from sft_cli.sweep import metric as metrics
 from sft_cli.sweep.plan import Plan, plan
 from sft_cli.sweep.resources import member_environments
-from sft_cli.sweep.runner import wait_for_saving
-from sft_cli.sweep.session import conclude, run_here
+from sft_cli.sweep.runner import conclude, run_here, wait_for_saving
 from sft_cli.sweep.state import NAME, Record, State, load_record, outcome, save
 from sft_cli.train.setup.run_lock import held
 from sft_cli.utils.atomic import write_atomic

@@ -18,10 +18,9 @@ from sft_cli.console import say
 from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
 from sft_cli.train.checkpoints.checkpoint import Parts, Progress
 from sft_cli.train.context import Run
-from sft_cli.train.monitoring import loss_spikes
-from sft_cli.train.monitoring.loss_spikes import Recent
+from sft_cli.train.monitoring import divergence
+from sft_cli.train.monitoring.divergence import Recent, usable
 from sft_cli.train.monitoring.metrics import Log, NoLog, StepMetrics, keep_until, peak_memory
-from sft_cli.train.monitoring.nonfinite import usable
 from sft_cli.train.monitoring.retention import Forgotten
 from sft_cli.train.oom_advice import Work, told
 from sft_cli.train.optimizers.weight_average import averaged
@@ -49,7 +48,7 @@ def fit(run: Run, parts: Parts, progress: Progress) -> Progress:
         Forgotten: A retention probe got worse than it may; the step was saved.
         SftError: Training diverged, or memory ran out.
     """
-    recent = loss_spikes.recent(run.directory.metrics, progress.step, scaled=run.scaled)
+    recent = divergence.recent(run.directory.metrics, progress.step, scaled=run.scaled)
     if run.ranks.first:
         keep_until(run.directory.samples, progress.step)
         keep_until(run.directory.spikes, progress.step)
@@ -77,12 +76,12 @@ def _judged(run: Run, metrics: StepMetrics, recent: Recent, log: Log | NoLog) ->
     """
     trainer, behind = run.config.trainer, recent.behind(metrics.loss, metrics.grad_norm, scaled=run.scaled)
     rows = partial(run.rows, metrics.step - 1)
-    spike = loss_spikes.spike_of(metrics, recent, trainer, scaled=run.scaled, rows=rows)
+    spike = divergence.spike_of(metrics, recent, trainer, scaled=run.scaled, rows=rows)
     if spike is None:
         return behind
     if run.ranks.first:
         spike.write(run.directory.spikes)
-    run.ranks.together(partial(loss_spikes.refuse_divergence, spike, trainer.on_nan, behind.unusable, run.directory))
+    run.ranks.together(partial(divergence.refuse_divergence, spike, trainer.on_nan, behind.unusable, run.directory))
     log.say(spike.sentence())
     return behind
 

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig
 
 from sft_cli.check.gpus import Card, card
-from sft_cli.check.torch_checks.memory_fit import CONTEXT, Budget, memory_lines, target, variants
+from sft_cli.check.torch_checks.memory_fit import CONTEXT, Budget, memory_lines, sharded, target, variants
 from sft_cli.config.compose import compose
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind
 from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind
@@ -15,7 +15,6 @@ from sft_cli.config.schema.trainer import Dtype
 from sft_cli.errors import SftError
 from sft_cli.model.device import Machine
 from sft_cli.model.memory.estimate import MemoryEstimate
-from sft_cli.model.memory.process_share import sharded
 from sft_cli.model.memory.saved_activations import Kept
 
 ALONE = MemoryEstimate(

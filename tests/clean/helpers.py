@@ -1,10 +1,46 @@
 """Rows by hand, and a filter run over them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sft_cli.clean.base import Finding, Found, RowList
+import numpy as np
+from numpy.typing import NDArray
+
+from sft_cli.clean.base import BATCH, Finding, Found
 from sft_cli.types import Conversation, Message
+
+
+@dataclass(frozen=True)
+class RowList:
+    """Rows in memory."""
+
+    conversations: Sequence[Conversation]
+    held_out_rows: frozenset[int] = frozenset()
+    priorities: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return self.conversations[index]
+
+    @property
+    def held_out(self) -> NDArray[np.bool_]:
+        """``(rows,)``: whether a row is held out."""
+        return np.array([index in self.held_out_rows for index in range(len(self))], dtype=np.bool_)
+
+    @property
+    def priority(self) -> NDArray[np.int64]:
+        """``(rows,)``: priority of the row's source; 0 unless given."""
+        return np.array(self.priorities or [0] * len(self), dtype=np.int64)
+
+    def map(
+        self, function: Callable[[Sequence[Conversation], Any], Sequence[Any]], argument: Any
+    ) -> Iterator[tuple[int, Sequence[Any]]]:
+        """``function`` over all rows in batches."""
+        for start in range(0, len(self), BATCH):
+            yield start, function(self.conversations[start : start + BATCH], argument)
 
 
 def talk(*texts: str, where: str = "rows.jsonl:1", source: str = "rows", **rest: Any) -> Conversation:

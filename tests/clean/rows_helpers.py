@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sft_cli.clean.base import Finding, Found, RowList
+from sft_cli.clean.base import Finding, Found
 from sft_cli.types import Conversation, Message
+from tests.clean.helpers import RowList
 
 
 def talk(*contents: str, where: str = "rows.jsonl:1", system: str | None = None, **more: Any) -> Conversation:

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.clean import contamination, ngrams
-from sft_cli.clean.base import Found, RowList
+from sft_cli.clean.base import Found
 from sft_cli.clean.eval_sets import prompts
 from sft_cli.config.schema.clean import Action, ContaminationConfig
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message, TokenIds
+from tests.clean.helpers import RowList
 from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, talk
 
 TRAINS = "Two trains leave the same station at noon and travel in opposite directions, how far apart are they at six?"

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from test_leakage import DRAWN, drawn_rows
 
 from sft_cli.clean import exact_duplicates
-from sft_cli.clean.base import Found, RowList
+from sft_cli.clean.base import Found
 from sft_cli.config.schema.clean import Action, ExactDuplicatesConfig, Scope
 from sft_cli.types import Conversation, Message
+from tests.clean.helpers import RowList
 from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, talk, without
 
 CONVERSATION = ExactDuplicatesConfig()

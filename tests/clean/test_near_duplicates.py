@@ -5,12 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.clean import jaccard, minhash, near_duplicates
-from sft_cli.clean.base import Found, RowList
+from sft_cli.clean.base import Found
 from sft_cli.clean.rouge import common, f_measure
 from sft_cli.clean.row_keys import compared
 from sft_cli.config.schema.clean import Action, Method, NearDuplicatesConfig, Scope
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message, TokenIds
+from tests.clean.helpers import RowList
 from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, without
 
 MINHASH = NearDuplicatesConfig()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.formats import listing
+from sft_cli.data.formats import registry
 from sft_cli.data.formats.row_converter import FORMATS, converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.types import Row
@@ -108,7 +108,7 @@ def test_every_example_of_the_table_is_what_it_says(name):
 
 
 def test_the_description_names_every_format_with_its_columns():
-    text = listing()
+    text = registry()
     for name, shape in FORMATS.items():
         block = next(block for block in text.split("\n\n") if block.startswith(f"{name}: "))
         assert shape.says in block

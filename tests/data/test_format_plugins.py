@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from sft_cli.config.schema.data import Role, SourceConfig
-from sft_cli.data.formats import listing, plugins
+from sft_cli.data.formats import plugins, registry
 from sft_cli.data.formats.row_converter import converter, package
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
@@ -139,7 +139,7 @@ def test_name_for_the_manifest_and_fingerprint_for_the_cache(packages):
 
 
 def test_the_list_of_formats_names_them(packages):
-    assert "\n\nmedical (notes_formats 1.2): of an installed package, notes:messages\n\n" in listing()
+    assert "\n\nmedical (notes_formats 1.2): of an installed package, notes:messages\n\n" in registry()
 
 
 @pytest.mark.parametrize(

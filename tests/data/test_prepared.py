@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from sft_cli.config.schema.data import Order
-from sft_cli.data import example_files, prepared
-from sft_cli.data.example_tables import example_table
+from sft_cli.data import prepared, prepared_writer
 from sft_cli.data.mixing import curriculum
 from sft_cli.data.mixing.curriculum import Stage
 from sft_cli.data.prepared import Split, SplitWriter, open_prepared, read_manifest
+from sft_cli.data.prepared_writer import example_table
 from sft_cli.errors import SftError
 from sft_cli.prepare.publish import replace_directory, scratch
 from sft_cli.types import Example
@@ -75,7 +75,7 @@ def test_more_examples_than_one_batch(tmp_path):
 def test_a_large_split_is_several_files(tmp_path, monkeypatch):
     from datasets import load_from_disk
 
-    monkeypatch.setattr(example_files, "SHARD_BYTES", 60_000)
+    monkeypatch.setattr(prepared_writer, "SHARD_BYTES", 60_000)
     many = [Example((i, i + 1), (0.0, 1.0), f"rows.jsonl:{i + 1}", "a") for i in range(3500)]
     made = written(tmp_path / "out", many)
     files = sorted(file.name for file in (tmp_path / "out" / "train").glob("*.arrow"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.rules.source import source_rules
+from sft_cli.config.rules.data import source_rules
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.data.row_errors import RowError
 from sft_cli.data.sources import slices, source_rows

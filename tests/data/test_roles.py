@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.config.overrides.grammar import parse
-from sft_cli.config.rules.source import source_rules
+from sft_cli.config.rules.data import source_rules
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.data.formats.roles import ROLES
 from sft_cli.data.formats.row_converter import converter

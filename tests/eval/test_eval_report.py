@@ -1,10 +1,9 @@
-"""What a person reads of an evaluation: the table, the samples, the progress; and that a report is written whole."""
+"""What a person reads of an evaluation: the table, the samples; and that a report is written whole."""
 
 import json
 
 import pytest
 
-from sft_cli.eval import progress
 from sft_cli.eval.evaluate import Answered, Metrics, Scores, metrics, sample_lines
 from sft_cli.eval.exact_match import Item
 from sft_cli.eval.heldout import HeldOut, Loss
@@ -97,22 +96,3 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write({"loss": float("nan")}, file)
     assert json.loads(file.read_text(encoding="utf-8")) == {"answer": "Zürich"}
-
-
-def test_piped_progress_is_a_line_now_and_then(monkeypatch, capsys):
-    seconds = iter([0, 19, 20, 20, 39.9, 41, 41])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
-    with progress.shown("answers") as tell:
-        for done in (500, 1000, 1500, 2000):
-            tell(done, 2000)
-    assert capsys.readouterr().out == "answers   1,000 of 2,000\nanswers   2,000 of 2,000\n"
-
-
-def test_progress_on_a_terminal_is_a_bar_that_vanishes(monkeypatch, capsys):
-    for stream in ("stdout", "stderr"):
-        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
-    with progress.shown("answers") as tell:
-        tell(3, 4)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == "\r\x1b[2Kanswers   [===============     ] 3 of 4\r\x1b[2K"

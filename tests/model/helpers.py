@@ -9,6 +9,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from sft_cli.batching.packed_row import Documents, documents
+from sft_cli.config.schema.speed import Checkpointing
+from sft_cli.model.memory import checkpointing
 
 VOCABULARY = 96
 SIZES = {
@@ -179,3 +181,9 @@ def tree(lengths: Sequence[int], parents: Sequence[int], seed: int = 0) -> Tree:
         if segment in parents:
             own[:] = False
     return Tree(ids, tuple(parents), tuple(trained))
+
+
+def recompute_layers(model: nn.Module) -> None:
+    """Recompute every decoder layer in the backward pass."""
+    layers = len(checkpointing.decoder_layers(model))
+    checkpointing.apply(model, checkpointing.Recompute(Checkpointing.full, layers, ""))

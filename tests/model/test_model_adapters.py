@@ -11,11 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sft_cli.batching.packed_row import documents
 from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.add import add_adapter, peft_quietly, save_memory
+from sft_cli.model.adapter.add import add_adapter, peft_quietly
 from sft_cli.model.adapter.stop_token_rows import looks_untrained, stop_rows_look_untrained
 from sft_cli.model.attention.packing import generating, use_packed
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm
+from tests.model.helpers import recompute_layers
 
 STORIES = Path(__file__).parents[3] / "shared/material/models/stories260k"
 needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="the real model is not here")
@@ -51,7 +52,7 @@ def test_adapter_weights_are_float32(build, dtype):
 def test_recomputing_layers_asks_no_gradient_of_the_frozen_embedding(build):
     """transformers' switch makes the embedding's output carry one; without reentrance that is work for nothing."""
     model = add_adapter(build("llama"), AdapterConfig(), [], seed=0).model
-    save_memory(model)
+    recompute_layers(model)
     lm = causal_lm(model)
     assert lm.base_model.layers[0].gradient_checkpointing
     assert not lm.get_input_embeddings()(torch.tensor([[1, 2]])).requires_grad

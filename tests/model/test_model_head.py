@@ -6,10 +6,11 @@ from torch.nn.functional import cross_entropy
 
 from sft_cli.batching.packed_row import documents
 from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
-from sft_cli.model.adapter.add import add_adapter, save_memory
+from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import use_packed
 from sft_cli.model.head.logits import Rescale, rescaling
 from sft_cli.model.head.loss_model import HeadPath, LossModel
+from tests.model.helpers import recompute_layers
 
 LENGTHS = [6, 3, 9]
 FAMILIES = ["llama", "llama-tied", "qwen2", "mistral-window", "gpt2", "gemma2", "cohere", "granite"]
@@ -157,7 +158,7 @@ def test_an_adapter_gets_the_same_gradients(build, lay, family, stop_ids, checkp
         if "lora_B" in name:
             value.data = torch.randn(value.shape, generator=generator) * 0.1
     if checkpointing:
-        save_memory(model)
+        recompute_layers(model)
     solo = reference(model, laid)
     expected = (solo.detach(), gradients(model, solo))
     loss = packed_loss(model, laid, chunk=4)

@@ -13,7 +13,7 @@ from sft_cli.batching.packed_row import documents
 from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.add import add_adapter, peft_quietly, save_memory
+from sft_cli.model.adapter.add import add_adapter, peft_quietly
 from sft_cli.model.attention.packing import use_packed
 from sft_cli.model.head import chunked_loss as head_gradient
 from sft_cli.model.head.chunked_loss import Head, Known, Task, weighted_sum
@@ -23,6 +23,7 @@ from sft_cli.model.head.loss_model import LossModel, packed_loss_model
 from sft_cli.model.head.neftune import embedding_noise
 from sft_cli.model.head.objective import score, term_names
 from sft_cli.model.quant import causal_lm
+from tests.model.helpers import recompute_layers
 
 LENGTHS = [6, 3, 9]
 PLAIN = LossConfig()
@@ -556,7 +557,7 @@ def test_the_router_loss_is_the_models_own(lay, family, path, checkpointing):
     laid = lay([9])
     model = mixture(family)
     if checkpointing:
-        save_memory(model)
+        recompute_layers(model)
     own = model(input_ids=laid.documents[0][None], use_cache=False, output_router_logits=True)
     plain = cross_entropy(own.logits[0][laid.target_at], laid.targets, reduction="none") @ laid.target_weights
     wanted = gradients(model, plain + 0.3 * 1.5 * own.aux_loss)

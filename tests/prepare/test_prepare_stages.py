@@ -16,7 +16,7 @@ from sft_cli.data import row_store
 from sft_cli.errors import SftError
 from sft_cli.prepare import encode_stage, manifest
 from sft_cli.prepare import rows_stage as making_rows
-from sft_cli.prepare.filter_findings import Writer
+from sft_cli.prepare.filter_stage import Writer
 from sft_cli.prepare.prepare import explain, prepare
 from sft_cli.types import Conversation, Message
 from sft_cli.utils import workers

@@ -8,7 +8,7 @@ from slurm_waits import begun, trainer, warn
 
 from sft_cli.config.compose import compose, dump
 from sft_cli.errors import SftError
-from sft_cli.slurm.array import submit_array
+from sft_cli.slurm.submit import submit_array
 
 
 @pytest.fixture

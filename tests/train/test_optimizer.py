@@ -12,8 +12,7 @@ from sft_cli.errors import SftError
 from sft_cli.train.checkpoints import checkpoint
 from sft_cli.train.checkpoints.checkpoint import Parts, Progress
 from sft_cli.train.optimizers.lr_schedule import make_schedule
-from sft_cli.train.optimizers.optimizers import make_optimizer, state_bytes
-from sft_cli.train.optimizers.own_optimizers import Lion
+from sft_cli.train.optimizers.optimizers import Lion, make_optimizer, state_bytes
 from tests.train.optimizer_helpers import STEPS, parts, train
 
 CPU = [name for name in OptimizerName if name is not OptimizerName.paged_adamw_8bit]

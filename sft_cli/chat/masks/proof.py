@@ -1,6 +1,6 @@
 """Verify a loss mask: trained ids decode to the trained text, control tokens are the template's, answers end in a stop.
 
-Where the bytes of tokens are known (chat/tokens/token_bytes.py), the trained ids are compared with the text by joining
+Where the bytes of tokens are known (chat/tokens/token_text.py), the trained ids are compared with the text by joining
 bytes; otherwise the tokenizer decodes many answers at a time. Both take time linear in the length of the text.
 Trained prompt texts (tool results, user texts) are verified in chat/masks/prompt_text_tokens.py.
 """

@@ -20,7 +20,7 @@ from typing import Any
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from sft_cli.chat.tokens.token_bytes import BYTE_LETTERS
+from sft_cli.chat.tokens.token_text import BYTE_LETTERS
 
 MAX_WORDS = 1 << 17
 """Words in the cache before it is cleared: some 30 MB."""

@@ -19,9 +19,30 @@ from sft_cli.errors import SftError
 from sft_cli.model.device import DTYPES, Machine
 from sft_cli.model.memory.checkpointing import MARGIN, Recompute, choose
 from sft_cli.model.memory.estimate import Counted, MemoryEstimate
-from sft_cli.model.memory.process_share import sharded
 from sft_cli.model.prequantized import storage
 from sft_cli.train.setup.preflight import count_memory, most_tokens, step_memory
+
+
+def sharded(memory: MemoryEstimate, config: DistributedConfig, processes: int) -> MemoryEstimate:
+    """What one of several processes needs: under fsdp a part of weights, gradients and state, and what it gathers.
+
+    The embeddings and the head stay gathered through a step, the layer that is computed and the next one with them; all
+    of them where ``distributed.reshard`` is off.
+    """
+    parts = processes // config.replicas
+    if config.kind is DistributedKind.ddp or parts < 2:
+        return memory
+    layers = memory.largest * (2 if config.reshard else max(2, memory.num_layers))
+    kept = 0.0 if config.cpu_offload else 1 / parts
+    return replace(
+        memory,
+        weights=int(memory.weights * kept),
+        values=int(memory.values * kept),
+        gradients=int(memory.gradients * kept),
+        state=int(memory.state * kept),
+        gathered=layers + memory.outer,
+    )
+
 
 CONTEXT = 2**30 * 6 // 10
 """Bytes of a card that CUDA, cuBLAS and NCCL take for themselves; not measured here."""

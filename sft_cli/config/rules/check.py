@@ -9,13 +9,11 @@ from sft_cli.config.keys.typos import word
 from sft_cli.config.redaction import secret_rules
 from sft_cli.config.rules.adapter import adapter_rules
 from sft_cli.config.rules.clean import clean_rules, idle_clean_keys
-from sft_cli.config.rules.data import data_rules, idle_data_keys
+from sft_cli.config.rules.data import data_rules, idle_data_keys, source_rules
 from sft_cli.config.rules.launcher import idle_launcher_keys, launcher_rules
-from sft_cli.config.rules.loss import idle_loss_keys, loss_rules
 from sft_cli.config.rules.model import model_rules
-from sft_cli.config.rules.source import source_rules
 from sft_cli.config.rules.speed import idle_speed_keys, speed_rules
-from sft_cli.config.rules.trainer import idle_trainer_keys, trainer_rules
+from sft_cli.config.rules.trainer import idle_loss_keys, idle_trainer_keys, loss_rules, trainer_rules
 from sft_cli.config.rules.unused_adapter_keys import idle_adapter_keys
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import LauncherKind

@@ -8,9 +8,8 @@ from sft_cli.data.formats import jinja_format, plugins, preferences, tree_assemb
 from sft_cli.data.formats.columns import Planner, as_document
 from sft_cli.data.formats.detect import AUTO, choose, shape_of
 from sft_cli.data.formats.fields import Fields, Knobs, check_columns, too_deep
-from sft_cli.data.formats.listing import describe
 from sft_cli.data.formats.postprocess import finish
-from sft_cli.data.formats.registry import FORMATS, Format
+from sft_cli.data.formats.registry import FORMATS, Format, describe
 from sft_cli.data.formats.row_context import compact
 from sft_cli.data.formats.unread_columns import Account
 from sft_cli.data.row_errors import RowError, listing, nearest

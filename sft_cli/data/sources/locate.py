@@ -12,11 +12,24 @@ from sft_cli.config.paths import BUILTIN, resolve
 from sft_cli.config.redaction import is_address
 from sft_cli.data.row_errors import listing, nearest
 from sft_cli.data.sources import remote
-from sft_cli.data.sources.file_kinds import COLUMNAR, DOCUMENTS, LINES, READ, TABLES, suffix
 from sft_cli.data.sources.lines import File
 from sft_cli.data.sources.read_options import PLAIN, How
 from sft_cli.data.sources.remote_errors import Unreachable
-from sft_cli.data.sources.select import Place, chosen, kind_of, no_lines, no_split, refuse_notes, refuse_split
+from sft_cli.data.sources.select import (
+    COLUMNAR,
+    DOCUMENTS,
+    LINES,
+    READ,
+    TABLES,
+    Place,
+    chosen,
+    kind_of,
+    no_lines,
+    no_split,
+    refuse_notes,
+    refuse_split,
+    suffix,
+)
 from sft_cli.data.sources.sniff import sniffed
 from sft_cli.errors import SftError
 

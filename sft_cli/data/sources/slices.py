@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from sft_cli.data.row_errors import RowError
 from sft_cli.data.sources import columnar, file_state, text_files
-from sft_cli.data.sources.file_kinds import LINES, place, records
 from sft_cli.data.sources.lines import COMPRESSED, WHOLE, File, Span
 from sft_cli.data.sources.locate import Part
 from sft_cli.data.sources.read_options import How
+from sft_cli.data.sources.select import LINES, place, records
 from sft_cli.data.sources.text_files import Record
 from sft_cli.errors import SftError
 from sft_cli.types import Row

@@ -8,11 +8,10 @@ from sft_cli.config.redaction import is_address
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.sources import file_state, hub
 from sft_cli.data.sources import slices as cutting
-from sft_cli.data.sources.file_kinds import LINES
 from sft_cli.data.sources.locate import Part, is_hub_id, locate, refuse_idle
 from sft_cli.data.sources.read_options import How, delimiter_of
 from sft_cli.data.sources.remote import RemoteFile
-from sft_cli.data.sources.select import Place, no_lines, shown
+from sft_cli.data.sources.select import LINES, Place, no_lines, shown
 from sft_cli.data.sources.slices import BadRow, Slice, read_slice
 from sft_cli.errors import SftError
 from sft_cli.types import Row

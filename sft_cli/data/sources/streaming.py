@@ -15,11 +15,10 @@ from typing import Any, TypeVar
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.row_errors import RowError
 from sft_cli.data.sources import columnar, file_state, hub, remote, slices
-from sft_cli.data.sources.file_kinds import records
 from sft_cli.data.sources.lines import File, Span
 from sft_cli.data.sources.locate import Part, locate
 from sft_cli.data.sources.read_options import How
-from sft_cli.data.sources.select import Place, shown
+from sft_cli.data.sources.select import Place, records, shown
 from sft_cli.data.sources.source_rows import Split, on_hub, placed
 from sft_cli.data.sources.text_files import Record
 from sft_cli.errors import SftError
@@ -62,7 +61,7 @@ def blocks(
 
     They come from the beginning, or from behind the block of a state.
     """
-    assert config.max_rows is not None, "a streamed source needs max_rows; config/rules/source.py sees to it"
+    assert config.max_rows is not None, "a streamed source needs max_rows; config/rules/data.py sees to it"
     limit = config.max_rows if split == "train" else math.inf
     place = placed(config, name, split)
     number, taken, position = (state["block"], state["rows"], state["position"]) if state else (0, 0, None)

@@ -10,7 +10,6 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
-from torch import nn
 from transformers import PreTrainedModel
 
 from sft_cli.config.schema.adapter import VIRTUAL, WHOLE, AdapterConfig, AdapterKind, Init
@@ -193,14 +192,3 @@ def peft_quietly() -> Iterator[None]:
         warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
         warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing(_enable)?` is deprecated", FutureWarning)
         yield
-
-
-def save_memory(model: nn.Module) -> None:
-    """Recompute each decoder layer in the backward pass (gradient checkpointing).
-
-    Without reentrance a frozen input needs no gradient, so the embedding output is not made to carry one.
-    """
-    lm = causal_lm(model)
-    with peft_quietly():
-        lm.gradient_checkpointing_enable({"use_reentrant": False})
-    lm.disable_input_require_grads()

@@ -21,10 +21,9 @@ from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.device import Machine
 from sft_cli.model.load import empty_model, inner_linears, weights_dtype
-from sft_cli.model.memory.frozen_bytes import inner_bytes
 from sft_cli.model.memory.logits_memory import head_bytes
 from sft_cli.model.memory.saved_activations import Kept, kept_by_layers
-from sft_cli.model.quant import causal_lm
+from sft_cli.model.quant import causal_lm, inner_bytes
 
 DOCUMENT = 256
 """Tokens of a document, where it is not said."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from sft_cli.config.schema.config import ModelConfig
-from sft_cli.data.example_tables import IGNORE
 from sft_cli.data.prepared import Prepared
+from sft_cli.data.prepared_writer import IGNORE
 from sft_cli.model.adapter.stacking import save_adapter
 from sft_cli.model.export_files import copy_processor, ends_at, tokenizer_ends_at
 from sft_cli.model.quant import causal_lm

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import Config
-from sft_cli.console import say, table
+from sft_cli.console import progress, say, table
 from sft_cli.data.prepared import Split
 from sft_cli.distributed.process_group import here
 from sft_cli.eval.evaluate import SAMPLE_INDENT, evaluate, sample_lines
@@ -16,7 +16,6 @@ from sft_cli.eval.evaluate import Evaluation as Answers
 from sft_cli.eval.exact_match import decoder, items
 from sft_cli.eval.generate import answers
 from sft_cli.eval.heldout import heldout_loss
-from sft_cli.eval.progress import shown
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.run_dir import RunDir
 from sft_cli.train.context import Evaluation
@@ -86,7 +85,11 @@ class Watch:
 
     def _answers(self, label: str) -> Answers:
         """A whole evaluation: losses and generated answers."""
-        with self._accelerator.autocast(), shown(f"{label} loss") as losses, shown(f"{label} answers") as answered:
+        with (
+            self._accelerator.autocast(),
+            progress(f"{label} loss", unit="examples") as losses,
+            progress(f"{label} answers", unit="prompts") as answered,
+        ):
             return evaluate(
                 self._model,
                 self._split,
@@ -95,8 +98,8 @@ class Watch:
                 budget=self._config.speed.tokens_per_micro_batch,
                 decode=self._decode,
                 stop_ids=self.stop_ids,
-                loss_progress=losses,
-                answer_progress=answered,
+                loss_progress=losses.update,
+                answer_progress=answered.update,
             )
 
     def _samples(self) -> list[dict[str, Any]]:

@@ -11,13 +11,12 @@ from accelerate import Accelerator
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.trainer import ProbeMetric, Reduction
-from sft_cli.console import say, table
+from sft_cli.console import progress, say, table
 from sft_cli.distributed.process_group import here
 from sft_cli.eval.evaluate import share
 from sft_cli.eval.exact_match import decoder, items, matches
 from sft_cli.eval.generate import answers
 from sft_cli.eval.heldout import heldout_loss
-from sft_cli.eval.progress import shown
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.run_dir import RunDir
 from sft_cli.train.monitoring.metrics import keep_until
@@ -176,7 +175,7 @@ class Retention:
 
     def _measure(self, probe: Probe) -> float:
         """The probe's value on the model as it is."""
-        with self._accelerator.autocast(), shown(f"probe {probe.name}") as progress:
+        with self._accelerator.autocast(), progress(f"probe {probe.name}", unit="examples") as shown:
             if probe.config.metric is ProbeMetric.loss:
                 return heldout_loss(
                     self._model,
@@ -187,7 +186,7 @@ class Retention:
                     share=self._model.shares,
                     device=self._accelerator.device,
                     indices=range(probe.used),
-                    progress=progress,
+                    progress=shown.update,
                 ).overall.loss
             asked = items(probe.split, self._decode, self._stop_ids, range(probe.used))
             said = answers(
@@ -197,7 +196,7 @@ class Retention:
                 pad_id=self._stop_ids[0],
                 max_new_tokens=self._config.eval.max_new_tokens,
                 batch_size=self._config.eval.batch_size,
-                progress=progress,
+                progress=shown.update,
             )
         right = [matches(self._decode(answer.ids), item.expected) for item, answer in zip(asked, said, strict=True)]
         found = share(right)

@@ -7,9 +7,8 @@ import pytest
 
 from sft_cli.config.schema.trainer import OnNan, TrainerConfig
 from sft_cli.run_dir import RunDir
-from sft_cli.train.monitoring.loss_spikes import FEWEST, WINDOW, Recent, leapt, recent, spike_of
+from sft_cli.train.monitoring.divergence import FEWEST, MOST, WINDOW, Recent, leapt, recent, refusal, spike_of, usable
 from sft_cli.train.monitoring.metrics import StepMetrics
-from sft_cli.train.monitoring.nonfinite import MOST, refusal, usable
 from sft_cli.train.monitoring.step_rows import StepRow, named, rows_of
 
 NAN, INF = math.nan, math.inf
