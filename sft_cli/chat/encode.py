@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sft_cli.chat.masks.proof import MARKED_LITERAL, EncodedText, MaskNotProven, MaskVerifier, Result
+from sft_cli.chat.masks.rendered_text import RenderedText
 from sft_cli.chat.masks.sentinels import MARK_START
-from sft_cli.chat.masks.spans import RenderedText
 from sft_cli.chat.tokens.segments import Piece, SegmentEncoder
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 
@@ -107,7 +107,7 @@ class Encoder:
         cuts: list[tuple[int, Piece]] = []
         for span in rendered.spans:
             for at in (span.start, span.end):
-                i = bisect_right(ends, at)  # the part that holds the character behind the cut; tokens are odd ones
+                i = bisect_right(ends, at)  # the part with the character after the cut; odd parts are tokens
                 offset = at - ends[i - 1] if i else at
                 if i % 2 == 0 and i < len(parts):
                     cuts.append((i // 2, (parts[i - 1] if i else "", parts[i][:offset])))

@@ -47,7 +47,7 @@ class RenderedSplitter:
             raise RenderError(mismatches[0])
         beginning = conversation.text[:40]
         raise RenderError(
-            f"the text is no conversation that this template has rendered (it begins with {beginning!r}, and no message"
+            f"this template has not rendered the text (it begins with {beginning!r}, and no message"
             " of a known role is found there)"
         )
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.chat.examples import EncodeResult, ExampleBuilder
+from sft_cli.chat.encode_result import EncodeResult
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer

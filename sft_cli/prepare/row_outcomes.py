@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sft_cli.chat.examples import EncodeResult
+from sft_cli.chat.encode_result import EncodeResult
 from sft_cli.data.ledger import ALL_CUT, TOO_LONG, UNPROVEN
 from sft_cli.types import Conversation
 

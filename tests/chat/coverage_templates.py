@@ -135,7 +135,7 @@ def answer(content: str, reasoning: str = "", *calls: dict[str, object], weight:
 
 @cache
 def talks() -> dict[str, Conversation]:
-    """One whose texts stand nowhere else, and one where most texts occur in others by chance."""
+    """One whose texts occur nowhere else, and one where most texts occur in others by chance."""
     distinct = (
         Message("system", "Answer briefly."),
         Message("user", "Weather and time?"),

@@ -57,7 +57,7 @@ def text(tokenizer, example):
 
 
 def problem(outcome, template="chatml"):
-    """Why a conversation was refused, after the words all refusals share."""
+    """Why a conversation was rejected, without the words that all such messages share."""
     assert outcome.problem is not None
     assert outcome.problem.where == "rows.jsonl:7"
     start = f"its mask cannot be proven with template {template}: "

@@ -76,7 +76,7 @@ def test_the_settings_of_older_libraries_are_kept_up(tokenizer):
     }  # fmt: skip
 
 
-def test_known_tokens_are_refused_all_at_once(tokenizer):
+def test_known_tokens_are_rejected_all_at_once(tokenizer):
     ids = [tokenizer.backend.token_to_id(text) for text in ("<s>", "a")]
     with pytest.raises(SftError) as caught:
         add_tokens(tokenizer, ["<s>", "<x>", "a"])

@@ -85,7 +85,7 @@ def said(template, conversation):
 @pytest.mark.parametrize("template", list(STOPS), ids=["chatml", "trimming", "vicuna"])
 @LAW
 @given(conversation=conversations())
-def test_trained_text_is_what_the_assistant_said_and_one_stop(make_builder, any_tokenizer, template, conversation):
+def test_trained_text_is_the_answer_and_one_stop_token(make_builder, any_tokenizer, template, conversation):
     builder = make_builder(template, any_tokenizer)
     outcome = builder.build([conversation])[0]
     if outcome.problem is not None:
@@ -112,7 +112,7 @@ def test_trained_text_is_what_the_assistant_said_and_one_stop(make_builder, any_
 
 
 def assert_refusal_is_right(outcome, conversation):
-    """Only text that makes a special token out of two messages, marks, or a cut reasoning may be refused here."""
+    """Only text that makes a special token out of two messages, marks, or a cut reasoning may be rejected here."""
     if any(m.role == "assistant" and m.content.strip().startswith("<think>") for m in conversation.messages):
         return
     assert "control tokens" in outcome.problem.problem or "U+FDD0" in outcome.problem.problem
@@ -167,5 +167,5 @@ def test_a_document_decodes_to_itself(make_builder, any_tokenizer, document):
 
 
 def test_the_laws_are_not_empty(make_builder):
-    """Conversations of the kind above are proven, not refused."""
+    """Conversations of the kind above are proven, not rejected."""
     assert make_builder().build([talk("U:<|im_end|>\n", "A:</s> \u0301")])[0].problem is None

@@ -53,7 +53,7 @@ def test_variables_reach_every_rendering(tokenizer, tmp_path):
         ({"messages": "no"}, "every template gets it from the conversation or the tokenizer", "leave it out"),
     ],
 )
-def test_variables_without_effect_are_refused(tokenizer, tmp_path, monkeypatch, variables, problem, fix):
+def test_variables_without_effect_are_rejected(tokenizer, tmp_path, monkeypatch, variables, problem, fix):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SftError) as caught:
         load(tokenizer, tmp_path, **variables)
@@ -69,7 +69,7 @@ def test_a_template_that_reads_no_variable_says_so(tokenizer, tmp_path, monkeypa
 
 
 def test_a_server_is_sent_the_variables(build_tokenizer, tmp_path):
-    """What is trained behind ``enable_thinking: false`` is what a client gets who sends it, and nobody else."""
+    """An answer trained with ``enable_thinking: false`` is what a client gets that sends this variable."""
     tokenizer = build_tokenizer(template=THINKS)
     template = load_template(TemplateConfig(variables={"enable_thinking": False}), tokenizer)
     builder = ExampleBuilder(tokenizer, template, DataConfig(), 1000)
@@ -80,7 +80,7 @@ def test_a_server_is_sent_the_variables(build_tokenizer, tmp_path):
     tokenizer.save(tmp_path / "saved")
     assert parity.check_parity(tmp_path / "saved", parity.load_golden_prompts(tmp_path / "golden.json")) == 1
     golden.variables.clear()
-    with pytest.raises(SftError, match="a server would send other ids than were trained"):
+    with pytest.raises(SftError, match="a server would send ids that differ from the trained ones"):
         parity.check_parity(tmp_path / "saved", [golden])
 
 

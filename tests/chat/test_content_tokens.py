@@ -31,7 +31,7 @@ def make_builder(build_tokenizer):
     return make_builder
 
 
-def test_they_are_single_ids_in_an_answer_and_trained(make_builder):
+def test_content_tokens_are_single_trained_ids_in_an_answer(make_builder):
     """The table is the specification."""
     tokenizer, builder = make_builder()
     (example,) = builder.build([talk("U:2+3", "A:<|plan|>5<|done|>")])[0].examples
@@ -42,7 +42,7 @@ def test_they_are_single_ids_in_an_answer_and_trained(make_builder):
     ]  # fmt: skip
 
 
-def test_without_the_list_they_are_characters(make_builder):
+def test_tokens_that_are_not_listed_are_encoded_as_characters(make_builder):
     tokenizer, builder = make_builder(listed=())
     outcome = builder.build([talk("U:q", "A:<|plan|>5")])[0]
     assert "sanitized" in outcome.remarks
@@ -50,7 +50,7 @@ def test_without_the_list_they_are_characters(make_builder):
 
 
 @pytest.mark.parametrize("turn", ["S:<|plan|>", "U:<|plan|>", "T:<|plan|>"])
-def test_in_any_other_message_they_stay_characters(make_builder, turn):
+def test_content_tokens_in_other_messages_are_encoded_as_characters(make_builder, turn):
     tokenizer, builder = make_builder()
     outcome = builder.build([talk(*(["U:q"] if turn[0] == "T" else []), turn, "U:r", "A:<|plan|>a")])[0]
     assert "sanitized" in outcome.remarks
@@ -81,7 +81,7 @@ def test_reasoning_may_hold_them(make_builder):
     assert "sanitized" not in outcome.remarks
 
 
-def test_what_is_muted_may_hold_them(make_builder):
+def test_no_loss_text_may_contain_them(make_builder):
     tokenizer, builder = make_builder(no_loss_patterns=[r"<\|plan\|>.*?<\|done\|>"])
     assert trained(tokenizer, builder.build([talk("U:q", "A:a<|plan|>b<|done|>c")])[0]) == ["a|c<|im_end|>"]
 
@@ -138,7 +138,7 @@ def test_added_tokens_are_content_unless_the_template_writes_them(build_tokenize
 @pytest.mark.parametrize(
     ("token", "problem"),
     [
-        ("<|plam|>", "'<|plam|>' is no token of the tokenizer"),
+        ("<|plam|>", "'<|plam|>' is not a token of the tokenizer"),
         ("a", "'a' is an ordinary token, which is a single id wherever a text holds it"),
         (
             "<|im_end|>",
@@ -147,7 +147,7 @@ def test_added_tokens_are_content_unless_the_template_writes_them(build_tokenize
         ("</s>", "'</s>' is a token that the template or the tokenizer writes itself"),
     ],
 )
-def test_a_token_that_cannot_be_content_is_refused(make_builder, token, problem):
+def test_a_token_that_cannot_be_content_is_rejected(make_builder, token, problem):
     with pytest.raises(SftError) as caught:
         make_builder(listed=[token])
     assert caught.value.where == "data.content_tokens"

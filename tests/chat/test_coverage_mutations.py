@@ -1,4 +1,4 @@
-"""Templates that drop, double or move what a conversation holds: each is refused, wherever else the text may stand.
+"""Templates that drop, double or move parts of a conversation: each is rejected, even if the text occurs elsewhere.
 
 Each mutation is tried on one manner of template, the slow tests try it on all.
 """
@@ -155,7 +155,7 @@ UNCHANGED = {("mistral", "header as the stop"), ("mistral", "reasoning before it
 
 
 def tagged(text):
-    """A text with its reasoning between the tags that stand in a content."""
+    """A text with its reasoning between tags."""
     return re.sub(r"(?:<th\w+>|\[THINK\])\s*(.*?)\s*(?:</th\w+>|\[/THINK\])\s*", "<think>\n\\1\n</think>\n\n", text)
 
 
@@ -218,7 +218,7 @@ def test_the_templates_are_proven(style, proof):
         for j, style in enumerate(STYLES)
     ],
 )
-def test_a_mutation_is_refused(style, mutation, proof):
+def test_a_mutation_is_rejected(style, mutation, proof):
     slots = STYLES[style]
     changed = source({**slots, **MUTATIONS[mutation](slots)})
     if changed == source(slots):

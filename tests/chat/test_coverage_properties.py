@@ -1,4 +1,4 @@
-"""Random conversations on templates of four manners, whole and mutated: the oracle agrees, or the row is refused."""
+"""Random conversations with templates of four styles, intact and mutated: the oracle agrees, or the row is rejected."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ LAW = settings(max_examples=50, deadline=None, suppress_health_check=list(Health
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
-    """Style, mutation or None, conversation -> the refusal or None, and what the oracle finds wrong."""
+    """Style, mutation or None, conversation -> the error or None, and what the oracle finds wrong."""
     from transformers import PreTrainedTokenizerFast
 
     directory = tmp_path_factory.mktemp("tokenizer")
@@ -62,7 +62,7 @@ def judge(tmp_path_factory):
 
 @LAW
 @given(style=st.sampled_from(list(STYLES)), conversation=conversations())
-def test_an_account_closes_or_the_row_is_refused(judge, style, conversation):
+def test_a_text_covers_its_messages_or_the_row_is_rejected(judge, style, conversation):
     problem, wrong = judge(style, None, conversation)
     assert problem is not None or wrong == [] or is_ambiguous(conversation)
 

@@ -87,7 +87,7 @@ def test_a_server_is_asked_with_the_history_that_was_trained(make_builder, token
         ("U:<|im_start|>user q <|im_end|>",),
     ],
 )
-def test_a_question_with_rendered_turns_is_refused(make_builder, texts):
+def test_a_question_with_rendered_turns_is_rejected(make_builder, texts):
     outcome = make_builder().build([talk(*texts, "A:a")])[0]
     assert refusal(outcome).startswith("message 1 (")
     assert "holds turns that a template has rendered already ('<|im_start|>" in refusal(outcome)
@@ -97,7 +97,7 @@ def test_a_question_with_rendered_turns_is_refused(make_builder, texts):
     )
 
 
-def test_a_document_with_rendered_turns_is_refused(make_builder):
+def test_a_document_with_rendered_turns_is_rejected(make_builder):
     outcome = make_builder().build([Conversation((), "rows.jsonl:7", "mine", text=RENDERED)])[0]
     assert refusal(outcome).startswith("the document holds turns that a template has rendered already")
 
@@ -113,7 +113,7 @@ def test_a_document_with_rendered_turns_is_refused(make_builder):
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_bracketed_turns_are_refused_whether_they_are_tokens_or_not(
+def test_bracketed_turns_are_rejected_whether_they_are_tokens_or_not(
     make_builder, build_tokenizer, asked, refused, known
 ):
     """In Llama 2 ``[INST]`` is text, in Mistral's tokenizers a token."""

@@ -31,7 +31,7 @@ def with_options(make_builder, tokenizer):
     return builder
 
 
-def test_token_ids_are_trained_as_they_are(make_builder, tokenizer):
+def test_token_ids_are_trained_unchanged(make_builder, tokenizer):
     end = tokenizer.control_tokens["<|im_end|>"]
     outcome = make_builder().build([tokens([5, 6, 7, end], [1, 0, 0.5, 1])])[0]
     assert outcome.examples == (Example((5, 6, 7, end), (0.0, 0, 0.5, 1), "rows.jsonl:7", "mine"),)

@@ -29,7 +29,7 @@ def conversations(draw):
 
 
 def from_each_question(conversation):
-    """The conversation as it is, without what stands before its second question, before its third, …"""
+    """The conversation, then without what precedes its second question, its third, …"""
     head = 1 if conversation.messages[0].role == "system" else 0
     asked = [i for i, message in enumerate(conversation.messages) if message.role == "user"]
     for i in asked:
@@ -79,7 +79,7 @@ def test_answers_that_are_left_are_whole_and_the_last(make_builder, tokenizer, t
 @pytest.mark.parametrize("overflow", [Overflow.error, Overflow.drop], ids=["error", "drop"])
 @LAW
 @given(conversation=conversations(), room=st.integers(-2, 2))
-def test_a_row_is_refused_if_and_only_if_it_is_longer(make_builder, template, overflow, conversation, room):
+def test_a_row_is_rejected_if_and_only_if_it_is_longer(make_builder, template, overflow, conversation, room):
     free = make_builder(template, max_length=100_000).build([conversation])[0]
     max_length = max(len(example.input_ids) for example in free.examples) + room
     outcome = make_builder(template, max_length=max_length, overflow=overflow).build([conversation])[0]

@@ -38,13 +38,13 @@ def test_an_answer_that_merges_with_the_question(build_tokenizer, make_builder):
 
 
 def test_a_special_token_that_swallows_whitespace(build_tokenizer, make_builder):
-    """Phi-3's tokens take the whitespace behind them; an answer's own leading newline is trained all the same."""
+    """Phi-3's tokens absorb the white space after them; an answer's own leading newline is trained nevertheless."""
     tokenizer = build_tokenizer(options={"rstrip": True})
     outcome = make_builder(with_tokenizer=tokenizer).build([talk("U:a", "A:\n b")])[0]
     assert trained(tokenizer, outcome) == ["\n b<|im_end|>"]
 
 
-def test_a_stop_token_that_swallows_what_was_said_is_refused(build_tokenizer, make_builder):
+def test_a_stop_token_that_absorbs_text_of_the_answer_is_rejected(build_tokenizer, make_builder):
     tokenizer = build_tokenizer(options={"lstrip": True})
     outcome = make_builder(with_tokenizer=tokenizer).build([talk("U:a", "A:b ")])[0]
     assert problem(outcome) == "the trained ids decode to 'b<|im_end|>', not to 'b <|im_end|>'"
@@ -104,15 +104,15 @@ def test_normalisation_across_the_boundary(build_tokenizer, make_builder):
     assert [trained(tokenizer, one) for one in outcome] == [["\u0301x</s>"], ["\u00e9</s>"]]
 
 
-def test_text_that_the_tokenizer_cannot_write_is_refused(build_tokenizer, make_builder):
-    """A vocabulary without bytes loses characters: what would be trained is not what was said."""
+def test_text_that_the_tokenizer_cannot_write_is_rejected(build_tokenizer, make_builder):
+    """A vocabulary without bytes loses characters: the trained text would differ from the answer."""
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "hi": 1}, unk_token="<unk>"))
     tokenizer = build_tokenizer(backend, ("</s>",))
     outcome = make_builder(PLAIN, tokenizer).build([talk("U:hi", "A:yo")])[0]
     assert problem(outcome, "mine") == "the trained ids decode to ' </s>', not to 'yo</s>'"
 
 
-def test_normalisation_that_makes_a_special_token_of_users_text_is_refused(build_tokenizer, make_builder):
+def test_normalisation_that_makes_a_special_token_of_users_text_is_rejected(build_tokenizer, make_builder):
     """A tokenizer that lowercases before it looks for special tokens reads ``</S>`` as one."""
     backend = letters()
     backend.normalizer = normalizers.Lowercase()
@@ -121,7 +121,7 @@ def test_normalisation_that_makes_a_special_token_of_users_text_is_refused(build
     assert problem(outcome, "mine") == "its control tokens are not exactly those the template wrote"
 
 
-def test_special_strings_that_only_the_whole_text_holds_are_refused(make_builder):
+def test_special_strings_that_only_the_whole_text_holds_are_rejected(make_builder):
     outcome = make_builder(PLAIN).build([talk("U:hi <|im_", "A:end|>")])[0]
     assert problem(outcome, "mine") == "its control tokens are not exactly those the template wrote"
 

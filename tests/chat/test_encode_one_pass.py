@@ -13,7 +13,7 @@ from test_encode import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from sft_cli.chat.encode import EncodedText, Encoder
-from sft_cli.chat.masks.spans import RenderedText, TrainedSpan
+from sft_cli.chat.masks.rendered_text import RenderedText, TrainedSpan
 from sft_cli.chat.tokens.segments import CACHE_SIZE, SegmentEncoder
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.chat.tokens.word_cache import GPT2_PATTERN, WordIdCache, ascii_pattern
@@ -141,7 +141,7 @@ def stop_of(tokenizer):
 
 
 def rendered(tokenizer, *turns):
-    """A text of ``(prompt, answer)`` pairs; ``@`` in a prompt stands for a control token."""
+    """A text of ``(prompt, answer)`` pairs; ``@`` in a prompt is a control token."""
     stop, text, spans = stop_of(tokenizer), "", []
     for prompt, answer in turns:
         start = len(text) + len(prompt.replace("@", stop))
@@ -245,7 +245,7 @@ def test_ascii_words_are_the_tokenizers(expression, text):
 @example("x caf\u00e9 x \u4f60 'S \u0301 1 \u2019s.\n\n x")
 @example("caf\u00e9 \n x")
 def test_words_with_other_letters_are_the_tokenizers(expression, text):
-    """Also where white space of any kind, marks that compose and clitics stand beside a space."""
+    """Also with white space of any kind, combining marks and clitics next to a space."""
     backend, words = _by_expression(expression)
     assert words.encode(text) in (None, backend.encode(text).ids)
 
@@ -277,7 +277,7 @@ def test_only_what_holds_other_letters_is_given_to_the_tokenizer(expression):
     assert words.encode("caf\u00e9  x") is words.encode("caf\u00e9 \tx") is words.encode("x\u00a0 caf\u00e9") is None
 
 
-def test_words_that_go_on_behind_a_space_are_not_cut_there():
+def test_words_that_continue_after_a_space_are_not_split_there():
     backend, words = _by_expression(r"[\p{L} ]+|\s+|[^\s\p{L}]+")
     assert words.encode("a cat") == backend.encode("a cat").ids
     assert words.encode("a caf\u00e9") is None
@@ -321,13 +321,13 @@ def test_any_of_finds_the_longest_string_from_the_left(strings, text):
 @pytest.mark.parametrize("name", ALL)
 @settings(deadline=None, max_examples=100)
 @given(st.lists(SOME, min_size=3, max_size=3).filter(lambda said: said[1]), st.booleans())
-def test_muted_tokens_are_those_that_overlap(name, said, begins):
-    """Without them nothing of the muted text is trained; every token outside them lies outside it."""
+def test_tokens_that_overlap_a_no_loss_range_carry_no_loss(name, said, begins):
+    """None of the no-loss text is trained; every other token is outside of it."""
     tokenizer = chat_tokenizer(name)
     before, middle, _ = said
     one = rendered(tokenizer, ("" if begins else "@assistant\n", "".join(said)))
     start = one.spans[0].start + len(before)
-    (result,) = encoder(name).encode([replace(one, muted=((start, start + len(middle)),))])
+    (result,) = encoder(name).encode([replace(one, no_loss=((start, start + len(middle)),))])
     (unmuted,) = encoder(name).encode([one])
     assert isinstance(result, EncodedText) == isinstance(unmuted, EncodedText)
     if not isinstance(result, EncodedText):
@@ -346,28 +346,28 @@ def test_muted_tokens_are_those_that_overlap(name, said, begins):
             assert found == overlap or (begins and found == [0, *overlap])
 
 
-def test_a_token_partly_muted_is_not_trained():
+def test_a_token_partly_in_a_no_loss_range_carries_no_loss():
     tokenizer = chat_tokenizer("newlines")
     one = rendered(tokenizer, ("@", "xaby\u00e9z"))
     places = {text: one.text.index(text) for text in ("b", "y", "\u00e9")}
     muted = tuple((at, at + 1) for at in places.values())
-    (result,) = encoder("newlines").encode([replace(one, muted=muted)])
+    (result,) = encoder("newlines").encode([replace(one, no_loss=muted)])
     told = [tokenizer.decode_batch([result.input_ids[start:until]])[0] for start, until in result.no_loss]
     assert told == ["ab", "y", "\u00e9"]
 
 
-def test_what_a_character_takes_from_behind_it_is_muted_with_it():
+def test_a_combining_character_is_excluded_with_its_base():
     """``e`` + combining acute is one character after NFC: muting either mutes it."""
     tokenizer = chat_tokenizer("nfc")
     for place in (1, 2):
         one = rendered(tokenizer, ("@", "xe\u0301y"))
         start = one.spans[0].start + place
-        (result,) = encoder("nfc").encode([replace(one, muted=((start, start + 1),))])
+        (result,) = encoder("nfc").encode([replace(one, no_loss=((start, start + 1),))])
         ((first, until),) = result.no_loss
         assert tokenizer.decode_batch([result.input_ids[first:until]])[0].replace("x", "") in ("\u00e9", "\u00e9y")
 
 
-def test_muted_text_of_a_tokenizer_without_bytes():
+def test_no_loss_text_of_a_tokenizer_without_bytes():
     """A decoder that joins words with spaces is read, not added up."""
     backend = Tokenizer(models.WordLevel({"<unk>": 0, "hi": 1, "you": 2, "there": 3, "</s>": 4}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

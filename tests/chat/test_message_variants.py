@@ -5,7 +5,7 @@ import pytest
 from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
 from sft_cli.chat.template.chat_template import ChatTemplate
-from sft_cli.chat.template.message_variants import variants, with_tool_call_ids
+from sft_cli.chat.template.message_variants import conversation_variants, with_tool_call_ids
 from sft_cli.config.schema.data import DataConfig, Thinking
 from sft_cli.errors import SftError
 from sft_cli.types import Message
@@ -77,7 +77,7 @@ def test_what_a_template_takes_as_given_stays_as_given(make_builder, tokenizer):
 
 def contents(places, *turns):
     """Content and further keys of the last message in each form, and the remarks."""
-    found = variants(talk("U:a", *turns), lambda: places)
+    found = conversation_variants(talk("U:a", *turns), lambda: places)
     return [
         (form.conversation.messages[-1].content, form.conversation.messages[-1].extra, form.remarks) for form in found
     ]
@@ -118,7 +118,7 @@ def test_blank_reasoning_is_no_reasoning(blank):
     assert contents((), Message("assistant", "b", extra={"reasoning": blank})) == [("b", {}, ())]
 
 
-def test_the_first_refusal_is_told(make_builder):
+def test_the_first_error_is_reported(make_builder):
     source = CALLS.replace("CALL", "{{ raise_exception('no ' + c.function.arguments | string) }}")
     assert problem(make_builder(source).build([talk("U:a", calls(call(arguments={"a": 1})))])[0], "mine") == (
         "the template refuses it: no {'a': 1}"
@@ -163,11 +163,11 @@ def test_a_prompt_that_opens_the_reasoning_which_finished_turns_lack(make_builde
         ("<think>\nwhy\n</think>\n\n\n  b", "why\n</think>\n\n\n  b"),
     ],
 )
-def test_the_words_behind_an_open_prompt_are_the_assistants(make_builder, tokenizer, answer, said):
+def test_the_text_after_an_open_prompt_is_the_assistants(make_builder, tokenizer, answer, said):
     assert trained(tokenizer, make_builder(OPENS).build([talk("U:1", f"A:{answer}")])[0]) == [f"{said}<|im_end|>"]
 
 
-def test_reasoning_behind_an_open_prompt_can_be_muted(make_builder, tokenizer):
+def test_reasoning_after_an_open_prompt_can_be_excluded_from_the_loss(make_builder, tokenizer):
     outcome = make_builder(OPENS, train_on_reasoning=False).build([talk("U:1", f"A:{THOUGHT}b")])[0]
     assert trained(tokenizer, outcome) == ["\n\nb<|im_end|>"]
 
@@ -179,7 +179,7 @@ def test_a_trimming_template_that_opens_the_reasoning(make_builder, tokenizer):
     ]
 
 
-def test_an_answer_without_reasoning_behind_an_open_prompt_is_refused(make_builder):
+def test_an_answer_without_reasoning_after_an_open_prompt_is_rejected(make_builder):
     assert problem(make_builder(OPENS).build([talk("U:1", "A:b")])[0], "mine") == (
         "the prompt opens the reasoning of message 2 (assistant), which has none"
         " (a variable of the template may close it, such as template.variables={enable_thinking: false})"
@@ -222,11 +222,11 @@ def test_variables_choose_what_a_server_sends_and_go_with_the_golden_prompts(tok
     tokenizer.with_template(SWITCH).save(tmp_path / "server")
     assert parity.check_parity(tmp_path / "server", [golden]) == 1
     golden.variables["enable_thinking"] = not variable
-    with pytest.raises(SftError, match="other ids than were trained"):
+    with pytest.raises(SftError, match="ids that differ from the trained ones"):
         parity.check_parity(tmp_path / "server", [golden])
 
 
-def test_a_template_for_tools_alone_is_not_refused(make_builder, tokenizer):
+def test_a_template_for_tools_alone_is_not_rejected(make_builder, tokenizer):
     """As those that models keep for requests with tools; without tools each row says why not."""
     source = "{% for t in tools %}{{ t | tojson }}{% endfor %}" + CALLS.replace("CALL", "{{ c.function.name }}")
     make_builder(source).template_check.check()

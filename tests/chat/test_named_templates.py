@@ -86,7 +86,7 @@ def test_a_server_makes_the_same_ids_of_both_kinds(named, tmp_path):
     assert parity.check_parity(save(builder_of(again), again, tmp_path / "second"), goldens) == 2
     one_template = again.with_template(DEFAULT)
     one_template.save(tmp_path / "third")
-    with pytest.raises(SftError, match="other ids than were trained"):
+    with pytest.raises(SftError, match="ids that differ from the trained ones"):
         parity.check_parity(tmp_path / "third", goldens)
 
 
@@ -138,19 +138,19 @@ def test_added_tokens_keep_the_templates(named, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "value", [[{"name": "../default", "template": "x"}], [{"name": "default"}], ["x"], 7, {"default": 1}]
 )
-def test_templates_in_no_known_form_are_refused(build_tokenizer, value):
+def test_templates_in_no_known_form_are_rejected(build_tokenizer, value):
     with pytest.raises(SftError, match=r"neither a text nor a list of \{name, template\}"):
         build_tokenizer(chat_template=value)
 
 
-def test_a_broken_tool_template_is_refused_before_any_row(build_tokenizer):
+def test_a_broken_tool_template_is_rejected_before_any_row(build_tokenizer):
     entries = [NAMED[0], {"name": "tool_use", "template": "{% for %}"}]
     with pytest.raises(SftError) as caught:
         load_template(TemplateConfig(), build_tokenizer(chat_template=entries))
     assert caught.value.where == "the tokenizer's own template tool_use, line 1"
 
 
-def test_a_refused_row_names_the_template_that_refused_it(build_tokenizer):
+def test_a_rejected_row_names_the_template_that_refused_it(build_tokenizer):
     entries = [NAMED[0], {"name": "tool_use", "template": "{{ raise_exception('no') }}"}]
     outcome = builder_of(build_tokenizer(chat_template=json.loads(json.dumps(entries)))).build([WITH_TOOLS])[0]
     assert outcome.problem.problem.startswith("its mask cannot be proven with the tokenizer's own template tool_use: ")

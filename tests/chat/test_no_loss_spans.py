@@ -31,7 +31,7 @@ CHANNELS = """
 
 
 def test_reasoning_is_seen_and_not_trained(make_builder, tokenizer):
-    """The block with its tags; the white space behind it and the answer are trained."""
+    """The block with its tags; the white space after it and the answer are trained."""
     outcome = make_builder(train_on_reasoning=False).build([talk("U:a", f"A:{THOUGHT}")])[0]
     assert trained(tokenizer, outcome) == ["\n\nyes<|im_end|>"]
     assert text(tokenizer, outcome.examples[0]).endswith(f"{THOUGHT}<|im_end|>")
@@ -68,7 +68,7 @@ def test_a_template_that_shows_a_key_gets_the_block_under_it(make_builder, token
     ]
 
 
-def test_in_an_unrolled_conversation_each_turn_is_muted(make_builder, tokenizer):
+def test_in_an_unrolled_conversation_each_turn_has_its_no_loss_ranges(make_builder, tokenizer):
     talked = talk("U:1", "A:<think>a</think>x", "U:2", "A:<think>b</think>y")
     outcome = make_builder(QWEN_LIKE, train_on_reasoning=False).build([talked])[0]
     assert trained(tokenizer, outcome) == ["x<|im_end|>", "y<|im_end|>"]
@@ -88,7 +88,7 @@ def test_in_an_unrolled_conversation_each_turn_is_muted(make_builder, tokenizer)
         ([r"(?s)^.*\n---\n"], "draft\n---\nfinal", "final<|im_end|>"),
     ],
 )
-def test_what_a_regular_expression_matches_is_seen_and_not_trained(make_builder, tokenizer, patterns, answer, expected):
+def test_text_that_a_pattern_matches_carries_no_loss(make_builder, tokenizer, patterns, answer, expected):
     outcome = make_builder(no_loss_patterns=patterns).build([talk("U:ab[1]", f"A:{answer}")])[0]
     (example,) = outcome.examples
     weights = {weight for _, weight in table(tokenizer, example)}
@@ -97,26 +97,27 @@ def test_what_a_regular_expression_matches_is_seen_and_not_trained(make_builder,
     assert trained(tokenizer, outcome) == [expected]
 
 
-def test_white_space_that_a_template_trims_is_no_matter(make_builder, tokenizer):
+def test_white_space_that_a_template_trims_makes_no_difference(make_builder, tokenizer):
     rules = {"no_loss_patterns": [r"^\s*#.*\n", r"x\s*$"]}
     outcome = make_builder(TRIMMING, **rules).build([talk("U:a", "A:  # note\nb x ")])[0]
     assert trained(tokenizer, outcome) == ["b |<|im_end|>"]
 
 
-def test_a_turn_that_is_muted_whole_carries_no_loss(make_builder, tokenizer):
+def test_a_turn_without_any_loss_is_left_out(make_builder, tokenizer):
     builder = make_builder(no_loss_patterns=["(?s).*SECRET.*"])
     outcome = builder.build([talk("U:1", "A:SECRET", "U:2", "A:two")])[0]
     assert trained(tokenizer, outcome) == ["two<|im_end|>"]
     assert problem(builder.build([talk("U:1", "A:SECRET")])[0]) == (
-        "no assistant turn carries loss (all that they say is muted)"
+        "no assistant turn carries loss (all their text is excluded from the loss)"
     )
     builder.template_check.check()  # muting is the rows' matter, not the template's
 
 
-def test_a_template_that_cuts_what_is_muted_is_refused(make_builder):
+def test_a_template_that_cuts_a_no_loss_part_is_rejected(make_builder):
     twice = CALLING.replace("+ m.content -", "+ m.content + (m.content if m.role == 'assistant' else '') -")
     assert problem(make_builder(twice, no_loss_patterns=["b"]).build([talk("U:1", "A:ab")])[0], "mine") == (
-        "the template cuts, moves or repeats what data.no_loss_patterns or data.train_on_reasoning=false mute"
+        "the template cuts, moves or repeats what data.no_loss_patterns or data.train_on_reasoning=false"
+        " exclude from the loss"
     )
 
 
@@ -148,7 +149,7 @@ LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
     patterns=st.lists(st.sampled_from(["a+", "b.", r"\s+", "[<>]", "im_", "é"]), min_size=1, max_size=3),
     reasoning=st.booleans(),
 )
-def test_muting_changes_weights_alone(make_builder, tokenizer, template, answers, patterns, reasoning):
+def test_no_loss_ranges_change_only_weights(make_builder, tokenizer, template, answers, patterns, reasoning):
     """The ids are those of before; what trains is what trained before and is matched by nothing."""
     turns = [turn for answer in answers for turn in ("U:q", f"A:{answer}")]
     before = make_builder(template).build([talk(*turns)])[0]

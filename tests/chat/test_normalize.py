@@ -58,7 +58,7 @@ def test_a_reasoning_block_is_what_an_answer_begins_with(content, left):
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
-def test_reasoning_beside_the_content_is_stripped_too(key):
+def test_reasoning_under_a_key_is_stripped_too(key):
     talked = talk("U:a", Message("assistant", "b", 0.5, {key: "why", "name": "bot"}))
     assert normalize_conversation(talked, DataConfig(thinking=Thinking.strip)).messages[1] == Message(
         "assistant", "b", 0.5, {"name": "bot"}
@@ -66,7 +66,7 @@ def test_reasoning_beside_the_content_is_stripped_too(key):
 
 
 def test_last_keeps_the_reasoning_of_the_last_turn_with_its_tool_calls():
-    """A turn begins behind the question: reasoning between a call and the answer belongs to the same turn."""
+    """A turn begins after the question: reasoning between a call and the answer belongs to the same turn."""
     think = "<think>\nwhy\n</think>\n\n"
     talked = talk(
         "U:1", f"A:{think}one", "U:2", Message("assistant", think, extra=CALLS), "T:{}", f"A:{think}two", "U:3"
@@ -89,7 +89,7 @@ def test_the_reasoning_of_the_user_is_the_users():
         ("<think>why</think>\n", "nothing but reasoning is in message 2 (assistant)"),
     ],
 )
-def test_an_answer_of_which_nothing_would_be_left_is_refused(make_builder, content, why):
+def test_an_answer_that_would_be_empty_is_rejected(make_builder, content, why):
     with pytest.raises(RenderError, match="message 2"):
         normalize_conversation(talk("U:a", f"A:{content}"), DataConfig(thinking=Thinking.strip))
     assert problem(make_builder(thinking=Thinking.strip).build([talk("U:a", f"A:{content}")])[0]) == why
@@ -142,7 +142,7 @@ def test_twice_is_as_good_as_once(turns, thinking, system, override):
         ),
         (
             {"no_loss_patterns": [""]},
-            "data.no_loss_patterns[0]: an empty regular expression mutes nothing"
+            "data.no_loss_patterns[0]: an empty regular expression excludes nothing from the loss"
             "\n  fix: write it as Python's re does, quoted in YAML: '<\\|skip\\|>.*?<\\|/skip\\|>'",
         ),
         (
@@ -157,13 +157,13 @@ def test_twice_is_as_good_as_once(turns, thinking, system, override):
         ),
     ],
 )
-def test_rules_that_cannot_be_followed_are_told_before_any_row(make_builder, rules, message):
+def test_contradictory_rules_are_reported_before_any_row(make_builder, rules, message):
     with pytest.raises(SftError) as caught:
         make_builder(**rules)
     assert str(caught.value) == message
 
 
-def test_all_mistakes_of_the_rules_are_told_at_once(make_builder):
+def test_all_errors_of_the_rules_are_reported_at_once(make_builder):
     with pytest.raises(SftError) as caught:
         make_builder(no_loss_patterns=["(", ")"], override_system=True)
     assert [line.partition(":")[0] for line in str(caught.value).splitlines() if "fix:" not in line] == [

@@ -1,4 +1,4 @@
-"""The tokenizer as transformers reads it makes the ids that were trained, or the difference is told."""
+"""The tokenizer as transformers reads it makes the trained ids, or the difference is reported."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -43,13 +43,13 @@ def test_prompts_that_servers_differ_on_are_left_out(make_builder):
     assert parity.golden_prompt(make_builder(), talk("U:<|im_end|>", "A:b")) is None
 
 
-def test_another_template_on_the_server_is_told(make_builder, tokenizer, tmp_path):
+def test_another_template_on_the_server_is_reported(make_builder, tokenizer, tmp_path):
     golden = parity.golden_prompt(make_builder(), talk("U:a", "A:b"))
     other = saved(make_builder("vicuna"), tokenizer, tmp_path / "server")
     with pytest.raises(SftError) as caught:
         parity.check_parity(other, [golden])
     assert caught.value.where == f"rows.jsonl:7 with the tokenizer in {other}"
-    assert caught.value.problem.startswith("a server would send other ids than were trained: from id 0 on [")
+    assert caught.value.problem.startswith("a server would send ids that differ from the trained ones: from id 0 on [")
 
 
 def test_a_template_that_writes_the_date_is_right_on_any_day(tokenizer, tmp_path):
@@ -61,7 +61,7 @@ def test_a_template_that_writes_the_date_is_right_on_any_day(tokenizer, tmp_path
     directory = saved(builder, tokenizer, tmp_path / "server")
     assert parity.check_parity(directory, [golden]) == 1
     golden.input_ids[-1] += 1
-    with pytest.raises(SftError, match="other ids than were trained"):
+    with pytest.raises(SftError, match="ids that differ from the trained ones"):
         parity.check_parity(directory, [golden])
 
 
@@ -74,7 +74,7 @@ def test_one_preparation_has_one_clock(tokenizer):
 
 
 def test_a_named_template_begins_as_the_tokenizer_begins_plain_text(build_tokenizer, make_builder):
-    """Servers add nothing around a chat template, so the beginning-of-text token must stand in it."""
+    """Servers add nothing around a chat template, so the template must contain the bos token."""
     backend = letters()
     backend.add_special_tokens(["<s>"])
     backend.post_processor = processors.TemplateProcessing(
@@ -102,19 +102,17 @@ def test_the_saved_configuration_holds_no_second_template(build_tokenizer, make_
     assert "<|im_start|>" in (directory / "chat_template.jinja").read_text(encoding="utf-8")
 
 
-def test_beside_a_model_whose_class_rebuilds_the_tokenizer_the_ids_differ_and_it_is_told(
-    make_builder, tokenizer, tmp_path
-):
-    """transformers puts Qwen2's own pre-tokenizer over any tokenizer.json that lies beside a Qwen2 model."""
+def test_a_model_whose_class_rebuilds_the_tokenizer_is_reported(make_builder, tokenizer, tmp_path):
+    """transformers replaces the pre-tokenizer of any tokenizer.json in the directory of a Qwen2 model."""
     golden = parity.golden_prompt(make_builder(), talk("U:e\u0301", "A:b"))  # Qwen2's normalizer joins the two
     directory = saved(make_builder(), tokenizer, tmp_path / "server")
     assert parity.check_parity(directory, [golden], LlamaConfig()) == 1
-    with pytest.raises(SftError, match="a server would send other ids than were trained"):
+    with pytest.raises(SftError, match="a server would send ids that differ from the trained ones"):
         parity.check_parity(directory, [golden], Qwen2Config())
 
 
 @pytest.mark.parametrize("model", [LlamaConfig, Qwen2Config])
-def test_ids_that_differ_in_an_answer_alone_are_told_before_training(make_builder, tokenizer, tmp_path, model):
+def test_ids_that_differ_only_in_an_answer_are_reported_before_training(make_builder, tokenizer, tmp_path, model):
     """The prompt is the same for both; only the whole row shows that a Qwen2 server would read the answer otherwise."""
     builder, row = make_builder(), talk("U:a", "A:e\u0301")
     (example,) = builder.build([row])[0].examples
@@ -128,7 +126,7 @@ def test_ids_that_differ_in_an_answer_alone_are_told_before_training(make_builde
     with pytest.raises(SftError) as caught:
         parity.check_parity(directory, [whole], model())
     assert caught.value.where == f"rows.jsonl:7 with the tokenizer in {directory}"
-    assert caught.value.problem.startswith("a server makes other ids of this row than are trained: from id ")
+    assert caught.value.problem.startswith("a server makes ids of this row that differ from the trained ones: from id ")
 
 
 def test_a_tokenizer_without_tokenizer_json_is_converted_once(tmp_path, monkeypatch):

@@ -152,7 +152,7 @@ class Unwalked(PrefixRenderer):
 
 
 def outcome(renderer, conversation):
-    """What a renderer makes of a conversation, a refusal among it."""
+    """The texts that a renderer returns for a conversation, or its error."""
     try:
         return renderer.render(conversation)
     except RenderError as refusal:
@@ -200,7 +200,7 @@ def test_spans_on_every_real_template(material_dir, build_tokenizer, messages, t
 
 
 def test_a_template_that_complains_later_complains_only_there(make_builder):
-    """The third message is refused: the first answer's mask is not what the refusal is about, and no walk hides it."""
+    """The third message is rejected; the error is not about the first answer, and shared prefixes do not hide it."""
     source = LOOP.replace("BODY", "{{ raise_exception('three') if loop.index == 3 }}{{ m.content + eos_token }}")
     template = ChatTemplate(source, TOKENS, "mine")
     messages = messages_of(talk("U:a", "A:b", "U:c", "A:d"))

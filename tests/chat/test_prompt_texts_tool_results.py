@@ -1,4 +1,4 @@
-"""Tool results that train beside the answers: tables by hand, refusals, and the law that weights alone change."""
+"""Tool results that are trained: tables by hand, rejections, and the law that only weights change."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -78,7 +78,7 @@ def test_the_text_of_a_result_is_what_the_template_shows_of_it(make_builder, tok
     [("[1]", "[1"), ("[1] ", "[1] "), ("]", None), ("\na", "a"), ("a\n", "a"), ("a\n\nb", "a\n\nb")],
 )
 def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_tokenizer, result, expected):
-    """The ids stay those of the whole text: ``]`` and the newline behind it are one token."""
+    """The ids are those of the whole text: ``]`` and the newline after it are one token."""
     tokenizer = build_tokenizer(letters("]\n", "\n\n"))
     talked = talk("U:q", "A:a", f"T:{result}", "A:b")
     outcome = make_builder(PLAIN, tokenizer, train_on_tool_results=True).build([talked])[0]
@@ -99,8 +99,8 @@ def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_to
         (["U:q", CALL, Message("tool", "1", 0.0)], {}, SAID),
     ],
 )
-def test_which_results_train_beside_the_answers(make_builder, tokenizer, turns, rules, expected):
-    """All that stand in an example, whichever answers train; weight 0 leaves one out."""
+def test_which_results_are_trained_as_well_as_the_answers(make_builder, tokenizer, turns, rules, expected):
+    """All results in an example, whichever answers are trained; weight 0 excludes one."""
     outcome = make_builder(PLAIN, train_on_tool_results=True, **rules).build([talk(*turns)])[0]
     assert "|".join(trained(tokenizer, outcome)) == expected
 
@@ -128,13 +128,13 @@ def test_in_an_unrolled_conversation_each_result_trains_once(make_builder, token
         ("messages[5 - loop.index0].content", ["sun", "rain"]),
     ],
 )
-def test_a_template_that_changes_moves_or_repeats_a_result_is_refused(make_builder, shown, results):
+def test_a_template_that_changes_moves_or_repeats_a_result_is_rejected(make_builder, shown, results):
     talked = talk("U:q", CALL, *(f"T:{result}" for result in results), "A:done")
     template = TAGGED.replace("RESULT", shown)
     assert problem(make_builder(template, train_on_tool_results=True).build([talked])[0], "mine") == UNLIKE
 
 
-def test_a_template_that_reads_a_result_is_refused(make_builder):
+def test_a_template_that_reads_a_result_is_rejected(make_builder):
     """It takes the reserved characters for a part of what it reads."""
     checked = "(m.content if m.content[:1] == '{' else raise_exception('not JSON'))"
     made = make_builder(TAGGED.replace("RESULT", checked), train_on_tool_results=True).build(
@@ -143,7 +143,7 @@ def test_a_template_that_reads_a_result_is_refused(make_builder):
     assert problem(made[0], "mine") == UNLIKE
 
 
-def test_a_result_that_no_example_shows_is_refused(make_builder):
+def test_a_result_that_no_example_shows_is_rejected(make_builder):
     talked = talk("U:q", "A:a", "U:r", CALL, "T:sun")
     assert problem(make_builder(PLAIN, train_on_tool_results=True).build([talked])[0], "mine") == (
         "message 5 (tool) comes after the last answer that carries loss: no example shows this result"
@@ -152,7 +152,7 @@ def test_a_result_that_no_example_shows_is_refused(make_builder):
 
 
 def test_of_a_character_that_a_shared_token_cuts_nothing_carries_loss(make_builder, build_tokenizer):
-    """The template's newline and the byte of é beside it are one token; without the bytes it cannot be read."""
+    """The template's newline and the first byte of é are one token; without the bytes it cannot be decoded."""
     backend = letters()
     vocabulary = backend.get_vocab()
     for pair in (("\u010a", "\u00c3"), ("\u00a9", "\u010a")):
@@ -165,10 +165,10 @@ def test_of_a_character_that_a_shared_token_cuts_nothing_carries_loss(make_build
     assert tokenizer.decode_batch([ids]) == ["a<|im_end|>bcd<|im_end|>"]
     backend.decoder = decoders.Sequence([decoders.ByteLevel()])
     unread = make_builder(PLAIN, build_tokenizer(backend), train_on_tool_results=True).build([talked])[0]
-    assert problem(unread, "mine") == "the tool result '\u00e9bc\u00e9' cannot be told apart in its ids"
+    assert problem(unread, "mine") == "the tool result '\u00e9bc\u00e9' cannot be separated in its ids"
 
 
-def test_a_result_that_normalising_joins_with_the_template_is_refused(make_builder, build_tokenizer):
+def test_a_result_that_normalization_merges_with_template_text_is_rejected(make_builder, build_tokenizer):
     """NFC makes one character of the template's e and the accent that the result begins with."""
     backend = letters()
     backend.normalizer = normalizers.NFC()
@@ -178,7 +178,7 @@ def test_a_result_that_normalising_joins_with_the_template_is_refused(make_build
         "a<|im_end|>|x\u00e9|b<|im_end|>"
     ]
     assert problem(builder.build([talk("U:q", "A:a", "T:\u0301x", "A:b")])[0], "mine") == (
-        "the tool result '\u0301x' cannot be told apart in its ids"
+        "the tool result '\u0301x' cannot be separated in its ids"
     )
 
 
@@ -191,7 +191,7 @@ LAW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthChec
 @LAW
 @given(results=st.lists(TEXTS, min_size=1, max_size=3), answers=st.lists(TEXTS, min_size=3, max_size=3))
 def test_results_change_weights_alone(make_builder, build_tokenizer, template, decoder, merges, results, answers):
-    """The ids are those of before; what trains beside the answers are the results, in order, less shared tokens.
+    """The ids are those of before; what is trained as well are the results, in order, less shared tokens.
 
     With bytes of tokens that are known, and read by the decoder alone.
     """

@@ -112,7 +112,7 @@ def test_in_an_unrolled_conversation_each_text_trains_once(make_builder, tokeniz
     assert "user\n(old)ask<" in text(tokenizer, outcome.examples[1])
 
 
-def test_a_question_that_no_example_shows_is_refused(make_builder):
+def test_a_question_that_no_example_shows_is_rejected(make_builder):
     assert problem(contents(make_builder).build([talk("U:q", "A:a", "U:r")])[0]) == (
         "message 3 (user) comes after the last answer that carries loss: no example shows this text"
         " (data.train_on=contents)"
@@ -120,7 +120,7 @@ def test_a_question_that_no_example_shows_is_refused(make_builder):
 
 
 @pytest.mark.parametrize("shown", ["m.content | upper", "m.content[:1]", "m.content | tojson(indent=1) ~ m.content"])
-def test_a_template_that_changes_a_question_is_refused(make_builder, shown):
+def test_a_template_that_changes_a_question_is_rejected(make_builder, shown):
     template = SPACED.replace("m.content", f"({shown} if m.role == 'user' else m.content)")
     found = problem(contents(make_builder, template).build([talk('U:qu"o', "A:a")])[0], "mine")
     assert found.startswith("the template") or "user" in found

@@ -1,4 +1,4 @@
-"""What cannot be proven is refused, and the sentence says why."""
+"""Rows whose mask cannot be proven are rejected, with the reason."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def call(arguments):
         (
             "{{ messages | length }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}",
             "what a server sends before message 2 (assistant) is not the beginning of the trained text"
-            " (they part at '1hi</s>')",
+            " (they differ at '1hi</s>')",
         ),
         (
             "{% for m in messages %}{{ m.content | upper + eos_token }}{% endfor %}",
@@ -38,7 +38,7 @@ def call(arguments):
         (
             "{% for m in messages %}{{ m.content + ('.' if m.role == 'assistant' else '') }}{% endfor %}</s>",
             "what a server sends before message 2 (assistant) is not the beginning of the trained text"
-            " (they part at 'hi</s>')",
+            " (they differ at 'hi</s>')",
         ),
         (
             "{% for m in messages %}{{ m.content }}{{ '</s>.</s>' if m.role == 'assistant' }}{% endfor %}",
@@ -59,7 +59,7 @@ def test_templates_that_cannot_be_proven(make_builder, template, why):
     assert outcome.examples == ()
 
 
-RESERVED = "it holds one of U+FDD0 to U+FDEF, which Unicode sets aside for programs"
+RESERVED = "it holds one of U+FDD0 to U+FDEF, which Unicode reserves for internal use"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_rows_that_cannot_be_proven(make_builder, message, rules, why):
 
 
 @pytest.mark.parametrize("change", ["[:6]", " | tojson(ensure_ascii=True)", "[3:]"])
-def test_a_template_that_breaks_the_marks_of_special_strings_is_refused(make_builder, change):
+def test_a_template_that_breaks_the_marks_of_special_strings_is_rejected(make_builder, change):
     """Else half a mark would let the user's words become a control token."""
     source = ECHO.replace("m.content", f"(m.content{change})")
     outcome = make_builder(source).build([talk("U:<|im_end|> is a token", "A:Right you are")])[0]
@@ -152,13 +152,13 @@ def test_tool_arguments_are_never_encoded_twice(make_builder, tokenizer, argumen
         assert f"look{arguments}<|im_end|>" in text(tokenizer, outcome.examples[0])
 
 
-def test_tool_arguments_that_the_data_encode_twice_are_refused(make_builder):
+def test_tool_arguments_that_the_data_encode_twice_are_rejected(make_builder):
     """Some exports do; the escaped quotes would be learned."""
     outcome = make_builder(TOOLS.replace("CALL", TEXT_ONLY)).build([talk("U:a", call('"{\\"city\\": \\"Oslo\\"}"'))])[0]
     assert problem(outcome, "mine") == "its tool arguments are JSON text inside JSON text"
 
 
-def test_tool_arguments_escaped_as_html_are_refused(make_builder):
+def test_tool_arguments_escaped_as_html_are_rejected(make_builder):
     """Mistral's templates do so with objects; the text form they want instead is tried first."""
     how = "{{ c.function | tojson | e }}"
     outcome = make_builder(TOOLS.replace("CALL", how)).build([talk("U:a", call({"city": "Oslo"}))])[0]
@@ -167,14 +167,14 @@ def test_tool_arguments_escaped_as_html_are_refused(make_builder):
     )
 
 
-def test_a_template_is_refused_before_any_row_is_blamed(make_builder):
+def test_a_template_is_rejected_before_any_row_is_blamed(make_builder):
     with pytest.raises(SftError) as caught:
         make_builder("{% for m in messages %}{{ m.content }}{% endfor %}").template_check.check()
     assert caught.value.where == "template mine"
     assert caught.value.problem.endswith("the model would never learn to stop")
 
 
-def test_a_template_without_generation_prompt_is_refused_if_it_writes_headers(make_builder):
+def test_a_template_without_generation_prompt_is_rejected_if_it_writes_headers(make_builder):
     """Else the model would be trained to write the header itself."""
     with pytest.raises(SftError) as caught:
         make_builder(
@@ -227,7 +227,7 @@ def test_too_long(make_builder):
 
 
 @pytest.mark.parametrize(("max_length", "gone", "said"), [(89, 0, "1 2 3"), (88, 2, "2 3"), (63, 4, "3")])
-def test_whole_turns_go_from_the_front_and_the_system_message_stays(make_builder, tokenizer, max_length, gone, said):
+def test_whole_turns_are_dropped_from_the_front(make_builder, tokenizer, max_length, gone, said):
     outcome = make_builder(max_length=max_length, overflow=Overflow.drop_oldest_turns).build([talk(*LONG)])[0]
     assert outcome.dropped_messages == gone
     assert trained(tokenizer, outcome) == ["|".join(f"{answer}<|im_end|>" for answer in said.split())]

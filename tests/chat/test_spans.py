@@ -10,7 +10,7 @@ TWO_TURNS = talk("U:hi", "A:yo", "U:k", "A:!")
 
 
 def test_only_answers_and_their_stop_tokens_carry_loss(make_builder, tokenizer):
-    """Two exchanges; the table is the specification. The newline behind <|im_end|> is never trained."""
+    """Two exchanges; the table is the specification. The newline after <|im_end|> is never trained."""
     (example,) = make_builder().build([TWO_TURNS])[0].examples
     assert table(tokenizer, example) == [
         ("<|im_start|>", 0), *((letter, 0) for letter in "user\nhi"), ("<|im_end|>", 0), ("\n", 0),
@@ -53,8 +53,8 @@ def test_train_on_last(make_builder, tokenizer):
     assert "yo<|im_end|>" in text(tokenizer, outcome.examples[0])
 
 
-def test_train_on_all_begins_behind_the_first_token_and_ends_with_the_stop_token(make_builder, tokenizer):
-    """Nothing predicts the first token; nothing is generated behind the last stop token."""
+def test_train_on_all_begins_after_the_first_token_and_ends_with_the_stop_token(make_builder, tokenizer):
+    """Nothing predicts the first token; nothing is generated after the last stop token."""
     outcome = make_builder(train_on=TrainOn.all).build([TWO_TURNS])[0]
     (example,) = outcome.examples
     assert example.weights == (0.0, *[1.0] * (len(example.weights) - 1))
@@ -165,19 +165,19 @@ TAGGED = """
 
 
 def test_generation_tags_are_a_cross_check_not_the_source(make_builder):
-    """The stop token stands behind the tags and is trained all the same."""
+    """The stop token is after the tags and is trained as well."""
     outcome = make_builder(TAGGED.replace("TAGGED", "m.content")).build([talk("U:a", "A:b", "U:c", "A:d")])[0]
 
     assert outcome.problem is None
     assert sum(weight > 0 for weight in outcome.examples[0].weights) == 4
 
 
-def test_generation_tags_around_something_else_are_refused(make_builder):
+def test_generation_tags_around_something_else_are_rejected(make_builder):
     tagged = TAGGED.replace("{{ TAGGED }}{%- endgeneration -%}", "{%- endgeneration -%}{{ m.content }}")
 
     problem = make_builder(tagged).build([talk("U:a", "A:b")])[0].problem
 
-    assert problem.problem.endswith("the template's own {% generation %} tags do not hold what the assistant said")
+    assert problem.problem.endswith("the template's own {% generation %} tags do not contain the assistant's text")
 
 
 def test_what_stood_between_tags_hangs_on_nothing_rendered_before(make_builder):

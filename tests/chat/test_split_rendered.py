@@ -108,13 +108,13 @@ def test_the_bos_token_may_be_missing(make_builder, tokenizer, bos):
         (
             "chatml",
             "USER: hi ASSISTANT: yo",
-            "the text is no conversation that this template has rendered (it begins with 'USER: hi ASSISTANT: yo', and"
+            "this template has not rendered the text (it begins with 'USER: hi ASSISTANT: yo', and"
             " no message of a known role is found there)",
             "correct the row",
         ),
     ],
 )
-def test_what_the_template_would_not_write_is_refused(make_builder, template, value, problem, fix):
+def test_what_the_template_would_not_write_is_rejected(make_builder, template, value, problem, fix):
     outcome = make_builder(template).build([rendered(value)])[0]
     assert outcome.problem is not None
     assert outcome.problem.problem.partition(": ")[2] == problem
@@ -142,7 +142,7 @@ WORDS = st.text(st.sampled_from("ab \n:#["), min_size=1, max_size=6).filter(str.
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(TEMPLATES)), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3))
-def test_any_conversation_comes_back_or_is_refused(make_builder, known, template, exchanges):
+def test_any_conversation_comes_back_or_is_rejected(make_builder, known, template, exchanges):
     """Never another example than that of the conversation it was rendered from, for texts without the tags."""
     builder = make_builder(TEMPLATES[template], known)
     talked = talk(*(turn for asked, said in exchanges for turn in (f"U:{asked}", f"A:{said}")))

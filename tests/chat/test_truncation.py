@@ -114,7 +114,7 @@ def test_what_is_left_is_the_beginning_of_the_proven_row(make_builder, template,
     assert len(ends) <= len(outcome.examples)
 
 
-def test_a_cut_inside_a_muted_part_is_remarked_only_if_something_of_the_answer_trains(make_builder):
+def test_a_cut_inside_a_no_loss_part_is_remarked_only_if_part_of_the_answer_is_trained(make_builder):
     whole = make_builder(no_loss_patterns=["x+"]).build([talk("U:a", "A:bxxxxc")])[0].examples[0]
     first = whole.weights.index(1.0)
     assert cut(make_builder, talk("U:a", "A:bxxxxc"), first + 3, no_loss_patterns=["x+"]).remarks == {"cut_answer"}

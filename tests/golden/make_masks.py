@@ -2,7 +2,7 @@
 
 masks/tokenizer/     a byte-level tokenizer of a few merges and the special tokens of several families, made here
 masks/templates/     chat templates of our own, in the manner of real ones; the others are those of configs/template
-masks/<template>.json, and masks/material/<tokenizer>.json where the real tokenizers lie beside the repository
+masks/<template>.json, and masks/material/<tokenizer>.json where the real tokenizers are next to the repository
 masks/contents/<template>.json   the same with train_on: contents
 
 Each file holds the conversations of CASES: what was trained and what was not as text, then the ids and the labels
@@ -128,7 +128,7 @@ def written(tokenizer: ChatTokenizer, example: Example) -> dict[str, Any]:
 
 
 def case(tokenizer: ChatTokenizer, template: str, name: str, rules: dict[str, Any]) -> dict[str, Any]:
-    """What becomes of a conversation: its examples, or why it is refused."""
+    """The examples of a conversation, or why it is rejected."""
     outcome = builder(tokenizer, template, **rules).build([conversation(CASES[name])])[0]
     found = {"conversation": CASES[name]}
     if outcome.problem is not None:
@@ -152,7 +152,7 @@ def content(directory: Path, template: str, rules: dict[str, Any]) -> str:
 
 
 def _dumps(value: Any, depth: int) -> str:
-    """Indented JSON in which a list of plain values stands on one line."""
+    """Indented JSON in which a list of plain values is on one line."""
     flat = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, dict | list) or (
         isinstance(value, list) and not any(isinstance(v, dict | list) for v in value)

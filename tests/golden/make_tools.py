@@ -1,6 +1,6 @@
 """Makes the golden tool calls: ``python tests/golden/make_tools.py`` from the repository's root.
 
-tools/<family>.json, where the real templates and rows lie beside the repository: what each family's chat template
+tools/<family>.json, where the real templates and rows are next to the repository: what each family's chat template
 writes of the conversations of CASES (trained and not, as text), and what became of the rows of three public files:
 how many were proven, why others were refused, and a digest of every proven text and mask; the same of CASES and of the
 first file with data.train_on_tool_results=true.
@@ -23,7 +23,8 @@ from make_masks import HERE as MASKS
 from make_masks import _dumps, written
 from tokenizers import AddedToken, Tokenizer
 
-from sft_cli.chat.examples import EncodeResult, ExampleBuilder
+from sft_cli.chat.encode_result import EncodeResult
+from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.config.schema.data import DataConfig, SourceConfig

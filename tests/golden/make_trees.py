@@ -2,7 +2,7 @@
 
 trees/trees.jsonl        trees of our own in OpenAssistant's nested shape, written by hand
 trees/<setting>.txt      their conversations under one setting of ``tree``; with ``material`` in its name, those of the
-                         first trees of the real file, where it lies beside the repository
+                         first trees of the real file, where it is next to the repository
 
 A line for each conversation: its place, then the roles' initials with the first words of each message (of the real
 file, which is not ours, a digest); ``-`` in front of an answer that carries no loss on this branch. Read the diff
@@ -48,7 +48,7 @@ def opening(text: str) -> str:
 
 
 def digest(text: str) -> str:
-    """Eight digits that stand for a message."""
+    """Eight digits that identify a message."""
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 

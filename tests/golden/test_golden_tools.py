@@ -18,7 +18,7 @@ def test_tool_calls_are_rendered_as_before(family, material_dir):
     assert make_tools.content(family) == (HERE / f"{family}.json").read_text(encoding="utf-8")
 
 
-def test_a_template_that_shows_no_tools_is_refused():
+def test_a_template_that_shows_no_tools_is_rejected():
     golden = json.loads(WITHOUT_TOOLS.read_text(encoding="utf-8"))
     reasons = [golden[name]["refused"] for name in CASES]
     assert sum("does not show the tools" in reason for reason in reasons) == len(CASES) - 1
@@ -31,7 +31,7 @@ def test_a_golden_file_agrees_with_itself(file):
     golden = json.loads(file.read_text(encoding="utf-8"))
     assert list(golden) == [*CASES, *ROWS, RESULTS]
     proven = {name: golden[name] for name in CASES if isinstance(golden[name], list)}
-    assert len(proven) >= 3  # Llama 3.1 takes one call at a time and no words beside it
+    assert len(proven) >= 3  # Llama 3.1 takes one call at a time and no text with it
     for name, examples in proven.items():
         trained = [text for pieces in examples for kind, text in pieces if kind == "trained"]
         context = [text for pieces in examples for kind, text in pieces if kind == "context"]
@@ -57,7 +57,7 @@ def test_every_row_of_the_public_files_is_accounted_for(file):
 
 
 @pytest.mark.parametrize("file", SHOWING, ids=lambda file: file.stem)
-def test_with_tool_results_what_the_tools_answered_trains_beside_it(file):
+def test_with_tool_results_the_results_are_trained_as_well(file):
     """Each once, whole, where the template shows it as it is; the answers train as before."""
     golden = json.loads(file.read_text(encoding="utf-8"))
     more = golden[RESULTS]

@@ -602,7 +602,8 @@ def test_a_tokenizer_that_transformers_rebuilds_is_refused(tmp_path, tokenizer):
 
     found = refused([str(run.path)])
     assert found.startswith(
-        f"facts.jsonl:1 with the tokenizer in {run.adapter}: a server makes other ids of this row than are trained:"
+        f"facts.jsonl:1 with the tokenizer in {run.adapter}: a server makes ids of this row that differ from the"
+        " trained ones:"
     )
     assert found.endswith(f"\n  fix: {server.SERVER_FIX}")
     assert [path.name for path in run.path.glob("*merged*")] == []

@@ -446,7 +446,7 @@ def test_transformers_makes_the_same_prompts(config):
     with pytest.raises(SftError) as caught:
         parity.check_parity(made.tokenizer_directory, goldens)
     assert caught.value.where.startswith(goldens[2].where)
-    assert "a server would send other ids than were trained: from id 1 on" in caught.value.problem
+    assert "a server would send ids that differ from the trained ones: from id 1 on" in caught.value.problem
 
 
 def test_the_golden_prompt_is_that_of_the_last_trained_turn(config):

@@ -77,14 +77,14 @@ class CoverageChecker:
             trace = Trace(messages, tools, level)
             try:
                 traced_text = trace.read(render(trace))
-            except RenderError:  # it reads what is in a text, and the signs are in its way
+            except RenderError:  # the template inspects a text, and the sentinels change the result
                 continue
             if traced_text is not None and traced_text[0].startswith(text):
                 traced_positions = trace, [place for place in traced_text[1] if place.end <= len(text)]
                 break
         if traced_positions is None:
             raise RenderError(
-                "the template writes other text when its messages are marked, so that what it shows cannot be proven"
+                "the template writes different text when its messages contain sentinels: what it shows cannot be proven"
             )
         CoverageRules(text, answers, messages, *traced_positions).check()
         for stretch in sections:

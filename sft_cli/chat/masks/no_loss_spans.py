@@ -65,7 +65,7 @@ class NoLossFinder:
                 if RANGE_SENTINELS.sub("", rendered) != text or len(positions) != len(parts) or not all_inside:
                     raise RenderError(
                         "the template cuts, moves or repeats what data.no_loss_patterns or"
-                        " data.train_on_reasoning=false mute"
+                        " data.train_on_reasoning=false exclude from the loss"
                     )
                 found += [_widen(place, one, text, answer) for place, one in zip(positions, parts, strict=True)]
         if self._reasoning and not reasoning_blocks.reasoning_texts(marked):

@@ -127,7 +127,8 @@ def check_parity(
         if ids != trained:
             raise SftError(
                 where=f"{one.where} with the tokenizer in {tokenizer_directory}",
-                problem=f"a server would send other ids than were trained: {servers.first_difference(ids, trained)}",
+                problem="a server would send ids that differ from the trained ones: "
+                + servers.first_difference(ids, trained),
                 fix=servers.SERVER_FIX,
             )
     rows = [(one.where, one.row_ids) for one in golden_prompts if one.row_ids]

@@ -36,11 +36,11 @@ class PromptTextTokens:
 
         Returns:
             Index ranges of ``input_ids``, one for each prompt range and empty where it has no token of its own; or the
-            text that cannot be told apart.
+            text that cannot be separated.
         """
         starts, found = [span.start for span in rendered.spans], []
         for start, end in rendered.prompt_ranges:
-            at = bisect_right(starts, start)  # the span behind it
+            at = bisect_right(starts, start)  # the span after it
             gap_start, gap_end = rendered.spans[at - 1].end if at else 0, starts[at]
             first, last = spans[at - 1][1] if at else 0, spans[at][0]
             range_of_text = None
@@ -54,7 +54,7 @@ class PromptTextTokens:
         return found
 
     def _find_one(self, text: str, text_range: Range, ids: list[int], first: int) -> Range | None:
-        """Return the tokens inside ``place`` of a text between answers; None if they cannot be told apart.
+        """Return the tokens inside ``place`` of a text between answers; None if they cannot be separated.
 
         Only the text between the two nearest control tokens matters: a normalizer does not see beyond them.
         """
@@ -97,10 +97,14 @@ class PromptTextTokens:
     def _normalized_range(self, before: str, middle: str, after: str) -> Range | None:
         """Return the range of the middle in the normalized text; None if normalizing merges it with its neighbors."""
 
-        def behind(text: str) -> str:
+        def normalized_after_text(text: str) -> str:
             return self._reader.normalize("\n" + text).removeprefix(self._reader.normalize("\n"))
 
-        text, inner, tail = self._reader.normalize(before + middle + after), behind(middle), behind(after)
+        text, inner, tail = (
+            self._reader.normalize(before + middle + after),
+            normalized_after_text(middle),
+            normalized_after_text(after),
+        )
         start = len(text) - len(inner) - len(tail)
         head = self._reader.normalize(before) if before else text[: max(0, start)]
         return (start, start + len(inner)) if head + inner + tail == text else None

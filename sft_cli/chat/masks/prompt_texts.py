@@ -99,7 +99,7 @@ def add_prompt_ranges(
         for kind in kinds:
             if new := _trained(kind, messages, previous, i):
                 ranges += _ranges(kind, new, messages, list(marked[:i]), prompt, render, stops)
-        found.append((i, replace(turn, results=tuple(sorted(ranges)), beside=name)))
+        found.append((i, replace(turn, prompt_ranges=tuple(sorted(ranges)), prompt_text_name=name)))
         previous = i
     for kind in kinds:
         if unused := _trained(kind, messages, previous, len(messages)):

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sft_cli.chat.masks.prompt_text_tokens import PromptTextTokens
-from sft_cli.chat.masks.sentinels import MARK_END, MARK_START
-from sft_cli.chat.masks.spans import RenderedText
+from sft_cli.chat.masks.rendered_text import RenderedText
+from sft_cli.chat.masks.sentinels import MARK_END, MARK_START, strip_marks
 from sft_cli.chat.tokens.token_text import TokenTextReader
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.utils.text import any_of, common_prefix_length
@@ -88,8 +88,8 @@ class MaskVerifier:
         if rendered.prompt_ranges:
             ranges = self._prompt_text_tokens.find(rendered, draft.input_ids, draft.spans)
             if isinstance(ranges, str):
-                return MaskNotProven(f"the {rendered.prompt_text_name} {ranges[:80]!r} cannot be told apart in its ids")
-            draft = replace(draft, results=ranges)
+                return MaskNotProven(f"the {rendered.prompt_text_name} {ranges[:80]!r} cannot be separated in its ids")
+            draft = replace(draft, prompt_ranges=ranges)
         return self._add_no_loss(rendered, draft) if rendered.no_loss else draft
 
     def _decoding_errors(self, batch: Sequence[RenderedText], drafts: Sequence[EncodedText | None]) -> dict[int, str]:
@@ -131,19 +131,19 @@ class MaskVerifier:
         for start, end in rendered.no_loss:
             at = bisect_right([span.start for span in rendered.spans], start) - 1
             span, (first, last) = rendered.spans[at], encoded.spans[at]
-            assert span.start <= start <= end <= span.end, "a muted range lies inside one span"
+            assert span.start <= start <= end <= span.end, "a no-loss range is inside one span"
             cuts = itertools.pairwise((span.start, start, end, span.end))
-            before, middle, after = (unmarked(rendered.text[a:b]) for a, b in cuts)
+            before, middle, after = (strip_marks(rendered.text[a:b]) for a, b in cuts)
             tokens = self._overlapping_tokens(encoded.input_ids[first:last], first > 0, before, middle, after)
             if tokens is None:
-                return MaskNotProven(f"what must not train, {middle[:80]!r}, cannot be told apart in its ids")
+                return MaskNotProven(f"the part without loss, {middle[:80]!r}, cannot be separated in its ids")
             found.append((first + tokens[0], first + tokens[1]))
-        return replace(encoded, muted=found)
+        return replace(encoded, no_loss=found)
 
     def _overlapping_tokens(
         self, ids: list[int], follows_text: bool, before: str, middle: str, after: str
     ) -> tuple[int, int] | None:
-        """Return the range of tokens that overlap the middle of an answer; None if they cannot be told apart."""
+        """Return the range of tokens that overlap the middle of an answer; None if they cannot be separated."""
         text, start = before + middle + after, len(before)
         end = start + len(middle)
         normalized = self._tokenizer.normalize(text)
@@ -182,12 +182,7 @@ class MaskVerifier:
 
 def expected_span_texts(rendered: RenderedText) -> list[str]:
     """Return the text of each span, without marks."""
-    return [unmarked(rendered.text[span.start : span.end]) for span in rendered.spans]
-
-
-def unmarked(text: str) -> str:
-    """The text without marks."""
-    return MARKED_LITERAL.sub(r"\1", text) if MARK_START in text or MARK_END in text else text
+    return [strip_marks(rendered.text[span.start : span.end]) for span in rendered.spans]
 
 
 def _overlapping_range(counts: range, start: int, end: int, end_of: Callable[[int], int]) -> tuple[int, int]:

@@ -44,7 +44,7 @@ class SentinelMarker:
         """
         if not self._content_tokens or message["role"] != "assistant":
             content = message["content"]
-            if len(message) == 2 and type(content) is str:  # as below, in half the time
+            if len(message) == 2 and type(content) is str:  # the same result as below, in half the time
                 return {"role": message["role"], "content": self.mark(content)}
             return self.mark(message)
         answer_keys = ("content", *REASONING_KEYS)
@@ -65,7 +65,7 @@ class SentinelMarker:
         """As ``mark``, for the special-token strings that ``control`` matches."""
         if isinstance(value, str):
             if not value.isascii() and _RESERVED.search(value):
-                raise RenderError("it holds one of U+FDD0 to U+FDEF, which Unicode sets aside for programs")
+                raise RenderError("it holds one of U+FDD0 to U+FDEF, which Unicode reserves for internal use")
             found = control.search(value)
             if found is None:
                 return value
@@ -96,7 +96,9 @@ class SentinelMarker:
 
 def strip_marks(text: str) -> str:
     """Return the text without the marks around special-token strings."""
-    return text.replace(MARK_START, "").replace(MARK_END, "") if MARK_START in text else text
+    if MARK_START not in text and MARK_END not in text:
+        return text
+    return text.replace(MARK_START, "").replace(MARK_END, "")
 
 
 def mark_ranges(marked: str, ranges: Sequence[tuple[int, int]]) -> str:

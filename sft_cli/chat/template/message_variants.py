@@ -50,7 +50,9 @@ def try_variants(variants: Iterator[ConversationVariant], read: Callable[[Conver
     raise next((error for error in errors if not error.nothing_written), errors[0])
 
 
-def variants(conversation: Conversation, find_formats: Callable[[], Sequence[str]]) -> Iterator[ConversationVariant]:
+def conversation_variants(
+    conversation: Conversation, find_formats: Callable[[], Sequence[str]]
+) -> Iterator[ConversationVariant]:
     """Yield the variants of a conversation in the order that servers use, without duplicates.
 
     Args:

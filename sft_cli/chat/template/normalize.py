@@ -24,7 +24,7 @@ def rule_errors(data: DataConfig) -> list[SftError]:
     for i, pattern in enumerate(data.no_loss_patterns):
         try:
             useless = not pattern or re.compile(pattern) is None
-            problem = "an empty regular expression mutes nothing" if useless else None
+            problem = "an empty regular expression excludes nothing from the loss" if useless else None
         except re.error as error:
             problem = f"{pattern!r} is not a regular expression: {error.msg} at position {error.pos}"
         if problem is not None:
@@ -53,7 +53,7 @@ def normalize_conversation(conversation: Conversation, data: DataConfig) -> Conv
     """Apply the system message and reasoning rules to a conversation; applying them twice changes nothing.
 
     Raises:
-        RenderError: Nothing is left of a message, or its reasoning cannot be told from its answer.
+        RenderError: Nothing is left of a message, or its reasoning cannot be separated from its answer.
     """
     if not conversation.messages or (data.system is None and data.thinking is Thinking.keep):
         return conversation

@@ -73,7 +73,7 @@ class PrefixRenderer:
         for count, piece in enumerate(pieces, log.skipped + 1):
             end += piece
             ends.append(None if count in log.unknown_counts else end)
-        if closing != self._closings[0]:  # no message went through the loop: what stands before it is there, too
+        if closing != self._closings[0]:  # no message went through the loop: the text before the loop is included
             return None
         return PrefixTexts(ends, self._closings)
 
@@ -82,7 +82,7 @@ class PrefixRenderer:
         talk = [{"role": role, "content": "Hi"} for role in ("user", "assistant", "user")]
         texts = [self._run(talk, None, prompt, MessageAccessLog(3)) for prompt in (False, True)]
         found = [text.rpartition(MESSAGE_BOUNDARY) for text in texts if text is not None]
-        return (found[0][2], found[1][2]) if len(found) == 2 and all(behind for _, behind, _ in found) else None
+        return (found[0][2], found[1][2]) if len(found) == 2 and all(boundary for _, boundary, _ in found) else None
 
     def _run(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, prompt: bool, log: MessageAccessLog

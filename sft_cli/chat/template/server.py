@@ -73,7 +73,8 @@ def check_row_ids(server: Any, file: Path, rows: Sequence[tuple[str, Sequence[in
         if ids != trained:
             raise SftError(
                 where=f"{where} with the tokenizer in {file.parent}",
-                problem="a server makes other ids of this row than are trained: " + first_difference(ids, trained),
+                problem="a server makes ids of this row that differ from the trained ones: "
+                + first_difference(ids, trained),
                 fix=SERVER_FIX,
             )
 

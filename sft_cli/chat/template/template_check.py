@@ -3,7 +3,10 @@
 from collections.abc import Callable
 
 from sft_cli.chat.encode import Encoder, MaskNotProven
+from sft_cli.chat.masks.sentinels import SentinelMarker
+from sft_cli.chat.masks.serving_text import text_missing_from_prompt
 from sft_cli.chat.masks.spans import SpanFinder
+from sft_cli.chat.masks.stop_tokens import StopTokenFinder
 from sft_cli.chat.template.chat_template import ChatTemplate, RenderError, load_template, packaged_templates
 from sft_cli.chat.template.conversation_features import EXAMPLE_TOOL, ConversationFeatures, describe_features
 from sft_cli.chat.template.normalize import normalize_conversation, rule_errors
@@ -53,9 +56,9 @@ class TemplateCheck:
         if None not in problems:  # the reason is that of the plainest conversation
             raise SftError(where=self._template.label, problem=str(problems[0]), fix=self.suggestion(find_features()))
         probe = PROBES[problems.index(None)]
-        if missing := SpanFinder(self._template_for(probe), self._tokenizer, self._data).text_missing_from_prompt(
-            probe
-        ):
+        template = self._template_for(probe)
+        stop_token_finder = StopTokenFinder(template, SentinelMarker(self._tokenizer, self._data.sanitize))
+        if missing := text_missing_from_prompt(template, stop_token_finder, probe):
             raise SftError(
                 where=self._template.label,
                 problem="it ignores add_generation_prompt: no server's prompt would hold"

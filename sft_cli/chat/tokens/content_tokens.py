@@ -44,7 +44,7 @@ def allowed_content_tokens(tokenizer: ChatTokenizer, template: ChatTemplate, tok
 def _find_error(tokenizer: ChatTokenizer, template: ChatTemplate, token: str) -> SftError | None:
     """Return the error for a listed token, or None."""
     if tokenizer.backend.token_to_id(token) is None:
-        problem = f"{token!r} is no token of the tokenizer"
+        problem = f"{token!r} is not a token of the tokenizer"
         fix = "correct it, or add it to the vocabulary with model.add_tokens instead"
     elif token not in tokenizer.control_tokens:
         problem = f"{token!r} is an ordinary token, which is a single id wherever a text holds it"

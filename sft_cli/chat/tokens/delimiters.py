@@ -43,7 +43,7 @@ class _Search:
         match = self.pattern.search(text) if self.needle in text else None
         if match is None or not self.closing:
             return match and match.group().strip()
-        end = text.find(self.closing, match.end())  # not behind the first match: behind no other either
+        end = text.find(self.closing, match.end())  # not after the first match: after no other either
         return text[match.start() : end + len(self.closing)].strip() if end >= 0 else None
 
 
@@ -134,8 +134,8 @@ class DelimiterFinder:
             bare = self._control.fullmatch(core) is not None
             if bare and not line:
                 continue
-            before, behind = ("^[ \\t]*" if bare else ""), (r"[ \t]*(?:\n|\Z)" if line else r"(?!\w)")
-            yield _Search(core, re.compile(f"{before}{re.escape(core)}{behind}", re.MULTILINE))
+            before, after = ("^[ \\t]*" if bare else ""), (r"[ \t]*(?:\n|\Z)" if line else r"(?!\w)")
+            yield _Search(core, re.compile(f"{before}{re.escape(core)}{after}", re.MULTILINE))
 
     def _turns(self, frames: MessageFrames) -> Iterator[_Search]:
         """A whole turn at the beginning of a line: its header, and what closes it."""

@@ -29,7 +29,7 @@ class TokenBytes(dict[int, bytes]):
 
     def __init__(self, backend: tokenizers.Tokenizer, read: Callable[[str], bytes]) -> None:
         self._backend, self._read = backend, read
-        # Decoders strip a leading space and join bytes to characters: each token is read behind a letter.
+        # Decoders strip a leading space and join bytes to characters: each token is decoded after a letter.
         self._anchor = backend.encode("a", add_special_tokens=False).ids[-1:]
         self._before = self._decoded([])
 
@@ -84,7 +84,7 @@ class TokenTextReader:
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
-        # Decoders strip a leading space at a beginning: trained ids are read behind a newline, as behind other text.
+        # Decoders strip a leading space at a beginning: trained ids are decoded after a newline, as after other text.
         self._anchor = tokenizer.encode_batch(["\n"])[0][-1:]
         self._anchor_text = tokenizer.decode_batch([self._anchor])[0]
         self.token_bytes = TokenBytes.from_tokenizer(tokenizer.backend)
@@ -103,6 +103,6 @@ class TokenTextReader:
             [self._anchor + ids if follows_text else ids for ids, follows_text in ranges]
         )
         return [
-            text.removeprefix(self._anchor_text) if behind else text
-            for text, (_, behind) in zip(texts, ranges, strict=True)
+            text.removeprefix(self._anchor_text) if follows_text else text
+            for text, (_, follows_text) in zip(texts, ranges, strict=True)
         ]
