@@ -238,7 +238,7 @@ def count_memory(config: Config, architecture: PretrainedConfig, machine: Machin
         architecture,
         config.model,
         config.adapter,
-        config.trainer,
+        config.speed,
         config.loss,
         machine=machine,
         document=document,
@@ -247,8 +247,8 @@ def count_memory(config: Config, architecture: PretrainedConfig, machine: Machin
 
 def step_memory(config: Config, counted: Counted, tokens: int) -> MemoryEstimate:
     """The estimate for a micro-batch of so many tokens."""
-    trainer = config.trainer
-    return counted.memory(config.quant, trainer, config.loss, tokens=tokens, optimizer_bytes=state_bytes(trainer))
+    needed = state_bytes(config.trainer)
+    return counted.memory(config.quant, config.speed, config.loss, tokens=tokens, optimizer_bytes=needed)
 
 
 def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> Recompute:
