@@ -80,7 +80,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def repacked(weight: Tensor) -> bool:
+def repacked(weight: Tensor | nn.Module) -> bool:
     """Whether a 4-bit weight ran in evaluation mode on a CPU and no longer holds what was loaded."""
     state = vars(weight).get("quant_state")
     return state is not None and bool(vars(state).get("packing_format_for_cpu"))
