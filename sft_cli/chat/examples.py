@@ -88,7 +88,9 @@ class ExampleBuilder:
 
     def _encode(self, conversations: Sequence[Conversation]) -> list[EncodeResult]:
         """Return the examples of each conversation without dropping turns, or why there are none."""
-        rendered = [[] if one.tokens is not None else self._render(one) for one in conversations]
+        rendered = [
+            [] if conversation.tokens is not None else self._render(conversation) for conversation in conversations
+        ]
         encoded = iter(self.encoder.encode([text for texts in rendered if isinstance(texts, list) for text in texts]))
         results = []
         for conversation, texts in zip(conversations, rendered, strict=True):
@@ -99,6 +101,9 @@ class ExampleBuilder:
             else:
                 results.append(EncodeResult(problem=texts))
         return results
+
+    def _encode_one(self, conversation: Conversation) -> EncodeResult:
+        return self._encode([conversation])[0]
 
     def _render(self, conversation: Conversation, unroll: bool = False) -> list[RenderedText] | SftError:
         try:
@@ -183,7 +188,7 @@ class ExampleBuilder:
     def _drop_oldest_turns(self, conversation: Conversation, result: EncodeResult) -> EncodeResult:
         """Drop as few of the oldest turns as make the conversation fit; ``result`` if it never fits."""
         row = self._row_texts.parse(conversation)
-        shorter = self._length_policy.drop_oldest_turns(row.conversation, result, lambda one: self._encode([one])[0])
+        shorter = self._length_policy.drop_oldest_turns(row.conversation, result, self._encode_one)
         if shorter.problem is not None or not row.removed_stops:
             return shorter
         return replace(shorter, remarks=shorter.remarks | {"own_stop"})
@@ -198,15 +203,15 @@ class ExampleBuilder:
             "set data.thinking=strip (its reasoning may be what the template cannot show)" if has_reasoning else ""
         )
         template = self._template.for_tools if conversation.tools else self._template
-        held = frozenset(
+        features = frozenset(
             [ConversationFeatures.from_conversation(conversation, reasoning=keeps_reasoning)]
             if conversation.messages
             else []
         )
-        if others := self.template_check.fitting_templates(held):
+        if others := self.template_check.fitting_templates(features):
             choice = f"choose template={', '.join(others)}"
         else:
-            names = describe_features(held) or "all of it"
+            names = describe_features(features) or "all of it"
             choice = f"name a template that shows {names} with template.path=FILE.jinja"
         return SftError(
             where=conversation.where,

@@ -42,12 +42,12 @@ class LengthPolicy:
             stop_tokens: Stop tokens that end its trained turns.
             remarks: Keys of data/remarks.py.
         """
-        examples = tuple(one.example for one in proven)
+        examples = tuple(proven_example.example for proven_example in proven)
         result = EncodeResult(examples, remarks=remarks, stop_tokens=stop_tokens)
         max_tokens = max(len(example.input_ids) for example in examples)
         if max_tokens <= self.max_length:
             return replace(result, max_tokens=max_tokens, min_length=max_tokens)
-        min_length = min(one.min_length for one in proven)
+        min_length = min(proven_example.min_length for proven_example in proven)
         if row.text is not None and self.split_documents:
             pieces = tuple(split_document(examples[0], self.max_length))
             return replace(

@@ -124,9 +124,13 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             return None
 
         def checked(*args: Any, **kwargs: Any) -> str:
-            held = [*args, *kwargs.values()]
-            spread = [part for one in held for part in (one.values() if isinstance(one, Mapping) else [one])]
-            size_estimates.check_format(self.budget, value.__self__, [*held, *spread])
+            values = [*args, *kwargs.values()]
+            spread = [
+                part
+                for argument in values
+                for part in (argument.values() if isinstance(argument, Mapping) else [argument])
+            ]
+            size_estimates.check_format(self.budget, value.__self__, [*values, *spread])
             return format(*args, **kwargs)
 
         return checked
@@ -151,7 +155,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             if bits > MAX_BITS:
                 raise BudgetExceeded(f"makes a number of more than {MAX_BITS:,} bits")
         elif operator == "*":
-            times = max((abs(one) for one in (left, right) if isinstance(one, int)), default=1)
+            times = max((abs(argument) for argument in (left, right) if isinstance(argument, int)), default=1)
             budget.check_size(max(budget.size(left), budget.size(right)) * times)
         elif operator == "+":
             budget.check_size(budget.size(left) + budget.size(right))

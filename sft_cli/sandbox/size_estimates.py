@@ -55,39 +55,43 @@ def check_call(budget: RenderBudget, name: str, value: Any, arguments: Sequence[
 
 def _check_arguments(name: str, arguments: Sequence[Any]) -> None:
     """Reject arguments with which a filter or method would take too long or make too much."""
-    numbers = [abs(one) for one in arguments if isinstance(one, int)]
-    texts = [one for one in arguments if isinstance(one, str | bytes)]
+    numbers = [abs(argument) for argument in arguments if isinstance(argument, int)]
+    texts = [argument for argument in arguments if isinstance(argument, str | bytes)]
     if name in _SEARCHING and any(len(text) > MAX_SEARCHED for text in texts):
         raise BudgetExceeded(f"gives {name} more than {MAX_SEARCHED:,} characters to look for")
     if name in _PADDED and any(number > MAX_WIDTH for number in numbers):
         raise BudgetExceeded(f"gives {name} the number {max(numbers)}")
     if name in ("encode", "decode") and any(text not in _CODECS for text in texts[:1]):
         raise BudgetExceeded(f"encodes in {texts[0]!r:.40}")
-    if name == "sum" and any(isinstance(one, list | tuple) for one in arguments):
+    if name == "sum" and any(isinstance(argument, list | tuple) for argument in arguments):
         raise BudgetExceeded("adds up lists with sum")
 
 
 def check_format(budget: RenderBudget, text: str | bytes, arguments: Any) -> None:
     """Reject ``text % arguments``, or ``text.format(*arguments)``, whose result would be too large."""
-    shown = text if isinstance(text, str) else text.decode("latin-1")
-    if _NUMBER.search(shown):
+    template = text if isinstance(text, str) else text.decode("latin-1")
+    if _NUMBER.search(template):
         raise BudgetExceeded("formats with a width of more than four digits")
-    held = arguments if isinstance(arguments, tuple | list) else (arguments,)
-    widest = max((abs(one) for one in held if isinstance(one, int)), default=0)
-    if re.search(r"\{[^{}]*\{", shown) and widest > MAX_WIDTH:
+    values = arguments if isinstance(arguments, tuple | list) else (arguments,)
+    widest = max((abs(argument) for argument in values if isinstance(argument, int)), default=0)
+    if re.search(r"\{[^{}]*\{", template) and widest > MAX_WIDTH:
         raise BudgetExceeded(f"formats with the width {widest}")
-    largest = max((budget.size(one) for one in held), default=0)
-    budget.check_size(len(shown) + (shown.count("%") + shown.count("{")) * (largest + 32))
+    largest = max((budget.size(argument) for argument in values), default=0)
+    budget.check_size(len(template) + (template.count("%") + template.count("{")) * (largest + 32))
 
 
 def _lines(budget: RenderBudget, value: Any, arguments: Sequence[Any]) -> int:
     """Indentation: the characters before each line."""
-    widths = [one if isinstance(one, int) else len(one) for one in arguments if isinstance(one, int | str)]
+    widths = [
+        argument if isinstance(argument, int) else len(argument)
+        for argument in arguments
+        if isinstance(argument, int | str)
+    ]
     return (value.count("\n") + 1) * max(widths, default=4) if isinstance(value, str) else 0
 
 
 def _tabs(budget: RenderBudget, value: Any, arguments: Sequence[Any]) -> int:
-    width = max((abs(one) for one in arguments if isinstance(one, int)), default=8)
+    width = max((abs(argument) for argument in arguments if isinstance(argument, int)), default=8)
     return len(value) * width if isinstance(value, str | bytes) else 0
 
 
@@ -100,21 +104,23 @@ def _replaced(budget: RenderBudget, value: Any, arguments: Sequence[Any]) -> int
 
 def _joined(budget: RenderBudget, value: Any, arguments: Sequence[Any]) -> int:
     """``text.join(list)``, or ``list | join(text)``."""
-    held = [value, *arguments]
-    count = max((len(one) for one in held if isinstance(one, list | tuple | dict | str)), default=0)
-    longest = max((len(one) for one in held if isinstance(one, str | bytes)), default=0)
-    return sum(budget.size(one) for one in arguments) + (count * longest if longest else 0)
+    values = [value, *arguments]
+    count = max((len(argument) for argument in values if isinstance(argument, list | tuple | dict | str)), default=0)
+    longest = max((len(argument) for argument in values if isinstance(argument, str | bytes)), default=0)
+    return sum(budget.size(argument) for argument in arguments) + (count * longest if longest else 0)
 
 
 def _translated(budget: RenderBudget, value: Any, arguments: Sequence[Any]) -> int:
     table = arguments[0] if arguments else None
-    longest = max((budget.size(one) for one in table.values()), default=0) if isinstance(table, Mapping) else 1
+    longest = (
+        max((budget.size(argument) for argument in table.values()), default=0) if isinstance(table, Mapping) else 1
+    )
     return budget.size(value) * longest
 
 
 def _wrapped(budget: RenderBudget, value: Any, arguments: Sequence[Any]) -> int:
     """Text inserted into or around every part of a text."""
-    return budget.size(value) * max((len(one) for one in arguments if isinstance(one, str)), default=0)
+    return budget.size(value) * max((len(argument) for argument in arguments if isinstance(argument, str)), default=0)
 
 
 def _percent(budget: RenderBudget, value: Any, arguments: Sequence[Any]) -> int:

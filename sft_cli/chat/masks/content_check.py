@@ -33,7 +33,7 @@ def arguments_as_python(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the argument objects of calls as Python writes them, except those that occur literally in a message."""
     written = [str(arguments) for arguments in _argument_objects(messages)]
     texts = [value for message in messages for value in message.values() if isinstance(value, str)] if written else []
-    return [one for one in written if not any(one in text for text in texts)]
+    return [arguments for arguments in written if not any(arguments in text for text in texts)]
 
 
 def _argument_objects(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -80,7 +80,7 @@ class CoverageChecker:
             except RenderError:  # the template inspects a text, and the sentinels change the result
                 continue
             if traced_text is not None and traced_text[0].startswith(text):
-                traced_positions = trace, [place for place in traced_text[1] if place.end <= len(text)]
+                traced_positions = trace, [position for position in traced_text[1] if position.end <= len(text)]
                 break
         if traced_positions is None:
             raise RenderError(
@@ -101,24 +101,29 @@ class CoverageChecker:
                 return False
             pieces = [*pieces, self._tools[section.tools]]
         text_of_section = text[section.start : section.end]
-        return text_of_section in [one.fill(pieces) for one in layouts]
+        return text_of_section in [layout.fill(pieces) for layout in layouts]
 
     def _remember(self, text: str, section: "_Section", trace: Trace, positions: list[PiecePosition]) -> None:
         """Cache the layout of a section if it shows its own messages and nothing else."""
         if not all(piece.has_sentinels or piece.kind == "constant" for piece in trace.pieces):
             return
-        inside_positions = [place for place in positions if section.start <= place.start and place.end <= section.end]
+        inside_positions = [
+            position for position in positions if section.start <= position.start and position.end <= section.end
+        ]
         own = [n for n, piece in enumerate(trace.pieces) if piece.message in section.messages]
         numbers = {n: at for at, n in enumerate(n for n in own if trace.pieces[n].kind != "constant")}
-        own_positions = [place for place in inside_positions if trace.pieces[place.piece].message != TOOLS]
-        tool_positions = [place for place in inside_positions if trace.pieces[place.piece].message == TOOLS]
-        if any(place.piece not in numbers or place.text != trace.pieces[place.piece].text for place in own_positions):
+        own_positions = [position for position in inside_positions if trace.pieces[position.piece].message != TOOLS]
+        tool_positions = [position for position in inside_positions if trace.pieces[position.piece].message == TOOLS]
+        if any(
+            position.piece not in numbers or position.text != trace.pieces[position.piece].text
+            for position in own_positions
+        ):
             return
-        if {place.piece for place in own_positions} != set(numbers) or bool(tool_positions) != (
+        if {position.piece for position in own_positions} != set(numbers) or bool(tool_positions) != (
             section.tools is not None
         ):
             return
-        cuts = [(place.start, place.end, numbers[place.piece]) for place in own_positions]
+        cuts = [(position.start, position.end, numbers[position.piece]) for position in own_positions]
         if tool_positions:
             assert section.tools is not None
             start, end = tool_positions[0].start, tool_positions[-1].end

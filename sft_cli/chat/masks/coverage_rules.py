@@ -48,16 +48,18 @@ class CoverageRules:
 
     def check(self) -> None:
         """Raise ``RenderError`` for the first rule that is violated."""
-        counts = Counter(place.piece for place in self._positions if not self._is_repeated_name(place))
+        counts = Counter(position.piece for position in self._positions if not self._is_repeated_name(position))
         for number, piece in sorted(enumerate(self._pieces), key=lambda one: one[1].message):
             if piece.has_sentinels:
                 self._check_count(piece, counts[number])
             elif piece.kind != "constant":
                 self._check_shown(piece)
-        for place in self._positions:
-            piece = self._pieces[place.piece]
-            if not is_spelling_of(place.text, piece.text):
-                raise RenderError(f"the template changes {self._describe(piece)} to {strip_marks(place.text)[:60]!r}")
+        for position in self._positions:
+            piece = self._pieces[position.piece]
+            if not is_spelling_of(position.text, piece.text):
+                raise RenderError(
+                    f"the template changes {self._describe(piece)} to {strip_marks(position.text)[:60]!r}"
+                )
         self._check_answers()
         self._check_order()
         self._check_calls()
@@ -114,17 +116,17 @@ class CoverageRules:
 
     def _check_answers(self) -> None:
         """Reject a piece outside of its own answer, or inside another one."""
-        for place in self._positions:
-            piece = self._pieces[place.piece]
+        for position in self._positions:
+            piece = self._pieces[position.piece]
             own = self._answers.get(piece.message)
             if (
                 own is not None
-                and not self._is_repeated_name(place)
-                and not (own.start <= place.start and place.end <= own.end)
+                and not self._is_repeated_name(position)
+                and not (own.start <= position.start and position.end <= own.end)
             ):
                 raise RenderError(f"the template shows {self._describe(piece)} outside of its answer")
             for answer in self._answers.values():
-                if answer is not own and place.start < answer.end and answer.start < place.end:
+                if answer is not own and position.start < answer.end and answer.start < position.end:
                     raise RenderError(
                         f"the template shows {self._describe(piece)} inside message {answer.message + 1} (assistant)"
                     )
@@ -132,8 +134,8 @@ class CoverageRules:
     def _check_order(self) -> None:
         """Reject messages, or the parts of one, in a different order."""
         roles = [message["role"] for message in self._messages]
-        positions = [place for place in self._positions if not self._is_repeated_name(place)]
-        numbers = [place.piece for place in positions if self._pieces[place.piece].message != TOOLS]
+        positions = [position for position in self._positions if not self._is_repeated_name(position)]
+        numbers = [position.piece for position in positions if self._pieces[position.piece].message != TOOLS]
         order = [self._pieces[number] for number in numbers]
         without_system = [number for number in numbers if roles[self._pieces[number].message] != "system"]
         for before, after in pairwise(map(self._order_key, without_system)):
@@ -162,11 +164,11 @@ class CoverageRules:
         for message in {piece.message for piece in self._pieces if piece.path}:
             piece_numbers = [n for n, piece in enumerate(self._pieces) if piece.message == message and piece.path]
             positions = [
-                place
-                for place in self._positions
-                if place.piece in set(piece_numbers) and not self._is_repeated_name(place)
+                position
+                for position in self._positions
+                if position.piece in set(piece_numbers) and not self._is_repeated_name(position)
             ]
-            paths = [self._pieces[place.piece].path for place in positions]
+            paths = [self._pieces[position.piece].path for position in positions]
             for depth in range(1, max(map(len, paths), default=0) + 1):
                 heads = [path[:depth] for path in paths if len(path) >= depth]
                 groups = [head for i, head in enumerate(heads) if i == 0 or heads[i - 1] != head]
@@ -175,10 +177,14 @@ class CoverageRules:
             self._check_constants(message, positions)
             self._check_constant_values(message, positions)
 
-    def _check_constant_values(self, message: int, places: list[PiecePosition]) -> None:
+    def _check_constant_values(self, message: int, positions: list[PiecePosition]) -> None:
         """Reject a message that shows true, false or null anywhere but after its own argument key."""
-        keys = {self._pieces[place.piece].path: place for place in places if self._pieces[place.piece].kind == "key"}
-        starts = sorted(place.start for place in self._positions)
+        keys = {
+            self._pieces[position.piece].path: position
+            for position in positions
+            if self._pieces[position.piece].kind == "key"
+        }
+        starts = sorted(position.start for position in self._positions)
         for piece in self._pieces:
             key = keys.get(piece.path) if piece.message == message and piece.kind == "constant" else None
             if key is None:
@@ -197,8 +203,8 @@ class CoverageRules:
             return
         answer = self._answers.get(message)
         end = answer.end if answer else next((p.start for p in self._positions if p.start > positions[-1].end), None)
-        ends = [place.start for place in positions[1:]] + [end if end is not None else len(self._text)]
-        text_between = " ".join(self._text[place.end : stop] for place, stop in zip(positions, ends, strict=True))
+        ends = [position.start for position in positions[1:]] + [end if end is not None else len(self._text)]
+        text_between = " ".join(self._text[position.end : stop] for position, stop in zip(positions, ends, strict=True))
         for constant, count in expected.items():
             if len(re.findall(rf"\b(?:{_CONSTANTS.get(constant, re.escape(constant))})\b", text_between)) < count:
                 raise RenderError(

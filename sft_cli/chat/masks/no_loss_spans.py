@@ -59,7 +59,7 @@ class NoLossFinder:
         found = []
         for key, value in _message_texts(message):
             if parts := list(self._no_loss_parts(value, reasoning=key != "content")):
-                rendered = render(_with_sentinels(marked, key, [(one.start, one.end) for one in parts]))
+                rendered = render(_with_sentinels(marked, key, [(part.start, part.end) for part in parts]))
                 positions = find_ranges(rendered)
                 all_inside = all(answer[0] <= start and end <= answer[1] for start, end in positions)
                 if RANGE_SENTINELS.sub("", rendered) != text or len(positions) != len(parts) or not all_inside:
@@ -67,7 +67,7 @@ class NoLossFinder:
                         "the template cuts, moves or repeats what data.no_loss_patterns or"
                         " data.train_on_reasoning=false exclude from the loss"
                     )
-                found += [_widen(place, one, text, answer) for place, one in zip(positions, parts, strict=True)]
+                found += [_widen(position, part, text, answer) for position, part in zip(positions, parts, strict=True)]
         if self._reasoning and not reasoning_blocks.reasoning_texts(marked):
             empty_block = _EMPTY_BLOCK.match(text, *answer)
             found += [empty_block.span()] if empty_block else []
@@ -102,7 +102,9 @@ def _with_sentinels(marked: Mapping[str, Any], key: str, ranges: list[Range]) ->
     if not isinstance(marked["content"], list):
         return {**marked, key: mark_ranges(marked[key], ranges)}
     name = "thinking" if key == IN_PARTS else "text"
-    parts = [{**one, name: mark_ranges(one[name], ranges)} if one["type"] == name else one for one in marked["content"]]
+    parts = [
+        {**part, name: mark_ranges(part[name], ranges)} if part["type"] == name else part for part in marked["content"]
+    ]
     return {**marked, "content": parts}
 
 
@@ -122,7 +124,7 @@ def _widen(text_range: Range, part: _NoLossPart, text: str, answer: Range) -> Ra
 def _merge_ranges(ranges: list[Range]) -> list[Range]:
     """Sort ranges, merge those that touch or overlap, and drop empty ones."""
     found: list[Range] = []
-    for start, end in sorted(one for one in ranges if one[0] < one[1]):
+    for start, end in sorted((start, end) for start, end in ranges if start < end):
         if found and start <= found[-1][1]:
             found[-1] = found[-1][0], max(end, found[-1][1])
         else:

@@ -80,13 +80,13 @@ def golden_prompt(builder: ExampleBuilder, conversation: Conversation) -> Golden
 def save_golden_prompts(golden_prompts: Sequence[GoldenPrompt], file: Path) -> None:
     """Write golden prompts as JSON."""
     file.write_text(
-        json.dumps([asdict(one) for one in golden_prompts], ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        json.dumps([asdict(golden) for golden in golden_prompts], ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
 
 
 def load_golden_prompts(file: Path) -> list[GoldenPrompt]:
     """Read golden prompts."""
-    return [GoldenPrompt(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
+    return [GoldenPrompt(**golden) for golden in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def check_parity(
@@ -112,26 +112,26 @@ def check_parity(
     """
     server = servers.load_server_tokenizer(tokenizer_directory, architecture, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(str(tokenizer_directory))
-    for one in golden_prompts:
-        _check_render_budget(tokenizer, one)
+    for golden in golden_prompts:
+        _check_render_budget(tokenizer, golden)
         ids = server.apply_chat_template(
-            one.messages,
-            tools=one.tools,
+            golden.messages,
+            tools=golden.tools,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=False,
-            **one.variables,
+            **golden.variables,
         )
-        writes_date = "strftime_now" in (tokenizer.template_for(one.tools) or "")
-        trained = _ids_with_current_date(tokenizer, one) if writes_date else one.input_ids
+        writes_date = "strftime_now" in (tokenizer.template_for(golden.tools) or "")
+        trained = _ids_with_current_date(tokenizer, golden) if writes_date else golden.input_ids
         if ids != trained:
             raise SftError(
-                where=f"{one.where} with the tokenizer in {tokenizer_directory}",
+                where=f"{golden.where} with the tokenizer in {tokenizer_directory}",
                 problem="a server would send ids that differ from the trained ones: "
                 + servers.first_difference(ids, trained),
                 fix=servers.SERVER_FIX,
             )
-    rows = [(one.where, one.row_ids) for one in golden_prompts if one.row_ids]
+    rows = [(golden.where, golden.row_ids) for golden in golden_prompts if golden.row_ids]
     servers.check_row_ids(server, tokenizer_directory / "tokenizer.json", rows)
     return len(golden_prompts)
 

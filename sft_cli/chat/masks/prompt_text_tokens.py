@@ -54,11 +54,11 @@ class PromptTextTokens:
         return found
 
     def _find_one(self, text: str, text_range: Range, ids: list[int], first: int) -> Range | None:
-        """Return the tokens inside ``place`` of a text between answers; None if they cannot be separated.
+        """Return the tokens inside ``text_range`` of a text between answers; None if they cannot be separated.
 
         Only the text between the two nearest control tokens matters: a normalizer does not see beyond them.
         """
-        matches = [one.span() for one in self._control.finditer(text)]
+        matches = [match.span() for match in self._control.finditer(text)]
         control_ranges = [(start, end) for start, end in matches if text[start - 1 : start] != MARK_START]
         controls = [i for i, id in enumerate(ids) if id in self._control_ids]
         if (

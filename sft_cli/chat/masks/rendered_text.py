@@ -41,11 +41,11 @@ def merge_turns(turns: Sequence[RenderedText]) -> RenderedText:
     """Merge turns into one rendering; each earlier text must be a prefix of the last one."""
     last = turns[-1]
     assert all(last.text.startswith(turn.text) for turn in turns), "a rewritten history is unrolled"
-    muted = tuple(place for turn in turns for place in turn.no_loss)
+    no_loss = tuple(text_range for turn in turns for text_range in turn.no_loss)
     spans, stops = tuple(turn.spans[0] for turn in turns), tuple(turn.stop_tokens[0] for turn in turns)
-    results = tuple(place for turn in turns for place in turn.prompt_ranges)
+    prompt_ranges = tuple(text_range for turn in turns for text_range in turn.prompt_ranges)
     remarks = frozenset(key for turn in turns for key in turn.remarks)
-    return RenderedText(last.text, spans, stops, muted, results, remarks, last.prompt_text_name)
+    return RenderedText(last.text, spans, stops, no_loss, prompt_ranges, remarks, last.prompt_text_name)
 
 
 def text_outside(text: str, answer: tuple[int, int], no_loss: Sequence[tuple[int, int]]) -> str:

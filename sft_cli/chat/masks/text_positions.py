@@ -116,10 +116,10 @@ class Trace:
                 positions.append(PiecePosition(open_piece[0], open_piece[1], length, before))
                 open_piece = None
         text = "".join([*pieces, rendered[done:]])
-        all_known = all(place.piece < len(self.pieces) for place in positions)
+        all_known = all(position.piece < len(self.pieces) for position in positions)
         if open_piece is not None or not all_known:
             return None
-        return text, ([self._widen(place, text) for place in positions] if self._level.inner else positions)
+        return text, ([self._widen(position, text) for position in positions] if self._level.inner else positions)
 
     def _widen(self, position: PiecePosition, text: str) -> PiecePosition:
         """Widen the position of a piece whose sentinels surround only its inside, if its ends are around it."""

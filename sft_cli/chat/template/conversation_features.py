@@ -81,7 +81,7 @@ class ConversationFeatures:
         yield Message("assistant", "<think>\nThey speak.\n</think>\n\nBye" if self.reasoning else "Bye")
 
 
-def describe_features(found: Iterable[ConversationFeatures]) -> str:
+def describe_features(all_features: Iterable[ConversationFeatures]) -> str:
     """Describe the features of several conversations in words."""
-    names = dict.fromkeys(name for one in found for name in one.describe().split(", ") if name)
+    names = dict.fromkeys(name for features in all_features for name in features.describe().split(", ") if name)
     return ", ".join(names)

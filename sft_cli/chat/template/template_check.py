@@ -93,7 +93,7 @@ class TemplateCheck:
             return False
         other = TemplateCheck(self._tokenizer, template, self._data)
         can_teach = any(other._problem(probe) is None for probe in PROBES)
-        return can_teach and all(other._problem(one.example()) is None for one in features)
+        return can_teach and all(other._problem(row_features.example()) is None for row_features in features)
 
     def _template_for(self, conversation: Conversation) -> ChatTemplate:
         """Return the template for a conversation: a tokenizer may have a separate one for tools."""

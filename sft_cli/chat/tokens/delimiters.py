@@ -62,7 +62,7 @@ class DelimiterFinder:
         questions = list(frames.between.get(("assistant", "user"), ()))
         heads = list(dict.fromkeys(self._header(gap) for gap in (*answers, *questions)))
         self._rendered = list(dict.fromkeys([*self._answer_headers(answers), *self._turns(frames)]))
-        self._plain = list(dict.fromkeys(one for head in heads for one in self._plain_header(head)))
+        self._plain = list(dict.fromkeys(search for head in heads for search in self._plain_header(head)))
 
     def remove_stop_tokens(self, conversation: Conversation) -> tuple[Conversation, tuple[str, ...]]:
         """Return the conversation without the stop tokens at the end of its answers, and the removed stop tokens."""

@@ -94,5 +94,5 @@ def _plain_tokens(tokenizer: ChatTokenizer) -> dict[str, int]:
         for id, token in added.items()
         if not (token.normalized or token.lstrip or token.rstrip or token.single_word) and token.content
     }
-    alone = tokenizer.encode_batch(list(plain))
-    return {text: id for (text, id), ids in zip(plain.items(), alone, strict=True) if ids == [id]}
+    encoded = tokenizer.encode_batch(list(plain))
+    return {text: id for (text, id), ids in zip(plain.items(), encoded, strict=True) if ids == [id]}

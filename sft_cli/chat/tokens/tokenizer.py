@@ -185,13 +185,13 @@ def _find_directory(path: str, revision: str | None, key: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = [
+    patterns = [
         *TOKENIZER_FILES,
         f"{named_templates.FOLDER}/*",
         "config.json",
     ]  # which says how many tokens a model takes
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SftError(
             where=f"{key}={path}",
