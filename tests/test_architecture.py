@@ -19,6 +19,7 @@ LAYERS = {
     "run_dir": "errors",
     "console": "escape utils text_layout",
     "config": "errors utils run_dir",
+    "docs": "errors config",
     "error_boundary": "errors escape text_layout console config",
     "distributed": "errors utils console config",
     "data": "errors types sandbox utils config",
@@ -35,8 +36,8 @@ LAYERS = {
     "train": "errors utils run_dir console config distributed data chat batching model prepare eval",
     "sweep": "errors utils run_dir console config distributed data report prepare slurm train",
     "check": "errors utils run_dir console config data chat batching model prepare train",
-    "cli": "errors run_dir console config error_boundary distributed data report prepare merge eval slurm train sweep"
-    " check",
+    "cli": "errors run_dir console config docs error_boundary distributed data report prepare merge eval slurm train"
+    " sweep check",
     "__main__": "cli",
 }
 """Each package, or module at the top, from the bottom up, and what it may import: lines above its own."""

@@ -1,119 +1,197 @@
-"""The README's commands run, as a newcomer types them: in a subprocess, from another directory, offline."""
+"""Every command of the README and the pages is understood; those that cost little, and the README's five, run."""
 
 import json
 import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
 
+from sft_cli.cli import app, execute
+from sft_cli.cli.usage import refuse
 from sft_cli.config.compose import compose
-from sft_cli.config.keys.valid_keys import KEYS, find
-from sft_cli.config.schema.adapter import MERGEABLE, WHOLE, AdapterKind
+from sft_cli.config.overrides.sweep import expand
+from sft_cli.config.schema.config import Config
+from tests.docs_pages import ALL_COMMANDS, PAGES, README, ROOT, command_lines, sft_commands
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    (.*)$", README, flags=re.MULTILINE)
-SFT = [sys.executable, "-m", "sft_cli"]
-BEFORE = (AdapterKind.prefix, AdapterKind.prompt)
+COMMANDS = typer.main.get_command(app).commands
+"""Typer's commands by name."""
+COMPOSED = ("train", "prepare", "check", "submit", "show")
+PRINTING = ("show", "recipes", "formats", "docs")
+"""Commands that only print."""
+OF_OTHERS = {"--nproc-per-node", "--inputs", "--logdir", "--container-image", "--install-completion"}
+"""Options of torchrun, scripts/fuzz, TensorBoard and srun, and the one that Typer adds."""
+FIVE = sft_commands(README)[1:]
+"""The README's five commands on rows.jsonl."""
 
 
-def sft(*words: str, cwd: Path) -> str:
-    """Run ``sft`` there; its output."""
+def write_rows(folder: Path) -> None:
+    """Write rows.jsonl: 400 questions and answers that the embedded model can learn."""
+    rows = (ROOT / "sft_cli" / "quickstart" / "train.jsonl").read_text(encoding="utf-8").splitlines()[:400]
+    texts = [json.loads(row) for row in rows]
+    asked = [f"{row['instruction']}\n\n{row['input']}".strip() for row in texts]
+    pairs = [{"prompt": prompt, "completion": row["output"]} for prompt, row in zip(asked, texts, strict=True)]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs), encoding="utf-8")
+
+
+def sft(*words: str, cwd: Path, code: int = 0) -> str:
+    """Run ``sft`` there as a user does; its output."""
     environment = {**os.environ, "SFT_HOME": str(cwd), "OMP_NUM_THREADS": "2"}
-    done = subprocess.run([*SFT, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "sft_cli", *words]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
-def test_the_two_commands_are_there_and_every_sft_command_is_known():
-    assert "pip install -e . && sft train recipe=quickstart" in COMMANDS
-    assert "pip install -e '.[dev]' && pytest" in COMMANDS
-    used = {word for line in README.splitlines() for word in re.findall(r"\bsft (\w+)\b", line)}
-    known = {"train", "eval", "chat", "merge", "prepare", "show", "recipes", "formats"}
-    known |= {"inspect", "sweep", "submit", "check", "doctor"}
-    assert known <= used
-    assert used <= known
+def parsed(words: list[str]) -> dict:
+    """Parse a command line as Typer does, without running it; its arguments and options by name."""
+    refuse(typer.main.get_command(app), words)
+    return COMMANDS[words[0]].make_context(words[0], words[1:]).params
 
 
-def test_the_explained_recipe_composes(tmp_path):
-    recipe = re.search(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-    assert recipe
-    (tmp_path / "mine.yaml").write_text(recipe.group(1), encoding="utf-8")
-
-    shown = sft("show", "recipe=./mine.yaml", cwd=tmp_path)
-
-    assert re.search(r"overflow: drop_oldest_turns +# .*mine.yaml", shown)
+def test_the_two_commands_are_there():
+    lines = command_lines(README)
+    assert "pip install -e . && sft train recipe=quickstart" in lines
+    assert "pip install -e '.[dev]' && pytest" in lines
 
 
-def test_the_explained_data_composes(tmp_path):
-    _, data, _ = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-    (tmp_path / "mine.yaml").write_text(f"# @package _global_\n{data}", encoding="utf-8")
-
-    shown = sft("show", "recipe=./mine.yaml", cwd=tmp_path)
-
-    assert re.search(r"strategy: trained_tokens +# .*mine.yaml", shown)
+def test_the_table_of_commands_names_all_of_them():
+    table = re.findall(r"^\| `sft ([a-z]+)", README, flags=re.MULTILINE)
+    assert sorted(table) == sorted(COMMANDS)
 
 
-def test_the_explained_guard_composes(tmp_path):
-    _, _, guard = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-    (tmp_path / "mine.yaml").write_text(f"# @package _global_\n{guard}", encoding="utf-8")
-
-    sources = ["data.mix.rows.path=rows.jsonl", "data.mix.text.path=text.txt", "data.mix.text.role=replay"]
-    shown = sft("show", "recipe=./mine.yaml", *sources, cwd=tmp_path)
-
-    assert re.search(r"metric: exact_match +# .*mine.yaml", shown)
-
-
-ADAPTERS = re.search(r"\| `adapter=`(.*?)\n\n", README, flags=re.DOTALL)
+def test_every_sft_command_that_is_named_exists():
+    named = {
+        (name, word)
+        for name, text in PAGES.items()
+        for code in re.findall(r"`sft ([^`]*)`", text)
+        if (word := code.split()[0]).islower() and word.isalpha()
+    }
+    assert [(name, word) for name, word in named if word not in COMMANDS] == []
+    assert len(named) > 30
 
 
-def test_the_table_of_adapters_names_all_of_them_and_says_what_packs_and_merges():
-    assert ADAPTERS
-    said = {}
-    for line in ADAPTERS.group(1).splitlines()[2:]:
-        names, _, packed, merged, _ = [cell.strip() for cell in line.strip("|").split("|")]
-        said |= dict.fromkeys(re.findall(r"`(\w+)`", names), (packed, merged))
-    options = {file.stem for file in (ROOT / "configs/adapter").glob("*.yaml")}
-    assert set(said) == options
-    for name, (packed, merged) in said.items():
-        kind = compose([f"adapter={name}", *(["quant=nf4"] if name == "loftq" else [])]).adapter.kind
-        assert (packed == "yes") == (kind not in BEFORE)
-        expected = "yes" if kind in MERGEABLE else "whole model" if kind in WHOLE else "no"
-        assert merged == ("`into=dequantized`" if name == "loftq" else expected)
+def test_every_option_that_is_named_exists():
+    spelled = {spelling for command in COMMANDS.values() for one in command.params for spelling in one.opts}
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", "\n".join(PAGES.values()))) - OF_OTHERS
+    assert sorted(named - spelled) == []
+    assert len(named) > 15
 
 
-def test_every_key_that_is_named_exists():
-    """Dotted ones; the name of an entry of a mapping is free."""
-    sections = "adapter|quant|loss|trainer|model|data|clean|template|eval|launcher"
-    named = re.findall(rf"(?<![\w./-])((?:{sections})\.[a-z_]\w*(?:\.[\w<>]+)*)", README)
-    keys = {name for name in named if not name.endswith((".py", ".json", ".jsonl", ".yaml", ".html"))}
-    unknown = [name for name in keys if find(name) is None and find(name.rpartition(".")[0]) is None]
-    assert [name for name in unknown if not any(key.startswith(f"{name}.") for key in KEYS)] == []
-    assert len(keys) > 30
+def test_every_extra_and_script_that_is_named_exists():
+    text = "\n".join(PAGES.values())
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = set(re.findall(r"'\.\[(\w+)\]'", text))
+    assert [extra for extra in extras if not re.search(rf"^{extra} = \[", project, flags=re.MULTILINE)] == []
+    scripts = set(re.findall(r"scripts/[\w/]+\.(?:py|sh|md)", text))
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+    assert len(extras) > 3
+    assert len(scripts) > 4
 
 
-def test_the_map_names_files_that_exist():
-    rooms = re.search(r"## The map\n(.*?)\n## ", README, flags=re.DOTALL)
-    assert rooms
-    names, missing = [], []
-    for row in rooms.group(1).splitlines():
-        own = [name for name in re.findall(r"`([\w./]+)`", row) if "/" in name or name.endswith(".py")]
-        folders = [place / name for place in (ROOT, ROOT / "sft_cli") for name in own if name.endswith("/")]
-        places = [ROOT, ROOT / "sft_cli", *folders]
-        missing += [name for name in own if not any((place / name).exists() for place in places)]
-        names += own
-    assert not missing
-    assert len(names) > 20
+@pytest.mark.parametrize(
+    ("page", "words"), ALL_COMMANDS, ids=lambda one: " ".join(one) if isinstance(one, list) else one
+)
+def test_a_command_is_understood(page, words, tmp_path, monkeypatch):
+    """Its options parse, and its keys compose."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "none")
+    write_rows(tmp_path)
+    (tmp_path / "merged").mkdir()
+    found = parsed(words)
+    keys = found.get("overrides") or []
+    if words[0] == "sweep" and keys:
+        assert len(expand(keys).members) > 1
+    elif words[0] in COMPOSED and not found.get("resume") and not found.get("keys"):
+        composed(*keys, *(["launcher=slurm"] if words[0] == "submit" else []))
+
+
+@cache
+def composed(*keys: str) -> Config:
+    """The config of some keys; many pages show the same."""
+    return compose(keys)
+
+
+@pytest.mark.parametrize(
+    "words", [words for _, words in ALL_COMMANDS if words[0] in PRINTING], ids=lambda words: " ".join(words)
+)
+def test_a_command_that_prints_prints(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert execute(words) == 0
+    assert len(capsys.readouterr().out) > 50
+
+
+def test_the_first_two_of_the_five_commands_print_what_the_readme_shows(tmp_path):
+    write_rows(tmp_path)
+    prepared = sft(*FIVE[0], cwd=tmp_path)
+    assert "local    prompt_completion    400    400        400   16,890            1,321" in prepared
+    assert "trained   1,296 of 16,554 training tokens carry loss (8%)\nheld out  8 examples" in prepared
+    shown = sft(*FIVE[1], cwd=tmp_path)
+    assert shown_lines(1) <= set(shown.splitlines())
+
+
+def shown_lines(number: int) -> set[str]:
+    """The lines that the README shows below one of the five commands."""
+    blocks = re.findall(r"^```text\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return {line.rstrip() for line in blocks[number].splitlines()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A directory in which the README's five commands ran, with what each printed."""
+    folder = tmp_path_factory.mktemp("five")
+    write_rows(folder)
+    return folder, [sft(*words, cwd=folder) for words in FIVE]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_five_commands_print_what_the_readme_shows(folder):
+    """Numbers of training depend on the machine; what is printed does not."""
+    _, (_, _, trained, evaluated, merged) = folder
+    for line in shown_lines(2):
+        assert re.search(rf"^{re.escape(line.split()[0])} ", trained, flags=re.MULTILINE), line
+    assert "plan      294 steps: 3 epochs of 392 examples, 4 a step" in trained
+    rows = {line.split()[1]: line.split() for line in evaluated.splitlines() if line.startswith(" local ")}
+    assert float(rows["base"][5]) == 0.0
+    assert float(rows["tuned"][5]) >= 75
+    assert re.search(r"adapter and merged .* 100.00%", merged)
+    assert (folder[0] / "merged" / "model.safetensors").is_file()
+
+
+OF_RUNS = [words for _, words in ALL_COMMANDS if words[0] in ("eval", "chat", "inspect", "runs", "train", "merge")]
+OF_RUNS = [words for words in OF_RUNS if {"RUN", "DIR", "runs"} & {*words}]
+OF_RUNS = [words for words in OF_RUNS if not {"dequantized", "launcher.nproc=2"} & {*words}]
+"""Commands of the pages on a run or prepared data, which one run can serve."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("words", OF_RUNS, ids=" ".join)
+def test_a_command_on_a_run_runs(folder, words, tmp_path):
+    place, _ = folder
+    (place / "more.jsonl").write_text((place / "rows.jsonl").read_text(encoding="utf-8")[:2000].rpartition("\n")[0])
+    step = max(int(one.name.removeprefix("step-")) for one in (place / "run" / "checkpoints").iterdir())
+    put = {
+        "RUN": "run",
+        "DIR": "prepared",
+        "50": str(step),
+        "merged": str(tmp_path / "merged"),
+        "refund|invoice": "animal",
+    }
+    more = ["."] if words == ["runs"] else []  # the run is not where runs are written by default
+    assert sft(*(put.get(word, word) for word in words), *more, cwd=place)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("quant", ["none", "nf4"])
 def test_the_quickstart_from_training_to_a_merged_model(tmp_path, quant):
-    """Train, evaluate beside the base, merge, and let plain transformers answer a held-out question."""
+    """Train, evaluate and compare with the base, merge, and let plain transformers answer a held-out question."""
     said = sft("train", "recipe=quickstart", f"quant={quant}", "run_dir=run", cwd=tmp_path)
     assert re.search(r"exact match +\d\.\d% +(9\d|100)\.\d%", said)
 

@@ -20,10 +20,10 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sft_cli.batching.packed_row import Documents, documents
-from sft_cli.model.attention.packing import documents_arguments, use_packed
-from sft_cli.model.speed.fused_lora import fuse
-from sft_cli.model.speed.onednn import exact_fast_matmul
-from sft_cli.model.speed.rms_norm import use_fast_norms
+from sft_cli.model.attention.packing import document_arguments, use_packed_attention
+from sft_cli.model.speed.fused_lora import fuse_lora
+from sft_cli.model.speed.onednn import enable_onednn_float32
+from sft_cli.model.speed.rms_norm import replace_rms_norms
 
 LENGTHS = ((153, 88, 351, 123, 97, 201, 64, 140), (99, 180, 75, 240, 160, 131, 118, 150))
 
@@ -74,20 +74,20 @@ def contestant(
     base = LlamaForCausalLM(config).to(dtype)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base, lora).train()  # adapters in float32
-    use_packed(model)
+    use_packed_attention(model)
     if norms:
-        use_fast_norms(model)
+        replace_rms_norms(model)
     if fused:
-        fuse(model)
+        fuse_lora(model)
     rows = [row(lengths) for lengths in LENGTHS]
 
     def step(number: int) -> None:
         if fast:
-            exact_fast_matmul()
+            enable_onednn_float32()
         precision = torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
         ids, positions, at, gradient, bounds = rows[number]
         with precision:
-            hidden = decoder(model)(input_ids=ids, position_ids=positions, **documents_arguments(bounds))
+            hidden = decoder(model)(input_ids=ids, position_ids=positions, **document_arguments(bounds))
         hidden.last_hidden_state[0, at].backward(gradient.to(hidden.last_hidden_state.dtype))
         for parameter in model.parameters():
             parameter.grad = None

@@ -84,25 +84,25 @@ def child(case: Case) -> dict[str, float]:
     from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
     from sft_cli.config.schema.trainer import LossConfig, OptimizerName, TrainerConfig
     from sft_cli.model.adapter.add import add_adapter
-    from sft_cli.model.attention.packing import use_packed
-    from sft_cli.model.device import DTYPES, Machine
+    from sft_cli.model.attention.packing import use_packed_attention
+    from sft_cli.model.device import DTYPES, ComputeSetup
     from sft_cli.model.head.loss_model import LossModel
     from sft_cli.model.load import load_model
-    from sft_cli.model.memory.checkpointing import Recompute, apply
-    from sft_cli.model.memory.estimate import estimate
-    from sft_cli.model.speed.fused_lora import fuse
-    from sft_cli.model.speed.last_block import skip_unread
-    from sft_cli.model.speed.rms_norm import use_fast_norms
+    from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
+    from sft_cli.model.memory.measure import estimate_memory
+    from sft_cli.model.speed.fused_lora import fuse_lora
+    from sft_cli.model.speed.last_block import skip_unused_positions
+    from sft_cli.model.speed.rms_norm import replace_rms_norms
     from sft_cli.train.optimizers.optimizers import make_optimizer, state_bytes
 
     config = AutoConfig.for_model(case.family, **case.shape)
-    machine = Machine(torch.device("cpu"), DTYPES[case.dtype])  # pyright: ignore[reportArgumentType]
+    machine = ComputeSetup(torch.device("cpu"), DTYPES[case.dtype])  # pyright: ignore[reportArgumentType]
     adapter = AdapterConfig(kind=AdapterKind(case.adapter), train_stop_token=TrainStopToken.never)
     quant, loss = QuantConfig(kind=QuantKind(case.quant)), LossConfig()
     trainer = TrainerConfig(optimizer=OptimizerName(case.optimizer))
     speed = SpeedConfig(fused=case.fused)
-    expected = estimate(
-        config, ModelConfig(), quant, adapter, speed, loss, tokens=case.tokens, machine=machine,
+    expected = estimate_memory(
+        config, ModelConfig(), quant, adapter, speed, loss, tokens=case.tokens, setup=machine,
         optimizer_bytes=state_bytes(trainer), document=case.document,
     )  # fmt: skip
     full = adapter.kind is AdapterKind.none
@@ -121,18 +121,18 @@ def child(case: Case) -> dict[str, float]:
                 ModelConfig(path=folder), quant, full=False, device=machine.device, compute_dtype=machine.dtype
             )
     model = add_adapter(base, adapter, [], seed=0).model.train()
-    use_packed(model)
+    use_packed_attention(model)
     with machine.precision():
         if case.fused:
-            use_fast_norms(model)
+            replace_rms_norms(model)
             if not full:
-                fuse(model)
+                fuse_lora(model)
         loss_model = LossModel(model, packed=True, chunk=speed.logits_chunk)
         if case.fused:
-            skip_unread(model)
+            skip_unused_positions(model)
     mode, depth = Checkpointing(case.mode), config.num_hidden_layers
     layers = {"none": 0, "layers": depth // 2}.get(case.mode, depth)
-    apply(model, Recompute(mode, layers, ""))
+    apply_checkpointing(model, CheckpointingPlan(mode, layers, ""))
     number = case.tokens // case.document
     trained = int(case.tokens * TRAINED)
     ids = torch.randint(config.vocab_size, (1, case.tokens))
@@ -164,7 +164,7 @@ def child(case: Case) -> dict[str, float]:
     held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in everything(model)}
     states = [one for state in optimizer.state.values() for one in state.values() if isinstance(one, torch.Tensor)]
     static = sum(held.values()) + sum(one.numel() * one.element_size() for one in states)
-    space, total = expected.slack(mode, layers), expected.total(mode, layers)
+    space, total = expected.overhead(mode, layers), expected.total(mode, layers)
     return {
         "tensors": static + most, "step": most, "static": static, "estimate": total - space,
         "resident": peak - before, "estimate_resident": total, "seconds": seconds,

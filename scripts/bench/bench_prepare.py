@@ -35,7 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pyarrow
 from peers import MAX_LENGTH, Result, Work, by_datasets, by_trl, counted, now, since
 
-from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.template.loading import load_template
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.config.schema.data import DataConfig

@@ -150,10 +150,10 @@ def product_rate(dtype: str, device: str, seconds: float = 1.0) -> float:
 
     import torch
 
-    from sft_cli.model.speed.onednn import exact_fast_matmul
+    from sft_cli.model.speed.onednn import enable_onednn_float32
 
     if device == "cpu":
-        exact_fast_matmul()
+        enable_onednn_float32()
     size = (8192, 4096, 4096) if device == "cuda" else (1200, 512, 1408)
     left = torch.randn(size[0], size[1], device=device, dtype=getattr(torch, dtype))
     right = torch.randn(size[1], size[2], device=device, dtype=getattr(torch, dtype))

@@ -4,7 +4,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sft_cli.chat.split_rendered import RenderedSplitter
-from sft_cli.chat.template.chat_template import ChatTemplate, RenderError, load_template, packaged_templates
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
+from sft_cli.chat.template.loading import load_template, packaged_templates
 from sft_cli.chat.tokens.delimiters import DelimiterFinder
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import TemplateConfig

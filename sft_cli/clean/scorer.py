@@ -138,11 +138,11 @@ def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:
     from sft_cli.config.schema.adapter import QuantConfig
     from sft_cli.config.schema.config import ModelConfig
     from sft_cli.config.schema.trainer import TrainerConfig
-    from sft_cli.model.device import choose_machine
-    from sft_cli.model.head.loss_model import packed_loss_model
+    from sft_cli.model.device import choose_compute_setup
+    from sft_cli.model.head.loss_model import build_loss_model
     from sft_cli.model.load import load_model
 
-    machine = choose_machine(TrainerConfig())
+    machine = choose_compute_setup(TrainerConfig())
     try:
         model = load_model(
             ModelConfig(path=config.model),
@@ -155,7 +155,7 @@ def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:
         fix = "name a model without its own code" if "trust_remote_code" in error.fix else error.fix
         raise SftError(where=f"{KEY}.model={config.model}", problem=error.problem, fix=fix) from error
     with machine.precision():
-        loss_model, _ = packed_loss_model(model, CHUNK)
+        loss_model, _ = build_loss_model(model, CHUNK)
 
     def perplexity(documents: Sequence[Document]) -> list[float]:
         found = [math.nan] * len(documents)

@@ -40,6 +40,6 @@ def merge(
     config = merge_config(directory, overrides or [], config_dir or [])
     place = directory.path / "merged" if out is None else out.expanduser()
     refuse(directory, config, into, place)
-    from sft_cli.merge.merge import merge as merge_run
+    from sft_cli.merge.merge import merge_adapter
 
-    merge_run(directory, config, out=place, into=into, max_kl=max_kl)
+    merge_adapter(directory, config, out=place, into=into, max_kl=max_kl)

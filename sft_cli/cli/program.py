@@ -14,6 +14,7 @@ from sft_cli.cli.chat import chat
 from sft_cli.cli.check import check
 from sft_cli.cli.command_line import Command
 from sft_cli.cli.completion import VARIABLE, answer_bash
+from sft_cli.cli.docs import docs
 from sft_cli.cli.doctor import doctor
 from sft_cli.cli.eval import evaluate
 from sft_cli.cli.formats import formats
@@ -56,6 +57,7 @@ app.command()(show)
 app.command()(recipes)
 app.command()(formats)
 app.command()(doctor)
+app.command()(docs)
 
 
 def _print_version(wanted: bool) -> None:

@@ -128,7 +128,7 @@ def keys(patterns: Sequence[str] = ()) -> str:
     blocks = [] if patterns else [_HOW_TO_READ]
     blocks += ["\n".join(["# Groups and their options, chosen as group=option:", *groups])] if groups else []
     for section, own in sections.items():
-        title = fill(f"{section}: {_summary(own[0].section)}".removeprefix(": "), _WIDTH - 2)
+        title = fill(f"{section}: {summary(own[0].section)}".removeprefix(": "), _WIDTH - 2)
         entries = [f"{key.name}: {_type(key)} = {_spelled(as_plain(key.default))}\n{_indented(key)}" for key in own]
         blocks.append("\n".join([indent(title, "# "), *entries]))
     return "\n\n".join(blocks)
@@ -146,8 +146,8 @@ def _group_lines() -> Iterator[tuple[str, str]]:
         yield group, listed
 
 
-def _summary(section: type) -> str:
-    """The first paragraph of a section's docstring on one line."""
+def summary(section: type) -> str:
+    """Return the first paragraph of a section's docstring on one line."""
     return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())
 
 

@@ -75,11 +75,11 @@ class Speaker:
         from sft_cli.chat.template import server
         from sft_cli.config.schema.adapter import WHOLE
         from sft_cli.eval.session import load_tuned, stop_ids
-        from sft_cli.model.device import choose_machine
-        from sft_cli.model.load import load_config
+        from sft_cli.model.device import choose_compute_setup
+        from sft_cli.model.load import load_model_config
 
-        architecture = load_config(config.model)
-        machine = choose_machine(config.trainer, architecture, whole=config.adapter.kind in WHOLE)
+        architecture = load_model_config(config.model)
+        machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
         self._config, self._machine, self._stops = config, machine, stop_ids(run)
         self._tokenizer = server.load_server_tokenizer(
             run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code

@@ -102,7 +102,7 @@ def evaluate(
         reduction=reduction,
         budget=budget,
         packed=loss_model.packed,
-        share=loss_model.shares,
+        share=loss_model.shares_prefixes,
         device=lm.device,
         indices=indices,
         progress=loss_progress,

@@ -10,9 +10,9 @@ from torch.distributed.tensor import DTensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from sft_cli.distributed.process_group import Ranks, here
-from sft_cli.model.adapter.prompt_learning import num_vectors, takes_padding
-from sft_cli.model.attention.packing import generating
-from sft_cli.model.load import context_length
+from sft_cli.model.adapter.prompt_learning import num_prepended_vectors, supports_padding
+from sft_cli.model.attention.packing import generation_mode
+from sft_cli.model.load import model_context_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ def answers(
         progress: Called after each batch.
     """
     found: dict[int, Answer] = {}
-    with generating(model) as lm:
-        limit, taken = context_length(lm.config), num_vectors(model)
+    with generation_mode(model) as lm:
+        limit, taken = model_context_length(lm.config), num_prepended_vectors(model)
         rooms = [max_new_tokens if limit is None else min(max_new_tokens, limit - taken - len(ids)) for ids in prompts]
-        batches = list(_batches([len(ids) for ids in prompts], rooms, batch_size, alike=not takes_padding(model)))
+        batches = list(_batches([len(ids) for ids in prompts], rooms, batch_size, alike=not supports_padding(model)))
         # Processes that hold a part of the model each must go through the same layers at the same time.
         ranks = Ranks() if any(isinstance(one, DTensor) for one in model.parameters()) else here()
         for batch in batches[ranks.place.rank :: ranks.place.size]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.template.loading import load_template
 from sft_cli.chat.tokens.content_tokens import allowed_content_tokens
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.redaction import masked

@@ -17,10 +17,10 @@ from sft_cli.eval import report
 from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate, sample_lines
 from sft_cli.eval.exact_match import count_cut, decoder
 from sft_cli.eval.select_rows import Rows
-from sft_cli.model.adapter.add import open_adapter
-from sft_cli.model.device import Machine, choose_machine
-from sft_cli.model.head.loss_model import packed_loss_model
-from sft_cli.model.load import load_config, load_model
+from sft_cli.model.adapter.add import load_adapter
+from sft_cli.model.device import ComputeSetup, choose_compute_setup
+from sft_cli.model.head.loss_model import build_loss_model
+from sft_cli.model.load import load_model, load_model_config
 from sft_cli.model.quant import causal_lm
 from sft_cli.run_dir import RunDir
 
@@ -40,12 +40,12 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
     """
     from peft import PeftModel  # behind sft_cli.model, which quiets an import it makes
 
-    machine = choose_machine(config.trainer, load_config(config.model), whole=config.adapter.kind in WHOLE)
+    machine = choose_compute_setup(config.trainer, load_model_config(config.model), full=config.adapter.kind in WHOLE)
     stops, decode = stop_ids(run), decoder(load_tokenizer(str(run.result)))
 
     def measure(model: nn.Module, label: str) -> Evaluation:
         with machine.precision():
-            loss_model, probed = packed_loss_model(
+            loss_model, probed = build_loss_model(
                 model,
                 config.speed.logits_chunk,
                 share=config.speed.share_prefixes,
@@ -100,25 +100,25 @@ def _say_unasked(tuned: Evaluation, cut: int) -> None:
         say("answers   none: every example is trained whole, without a prompt; loss and perplexity only")
 
 
-def load_base(run: RunDir, config: Config, machine: Machine) -> PreTrainedModel:
+def load_base(run: RunDir, config: Config, machine: ComputeSetup) -> PreTrainedModel:
     """The base model as the run's training loaded it, with the rows of added tokens as they began."""
     new = added_ids(load_tokenizer(str(run.result)), config.model.add_tokens)
     return _load(config, machine, new)
 
 
-def _load(config: Config, machine: Machine, new: Sequence[int] = ()) -> PreTrainedModel:
+def _load(config: Config, machine: ComputeSetup, new: Sequence[int] = ()) -> PreTrainedModel:
     full = config.adapter.kind in WHOLE
     return load_model(
         config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype, added_ids=new
     )
 
 
-def load_tuned(run: RunDir, config: Config, machine: Machine) -> nn.Module:
+def load_tuned(run: RunDir, config: Config, machine: ComputeSetup) -> nn.Module:
     """The trained model: the base with the run's adapter, or the run's own weights."""
     if config.adapter.kind in WHOLE:
         own = replace(config.model, path=str(run.result), revision=None)
         return _load(replace(config, model=own), machine)  # it has learnt the rows of added tokens
-    return open_adapter(load_base(run, config, machine), run.result, machine.device)
+    return load_adapter(load_base(run, config, machine), run.result, machine.device)
 
 
 def stop_ids(run: RunDir) -> list[int]:

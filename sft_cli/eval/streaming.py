@@ -8,9 +8,9 @@ from torch import nn
 from transformers import GenerationConfig, TextStreamer
 
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.prompt_learning import num_vectors
-from sft_cli.model.attention.packing import generating
-from sft_cli.model.load import context_length
+from sft_cli.model.adapter.prompt_learning import num_prepended_vectors
+from sft_cli.model.attention.packing import generation_mode
+from sft_cli.model.load import model_context_length
 
 
 class _Telling(TextStreamer):
@@ -46,9 +46,9 @@ def stream(
     Raises:
         SftError: The prompt leaves no room in the model's context.
     """
-    with generating(model) as lm:
-        limit = context_length(lm.config)
-        room = most if limit is None else min(most, limit - num_vectors(model) - len(prompt))
+    with generation_mode(model) as lm:
+        limit = model_context_length(lm.config)
+        room = most if limit is None else min(most, limit - num_prepended_vectors(model) - len(prompt))
         if room <= 0:
             raise SftError(
                 where="sft chat",

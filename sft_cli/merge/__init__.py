@@ -1,1 +1,1 @@
-"""From an adapter to a plain model."""
+"""Merge an adapter into its base: a plain model."""

@@ -1,10 +1,10 @@
-"""Merge an adapter into its base, write the result, and prove that it says what the adapter said.
+"""Merge an adapter into its base, write the result, and check that it computes what the adapter computed.
 
-The base is never merged into while it is quantised: bitsandbytes would quantise the sum again, which moves the logits
-by a third, and after an evaluation on a CPU the stored bytes mean something else (see ``quant``). So a quantised base
-is loaded anew and dequantised before it ever runs; what is evaluated as it was trained is another copy.
+A quantised base is never merged into: bitsandbytes would quantise the sum again, which changes the logits by a third,
+and after an evaluation on a CPU the stored bytes mean something else (see ``quant``). So a quantised base is loaded
+again and dequantised before it ever runs; the evaluation of the trained model uses another copy.
 
-The sum is made in float32 and rounded once: PEFT's update is float32, and torch adds it to a half-precision weight
+The sum is computed in float32 and rounded once: PEFT's update is float32, and torch adds it to a half-precision weight
 in place as ``round(float32(weight) + update)``. (PEFT's ``safe_merge`` would round the update first.)
 """
 
@@ -29,14 +29,21 @@ from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.trainer import Dtype
 from sft_cli.console import gib, say, table
 from sft_cli.errors import SftError
-from sft_cli.merge.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
-from sft_cli.merge.card import Merged, render
+from sft_cli.merge.agreement import (
+    MAX_KL,
+    Agreement,
+    ComparisonRow,
+    compare_logits,
+    read_comparison_rows,
+    trained_logits,
+)
+from sft_cli.merge.card import MergeResult, render_card
 from sft_cli.model import export_files
-from sft_cli.model.adapter.add import open_adapter
+from sft_cli.model.adapter.add import load_adapter
 from sft_cli.model.device import DTYPES, choose_device
 from sft_cli.model.language_model import auto_class
-from sft_cli.model.load import empty_model, load_config, load_model
-from sft_cli.model.quant import causal_lm, dequantized
+from sft_cli.model.load import empty_model, load_model, load_model_config
+from sft_cli.model.quant import causal_lm, dequantize
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import apply_umask
 from sft_cli.utils.disks import free_bytes, written
@@ -45,13 +52,13 @@ UNQUANTIZED = QuantConfig(kind=QuantKind.none)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MergePlan:
     """What is merged into what.
 
     Attributes:
         run: The run with the adapter.
         model: Its base.
-        quant: How the base was stored while training.
+        quant: How the base was stored in training.
         into: ``original`` or ``dequantized``.
         device: Where it is computed.
         trained_dtype: The run's compute type.
@@ -69,43 +76,43 @@ class Plan:
     added_ids: tuple[int, ...] = ()
 
 
-def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | None) -> Merged:
-    """Write the merged model to ``out``, whole and verified or not at all.
+def merge_adapter(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | None) -> MergeResult:
+    """Write the merged model to ``out``; if it cannot be completed and verified, write nothing.
 
     Args:
         run: A finished run with an adapter.
         config: Its config.
-        out: A path where nothing lies.
+        out: A path that does not exist.
         into: ``original`` or ``dequantized`` (then the run's base was quantised).
-        max_kl: Largest mean KL(adapter ‖ merged) in nats; None takes ``MAX_KL`` of the merged type.
+        max_kl: Largest mean KL(adapter ‖ merged) in nats; None means ``MAX_KL`` of the merged type.
 
     Raises:
-        SftError: It does not fit on the disk or the device, or the merged model does not say what the adapter said.
+        SftError: It does not fit on the disk or the device, or the merged model differs from the adapter.
     """
-    probes, plan = read_probes(run.probes), plan_of(run, config, into)
+    probes, plan = read_comparison_rows(run.probes), make_merge_plan(run, config, into)
     limit = MAX_KL[plan.dtype] if max_kl is None else max_kl
     out.parent.mkdir(parents=True, exist_ok=True)
-    check_disk(plan, out)
+    check_disk_space(plan, out)
     new = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(new, ignore_errors=True)
     try:
-        export_files.copy_files(run, config.model, new)
+        export_files.copy_model_files(run, config.model, new)
         tokenizer = server.load_server_tokenizer(new, None, trust_remote_code=config.model.trust_remote_code)
         rows = [(probe.where, probe.input_ids) for probe in probes]
         server.check_row_ids(tokenizer, run.adapter / "tokenizer.json", rows)
-        trained = None if config.quant.kind is QuantKind.none else as_trained(plan, probes)
+        trained = None if config.quant.kind is QuantKind.none else training_logits(plan, probes)
         with written(out, "free disk space, or --out DIR on another disk; nothing was left there"):
             adapter = write_merged(plan, new, probes)
-        merged = reloaded(plan, new, probes)
-        shift = None if trained is None else agreement(trained, merged)
+        merged = reloaded_logits(plan, new, probes)
+        quantization_shift = None if trained is None else compare_logits(trained, merged)
         size = sum(file.stat().st_size for file in new.glob("*.safetensors"))
         name = str(plan.dtype).removeprefix("torch.")
-        own = load_config(config.model)
-        usage = tuple(export_files.usage(own, "DIRECTORY_OR_HUB_ID"))
-        result = Merged(into, name, size, limit, agreement(adapter, merged), shift, usage)
-        show(result, config.quant)
-        refuse_disagreement(result, run)
-        (new / "README.md").write_text(render(run, config, result), encoding="utf-8")
+        model_config = load_model_config(config.model)
+        usage = tuple(export_files.usage_example(model_config, "DIRECTORY_OR_HUB_ID"))
+        result = MergeResult(into, name, size, limit, compare_logits(adapter, merged), quantization_shift, usage)
+        print_agreement(result, config.quant)
+        check_agreement(result, run)
+        (new / "README.md").write_text(render_card(run, config, result), encoding="utf-8")
         apply_umask(new)
         new.rename(out)
     except torch.OutOfMemoryError as error:
@@ -118,23 +125,23 @@ def merge(run: RunDir, config: Config, *, out: Path, into: str, max_kl: float | 
         shutil.rmtree(new, ignore_errors=True)
     say(f"merged    {out} ({gib(size)} in {name})")
     say("next      it is a plain transformers model:")
-    for line in export_files.usage(own, str(out)):
+    for line in export_files.usage_example(model_config, str(out)):
         say(f"          {line}")
     return result
 
 
-def plan_of(run: RunDir, config: Config, into: str) -> Plan:
-    """Settle where and in which type the merge is computed."""
+def make_merge_plan(run: RunDir, config: Config, into: str) -> MergePlan:
+    """Resolve the device and the types of the merge."""
     trained = DTYPES[Dtype(run.read(run.environment)["dtype"])]
     dtype = trained if into == "dequantized" else export_files.stored_dtype(config.model)
     new = added_ids(load_tokenizer(str(run.adapter)), config.model.add_tokens)
     device = choose_device(config.trainer.device)
-    return Plan(run, config.model, config.quant, into, device, trained, dtype, tuple(new))
+    return MergePlan(run, config.model, config.quant, into, device, trained, dtype, tuple(new))
 
 
-def check_disk(plan: Plan, out: Path) -> None:
-    """Refuse a disk that the merged weights do not fit on."""
-    empty = empty_model(load_config(plan.model), plan.model.trust_remote_code)
+def check_disk_space(plan: MergePlan, out: Path) -> None:
+    """Refuse a disk without space for the merged weights."""
+    empty = empty_model(load_model_config(plan.model), plan.model.trust_remote_code)
     empty.tie_weights()
     needed = sum(parameter.numel() for parameter in empty.parameters()) * plan.dtype.itemsize
     free = free_bytes(out.parent)
@@ -146,31 +153,31 @@ def check_disk(plan: Plan, out: Path) -> None:
         )
 
 
-def as_trained(plan: Plan, probes: Sequence[Probe]) -> list[Tensor]:
-    """Logits of the quantised base with the adapter: what was trained."""
-    base = stored_base(plan)
-    logits = trained_logits(adapted(base, plan), probes)
+def training_logits(plan: MergePlan, probes: Sequence[ComparisonRow]) -> list[Tensor]:
+    """Return the logits of the quantised base with the adapter, as trained."""
+    base = load_training_base(plan)
+    logits = trained_logits(load_adapted(base, plan), probes)
     del base
-    release()
+    release_memory()
     return logits
 
 
-def write_merged(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]:
-    """Merge, save, and return the logits from before merging."""
-    model = adapted(base_to_merge(plan), plan)
+def write_merged(plan: MergePlan, new: Path, probes: Sequence[ComparisonRow]) -> list[Tensor]:
+    """Merge and save the model; return the logits before merging."""
+    model = load_adapted(load_base_to_merge(plan), plan)
     logits = trained_logits(model, probes)
-    untie(model)
+    untie_embeddings(model)
     merged = model.merge_and_unload()
-    merged.generation_config = export_files.generation_config(merged.generation_config, plan.run)
-    export_files.ends_at(merged.config, export_files.stop_ids(plan.run))
+    merged.generation_config = export_files.make_generation_config(merged.generation_config, plan.run)
+    export_files.set_eos_tokens(merged.config, export_files.run_stop_ids(plan.run))
     merged.save_pretrained(new, max_shard_size="5GB")
     del model, merged
-    release()
+    release_memory()
     return logits
 
 
-def untie(model: PeftModel) -> None:
-    """Give the head a matrix of its own, in place, where it shares the embedding's and either carries an adapter.
+def untie_embeddings(model: PeftModel) -> None:
+    """Give the head its own matrix, in place, where it shares the embedding's and either has an adapter.
 
     The adapter changes one of the two; added to the shared matrix it would change both.
     """
@@ -186,22 +193,27 @@ def untie(model: PeftModel) -> None:
         say("head      gets its own matrix: the adapter changes the embedding and the head differently")
 
 
-def base_to_merge(plan: Plan) -> PreTrainedModel:
-    """The base with plain linear layers in the type of the merged weights; it has not run yet."""
+def load_base_to_merge(plan: MergePlan) -> PreTrainedModel:
+    """Load the base with plain linear layers in the type of the merged weights; it has not run yet."""
     if plan.into == "original":
         # `auto` under an adapter takes the compute type, here the type the weights are stored in.
-        own = ModelConfig(
+        model_config = ModelConfig(
             path=plan.model.path, revision=plan.model.revision, trust_remote_code=plan.model.trust_remote_code
         )
         return load_model(
-            own, UNQUANTIZED, full=False, device=plan.device, compute_dtype=plan.dtype, added_ids=plan.added_ids
+            model_config,
+            UNQUANTIZED,
+            full=False,
+            device=plan.device,
+            compute_dtype=plan.dtype,
+            added_ids=plan.added_ids,
         )
-    base = stored_base(plan)
-    return dequantized(base, plan.dtype).to(plan.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    base = load_training_base(plan)
+    return dequantize(base, plan.dtype).to(plan.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
-def stored_base(plan: Plan) -> PreTrainedModel:
-    """The base as it was stored while training."""
+def load_training_base(plan: MergePlan) -> PreTrainedModel:
+    """Load the base as it was stored in training."""
     return load_model(
         plan.model,
         plan.quant,
@@ -212,42 +224,42 @@ def stored_base(plan: Plan) -> PreTrainedModel:
     )
 
 
-def adapted(base: PreTrainedModel, plan: Plan) -> PeftModel:
-    """The base with the run's adapter."""
-    return open_adapter(base, plan.run.adapter, plan.device)
+def load_adapted(base: PreTrainedModel, plan: MergePlan) -> PeftModel:
+    """Return the base with the run's adapter."""
+    return load_adapter(base, plan.run.adapter, plan.device)
 
 
-def reloaded(plan: Plan, new: Path, probes: Sequence[Probe]) -> list[Tensor]:
-    """Logits of what was written, read as any user would read it."""
-    kind = auto_class(load_config(plan.model))
-    model = kind.from_pretrained(new, trust_remote_code=plan.model.trust_remote_code)
+def reloaded_logits(plan: MergePlan, new: Path, probes: Sequence[ComparisonRow]) -> list[Tensor]:
+    """Return the logits of the written model, loaded as any user would load it."""
+    model_class = auto_class(load_model_config(plan.model))
+    model = model_class.from_pretrained(new, trust_remote_code=plan.model.trust_remote_code)
     model.to(plan.device)  # pyright: ignore[reportArgumentType]  transformers wraps the method
     logits = trained_logits(model, probes)
     del model
-    release()
+    release_memory()
     return logits
 
 
-def release() -> None:
-    """Free models that are out of use: their modules hold each other, and two at a time may not fit."""
+def release_memory() -> None:
+    """Free deleted models: their modules reference each other, and two at a time may not fit."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def refuse_disagreement(result: Merged, run: RunDir) -> None:
-    """Refuse a merge that says something else than the adapter; NaN is something else."""
+def check_agreement(result: MergeResult, run: RunDir) -> None:
+    """Refuse a merged model that differs from the adapter; NaN counts as different."""
     found, path = result.agreement, shlex.quote(str(run.path))
     if not found.kl <= result.max_kl:
         raise SftError(
             where=f"sft merge {path} --into {result.into}",
-            problem=f"the merged model says something else than the adapter: KL {found.kl:.2g} nats over"
+            problem=f"the merged model differs from the adapter: KL {found.kl:.2g} nats over"
             f" {found.positions} positions, at most {result.max_kl:g} is allowed; nothing was written",
-            fix=f"see whether the adapter is sound: sft eval {path}; --max-kl NATS allows more",
+            fix=f"check the adapter: sft eval {path}; --max-kl NATS allows more",
         )
 
 
-def show(result: Merged, quant: QuantConfig) -> None:
+def print_agreement(result: MergeResult, quant: QuantConfig) -> None:
     """Print how far the merged model agrees with the adapter, and with the model as it was trained."""
     pairs: list[tuple[str, Agreement, float | None]] = [("adapter and merged", result.agreement, result.max_kl)]
     if result.shift is not None:

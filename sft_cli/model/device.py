@@ -1,4 +1,4 @@
-"""Where and in which type a run computes."""
+"""The device and the type that a run computes in."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -18,21 +18,21 @@ CPUINFO = Path("/proc/cpuinfo")
 DTYPES = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16}
 
 
-HALF_FLAGS = {"avx512_bf16", "amx_bf16"}
-"""Processors that multiply bfloat16 matrices at twice or more the speed of float32, as Linux names the instructions."""
-WORTHWHILE = 256
+BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+"""CPU flags of Linux for instructions that multiply bfloat16 matrices at least twice as fast as float32 ones."""
+MIN_BF16_HIDDEN_SIZE = 256
 """Hidden size from which bfloat16 pays on such a CPU. Measured with LoRA on AVX512-BF16: a step of a 160 wide model 1.1
 times as fast, layers 256 wide 2.9 times, 512 wide 3.2 times."""
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class ComputeSetup:
     """A device, and the type of its matrix products.
 
     Attributes:
         device: Where the model computes.
         dtype: The compute type.
-        reason: Why ``auto`` chose it, as a clause for the log; empty where it was asked for.
+        reason: Why ``auto`` chose it, as a clause for the log; empty where it was configured.
     """
 
     device: torch.device
@@ -40,15 +40,15 @@ class Machine:
     reason: str = ""
 
     def precision(self) -> AbstractContextManager[object]:
-        """Autocast as training has it; nothing in float32."""
+        """Return the autocast context of training; it does nothing in float32."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
 
 
 def choose_device(device: Device) -> torch.device:
-    """What ``trainer.device`` means here; each process of a run on a node has its own CUDA device.
+    """Return the device that ``trainer.device`` means here; each process of a run on a node has its own CUDA device.
 
     Raises:
-        SftError: CUDA is asked for, and there is none, or not enough of it.
+        SftError: CUDA was requested and there is none, or fewer devices than processes.
     """
     cuda = torch.cuda.is_available()
     if device is Device.cuda and not cuda:
@@ -72,31 +72,33 @@ def choose_device(device: Device) -> torch.device:
     return torch.device("cuda", place.local_rank)
 
 
-def choose_machine(
-    trainer: TrainerConfig, architecture: PretrainedConfig | None = None, *, whole: bool = False
-) -> Machine:
-    """What ``trainer.device`` and ``trainer.dtype`` mean here; TF32 products are allowed on CUDA.
+def choose_compute_setup(
+    trainer: TrainerConfig, architecture: PretrainedConfig | None = None, *, full: bool = False
+) -> ComputeSetup:
+    """Resolve ``trainer.device`` and ``trainer.dtype`` on this machine; TF32 products are allowed on CUDA.
 
     The same config on the same kind of machine always gets the same type: nothing is timed.
 
     Args:
         trainer: Its keys device and dtype.
         architecture: The model's own configuration; None computes in float32 on a CPU.
-        whole: The model's own weights are trained, not an adapter.
+        full: The model's own weights are trained, not an adapter.
 
     Raises:
-        SftError: This machine cannot do it.
+        SftError: This machine does not support it.
     """
     device = choose_device(trainer.device)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     bfloat16 = device.type == "cpu" or torch.cuda.is_bf16_supported()
     if trainer.dtype is Dtype.auto and device.type == "cpu":
-        dtype, reason = cpu_dtype(None if architecture is None else architecture.get_text_config().hidden_size, whole)
-        return Machine(device, dtype, reason)
+        dtype, reason = choose_cpu_dtype(
+            None if architecture is None else architecture.get_text_config().hidden_size, full
+        )
+        return ComputeSetup(device, dtype, reason)
     if trainer.dtype is Dtype.auto:
         reason = "the card has bfloat16" if bfloat16 else "the card has no bfloat16"
-        return Machine(device, torch.bfloat16 if bfloat16 else torch.float16, reason)
+        return ComputeSetup(device, torch.bfloat16 if bfloat16 else torch.float16, reason)
     dtype = DTYPES[trainer.dtype]
     if (dtype is torch.float16 and device.type == "cpu") or (dtype is torch.bfloat16 and not bfloat16):
         raise SftError(
@@ -104,30 +106,36 @@ def choose_machine(
             problem=f"the {device.type} device here does not train in it",
             fix="trainer.dtype=auto",
         )
-    return Machine(device, dtype)
+    return ComputeSetup(device, dtype)
 
 
-def cpu_dtype(hidden: int | None, whole: bool, cpuinfo: Path = CPUINFO) -> tuple[torch.dtype, str]:
-    """What ``auto`` is on a CPU, and why: bfloat16 under an adapter where processor and model are made for it.
+def choose_cpu_dtype(hidden: int | None, full: bool, cpuinfo: Path = CPUINFO) -> tuple[torch.dtype, str]:
+    """Return the type that ``auto`` means on a CPU, and why: bfloat16 for adapters where processor and model suit it.
 
     Args:
-        hidden: The model's hidden size; None where it is not known.
-        whole: The model's own weights are trained.
-        cpuinfo: What Linux tells about the processor; absent elsewhere.
+        hidden: The model's hidden size; None where it is unknown.
+        full: The model's own weights are trained.
+        cpuinfo: Linux's description of the processor; missing on other systems.
     """
-    if whole:
+    if full:
         return torch.float32, "all weights are trained on a CPU"
-    if hidden is None or hidden < WORTHWHILE:
-        return torch.float32, f"bfloat16 is faster from a hidden size of {WORTHWHILE}"
+    if hidden is None or hidden < MIN_BF16_HIDDEN_SIZE:
+        return torch.float32, f"bfloat16 is faster from a hidden size of {MIN_BF16_HIDDEN_SIZE}"
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set[str]())
-    if found := sorted(HALF_FLAGS & flags):
+    if found := sorted(BF16_CPU_FLAGS & flags):
         return torch.bfloat16, f"the processor has {found[0]}"
     return torch.float32, "the processor does not multiply in bfloat16"
 
 
+def compute_dtype(operand: Tensor | PreTrainedModel) -> torch.dtype:
+    """Return the type of matrix products with this operand: autocast's if it is on, else the operand's own."""
+    kind = operand.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else operand.dtype
+
+
 def free_memory(device: torch.device, root: Path = Path("/")) -> int:
-    """Bytes that a run may still take: of the CUDA device, or of main memory and the container's share of it.
+    """Return the bytes that a run can still allocate on its device, within the container's limit.
 
     Processes of a run on one node share its main memory.
 
@@ -138,13 +146,13 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min([psutil.virtual_memory().available, *_left_in_groups(root)]) // place_of().local_size
+    return min([psutil.virtual_memory().available, *_cgroup_free_memory(root)]) // place_of().local_size
 
 
-def _left_in_groups(root: Path) -> Iterator[int]:
-    """What the control groups of Linux leave this process: its own group's limit, and those of all groups above.
+def _cgroup_free_memory(root: Path) -> Iterator[int]:
+    """Yield the bytes left by the control groups of this process: its own group's limit, and those of all parents.
 
-    Both versions of their files are read. Pages of files that nobody uses count as used there, but can be had.
+    Both versions of Linux's files are read. Inactive file pages count as used there, but can be reclaimed.
     """
     listed = root / "proc/self/cgroup"
     for line in listed.read_text().splitlines() if listed.is_file() else []:
@@ -164,9 +172,3 @@ def _left_in_groups(root: Path) -> Iterator[int]:
             if most != "max":
                 pages = dict(entry.split() for entry in (group / "memory.stat").read_text().splitlines())
                 yield int(most) - int((group / usage).read_text()) + int(pages.get(idle, 0))
-
-
-def compute_dtype(operand: Tensor | PreTrainedModel) -> torch.dtype:
-    """The type a product with this operand (or model) runs in: autocast's if it is on, else the operand's own."""
-    kind = operand.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else operand.dtype

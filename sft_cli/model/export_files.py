@@ -1,4 +1,4 @@
-"""What a model directory needs beside weights: the type they are stored in, the tokenizer, how generation stops."""
+"""Files of a model directory besides its weights: tokenizer, configuration, generation settings."""
 
 import json
 import shutil
@@ -15,35 +15,35 @@ from transformers.utils.hub import CHAT_TEMPLATE_DIR, cached_file
 from sft_cli.config import paths
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
-from sft_cli.model.language_model import auto_class, takes_more
-from sft_cli.model.load import load_config, located
+from sft_cli.model.language_model import auto_class, is_multimodal
+from sft_cli.model.load import load_model_config, resolve_model
 from sft_cli.run_dir import RunDir
 
-STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-NEUTRAL = ("bos_token_id", "pad_token_id", "max_length", "max_new_tokens")
-"""Generation settings of the base that change no greedy answer; sampling and penalties do, or are refused beside it."""
-PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-"""What reads images and sound for the towers beside a language model."""
-NOT_SERVED = (
+SAFETENSORS_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+KEPT_GENERATION_KEYS = ("bos_token_id", "pad_token_id", "max_length", "max_new_tokens")
+"""Generation settings of the base that do not change greedy answers; sampling settings and penalties would."""
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""Files that describe how images and sound are read by models with towers."""
+NOT_COPIED = (
     "adapter_config.json",
     "adapter_model.safetensors",
     "generation_config.json",
     "README.md",
     "frozen_adapters.json",
 )
-"""Files of adapter/ that a merged model does not carry as they are."""
+"""Files of adapter/ that are not copied into a merged model."""
 
 
 def stored_dtype(config: ModelConfig) -> torch.dtype:
-    """The type of the base's own weights: what config.json says, or else the first floating tensor of its file.
+    """Return the type of the base's own weights: that of config.json, or else of the first floating tensor.
 
     Raises:
-        SftError: The base is stored quantised, or in a type that nothing is merged in.
+        SftError: The base is stored quantised, or in a type that cannot be merged.
     """
-    own = load_config(config)
-    named = own.get_text_config().dtype or own.dtype
-    dtype = first_dtype(located(config), config.revision) if named is None else named
-    if "quantization_config" in vars(own) or dtype not in STORED.values():
+    model_config = load_model_config(config)
+    named = model_config.get_text_config().dtype or model_config.dtype
+    dtype = first_tensor_dtype(resolve_model(config), config.revision) if named is None else named
+    if "quantization_config" in vars(model_config) or dtype not in SAFETENSORS_DTYPES.values():
         raise SftError(
             where=f"model.path={config.path}",
             problem="the base itself is stored quantised, and an adapter cannot be added to such weights",
@@ -53,8 +53,8 @@ def stored_dtype(config: ModelConfig) -> torch.dtype:
     return dtype
 
 
-def first_dtype(path: str, revision: str | None) -> torch.dtype | None:
-    """The type of the first floating tensor of a model; None when it has no such tensor."""
+def first_tensor_dtype(path: str, revision: str | None) -> torch.dtype | None:
+    """Return the type of a model's first floating tensor; None when it has none."""
     try:
         file = cached_file(path, "model.safetensors", revision=revision)
     except OSError:  # it is sharded
@@ -65,67 +65,69 @@ def first_dtype(path: str, revision: str | None) -> torch.dtype | None:
     assert file is not None
     with safe_open(file, framework="pt") as tensors:
         kinds = [tensors.get_slice(name).get_dtype() for name in tensors.keys()]  # noqa: SIM118  it is no mapping
-    return next((STORED[kind] for kind in kinds if kind in STORED), None)
+    return next((SAFETENSORS_DTYPES[kind] for kind in kinds if kind in SAFETENSORS_DTYPES), None)
 
 
-def generation_config(base: GenerationConfig | None, run: RunDir) -> GenerationConfig:
-    """Greedy, ending at the run's stop tokens, with the base's settings that do not change the answers."""
+def make_generation_config(base: GenerationConfig | None, run: RunDir) -> GenerationConfig:
+    """Return a greedy config with the run's stop tokens and the base's settings that do not change the answers."""
     values: dict[str, Any] = {} if base is None else base.to_dict()
-    kept = {name: values[name] for name in NEUTRAL if values.get(name) is not None}
+    kept = {name: values[name] for name in KEPT_GENERATION_KEYS if values.get(name) is not None}
     return GenerationConfig(**{**kept, **run.read(run.adapter / "generation_config.json")})
 
 
-def stop_ids(run: RunDir) -> list[int]:
-    """The tokens that end an answer of the run."""
+def run_stop_ids(run: RunDir) -> list[int]:
+    """Return the tokens that end an answer of the run."""
     return run.read(run.adapter / "generation_config.json")["eos_token_id"]
 
 
-def copy_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
-    """Copy the tokenizer with its chat template, the model's config, and the code of a model that runs its own."""
+def copy_model_files(run: RunDir, config: ModelConfig, directory: Path) -> None:
+    """Copy the tokenizer with its chat template, the model's config, and the Python code of custom models."""
     directory.mkdir()
-    own = load_config(config)
-    own.save_pretrained(directory)
-    copy_processor(config, own, directory)
+    model_config = load_model_config(config)
+    model_config.save_pretrained(directory)
+    copy_processor_files(config, model_config, directory)
     for file in sorted(run.adapter.iterdir()):
-        if file.is_file() and file.name not in NOT_SERVED:
+        if file.is_file() and file.name not in NOT_COPIED:
             shutil.copy(file, directory / file.name)
     if (run.adapter / CHAT_TEMPLATE_DIR).is_dir():
         shutil.copytree(run.adapter / CHAT_TEMPLATE_DIR, directory / CHAT_TEMPLATE_DIR)
-    tokenizer_ends_at(directory, stop_ids(run))
+    set_tokenizer_eos(directory, run_stop_ids(run))
     if config.trust_remote_code and config.path is not None:
         for file in Path(paths.resolve(config.path)).glob("*.py"):
             shutil.copy(file, directory / file.name)
 
 
-def copy_processor(base: ModelConfig, own: PretrainedConfig, directory: Path) -> None:
-    """Copy how images and sound are read, of a model that takes them; the chat template is the tokenizer's, as trained.
+def copy_processor_files(base: ModelConfig, model_config: PretrainedConfig, directory: Path) -> None:
+    """Copy the processor files of a model that takes images or sound; the chat template is the tokenizer's, as trained.
 
     Args:
-        base: The model that training began with.
-        own: Its configuration.
+        base: The model that training started from.
+        model_config: Its configuration.
         directory: The new model's.
     """
-    for name in PROCESSOR if takes_more(own) else ():
-        found = cached_file(located(base), name, revision=base.revision, _raise_exceptions_for_missing_entries=False)
+    for name in PROCESSOR_FILES if is_multimodal(model_config) else ():
+        found = cached_file(
+            resolve_model(base), name, revision=base.revision, _raise_exceptions_for_missing_entries=False
+        )
         if found is not None:
             shutil.copyfile(found, directory / name)
 
 
-def usage(own: PretrainedConfig, path: str) -> list[str]:
-    """Python that asks the model in a directory: in one call where transformers has a pipeline for text alone.
+def usage_example(model_config: PretrainedConfig, path: str) -> list[str]:
+    """Return Python lines that query the model: one pipeline call where transformers has one for text alone.
 
     Args:
-        own: The model's configuration.
+        model_config: The model's configuration.
         path: The directory, as it is to be shown.
     """
     turns = "[{'role': 'user', 'content': 'Hello'}]"
-    if not takes_more(own):
+    if not is_multimodal(model_config):
         return [
             "from transformers import pipeline",
             f"answer = pipeline('text-generation', {path!r})",
             f"print(answer({turns}))",
         ]
-    kind = auto_class(own).__name__
+    kind = auto_class(model_config).__name__
     return [
         f"from transformers import AutoTokenizer, {kind}",
         f"tokenizer = AutoTokenizer.from_pretrained({path!r})",
@@ -137,16 +139,16 @@ def usage(own: PretrainedConfig, path: str) -> list[str]:
     ]
 
 
-def ends_at(config: PretrainedConfig, stop_ids: Sequence[int]) -> None:
-    """Name the stop tokens in a model's configuration, in place: some servers read no generation_config.json."""
+def set_eos_tokens(config: PretrainedConfig, stop_ids: Sequence[int]) -> None:
+    """Set the stop tokens in a model's configuration, in place: some servers do not read generation_config.json."""
     for part in (config, config.get_text_config()):
         part.eos_token_id = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
 
 
-def tokenizer_ends_at(directory: Path, stop_ids: Sequence[int]) -> None:
-    """Name a stop token as the end of text in a saved tokenizer: its own where it is one of them, else the first.
+def set_tokenizer_eos(directory: Path, stop_ids: Sequence[int]) -> None:
+    """Set a stop token as the EOS of a saved tokenizer: its own where it is one of them, else the first.
 
-    A chat template that writes ``eos_token`` itself keeps the one that it was trained with.
+    If the chat template writes ``eos_token`` itself, the EOS stays as it was in training.
     """
     template = directory / "chat_template.jinja"
     file = directory / "tokenizer_config.json"
@@ -156,8 +158,8 @@ def tokenizer_ends_at(directory: Path, stop_ids: Sequence[int]) -> None:
     stops = [names.id_to_token(id) for id in stop_ids]
     for place in (file, directory / "special_tokens_map.json"):
         values = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
-        own = values.get("eos_token")
-        text = own.get("content") if isinstance(own, dict) else own
+        token = values.get("eos_token")
+        text = token.get("content") if isinstance(token, dict) else token
         if place.is_file() and text not in stops:
-            values["eos_token"] = {**own, "content": stops[0]} if isinstance(own, dict) else stops[0]
+            values["eos_token"] = {**token, "content": stops[0]} if isinstance(token, dict) else stops[0]
             place.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The language model inside a model that also takes images or sound: it alone is trained, all else stays as it is."""
+"""The language model inside a model that also takes images or sound: it alone is trained, everything else is frozen."""
 
 from collections.abc import Iterable
 from inspect import signature
@@ -20,52 +20,52 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from sft_cli.errors import SftError
-from sft_cli.model.quant import evaluating
+from sft_cli.model.quant import evaluation_mode
 
-WHOLE: tuple[tuple[Any, Any], ...] = (
+MULTIMODAL_CLASSES: tuple[tuple[Any, Any], ...] = (
     (AutoModelForImageTextToText, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES),
     (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES),
 )
-"""The automatic classes of models with towers, and model type -> name of its class."""
-TOWERS = ("vision_config", "audio_config")
+"""The automatic classes of models with towers, each with its map from model type to class name."""
+TOWER_CONFIGS = ("vision_config", "audio_config")
 """The parts of a configuration that describe towers."""
-READS = ("input_ids", "inputs_embeds")
-"""What the models inside that belong to the language model take (BLT has several); a tower takes pixels or sound."""
-TOKENS, SAME = 8, 4
-"""Length of the row that is tried, and how many of its first tokens stay the same when the others change."""
-LEAK = 0.02
-"""Largest change of the logits of a token by those behind it, relative: rounding; attention to them makes more."""
+TEXT_INPUTS = ("input_ids", "inputs_embeds")
+"""Main inputs of inner models that belong to the language model (BLT has several); a tower takes pixels or sound."""
+TRIAL_TOKENS, TRIAL_PREFIX = 8, 4
+"""Length of the trial row, and how many of its first tokens stay the same when the others change."""
+MAX_LEAK = 0.02
+"""Largest relative change of a token's logits when later tokens change: rounding; attention to them changes more."""
 
 
 def auto_class(config: PretrainedConfig) -> Any:
-    """The automatic class that loads the model as config.json names it: with its towers, if it has some.
+    """Return the automatic class that loads the model as config.json names it: with its towers, if it has some.
 
-    A family may have a class with towers and one of text alone (Qwen3.5): the ``architectures`` decide.
+    A family may have a class with towers and one for text alone (Qwen3.5): ``architectures`` decides.
     """
     text, named = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type), config.architectures or ()
-    for auto, classes in WHOLE:
-        own = classes.get(config.model_type)
-        if own is not None and own != text and (text is None or own in named):
+    for auto, classes in MULTIMODAL_CLASSES:
+        model_config = classes.get(config.model_type)
+        if model_config is not None and model_config != text and (text is None or model_config in named):
             return auto
     return AutoModelForCausalLM
 
 
-def known(config: PretrainedConfig) -> bool:
-    """Whether transformers has a class that answers in text for this model type."""
+def is_supported_type(config: PretrainedConfig) -> bool:
+    """Return whether transformers has a class for this model type that outputs text."""
     kind = config.model_type
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or any(kind in classes for _, classes in WHOLE)
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or any(kind in classes for _, classes in MULTIMODAL_CLASSES)
 
 
-def takes_more(config: PretrainedConfig) -> bool:
-    """Whether the model takes images or sound too: transformers loads it by a class of its own, or it has towers."""
-    towers = any(name in TOWERS and vars(config).get(name) is not None for name in config.sub_configs)
+def is_multimodal(config: PretrainedConfig) -> bool:
+    """Return whether the model also takes images or sound: transformers loads it by another class, or it has towers."""
+    towers = any(name in TOWER_CONFIGS and vars(config).get(name) is not None for name in config.sub_configs)
     return towers or auto_class(config) is not AutoModelForCausalLM
 
 
-def beside_language(model: PreTrainedModel) -> tuple[str, ...]:
-    """The names of the modules beside the language model: towers for images and sound, and their projectors.
+def non_language_modules(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the names of the modules outside the language model: towers for images and sound, and their projectors.
 
-    Empty for a model of text alone. The model may be empty (see ``load.empty_model``).
+    Empty for a model of text alone. The model may be on the meta device (``load.empty_model``).
     """
     base, decoder = model.base_model, model.get_decoder()
     children = set(base.children())
@@ -76,69 +76,73 @@ def beside_language(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(names[child] for child in base.children() if child is not decoder and child is not head)
 
 
-def within(name: str, modules: Iterable[str]) -> bool:
-    """Whether a layer or parameter is in one of the modules."""
+def is_inside(name: str, modules: Iterable[str]) -> bool:
+    """Return whether a layer or parameter is in one of the modules."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-def own_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The modules by name, of a model with towers those outside of them."""
-    beside = beside_language(model)
-    return {name: module for name, module in model.named_modules() if not within(name, beside)}
+def language_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Return the modules by name; of a model with towers those outside of them."""
+    towers = non_language_modules(model)
+    return {name: module for name, module in model.named_modules() if not is_inside(name, towers)}
 
 
-def refuse_inseparable(model: PreTrainedModel, where: str) -> None:
-    """A sentence for a model whose towers cannot be separated from its language model: they would be trained, too."""
-    beside, own = beside_language(model), model.config
-    stated = [name for name in own.sub_configs if name in TOWERS and vars(own).get(name) is not None]
-    foreign = [
+def check_separable(model: PreTrainedModel, where: str) -> None:
+    """Refuse a model whose towers cannot be separated from its language model: they would be trained too."""
+    towers, model_config = non_language_modules(model), model.config
+    named_towers = [
+        name for name in model_config.sub_configs if name in TOWER_CONFIGS and vars(model_config).get(name) is not None
+    ]
+    inseparable = [
         name
         for name, part in model.named_modules()
-        if isinstance(part, PreTrainedModel) and part.main_input_name not in READS and not within(name, beside)
+        if isinstance(part, PreTrainedModel) and part.main_input_name not in TEXT_INPUTS and not is_inside(name, towers)
     ]
-    if foreign or (stated and not beside):
-        part = foreign[0] if foreign else stated[0]
-        raise unsuitable(
+    if inseparable or (named_towers and not towers):
+        part = inseparable[0] if inseparable else named_towers[0]
+        raise unsuitable_model_error(
             model, where, f"its part {part} cannot be separated from its language model, which alone may train"
         )
 
 
-def refuse_unproven(model: PreTrainedModel, where: str) -> None:
-    """A sentence when text alone does not train the language model beside towers; it is tried on a short random row.
+def check_trains_on_text(model: PreTrainedModel, where: str) -> None:
+    """Refuse a model with towers whose language model cannot be trained on text alone; a short random row is tried.
 
-    Text goes through the model in training mode; in evaluation mode, where a family may read a prompt in both
-    directions (PaliGemma), no token may change the logits of those before it. Nothing of the model changes.
+    The row goes through the model in training mode. In evaluation mode, in which a family may read a prompt in both
+    directions (PaliGemma), no token may change the logits of earlier ones. The model is not changed.
     """
-    if beside_language(model) and (reason := trial(model)) is not None:
-        raise unsuitable(model, where, reason)
+    if non_language_modules(model) and (reason := text_training_problem(model)) is not None:
+        raise unsuitable_model_error(model, where, reason)
 
 
-def trial(model: PreTrainedModel) -> str | None:
-    """Why text alone does not train the model, in a clause; None if it does."""
+def text_training_problem(model: PreTrainedModel) -> str | None:
+    """Return why text alone does not train the model, as a clause; None if it does."""
     count, training = model.config.get_text_config().vocab_size, model.training
-    ids = torch.randint(count, (1, TOKENS), generator=torch.Generator().manual_seed(0)).to(model.device)
+    ids = torch.randint(count, (1, TRIAL_TOKENS), generator=torch.Generator().manual_seed(0)).to(model.device)
     other = ids.clone()
-    other[:, SAME:] = (other[:, SAME:] + 1) % count
-    marked = "token_type_ids" in signature(model.forward).parameters
-    kinds = {"token_type_ids": torch.zeros_like(ids)} if marked else {}  # what processors write for text
+    other[:, TRIAL_PREFIX:] = (other[:, TRIAL_PREFIX:] + 1) % count
+    takes_token_types = "token_type_ids" in signature(model.forward).parameters
+    type_ids = {"token_type_ids": torch.zeros_like(ids)} if takes_token_types else {}  # what processors write for text
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             model.train()(input_ids=ids, use_cache=False)
-        with evaluating(model):
-            own, changed = (model(input_ids=one, use_cache=False, **kinds).logits[:, :SAME] for one in (ids, other))
+        with evaluation_mode(model):
+            model_config, changed = (
+                model(input_ids=one, use_cache=False, **type_ids).logits[:, :TRIAL_PREFIX] for one in (ids, other)
+            )
     except torch.OutOfMemoryError:
         raise
     except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError) as error:
         return f"it does not take text alone: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     finally:
         model.train(training)
-    if not (own - changed).abs().max() <= LEAK * own.abs().max():
+    if not (model_config - changed).abs().max() <= MAX_LEAK * model_config.abs().max():
         return "it reads a prompt in both directions, so training each token from those before it would not suit it"
     return None
 
 
-def unsuitable(model: PreTrainedModel, where: str, reason: str) -> SftError:
-    """The mistake of naming a model whose language model cannot be trained alone."""
+def unsuitable_model_error(model: PreTrainedModel, where: str, reason: str) -> SftError:
+    """Build the error for a model whose language model cannot be trained alone."""
     return SftError(
         where=where,
         problem=f"the language model inside model type {model.config.model_type} cannot be trained on text: {reason}",
@@ -146,8 +150,8 @@ def unsuitable(model: PreTrainedModel, where: str, reason: str) -> SftError:
     )
 
 
-def sentence(model: PreTrainedModel) -> str | None:
-    """A line for the log about what stays frozen beside the language model; None for a model of text alone."""
-    if not (beside := beside_language(model)):
+def frozen_towers_note(model: PreTrainedModel) -> str | None:
+    """Return a log line about the frozen parts outside the language model; None for a model of text alone."""
+    if not (towers := non_language_modules(model)):
         return None
-    return f"the language model alone is trained: {', '.join(beside)} stay frozen and get no adapter"
+    return f"the language model alone is trained: {', '.join(towers)} stay frozen and get no adapter"

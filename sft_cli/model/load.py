@@ -1,4 +1,4 @@
-"""Load the base model, or say in one sentence why it cannot be loaded."""
+"""Load the base model, or explain why it cannot be loaded."""
 
 import json
 import re
@@ -20,75 +20,79 @@ from sft_cli.config.schema.config import ModelConfig
 from sft_cli.config.schema.trainer import Dtype
 from sft_cli.console import status
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.added_token_rows import add_rows
+from sft_cli.model.adapter.added_token_rows import add_token_rows
 from sft_cli.model.device import DTYPES
 from sft_cli.model.language_model import (
     auto_class,
-    beside_language,
-    known,
-    own_modules,
-    refuse_inseparable,
-    refuse_unproven,
+    check_separable,
+    check_trains_on_text,
+    is_supported_type,
+    language_modules,
+    non_language_modules,
 )
 from sft_cli.model.prequantized import (
-    computing_in,
-    kind_of,
-    plain_in,
-    refuse_odd_blocks,
-    refuse_storage,
-    storage,
-    unpacking,
+    bitsandbytes_kind,
+    cast_unquantized,
+    check_fp8_blocks,
+    check_quantization,
+    dequantize_config,
+    stored_quantization,
+    with_compute_dtype,
 )
-from sft_cli.model.quant import quantization, refuse_odd_sizes
+from sft_cli.model.quant import bitsandbytes_config, check_4bit_sizes
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
-MISSING = re.compile(r"requires the (\w+) library")
+MISSING_LIBRARY = re.compile(r"requires the (\w+) library")
 ALWAYS_CAUSAL = {"gpt_neox", "gpt_neox_japanese", "trocr"}
-"""Families whose configuration has ``is_decoder`` though nothing depends on it."""
+"""Families whose configuration has ``is_decoder`` without effect."""
 
 
-def wrong(config: ModelConfig, problem: str, fix: str) -> SftError:
-    """A mistake in model.path."""
+def model_error(config: ModelConfig, problem: str, fix: str) -> SftError:
+    """Build an error about model.path."""
     return SftError(where=f"model.path={config.path}", problem=problem, fix=fix)
 
 
-def located(config: ModelConfig) -> str:
-    """The directory or hub id to load from, checked as far as that goes without reading a model."""
+def resolve_model(config: ModelConfig) -> str:
+    """Return the directory or hub id to load from, checked as far as possible without reading a model."""
     if config.path is None:
         raise SftError(where="model.path", problem="no model is named", fix="model.path=DIR_OR_HUB_ID")
     path = paths.resolve(config.path)
     if Path(path).is_dir():
         if not (Path(path) / "config.json").is_file():
-            raise wrong(config, f"{path} holds no config.json", "name the directory that save_pretrained wrote")
+            raise model_error(config, f"{path} has no config.json", "name the directory that save_pretrained wrote")
     elif Path(path).exists() or not HUB_ID.fullmatch(path):
         problem = f"{path} is neither a directory nor a hub id"
-        raise wrong(config, problem, near_directory(path, "model.path"))
+        raise model_error(config, problem, near_directory(path, "model.path"))
     return path
 
 
-def load_config(config: ModelConfig) -> PretrainedConfig:
-    """The model's own configuration; no weights are read."""
-    path = located(config)
+def load_model_config(config: ModelConfig) -> PretrainedConfig:
+    """Load the model's own configuration; no weights are read.
+
+    Raises:
+        SftError: It cannot be loaded, or is not that of a causal language model.
+    """
+    path = resolve_model(config)
     try:
         found = AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError) as error:
-        raise unreadable(config, error) from error
+        raise load_failure(config, error) from error
     remote = "AutoModelForCausalLM" in vars(found).get("auto_map", {})
-    if not known(found) and not (remote and config.trust_remote_code):
-        raise wrong(
+    if not is_supported_type(found) and not (remote and config.trust_remote_code):
+        raise model_error(
             config,
             f"model type {found.model_type} is not a causal language model",
             "name a model that AutoModelForCausalLM can load",
         )
     if found.is_encoder_decoder:
-        raise wrong(
+        raise model_error(
             config,
             f"model type {found.model_type} has an encoder, which a causal language model leaves out",
             "name a decoder-only model",
         )
-    if sees_later(found):
-        raise wrong(
+    if is_bidirectional(found):
+        raise model_error(
             config,
             f"model type {found.model_type} is an encoder: each token sees those after it, also the ones it should"
             " predict",
@@ -97,36 +101,38 @@ def load_config(config: ModelConfig) -> PretrainedConfig:
     return found
 
 
-def sees_later(config: PretrainedConfig) -> bool:
-    """Whether it is of a family that masks later tokens only when the configuration says so (BERT), and it does not."""
-    said = config.to_dict()
-    return config.model_type not in ALWAYS_CAUSAL and False in (said.get("is_decoder"), said.get("causal"))
+def is_bidirectional(config: PretrainedConfig) -> bool:
+    """Return whether the family masks later tokens only if configured (BERT), and this model does not."""
+    values = config.to_dict()
+    return config.model_type not in ALWAYS_CAUSAL and False in (values.get("is_decoder"), values.get("causal"))
 
 
-def unreadable(config: ModelConfig, error: Exception) -> SftError:
-    """Why transformers did not load it, in its own first line, with what to do about it."""
+def load_failure(config: ModelConfig, error: Exception) -> SftError:
+    """Turn an error of transformers into an SftError with its first line and a fix."""
     reason = str(error).splitlines()[0]
     if "trust_remote_code" in str(error):
-        return wrong(
-            config, "the model brings its own Python code", "model.trust_remote_code=true, if you trust its author"
+        return model_error(
+            config, "the model has its own Python code", "model.trust_remote_code=true, if you trust its author"
         )
     if Path(paths.resolve(str(config.path))).is_dir():
-        return wrong(config, reason, "repair the directory or download the model again")
-    return wrong(config, reason, unreachable(str(config.path), "model.path"))
+        return model_error(config, reason, "repair the directory or download the model again")
+    return model_error(config, reason, unreachable(str(config.path), "model.path"))
 
 
-def check_weights(config: ModelConfig, directory: Path) -> None:
+def check_weight_files(config: ModelConfig, directory: Path) -> None:
     """Refuse a local model without complete safetensors weights; pickled weights are never read."""
     index = directory / "model.safetensors.index.json"
     if index.is_file():
         try:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise wrong(config, f"{index.name} is not readable", "download the model again") from error
+            raise model_error(config, f"{index.name} is not readable", "download the model again") from error
         if foreign := [shard for shard in shards if not str(shard).endswith(".safetensors")]:
-            raise wrong(config, f"{foreign[0]!r} is no safetensors file, and pickled weights are not read", CONVERT)
+            raise model_error(
+                config, f"{foreign[0]!r} is no safetensors file, and pickled weights are not read", CONVERT
+            )
         if missing := [shard for shard in shards if not (directory / shard).is_file()]:
-            raise wrong(config, f"weight file {missing[0]} is missing", "download the model again")
+            raise model_error(config, f"weight file {missing[0]} is missing", "download the model again")
     refuse_without_weights(config)
 
 
@@ -139,18 +145,19 @@ def load_model(
     compute_dtype: torch.dtype,
     added_ids: Sequence[int] = (),
 ) -> PreTrainedModel:
-    """The base model on its device, in training mode, every weight trainable that is not quantised.
+    """Load the base model on its device, in training mode, every weight trainable that is not quantised.
 
     Args:
         config: The model.
         quant: How frozen weights are stored; must be none for full fine-tuning.
-        full: Every weight will be trained: float32 master weights unless model.dtype says otherwise.
+        full: Every weight will be trained: float32 master weights unless model.dtype is set.
         device: Where it computes.
         compute_dtype: Type of the matrix products, and of the weights under an adapter.
-        added_ids: Ids of ``model.add_tokens``, whose rows begin at the mean; empty for a model that has learnt them.
+        added_ids: Ids of ``model.add_tokens``, whose rows start at the mean; empty for a model that was trained with
+            them.
 
     Raises:
-        SftError: It cannot be loaded, here or at all.
+        SftError: It cannot be loaded, on this machine or at all.
     """
     if full and quant.kind is not QuantKind.none:
         raise SftError(
@@ -160,85 +167,89 @@ def load_model(
         )
     disable_progress_bar()
     status("loading   the weights")
-    own = load_config(config)
-    path = located(config)
+    model_config = load_model_config(config)
+    path = resolve_model(config)
     if Path(path).is_dir():
-        check_weights(config, Path(path))
-    refuse_storage(own, config, quant, full=full)
-    stored = storage(own) is not None
-    empty = empty_model(own, config.trust_remote_code)
-    refuse_inseparable(empty, f"model.path={config.path}")
-    refuse_shapes(config, own, quant, empty, device)
-    quantised, dtype = quantization(quant, compute_dtype), weights_dtype(config, full, compute_dtype)
-    if quantised is not None:
-        leave_plain(quantised, empty)
-    wanted = quantised or unpacking(own)
+        check_weight_files(config, Path(path))
+    check_quantization(model_config, config, quant, full=full)
+    is_prequantized = stored_quantization(model_config) is not None
+    empty = empty_model(model_config, config.trust_remote_code)
+    check_separable(empty, f"model.path={config.path}")
+    check_layer_shapes(config, model_config, quant, empty, device)
+    bnb_config, dtype = bitsandbytes_config(quant, compute_dtype), weights_dtype(config, full, compute_dtype)
+    if bnb_config is not None:
+        skip_towers_in_quantization(bnb_config, empty)
+    quantization_config = bnb_config or dequantize_config(model_config)
     try:
-        model = auto_class(own).from_pretrained(
+        model = auto_class(model_config).from_pretrained(
             path,
-            config=computing_in(own, compute_dtype),
+            config=with_compute_dtype(model_config, compute_dtype),
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             dtype=dtype,
             use_safetensors=True,
             device_map={"": device},  # straight there, without a copy in the memory of the host
-            **({} if wanted is None else {"quantization_config": wanted}),
+            **({} if quantization_config is None else {"quantization_config": quantization_config}),
         )
     except (OSError, ValueError) as error:
-        raise unreadable(config, error) from error
-    if stored:
-        plain_in(model, dtype)
-    refuse_unproven(model, f"model.path={config.path}")
-    add_rows(model, added_ids)
+        raise load_failure(config, error) from error
+    if is_prequantized:
+        cast_unquantized(model, dtype)
+    check_trains_on_text(model, f"model.path={config.path}")
+    add_token_rows(model, added_ids)
     return model.train()
 
 
-def refuse_shapes(
-    config: ModelConfig, own: PretrainedConfig, quant: QuantConfig, empty: PreTrainedModel, device: torch.device
+def check_layer_shapes(
+    config: ModelConfig,
+    model_config: PretrainedConfig,
+    quant: QuantConfig,
+    empty: PreTrainedModel,
+    device: torch.device,
 ) -> None:
-    """Refuse linear layers whose shapes the storage of the weights does not take.
+    """Refuse linear layers whose shapes the storage of the weights does not support.
 
     Args:
         config: The model.
-        own: Its configuration.
+        model_config: Its configuration.
         quant: How frozen weights are to be stored.
         empty: The model without weights.
         device: Where it computes.
     """
-    kind = kind_of(own, quant)
-    if kind in FOUR_BITS or storage(own) is not None:
+    kind = bitsandbytes_kind(model_config, quant)
+    if kind in FOUR_BITS or stored_quantization(model_config) is not None:
         linears = inner_linears(empty)
-        refuse_odd_blocks(own, linears, config.path)
+        check_fp8_blocks(model_config, linears, config.path)
         if kind in FOUR_BITS:
-            refuse_odd_sizes(linears, device, kind)
+            check_4bit_sizes(linears, device, kind)
 
 
-def leave_plain(wanted: BitsAndBytesConfig, empty: PreTrainedModel) -> None:
-    """Have only the language model of a vision-language model quantised; ``wanted`` is changed in place."""
-    if beside := beside_language(empty):
+def skip_towers_in_quantization(quantization_config: BitsAndBytesConfig, empty: PreTrainedModel) -> None:
+    """Exclude everything outside the language model from quantisation; the config is changed in place."""
+    if towers := non_language_modules(empty):
         head = empty.get_output_embeddings()
         heads = [name for name, module in empty.named_modules() if module is head]
-        wanted.llm_int8_skip_modules = [*beside, *heads]
+        quantization_config.llm_int8_skip_modules = [*towers, *heads]
 
 
 def weights_dtype(config: ModelConfig, full: bool, compute_dtype: torch.dtype) -> torch.dtype:
-    """The type of the loaded weights; see ModelConfig.dtype."""
+    """Return the type of the loaded weights; see ModelConfig.dtype."""
     if config.dtype is Dtype.auto:
         return torch.float32 if full else compute_dtype
     return DTYPES[config.dtype]
 
 
 def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
-    """The model without weights: names and shapes on torch's meta device, no memory.
+    """Build the model on torch's meta device: names and shapes, no memory.
 
     Raises:
-        SftError: A part of it is made by a library that is not installed (the towers of Gemma 3n by timm).
+        SftError: A part of it needs a library that is not installed (the towers of Gemma 3n need timm).
     """
     try:
         with torch.device("meta"):
             return auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
     except ImportError as error:
-        library = MISSING.search(str(error))
+        library = MISSING_LIBRARY.search(str(error))
         raise SftError(
             where=f"model type {config.model_type}",
             problem=str(error).strip().splitlines()[0],
@@ -246,20 +257,20 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
         ) from error
 
 
-def context_length(config: PretrainedConfig) -> int | None:
-    """Most tokens the model takes; None for families without such a limit (BLOOM, Mamba)."""
+def model_context_length(config: PretrainedConfig) -> int | None:
+    """Return the most tokens that the model takes; None for families without such a limit (BLOOM, Mamba)."""
     return context_window.context_length(config.get_text_config().to_dict())
 
 
-def stated(config: PretrainedConfig, name: str) -> int | None:
-    """A number of the text model's configuration by its common name; None where the family has none."""
+def config_value(config: PretrainedConfig, name: str) -> int | None:
+    """Return a number of the text model's configuration by its common name; None where the family has none."""
     text = config.get_text_config()
     return text.to_dict().get(text.attribute_map.get(name, name))
 
 
 def inner_linears(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
-    """The linear layers that get quantised or adapted, by name: all of the language model but the head."""
-    head, layers = model.get_output_embeddings(), own_modules(model)
+    """Return the linear layers that get quantised or adapted, by name: all of the language model but the head."""
+    head, layers = model.get_output_embeddings(), language_modules(model)
     return {
         name: layer for name, layer in layers.items() if layer is not head and isinstance(layer, nn.Linear | Conv1D)
     }

@@ -1,34 +1,34 @@
-"""PEFT without bitsandbytes: importing it costs seconds that only quantised models need."""
+"""Import PEFT without bitsandbytes, whose import takes seconds that only quantised models need."""
 
 import importlib
 import sys
 from collections.abc import Callable
 
-NAME = "bitsandbytes"
+BITSANDBYTES = "bitsandbytes"
 
 
-def bitsandbytes_loaded() -> bool:
-    """Whether a model of this process can have bitsandbytes layers: none can be made without importing it."""
-    return sys.modules.get(NAME) is not None
+def is_bitsandbytes_loaded() -> bool:
+    """Return whether this process can have bitsandbytes layers: none can exist before the import."""
+    return sys.modules.get(BITSANDBYTES) is not None
 
 
-def four_bit_loaded() -> bool:
-    """The same for 4-bit layers, which every supported bitsandbytes has."""
-    return bitsandbytes_loaded()
+def is_4bit_loaded() -> bool:
+    """Return the same for 4-bit layers, which every supported bitsandbytes has."""
+    return is_bitsandbytes_loaded()
 
 
-ANSWERS: dict[str, Callable[[], bool]] = {
-    "is_bnb_available": bitsandbytes_loaded,
-    "is_bnb_4bit_available": four_bit_loaded,
+PEFT_CHECKS: dict[str, Callable[[], bool]] = {
+    "is_bnb_available": is_bitsandbytes_loaded,
+    "is_bnb_4bit_available": is_4bit_loaded,
 }
-"""PEFT's two questions. It asks at each use whether bitsandbytes is installed, and imports it if so."""
+"""Replacements for PEFT's checks, which ask at each use whether bitsandbytes is installed, and import it if so."""
 
 
 def import_peft() -> None:
-    """Import PEFT so that it leaves bitsandbytes alone until a model was loaded with it.
+    """Import PEFT such that it does not import bitsandbytes before a model needs it.
 
     One helper of PEFT, which nothing here uses, imports bitsandbytes where it is installed; a None in ``sys.modules``
-    is Python's way to say that a module cannot be imported. All other places ask the two functions above.
+    makes Python treat a module as not importable. All other places ask the two functions above.
     """
     if "peft" in sys.modules:
         return
@@ -37,14 +37,14 @@ def import_peft() -> None:
 
     for remembers_its_answer in (is_bitsandbytes_available, is_bnb_available):
         remembers_its_answer()
-    hidden = NAME not in sys.modules
+    hidden = BITSANDBYTES not in sys.modules
     if hidden:
-        sys.modules[NAME] = None  # pyright: ignore[reportArgumentType]
+        sys.modules[BITSANDBYTES] = None  # pyright: ignore[reportArgumentType]
     try:
         importlib.import_module("peft")
     finally:
         if hidden:
-            del sys.modules[NAME]
+            del sys.modules[BITSANDBYTES]
     for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "peft"]:
-        for question in ANSWERS.keys() & vars(module).keys():
-            setattr(module, question, ANSWERS[question])
+        for question in PEFT_CHECKS.keys() & vars(module).keys():
+            setattr(module, question, PEFT_CHECKS[question])

@@ -1,4 +1,4 @@
-"""Checkpoints that are stored quantised already: what transformers makes of them, and what cannot run here."""
+"""Checkpoints that are stored quantised: how transformers loads them, and which cannot run here."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,14 +14,14 @@ from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Co
 from sft_cli.config.schema.adapter import QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
-from sft_cli.model.quant import features
+from sft_cli.model.quant import layer_features
 
-UNPACKED = {
+DEQUANTIZED_METHODS = {
     "mxfp4": Mxfp4Config,
     "fp8": FineGrainedFP8Config,
 }
-"""Storages whose kernels have no backward pass: they are unpacked into plain weights while loading."""
-PACKAGES = {
+"""Quantisation methods whose kernels have no backward pass: they are dequantised while loading."""
+PIP_PACKAGES = {
     "gptq": "optimum gptqmodel",
     "awq": "gptqmodel",
     "torchao": "torchao",
@@ -32,126 +32,130 @@ PACKAGES = {
     "aqlm": "aqlm[gpu,cpu]",
     "auto-round": "auto-round",
 }
-"""What transformers loads a storage with, as pip knows it."""
-RESCALED = {"rwkv"}
+"""The pip packages that transformers needs to load a method."""
+RESCALING_MODEL_TYPES = {"rwkv"}
 """Model types that multiply their weights by a factor on every change between training and evaluation."""
-PLAIN = "name the same model in float32, bfloat16 or float16"
+PLAIN_WEIGHTS_FIX = "name the same model in float32, bfloat16 or float16"
 
 
-def storage(config: PretrainedConfig) -> dict[str, Any] | None:
-    """What ``config.json`` says of how the weights are quantised; None for plain weights."""
+def stored_quantization(config: PretrainedConfig) -> dict[str, Any] | None:
+    """Return the ``quantization_config`` of a checkpoint; None for plain weights."""
     found = vars(config).get("quantization_config")
     return None if found is None else dict(found)
 
 
-def method(stored: dict[str, Any]) -> str:
-    """The name of a storage; the oldest checkpoints of bitsandbytes do not say it."""
-    return str(stored.get("quant_method", "bitsandbytes"))
+def quantization_method(settings: dict[str, Any]) -> str:
+    """Return the name of the method; the oldest checkpoints of bitsandbytes do not have one."""
+    return str(settings.get("quant_method", "bitsandbytes"))
 
 
-def kind_of(own: PretrainedConfig, quant: QuantConfig) -> QuantKind:
-    """How bitsandbytes stores the weights: as the run asks for, or as the checkpoint does."""
-    stored = storage(own)
-    if stored is None or method(stored) != "bitsandbytes":
+def bitsandbytes_kind(model_config: PretrainedConfig, quant: QuantConfig) -> QuantKind:
+    """Return how bitsandbytes stores the weights: as configured, or as in the checkpoint."""
+    settings = stored_quantization(model_config)
+    if settings is None or quantization_method(settings) != "bitsandbytes":
         return quant.kind
-    if stored.get("load_in_8bit"):
+    if settings.get("load_in_8bit"):
         return QuantKind.int8
-    return QuantKind(stored.get("bnb_4bit_quant_type", "fp4"))
+    return QuantKind(settings.get("bnb_4bit_quant_type", "fp4"))
 
 
-def refuse_storage(own: PretrainedConfig, config: ModelConfig, quant: QuantConfig, *, full: bool) -> None:
-    """Return if the weights can be stored as asked for, or are stored in a way that can be loaded here and trained on.
+def check_quantization(model_config: PretrainedConfig, config: ModelConfig, quant: QuantConfig, *, full: bool) -> None:
+    """Check that the weights can be stored as configured, or that the stored form can be loaded and trained on here.
 
     Raises:
         SftError: They cannot, or the config asks for another storage, or for training them.
     """
-    if own.model_type in RESCALED and quant.kind is not QuantKind.none:
+    if model_config.model_type in RESCALING_MODEL_TYPES and quant.kind is not QuantKind.none:
         raise SftError(
             where=f"quant.kind={quant.kind.value}",
-            problem=f"{own.model_type} rescales its weights whenever it is evaluated, and quantised ones cannot be",
+            problem=f"{model_config.model_type} rescales its weights for evaluation, but quantised ones cannot be",
             fix="quant=none",
         )
-    stored = storage(own)
-    if stored is None:
+    settings = stored_quantization(model_config)
+    if settings is None:
         return
-    name, where = method(stored), f"model.path={config.path}"
+    name, where = quantization_method(settings), f"model.path={config.path}"
     if quant.kind is not QuantKind.none:
         raise SftError(
             where=f"quant.kind={quant.kind.value}",
             problem=f"the checkpoint is stored quantised already, as {name}",
-            fix=f"quant=none keeps its storage, or {PLAIN}",
+            fix=f"quant=none keeps its storage, or {PLAIN_WEIGHTS_FIX}",
         )
-    if full and name not in UNPACKED:
+    if full and name not in DEQUANTIZED_METHODS:
         raise SftError(
             where=where,
             problem=f"the checkpoint is stored quantised, as {name}, and quantised weights cannot be trained",
-            fix=f"adapter=lora, or {PLAIN}",
+            fix=f"adapter=lora, or {PLAIN_WEIGHTS_FIX}",
         )
-    if name in UNPACKED:
+    if name in DEQUANTIZED_METHODS:
         return
     try:
-        loader = AutoHfQuantizer.from_config(deepcopy(stored), pre_quantized=True)
+        loader = AutoHfQuantizer.from_config(deepcopy(settings), pre_quantized=True)
         loader.validate_environment(device_map=None)
         trainable = bool(loader.is_trainable)
     except (ImportError, RuntimeError, ValueError) as error:
-        pip = f"pip install {PACKAGES[name]}, or " if name in PACKAGES and isinstance(error, ImportError) else ""
+        pip = (
+            f"pip install {PIP_PACKAGES[name]}, or " if name in PIP_PACKAGES and isinstance(error, ImportError) else ""
+        )
         raise SftError(
             where=where,
             problem=f"the checkpoint is stored as {name}, which cannot be loaded here: {str(error).splitlines()[0]}",
-            fix=f"{pip}{PLAIN}",
+            fix=f"{pip}{PLAIN_WEIGHTS_FIX}",
         ) from error
     if not trainable:
         raise SftError(
             where=where,
             problem=f"the checkpoint is stored as {name}, which gradients do not pass through",
-            fix=PLAIN,
+            fix=PLAIN_WEIGHTS_FIX,
         )
 
 
-def refuse_odd_blocks(own: PretrainedConfig, linears: Mapping[str, nn.Linear | Conv1D], path: str | None) -> None:
-    """A sentence for the first layer of an fp8 checkpoint that its blocks do not divide.
+def check_fp8_blocks(
+    model_config: PretrainedConfig, linears: Mapping[str, nn.Linear | Conv1D], path: str | None
+) -> None:
+    """Refuse the first layer of an fp8 checkpoint whose sizes are not multiples of its blocks.
 
-    transformers 5.23 spreads the factors evenly over such a layer while unpacking, so most weights would be wrong.
+    transformers 5.23 spreads the factors evenly over such a layer while dequantising, so most weights would be wrong.
     """
-    stored = storage(own)
-    if stored is None or method(stored) != "fp8" or stored.get("weight_block_size") is None:
+    settings = stored_quantization(model_config)
+    if settings is None or quantization_method(settings) != "fp8" or settings.get("weight_block_size") is None:
         return
-    kept = tuple(stored.get("modules_to_not_convert") or ())
-    rows, columns = stored["weight_block_size"]
+    not_converted = tuple(settings.get("modules_to_not_convert") or ())
+    rows, columns = settings["weight_block_size"]
     for name, layer in linears.items():
-        inputs, outputs = features(layer)
-        odd = (outputs > rows and outputs % rows) or (inputs > columns and inputs % columns)
-        if odd and not any(part in name for part in kept):
+        inputs, outputs = layer_features(layer)
+        uneven = (outputs > rows and outputs % rows) or (inputs > columns and inputs % columns)
+        if uneven and not any(part in name for part in not_converted):
             raise SftError(
                 where=f"model.path={path}",
                 problem=f"the checkpoint is stored as fp8, and layer {name}, {outputs} x {inputs}, is not made of whole"
                 f" blocks of {rows} x {columns}: transformers unpacks it wrongly",
-                fix=PLAIN,
+                fix=PLAIN_WEIGHTS_FIX,
             )
 
 
-def unpacking(own: PretrainedConfig) -> QuantizationConfigMixin | None:
-    """What ``from_pretrained`` is told to get plain weights out of a storage that cannot be trained on."""
-    stored = storage(own)
-    known = UNPACKED.get(method(stored)) if stored is not None else None
-    return None if known is None else known(dequantize=True)
+def dequantize_config(model_config: PretrainedConfig) -> QuantizationConfigMixin | None:
+    """Return the config with which ``from_pretrained`` dequantises weights that cannot be trained on; else None."""
+    settings = stored_quantization(model_config)
+    config_class = DEQUANTIZED_METHODS.get(quantization_method(settings)) if settings is not None else None
+    return None if config_class is None else config_class(dequantize=True)
 
 
-def computing_in(own: PretrainedConfig, dtype: torch.dtype) -> PretrainedConfig:
-    """The configuration with the type that bitsandbytes multiplies 4-bit weights in set to the run's."""
-    stored = storage(own)
-    if stored is None or not stored.get("load_in_4bit"):
-        return own
-    changed = deepcopy(own)
-    changed.quantization_config = {**stored, "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")}
+def with_compute_dtype(model_config: PretrainedConfig, dtype: torch.dtype) -> PretrainedConfig:
+    """Return the configuration with the compute type of bitsandbytes' 4-bit layers set to the run's."""
+    settings = stored_quantization(model_config)
+    if settings is None or not settings.get("load_in_4bit"):
+        return model_config
+    changed = deepcopy(model_config)
+    changed.quantization_config = {**settings, "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")}
     return changed
 
 
-def plain_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Bring what is not quantised to ``dtype``, in place: transformers leaves it as such a checkpoint stores it."""
-    kept = tuple(model._keep_in_fp32_modules_strict or ())
+def cast_unquantized(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast everything that is not quantised to ``dtype``, in place: transformers keeps the checkpoint's types."""
+    not_converted = tuple(model._keep_in_fp32_modules_strict or ())
     for name, value in model.named_parameters():
-        # Some storages are tensors of their own class, which say they are floating point.
+        # Some methods store tensors of their own class that report a floating-point dtype.
         plain = type(value.data) is Tensor and value.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        if plain and not any(part in name for part in kept):
+        if plain and not any(part in name for part in not_converted):
             value.data = value.data.to(dtype)

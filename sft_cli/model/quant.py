@@ -2,8 +2,8 @@
 
 On a CPU with AVX512-BF16, bitsandbytes repacks a 4-bit weight the first time its layer runs in evaluation mode on an
 input without gradient (``Linear4bit.forward``): its block scales are rounded to bfloat16, later training steps
-compute something else, and merging reads garbage. ``evaluating`` prevents it: dropout and checkpointing are off, but
-the quantised layers, which behave alike in both modes otherwise, keep ``training = True``.
+compute something else, and merging reads garbage. ``evaluation_mode`` prevents it: dropout and checkpointing are off,
+but the quantised layers, which otherwise behave the same in both modes, keep ``training = True``.
 """
 
 import sys
@@ -20,11 +20,11 @@ from sft_cli.config.schema.adapter import QuantConfig, QuantKind
 from sft_cli.errors import SftError
 
 NF4_BLOCK = 64
-"""Weights that share one scale, and the step of sizes that the CPU kernels take."""
+"""Weights that share one scale; on CPU kernels also the step of layer sizes."""
 
 
-def quantization(config: QuantConfig, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """What ``from_pretrained`` is told; None leaves the weights as they are."""
+def bitsandbytes_config(config: QuantConfig, compute_dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return the config for ``from_pretrained``; None leaves the weights as they are."""
     if config.kind is QuantKind.none:
         return None
     if find_spec("bitsandbytes") is None:
@@ -44,7 +44,7 @@ def quantization(config: QuantConfig, compute_dtype: torch.dtype) -> BitsAndByte
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
-    """The transformers model itself, also from inside a PEFT wrapper (whose layers sit in it already)."""
+    """Return the transformers model itself, also from inside a PEFT wrapper (whose layers are part of it already)."""
     if isinstance(model, PreTrainedModel):
         return model
     from peft import PeftModel
@@ -56,7 +56,7 @@ def causal_lm(model: nn.Module) -> PreTrainedModel:
 
 
 def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The bitsandbytes layers by name."""
+    """Return the bitsandbytes layers by name."""
     # Importing it takes seconds, and a model that has such layers has imported it already.
     if "bitsandbytes" not in sys.modules:
         return {}
@@ -66,8 +66,8 @@ def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients that leaves quantised weights untouched; restores every module's mode."""
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Context manager for evaluation without gradients that keeps 4-bit weights intact and restores all modes."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     for layer in quantized_layers(model).values():
@@ -80,14 +80,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def repacked(weight: Tensor | nn.Module) -> bool:
-    """Whether a 4-bit weight ran in evaluation mode on a CPU and no longer holds what was loaded."""
+def is_repacked(weight: Tensor | nn.Module) -> bool:
+    """Return whether a 4-bit weight ran in evaluation mode on a CPU and no longer holds what was loaded."""
     state = vars(weight).get("quant_state")
     return state is not None and bool(vars(state).get("packing_format_for_cpu"))
 
 
-def dequantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """The same model, changed in place, with plain linear layers of the values the quantised ones stand for.
+def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Replace the quantised layers, in place, by plain linear layers with the dequantised values; return the model.
 
     Args:
         model: Freshly loaded with a quantisation, without an adapter, never run in evaluation mode.
@@ -95,42 +95,42 @@ def dequantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """
     layers = quantized_layers(model)
     assert layers, "nothing is quantised"
-    spoiled = [name for name, layer in layers.items() if repacked(layer.weight)]
-    assert not spoiled, f"{spoiled[0]} was repacked by an evaluation; load the model again"
+    repacked = [name for name, layer in layers.items() if is_repacked(layer.get_parameter("weight"))]
+    assert not repacked, f"{repacked[0]} was repacked by an evaluation; load the model again"
     for name, layer in layers.items():
-        plain = plain_linear(layer, dtype)
+        plain = dequantize_linear(layer, dtype)
         stored_as = vars(layer).get("source_cls", nn.Linear)  # what transformers replaced
-        model.set_submodule(name, _turned(plain) if issubclass(stored_as, Conv1D) else plain)
+        model.set_submodule(name, _to_conv1d(plain) if issubclass(stored_as, Conv1D) else plain)
     model.hf_quantizer.remove_quantization_config(model)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     for mark in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
         setattr(model, mark, False)
     return model
 
 
-def _turned(layer: nn.Linear) -> Conv1D:
-    """The same layer as GPT-2 has it, whose weight is ``(in, out)``."""
-    turned = Conv1D(layer.out_features, layer.in_features).to(layer.weight.device)
-    turned.weight = nn.Parameter(layer.weight.detach().T.contiguous(), requires_grad=False)
+def _to_conv1d(layer: nn.Linear) -> Conv1D:
+    """Return the same layer as GPT-2's Conv1D, whose weight is ``(in, out)``."""
+    conv = Conv1D(layer.out_features, layer.in_features).to(layer.weight.device)
+    conv.weight = nn.Parameter(layer.weight.detach().T.contiguous(), requires_grad=False)
     if layer.bias is not None:
-        turned.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
-    return turned
+        conv.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
+    return conv
 
 
-def plain_linear(layer: nn.Module, dtype: torch.dtype) -> nn.Linear:
-    """An ``nn.Linear`` with the dequantised weight ``(out, in)`` of a bitsandbytes layer and its bias."""
+def dequantize_linear(layer: nn.Module, dtype: torch.dtype) -> nn.Linear:
+    """Return an ``nn.Linear`` with the dequantised weight ``(out, in)`` of a bitsandbytes layer and its bias."""
     from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
     from bitsandbytes.nn.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
-    stored = layer.weight
-    if isinstance(stored, Params4bit):
+    weight_data = layer.weight
+    if isinstance(weight_data, Params4bit):
         assert isinstance(layer, Linear4bit)
-        weight = dequantize_4bit(stored.data, stored.quant_state)
+        weight = dequantize_4bit(weight_data.data, weight_data.quant_state)
     else:
         assert isinstance(layer, Linear8bitLt)
-        assert isinstance(stored, Int8Params)
+        assert isinstance(weight_data, Int8Params)
         # The first forward moves the row scales from the weight to the layer's state.
-        scales = stored.SCB if layer.state.SCB is None else layer.state.SCB
-        weight = int8_vectorwise_dequant(stored.data, scales)
+        scales = weight_data.SCB if layer.state.SCB is None else layer.state.SCB
+        weight = int8_vectorwise_dequant(weight_data.data, scales)
     plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
     plain.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     if layer.bias is not None:
@@ -138,15 +138,15 @@ def plain_linear(layer: nn.Module, dtype: torch.dtype) -> nn.Linear:
     return plain
 
 
-def features(layer: nn.Linear | Conv1D) -> tuple[int, int]:
-    """Numbers of inputs and outputs; GPT-2's Conv1D is a linear layer whose weight is ``(in, out)``."""
+def layer_features(layer: nn.Linear | Conv1D) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs; GPT-2's Conv1D is a linear layer whose weight is ``(in, out)``."""
     return (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
 
 
-def refuse_odd_sizes(linears: Mapping[str, nn.Linear | Conv1D], device: torch.device, kind: QuantKind) -> None:
-    """A sentence for the first layer whose size the CPU kernels for four bits cannot take; CUDA takes any."""
+def check_4bit_sizes(linears: Mapping[str, nn.Linear | Conv1D], device: torch.device, kind: QuantKind) -> None:
+    """Refuse the first layer whose size the 4-bit kernels for CPUs do not support; CUDA supports any."""
     for name, layer in linears.items():
-        inputs, outputs = features(layer)
+        inputs, outputs = layer_features(layer)
         if device.type == "cpu" and (inputs % NF4_BLOCK or outputs % NF4_BLOCK):
             raise SftError(
                 where=f"quant.kind={kind.value}",
@@ -154,16 +154,3 @@ def refuse_odd_sizes(linears: Mapping[str, nn.Linear | Conv1D], device: torch.de
                 f" {kind.value.upper()} on a CPU needs multiples of {NF4_BLOCK}",
                 fix="quant=none or quant=int8, or train on a CUDA device",
             )
-
-
-FOUR_BIT_BYTES = 0.5 + 4 / 64
-"""Four bits and a float32 scale per 64 weights."""
-FOUR_BIT_DOUBLE_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""The same with one byte per scale, and a float32 scale for 256 of those."""
-
-
-def inner_bytes(quant: QuantConfig, width: int) -> float:
-    """Bytes per parameter of a frozen linear layer."""
-    if quant.kind in (QuantKind.nf4, QuantKind.fp4):
-        return FOUR_BIT_DOUBLE_BYTES if quant.double_quant else FOUR_BIT_BYTES
-    return 1.0 if quant.kind is QuantKind.int8 else float(width)

@@ -1,7 +1,7 @@
-"""How many threads a CPU run computes with.
+"""The number of threads of a CPU run.
 
 Sums over whole tensors depend on it in the last bit (rows are split among threads), so a run records its number and a
-resumed run takes that.
+resumed run uses the same.
 """
 
 import os
@@ -15,42 +15,42 @@ from torch.nn.functional import silu
 from transformers import PretrainedConfig
 
 from sft_cli.distributed.rank_env import place_of
-from sft_cli.model.load import stated
+from sft_cli.model.load import config_value
 
-VARIABLE = "OMP_NUM_THREADS"
-ROUNDS = 7
-"""Times that every number is tried, in turns: a neighbour on the machine disturbs all of them alike."""
-TOKENS = 512
+OMP_VARIABLE = "OMP_NUM_THREADS"
+TIMING_ROUNDS = 7
+"""Times that every number is tried, in turns, so that other load on the machine affects all of them equally."""
+MAX_TIMED_ROWS = 512
 """Most rows of the measured product."""
-GAIN = 0.9
-"""More threads are taken when their median time is below this share of fewer threads' time."""
+MAX_TIME_RATIO = 0.9
+"""More threads are used when their median time is below this share of the time with fewer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Threads:
-    """A number of threads, and why as a clause."""
+class ThreadChoice:
+    """A number of threads, and the reason as a clause."""
 
     number: int
     reason: str
 
     def sentence(self) -> str:
-        """For the log."""
+        """Describe the choice, for the log."""
         return f"{self.number} {'thread' if self.number == 1 else 'threads'} ({self.reason})"
 
 
 def choose_threads(
-    asked: int | None,
+    requested: int | None,
     recorded: int | None,
     architecture: PretrainedConfig,
     *,
     tokens: int,
     dtype: torch.dtype,
     environment: Mapping[str, str] = os.environ,
-) -> Threads:
-    """The number for a CPU run: asked for, else the resumed run's own, else OMP_NUM_THREADS, else the fastest.
+) -> ThreadChoice:
+    """Return the number for a CPU run: the configured, else the resumed run's, else OMP_NUM_THREADS, else the fastest.
 
     Args:
-        asked: ``speed.threads``.
+        requested: ``speed.threads``.
         recorded: ``threads`` of the resumed run's environment.json; None for a new run.
         architecture: The model's own configuration, for the sizes that are timed.
         tokens: Tokens of a micro-batch.
@@ -58,63 +58,65 @@ def choose_threads(
         environment: The process's variables.
     """
     cores = max(1, available_cores() // place_of().local_size)
-    if asked is not None:
-        return Threads(asked, "as asked for")
+    if requested is not None:
+        return ThreadChoice(requested, "as asked for")
     if recorded is not None and recorded <= cores:
-        return Threads(recorded, "as the run began")
-    if environment.get(VARIABLE, "").isdecimal():
-        return Threads(int(environment[VARIABLE]), VARIABLE)
+        return ThreadChoice(recorded, "as the run began")
+    if environment.get(OMP_VARIABLE, "").isdecimal():
+        return ThreadChoice(int(environment[OMP_VARIABLE]), OMP_VARIABLE)
     if cores == 1:
-        return Threads(1, "one core")
+        return ThreadChoice(1, "one core")
     text = architecture.get_text_config()
-    inner = stated(text, "intermediate_size") or 4 * text.hidden_size
-    states = torch.ones(min(tokens, TOKENS), text.hidden_size, dtype=dtype)
-    weights = torch.ones(inner, text.hidden_size, dtype=dtype)
-    number = fastest(candidates(cores), lambda: silu(states @ weights.T))
-    return Threads(number, f"the fastest of up to {cores} for a product of this model's sizes")
+    intermediate_size = config_value(text, "intermediate_size") or 4 * text.hidden_size
+    states = torch.ones(min(tokens, MAX_TIMED_ROWS), text.hidden_size, dtype=dtype)
+    weights = torch.ones(intermediate_size, text.hidden_size, dtype=dtype)
+    number = fastest_thread_count(thread_counts(cores), lambda: silu(states @ weights.T))
+    return ThreadChoice(number, f"the fastest of up to {cores} for a product of this model's sizes")
 
 
-def use(threads: Threads) -> None:
-    """Compute with that many from now on."""
+def set_num_threads(threads: ThreadChoice) -> None:
+    """Use that many threads from now on."""
     torch.set_num_threads(threads.number)
 
 
 def available_cores() -> int:
-    """Cores this process may run on."""
+    """Return the cores that this process may run on."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def candidates(cores: int) -> list[int]:
-    """1, 2, 4 and so on, and all of them."""
+def thread_counts(cores: int) -> list[int]:
+    """Return 1, 2, 4 and so on, and all cores."""
     powers = [1 << place for place in range(cores.bit_length()) if 1 << place < cores]
     return [*powers, cores]
 
 
-def fastest(numbers: list[int], work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> int:
-    """The number of threads with the shortest median time; a larger one must be clearly faster.
+def fastest_thread_count(
+    numbers: list[int], work: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> int:
+    """Return the number of threads with the shortest median time; a larger one must be clearly faster.
 
     Args:
-        numbers: What is tried, rising.
+        numbers: Candidates, ascending.
         work: A few milliseconds of work.
         clock: Seconds.
     """
     before = torch.get_num_threads()
     times: dict[int, list[float]] = {number: [] for number in numbers}
     try:
-        for _ in range(ROUNDS):
-            for number, own in times.items():
+        for _ in range(TIMING_ROUNDS):
+            for number, thread_times in times.items():
                 torch.set_num_threads(number)
                 work()  # wakes the threads
                 started = clock()
                 work()
-                own.append(clock() - started)
+                thread_times.append(clock() - started)
     finally:
         torch.set_num_threads(before)
-    medians = {number: sorted(own)[ROUNDS // 2] for number, own in times.items()}
+    medians = {number: sorted(thread_times)[TIMING_ROUNDS // 2] for number, thread_times in times.items()}
     best = numbers[0]
     for number in numbers[1:]:
-        if medians[number] < GAIN * medians[best]:
+        if medians[number] < MAX_TIME_RATIO * medians[best]:
             best = number
     return best

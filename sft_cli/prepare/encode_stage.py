@@ -31,8 +31,8 @@ from sft_cli.utils.atomic import atomic_path, write_atomic
 
 CODE = ("chat", "utils.text", "data.prepared_writer", "prepare.encode_stage", "prepare.row_outcomes")
 """Modules that decide what an example is."""
-RULES = ("train_on", "train_on_tool_calls", "train_on_tool_results", "train_on_reasoning", "untrained", "thinking",
-         "system", "override_system", "sanitize", "delimiters", "overflow")  # fmt: skip
+RULES = ("train_on", "train_on_tool_calls", "train_on_tool_results", "train_on_reasoning", "no_loss_patterns",
+         "thinking", "system", "override_system", "sanitize", "delimiters", "overflow")  # fmt: skip
 """Settings of ``data`` that decide what an example is."""
 CHUNK = 2000
 """Most rows encoded at once."""

@@ -27,8 +27,8 @@ QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
 """Libraries that decide what an example is, or how it is written."""
 SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss_weight", "budget", "licence")
-MIX_RULES = ("strategy", "temperature", "stop", "total_rows", "stages", "val_fraction", "val_rows", "on_bad_row",
-             "overflow", "budget")  # fmt: skip
+MIX_RULES = ("strategy", "temperature", "stopping_strategy", "total_rows", "stages", "val_fraction", "val_rows",
+             "on_bad_row", "overflow", "budget")  # fmt: skip
 MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.write_stage", "data.ledger",
             "data.prepared_writer", "prepare.prepare")  # fmt: skip
 """Modules that decide what an epoch holds and how it is written."""

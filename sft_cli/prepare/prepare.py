@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.chat.masks import parity
-from sft_cli.chat.template.chat_template import ChatTemplate, MissingTemplateError, load_template
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.template.loading import MissingTemplateError, load_template
 from sft_cli.chat.template.template_check import TemplateCheck
 from sft_cli.chat.tokens.added_tokens import add_tokens, added_ids
 from sft_cli.chat.tokens.content_tokens import with_content_tokens

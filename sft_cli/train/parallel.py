@@ -10,6 +10,7 @@ step has gone wrong before its one exchange, so that a step can be begun again.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import call
 from typing import TypeVar
 
 import torch
@@ -27,7 +28,7 @@ from sft_cli.console import gib, say
 from sft_cli.distributed.process_group import Ranks
 from sft_cli.distributed.rank_env import place_of
 from sft_cli.errors import SftError
-from sft_cli.model.memory.saved_activations import decoder_layers
+from sft_cli.model.memory.layer_memory import decoder_layers
 from sft_cli.train.checkpoints.sharded_tensors import whole
 from sft_cli.train.optimizers.param_groups import trained_parameters
 
@@ -79,9 +80,13 @@ class Engine:
             full += one.nbytes
         return f"{size} processes, each holds a part of every tensor (FSDP2): {gib(held)} of {gib(full)}"
 
-    def run(self, work: Callable[[], T]) -> T:
-        """Compute something with the model; every process must, and the same as far as layers are concerned."""
-        return work() if self.shell is None else self.shell(work)
+    @property
+    def run(self) -> Callable[[Callable[[], T]], T]:
+        """Compute something with the model: a plain call, or one through the shell that gathers its parts.
+
+        Every process must, and the same as far as layers are concerned.
+        """
+        return call if self.shell is None else self.shell
 
     def look(self, work: Callable[[], T]) -> T:
         """``run`` for what no backward pass follows, which would give the gathered weights back otherwise."""

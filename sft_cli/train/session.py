@@ -26,11 +26,11 @@ from sft_cli.console import counted, keep_in, say
 from sft_cli.data.prepared import Prepared
 from sft_cli.distributed.process_group import here, joined
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.warm_start import beginnings
-from sft_cli.model.device import Machine, choose_device, choose_machine
-from sft_cli.model.load import load_config
-from sft_cli.model.memory.checkpointing import Recompute
-from sft_cli.model.threads import choose_threads, use
+from sft_cli.model.adapter.warm_start import initial_adapters
+from sft_cli.model.device import ComputeSetup, choose_compute_setup, choose_device
+from sft_cli.model.load import load_model_config
+from sft_cli.model.memory.checkpointing import CheckpointingPlan
+from sft_cli.model.threads import choose_threads, set_num_threads
 from sft_cli.prepare import input_diff
 from sft_cli.prepare.prepare import prepare
 from sft_cli.run_dir import RunDir
@@ -69,8 +69,8 @@ def train(config: Config, prepared: Prepared, directory: RunDir, *, resumed: boo
     ranks, examples = here(), sum(len(stage.entries) for stage in prepared.stages)
     asked, config = config, settled(config, examples)
     say(f"plan      {plan_line(asked, config, examples)}")
-    architecture = load_config(config.model)
-    machine = choose_machine(config.trainer, architecture, whole=config.adapter.kind in WHOLE)
+    architecture = load_model_config(config.model)
+    machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
     if machine.device.type == "cpu":
         _use_threads(config, directory, architecture, machine)
     for one in concerns(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
@@ -99,7 +99,7 @@ def claimed_for_all(directory: RunDir, config: Config, *, resumed: bool) -> Iter
         yield here().by_first(lambda: stack.enter_context(claim))
 
 
-def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: Machine) -> None:
+def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: ComputeSetup) -> None:
     """Compute with the threads that suit the model, a resumed run with those it began with."""
     file = directory.environment
     recorded = directory.read(file).get("threads") if file.is_file() else None
@@ -110,13 +110,18 @@ def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConf
         tokens=config.speed.tokens_per_micro_batch,
         dtype=machine.dtype,
     )
-    use(threads)
+    set_num_threads(threads)
     kind = str(machine.dtype).removeprefix("torch.")
     say(f"machine   cpu, {kind} ({machine.reason or 'as asked for'}), {threads.sentence()}")
 
 
 def _train(
-    config: Config, prepared: Prepared, directory: RunDir, machine: Machine, recompute: Recompute, probes: list[Probe]
+    config: Config,
+    prepared: Prepared,
+    directory: RunDir,
+    machine: ComputeSetup,
+    recompute: CheckpointingPlan,
+    probes: list[Probe],
 ) -> None:
     """Build, resume, fit, export, compare."""
     started = time.perf_counter()
@@ -135,9 +140,10 @@ def _train(
             run.engine.look(run.retention.begin)
     progress = _fit(run, parts, _resume(run, parts, last))
     _put_best(run, parts, progress)
-    beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.frozen_adapters")]
+    adapters = initial_adapters(config.adapter).items()
+    frozen = [path for key, path in adapters if key.startswith("adapter.frozen_adapters")]
     with gathered(run.model.model, run.engine):
-        result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, config.model, beneath))
+        result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, config.model, frozen))
     with told(config, Work.evaluation, path):
         run.engine.look(partial(compare, directory, watch, base, before))
     say(f"finished  {counted(progress.step, 'step')} in {time.perf_counter() - started:.0f} s: {result}")
@@ -198,7 +204,7 @@ def _refuse_other_data(directory: RunDir, prepared: Prepared) -> None:
         )
 
 
-def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
+def _describe(directory: RunDir, prepared: Prepared, machine: ComputeSetup) -> None:
     """Write what is known before training: versions, the data, and the tokenizer that will serve the model."""
     keep_in(directory.console)
     say(f"run       {directory.path}")
@@ -213,7 +219,12 @@ def _describe(directory: RunDir, prepared: Prepared, machine: Machine) -> None:
 
 
 def _assemble(
-    config: Config, prepared: Prepared, directory: RunDir, machine: Machine, recompute: Recompute, probes: list[Probe]
+    config: Config,
+    prepared: Prepared,
+    directory: RunDir,
+    machine: ComputeSetup,
+    recompute: CheckpointingPlan,
+    probes: list[Probe],
 ) -> tuple[Run, Parts, Watch]:
     """What the loop reads, what it changes, and what evaluates it."""
     trainer = config.trainer

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from sft_cli.batching.collate import Batch
 from sft_cli.batching.prefetch import LaidStep
 from sft_cli.console import say
-from sft_cli.model.memory.checkpointing import Recompute, apply, more
-from sft_cli.model.memory.saved_activations import decoder_layers
+from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing, next_checkpointing_level
+from sft_cli.model.memory.layer_memory import decoder_layers
 from sft_cli.train.parallel import Engine
 
 ALONE = Engine()
@@ -61,7 +61,7 @@ class Relief:
     """
 
     model: nn.Module
-    recompute: Recompute
+    recompute: CheckpointingPlan
     allowed: bool = True
 
     def gradient(
@@ -104,10 +104,10 @@ class Relief:
         recompute = self._next(device)
         assert recompute is not None, "the same settings leave every process the same next step"
         self.recompute = recompute
-        apply(self.model, recompute)
+        apply_checkpointing(self.model, recompute)
         say(f"memory    {recompute.sentence()}")
 
-    def _next(self, device: torch.device) -> Recompute | None:
+    def _next(self, device: torch.device) -> CheckpointingPlan | None:
         """The next step up, if there is one."""
         layers = len(decoder_layers(self.model))
-        return more(self.recompute, layers, device) if layers and self.allowed else None
+        return next_checkpointing_level(self.recompute, layers, device) if layers and self.allowed else None

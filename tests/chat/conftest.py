@@ -6,7 +6,8 @@ import pytest
 from tokenizers import AddedToken
 
 from sft_cli.chat.examples import ExampleBuilder
-from sft_cli.chat.template.chat_template import ChatTemplate, load_template
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.template.loading import load_template
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.config.schema.data import DataConfig

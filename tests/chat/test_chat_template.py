@@ -8,7 +8,8 @@ import pytest
 
 from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
-from sft_cli.chat.template.chat_template import ChatTemplate, load_template
+from sft_cli.chat.template.chat_template import ChatTemplate
+from sft_cli.chat.template.loading import load_template
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.config.schema.data import DataConfig
 from sft_cli.errors import SftError

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
-from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.template.loading import load_template
 from sft_cli.chat.tokens.added_tokens import add_tokens
 from sft_cli.chat.tokens.content_tokens import with_content_tokens
 from sft_cli.config.schema.config import TemplateConfig
@@ -20,7 +20,7 @@ OWN = ("<|plan|>", "<|done|>")
 
 @pytest.fixture
 def make_builder(build_tokenizer):
-    """Makes an ExampleMaker whose tokenizer has ``OWN`` as special tokens, those of ``listed`` being content."""
+    """Makes an ExampleBuilder whose tokenizer has ``OWN`` as special tokens, those of ``listed`` being content."""
     tokenizer = build_tokenizer(special=(*SPECIAL, *OWN))
 
     def make_builder(listed=OWN, name="chatml", **rules):

@@ -199,7 +199,7 @@ def maker_once(tmp_path_factory):
     from tokenizers import AddedToken
 
     from sft_cli.chat.examples import ExampleBuilder
-    from sft_cli.chat.template.chat_template import load_template
+    from sft_cli.chat.template.loading import load_template
     from sft_cli.chat.tokens.tokenizer import load_tokenizer
     from sft_cli.config.schema.config import TemplateConfig
     from sft_cli.config.schema.data import DataConfig

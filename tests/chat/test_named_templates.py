@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.masks import parity
-from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.template.loading import load_template
 from sft_cli.chat.tokens.added_tokens import add_tokens
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.compose import compose

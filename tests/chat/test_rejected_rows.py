@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.template.loading import load_template
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.config.schema.data import Overflow, TrainOn
 from sft_cli.errors import SftError

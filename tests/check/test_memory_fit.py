@@ -7,19 +7,19 @@ import torch
 from transformers import LlamaConfig
 
 from sft_cli.check.gpus import Card, card
-from sft_cli.check.torch_checks.memory_fit import CONTEXT, Budget, memory_lines, sharded, target, variants
+from sft_cli.check.torch_checks.memory_fit import CONTEXT, Budget, memory_lines, target, variants
 from sft_cli.config.compose import compose
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind
 from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind
 from sft_cli.config.schema.trainer import Dtype
 from sft_cli.errors import SftError
-from sft_cli.model.device import Machine
-from sft_cli.model.memory.estimate import MemoryEstimate
-from sft_cli.model.memory.saved_activations import Kept
+from sft_cli.model.device import ComputeSetup
+from sft_cli.model.memory.estimate import MemoryEstimate, shard_estimate
+from sft_cli.model.memory.saved_activations import SavedBytes
 
 ALONE = MemoryEstimate(
-    weights=8000, values=80, gradients=80, state=160, logits=50, kept=Kept((100,) * 4, 10, 8, 4), trained=20,
-    largest=1000, outer=4000,
+    weights=8000, parameters=80, gradients=80, optimizer_state=160, logits=50, saved=SavedBytes((100,) * 4, 10, 8, 4),
+    num_trained=20, largest_layer=1000, outer_weights=4000,
 )  # fmt: skip
 SHAPE = LlamaConfig(hidden_size=2048, intermediate_size=5632, num_hidden_layers=16, num_attention_heads=16,
                     num_key_value_heads=4, vocab_size=32000)  # fmt: skip
@@ -38,15 +38,15 @@ SHAPE = LlamaConfig(hidden_size=2048, intermediate_size=5632, num_hidden_layers=
 )
 def test_what_is_shared_by_hand(settings, processes, found):
     config = DistributedConfig(**{**settings, "kind": DistributedKind(settings.get("kind", "ddp"))})
-    memory = sharded(ALONE, config, processes)
-    assert (memory.weights, memory.values, memory.gradients, memory.state, memory.gathered) == found
-    assert memory.kept == ALONE.kept
+    memory = shard_estimate(ALONE, config, processes)
+    assert (memory.weights, memory.parameters, memory.gradients, memory.optimizer_state, memory.gathered) == found
+    assert memory.saved == ALONE.saved
 
 
 def budget(free, *words):
     """A 1.0B Llama with LoRA on one card with so many bytes left for the run."""
     config = compose(["recipe=alpaca_lora", "speed.tokens_per_micro_batch=8192", "trainer.max_length=1024", *words])
-    goal = target(config, Card("test", free + CONTEXT), Machine(torch.device("cpu"), torch.float32), 0)
+    goal = target(config, Card("test", free + CONTEXT), ComputeSetup(torch.device("cpu"), torch.float32), 0)
     return Budget(config, SHAPE, goal, 900, 300)
 
 
@@ -56,7 +56,7 @@ def large() -> Budget:
 
 
 def test_a_card_is_not_all_the_runs(large):
-    goal = target(large.config, card("24GB"), Machine(torch.device("cpu"), torch.float32), 5)
+    goal = target(large.config, card("24GB"), ComputeSetup(torch.device("cpu"), torch.float32), 5)
     assert (goal.machine.device.type, goal.machine.dtype) == ("cuda", torch.bfloat16)
     assert goal.free == 24 * 10**9 - CONTEXT
     free_choice = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.auto))

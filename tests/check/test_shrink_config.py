@@ -5,7 +5,7 @@ from transformers import AutoConfig
 
 from sft_cli.check.torch_checks.shrink_config import few_layers, shrunk
 from sft_cli.model.load import empty_model, inner_linears
-from sft_cli.model.quant import features
+from sft_cli.model.quant import layer_features
 
 FAMILIES = {
     "llama": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -34,7 +34,7 @@ def test_a_model_is_small_and_of_the_same_kind(family):
     model = empty_model(small, trust_remote_code=False)
     assert type(model) is type(empty_model(large, trust_remote_code=False))
     assert sum(value.numel() for value in model.parameters()) < 6e6
-    assert all(size % 64 == 0 for layer in inner_linears(model).values() for size in features(layer))
+    assert all(size % 64 == 0 for layer in inner_linears(model).values() for size in layer_features(layer))
     kept = ("vocab_size", "attn_logit_softcapping", "tie_word_embeddings", "rope_theta", "hidden_act")
     assert all(small.to_dict().get(name) == before.get(name) for name in kept)
 

@@ -213,6 +213,6 @@ def test_a_model_that_is_not_there_is_named_by_its_key(tmp_path):
     with pytest.raises(SftError) as error:
         run(perplexity.find, ROWS, PerplexityConfig(model=str(tmp_path)))
     assert str(error.value) == (
-        f"clean.perplexity.model={tmp_path}: {tmp_path} holds no config.json\n"
+        f"clean.perplexity.model={tmp_path}: {tmp_path} has no config.json\n"
         "  fix: name the directory that save_pretrained wrote"
     )

@@ -41,7 +41,7 @@ def values(incomplete: str) -> list[str]:
         ("tr", ["trainer=", "trainer.lr="]),
         ("recipe=", ["recipe=quickstart"]),
         ("quant=", ["quant=nf4", "quant=none"]),
-        ("trainer.packing=", ["trainer.packing=true", "trainer.packing=false"]),
+        ("speed.packing=", ["speed.packing=true", "speed.packing=false"]),
         ("trainer.schedule=", ["trainer.schedule=cosine", "trainer.schedule=constant"]),
         ("data.mix.mine.pa", ["data.mix.mine.path="]),
         ("data.mix.", ["data.mix.local.path="]),

@@ -150,7 +150,7 @@ MISTAKES = [
     ),
     (
         ["adapter=ia3", "adapter.train_stop_token=always"],
-        "adapter.train_stop_token is always with adapter.kind ia3: single rows are trained beside LoRA only",
+        "adapter.train_stop_token is always with adapter.kind ia3: only LoRA can train single rows",
         "set adapter.train_stop_token=auto, or choose adapter=lora",
     ),
     (

@@ -23,7 +23,7 @@ from sft_cli.config.schema.trainer import Device, Reduction, TrainerConfig
 from sft_cli.data.prepared import Split, SplitWriter
 from sft_cli.data.prepared_writer import example_table
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import use_packed
+from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model
 from sft_cli.prepare.prepare import prepare
@@ -164,7 +164,7 @@ def write_run(directory: Path, config: Config) -> None:
 
 def memorise(model: torch.nn.Module, split: Split, *, steps: int, lr: float) -> None:
     """Adam on all rows at once until the model knows them by heart."""
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=1024)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
     batch = collate([split.tokens(i) for i in range(len(split))], Reduction.token)

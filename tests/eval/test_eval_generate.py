@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sft_cli.eval.generate import Answer, answers
-from sft_cli.model.attention.packing import PACKED, use_packed
+from sft_cli.model.attention.packing import PACKED, use_packed_attention
 
 FAMILIES = ["llama", "qwen2", "mistral-window", "gpt2"]
 LENGTHS = [3, 11, 1, 7, 11, 2, 19]
@@ -89,7 +89,7 @@ def test_what_the_models_own_generation_config_asks_for_is_left_out(build, caplo
 
 def test_the_model_and_the_random_generators_are_left_as_they_were(build):
     model = build()
-    use_packed(model)
+    use_packed_attention(model)
     state = torch.get_rng_state()
     answers(model, random_prompts(), stop_ids=[2], pad_id=0, max_new_tokens=4, batch_size=4)
     assert torch.equal(torch.get_rng_state(), state)

@@ -12,8 +12,8 @@ from sft_cli.config.schema.trainer import Reduction
 from sft_cli.eval import heldout
 from sft_cli.eval.evaluate import evaluate
 from sft_cli.eval.heldout import heldout_loss
-from sft_cli.model.attention.packing import use_packed
-from sft_cli.model.head.loss_model import LossModel, packed_loss_model
+from sft_cli.model.attention.packing import use_packed_attention
+from sft_cli.model.head.loss_model import LossModel, build_loss_model
 from sft_cli.types import Example
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def begin_alike() -> list[Example]:
 
 def measured(model, split, packed, **options):
     if packed:
-        use_packed(model)
+        use_packed_attention(model)
     wrapped = LossModel(model, packed=packed, chunk=7)
     return heldout_loss(wrapped, split, packed=packed, device=CPU, **{"reduction": Reduction.token, **options})
 
@@ -123,8 +123,8 @@ def test_an_evaluation_shares_what_the_model_was_proven_to_share(build, split_of
         return losses_of(self, input_ids, *rest)
 
     examples = begin_alike()
-    loss_model, probed = packed_loss_model(build(), 7, share=share)
-    assert (probed.shared_ok, loss_model.shares) == (True, shared)
+    loss_model, probed = build_loss_model(build(), 7, share=share)
+    assert (probed.shared_ok, loss_model.shares_prefixes) == (True, shared)
     monkeypatch.setattr(LossModel, "token_losses", counted)
     words = {"reduction": Reduction.token, "budget": 256, "decode": str, "stop_ids": [2]}
     found = evaluate(loss_model, split_of(examples), EvalConfig(generate=False), **words)

@@ -105,7 +105,7 @@ def test_a_base_of_another_depth_is_refused(run_of, build, tmp_path, layers, los
     file.write_text(json.dumps({**config, "target_modules": names}))
     assert str(refusal(str(run), f"model.path={tmp_path / 'other'}")) == (
         f"{run}/adapter: the adapter does not fit the base {tmp_path}/other:"
-        f" {lost} of its tensors find no place, {bare} places get no tensor\n"
+        f" {lost} of its tensors are unexpected, {bare} are missing\n"
         "  fix: name the base it was trained on: model.path=DIR_OR_HUB_ID"
     )
 
@@ -115,7 +115,7 @@ def test_another_base_is_refused(run_of, build, tmp_path):
     model.save_pretrained(tmp_path / "other")
     error = refusal(str(run_of("lora")), f"model.path={tmp_path / 'other'}")
     assert error.where.endswith("lora/adapter")
-    assert error.problem.startswith(f"the adapter cannot be put on {tmp_path / 'other'}: ")
+    assert error.problem.startswith(f"the adapter cannot be loaded onto {tmp_path / 'other'}: ")
     assert error.fix == "name the base it was trained on: model.path=DIR_OR_HUB_ID"
 
 

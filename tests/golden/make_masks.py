@@ -18,7 +18,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from sft_cli.chat.examples import ExampleBuilder
-from sft_cli.chat.template.chat_template import load_template
+from sft_cli.chat.template.loading import load_template
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.config.schema.data import DataConfig, TrainOn

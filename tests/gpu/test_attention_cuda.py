@@ -5,9 +5,15 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, LlamaConfig, MistralConfig
 
 from sft_cli.batching.packed_row import documents
-from sft_cli.model.attention.flex import flexible, has_flex_kernel
-from sft_cli.model.attention.kernels import Rule, by_length, gathered, has_varlen_kernel, varlen
-from sft_cli.model.attention.packing import probe
+from sft_cli.model.attention.flex import has_flex_kernel, packed_flex_attention
+from sft_cli.model.attention.kernels import (
+    AttentionSpec,
+    attention_by_length,
+    gather_rows,
+    has_varlen_kernel,
+    packed_varlen_attention,
+)
+from sft_cli.model.attention.probe import probe_packing
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 SIZES = {"vocab_size": 256, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
@@ -40,11 +46,16 @@ def agree(out, expected, ours, theirs):
 @pytest.mark.parametrize(("lengths", "parents"), ROWS.values(), ids=ROWS)
 def test_the_kernel_for_many_lengths(dtype, window, lengths, parents):
     """Grouped heads, windows across the boundary of a prefix, lengths from one token; forward and gradients."""
-    row, rule = documents(lengths, parents), Rule(0.1, window)
+    row, rule = documents(lengths, parents), AttentionSpec(0.1, window)
     ours, theirs = states(sum(lengths), dtype)
     assert has_varlen_kernel(ours[0], ours[2])
 
-    agree(varlen(*ours, row.to(torch.device("cuda")), rule), by_length(*theirs, row, rule), ours, theirs)
+    agree(
+        packed_varlen_attention(*ours, row.to(torch.device("cuda")), rule),
+        attention_by_length(*theirs, row, rule),
+        ours,
+        theirs,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -56,10 +67,10 @@ def test_the_compiled_kernel(dtype, softcap, sinks, heads, lengths, parents):
     row = documents(lengths, parents)
     ours, theirs = states(sum(lengths), dtype, heads)
     sink = [torch.linspace(-1, 1, heads[0]).to(device).requires_grad_() for device in ("cuda", "cpu")]
-    rules = [Rule(0.1, 16, softcap, sinks=own if sinks else None) for own in sink]
+    rules = [AttentionSpec(0.1, 16, softcap, sinks=own if sinks else None) for own in sink]
     assert has_flex_kernel(ours[0], rules[0])
-    out = flexible(*ours, row.to(torch.device("cuda")), rules[0])
-    expected = by_length(*theirs, row, rules[1])
+    out = packed_flex_attention(*ours, row.to(torch.device("cuda")), rules[0])
+    expected = attention_by_length(*theirs, row, rules[1])
 
     if sinks:
         agree(out, expected, [*ours, sink[0]], [*theirs, sink[1]])
@@ -70,7 +81,7 @@ def test_the_compiled_kernel(dtype, softcap, sinks, heads, lengths, parents):
 def test_the_gradient_of_a_beginning_keeps_its_digits():
     """A thousand documents read it; counted in bfloat16 they are 256."""
     own = torch.ones(1, 8, dtype=torch.bfloat16, device="cuda", requires_grad=True)
-    gathered(own, torch.zeros(1000, dtype=torch.int64, device="cuda")).sum().backward()
+    gather_rows(own, torch.zeros(1000, dtype=torch.int64, device="cuda")).sum().backward()
 
     assert own.grad.tolist() == [[1000.0] * 8]
 
@@ -80,7 +91,12 @@ def test_one_call_per_length_in_float32(lengths, parents):
     row = documents(lengths, parents)
     ours, theirs = states(sum(lengths), torch.float32)
 
-    agree(by_length(*ours, row, Rule(window=16)), by_length(*theirs, row, Rule(window=16)), ours, theirs)
+    agree(
+        attention_by_length(*ours, row, AttentionSpec(window=16)),
+        attention_by_length(*theirs, row, AttentionSpec(window=16)),
+        ours,
+        theirs,
+    )
 
 
 @pytest.mark.parametrize(("lengths", "parents"), ROWS.values(), ids=ROWS)
@@ -88,12 +104,12 @@ def test_nothing_waits_for_the_device(lengths, parents):
     """Forward and backward of both kernels, the mask of a new row included."""
     ours, _ = states(sum(lengths), torch.bfloat16)
     row = documents(lengths, parents).to(torch.device("cuda"))
-    flexible(*ours, row, Rule(softcap=5.0)).sum().backward()  # compiles
+    packed_flex_attention(*ours, row, AttentionSpec(softcap=5.0)).sum().backward()  # compiles
     new = documents(lengths, parents).to(torch.device("cuda"))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        varlen(*ours, new, Rule()).sum().backward()
-        flexible(*ours, new, Rule(softcap=5.0)).sum().backward()
+        packed_varlen_attention(*ours, new, AttentionSpec()).sum().backward()
+        packed_flex_attention(*ours, new, AttentionSpec(softcap=5.0)).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -112,5 +128,5 @@ def test_nothing_waits_for_the_device(lengths, parents):
 )
 def test_the_probe_packs_and_shares(config, dtype):
     torch.manual_seed(0)
-    result = probe(AutoModelForCausalLM.from_config(config).to("cuda", dtype))
+    result = probe_packing(AutoModelForCausalLM.from_config(config).to("cuda", dtype))
     assert (result.packed_ok, result.shared_ok) == (True, True), result.reason

@@ -5,10 +5,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
-from sft_cli.model.attention.packing import packed_arguments, use_packed
-from sft_cli.model.speed.fused_lora import fuse
-from sft_cli.model.speed.last_block import skip_unread
-from sft_cli.model.speed.rms_norm import use_fast_norms
+from sft_cli.model.attention.packing import packed_row_arguments, use_packed_attention
+from sft_cli.model.speed.fused_lora import fuse_lora
+from sft_cli.model.speed.last_block import skip_unused_positions
+from sft_cli.model.speed.rms_norm import replace_rms_norms
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,7 +22,7 @@ SIZES = {"vocab_size": 256, "hidden_size": 256, "intermediate_size": 512, "num_h
 def gradients(model):
     ids = torch.randint(256, (1, 300), generator=torch.Generator().manual_seed(0)).cuda()
     model.zero_grad()
-    row = packed_arguments([100, 200], torch.device("cuda"))
+    row = packed_row_arguments([100, 200], torch.device("cuda"))
     logits = model.get_base_model()(input_ids=ids, **row).logits[0].float()
     loss = torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:])
     loss.backward()
@@ -41,11 +41,11 @@ def test_loss_and_gradients_stay(tmp_path, kind, checkpointed):
     )
     lora = LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     model = get_peft_model(base, lora).train()
-    use_packed(model)
+    use_packed_attention(model)
     expected = gradients(model)
-    assert fuse(model).layers == 14
-    assert use_fast_norms(model) == 5
-    assert skip_unread(model) == 2
+    assert fuse_lora(model).layers == 14
+    assert replace_rms_norms(model) == 5
+    assert skip_unused_positions(model) == 2
     if checkpointed:
         model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
     found = gradients(model)

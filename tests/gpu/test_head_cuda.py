@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sft_cli.config.schema.trainer import LossConfig
-from sft_cli.model.head.chunked_loss import Head, Task, weighted_sum
-from sft_cli.model.head.logits import Rescale
+from sft_cli.model.head.chunked_loss import LossInputs, OutputHead, weighted_loss
+from sft_cli.model.head.logits import LogitsRescaling
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 POSITIONS, WIDTH, VOCABULARY = 300, 128, 5000
@@ -22,12 +22,12 @@ def pair(loss, *, dtype=torch.float32, trained=False, cap=None, chunk=64):
     targets, weights = torch.randint(VOCABULARY, (POSITIONS,)), torch.rand(POSITIONS) / POSITIONS
     cuda = torch.nn.Linear(WIDTH, VOCABULARY, bias=False, device="cuda", dtype=dtype).requires_grad_(trained)
     cuda.load_state_dict(module.state_dict())
-    rescale = Rescale(factor=0.5, cap=cap)
-    here = Task(states.requires_grad_(), targets, weights, loss)
-    there = Task(
+    rescale = LogitsRescaling(factor=0.5, cap=cap)
+    here = LossInputs(states.requires_grad_(), targets, weights, loss)
+    there = LossInputs(
         states.detach().to("cuda", dtype).requires_grad_(), targets.to("cuda"), weights.to("cuda"), loss
     )  # fmt: skip
-    return (Head(module, rescale, chunk), here), (Head(cuda, rescale, chunk), there)
+    return (OutputHead(module, rescale, chunk), here), (OutputHead(cuda, rescale, chunk), there)
 
 
 @pytest.mark.parametrize("loss", OBJECTIVES, ids=["plain", "smoothing-z", "dft"])
@@ -36,12 +36,12 @@ def pair(loss, *, dtype=torch.float32, trained=False, cap=None, chunk=64):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 2e-2), (torch.float16, 5e-3)])
 def test_the_numbers_of_the_cpu(loss, cap, trained, dtype, tolerance):
     (head, task), (other_head, other) = pair(loss, dtype=dtype, trained=trained, cap=cap)
-    expected = torch.autograd.grad(weighted_sum(head, task)[0], [task.states, *head.trained])
-    total = weighted_sum(other_head, other)[0]
+    expected = torch.autograd.grad(weighted_loss(head, task)[0], [task.states, *head.trained])
+    total = weighted_loss(other_head, other)[0]
     # What GradScaler would do: float16's smallest number is 6e-8.
     found = torch.autograd.grad(total * 1024, [other.states, *other_head.trained])
 
-    torch.testing.assert_close(total.cpu(), weighted_sum(head, task)[0], rtol=tolerance, atol=0)
+    torch.testing.assert_close(total.cpu(), weighted_loss(head, task)[0], rtol=tolerance, atol=0)
     for own, wanted in zip(found, expected, strict=True):
         assert (own.float().cpu() / 1024 - wanted).norm() <= tolerance * wanted.norm()
 
@@ -51,10 +51,10 @@ def test_nothing_waits_for_the_device(trained):
     _, (head, task) = pair(
         LossConfig(label_smoothing=0.1, z_loss=0.01, dft=True), dtype=torch.bfloat16, trained=trained
     )
-    weighted_sum(head, task)[0].backward()
+    weighted_loss(head, task)[0].backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        weighted_sum(head, task)[0].backward()
+        weighted_loss(head, task)[0].backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -68,11 +68,11 @@ def test_the_peak_does_not_grow_with_the_positions():
         task = replace(
             task, states=states, targets=task.targets.repeat(repeat), weights=task.weights.repeat(repeat)
         )  # fmt: skip
-        weighted_sum(head, task)[0].backward()
+        weighted_loss(head, task)[0].backward()
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        weighted_sum(head, task)[0].backward()
+        weighted_loss(head, task)[0].backward()
         peaks.append(torch.cuda.max_memory_allocated() - before)
 
     assert peaks[1] - peaks[0] < 20 * POSITIONS * WIDTH

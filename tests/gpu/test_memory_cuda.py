@@ -9,10 +9,10 @@ from sft_cli.config.schema.config import ModelConfig
 from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
 from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import packed_arguments, use_packed
-from sft_cli.model.device import Machine, free_memory
-from sft_cli.model.memory.checkpointing import Recompute, apply
-from sft_cli.model.memory.estimate import estimate
+from sft_cli.model.attention.packing import packed_row_arguments, use_packed_attention
+from sft_cli.model.device import ComputeSetup, free_memory
+from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
+from sft_cli.model.memory.measure import estimate_memory
 from sft_cli.model.quant import causal_lm
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -28,13 +28,13 @@ def adapted():
     for name, value in model.named_parameters():
         if "lora_B" in name:
             value.data.normal_(std=0.02)
-    use_packed(model)
+    use_packed_attention(model)
     return model.train()
 
 
 def forward(model):
     ids = torch.arange(TOKENS, device="cuda")[None] % 1024
-    arguments = packed_arguments([TOKENS // 4] * 4, torch.device("cuda"))
+    arguments = packed_row_arguments([TOKENS // 4] * 4, torch.device("cuda"))
     with torch.autocast("cuda", torch.bfloat16):
         return causal_lm(model).base_model(ids, **arguments).last_hidden_state
 
@@ -43,8 +43,8 @@ def forward(model):
 def test_recomputing_changes_no_gradient(mode):
     model = adapted()
     found = []
-    for recompute in (Recompute(Checkpointing.none, 0, ""), Recompute(mode, 8, "")):
-        apply(model, recompute)
+    for recompute in (CheckpointingPlan(Checkpointing.none, 0, ""), CheckpointingPlan(mode, 8, "")):
+        apply_checkpointing(model, recompute)
         for _ in range(3):  # a copy that is not awaited shows sooner or later
             model.zero_grad()
             forward(model).float().pow(2).mean().backward()
@@ -57,13 +57,13 @@ def test_recomputing_changes_no_gradient(mode):
 @pytest.mark.parametrize(("mode", "layers"), [("none", 0), ("layers", 4), ("full", 8), ("offload", 8)])
 def test_allocated_memory_is_the_estimate(mode, layers):
     """At the end of a forward pass; the recomputed layer, or what is on its way, comes on top in the estimate."""
-    machine = Machine(torch.device("cuda"), torch.bfloat16)
-    needed = estimate(
+    machine = ComputeSetup(torch.device("cuda"), torch.bfloat16)
+    needed = estimate_memory(
         CONFIG, ModelConfig(), QuantConfig(), LORA, SpeedConfig(fused=False), LossConfig(),
-        tokens=TOKENS, machine=machine, optimizer_bytes=8,
+        tokens=TOKENS, setup=machine, optimizer_bytes=8,
     )  # fmt: skip
     model = adapted()
-    apply(model, Recompute(Checkpointing(mode), layers, ""))
+    apply_checkpointing(model, CheckpointingPlan(Checkpointing(mode), layers, ""))
     forward(model)  # libraries take their workspaces
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()

@@ -8,7 +8,8 @@ from sft_cli.batching.packed_row import documents
 from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import probe, use_packed
+from sft_cli.model.attention.packing import use_packed_attention
+from sft_cli.model.attention.probe import probe_packing
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model
 
@@ -27,8 +28,8 @@ def test_adapter_training_lowers_the_loss(tmp_path, kind):
         compute_dtype=torch.bfloat16,
     )  # fmt: skip
     model = add_adapter(base, AdapterConfig(), [], seed=0).model
-    assert probe(model).packed_ok
-    use_packed(model)
+    assert probe_packing(model).packed_ok
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=16)
     ids = torch.randint(256, (1, 60), generator=torch.Generator().manual_seed(0)).to(device)
     positions = torch.cat([torch.arange(20), torch.arange(40)])[None].to(device)

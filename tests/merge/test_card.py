@@ -13,10 +13,18 @@ from sft_cli.config.schema.config import Config, ModelConfig, TemplateConfig
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.merge.agreement import Agreement
-from sft_cli.merge.card import Merged, base_licence, cell, common_licence, figures, public, render
+from sft_cli.merge.card import (
+    MergeResult,
+    base_licence,
+    common_licence,
+    public_name,
+    render_card,
+    run_results,
+    table_cell,
+)
 from sft_cli.run_dir import RunDir
 
-MERGED = Merged(
+MERGED = MergeResult(
     into="dequantized",
     dtype="bfloat16",
     size=2**20,
@@ -44,7 +52,7 @@ CONFIG = Config(
 def test_the_title_is_the_name_of_the_run(run, tmp_path, name, expected):
     """A run that was given no name is called as its directory."""
     moved = RunDir(run.path.rename(tmp_path.with_name(f"{tmp_path.name}-support-bot")))
-    assert f"\n# {expected or moved.path.name}\n" in render(moved, replace(CONFIG, run_name=name), MERGED)
+    assert f"\n# {expected or moved.path.name}\n" in render_card(moved, replace(CONFIG, run_name=name), MERGED)
 
 
 @pytest.fixture
@@ -97,14 +105,14 @@ def rows(card: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(("results", "trained"), [(False, "assistant"), (True, "assistant, tool results")])
-def test_the_card_says_what_was_trained_on(run, results, trained):
-    card = render(run, replace(CONFIG, data=replace(CONFIG.data, train_on_tool_results=results)), MERGED)
+def test_card_names_the_trained_parts(run, results, trained):
+    card = render_card(run, replace(CONFIG, data=replace(CONFIG.data, train_on_tool_results=results)), MERGED)
 
     assert ["loss", f"mean over each step's tokens, on: {trained}"] in rows(card)
 
 
 def test_the_front_matter_is_what_the_hub_reads(run):
-    data = yaml.safe_load(render(run, CONFIG, MERGED).split("---\n")[1])
+    data = yaml.safe_load(render_card(run, CONFIG, MERGED).split("---\n")[1])
 
     assert data == {
         "base_model": "Qwen/Qwen2.5-0.5B",
@@ -114,12 +122,12 @@ def test_the_front_matter_is_what_the_hub_reads(run):
     }
 
 
-def test_the_card_says_where_the_model_comes_from_and_what_was_measured(run):
-    card = render(run, CONFIG, MERGED)
+def test_card_names_sources_and_measurements(run):
+    card = render_card(run, CONFIG, MERGED)
     table = rows(card)
 
     assert "# alpaca_qlora\n\nQwen/Qwen2.5-0.5B (revision 060db64), fine-tuned by supervised training" in card
-    assert "The chat template `chatml` lies in the tokenizer." in card
+    assert "The chat template `chatml` is part of the tokenizer." in card
     assert "ends at `<|im_end|>` or `</s>` (ids 151645, 2)." in " ".join(card.split())
     assert ["alpaca", "tatsu-lab/alpaca", "alpaca", "52,002", "CC-BY-NC-4.0"] in table
     assert ["own", "rows.jsonl", "messages", "17", "-"] in table
@@ -146,7 +154,7 @@ def test_the_card_says_where_the_model_comes_from_and_what_was_measured(run):
     )
 
 
-def test_steps_that_were_left_out_are_told_and_their_tokens_not_counted(run):
+def test_card_reports_skipped_steps(run):
     steps = [
         {"step": 1, "loss": 2.0, "grad_norm": 1.0, "trained_tokens": 30},
         {"step": 2, "loss": None, "grad_norm": None, "trained_tokens": 500},
@@ -154,15 +162,15 @@ def test_steps_that_were_left_out_are_told_and_their_tokens_not_counted(run):
         {"step": 4, "loss": 1.0, "grad_norm": 1.0, "trained_tokens": 12},
     ]
     run.metrics.write_text("".join(json.dumps(step) + "\n" for step in steps))
-    found = figures(run)
+    found = run_results(run)
     assert found["steps"] == 4
-    assert found["steps left out of them (loss or gradient not finite)"] == 2
+    assert found["skipped steps (loss or gradient not finite)"] == 2
     assert found["tokens trained on"] == 42
 
 
 def test_tables_are_not_broken_by_blank_lines(run):
     """A Markdown table ends at a blank line, so its header must stand directly above its rows."""
-    lines = render(run, CONFIG, MERGED).splitlines()
+    lines = render_card(run, CONFIG, MERGED).splitlines()
     headers = [i for i, line in enumerate(lines) if line.startswith("|---")]
 
     assert len(headers) == 4
@@ -171,7 +179,7 @@ def test_tables_are_not_broken_by_blank_lines(run):
 
 
 def test_a_plain_base_has_no_shift(run):
-    card = render(run, replace(CONFIG, quant=QuantConfig()), replace(MERGED, into="original", shift=None))
+    card = render_card(run, replace(CONFIG, quant=QuantConfig()), replace(MERGED, into="original", shift=None))
 
     assert "added to the base in its original precision; the weights are bfloat16." in card
     assert "quantisation shift" not in card
@@ -179,13 +187,13 @@ def test_a_plain_base_has_no_shift(run):
     assert [len(row) for row in rows(card) if row[0] == "adapter and merged"] == [4]
 
 
-def test_nothing_of_the_machine_is_told(run, tmp_path):
+def test_card_contains_no_local_path(run, tmp_path):
     base = tmp_path / "models" / "tiny-llama"
     base.mkdir(parents=True)
     (base / "README.md").write_text("---\nlicense: mit\n---\nA base.\n")
     own = replace(CONFIG, model=ModelConfig(path=str(base)), template=TemplateConfig(path="/home/jane/mine.jinja"))
 
-    card = render(run, own, MERGED)
+    card = render_card(run, own, MERGED)
 
     assert "\ntiny-llama, fine-tuned" in card
     assert "`mine.jinja`" in card
@@ -203,7 +211,7 @@ def test_the_licence_is_named_when_base_and_data_agree(run, tmp_path):
         source["licence"] = "Apache-2.0"
     run.manifest.write_text(json.dumps(manifest))
 
-    card = render(run, replace(CONFIG, model=ModelConfig(path=str(base))), MERGED)
+    card = render_card(run, replace(CONFIG, model=ModelConfig(path=str(base))), MERGED)
 
     assert ModelCard(card).data.license == "apache-2.0"
 
@@ -229,24 +237,24 @@ def test_common_licence(licences, expected):
         ("/home/jane/models/llama", "llama"),
         ("~/models/llama/", "llama"),
         ("../jane/rows.jsonl", "rows.jsonl"),
-        (str(Path(__file__).parent), "model"),
+        (str(Path(__file__).parent), "merge"),
     ],
 )
-def test_paths_as_others_may_read_them(path, expected):
-    assert public(path) == expected
+def test_public_name(path, expected):
+    assert public_name(path) == expected
 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(None, "-"), ("", "-"), (12345, "12,345"), (0.123456, "0.1235"), ("a|b\nc", r"a\|b c"), ("<b>", "&lt;b>")],
 )
-def test_a_cell_stays_one_cell(value, expected):
-    assert cell(value) == expected
+def test_table_cell(value, expected):
+    assert table_cell(value) == expected
 
 
 def test_text_of_the_user_cannot_break_out_of_the_front_matter(run):
     """Names are the user's; the metadata is written by a YAML library."""
-    data = ModelCard(render(run, replace(CONFIG, run_name="x\n---\nlicense: mit"), MERGED)).data
+    data = ModelCard(render_card(run, replace(CONFIG, run_name="x\n---\nlicense: mit"), MERGED)).data
 
     assert data.license is None
     assert data.library_name == "transformers"
@@ -261,13 +269,13 @@ def test_a_base_whose_card_names_no_licence_is_of_unknown_licence(tmp_path, text
     assert base_licence(str(tmp_path)) is None
 
 
-def test_figures_of_other_rows_and_settings_are_not_the_models(run):
+def test_run_results_exclude_other_evaluations(run):
     """A report below eval/ is named by what it measured; the card states the run's own held-out rows alone."""
     report = json.loads((run.eval / "heldout.json").read_text())
     for name in ("mmlu", "questions-0123abcd", "heldout-89abcdef"):
         (run.eval / f"{name}.json").write_text(json.dumps({**report, "metrics": {"exact_match": 0.8675}}))
 
-    card = render(run, CONFIG, MERGED)
+    card = render_card(run, CONFIG, MERGED)
 
     assert "0.8675" not in card
     assert ["heldout: exact_match", "0.9123"] in rows(card)

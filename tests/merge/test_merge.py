@@ -29,12 +29,19 @@ from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.config.schema.trainer import Device, TrainerConfig
 from sft_cli.errors import SftError
-from sft_cli.merge.agreement import MAX_KL, Agreement, Probe, agreement, read_probes, trained_logits
-from sft_cli.merge.card import adapter_line
-from sft_cli.model.adapter.add import add_adapter, peft_quietly
+from sft_cli.merge.agreement import (
+    MAX_KL,
+    Agreement,
+    ComparisonRow,
+    compare_logits,
+    read_comparison_rows,
+    trained_logits,
+)
+from sft_cli.merge.card import describe_adapter
+from sft_cli.model.adapter.add import add_adapter, silence_peft_warnings
 from sft_cli.model.adapter.stacking import save_adapter
 from sft_cli.model.load import load_model
-from sft_cli.model.quant import causal_lm, evaluating
+from sft_cli.model.quant import causal_lm, evaluation_mode
 from sft_cli.run_dir import RunDir
 
 CPU = torch.device("cpu")
@@ -146,13 +153,13 @@ def make_run(
 def open_adapter(run: RunDir, base: Path, quant=PLAIN, dtype=torch.float32) -> PeftModel:
     """The adapter on a base that is loaded anew."""
     model = load_model(ModelConfig(path=str(base)), quant, full=False, device=CPU, compute_dtype=dtype)
-    with peft_quietly():
+    with silence_peft_warnings():
         return PeftModel.from_pretrained(model, str(run.adapter))
 
 
 def compare(run: RunDir, first, second) -> Agreement:
-    probes = read_probes(run.probes)
-    return agreement(trained_logits(first, probes), trained_logits(second, probes))
+    probes = read_comparison_rows(run.probes)
+    return compare_logits(trained_logits(first, probes), trained_logits(second, probes))
 
 
 def merged(out: Path):
@@ -162,7 +169,7 @@ def merged(out: Path):
 @pytest.mark.parametrize("stop", [TrainStopToken.never, TrainStopToken.always])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-10), (torch.bfloat16, 2e-3 * ROUNDING)], ids=str)
-def test_the_merged_model_says_what_the_adapter_said(tmp_path, tokenizer, dtype, limit, tied, stop):
+def test_merged_model_agrees_with_the_adapter(tmp_path, tokenizer, dtype, limit, tied, stop):
     """A right merge lies below the limit; the adapter itself is 100 times as far from the base."""
     base = save_base(tmp_path / "base", dtype, tied=tied)
     run = make_run(tmp_path / "run", base, tokenizer, stop=stop)
@@ -214,7 +221,7 @@ def test_plain_transformers_generates_the_adapters_text(tmp_path, tokenizer):
     for prompt in PROMPTS:
         inputs = speaker.apply_chat_template([{"role": "user", "content": prompt}], return_tensors="pt")
         ours = model.generate(**inputs, max_new_tokens=24)
-        with evaluating(adapted):
+        with evaluation_mode(adapted):
             theirs = causal_lm(adapted).generate(**inputs, max_new_tokens=24)
         assert speaker.decode(ours[0]) == speaker.decode(theirs[0])
         texts.append(speaker.decode(ours[0][inputs["input_ids"].shape[1] :]))
@@ -234,7 +241,7 @@ def test_plain_transformers_generates_the_adapters_text(tmp_path, tokenizer):
     }
 
 
-def test_the_directory_holds_a_whole_model_and_no_path_of_this_machine(tmp_path, tokenizer):
+def test_merged_directory_is_complete_without_local_paths(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
 
     execute(["merge", str(run.path)])
@@ -319,7 +326,7 @@ def test_every_kind_merges(tmp_path, tokenizer, kind, dtype):
     moved = compare(run, AutoModelForCausalLM.from_pretrained(base), model).kl
     assert moved > 10 * MAX_KL[dtype]
     assert compare(run, open_adapter(run, base, dtype=dtype), model).kl < MAX_KL[dtype]
-    assert f"| adapter | {adapter_line(KINDS[kind])} |" in (run.path / "merged/README.md").read_text()
+    assert f"| adapter | {describe_adapter(KINDS[kind])} |" in (run.path / "merged/README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "loftq"])
@@ -366,17 +373,17 @@ def test_kinds_that_do_not_merge(tmp_path, tokenizer, kind, problem):
     assert (f"PeftModel.from_pretrained(base, '{run.adapter}')" in told) == (kind is not AdapterKind.bitfit)
 
 
-def test_the_trap_why_pefts_merge_into_4bit_is_not_used(tmp_path, tokenizer):
+def test_pefts_merge_into_4bit_changes_the_model(tmp_path, tokenizer):
     base = save_base(tmp_path / "base")
     run = make_run(tmp_path / "run", base, tokenizer, quant=NF4)
     execute(["merge", str(run.path), "--into", "dequantized"])
     adapted = open_adapter(run, base, NF4)
-    trained = trained_logits(adapted, read_probes(run.probes))
+    trained = trained_logits(adapted, read_comparison_rows(run.probes))
     with pytest.warns(UserWarning, match="Merge lora module to 4-bit linear may get different generations"):
         requantised = adapted.merge_and_unload()
 
-    lost = agreement(trained, trained_logits(requantised, read_probes(run.probes)))
-    kept = agreement(trained, trained_logits(merged(run.path / "merged"), read_probes(run.probes)))
+    lost = compare_logits(trained, trained_logits(requantised, read_comparison_rows(run.probes)))
+    kept = compare_logits(trained, trained_logits(merged(run.path / "merged"), read_comparison_rows(run.probes)))
     assert lost.kl > 0.02
     assert kept.kl < 1e-10
 
@@ -408,14 +415,14 @@ def test_a_broken_adapter_fails_and_leaves_nothing(tmp_path, tokenizer):
     save_file(weights, file, {"format": "pt"})
 
     assert refused([str(run.path), "--out", f"{tmp_path}/out/here"]) == (
-        f"sft merge {run.path} --into original: the merged model says something else than the adapter:"
+        f"sft merge {run.path} --into original: the merged model differs from the adapter:"
         " KL nan nats over 35 positions, at most 0.0001 is allowed; nothing was written\n"
-        f"  fix: see whether the adapter is sound: sft eval {run.path}; --max-kl NATS allows more"
+        f"  fix: check the adapter: sft eval {run.path}; --max-kl NATS allows more"
     )
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_limit_decides(tmp_path, tokenizer):
+def test_max_kl_decides(tmp_path, tokenizer):
     """Half precision rounds: below a strict limit it fails, and the same merge passes the default."""
     run = make_run(tmp_path / "run", save_base(tmp_path / "base", torch.bfloat16), tokenizer)
 
@@ -454,12 +461,12 @@ def test_a_base_of_another_depth_is_refused(tmp_path, tokenizer, layers, lost, b
 def misfit(run: RunDir, base: Path, *, lost: int, bare: int) -> str:
     return (
         f"{run.adapter}: the adapter does not fit the base {base}:"
-        f" {lost} of its tensors find no place, {bare} places get no tensor\n"
+        f" {lost} of its tensors are unexpected, {bare} are missing\n"
         "  fix: name the base it was trained on: model.path=DIR_OR_HUB_ID"
     )
 
 
-def test_everybody_may_read_what_was_written(tmp_path, tokenizer):
+def test_merged_files_follow_the_umask(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     before = os.umask(0o027)
     try:
@@ -476,7 +483,7 @@ def test_printed_commands_are_quoted(tmp_path, tokenizer):
     assert refused([str(run.path)]).endswith(f"fix: choose another: --out '{run.path}/merged-2'")
 
 
-def test_a_moved_base_is_named_anew(tmp_path, tokenizer):
+def test_moved_base_can_be_named(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     (tmp_path / "base").rename(tmp_path / "moved")
 
@@ -527,7 +534,7 @@ def test_what_cannot_be_merged_is_refused_before_weights_are_read(tmp_path, toke
     )
 
 
-def test_a_fully_trained_model_is_whole_already(tmp_path):
+def test_fully_trained_model_has_nothing_to_merge(tmp_path):
     run = RunDir(tmp_path / "run")
     run.model.mkdir(parents=True)
     run.config.write_text(dump(Config(adapter=AdapterConfig(kind=AdapterKind.none))))
@@ -538,7 +545,7 @@ def test_a_fully_trained_model_is_whole_already(tmp_path):
     )
 
 
-def test_a_base_that_is_stored_quantised_takes_no_adapter(tmp_path, tokenizer):
+def test_quantised_base_cannot_be_merged_into(tmp_path, tokenizer):
     base = save_base(tmp_path / "base")
     run = make_run(tmp_path / "run", base, tokenizer)
     config = json.loads((base / "config.json").read_text())
@@ -551,7 +558,7 @@ def test_a_base_that_is_stored_quantised_takes_no_adapter(tmp_path, tokenizer):
     )
 
 
-def test_a_full_disk_is_told_before_weights_are_read(tmp_path, tokenizer, monkeypatch):
+def test_full_disk_is_reported_before_loading(tmp_path, tokenizer, monkeypatch):
     """Two layers of 128 and 192, two matrices of 320 rows: 328,320 parameters of 4 bytes."""
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
     (tmp_path / "base/model.safetensors").unlink()
@@ -564,33 +571,33 @@ def test_a_full_disk_is_told_before_weights_are_read(tmp_path, tokenizer, monkey
     )
 
 
-def test_rows_without_trained_tokens_prove_nothing(tmp_path):
+def test_read_comparison_rows_needs_trained_tokens(tmp_path):
     file = tmp_path / "probes.json"
     file.write_text(json.dumps([{"where": "a:1", "input_ids": [1, 2], "labels": [1, -100]}]))
 
     with pytest.raises(SftError, match="there is no row with a trained token to compare the models on"):
-        read_probes(file)
+        read_comparison_rows(file)
 
 
-def test_positions_predict_the_trained_tokens():
+def test_compared_positions():
     """Labels stand at their own token; the position before it predicts it, and nothing predicts the first."""
-    probe = Probe("a:1", [9, 8, 7, 6, 5, 4], [9, -100, 7, 6, -100, 4])
+    probe = ComparisonRow("a:1", [9, 8, 7, 6, 5, 4], [9, -100, 7, 6, -100, 4])
 
-    assert probe.predicting(10) == [1, 2, 4]
-    assert probe.predicting(2) == [1, 2]
-    assert probe.predicting(1) == [1]
+    assert probe.compared_positions(10) == [1, 2, 4]
+    assert probe.compared_positions(2) == [1, 2]
+    assert probe.compared_positions(1) == [1]
 
 
-def test_agreement_by_hand():
+def test_compare_logits_by_hand():
     """KL((3/4, 1/4) ‖ (1/2, 1/2)) = 3/4 ln 3/2 + 1/4 ln 1/2; over two positions, the other equal."""
     first = torch.tensor([[3.0, 1.0], [1.0, 2.0]]).log()
     second = torch.tensor([[1.0, 1.5], [1.0, 2.0]]).log()
     level = torch.tensor([[1.0, 1.0], [1.0, 2.0]]).log()
     expected = (0.75 * torch.tensor(1.5).log() + 0.25 * torch.tensor(0.5).log()).item() / 2
 
-    assert agreement([first], [level]).kl == pytest.approx(expected, rel=1e-6)
-    assert agreement([first[:1], first[1:]], [second[:1], second[1:]]).argmax == 0.5
-    assert replace(agreement([first], [first]), kl=0.0) == Agreement(0.0, 1.0, 2, 1)
+    assert compare_logits([first], [level]).kl == pytest.approx(expected, rel=1e-6)
+    assert compare_logits([first[:1], first[1:]], [second[:1], second[1:]]).argmax == 0.5
+    assert replace(compare_logits([first], [first]), kl=0.0) == Agreement(0.0, 1.0, 2, 1)
 
 
 def test_a_tokenizer_that_transformers_rebuilds_is_refused(tmp_path, tokenizer):
@@ -610,7 +617,7 @@ def test_a_tokenizer_that_transformers_rebuilds_is_refused(tmp_path, tokenizer):
 
 
 @pytest.mark.parametrize("kind", [LlamaConfig, Qwen2Config])
-def test_the_tokenizer_survives_beside_another_familys_config(tmp_path, tokenizer, kind):
+def test_tokenizer_survives_with_another_familys_config(tmp_path, tokenizer, kind):
     base = save_base(tmp_path / "base", kind=kind)
     run = make_run(tmp_path / "run", base, tokenizer)
 

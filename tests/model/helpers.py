@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from sft_cli.batching.packed_row import Documents, documents
 from sft_cli.config.schema.speed import Checkpointing
-from sft_cli.model.memory import checkpointing
+from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
+from sft_cli.model.memory.layer_memory import decoder_layers
 
 VOCABULARY = 96
 SIZES = {
@@ -183,7 +184,7 @@ def tree(lengths: Sequence[int], parents: Sequence[int], seed: int = 0) -> Tree:
     return Tree(ids, tuple(parents), tuple(trained))
 
 
-def recompute_layers(model: nn.Module) -> None:
+def recompute_all(model: nn.Module) -> None:
     """Recompute every decoder layer in the backward pass."""
-    layers = len(checkpointing.decoder_layers(model))
-    checkpointing.apply(model, checkpointing.Recompute(Checkpointing.full, layers, ""))
+    layers = len(decoder_layers(model))
+    apply_checkpointing(model, CheckpointingPlan(Checkpointing.full, layers, "for a test"))

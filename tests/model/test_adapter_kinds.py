@@ -19,10 +19,10 @@ from sft_cli.config.schema.adapter import (
     VeraConfig,
 )
 from sft_cli.config.schema.config import ModelConfig
-from sft_cli.model.adapter.add import add_adapter, open_adapter
+from sft_cli.model.adapter.add import add_adapter, load_adapter
 from sft_cli.model.adapter.stacking import save_adapter
 from sft_cli.model.load import load_model
-from sft_cli.model.quant import dequantized, evaluating
+from sft_cli.model.quant import dequantize, evaluation_mode
 
 CPU = torch.device("cpu")
 NF4 = QuantKind.nf4
@@ -105,7 +105,7 @@ def adapt(base, saved):
 
 
 def logits(model) -> torch.Tensor:
-    with evaluating(model):
+    with evaluation_mode(model):
         return model(input_ids=IDS, use_cache=False).logits
 
 
@@ -131,28 +131,28 @@ def distance(first, second) -> float:
 
 
 @table
-def test_it_begins_at_the_base_learns_and_opens_again(case, base, adapt, tmp_path):
+def test_adapter_starts_at_the_base_learns_and_loads_again(case, base, adapt, tmp_path):
     model = adapt(case)
     before = logits(model)
-    if case.keeps:
+    if case.selects_logits:
         assert distance(before, logits(base(case.stored))) < 1e-4
     losses = train(model, case)
     assert losses[-1] < 0.9 * losses[0]
     after = logits(model)
     save_adapter(model, tmp_path / "adapter")
-    opened = open_adapter(base(case.stored), tmp_path / "adapter", CPU)
+    opened = load_adapter(base(case.stored), tmp_path / "adapter", CPU)
     assert distance(logits(opened), after) < 1e-4
     assert distance(after, before) > 0.1
 
 
 @table
-def test_it_merges(case, base, adapt, tmp_path):
+def test_adapter_merges(case, base, adapt, tmp_path):
     """Into the base as it was computed with; quantised weights dequantised first."""
     model = adapt(case)
     train(model, case)
     save_adapter(model, tmp_path / "adapter")
-    plain = base(case.stored) if case.stored is QuantKind.none else dequantized(base(case.stored), torch.float32)
-    opened = open_adapter(plain, tmp_path / "adapter", CPU)
+    plain = base(case.stored) if case.stored is QuantKind.none else dequantize(base(case.stored), torch.float32)
+    opened = load_adapter(plain, tmp_path / "adapter", CPU)
     merged = opened.merge_and_unload()
     assert {type(layer).__module__ for layer in merged.modules() if isinstance(layer, torch.nn.Linear)} == {
         "torch.nn.modules.linear"
@@ -184,9 +184,9 @@ def test_packed_gradients_are_the_sum_of_solo_gradients(case, adapt, lay):
         losses = torch.nn.functional.cross_entropy(out, laid.targets[own], reduction="none")
         alone = alone + (losses * laid.target_weights[own]).sum()
     expected = gradients(reference, alone)
-    from sft_cli.model.head.loss_model import packed_loss_model
+    from sft_cli.model.head.loss_model import build_loss_model
 
-    loss_model, probed = packed_loss_model(model, 1024)
+    loss_model, probed = build_loss_model(model, 1024)
     assert probed.packed_ok
     if double:
         model.double()

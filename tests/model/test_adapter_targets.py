@@ -6,10 +6,10 @@ from transformers import AutoModelForCausalLM, JetMoeConfig, Qwen2MoeConfig, Qwe
 
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, OftConfig, TrainStopToken
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.add import add_adapter, open_adapter
+from sft_cli.model.adapter.add import add_adapter, load_adapter
 from sft_cli.model.adapter.stacking import save_adapter
-from sft_cli.model.adapter.targets import check_adapter, routers
-from sft_cli.model.quant import evaluating
+from sft_cli.model.adapter.targets import check_adapter, router_layers
+from sft_cli.model.quant import evaluation_mode
 
 SIZES = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -45,9 +45,9 @@ def layers(report):
         ("qwen3-moe", set()),
     ],
 )
-def test_routers_are_left_alone_unless_asked_for(family, router):
+def test_routers_get_no_adapter_by_default(family, router):
     model = mixture(family)
-    assert {name.split(".", 3)[3] for name in routers(model)} == router
+    assert {name.split(".", 3)[3] for name in router_layers(model)} == router
     alone = layers(add_adapter(model, AdapterConfig(rank=2), [], seed=0))
     asked = layers(add_adapter(mixture(family), AdapterConfig(rank=2, router=True), [], seed=0))
     assert asked - alone == router
@@ -56,7 +56,7 @@ def test_routers_are_left_alone_unless_asked_for(family, router):
 
 
 def test_a_dense_model_has_no_routers(build):
-    assert routers(build("llama")) == []
+    assert router_layers(build("llama")) == []
 
 
 def test_experts_are_adapted_when_they_are_named(tmp_path):
@@ -79,14 +79,14 @@ def test_experts_are_adapted_when_they_are_named(tmp_path):
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
-    with evaluating(report.model):
+    with evaluation_mode(report.model):
         after = report.model(input_ids=IDS).logits
     save_adapter(report.model, tmp_path)
-    opened = open_adapter(mixture("qwen3-moe"), tmp_path, torch.device("cpu"))
-    with evaluating(opened):
+    opened = load_adapter(mixture("qwen3-moe"), tmp_path, torch.device("cpu"))
+    with evaluation_mode(opened):
         torch.testing.assert_close(opened(input_ids=IDS).logits, after)
     merged = opened.merge_and_unload()
-    with evaluating(merged):
+    with evaluation_mode(merged):
         torch.testing.assert_close(merged(input_ids=IDS).logits, after, atol=1e-4, rtol=1e-4)
 
 
@@ -102,7 +102,7 @@ def test_experts_are_adapted_when_they_are_named(tmp_path):
         (
             "gpt2",
             AdapterConfig(kind=AdapterKind.oft),
-            "adapter.kind=oft: OFT sits on linear layers, but transformer.h.0.attn.c_attn is Conv1D\n"
+            "adapter.kind=oft: OFT supports linear layers only, but transformer.h.0.attn.c_attn is Conv1D\n"
             "  fix: name linear layers in adapter.target_modules, or adapter=lora",
         ),
         (
@@ -132,14 +132,14 @@ def test_experts_are_adapted_when_they_are_named(tmp_path):
         ),
     ],
 )
-def test_what_the_layers_cannot_carry(build, family, config, told):
+def test_unsupported_layers_are_refused(build, family, config, told):
     with pytest.raises(SftError) as caught:
         check_adapter(build(family), config)
     assert str(caught.value) == told
 
 
 @pytest.mark.parametrize("kind", [AdapterKind.lora, AdapterKind.vera, AdapterKind.ia3])
-def test_kinds_sit_on_gpt2_whose_weights_lie_the_other_way_round(build, kind, tmp_path):
+def test_kinds_support_conv1d_layers_of_gpt2(build, kind, tmp_path):
     config = AdapterConfig(kind=kind, rank=2)
     check_adapter(build("gpt2"), config)
     model = add_adapter(build("gpt2"), config, [], seed=0).model
@@ -148,14 +148,14 @@ def test_kinds_sit_on_gpt2_whose_weights_lie_the_other_way_round(build, kind, tm
             if value.requires_grad:
                 value += 0.05
     save_adapter(model, tmp_path)
-    with evaluating(model):
+    with evaluation_mode(model):
         after = model(input_ids=IDS).logits
-    merged = open_adapter(build("gpt2"), tmp_path, torch.device("cpu")).merge_and_unload()
-    with evaluating(merged):
+    merged = load_adapter(build("gpt2"), tmp_path, torch.device("cpu")).merge_and_unload()
+    with evaluation_mode(merged):
         torch.testing.assert_close(merged(input_ids=IDS).logits, after, atol=1e-4, rtol=1e-4)
 
 
-def test_an_untrained_stop_token_under_a_kind_that_trains_no_rows(build):
+def test_untrained_stop_token_is_refused_for_kinds_without_trained_rows(build):
     base = build("llama")
     base.lm_head.weight.data[100:] = 0.5
     config = AdapterConfig(kind=AdapterKind.ia3)
@@ -163,9 +163,9 @@ def test_an_untrained_stop_token_under_a_kind_that_trains_no_rows(build):
         add_adapter(base, config, [120], seed=0)
     assert str(caught.value) == (
         "adapter.kind=ia3: the embedding of stop token [120] looks untrained, so the model would never learn to stop,"
-        " and single rows are trained beside LoRA only\n"
+        " and only LoRA can train single rows\n"
         "  fix: adapter=lora, or a template whose stop token the model knows;"
         " adapter.train_stop_token=never trains anyway"
     )
     config.train_stop_token = TrainStopToken.never
-    assert add_adapter(base, config, [120], seed=0).stop_rows == ()
+    assert add_adapter(base, config, [120], seed=0).stop_tokens == ()

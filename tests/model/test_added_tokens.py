@@ -6,12 +6,12 @@ from transformers import AutoModelForCausalLM, PhiConfig
 
 from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
-from sft_cli.model.adapter.add import add_adapter, open_adapter
-from sft_cli.model.adapter.added_token_rows import add_rows, matrices
-from sft_cli.model.attention.packing import use_own, use_packed
+from sft_cli.model.adapter.add import add_adapter, load_adapter
+from sft_cli.model.adapter.added_token_rows import add_token_rows, embedding_matrices
+from sft_cli.model.attention.packing import use_default_attention, use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model
-from sft_cli.model.quant import evaluating
+from sft_cli.model.quant import evaluation_mode
 
 CPU = torch.device("cpu")
 
@@ -22,9 +22,9 @@ def vocabulary(model):
 
 @pytest.mark.parametrize("family", ["llama", "llama-tied", "gemma2", "gpt2"])
 def test_missing_rows_are_appended_at_the_mean(build, family):
-    model, before = build(family), [value.detach().clone() for value in matrices(build(family))]
-    add_rows(model, [160, 161])
-    after = matrices(model)
+    model, before = build(family), [value.detach().clone() for value in embedding_matrices(build(family))]
+    add_token_rows(model, [160, 161])
+    after = embedding_matrices(model)
     assert len(after) == len(before) == (2 if family == "llama" else 1)
     for old, new in zip(before, after, strict=True):
         assert new.shape == (162, old.shape[1])
@@ -40,37 +40,37 @@ def test_missing_rows_are_appended_at_the_mean(build, family):
 
 def test_spare_rows_are_used_before_the_matrix_grows(build):
     """Of 160 rows the tokenizer knows 150: the spare ones neither count for the mean nor change unless they are new."""
-    model, before = build("llama"), [value.detach().clone() for value in matrices(build("llama"))]
-    add_rows(model, [150, 151])
+    model, before = build("llama"), [value.detach().clone() for value in embedding_matrices(build("llama"))]
+    add_token_rows(model, [150, 151])
     assert vocabulary(model) == 160
-    for old, new in zip(before, matrices(model), strict=True):
+    for old, new in zip(before, embedding_matrices(model), strict=True):
         assert torch.equal(new[:150], old[:150])
         assert torch.equal(new[152:], old[152:])
         torch.testing.assert_close(new[150], old[:150].mean(dim=0))
         assert torch.equal(new[150], new[151])
 
 
-def test_partly_spare(build):
+def test_add_token_rows_with_too_few_spare_rows(build):
     model = build("llama")
-    add_rows(model, [159, 160])
+    add_token_rows(model, [159, 160])
     assert vocabulary(model) == 161
     assert torch.equal(model.lm_head.weight[159], model.lm_head.weight[160])
 
 
-def test_the_bias_of_a_head_begins_at_its_mean():
+def test_bias_of_the_head_starts_at_its_mean():
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(
         PhiConfig(vocab_size=160, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4)
     )
     torch.nn.init.normal_(model.lm_head.bias)
     old = model.lm_head.bias.detach().clone()
-    add_rows(model, [160])
+    add_token_rows(model, [160])
     torch.testing.assert_close(model.lm_head.bias, torch.cat([old, old.mean()[None]]))
 
 
-def test_nothing_to_add_changes_nothing(build):
+def test_no_added_tokens_change_nothing(build):
     model, before = build("llama"), build("llama").state_dict()
-    add_rows(model, [])
+    add_token_rows(model, [])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -80,7 +80,7 @@ def load(saved, ids, kind=QuantKind.none, **values):
 
 
 @pytest.mark.parametrize("kind", [QuantKind.none, QuantKind.nf4, QuantKind.int8])
-def test_a_loaded_base_has_them_whatever_it_is_stored_in(saved, kind):
+def test_load_model_adds_rows_for_every_storage(saved, kind):
     model = load(saved, [160, 161], kind)
     plain = load(saved, [160, 161])
     assert torch.equal(model.get_input_embeddings().weight, plain.get_input_embeddings().weight)
@@ -90,18 +90,18 @@ def test_a_loaded_base_has_them_whatever_it_is_stored_in(saved, kind):
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", [QuantKind.none, QuantKind.nf4])
-def test_under_lora_only_their_rows_are_trained_saved_opened_and_merged(build, lay, tmp_path, kind, tied):
+def test_lora_trains_saves_loads_and_merges_only_added_rows(build, lay, tmp_path, kind, tied):
     source, adapter, whole = (tmp_path / name for name in ("base", "adapter", "merged"))
     build("llama-tied" if tied else "llama").save_pretrained(source)
     base = load(source, [160, 161], kind)
-    before = [value.detach().clone() for value in matrices(base)]
+    before = [value.detach().clone() for value in embedding_matrices(base)]
     model = add_adapter(base, AdapterConfig(rank=4), [2], seed=0, added_ids=[160, 161]).model
     laid = lay([6, 5, 9])
     ids = laid.row[0].clone()
     ids[0, 1], ids[0, 7] = 160, 161
     targets = laid.targets.clone()
     targets[0] = 160
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4)
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-2)
     losses = []
@@ -114,17 +114,17 @@ def test_under_lora_only_their_rows_are_trained_saved_opened_and_merged(build, l
     assert losses[-1] < losses[0]
     model.save_pretrained(str(adapter), save_embedding_layers=False)
 
-    use_own(model)
-    with evaluating(model):
+    use_default_attention(model)
+    with evaluation_mode(model):
         expected = model(input_ids=ids).logits
-    opened = open_adapter(load(source, [160, 161], kind), adapter, CPU)
-    with evaluating(opened):
+    opened = load_adapter(load(source, [160, 161], kind), adapter, CPU)
+    with evaluation_mode(opened):
         found = opened(input_ids=ids).logits
     assert torch.equal(found, expected)
     if kind is not QuantKind.none:
         return
     merged = opened.merge_and_unload()
-    for old, new in zip(before, matrices(merged), strict=True):
+    for old, new in zip(before, embedding_matrices(merged), strict=True):
         assert torch.equal(new[:160], old[:160])
         assert not torch.equal(new[160], old[160])
         assert not torch.equal(new[160], new[161])

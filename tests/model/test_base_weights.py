@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, GptOssConfig, MixtralConfig, OPTC
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind
 from sft_cli.errors import SftError
 from sft_cli.model.adapter import base_weights
-from sft_cli.model.attention.packing import use_packed
+from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
 
 SIZES = {
@@ -34,11 +34,11 @@ def pattern(**values):
 
 
 def trained(model, config):
-    base_weights.select(model, config)
+    base_weights.select_trainable(model, config)
     return [name for name, value in model.named_parameters() if value.requires_grad]
 
 
-def test_the_biases_of_a_qwen2(build):
+def test_bitfit_trains_the_biases_of_qwen2(build):
     """By hand: its query, key and value projections have one each, and nothing else does."""
     names = trained(build("qwen2"), BITFIT)
     assert names == [f"model.layers.{i}.self_attn.{part}_proj.bias" for i in range(2) for part in "qkv"]
@@ -62,7 +62,7 @@ def test_the_biases_of_a_qwen2(build):
         ),
     ],
 )  # fmt: skip
-def test_biases_of_other_families(made, some, none):
+def test_bitfit_on_other_families(made, some, none):
     names = set(trained(of(made), BITFIT))
     assert some <= names
     assert not none & names
@@ -78,7 +78,7 @@ def test_biases_of_other_families(made, some, none):
         (pattern(), "everything"),
     ],
 )
-def test_patterns(build, config, expected):
+def test_patterns_select_parameters(build, config, expected):
     model = build("llama")
     rules = {
         "in layer 1, no norms": lambda name: ".1." in name and "norm" not in name,
@@ -99,7 +99,7 @@ def test_patterns(build, config, expected):
          "model.layers.0.mlp.router.weight"),
     ],
 )  # fmt: skip
-def test_routers_stay_frozen_unless_they_are_asked_for(made, router):
+def test_routers_stay_frozen_by_default(made, router):
     model = of(made)
     left = {name for name, _ in model.named_parameters()} - set(trained(model, pattern()))
     assert router in left
@@ -114,17 +114,17 @@ def test_routers_stay_frozen_unless_they_are_asked_for(made, router):
     [("qwen2", BITFIT), ("gpt2", BITFIT), ("llama", pattern(train=[r"layers\.1\.", "norm"]))],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_learns_and_the_rest_stays(build, lay, family, config, dtype):
+def test_selected_weights_learn_and_others_stay(build, lay, family, config, dtype):
     """Under autocast the frozen matrices are in its type, what is trained is float32."""
     model = build(family)
     names = set(trained(model, config))
-    base_weights.frozen_in(model, dtype)
+    base_weights.cast_frozen(model, dtype)
     kinds = {name: value.dtype for name, value in model.named_parameters()}
     assert {kinds[name] for name in names} == {torch.float32}
     matrices = {kinds[name] for name, value in model.named_parameters() if value.dim() > 1 and name not in names}
     assert matrices == {dtype}
     frozen = {name: value.detach().clone() for name, value in model.named_parameters() if name not in names}
-    use_packed(model)
+    use_packed_attention(model)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
         loss_model, laid = LossModel(model, packed=True, chunk=4), lay([6, 5, 9])
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-2)
@@ -174,7 +174,7 @@ def test_it_learns_and_the_rest_stays(build, lay, family, config, dtype):
         ),
     ],
 )
-def test_mistakes(build, family, config, message):
+def test_wrong_patterns_are_refused(build, family, config, message):
     with pytest.raises(SftError) as caught:
-        base_weights.select(build(family), config)
+        base_weights.select_trainable(build(family), config)
     assert str(caught.value) == message

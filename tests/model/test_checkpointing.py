@@ -12,23 +12,29 @@ from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.kernels import MATMUL_KEYS
-from sft_cli.model.attention.packing import use_packed
-from sft_cli.model.head.loss_model import HeadPath, LossModel
+from sft_cli.model.attention.kernels import MAX_MATMUL_KEYS
+from sft_cli.model.attention.packing import use_packed_attention
+from sft_cli.model.head.loss_model import LogitsPath, LossModel
 from sft_cli.model.memory import checkpointing
-from sft_cli.model.memory.checkpointing import Recompute, apply, choose, more
+from sft_cli.model.memory.checkpointing import (
+    CheckpointingPlan,
+    apply_checkpointing,
+    choose_checkpointing,
+    next_checkpointing_level,
+)
 from sft_cli.model.memory.estimate import MemoryEstimate
-from sft_cli.model.memory.offload import Away, Offloader
-from sft_cli.model.memory.saved_activations import Kept, counting, decoder_layers
+from sft_cli.model.memory.layer_memory import LiveBytes, decoder_layers, track_layers
+from sft_cli.model.memory.offload import OffloadedTensor, Offloader
+from sft_cli.model.memory.saved_activations import SavedBytes
 from sft_cli.model.quant import causal_lm
-from sft_cli.model.speed.fused_lora import fuse
+from sft_cli.model.speed.fused_lora import fuse_lora
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 MODES = [Checkpointing.none, Checkpointing.selective, Checkpointing.layers, Checkpointing.full, Checkpointing.offload]
 
 
 def recompute(mode, layers):
-    return Recompute(mode, 0 if mode is Checkpointing.none else layers, "for a test")
+    return CheckpointingPlan(mode, 0 if mode is Checkpointing.none else layers, "for a test")
 
 
 def adapted(base, *, fused=False, seed=0):
@@ -39,15 +45,15 @@ def adapted(base, *, fused=False, seed=0):
         if "lora_B" in name:
             value.data.normal_(generator=generator, std=0.1)
     if fused:
-        assert fuse(model).layers
-    use_packed(model)
+        assert fuse_lora(model).layers
+    use_packed_attention(model)
     return model.train()
 
 
 def gradients(model, made):
     """The loss and the gradient of every trained parameter."""
     model.zero_grad()
-    loss_model = LossModel(model, packed=True, chunk=4, path=HeadPath.row)
+    loss_model = LossModel(model, packed=True, chunk=4, path=LogitsPath.row)
     loss = loss_model(*made.row, made.targets, made.target_at, made.target_weights)["loss"]
     loss.backward()
     return loss.item(), {name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad}
@@ -56,13 +62,13 @@ def gradients(model, made):
 @pytest.mark.parametrize("fused", [False, True], ids=["peft", "fused"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
-def test_recomputing_changes_no_bit_of_a_gradient(build, lay, family, mode, fused, monkeypatch):
+def test_recomputation_keeps_gradients_to_the_bit(build, lay, family, mode, fused, monkeypatch):
     """The layers' inputs are small here: all of them are sent away all the same."""
-    monkeypatch.setattr(checkpointing, "Offloader", lambda device: Offloader(device, smallest=1))
+    monkeypatch.setattr(checkpointing, "Offloader", lambda device: Offloader(device, min_elements=1))
     made = lay([5, 3, 7])
     model = adapted(build(family), fused=fused)
     loss, expected = gradients(model, made)
-    apply(model, recompute(mode, 1 if mode is Checkpointing.layers else 2))
+    apply_checkpointing(model, recompute(mode, 1 if mode is Checkpointing.layers else 2))
     for _ in range(2):
         again, found = gradients(model, made)
         assert again == loss
@@ -70,7 +76,7 @@ def test_recomputing_changes_no_bit_of_a_gradient(build, lay, family, mode, fuse
     assert len(expected) > 4
 
 
-def test_dropout_is_drawn_once_and_used_twice(build, lay):
+def test_recomputation_uses_the_same_dropout(build, lay):
     made = lay([5, 9])
     model = adapted(build("llama"))
     for layer in model.modules():
@@ -78,7 +84,7 @@ def test_dropout_is_drawn_once_and_used_twice(build, lay):
             layer.p = 0.5
     results = []
     for mode in (Checkpointing.none, Checkpointing.full):
-        apply(model, recompute(mode, 2))
+        apply_checkpointing(model, recompute(mode, 2))
         torch.manual_seed(3)
         results.append(gradients(model, made))
     assert results[0][0] == results[1][0]
@@ -100,26 +106,26 @@ class Calls(TorchDispatchMode):
 @pytest.mark.parametrize(("mode", "runs"), [("none", 1), ("selective", 1), ("full", 2)])
 def test_selective_runs_the_attention_kernel_once(build, lay, mode, runs):
     """Two layers, two documents of different lengths; short ones are computed by products on a CPU."""
-    short = MATMUL_KEYS.get(torch.float32, 0)
+    short = MAX_MATMUL_KEYS.get(torch.float32, 0)
     model = adapted(build("llama"))
-    apply(model, recompute(Checkpointing(mode), 2))
+    apply_checkpointing(model, recompute(Checkpointing(mode), 2))
     with Calls() as calls:
         gradients(model, lay([short + 5, short + 8]))
-    (kernel,) = checkpointing.attention_kernels(CPU)
+    (kernel,) = checkpointing.fused_attention_ops(CPU)
     assert calls.number[kernel] == 2 * 2 * runs
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
-def test_the_first_layers_are_recomputed_and_a_second_choice_replaces_the_first(build, layers):
+def test_apply_checkpointing_replaces_an_earlier_plan(build, layers):
     model = adapted(build("llama"))
-    apply(model, recompute(Checkpointing.full, 2))
-    apply(model, recompute(Checkpointing.layers if layers else Checkpointing.none, layers))
+    apply_checkpointing(model, recompute(Checkpointing.full, 2))
+    apply_checkpointing(model, recompute(Checkpointing.layers if layers else Checkpointing.none, layers))
     assert [layer.gradient_checkpointing for layer in decoder_layers(model)] == [place < layers for place in range(2)]
 
 
 def test_the_frozen_embedding_needs_no_gradient(build, lay):
     model = adapted(build("llama"))
-    apply(model, recompute(Checkpointing.full, 2))
+    apply_checkpointing(model, recompute(Checkpointing.full, 2))
     seen = []
     causal_lm(model).get_input_embeddings().register_forward_hook(
         lambda module, given, out: seen.append(out.requires_grad)
@@ -128,49 +134,51 @@ def test_the_frozen_embedding_needs_no_gradient(build, lay):
     assert seen == [False]
 
 
-def test_only_inputs_of_layers_are_kept_when_all_are_recomputed(build, lay):
+def test_full_recomputation_saves_only_layer_inputs(build, lay):
     made = lay([40, 24])
     model = adapted(build("llama"))
-    apply(model, recompute(Checkpointing.full, 2))
+    apply_checkpointing(model, recompute(Checkpointing.full, 2))
     _, positions, documents = made.row
-    loss_model = LossModel(model, packed=True, chunk=4, path=HeadPath.row)
-    with counting(model) as counter:
+    loss_model = LossModel(model, packed=True, chunk=4, path=LogitsPath.row)
+    with track_layers(model, LiveBytes()) as memory, memory.record_saved():
         causal_lm(model).base_model(input_ids=made.row[0], **loss_model.row_arguments(positions, documents))
     # The hooks of checkpointing hide what the layers keep; their inputs are counted before they are entered.
-    assert counter.layers == [64 * 128 * 4] * 2
+    assert memory.saved == [64 * 128 * 4] * 2
 
 
-def test_offloading_asks_for_the_next_input_ahead_of_its_use():
-    offloader = Offloader(CPU, smallest=1)
+def test_offloader_fetches_the_next_input_early():
+    offloader = Offloader(CPU, min_elements=1)
     sent = [offloader.send(torch.full((2,), float(place))) for place in range(3)]
-    assert all(isinstance(away, Away) for away in sent)
-    assert [away.back is not None for away in sent] == [False, False, False]
+    assert all(isinstance(away, OffloadedTensor) for away in sent)
+    assert [away.device_copy is not None for away in sent] == [False, False, False]
     assert offloader.fetch(sent[2]).tolist() == [2.0, 2.0]
-    assert [away.back is not None for away in sent] == [False, True, False]
+    assert [away.device_copy is not None for away in sent] == [False, True, False]
     assert offloader.fetch(sent[1]).tolist() == [1.0, 1.0]
     assert offloader.fetch(sent[0]).tolist() == [0.0, 0.0]
     assert offloader.send(torch.ones(3, dtype=torch.int64)).dtype == torch.int64  # no input of a layer
 
 
-def test_a_family_without_such_layers_is_refused_in_a_sentence(build):
+def test_family_without_checkpointing_layers_is_refused(build):
     model = build("llama")
     model.model.layers = torch.nn.ModuleList()
     with pytest.raises(SftError) as caught:
-        apply(model, recompute(Checkpointing.full, 2))
+        apply_checkpointing(model, recompute(Checkpointing.full, 2))
     assert str(caught.value) == (
         "speed.gradient_checkpointing=full: "
         "the layers of LlamaForCausalLM cannot be recomputed in the backward pass\n"
         "  fix: speed.gradient_checkpointing=none, with a smaller speed.tokens_per_micro_batch"
     )
-    apply(model, recompute(Checkpointing.none, 0))
+    apply_checkpointing(model, recompute(Checkpointing.none, 0))
 
 
 def needed(layers=4, each=100, rest=10, layer_input=8, attention=4):
-    kept = Kept((each,) * layers, rest, layer_input, attention)
-    return MemoryEstimate(weights=1000, values=50, gradients=50, state=100, logits=50, kept=kept, trained=7)
+    kept = SavedBytes((each,) * layers, rest, layer_input, attention)
+    return MemoryEstimate(
+        weights=1000, parameters=50, gradients=50, optimizer_state=100, logits=50, saved=kept, num_trained=7
+    )
 
 
-def test_activations_by_hand():
+def test_memory_estimate_activations_by_hand():
     """Four layers of 100, inputs of 8, attention of 4, 10 outside."""
     memory = needed()
     table = {
@@ -184,10 +192,10 @@ def test_activations_by_hand():
     assert {key: memory.activations(*key) for key in table} == table
     assert memory.total(Checkpointing.none) == 1000 + 200 + 50 + 410
     assert memory.total(Checkpointing.full, 4) == 1000 + 200 + max(10 + 32 + 50, 10 + 32 + 100)
-    passing = replace(memory, kept=replace(memory.kept, passing=70))
+    passing = replace(memory, saved=replace(memory.saved, transient=70))
     assert passing.total(Checkpointing.none) == 1000 + 200 + 70 + 410
     assert passing.total(Checkpointing.full, 4) == 1000 + 200 + 142 + 70
-    wide = replace(memory, spread=0.5, process=30)
+    wide = replace(memory, fragmentation=0.5, process_overhead=30)
     assert wide.total(Checkpointing.none) == 1000 + 200 + int(460 * 1.5) + 30
 
 
@@ -203,50 +211,53 @@ def test_activations_by_hand():
         pytest.param(-5000, CPU, "full", 4, id="not-even-the-weights"),
     ],
 )
-def test_auto_recomputes_as_few_layers_as_fit(free, device, mode, layers):
+def test_choose_checkpointing_auto_recomputes_few_layers(free, device, mode, layers):
     """Free memory of which a tenth stays alone, less 1250 for weights, training state and logits.
 
     Where all layers are recomputed, one of them has the room that the logits had before: 142 with the inputs, not 192.
     """
     whole = -(-(free + 1250) * 10 // 9)
-    chosen = choose(SpeedConfig(), needed(), whole, device)
+    chosen = choose_checkpointing(SpeedConfig(), needed(), whole, device)
     assert (chosen.mode.value, chosen.layers) == (mode, layers)
 
 
-def test_what_lies_unused_between_tensors_is_reckoned_with():
+def test_choose_checkpointing_counts_fragmentation():
     """Four layers of 100 bytes and 10 beside: 410 fit into 450 free ones, 656 do not."""
-    tight = replace(needed(), weights=0, values=0, gradients=0, state=0, logits=0)
-    assert choose(SpeedConfig(), tight, 460, CPU).mode is Checkpointing.none
-    assert choose(SpeedConfig(), replace(tight, spread=0.6), 460, CPU).layers == 2
+    tight = replace(needed(), weights=0, values=0, gradients=0, optimizer_state=0, logits=0)
+    assert choose_checkpointing(SpeedConfig(), tight, 460, CPU).mode is Checkpointing.none
+    assert choose_checkpointing(SpeedConfig(), replace(tight, fragmentation=0.6), 460, CPU).layers == 2
 
 
-def test_the_choice_is_a_sentence():
+def test_checkpointing_plan_sentence():
     large = needed(each=2**30)
-    assert choose(SpeedConfig(), large, 5 * 2**30, CPU).sentence() == (
+    assert choose_checkpointing(SpeedConfig(), large, 5 * 2**30, CPU).sentence() == (
         "recompute nothing (4.0 GiB of activations, 4.5 GiB for them)"
     )
     asked = SpeedConfig(gradient_checkpointing=Checkpointing.layers, checkpointed_layers=3)
-    assert choose(asked, needed(), 0, CPU).sentence() == "recompute the first 3 decoder layers (as asked for)"
+    assert (
+        choose_checkpointing(asked, needed(), 0, CPU).sentence()
+        == "recompute the first 3 decoder layers (as asked for)"
+    )
     asked = SpeedConfig(gradient_checkpointing=Checkpointing.selective)
-    assert choose(asked, needed(), 0, CPU).sentence() == (
+    assert choose_checkpointing(asked, needed(), 0, CPU).sentence() == (
         "recompute all 4 decoder layers but their attention (as asked for)"
     )
     without = needed(layers=0)
-    assert choose(SpeedConfig(), without, 0, CPU).sentence() == (
+    assert choose_checkpointing(SpeedConfig(), without, 0, CPU).sentence() == (
         "recompute nothing (the layers of this family cannot be)"
     )
 
 
 @pytest.mark.parametrize(("device", "last"), [(CPU, []), (CUDA, [("offload", 6)])])
-def test_each_time_memory_runs_out_a_quarter_more_is_recomputed(device, last):
-    steps, now = [], Recompute(Checkpointing.none, 0, "")
-    while (now := more(now, 6, device)) is not None:
+def test_next_checkpointing_level_adds_a_quarter(device, last):
+    steps, now = [], CheckpointingPlan(Checkpointing.none, 0, "")
+    while (now := next_checkpointing_level(now, 6, device)) is not None:
         steps.append((now.mode.value, now.layers))
         assert now.reason == "memory ran out"
     assert steps == [("layers", 2), ("layers", 4), ("full", 6), *last]
 
 
-def test_every_layer_class_of_a_hybrid_is_found():
+def test_decoder_layers_of_a_hybrid():
     config = BambaConfig(
         vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_head=16, mamba_d_state=8,

@@ -12,9 +12,9 @@ from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Device, Dtype, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model import threads
-from sft_cli.model.device import choose_machine, cpu_dtype, free_memory
-from sft_cli.model.speed.liger import use_kernels
-from sft_cli.model.threads import Threads, candidates, choose_threads, fastest
+from sft_cli.model.device import choose_compute_setup, choose_cpu_dtype, free_memory
+from sft_cli.model.speed.liger import apply_liger_kernels
+from sft_cli.model.threads import ThreadChoice, choose_threads, fastest_thread_count, thread_counts
 
 CPU = torch.device("cpu")
 FLAGS = "processor : 0\nflags\t\t: fpu avx512f {}\nbugs : none\n"
@@ -31,23 +31,23 @@ FLAGS = "processor : 0\nflags\t\t: fpu avx512f {}\nbugs : none\n"
         (512, False, "avx512_fp16", torch.float32, "the processor does not multiply in bfloat16"),
     ],
 )
-def test_the_type_on_a_cpu_by_hand(tmp_path, hidden, whole, flags, dtype, reason):
+def test_choose_cpu_dtype_by_hand(tmp_path, hidden, whole, flags, dtype, reason):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(FLAGS.format(flags))
-    assert cpu_dtype(hidden, whole, cpuinfo) == (dtype, reason)
+    assert choose_cpu_dtype(hidden, whole, cpuinfo) == (dtype, reason)
 
 
 def test_a_system_without_cpuinfo_computes_in_float32(tmp_path):
-    assert cpu_dtype(512, False, tmp_path / "absent")[0] is torch.float32
+    assert choose_cpu_dtype(512, False, tmp_path / "absent")[0] is torch.float32
 
 
-def test_a_type_that_is_asked_for_is_taken():
+def test_configured_dtype_is_used():
     wide = LlamaConfig(hidden_size=4096)
     asked = TrainerConfig(device=Device.cpu, dtype=Dtype.float32)
-    assert choose_machine(asked, wide).dtype is torch.float32
+    assert choose_compute_setup(asked, wide).dtype is torch.float32
     asked = TrainerConfig(device=Device.cpu, dtype=Dtype.bfloat16)
-    assert choose_machine(asked, wide, whole=True).dtype is torch.bfloat16
-    assert choose_machine(TrainerConfig(device=Device.cpu)).dtype is torch.float32
+    assert choose_compute_setup(asked, wide, full=True).dtype is torch.bfloat16
+    assert choose_compute_setup(TrainerConfig(device=Device.cpu)).dtype is torch.float32
 
 
 def group(folder, limit, usage, idle):
@@ -57,7 +57,7 @@ def group(folder, limit, usage, idle):
     (folder / "memory.stat").write_text(f"anon 5\ninactive_file {idle}\n")
 
 
-def test_a_container_has_less_than_the_machine(tmp_path):
+def test_free_memory_in_a_container(tmp_path):
     """The job's own group has no limit, the one above 1000 bytes: 700 used, 200 of them files nobody reads."""
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text("0::/jobs/job_7\n")
@@ -67,7 +67,7 @@ def test_a_container_has_less_than_the_machine(tmp_path):
     assert free_memory(CPU, tmp_path) == 500
 
 
-def test_the_first_version_of_control_groups(tmp_path):
+def test_free_memory_with_cgroups_v1(tmp_path):
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text("5:cpu,cpuacct:/a\n4:memory:/a\n")
     folder = tmp_path / "sys/fs/cgroup/memory/a"
@@ -78,7 +78,7 @@ def test_the_first_version_of_control_groups(tmp_path):
     assert free_memory(CPU, tmp_path) == 650
 
 
-def test_without_groups_the_machine_counts(tmp_path):
+def test_free_memory_without_cgroups(tmp_path):
     assert 0 < free_memory(CPU, tmp_path) <= psutil.virtual_memory().total
 
 
@@ -89,7 +89,7 @@ def chosen(asked=None, recorded=None, environment=None):
     )
 
 
-def test_who_decides_the_threads(monkeypatch):
+def test_choose_threads_precedence(monkeypatch):
     monkeypatch.setattr(threads, "available_cores", lambda: 4)
     variable = {"OMP_NUM_THREADS": "3"}
     assert chosen(5, 2, variable).sentence() == "5 threads (as asked for)"
@@ -99,14 +99,14 @@ def test_who_decides_the_threads(monkeypatch):
     assert chosen().sentence() == "1 thread (one core)"
 
 
-def test_threads_are_measured_and_left_as_they_were(monkeypatch):
+def test_choose_threads_measures_and_restores(monkeypatch):
     monkeypatch.setattr(threads, "available_cores", lambda: 2)
     before = torch.get_num_threads()
     found = chosen()
     assert found.number in (1, 2)
     assert found.reason == "the fastest of up to 2 for a product of this model's sizes"
     assert torch.get_num_threads() == before
-    threads.use(Threads(before, "for a test"))
+    threads.set_num_threads(ThreadChoice(before, "for a test"))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_threads_are_measured_and_left_as_they_were(monkeypatch):
         pytest.param({1: 1.0, 2: 0.5, 4: 3.0}, 2, id="too-many"),
     ],
 )
-def test_the_fastest_number(seconds, best, monkeypatch):
+def test_fastest_thread_count(seconds, best, monkeypatch):
     now = [0.0]
 
     def work():
@@ -125,22 +125,22 @@ def test_the_fastest_number(seconds, best, monkeypatch):
 
     before = torch.get_num_threads()
     try:
-        assert fastest([1, 2, 4], work, lambda: now[0]) == best
+        assert fastest_thread_count([1, 2, 4], work, lambda: now[0]) == best
     finally:
         torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("cores", "numbers"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
-def test_numbers_that_are_tried(cores, numbers):
-    assert candidates(cores) == numbers
+def test_thread_counts(cores, numbers):
+    assert thread_counts(cores) == numbers
 
 
-def test_kernels_that_cannot_be_had(build):
+def test_unavailable_liger_kernels_are_refused(build):
     model = build("llama")
-    assert use_kernels(model, Choice.auto, CPU) is None
-    assert use_kernels(model, Choice.never, CPU) is None
+    assert apply_liger_kernels(model, Choice.auto, CPU) is None
+    assert apply_liger_kernels(model, Choice.never, CPU) is None
     with pytest.raises(SftError) as caught:
-        use_kernels(model, Choice.always, CPU)
+        apply_liger_kernels(model, Choice.always, CPU)
     assert str(caught.value) == (
         "speed.kernels=always: Liger's kernels run on CUDA, and this run does not\n  fix: speed.kernels=auto"
     )

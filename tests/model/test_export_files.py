@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import Gemma3Config, LlamaConfig
 
-from sft_cli.model.export_files import ends_at, tokenizer_ends_at
+from sft_cli.model.export_files import set_eos_tokens, set_tokenizer_eos
 
 
 def saved(directory, eos, template="{{ messages }}"):
@@ -29,23 +29,23 @@ def saved(directory, eos, template="{{ messages }}"):
         (None, [1], "<turn>"),
     ],
 )
-def test_the_tokenizer_names_a_stop_token(tmp_path, eos, stops, after):
+def test_set_tokenizer_eos(tmp_path, eos, stops, after):
     saved(tmp_path, eos)
-    tokenizer_ends_at(tmp_path, stops)
+    set_tokenizer_eos(tmp_path, stops)
     values = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert values == {"eos_token": after, "model_max_length": 9}
     assert json.loads((tmp_path / "special_tokens_map.json").read_text()) == {"eos_token": after}
 
 
-def test_a_template_that_writes_the_end_of_text_keeps_the_one_it_was_trained_with(tmp_path):
+def test_set_tokenizer_eos_keeps_the_eos_of_a_template(tmp_path):
     saved(tmp_path, "<end>", "{{ messages }}{{ eos_token }}")
-    tokenizer_ends_at(tmp_path, [1])
+    set_tokenizer_eos(tmp_path, [1])
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["eos_token"] == "<end>"
 
 
 @pytest.mark.parametrize("kind", [LlamaConfig, Gemma3Config])
 @pytest.mark.parametrize(("stops", "named"), [([5], 5), ([5, 0], [5, 0])])
-def test_the_configuration_names_them_also_in_its_text_part(kind, stops, named):
+def test_set_eos_tokens_includes_the_text_config(kind, stops, named):
     config = kind()
-    ends_at(config, stops)
+    set_eos_tokens(config, stops)
     assert config.eos_token_id == config.get_text_config().eos_token_id == named

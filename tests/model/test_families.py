@@ -7,8 +7,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import documents_arguments, probe, use_packed
-from sft_cli.model.attention.router_replay import routers
+from sft_cli.model.attention.packing import document_arguments, use_packed_attention
+from sft_cli.model.attention.probe import probe_packing
+from sft_cli.model.attention.router_replay import router_modules
 from sft_cli.model.head.loss_model import LossModel
 from tests.model.helpers import (
     FAMILIES,
@@ -50,9 +51,9 @@ PEFT 0.21 takes the layers of Qwen3-Next's shared expert for experts."""
 
 
 def packed_logits(model, row, ids):
-    use_packed(model)
+    use_packed_attention(model)
     with torch.no_grad():
-        return model(input_ids=ids[None], position_ids=row.positions, **documents_arguments(row)).logits[0]
+        return model(input_ids=ids[None], position_ids=row.positions, **document_arguments(row)).logits[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -81,7 +82,7 @@ def test_loss_and_gradients_are_those_of_padded_rows(family):
     loss = padded_loss(plain, apart.ids, apart.trained)
     loss.backward()
     expected = gradients(plain)
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=8)
 
     for layout in (apart, shared):
@@ -97,8 +98,8 @@ def count(layout):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_probe_packs_and_shares(family, dtype):
-    result = probe(tiny(family).to(dtype))
+def test_probe_packing_of_families(family, dtype):
+    result = probe_packing(tiny(family).to(dtype))
 
     assert (result.packed_ok, result.shared_ok, result.reason) == (True, True, "")
 
@@ -112,11 +113,11 @@ def test_all_linear_finds_the_layers(family):
 
 
 @pytest.mark.parametrize("family", STATES)
-def test_a_state_is_not_packed_and_trains_right_one_document_a_row(family):
+def test_stateful_family_trains_with_one_document_per_row(family):
     """Gradients are those of each document alone: padding makes the chunks of a state round in another place."""
     apart = tree(*TREE).apart()
     model, plain = tiny(family), tiny(family)
-    result, padded = probe(model), padded_loss(plain, apart.ids, apart.trained)
+    result, padded = probe_packing(model), padded_loss(plain, apart.ids, apart.trained)
     loss_model, losses = LossModel(model, packed=False, chunk=8), []
     for ids, trained in zip(apart.ids, apart.trained, strict=True):
         losses.append(loss_model(**Tree((ids,), (-1,), (trained,)).arguments())["loss"])
@@ -147,25 +148,25 @@ def test_a_layer_that_an_adapter_would_not_change_is_refused_by_name():
         ("deepseek_v3", {**LATENT, "n_routed_experts": 64, "num_experts_per_tok": 6}),
     ],
 )
-def test_experts_that_are_nearly_tied_do_not_refuse_a_deep_mixture(kind, special):
+def test_probe_packing_accepts_nearly_tied_experts(kind, special):
     """In bfloat16 some choice always differs between two attention kernels: by itself it moves these logits by 0.1."""
     torch.manual_seed(0)
     deep = {**SIZES, "num_hidden_layers": 16, "hidden_size": 128, "head_dim": 32, "initializer_range": 0.1, **special}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **deep)).to(torch.bfloat16)
-    result = probe(model)
+    result = probe_packing(model)
 
     assert (result.packed_ok, result.shared_ok, result.reason) == (True, True, "")
-    assert not any(module._forward_hooks for module in routers(model))
+    assert not any(module._forward_hooks for module in router_modules(model))
 
 
 @pytest.mark.parametrize("name", ["resid_pdrop", "attn_pdrop", "embd_pdrop"])
-def test_a_model_that_drops_by_itself_packs_and_shares_nothing(name):
+def test_probe_packing_of_a_model_with_own_dropout(name):
     torch.manual_seed(0)
     kind, special = FAMILIES["gpt2"]
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SIZES, **special, name: 0.1}))
     model.train()
     state = torch.get_rng_state()
-    result = probe(model)
+    result = probe_packing(model)
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
     assert result.reason == "the model's own dropout is each example's own"

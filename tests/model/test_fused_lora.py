@@ -9,9 +9,9 @@ from rounding import ROUNDING
 from transformers import AutoModelForCausalLM, Phi3Config, Qwen3MoeConfig
 
 from sft_cli.batching.packed_row import documents
-from sft_cli.model.attention.packing import documents_arguments, use_packed
+from sft_cli.model.attention.packing import document_arguments, use_packed_attention
 from sft_cli.model.speed import lora_products as fused_products
-from sft_cli.model.speed.fused_lora import fuse, unfuse
+from sft_cli.model.speed.fused_lora import fuse_lora, unfuse_lora
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")
 
@@ -65,9 +65,7 @@ def packed(model):
     positions = torch.cat([torch.arange(length) for length in LENGTHS])
     labels = ids.masked_fill(positions == 0, -100)[None]
     row = documents(LENGTHS)
-    logits = model.get_base_model()(
-        input_ids=ids[None], position_ids=positions[None], **documents_arguments(row)
-    ).logits
+    logits = model.get_base_model()(input_ids=ids[None], position_ids=positions[None], **document_arguments(row)).logits
     return gradients(model, torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:]))
 
 
@@ -93,11 +91,11 @@ def base_of(build, family):
     [("llama", 14, 8), ("llama-tied", 14, 8), ("qwen2", 14, 8), ("gemma2", 14, 8), ("phi3", 8, 8), ("gpt2", 8, 8),
      ("moe", 8, 4)],
 )  # fmt: skip
-def test_a_packed_row_is_plain_transformers_with_padding(build, family, layers, groups, checkpointed):
+def test_fused_packed_row_equals_padded_transformers(build, family, layers, groups, checkpointed):
     model = adapted(base_of(build, family))
     expected = plainly(model)
-    use_packed(model)
-    fused = fuse(model)
+    use_packed_attention(model)
+    fused = fuse_lora(model)
     assert (fused.layers, fused.groups) == (layers, groups)
     if checkpointed:
         model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
@@ -105,17 +103,17 @@ def test_a_packed_row_is_plain_transformers_with_padding(build, family, layers, 
 
 
 @pytest.mark.parametrize("options", [{"use_rslora": True}, {"rank_pattern": {"k_proj": 7, "up_proj": 2}}])
-def test_scales_and_ranks_of_their_own(build, options):
+def test_fuse_lora_with_different_scales_and_ranks(build, options):
     model = adapted(build("llama"), **options)
     expected = plainly(model)
-    assert fuse(model).groups == 8
+    assert fuse_lora(model).groups == 8
     same(plainly(model), expected)
 
 
 def test_in_double_precision_nothing_but_rounding_differs(build):
     model = adapted(build("qwen2")).double()
     expected = plainly(model)
-    fuse(model)
+    fuse_lora(model)
     same(plainly(model), expected, 1e-13)
 
 
@@ -128,7 +126,7 @@ def test_bfloat16_rounds_no_more_than_peft(build, autocast):
     expected = plainly(exact)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         theirs = plainly(half)
-        fuse(half)
+        fuse_lora(half)
         ours = plainly(half)
 
     def distance(found):
@@ -141,7 +139,7 @@ def test_bfloat16_rounds_no_more_than_peft(build, autocast):
 
 def test_the_input_is_kept_once_and_frozen_weights_get_no_gradient(build):
     model = adapted(build("llama"))
-    fuse(model)
+    fuse_lora(model)
     attention = model.get_base_model().model.layers[0].self_attn
     x = torch.randn(1, 5, 128, requires_grad=True)
     outputs = [layer(x) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
@@ -152,13 +150,13 @@ def test_the_input_is_kept_once_and_frozen_weights_get_no_gradient(build):
     assert all(own.grad is None for name, own in model.named_parameters() if "lora" not in name)
 
 
-def test_members_called_alone_twice_or_with_another_input(build):
+def test_lora_group_with_unexpected_calls(build):
     model = adapted(build("llama"))
     attention = model.get_base_model().model.layers[0].self_attn
     x, other = torch.randn(2, 1, 5, 128).unbind()
     layers = (attention.q_proj, attention.k_proj, attention.v_proj)
     expected = [layer(other) for layer in layers]
-    fuse(model)
+    fuse_lora(model)
     queries = layers[0](x)
     torch.testing.assert_close(layers[1](other), expected[1])
     torch.testing.assert_close(layers[2](other), expected[2])
@@ -170,10 +168,10 @@ def test_members_called_alone_twice_or_with_another_input(build):
     torch.testing.assert_close(layers[1](x), expected[1])
 
 
-def test_a_follower_without_gradient(build):
+def test_lora_group_member_without_gradient(build):
     """Outputs that nobody reads give their matrices zeros."""
     model = adapted(build("llama"))
-    fuse(model)
+    fuse_lora(model)
     attention = model.get_base_model().model.layers[0].self_attn
     attention.q_proj(torch.randn(1, 5, 128)).sum().backward()
     assert attention.q_proj.lora_B["default"].weight.grad.abs().sum() > 0
@@ -181,14 +179,14 @@ def test_a_follower_without_gradient(build):
     assert attention.k_proj.lora_A["default"].weight.grad.abs().sum() == 0
 
 
-def test_disabled_merged_unfused_and_saved_are_as_peft_has_them(build, tmp_path):
+def test_fused_layers_disable_merge_and_save_as_in_peft(build, tmp_path):
     model = adapted(build("llama"))
     ids = rows()[1][None]
     expected = model(input_ids=ids).logits
     with model.disable_adapter():
         base = model(input_ids=ids).logits
     state, parameters = get_peft_model_state_dict(model), [id(own) for own in model.parameters()]
-    fuse(model)
+    fuse_lora(model)
     with model.disable_adapter():
         torch.testing.assert_close(model(input_ids=ids).logits, base, rtol=0, atol=0)
     torch.testing.assert_close(model(input_ids=ids).logits, expected, **CLOSE)
@@ -201,7 +199,7 @@ def test_disabled_merged_unfused_and_saved_are_as_peft_has_them(build, tmp_path)
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(build("llama"), str(tmp_path))
     torch.testing.assert_close(loaded(input_ids=ids).logits, expected, **CLOSE)
-    unfuse(model)
+    unfuse_lora(model)
     assert not any("forward" in vars(module) for module in model.modules())
     assert torch.equal(model.generate(input_ids=ids, max_new_tokens=4, do_sample=False), answer)
     torch.testing.assert_close(model.merge_and_unload()(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
@@ -215,9 +213,9 @@ def test_disabled_merged_unfused_and_saved_are_as_peft_has_them(build, tmp_path)
         ({"lora_bias": True}, "their adapter has a bias"),
     ],
 )
-def test_what_cannot_be_fused_keeps_pefts_forward(build, options, reason):
+def test_fusion_blockers_keep_pefts_forward(build, options, reason):
     model = adapted(build("qwen2"), target_modules=["q_proj", "k_proj"], **options)
-    fused = fuse(model)
+    fused = fuse_lora(model)
     assert str(fused) == f"no LoRA layer; 4 keep PEFT's forward: {reason}"
     plainly(model)
 
@@ -226,22 +224,22 @@ def test_two_active_adapters_and_a_trained_base(build):
     model = adapted(build("llama"), target_modules=["q_proj"])
     model.add_adapter("other", LoraConfig(target_modules=["q_proj"]))
     model.base_model.set_adapter(["default", "other"])
-    assert str(fuse(model)) == "no LoRA layer; 2 keep PEFT's forward: several adapters, or none, are active"
+    assert str(fuse_lora(model)) == "no LoRA layer; 2 keep PEFT's forward: several adapters, or none, are active"
     model.base_model.set_adapter("default")
     model.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight.requires_grad_(True)
-    assert str(fuse(model)) == "1 LoRA layers in 1 groups; 1 keep PEFT's forward: their base is trained too"
+    assert str(fuse_lora(model)) == "1 LoRA layers in 1 groups; 1 keep PEFT's forward: their base is trained too"
 
 
 def test_a_model_without_lora(build):
-    assert str(fuse(build("llama"))) == "no LoRA layer"
+    assert str(fuse_lora(build("llama"))) == "no LoRA layer"
 
 
-def test_a_wrong_scale_is_seen(build, monkeypatch):
+def test_comparison_detects_a_wrong_scale(build, monkeypatch):
     """The comparison itself: a scale that is a thousandth off in the forward pass fails it."""
     model = adapted(build("llama"))
     expected = plainly(model)
-    fuse(model)
-    right = fused_products.scaled
-    monkeypatch.setattr(fused_products, "scaled", lambda up, scale, dtype: right(up, scale * 1.001, dtype))
+    fuse_lora(model)
+    right = fused_products.scaled_lora_b
+    monkeypatch.setattr(fused_products, "scaled_lora_b", lambda up, scale, dtype: right(up, scale * 1.001, dtype))
     with pytest.raises(AssertionError):
         same(plainly(model), expected)

@@ -5,8 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from sft_cli.model.quant import dequantized, evaluating
-from sft_cli.model.speed.fused_lora import fuse
+from sft_cli.model.quant import dequantize, evaluation_mode
+from sft_cli.model.speed.fused_lora import fuse_lora
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")
 
@@ -22,7 +22,7 @@ def adapted(directory, kind, *, plain=False):
     )
     base = AutoModelForCausalLM.from_pretrained(directory, quantization_config=stored, dtype=torch.float32)
     if plain:
-        base = dequantized(base, torch.float32)
+        base = dequantize(base, torch.float32)
     torch.manual_seed(1)
     lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     return get_peft_model(base, lora).train()
@@ -42,7 +42,7 @@ def test_loss_and_gradients_are_those_of_the_dequantised_weights(saved, kind, ch
 
     expected = gradients(adapted(saved, kind, plain=True))
     model = adapted(saved, kind)
-    assert fuse(model).layers == 14
+    assert fuse_lora(model).layers == 14
     if checkpointed:
         model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
     calls, own = [], bitsandbytes.functional.dequantize_4bit
@@ -57,9 +57,9 @@ def test_loss_and_gradients_are_those_of_the_dequantised_weights(saved, kind, ch
 
 def test_evaluation_in_between_leaves_the_weights_as_they_were_stored(saved):
     model = adapted(saved, "nf4")
-    fuse(model)
+    fuse_lora(model)
     before = gradients(model)
-    with evaluating(model):
+    with evaluation_mode(model):
         model(input_ids=IDS)
     after = gradients(model)
     assert after[0] == before[0]

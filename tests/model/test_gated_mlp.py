@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.autograd.graph import saved_tensors_hooks
 
-from sft_cli.model.speed.fused_lora import fuse, unfuse
+from sft_cli.model.speed.fused_lora import fuse_lora, unfuse_lora
 from sft_cli.model.speed.gated_mlp import GatedForward
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")
@@ -38,24 +38,24 @@ def trained(model):
     ("family", "number"),
     [("llama", 2), ("qwen2", 2), ("mistral-window", 2), ("gemma2", 2), ("cohere", 2), ("gpt2", 0)],
 )
-def test_loss_and_gradients_stay(build, family, number, checkpointed):
+def test_gated_mlp_keeps_loss_and_gradients(build, family, number, checkpointed):
     model = adapted(build(family))
     loss, gradients = trained(model)
     if checkpointed:
         model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
-    fuse(model)
+    fuse_lora(model)
     assert blocks(model) == number
     found, own = trained(model)
     assert abs(found - loss) <= 1e-5
     assert own.keys() == gradients.keys()
     for name, gradient in gradients.items():
         assert (own[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
-    unfuse(model)
+    unfuse_lora(model)
     assert blocks(model) == 0
     assert trained(model)[0] == loss
 
 
-def test_two_of_four_wide_tensors_are_kept(build):
+def test_gated_mlp_saves_two_of_four_wide_tensors(build):
     model = adapted(build("llama"))
     wide = model.config.intermediate_size
 
@@ -65,7 +65,7 @@ def test_two_of_four_wide_tensors_are_kept(build):
             model(input_ids=IDS, use_cache=False)
         return len(kept - {one.data_ptr() for one in model.parameters()})
 
-    fuse(model)
+    fuse_lora(model)
     fewer = number()
     for module in model.modules():
         if isinstance(vars(module).get("forward"), GatedForward):
@@ -104,11 +104,11 @@ def changed(kind):
         ("product in place", 0), ("clipped", 0), ("residual", 0),
     ],
 )  # fmt: skip
-def test_other_blocks_keep_their_forward(build, monkeypatch, kind, number):
+def test_find_gated_blocks_skips_other_blocks(build, monkeypatch, kind, number):
     model = adapted(build("llama"))
     monkeypatch.setattr(type(model.get_base_model().model.layers[0].mlp), "forward", changed(kind))
     loss, gradients = trained(model)
-    fuse(model)
+    fuse_lora(model)
     assert blocks(model) == number
     found, own = trained(model)
     assert abs(found - loss) <= 1e-5
@@ -120,18 +120,18 @@ def test_other_blocks_keep_their_forward(build, monkeypatch, kind, number):
 def test_only_some_layers_have_an_adapter(build, targets):
     model = adapted(build("llama"), targets)
     loss, gradients = trained(model)
-    fuse(model)
+    fuse_lora(model)
     found, own = trained(model)
     assert abs(found - loss) <= 1e-5
     for name, gradient in gradients.items():
         assert (own[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
-def test_a_disabled_adapter_and_a_watched_layer_run_as_written(build):
+def test_gated_mlp_with_disabled_adapter_or_hooks(build):
     model = adapted(build("llama"))
     with model.disable_adapter():
         before = model(input_ids=IDS, use_cache=False).logits
-    fuse(model)
+    fuse_lora(model)
     with model.disable_adapter():
         assert torch.equal(model(input_ids=IDS, use_cache=False).logits, before)
     seen = []

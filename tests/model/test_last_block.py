@@ -8,9 +8,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, Qwen3MoeConfig
 
 from sft_cli.batching.packed_row import documents
-from sft_cli.model.attention.packing import documents_arguments, use_packed
-from sft_cli.model.speed.fused_lora import fuse
-from sft_cli.model.speed.last_block import read_all, skip_unread
+from sft_cli.model.attention.packing import document_arguments, use_packed_attention
+from sft_cli.model.speed.fused_lora import fuse_lora
+from sft_cli.model.speed.last_block import restore_all_positions, skip_unused_positions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*deprecated:FutureWarning")
 
@@ -22,7 +22,7 @@ def adapted(base):
     lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM",
                       fan_in_fan_out=base.config.model_type == "gpt2")  # fmt: skip
     model = get_peft_model(base, lora)
-    use_packed(model)
+    use_packed_attention(model)
     return model
 
 
@@ -32,7 +32,7 @@ def hidden_and_gradients(model, read_at):
     ids = torch.randint(160, (1, 18), generator=torch.Generator().manual_seed(2))
     row = replace(documents([7, 11]), read_at=read_at)
     positions = torch.cat([torch.arange(7), torch.arange(11)])[None]
-    hidden = lm.base_model(input_ids=ids, position_ids=positions, **documents_arguments(row)).last_hidden_state[0, READ]
+    hidden = lm.base_model(input_ids=ids, position_ids=positions, **document_arguments(row)).last_hidden_state[0, READ]
     model.zero_grad()
     (hidden * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
     return hidden.detach(), {name: own.grad.clone() for name, own in model.named_parameters() if own.requires_grad}
@@ -40,52 +40,52 @@ def hidden_and_gradients(model, read_at):
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral-window", "gemma2", "cohere", "gpt2"])
-def test_hidden_states_and_gradients_stay(build, family, checkpointed):
+def test_skip_unused_positions_keeps_states_and_gradients(build, family, checkpointed):
     model = adapted(build(family))
     expected, gradients = hidden_and_gradients(model, None)
     if checkpointed:
         model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
-    fuse(model)
-    assert skip_unread(model) == 2
+    fuse_lora(model)
+    assert skip_unused_positions(model) == 2
     hidden, found = hidden_and_gradients(model, torch.tensor(READ))
     torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     for name, gradient in gradients.items():
         assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
-def test_unread_rows_are_not_computed(build):
+def test_skip_unused_positions_computes_fewer_rows(build):
     model = adapted(build("llama"))
-    fuse(model)
-    skip_unread(model)
+    fuse_lora(model)
+    skip_unused_positions(model)
     seen = []
     layer = model.get_base_model().model.layers[-1]
     layer.mlp.up_proj.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
     hidden_and_gradients(model, torch.tensor(READ))
     hidden_and_gradients(model, None)
-    read_all(model)
+    restore_all_positions(model)
     hidden_and_gradients(model, torch.tensor(READ))
     assert seen == [5, 18, 18]
 
 
-def test_a_model_with_balanced_experts_is_left_alone():
+def test_skip_unused_positions_skips_balanced_experts():
     sizes = {"vocab_size": 160, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
     base = AutoModelForCausalLM.from_config(
         Qwen3MoeConfig(
             **sizes, num_attention_heads=2, num_key_value_heads=2, head_dim=32, moe_intermediate_size=32, num_experts=4
         )
     )
-    use_packed(base)
-    assert skip_unread(base) == "the routers of a mixture of experts are balanced over all tokens"
+    use_packed_attention(base)
+    assert skip_unused_positions(base) == "the routers of a mixture of experts are balanced over all tokens"
 
 
-def test_attention_and_feed_forward_side_by_side():
+def test_skip_unused_positions_with_parallel_blocks():
     """GPT-NeoX adds both to the same input."""
     torch.manual_seed(0)
     config = GPTNeoXConfig(vocab_size=160, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
                            intermediate_size=96, use_parallel_residual=True)  # fmt: skip
     model = adapted(AutoModelForCausalLM.from_config(config))
     expected, gradients = hidden_and_gradients(model, None)
-    assert isinstance(skip_unread(model), int)
+    assert isinstance(skip_unused_positions(model), int)
     hidden, found = hidden_and_gradients(model, torch.tensor(READ))
     torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-5)
     assert all((found[name] - own).norm() <= 1e-5 * own.norm() for name, own in gradients.items())

@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sft_cli.batching.packed_row import documents
 from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.add import add_adapter, peft_quietly
-from sft_cli.model.adapter.stop_token_rows import looks_untrained, stop_rows_look_untrained
-from sft_cli.model.attention.packing import generating, use_packed
+from sft_cli.model.adapter.add import add_adapter, silence_peft_warnings
+from sft_cli.model.adapter.stop_token_rows import is_untrained_row, untrained_stop_tokens
+from sft_cli.model.attention.packing import generation_mode, use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.quant import causal_lm
-from tests.model.helpers import recompute_layers
+from tests.model.helpers import recompute_all
 
 STORIES = Path(__file__).parents[3] / "shared/material/models/stories260k"
 needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="the real model is not here")
@@ -26,17 +26,17 @@ def trained_names(model):
     return {name for name, value in model.named_parameters() if value.requires_grad}
 
 
-def test_all_linear_is_every_projection_but_the_head(build):
+def test_all_linear_adapts_every_projection_but_the_head(build):
     report = add_adapter(build("llama"), AdapterConfig(rank=4), [2], seed=0)
     layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained_names(report.model)}
 
     assert layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     widths = 2 * (128 + 128) + 2 * (128 + 64) + 3 * (128 + 192)
     assert report.trainable == 2 * 4 * widths
-    assert report.stop_rows == ()
+    assert report.stop_tokens == ()
 
 
-def test_named_layers_only(build):
+def test_target_modules_adapt_named_layers_only(build):
     report = add_adapter(build("llama"), AdapterConfig(target_modules=["q_proj", "mlp.up_proj"]), [], seed=0)
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained_names(report.model)} == {"q_proj", "up_proj"}
 
@@ -52,7 +52,7 @@ def test_adapter_weights_are_float32(build, dtype):
 def test_recomputing_layers_asks_no_gradient_of_the_frozen_embedding(build):
     """transformers' switch makes the embedding's output carry one; without reentrance that is work for nothing."""
     model = add_adapter(build("llama"), AdapterConfig(), [], seed=0).model
-    recompute_layers(model)
+    recompute_all(model)
     lm = causal_lm(model)
     assert lm.base_model.layers[0].gradient_checkpointing
     assert not lm.get_input_embeddings()(torch.tensor([[1, 2]])).requires_grad
@@ -73,7 +73,7 @@ def test_the_seed_decides_the_adapter_and_nothing_else_does(build):
     assert not torch.equal(first, other)
 
 
-def test_a_target_that_matches_nothing(build):
+def test_unknown_target_module_is_refused(build):
     with pytest.raises(SftError) as caught:
         add_adapter(build("llama"), AdapterConfig(target_modules=["q_proj", "w_proj"]), [], seed=0)
     assert str(caught.value) == (
@@ -89,13 +89,13 @@ def test_trained_stop_rows(build, family, copies, tmp_path):
     config = AdapterConfig(rank=4, train_stop_token=TrainStopToken.always)
     report = add_adapter(build(family), config, [7, 2], seed=0)
     rows = [value for name, value in report.model.named_parameters() if "trainable_tokens_delta" in name]
-    assert report.stop_rows == (2, 7)
+    assert report.stop_tokens == (2, 7)
     assert [tuple(value.shape) for value in rows] == [(2, 128)] * copies
     for value in report.model.parameters():
         if value.requires_grad:
             value.data += 0.1
     report.model.save_pretrained(tmp_path, save_embedding_layers=False)
-    with peft_quietly():
+    with silence_peft_warnings():
         opened = PeftModel.from_pretrained(build(family), tmp_path)
     ids = torch.tensor([[3, 2, 7, 9]])
     with torch.no_grad():
@@ -103,9 +103,9 @@ def test_trained_stop_rows(build, family, copies, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["llama", "llama-tied", "qwen2", "gpt2"])
-def test_nothing_is_claimed_of_a_random_model(build, family):
+def test_untrained_stop_tokens_of_a_random_model(build, family):
     model = build(family)
-    assert stop_rows_look_untrained(model, range(model.config.vocab_size - 1)[1:]) == []
+    assert untrained_stop_tokens(model, range(model.config.vocab_size - 1)[1:]) == []
 
 
 def spoiled(rows, edit):
@@ -128,27 +128,27 @@ def spoiled(rows, edit):
         pytest.param(lambda matrix: matrix.mul_(1e-4), False, id="scale-does-not-matter"),
     ],
 )
-def test_which_rows_look_untrained(edit, untrained):
-    assert looks_untrained(spoiled(64, edit), 2) is untrained
+def test_untrained_stop_tokens(edit, untrained):
+    assert is_untrained_row(spoiled(64, edit), 2) is untrained
 
 
-def test_the_head_counts_where_it_is_a_matrix_of_its_own(build):
+def test_untrained_stop_tokens_in_an_untied_head(build):
     model = build("llama")
     model.lm_head.weight.data[100:] = 0.5
-    assert stop_rows_look_untrained(model, [2, 120]) == [120]
+    assert untrained_stop_tokens(model, [2, 120]) == [120]
 
 
 @pytest.mark.material
 @needs_stories
-def test_the_stop_token_of_stories260k_was_never_trained():
+def test_untrained_stop_tokens_of_stories260k():
     """Id 2 is one of the bulk of unused byte rows; words and the start token are not."""
     model = AutoModelForCausalLM.from_pretrained(STORIES)
     tokenizer = AutoTokenizer.from_pretrained(STORIES)
     words = sorted(set(tokenizer("Once upon a time there was a little girl named Lily.").input_ids))
 
     assert len(words) > 8
-    assert stop_rows_look_untrained(model, [2]) == [2]
-    assert stop_rows_look_untrained(model, words) == []
+    assert untrained_stop_tokens(model, [2]) == [2]
+    assert untrained_stop_tokens(model, words) == []
 
 
 def memorise(choice):
@@ -159,7 +159,7 @@ def memorise(choice):
     answers = [[*torch.randint(300, 500, (5,), generator=generator).tolist(), 2] for _ in range(16)]
     config = AdapterConfig(rank=16, alpha=32.0, train_stop_token=choice)
     report = add_adapter(model, config, [2], seed=0)
-    use_packed(report.model)
+    use_packed_attention(report.model)
     loss_model = LossModel(report.model, packed=True, chunk=1024)
     lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
     ids = torch.tensor([token for pair in zip(prompts, answers, strict=True) for part in pair for token in part])
@@ -176,16 +176,16 @@ def memorise(choice):
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    with generating(report.model) as lm:
+    with generation_mode(report.model) as lm:
         written = lm.generate(torch.tensor(prompts), max_new_tokens=6, do_sample=False, eos_token_id=2, pad_token_id=0)
     right = sum(own == answer for own, answer in zip(written[:, 3:].tolist(), answers, strict=True))
-    return report.stop_rows, loss.item(), right
+    return report.stop_tokens, loss.item(), right
 
 
 @pytest.mark.slow
 @pytest.mark.material
 @needs_stories
-def test_lora_learns_to_stop_only_with_the_stop_row():
+def test_lora_learns_to_stop_only_with_trained_stop_rows():
     rows, loss, right = memorise(TrainStopToken.auto)
     assert rows == (2,)
     assert loss < 0.01

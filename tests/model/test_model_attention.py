@@ -5,22 +5,33 @@ import torch
 
 from sft_cli.batching.packed_row import documents
 from sft_cli.model.attention import kernels
-from sft_cli.model.attention.attention_function import CannotPack, Windows, no_mask, packed_attention
-from sft_cli.model.attention.packing import generating, judge, packed_arguments, probe, register, use_packed
-from sft_cli.model.quant import evaluating
+from sft_cli.model.attention.attention_function import (
+    PackingUnsupported,
+    WindowLog,
+    no_attention_mask,
+    packed_attention,
+)
+from sft_cli.model.attention.packing import (
+    generation_mode,
+    packed_row_arguments,
+    register_packed_attention,
+    use_packed_attention,
+)
+from sft_cli.model.attention.probe import packing_verdict, probe_packing
+from sft_cli.model.quant import evaluation_mode
 
 CPU = torch.device("cpu")
 FAMILIES = ["llama", "qwen2", "mistral-window", "gemma2", "cohere", "gpt2"]
 
 
 def packed_logits(model, ids):
-    use_packed(model)
+    use_packed_attention(model)
     with torch.no_grad():
-        return model(input_ids=torch.cat(ids)[None], **packed_arguments([len(own) for own in ids], CPU)).logits[0]
+        return model(input_ids=torch.cat(ids)[None], **packed_row_arguments([len(own) for own in ids], CPU)).logits[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_logits_are_solo_logits(build, lay, family):
+def test_packed_logits_equal_solo_logits(build, lay, family):
     """Lengths below, at and beyond the sliding window of three; two of them equal."""
     model, ids = build(family), lay([6, 3, 9, 6]).documents
     with torch.no_grad():
@@ -61,15 +72,15 @@ def test_plain_packing_would_leak(build, lay):
     ],
 )
 @pytest.mark.parametrize("softcap", [None, 50.0])
-def test_which_tokens_a_token_sees(window, seen, softcap):
+def test_packed_attention_visibility(window, seen, softcap):
     """Values are one-hot and scores equal, so the output of a token is one over the number of tokens it sees."""
     query = torch.zeros(1, 1, 4, 4)
-    out = kernels.attend(query, query, torch.eye(4)[None, None], kernels.Rule(1.0, window, softcap))
+    out = kernels.causal_attention(query, query, torch.eye(4)[None, None], kernels.AttentionSpec(1.0, window, softcap))
 
     assert [row.nonzero().flatten().tolist() for row in out[0, 0]] == seen
 
 
-def test_the_window_is_the_one_transformers_masks(build):
+def test_packed_window_equals_transformers_mask(build):
     """A window of three: the fourth token no longer sees the first, in transformers' own masks too."""
     from transformers.masking_utils import sliding_window_causal_mask_function
 
@@ -107,20 +118,20 @@ def call(**changes):
         ),
     ],
 )
-def test_what_would_change_the_result_is_not_ignored(changes, message):
-    with pytest.raises(CannotPack) as caught:
+def test_packed_attention_refuses_arguments_that_matter(changes, message):
+    with pytest.raises(PackingUnsupported) as caught:
         call(**changes)
     assert str(caught.value) == message
 
 
-def test_harmless_arguments_pass():
+def test_packed_attention_ignores_harmless_arguments():
     assert call(position_ids=torch.zeros(1, 2), use_cache=False, s_aux=None)[0].shape == (1, 2, 2, 4)
 
 
-def test_a_mask_of_the_models_own_is_refused():
+def test_custom_mask_is_refused():
     """transformers sets ``use_vmap`` where a family adds its own function to the causal mask."""
-    with pytest.raises(CannotPack) as caught:
-        no_mask(attention_mask=None, use_vmap=True)
+    with pytest.raises(PackingUnsupported) as caught:
+        no_attention_mask(attention_mask=None, use_vmap=True)
     assert str(caught.value) == "the model's attention mask is neither causal nor a sliding window"
 
 
@@ -133,25 +144,27 @@ def test_chunked_attention_is_refused():
         vocab_size=160, hidden_size=64, intermediate_size=64, intermediate_size_mlp=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_local_experts=2, pad_token_id=0,
     )  # fmt: skip
-    result = probe(AutoModelForCausalLM.from_config(config))
+    result = probe_packing(AutoModelForCausalLM.from_config(config))
 
     assert not result.packed_ok
-    assert result.reason == "its attention is not told the local span 8192 of its mask"
+    assert result.reason == "its attention does not get the sliding window 8192 of its mask"
 
 
 def test_a_padding_mask_is_refused(build, lay):
     model, ids = build("llama"), lay([4, 4]).documents
-    use_packed(model)
-    with pytest.raises(CannotPack, match="an attention mask was given beside the bounds"):
-        model(input_ids=torch.cat(ids)[None], attention_mask=torch.ones(1, 8).long(), **packed_arguments([4, 4], CPU))
+    use_packed_attention(model)
+    with pytest.raises(PackingUnsupported, match="an attention mask was given beside the bounds"):
+        model(
+            input_ids=torch.cat(ids)[None], attention_mask=torch.ones(1, 8).long(), **packed_row_arguments([4, 4], CPU)
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_probe_accepts_sound_models_and_leaves_no_trace(build, family):
+def test_probe_packing_accepts_models_without_changing_them(build, family):
     model = build(family)
     implementation, state = model.config._attn_implementation, torch.get_rng_state()
 
-    result = probe(model)
+    result = probe_packing(model)
 
     assert result.packed_ok, result.reason
     assert result.difference < 1e-5
@@ -160,7 +173,7 @@ def test_the_probe_accepts_sound_models_and_leaves_no_trace(build, family):
     assert all(module.training for module in model.modules())
 
 
-def test_the_probe_refuses_a_leak(build, monkeypatch):
+def test_probe_packing_detects_a_leak(build, monkeypatch):
     """Attention that runs over the whole row, as plain causal attention does."""
 
     def leaking(module, query, key, value, attention_mask, **_):
@@ -169,9 +182,9 @@ def test_the_probe_refuses_a_leak(build, monkeypatch):
 
     monkeypatch.setattr("sft_cli.model.attention.packing.packed_attention", leaking)
     model = build("llama")
-    result = probe(model)
+    result = probe_packing(model)
     monkeypatch.undo()
-    register()
+    register_packed_attention()
 
     assert not result.packed_ok
     assert result.difference > 0.1
@@ -185,16 +198,16 @@ def test_the_probe_refuses_a_leak(build, monkeypatch):
         pytest.param(0.3, 0.0, set(), "packed logits differ from unpacked logits by 0.3", id="differs"),
         pytest.param(float("nan"), 0.0, set(), "packed logits differ from unpacked logits by nan", id="not-a-number"),
         pytest.param(1e-5, 5e-5, set(), "a document changes the logits of those after it by 5e-05", id="leaks"),
-        pytest.param(0.0, 0.0, {8192}, "its attention is not told the local span 8192 of its mask", id="chunks"),
+        pytest.param(0.0, 0.0, {8192}, "its attention does not get the sliding window 8192 of its mask", id="chunks"),
     ],
 )
-def test_the_verdict(difference, leak, masked, reason):
-    result = judge(difference, leak, Windows(masked=masked), 1e-4)
+def test_packing_verdict(difference, leak, masked, reason):
+    result = packing_verdict(difference, leak, WindowLog(masked=masked), 1e-4)
     assert (result.packed_ok, result.reason) == (not reason, reason)
 
 
 @pytest.mark.slow
-def test_a_weak_leak_is_found_in_half_precision():
+def test_probe_packing_detects_a_weak_leak_in_half_precision():
     """A state-space layer beside attention: its leak is smaller than what two kernels differ by in bfloat16."""
     from transformers import AutoModelForCausalLM, FalconH1Config
 
@@ -203,7 +216,7 @@ def test_a_weak_leak_is_found_in_half_precision():
         vocab_size=160, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=16, pad_token_id=0,
     )  # fmt: skip
-    result = probe(AutoModelForCausalLM.from_config(config).bfloat16())
+    result = probe_packing(AutoModelForCausalLM.from_config(config).bfloat16())
 
     assert not result.packed_ok
     assert result.reason == f"a document changes the logits of those after it by {result.difference:.2g}"
@@ -212,11 +225,11 @@ def test_a_weak_leak_is_found_in_half_precision():
 def test_generation_inside_packed_training(build, lay):
     """``generate`` uses the cache and the model's own attention, and training goes on packed."""
     model, ids = build("llama"), lay([6, 5]).documents
-    with evaluating(model):
+    with evaluation_mode(model):
         expected = model.generate(ids[0][None], max_new_tokens=5, do_sample=False)
     before = packed_logits(model, ids)
 
-    with generating(model) as lm:
+    with generation_mode(model) as lm:
         written = lm.generate(ids[0][None], max_new_tokens=5, do_sample=False)
 
     assert torch.equal(written, expected)

@@ -7,10 +7,10 @@ from torch.nn.functional import cross_entropy
 from sft_cli.batching.packed_row import documents
 from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import use_packed
-from sft_cli.model.head.logits import Rescale, rescaling
-from sft_cli.model.head.loss_model import HeadPath, LossModel
-from tests.model.helpers import recompute_layers
+from sft_cli.model.attention.packing import use_packed_attention
+from sft_cli.model.head.logits import LogitsRescaling, find_rescaling
+from sft_cli.model.head.loss_model import LogitsPath, LossModel
+from tests.model.helpers import recompute_all
 
 LENGTHS = [6, 3, 9]
 FAMILIES = ["llama", "llama-tied", "qwen2", "mistral-window", "gpt2", "gemma2", "cohere", "granite"]
@@ -43,7 +43,7 @@ def assert_same(left, right):
 
 
 def packed_loss(model, laid, chunk=1024):
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=chunk)
     return loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
 
@@ -61,46 +61,50 @@ def test_loss_and_gradients_are_those_of_each_document_alone(build, lay, family,
     assert_same((loss.detach(), gradients(model, loss)), expected)
 
 
-RESCALED = {"gemma2": Rescale(cap=30.0), "cohere": Rescale(factor=0.0625), "granite": Rescale(divisor=3.0)}
+RESCALED = {
+    "gemma2": LogitsRescaling(cap=30.0),
+    "cohere": LogitsRescaling(factor=0.0625),
+    "granite": LogitsRescaling(divisor=3.0),
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_a_family_does_to_its_logits_is_found(build, family):
+def test_find_rescaling(build, family):
     """Gemma 2 caps its logits, Cohere and Granite scale them: the projection alone would be another model."""
     model = build(family)
-    assert rescaling(model) == RESCALED.get(family, Rescale())
-    use_packed(model)
-    assert LossModel(model, packed=True, chunk=4).path is HeadPath.chunks
+    assert find_rescaling(model) == RESCALED.get(family, LogitsRescaling())
+    use_packed_attention(model)
+    assert LossModel(model, packed=True, chunk=4).path is LogitsPath.chunks
 
 
-def test_logits_that_are_not_understood_are_left_to_the_model(build, lay):
+def test_unknown_rescaling_uses_the_models_logits(build, lay):
     """The configuration names a cap, which is true, and a divisor, which the model does not read: no guess fits."""
     laid, model = lay(LENGTHS), build("gemma2")
     expected = packed_loss(model, laid)
     model.config.logits_scaling = 7.0
     loss_model = LossModel(model, packed=True, chunk=4)
 
-    assert rescaling(model) is None
-    assert loss_model.path is HeadPath.positions
+    assert find_rescaling(model) is None
+    assert loss_model.path is LogitsPath.positions
     torch.testing.assert_close(packed_loss(model, laid), expected, rtol=1e-6, atol=0)
     with pytest.raises(AssertionError, match="not made as the configuration says"):
-        LossModel(model, packed=True, chunk=4, path=HeadPath.chunks)
+        LossModel(model, packed=True, chunk=4, path=LogitsPath.chunks)
 
 
-def test_a_key_that_the_model_does_not_read_changes_nothing(build):
+def test_find_rescaling_ignores_unused_keys(build):
     model = build("llama")
     model.config.logits_scaling = 7.0
-    assert rescaling(model) == Rescale()
+    assert find_rescaling(model) == LogitsRescaling()
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "gpt2"])
-def test_all_paths_agree(build, lay, family):
+def test_all_logits_paths_agree(build, lay, family):
     """In the loss and in every gradient."""
     laid = lay(LENGTHS)
     found = []
-    for path in (HeadPath.row, HeadPath.positions, HeadPath.chunks):
+    for path in (LogitsPath.row, LogitsPath.positions, LogitsPath.chunks):
         model = build(family)
-        use_packed(model)
+        use_packed_attention(model)
         loss = LossModel(model, packed=True, chunk=2, path=path)(
             *laid.row, laid.targets, laid.target_at, laid.target_weights
         )["loss"]
@@ -124,7 +128,7 @@ def test_solo_rows_sum_to_the_packed_row(build, lay):
     torch.testing.assert_close(packed_loss(model, laid), total, rtol=1e-5, atol=0)
 
 
-def test_two_documents_in_a_solo_row_are_a_bug(build, lay):
+def test_unpacked_row_refuses_two_documents(build, lay):
     laid = lay([4, 4])
     with pytest.raises(AssertionError, match="one document per row"):
         LossModel(build("llama"), packed=False, chunk=4)(*laid.row, laid.targets, laid.target_at, laid.target_weights)
@@ -134,7 +138,7 @@ def test_two_documents_in_a_solo_row_are_a_bug(build, lay):
 def test_a_row_without_targets_is_zero_with_a_graph(build, family):
     """A rank without work runs one dummy token, and every parameter still gets a (zero) gradient for the exchange."""
     model = build(family)
-    use_packed(model)
+    use_packed_attention(model)
     nothing = torch.zeros(0, dtype=torch.long)
     row = (torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long))
     loss = LossModel(model, packed=True, chunk=8)(*row, documents([1]), nothing, nothing, torch.zeros(0))["loss"]
@@ -158,7 +162,7 @@ def test_an_adapter_gets_the_same_gradients(build, lay, family, stop_ids, checkp
         if "lora_B" in name:
             value.data = torch.randn(value.shape, generator=generator) * 0.1
     if checkpointing:
-        recompute_layers(model)
+        recompute_all(model)
     solo = reference(model, laid)
     expected = (solo.detach(), gradients(model, solo))
     loss = packed_loss(model, laid, chunk=4)
@@ -169,9 +173,9 @@ def test_an_adapter_gets_the_same_gradients(build, lay, family, stop_ids, checkp
     assert any("trainable_tokens_delta" in name for name in found) == bool(stop_ids)
 
 
-def test_losses_for_evaluation_are_the_terms_of_the_training_loss(build, lay):
+def test_token_losses_equal_training_terms(build, lay):
     laid, model = lay(LENGTHS), build("llama")
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4)
     losses = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
     total = loss_model(*laid.row, laid.targets, laid.target_at, laid.target_weights)["loss"]
@@ -184,7 +188,7 @@ def test_losses_for_evaluation_are_the_terms_of_the_training_loss(build, lay):
 
 def test_half_precision_logits_are_reduced_in_float32(build, lay):
     laid, model = lay(LENGTHS), build("llama").bfloat16()
-    use_packed(model)
+    use_packed_attention(model)
     losses = LossModel(model, packed=True, chunk=4).token_losses(*laid.row, laid.targets, laid.target_at)
     assert losses.dtype == torch.float32
 

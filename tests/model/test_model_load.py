@@ -11,7 +11,7 @@ from sft_cli.config.schema.adapter import QuantConfig
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.config.schema.trainer import Dtype
 from sft_cli.errors import SftError
-from sft_cli.model.load import load_config, load_model
+from sft_cli.model.load import load_model, load_model_config
 
 CPU = torch.device("cpu")
 
@@ -31,15 +31,15 @@ def load(path, *, full=False, compute=torch.bfloat16, dtype=Dtype.auto):
         pytest.param(False, torch.bfloat16, Dtype.float32, torch.float32, id="told-single"),
     ],
 )
-def test_type_of_the_weights(saved, full, compute, dtype, expected):
+def test_weights_dtype(saved, full, compute, dtype, expected):
     model = load(saved, full=full, compute=compute, dtype=dtype)
     assert {value.dtype for value in model.parameters()} == {expected}
     assert model.training
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_the_config_alone(saved):
-    assert load_config(ModelConfig(path=str(saved))).hidden_size == 128
+def test_load_model_config(saved):
+    assert load_model_config(ModelConfig(path=str(saved))).hidden_size == 128
 
 
 def broken(saved, target, change):
@@ -77,7 +77,7 @@ def pickled(directory):
     [
         pytest.param(
             lambda directory: (directory / "config.json").unlink(),
-            "{path} holds no config.json",
+            "{path} has no config.json",
             "name the directory that save_pretrained wrote",
             id="no-config",
         ),
@@ -89,7 +89,7 @@ def pickled(directory):
         ),
         pytest.param(
             own_code,
-            "the model brings its own Python code",
+            "the model has its own Python code",
             "model.trust_remote_code=true, if you trust its author",
             id="own-code",
         ),
@@ -113,14 +113,14 @@ def pickled(directory):
         ),
     ],
 )
-def test_a_directory_that_is_no_model(saved, tmp_path, change, problem, fix):
+def test_directory_without_a_model_is_refused(saved, tmp_path, change, problem, fix):
     path = broken(saved, tmp_path, change)
     with pytest.raises(SftError) as caught:
         load(path)
     assert str(caught.value) == f"model.path={path}: {problem.format(path=path)}\n  fix: {fix.format(path=path)}"
 
 
-def test_an_unknown_family(saved, tmp_path):
+def test_unknown_family_is_refused(saved, tmp_path):
     path = broken(saved, tmp_path, unknown_type)
     with pytest.raises(SftError) as caught:
         load(path)
@@ -129,7 +129,7 @@ def test_an_unknown_family(saved, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["./nowhere", "/no/such/place", "a/b/c"])
-def test_a_path_that_is_not_there(path):
+def test_missing_path_is_refused(path):
     with pytest.raises(SftError) as caught:
         load(path)
     assert str(caught.value) == (
@@ -138,13 +138,13 @@ def test_a_path_that_is_not_there(path):
     )
 
 
-def test_no_path():
+def test_model_path_is_required():
     with pytest.raises(SftError) as caught:
-        load_config(ModelConfig())
+        load_model_config(ModelConfig())
     assert str(caught.value) == "model.path: no model is named\n  fix: model.path=DIR_OR_HUB_ID"
 
 
-def test_a_hub_that_cannot_be_reached(monkeypatch):
+def test_unreachable_hub(monkeypatch):
     """transformers raises OSError for it, whatever the reason; no test touches the network."""
 
     def unreachable(*_, **__):

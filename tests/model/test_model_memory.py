@@ -25,16 +25,16 @@ from sft_cli.config.schema.config import ModelConfig
 from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
 from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import packed_arguments, use_packed
-from sft_cli.model.device import Machine
-from sft_cli.model.load import context_length
+from sft_cli.model.attention.packing import packed_row_arguments, use_packed_attention
+from sft_cli.model.device import ComputeSetup
+from sft_cli.model.load import model_context_length
 from sft_cli.model.memory import saved_activations
-from sft_cli.model.memory.checkpointing import Recompute, apply
-from sft_cli.model.memory.estimate import estimate
-from sft_cli.model.memory.saved_activations import counting
+from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
+from sft_cli.model.memory.layer_memory import LiveBytes, track_layers
+from sft_cli.model.memory.measure import estimate_memory
 from sft_cli.model.quant import causal_lm
-from sft_cli.model.speed.fused_lora import fuse
-from sft_cli.model.speed.rms_norm import use_fast_norms
+from sft_cli.model.speed.fused_lora import fuse_lora
+from sft_cli.model.speed.rms_norm import replace_rms_norms
 
 CPU = torch.device("cpu")
 FULL, LORA = AdapterConfig(kind=AdapterKind.none), AdapterConfig(rank=16, train_stop_token=TrainStopToken.never)
@@ -59,9 +59,9 @@ def of(
     device=CPU,
     **speed,
 ):
-    return estimate(
+    return estimate_memory(
         config, ModelConfig(), QuantConfig(kind=quant), adapter, SpeedConfig(logits_chunk=256, **speed),
-        LossConfig(kl=kl), tokens=tokens, machine=Machine(device, dtype), optimizer_bytes=optimizer_bytes,
+        LossConfig(kl=kl), tokens=tokens, setup=ComputeSetup(device, dtype), optimizer_bytes=optimizer_bytes,
         document=document,
     )  # fmt: skip
 
@@ -85,18 +85,18 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_estimated_and_names_its_context(family):
+def test_estimate_memory_of_families(family):
     config, context = FAMILIES[family]
     memory = of(config, FULL if family == "mamba" else LORA, tokens=192)
-    assert len(memory.kept.layers) == 2
-    assert memory.kept.layer_input == 192 * 64 * (4 if family == "mamba" else 2)
-    assert min(memory.kept.layers) > 10 * memory.kept.layer_input
+    assert len(memory.saved.layers) == 2
+    assert memory.saved.layer_input == 192 * 64 * (4 if family == "mamba" else 2)
+    assert min(memory.saved.layers) > 10 * memory.saved.layer_input
     assert memory.training > 0
-    assert context_length(config) == context
+    assert model_context_length(config) == context
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_saved_config_names_the_same_context(family, tmp_path):
+def test_context_of_a_saved_config(family, tmp_path):
     """What preparing reads without torch is what the loaded model takes."""
     config, context = FAMILIES[family]
     config.save_pretrained(tmp_path)
@@ -104,7 +104,7 @@ def test_the_saved_config_names_the_same_context(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layers_built_alike_are_counted_once_and_exactly(family, monkeypatch):
+def test_share_identical_layers_is_exact(family, monkeypatch):
     """Six layers, every second one of Gemma 2 with a window; a rank of its own makes a layer another one."""
     config = copy.deepcopy(FAMILIES[family][0])
     config.num_hidden_layers = 6
@@ -112,9 +112,9 @@ def test_layers_built_alike_are_counted_once_and_exactly(family, monkeypatch):
     if family == "gemma2":
         config.layer_types = ["sliding_attention", "full_attention"] * 3
         adapter = AdapterConfig(rank_pattern={r".*layers\.3\..*": 2}, train_stop_token=TrainStopToken.never)
-    found = of(config, adapter, tokens=192).kept
-    monkeypatch.setattr(saved_activations, "share_alike", lambda _: {})
-    alone = of(config, adapter, tokens=192).kept
+    found = of(config, adapter, tokens=192).saved
+    monkeypatch.setattr(saved_activations, "share_identical_layers", lambda _: {})
+    alone = of(config, adapter, tokens=192).saved
     assert replace(found, rest=0) == replace(alone, rest=0)
     assert found.rest == pytest.approx(alone.rest, abs=0.02 * sum(alone.layers))
 
@@ -136,30 +136,30 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_trained_parameters_are_those_of_the_real_model(kind):
+def test_num_trained_equals_the_real_model(kind):
     real = add_adapter(AutoModelForCausalLM.from_config(llama()), KINDS[kind], [], seed=0)
-    assert of(llama(), KINDS[kind]).trained == real.trainable
+    assert of(llama(), KINDS[kind]).num_trained == real.trainable
 
 
-def test_llama_8b_by_hand():
+def test_estimate_memory_of_llama_8b_by_hand():
     """8.03e9 parameters, 6.98e9 of them in the layers; LoRA r=16 trains 41.9e6."""
     config = LlamaConfig(vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
                          num_attention_heads=32, num_key_value_heads=8)  # fmt: skip
     memory = of(config, LORA, quant=QuantKind.nf4, tokens=4096, device=torch.device("cuda"))
     gib = 2**30
-    assert memory.trained == 41_943_040
+    assert memory.num_trained == 41_943_040
     assert memory.training / gib == pytest.approx(0.625)
     assert memory.weights / gib == pytest.approx(3.35 + 1.96, rel=0.01)
     assert memory.logits == pytest.approx(256 * 128256 * (2 + 4 + 4), rel=0.05)
-    assert memory.kept.layer_input == 4096 * 4096 * 2
-    assert memory.kept.attention == 4096 * 4096 * 2 + 32 * 4096 * 4
+    assert memory.saved.layer_input == 4096 * 4096 * 2
+    assert memory.saved.attention == 4096 * 4096 * 2 + 32 * 4096 * 4
     assert memory.activations(Checkpointing.full, 32) / gib == pytest.approx(32 / 32 + 0.45, rel=0.05)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_full_fine_tuning_is_sixteen_bytes_a_parameter(dtype):
     memory = of(llama(), FULL, dtype=dtype)
-    assert (memory.weights, memory.training) == (0, 16 * memory.trained)
+    assert (memory.weights, memory.training) == (0, 16 * memory.num_trained)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ def test_full_fine_tuning_is_sixteen_bytes_a_parameter(dtype):
 def test_bytes_of_a_trained_parameter(settings, per_parameter):
     """Value and gradient in float32, then what is kept beside them; an adapter needs no copy for KL."""
     memory = of(llama(), FULL, **settings)
-    assert memory.training == per_parameter * memory.trained
+    assert memory.training == per_parameter * memory.num_trained
     adapter = of(llama(), LORA, **settings)
-    assert adapter.training == (16 if "kl" in settings else per_parameter) * adapter.trained
+    assert adapter.training == (16 if "kl" in settings else per_parameter) * adapter.num_trained
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_bytes_of_a_frozen_parameter(quant, per_parameter):
 @pytest.mark.parametrize("layers", [0, 3, 8], ids=["none", "three", "all"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["full", "peft", "fused"])
-def test_activations_are_what_autograd_keeps(kind, dtype, layers):
+def test_estimated_activations_equal_autograds_saved_tensors(kind, dtype, layers):
     """Within 5% of the real model with real packed attention, in training precision; 15% where only inputs are kept.
 
     What lives without being saved for a backward pass, such as positions that all layers are given, is not in what
@@ -201,20 +201,20 @@ def test_activations_are_what_autograd_keeps(kind, dtype, layers):
     on top in the estimate.
     """
     tokens, config = 320, llama(num_hidden_layers=8)
-    adapter, machine = FULL if kind == "full" else LORA, Machine(CPU, dtype)
+    adapter, machine = FULL if kind == "full" else LORA, ComputeSetup(CPU, dtype)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if kind == "full" else dtype)
     model = add_adapter(model, adapter, [], seed=0).model.train()
-    use_packed(model)
+    use_packed_attention(model)
     if kind == "fused":
-        use_fast_norms(model)
+        replace_rms_norms(model)
         with machine.precision():
-            fuse(model)
-    apply(model, Recompute(Checkpointing.layers if layers else Checkpointing.none, layers, ""))
+            fuse_lora(model)
+    apply_checkpointing(model, CheckpointingPlan(Checkpointing.layers if layers else Checkpointing.none, layers, ""))
     row = torch.zeros(1, tokens, dtype=torch.long)
-    with machine.precision(), counting(model) as counter:
-        causal_lm(model).base_model(row, **packed_arguments([tokens // 2] * 2, CPU))
+    with machine.precision(), track_layers(model, LiveBytes()) as memory, memory.record_saved():
+        causal_lm(model).base_model(row, **packed_row_arguments([tokens // 2] * 2, CPU))
     expected = of(config, adapter, tokens=tokens, dtype=dtype, document=tokens // 2, fused=kind == "fused")
-    living = max(expected.kept.layers) if layers == 8 else 0
+    living = max(expected.saved.layers) if layers == 8 else 0
     mode = Checkpointing.layers if layers else Checkpointing.none
     kept = expected.activations(mode, layers) - living
-    assert sum(counter.layers) + counter.rest == pytest.approx(kept, rel=0.15 if layers == 8 else 0.05)
+    assert sum(memory.saved) + memory.saved_outside == pytest.approx(kept, rel=0.15 if layers == 8 else 0.05)

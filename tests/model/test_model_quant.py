@@ -10,10 +10,11 @@ from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import generating, probe, use_packed
+from sft_cli.model.attention.packing import generation_mode, use_packed_attention
+from sft_cli.model.attention.probe import probe_packing
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model
-from sft_cli.model.quant import dequantized, evaluating, quantized_layers, repacked
+from sft_cli.model.quant import dequantize, evaluation_mode, is_repacked, quantized_layers
 
 CPU = torch.device("cpu")
 KINDS = [QuantKind.nf4, QuantKind.fp4, QuantKind.int8]
@@ -52,8 +53,8 @@ def test_training_lowers_the_loss_and_moves_only_the_adapter(saved, lay, kind, d
     model = add_adapter(base, AdapterConfig(rank=8), [], seed=0).model
     weights = stored(model)
     assert len(weights) == 2 * 7 * 2  # two layers of seven projections, and their scales
-    assert probe(model).packed_ok
-    use_packed(model)
+    assert probe_packing(model).packed_ok
+    use_packed_attention(model)
     loss_model, laid = LossModel(model, packed=True, chunk=4), lay([6, 5, 9])
     trained = [value for value in model.parameters() if value.requires_grad]
     initial = [value.detach().clone() for value in trained]
@@ -77,14 +78,14 @@ def test_training_lowers_the_loss_and_moves_only_the_adapter(saved, lay, kind, d
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_evaluating_and_generating_change_nothing(saved, lay, kind):
+def test_evaluation_mode_keeps_weights(saved, lay, kind):
     """The loss of a training-mode forward is equal to the bit before and after; the stored weights too."""
     model = add_adapter(load(saved, kind, torch.bfloat16), AdapterConfig(rank=4, dropout=0.5), [], seed=0).model
     for name, value in model.named_parameters():
         if "lora_B" in name:  # zero at first, so that dropout would change nothing
             value.data.fill_(0.05)
     weights, modes = stored(model), [module.training for module in model.modules()]
-    use_packed(model)
+    use_packed_attention(model)
     loss_model, laid = LossModel(model, packed=True, chunk=4), lay([6, 5])
 
     def train_loss():
@@ -93,7 +94,7 @@ def test_evaluating_and_generating_change_nothing(saved, lay, kind):
 
     before = train_loss()
     losses = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
-    with generating(model) as lm:
+    with generation_mode(model) as lm:
         answer = lm.generate(laid.documents[0][None], max_new_tokens=4, min_new_tokens=4, do_sample=False)
     again = loss_model.token_losses(*laid.row, laid.targets, laid.target_at)
 
@@ -105,22 +106,22 @@ def test_evaluating_and_generating_change_nothing(saved, lay, kind):
 
 
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.fp4])
-def test_a_plain_evaluation_would_repack(saved, lay, kind):
+def test_plain_evaluation_repacks_weights(saved, lay, kind):
     """The trap itself, where this CPU has it: after ``eval()`` the weights are others, and we refuse to read them."""
     model, ids = load(saved, kind), lay([6]).documents[0][None]
     layers = quantized_layers(model)
-    with evaluating(model):
+    with evaluation_mode(model):
         model(ids)
-    assert not any(repacked(layer.weight) for layer in layers.values())
+    assert not any(is_repacked(layer.weight) for layer in layers.values())
     if not next(iter(layers.values())).support_avx512bf16_for_cpu:
         pytest.skip("this CPU has no AVX512-BF16, where bitsandbytes repacks")
     model.eval()
     with torch.no_grad():
         model(ids)
 
-    assert all(repacked(layer.weight) for layer in layers.values())
+    assert all(is_repacked(layer.weight) for layer in layers.values())
     with pytest.raises(AssertionError, match="was repacked by an evaluation; load the model again"):
-        dequantized(model, torch.float32)
+        dequantize(model, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -132,13 +133,13 @@ def test_a_plain_evaluation_would_repack(saved, lay, kind):
         (QuantKind.int8, True, 1e-5),
     ],
 )
-def test_dequantized_is_the_same_function(saved, lay, kind, double, tolerance, tmp_path):
+def test_dequantize_keeps_the_function(saved, lay, kind, double, tolerance, tmp_path):
     """And it is a plain model: it saves, and opens without bitsandbytes."""
     ids = lay([12]).documents[0][None]
     original = load(saved, kind, double_quant=double)
-    with evaluating(original):
+    with evaluation_mode(original):
         expected = original(ids).logits
-    plain = dequantized(load(saved, kind, double_quant=double), torch.float32)
+    plain = dequantize(load(saved, kind, double_quant=double), torch.float32)
     plain.save_pretrained(tmp_path)
     opened = AutoModelForCausalLM.from_pretrained(tmp_path)
     with torch.no_grad():
@@ -155,7 +156,7 @@ def test_quantised_weights_are_not_the_original_ones(saved, lay):
     logits = []
     for kind in (QuantKind.none, QuantKind.nf4, QuantKind.fp4, QuantKind.int8):
         model = load(saved, kind)
-        with evaluating(model):
+        with evaluation_mode(model):
             logits.append(model(ids).logits)
     nf4, fp4, int8 = ((other - logits[0]).abs().max() / logits[0].abs().max() for other in logits[1:])
     assert 0.02 < nf4 < 0.6
@@ -163,13 +164,13 @@ def test_quantised_weights_are_not_the_original_ones(saved, lay):
     assert 1e-4 < int8 < 0.2 * nf4
 
 
-def test_modes_come_back_after_an_error(build):
+def test_evaluation_mode_restores_modes_after_an_error(build):
     model = build("llama")
     model.model.norm.eval()
     modes = [module.training for module in model.modules()]
 
     def fail():
-        with evaluating(model):
+        with evaluation_mode(model):
             assert not any(module.training for module in model.modules())
             assert not torch.is_grad_enabled()
             raise ArithmeticError
@@ -181,7 +182,7 @@ def test_modes_come_back_after_an_error(build):
 
 
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.fp4])
-def test_sizes_that_four_bits_cannot_take_are_refused(tmp_path, kind):
+def test_check_4bit_sizes(tmp_path, kind):
     from transformers import LlamaConfig
 
     config = LlamaConfig(vocab_size=32, hidden_size=64, intermediate_size=172, num_hidden_layers=1,

@@ -12,10 +12,16 @@ from sft_cli.batching.packed_row import documents
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.add import add_adapter, open_adapter, peft_quietly
-from sft_cli.model.attention.packing import use_own
-from sft_cli.model.head.loss_model import packed_loss_model
-from sft_cli.model.language_model import auto_class, beside_language, refuse_inseparable, refuse_unproven, within
+from sft_cli.model.adapter.add import add_adapter, load_adapter, silence_peft_warnings
+from sft_cli.model.attention.packing import use_default_attention
+from sft_cli.model.head.loss_model import build_loss_model
+from sft_cli.model.language_model import (
+    auto_class,
+    check_separable,
+    check_trains_on_text,
+    is_inside,
+    non_language_modules,
+)
 from sft_cli.model.load import empty_model, load_model
 from tests.towers import TEXT, TOWER, TOWERS, built, saved
 
@@ -55,11 +61,11 @@ def plain_loss(model, ids):
 @pytest.mark.parametrize("targets", [["all-linear"], ["q_proj", "v_proj", "o_proj"]])
 def test_one_step_trains_the_language_model_alone_and_the_merged_model_loads_again(stored, tmp_path, targets):
     base = opened(stored)
-    own, beside = type(base), beside_language(base)
+    own, beside = type(base), non_language_modules(base)
     expected = plain_loss(base, row()[0])
 
     made = add_adapter(base, AdapterConfig(kind=AdapterKind.lora, target_modules=targets, rank=4), [], seed=0)
-    loss_model, probed = packed_loss_model(made.model, 64)
+    loss_model, probed = build_loss_model(made.model, 64)
     assert probed.packed_ok
     trained = [value for value in made.model.parameters() if value.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.05)
@@ -75,15 +81,15 @@ def test_one_step_trains_the_language_model_alone_and_the_merged_model_loads_aga
 
     names = [name.removeprefix("base_model.model.") for name, _ in made.model.named_parameters() if "lora_" in name]
     assert len(names) == 2 * 2 * (7 if targets == ["all-linear"] else 3)
-    assert not [name for name in names if within(name, beside)]
+    assert not [name for name in names if is_inside(name, beside)]
     assert made.notes == (f"the language model alone is trained: {', '.join(beside)} stay frozen and get no adapter",)
 
-    use_own(made.model)
+    use_default_attention(made.model)
     made.model.save_pretrained(tmp_path / "adapter")
     tuned = plain_loss(made.model, row()[0])
-    again = open_adapter(opened(stored), tmp_path / "adapter", CPU)
+    again = load_adapter(opened(stored), tmp_path / "adapter", CPU)
     assert plain_loss(again, row()[0]) == pytest.approx(tuned, abs=1e-5)
-    with peft_quietly():
+    with silence_peft_warnings():
         whole = PeftModel.from_pretrained(own.from_pretrained(stored), tmp_path / "adapter")
     assert plain_loss(whole, row()[0]) == pytest.approx(tuned, abs=1e-5)
 
@@ -93,28 +99,28 @@ def test_one_step_trains_the_language_model_alone_and_the_merged_model_loads_aga
     assert plain_loss(merged, row()[0]) == pytest.approx(tuned, abs=1e-5)
     before = dict(opened(stored).named_parameters())
     for name, value in merged.named_parameters():
-        assert not within(name, beside) or torch.equal(value, before[name])
+        assert not is_inside(name, beside) or torch.equal(value, before[name])
 
 
-def test_full_training_and_quantisation_leave_what_lies_beside_the_language_model(stored):
+def test_full_training_and_quantisation_leave_the_towers(stored):
     base = opened(stored, full=True)
-    beside = beside_language(base)
+    beside = non_language_modules(base)
     add_adapter(base, AdapterConfig(kind=AdapterKind.none), [], seed=0)
     frozen = {name for name, value in base.named_parameters() if not value.requires_grad}
     assert frozen
-    assert frozen == {name for name, _ in base.named_parameters() if within(name, beside)}
+    assert frozen == {name for name, _ in base.named_parameters() if is_inside(name, beside)}
 
     small = opened(stored, kind=QuantKind.int8)
-    kinds = {type(layer).__name__ for name, layer in small.named_modules() if within(name, beside)}
+    kinds = {type(layer).__name__ for name, layer in small.named_modules() if is_inside(name, beside)}
     assert "Linear8bitLt" not in kinds
     assert type(small.get_decoder().layers[0].mlp.up_proj).__name__ == "Linear8bitLt"
 
 
 def test_a_name_that_only_the_vision_tower_has_is_refused(stored):
     base = opened(stored)
-    tower = beside_language(base)[0]
+    tower = non_language_modules(base)[0]
     layers = [name for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear)]
-    first = next(name for name in layers if within(name, [tower]))
+    first = next(name for name in layers if is_inside(name, [tower]))
     sentence = f"names {first}, which text does not train: it is not part of the language model"
     for key in ("target_modules", "modules_to_save"):
         with pytest.raises(SftError) as caught:
@@ -131,7 +137,7 @@ def test_packed_rows_of_models_with_positions_of_three_axes_have_the_loss_they_h
     lengths, generator = (9, 4, 13), torch.Generator().manual_seed(2)
     rows = [torch.randint(3, 290, (length,), generator=generator) for length in lengths]
     alone = [cross_entropy(model(input_ids=row[None]).logits[0, :-1], row[1:]).item() for row in rows]
-    loss_model, probed = packed_loss_model(model, 64)
+    loss_model, probed = build_loss_model(model, 64)
     assert probed.packed_ok
 
     laid, ids = documents(lengths), torch.cat(rows)
@@ -156,7 +162,7 @@ def test_embedding_and_tied_head_of_the_language_model_train_and_merge(tmp_path)
     assert not [name for name in names if "visual" in name]
 
 
-def test_the_configuration_decides_between_a_class_with_towers_and_one_of_text_alone():
+def test_auto_class_follows_the_architectures():
     config = AutoConfig.for_model("qwen3_5")
     assert auto_class(config) is AutoModelForCausalLM
     config.architectures = ["Qwen3_5ForConditionalGeneration"]
@@ -166,28 +172,28 @@ def test_the_configuration_decides_between_a_class_with_towers_and_one_of_text_a
 
 
 @pytest.mark.parametrize("kind", [AdapterKind.ia3, AdapterKind.prompt, AdapterKind.prefix])
-def test_every_other_adapter_trains_nothing_beside_the_language_model(kind):
+def test_other_adapters_train_no_tower(kind):
     base = built("llava")
-    beside = beside_language(base)
+    beside = non_language_modules(base)
     model = add_adapter(base, AdapterConfig(kind=kind), [], seed=0).model
     trained = [name for name, value in model.named_parameters() if value.requires_grad]
     assert trained
-    assert not [name for name in trained if within(name.removeprefix("base_model.model."), beside)]
+    assert not [name for name in trained if is_inside(name.removeprefix("base_model.model."), beside)]
 
 
-def test_an_adapter_that_peft_makes_for_single_families_is_refused():
+def test_llama_adapter_of_a_multimodal_family_is_refused():
     with pytest.raises(SftError) as caught:
         add_adapter(built("llava"), AdapterConfig(kind=AdapterKind.llama_adapter), [], seed=0)
     assert caught.value.problem == "it exists for gpt2, llama, mistral, but the model is a llava"
 
 
-def test_a_model_that_reads_its_prompt_in_both_directions_is_refused():
+def test_bidirectional_prompt_is_refused():
     text = {**TEXT, "model_type": "gemma"}
     vision = {**TOWER, "model_type": "siglip_vision_model"}
     config = AutoConfig.for_model("paligemma", text_config=text, vision_config=vision, image_token_index=300)
     torch.manual_seed(0)
     with pytest.raises(SftError) as caught:
-        refuse_unproven(auto_class(config).from_config(config), "model.path=x")
+        check_trains_on_text(auto_class(config).from_config(config), "model.path=x")
     assert caught.value.problem == (
         "the language model inside model type paligemma cannot be trained on text: it reads a prompt in both"
         " directions, so training each token from those before it would not suit it"
@@ -197,19 +203,19 @@ def test_a_model_that_reads_its_prompt_in_both_directions_is_refused():
 @pytest.mark.parametrize(
     ("kind", "part"), [("git", "git.image_encoder"), ("idefics", "vision_config"), ("kyutai_speech_to_text", "codec")]
 )
-def test_a_model_whose_towers_cannot_be_told_from_its_language_model_is_refused(kind, part):
+def test_inseparable_towers_are_refused(kind, part):
     with pytest.raises(SftError) as caught:
-        refuse_inseparable(empty_model(AutoConfig.for_model(kind), trust_remote_code=False), "model.path=x")
+        check_separable(empty_model(AutoConfig.for_model(kind), trust_remote_code=False), "model.path=x")
     assert f"model type {kind} cannot be trained on text: its part {part}" in caught.value.problem
 
 
 @pytest.mark.parametrize("kind", ["blt", "moshi"])
-def test_a_text_model_of_several_models_is_no_model_with_towers(kind):
-    refuse_inseparable(empty_model(AutoConfig.for_model(kind), trust_remote_code=False), "model.path=x")
+def test_text_model_of_several_models_has_no_towers(kind):
+    check_separable(empty_model(AutoConfig.for_model(kind), trust_remote_code=False), "model.path=x")
 
 
 @pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
-def test_a_tower_that_needs_another_library_is_refused_with_its_pip_line():
+def test_missing_tower_library_is_refused_with_its_pip_command():
     with pytest.raises(SftError) as caught:
         empty_model(AutoConfig.for_model("gemma3n"), trust_remote_code=False)
     assert (caught.value.where, caught.value.fix) == ("model type gemma3n", "pip install timm")

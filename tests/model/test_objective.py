@@ -13,17 +13,17 @@ from sft_cli.batching.packed_row import documents
 from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.add import add_adapter, peft_quietly
-from sft_cli.model.attention.packing import use_packed
+from sft_cli.model.adapter.add import add_adapter, silence_peft_warnings
+from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.head import chunked_loss as head_gradient
-from sft_cli.model.head.chunked_loss import Head, Known, Task, weighted_sum
-from sft_cli.model.head.kl_reference import reference
-from sft_cli.model.head.logits import HeadPath, Rescale
-from sft_cli.model.head.loss_model import LossModel, packed_loss_model
+from sft_cli.model.head.chunked_loss import LossInputs, OutputHead, PrecomputedGradient, weighted_loss
+from sft_cli.model.head.kl_reference import make_kl_reference
+from sft_cli.model.head.logits import LogitsPath, LogitsRescaling
+from sft_cli.model.head.loss_model import LossModel, build_loss_model
 from sft_cli.model.head.neftune import embedding_noise
-from sft_cli.model.head.objective import score, term_names
+from sft_cli.model.head.objective import loss_and_gradient, term_names
 from sft_cli.model.quant import causal_lm
-from tests.model.helpers import recompute_layers
+from tests.model.helpers import recompute_all
 
 LENGTHS = [6, 3, 9]
 PLAIN = LossConfig()
@@ -85,20 +85,22 @@ def by_autograd(logits, targets, loss, base):
         ),
     ],
 )
-def test_by_hand(loss, expected):
-    scored = score(torch.tensor([[math.log(3), 0.0]]), torch.tensor([1]), loss, torch.zeros(1, 2), gradient=False)
+def test_objective_by_hand(loss, expected):
+    scored = loss_and_gradient(
+        torch.tensor([[math.log(3), 0.0]]), torch.tensor([1]), loss, torch.zeros(1, 2), gradient=False
+    )
     found = dict(zip(term_names(loss), scored.values[:, 0].tolist(), strict=True))
 
     assert found == pytest.approx({"nll": math.log(4), **expected}, rel=1e-6)
     assert scored.gradient is None
 
 
-def test_the_derivative_by_hand():
+def test_gradient_by_hand():
     """p less one at the target; label smoothing moves e / V of the target's share to every token."""
     logits = torch.tensor([[math.log(3), 0.0]])
-    plain = score(logits.clone(), torch.tensor([1]), LossConfig()).gradient
-    smoothed = score(logits.clone(), torch.tensor([1]), LossConfig(label_smoothing=0.1)).gradient
-    dft = score(logits.clone(), torch.tensor([1]), LossConfig(dft=True)).gradient
+    plain = loss_and_gradient(logits.clone(), torch.tensor([1]), LossConfig()).gradient
+    smoothed = loss_and_gradient(logits.clone(), torch.tensor([1]), LossConfig(label_smoothing=0.1)).gradient
+    dft = loss_and_gradient(logits.clone(), torch.tensor([1]), LossConfig(dft=True)).gradient
 
     torch.testing.assert_close(plain, torch.tensor([[0.75, -0.75]]))
     torch.testing.assert_close(smoothed, torch.tensor([[0.70, -0.70]]))
@@ -106,7 +108,7 @@ def test_the_derivative_by_hand():
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_the_closed_form_is_autograds(setting):
+def test_gradient_equals_autograd(setting):
     loss = SETTINGS[setting]
     generator = torch.Generator().manual_seed(0)
     logits = (5 * torch.randn(7, 50, generator=generator)).requires_grad_()
@@ -114,7 +116,7 @@ def test_the_closed_form_is_autograds(setting):
     targets = torch.randint(50, (7,), generator=generator)
     expected = by_autograd(logits, targets, loss, base)
     expected.sum().backward()
-    scored = score(logits.detach().clone(), targets, loss, None if base is None else base.clone())
+    scored = loss_and_gradient(logits.detach().clone(), targets, loss, None if base is None else base.clone())
     found = dict(zip(term_names(loss), scored.values, strict=True))
 
     torch.testing.assert_close(found["loss"], expected.detach(), rtol=1e-5, atol=1e-6)
@@ -123,9 +125,9 @@ def test_the_closed_form_is_autograds(setting):
     torch.testing.assert_close(found["loss"], torch.stack(parts).sum(0), rtol=1e-6, atol=1e-6)
 
 
-def test_tokens_of_no_probability_cost_what_they_cost():
+def test_loss_of_tokens_with_zero_probability():
     """log p of -200 is beyond float32's probabilities, but not beyond its logarithms."""
-    scored = score(torch.tensor([[200.0, 0.0]]), torch.tensor([1]), LossConfig(z_loss=1e-4))
+    scored = loss_and_gradient(torch.tensor([[200.0, 0.0]]), torch.tensor([1]), LossConfig(z_loss=1e-4))
     assert scored.values[1].item() == 200.0
     assert torch.isfinite(scored.values).all()
     assert torch.isfinite(scored.gradient).all()
@@ -134,7 +136,7 @@ def test_tokens_of_no_probability_cost_what_they_cost():
 def head_of(width, vocabulary, *, trained=False, bias=False, cap=None, factor=1.0, divisor=1.0, chunk=1024):
     torch.manual_seed(0)
     module = torch.nn.Linear(width, vocabulary, bias=bias).requires_grad_(trained)
-    return Head(module, Rescale(factor, divisor, cap), chunk)
+    return OutputHead(module, LogitsRescaling(factor, divisor, cap), chunk)
 
 
 def task_of(number, width, vocabulary, loss, dtype=torch.float32):
@@ -143,8 +145,8 @@ def task_of(number, width, vocabulary, loss, dtype=torch.float32):
     base = torch.randn(number, width, generator=generator).to(dtype) if loss.kl else None
     targets = torch.randint(vocabulary, (number,), generator=generator)
     weights = torch.rand(number, generator=generator) / 100
-    stays = reference(AutoModelForCausalLM.from_config(LlamaConfig(**SMALL))) if loss.kl else None
-    return Task(states, targets, weights, loss, base, stays)
+    stays = make_kl_reference(AutoModelForCausalLM.from_config(LlamaConfig(**SMALL))) if loss.kl else None
+    return LossInputs(states, targets, weights, loss, base, stays)
 
 
 SMALL = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -166,7 +168,7 @@ SMALL = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_
     ],
     ids=lambda options: "-".join(options) or "frozen",
 )
-def test_chunks_of_a_head_are_the_whole_head(options, setting, chunk):
+def test_chunked_loss_equals_the_whole_head(options, setting, chunk):
     """Loss and gradients by states, weight and bias, of nine positions in chunks of one to all of them."""
     loss, head = SETTINGS[setting], head_of(16, 40, chunk=chunk, **options)
     task = task_of(9, 16, 40, loss)
@@ -175,7 +177,7 @@ def test_chunks_of_a_head_are_the_whole_head(options, setting, chunk):
     inputs = [task.states, *head.trained]
     wanted = (by_autograd(logits, task.targets, loss, base) * task.weights).sum()
     expected = torch.autograd.grad(3 * wanted, inputs)
-    total, values = weighted_sum(head, task)
+    total, values = weighted_loss(head, task)
     found = torch.autograd.grad(3 * total, inputs)
 
     torch.testing.assert_close(total, wanted, rtol=1e-5, atol=0)
@@ -189,10 +191,10 @@ def test_small_weights_survive_float16(trained):
     """Weights hold the divisor of a step; their products with small probabilities are below float16's numbers."""
     head = head_of(16, 3000, trained=trained, chunk=4)
     task = task_of(9, 16, 3000, LossConfig())
-    task = Task(task.states, task.targets, task.weights * 1e-4, task.loss)
-    expected = torch.autograd.grad(weighted_sum(head, task)[0], task.states)[0]
-    half = Task(task.states.detach().half().requires_grad_(), task.targets, task.weights, task.loss)
-    total = weighted_sum(Head(head.module.half(), head.rescale, 4), half)[0]
+    task = LossInputs(task.states, task.targets, task.weights * 1e-4, task.loss)
+    expected = torch.autograd.grad(weighted_loss(head, task)[0], task.states)[0]
+    half = LossInputs(task.states.detach().half().requires_grad_(), task.targets, task.weights, task.loss)
+    total = weighted_loss(OutputHead(head.module.half(), head.rescale, 4), half)[0]
     found = torch.autograd.grad(total * 65536.0, half.states)[0].float() / 65536.0
 
     torch.testing.assert_close(found, expected, rtol=0, atol=0.01 * expected.abs().max().item())
@@ -204,19 +206,19 @@ def test_small_probabilities_survive_float16():
     module.weight.zero_()[:, 1] = 1
     module.weight[7, 0] = 18
     states = torch.tensor([[1.0, 0.0]]).half().requires_grad_()
-    task = Task(states, torch.tensor([7]), torch.ones(1), LossConfig())
-    weighted_sum(Head(module, Rescale(), 4), task)[0].mul(65536).backward()
+    task = LossInputs(states, torch.tensor([7]), torch.ones(1), LossConfig())
+    weighted_loss(OutputHead(module, LogitsRescaling(), 4), task)[0].mul(65536).backward()
 
     assert states.grad[0, 0] < 0
     assert states.grad[0, 1].abs() < 0.01 * states.grad[0, 0].abs()
 
 
-def test_small_chunks_on_a_cpu():
+def test_chunk_size_on_a_cpu():
     """Larger ones than 256 are no faster there; smaller ones stay as they were asked for."""
     task, head = task_of(600, 16, 40, LossConfig()), head_of(16, 40, chunk=1024)
-    assert head_gradient._chunks(head, task) == [slice(0, 256), slice(256, 512), slice(512, 768)]
-    assert head_gradient._chunks(head_of(16, 40, chunk=400), task_of(3, 16, 40, LossConfig())) == [slice(0, 256)]
-    assert len(head_gradient._chunks(head_of(16, 40, chunk=100), task)) == 6
+    assert head_gradient._chunk_slices(head, task) == [slice(0, 256), slice(256, 512), slice(512, 768)]
+    assert head_gradient._chunk_slices(head_of(16, 40, chunk=400), task_of(3, 16, 40, LossConfig())) == [slice(0, 256)]
+    assert len(head_gradient._chunk_slices(head_of(16, 40, chunk=100), task)) == 6
 
 
 class Largest(TorchDispatchMode):
@@ -244,7 +246,7 @@ def test_memory_does_not_grow_with_positions_times_vocabulary(setting, trained):
         return tensor
 
     with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        total = weighted_sum(head, task)[0]
+        total = weighted_loss(head, task)[0]
         total.backward()
 
     assert loss.kl == 0 or task.base is not None
@@ -254,7 +256,7 @@ def test_memory_does_not_grow_with_positions_times_vocabulary(setting, trained):
 
 
 def documents_loss(model, laid, loss=PLAIN, **options):
-    use_packed(model)
+    use_packed_attention(model)
     return LossModel(model, packed=True, chunk=4, loss=loss, **options)(
         *laid.row, laid.targets, laid.target_at, laid.target_weights
     )
@@ -314,7 +316,7 @@ def adapted(build, family, kind):
     saved = ["lm_head"] if kind == "saved" else None
     torch.manual_seed(0)
     config = LoraConfig(r=4, target_modules=targets, modules_to_save=saved, task_type="CAUSAL_LM")
-    with peft_quietly():
+    with silence_peft_warnings():
         return stirred(get_peft_model(base, config))
 
 
@@ -324,7 +326,7 @@ def adapted(build, family, kind):
      ("gemma2", "rows"), ("granite", "head"), ("granite", "saved")],
 )  # fmt: skip
 @pytest.mark.parametrize("setting", ["plain", "every"])
-def test_adapters_on_and_beside_the_head(build, lay, family, kind, setting):
+def test_adapters_on_the_head_and_elsewhere(build, lay, family, kind, setting):
     """Loss and gradients are those of plain transformers; KL's base is a second, untouched model there."""
     loss, laid = SETTINGS[setting], lay(LENGTHS)
     model, plain = adapted(build, family, kind), calm(build(family)).eval()
@@ -348,7 +350,7 @@ def test_adapters_on_and_beside_the_head(build, lay, family, kind, setting):
 def test_kl_of_full_tuning_has_a_frozen_copy(build, lay, family):
     """Zero, with a zero derivative, at first; after a step the divergence from what the model was."""
     loss, laid, model = LossConfig(kl=0.5), lay(LENGTHS), build(family)
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4, loss=loss)
     row = (*laid.row, laid.targets, laid.target_at, laid.target_weights)
     first = loss_model(*row)
@@ -380,7 +382,7 @@ def test_kl_of_full_tuning_has_a_frozen_copy(build, lay, family):
 def test_kl_under_autocast_does_not_train_on_the_bases_weights(build, lay):
     """Autocast keeps a converted weight by its parameter: the base's would be taken for the model's, without graph."""
     laid, model = lay(LENGTHS), build("llama")
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4, loss=LossConfig(kl=0.5))
     with torch.no_grad():
         for value in model.parameters():
@@ -396,21 +398,21 @@ def test_kl_under_autocast_does_not_train_on_the_bases_weights(build, lay):
     assert all(value.grad is not None for value in model.parameters())
 
 
-def test_the_base_of_a_rewritten_base_is_a_copy(build, lay):
+def test_kl_reference_of_a_changed_base_is_a_copy(build, lay):
     """PiSSA moves a part of the weights into the adapter: without it the base would be another model."""
     laid, ids = lay(LENGTHS), lay([9]).documents[0]
     base = build("llama")
     expected = base(ids[None]).logits.detach()
     config = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights="pissa", task_type="CAUSAL_LM")
-    with peft_quietly():
+    with silence_peft_warnings():
         model = get_peft_model(base, config)
-    stays = reference(model)
+    stays = make_kl_reference(model)
     assert stays.copies
     with torch.no_grad():
         for value in model.parameters():
             if value.requires_grad:
                 value += 0.1
-    with stays.active():
+    with stays.activate():
         found = model(ids[None]).logits
     with model.disable_adapter():
         other = model(ids[None]).logits.detach()
@@ -420,15 +422,15 @@ def test_the_base_of_a_rewritten_base_is_a_copy(build, lay):
     assert documents_loss(model, laid, LossConfig(kl=1.0))["kl"].abs() < 1e-5  # made now, it is the model as it is now
 
 
-def test_switching_the_adapter_off_freezes_and_unfreezes_nothing(build):
+def test_adapter_disabled_restores_requires_grad(build):
     """PEFT itself would make every active adapter trainable afterwards, those meant to stay frozen too."""
     model = adapted(build, "llama", "rows")
     for name, value in model.named_parameters():
         if "layers.0" in name:
             value.requires_grad_(False)
     before = {name: value.requires_grad for name, value in model.named_parameters()}
-    stays = reference(model)
-    with stays.active():
+    stays = make_kl_reference(model)
+    with stays.activate():
         assert not torch.is_grad_enabled()
 
     assert {name: value.requires_grad for name, value in model.named_parameters()} == before
@@ -452,10 +454,10 @@ def test_kl_draws_no_dropout_and_keeps_modes(build, lay):
     assert [module.training for module in model.modules()] == modes
 
 
-def test_the_share_of_replayed_targets(build, lay):
+def test_replay_term(build, lay):
     laid, model = lay(LENGTHS), build("llama")
     replayed = torch.tensor([False, False, True, True, False, True])
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4, loss=LossConfig(z_loss=0.01))
     row = (*laid.row, laid.targets, laid.target_at)
     terms = loss_model(*row, laid.target_weights, replayed)
@@ -474,7 +476,7 @@ def test_terms_are_named_and_without_a_graph(build, lay):
     assert all(value.dtype == torch.float32 and value.shape == () for value in terms.values())
 
 
-def test_held_out_losses_are_plain_cross_entropy(build, lay):
+def test_token_losses_are_plain_cross_entropy(build, lay):
     laid, model = lay(LENGTHS), adapted(build, "llama", "inner")
     terms = documents_loss(model, laid, EVERY)
     loss_model = LossModel(model, packed=True, chunk=4, loss=EVERY)
@@ -486,7 +488,7 @@ def test_held_out_losses_are_plain_cross_entropy(build, lay):
 @pytest.mark.parametrize("kind", ["inner", "head"])
 def test_a_row_without_targets(build, kind, setting):
     model = adapted(build, "llama", kind)
-    use_packed(model)
+    use_packed_attention(model)
     nothing, one = torch.zeros(0, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long)
     loss_model = LossModel(model, packed=True, chunk=8, loss=SETTINGS[setting])
     terms = loss_model(one, one, documents([1]), nothing, nothing, torch.zeros(0))
@@ -520,7 +522,7 @@ def test_noise_is_bounded_by_each_documents_own_length(build):
 
 def test_noise_only_while_training(build, lay):
     laid, model = lay(LENGTHS), build("llama")
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=4, loss=LossConfig(neftune=5.0))
     row = (*laid.row, laid.targets, laid.target_at)
     plain = documents_loss(model, laid)["loss"]
@@ -550,14 +552,14 @@ def mixture(family, **own):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("path", [HeadPath.chunks, HeadPath.positions])
+@pytest.mark.parametrize("path", [LogitsPath.chunks, LogitsPath.positions])
 @pytest.mark.parametrize("family", MIXTURES)
 def test_the_router_loss_is_the_models_own(lay, family, path, checkpointing):
     """Weighed with the share of the micro-batch; its gradient too."""
     laid = lay([9])
     model = mixture(family)
     if checkpointing:
-        recompute_layers(model)
+        recompute_all(model)
     own = model(input_ids=laid.documents[0][None], use_cache=False, output_router_logits=True)
     plain = cross_entropy(own.logits[0][laid.target_at], laid.targets, reduction="none") @ laid.target_weights
     wanted = gradients(model, plain + 0.3 * 1.5 * own.aux_loss)
@@ -574,7 +576,7 @@ def test_the_router_loss_is_the_models_own(lay, family, path, checkpointing):
     ("switched", "factor", "expected"),
     [(True, None, 0.02), (False, None, None), (True, 0.0, None), (False, 0.5, 0.5)],
 )
-def test_whose_factor_the_router_loss_gets(switched, factor, expected):
+def test_factor_of_the_load_balancing_loss(switched, factor, expected):
     model = mixture("mixtral", output_router_logits=switched, router_aux_loss_coef=0.02)
     router = LossModel(model, packed=False, chunk=4, loss=LossConfig(router=factor)).router
     assert (None if router is None else router.factor) == expected
@@ -598,18 +600,18 @@ def prompted(build, kind, family="llama"):
     config = {"prefix": PrefixTuningConfig, "prompt": PromptTuningConfig}[kind](
         num_virtual_tokens=5, task_type="CAUSAL_LM"
     )
-    with peft_quietly():
+    with silence_peft_warnings():
         return get_peft_model(build(family), config)
 
 
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_virtual_tokens_go_through_peft_one_document_a_row(build, lay, kind, family):
+def test_virtual_tokens_run_through_peft_unpacked(build, lay, kind, family):
     """Their loss is PEFT's own, and the vectors get its gradient; the rows are not packed."""
     model = prompted(build, kind, family)
-    loss_model, probed = packed_loss_model(model, 4)
-    assert (loss_model.path, loss_model.packed, probed.packed_ok) == (HeadPath.whole, False, False)
-    assert probed.reason == "its virtual tokens stand before the row, not before every document in it"
+    loss_model, probed = build_loss_model(model, 4)
+    assert (loss_model.path, loss_model.packed, probed.packed_ok) == (LogitsPath.whole, False, False)
+    assert probed.reason == "its virtual tokens precede the row, not every document in it"
     for length in (9, 4):
         laid = lay([length])
         ids = laid.documents[0][None]
@@ -627,9 +629,9 @@ def test_virtual_tokens_go_through_peft_one_document_a_row(build, lay, kind, fam
 
 
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
-def test_virtual_tokens_are_left_out_of_the_base(build, lay, kind):
+def test_kl_reference_has_no_virtual_tokens(build, lay, kind):
     model, laid, plain = prompted(build, kind), lay([9]), build("llama")
-    loss_model, _ = packed_loss_model(model, 4, LossConfig(kl=0.5))
+    loss_model, _ = build_loss_model(model, 4, LossConfig(kl=0.5))
     terms = loss_model(*laid.row, laid.targets, laid.target_at, torch.ones(2))
     ids = laid.documents[0][None]
     with torch.no_grad():
@@ -642,9 +644,9 @@ def test_virtual_tokens_are_left_out_of_the_base(build, lay, kind):
     assert terms["kl"] > 1e-3
 
 
-def test_a_known_gradient_is_scaled():
+def test_precomputed_gradient_is_scaled():
     value = torch.tensor([1.0, 2.0], requires_grad=True)
-    loss = Known.apply(torch.tensor(5.0), [torch.tensor([3.0, 4.0])], value)
+    loss = PrecomputedGradient.apply(torch.tensor(5.0), [torch.tensor([3.0, 4.0])], value)
     (2 * loss).backward()
     assert loss.item() == 5.0
     assert value.grad.tolist() == [6.0, 8.0]

@@ -13,8 +13,8 @@ from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.load import load_model
-from sft_cli.model.prequantized import refuse_storage
-from sft_cli.model.quant import dequantized, evaluating, quantized_layers
+from sft_cli.model.prequantized import check_quantization
+from sft_cli.model.quant import dequantize, evaluation_mode, quantized_layers
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 17, 80, 3, 44, 9, 120, 63, 31]])
@@ -26,7 +26,7 @@ def load(path, kind=QuantKind.none, *, full=False, dtype=torch.float32):
 
 
 def logits(model):
-    with evaluating(model):
+    with evaluation_mode(model):
         return model(input_ids=IDS).logits.float()
 
 
@@ -82,7 +82,7 @@ def test_an_adapter_learns_on_a_checkpoint_of_bitsandbytes(packed):
 
 def test_a_checkpoint_of_bitsandbytes_can_be_dequantised(packed):
     expected = logits(load(packed[0]))
-    plain = dequantized(load(packed[0]), torch.float32)
+    plain = dequantize(load(packed[0]), torch.float32)
     assert not quantized_layers(plain)
     torch.testing.assert_close(logits(plain), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
@@ -161,7 +161,7 @@ TENSORS = {
         ),
     ],
 )  # fmt: skip
-def test_a_missing_package_is_told_before_the_weights_load(saved, tmp_path, stored, problem, pip):
+def test_missing_package_is_reported_before_loading(saved, tmp_path, stored, problem, pip):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     described(tmp_path, stored)
     (tmp_path / "model.safetensors").write_bytes(b"never read")
@@ -176,7 +176,7 @@ def test_a_missing_package_is_told_before_the_weights_load(saved, tmp_path, stor
 @pytest.mark.parametrize(
     "stored", [TENSORS, {"quant_method": "torchao", "quant_type": "int8wo"}, {"quant_method": "hqq"}]
 )
-def test_other_missing_packages_are_one_sentence_too(saved, tmp_path, stored):
+def test_other_missing_packages_are_reported(saved, tmp_path, stored):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     described(tmp_path, stored)
     with pytest.raises(SftError) as caught:
@@ -187,7 +187,7 @@ def test_other_missing_packages_are_one_sentence_too(saved, tmp_path, stored):
     assert caught.value.fix == f"pip install {method}, or {PLAIN}"
 
 
-def test_an_unknown_storage(saved, tmp_path):
+def test_unknown_quantization_method_is_refused(saved, tmp_path):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     described(tmp_path, {"quant_method": "squeeze"})
     with pytest.raises(SftError) as caught:
@@ -196,7 +196,7 @@ def test_an_unknown_storage(saved, tmp_path):
     assert caught.value.fix == PLAIN
 
 
-def test_what_is_quantised_is_not_quantised_again(packed):
+def test_quantised_checkpoint_is_not_quantised_again(packed):
     with pytest.raises(SftError) as caught:
         load(packed[0], QuantKind.nf4)
     assert str(caught.value) == (
@@ -246,16 +246,16 @@ def test_mxfp4_experts_are_unpacked_while_loading(tmp_path):
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.fp4, QuantKind.int8])
 def test_a_model_that_rescales_its_weights_is_not_quantised(kind):
     with pytest.raises(SftError) as refused:
-        refuse_storage(RwkvConfig(), ModelConfig(path="m"), QuantConfig(kind=kind), full=False)
+        check_quantization(RwkvConfig(), ModelConfig(path="m"), QuantConfig(kind=kind), full=False)
     assert str(refused.value) == (
-        f"quant.kind={kind.value}: rwkv rescales its weights whenever it is evaluated, and quantised ones cannot be\n"
+        f"quant.kind={kind.value}: rwkv rescales its weights for evaluation, but quantised ones cannot be\n"
         "  fix: quant=none"
     )
-    refuse_storage(RwkvConfig(), ModelConfig(path="m"), QuantConfig(), full=False)
+    check_quantization(RwkvConfig(), ModelConfig(path="m"), QuantConfig(), full=False)
 
 
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.int8])
-def test_layers_that_are_stored_turned_are_dequantised_as_the_model_has_them(tmp_path, kind):
+def test_dequantize_restores_conv1d_layers(tmp_path, kind):
     """GPT-2's weights are (in, out): written as (out, in) no program can load them, square ones would load wrongly."""
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=128, n_embd=64, n_layer=2, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)
@@ -263,7 +263,7 @@ def test_layers_that_are_stored_turned_are_dequantised_as_the_model_has_them(tmp
     stored = load(tmp_path / "base", kind)
     expected = logits(stored)
 
-    plain = dequantized(load(tmp_path / "base", kind), torch.float32)
+    plain = dequantize(load(tmp_path / "base", kind), torch.float32)
     plain.save_pretrained(tmp_path / "plain")
     for model in (plain, AutoModelForCausalLM.from_pretrained(tmp_path / "plain")):
         assert (logits(model) - expected).abs().max() < (1e-5 if kind is QuantKind.nf4 else 0.05)

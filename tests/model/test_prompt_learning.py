@@ -11,10 +11,11 @@ from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.eval.generate import answers
 from sft_cli.model.adapter import prompt_learning
-from sft_cli.model.adapter.add import peft_quietly
-from sft_cli.model.attention.packing import packed_arguments, probe, use_packed
+from sft_cli.model.adapter.add import silence_peft_warnings
+from sft_cli.model.attention.packing import packed_row_arguments, use_packed_attention
+from sft_cli.model.attention.probe import probe_packing
 from sft_cli.model.load import empty_model, load_model
-from sft_cli.model.quant import evaluating
+from sft_cli.model.quant import evaluation_mode
 
 CPU = torch.device("cpu")
 PREFIX, PROMPT, LLAMA = AdapterKind.prefix, AdapterKind.prompt, AdapterKind.llama_adapter
@@ -27,47 +28,47 @@ def config(kind, tokens=4, **values):
 
 def adapted(base, kind, text_ids=(), **values):
     torch.manual_seed(0)
-    with peft_quietly():
+    with silence_peft_warnings():
         model = get_peft_model(base, prompt_learning.virtual_tokens_config(base, config(kind, **values)))
-    prompt_learning.begin(model, kind, 0, text_ids)
-    prompt_learning.in_float32(model)
+    prompt_learning.initialize_virtual_tokens(model, kind, 0, text_ids)
+    prompt_learning.cast_trained_to_float32(model)
     return model
 
 
 def opened_on(base, directory):
-    with peft_quietly():
+    with silence_peft_warnings():
         model = PeftModel.from_pretrained(base, str(directory))
-    prompt_learning.restore(model, directory)
+    prompt_learning.restore_float32(model, directory)
     return model
 
 
 def logits(model, ids=IDS):
     """Those of the tokens, not of the vectors before them."""
-    with evaluating(model):
+    with evaluation_mode(model):
         return model(input_ids=ids).logits[:, -ids.shape[1] :]
 
 
 @pytest.mark.parametrize("family", ["llama", "llama-tied", "qwen2", "mistral-window", "gemma2", "gpt2"])
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT])
-def test_it_begins_as_the_text_before_the_tokens(build, family, kind):
+def test_virtual_tokens_start_as_the_text(build, family, kind):
     """Exactly: what its vectors stand for is the text itself, at the positions before the example."""
     base, text = build(family), [9, 8, 7]
-    with evaluating(base):
+    with evaluation_mode(base):
         expected = base(input_ids=torch.cat([torch.tensor([[9, 8, 7, 9]]), IDS], dim=1)).logits[:, 4:]
     found = logits(adapted(base, kind, text))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT])
-def test_without_a_text_it_begins_as_tokens_of_the_seed(build, kind):
+def test_virtual_tokens_without_a_text_follow_the_seed(build, kind):
     first, again = (logits(adapted(build("llama"), kind)) for _ in range(2))
     other = adapted(build("llama"), kind)
-    prompt_learning.begin(other, kind, 1)
+    prompt_learning.initialize_virtual_tokens(other, kind, 1)
     assert torch.equal(first, again)
     assert not torch.allclose(first, logits(other), atol=1e-2)
 
 
-def test_llama_adapter_begins_with_a_closed_gate(build):
+def test_llama_adapter_starts_with_a_closed_gate(build):
     base = build("llama")
     assert torch.equal(logits(base), logits(adapted(base, LLAMA)))
 
@@ -83,12 +84,12 @@ def test_llama_adapter_begins_with_a_closed_gate(build):
         *[(family, LLAMA) for family in ("llama", "mistral-window", "gpt2")],
     ],
 )
-def test_it_trains_saves_opens_and_generates(build, tmp_path, family, kind):
+def test_virtual_tokens_train_save_load_and_generate(build, tmp_path, family, kind):
     """The base stays as it was, the opened adapter says the same to the bit, and generation goes through it."""
     base = build(family)
     before = {name: value.detach().clone() for name, value in base.named_parameters()}
     model = adapted(base, kind)
-    prompt_learning.refuse_without_effect(model)
+    prompt_learning.check_vectors_take_effect(model)
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.05)
     losses = []
@@ -107,7 +108,7 @@ def test_it_trains_saves_opens_and_generates(build, tmp_path, family, kind):
     assert torch.equal(logits(model), logits(opened))
 
     own = opened.get_base_model().prepare_inputs_for_generation
-    with evaluating(opened), prompt_learning.spoken_through(opened) as lm:
+    with evaluation_mode(opened), prompt_learning.generating_with_vectors(opened) as lm:
         answer = lm.generate(
             input_ids=IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=5, do_sample=False, eos_token_id=None
         )
@@ -120,7 +121,7 @@ def test_it_trains_saves_opens_and_generates(build, tmp_path, family, kind):
 
 
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT, LLAMA])
-def test_answers_to_many_prompts_are_those_to_each_alone(build, kind):
+def test_batched_generation_equals_single_prompts(build, kind):
     """Whatever the lengths of the others; of 20 places the vectors take four."""
     base = build("llama")
     base.config.max_position_embeddings = 20
@@ -142,23 +143,27 @@ def test_llama_adapter_is_packed(build):
                 value.fill_(0.5)
     parts = [IDS[:, :4], IDS[:, 4:], IDS]
     alone = torch.cat([logits(model, part) for part in parts], dim=1)
-    assert probe(model).packed_ok
-    use_packed(model)
-    with evaluating(model):
-        packed = model(input_ids=torch.cat(parts, dim=1), **packed_arguments([4, 5, 9], CPU)).logits
+    assert probe_packing(model).packed_ok
+    use_packed_attention(model)
+    with evaluation_mode(model):
+        packed = model(input_ids=torch.cat(parts, dim=1), **packed_row_arguments([4, 5, 9], CPU)).logits
     torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
     assert not torch.allclose(alone, logits(build("llama"), torch.cat(parts, dim=1)), atol=1e-2)
 
 
-def test_who_stands_before_the_tokens(build):
-    assert [prompt_learning.places(config(kind, tokens=7)) for kind in (PREFIX, PROMPT, LLAMA)] == [7, 7, 0]
-    found = [prompt_learning.before_the_tokens(adapted(build("llama"), kind)) for kind in (PREFIX, PROMPT, LLAMA)]
+def test_has_prepended_vectors(build):
+    assert [prompt_learning.num_virtual_positions(config(kind, tokens=7)) for kind in (PREFIX, PROMPT, LLAMA)] == [
+        7,
+        7,
+        0,
+    ]
+    found = [prompt_learning.has_prepended_vectors(adapted(build("llama"), kind)) for kind in (PREFIX, PROMPT, LLAMA)]
     assert found == [True, True, False]
-    assert not prompt_learning.before_the_tokens(build("llama"))
+    assert not prompt_learning.has_prepended_vectors(build("llama"))
 
 
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT, LLAMA])
-def test_on_a_half_precision_base_it_is_trained_saved_and_opened_in_float32(build, tmp_path, kind):
+def test_vectors_stay_float32_on_a_half_precision_base(build, tmp_path, kind):
     model = adapted(build("llama").to(torch.bfloat16), kind)
     with torch.no_grad():
         for value in model.parameters():
@@ -181,7 +186,7 @@ def test_on_a_half_precision_base_it_is_trained_saved_and_opened_in_float32(buil
 
 
 @pytest.mark.parametrize("kind", [PREFIX, PROMPT, LLAMA])
-def test_on_a_quantised_base_it_trains(saved, kind):
+def test_virtual_tokens_train_on_a_quantised_base(saved, kind):
     base = load_model(
         ModelConfig(path=str(saved)), QuantConfig(kind=QuantKind.nf4), full=False, device=CPU,
         compute_dtype=torch.float32,
@@ -216,15 +221,15 @@ SIZES = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2}
         pytest.param(
             lambda: empty_model(MambaConfig(**SIZES), False),
             config(PROMPT),
-            "adapter.kind=prompt: not every layer of a mamba keeps plain keys and values, which its vectors go before\n"
-            "  fix: adapter=lora",
+            "adapter.kind=prompt: not every layer of a mamba has plain keys and values, which the vectors must"
+            " precede\n  fix: adapter=lora",
             id="state-space",
         ),
         pytest.param(
             lambda: empty_model(DeepseekV3Config(**SIZES, num_attention_heads=4, num_key_value_heads=4), False),
             config(PREFIX),
-            "adapter.kind=prefix: not every layer of a deepseek_v3 keeps plain keys and values, which its vectors go"
-            " before\n  fix: adapter=prompt, or adapter=lora",
+            "adapter.kind=prefix: not every layer of a deepseek_v3 has plain keys and values, which the vectors"
+            " must precede\n  fix: adapter=prompt, or adapter=lora",
             id="latent-attention",
         ),
         pytest.param(
@@ -233,35 +238,35 @@ SIZES = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2}
                 False,
             ),
             config(PREFIX),
-            "adapter.kind=prefix: not every layer of a qwen3_next keeps plain keys and values, which its vectors go"
-            " before\n  fix: adapter=prompt, or adapter=lora",
+            "adapter.kind=prefix: not every layer of a qwen3_next has plain keys and values, which the vectors"
+            " must precede\n  fix: adapter=prompt, or adapter=lora",
             id="hybrid",
         ),
     ],
 )
-def test_families_that_cannot_carry_it(build, made, asked, message):
+def test_unsupported_families_are_refused(build, made, asked, message):
     base = build(made) if isinstance(made, str) else made()
     with pytest.raises(SftError) as caught:
         prompt_learning.virtual_tokens_config(base, asked)
     assert str(caught.value) == message
 
 
-def test_heads_that_do_not_make_the_hidden_width(build):
+def test_llama_adapter_refuses_other_head_widths(build):
     base = build("llama")
     base.config.head_dim = 16
     with pytest.raises(SftError) as caught:
         prompt_learning.virtual_tokens_config(base, config(LLAMA))
-    assert caught.value.problem == "the 4 heads of 16 do not make the hidden width, 128, and PEFT takes no other"
+    assert caught.value.problem == "the 4 heads of width 16 do not add up to the hidden size 128, which PEFT requires"
 
 
-def test_vectors_that_never_reach_the_layers(build, monkeypatch):
+def test_check_vectors_take_effect(build, monkeypatch):
     """As when gradient checkpointing drops the cache that holds a prefix."""
     model = adapted(build("llama"), PREFIX)
     base = model.get_base_model()
     plain = base.forward
     monkeypatch.setattr(base, "forward", lambda *args, past_key_values=None, **rest: plain(*args, **rest))
     with pytest.raises(SftError) as caught:
-        prompt_learning.refuse_without_effect(model)
+        prompt_learning.check_vectors_take_effect(model)
     assert str(caught.value) == (
         "adapter.kind=prefix: the vectors never reach the layers of a llama\n  fix: adapter=prompt, or adapter=lora"
     )

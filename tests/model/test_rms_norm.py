@@ -7,8 +7,8 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from sft_cli.model.speed import onednn as fused_matmul
-from sft_cli.model.speed.onednn import error, exact_fast_matmul, stays_float32
-from sft_cli.model.speed.rms_norm import proven, use_fast_norms, use_own_norms
+from sft_cli.model.speed.onednn import enable_onednn_float32, keeps_float32, matmul_error
+from sft_cli.model.speed.rms_norm import match_rms_norm, replace_rms_norms, restore_rms_norms
 
 
 def frozen(kind, eps=1e-6):
@@ -25,16 +25,16 @@ def run(norm, x):
 
 
 @pytest.mark.parametrize(("kind", "offset"), [(LlamaRMSNorm, 0.0), (Gemma2RMSNorm, 1.0)])
-def test_values_and_gradients_stay(kind, offset):
+def test_replace_rms_norms_keeps_values_and_gradients(kind, offset):
     norm = frozen(kind, 1e-5)
-    assert proven(norm) == (1e-5, offset)
+    assert match_rms_norm(norm) == (1e-5, offset)
     x = torch.randn(2, 7, 3, 48, generator=torch.Generator().manual_seed(1))
     expected, gradient = run(norm, x)
-    assert use_fast_norms(norm) == 1
+    assert replace_rms_norms(norm) == 1
     found, ours = run(norm, x)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
     assert (ours - gradient).norm() <= 1e-6 * gradient.norm()
-    use_own_norms(norm)
+    restore_rms_norms(norm)
     assert "forward" not in vars(norm)
 
 
@@ -44,7 +44,7 @@ def test_bfloat16_is_as_close_to_float32_as_before(kind):
     x = torch.randn(1, 200, 48, generator=torch.Generator().manual_seed(1)).bfloat16()
     expected = run(exact, x.float())
     theirs = run(norm, x)
-    use_fast_norms(norm)
+    replace_rms_norms(norm)
     for wanted, own, old in zip(expected, run(norm, x), theirs, strict=True):
         assert (own.float() - wanted).norm() <= 1.5 * (old.float() - wanted).norm()  # one rounding more
 
@@ -68,28 +68,28 @@ class OtherEps(LlamaRMSNorm):
 
 
 @pytest.mark.parametrize("kind", [Centred, OtherEps])
-def test_other_norms_are_left_alone(kind):
-    assert use_fast_norms(frozen(kind)) == 0
+def test_match_rms_norm_skips_other_norms(kind):
+    assert replace_rms_norms(frozen(kind)) == 0
 
 
 def test_trained_weights_keep_their_gradient():
     norm = frozen(LlamaRMSNorm)
-    use_fast_norms(norm)
+    replace_rms_norms(norm)
     norm.requires_grad_(True)
     run(norm, torch.randn(2, 48))
     assert norm.weight.grad is not None
-    assert use_fast_norms(norm) == 0
+    assert replace_rms_norms(norm) == 0
 
 
 @pytest.mark.parametrize(
     ("flags", "exact"),
     [("fpu avx2 avx512f avx512_bf16", True), ("fpu avx512f amx_bf16 amx_tile", False), ("fpu avx2", False)],
 )
-def test_float32_stays_where_there_is_no_amx(tmp_path, flags, exact):
+def test_keeps_float32(tmp_path, flags, exact):
     file = tmp_path / "cpuinfo"
     file.write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t:\n")
-    assert stays_float32(file) is exact
-    assert not stays_float32(tmp_path / "none")
+    assert keeps_float32(file) is exact
+    assert not keeps_float32(tmp_path / "none")
 
 
 @pytest.fixture
@@ -99,15 +99,15 @@ def precision():
     torch.set_float32_matmul_precision(before)
 
 
-def test_products_stay_float32(precision):
-    if exact_fast_matmul():
+def test_enable_onednn_float32(precision):
+    if enable_onednn_float32():
         assert torch.get_float32_matmul_precision() == "medium"
-    assert error() <= 2e-6
+    assert matmul_error() <= 2e-6
 
 
-def test_a_lossy_product_switches_it_off_again(precision, monkeypatch, tmp_path):
+def test_enable_onednn_float32_reverts_on_loss_of_precision(precision, monkeypatch, tmp_path):
     file = tmp_path / "cpuinfo"
     file.write_text("flags\t: avx512f\n")
-    monkeypatch.setattr(fused_matmul, "error", lambda: 3e-3)
-    assert not exact_fast_matmul(file)
+    monkeypatch.setattr(fused_matmul, "matmul_error", lambda: 3e-3)
+    assert not enable_onednn_float32(file)
     assert torch.get_float32_matmul_precision() == precision

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.batching.packed_row import documents
-from sft_cli.model.attention import attention_function, flex, kernels
-from sft_cli.model.attention import packing as attention
+from sft_cli.model.attention import attention_function, flex, kernels, packing, probe
 from sft_cli.model.attention.attention_function import packed_attention
-from sft_cli.model.attention.kernels import Rule, by_length, causal_mask, gathered
-from sft_cli.model.attention.packing import probe, register
+from sft_cli.model.attention.kernels import AttentionSpec, attention_by_length, causal_mask, gather_rows
+from sft_cli.model.attention.packing import register_packed_attention, use_packed_attention
+from sft_cli.model.attention.probe import probe_packing
 from sft_cli.model.head.loss_model import LossModel
 from tests.model.helpers import assert_same_gradients, gradients, tiny, tree
 
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 TREE = ((3, 2, 1, 1, 1, 3), (-1, 0, 1, 1, 0, -1))
 
 
-def test_what_lies_where_by_hand():
+def test_documents_by_hand():
     row = documents(*TREE)
 
     assert row.shared
@@ -45,7 +45,7 @@ def test_what_lies_where_by_hand():
     assert row.alike == (((0,), (5,)), ((0, 1),), ((0, 1, 2), (0, 1, 3)), ((0, 4),))
 
 
-def test_nothing_shared_by_hand():
+def test_documents_without_sharing_by_hand():
     row = documents([2, 3, 2])
 
     assert not row.shared
@@ -93,7 +93,7 @@ def rows(draw):
 @st.composite
 def rules(draw):
     """Any window, cap and scale; sinks are made later, for they belong to heads."""
-    return Rule(
+    return AttentionSpec(
         scaling=draw(st.sampled_from([None, 0.5])),
         window=draw(st.one_of(st.none(), st.integers(1, 12))),
         softcap=draw(st.sampled_from([None, 2.0])),
@@ -110,14 +110,14 @@ def states(row, group=2, width=8, seed=0):
 
 @settings(max_examples=80, deadline=None)
 @given(row=rows(), rule=rules(), group=st.sampled_from([1, 3]), sinks=st.booleans(), products=st.booleans())
-def test_any_tree_of_segments_is_dense_attention_with_a_mask(row, rule, group, sinks, products):
+def test_shared_prefix_attention_equals_dense_attention(row, rule, group, sinks, products):
     """Output and every gradient, by matrix products and by torch's own kernel."""
     *parts, sink = states(row, group)
     ours = [part.clone().requires_grad_() for part in (*parts, sink)]
     theirs = [part.clone().requires_grad_() for part in (*parts, sink)]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(kernels, "MATMUL_KEYS", {torch.float32: 99 if products else 0})
-        out = by_length(*ours[:3], row, replace(rule, sinks=ours[3] if sinks else None))
+        patched.setattr(kernels, "MAX_MATMUL_KEYS", {torch.float32: 99 if products else 0})
+        out = attention_by_length(*ours[:3], row, replace(rule, sinks=ours[3] if sinks else None))
     expected = dense(*theirs[:3], row, replace(rule, sinks=theirs[3] if sinks else None))
     weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     (out * weight).sum().backward()
@@ -136,7 +136,9 @@ def test_a_window_longer_than_any_segment_still_cuts(window):
     query, key, value, _ = states(row)
     out, _ = packed_attention(torch.nn.Identity(), query, key, value, None, sft_documents=row, sliding_window=window)
 
-    torch.testing.assert_close(out.double(), dense(query, key, value, row, Rule(window=window)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        out.double(), dense(query, key, value, row, AttentionSpec(window=window)), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("window", [None, 4])
@@ -144,18 +146,18 @@ def test_a_window_longer_than_any_segment_still_cuts(window):
 @pytest.mark.parametrize("sinks", [False, True])
 @pytest.mark.parametrize("group", [1, 2, 3])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_flex_attention_sees_the_same(window, softcap, sinks, group):
+def test_document_mask_mod_equals_the_mask(window, softcap, sinks, group):
     """The function that is compiled on CUDA, uncompiled: its mask, cap and sinks; six heads are no power of two."""
     row = documents(*TREE)
     *parts, sink = states(row, group, width=16)
-    rule = Rule(0.3, window, softcap, sinks=sink if sinks else None)
+    rule = AttentionSpec(0.3, window, softcap, sinks=sink if sinks else None)
     with torch.no_grad():
-        out = flex.flexible(*parts, row, rule)
+        out = flex.packed_flex_attention(*parts, row, rule)
 
     torch.testing.assert_close(out.double(), dense(*parts, row, rule), rtol=1e-4, atol=1e-5)
 
 
-def test_a_block_mask_is_made_once_for_a_row_and_goes_with_it():
+def test_block_mask_is_cached_with_its_row():
     gc.collect()
     row, other = documents(*TREE), documents(*TREE)
     before = len(flex._block_masks)
@@ -181,34 +183,34 @@ def test_a_block_mask_is_made_once_for_a_row_and_goes_with_it():
     ],
 )
 @pytest.mark.parametrize("kept", [2048, 2], ids=["cut-from-a-kept-one", "made-for-this-call"])
-def test_masks_by_hand(queries, keys, window, seen, kept, monkeypatch):
-    monkeypatch.setattr(kernels, "KEPT_MASK", kept)
+def test_causal_mask_by_hand(queries, keys, window, seen, kept, monkeypatch):
+    monkeypatch.setattr(kernels, "MAX_CACHED_MASK", kept)
     mask = causal_mask(queries, keys, window, torch.float32, CPU)
 
     assert ["".join("1" if number == 0 else "0" for number in row) for row in mask.tolist()] == seen
     assert set(mask.flatten().tolist()) <= {0.0, -math.inf}
 
 
-def test_few_masks_are_kept():
+def test_causal_mask_cache_is_small():
     """One square serves all lengths up to its own; the number and the size of squares are bounded."""
     masks = [causal_mask(queries, keys, None, torch.float32, CPU) for queries, keys in [(3, 40), (40, 40), (1, 64)]]
-    before = kernels._square.cache_info()
-    causal_mask(5, kernels.KEPT_MASK + 1, None, torch.float32, CPU)
+    before = kernels._square_mask.cache_info()
+    causal_mask(5, kernels.MAX_CACHED_MASK + 1, None, torch.float32, CPU)
 
     assert len({mask.untyped_storage().data_ptr() for mask in masks}) == 1
-    assert kernels._square.cache_info() == before
+    assert kernels._square_mask.cache_info() == before
     assert before.maxsize == 16
 
 
 def test_a_mask_of_inference_serves_training():
-    kernels._square.cache_clear()
+    kernels._square_mask.cache_clear()
     row = documents([4])
     *parts, sink = states(row)
-    rule = Rule(sinks=sink)
+    rule = AttentionSpec(sinks=sink)
     with torch.inference_mode():
-        by_length(*parts, row, rule)
+        attention_by_length(*parts, row, rule)
     learned = [part.requires_grad_() for part in parts]
-    by_length(*learned, row, rule).sum().backward()
+    attention_by_length(*learned, row, rule).sum().backward()
 
     assert all(part.grad is not None for part in learned)
 
@@ -225,40 +227,40 @@ def graph(tensor):
 
 
 @pytest.mark.parametrize("products", [True, False])
-def test_no_gradient_is_a_row_of_zeros_for_each_document(products, monkeypatch):
-    monkeypatch.setattr(kernels, "MATMUL_KEYS", {torch.float32: 99 if products else 0})
+def test_attention_by_length_splits_without_zero_gradients(products, monkeypatch):
+    monkeypatch.setattr(kernels, "MAX_MATMUL_KEYS", {torch.float32: 99 if products else 0})
     row = documents(*TREE)
     parts = [part.requires_grad_() for part in states(row)[:3]]
-    names = graph(by_length(*parts, row, Rule()))
+    names = graph(attention_by_length(*parts, row, AttentionSpec()))
 
     assert not {name for name in names if "Slice" in name or "Index" in name or "Narrow" in name}
     assert any("Split" in name for name in names)
 
 
-def test_documents_of_equal_length_are_one_call(monkeypatch):
+def test_attention_by_length_calls_once_per_length(monkeypatch):
     calls = []
-    attend = kernels.attend
+    attend = kernels.causal_attention
 
     def counting(query, *rest):
         calls.append(tuple(query.shape))
         return attend(query, *rest)
 
-    monkeypatch.setattr(kernels, "attend", counting)
+    monkeypatch.setattr(kernels, "causal_attention", counting)
     row = documents([4, 3, 4, 4, 3])
-    by_length(*states(row)[:3], row, Rule())
+    attention_by_length(*states(row)[:3], row, AttentionSpec())
 
     assert calls == [(4, 3, 4, 8), (4, 2, 3, 8)]
 
 
-def test_the_gradient_of_keys_that_are_read_many_times_is_their_sum():
+def test_gather_rows_gradient():
     keys = torch.randn(4, 2, 3, requires_grad=True)
     places = torch.tensor([0, 1, 2, 0, 1, 3, 0])
     weight = torch.randn(7, 2, 3)
-    (gathered(keys, places) * weight).sum().backward()
+    (gather_rows(keys, places) * weight).sum().backward()
 
     expected = torch.stack([weight[places == place].sum(0) for place in range(4)])
     torch.testing.assert_close(keys.grad, expected)
-    torch.testing.assert_close(gathered(keys, places), keys[places])
+    torch.testing.assert_close(gather_rows(keys, places), keys[places])
 
 
 def test_autocast_computes_in_its_type(monkeypatch):
@@ -267,23 +269,23 @@ def test_autocast_computes_in_its_type(monkeypatch):
 
     def watching(*parts):
         given.extend(part.dtype for part in parts[:3])
-        return by_length(*parts)
+        return attention_by_length(*parts)
 
-    monkeypatch.setattr(attention_function, "by_length", watching)
+    monkeypatch.setattr(attention_function, "attention_by_length", watching)
     row = documents([3, 4])
     query, key, value, _ = states(row)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out, _ = packed_attention(torch.nn.Identity(), query, key, value.bfloat16(), None, sft_documents=row)
 
     assert {out.dtype, *given} == {torch.bfloat16}
-    torch.testing.assert_close(out.double(), dense(query, key, value, row, Rule()), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(out.double(), dense(query, key, value, row, AttentionSpec()), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("products", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
 def test_dropout_drops_weights_and_keeps_their_mean(products, shared, monkeypatch):
     """With values of one, the output of a token is the sum of its weights: the kept half of them, doubled."""
-    monkeypatch.setattr(kernels, "MATMUL_KEYS", {torch.float32: 999 if products else 0})
+    monkeypatch.setattr(kernels, "MAX_MATMUL_KEYS", {torch.float32: 999 if products else 0})
     row = documents([64, 64], [-1, 0] if shared else None)
     query = torch.zeros(1, 8, 128, 4)
     torch.manual_seed(0)
@@ -301,7 +303,7 @@ def test_gradients_are_the_same_when_layers_are_computed_again():
     segments, found = tree((6, 5, 4, 7), (-1, 0, 1, 1)), []
     for again in (False, True):
         model = tiny("gemma2-window-softcap")
-        attention.use_packed(model)
+        use_packed_attention(model)
         if again:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         LossModel(model, packed=True, chunk=8)(**segments.arguments())["loss"].backward()
@@ -316,14 +318,14 @@ def probed_with(monkeypatch, changed):
     def spoiled(*states, sft_documents, **rest):
         return packed_attention(*states, sft_documents=changed(sft_documents), **rest)
 
-    monkeypatch.setattr(attention, "packed_attention", spoiled)
-    result = probe(tiny("llama"))
+    monkeypatch.setattr(packing, "packed_attention", spoiled)
+    result = probe_packing(tiny("llama"))
     monkeypatch.undo()
-    register()
+    register_packed_attention()
     return result
 
 
-def test_the_probe_packs_without_sharing_where_only_sharing_fails(monkeypatch):
+def test_probe_packing_without_sharing(monkeypatch):
     """Each ending starts anew, as it would in a kernel that ignores where its keys are."""
     result = probed_with(monkeypatch, lambda row: documents(row.lengths))
 
@@ -332,13 +334,13 @@ def test_the_probe_packs_without_sharing_where_only_sharing_fails(monkeypatch):
     assert result.reason.startswith("with a shared beginning, packed logits differ from unpacked logits by ")
 
 
-def test_the_probe_refuses_to_share_where_one_ending_sees_another(monkeypatch):
+def test_probe_packing_detects_endings_that_see_each_other(monkeypatch):
     result = probed_with(monkeypatch, lambda row: documents(row.lengths, [*row.parents[:-1], len(row.lengths) - 2]))
 
     assert (result.packed_ok, result.shared_ok) == (False, False)
 
 
-def test_the_probe_finds_a_weak_leak_between_endings(monkeypatch):
+def test_probe_packing_detects_a_weak_leak_between_endings(monkeypatch):
     """Too weak to show beside solo logits at a tolerance of half precision."""
 
     def spoiled(*states, sft_documents, **rest):
@@ -348,27 +350,27 @@ def test_the_probe_finds_a_weak_leak_between_endings(monkeypatch):
             own[-1] = own[-1] + 0.02 * own[-2].mean(dim=1, keepdim=True)
         return torch.cat(own, dim=1), None
 
-    monkeypatch.setattr(attention, "packed_attention", spoiled)
-    monkeypatch.setitem(attention.TOLERANCE, torch.float32, 5e-2)
-    result = probe(tiny("llama"))
+    monkeypatch.setattr(packing, "packed_attention", spoiled)
+    monkeypatch.setitem(probe.TOLERANCE, torch.float32, 5e-2)
+    result = probe_packing(tiny("llama"))
     monkeypatch.undo()
-    register()
+    register_packed_attention()
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
     assert result.reason.startswith("with a shared beginning, a document changes the logits of those after it by ")
 
 
-def test_a_family_with_a_state_shares_nothing_even_where_it_packs(monkeypatch):
+def test_stateful_family_shares_no_prefix(monkeypatch):
     """On CUDA some of them keep packed documents apart; the state of a beginning would still be lost."""
     model = tiny("llama")
     monkeypatch.setattr(type(model), "_is_stateful", True)
-    result = probe(model)
+    result = probe_packing(model)
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
     assert result.reason == "with a shared beginning, layers that carry a state from token to token would start again"
 
 
-def test_the_probe_is_seven_short_forwards(monkeypatch):
+def test_probe_packing_takes_seven_forwards(monkeypatch):
     """Two alone, two rows that hold them, and three that tell whether the model draws random numbers of its own."""
     model = tiny("llama")
     lengths = []
@@ -379,5 +381,5 @@ def test_the_probe_is_seven_short_forwards(monkeypatch):
         return forward(self, input_ids, **rest)
 
     monkeypatch.setattr(type(model), "forward", counting)
-    assert probe(model).shared_ok
+    assert probe_packing(model).shared_ok
     assert lengths == [7, 11, 32, 32, 7, 7, 7]

@@ -60,13 +60,13 @@ def quickstart(folder):
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
 def test_a_model_of_pickled_weights_is_refused_unread(name, tmp_path):
-    from sft_cli.model.load import check_weights
+    from sft_cli.model.load import check_weight_files
 
     folder = quickstart(tmp_path / "model")
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(pickle.dumps(Malice(f"touch {tmp_path}/done")))
     with pytest.raises(SftError, match="no safetensors weights, and pickled weights are not read"):
-        check_weights(ModelConfig(path=str(folder)), folder)
+        check_weight_files(ModelConfig(path=str(folder)), folder)
     assert not (tmp_path / "done").exists()
 
 
@@ -80,35 +80,35 @@ INDICES = [
 
 @pytest.mark.parametrize(("index", "problem"), INDICES, ids=["bin", "list", "none", "broken"])
 def test_an_index_names_safetensors_alone(index, problem, tmp_path):
-    from sft_cli.model.load import check_weights
+    from sft_cli.model.load import check_weight_files
 
     text = index if isinstance(index, str) else json.dumps(index)
     (tmp_path / "model.safetensors.index.json").write_text(text)
     with pytest.raises(SftError, match=problem):
-        check_weights(ModelConfig(path=str(tmp_path)), tmp_path)
+        check_weight_files(ModelConfig(path=str(tmp_path)), tmp_path)
 
 
 def test_a_pickled_adapter_is_refused_unread(tmp_path):
-    from sft_cli.model.adapter.add import open_adapter
-    from sft_cli.model.adapter.warm_start import adapter_directory
+    from sft_cli.model.adapter.add import load_adapter
+    from sft_cli.model.adapter.warm_start import find_adapter
 
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.bin").write_bytes(pickle.dumps(Malice(f"touch {tmp_path}/done")))
     with pytest.raises(SftError, match=r"no adapter_model\.safetensors"):
-        adapter_directory(str(tmp_path), "adapter.start_from")
+        find_adapter(str(tmp_path), "adapter.start_from")
     with pytest.raises(SftError, match=r"pickled adapters \(adapter_model\.bin\) are not read"):
-        open_adapter(None, tmp_path, None)  # pyright: ignore
+        load_adapter(None, tmp_path, None)  # pyright: ignore
     assert not (tmp_path / "done").exists()
 
 
 def test_code_beside_a_model_runs_only_when_asked(tmp_path):
-    from sft_cli.model.load import load_config
+    from sft_cli.model.load import load_model_config
 
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'done')!r}, 'w')\n")
-    with pytest.raises(SftError, match=r"(?s)the model brings its own Python code.*trust_remote_code=true"):
-        load_config(ModelConfig(path=str(tmp_path)))
+    with pytest.raises(SftError, match=r"(?s)the model has its own Python code.*trust_remote_code=true"):
+        load_model_config(ModelConfig(path=str(tmp_path)))
     assert not (tmp_path / "done").exists()
 
 

@@ -13,7 +13,7 @@ from sft_cli.batching.prefetch import Feed
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Tokens
-from sft_cli.model.attention.packing import register, use_packed
+from sft_cli.model.attention.packing import register_packed_attention, use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.train.step import compute_gradient
 
@@ -44,10 +44,10 @@ class Rows:
 
 def gradients(base, *, packed, budget, reduction, order=(0, 1, 2, 3), share=Choice.never):
     """Loss and every gradient of one step."""
-    register()
+    register_packed_attention()
     model = AutoModelForCausalLM.from_pretrained(base)
     if packed:
-        use_packed(model)
+        use_packed_attention(model)
     loss_model = LossModel(model, packed=packed, chunk=4)
     device = torch.device("cpu")
     words = {"reduction": reduction, "budget": budget, "packed": packed, "share": share, "device": device}

@@ -14,7 +14,7 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
 from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.errors import SftError
-from sft_cli.model.memory.checkpointing import Recompute, apply
+from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
 from sft_cli.train import step
 from sft_cli.train.monitoring.step_rows import StepRow
 from sft_cli.train.oom_advice import Work, told
@@ -62,8 +62,8 @@ def short(monkeypatch):
 def relieved(allowed=True):
     """The loss and gradients of one step of two micro-batches, and the Relief behind it."""
     loss_model, accelerator = Drawing().train(), Accelerator(cpu=True)
-    relief = Relief(loss_model.model, Recompute(Checkpointing.none, 0, "for a test"), allowed)
-    apply(loss_model.model, relief.recompute)
+    relief = Relief(loss_model.model, CheckpointingPlan(Checkpointing.none, 0, "for a test"), allowed)
+    apply_checkpointing(loss_model.model, relief.recompute)
     laid = SimpleNamespace(batches=[torch.arange(6)[None], torch.arange(9)[None]])
     torch.manual_seed(1)
     loss = relief.gradient(loss_model, accelerator, laid)["loss"]

@@ -7,7 +7,7 @@ from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.config.schema.trainer import OptimizerName, Schedule, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.head.loss_model import packed_loss_model
+from sft_cli.model.head.loss_model import build_loss_model
 from sft_cli.train.optimizers.lr_schedule import make_schedule
 from sft_cli.train.optimizers.optimizers import make_optimizer
 from sft_cli.train.optimizers.param_groups import is_matrix, parameter_groups, plain_names
@@ -28,7 +28,7 @@ def tuned(base):
 
     config = AdapterConfig(rank=2, target_modules=["q_proj"], train_stop_token=TrainStopToken.never)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    return packed_loss_model(add_adapter(model, config, [2], seed=0).model, 64)[0]
+    return build_loss_model(add_adapter(model, config, [2], seed=0).model, 64)[0]
 
 
 def test_vectors_are_not_decayed():

@@ -11,8 +11,8 @@ from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.compose import compose
 from sft_cli.config.schema.trainer import ProbeConfig, ProbeMetric
 from sft_cli.errors import SftError
-from sft_cli.merge.card import figures
-from sft_cli.model.head.loss_model import packed_loss_model
+from sft_cli.merge.card import run_results
+from sft_cli.model.head.loss_model import build_loss_model
 from sft_cli.prepare.prepare import prepare
 from sft_cli.run_dir import RunDir
 from sft_cli.train.monitoring.retention import Change, Forgotten, Retention, stopped
@@ -59,7 +59,7 @@ class Place:
         tokenizer = prepare(config).tokenizer_directory
         probes = prepare_probes(config, tokenizer)
         model = AutoModelForCausalLM.from_pretrained(self.base, dtype=torch.float32)
-        loss_model, _ = packed_loss_model(model, 64)
+        loss_model, _ = build_loss_model(model, 64)
         accelerator = Accelerator(cpu=True)
         guard = Retention(config, self.run, loss_model, accelerator, load_tokenizer(str(tokenizer)), [2], probes)
         return guard, model, probes
@@ -322,7 +322,7 @@ def test_a_model_card_counts_the_steps_alone(place, asked):
     place.run.metrics.write_text(json.dumps({"step": 1, "loss": 2.0, "trained_tokens": 7}) + "\n")
     guard.check(1, place.record)
 
-    assert figures(place.run) == {"steps": 1, "tokens trained on": 7, "training loss of the last step": 2.0}
+    assert run_results(place.run) == {"steps": 1, "tokens trained on": 7, "training loss of the last step": 2.0}
 
 
 def test_probes_know_the_tokens_that_the_run_added(place):

@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from sft_cli.cli import execute
-from sft_cli.model.language_model import beside_language
+from sft_cli.model.language_model import non_language_modules
 from tests.towers import saved
 
 SLOW = pytest.mark.slow
@@ -48,7 +48,7 @@ def test_the_language_model_trains_on_text_and_the_rest_stays_as_it_was(
 ):
     rows, model, lora = tmp_path / "rows.jsonl", tmp_path / "base", "adapter.kind=lora" in words
     rows.write_text("".join(json.dumps({"prompt": f"say {i}", "completion": f"it is {i}"}) + "\n" for i in range(24)))
-    beside = beside_language(saved(kind, model))
+    beside = non_language_modules(saved(kind, model))
     for file in base.glob("tokenizer*"):
         shutil.copy(file, model)
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from sft_cli.batching.prefetch import Feed
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
-from sft_cli.model.attention.packing import use_packed
+from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.train.step import arguments
 from tests.train.helpers import answering, tokens
@@ -66,7 +66,7 @@ def padded(base, reduction):
 )
 def test_loss_and_gradient(base, budget, ranks, saved, reduction):
     model = AutoModelForCausalLM.from_pretrained(base)
-    use_packed(model)
+    use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=7)
     total, settings = 0.0, {"reduction": reduction, "budget": budget, "packed": True, "device": torch.device("cpu")}
     for rank in range(ranks):

@@ -79,7 +79,14 @@ class ServingRenderer:
         return self._after_prompt(talk, talk.messages[: i + 1], prompt, self._prefix(talk, i + 1, prompt=False))
 
     def changed_text(self, talk: MarkedConversation, i: int, prompt: str, message: dict[str, Any]) -> str:
-        """Return the text up to and including message i, with another message in its place."""
+        """Return the text up to and including message i, with another message in its place.
+
+        Args:
+            talk: The conversation.
+            i: Index of the message.
+            prompt: The prompt that a server sends before it.
+            message: The message in its place.
+        """
         messages = [*talk.messages[:i], message]
         return self._after_prompt(talk, messages, prompt, self._text(talk, messages, prompt=False))
 

@@ -115,7 +115,14 @@ def _open_block_error(number: int) -> RenderError:
 
 
 def check_opened(prompt: str, answer: str, has_reasoning: bool, number: int) -> None:
-    """Reject an answer that is entirely inside a reasoning block which the prompt opens."""
+    """Reject an answer that is entirely inside a reasoning block which the prompt opens.
+
+    Args:
+        prompt: What a server sends before the message.
+        answer: The text after the prompt.
+        has_reasoning: Whether the message has reasoning.
+        number: Its number from 1, for errors.
+    """
     if prompt.rstrip().endswith("<think>") and "</think>" not in answer and not has_reasoning:
         raise _open_block_error(number)
 

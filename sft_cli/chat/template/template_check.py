@@ -7,8 +7,9 @@ from sft_cli.chat.masks.sentinels import SentinelMarker
 from sft_cli.chat.masks.serving_text import text_missing_from_prompt
 from sft_cli.chat.masks.spans import SpanFinder
 from sft_cli.chat.masks.stop_tokens import StopTokenFinder
-from sft_cli.chat.template.chat_template import ChatTemplate, RenderError, load_template, packaged_templates
+from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
 from sft_cli.chat.template.conversation_features import EXAMPLE_TOOL, ConversationFeatures, describe_features
+from sft_cli.chat.template.loading import load_template, packaged_templates
 from sft_cli.chat.template.normalize import normalize_conversation, rule_errors
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import TemplateConfig

@@ -16,33 +16,12 @@ from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.config.schema.trainer import OptimizerName
 from sft_cli.console import gib
 from sft_cli.errors import SftError
-from sft_cli.model.device import DTYPES, Machine
-from sft_cli.model.memory.checkpointing import MARGIN, Recompute, choose
-from sft_cli.model.memory.estimate import Counted, MemoryEstimate
-from sft_cli.model.prequantized import storage
+from sft_cli.model.device import DTYPES, ComputeSetup
+from sft_cli.model.memory.checkpointing import MEMORY_MARGIN, CheckpointingPlan, choose_checkpointing
+from sft_cli.model.memory.estimate import MemoryEstimate, shard_estimate
+from sft_cli.model.memory.measure import MeasuredModel
+from sft_cli.model.prequantized import stored_quantization
 from sft_cli.train.setup.preflight import count_memory, most_tokens, step_memory
-
-
-def sharded(memory: MemoryEstimate, config: DistributedConfig, processes: int) -> MemoryEstimate:
-    """What one of several processes needs: under fsdp a part of weights, gradients and state, and what it gathers.
-
-    The embeddings and the head stay gathered through a step, the layer that is computed and the next one with them; all
-    of them where ``distributed.reshard`` is off.
-    """
-    parts = processes // config.replicas
-    if config.kind is DistributedKind.ddp or parts < 2:
-        return memory
-    layers = memory.largest * (2 if config.reshard else max(2, memory.num_layers))
-    kept = 0.0 if config.cpu_offload else 1 / parts
-    return replace(
-        memory,
-        weights=int(memory.weights * kept),
-        values=int(memory.values * kept),
-        gradients=int(memory.gradients * kept),
-        state=int(memory.state * kept),
-        gathered=layers + memory.outer,
-    )
-
 
 CONTEXT = 2**30 * 6 // 10
 """Bytes of a card that CUDA, cuBLAS and NCCL take for themselves; not measured here."""
@@ -63,7 +42,7 @@ class Target:
     """
 
     name: str
-    machine: Machine
+    machine: ComputeSetup
     free: int | None
     processes: int
     card: Card | None = None
@@ -80,7 +59,7 @@ class Need:
     """
 
     memory: MemoryEstimate
-    recompute: Recompute
+    recompute: CheckpointingPlan
     tokens: int
 
     @property
@@ -107,7 +86,7 @@ class Budget:
     target: Target
     longest: int
     usual: int
-    counted: dict[str, Counted] = field(default_factory=dict, repr=False)
+    counted: dict[str, MeasuredModel] = field(default_factory=dict, repr=False)
 
     def need(self, config: Config, tokens: int | None = None) -> Need:
         """The memory of a process under a config that differs in settings alone.
@@ -120,9 +99,9 @@ class Budget:
         key = repr((config.adapter, config.speed.fused, config.speed.packing))
         if key not in self.counted:
             self.counted[key] = count_memory(config, self.architecture, self.target.machine, self.usual)
-        shared = sharded(step_memory(config, self.counted[key], size), config.distributed, self.target.processes)
+        shared = shard_estimate(step_memory(config, self.counted[key], size), config.distributed, self.target.processes)
         free = self.target.free if self.target.free is not None else 2**63
-        return Need(shared, choose(config.speed, shared, free, self.target.machine.device), size)
+        return Need(shared, choose_checkpointing(config.speed, shared, free, self.target.machine.device), size)
 
     def fits(self, need: Need) -> bool:
         """Whether it does, with nothing to spare."""
@@ -140,8 +119,8 @@ def memory_lines(budget: Budget) -> list[Line]:
     text = f"{about}, {gib(target.free)} free on {target.name}"
     if not budget.fits(need):
         return [fail("memory", f"it does not fit: {text}", _advice(budget, need), more)]
-    if need.total > target.free * (1 - MARGIN):
-        return [warn("memory", f"{text}: less than {MARGIN:.0%} to spare", _advice(budget, need), more)]
+    if need.total > target.free * (1 - MEMORY_MARGIN):
+        return [warn("memory", f"{text}: less than {MEMORY_MARGIN:.0%} to spare", _advice(budget, need), more)]
     return [ok("memory", text, more=more)]
 
 
@@ -153,13 +132,13 @@ def _table(budget: Budget, need: Need) -> list[str]:
     kind = "weights" if config.adapter.kind in WHOLE else "adapter"
     rows = [
         ("frozen weights", memory.weights),
-        (kind, memory.values),
+        (kind, memory.parameters),
         ("gradients", memory.gradients),
-        (f"optimizer ({config.trainer.optimizer.value})", memory.state),
+        (f"optimizer ({config.trainer.optimizer.value})", memory.optimizer_state),
         ("gathered layers (fsdp)", memory.gathered),
         (f"activations at {need.tokens:,} tokens (a micro-batch)", memory.activations(mode, layers)),
-        ("logits, or gradients passing a layer", memory.passing(mode, layers)),
-        ("process overhead", memory.slack(mode, layers)),
+        ("logits, or gradients passing a layer", memory.transient(mode, layers)),
+        ("process overhead", memory.overhead(mode, layers)),
     ]
     shown = [f"{name:<46} {gib(size):>10}" for name, size in rows if size]
     own = alone.memory.activations(mode, layers)
@@ -172,7 +151,7 @@ def _table(budget: Budget, need: Need) -> list[str]:
 
 def _advice(budget: Budget, need: Need) -> str:
     """The first setting that makes it fit, with its figures; else what size of card would do."""
-    room = int((budget.target.free or 0) * (1 - MARGIN))
+    room = int((budget.target.free or 0) * (1 - MEMORY_MARGIN))
     for words, config in variants(budget):
         other = budget.need(config)
         if other.total <= room:
@@ -196,7 +175,7 @@ def variants(budget: Budget) -> Iterator[tuple[str, Config]]:
     yield from small[:-1]
     if speed.logits_chunk > CHUNK:
         yield f"speed.logits_chunk={CHUNK}", replace(config, speed=replace(speed, logits_chunk=CHUNK))
-    plain = config.quant.kind is QuantKind.none and storage(budget.architecture) is None
+    plain = config.quant.kind is QuantKind.none and stored_quantization(budget.architecture) is None
     if not whole and plain:
         four = replace(config, quant=QuantConfig(kind=QuantKind.nf4, double_quant=True))
         yield "quant=nf4", four
@@ -227,7 +206,7 @@ def _halved(config: Config, longest: int) -> Iterator[tuple[str, Config]]:
         yield words, replace(config, trainer=replace(config.trainer, max_length=longest), speed=speed)
 
 
-def target(config: Config, card: Card | None, machine: Machine, free: int) -> Target:
+def target(config: Config, card: Card | None, machine: ComputeSetup, free: int) -> Target:
     """What the run is to fit into: the named card, or what this machine has.
 
     Args:
@@ -243,7 +222,7 @@ def target(config: Config, card: Card | None, machine: Machine, free: int) -> Ta
     if card is None and not elsewhere(config):
         return Target("this machine", machine, free, number)
     half = torch.bfloat16 if card is None or card.bfloat16 else torch.float16
-    cuda = Machine(torch.device("cuda"), DTYPES.get(config.trainer.dtype, half))
+    cuda = ComputeSetup(torch.device("cuda"), DTYPES.get(config.trainer.dtype, half))
     if card is None:
         return Target("the job's card", cuda, None, number)
     if cuda.dtype is torch.bfloat16 and not card.bfloat16:

@@ -18,9 +18,9 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.trainer import Device, Dtype
 from sft_cli.console import gib, status
 from sft_cli.errors import raise_all
-from sft_cli.model.device import choose_machine, free_memory
-from sft_cli.model.load import empty_model, inner_linears, load_config
-from sft_cli.model.quant import features
+from sft_cli.model.device import choose_compute_setup, free_memory
+from sft_cli.model.load import empty_model, inner_linears, load_model_config
+from sft_cli.model.quant import layer_features
 from sft_cli.train.setup import preflight
 from sft_cli.utils.disks import free_bytes
 
@@ -31,13 +31,13 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 def model_lines(report: Report, config: Config, found: Sample, options: CheckOptions) -> None:
     """Tell what there is to tell, as far as the mistakes that are found allow."""
     with report.part("model"):
-        architecture = load_config(config.model)
+        architecture = load_model_config(config.model)
         with report.part("parity"):
             number = preflight.compare_prompts(config, architecture, found.prepared)
             report.tell(ok("parity", f"{number} whole rows, of every kind: a server makes the ids that are trained"))
         away = options.gpu is not None or elsewhere(config)
         trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if away else config.trainer
-        here = choose_machine(trainer, architecture, whole=config.adapter.kind in WHOLE)
+        here = choose_compute_setup(trainer, architecture, full=config.adapter.kind in WHOLE)
         goal = target(config, options.gpu, here, free_memory(here.device))
         problems, countable = preflight.mistakes(config, architecture, found.prepared, goal.machine.device.type)
         with report.part("model"):
@@ -84,7 +84,7 @@ def arithmetic(config: Config, architecture: PretrainedConfig, need: Need) -> Ar
     model = empty_model(architecture, config.model.trust_remote_code)
     text = architecture.get_text_config()
     values = text.to_dict()
-    block = sum(a * b for a, b in map(features, inner_linears(model).values()))
+    block = sum(a * b for a, b in map(layer_features, inner_linears(model).values()))
     experts = sum(value.numel() for value in model.parameters() if value.dim() == 3)
     many = next((values[name] for name in EXPERTS if values.get(name)), 1)
     block += experts * (values.get("num_experts_per_tok") or many) // many

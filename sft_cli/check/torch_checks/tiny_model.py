@@ -26,14 +26,15 @@ from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Dtype, OptimizerName
 from sft_cli.data.prepared import Prepared
 from sft_cli.model.adapter.add import add_adapter
-from sft_cli.model.attention.packing import ProbeResult, use_own
-from sft_cli.model.head.loss_model import LossModel, packed_loss_model
+from sft_cli.model.attention.packing import use_default_attention
+from sft_cli.model.attention.probe import ProbeResult
+from sft_cli.model.head.loss_model import LossModel, build_loss_model
 from sft_cli.model.language_model import auto_class
 from sft_cli.model.load import load_model
-from sft_cli.model.prequantized import kind_of, storage
-from sft_cli.model.speed.fused_lora import fuse, unfuse
-from sft_cli.model.speed.last_block import read_all, skip_unread
-from sft_cli.model.speed.rms_norm import use_fast_norms, use_own_norms
+from sft_cli.model.prequantized import bitsandbytes_kind, stored_quantization
+from sft_cli.model.speed.fused_lora import fuse_lora, unfuse_lora
+from sft_cli.model.speed.last_block import restore_all_positions, skip_unused_positions
+from sft_cli.model.speed.rms_norm import replace_rms_norms, restore_rms_norms
 from sft_cli.train.optimizers.optimizers import make_optimizer
 from sft_cli.train.step import arguments
 
@@ -116,15 +117,15 @@ def small_model(config: Config, architecture: PretrainedConfig, prepared: Prepar
     ).model
     _stir(model, tried.trainer.seed)
     speed = tried.speed
-    loss_model, probed = packed_loss_model(
+    loss_model, probed = build_loss_model(
         model, speed.logits_chunk, tried.loss, speed.share_prefixes, packing=speed.packing
     )
     if speed.fused:
-        use_fast_norms(model)
+        replace_rms_norms(model)
         if tried.adapter.kind is AdapterKind.lora:
-            fuse(model)
+            fuse_lora(model)
         if probed.packed_ok:
-            skip_unread(model)
+            skip_unused_positions(model)
     return Small(tried, model, loss_model, probed, tuple(notes))
 
 
@@ -134,13 +135,13 @@ def settings(config: Config, architecture: PretrainedConfig, directory: Path) ->
     if adapter.dropout or loss.neftune:
         notes.append("without dropout and noise, which depend on the layout")
     loss = replace(loss, neftune=0.0, router=0.0)
-    kind = kind_of(architecture, quant)
+    kind = bitsandbytes_kind(architecture, quant)
     if kind is QuantKind.int8:
         notes.append("unquantised: int8 rounds by what else is in a micro-batch")
         quant = QuantConfig()
     elif kind in FOUR_BITS:
         quant = replace(quant, kind=kind)
-    elif storage(architecture) is not None:
+    elif stored_quantization(architecture) is not None:
         notes.append("unquantised")
     optimizer = config.trainer.optimizer
     if optimizer is OptimizerName.paged_adamw_8bit:
@@ -201,7 +202,7 @@ def gradient(small: Small, loss_model: LossModel, prepared: Prepared, examples: 
         budget: Most tokens of a micro-batch; 0 gives each example its own.
     """
     config = small.config
-    noisy = config.speed.share_prefixes is Choice.never or not small.loss_model.shares
+    noisy = config.speed.share_prefixes is Choice.never or not small.loss_model.shares_prefixes
     with Feed(
         prepared.train,
         lambda _: examples,
@@ -228,10 +229,10 @@ def gradient(small: Small, loss_model: LossModel, prepared: Prepared, examples: 
 
 def plainly(small: Small) -> LossModel:
     """The same model as transformers and PEFT compute it, for one example a row; nothing of it is packed any more."""
-    read_all(small.model)
-    unfuse(small.model)
-    use_own_norms(small.model)
-    use_own(small.model)
+    restore_all_positions(small.model)
+    unfuse_lora(small.model)
+    restore_rms_norms(small.model)
+    use_default_attention(small.model)
     return LossModel(
         small.model,
         packed=False,

@@ -45,7 +45,7 @@ def _whole(config: Config) -> Iterator[Mistake]:
             clash="adapter.kind",
         )
     if config.adapter.train_stop_token is TrainStopToken.always and kind is not AdapterKind.lora:
-        reason = "full fine-tuning trains every row anyway" if full else "single rows are trained beside LoRA only"
+        reason = "full fine-tuning trains every row anyway" if full else "only LoRA can train single rows"
         named = "without an adapter" if full else f"with adapter.kind {kind.value}"
         yield Mistake(
             "adapter.train_stop_token",

@@ -1,1 +1,1 @@
-"""What is trained: adapters of PEFT, or some of the base's own weights."""
+"""Adapters of PEFT, and training some of the base's own weights."""

@@ -1,4 +1,4 @@
-"""What is trained on a base: an adapter of PEFT, or some of the base's own weights. One place that knows every kind."""
+"""Add an adapter of PEFT to a base, or select the base weights that are trained."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,30 +16,30 @@ from sft_cli.config.schema.adapter import VIRTUAL, WHOLE, AdapterConfig, Adapter
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter import base_weights, lora_inits, prompt_learning
-from sft_cli.model.adapter.peft_configs import KINDS
-from sft_cli.model.adapter.stacking import put_beneath, subtract_beginning
-from sft_cli.model.adapter.stop_token_rows import check_rows, stop_rows
-from sft_cli.model.adapter.targets import check_adapter, untouched
-from sft_cli.model.adapter.warm_start import beginnings, start_from
-from sft_cli.model.language_model import sentence
+from sft_cli.model.adapter.peft_configs import PEFT_CONFIGS
+from sft_cli.model.adapter.stacking import add_initial_offset, load_frozen_adapter
+from sft_cli.model.adapter.stop_token_rows import check_trained_rows, stop_tokens_to_train
+from sft_cli.model.adapter.targets import check_adapter, unadapted_notes
+from sft_cli.model.adapter.warm_start import initial_adapters, load_initial_adapter
+from sft_cli.model.language_model import frozen_towers_note
 from sft_cli.model.quant import causal_lm
 
 
 @dataclass(frozen=True)
-class AdapterReport:
+class AdaptedModel:
     """A model with an adapter, and what of it is trained.
 
     Attributes:
-        model: The base, frozen, with the adapter in float32 whatever the base is stored in; or the base itself, when
-            its own weights are trained.
-        stop_rows: Token ids whose embedding rows are trained beside the adapter.
+        model: The frozen base with the adapter in float32, whatever the base is stored in; or the base itself, when its
+            own weights are trained.
+        stop_tokens: Token ids whose embedding rows are trained in addition to the adapter.
         trainable: Number of trained parameters.
         total: Number of all parameters, quantised ones counted as stored.
         notes: Lines for the log.
     """
 
     model: PeftModel | PreTrainedModel
-    stop_rows: tuple[int, ...]
+    stop_tokens: tuple[int, ...]
     trainable: int
     total: int
     notes: tuple[str, ...] = ()
@@ -55,58 +55,63 @@ def add_adapter(
     source: ModelConfig | None = None,
     added_ids: Sequence[int] = (),
     text_ids: Sequence[int] = (),
-) -> AdapterReport:
-    """Freeze ``model`` and put an adapter on it, or select the weights that are trained; in place.
+) -> AdaptedModel:
+    """Freeze ``model`` and add an adapter to it, or select the weights that are trained; in place.
 
     Args:
         model: The base.
         config: What is trained.
         stop_ids: Tokens that end an answer.
-        seed: Decides the initial matrices; torch's own generators are left alone.
+        seed: Decides the initial matrices; torch's global generators are not changed.
         rows: Training rows with ``input_ids``, in the order of the seed; only ``init: eva`` reads them.
-        source: Where the base's weights lie; only ``init: loftq`` reads them again.
-        added_ids: Tokens that were added to the vocabulary; their embedding rows are trained beside the adapter.
+        source: Location of the base's weights; only ``init: loftq`` reads them again.
+        added_ids: Tokens that were added to the vocabulary; their embedding rows are trained in addition.
         text_ids: Tokens of ``adapter.virtual.text``; only kinds ``prefix`` and ``prompt`` read them.
 
+    Returns:
+        The adapted model with its parameter counts.
+
     Raises:
-        SftError: The base cannot carry it.
+        SftError: The base does not support this adapter.
     """
-    beside = () if (line := sentence(model)) is None else (line,)
+    tower_notes = () if (line := frozen_towers_note(model)) is None else (line,)
     if config.kind in WHOLE:
-        base_weights.select(model, config)
-        return report(model, (), beside)
+        base_weights.select_trainable(model, config)
+        return adapted_model(model, (), tower_notes)
     check_adapter(model, config)
-    stops = stop_rows(model, config, stop_ids)
-    trained = sorted({*stops, *added_ids})
-    check_rows(model, config, trained)
-    notes = (*beside, *untouched(model, config))
-    described = KINDS[config.kind](model, config, trained, seed)
+    stop_tokens = stop_tokens_to_train(model, config, stop_ids)
+    trained = sorted({*stop_tokens, *added_ids})
+    check_trained_rows(model, config, trained)
+    notes = (*tower_notes, *unadapted_notes(model, config))
+    peft_config = PEFT_CONFIGS[config.kind](model, config, trained, seed)
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), peft_quietly():
+    with torch.random.fork_rng(devices=devices), silence_peft_warnings():
         torch.manual_seed(seed)
-        adapted = get_peft_model(model, described)
+        adapted = get_peft_model(model, peft_config)
         assert isinstance(adapted, PeftModel)
-        whole_modules_in_float32(adapted)
+        cast_saved_modules_to_float32(adapted)
         if config.kind in VIRTUAL:
-            prompt_learning.in_float32(adapted)
-        found = beginnings(config)
+            prompt_learning.cast_trained_to_float32(adapted)
+        adapters = initial_adapters(config)
         if config.start_from is not None:
-            start_from(adapted, found["adapter.start_from"])
+            load_initial_adapter(adapted, adapters["adapter.start_from"])
         else:
-            begin(adapted, config, seed, rows, source, text_ids)
+            initialize_adapter(adapted, config, seed, rows, source, text_ids)
         for number in range(len(config.frozen_adapters)):
-            put_beneath(adapted, number, found[f"adapter.frozen_adapters.{number}"])
-    return report(adapted, tuple(stops), notes)
+            load_frozen_adapter(adapted, number, adapters[f"adapter.frozen_adapters.{number}"])
+    return adapted_model(adapted, tuple(stop_tokens), notes)
 
 
-def report(model: PeftModel | PreTrainedModel, stops: tuple[int, ...], notes: tuple[str, ...]) -> AdapterReport:
-    """The model with the numbers of its parameters."""
+def adapted_model(
+    model: PeftModel | PreTrainedModel, stop_tokens: tuple[int, ...], notes: tuple[str, ...]
+) -> AdaptedModel:
+    """Wrap the model with its parameter counts."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     trainable = sum(size for size, trained in sizes if trained)
-    return AdapterReport(model, stops, trainable, sum(size for size, _ in sizes), notes)
+    return AdaptedModel(model, stop_tokens, trainable, sum(size for size, _ in sizes), notes)
 
 
-def begin(
+def initialize_adapter(
     model: PeftModel,
     config: AdapterConfig,
     seed: int,
@@ -114,78 +119,87 @@ def begin(
     source: ModelConfig | None,
     text_ids: Sequence[int],
 ) -> None:
-    """Set the first values where they come from the base, the data or a text; an empty model (``meta``) has none."""
+    """Set initial values that depend on the base, the data or a text; a model on the meta device is left as it is.
+
+    Args:
+        model: The adapted model.
+        config: Its adapter.
+        seed: Decides what is drawn.
+        rows: Training rows, read by EVA.
+        source: Location of the base's weights, read by LoftQ.
+        text_ids: Tokens of ``adapter.virtual.text``.
+    """
     if causal_lm(model).device.type == "meta":
         return
     if config.kind in VIRTUAL:
-        prompt_learning.begin(model, config.kind, seed, text_ids)
+        prompt_learning.initialize_virtual_tokens(model, config.kind, seed, text_ids)
     if config.kind is not AdapterKind.lora:
         return
     if config.init in (Init.pissa, Init.olora):
-        lora_inits.cut_out(model, config.init, seed)
-        subtract_beginning(model)
+        lora_inits.init_from_weights(model, config.init, seed)
+        add_initial_offset(model)
     elif config.init is Init.loftq:
         assert source is not None, "loftq reads the original weights"
-        lora_inits.loftq(model, source, seed)
+        lora_inits.init_loftq(model, source, seed)
     elif config.init is Init.eva:
-        lora_inits.eva(model, rows)
+        lora_inits.init_eva(model, rows)
 
 
-def whole_modules_in_float32(model: PeftModel) -> None:
-    """Keep what ``modules_to_save`` trains in float32, as PEFT does with adapters."""
+def cast_saved_modules_to_float32(model: PeftModel) -> None:
+    """Keep the modules of ``modules_to_save`` in float32, as PEFT does with adapters."""
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             module.modules_to_save.float()
 
 
-def open_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -> PeftModel:
-    """The base with a saved adapter on it, in place: every tensor has found its place, and every place its tensor.
+def load_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -> PeftModel:
+    """Load a saved adapter onto a base, in place, and check that the tensors of both match one to one.
 
     Args:
         base: The model that the adapter was trained on.
-        directory: Where ``save_pretrained`` wrote the adapter.
-        device: Where the adapter's tensors go.
+        directory: Directory written by ``save_pretrained``.
+        device: Device of the adapter's tensors.
 
     Raises:
-        SftError: The adapter is not one of this base.
+        SftError: The adapter does not belong to this base.
     """
     fix = "name the base it was trained on: model.path=DIR_OR_HUB_ID"
     if not (directory / "adapter_model.safetensors").is_file():
         raise SftError(
             where=str(directory),
-            problem="it holds no adapter_model.safetensors, and pickled adapters (adapter_model.bin) are not read",
+            problem="there is no adapter_model.safetensors, and pickled adapters (adapter_model.bin) are not read",
             fix="load it with PEFT where you trust its author, and save it again with save_pretrained",
         )
     try:
-        with peft_quietly(), warnings.catch_warnings():
+        with silence_peft_warnings(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # they are counted below
             model = PeftModel.from_pretrained(base, str(directory), torch_device=str(device))
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise SftError(
-            where=str(directory), problem=f"the adapter cannot be put on {base.name_or_path}: {reason}", fix=fix
+            where=str(directory), problem=f"the adapter cannot be loaded onto {base.name_or_path}: {reason}", fix=fix
         ) from error
     with safe_open(directory / "adapter_model.safetensors", framework="pt") as tensors:
         saved = set(tensors.keys())
-    places = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    if saved != places:
+    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    if saved != expected:
         raise SftError(
             where=str(directory),
-            problem=f"the adapter does not fit the base {base.name_or_path}: {len(saved - places)} of its tensors"
-            f" find no place, {len(places - saved)} places get no tensor",
+            problem=f"the adapter does not fit the base {base.name_or_path}: {len(saved - expected)} of its tensors"
+            f" are unexpected, {len(expected - saved)} are missing",
             fix=fix,
         )
-    prompt_learning.restore(model, directory)
+    prompt_learning.restore_float32(model, directory)
     return model
 
 
 @contextmanager
-def peft_quietly() -> Iterator[None]:
-    """Without three warnings about what PEFT itself does.
+def silence_peft_warnings() -> Iterator[None]:
+    """Context manager that ignores three warnings about PEFT's own behaviour.
 
-    One is for a name that transformers 5.23 has replaced, one for patterns that PEFT adds for experts of a mixture (the
-    patterns of a config are checked before: ``targets.check_adapter``), and one for an adapter on one of two tied
-    matrices, which merging unties (``merging.untie``).
+    One is for a name that transformers 5.23 has replaced. One is for patterns that PEFT adds for the experts of a
+    mixture (``targets.check_adapter`` has checked the patterns of a config). One is for an adapter on one of two tied
+    matrices, which merging unties (``merge.untie_embeddings``).
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)

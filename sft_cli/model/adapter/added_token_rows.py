@@ -1,4 +1,4 @@
-"""Embedding rows for tokens that were added to the vocabulary (``model.add_tokens``)."""
+"""Embedding rows of tokens that were added to the vocabulary (``model.add_tokens``)."""
 
 from collections.abc import Sequence
 
@@ -7,33 +7,33 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 
-def add_rows(model: PreTrainedModel, ids: Sequence[int]) -> None:
+def add_token_rows(model: PreTrainedModel, ids: Sequence[int]) -> None:
     """Give each id a row in the embedding and, where it has a matrix of its own, in the head; in place.
 
-    The rows begin at the mean of the rows before the first of them, as a bias of the head does: a new token is then
-    neither more nor less likely than the others are on the whole (Hewitt 2021, "Initializing new word embeddings").
-    Matrices with spare rows keep their size; others grow by what is missing, so that no id is left without a token.
+    A new row is the mean of the rows before the first new one, as is a bias of the head: a new token is then neither
+    more nor less likely than the others on average (Hewitt 2021, "Initializing new word embeddings"). Matrices with
+    spare rows keep their size; others grow by what is missing, so that no row has no token.
 
     Args:
-        model: The base as it was loaded, on any device; never a model whose rows are trained already.
-        ids: The new ids, in order, behind all others.
+        model: The base as loaded, on any device; its rows must not have been trained.
+        ids: The new ids: consecutive, after all others.
     """
     if not ids:
         return
     first, last = min(ids), max(ids)
     assert sorted(ids) == list(range(first, last + 1)), "new tokens follow one another"
-    if last >= len(matrices(model)[0]):
+    if last >= len(embedding_matrices(model)[0]):
         training = {name: value.requires_grad for name, value in model.named_parameters()}
-        # Its own way to begin the rows draws random numbers.
+        # Its own initialisation draws random numbers.
         model.resize_token_embeddings(last + 1, mean_resizing=False)
         for name, value in model.named_parameters():
             value.requires_grad_(training[name])
-    for values in matrices(model):
-        begin_at_mean(values, first, last + 1)
+    for values in embedding_matrices(model):
+        fill_with_mean(values, first, last + 1)
 
 
-def matrices(model: PreTrainedModel) -> list[Tensor]:
-    """The ``(vocabulary, width)`` weights of embedding and head, and the head's ``(vocabulary,)`` bias; none twice."""
+def embedding_matrices(model: PreTrainedModel) -> list[Tensor]:
+    """List the weights ``(vocabulary, width)`` of embedding and head and the head's bias, each once."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     assert isinstance(embedding, nn.Embedding)
     found: list[Tensor] = [embedding.weight]
@@ -43,7 +43,7 @@ def matrices(model: PreTrainedModel) -> list[Tensor]:
     return found
 
 
-def begin_at_mean(values: Tensor, first: int, end: int) -> None:
+def fill_with_mean(values: Tensor, first: int, end: int) -> None:
     """Set ``values[first:end]`` to the mean of ``values[:first]``, summed in float32."""
     with torch.no_grad():
         # Blocks, because a float32 copy of a large vocabulary's matrix is gigabytes.

@@ -1,4 +1,4 @@
-"""Whether the layers that get an adapter are of the kinds and sizes it needs; an empty model will do."""
+"""Check the types and sizes of the adapted layers; a model on the meta device is enough."""
 
 import re
 from collections.abc import Mapping
@@ -8,55 +8,55 @@ from transformers.pytorch_utils import Conv1D
 
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init
 from sft_cli.errors import SftError
-from sft_cli.model.quant import features
+from sft_cli.model.quant import layer_features
 
-SPELLED = {AdapterKind.vera: "VeRA", AdapterKind.ia3: "IA3", AdapterKind.oft: "OFT"}
-"""The kinds that sit on linear layers only, as their papers write them."""
-FROM_WEIGHTS = (Init.pissa, Init.olora, Init.loftq, Init.eva)
-"""Beginnings of LoRA that are computed from a layer's weight or inputs."""
+DISPLAY_NAMES = {AdapterKind.vera: "VeRA", AdapterKind.ia3: "IA3", AdapterKind.oft: "OFT"}
+"""The kinds that support linear layers only, spelled as in their papers."""
+COMPUTED_INITS = (Init.pissa, Init.olora, Init.loftq, Init.eva)
+"""Initialisations of LoRA that are computed from a layer's weight or inputs."""
 
 
 def check_layers(layers: Mapping[str, nn.Module], config: AdapterConfig) -> None:
-    """Return if these layers can carry the adapter.
+    """Check that these layers support the adapter.
 
     Raises:
-        SftError: One is of another kind, or too small, or of a size that blocks do not divide.
+        SftError: A layer has another type, is too small, or its size is not a multiple of the block size.
     """
     if config.kind is not AdapterKind.lora:
-        check_kinds_of_layers(layers, config.kind)
+        check_layer_types(layers, config.kind)
     if config.kind is AdapterKind.oft:
-        check_blocks(layers, config.oft.block_size)
-    if config.kind is AdapterKind.lora and config.init in FROM_WEIGHTS:
-        check_directions(layers, config)
+        check_oft_blocks(layers, config.oft.block_size)
+    if config.kind is AdapterKind.lora and config.init in COMPUTED_INITS:
+        check_init_rank(layers, config)
 
 
-def check_kinds_of_layers(layers: Mapping[str, nn.Module], kind: AdapterKind) -> None:
-    """A sentence for the first embedding, and under OFT the first Conv1D."""
-    odd = (nn.Embedding, Conv1D) if kind is AdapterKind.oft else nn.Embedding
+def check_layer_types(layers: Mapping[str, nn.Module], kind: AdapterKind) -> None:
+    """Refuse the first embedding and, for OFT, the first Conv1D."""
+    unsupported = (nn.Embedding, Conv1D) if kind is AdapterKind.oft else nn.Embedding
     for name, layer in layers.items():
-        if isinstance(layer, odd):
+        if isinstance(layer, unsupported):
             raise SftError(
                 where=f"adapter.kind={kind.value}",
-                problem=f"{SPELLED[kind]} sits on linear layers, but {name} is {type(layer).__name__}",
+                problem=f"{DISPLAY_NAMES[kind]} supports linear layers only, but {name} is {type(layer).__name__}",
                 fix="name linear layers in adapter.target_modules, or adapter=lora",
             )
 
 
-def check_blocks(layers: Mapping[str, nn.Module], block: int) -> None:
-    """A sentence for the first layer whose inputs OFT's blocks do not divide."""
+def check_oft_blocks(layers: Mapping[str, nn.Module], block_size: int) -> None:
+    """Refuse the first layer whose number of inputs is not a multiple of OFT's block size."""
     for name, layer in layers.items():
         assert isinstance(layer, nn.Linear)
-        if layer.in_features % block:
-            fitting = max(size for size in range(1, block) if layer.in_features % size == 0)
+        if layer.in_features % block_size:
+            fitting = max(size for size in range(1, block_size) if layer.in_features % size == 0)
             raise SftError(
-                where=f"adapter.oft.block_size={block}",
-                problem=f"{block} does not divide the {layer.in_features} inputs of layer {name}",
+                where=f"adapter.oft.block_size={block_size}",
+                problem=f"{block_size} does not divide the {layer.in_features} inputs of layer {name}",
                 fix=f"adapter.oft.block_size={fitting}, or name other layers in adapter.target_modules",
             )
 
 
-def check_directions(layers: Mapping[str, nn.Module], config: AdapterConfig) -> None:
-    """A sentence for the first layer that is no matrix, or has fewer directions than ``adapter.rank`` takes from it."""
+def check_init_rank(layers: Mapping[str, nn.Module], config: AdapterConfig) -> None:
+    """Refuse the first layer that is not a matrix, or has fewer singular directions than ``adapter.rank`` needs."""
     for name, layer in layers.items():
         if not isinstance(layer, nn.Linear | Conv1D):
             raise SftError(
@@ -64,14 +64,14 @@ def check_directions(layers: Mapping[str, nn.Module], config: AdapterConfig) -> 
                 problem=f"it reads the matrix of a linear layer, but {name} is an embedding",
                 fix=f"take {name.rsplit('.', 1)[-1]} off adapter.target_modules, or adapter.init=default",
             )
-        inputs, outputs = features(layer)
-        most = inputs if config.init is Init.eva else min(inputs, outputs)
+        inputs, outputs = layer_features(layer)
+        max_rank = inputs if config.init is Init.eva else min(inputs, outputs)
         # As PEFT reads them.
         found = [rank for pattern, rank in config.rank_pattern.items() if re.match(rf"(.*\.)?({pattern})$", name)]
         rank = found[0] if found else config.rank
-        if rank > most:
+        if rank > max_rank:
             raise SftError(
                 where=f"adapter.init={config.init.value}",
-                problem=f"it begins with {rank} directions of layer {name}, which has {most}",
-                fix=f"adapter.rank={most}, or adapter.init=default",
+                problem=f"it needs {rank} directions of layer {name}, which has {max_rank}",
+                fix=f"adapter.rank={max_rank}, or adapter.init=default",
             )

@@ -1,4 +1,4 @@
-"""What PEFT is told for each kind of adapter: the one table of kinds."""
+"""PEFT's config for each kind of adapter."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,12 +10,19 @@ from transformers.pytorch_utils import Conv1D
 
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init
 from sft_cli.model.adapter import prompt_learning
-from sft_cli.model.adapter.stop_token_rows import trained_rows
-from sft_cli.model.adapter.targets import ALL_LINEAR, adapted_layers, expert_stacks, left_out, target_modules, towers
+from sft_cli.model.adapter.stop_token_rows import trainable_token_indices
+from sft_cli.model.adapter.targets import (
+    ALL_LINEAR,
+    adapted_layers,
+    excluded_from_all_linear,
+    peft_target_modules,
+    stacked_expert_names,
+    tower_modules,
+)
 
 
-def lora(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
-    """LoRA and what varies it; the matrices begin plain or Gaussian here, see ``adapters.begin``."""
+def lora_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
+    """Return the config of LoRA and its variants; other initialisations follow in ``add.initialize_adapter``."""
     del seed  # the caller has set it
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -28,14 +35,14 @@ def lora(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], see
         rank_pattern=dict(config.rank_pattern),
         alpha_pattern=dict(config.alpha_pattern),  # pyright: ignore[reportArgumentType]
         target_parameters=list(config.target_parameters) or None,
-        trainable_token_indices=trained_rows(model, rows, config.modules_to_save) or None,
-        fan_in_fan_out=transposed(model),
-        **placed(model, config),
+        trainable_token_indices=trainable_token_indices(model, rows, config.modules_to_save) or None,
+        fan_in_fan_out=has_conv1d(model),
+        **target_kwargs(model, config),
     )
 
 
-def vera(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
-    """VeRA; the shared matrices are saved with it, because a seed may mean others elsewhere."""
+def vera_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
+    """Return the config of VeRA, whose shared matrices are saved: another machine may draw others from the seed."""
     del rows
     return VeraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -44,14 +51,14 @@ def vera(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], see
         vera_dropout=config.dropout,
         projection_prng_key=seed,
         save_projection=True,
-        fan_in_fan_out=transposed(model),
+        fan_in_fan_out=has_conv1d(model),
         target_modules=list(adapted_layers(model, config)),
         modules_to_save=list(config.modules_to_save) or None,
     )
 
 
-def ia3(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
-    """IA3: scales on the outputs of layers, and on the inputs of those that end a feed-forward block."""
+def ia3_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
+    """Return the config of IA3: scales on layer outputs, and on the inputs of layers that end a feed-forward block."""
     del rows, seed
     ends = {end for family in TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.values() for end in family}
     names = list(adapted_layers(model, config))
@@ -60,45 +67,45 @@ def ia3(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed
         target_modules=names,
         feedforward_modules=[name for name in names if name.endswith(tuple(f".{end}" for end in ends))],
         modules_to_save=list(config.modules_to_save) or None,
-        fan_in_fan_out=transposed(model),
+        fan_in_fan_out=has_conv1d(model),
     )
 
 
-def oft(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
-    """OFT with exact rotations (Cayley), not the series that only comes near one."""
+def oft_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
+    """Return the config of OFT with exact rotations (Cayley), not the approximating series."""
     del rows, seed
     return OFTConfig(
         task_type=TaskType.CAUSAL_LM,
         oft_block_size=config.oft.block_size,
         use_cayley_neumann=False,
-        **placed(model, config),
+        **target_kwargs(model, config),
     )
 
 
-def virtual_tokens(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
-    """Trained vectors before every example: see ``virtual``."""
+def prompt_learning_config(model: PreTrainedModel, config: AdapterConfig, rows: Sequence[int], seed: int) -> PeftConfig:
+    """Return the config of trained vectors before every example; see ``prompt_learning``."""
     del rows, seed
     return prompt_learning.virtual_tokens_config(model, config)
 
 
-KINDS: dict[AdapterKind, Callable[[PreTrainedModel, AdapterConfig, Sequence[int], int], PeftConfig]] = {
-    AdapterKind.lora: lora,
-    AdapterKind.vera: vera,
-    AdapterKind.ia3: ia3,
-    AdapterKind.oft: oft,
-    AdapterKind.prefix: virtual_tokens,
-    AdapterKind.prompt: virtual_tokens,
-    AdapterKind.llama_adapter: virtual_tokens,
+PEFT_CONFIGS: dict[AdapterKind, Callable[[PreTrainedModel, AdapterConfig, Sequence[int], int], PeftConfig]] = {
+    AdapterKind.lora: lora_config,
+    AdapterKind.vera: vera_config,
+    AdapterKind.ia3: ia3_config,
+    AdapterKind.oft: oft_config,
+    AdapterKind.prefix: prompt_learning_config,
+    AdapterKind.prompt: prompt_learning_config,
+    AdapterKind.llama_adapter: prompt_learning_config,
 }
-"""What PEFT is told for each kind: of a base, the settings, embedding rows that are trained, and a seed."""
+"""For each kind: base, settings, ids of trained embedding rows and seed -> PEFT's config."""
 
 
-def placed(model: PreTrainedModel, config: AdapterConfig) -> dict[str, Any]:
-    """Where the adapter sits: arguments that the configs of PEFT share."""
-    targets = target_modules(model, config.target_modules)
+def target_kwargs(model: PreTrainedModel, config: AdapterConfig) -> dict[str, Any]:
+    """Return the arguments that name the adapted layers; several configs of PEFT share them."""
+    targets = peft_target_modules(model, config.target_modules)
     # PEFT takes a name to mean the layers of a vision tower too.
-    excluded = [*(left_out(model, config) if targets == ALL_LINEAR else []), *towers(model)]
-    if targets == ALL_LINEAR and expert_stacks(model):
+    excluded = [*(excluded_from_all_linear(model, config) if targets == ALL_LINEAR else []), *tower_modules(model)]
+    if targets == ALL_LINEAR and stacked_expert_names(model):
         # PEFT itself would add the experts and the router to all-linear.
         targets, excluded = list(adapted_layers(model, config)), []
     return {
@@ -108,6 +115,6 @@ def placed(model: PreTrainedModel, config: AdapterConfig) -> dict[str, Any]:
     }
 
 
-def transposed(model: PreTrainedModel) -> bool:
-    """Whether linear layers keep their weights as ``(in, out)``, as GPT-2's do."""
+def has_conv1d(model: PreTrainedModel) -> bool:
+    """Return whether linear layers store their weights as ``(in, out)``, as GPT-2 does."""
     return any(isinstance(layer, Conv1D) for layer in model.modules())

@@ -1,10 +1,10 @@
-"""Trained vectors before every example, through PEFT: prefix tuning, prompt tuning and LLaMA-Adapter.
+"""Trained vectors before every example, by PEFT: prefix tuning, prompt tuning and LLaMA-Adapter.
 
 Prefix tuning (Li & Liang 2021, arXiv:2101.00190) trains keys and values of every layer, prompt tuning (Lester et al.
-2021, arXiv:2104.08691) embeddings. PEFT adds both in its own ``forward`` and ``generate``, so a row that goes to the
-causal LM inside bypasses them, and a row of several documents would have them before the first one only: neither kind
-is packed. LLaMA-Adapter (Zhang et al. 2023, arXiv:2303.16199) adds a gated attention to trained vectors inside the
-upper layers: it depends on nothing but a token's own query, so it is packed like any other model.
+2021, arXiv:2104.08691) embeddings. PEFT adds both in its own ``forward`` and ``generate``: a row that is passed to the
+inner causal LM would bypass them, and a packed row would have them before its first document only. So neither kind is
+packed. LLaMA-Adapter (Zhang et al. 2023, arXiv:2303.16199) adds a gated attention to trained vectors inside the upper
+layers. It depends on a token's own query only, so it is packed like any other model.
 """
 
 import warnings
@@ -32,77 +32,76 @@ from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind
 from sft_cli.errors import SftError
-from sft_cli.model.quant import causal_lm, evaluating
+from sft_cli.model.quant import causal_lm, evaluation_mode
 
-BEFORE = (AdapterKind.prefix, AdapterKind.prompt)
-"""Kinds whose vectors stand before the first token and take places of the context."""
-WITH_KEYS = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Kinds of layers that a prefix of keys and values can be put before."""
-
-
-def places(config: AdapterConfig) -> int:
-    """How many places of the model's context the vectors take."""
-    return config.virtual.tokens if config.kind in BEFORE else 0
+PREPENDED_KINDS = (AdapterKind.prefix, AdapterKind.prompt)
+"""Kinds whose vectors precede the first token and use positions of the context."""
+KEY_VALUE_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Layer types that accept a prefix of keys and values."""
 
 
-def before_the_tokens(model: nn.Module) -> bool:
-    """Whether vectors stand before the first token: such a model is neither packed nor called past PEFT."""
+def num_virtual_positions(config: AdapterConfig) -> int:
+    """Return how many positions of the model's context the vectors use."""
+    return config.virtual.tokens if config.kind in PREPENDED_KINDS else 0
+
+
+def has_prepended_vectors(model: nn.Module) -> bool:
+    """Return whether vectors precede the first token: such a model is not packed, and PEFT's own forward runs it."""
     return isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
 
 
-def learning(model: PeftModel) -> PromptLearningConfig:
-    """The settings of prefix or prompt tuning."""
+def active_prompt_config(model: PeftModel) -> PromptLearningConfig:
+    """Return the settings of prefix or prompt tuning."""
     config = model.active_peft_config
     assert isinstance(config, PromptLearningConfig)
     return config
 
 
-def num_vectors(model: nn.Module) -> int:
-    """How many vectors stand before the first token."""
-    if not before_the_tokens(model):
+def num_prepended_vectors(model: nn.Module) -> int:
+    """Return how many vectors precede the first token; 0 for models without them."""
+    if not has_prepended_vectors(model):
         return 0
     assert isinstance(model, PeftModel)
-    return learning(model).num_virtual_tokens
+    return active_prompt_config(model).num_virtual_tokens
 
 
-def takes_padding(model: nn.Module) -> bool:
-    """Whether prompts of several lengths can be answered at once.
+def supports_padding(model: nn.Module) -> bool:
+    """Return whether prompts of several lengths can be generated in one batch.
 
-    Under prompt tuning they cannot: the vectors stand before the padding, and PEFT drops the positions that would tell
-    the model so.
+    Prompt tuning cannot: its vectors precede the padding, and PEFT drops the position ids that would account for it.
     """
     return not (isinstance(model, PeftModel) and isinstance(model.active_peft_config, PromptTuningConfig))
 
 
 def virtual_tokens_config(model: PreTrainedModel, config: AdapterConfig) -> PeftConfig:
-    """What PEFT is told; the model may be empty (see ``load.empty_model``).
+    """Return PEFT's config; the model may be on the meta device (``load.empty_model``).
 
     Raises:
-        SftError: The family cannot carry the kind.
+        SftError: The family does not support the kind.
     """
     text, tokens = model.config.get_text_config(), config.virtual.tokens
     if config.kind is AdapterKind.llama_adapter:
         layers = text.num_hidden_layers if config.virtual.layers is None else config.virtual.layers
-        refuse_llama_adapter(model.config, layers)
+        check_llama_adapter(model.config, layers)
         return AdaptionPromptConfig(task_type=TaskType.CAUSAL_LM, adapter_len=tokens, adapter_layers=layers)
-    refuse_before(text, config.kind)
+    check_prepended_vectors(text, config.kind)
     kind = PrefixTuningConfig if config.kind is AdapterKind.prefix else PromptTuningConfig
     return kind(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=tokens)
 
 
-def refuse_llama_adapter(own: PretrainedConfig, layers: int) -> None:
-    """A sentence where PEFT does not compute LLaMA-Adapter, or computes it in other shapes than the model has."""
+def check_llama_adapter(original: PretrainedConfig, layers: int) -> None:
+    """Refuse models for which PEFT has no LLaMA-Adapter, or assumes other shapes."""
     where, fix = f"adapter.kind={AdapterKind.llama_adapter.value}", "adapter=prefix, or adapter=lora"
-    text = own.get_text_config()
-    if own.model_type not in TRANSFORMERS_MODEL_CONFIG:
+    text = original.get_text_config()
+    if original.model_type not in TRANSFORMERS_MODEL_CONFIG:
         known = ", ".join(sorted(TRANSFORMERS_MODEL_CONFIG))
-        raise SftError(where=where, problem=f"it exists for {known}, but the model is a {own.model_type}", fix=fix)
+        raise SftError(where=where, problem=f"it exists for {known}, but the model is a {original.model_type}", fix=fix)
     width = text.to_dict().get("head_dim")
     if width is not None and width * text.num_attention_heads != text.hidden_size:
         raise SftError(
             where=where,
-            problem=f"the {text.num_attention_heads} heads of {width} do not make the hidden width, {text.hidden_size},"
-            " and PEFT takes no other",
+            problem=f"the {text.num_attention_heads} heads of width {width} do not add up to the hidden size"
+            f" {text.hidden_size}, which PEFT requires",
             fix=fix,
         )
     if layers > text.num_hidden_layers:
@@ -113,66 +112,67 @@ def refuse_llama_adapter(own: PretrainedConfig, layers: int) -> None:
         )
 
 
-def refuse_before(text: PretrainedConfig, kind: AdapterKind) -> None:
-    """A sentence for families without heads, and for prefixes before layers that have no keys and values to precede."""
+def check_prepended_vectors(text: PretrainedConfig, kind: AdapterKind) -> None:
+    """Refuse families without attention heads, and prefixes for layers that have no plain keys and values."""
     values = text.to_dict()
     layers = set(values.get("layer_types") or ())
     heads = "num_attention_heads" in values or "num_attention_heads" in text.attribute_map
-    whole = kind is AdapterKind.prompt or (layers <= WITH_KEYS and "kv_lora_rank" not in values)
+    whole = kind is AdapterKind.prompt or (layers <= KEY_VALUE_LAYERS and "kv_lora_rank" not in values)
     if not heads or not whole:
         raise SftError(
             where=f"adapter.kind={kind.value}",
-            problem=f"not every layer of a {text.model_type} keeps plain keys and values, which its vectors go before",
+            problem=f"not every layer of a {text.model_type} has plain keys and values, which the vectors must precede",
             fix="adapter=prompt, or adapter=lora" if heads else "adapter=lora",
         )
 
 
-def begin(model: PeftModel, kind: AdapterKind, seed: int, text_ids: Sequence[int] = ()) -> None:
-    """Set the first values of prefix and prompt tuning to what real tokens have: keys and values, or embeddings.
+def initialize_virtual_tokens(model: PeftModel, kind: AdapterKind, seed: int, text_ids: Sequence[int] = ()) -> None:
+    """Initialise prefix and prompt tuning with the keys and values, or embeddings, of real tokens.
 
-    Both papers find that random vectors learn worse than real words. LLaMA-Adapter begins with a closed gate.
+    Both papers find that random vectors learn worse than real words. LLaMA-Adapter starts with a closed gate.
 
     Args:
-        model: As ``get_peft_model`` made it.
+        model: Result of ``get_peft_model``.
         kind: The adapter's kind.
         seed: Decides the tokens when there is no text.
-        text_ids: Tokens of ``adapter.virtual.text``, repeated or cut to the number of vectors; empty draws them.
+        text_ids: Tokens of ``adapter.virtual.text``, repeated or cut to the number of vectors; if empty, tokens are
+            drawn.
     """
-    if kind not in BEFORE:
+    if kind not in PREPENDED_KINDS:
         return
-    lm, tokens = causal_lm(model), learning(model).num_virtual_tokens
+    lm, tokens = causal_lm(model), active_prompt_config(model).num_virtual_tokens
     if text_ids:
         ids = torch.tensor(list(islice(cycle(text_ids), tokens)))
     else:
         vocabulary = lm.config.get_text_config().vocab_size
         ids = torch.randint(vocabulary, (tokens,), generator=torch.Generator().manual_seed(seed))
-    row = ids.to(lm.device)[None]
-    with evaluating(model):
+    ids_row = ids.to(lm.device)[None]
+    with evaluation_mode(model):
         if kind is AdapterKind.prefix:
-            initialize_kv_prefix_from_past_key_values(model, past_key_values=keys_and_values(lm, row))
+            initialize_kv_prefix_from_past_key_values(model, past_key_values=keys_and_values(lm, ids_row))
         else:
-            embedded = lm.get_input_embeddings()(row)[0]
+            embedded = lm.get_input_embeddings()(ids_row)[0]
             assert isinstance(model.active_adapter, str)
             encoder = model.get_submodule(f"prompt_encoder.{model.active_adapter}")
             encoder.get_parameter("embedding.weight").copy_(embedded)
 
 
-def keys_and_values(lm: PreTrainedModel, row: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """``(1, heads, tokens, width)`` keys and values of every layer for a ``(1, tokens)`` row."""
+def keys_and_values(lm: PreTrainedModel, ids_row: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return keys and values ``(1, heads, tokens, width)`` of every layer for a ``(1, tokens)`` row."""
     # A cache that knows the model's configuration would drop the first ones of layers with a sliding window.
-    cache = lm(input_ids=row, past_key_values=DynamicCache(), use_cache=True).past_key_values
+    cache = lm(input_ids=ids_row, past_key_values=DynamicCache(), use_cache=True).past_key_values
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def in_float32(model: PeftModel) -> None:
-    """Keep what is trained in float32: PEFT makes LLaMA-Adapter's vectors in the type of the base."""
+def cast_trained_to_float32(model: PeftModel) -> None:
+    """Keep trained values in float32: PEFT creates LLaMA-Adapter's vectors in the type of the base."""
     for value in model.parameters():
         if value.requires_grad:
             value.data = value.data.float()
 
 
-def restore(model: PeftModel, directory: Path) -> None:
-    """Read a saved LLaMA-Adapter once more in float32, from which loading has cut it to the type of the base."""
+def restore_float32(model: PeftModel, directory: Path) -> None:
+    """Read a saved LLaMA-Adapter again in float32, because PEFT loads it in the type of the base."""
     if not isinstance(model.active_peft_config, AdaptionPromptConfig):
         return
     for name, value in model.named_parameters():
@@ -181,13 +181,13 @@ def restore(model: PeftModel, directory: Path) -> None:
     set_peft_model_state_dict(model, load_file(directory / "adapter_model.safetensors"))
 
 
-def refuse_without_effect(model: PeftModel) -> None:
-    """Return if the vectors before the tokens change what the model says; eight tokens are tried.
+def check_vectors_take_effect(model: PeftModel) -> None:
+    """Check on eight tokens that the prepended vectors change the logits.
 
     Raises:
-        SftError: They do not, or the family's forward cannot take them.
+        SftError: They do not, or the family's forward does not accept them.
     """
-    if not before_the_tokens(model):
+    if not has_prepended_vectors(model):
         return
     lm = causal_lm(model)
     prefix = isinstance(model.active_peft_config, PrefixTuningConfig)
@@ -195,24 +195,26 @@ def refuse_without_effect(model: PeftModel) -> None:
     fix = "adapter=prompt, or adapter=lora" if prefix else "adapter=lora"
     ids = torch.arange(8, device=lm.device)[None] % lm.config.get_text_config().vocab_size
     try:
-        with evaluating(model):
-            bare, led = lm(input_ids=ids).logits, model(input_ids=ids).logits[:, -8:]
+        with evaluation_mode(model):
+            without_vectors, with_vectors = lm(input_ids=ids).logits, model(input_ids=ids).logits[:, -8:]
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise SftError(where=where, problem=f"a {lm.config.model_type} cannot take it: {reason}", fix=fix) from error
-    if torch.equal(bare, led):
+        raise SftError(
+            where=where, problem=f"a {lm.config.model_type} does not support it: {reason}", fix=fix
+        ) from error
+    if torch.equal(without_vectors, with_vectors):
         raise SftError(where=where, problem=f"the vectors never reach the layers of a {lm.config.model_type}", fix=fix)
 
 
 @contextmanager
-def spoken_through(model: nn.Module) -> Iterator[PreTrainedModel]:
-    """The causal LM inside, whose ``generate`` puts the vectors before the prompt, as ``PeftModel.generate`` does."""
+def generating_with_vectors(model: nn.Module) -> Iterator[PreTrainedModel]:
+    """Yield the inner causal LM; its ``generate`` prepends the vectors, as ``PeftModel.generate`` does."""
     lm = causal_lm(model)
-    if not before_the_tokens(model):
+    if not has_prepended_vectors(model):
         yield lm
         return
     assert isinstance(model, PeftModel)
-    own = model.base_model_prepare_inputs_for_generation
+    original = model.base_model_prepare_inputs_for_generation
     lm.prepare_inputs_for_generation = model.prepare_inputs_for_generation
     try:
         with warnings.catch_warnings():
@@ -220,4 +222,4 @@ def spoken_through(model: nn.Module) -> Iterator[PreTrainedModel]:
             warnings.filterwarnings("ignore", "Position ids are not supported for parameter efficient tuning")
             yield lm
     finally:
-        lm.prepare_inputs_for_generation = own
+        lm.prepare_inputs_for_generation = original

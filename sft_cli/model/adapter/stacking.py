@@ -1,9 +1,9 @@
-"""Frozen adapters that act beside the trained one, and the one plain LoRA that all of them amount to.
+"""Frozen adapters that are added to the trained one, and the single LoRA that is equal to their sum.
 
-Two things need them: the beginning that PiSSA and OLoRA subtract, and the adapters of ``adapter.frozen_adapters``.
+Two features need them: the initial offset of PiSSA and OLoRA, and the adapters of ``adapter.frozen_adapters``.
 Their weights are buffers, not parameters: nothing that switches adapters on and off can make them trainable, and
-neither a checkpoint nor an optimizer sees them. The layer computes W x + sum over adapters of s_i B_i A_i x, so one
-LoRA with A = [A_1; A_2; …] and B = [s_1 B_1, s_2 B_2, …] is the same; it is exported, and needs nothing but the base.
+neither a checkpoint nor an optimizer includes them. The layer computes W x + sum over adapters of s_i B_i A_i x, so one
+LoRA with A = [A_1; A_2; …] and B = [s_1 B_1, s_2 B_2, …] is equal. That one is exported, and needs the base alone.
 """
 
 import json
@@ -19,39 +19,39 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.lora_inits import ADAPTER, lora_layers, matrices, set_matrices
-from sft_cli.model.adapter.warm_start import WEIGHTS, adapter_settings, check_fits, digest
+from sft_cli.model.adapter.lora_inits import ADAPTER, lora_layers, lora_matrices, set_lora_matrices
+from sft_cli.model.adapter.warm_start import ADAPTER_WEIGHTS, adapter_digest, check_tensors_fit, read_adapter_config
 
-BEGINNING = "beginning"
+INITIAL_OFFSET = "beginning"
 """Name of the frozen adapter that holds -B0 A0."""
 
 
-def frozen_names(model: PeftModel) -> list[str]:
-    """The adapters beside the trained one."""
+def frozen_adapter_names(model: PeftModel) -> list[str]:
+    """Return the names of all adapters but the trained one."""
     return [name for name in model.peft_config if name != ADAPTER]
 
 
-def subtract_beginning(model: PeftModel) -> None:
-    """Add a frozen adapter that takes the trained one's present product away, so that nothing changes at first."""
-    own = model.peft_config[ADAPTER]
-    assert isinstance(own, LoraConfig)
-    copy = replace(own, lora_dropout=0.0, trainable_token_indices=None, modules_to_save=None)
-    model.add_adapter(BEGINNING, copy)
+def add_initial_offset(model: PeftModel) -> None:
+    """Add a frozen adapter that cancels the trained one's initial product, so that the model starts as the base."""
+    trained_config = model.peft_config[ADAPTER]
+    assert isinstance(trained_config, LoraConfig)
+    frozen_config = replace(trained_config, lora_dropout=0.0, trainable_token_indices=None, modules_to_save=None)
+    model.add_adapter(INITIAL_OFFSET, frozen_config)
     with torch.no_grad():
-        for layer in lora_layers(model, BEGINNING).values():
-            a, b = matrices(layer)
-            set_matrices(layer, a, -b, BEGINNING)
-    freeze(model, BEGINNING)
+        for layer in lora_layers(model, INITIAL_OFFSET).values():
+            a, b = lora_matrices(layer)
+            set_lora_matrices(layer, a, -b, INITIAL_OFFSET)
+    freeze_adapter(model, INITIAL_OFFSET)
 
 
-def put_beneath(model: PeftModel, number: int, directory: Path) -> None:
-    """Load a saved LoRA adapter beside the trained one, frozen.
+def load_frozen_adapter(model: PeftModel, number: int, directory: Path) -> None:
+    """Load a saved LoRA adapter as a frozen one.
 
     Raises:
-        SftError: It is no plain LoRA, or not one of this base.
+        SftError: It is not a plain LoRA, or was trained on another base.
     """
-    where, name = f"adapter.frozen_adapters.{number}", f"beneath_{number}"
-    refuse_unlike(where, directory, adapter_settings(directory))
+    where, name = f"adapter.frozen_adapters.{number}", f"frozen_{number}"
+    check_stackable(where, directory, read_adapter_config(directory))
     config = LoraConfig.from_pretrained(str(directory))
     assert isinstance(config, LoraConfig)
     try:
@@ -59,24 +59,24 @@ def put_beneath(model: PeftModel, number: int, directory: Path) -> None:
     except ValueError as error:
         raise SftError(
             where=where,
-            problem=f"the adapter in {directory} cannot be put on this base: {str(error).splitlines()[0]}",
+            problem=f"the adapter in {directory} cannot be loaded onto this base: {str(error).splitlines()[0]}",
             fix="name an adapter of the same base",
         ) from error
     # PEFT's own loading looks for the rows of a stop token in every adapter as soon as one has them.
-    places = {}
+    matrices = {}
     for layer_name, layer in lora_layers(model, name).items():
-        for letter, matrix in zip("AB", matrices(layer, name), strict=True):
-            places[f"{layer_name}.lora_{letter}.weight"] = matrix
-    check_fits(directory, places, where)
-    saved = load_file(directory / WEIGHTS)
+        for letter, matrix in zip("AB", lora_matrices(layer, name), strict=True):
+            matrices[f"{layer_name}.lora_{letter}.weight"] = matrix
+    check_tensors_fit(directory, matrices, where)
+    saved = load_file(directory / ADAPTER_WEIGHTS)
     with torch.no_grad():
-        for key, matrix in places.items():
+        for key, matrix in matrices.items():
             matrix.copy_(saved[key])
-    freeze(model, name)
+    freeze_adapter(model, name)
 
 
-def refuse_unlike(where: str, directory: Path, settings: Mapping[str, Any]) -> None:
-    """A sentence for an adapter that cannot lie beneath another."""
+def check_stackable(where: str, directory: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse an adapter that cannot be added to another."""
     reasons = {
         f"it is {settings['peft_type']}, and only LoRA adapters add up": settings["peft_type"] != "LORA",
         "it is a DoRA adapter, whose lengths do not add up": settings.get("use_dora"),
@@ -88,23 +88,23 @@ def refuse_unlike(where: str, directory: Path, settings: Mapping[str, Any]) -> N
         if holds:
             raise SftError(
                 where=where,
-                problem=f"the adapter in {directory} cannot lie beneath another: {reason}",
+                problem=f"the adapter in {directory} cannot be added to another one: {reason}",
                 fix="merge it first (sft merge RUN) and train on the result: model.path=RUN/merged",
             )
 
 
-def freeze(model: PeftModel, name: str) -> None:
-    """Make an adapter active beside the others, with its weights as buffers."""
+def freeze_adapter(model: PeftModel, name: str) -> None:
+    """Activate an adapter together with the others, with its weights as buffers."""
     for layer in lora_layers(model, name).values():
-        into_buffer(layer.lora_A[name])
-        into_buffer(layer.lora_B[name])
+        parameter_to_buffer(layer.lora_A[name])
+        parameter_to_buffer(layer.lora_B[name])
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
-            # The wrappers of single rows and whole modules take one adapter only, so each layer is told by itself.
-            layer.set_adapter([ADAPTER, *frozen_names(model)])
+            # The wrappers of single rows and whole modules support one adapter only, so each layer is set by itself.
+            layer.set_adapter([ADAPTER, *frozen_adapter_names(model)])
 
 
-def into_buffer(linear: nn.Module) -> None:
+def parameter_to_buffer(linear: nn.Module) -> None:
     """Turn the weight of a layer from a parameter into a buffer."""
     assert isinstance(linear, nn.Linear)
     weight = linear.weight.detach()
@@ -112,29 +112,29 @@ def into_buffer(linear: nn.Module) -> None:
     linear.register_buffer("weight", weight)
 
 
-def save_adapter(model: PeftModel, directory: Path, beneath: Sequence[Path] = ()) -> None:
-    """Write what was trained as PEFT reads it: one adapter, for the base as it was loaded.
+def save_adapter(model: PeftModel, directory: Path, frozen: Sequence[Path] = ()) -> None:
+    """Write the trained adapter in PEFT's format: one adapter, for the base as it was loaded.
 
-    Adapters that lie beneath the trained one are part of what is written; ``frozen_adapters.json`` lists them.
+    Frozen adapters are included in what is written; ``frozen_adapters.json`` lists them.
     """
-    if not frozen_names(model):
+    if not frozen_adapter_names(model):
         # PEFT would look the base up on the hub to decide this; trained stop rows are saved as their own tensors.
         model.save_pretrained(str(directory), save_embedding_layers=False)
         (directory / "README.md").unlink(missing_ok=True)
-        _sort_names(directory / "adapter_config.json")
+        _sort_module_names(directory / "adapter_config.json")
         return
     directory.mkdir(parents=True, exist_ok=True)
-    config, tensors = as_one(model)
+    config, tensors = merge_to_single_lora(model)
     save_file(tensors, directory / "adapter_model.safetensors", {"format": "pt"})
     config.save_pretrained(str(directory))
-    _sort_names(directory / "adapter_config.json")
-    if beneath:
-        listed = [{"adapter": shown(path), "sha256": digest(path)} for path in beneath]
-        (directory / "frozen_adapters.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    _sort_module_names(directory / "adapter_config.json")
+    if frozen:
+        entries = [{"adapter": adapter_display_name(path), "sha256": adapter_digest(path)} for path in frozen]
+        (directory / "frozen_adapters.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
-def _sort_names(file: Path) -> None:
-    """Sort what PEFT writes in the order of a set, which is another one in every process: equal runs, equal bytes."""
+def _sort_module_names(file: Path) -> None:
+    """Sort the lists that PEFT writes in the order of a set, so that equal runs write equal bytes."""
     values = json.loads(file.read_text(encoding="utf-8"))
     for key in ("target_modules", "exclude_modules"):
         if isinstance(values.get(key), list):
@@ -142,36 +142,40 @@ def _sort_names(file: Path) -> None:
     file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def shown(directory: Path) -> str:
-    """The name of an adapter's directory, or of the run it is of: no path of a machine."""
-    whole = directory.resolve()
-    return whole.parent.name if whole.name == "adapter" else whole.name
+def adapter_display_name(directory: Path) -> str:
+    """Return the name of an adapter's directory, or of its run; never a path of this machine."""
+    resolved = directory.resolve()
+    return resolved.parent.name if resolved.name == "adapter" else resolved.name
 
 
-def as_one(model: PeftModel) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """The trained adapter and the frozen ones as a single LoRA: its config, and its tensors by saved name."""
-    own = model.peft_config[ADAPTER]
-    assert isinstance(own, LoraConfig)
-    names = [ADAPTER, *frozen_names(model)]
+def merge_to_single_lora(model: PeftModel) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Combine the trained adapter and the frozen ones into a single LoRA.
+
+    Returns:
+        Its config, and its tensors by saved name.
+    """
+    trained_config = model.peft_config[ADAPTER]
+    assert isinstance(trained_config, LoraConfig)
+    names = [ADAPTER, *frozen_adapter_names(model)]
     tensors = dict(get_peft_model_state_dict(model, save_embedding_layers=False))
     ranks: dict[str, int] = {}
     for name, layer in model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
-        present = [one for one in names if one in layer.lora_A]
-        pairs = [matrices(layer, one) for one in present]
+        active = [one for one in names if one in layer.lora_A]
+        pairs = [lora_matrices(layer, one) for one in active]
         a = torch.cat([a.detach() for a, _ in pairs])
-        b = torch.cat([b.detach() * layer.scaling[one] for one, (_, b) in zip(present, pairs, strict=True)], dim=1)
+        b = torch.cat([b.detach() * layer.scaling[one] for one, (_, b) in zip(active, pairs, strict=True)], dim=1)
         tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
         ranks[name.removeprefix("base_model.model.")] = len(a)
     rank = max(ranks.values())
-    others = {escaped(name): own_rank for name, own_rank in ranks.items() if own_rank != rank}
+    other_ranks = {exact_name_pattern(name): own_rank for name, own_rank in ranks.items() if own_rank != rank}
     config = replace(
-        own,
+        trained_config,
         r=rank,
-        lora_alpha=rank,  # the scales lie in B
-        rank_pattern=others,
-        alpha_pattern=others,
+        lora_alpha=rank,  # B includes the scales
+        rank_pattern=other_ranks,
+        alpha_pattern=other_ranks,
         use_rslora=False,
         init_lora_weights=True,
         target_modules=sorted(ranks),
@@ -181,6 +185,6 @@ def as_one(model: PeftModel) -> tuple[LoraConfig, dict[str, Tensor]]:
     return config, {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
 
 
-def escaped(name: str) -> str:
-    """A layer's name as a pattern that PEFT finds by this name alone."""
+def exact_name_pattern(name: str) -> str:
+    """Return a pattern for PEFT that matches this layer name only."""
     return "^" + name.replace(".", r"\.")

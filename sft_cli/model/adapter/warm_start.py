@@ -1,4 +1,4 @@
-"""Adapters that a run begins with: where they lie, what they are, and whether they fit."""
+"""Adapters that a run starts from: locate them, read them, check that they fit."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 
-WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
-KEYS = {
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+CONFIG_KEYS = {
     "r": "adapter.rank",
     "lora_alpha": "adapter.alpha",
     "use_rslora": "adapter.rank_stabilized",
@@ -27,20 +27,20 @@ KEYS = {
     "num_virtual_tokens": "adapter.virtual.tokens",
     "adapter_len": "adapter.virtual.tokens",
 }
-"""Settings of PEFT that must agree with a saved adapter's, and the keys that say them."""
-SPELLED = {"PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt", "ADAPTION_PROMPT": "llama_adapter"}
-"""Kinds that PEFT spells otherwise than in small letters."""
+"""PEFT settings that must match those of a saved adapter, and their config keys."""
+KIND_OF_PEFT_TYPE = {"PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt", "ADAPTION_PROMPT": "llama_adapter"}
+"""Kinds whose PEFT type is not their name in capitals."""
 
 
-def adapter_directory(path: str, where: str) -> Path:
-    """The directory with the adapter: the path itself, or a run's ``adapter/``.
+def find_adapter(path: str, where: str) -> Path:
+    """Return the adapter's directory: the path itself, or a run's ``adapter/``.
 
     Raises:
         SftError: There is none.
     """
     given = Path(path).expanduser()
-    found = given if (given / SETTINGS).is_file() else RunDir(given).adapter
-    if missing := [name for name in (SETTINGS, WEIGHTS) if not (found / name).is_file()]:
+    found = given if (given / ADAPTER_CONFIG).is_file() else RunDir(given).adapter
+    if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (found / name).is_file()]:
         raise SftError(
             where=f"{where}={path}",
             problem=f"there is no adapter: no {missing[0]}",
@@ -49,77 +49,77 @@ def adapter_directory(path: str, where: str) -> Path:
     return found
 
 
-def beginnings(config: AdapterConfig) -> dict[str, Path]:
-    """The adapters that a run begins with, by key.
+def initial_adapters(config: AdapterConfig) -> dict[str, Path]:
+    """Return the directories of the adapters that a run starts from, by config key.
 
     Raises:
-        SftError: One is not there.
+        SftError: One is missing.
     """
-    named = {} if config.start_from is None else {"adapter.start_from": config.start_from}
-    named |= {f"adapter.frozen_adapters.{number}": path for number, path in enumerate(config.frozen_adapters)}
-    return {key: adapter_directory(path, key) for key, path in named.items()}
+    paths = {} if config.start_from is None else {"adapter.start_from": config.start_from}
+    paths |= {f"adapter.frozen_adapters.{number}": path for number, path in enumerate(config.frozen_adapters)}
+    return {key: find_adapter(path, key) for key, path in paths.items()}
 
 
-def digests(config: AdapterConfig) -> dict[str, str]:
-    """The digests of those adapters, by key: a resumed run must begin with the same.
+def initial_adapter_digests(config: AdapterConfig) -> dict[str, str]:
+    """Return the digests of those adapters, by config key: a resumed run must start from the same ones.
 
     Raises:
-        SftError: One is not there.
+        SftError: One is missing.
     """
-    return {key: digest(directory) for key, directory in beginnings(config).items()}
+    return {key: adapter_digest(directory) for key, directory in initial_adapters(config).items()}
 
 
-def digest(directory: Path) -> str:
-    """The sha256 of an adapter's settings and weights."""
-    total = hashlib.sha256()
-    for name in (SETTINGS, WEIGHTS):
+def adapter_digest(directory: Path) -> str:
+    """Return the sha256 of an adapter's config and weights."""
+    hasher = hashlib.sha256()
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         with (directory / name).open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
+            hasher.update(hashlib.file_digest(stream, "sha256").digest())
+    return hasher.hexdigest()
 
 
-def adapter_settings(directory: Path) -> dict[str, Any]:
-    """What ``adapter_config.json`` says."""
-    return json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
+def read_adapter_config(directory: Path) -> dict[str, Any]:
+    """Read ``adapter_config.json``."""
+    return json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8"))
 
 
-def start_from(model: PeftModel, directory: Path) -> None:
-    """Put a saved adapter's weights into the model's own adapter, which must be of the same kind and shape.
+def load_initial_adapter(model: PeftModel, directory: Path) -> None:
+    """Copy a saved adapter's weights into the model's trained adapter, which must have the same kind and shape.
 
     Raises:
-        SftError: They differ; the first key that does is named.
+        SftError: They differ; the message names the first key that does.
     """
-    own, saved = model.peft_config["default"].to_dict(), adapter_settings(directory)
+    wanted, saved = model.peft_config["default"].to_dict(), read_adapter_config(directory)
     where = "adapter.start_from"
-    kind = own["peft_type"].value
+    kind = wanted["peft_type"].value
     if kind != saved["peft_type"]:
         raise SftError(
             where=where,
             problem=f"the adapter in {directory} is {saved['peft_type']}, but adapter.kind makes {kind}",
-            fix=f"adapter.kind={SPELLED.get(saved['peft_type'], saved['peft_type'].lower())}, or start from another"
-            " adapter",
+            fix=f"adapter.kind={KIND_OF_PEFT_TYPE.get(saved['peft_type'], saved['peft_type'].lower())}, or start from"
+            " another adapter",
         )
-    for name, key in KEYS.items():
-        if name in own and own[name] != saved.get(name):
+    for name, key in CONFIG_KEYS.items():
+        if name in wanted and wanted[name] != saved.get(name):
             raise SftError(
                 where=where,
-                problem=f"{key} is {own[name]}, but the adapter in {directory} has {saved.get(name)}",
-                fix=f"{key}={spelled(saved.get(name))}",
+                problem=f"{key} is {wanted[name]}, but the adapter in {directory} has {saved.get(name)}",
+                fix=f"{key}={override_value(saved.get(name))}",
             )
-    check_fits(directory, get_peft_model_state_dict(model, save_embedding_layers=False), where)
-    set_peft_model_state_dict(model, load_file(directory / WEIGHTS))
+    check_tensors_fit(directory, get_peft_model_state_dict(model, save_embedding_layers=False), where)
+    set_peft_model_state_dict(model, load_file(directory / ADAPTER_WEIGHTS))
 
 
-def spelled(value: Any) -> str:
-    """A value as it is typed."""
+def override_value(value: Any) -> str:
+    """Format a value as it is written in an override."""
     return json.dumps(value).replace('"', "").replace(" ", "") if isinstance(value, bool | dict) else str(value)
 
 
-def check_fits(directory: Path, places: Mapping[str, Tensor], where: str) -> None:
-    """Refuse an adapter whose tensors are not exactly those that the model has places for."""
-    with safe_open(directory / WEIGHTS, framework="pt") as tensors:
+def check_tensors_fit(directory: Path, expected: Mapping[str, Tensor], where: str) -> None:
+    """Refuse an adapter whose tensors do not match the model's by name and shape."""
+    with safe_open(directory / ADAPTER_WEIGHTS, framework="pt") as tensors:
         saved = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118  no mapping
-    shapes = {key: tuple(tensor.shape) for key, tensor in places.items()}
+    shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
     differing = sorted(key for key in saved.keys() | shapes.keys() if saved.get(key) != shapes.get(key))
     if differing:
         first = differing[0]

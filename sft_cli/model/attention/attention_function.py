@@ -1,4 +1,4 @@
-"""The attention function of packed rows, and the one that makes no mask for it.
+"""The attention function of packed rows, and the mask function that goes with it.
 
 Shapes: T tokens of the row, H query heads, K key/value heads, D width of a head.
 """
@@ -7,14 +7,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sft_cli.batching.packed_row import Documents
-from sft_cli.model.attention.flex import flexible, has_flex_kernel
-from sft_cli.model.attention.kernels import Rule, by_length, has_varlen_kernel, varlen
+from sft_cli.model.attention.flex import has_flex_kernel, packed_flex_attention
+from sft_cli.model.attention.kernels import (
+    AttentionSpec,
+    attention_by_length,
+    has_varlen_kernel,
+    packed_varlen_attention,
+)
+from sft_cli.model.device import compute_dtype
 
-HARMLESS = {
+IGNORED_ARGUMENTS = {
     "position_ids",
     "cu_seq_lens_q",
     "max_length_q",
@@ -25,35 +30,35 @@ HARMLESS = {
     "output_hidden_states",
     "output_router_logits",
 }
-"""Arguments that models hand to attention functions and that do not change what is computed."""
+"""Arguments that models pass to attention functions without changing the result."""
 
 
-class CannotPack(Exception):
-    """The model asks for attention that the packed function does not compute."""
+class PackingUnsupported(Exception):
+    """The model needs attention that the packed function does not compute."""
 
 
 @dataclass
-class Windows:
-    """Sliding windows seen during one forward: those the masks were asked for, those the attention was told."""
+class WindowLog:
+    """Sliding windows of one forward pass: those of the requested masks, and those passed to the attention."""
 
     masked: set[int] = field(default_factory=set)
     attended: set[int] = field(default_factory=set)
 
 
-watched: ContextVar[Windows | None] = ContextVar("sft_windows", default=None)
+window_log: ContextVar[WindowLog | None] = ContextVar("sft_windows", default=None)
 
 
-def no_mask(
+def no_attention_mask(
     *, attention_mask: Tensor | None = None, use_vmap: bool = False, local_size: int | None = None, **_: Any
 ) -> None:
-    """No mask: the documents' bounds replace it. Anything beyond a causal or sliding mask is refused."""
+    """Return no mask, because the document bounds replace it; refuse all but causal and sliding masks."""
     if attention_mask is not None:
-        raise CannotPack("an attention mask was given beside the bounds of the documents")
+        raise PackingUnsupported("an attention mask was given in addition to the document bounds")
     if use_vmap:
-        raise CannotPack("the model's attention mask is neither causal nor a sliding window")
-    # A span of nothing is made beside the full masks of families that can have windows, and no layer uses it.
-    if (seen := watched.get()) is not None and local_size:
-        seen.masked.add(local_size)
+        raise PackingUnsupported("the model's attention mask is neither causal nor a sliding window")
+    # Families that can have windows also request a mask with window 0, which no layer uses.
+    if (log := window_log.get()) is not None and local_size:
+        log.masked.add(local_size)
 
 
 def packed_attention(
@@ -72,46 +77,48 @@ def packed_attention(
     is_causal: bool | None = None,
     **unknown: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention of each segment's tokens to itself and to the segments it continues.
+    """Compute causal attention of each segment's tokens to their own segment and the segments it continues.
 
     Args:
-        module: The attention layer that calls.
+        module: The calling attention layer.
         query: ``(1, H, T, D)``.
         key: ``(1, K, T, D)``; H is a multiple of K.
         value: ``(1, K, T, D)``.
         attention_mask: Must be None.
-        sft_documents: What lies where in the row.
-        scaling: Factor on the scores; None takes ``D ** -0.5``.
+        sft_documents: The segments of the row.
+        scaling: Factor on the scores; None means ``D ** -0.5``.
         sliding_window: Each token sees itself and ``sliding_window - 1`` tokens before it.
         softcap: Scores become ``softcap * tanh(score / softcap)``.
         dropout: Probability of dropping an attention weight.
-        s_aux: ``(H,)`` sinks: scores of a key without a value that every query of a head sees.
+        s_aux: ``(H,)`` attention sinks: scores of a key without a value that every query of a head sees.
         is_causal: Must not be False.
         unknown: Refused unless they change nothing.
 
     Returns:
         ``(1, T, H, D)`` and None for the attention weights.
+
+    Raises:
+        PackingUnsupported: An argument asks for anything else.
     """
     causal = vars(module).get("is_causal", True) if is_causal is None else is_causal
-    strange = sorted(name for name, given in unknown.items() if name not in HARMLESS and given is not None)
-    if strange or not causal or attention_mask is not None or sft_documents is None:
-        asked = ", ".join(strange) if strange else "a mask, no document bounds or attention to later tokens"
-        raise CannotPack(f"its attention asks for {asked}")
+    unknown_names = sorted(
+        name for name, given in unknown.items() if name not in IGNORED_ARGUMENTS and given is not None
+    )
+    if unknown_names or not causal or attention_mask is not None or sft_documents is None:
+        request = (
+            ", ".join(unknown_names) if unknown_names else "a mask, no document bounds or attention to later tokens"
+        )
+        raise PackingUnsupported(f"its attention asks for {request}")
     if key.shape[2] != query.shape[2]:
-        raise CannotPack("keys come from a cache")
-    if (seen := watched.get()) is not None and sliding_window is not None:
-        seen.attended.add(sliding_window)
+        raise PackingUnsupported("keys come from a cache")
+    if (log := window_log.get()) is not None and sliding_window is not None:
+        log.attended.add(sliding_window)
     window = sliding_window if sliding_window is not None and sliding_window < max(sft_documents.key_lengths) else None
-    rule = Rule(scaling, window, softcap, dropout, s_aux)
-    query, key, value = computed(query), computed(key), computed(value)
-    if rule.plain and dropout == 0.0 and has_varlen_kernel(query, value):
-        return varlen(query, key, value, sft_documents, rule), None
-    if has_flex_kernel(query, rule):
-        return flexible(query, key, value, sft_documents, rule), None
-    return by_length(query, key, value, sft_documents, rule), None
-
-
-def computed(state: Tensor) -> Tensor:
-    """The state in the type that autocast computes in: rotary embeddings leave queries and keys in float32."""
-    kind = state.device.type
-    return state.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else state
+    spec = AttentionSpec(scaling, window, softcap, dropout, s_aux)
+    # Rotary embeddings leave queries and keys in float32 under autocast.
+    query, key, value = (state.to(compute_dtype(state)) for state in (query, key, value))
+    if spec.is_plain and dropout == 0.0 and has_varlen_kernel(query, value):
+        return packed_varlen_attention(query, key, value, sft_documents, spec), None
+    if has_flex_kernel(query, spec):
+        return packed_flex_attention(query, key, value, sft_documents, spec), None
+    return attention_by_length(query, key, value, sft_documents, spec), None

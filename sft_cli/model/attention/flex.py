@@ -1,4 +1,4 @@
-"""Packed attention that no fused kernel computes on CUDA, compiled by torch: soft-caps, sinks, odd head widths.
+"""Packed attention by torch's compiled flex attention on CUDA: soft-caps, sinks, head widths without a fused kernel.
 
 Shapes: T tokens of the row, S segments, H query heads, K key/value heads, D width of a head.
 """
@@ -13,30 +13,30 @@ import torch
 from torch import Tensor
 
 from sft_cli.batching.packed_row import Documents
-from sft_cli.model.attention.kernels import Rule
+from sft_cli.model.attention.kernels import AttentionSpec
 
 _block_masks: WeakKeyDictionary[Documents, dict[int | None, Any]] = WeakKeyDictionary()
-"""The block mask of each row that is in use, by window: every layer of every pass reads the same."""
+"""The block masks of each row in use, by window: every layer and every pass uses the same."""
 
 
-def has_flex_kernel(query: Tensor, rule: Rule) -> bool:
-    """Whether torch compiles this: CUDA with Triton, half precision, heads from 16, no dropout of weights."""
+def has_flex_kernel(query: Tensor, spec: AttentionSpec) -> bool:
+    """Return whether torch can compile this: CUDA with Triton, half precision, heads from 16, no dropout of weights."""
     fits = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] >= 16
-    return fits and rule.dropout == 0.0 and find_spec("triton") is not None
+    return fits and spec.dropout == 0.0 and find_spec("triton") is not None
 
 
-def flexible(query: Tensor, key: Tensor, value: Tensor, row: Documents, rule: Rule) -> Tensor:
-    """``(1, T, H, D)``: all segments at once.
+def packed_flex_attention(query: Tensor, key: Tensor, value: Tensor, row: Documents, spec: AttentionSpec) -> Tensor:
+    """Compute all segments at once; return ``(1, T, H, D)``.
 
-    A sink takes its share afterwards: the weights beside it are ``exp(score) / (exp(lse) + exp(sink))``, that is those
-    without it times ``sigmoid(lse - sink)``, where ``lse`` is the logarithm of the sum of all ``exp(score)``.
+    A sink is applied afterwards: the weights of the other keys are ``exp(score) / (exp(lse) + exp(sink))``, that is
+    those without a sink times ``sigmoid(lse - sink)``, where ``lse`` is the logarithm of the sum of all ``exp(score)``.
 
     Args:
         query: ``(1, H, T, D)``.
         key: ``(1, K, T, D)``.
         value: ``(1, K, T, D)``.
-        row: What lies where.
-        rule: How scores become weights.
+        row: The segments of the row.
+        spec: How scores become weights.
     """
     from torch.nn.attention.flex_attention import AuxRequest
 
@@ -44,33 +44,33 @@ def flexible(query: Tensor, key: Tensor, value: Tensor, row: Documents, rule: Ru
     # The kernel shares key heads only among a power of two of them.
     if heads & (heads - 1) and key.shape[1] != heads:
         key, value = (part.repeat_interleave(heads // part.shape[1], dim=1) for part in (key, value))
-    attended, auxiliary = _kernel(query.is_cuda)(
+    attended, auxiliary = _flex_kernel(query.is_cuda)(
         query,
         key,
         value,
-        score_mod=_capped(rule.softcap),
-        block_mask=block_mask(row, rule.window, query.device),
-        scale=rule.scaling,
+        score_mod=_softcap_score_mod(spec.softcap),
+        block_mask=block_mask(row, spec.window, query.device),
+        scale=spec.scaling,
         enable_gqa=key.shape[1] != heads,
         return_aux=AuxRequest(lse=True),
     )
-    if rule.sinks is not None:
-        share = torch.sigmoid(auxiliary.lse - rule.sinks.float().view(1, -1, 1))
+    if spec.sinks is not None:
+        share = torch.sigmoid(auxiliary.lse - spec.sinks.float().view(1, -1, 1))
         attended = (attended * share.unsqueeze(-1)).to(attended.dtype)
     return attended.transpose(1, 2)
 
 
 @lru_cache(maxsize=2)
-def _kernel(compiled: bool) -> Callable[..., Any]:
-    """Flex attention; without compilation it is slow, and on a CPU it has no gradient."""
+def _flex_kernel(compiled: bool) -> Callable[..., Any]:
+    """Return flex attention; without compilation it is slow, and on a CPU it has no gradient."""
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention) if compiled else flex_attention
 
 
 @lru_cache(maxsize=8)
-def _capped(softcap: float | None) -> Callable[..., Tensor] | None:
-    """The change of a score; the same function for the same number, so that it is compiled once."""
+def _softcap_score_mod(softcap: float | None) -> Callable[..., Tensor] | None:
+    """Return the score_mod of a soft-cap; the same function for the same number, so that it is compiled once."""
     if softcap is None:
         return None
 
@@ -81,20 +81,23 @@ def _capped(softcap: float | None) -> Callable[..., Tensor] | None:
 
 
 def block_mask(row: Documents, window: int | None, device: torch.device) -> Any:
-    """The blocks of ``(T, T)`` in which a query sees a key, made once for a row and a window."""
+    """Return the blocks of ``(T, T)`` in which a query sees a key, cached by row and window."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    made = _block_masks.setdefault(row, {})
-    if window not in made:
+    masks = _block_masks.setdefault(row, {})
+    if window not in masks:
         tokens = sum(row.lengths)
-        made[window] = create_block_mask(visible(row, window, device), None, None, tokens, tokens, device=str(device))
-    return made[window]
+        masks[window] = create_block_mask(
+            document_mask_mod(row, window, device), None, None, tokens, tokens, device=str(device)
+        )
+    return masks[window]
 
 
-def visible(row: Documents, window: int | None, device: torch.device) -> Callable[..., Tensor]:
-    """Whether a query sees a key, both by place in the row: of its segment or one above, not later, not too far back.
+def document_mask_mod(row: Documents, window: int | None, device: torch.device) -> Callable[..., Tensor]:
+    """Return the mask_mod: a query sees keys of its segment and its ancestors, not later, not before the window.
 
-    Nothing waits for the device: what depends on the row comes from its bounds there or from Python's numbers.
+    Query and key are indices in the row. Nothing waits for the device: all values come from bounds that are on it
+    already, or from Python numbers.
     """
     segments = len(row.lengths)
     tokens = torch.arange(sum(row.lengths), device=device)

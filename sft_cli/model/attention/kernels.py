@@ -1,6 +1,6 @@
-"""What computes the attention of packed segments: torch's kernel for all of them, or one call per length.
+"""Attention of packed segments: torch's kernel for all of them at once, or one call per length.
 
-A segment's queries are its own tokens; its keys are those of the segments above it and its own (``Documents``).
+A segment's queries are its own tokens; its keys are those of its ancestors and its own (``Documents``).
 
 Shapes: T tokens of the row, H query heads, K key/value heads, D width of a head; of a group of equal segments: G of
 them, n queries and m keys each.
@@ -19,24 +19,24 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from sft_cli.batching.packed_row import Documents
 
-MATMUL_KEYS = {torch.float32: 256, torch.bfloat16: 512, torch.float16: 512}
-"""Most keys for which products and a softmax beat torch's flash kernel on a CPU.
+MAX_MATMUL_KEYS = {torch.float32: 256, torch.bfloat16: 512, torch.float16: 512}
+"""Most keys for which matrix products and a softmax are faster than torch's flash kernel on a CPU.
 
 Milliseconds forward and backward, 8 heads of width 64, torch 2.13 on one Zen 5 core, products / flash kernel.
 bfloat16: 0.7 / 2.4 at 128 tokens, 1.8 / 5.2 at 256, 6.4 / 18 at 512, 26 / 46 at 1024 (on two cores 17 / 13 at 768);
 eight documents of 16 tokens in one call 0.4 / 2.8. float32: 1.2 / 1.4 at 128, 4.6 / 5.1 at 256, 21 / 21 at 512,
-118 / 61 at 1024; below the ``highest`` ``float32_matmul_precision`` 0.9 / 3.5 at 128, 4.3 / 5.5 at 256, 23 / 17 at 512.
-"""
-KEPT_MASK = 2048
-"""Rows of the largest mask that is kept between calls: 16 MB in float32."""
+118 / 61 at 1024; below the ``highest`` ``float32_matmul_precision`` 0.9 / 3.5 at 128, 4.3 / 5.5 at 256, 23 / 17 at
+512."""
+MAX_CACHED_MASK = 2048
+"""Rows of the largest mask that is cached: 16 MB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AttentionSpec:
     """How scores become weights.
 
     Attributes:
-        scaling: Factor on the scores; None takes ``D ** -0.5``.
+        scaling: Factor on the scores; None means ``D ** -0.5``.
         window: Each token sees itself and ``window - 1`` tokens before it; None: all before it.
         softcap: Scores become ``softcap * tanh(score / softcap)``.
         dropout: Probability of dropping a weight.
@@ -50,13 +50,13 @@ class Rule:
     sinks: Tensor | None = None
 
     @property
-    def plain(self) -> bool:
-        """Whether scores become weights by a softmax alone, as fused kernels compute it."""
+    def is_plain(self) -> bool:
+        """Whether a softmax alone turns scores into weights, as in fused kernels."""
         return self.softcap is None and self.sinks is None
 
 
 def has_varlen_kernel(query: Tensor, value: Tensor) -> bool:
-    """Whether torch's variable-length flash attention takes these: CUDA from sm_80, half precision, heads to 256."""
+    """Return whether torch's variable-length flash attention supports this: half precision, sm_80, heads to 256."""
     if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
         return False
     width = query.shape[-1]
@@ -64,30 +64,34 @@ def has_varlen_kernel(query: Tensor, value: Tensor) -> bool:
     return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
-def varlen(query: Tensor, key: Tensor, value: Tensor, row: Documents, rule: Rule) -> Tensor:
-    """``(1, T, H, D)`` from torch's own kernel, all segments at once; needs a plain rule without dropout."""
+def packed_varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Documents, spec: AttentionSpec) -> Tensor:
+    """Compute all segments at once by torch's own kernel; needs a plain spec without dropout.
+
+    Returns:
+        ``(1, T, H, D)``.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
-    assert rule.plain, "the kernel knows neither soft-caps nor sinks"
-    assert rule.dropout == 0.0, "the kernel drops no weights"
+    assert spec.is_plain, "the kernel knows neither soft-caps nor sinks"
+    assert spec.dropout == 0.0, "the kernel drops no weights"
     query, key, value = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
     if row.key_at is not None:
-        key, value = gathered(key, row.key_at), gathered(value, row.key_at)
+        key, value = gather_rows(key, row.key_at), gather_rows(value, row.key_at)
     # The kernel counts the tokens *before* the query; transformers' window includes the query itself. With fewer
     # queries than keys it lets the last query see the last key, as a segment does.
-    left = -1 if rule.window is None else rule.window - 1
-    # torch 2.11 shares key heads without being told, and does not know the argument.
+    left = -1 if spec.window is None else spec.window - 1
+    # torch 2.11 always shares key heads, and does not have the argument.
     heads: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
     bounds = (row.cu_queries, row.cu_keys, max(row.lengths), max(row.key_lengths))
-    attended = varlen_attn(query, key, value, *bounds, scale=rule.scaling, window_size=(left, 0), **heads)
+    attended = varlen_attn(query, key, value, *bounds, scale=spec.scaling, window_size=(left, 0), **heads)
     assert isinstance(attended, Tensor)
     return attended.unsqueeze(0)
 
 
-class _Gather(torch.autograd.Function):
-    """Rows of a tensor, some of them several times; their gradients are added in float32.
+class _GatherRows(torch.autograd.Function):
+    """Select rows of a tensor, possibly several times, and add their gradients in float32.
 
-    On CUDA torch's own backward adds in the type of the gradient, and bfloat16 stops counting at 256.
+    On CUDA torch's own backward adds in the type of the gradient, and bfloat16 cannot count beyond 256.
     """
 
     @staticmethod
@@ -104,54 +108,54 @@ class _Gather(torch.autograd.Function):
         return total.index_add_(0, places, gradient.float()).to(gradient.dtype), None
 
 
-def gathered(rows: Tensor, places: Tensor) -> Tensor:
-    """``rows[places]`` along the first dimension, with an exact gradient for rows that are taken many times."""
-    taken = _Gather.apply(rows, places)
+def gather_rows(rows: Tensor, places: Tensor) -> Tensor:
+    """Return ``rows[places]`` along the first dimension, with an exact gradient for rows selected many times."""
+    taken = _GatherRows.apply(rows, places)
     assert isinstance(taken, Tensor)
     return taken
 
 
-def by_length(query: Tensor, key: Tensor, value: Tensor, row: Documents, rule: Rule) -> Tensor:
-    """``(1, T, H, D)``: one call for all segments of equal own and key length.
+def attention_by_length(query: Tensor, key: Tensor, value: Tensor, row: Documents, spec: AttentionSpec) -> Tensor:
+    """Make one call for all segments of equal own and key length; return ``(1, T, H, D)``.
 
     Args:
         query: ``(1, H, T, D)``.
         key: ``(1, K, T, D)``.
         value: ``(1, K, T, D)``.
-        row: What lies where.
-        rule: How scores become weights.
+        row: The segments of the row.
+        spec: How scores become weights.
     """
     # split, not slices: the gradient of a slice is a row of zeros, one for each segment.
     queries, keys, values = (part[0].split(row.lengths, dim=1) for part in (query, key, value))
     attended: dict[int, Tensor] = {}
     for chains in row.alike:
-        own = laid_out([(chain[-1],) for chain in chains], queries)
-        group = attend(own, laid_out(chains, keys), laid_out(chains, values), rule)
+        own = concat_chains([(chain[-1],) for chain in chains], queries)
+        group = causal_attention(own, concat_chains(chains, keys), concat_chains(chains, values), spec)
         for chain, part in zip(chains, group.permute(1, 2, 0, 3).unbind(0), strict=True):
             attended[chain[-1]] = part
     return torch.cat([attended[segment] for segment in range(len(row.lengths))]).unsqueeze(0)
 
 
-def laid_out(chains: Sequence[Sequence[int]], segments: Sequence[Tensor]) -> Tensor:
-    """``(heads, G, length, D)``: for each chain its segments, each ``(heads, own length, D)``, end to end."""
+def concat_chains(chains: Sequence[Sequence[int]], segments: Sequence[Tensor]) -> Tensor:
+    """Concatenate the segments ``(heads, own length, D)`` of each chain; return ``(heads, G, length, D)``."""
     parts = [segments[place] for chain in chains for place in chain]
     joined = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
     return joined.unflatten(1, (len(chains), -1))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
-    """Causal from the end: the last query sees every key; ``(H, G, n, D)``, heads first.
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, spec: AttentionSpec) -> Tensor:
+    """Compute causal attention in which the last query sees every key; return ``(H, G, n, D)``, heads first.
 
     Args:
         query: ``(H, G, n, D)``.
         key: ``(K, G, m, D)``; H is a multiple of K, m at least n.
         value: ``(K, G, m, D)``.
-        rule: How scores become weights.
+        spec: How scores become weights.
     """
     on_cpu, keys = query.device.type == "cpu", key.shape[2]
-    window = rule.window if rule.window is not None and rule.window < keys else None
-    if not rule.plain or (on_cpu and keys <= MATMUL_KEYS.get(query.dtype, 0)):
-        return by_products(query, key, value, rule)
+    window = spec.window if spec.window is not None and spec.window < keys else None
+    if not spec.is_plain or (on_cpu and keys <= MAX_MATMUL_KEYS.get(query.dtype, 0)):
+        return attention_by_matmul(query, key, value, spec)
     # On a CPU sharing heads inside the kernel is faster; CUDA's float32 kernels cannot.
     if not on_cpu and key.shape[0] != query.shape[0]:
         group = query.shape[0] // key.shape[0]
@@ -160,58 +164,58 @@ def attend(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
     causal = window is None and query.shape[2] == keys
     mask = None if causal else causal_mask(query.shape[2], keys, window, query.dtype, query.device)
     return scaled_dot_product_attention(
-        query, key, value, mask, rule.dropout, is_causal=causal, scale=rule.scaling, enable_gqa=on_cpu
+        query, key, value, mask, spec.dropout, is_causal=causal, scale=spec.scaling, enable_gqa=on_cpu
     ).transpose(0, 1)
 
 
-def by_products(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
-    """What ``attend`` returns, by two matrix products and a softmax; the query heads of a key head are one matrix."""
+def attention_by_matmul(query: Tensor, key: Tensor, value: Tensor, spec: AttentionSpec) -> Tensor:
+    """Compute ``causal_attention`` by two matrix products and a softmax; query heads of a key head form one matrix."""
     heads, count, length, width = query.shape
     shared, keys = key.shape[0], key.shape[2]
     group = heads // shared
-    scaling = width**-0.5 if rule.scaling is None else rule.scaling
-    mask = causal_mask(length, keys, rule.window, query.dtype, query.device)
+    scaling = width**-0.5 if spec.scaling is None else spec.scaling
+    mask = causal_mask(length, keys, spec.window, query.dtype, query.device)
     mask = mask if group == 1 else mask.repeat(group, 1)  # (group * n, m)
     query = query.unflatten(0, (shared, group)).transpose(1, 2).reshape(shared * count, group * length, width)
     key, value = key.flatten(0, 1), value.flatten(0, 1)
-    if rule.softcap is None:
+    if spec.softcap is None:
         scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling)
     else:
-        scores = rule.softcap * torch.tanh(query @ key.transpose(1, 2) * (scaling / rule.softcap)) + mask
-    if rule.sinks is None:
+        scores = spec.softcap * torch.tanh(query @ key.transpose(1, 2) * (scaling / spec.softcap)) + mask
+    if spec.sinks is None:
         weights = torch.softmax(scores, dim=-1)
     else:
-        sinks = rule.sinks.to(scores.dtype).view(shared, 1, group, 1).expand(shared, count, group, length)
+        sinks = spec.sinks.to(scores.dtype).view(shared, 1, group, 1).expand(shared, count, group, length)
         with_sink = torch.cat([scores, sinks.reshape(shared * count, group * length, 1)], dim=-1)
         weights = torch.softmax(with_sink, dim=-1).split([keys, 1], dim=-1)[0]
-    attended = torch.bmm(nn.functional.dropout(weights, p=rule.dropout).to(value.dtype), value)
+    attended = torch.bmm(nn.functional.dropout(weights, p=spec.dropout).to(value.dtype), value)
     return attended.view(shared, count, group, length, -1).transpose(1, 2).flatten(0, 1)
 
 
 def causal_mask(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``(queries, keys)``: 0 where the key is seen and -inf elsewhere; the last query sees the last key.
+    """Return ``(queries, keys)``: 0 where the key is seen and -inf elsewhere; the last query sees the last key.
 
-    All masks of a window are the last rows of a square one, of which the larger ones are not kept.
+    All masks of a window are the last rows of a square one, which is cached up to ``MAX_CACHED_MASK``.
     """
-    if keys > KEPT_MASK:
-        return _band(queries, keys, window, dtype, device)
+    if keys > MAX_CACHED_MASK:
+        return _make_causal_mask(queries, keys, window, dtype, device)
     size = max(64, 1 << (keys - 1).bit_length())
-    return _square(size, window, dtype, device)[keys - queries : keys, :keys]
+    return _square_mask(size, window, dtype, device)[keys - queries : keys, :keys]
 
 
 @lru_cache(maxsize=16)
-def _square(size: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``(size, size)``: the mask of as many queries as keys."""
-    return _band(size, size, window, dtype, device)
+def _square_mask(size: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the mask ``(size, size)`` of as many queries as keys."""
+    return _make_causal_mask(size, size, window, dtype, device)
 
 
-def forget_masks() -> None:
-    """Keep no mask that was made while nothing had contents."""
-    _square.cache_clear()
+def clear_mask_cache() -> None:
+    """Drop all cached masks, because those made from fake tensors have no contents."""
+    _square_mask.cache_clear()
 
 
-def _band(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """See ``causal_mask``."""
+def _make_causal_mask(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Build the mask of ``causal_mask``."""
     # A mask that was first made in inference mode could not be used in training.
     with torch.inference_mode(False):
         place = torch.arange(keys, device=device)

@@ -1,9 +1,9 @@
-"""What the routers of a mixture of experts choose, noted and given again.
+"""Record the choices of the routers in a mixture of experts, and replay them.
 
-Two experts that are nearly tied are chosen by rounding, and another expert computes something else altogether: in half
-precision two sound ways to compute the same attention can end in logits that differ by their own size. So where such
-ways are compared, the second takes the choices of the first. That hides no leak: a router reads the hidden state of
-one token, and a token that saw too much still hands other states to its experts.
+Where two experts are nearly tied, rounding decides, and another expert computes something else altogether: in half
+precision two correct ways to compute the same attention can end in logits that differ by their own size. So where such
+ways are compared, the second replays the choices of the first. That hides no leak: a router reads the hidden state of
+one token, and a token that saw too much still passes other states to its experts.
 
 Shapes: T tokens, E experts.
 """
@@ -18,41 +18,41 @@ from transformers import PreTrainedModel
 from transformers.utils.output_capturing import OutputRecorder
 
 Routes = tuple[tuple[Tensor, ...], ...]
-"""By router, in the model's order, the tensors that it returned, each ``(T, …)``."""
+"""For each router, in the model's order, the tensors that it returned, each ``(T, …)``."""
 
 
-def routers(lm: PreTrainedModel) -> list[nn.Module]:
-    """The modules whose logits transformers counts as those of routers; none in a dense model."""
-    said: Any = (lm._can_record_outputs or {}).get("router_logits")
-    kinds = said if isinstance(said, list | tuple) else [said]
-    classes = tuple(kind.target_class if isinstance(kind, OutputRecorder) else kind for kind in kinds if kind)
+def router_modules(lm: PreTrainedModel) -> list[nn.Module]:
+    """Return the modules whose outputs transformers records as router logits; none in a dense model."""
+    recorder_spec: Any = (lm._can_record_outputs or {}).get("router_logits")
+    specs = recorder_spec if isinstance(recorder_spec, list | tuple) else [recorder_spec]
+    classes = tuple(kind.target_class if isinstance(kind, OutputRecorder) else kind for kind in specs if kind)
     return [module for module in lm.modules() if isinstance(module, classes)]
 
 
 @contextmanager
-def noted(lm: PreTrainedModel) -> Iterator[list[tuple[Tensor, ...]]]:
-    """Yield a list that every call of a router adds its result to."""
-    found: list[tuple[Tensor, ...]] = []
+def record_routes(lm: PreTrainedModel) -> Iterator[list[tuple[Tensor, ...]]]:
+    """Context manager that yields a list to which every call of a router appends its result."""
+    results: list[tuple[Tensor, ...]] = []
 
     def note(_: nn.Module, __: Any, result: Any) -> None:
-        found.append(result if isinstance(result, tuple) else (result,))
+        results.append(result if isinstance(result, tuple) else (result,))
 
-    handles = [router.register_forward_hook(note) for router in routers(lm)]
+    handles = [router.register_forward_hook(note) for router in router_modules(lm)]
     try:
-        yield found
+        yield results
     finally:
         for handle in handles:
             handle.remove()
 
 
 @contextmanager
-def given(lm: PreTrainedModel, routes: Routes) -> Iterator[None]:
-    """Let every router return what stands in ``routes`` for it; without routes they compute their own."""
+def replay_routes(lm: PreTrainedModel, routes: Routes) -> Iterator[None]:
+    """Context manager in which every router returns its entry of ``routes``; without routes they compute their own."""
 
     def instead(chosen: tuple[Tensor, ...]) -> Any:
         return lambda _, __, result: chosen if isinstance(result, tuple) else chosen[0]
 
-    pairs = zip(routers(lm), routes, strict=True) if routes else ()
+    pairs = zip(router_modules(lm), routes, strict=True) if routes else ()
     handles = [router.register_forward_hook(instead(chosen)) for router, chosen in pairs]
     try:
         yield
@@ -61,17 +61,17 @@ def given(lm: PreTrainedModel, routes: Routes) -> Iterator[None]:
             handle.remove()
 
 
-def by_token(routes: Sequence[tuple[Tensor, ...]], tokens: int, number: int) -> Routes:
-    """The routes of one document of ``tokens`` tokens, if each of ``number`` routers gave tensors ``(T, …)`` once.
+def routes_by_token(routes: Sequence[tuple[Tensor, ...]], tokens: int, number: int) -> Routes:
+    """Return a document's routes, if each of ``number`` routers returned tensors ``(T, …)`` once.
 
-    Otherwise an empty tuple: what such routers return cannot be cut and joined by token.
+    Otherwise return an empty tuple: such results cannot be sliced and concatenated by token.
     """
     whole = all(isinstance(one, Tensor) and one.shape[:1] == (tokens,) for route in routes for one in route)
     return tuple(routes) if whole and len(routes) == number else ()
 
 
-def joined(parts: Sequence[Routes]) -> Routes:
-    """The routes of documents laid end to end; empty if those of one are missing."""
+def concat_routes(parts: Sequence[Routes]) -> Routes:
+    """Concatenate the routes of the documents of a row; return an empty tuple if those of one are missing."""
     if not all(parts):
         return ()
     return tuple(
@@ -80,6 +80,6 @@ def joined(parts: Sequence[Routes]) -> Routes:
     )
 
 
-def cut(routes: Routes, first: int, end: int) -> Routes:
-    """The routes of some of a document's tokens."""
+def slice_routes(routes: Routes, first: int, end: int) -> Routes:
+    """Return the routes of some of a document's tokens."""
     return tuple(tuple(one[first:end] for one in route) for route in routes)

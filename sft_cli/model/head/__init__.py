@@ -1,1 +1,1 @@
-"""The loss where it is needed, and what may be added to it."""
+"""The loss at the trained positions, and its optional terms."""

@@ -1,4 +1,4 @@
-"""The base that KL holds the model to: the same modules, with what is trained taken out of them for a moment."""
+"""The base model as reference of the KL term: the same modules, with the trained weights replaced for a moment."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,38 +8,40 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sft_cli.model.quant import evaluating
+from sft_cli.model.quant import evaluation_mode
 
-REWRITES = ("pissa", "olora", "loftq", "corda")
-"""Initialisations of PEFT that move a part of the base's weights into the adapter: without it, it is not the base."""
+WEIGHT_CHANGING_INITS = ("pissa", "olora", "loftq", "corda")
+"""PEFT's initialisations that change the base's weights: without the adapter, the model is not the base."""
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A model and how to make its base of it.
+class KLReference:
+    """A model, and how to compute its base with it.
 
     Attributes:
         model: The trained model.
-        copies: Its trained parameters, and what they held when this was made; empty where switching the adapter off
-            gives the base.
+        copies: Its trained parameters and their original values; empty where disabling the adapter gives the base.
     """
 
     model: nn.Module
     copies: tuple[tuple[nn.Parameter, Tensor], ...]
 
     @contextmanager
-    def active(self) -> Iterator[None]:
-        """The model computes what the base computes, in evaluation mode and without gradients."""
+    def activate(self) -> Iterator[None]:
+        """Context manager in which the model computes as the base, in evaluation mode and without gradients."""
         # Autocast remembers converted weights, by the parameter and not by what it holds.
         torch.clear_autocast_cache()
         try:
-            with _exchanged(self.copies) if self.copies else without_adapter(self.model), evaluating(self.model):
+            with (
+                _swapped_parameters(self.copies) if self.copies else adapter_disabled(self.model),
+                evaluation_mode(self.model),
+            ):
                 yield
         finally:
             torch.clear_autocast_cache()
 
     def sentence(self) -> str:
-        """What it costs, for the log."""
+        """Describe the cost, for the log."""
         if not self.copies:
             return "the base is the model without its adapter: no second model, a second forward pass"
         size = sum(copy.numel() * copy.element_size() for _, copy in self.copies) / 2**30
@@ -47,42 +49,42 @@ class Reference:
         return f"a frozen copy of the {count:,} trained parameters is kept ({size:.2f} GiB); a second forward pass"
 
 
-def reference(model: nn.Module) -> Reference:
-    """The base of a model as it is now; call it before anything is trained or restored."""
-    if isinstance(model, PreTrainedModel) or rewritten(model):
+def make_kl_reference(model: nn.Module) -> KLReference:
+    """Record the base of a model; call it before anything is trained or restored."""
+    if isinstance(model, PreTrainedModel) or base_was_changed(model):
         trained = [value for value in model.parameters() if value.requires_grad]
         assert trained, "nothing is trained"
-        return Reference(model, tuple((value, value.detach().clone()) for value in trained))
-    return Reference(model, ())
+        return KLReference(model, tuple((value, value.detach().clone()) for value in trained))
+    return KLReference(model, ())
 
 
-def rewritten(model: nn.Module) -> bool:
-    """Whether an adapter's initialisation changed the base's own weights."""
+def base_was_changed(model: nn.Module) -> bool:
+    """Return whether an adapter's initialisation changed the base's own weights."""
     from peft import LoraConfig, PeftModel
 
     assert isinstance(model, PeftModel)
     inits = [config.init_lora_weights for config in model.peft_config.values() if isinstance(config, LoraConfig)]
-    return any(isinstance(init, str) and init.startswith(REWRITES) for init in inits)
+    return any(isinstance(init, str) and init.startswith(WEIGHT_CHANGING_INITS) for init in inits)
 
 
 @contextmanager
-def without_adapter(model: nn.Module) -> Iterator[None]:
-    """The adapter switched off; afterwards the same parameters are trained as before (PEFT would unfreeze all)."""
+def adapter_disabled(model: nn.Module) -> Iterator[None]:
+    """Context manager that disables the adapter and restores ``requires_grad``, which PEFT would set for all."""
     from peft import PeftModel
 
     assert isinstance(model, PeftModel)
-    before = [(value, value.requires_grad) for value in model.parameters()]
+    flags = [(value, value.requires_grad) for value in model.parameters()]
     try:
         with model.disable_adapter():
             yield
     finally:
-        for value, trained in before:
+        for value, trained in flags:
             value.requires_grad_(trained)
 
 
 @contextmanager
-def _exchanged(copies: tuple[tuple[nn.Parameter, Tensor], ...]) -> Iterator[None]:
-    """The parameters hold their copies; no graph may be recorded meanwhile."""
+def _swapped_parameters(copies: tuple[tuple[nn.Parameter, Tensor], ...]) -> Iterator[None]:
+    """Context manager in which the parameters hold their copies; no graph may be recorded inside."""
     current = [value.data for value, _ in copies]
     for value, copy in copies:
         value.data = copy

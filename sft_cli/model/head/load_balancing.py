@@ -13,8 +13,8 @@ from sft_cli.errors import SftError
 
 
 @dataclass(frozen=True)
-class Router:
-    """A model's own load-balancing loss, and the factor it gets.
+class LoadBalancingLoss:
+    """A model's own load-balancing loss, and its factor.
 
     For one row it is E sum_e f_e P_e over all layers' tokens together, with f_e the share of tokens that chose expert
     e and P_e the mean of its probability (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6): a product of two
@@ -24,34 +24,34 @@ class Router:
     """
 
     factor: float
-    function: Callable[..., Any]
-    experts: int
-    chosen: int
+    loss_function: Callable[..., Any]
+    num_experts: int
+    top_k: int
 
     def loss(self, router_logits: Any, weights: Tensor) -> Tensor:
-        """Factor x share x load-balancing loss, a float32 scalar with a graph.
+        """Return factor x share x load-balancing loss, a float32 scalar with a graph.
 
         Args:
             router_logits: A tuple of ``(T, E)`` by layer.
             weights: ``(N,)`` of the micro-batch's targets.
         """
-        balance = self.function(router_logits, self.experts, self.chosen, None)
+        balance = self.loss_function(router_logits, self.num_experts, self.top_k, None)
         assert isinstance(balance, Tensor), "the model gave no router logits"
         return self.factor * weights.sum() * balance.to(torch.float32)
 
 
-def router_of(lm: PreTrainedModel, factor: float | None) -> Router | None:
-    """The router loss to add; None when there is none.
+def make_load_balancing_loss(lm: PreTrainedModel, factor: float | None) -> LoadBalancingLoss | None:
+    """Return the load-balancing loss to add; None when there is none.
 
     Args:
         lm: The model.
-        factor: ``loss.router``; None takes the model's own coefficient if its configuration switches the loss on.
+        factor: ``loss.router``; None means the model's own coefficient if its configuration enables the loss.
 
     Raises:
-        SftError: A factor is asked for, and the model has no such loss.
+        SftError: A factor is set, and the model has no such loss.
     """
-    function = vars(sys.modules[type(lm).__module__]).get("load_balancing_loss_func")
-    if function is None:
+    loss_function = vars(sys.modules[type(lm).__module__]).get("load_balancing_loss_func")
+    if loss_function is None:
         if factor:
             raise SftError(
                 where="loss.router",
@@ -61,7 +61,11 @@ def router_of(lm: PreTrainedModel, factor: float | None) -> Router | None:
         return None
     if factor is None:
         config = lm.config.get_text_config()
-        said = config.to_dict()
-        factor = said.get("router_aux_loss_coef") if said.get("output_router_logits") else 0.0
-    own = vars(lm)
-    return Router(factor, function, own["num_experts"], own["num_experts_per_tok"]) if factor else None
+        config_values = config.to_dict()
+        factor = config_values.get("router_aux_loss_coef") if config_values.get("output_router_logits") else 0.0
+    attributes = vars(lm)
+    return (
+        LoadBalancingLoss(factor, loss_function, attributes["num_experts"], attributes["num_experts_per_tok"])
+        if factor
+        else None
+    )

@@ -1,4 +1,4 @@
-"""The loss where it is needed: logits exist for the trained positions only, a chunk at a time.
+"""A causal LM that returns its loss: logits exist for the trained positions only, one chunk at a time.
 
 Shapes: T tokens of the row, N trained positions, V vocabulary, K terms.
 """
@@ -11,20 +11,28 @@ from torch import Tensor, nn
 from sft_cli.batching.packed_row import Documents
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import LossConfig
-from sft_cli.model.attention.packing import ProbeResult, documents_arguments, probe, use_packed
-from sft_cli.model.head.chunked_loss import Head, Task, plain_values, weighted_sum
-from sft_cli.model.head.kl_reference import reference
-from sft_cli.model.head.load_balancing import router_of
-from sft_cli.model.head.logits import HeadPath, Rescale, fallback_path, in_sequence, rescaling, virtual_tokens
+from sft_cli.model.adapter.prompt_learning import num_prepended_vectors
+from sft_cli.model.attention.packing import document_arguments, use_packed_attention
+from sft_cli.model.attention.probe import ProbeResult, probe_packing
+from sft_cli.model.head.chunked_loss import LossInputs, OutputHead, loss_values, weighted_loss
+from sft_cli.model.head.kl_reference import make_kl_reference
+from sft_cli.model.head.load_balancing import make_load_balancing_loss
+from sft_cli.model.head.logits import (
+    LogitsPath,
+    LogitsRescaling,
+    are_vectors_in_sequence,
+    fallback_path,
+    find_rescaling,
+)
 from sft_cli.model.head.neftune import embedding_noise
 from sft_cli.model.head.objective import term_names
-from sft_cli.model.quant import causal_lm, evaluating
+from sft_cli.model.quant import causal_lm, evaluation_mode
 
-PLAIN = LossConfig()
+PLAIN_LOSS = LossConfig()
 
 
-class States(NamedTuple):
-    """What the model gives at the trained positions: ``(N, width)`` or ``(N, V)``, and its routers' logits."""
+class TargetStates(NamedTuple):
+    """The model's output at the trained positions: ``(N, width)`` or ``(N, V)``, and its routers' logits."""
 
     at_targets: Tensor
     router_logits: Any
@@ -39,9 +47,9 @@ class LossModel(nn.Module):
         *,
         packed: bool,
         chunk: int,
-        path: HeadPath | None = None,
-        loss: LossConfig = PLAIN,
-        shares: bool = False,
+        path: LogitsPath | None = None,
+        loss: LossConfig = PLAIN_LOSS,
+        shares_prefixes: bool = False,
     ) -> None:
         """Wrap a model; with ``loss.kl``, before anything of it is trained or restored.
 
@@ -51,25 +59,33 @@ class LossModel(nn.Module):
             chunk: Most trained positions whose logits exist at once.
             path: How logits are made; None probes (run it outside DDP, in the precision of training).
             loss: The objective.
-            shares: Documents of a row may share what they begin with, as long as nothing is drawn at random.
+            shares_prefixes: Documents of a row may share a common beginning, as long as nothing is drawn at random.
 
         Raises:
-            SftError: The model lacks what the objective needs.
+            SftError: The model does not support the objective.
         """
         super().__init__()
-        self.model, self.packed, self.shares, self.loss = model, packed, shares, loss
-        virtual = virtual_tokens(model)
-        self.shift = virtual if virtual and in_sequence(model) else 0
+        self.model, self.packed, self.shares_prefixes, self.loss = model, packed, shares_prefixes, loss
+        num_vectors = num_prepended_vectors(model)
+        self.logits_shift = num_vectors if num_vectors and are_vectors_in_sequence(model) else 0
         lm = causal_lm(model)
-        found = None if virtual or path not in (None, HeadPath.chunks) else rescaling(model)
+        rescaling = None if num_vectors or path not in (None, LogitsPath.chunks) else find_rescaling(model)
         if path is None:
-            path = HeadPath.whole if virtual else HeadPath.chunks if found is not None else fallback_path(model)
-        assert path is not HeadPath.chunks or found is not None, "the logits are not made as the configuration says"
-        assert (path is HeadPath.whole) == bool(virtual), "virtual tokens need PEFT's own forward, nothing else"
-        self.path, self.rescale, self.chunk = path, found or Rescale(), chunk
-        self.keeps = path is not HeadPath.row and fallback_path(model) is HeadPath.positions
-        self.router = router_of(lm, loss.router)
-        self.reference = reference(model) if loss.kl else None
+            path = (
+                LogitsPath.whole
+                if num_vectors
+                else LogitsPath.chunks
+                if rescaling is not None
+                else fallback_path(model)
+            )
+        assert path is not LogitsPath.chunks or rescaling is not None, (
+            "the logits are not made as the configuration says"
+        )
+        assert (path is LogitsPath.whole) == bool(num_vectors), "virtual tokens need PEFT's own forward, nothing else"
+        self.path, self.rescale, self.chunk = path, rescaling or LogitsRescaling(), chunk
+        self.selects_logits = path is not LogitsPath.row and fallback_path(model) is LogitsPath.positions
+        self.router = make_load_balancing_loss(lm, loss.router)
+        self.reference = make_kl_reference(model) if loss.kl else None
 
     def forward(
         self,
@@ -81,33 +97,33 @@ class LossModel(nn.Module):
         target_weights: Tensor,
         replay: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The objective and its terms, in nats: float32 scalars by name, ``loss`` with a graph, all others without.
+        """Compute the objective and its terms, in nats: float32 scalars by name, only ``loss`` with a graph.
 
-        Each is the sum over the trained positions of weight x term; the weights hold whatever it is divided by.
+        Each is the sum over the trained positions of weight x term; the weights include the divisor.
         ``loss`` is the whole objective and ``nll`` plain cross-entropy, whatever is minimised; then those of
-        ``smoothing``, ``z``, ``dft`` and ``kl`` that are on (``objective.score`` has their formulas), ``router``, and
-        ``replay``, the share of the loss that the targets of replayed documents make up.
-        No position gives a zero with a graph, so that ranks without work join the gradient exchange.
+        ``smoothing``, ``z``, ``dft`` and ``kl`` that are on (see ``objective.loss_and_gradient``), ``router``, and
+        ``replay``, the share of the loss from the targets of replayed documents.
+        Without positions the loss is zero with a graph, so that ranks without work join the gradient exchange.
 
         Args:
             input_ids: ``(1, T)``.
             positions: ``(1, T)``, from 0 in every document.
-            documents: What lies where in the row.
+            documents: The segments of the row.
             targets: ``(N,)`` the token that should follow.
-            target_at: ``(N,)`` place in the row of the token that predicts it.
+            target_at: ``(N,)`` index in the row of the token that predicts it.
             target_weights: ``(N,)`` float32.
             replay: ``(N,)`` bool: targets of replayed documents; None when there are none.
         """
         row = (input_ids, positions, documents, target_at)
-        head, base = self.head(), None
+        head, base = self.output_head(), None
         if self.reference is not None:
-            with self.reference.active():
-                base = self.states(*row, shift=0).at_targets
-        noisy = self.training and self.loss.neftune > 0
-        with embedding_noise(causal_lm(self.model), self.loss.neftune, documents) if noisy else nullcontext():
-            states = self.states(*row, shift=self.shift)
-        task = Task(states.at_targets, targets, target_weights, self.loss, base, self.reference)
-        loss, values = weighted_sum(head, task)
+            with self.reference.activate():
+                base = self.target_states(*row, logits_shift=0).at_targets
+        add_noise = self.training and self.loss.neftune > 0
+        with embedding_noise(causal_lm(self.model), self.loss.neftune, documents) if add_noise else nullcontext():
+            states = self.target_states(*row, logits_shift=self.logits_shift)
+        task = LossInputs(states.at_targets, targets, target_weights, self.loss, base, self.reference)
+        loss, values = weighted_loss(head, task)
         sums = values @ target_weights
         terms = {name: sums[place] for place, name in enumerate(term_names(self.loss)) if name != "loss"}
         if self.router is not None:
@@ -120,68 +136,77 @@ class LossModel(nn.Module):
     def token_losses(
         self, input_ids: Tensor, positions: Tensor, documents: Documents, targets: Tensor, target_at: Tensor
     ) -> Tensor:
-        """``(N,)`` plain cross-entropies in nats, in evaluation mode and without gradient; see ``forward``."""
-        with evaluating(self):
-            states = self.states(input_ids, positions, documents, target_at, shift=self.shift).at_targets
-            return plain_values(self.head(), Task(states, targets, targets.new_ones(len(targets)), PLAIN))[1]
+        """Return ``(N,)`` plain cross-entropies in nats, in evaluation mode and without gradient; see ``forward``."""
+        with evaluation_mode(self):
+            states = self.target_states(
+                input_ids, positions, documents, target_at, logits_shift=self.logits_shift
+            ).at_targets
+            return loss_values(
+                self.output_head(), LossInputs(states, targets, targets.new_ones(len(targets)), PLAIN_LOSS)
+            )[1]
 
-    def head(self) -> Head:
-        """What turns states into logits."""
-        if self.path is not HeadPath.chunks:
-            return Head(nn.Identity(), Rescale(), self.chunk)
+    def output_head(self) -> OutputHead:
+        """Return the mapping from states to logits."""
+        if self.path is not LogitsPath.chunks:
+            return OutputHead(nn.Identity(), LogitsRescaling(), self.chunk)
         module = causal_lm(self.model).get_output_embeddings()
         assert module is not None, "only a model with a head takes the chunked path"
-        return Head(module, self.rescale, self.chunk)
+        return OutputHead(module, self.rescale, self.chunk)
 
-    def states(
-        self, input_ids: Tensor, positions: Tensor, documents: Documents, target_at: Tensor, *, shift: int
-    ) -> States:
-        """What the model gives at ``target_at``; its logits begin ``shift`` places before the row's."""
+    def target_states(
+        self, input_ids: Tensor, positions: Tensor, documents: Documents, target_at: Tensor, *, logits_shift: int
+    ) -> TargetStates:
+        """Return the model's output at ``target_at``; ``logits_shift`` logits precede those of the row."""
         lm = causal_lm(self.model)
         row = {"input_ids": input_ids, **self.row_arguments(positions, documents)}
         if self.router is not None:
             row["output_router_logits"] = True
-        if self.path is HeadPath.chunks:
-            given = lm.base_model(**row)
-            at_targets = given.last_hidden_state[0, target_at]
+        if self.path is LogitsPath.chunks:
+            outputs = lm.base_model(**row)
+            at_targets = outputs.last_hidden_state[0, target_at]
         else:
-            whole = self.model if self.path is HeadPath.whole else lm
-            if self.keeps:
-                given = whole(**row, logits_to_keep=target_at + shift)
-                at_targets = given.logits[0]
+            called_model = self.model if self.path is LogitsPath.whole else lm
+            if self.selects_logits:
+                outputs = called_model(**row, logits_to_keep=target_at + logits_shift)
+                at_targets = outputs.logits[0]
             else:
-                given = whole(**row)
-                at_targets = given.logits[0, target_at + shift]
-        return States(at_targets, given.router_logits if self.router is not None else None)
+                outputs = called_model(**row)
+                at_targets = outputs.logits[0, target_at + logits_shift]
+        return TargetStates(at_targets, outputs.router_logits if self.router is not None else None)
 
     def row_arguments(self, positions: Tensor, documents: Documents) -> dict[str, Any]:
-        """What the model is told about the row: positions and bounds when packed, nothing for a lone document."""
+        """Return the model's arguments for the row: positions and bounds when packed, none for a single document."""
         if self.packed:
-            return {"position_ids": positions, **documents_arguments(documents)}
+            return {"position_ids": positions, **document_arguments(documents)}
         assert len(documents.lengths) == 1, "a model that cannot be packed takes one document per row"
         return {"use_cache": False}
 
 
-def packed_loss_model(
-    model: nn.Module, chunk: int, loss: LossConfig = PLAIN, share: Choice = Choice.auto, *, packing: bool = True
+def build_loss_model(
+    model: nn.Module, chunk: int, loss: LossConfig = PLAIN_LOSS, share: Choice = Choice.auto, *, packing: bool = True
 ) -> tuple[LossModel, ProbeResult]:
-    """The model with its loss, packed where that is proven sound, and the proof; call it in the precision of use.
+    """Build the model with its loss, packed where a probe proves it correct; call it in the precision of use.
 
     Args:
         model: A transformers causal LM or a PEFT model around one; its attention is changed in place.
         chunk: Most trained positions whose logits exist at once.
         loss: The objective.
-        share: ``speed.share_prefixes``; never: nothing is shared, proven or not.
-        packing: ``speed.packing``; false: one document per row, whatever could be proven.
+        share: ``speed.share_prefixes``; never: nothing is shared, whatever the probe finds.
+        packing: ``speed.packing``; false: one document per row, without a probe.
+
+    Returns:
+        The model, and the result of the probe.
     """
     if not packing:
-        asked = ProbeResult(False, float("inf"), "as asked for")
-        return LossModel(model, packed=False, chunk=chunk, loss=loss), asked
-    if virtual_tokens(model):
-        reason = "its virtual tokens stand before the row, not before every document in it"
+        unpacked = ProbeResult(False, float("inf"), "as asked for")
+        return LossModel(model, packed=False, chunk=chunk, loss=loss), unpacked
+    if num_prepended_vectors(model):
+        reason = "its virtual tokens precede the row, not every document in it"
         return LossModel(model, packed=False, chunk=chunk, loss=loss), ProbeResult(False, float("inf"), reason)
-    probed = probe(model)
-    if probed.packed_ok:
-        use_packed(model)
-    shares = probed.shared_ok and share is not Choice.never
-    return LossModel(model, packed=probed.packed_ok, chunk=chunk, loss=loss, shares=shares), probed
+    probe_result = probe_packing(model)
+    if probe_result.packed_ok:
+        use_packed_attention(model)
+    shares_prefixes = probe_result.shared_ok and share is not Choice.never
+    return LossModel(
+        model, packed=probe_result.packed_ok, chunk=chunk, loss=loss, shares_prefixes=shares_prefixes
+    ), probe_result

@@ -1,4 +1,4 @@
-"""Noise on the embeddings while training: NEFTune."""
+"""NEFTune: noise on the embeddings while training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ from sft_cli.batching.packed_row import Documents
 
 @contextmanager
 def embedding_noise(lm: PreTrainedModel, alpha: float, row: Documents) -> Iterator[None]:
-    """Embeddings get uniform noise in +- alpha / sqrt(length x width) (Jain et al. 2023, arXiv:2310.05914, section 2).
+    """Context manager that adds uniform noise in +- alpha / sqrt(length x width) to the embeddings.
 
-    The length is the example's own, as if it were alone, so that it does not depend on what else is in the row. Which
-    noise an example gets depends on its place in the row, as with dropout. It is drawn by torch's default generator of
-    the device, whose state a checkpoint holds.
+    The formula is that of Jain et al. 2023, arXiv:2310.05914, section 2. The length is the example's own, so that it
+    does not depend on the rest of the row. An example's noise depends on its position in the row, as with dropout. It
+    is drawn by torch's default generator of the device, whose state is part of a checkpoint.
     """
     assert not row.shared, "tokens that several examples share would share their noise"
 

@@ -1,4 +1,4 @@
-"""What is minimised at one trained position, and its derivative by the logits, in closed form.
+"""The objective at one trained position and its derivative by the logits, in closed form.
 
 Shapes: C positions, V vocabulary. Of one position: logits z, target y, p = softmax(z), L = log sum exp z.
 """
@@ -12,12 +12,12 @@ from sft_cli.config.schema.trainer import LossConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class LossTerms:
     """The objective at some positions.
 
     Attributes:
         values: ``(K, C)`` float32 nats by term, in the order of ``term_names``.
-        gradient: ``(C, V)`` derivative of the first of them, the whole objective, by the logits; None if unasked.
+        gradient: ``(C, V)`` derivative of the first term, the whole objective, by the logits; None if not requested.
     """
 
     values: Tensor
@@ -25,14 +25,14 @@ class Scores:
 
 
 def term_names(loss: LossConfig) -> tuple[str, ...]:
-    """The whole objective, plain cross-entropy, and every other term that is on."""
+    """Return the names of the whole objective, plain cross-entropy, and every other term that is on."""
     active = {"smoothing": loss.label_smoothing, "z": loss.z_loss, "dft": loss.dft, "kl": loss.kl}
     return ("loss", "nll", *(name for name, on in active.items() if on))
 
 
-def score(
+def loss_and_gradient(
     logits: Tensor, targets: Tensor, loss: LossConfig, base: Tensor | None = None, *, gradient: bool = True
-) -> Scores:
+) -> LossTerms:
     """The objective at C positions; ``loss`` = (``dft``, or else ``nll``) + ``smoothing`` + ``z`` + ``kl``.
 
     - ``nll`` = L - z_y, the cross-entropy.
@@ -52,59 +52,59 @@ def score(
         base: ``(C, V)`` float32 logits of the base, may be overwritten; needed when ``loss.kl`` is above 0.
         gradient: Whether the derivative is wanted.
     """
-    at = targets[:, None]
-    own = logits.gather(1, at)[:, 0]
+    target_column = targets[:, None]
+    target_logits = logits.gather(1, target_column)[:, 0]
     logp = _log_softmax(logits)
-    nll = -logp.gather(1, at)[:, 0]
+    nll = -logp.gather(1, target_column)[:, 0]
     values: dict[str, Tensor] = {"nll": nll}
     factor = torch.exp(-nll) if loss.dft else None
     if factor is not None:
         values["dft"] = factor * nll
-    whole = values["dft"] if factor is not None else nll
+    total = values["dft"] if factor is not None else nll
     scale = factor  # (C,) of p in the derivative; None is 1
     if loss.label_smoothing:
         values["smoothing"] = loss.label_smoothing * (-nll - logp.mean(dim=-1))
         if factor is not None:
             values["smoothing"] = factor * values["smoothing"]
-        whole = whole + values["smoothing"]
+        total = total + values["smoothing"]
     if loss.z_loss:
-        normaliser = own + nll
+        normaliser = target_logits + nll
         values["z"] = loss.z_loss * normaliser.square()
-        whole, scale = whole + values["z"], (1.0 if scale is None else scale) + 2 * loss.z_loss * normaliser
-    likely = None
+        total, scale = total + values["z"], (1.0 if scale is None else scale) + 2 * loss.z_loss * normaliser
+    reference_probs = None
     if loss.kl:
         assert base is not None, "KL needs the logits of the base"
         logq = _log_softmax(base)
-        likely = logq.exp()
-        values["kl"] = loss.kl * torch.linalg.vecdot(likely, logq.sub_(logp))
-        whole, scale = whole + values["kl"], (1.0 if scale is None else scale) + loss.kl
-    values["loss"] = whole
+        reference_probs = logq.exp()
+        values["kl"] = loss.kl * torch.linalg.vecdot(reference_probs, logq.sub_(logp))
+        total, scale = total + values["kl"], (1.0 if scale is None else scale) + loss.kl
+    values["loss"] = total
     stacked = torch.stack([values[name] for name in term_names(loss)])
     if not gradient:
-        return Scores(stacked, None)
-    return Scores(stacked, _derivative(logp, at, loss, factor, scale, likely))
+        return LossTerms(stacked, None)
+    return LossTerms(stacked, _gradient(logp, target_column, loss, factor, scale, reference_probs))
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """``(C, V)`` log probabilities; on a CPU in the same memory, as asking for new memory costs more than the sums."""
+    """Return ``(C, V)`` log probabilities; on a CPU in the same memory, as allocating costs more than the sums."""
     return torch.log_softmax(logits, dim=-1, out=logits if logits.device.type == "cpu" else None)
 
 
-def _derivative(
+def _gradient(
     logp: Tensor,
-    at: Tensor,
+    target_column: Tensor,
     loss: LossConfig,
     factor: Tensor | None,
     scale: Tensor | float | None,
-    likely: Tensor | None,
+    reference_probs: Tensor | None,
 ) -> Tensor:
-    """``(C, V)`` derivative of the whole objective, in the memory of the log probabilities."""
-    made = logp.exp_()
+    """Return the ``(C, V)`` derivative of the whole objective, in the memory of the log probabilities."""
+    gradient_buffer = logp.exp_()
     if scale is not None:
-        made.mul_(scale[:, None] if isinstance(scale, Tensor) else scale)
-    if likely is not None:
-        made.sub_(likely, alpha=loss.kl)
-    share = torch.ones_like(at, dtype=made.dtype) if factor is None else factor[:, None]
+        gradient_buffer.mul_(scale[:, None] if isinstance(scale, Tensor) else scale)
+    if reference_probs is not None:
+        gradient_buffer.sub_(reference_probs, alpha=loss.kl)
+    share = torch.ones_like(target_column, dtype=gradient_buffer.dtype) if factor is None else factor[:, None]
     if loss.label_smoothing:
-        made.sub_(share, alpha=loss.label_smoothing / made.shape[-1])
-    return made.scatter_add_(1, at, share * (loss.label_smoothing - 1.0))
+        gradient_buffer.sub_(share, alpha=loss.label_smoothing / gradient_buffer.shape[-1])
+    return gradient_buffer.scatter_add_(1, target_column, share * (loss.label_smoothing - 1.0))

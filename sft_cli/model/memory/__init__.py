@@ -1,1 +1,1 @@
-"""How much memory a step takes, and what is computed again to save some."""
+"""Memory of a training step: its estimate, and the recomputation that reduces it."""

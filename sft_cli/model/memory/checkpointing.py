@@ -1,8 +1,8 @@
-"""Gradient checkpointing: which decoder layers are computed again in the backward pass, and what they keep.
+"""Gradient checkpointing: choose the decoder layers that are recomputed in the backward pass, and apply the choice.
 
-Every decoder layer of transformers that can be recomputed is a ``GradientCheckpointingLayer``; each is told by itself.
-Checkpointing is without reentrance: a frozen embedding's output needs no gradient, so the first layer computes none
-for its input.
+Every decoder layer of transformers that can be recomputed is a ``GradientCheckpointingLayer``; each is set by itself.
+Checkpointing is non-reentrant: the output of a frozen embedding needs no gradient, so the first layer computes none for
+its input.
 """
 
 import functools
@@ -19,25 +19,25 @@ from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
 from sft_cli.console import gib
 from sft_cli.errors import SftError
 from sft_cli.model.memory.estimate import MemoryEstimate
+from sft_cli.model.memory.layer_memory import decoder_layers
 from sft_cli.model.memory.offload import Offloader
-from sft_cli.model.memory.saved_activations import decoder_layers
 from sft_cli.model.quant import causal_lm
 
-MARGIN = 0.1
-"""Share of the free memory that is left alone, for what the estimate does not know."""
-STEPS = 4
+MEMORY_MARGIN = 0.1
+"""Share of the free memory that stays unused, for what the estimate does not cover."""
+LEVELS = 4
 """Equal steps from no recomputed layer to all of them, after running out of memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recompute:
-    """What is computed again in the backward pass.
+class CheckpointingPlan:
+    """The layers that are recomputed in the backward pass.
 
     Attributes:
-        mode: Anything but auto.
-        layers: Number of recomputed decoder layers, the first ones: when the backward pass reaches them, the others'
-            tensors are gone, so recomputing them needs no memory of its own.
-        reason: Why, as a clause.
+        mode: Any mode but auto.
+        layers: Number of recomputed decoder layers, the first ones: when the backward pass reaches them, the tensors of
+            the others are freed, so that recomputing them needs no additional memory.
+        reason: The reason, as a clause.
     """
 
     mode: Checkpointing
@@ -45,7 +45,7 @@ class Recompute:
     reason: str
 
     def sentence(self) -> str:
-        """What is recomputed and why, for the log."""
+        """Describe the plan and its reason, for the log."""
         what = {
             Checkpointing.none: "nothing",
             Checkpointing.selective: f"all {self.layers} decoder layers but their attention",
@@ -56,99 +56,109 @@ class Recompute:
         return f"recompute {what} ({self.reason})"
 
 
-def choose(speed: SpeedConfig, needed: MemoryEstimate, free: int, device: torch.device) -> Recompute:
-    """What ``speed.gradient_checkpointing`` means for this run.
+def choose_checkpointing(
+    speed: SpeedConfig, needed: MemoryEstimate, free: int, device: torch.device
+) -> CheckpointingPlan:
+    """Return the plan for ``speed.gradient_checkpointing``.
 
-    ``auto`` recomputes as few layers as fit; a frozen base then needs 4 instead of 6 FLOPs per parameter and token.
+    ``auto`` recomputes as few layers as possible: with a frozen base, recomputing costs 6 instead of 4 FLOPs per
+    parameter and token.
 
     Args:
         speed: Its keys gradient_checkpointing and checkpointed_layers.
         needed: The estimate of a step's memory; its weights are not loaded yet.
         free: Bytes free on the device.
-        device: Where the model computes; only CUDA devices have a main memory beside their own.
+        device: Where the model computes; only on CUDA can activations move to main memory.
     """
-    asked, total = speed.gradient_checkpointing, needed.num_layers
-    if asked is not Checkpointing.auto:
+    mode_wanted, total = speed.gradient_checkpointing, needed.num_layers
+    if mode_wanted is not Checkpointing.auto:
         layers = total if speed.checkpointed_layers is None else min(speed.checkpointed_layers, total)
-        return Recompute(asked, 0 if asked is Checkpointing.none else layers, "as asked for")
-    room = int(free * (1 - MARGIN))
+        return CheckpointingPlan(mode_wanted, 0 if mode_wanted is Checkpointing.none else layers, "as asked for")
+    budget = int(free * (1 - MEMORY_MARGIN))
     if not total:
-        return Recompute(Checkpointing.none, 0, "the layers of this family cannot be")
+        return CheckpointingPlan(Checkpointing.none, 0, "the layers of this family cannot be")
     for layers in range(total + 1):
         mode = _mode(layers, total)
-        size, space = _activations(needed, mode, layers, room)
-        if size <= space:
-            return Recompute(mode, layers, f"{gib(size)} of activations, {gib(max(space, 0))} for them")
+        needed_bytes, available = _activation_bytes(needed, mode, layers, budget)
+        if needed_bytes <= available:
+            return CheckpointingPlan(
+                mode, layers, f"{gib(needed_bytes)} of activations, {gib(max(available, 0))} for them"
+            )
     mode = Checkpointing.offload if device.type == "cuda" else Checkpointing.full
-    size, space = _activations(needed, mode, total, room)
-    return Recompute(mode, total, f"{gib(size)} of activations are more than the {gib(max(space, 0))} for them")
+    needed_bytes, available = _activation_bytes(needed, mode, total, budget)
+    return CheckpointingPlan(
+        mode, total, f"{gib(needed_bytes)} of activations are more than the {gib(max(available, 0))} for them"
+    )
 
 
-def _activations(needed: MemoryEstimate, mode: Checkpointing, layers: int, room: int) -> tuple[int, int]:
-    """Bytes of the activations, and what everything else leaves of the room for them."""
-    size = needed.activations(mode, layers)
-    return size, room - (needed.total(mode, layers) - size)
+def _activation_bytes(needed: MemoryEstimate, mode: Checkpointing, layers: int, budget: int) -> tuple[int, int]:
+    """Return the bytes of the activations, and the part of the budget left for them."""
+    needed_bytes = needed.activations(mode, layers)
+    return needed_bytes, budget - (needed.total(mode, layers) - needed_bytes)
 
 
-def more(recompute: Recompute, num_layers: int, device: torch.device) -> Recompute | None:
-    """The next step up after running out of memory; None when there is none.
+def next_checkpointing_level(
+    plan: CheckpointingPlan, num_layers: int, device: torch.device
+) -> CheckpointingPlan | None:
+    """Return the next plan after running out of memory; None when there is none.
 
-    None, a quarter, half and three quarters of the layers, all of them, then their inputs in main memory on CUDA.
+    The levels are none, a quarter, half and three quarters of the layers, all of them, then offloading their inputs on
+    CUDA.
     """
-    if recompute.mode is Checkpointing.offload:
+    if plan.mode is Checkpointing.offload:
         return None
-    why = "memory ran out"
-    if recompute.mode is Checkpointing.full:
-        return Recompute(Checkpointing.offload, num_layers, why) if device.type == "cuda" else None
-    if recompute.mode is Checkpointing.selective:
-        return Recompute(Checkpointing.full, num_layers, why)
-    layers = min(num_layers, recompute.layers + -(-num_layers // STEPS))
-    return Recompute(_mode(layers, num_layers), layers, why)
+    reason = "memory ran out"
+    if plan.mode is Checkpointing.full:
+        return CheckpointingPlan(Checkpointing.offload, num_layers, reason) if device.type == "cuda" else None
+    if plan.mode is Checkpointing.selective:
+        return CheckpointingPlan(Checkpointing.full, num_layers, reason)
+    layers = min(num_layers, plan.layers + -(-num_layers // LEVELS))
+    return CheckpointingPlan(_mode(layers, num_layers), layers, reason)
 
 
 def _mode(layers: int, total: int) -> Checkpointing:
-    """The name of recomputing so many layers."""
+    """Return the mode that recomputes so many layers."""
     if layers == total:
         return Checkpointing.full
     return Checkpointing.layers if layers else Checkpointing.none
 
 
-def apply(model: nn.Module, recompute: Recompute) -> None:
-    """Tell every decoder layer what to do in training mode; a second call replaces the first.
+def apply_checkpointing(model: nn.Module, plan: CheckpointingPlan) -> None:
+    """Set how every decoder layer runs in training mode; a second call replaces the first.
 
     Raises:
         SftError: The family's layers cannot be recomputed.
     """
     layers = decoder_layers(model)
-    if not layers and recompute.mode is not Checkpointing.none:
+    if not layers and plan.mode is not Checkpointing.none:
         raise SftError(
-            where=f"speed.gradient_checkpointing={recompute.mode.value}",
+            where=f"speed.gradient_checkpointing={plan.mode.value}",
             problem=f"the layers of {type(causal_lm(model)).__name__} cannot be recomputed in the backward pass",
             fix="speed.gradient_checkpointing=none, with a smaller speed.tokens_per_micro_batch",
         )
-    functions = _functions(recompute.mode, causal_lm(model).device, len(layers))
+    functions = _layer_functions(plan.mode, causal_lm(model).device, len(layers))
     for place, (layer, function) in enumerate(zip(layers, functions, strict=True)):
-        layer.gradient_checkpointing = place < recompute.layers
+        layer.gradient_checkpointing = place < plan.layers
         vars(layer)["_gradient_checkpointing_func"] = function
 
 
-def _functions(mode: Checkpointing, device: torch.device, number: int) -> list[Callable[..., Any]]:
-    """How each layer is run: a function of the layer's forward and its arguments."""
+def _layer_functions(mode: Checkpointing, device: torch.device, number: int) -> list[Callable[..., Any]]:
+    """Return the function that runs each layer, given the layer's forward and its arguments."""
     plain = functools.partial(checkpoint, use_reentrant=False)
     if mode is Checkpointing.selective:
-        keep = functools.partial(create_selective_checkpoint_contexts, attention_kernels(device))
+        keep = functools.partial(create_selective_checkpoint_contexts, fused_attention_ops(device))
         return [functools.partial(plain, context_fn=keep)] * number
     if mode is Checkpointing.offload:
         offloader = Offloader(device)
-        # The backward pass begins with the last layer: its input would come back before it had gone.
+        # The backward pass starts with the last layer, whose input would be fetched before it was sent.
         return [functools.partial(offloader.checkpoint, place) for place in range(number - 1)] + [plain]
     return [plain] * number
 
 
-def attention_kernels(device: torch.device) -> list[Any]:
-    """The fused attention operations of torch: their outputs are kept, and all else is computed again.
+def fused_attention_ops(device: torch.device) -> list[Any]:
+    """Return torch's fused attention operations: their outputs are saved, and everything else is recomputed.
 
-    Attention written as matrix products (capped scores) is computed again too: its weights are what is large.
+    Attention written as matrix products (soft-capped scores) is recomputed too: its weights are what is large.
     """
     if device.type == "cuda":
         importlib.import_module("torch.nn.attention.varlen")  # registers its operation

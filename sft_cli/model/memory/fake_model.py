@@ -1,4 +1,4 @@
-"""A model whose tensors have no contents computes as training would: what stands in for what needs values."""
+"""Prepare a model of fake tensors to compute as in training."""
 
 import copy
 from typing import Any
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sft_cli.model.speed.rms_norm import candidate, proven
+from sft_cli.model.speed.rms_norm import is_rms_norm_candidate, match_rms_norm
 
 
-def proven_norms(model: nn.Module) -> dict[nn.Module, tuple[float, float]]:
-    """The norms that training replaces, told by a copy with contents, and their epsilon and offset."""
+def replaceable_norms(model: nn.Module) -> dict[nn.Module, tuple[float, float]]:
+    """Return the norms that training replaces, with epsilon and offset; a copy with contents is tested."""
     found: dict[nn.Module, tuple[float, float]] = {}
     known: dict[Any, tuple[float, float] | None] = {}
     for norm in model.modules():
-        if candidate(norm):
+        if is_rms_norm_candidate(norm):
             weight = norm.weight
             assert isinstance(weight, Tensor)
             key = (type(norm), repr(norm), weight.shape, weight.dtype)
@@ -23,14 +23,14 @@ def proven_norms(model: nn.Module) -> dict[nn.Module, tuple[float, float]]:
                 with torch.device("cpu"):
                     copied = copy.deepcopy(norm)
                     copied.weight = nn.Parameter(torch.ones(weight.shape), requires_grad=False)
-                    known[key] = proven(copied)
+                    known[key] = match_rms_norm(copied)
             if (how := known[key]) is not None:
                 found[norm] = how
     return found
 
 
-def give_substance(model: nn.Module, device: torch.device) -> None:
-    """Replace each meta tensor by one of the active fake mode, which has a device; tied ones stay tied."""
+def materialize_fake(model: nn.Module, device: torch.device) -> None:
+    """Replace each meta tensor by a fake tensor on a device; tied ones stay tied."""
     made: dict[int, Tensor] = {}
     for module in model.modules():
         for own in (module._parameters, module._buffers):
@@ -43,14 +43,14 @@ def give_substance(model: nn.Module, device: torch.device) -> None:
                     own[name] = made[id(value)]  # pyright: ignore[reportArgumentType]
 
 
-class OneExpert(TorchFunctionMode):
-    """Multiplies with the first expert's matrix where a grouped product is asked for.
+class SingleExpertMode(TorchFunctionMode):
+    """Multiply by the first expert's matrix instead of a grouped product.
 
-    Sizes, and what is kept, are the same; torch knows the shape of a grouped product in bfloat16 only.
+    Sizes and saved tensors are the same; torch knows the shape of a grouped product in bfloat16 only.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What the call returns."""
+        """Run the function or its replacement."""
         if func is torch._grouped_mm:  # pyright: ignore[reportPrivateImportUsage]
             rows, matrices = args
             return rows @ matrices[0]

@@ -1,4 +1,4 @@
-"""Layers that are built alike are counted once: the others stand in with a copy of its output."""
+"""Count identical layers once: the others return a copy of the first one's output."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -8,56 +8,66 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 
-def share_alike(layers: Sequence[nn.Module]) -> dict[int, int]:
-    """Let layers built like an earlier one give a copy of its output instead of computing; which stands for which.
+def share_identical_layers(layers: Sequence[nn.Module]) -> dict[int, int]:
+    """Let layers that are identical to an earlier one return a copy of its output.
 
-    A 32-layer model is then counted from two of its layers. The first layer stands only for itself: its input may
-    need no gradient, and what all layers share is counted under it.
+    A 32-layer model is then counted from two of its layers. The first layer never stands for others: its input may need
+    no gradient, and what all layers share is counted with it.
 
     Args:
         layers: The decoder layers, in the order in which they run.
+
+    Returns:
+        For each copied layer, the index of its original.
     """
     first: dict[Hashable, int] = {}
-    alike: dict[int, int] = {}
-    for place, layer in enumerate(layers[1:], start=1):
-        one = first.setdefault(blueprint(layer), place)
-        if one != place:
-            alike[place] = one
-    for one in set(alike.values()):
+    duplicates: dict[int, int] = {}
+    for index, layer in enumerate(layers[1:], start=1):
+        original = first.setdefault(structural_key(layer), index)
+        if original != index:
+            duplicates[index] = original
+    for original in set(duplicates.values()):
         outputs: list[Any] = []
-        layers[one].register_forward_hook(
+        layers[original].register_forward_hook(
             lambda _, __, output, outputs=outputs: outputs.__setitem__(slice(None), [output])
         )
-        for place in (place for place, model in alike.items() if model == one):
-            layers[place].forward = StandIn(outputs)
-    return alike
+        for index in (index for index, model in duplicates.items() if model == original):
+            layers[index].forward = CopiedForward(outputs)
+    return duplicates
 
 
-class StandIn:
-    """The forward of a layer that gives what another one gave last, in storage of its own."""
+class CopiedForward:
+    """The forward of a layer that returns another layer's last output, in its own storage."""
 
     def __init__(self, outputs: list[Any]) -> None:
         self.outputs = outputs
-        self.given: tuple[Any, ...] = ()
+        self.inputs: tuple[Any, ...] = ()
 
     def __call__(self, *given: Any, **_: Any) -> Any:
-        """Copies of the other's tensors, with a gradient where they have one; its own input is kept, as layers do."""
-        self.given = given
+        """Return copies of the other's tensors, with gradients where they have one; keep the input, as layers do."""
+        self.inputs = given
         return tree_map_only(Tensor, torch.clone, self.outputs[0])
 
 
-PLAIN = (bool, int, float, str, type(None), tuple)
-"""Types of attributes that tell layers apart."""
-PLACES = {"layer_idx", "layer_id", "layer_number", "training"}
-"""Attributes that say where a layer is, not what it computes."""
+COMPARED_TYPES = (bool, int, float, str, type(None), tuple)
+"""Types of attributes that distinguish layers."""
+POSITION_ATTRIBUTES = {"layer_idx", "layer_id", "layer_number", "training"}
+"""Attributes that depend on the position of a layer, not on what it computes."""
 
 
-def blueprint(layer: nn.Module) -> Hashable:
-    """All that decides how a layer computes but for its weights' values: classes, plain attributes, shapes, types."""
+def structural_key(layer: nn.Module) -> Hashable:
+    """Return what decides a layer's computation except its weights: classes, attributes, shapes, types."""
     parts: list[Hashable] = []
     for name, module in layer.named_modules():
-        plain = ((key, repr(value)) for key, value in vars(module).items() if isinstance(value, PLAIN))
+        plain = ((key, repr(value)) for key, value in vars(module).items() if isinstance(value, COMPARED_TYPES))
         own = (*module._parameters.items(), *module._buffers.items())
         tensors = ((key, value.shape, value.dtype, value.requires_grad) for key, value in own if value is not None)
-        parts.append((name, type(module), frozenset(item for item in plain if item[0] not in PLACES), tuple(tensors)))
+        parts.append(
+            (
+                name,
+                type(module),
+                frozenset(item for item in plain if item[0] not in POSITION_ATTRIBUTES),
+                tuple(tensors),
+            )
+        )
     return tuple(parts)

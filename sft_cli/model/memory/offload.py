@@ -1,4 +1,4 @@
-"""Checkpointed layers whose inputs wait for the backward pass in pinned main memory, moved while others compute."""
+"""Checkpointed layers whose inputs are offloaded to pinned main memory until the backward pass."""
 
 import weakref
 from typing import Any
@@ -8,90 +8,90 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-SMALLEST = 1 << 16
-"""Tensors with fewer elements stay where they are."""
+MIN_ELEMENTS = 1 << 16
+"""Tensors with fewer elements are not offloaded."""
 
 
-class Away:
-    """A tensor that is away in main memory.
+class OffloadedTensor:
+    """A tensor offloaded to main memory.
 
     Attributes:
-        stored: Its copy there.
-        device: Where it belongs.
-        before: The tensor that the backward pass will want next, if there is one.
-        back: The tensor on its way back, or arrived.
+        host_copy: Its copy there.
+        device: Its original device.
+        next_wanted: The tensor that the backward pass needs next, if there is one.
+        device_copy: The tensor on its device again, possibly still being copied.
     """
 
-    def __init__(self, stored: Tensor, device: torch.device, before: "Away | None") -> None:
-        self.stored, self.device, self.before = stored, device, before
-        self.back: Tensor | None = None
+    def __init__(self, host_copy: Tensor, device: torch.device, next_wanted: "OffloadedTensor | None") -> None:
+        self.host_copy, self.device, self.next_wanted = host_copy, device, next_wanted
+        self.device_copy: Tensor | None = None
 
 
 class Offloader:
-    """Runs layers under checkpointing and sends their inputs away; the next wanted one returns ahead of its use.
+    """Run layers under checkpointing, offload their inputs, and fetch the next one before it is needed.
 
-    Two inputs are on the device at once: the one in use and the one on its way. A second stream does the copying, so
-    a copy hides behind the computation of a layer. Sending and fetching are ordered by that stream.
+    Two inputs are on the device at once: the one in use and the one being copied. A second stream copies, so that
+    copies overlap with the computation of a layer. It also orders sending and fetching.
     """
 
-    def __init__(self, device: torch.device, smallest: int = SMALLEST) -> None:
-        """For layers on ``device``.
+    def __init__(self, device: torch.device, min_elements: int = MIN_ELEMENTS) -> None:
+        """Offload from ``device``.
 
         Args:
-            device: A CUDA device; a CPU works too, and gains nothing.
-            smallest: Fewest elements of a tensor that is worth sending.
+            device: A CUDA device; a CPU works too, without a gain.
+            min_elements: Fewest elements of a tensor that is offloaded.
         """
-        self.device, self.smallest = device, smallest
+        self.device, self.smallest = device, min_elements
         self.runtime: Any = torch.get_device_module(device)
         self.stream = self.runtime.Stream()
-        self._last: weakref.ref[Away] | None = None  # a strong one would keep the last row's tensors
+        self._last: weakref.ref[OffloadedTensor] | None = None  # a strong one would keep the last row's tensors
 
-    def checkpoint(self, place: int, function: Any, *args: Any) -> Any:
-        """``function(*args)``, computed again in the backward pass from arguments that were away.
+    def checkpoint(self, index: int, function: Any, *args: Any) -> Any:
+        """Run ``function(*args)``, recomputed in the backward pass from offloaded arguments.
 
         Args:
-            place: The layer's number; 0 begins a forward pass.
+            index: The layer's index; 0 starts a forward pass.
             function: The layer's forward.
             args: Its arguments.
         """
-        if place == 0:
+        if index == 0:
             self._last = None
         # Checkpointing hides the tensors within the layer from these hooks: they see its arguments alone.
         with saved_tensors_hooks(self.send, self.fetch):
             return checkpoint(function, *args, use_reentrant=False)
 
-    def send(self, tensor: Tensor) -> Tensor | Away:
-        """Start copying a tensor to main memory; small ones and those of no gradient's making stay."""
+    def send(self, tensor: Tensor) -> Tensor | OffloadedTensor:
+        """Start copying a tensor to main memory; small and integer tensors stay."""
         if not tensor.is_floating_point() or tensor.numel() < self.smallest:
             return tensor
-        pinned = self.device.type == "cuda"
-        stored = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
+        is_cuda = self.device.type == "cuda"
+        host_copy = torch.empty_like(tensor, device="cpu", pin_memory=is_cuda)
         self.stream.wait_stream(self.runtime.current_stream())  # it must have been computed
         with self.runtime.stream(self.stream):
-            stored.copy_(tensor.detach(), non_blocking=True)
-        if pinned:
+            host_copy.copy_(tensor.detach(), non_blocking=True)
+        if is_cuda:
             tensor.record_stream(self.stream)  # its memory must not be given away while it is read
-        away = Away(stored, tensor.device, self._last() if self._last is not None else None)
-        self._last = weakref.ref(away)
-        return away
+        offloaded = OffloadedTensor(host_copy, tensor.device, self._last() if self._last is not None else None)
+        self._last = weakref.ref(offloaded)
+        return offloaded
 
-    def fetch(self, kept: Tensor | Away) -> Tensor:
-        """The tensor on its device; the one wanted next starts its way back."""
-        if isinstance(kept, Tensor):
-            return kept
-        self._start(kept)
+    def fetch(self, saved: Tensor | OffloadedTensor) -> Tensor:
+        """Return the tensor on its device, and start fetching the one needed next."""
+        if isinstance(saved, Tensor):
+            return saved
+        self._start(saved)
         current = self.runtime.current_stream()
         current.wait_stream(self.stream)
-        tensor, kept.back = kept.back, None
+        tensor, saved.device_copy = saved.device_copy, None
         assert tensor is not None
         if self.device.type == "cuda":
             tensor.record_stream(current)
-        if kept.before is not None:
-            self._start(kept.before)
+        if saved.next_wanted is not None:
+            self._start(saved.next_wanted)
         return tensor
 
-    def _start(self, away: Away) -> None:
-        """Start copying it back, unless that has begun."""
-        if away.back is None:
+    def _start(self, offloaded: OffloadedTensor) -> None:
+        """Start copying it back, unless that has started."""
+        if offloaded.device_copy is None:
             with self.runtime.stream(self.stream):
-                away.back = away.stored.to(away.device, non_blocking=True, copy=True)
+                offloaded.device_copy = offloaded.host_copy.to(offloaded.device, non_blocking=True, copy=True)

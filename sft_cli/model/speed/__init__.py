@@ -1,1 +1,1 @@
-"""The same results sooner: every module here is exact, or says what it is not."""
+"""Faster ways to compute the same results; every module is exact, or states its error."""

@@ -1,4 +1,4 @@
-"""Fused Triton kernels of Liger (RMSNorm, rotary positions, SwiGLU) on the instance of a model, on CUDA."""
+"""Liger's fused Triton kernels (RMSNorm, rotary positions, SwiGLU) on a model instance, on CUDA."""
 
 import inspect
 from importlib.util import find_spec
@@ -11,23 +11,26 @@ from sft_cli.errors import SftError
 from sft_cli.model.quant import causal_lm
 
 
-def use_kernels(model: nn.Module, choice: Choice, device: torch.device) -> str | None:
-    """Replace norms, rotary positions and MLPs of a model in place; a clause for the log, or None for nothing done.
+def apply_liger_kernels(model: nn.Module, choice: Choice, device: torch.device) -> str | None:
+    """Replace norms, rotary positions and MLPs of a model in place.
 
-    The loss keeps its own head, so Liger's fused loss stays off.
+    The loss has its own head, so Liger's fused loss stays off.
 
     Args:
-        model: A causal LM without an adapter on it yet: adapters wrap the layers inside an MLP, not the MLP.
+        model: A causal LM without an adapter: adapters wrap the layers inside an MLP, not the MLP.
         choice: ``speed.kernels``.
         device: Where it computes.
 
+    Returns:
+        A clause for the log; None if nothing was replaced.
+
     Raises:
-        SftError: They are asked for, and cannot be had here.
+        SftError: They are required, and not available here.
     """
     if choice is Choice.never:
         return None
     lm = causal_lm(model)
-    problem = why_not(lm.config.model_type, device)
+    problem = liger_blocker(lm.config.model_type, device)
     if problem is None:
         _apply(lm, lm.config.model_type)
         return f"Liger's norms, positions and MLPs of {lm.config.model_type}"
@@ -36,19 +39,19 @@ def use_kernels(model: nn.Module, choice: Choice, device: torch.device) -> str |
     return None
 
 
-def why_not(family: str, device: torch.device) -> tuple[str, str] | None:
-    """What is in the way of Liger's kernels, and what to do about it; None for nothing."""
+def liger_blocker(family: str, device: torch.device) -> tuple[str, str] | None:
+    """Return why Liger's kernels cannot be used, and a fix; None if they can."""
     if device.type != "cuda":
         return "Liger's kernels run on CUDA, and this run does not", "speed.kernels=auto"
     if find_spec("liger_kernel") is None:
         return "liger-kernel is not installed", "pip install 'sft-cli[liger]'"
-    if family not in _families():
+    if family not in _supported_families():
         return f"liger-kernel knows no model of type {family}", "speed.kernels=auto"
     return None
 
 
-def _families() -> dict[str, object]:
-    """Liger's functions by model type."""
+def _supported_families() -> dict[str, object]:
+    """Return Liger's functions by model type."""
     from liger_kernel.transformers.monkey_patch import (  # pyright: ignore[reportMissingImports]
         MODEL_TYPE_TO_APPLY_LIGER_FN,
     )
@@ -57,8 +60,8 @@ def _families() -> dict[str, object]:
 
 
 def _apply(lm: nn.Module, family: str) -> None:
-    """Call Liger's function for the family, with every kernel of the loss switched off."""
-    function = _families()[family]
+    """Call Liger's function for the family, with every kernel of the loss off."""
+    function = _supported_families()[family]
     assert callable(function)
     known = inspect.signature(function).parameters
     losses = {name: False for name in ("cross_entropy", "fused_linear_cross_entropy") if name in known}

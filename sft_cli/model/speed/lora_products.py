@@ -16,80 +16,79 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from sft_cli.model.quant import repacked
+from sft_cli.model.quant import is_repacked
 
 
 @dataclass
-class Base:
+class BaseLayer:
     """The frozen layer under one member: a linear layer, GPT-2's Conv1D, or a 4-bit layer.
 
     Attributes:
-        layer: The layer whose ``weight`` and ``bias`` are read at every use (sharding replaces them).
-        turned: Its weight is stored ``(I, O)``.
-        kept: A weight that was converted while a layer was recomputed, for the backward pass that follows at once.
+        layer: The layer; its ``weight`` and ``bias`` are read at every use, because sharding replaces them.
+        transposed: Its weight is stored ``(I, O)``.
+        cached_weight: A weight that was converted while a layer was recomputed, for the backward pass that follows.
     """
 
     layer: nn.Module
-    turned: bool
-    kept: Tensor | None = None
+    transposed: bool
+    cached_weight: Tensor | None = None
 
-    def stored(self, dtype: torch.dtype) -> Tensor | None:
-        """``(O, I)`` weight that can be used as it is; None where it has to be converted."""
+    def usable_weight(self, dtype: torch.dtype) -> Tensor | None:
+        """Return the ``(O, I)`` weight if it can be used as it is; None where it has to be converted."""
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
-        if quantized(weight) or weight.dtype != dtype:
+        if is_4bit(weight) or weight.dtype != dtype:
             return None
-        return weight.t() if self.turned else weight
+        return weight.t() if self.transposed else weight
 
-    def converted(self, dtype: torch.dtype) -> Tensor:
-        """``(O, I)`` weight, dequantised or cast."""
+    def convert_weight(self, dtype: torch.dtype) -> Tensor:
+        """Return the ``(O, I)`` weight, dequantised or cast."""
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
-        if quantized(weight):
+        if is_4bit(weight):
             from bitsandbytes.functional import dequantize_4bit
 
             state = vars(weight)["quant_state"]
-            assert not repacked(weight), "a 4-bit weight was repacked by an evaluation"
+            assert not is_repacked(weight), "a 4-bit weight was repacked by an evaluation"
             return dequantize_4bit(weight.data, state).to(dtype)
-        return (weight.t() if self.turned else weight).to(dtype)
+        return (weight.t() if self.transposed else weight).to(dtype)
 
     def bias(self, dtype: torch.dtype) -> Tensor | None:
-        """``(O,)``, or None."""
+        """Return the ``(O,)`` bias, or None."""
         bias = self.layer.bias
         return bias.to(dtype) if isinstance(bias, Tensor) else None
 
     def for_backward(self, dtype: torch.dtype) -> Tensor:
-        """The converted weight of the recomputation just before, or converted again."""
-        weight, self.kept = self.kept, None
-        return self.converted(dtype) if weight is None or weight.dtype != dtype else weight
+        """Return the weight that the recomputation has just converted, or convert it again."""
+        weight, self.cached_weight = self.cached_weight, None
+        return self.convert_weight(dtype) if weight is None or weight.dtype != dtype else weight
 
 
-def quantized(weight: Tensor) -> bool:
-    """Whether bitsandbytes stores it in 4 bits."""
+def is_4bit(weight: Tensor) -> bool:
+    """Return whether bitsandbytes stores it in 4 bits."""
     return "quant_state" in vars(weight)
 
 
-def recomputing() -> bool:
-    """Whether this runs inside a backward pass, as a checkpointed layer does the second time."""
+def is_recomputing() -> bool:
+    """Return whether this runs inside a backward pass, as the recomputation of a checkpointed layer does."""
     return torch._C._current_graph_task_id() != -1
 
 
-class Products(torch.autograd.Function):
+class FusedLoraFunction(torch.autograd.Function):
     """``y_i = x W_i^T + b_i + s_i (x A_i^T) B_i^T`` for every member i; gradients for x, A and B.
 
-    The type of x is the type of all products; A and B may be kept in another (float32 masters), and their gradients
-    have theirs.
+    All products are in the type of x. A and B may have another (float32 master weights); their gradients have theirs.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, bases: Sequence[Base], scales: Sequence[float], *matrices: Tensor
+        ctx: Any, x: Tensor, bases: Sequence[BaseLayer], scales: Sequence[float], *matrices: Tensor
     ) -> tuple[Tensor, ...]:
-        """Outputs ``(…, O_i)`` of ``(…, I)``; ``matrices`` are all A, ``(r_i, I)``, then all B, ``(O_i, r_i)``."""
+        """Return ``(…, O_i)`` of ``(…, I)``; ``matrices`` are all A, ``(r_i, I)``, then all B, ``(O_i, r_i)``."""
         ctx.set_materialize_grads(False)
         ctx.bases, ctx.scales = bases, scales
-        outputs, kept = multiplied(x, bases, scales, matrices, keep=ctx.needs_input_grad[0])
-        ctx.save_for_backward(x, *kept)
+        outputs, saved = fused_forward(x, bases, scales, matrices, keep=ctx.needs_input_grad[0])
+        ctx.save_for_backward(x, *saved)
         return outputs
 
     @staticmethod
@@ -97,100 +96,102 @@ class Products(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  the decorator hides the name
         ctx: Any, *gradients: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        """Gradients of x, and of each A and B; none of what is frozen."""
-        x, *kept = ctx.saved_tensors
+        """Return the gradients of x, and of each A and B; None for everything frozen."""
+        x, *saved = ctx.saved_tensors
         needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[3:])
-        into_x, into_matrices = differentiated(x, kept, ctx.bases, ctx.scales, gradients, needed)
-        return into_x, None, None, *into_matrices
+        grad_x, grad_matrices = fused_backward(x, saved, ctx.bases, ctx.scales, gradients, needed)
+        return grad_x, None, None, *grad_matrices
 
 
-def multiplied(
-    x: Tensor, bases: Sequence[Base], scales: Sequence[float], matrices: Sequence[Tensor], *, keep: bool
+def fused_forward(
+    x: Tensor, bases: Sequence[BaseLayer], scales: Sequence[float], matrices: Sequence[Tensor], *, keep: bool
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-    """The outputs of ``Products``, and what ``differentiated`` wants beside x.
+    """Return the outputs of ``FusedLoraFunction``, and what ``fused_backward`` needs besides x.
 
     Args:
         x: ``(…, I)``.
         bases: Of every member.
         scales: Of every member.
         matrices: All A, then all B.
-        keep: The gradient of x will be asked for.
+        keep: The gradient of x will be needed.
     """
     downs, ups = matrices[: len(bases)], matrices[len(bases) :]
-    flat = x.reshape(-1, x.shape[-1])
-    inner = flat @ joined(downs, x.dtype).t()  # (T, R)
+    x_2d = x.reshape(-1, x.shape[-1])
+    low_rank = x_2d @ stack_lora_a(downs, x.dtype).t()  # (T, R)
     weights, outputs = [], []
-    for base, scale, up, own in zip(bases, scales, ups, by_rank(inner, downs), strict=True):
-        weight = base.stored(x.dtype)
+    for base, scale, up, own in zip(bases, scales, ups, split_by_rank(low_rank, downs), strict=True):
+        weight = base.usable_weight(x.dtype)
         weights.append(weight)
         if weight is None:
-            weight = base.converted(x.dtype)
-            base.kept = weight if keep and recomputing() else None
-        output = linear(flat, weight, base.bias(x.dtype))
-        output.addmm_(own, scaled(up, scale, x.dtype).t())
+            weight = base.convert_weight(x.dtype)
+            base.cached_weight = weight if keep and is_recomputing() else None
+        output = linear(x_2d, weight, base.bias(x.dtype))
+        output.addmm_(own, scaled_lora_b(up, scale, x.dtype).t())
         # No view: some families change a layer's output in place, which autograd forbids for views made here.
         outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], output.shape[-1])))
-    return tuple(outputs), (inner, *matrices, *weights)
+    return tuple(outputs), (low_rank, *matrices, *weights)
 
 
-def differentiated(
+def fused_backward(
     x: Tensor,
-    kept: Sequence[Any],
-    bases: Sequence[Base],
+    saved: Sequence[Any],
+    bases: Sequence[BaseLayer],
     scales: Sequence[float],
     gradients: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> tuple[Tensor | None, list[Tensor | None]]:
-    """The gradient of x, and those of each A and B.
+    """Return the gradient of x, and those of each A and B.
 
     Args:
         x: ``(…, I)``.
-        kept: What ``multiplied`` gave beside the outputs.
+        saved: What ``fused_forward`` returned besides the outputs.
         bases: Of every member.
         scales: Of every member.
         gradients: Of the outputs.
-        needed: Whether the gradient of x, and of each A and B, is asked for.
+        needed: Whether the gradient of x, and of each A and B, is needed.
     """
     count = len(bases)
-    inner, *rest = kept
+    low_rank, *rest = saved
     downs, ups, weights = rest[:count], rest[count : 2 * count], rest[2 * count :]
-    kinds, flat = x.dtype, x.reshape(-1, x.shape[-1])
-    into_x: Tensor | None = None
-    into_inner: list[Tensor] = []
-    into_ups: list[Tensor | None] = []
-    members = zip(bases, scales, ups, weights, by_rank(inner, downs), gradients, needed[1 + count :], strict=True)
+    dtype, x_2d = x.dtype, x.reshape(-1, x.shape[-1])
+    grad_x: Tensor | None = None
+    grad_inner: list[Tensor] = []
+    grad_ups: list[Tensor | None] = []
+    members = zip(
+        bases, scales, ups, weights, split_by_rank(low_rank, downs), gradients, needed[1 + count :], strict=True
+    )
     for base, scale, up, weight, own, gradient, wanted in members:
         if gradient is None:
-            into_inner.append(torch.zeros_like(own))
-            into_ups.append(None)
+            grad_inner.append(torch.zeros_like(own))
+            grad_ups.append(None)
             continue
         gradient = gradient.reshape(-1, gradient.shape[-1])
-        into_inner.append(gradient @ scaled(up, scale, kinds))  # (T, r)
+        grad_inner.append(gradient @ scaled_lora_b(up, scale, dtype))  # (T, r)
         # The narrow matrix first: a tall and thin result is slower.
-        into_ups.append((own.t() @ gradient).t().to(up.dtype).mul_(scale).contiguous() if wanted else None)
+        grad_ups.append((own.t() @ gradient).t().to(up.dtype).mul_(scale).contiguous() if wanted else None)
         if needed[0]:
-            used = base.for_backward(kinds) if weight is None else weight
-            into_x = gradient @ used if into_x is None else into_x.addmm_(gradient, used)
-    narrow = into_inner[0] if count == 1 else torch.cat(into_inner, dim=1)  # (T, R)
-    into_downs: list[Tensor | None] = [None] * count
+            weight_used = base.for_backward(dtype) if weight is None else weight
+            grad_x = gradient @ weight_used if grad_x is None else grad_x.addmm_(gradient, weight_used)
+    grad_low_rank = grad_inner[0] if count == 1 else torch.cat(grad_inner, dim=1)  # (T, R)
+    grad_downs: list[Tensor | None] = [None] * count
     if any(needed[1 : 1 + count]):
-        own_rows = (narrow.t() @ flat).split([down.shape[0] for down in downs])
-        into_downs = [own.to(down.dtype) for own, down in zip(own_rows, downs, strict=True)]
-    if into_x is not None:
-        into_x = into_x.addmm_(narrow, joined(downs, kinds)).view(x.shape)
-    return into_x, [*into_downs, *into_ups]
+        own_rows = (grad_low_rank.t() @ x_2d).split([down.shape[0] for down in downs])
+        grad_downs = [own.to(down.dtype) for own, down in zip(own_rows, downs, strict=True)]
+    if grad_x is not None:
+        grad_x = grad_x.addmm_(grad_low_rank, stack_lora_a(downs, dtype)).view(x.shape)
+    return grad_x, [*grad_downs, *grad_ups]
 
 
-def joined(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """``(R, I)``: all A matrices, one under the other."""
+def stack_lora_a(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return ``(R, I)``: all A matrices, stacked."""
     return (downs[0] if len(downs) == 1 else torch.cat(tuple(downs))).to(dtype)
 
 
-def by_rank(inner: Tensor, downs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """``(T, R)`` as the members' own ``(T, r)``."""
-    return inner.split([down.shape[0] for down in downs], dim=1)
+def split_by_rank(low_rank: Tensor, downs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Split ``(T, R)`` into the members' own ``(T, r)``."""
+    return low_rank.split([down.shape[0] for down in downs], dim=1)
 
 
-def scaled(up: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """``(O, r)``: B times its scale, rounded once."""
+def scaled_lora_b(up: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """Return ``(O, r)``: B times its scale, rounded once."""
     return (up * scale).to(dtype)

@@ -1,8 +1,8 @@
-"""RMS norms of frozen weights with a cheaper backward pass, for whatever family the model is of.
+"""RMS norms with frozen weights and a cheaper backward pass, for all model families.
 
-transformers writes the norm (arXiv:1910.07467) as half a dozen operations in float32, and autograd keeps most of their
-results. Here the input alone is kept. A module takes part if a float32 copy of it proves to compute that formula;
-names and classes are not asked.
+transformers writes the norm (arXiv:1910.07467) as half a dozen operations in float32, and autograd saves most of their
+results. Here the input alone is saved. A module is replaced if a float32 copy of it computes that formula; names and
+classes do not matter.
 
 Shapes: T tokens, N width.
 """
@@ -26,7 +26,7 @@ class NormForward:
     """The ``forward`` of one norm.
 
     Attributes:
-        norm: The module, whose weight is read at every use.
+        norm: The module; its weight is read at every use.
         eps: Added to the mean square.
         offset: Added to the weight: 1 in families that store the factor as its difference to 1 (Gemma).
     """
@@ -36,24 +36,24 @@ class NormForward:
     offset: float
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """What the module's own forward returns; it is called where there is nothing to gain."""
+        """Return what the module's own forward returns, which is called where nothing can be saved."""
         weight = self.norm.weight
         assert isinstance(weight, Tensor)
         same = weight.dtype == x.dtype and not weight.requires_grad and not args and not kwargs
         if same and torch.is_grad_enabled():
             if x.device.type == "cpu":
-                return RmsNorm.apply(x, weight, self.eps, self.offset)  # pyright: ignore[reportReturnType]
+                return RMSNormFunction.apply(x, weight, self.eps, self.offset)  # pyright: ignore[reportReturnType]
             if x.device.type == "cuda" and not self.offset:
                 return rms_norm(x, weight.shape, weight, self.eps)
         return type(self.norm).forward(self.norm, x, *args, **kwargs)
 
 
-class RmsNorm(torch.autograd.Function):
+class RMSNormFunction(torch.autograd.Function):
     """``x / sqrt(mean(x^2) + eps) * (weight + offset)`` over the last dimension, with a gradient for x only."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
-        """The norm of ``(…, N)``, rounded once to the type of x."""
+        """Return the norm of ``(…, N)``, rounded once to the type of x."""
         ctx.eps, ctx.offset = eps, offset
         ctx.save_for_backward(x, weight)
         if offset:
@@ -66,7 +66,7 @@ class RmsNorm(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  the decorator hides the name
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """The gradient of x, from that of a layer norm whose mean is taken to be 0.
+        """Return the gradient of x, computed by the kernel of a layer norm with mean 0.
 
         With ``h = gradient * weight`` and ``u = x * rstd`` it is ``rstd * (h - u mean(h u))``; torch's kernel computes
         ``rstd * (h - mean(h) - u mean(h u))``.
@@ -83,41 +83,41 @@ class RmsNorm(torch.autograd.Function):
         return into_x.add_(mean.to(into_x.dtype)), None, None, None
 
 
-def use_fast_norms(model: nn.Module) -> int:
-    """Replace the forward of every norm that is proven to be an RMS norm with a frozen weight; how many these are.
+def replace_rms_norms(model: nn.Module) -> int:
+    """Replace the forward of every norm that matches an RMS norm with a frozen weight; return how many.
 
-    Call it before DDP or FSDP wrap the model. Without gradients, with a trained weight or in
-    mixed types a norm runs its own forward.
+    Call it before DDP or FSDP wrap the model. Without gradients, with a trained weight or in mixed types a norm runs
+    its own forward.
     """
-    use_own_norms(model)
-    found = [(norm, proven(norm)) for norm in model.modules() if candidate(norm)]
-    taken = [(norm, how) for norm, how in found if how is not None]
-    for norm, (eps, offset) in taken:
+    restore_rms_norms(model)
+    found = [(norm, match_rms_norm(norm)) for norm in model.modules() if is_rms_norm_candidate(norm)]
+    matched = [(norm, eps_and_offset) for norm, eps_and_offset in found if eps_and_offset is not None]
+    for norm, (eps, offset) in matched:
         norm.forward = NormForward(norm, eps, offset)
-    return len(taken)
+    return len(matched)
 
 
-def use_own_norms(model: nn.Module) -> None:
-    """Give every norm its own forward back."""
+def restore_rms_norms(model: nn.Module) -> None:
+    """Restore every norm's own forward."""
     for module in model.modules():
         if isinstance(vars(module).get("forward"), NormForward):
             del module.forward
 
 
-def candidate(module: nn.Module) -> bool:
-    """Whether a module has one frozen vector and nothing else: no child, no buffer, no forward from elsewhere."""
-    held = dict(module.named_parameters())
-    if set(held) != {"weight"} or any(True for _ in module.children()) or any(True for _ in module.buffers()):
+def is_rms_norm_candidate(module: nn.Module) -> bool:
+    """Return whether a module has one frozen vector and nothing else: no child, no buffer, no replaced forward."""
+    parameters = dict(module.named_parameters())
+    if set(parameters) != {"weight"} or any(True for _ in module.children()) or any(True for _ in module.buffers()):
         return False
-    weight = held["weight"]
+    weight = parameters["weight"]
     floating = weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return weight.dim() == 1 and floating and not weight.requires_grad and "forward" not in vars(module)
 
 
-def proven(norm: nn.Module) -> tuple[float, float] | None:
-    """The epsilon and offset with which the module computes the formula; None when it computes something else.
+def match_rms_norm(norm: nn.Module) -> tuple[float, float] | None:
+    """Return the epsilon and offset with which the module computes the formula; None when it computes something else.
 
-    Inputs as small as the root of epsilon tell one epsilon from another.
+    Inputs as small as the root of epsilon distinguish one epsilon from another.
     """
     plain = copy.deepcopy(norm).float()
     weight = plain.weight
@@ -127,24 +127,24 @@ def proven(norm: nn.Module) -> tuple[float, float] | None:
     x = x.to(weight.device)
     try:
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            own = type(norm).forward(plain, x)
+            output = type(norm).forward(plain, x)
     except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):
         return None
-    if not isinstance(own, Tensor) or own.shape != x.shape:
+    if not isinstance(output, Tensor) or output.shape != x.shape:
         return None
-    for eps in epsilons(norm):
+    for eps in epsilon_candidates(norm):
         for offset in (0.0, 1.0):
-            if agree(own, rms_norm(x, weight.shape, weight + offset, eps)):
+            if rows_agree(output, rms_norm(x, weight.shape, weight + offset, eps)):
                 return eps, offset
     return None
 
 
-def epsilons(norm: nn.Module) -> Iterator[float]:
-    """The small positive numbers that a module holds under any name."""
+def epsilon_candidates(norm: nn.Module) -> Iterator[float]:
+    """Yield the small positive numbers among a module's attributes."""
     return (value for value in vars(norm).values() if isinstance(value, float) and 0 < value < 0.1)
 
 
-def agree(left: Tensor, right: Tensor) -> bool:
-    """Whether every row agrees, relative to its largest value."""
+def rows_agree(left: Tensor, right: Tensor) -> bool:
+    """Return whether every row agrees, relative to its largest value."""
     difference, largest = (left - right).abs().amax(dim=-1), right.abs().amax(dim=-1)
     return bool((difference <= TOLERANCE * largest).all())

@@ -11,7 +11,7 @@ from sft_cli.config.schema.config import ModelConfig
 from sft_cli.data.prepared import Prepared
 from sft_cli.data.prepared_writer import IGNORE
 from sft_cli.model.adapter.stacking import save_adapter
-from sft_cli.model.export_files import copy_processor, ends_at, tokenizer_ends_at
+from sft_cli.model.export_files import copy_processor_files, set_eos_tokens, set_tokenizer_eos
 from sft_cli.model.quant import causal_lm
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import apply_umask, fsync
@@ -22,7 +22,7 @@ PROBES = 16
 
 
 def export(
-    model: nn.Module, directory: RunDir, stop_ids: Sequence[int], base: ModelConfig, beneath: Sequence[Path] = ()
+    model: nn.Module, directory: RunDir, stop_ids: Sequence[int], base: ModelConfig, frozen: Sequence[Path] = ()
 ) -> Path:
     """Write ``adapter/`` or ``model/`` through a temporary directory; where it is.
 
@@ -31,7 +31,7 @@ def export(
         directory: The run.
         stop_ids: Tokens that end an answer.
         base: The model that training began with.
-        beneath: Adapters that lie beneath the trained one (see ``starting.beginnings``); they become part of it.
+        frozen: Frozen adapters (see ``warm_start.initial_adapters``), which become part of what is written.
     """
     from peft import PeftModel
 
@@ -41,14 +41,14 @@ def export(
     try:
         with written(final, "free disk space, then resume the run"):
             if isinstance(model, PeftModel):
-                save_adapter(model, new, beneath)
+                save_adapter(model, new, frozen)
             else:
-                ends_at(causal_lm(model).config, stop_ids)
+                set_eos_tokens(causal_lm(model).config, stop_ids)
                 causal_lm(model).save_pretrained(new)
         shutil.copytree(directory.tokenizer, new, dirs_exist_ok=True)
         if not isinstance(model, PeftModel):
-            copy_processor(base, causal_lm(model).config, new)
-            tokenizer_ends_at(new, stop_ids)
+            copy_processor_files(base, causal_lm(model).config, new)
+            set_tokenizer_eos(new, stop_ids)
         generation = {"eos_token_id": list(stop_ids), "do_sample": False}
         (new / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
         apply_umask(new)

@@ -56,9 +56,11 @@ def different(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
 
 def identity(config: Config, content: str, dtype: str) -> dict[str, Any]:
     """What a checkpoint must agree with: the data, the adapters begun with, the settings and the type computed in."""
-    from sft_cli.model.adapter.warm_start import digests  # brings torch; settings are compared before it is needed
+    from sft_cli.model.adapter.warm_start import (
+        initial_adapter_digests,  # brings torch; settings are compared before it is needed
+    )
 
-    return {"data": content, **settings(config), **digests(config.adapter), "trainer.dtype": dtype}
+    return {"data": content, **settings(config), **initial_adapter_digests(config.adapter), "trainer.dtype": dtype}
 
 
 def refuse_other(run: Path, saved: Mapping[str, Any], now: Mapping[str, Any], where: Path | None = None) -> None:

@@ -79,22 +79,23 @@ def _make(run: RunDir, checkpoint: Path, made: RunDir) -> None:
 def _export(config: Config, checkpoint: Path, run: RunDir) -> None:
     """Export what a checkpoint holds into a run directory: the model is built as for training, its weights put in."""
     from sft_cli.chat.tokens.tokenizer import load_tokenizer
-    from sft_cli.model.adapter.warm_start import beginnings
-    from sft_cli.model.device import choose_machine
+    from sft_cli.model.adapter.warm_start import initial_adapters
+    from sft_cli.model.device import choose_compute_setup
     from sft_cli.model.head.loss_model import LossModel
-    from sft_cli.model.load import load_config
+    from sft_cli.model.load import load_model_config
     from sft_cli.train.checkpoints.checkpoint import restore_trained
     from sft_cli.train.checkpoints.export import export
     from sft_cli.train.setup.build import adapted
 
     tokenizer = load_tokenizer(str(run.tokenizer))
     stops = [tokenizer.control_tokens[name] for name in run.read(run.manifest)["stop_tokens"]]
-    machine = choose_machine(config.trainer, load_config(config.model), whole=config.adapter.kind in WHOLE)
+    machine = choose_compute_setup(config.trainer, load_model_config(config.model), full=config.adapter.kind in WHOLE)
     rows = _rows(config, run) if config.adapter.init is Init.eva else ()
     model = adapted(config, machine, tokenizer, stops, rows).model
     restore_trained(checkpoint, LossModel(model, packed=False, chunk=config.speed.logits_chunk))
-    beneath = [path for key, path in beginnings(config.adapter).items() if key.startswith("adapter.frozen_adapters")]
-    export(model, run, stops, config.model, beneath)
+    adapters = initial_adapters(config.adapter).items()
+    frozen = [path for key, path in adapters if key.startswith("adapter.frozen_adapters")]
+    export(model, run, stops, config.model, frozen)
 
 
 def _rows(config: Config, run: RunDir) -> Sequence[dict[str, Sequence[int]]]:

@@ -49,7 +49,7 @@ class Watch:
                 reduction=self._config.loss.reduction,
                 budget=self._config.speed.tokens_per_micro_batch,
                 packed=self._model.packed,
-                share=self._model.shares,
+                share=self._model.shares_prefixes,
                 device=self._accelerator.device,
             )
             samples = self._samples()

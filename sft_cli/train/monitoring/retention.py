@@ -183,7 +183,7 @@ class Retention:
                     reduction=Reduction.token,
                     budget=self._config.speed.tokens_per_micro_batch,
                     packed=self._model.packed,
-                    share=self._model.shares,
+                    share=self._model.shares_prefixes,
                     device=self._accelerator.device,
                     indices=range(probe.used),
                     progress=shown.update,

@@ -20,20 +20,20 @@ from sft_cli.config.schema.trainer import Dtype
 from sft_cli.console import say
 from sft_cli.data.prepared import Split
 from sft_cli.distributed.process_group import Ranks
-from sft_cli.model.adapter.add import AdapterReport, add_adapter
-from sft_cli.model.adapter.base_weights import frozen_in
-from sft_cli.model.adapter.prompt_learning import refuse_without_effect
-from sft_cli.model.attention.packing import ProbeResult
-from sft_cli.model.device import Machine
-from sft_cli.model.head.loss_model import LossModel, packed_loss_model
+from sft_cli.model.adapter.add import AdaptedModel, add_adapter
+from sft_cli.model.adapter.base_weights import cast_frozen
+from sft_cli.model.adapter.prompt_learning import check_vectors_take_effect
+from sft_cli.model.attention.probe import ProbeResult
+from sft_cli.model.device import ComputeSetup
+from sft_cli.model.head.loss_model import LossModel, build_loss_model
 from sft_cli.model.load import inner_linears, load_model
-from sft_cli.model.memory.checkpointing import Recompute, apply
-from sft_cli.model.quant import causal_lm, features
-from sft_cli.model.speed.fused_lora import fuse
-from sft_cli.model.speed.last_block import skip_unread
-from sft_cli.model.speed.liger import use_kernels
-from sft_cli.model.speed.onednn import exact_fast_matmul
-from sft_cli.model.speed.rms_norm import use_fast_norms
+from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
+from sft_cli.model.quant import causal_lm, layer_features
+from sft_cli.model.speed.fused_lora import fuse_lora
+from sft_cli.model.speed.last_block import skip_unused_positions
+from sft_cli.model.speed.liger import apply_liger_kernels
+from sft_cli.model.speed.onednn import enable_onednn_float32
+from sft_cli.model.speed.rms_norm import replace_rms_norms
 from sft_cli.train.parallel import Engine, loading_device, make_engine
 from sft_cli.train.step import Relief
 
@@ -73,17 +73,17 @@ class Rows:
 
 def build_model(
     config: Config,
-    machine: Machine,
+    machine: ComputeSetup,
     tokenizer: ChatTokenizer,
     stop_ids: Sequence[int],
     rows: Rows,
-    recompute: Recompute,
+    recompute: CheckpointingPlan,
     accelerator: Accelerator,
     ranks: Ranks,
 ) -> Built:
     """Load and adapt the base, prove what may be computed together, and say what was chosen."""
     if machine.device.type == "cpu":
-        exact_fast_matmul()
+        enable_onednn_float32()
     report = adapted(config, machine, tokenizer, stop_ids, rows)
     model = report.model
     pairs = _pairs(causal_lm(model))
@@ -92,7 +92,7 @@ def build_model(
         say(f"together  {engine.sentence(model)}")
     with accelerator.autocast():
         loss_model, share = engine.look(partial(_computed, config, model, engine))
-    engine.look(partial(apply, model, recompute))  # the layers lie where the gathered weights do
+    engine.look(partial(apply_checkpointing, model, recompute))  # the layers lie where the gathered weights do
     more = config.speed.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
     return Built(loss_model, share, Relief(model, recompute, allowed=more), pairs, engine)
 
@@ -100,36 +100,36 @@ def build_model(
 def _computed(config: Config, model: nn.Module, engine: Engine) -> tuple[LossModel, Choice]:
     """The model with its loss and everything that makes it fast, each proven; what examples may share."""
     speed = config.speed
-    loss_model, probed = packed_loss_model(
+    loss_model, probed = build_loss_model(
         model, speed.logits_chunk, config.loss, speed.share_prefixes, packing=speed.packing
     )
     share = _share(config, probed)
     if loss_model.reference is not None:
         say(f"kl        {loss_model.reference.sentence()}")
     if speed.fused:
-        use_fast_norms(model)
+        replace_rms_norms(model)
         if config.adapter.kind is AdapterKind.lora:
-            say(f"fused     {fuse(model)}")
+            say(f"fused     {fuse_lora(model)}")
         if probed.packed_ok:
             with engine.opened(model):  # what it proves, it proves of single modules of the last layer
-                skip_unread(model)
+                skip_unused_positions(model)
     return loss_model, share
 
 
 def _pairs(lm: PreTrainedModel) -> float:
     """What a query seeing a key costs in this model, see ``placement.pair_cost``."""
     text = lm.config.get_text_config()
-    parameters = sum(math.prod(features(layer)) for layer in inner_linears(lm).values())
+    parameters = sum(math.prod(layer_features(layer)) for layer in inner_linears(lm).values())
     return pair_cost(text.hidden_size, text.num_hidden_layers, parameters) if parameters else PAIRS
 
 
 def adapted(
     config: Config,
-    machine: Machine,
+    machine: ComputeSetup,
     tokenizer: ChatTokenizer,
     stop_ids: Sequence[int],
     rows: Iterable[Mapping[str, Sequence[int]]],
-) -> AdapterReport:
+) -> AdaptedModel:
     """The base with what is trained of it or on it."""
     new = added_ids(tokenizer, config.model.add_tokens)
     full = config.adapter.kind in WHOLE
@@ -141,7 +141,7 @@ def adapted(
         compute_dtype=machine.dtype,
         added_ids=new,
     )
-    if (kernels := use_kernels(base, config.speed.kernels, machine.device)) is not None:
+    if (kernels := apply_liger_kernels(base, config.speed.kernels, machine.device)) is not None:
         say(f"kernels   {kernels}")
     text = config.adapter.virtual.text
     report = add_adapter(
@@ -156,12 +156,12 @@ def adapted(
     )
     if isinstance(report.model, PreTrainedModel):
         if config.model.dtype is Dtype.auto:
-            frozen_in(report.model, machine.dtype)
+            cast_frozen(report.model, machine.dtype)
     else:
-        refuse_without_effect(report.model)
+        check_vectors_take_effect(report.model)
     say(f"adapter   {report.trainable:,} of {report.total:,} parameters are trained")
-    if report.stop_rows:
-        say(f"stop      the embedding of stop token {list(report.stop_rows)} is trained too (it looked untrained)")
+    if report.stop_tokens:
+        say(f"stop      the embedding of stop token {list(report.stop_tokens)} is trained too (it looked untrained)")
     for note in report.notes:
         say(f"          {note}")
     return report

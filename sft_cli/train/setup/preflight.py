@@ -18,28 +18,29 @@ from sft_cli.console import gib, say
 from sft_cli.data.lengths import Lengths
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError, raise_all
-from sft_cli.model.adapter.base_weights import selected
-from sft_cli.model.adapter.prompt_learning import places, virtual_tokens_config
+from sft_cli.model.adapter.base_weights import trainable_names
+from sft_cli.model.adapter.prompt_learning import num_virtual_positions, virtual_tokens_config
 from sft_cli.model.adapter.targets import check_adapter
-from sft_cli.model.adapter.warm_start import beginnings
-from sft_cli.model.device import Machine, free_memory
-from sft_cli.model.language_model import refuse_inseparable
-from sft_cli.model.load import context_length, empty_model, load_config
-from sft_cli.model.memory.checkpointing import Recompute, choose
-from sft_cli.model.memory.estimate import Counted, MemoryEstimate, count
-from sft_cli.model.prequantized import refuse_storage
+from sft_cli.model.adapter.warm_start import initial_adapters
+from sft_cli.model.device import ComputeSetup, free_memory
+from sft_cli.model.language_model import check_separable
+from sft_cli.model.load import empty_model, load_model_config, model_context_length
+from sft_cli.model.memory.checkpointing import CheckpointingPlan, choose_checkpointing
+from sft_cli.model.memory.estimate import MemoryEstimate
+from sft_cli.model.memory.measure import MeasuredModel, measure_model
+from sft_cli.model.prequantized import check_quantization
 from sft_cli.run_dir import RunDir
 from sft_cli.train.optimizers.optimizers import state_bytes
 from sft_cli.utils.disks import free_bytes
 
 
-def check(config: Config, prepared: Prepared, machine: Machine, run_dir: Path) -> Recompute:
+def check(config: Config, prepared: Prepared, machine: ComputeSetup, run_dir: Path) -> CheckpointingPlan:
     """Refuse what cannot work, all of it at once; print the estimate of memory; what the backward pass recomputes.
 
     Raises:
         SftError: Paths, disk, optimizer, context length, vocabulary or train/serve parity.
     """
-    architecture = load_config(config.model)
+    architecture = load_model_config(config.model)
     problems, countable = mistakes(config, architecture, prepared, machine.device.type)
     if not countable:
         raise_all(problems)
@@ -66,14 +67,14 @@ def mistakes(
     problems = [*_device_mistakes(config, device), *_size_mistakes(config, architecture, prepared)]
     problems += _unjudged(config, prepared)
     try:
-        beginnings(config.adapter)
+        initial_adapters(config.adapter)
         full = config.adapter.kind in WHOLE
-        refuse_storage(architecture, config.model, config.quant, full=full)
+        check_quantization(architecture, config.model, config.quant, full=full)
         empty = empty_model(architecture, config.model.trust_remote_code)
-        refuse_inseparable(empty, f"model.path={config.model.path}")
+        check_separable(empty, f"model.path={config.model.path}")
         check_adapter(empty, config.adapter)
         if full:
-            selected(empty, config.adapter)
+            trainable_names(empty, config.adapter)
         elif config.adapter.kind in VIRTUAL:
             virtual_tokens_config(empty, config.adapter)
     except SftError as error:
@@ -118,8 +119,8 @@ def _unjudged(config: Config, prepared: Prepared) -> Iterator[SftError]:
 def _size_mistakes(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[SftError]:
     """Rows that are too long for the model, and ids that it does not know."""
     text = architecture.get_text_config()
-    longest, taken = longest_example(prepared), places(config.adapter)
-    if (limit := context_length(architecture)) is not None and longest + taken > limit:
+    longest, taken = longest_example(prepared), num_virtual_positions(config.adapter)
+    if (limit := model_context_length(architecture)) is not None and longest + taken > limit:
         vectors = f" and {taken} trained vectors" if taken else ""
         yield SftError(
             where=f"trainer.max_length={config.trainer.max_length}",
@@ -191,7 +192,7 @@ def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftEr
 
 def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
     """Bytes of the checkpoints that lie on the disk at a time: those kept, the best one, one being written."""
-    return (config.trainer.keep_checkpoints + BESIDE) * (needed.values + needed.state)
+    return (config.trainer.keep_checkpoints + BESIDE) * (needed.parameters + needed.optimizer_state)
 
 
 def compare_prompts(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> int:
@@ -206,7 +207,7 @@ def compare_prompts(config: Config, architecture: PretrainedConfig, prepared: Pr
 
 
 def expected_memory(
-    config: Config, architecture: PretrainedConfig, prepared: Prepared, machine: Machine
+    config: Config, architecture: PretrainedConfig, prepared: Prepared, machine: ComputeSetup
 ) -> MemoryEstimate:
     """The estimate for this run's largest micro-batch."""
     total, longest = int(prepared.train.lengths.sum()), longest_example(prepared)
@@ -232,32 +233,32 @@ def most_tokens(config: Config, longest: int) -> int:
     return min(speed.tokens_per_micro_batch, picked(config.trainer.examples_per_step) * longest) if packed else longest
 
 
-def count_memory(config: Config, architecture: PretrainedConfig, machine: Machine, document: int) -> Counted:
+def count_memory(config: Config, architecture: PretrainedConfig, machine: ComputeSetup, document: int) -> MeasuredModel:
     """What a step of this model takes, counted once for all sizes of micro-batches, storages and optimizers."""
-    return count(
+    return measure_model(
         architecture,
         config.model,
         config.adapter,
         config.speed,
         config.loss,
-        machine=machine,
+        setup=machine,
         document=document,
     )
 
 
-def step_memory(config: Config, counted: Counted, tokens: int) -> MemoryEstimate:
+def step_memory(config: Config, counted: MeasuredModel, tokens: int) -> MemoryEstimate:
     """The estimate for a micro-batch of so many tokens."""
     needed = state_bytes(config.trainer)
     return counted.memory(config.quant, config.speed, config.loss, tokens=tokens, optimizer_bytes=needed)
 
 
-def _check_memory(config: Config, needed: MemoryEstimate, machine: Machine) -> Recompute:
+def _check_memory(config: Config, needed: MemoryEstimate, machine: ComputeSetup) -> CheckpointingPlan:
     """Choose what is recomputed, print the estimate; refuse when not even weights and optimizer fit."""
     free = free_memory(machine.device)
-    recompute = choose(config.speed, needed, free, machine.device)
+    recompute = choose_checkpointing(config.speed, needed, free, machine.device)
     mode, layers = recompute.mode, recompute.layers
-    made = needed.activations(mode, layers) + needed.passing(mode, layers)
-    beside = f", {gib(slack)} process overhead" if (slack := needed.slack(mode, layers)) else ""
+    made = needed.activations(mode, layers) + needed.transient(mode, layers)
+    beside = f", {gib(slack)} process overhead" if (slack := needed.overhead(mode, layers)) else ""
     say(
         f"memory    about {gib(needed.total(mode, layers))} ({gib(needed.weights)} weights,"
         f" {gib(needed.training)} training state, {gib(made)} activations{beside}), {gib(free)} free"

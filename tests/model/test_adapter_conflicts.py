@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sft_cli.config.compose import compose
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, TrainStopToken, VeraConfig
 from sft_cli.errors import SftError
-from sft_cli.merge.merge import untie
+from sft_cli.merge.merge import untie_embeddings
 from sft_cli.model.adapter.add import add_adapter
 
 IDS = torch.tensor([[3, 1, 4, 1, 5]])
@@ -27,7 +27,7 @@ def tiny(*, tied: bool = True) -> LlamaForCausalLM:
         (
             True,
             AdapterConfig(modules_to_save=["lm_head"], train_stop_token=TrainStopToken.always),
-            "adapter.modules_to_save: rows [7] are to be learnt by embedding and head, which are one matrix in this"
+            "adapter.modules_to_save: rows [7] must be trained in embedding and head, which are one matrix in this"
             " model, but only lm_head would be trained whole\n"
             "  fix: adapter.modules_to_save=[embed_tokens,lm_head], or leave it out: the rows are trained by"
             " themselves",
@@ -35,50 +35,50 @@ def tiny(*, tied: bool = True) -> LlamaForCausalLM:
         (
             True,
             AdapterConfig(target_modules=["q_proj", "lm_head"], train_stop_token=TrainStopToken.always),
-            "adapter.target_modules: lm_head would carry an adapter, but its rows [7] are to be trained by themselves\n"
+            "adapter.target_modules: lm_head would get an adapter, but its rows [7] must be trained by themselves\n"
             "  fix: leave it out of adapter.target_modules, or train it whole:"
             " adapter.modules_to_save=[embed_tokens,lm_head]",
         ),
         (
             False,
             AdapterConfig(target_modules=["q_proj", "embed_tokens"], train_stop_token=TrainStopToken.always),
-            "adapter.target_modules: model.embed_tokens would carry an adapter, but its rows [7] are to be trained by"
+            "adapter.target_modules: model.embed_tokens would get an adapter, but its rows [7] must be trained by"
             " themselves\n  fix: leave it out of adapter.target_modules, or train it whole:"
             " adapter.modules_to_save=[embed_tokens]",
         ),
         (
             True,
             AdapterConfig(kind=AdapterKind.vera, target_modules=["q_proj", "embed_tokens"]),
-            "adapter.kind=vera: VeRA sits on linear layers, but model.embed_tokens is Embedding\n"
+            "adapter.kind=vera: VeRA supports linear layers only, but model.embed_tokens is Embedding\n"
             "  fix: name linear layers in adapter.target_modules, or adapter=lora",
         ),
         (
             True,
             AdapterConfig(init=Init.pissa, rank=33),
-            "adapter.init=pissa: it begins with 33 directions of layer model.layers.0.self_attn.q_proj, which has 32\n"
+            "adapter.init=pissa: it needs 33 directions of layer model.layers.0.self_attn.q_proj, which has 32\n"
             "  fix: adapter.rank=32, or adapter.init=default",
         ),
         (
             True,
             AdapterConfig(init=Init.eva, rank=33),
-            "adapter.init=eva: it begins with 33 directions of layer model.layers.0.self_attn.q_proj, which has 32\n"
+            "adapter.init=eva: it needs 33 directions of layer model.layers.0.self_attn.q_proj, which has 32\n"
             "  fix: adapter.rank=32, or adapter.init=default",
         ),
     ],
 )
-def test_what_cannot_be_trained_together_is_refused(tied, config, message):
+def test_conflicting_trained_parts_are_refused(tied, config, message):
     with pytest.raises(SftError) as refused:
         add_adapter(tiny(tied=tied), config, [7], seed=0)
     assert str(refused.value) == message
 
 
-def test_rows_of_new_tokens_are_not_left_as_they_begin():
+def test_rows_of_added_tokens_must_be_trained():
     config = AdapterConfig(kind=AdapterKind.vera, vera=VeraConfig(rank=4), modules_to_save=["lm_head"])
     with pytest.raises(SftError) as refused:
         add_adapter(tiny(tied=False), config, [7], seed=0, added_ids=[63])
     assert str(refused.value) == (
-        "adapter.kind=vera: rows [63] of embedding and head are to be learnt, but single rows are trained beside LoRA"
-        " only\n  fix: adapter.modules_to_save=[embed_tokens,lm_head], or adapter=lora"
+        "adapter.kind=vera: rows [63] of embedding and head must be trained, but only LoRA can train"
+        " single rows\n  fix: adapter.modules_to_save=[embed_tokens,lm_head], or adapter=lora"
     )
 
 
@@ -93,7 +93,7 @@ def test_an_adapter_on_one_of_two_tied_matrices_is_merged_into_that_one(target, 
     model.eval()
     before = model(IDS).logits
 
-    untie(model)
+    untie_embeddings(model)
     model.merge_and_unload().save_pretrained(tmp_path)
 
     after = LlamaForCausalLM.from_pretrained(tmp_path)
@@ -104,7 +104,7 @@ def test_an_adapter_on_one_of_two_tied_matrices_is_merged_into_that_one(target, 
 
 def test_tied_matrices_without_an_adapter_stay_tied(capsys):
     model = add_adapter(tiny(), AdapterConfig(train_stop_token=TrainStopToken.always), [7], seed=0).model
-    untie(model)
+    untie_embeddings(model)
     assert model.merge_and_unload().config.tie_word_embeddings is True
     assert capsys.readouterr().out == ""
 
@@ -124,7 +124,7 @@ def test_tied_matrices_without_an_adapter_stay_tied(capsys):
         ),
     ],
 )
-def test_words_that_do_not_go_together(words, message):
+def test_conflicting_settings_are_refused(words, message):
     with pytest.raises(SftError) as refused:
         compose(["recipe=quickstart", *words], [])
     assert str(refused.value) == f"command line: {message}"

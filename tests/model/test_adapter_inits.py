@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, TrainStopToken
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
-from sft_cli.model.adapter.add import add_adapter, open_adapter, peft_quietly
-from sft_cli.model.adapter.lora_inits import base_weight, leading, lora_layers, matrices
+from sft_cli.model.adapter.add import add_adapter, load_adapter, silence_peft_warnings
+from sft_cli.model.adapter.lora_inits import base_weight, lora_layers, lora_matrices, top_singular_triples
 from sft_cli.model.adapter.stacking import save_adapter
-from sft_cli.model.adapter.warm_start import digests
+from sft_cli.model.adapter.warm_start import initial_adapter_digests
 from sft_cli.model.load import load_model
-from sft_cli.model.quant import evaluating, quantized_layers
+from sft_cli.model.quant import evaluation_mode, quantized_layers
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 9, 30, 31, 77, 12, 2, 5]])
@@ -30,7 +30,7 @@ def adapted(build, config, **more):
 
 
 def logits(model):
-    with evaluating(model):
+    with evaluation_mode(model):
         return model(input_ids=IDS, use_cache=False).logits
 
 
@@ -61,21 +61,21 @@ def saved_run(build, directory, config):
 
 @pytest.mark.parametrize("init", [Init.pissa, Init.olora])
 @pytest.mark.parametrize("stabilized", [False, True])
-def test_subtracting_beside_the_base_learns_as_subtracting_from_it_does(build, init, stabilized):
+def test_initial_offset_trains_like_a_changed_base(build, init, stabilized):
     """PEFT changes the base's weights instead; the curve is the same."""
     ours = adapted(build, lora(init=init, rank_stabilized=stabilized))
     config = LoraConfig(
         r=4, lora_alpha=8, use_rslora=stabilized, target_modules="all-linear", init_lora_weights=init.value,
         task_type="CAUSAL_LM",
     )  # fmt: skip
-    with peft_quietly():
+    with silence_peft_warnings():
         theirs = get_peft_model(build("llama"), config)
     expected = learn(theirs)
     assert learn(ours) == pytest.approx(expected, rel=2e-4)
     assert expected[-1] < expected[0] - 0.1
 
 
-def test_the_base_is_still_there_when_the_adapter_is_off(build):
+def test_base_is_unchanged_with_the_adapter_disabled(build):
     """So that KL to the base and a comparison with the base are with the base, and all of it trains on afterwards."""
     model = adapted(build, lora(init=Init.pissa))
     names = {name for name, value in model.named_parameters() if value.requires_grad}
@@ -87,7 +87,7 @@ def test_the_base_is_still_there_when_the_adapter_is_off(build):
 
 
 @pytest.mark.parametrize("init", [Init.pissa, Init.olora, Init.eva, Init.loftq])
-def test_a_second_beginning_is_the_same(saved, init):
+def test_inits_are_reproducible(saved, init):
     """A resumed run makes the same beginning again and loads the trained tensors into it, as a checkpoint does."""
     stored = QuantConfig(kind=QuantKind.nf4 if init is Init.loftq else QuantKind.none)
 
@@ -108,10 +108,10 @@ def test_a_second_beginning_is_the_same(saved, init):
     assert torch.equal(logits(first), logits(second))
 
 
-def test_large_matrices_are_decomposed_by_iteration():
+def test_top_singular_triples_of_large_matrices():
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(1100, 1030, generator=generator) @ torch.diag(0.97 ** torch.arange(1030.0))
-    u, s, v = leading(weight, 8, seed=0)
+    u, s, v = top_singular_triples(weight, 8, seed=0)
     exact = torch.linalg.svdvals(weight)[:8]
     assert s.tolist() == pytest.approx(exact.tolist(), rel=1e-4)
     kept = (u * s) @ v
@@ -119,7 +119,7 @@ def test_large_matrices_are_decomposed_by_iteration():
     assert (weight - kept).norm().pow(2).item() == pytest.approx(best.item(), rel=1e-4)
 
 
-def test_loftq_takes_rounding_error_away(saved):
+def test_loftq_reduces_the_rounding_error(saved):
     """By hand: the best product of rank 4 for the lost part; alpha / rank = 2 is divided out."""
     source = ModelConfig(path=str(saved))
     stored = QuantConfig(kind=QuantKind.nf4)
@@ -129,14 +129,14 @@ def test_loftq_takes_rounding_error_away(saved):
     for name, layer in lora_layers(model).items():
         assert quantized_layers(layer.get_base_layer())
         lost = plain[f"{name.removeprefix('base_model.model.')}.weight"] - base_weight(layer)
-        a, b = matrices(layer)
+        a, b = lora_matrices(layer)
         values = torch.linalg.svdvals(lost)
         rest = (lost - 2 * b @ a).norm().item()
         assert rest == pytest.approx(values[4:].norm().item(), rel=1e-4)
         assert rest < 0.97 * lost.norm().item()
 
 
-def test_eva_takes_the_leading_directions_of_the_inputs(build):
+def test_eva_uses_leading_directions_of_the_inputs(build):
     """The inputs of one layer decomposed by hand: A spans the same space, and B is 0."""
     rows = [{"input_ids": [1, *range(3 + i, 60 + i), 2]} for i in range(8)]
     model = adapted(build, lora(init=Init.eva), rows=rows)
@@ -147,7 +147,7 @@ def test_eva_takes_the_leading_directions_of_the_inputs(build):
     base(input_ids=torch.tensor([row["input_ids"] for row in rows]))
     centred = inputs[0] - inputs[0].mean(dim=0)
     v = torch.linalg.svd(centred, full_matrices=False).Vh[:4]
-    a, b = matrices(lora_layers(model)["base_model.model.model.layers.1.mlp.down_proj"])
+    a, b = lora_matrices(lora_layers(model)["base_model.model.model.layers.1.mlp.down_proj"])
     assert torch.equal(b, torch.zeros_like(b))
     assert torch.linalg.svdvals(a @ v.T).min() > 0.95
 
@@ -159,24 +159,24 @@ def test_eva_takes_the_leading_directions_of_the_inputs(build):
         ([{"input_ids": [5, 6]}], "8 training rows hold only 2 tokens, too few for 4 directions"),
     ],
 )
-def test_eva_without_enough_rows(build, rows, problem):
+def test_eva_refuses_too_few_rows(build, rows, problem):
     with pytest.raises(SftError) as caught:
         adapted(build, lora(init=Init.eva), rows=rows)
     assert str(caught.value).startswith(f"adapter.init=eva: {problem}\n  fix: ")
 
 
-def test_training_goes_on_from_an_adapter(build, tmp_path):
+def test_start_from_continues_training(build, tmp_path):
     before = saved_run(build, tmp_path / "first", lora(train_stop_token=TrainStopToken.always))
     config = lora(train_stop_token=TrainStopToken.always, start_from=str(tmp_path / "first"))
     model = adapted(build, config)
     assert distance(logits(model), before) < 1e-6
-    assert digests(config).keys() == {"adapter.start_from"}
-    assert len(digests(config)["adapter.start_from"]) == 64
+    assert initial_adapter_digests(config).keys() == {"adapter.start_from"}
+    assert len(initial_adapter_digests(config)["adapter.start_from"]) == 64
     losses = learn(model)
     assert losses[-1] < losses[0]
 
 
-def test_training_goes_on_from_an_exported_pissa_as_a_plain_lora_of_twice_the_rank(build, tmp_path):
+def test_start_from_an_exported_pissa_is_a_lora_of_twice_the_rank(build, tmp_path):
     before = saved_run(build, tmp_path / "first", lora(init=Init.pissa))
     config = lora(rank=8, alpha=8.0, start_from=str(tmp_path / "first"))
     assert distance(logits(adapted(build, config)), before) < 1e-5
@@ -211,7 +211,7 @@ def test_training_goes_on_from_an_exported_pissa_as_a_plain_lora_of_twice_the_ra
         ),
     ],
 )
-def test_an_adapter_to_start_from_that_is_another(build, tmp_path, config, told):
+def test_start_from_refuses_another_adapter(build, tmp_path, config, told):
     there = tmp_path / "first"
     saved_run(build, there, lora())
     with pytest.raises(SftError) as caught:
@@ -219,16 +219,16 @@ def test_an_adapter_to_start_from_that_is_another(build, tmp_path, config, told)
     assert str(caught.value) == told.format(there=there)
 
 
-def test_nothing_to_start_from(tmp_path):
+def test_start_from_refuses_a_missing_adapter(tmp_path):
     with pytest.raises(SftError) as caught:
-        digests(lora(start_from=f"{tmp_path}/nowhere"))
+        initial_adapter_digests(lora(start_from=f"{tmp_path}/nowhere"))
     assert str(caught.value) == (
         f"adapter.start_from={tmp_path}/nowhere: there is no adapter: no adapter_config.json\n"
         "  fix: name a run of sft train that has finished, or a directory that PEFT wrote"
     )
 
 
-def test_adapters_lie_beneath_frozen_and_become_part_of_what_is_saved(build, tmp_path):
+def test_frozen_adapters_are_part_of_the_saved_adapter(build, tmp_path):
     """One on q_proj only, one on everything; the exported adapter alone is all three."""
     saved_run(build, tmp_path / "one/adapter", lora(rank=3, target_modules=["q_proj"]))
     below = saved_run(build, tmp_path / "two", lora(rank=2, rank_stabilized=True, target_modules=["q_proj", "up_proj"]))
@@ -251,13 +251,13 @@ def test_adapters_lie_beneath_frozen_and_become_part_of_what_is_saved(build, tmp
         assert torch.equal(logits(model), logits(build("llama")))
     after = logits(model)
     save_adapter(model, tmp_path / "out", [tmp_path / "one/adapter", tmp_path / "two"])
-    opened = open_adapter(build("llama"), tmp_path / "out", CPU)
+    opened = load_adapter(build("llama"), tmp_path / "out", CPU)
     assert distance(logits(opened), after) < 1e-5
     assert distance(logits(opened.merge_and_unload()), after) < 1e-4
     listed = json.loads((tmp_path / "out/frozen_adapters.json").read_text())
     assert [one["adapter"] for one in listed] == ["one", "two"]
     assert [one["sha256"] for one in listed] == [
-        digests(both)[f"adapter.frozen_adapters.{number}"] for number in (0, 1)
+        initial_adapter_digests(both)[f"adapter.frozen_adapters.{number}"] for number in (0, 1)
     ]
 
 
@@ -273,21 +273,21 @@ def test_adapters_lie_beneath_frozen_and_become_part_of_what_is_saved(build, tmp
         ),
     ],
 )
-def test_what_cannot_lie_beneath(build, tmp_path, config, reason):
+def test_adapters_that_cannot_be_stacked_are_refused(build, tmp_path, config, reason):
     saved_run(build, tmp_path / "one", config)
     with pytest.raises(SftError) as caught:
         adapted(build, lora(frozen_adapters=[str(tmp_path / "one")]))
     assert str(caught.value) == (
-        f"adapter.frozen_adapters.0: the adapter in {tmp_path}/one cannot lie beneath another: {reason}\n"
+        f"adapter.frozen_adapters.0: the adapter in {tmp_path}/one cannot be added to another one: {reason}\n"
         "  fix: merge it first (sft merge RUN) and train on the result: model.path=RUN/merged"
     )
 
 
-def test_an_adapter_of_another_base_beneath(build, tmp_path):
+def test_frozen_adapter_of_another_base_is_refused(build, tmp_path):
     saved_run(build, tmp_path / "one", lora(target_modules=["q_proj"]))
     with pytest.raises(SftError) as caught:
         add_adapter(build("gpt2"), lora(frozen_adapters=[str(tmp_path / "one")]), [2], seed=3)
     assert str(caught.value).startswith(
-        f"adapter.frozen_adapters.0: the adapter in {tmp_path}/one cannot be put on this base: Target modules"
+        f"adapter.frozen_adapters.0: the adapter in {tmp_path}/one cannot be loaded onto this base: Target modules"
     )
     assert str(caught.value).endswith("  fix: name an adapter of the same base")

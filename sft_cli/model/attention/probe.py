@@ -1,0 +1,175 @@
+"""Prove for a model that documents in a packed row get the logits they have alone.
+
+The probe packs two short random documents with a common beginning and compares their logits with those of separate
+rows. It also changes some documents, which must not change the logits of the others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sft_cli.model.attention.attention_function import PackingUnsupported, WindowLog, window_log
+from sft_cli.model.attention.packing import packed_row_arguments, use_default_attention, use_packed_attention
+from sft_cli.model.attention.router_replay import (
+    Routes,
+    concat_routes,
+    record_routes,
+    replay_routes,
+    router_modules,
+    routes_by_token,
+    slice_routes,
+)
+from sft_cli.model.device import compute_dtype
+from sft_cli.model.quant import causal_lm, evaluation_mode
+
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest relative logit difference between packed and solo; documents that see each other differ by 0.2 and more.
+A tenth of it is the largest change that another first document may cause in later logits: in half precision the two
+attention kernels round differently, but a document's logits do not depend on its neighbours at all."""
+STATEFUL_REASON = "layers that carry a state from token to token would start again"
+STOCHASTIC_REASON = "the model's own dropout is each example's own"
+"""Reasons against sharing a common beginning."""
+PROBE_LENGTHS = (4, 3, 7)
+"""Tokens of the beginning and of the two endings that form the documents of the probe."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Whether several documents may share a row of this model, and whether their common beginning may be computed once.
+
+    Attributes:
+        packed_ok: Packed and solo logits agree.
+        difference: Largest absolute logit difference over the largest absolute logit; inf when nothing was computed.
+        reason: A clause for the log when they differ, or agree only without a shared beginning; else empty.
+        shared_ok: They also agree when the beginning of two documents is computed once.
+    """
+
+    packed_ok: bool
+    difference: float
+    reason: str = ""
+    shared_ok: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SoloResult:
+    """Results of a document that was alone in its row, or of a part of it.
+
+    Attributes:
+        logits: ``(length, V)``.
+        routes: The choices of its routers.
+    """
+
+    logits: Tensor
+    routes: Routes
+
+    def slice(self, first: int, end: int) -> "SoloResult":
+        """Return the results of some of its tokens."""
+        return SoloResult(self.logits[first:end], slice_routes(self.routes, first, end))
+
+
+def probe_packing(model: nn.Module) -> ProbeResult:
+    """Compare two short random documents with a common beginning, packed and alone; the model is not changed.
+
+    One row holds them twice, whole and with their beginning computed once; where that fails, another holds them whole.
+    In half precision rounding can hide a lost state, so families with a recurrent state share nothing.
+    """
+    lm = causal_lm(model)
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = lm.config.get_text_config().vocab_size
+    ids = [torch.randint(vocabulary, (length,), generator=generator).to(lm.device) for length in PROBE_LENGTHS]
+    previous = str(lm.config._attn_implementation)
+    try:
+        with evaluation_mode(model):
+            use_default_attention(model)
+            documents_ids = [torch.cat([ids[0], ending]) for ending in ids[1:]]
+            solo_results = [run_alone(lm, row) for row in documents_ids]
+            first = PROBE_LENGTHS[0]
+            parts = [solo_results[0].slice(0, first), *(one.slice(first, len(one.logits)) for one in solo_results)]
+            packed_shared = compare_packed(lm, [*documents_ids, *ids], (-1, -1, -1, 2, 2), [*solo_results, *parts])
+            if packed_shared.packed_ok and lm._is_stateful:
+                packed_shared = replace(packed_shared, packed_ok=False, reason=STATEFUL_REASON)
+            if packed_shared.packed_ok:
+                use_default_attention(model)
+                stochastic = is_stochastic(lm, documents_ids[0])
+                return replace(packed_shared, shared_ok=not stochastic, reason=STOCHASTIC_REASON if stochastic else "")
+            packed_alone = compare_packed(lm, documents_ids, (-1, -1), solo_results)
+    finally:
+        lm.set_attn_implementation(previous)
+    return (
+        replace(packed_alone, reason=f"with a shared beginning, {packed_shared.reason}")
+        if packed_alone.packed_ok
+        else packed_alone
+    )
+
+
+def run_alone(lm: PreTrainedModel, ids: Tensor) -> SoloResult:
+    """Run a document in a row of its own."""
+    with record_routes(lm) as routes:
+        logits = lm(input_ids=ids[None], use_cache=False).logits[0].float()
+    return SoloResult(logits, routes_by_token(routes, len(ids), len(router_modules(lm))))
+
+
+def is_stochastic(lm: PreTrainedModel, ids: Tensor) -> bool:
+    """Return whether the model draws random numbers in training (dropout, noise on its routers), found by running it.
+
+    Leaves the modules in training mode; call it inside ``evaluation_mode``, which restores them. Kernels that add in no
+    fixed order change logits too, but as much with the same seed as with another.
+    """
+    lm.train()
+    found = []
+    with torch.random.fork_rng(devices=[lm.device] if lm.device.type == "cuda" else []):
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            found.append(run_alone(lm, ids).logits)
+    return relative_difference(found[0], found[2]) > 2 * relative_difference(found[0], found[1])
+
+
+def compare_packed(
+    lm: PreTrainedModel, ids: Sequence[Tensor], parents: Sequence[int], solo_results: Sequence[SoloResult]
+) -> ProbeResult:
+    """Check that segments in one row have the logits they have alone, and do not depend on unseen segments.
+
+    For the latter the first and, of more than two, the last segment but one are changed: no other segment continues
+    them.
+    """
+    log = WindowLog()
+    token = window_log.set(log)
+    lengths = [len(own) for own in ids]
+    vocabulary = solo_results[0].logits.shape[-1]
+    others = {0, len(ids) - 2}
+    changed = [(own + 1) % vocabulary if place in others else own for place, own in enumerate(ids)]
+    try:
+        use_packed_attention(lm)
+        arguments = packed_row_arguments(lengths, lm.device, parents)
+        with replay_routes(lm, concat_routes([one.routes for one in solo_results])):
+            rows = [lm(input_ids=torch.cat(row)[None], **arguments).logits[0].float() for row in (list(ids), changed)]
+    except torch.OutOfMemoryError:
+        raise
+    except (PackingUnsupported, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        return ProbeResult(False, float("inf"), str(error).splitlines()[0])
+    finally:
+        window_log.reset(token)
+    kept = [[part for place, part in enumerate(row.split(lengths)) if place not in others] for row in rows]
+    leak = relative_difference(torch.cat(kept[0]), torch.cat(kept[1]))
+    difference = relative_difference(torch.cat([one.logits for one in solo_results]), rows[0])
+    return packing_verdict(difference, leak, log, TOLERANCE[compute_dtype(lm)])
+
+
+def relative_difference(left: Tensor, right: Tensor) -> float:
+    """Return the largest absolute difference over the largest absolute value."""
+    return ((left - right).abs().max() / left.abs().max()).item()
+
+
+def packing_verdict(difference: float, leak: float, log: WindowLog, tolerance: float) -> ProbeResult:
+    """Judge the differences. The documents may be shorter than a window, so the windows themselves are compared too."""
+    if lost := log.masked - log.attended:
+        return ProbeResult(False, difference, f"its attention does not get the sliding window {min(lost)} of its mask")
+    # Not-a-number must fail too, hence "not <=".
+    if not difference <= tolerance:
+        return ProbeResult(False, difference, f"packed logits differ from unpacked logits by {difference:.2g}")
+    if not leak <= tolerance / 10:
+        return ProbeResult(False, leak, f"a document changes the logits of those after it by {leak:.2g}")
+    return ProbeResult(True, difference)
