@@ -46,10 +46,10 @@ def exit_on_error() -> Iterator[None]:
     except OSError as error:
         if error.errno not in ENVIRONMENT:
             _bug(error)
-        from sft_cli.config.disks import full_disk
+        from sft_cli.config.disks import describe_full_disk
 
         # Of two files (a copy, a renaming) the second one is where it failed.
-        where = error.filename2 or error.filename or full_disk(sys.argv[1:])
+        where = error.filename2 or error.filename or describe_full_disk(sys.argv[1:])
         _tell(f"error: {where}: {error.strerror}\n  fix: {_remedy(error.errno, str(where), sys.argv[1:])}")
         sys.exit(2)
     except Elsewhere as failure:
@@ -70,9 +70,9 @@ def _remedy(number: int, where: str, words: Sequence[str]) -> str:
 
 def _tell(text: str) -> None:
     """Print a text on standard error without secrets and without what would steer the terminal; in colour there."""
-    from sft_cli.config.redaction import hushed
+    from sft_cli.config.redaction import redact_secrets
 
-    shown = escape_control(hushed(text))
+    shown = escape_control(redact_secrets(text))
     console.note(shown)
     console.clear_status()
     print(

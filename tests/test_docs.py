@@ -13,7 +13,7 @@ import yaml
 
 from sft_cli.cli.docs import docs
 from sft_cli.config.compose import compose
-from sft_cli.config.keys.valid_keys import KEYS, find
+from sft_cli.config.keys.valid_keys import KEYS, find_key
 from sft_cli.data.formats.registry import FORMATS
 from sft_cli.docs import TOPICS, page
 from sft_cli.docs.configuration import configuration_page
@@ -178,7 +178,7 @@ def test_every_key_that_is_named_exists():
     text = "\n".join(PAGES.values())
     named = set(re.findall(rf"(?<![\w./-])((?:{'|'.join(sections)})\.[a-z_]\w*(?:\.[\w<>]+)*)", text))
     keys = {name for name in named if not name.endswith((".py", ".json", ".jsonl", ".yaml", ".html", ".md"))}
-    unknown = [name for name in keys if find(name) is None and find(name.rpartition(".")[0]) is None]
+    unknown = [name for name in keys if find_key(name) is None and find_key(name.rpartition(".")[0]) is None]
     assert [name for name in unknown if not any(key.startswith(f"{name}.") for key in KEYS)] == []
     assert len(keys) > 200
 

@@ -14,7 +14,7 @@ import typer
 from sft_cli.cli import app, execute
 from sft_cli.cli.usage import refuse
 from sft_cli.config.compose import compose
-from sft_cli.config.overrides.sweep import expand
+from sft_cli.config.overrides.sweep import expand_sweep
 from sft_cli.config.schema.config import Config
 from tests.docs_pages import ALL_COMMANDS, PAGES, README, ROOT, command_lines, sft_commands
 
@@ -105,7 +105,7 @@ def test_a_command_is_understood(page, words, tmp_path, monkeypatch):
     found = parsed(words)
     keys = found.get("overrides") or []
     if words[0] == "sweep" and keys:
-        assert len(expand(keys).members) > 1
+        assert len(expand_sweep(keys).members) > 1
     elif words[0] in COMPOSED and not found.get("resume") and not found.get("keys"):
         composed(*keys, *(["launcher=slurm"] if words[0] == "submit" else []))
 

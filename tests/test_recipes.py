@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from sft_cli.config.compose import compose
-from sft_cli.config.explain import header
+from sft_cli.config.explain import header_lines
 from sft_cli.config.files.search_path import GROUPS
-from sft_cli.config.rules.check import required
+from sft_cli.config.rules.check import check_required
 from sft_cli.config.schema.adapter import AdapterKind
-from sft_cli.config.validate import as_plain
+from sft_cli.config.validate import to_plain
 from sft_cli.errors import Mistakes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,7 @@ def read(file: Path) -> dict:
 def test_a_recipe_composes_and_names_all_it_needs(file):
     """What it leaves to the user, ???, is the place of his own files."""
     config = compose([f"recipe={file.stem}", *(f"{key}=rows.jsonl" for key in left_open(read(file)))])
-    required(config)
+    check_required(config)
     assert config.run_name == file.stem
 
 
@@ -61,13 +61,13 @@ def test_what_a_recipe_leaves_open_is_asked_for_and_its_header_says_so(file):
         f"{key} is ???: its value is left to you" for key in keys
     ]
     named = [key for key in keys if not key.startswith("data.mix.")]
-    assert all(f"{key}=" in " ".join(header(file)) for key in named)
+    assert all(f"{key}=" in " ".join(header_lines(file)) for key in named)
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_a_recipe_begins_with_its_command_its_needs_and_its_source(file):
     assert file.read_text(encoding="utf-8").startswith("# @package _global_\n")
-    command, needs, *rest = header(file)
+    command, needs, *rest = header_lines(file)
     assert command == f"sft train recipe={file.stem}"
     assert needs.startswith("Needs")
     assert any(line.startswith("Hyperparameters: ") for line in rest)
@@ -87,7 +87,7 @@ def test_an_adapter_is_of_the_kind_of_its_name_or_a_lora_with_what_its_name_says
     adapter = compose([f"adapter={option}", *BESIDE.get(("adapter", option), ())]).adapter
     variant = VARIANTS.get(option, {})
     assert adapter.kind.value == ("lora" if variant else option)
-    assert {name: as_plain(vars(adapter)[name]) for name in variant} == variant
+    assert {name: to_plain(vars(adapter)[name]) for name in variant} == variant
 
 
 def test_every_kind_of_adapter_is_an_option():
@@ -114,6 +114,6 @@ def test_the_licence_of_packaged_data_is_stated():
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_a_number_of_hours_or_dollars_is_never_invented(file):
     """Costs come from runs in this repository; until there is one, the header says that it was not measured."""
-    text = " ".join(header(file))
+    text = " ".join(header_lines(file))
     assert "not measured here yet" in text or file.stem.startswith("quickstart")
     assert not re.search(r"\b\d+ (hours?|h)\b|\$\d", text)

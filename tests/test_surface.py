@@ -5,9 +5,9 @@ To accept a change: python -m tests.test_surface
 
 from pathlib import Path
 
-from sft_cli.config.explain import about, spell_type
+from sft_cli.config.explain import describe_type, key_doc
 from sft_cli.config.keys.valid_keys import KEYS
-from sft_cli.config.validate import as_plain
+from sft_cli.config.validate import to_plain
 
 SNAPSHOT = Path(__file__).parent / "golden" / "surface.txt"
 HOW = "The keys of the config have changed. If that is meant: python -m tests.test_surface, and look at the diff."
@@ -16,7 +16,7 @@ HOW = "The keys of the config have changed. If that is meant: python -m tests.te
 def surface() -> str:
     """Every key, one a line: name, type, limits, default."""
     return "".join(
-        f"{key.name}: {spell_type(key.kind)} {dict(key.limits) or ''}= {as_plain(key.default)!r}\n"
+        f"{key.name}: {describe_type(key.kind)} {dict(key.limits) or ''}= {to_plain(key.default)!r}\n"
         for key in KEYS.values()
     )
 
@@ -26,7 +26,7 @@ def test_the_keys_are_those_of_the_snapshot():
 
 
 def test_every_key_says_what_it_means():
-    assert [name for name, key in KEYS.items() if len(about(key)) < 10] == []
+    assert [name for name, key in KEYS.items() if len(key_doc(key)) < 10] == []
     assert len(KEYS) > 60
 
 

@@ -62,10 +62,10 @@ def main() -> None:
     for _ in range(options.rounds):
         rates.append(product_rate(options.dtype, options.device))
         for name, command in contestants.items():
-            results[name].append(one(name, command, options, scratch, order))
+            results[name].append(run_contestant(name, command, options, scratch, order))
     steps = [order[at : at + options.examples] for at in range(0, len(rows), options.examples)][options.warm :]
     work = [[(len(rows[place][0]), len(rows[place][0]) - rows[place][1]) for place in step] for step in steps]
-    tell(results, floor_flops(options.model, work), statistics.median(rates), work)
+    print_results(results, floor_flops(options.model, work), statistics.median(rates), work)
 
 
 def arguments() -> argparse.Namespace:
@@ -118,7 +118,9 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
     return {name: what for name, what in every.items() if options.only is None or name in options.only}
 
 
-def one(name: str, what: Any, options: argparse.Namespace, scratch: Path, order: list[int]) -> tuple[Result, float]:
+def run_contestant(
+    name: str, what: Any, options: argparse.Namespace, scratch: Path, order: list[int]
+) -> tuple[Result, float]:
     """Run a contestant once; its result, and the cores that others took meanwhile."""
     out = scratch / f"{name}.json"
     out.unlink(missing_ok=True)
@@ -196,7 +198,7 @@ def busy() -> float:
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def tell(
+def print_results(
     results: dict[str, list[tuple[Result, float]]], flops: float, rate: float, work: list[list[tuple[int, int]]]
 ) -> None:
     """Print the tables."""

@@ -42,14 +42,14 @@ class Result:
     trained: int
 
 
-def now() -> tuple[float, float]:
+def read_clocks() -> tuple[float, float]:
     """Seconds by the clock, and of all processors, those of finished worker processes among them."""
     return time.perf_counter(), sum(os.times()[:4])
 
 
-def since(start: tuple[float, float]) -> tuple[float, float]:
+def elapsed(start: tuple[float, float]) -> tuple[float, float]:
     """Both, since ``start``."""
-    clock, processor = now()
+    clock, processor = read_clocks()
     return clock - start[0], processor - start[1]
 
 
@@ -76,9 +76,9 @@ def by_trl(work: Work, completion: bool) -> Result:
     trainer = trl.SFTTrainer(
         transformers.LlamaForCausalLM(shape), args, train_dataset=dataset.select(range(2)), processing_class=tokenizer
     )
-    start = now()
+    start = read_clocks()
     done: Any = trainer._prepare_dataset(dataset, tokenizer, args, False, None, "train")
-    spent = since(start)
+    spent = elapsed(start)
     return Result(*spent, *counted(done["labels"]))
 
 
@@ -98,9 +98,9 @@ def by_datasets(work: Work) -> Result:
         labels = zip(made["input_ids"], made["assistant_masks"], strict=True)
         return {"input_ids": made["input_ids"], "labels": [id if mask else IGNORE for id, mask in labels]}
 
-    start = now()
+    start = read_clocks()
     done = dataset.map(encode, remove_columns="messages")
-    spent = since(start)
+    spent = elapsed(start)
     return Result(*spent, *counted(done["labels"]))
 
 

@@ -10,12 +10,12 @@ import yaml
 from hypothesis import strategies as st
 
 from sft_cli.config import compose as composer
-from sft_cli.config.files.search_path import GROUPS, packaged
+from sft_cli.config.files.search_path import GROUPS, package_dir
 from sft_cli.config.keys.valid_keys import KEYS
 from sft_cli.errors import SftError
 
 _NAMES = [name.replace("<name>", "a").replace("[]", "") for name in KEYS]
-_RECIPES = sorted(packaged("recipes").glob("*.yaml"))
+_RECIPES = sorted(package_dir("recipes").glob("*.yaml"))
 _TEXTS = [file.read_text(encoding="utf-8") for file in _RECIPES]
 _PIECES = st.sampled_from(
     [
@@ -109,7 +109,7 @@ def target(case: tuple[list[str], str | bytes | None, str | bytes | None]) -> st
         words.append("data=own")
         folders = ["dirs"]
     config = composer.compose(words, folders)
-    Path("config.yaml").write_text(composer.dump(config), encoding="utf-8", errors="surrogatepass", newline="")
+    Path("config.yaml").write_text(composer.dump_config(config), encoding="utf-8", errors="surrogatepass", newline="")
     return None
 
 
@@ -119,7 +119,7 @@ def _write(file: Path, content: str | bytes) -> None:
 
 def remember() -> None:
     """Let what no input changes be computed once: the package's own files, and Hydra's merging of their options."""
-    merge, lines, look = composer._compose_groups, composer.lines_of, composer.places
+    merge, lines, look = composer._compose_groups, composer.key_lines, composer.search_path
     known: dict[str, Any] = {}
 
     def merged(groups: Mapping[str, Any], found: Any, recipes: Mapping[str, Path], mistakes: list[SftError]) -> Any:
@@ -133,8 +133,8 @@ def remember() -> None:
         return copy.deepcopy(values), files
 
     def lined(file: Path, package: str) -> dict[str, str]:
-        return packaged_lines(file, package) if file.is_relative_to(packaged("configs")) else lines(file, package)
+        return packaged_lines(file, package) if file.is_relative_to(package_dir("configs")) else lines(file, package)
 
     packaged_lines, nowhere = cache(lines), cache(look)
-    composer._compose_groups, composer.lines_of = merged, lined
-    composer.places = lambda folders: look(folders) if folders else nowhere()
+    composer._compose_groups, composer.key_lines = merged, lined
+    composer.search_path = lambda folders: look(folders) if folders else nowhere()

@@ -35,7 +35,7 @@ class Outside(BaseException):
 
 
 @dataclass
-class Watched:
+class TargetResult:
     """A target with what came of its inputs.
 
     Attributes:
@@ -70,7 +70,7 @@ def _for_writing(arguments: tuple[Any, ...]) -> bool:
     return any(mark in mode for mark in "wax+") if mode else bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
 
-def watch(target: Callable[[Any], str | None], value: Any, folder: Path, found: Watched) -> None:
+def watch(target: Callable[[Any], str | None], value: Any, folder: Path, found: TargetResult) -> None:
     """Run one input and note what came of it."""
     global _inside
     found.inputs += 1
@@ -92,7 +92,7 @@ def watch(target: Callable[[Any], str | None], value: Any, folder: Path, found: 
     found.slowest = max(found.slowest, time.process_time() - began)
 
 
-def _note(found: Watched, error: BaseException, value: Any) -> str:
+def _note(found: TargetResult, error: BaseException, value: Any) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "sft_cli" in frame.filename] or frames
     key = f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}"
@@ -108,9 +108,9 @@ def fuzz(
     inputs: int,
     first: int,
     say: Callable[[str], None],
-) -> Watched:
+) -> TargetResult:
     """Try so many inputs of a strategy, in the order that the first seed begins."""
-    found = Watched()
+    found = TargetResult()
     signal.signal(signal.SIGPROF, _late)
     sys.addaudithook(_audit)
     with tempfile.TemporaryDirectory(prefix="sft-fuzz-") as name:

@@ -5,12 +5,12 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from sft_cli.check.data_check import Sample
-from sft_cli.check.gpus import Card, named_like
+from sft_cli.check.data_check import DataSample
+from sft_cli.check.gpus import Gpu, gpu_from_driver_name
 from sft_cli.check.options import CheckOptions
-from sft_cli.check.results import Line, ok, warn
+from sft_cli.check.results import CheckResult, ok, warn
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.fields import resolved
 from sft_cli.console import counted
 from sft_cli.errors import SftError
 from sft_cli.run_dir import open_run
@@ -25,7 +25,7 @@ FASTEST = 400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RunSize:
     """What a run computes.
 
     Attributes:
@@ -38,7 +38,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Arithmetic:
+class FlopModel:
     """What decides the operations of a token.
 
     Attributes:
@@ -71,19 +71,19 @@ class Arithmetic:
         return forward * (1 + self.recomputed) + backward + head
 
 
-def work(config: Config, sample: Sample) -> Work:
+def run_size(config: Config, sample: DataSample) -> RunSize:
     """Steps and tokens of the run, estimated where the rows are a sample."""
     trainer = config.trainer
-    size = picked(trainer.examples_per_step)
+    size = resolved(trainer.examples_per_step)
     per_epoch = -(-sample.examples // size)
-    steps = trainer.max_steps or per_epoch * picked(trainer.epochs)
+    steps = trainer.max_steps or per_epoch * resolved(trainer.epochs)
     passes, rest = divmod(steps, per_epoch)
     examples = passes * sample.examples + min(rest * size, sample.examples)
-    return Work(steps, round(examples * sample.tokens_per_example))
+    return RunSize(steps, round(examples * sample.tokens_per_example))
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredSpeed:
     """The speed of an earlier run.
 
     Attributes:
@@ -96,15 +96,15 @@ class Measured:
     steps: int
     device: str
 
-    def on(self, card: Card | None) -> bool:
+    def on(self, card: Gpu | None) -> bool:
         """Whether it computed on such a card; None: on a CPU."""
         if card is None or self.device == "cpu":
             return card is None and self.device == "cpu"
-        own = named_like(self.device)
+        own = gpu_from_driver_name(self.device)
         return own is not None and own.tflops == card.tflops
 
 
-def measured(path: str) -> Measured:
+def measured_speed(path: str) -> MeasuredSpeed:
     """The speed of an earlier run's steps, the first one left out.
 
     Raises:
@@ -118,7 +118,7 @@ def measured(path: str) -> Measured:
             where=f"like={path}", problem="the run has no finished step", fix="name a run with steps in metrics.jsonl"
         )
     device = run.read(run.environment)["device"] if run.environment.is_file() else "cpu"
-    return Measured(statistics.median(speeds[1:] or speeds), len(speeds), device)
+    return MeasuredSpeed(statistics.median(speeds[1:] or speeds), len(speeds), device)
 
 
 def _speeds(file: Path) -> list[float]:
@@ -134,9 +134,9 @@ def _speeds(file: Path) -> list[float]:
     return found
 
 
-def cost_line(
-    options: CheckOptions, sample: Sample, done: Work, cards: int, card: Card | None, operations: float
-) -> Line:
+def cost_check(
+    options: CheckOptions, sample: DataSample, done: RunSize, cards: int, card: Gpu | None, operations: float
+) -> CheckResult:
     """Time and cost of the run.
 
     Args:
@@ -171,12 +171,12 @@ class _Speed:
     fix: str = "--tokens-per-second N, --like RUN, or --gpu h100 (a named card)"
 
 
-def _speed(options: CheckOptions, cards: int, card: Card | None, operations: float) -> _Speed:
+def _speed(options: CheckOptions, cards: int, card: Gpu | None, operations: float) -> _Speed:
     """The speed that was said, that was measured on the same device, or that arithmetic gives."""
     if options.tokens_per_second is not None:
         return _Speed(options.tokens_per_second, "as stated")
     if options.like is not None:
-        earlier = measured(options.like)
+        earlier = measured_speed(options.like)
         if earlier.on(card):
             return _Speed(earlier.tokens_per_second, f"median of {counted(earlier.steps, 'step')} of {options.like}")
         this = "a CPU" if card is None else card.name

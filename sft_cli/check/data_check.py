@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sft_cli.check.results import Line, ok, warn
+from sft_cli.check.results import CheckResult, ok, warn
 from sft_cli.config.automatic import may_hold_out
 from sft_cli.config.paths import cache_home
 from sft_cli.config.schema.config import Config
@@ -20,7 +20,7 @@ from sft_cli.prepare.prepare import prepare, there
 
 
 @dataclass(frozen=True)
-class Sample:
+class DataSample:
     """Prepared rows.
 
     Attributes:
@@ -60,7 +60,7 @@ class Sample:
 
 
 @contextmanager
-def sample(config: Config, rows: int | None) -> Iterator[Sample]:
+def sample_data(config: Config, rows: int | None) -> Iterator[DataSample]:
     """The run's prepared data if they are there, else so many rows of each source, prepared for the time of the body.
 
     What the stages before encoding made stays in the cache, where ``sft prepare`` finds it.
@@ -73,26 +73,26 @@ def sample(config: Config, rows: int | None) -> Iterator[Sample]:
         SftError: A row, the template or a source is refused.
     """
     if rows is None or (found := there(config)) is not None:
-        with silent():
+        with suppress_output():
             found = prepare(config)
-        yield Sample(found, True, 1.0)
+        yield DataSample(found, True, 1.0)
         return
     (cache_home() / "prepared").mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".check-", dir=cache_home() / "prepared") as folder:
-        with silent():
-            made = prepare(limited(config, rows, Path(folder) / "sample"))
+        with suppress_output():
+            made = prepare(with_row_limit(config, rows, Path(folder) / "sample"))
         yield _scaled(config, made)
 
 
 @contextmanager
-def silent() -> Iterator[io.StringIO]:
+def suppress_output() -> Iterator[io.StringIO]:
     """Keep what is said to oneself: another command's lines are not this one's."""
     heard = io.StringIO()
     with redirect_stdout(heard):
         yield heard
 
 
-def limited(config: Config, rows: int, directory: Path) -> Config:
+def with_row_limit(config: Config, rows: int, directory: Path) -> Config:
     """The config with at most so many rows of each source, prepared elsewhere."""
     mix = {
         name: replace(source, max_rows=rows if source.max_rows is None else min(rows, source.max_rows))
@@ -101,7 +101,7 @@ def limited(config: Config, rows: int, directory: Path) -> Config:
     return replace(config, prepared_dir=str(directory), data=replace(config.data, mix=mix))
 
 
-def _scaled(config: Config, made: Prepared) -> Sample:
+def _scaled(config: Config, made: Prepared) -> DataSample:
     """A sample, and what part of the run's rows it is; a mix by weights is taken to grow like its rows."""
     total, seen = Counter[str](), Counter[str]()
     with open(made.directory / "ledger.jsonl", encoding="utf-8") as file:
@@ -112,10 +112,10 @@ def _scaled(config: Config, made: Prepared) -> Sample:
     limits = {name: source.max_rows for name, source in config.data.mix.items()}
     wanted = sum(min(count, limits[name] or count) for name, count in total.items())
     looked = sum(seen.values())
-    return Sample(made, wanted == looked, wanted / max(1, looked))
+    return DataSample(made, wanted == looked, wanted / max(1, looked))
 
 
-def told(found: Sample) -> Line:
+def data_result(found: DataSample) -> CheckResult:
     """The account of the rows in a line, and the reasons of what was lost."""
     manifest = found.prepared.manifest
     counts = [_counts(source) for source in manifest["sources"].values()]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from sft_cli.check.paths_and_ports import writable
-from sft_cli.check.results import Line, Report, fail, ok, warn
+from sft_cli.check.paths_and_ports import write_problem
+from sft_cli.check.results import CheckReport, CheckResult, fail, ok, warn
 from sft_cli.config.paths import cache_home
 from sft_cli.console import gib, status
 from sft_cli.utils.disks import free_bytes
@@ -27,26 +27,26 @@ LOW_DISK = 20 * 2**30
 
 def check_machine() -> int:
     """Print a line for each thing looked at; exit code 0, or 1 when anything failed."""
-    report = Report()
-    report.tell(*version_lines())
+    report = CheckReport()
+    report.add(*version_checks())
     status("doctor: loading torch")
     from sft_cli.check.torch_checks import devices
 
     for line in (
-        devices.cuda_line,
-        devices.four_bit_line,
-        devices.nccl_line,
-        devices.processes_line,
-        memory_line,
-        *(lambda place=place: directory_line(*place) for place in directories()),
-        slurm_line,
-        secrets_line,
+        devices.cuda_check,
+        devices.four_bit_check,
+        devices.nccl_check,
+        devices.rendezvous_check,
+        memory_check,
+        *(lambda place=place: directory_check(*place) for place in written_directories()),
+        slurm_check,
+        secrets_check,
     ):
-        report.tell(line())
+        report.add(line())
     return report.finish("this machine", "sft check recipe=quickstart")
 
 
-def version_lines(name: str = PACKAGE) -> Iterator[Line]:
+def version_checks(name: str = PACKAGE) -> Iterator[CheckResult]:
     """Python and the required packages against the ranges that were tested, as the installed package states them."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
@@ -79,7 +79,7 @@ def version_lines(name: str = PACKAGE) -> Iterator[Line]:
     yield ok("packages", f"{len(fine)} in their tested ranges: {', '.join(fine)}")
 
 
-def memory_line() -> Line:
+def memory_check() -> CheckResult:
     """Main memory that a run may take."""
     import torch
 
@@ -92,16 +92,16 @@ def memory_line() -> Line:
     return ok("memory", text)
 
 
-def directories() -> list[tuple[str, Path, str]]:
+def written_directories() -> list[tuple[str, Path, str]]:
     """What is written to: a name, where, and the variable that decides it."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return [("SFT_HOME", cache_home(), "SFT_HOME"), ("HF cache", Path(HF_HUB_CACHE), "HF_HOME")]
 
 
-def directory_line(name: str, directory: Path, variable: str) -> Line:
+def directory_check(name: str, directory: Path, variable: str) -> CheckResult:
     """Whether something can be written there, and how much."""
-    problem = writable(directory)
+    problem = write_problem(directory)
     if problem is not None:
         return fail(name, f"nothing can be written: {problem}", f"export {variable}=DIR that you may write to")
     free = free_bytes(directory)
@@ -111,7 +111,7 @@ def directory_line(name: str, directory: Path, variable: str) -> Line:
     return ok(name, text)
 
 
-def slurm_line() -> Line:
+def slurm_check() -> CheckResult:
     """Which of SLURM's commands are found."""
     found = [name for name in SLURM if shutil.which(name)]
     if len(found) == len(SLURM):
@@ -124,7 +124,7 @@ def slurm_line() -> Line:
     return ok("slurm", "no SLURM commands here: only launcher=slurm would need them")
 
 
-def secrets_line(environment: Mapping[str, str] = os.environ) -> Line:
+def secrets_check(environment: Mapping[str, str] = os.environ) -> CheckResult:
     """Which secrets there are; never what they are."""
     told = ", ".join(f"{name} {'set' if environment.get(name) else 'not set'}" for name in SECRETS)
     return ok("secrets", f"{told}; gated models need HF_TOKEN")

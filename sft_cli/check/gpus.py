@@ -10,7 +10,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GIB|G)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class Gpu:
     """A graphics card.
 
     Attributes:
@@ -26,8 +26,8 @@ class Card:
     bfloat16: bool = True
 
 
-CARDS = {
-    name: Card(name, memory * GB, tflops, bfloat16)
+GPUS = {
+    name: Gpu(name, memory * GB, tflops, bfloat16)
     for name, memory, tflops, bfloat16 in (
         ("v100", 16, 125, False),
         ("v100-32gb", 32, 125, False),
@@ -52,28 +52,28 @@ CARDS = {
 less than most of these cards hold, about what the smaller ones leave a program."""
 
 
-def card(word: str) -> Card:
+def parse_gpu(word: str) -> Gpu:
     """The card of ``--gpu h100`` or ``--gpu 24GB``.
 
     Raises:
         SftError: It is neither a known name nor a size.
     """
     plain = word.lower().replace(" ", "-").replace("_", "-").removeprefix("nvidia-").replace("rtx-", "rtx")
-    if plain in CARDS:
-        return CARDS[plain]
+    if plain in GPUS:
+        return GPUS[plain]
     size = _SIZE.fullmatch(word.strip())
     if size is None or not 0 < float(size[1]) <= 10_000:
         raise SftError(
             where=f"--gpu {word}",
             problem="neither a known card nor a size",
-            fix=f"--gpu 24GB, or one of {', '.join(CARDS)}",
+            fix=f"--gpu 24GB, or one of {', '.join(GPUS)}",
         )
     unit = 2**30 if (size[2] or "").upper() == "GIB" else GB
-    return Card(word, int(float(size[1]) * unit))
+    return Gpu(word, int(float(size[1]) * unit))
 
 
-def named_like(device: str) -> Card | None:
+def gpu_from_driver_name(device: str) -> Gpu | None:
     """The card of the table that a driver calls so (``NVIDIA H100 80GB HBM3``); None for others."""
     plain = device.lower().replace(" ", "").replace("geforce", "").replace("-", "")
-    found = [one for name, one in CARDS.items() if name.split("-")[0] in plain]
+    found = [one for name, one in GPUS.items() if name.split("-")[0] in plain]
     return max(found, key=lambda one: len(one.name.split("-")[0]), default=None)

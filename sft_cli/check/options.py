@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from sft_cli.check.gpus import Card
-from sft_cli.config.keys.typos import proposals
+from sft_cli.check.gpus import Gpu
+from sft_cli.config.keys.typos import suggest_values
 from sft_cli.errors import SftError
 
 ROWS = 500
@@ -22,7 +22,7 @@ class CheckOptions:
         like: An earlier run whose speed is taken.
     """
 
-    gpu: Card | None = None
+    gpu: Gpu | None = None
     rows: int | None = ROWS
     tokens_per_second: float | None = None
     price: float | None = None
@@ -50,6 +50,6 @@ def row_limit(text: str) -> int | None:
         return None
     if plain.isdecimal() and int(plain) > 0:
         return int(plain)
-    near = proposals(int, {"ge": 1}, text)
+    near = suggest_values(int, {"ge": 1}, text)
     meant = "--rows all" if plain.lower() in ("none", "null", "-1") or not near else f"--rows {near[0]}"
     raise SftError(where=f"--rows {text}", problem="it is no number of rows", fix=f"did you mean {meant}?")

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
-from sft_cli.check.results import Line, Status, fail, ok
+from sft_cli.check.results import CheckResult, CheckStatus, fail, ok
 from sft_cli.config.paths import cache_home, default_run_dir
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import Auto, LauncherKind
@@ -17,7 +17,7 @@ PORT = 29500
 """Where torchrun's processes meet, unless MASTER_PORT says otherwise."""
 
 
-def processes(config: Config, devices: int = 1) -> int:
+def world_size(config: Config, devices: int = 1) -> int:
     """Processes that train the run together.
 
     Args:
@@ -36,7 +36,7 @@ def run_directory(config: Config) -> Path:
     return Path(config.run_dir).expanduser() if config.run_dir else default_run_dir(config.run_name)
 
 
-def writable(directory: Path) -> str | None:
+def write_problem(directory: Path) -> str | None:
     """Why nothing can be written into a directory that may not be there yet; None if it can."""
     existing = next(folder for folder in (directory.absolute(), *directory.absolute().parents) if folder.exists())
     if not existing.is_dir():
@@ -48,25 +48,25 @@ def writable(directory: Path) -> str | None:
         return f"{existing}: {error.strerror}"
 
 
-def place_lines(config: Config, environment: Mapping[str, str] = os.environ) -> Iterator[Line]:
+def path_checks(config: Config, environment: Mapping[str, str] = os.environ) -> Iterator[CheckResult]:
     """Permissions of the run directory and of SFT_HOME, and the port where several processes meet."""
     for name, directory, key in (
         ("run_dir", run_directory(config), "run_dir=DIR that you may write to"),
         (HOME, cache_home(), "export SFT_HOME=DIR that you may write to"),
     ):
-        problem = writable(directory)
+        problem = write_problem(directory)
         if problem is None:
             yield ok(name, f"{directory} can be written to")
         else:
             yield fail(name, f"nothing can be written: {problem}", f"choose {key}, or change its permissions")
-    if processes(config) > 1 and config.launcher.kind is LauncherKind.local:
-        yield port_line(environment.get("MASTER_PORT", str(PORT)))
+    if world_size(config) > 1 and config.launcher.kind is LauncherKind.local:
+        yield port_check(environment.get("MASTER_PORT", str(PORT)))
 
 
 @contextmanager
-def cache_for(places: Sequence[Line]) -> Iterator[None]:
+def temporary_home_if_unwritable(places: Sequence[CheckResult]) -> Iterator[None]:
     """Let the check go on where SFT_HOME cannot be written to: within, a temporary directory takes its place."""
-    if not any(line.name == HOME and line.status is Status.fail for line in places):
+    if not any(line.name == HOME and line.status is CheckStatus.fail for line in places):
         yield
         return
     before = os.environ.get(HOME)
@@ -81,7 +81,7 @@ def cache_for(places: Sequence[Line]) -> Iterator[None]:
                 os.environ[HOME] = before
 
 
-def port_line(text: str) -> Line:
+def port_check(text: str) -> CheckResult:
     """Whether the port where the processes of a run meet is free on this machine."""
     fix = "export MASTER_PORT=29501, or any other free port from 1024 to 65535"
     if not text.isdecimal() or not 0 < int(text) < 65536:

@@ -11,7 +11,7 @@ from sft_cli.errors import Mistakes, SftError
 INDENT = " " * 16
 
 
-class Status(str, Enum):
+class CheckStatus(str, Enum):
     """How something stands; only ``fail`` makes the command fail."""
 
     ok = "ok"
@@ -19,11 +19,11 @@ class Status(str, Enum):
     fail = "fail"
 
 
-COLOURS = {Status.ok: "green", Status.warn: "yellow", Status.fail: "red"}
+COLOURS = {CheckStatus.ok: "green", CheckStatus.warn: "yellow", CheckStatus.fail: "red"}
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckResult:
     """One thing that was looked at.
 
     Attributes:
@@ -35,7 +35,7 @@ class Line:
     """
 
     name: str
-    status: Status
+    status: CheckStatus
     text: str
     fix: str = ""
     more: Sequence[str] = ()
@@ -46,48 +46,48 @@ class Line:
         return "\n".join([f"{self.status.value:<5} {self.name:<9} {self.text}", *(INDENT + text for text in below)])
 
 
-def ok(name: str, text: str, fix: str = "", more: Sequence[str] = ()) -> Line:
+def ok(name: str, text: str, fix: str = "", more: Sequence[str] = ()) -> CheckResult:
     """A line about something that is as it should be."""
-    return Line(name, Status.ok, text, fix, more)
+    return CheckResult(name, CheckStatus.ok, text, fix, more)
 
 
-def warn(name: str, text: str, fix: str, more: Sequence[str] = ()) -> Line:
+def warn(name: str, text: str, fix: str, more: Sequence[str] = ()) -> CheckResult:
     """A line about something that works, but should be looked at."""
-    return Line(name, Status.warn, text, fix, more)
+    return CheckResult(name, CheckStatus.warn, text, fix, more)
 
 
-def fail(name: str, text: str, fix: str, more: Sequence[str] = ()) -> Line:
+def fail(name: str, text: str, fix: str, more: Sequence[str] = ()) -> CheckResult:
     """A line about something that stops the run."""
-    return Line(name, Status.fail, text, fix, more)
+    return CheckResult(name, CheckStatus.fail, text, fix, more)
 
 
-def refused(name: str, error: SftError) -> list[Line]:
+def failures_from_error(name: str, error: SftError) -> list[CheckResult]:
     """A line for each mistake."""
     errors = error.errors if isinstance(error, Mistakes) else (error,)
     return [fail(name, f"{one.where}: {one.problem}", one.fix) for one in errors]
 
 
 @dataclass
-class Report:
+class CheckReport:
     """The lines of one command, printed as they come."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[CheckResult] = field(default_factory=list)
 
-    def tell(self, *lines: Line) -> None:
+    def add(self, *lines: CheckResult) -> None:
         """Print lines and keep them."""
         for line in lines:
             say(str(line), indent=len(INDENT), colour=COLOURS[line.status])
         self.lines += lines
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
+    def section(self, name: str) -> Iterator[None]:
         """A mistake of the user within becomes a failed line; what comes after the block is looked at all the same."""
         try:
             yield
         except SftError as error:
-            self.tell(*refused(name, error))
+            self.add(*failures_from_error(name, error))
 
-    def count(self, status: Status) -> int:
+    def count(self, status: CheckStatus) -> int:
         """Lines that stand so."""
         return sum(line.status is status for line in self.lines)
 
@@ -98,7 +98,7 @@ class Report:
             what: What was checked.
             next: What to type when nothing failed.
         """
-        failed, warned = self.count(Status.fail), self.count(Status.warn)
+        failed, warned = self.count(CheckStatus.fail), self.count(CheckStatus.warn)
         told = f"{len(self.lines) - failed - warned} ok, {warned} to look at, {failed} failed"
         say(f"\n{what}: {told}; " + ("fix what failed, then run it again" if failed else f"next: {next}"))
         return 1 if failed else 0

@@ -8,7 +8,7 @@ from typing import Any
 from sft_cli.clean.base import Finding, Rows
 from sft_cli.config.paths import resolve
 from sft_cli.config.schema.clean import CleanConfig
-from sft_cli.config.validate import as_plain
+from sft_cli.config.validate import to_plain
 from sft_cli.utils.hashing import blake2b_of_file
 
 FILTERS: Mapping[str, str] = {
@@ -56,7 +56,7 @@ def measure(name: str, config: CleanConfig) -> str:
 
 def inputs(name: str, config: CleanConfig) -> dict[str, Any]:
     """What the findings of one filter depend on beside the rows: its block, and the bytes of the files it reads."""
-    block = as_plain(vars(config)[name])
+    block = to_plain(vars(config)[name])
     if name == "contamination":
         from sft_cli.clean.eval_sets import files
 

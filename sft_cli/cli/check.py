@@ -50,43 +50,43 @@ def check(
 
     Example: sft check recipe=alpaca_qlora --gpu 24GB --price 2
     """
-    from sft_cli.check.gpus import card
+    from sft_cli.check.gpus import parse_gpu
     from sft_cli.check.options import CheckOptions, row_limit
 
-    options = CheckOptions(card(gpu) if gpu else None, row_limit(rows), tokens_per_second, price, like)
+    options = CheckOptions(parse_gpu(gpu) if gpu else None, row_limit(rows), tokens_per_second, price, like)
     raise typer.Exit(_checked(overrides or [], config_dir or [], options))
 
 
 def _checked(overrides: Sequence[str], config_dirs: Sequence[str], options: "CheckOptions") -> int:
     """Print a line for each thing looked at; the exit code."""
-    from sft_cli.check.data_check import sample, told
-    from sft_cli.check.paths_and_ports import cache_for, place_lines
-    from sft_cli.check.results import Report, ok, warn
-    from sft_cli.config.automatic import settled
+    from sft_cli.check.data_check import data_result, sample_data
+    from sft_cli.check.paths_and_ports import path_checks, temporary_home_if_unwritable
+    from sft_cli.check.results import CheckReport, ok, warn
+    from sft_cli.config.automatic import resolve_auto
     from sft_cli.config.compose import compose
     from sft_cli.config.paths import absolute
-    from sft_cli.config.rules.check import required
+    from sft_cli.config.rules.check import check_required
     from sft_cli.console import status
     from sft_cli.train.setup.run_warnings import concerns, plan_line
 
     started = time.perf_counter()
     config = compose(overrides, config_dirs)
-    required(config)
+    check_required(config)
     config = absolute(config)
-    report = Report()
-    report.tell(ok("config", f"{config.run_name}: composed, every key is known, nothing contradicts"))
-    places = list(place_lines(config))
-    report.tell(*places)
+    report = CheckReport()
+    report.add(ok("config", f"{config.run_name}: composed, every key is known, nothing contradicts"))
+    places = list(path_checks(config))
+    report.add(*places)
     status("check: reading rows")
-    with cache_for(places), report.part("data"), sample(config, options.rows) as found:
-        report.tell(told(found))
+    with temporary_home_if_unwritable(places), report.section("data"), sample_data(config, options.rows) as found:
+        report.add(data_result(found))
         examples, asked = found.examples, config
-        config = settled(config, examples)
-        report.tell(ok("plan", f"{'' if found.whole else 'about '}{plan_line(asked, config, examples)}"))
+        config = resolve_auto(config, examples)
+        report.add(ok("plan", f"{'' if found.whole else 'about '}{plan_line(asked, config, examples)}"))
         for one in concerns(config, found.prepared, examples=examples, held_out=found.held_out(config)):
-            report.tell(warn(one.name, one.text, one.fix))
+            report.add(warn(one.name, one.text, one.fix))
         status("check: loading torch")
         with without_garbage_collection():
-            from sft_cli.check.torch_checks.run import model_lines
-        model_lines(report, config, found, options)
+            from sft_cli.check.torch_checks.run import run_model_checks
+        run_model_checks(report, config, found, options)
     return report.finish(f"checked in {time.perf_counter() - started:.0f} s", f"sft train {' '.join(overrides)}")

@@ -39,24 +39,24 @@ def complete_run(incomplete: str) -> Iterator[str]:
 
 def complete_recipe(incomplete: str) -> Iterator[str]:
     """Names of recipes."""
-    from sft_cli.config.files.search_path import places
+    from sft_cli.config.files.search_path import search_path
 
-    yield from (name for name in places().recipes if name.startswith(incomplete))
+    yield from (name for name in search_path().recipes if name.startswith(incomplete))
 
 
 def complete_gpu(incomplete: str) -> Iterator[str]:
     """Names of graphics cards."""
-    from sft_cli.check.gpus import CARDS
+    from sft_cli.check.gpus import GPUS
 
-    yield from (name for name in CARDS if name.startswith(incomplete))
+    yield from (name for name in GPUS if name.startswith(incomplete))
 
 
 def _names(incomplete: str) -> Iterator[tuple[str, str]]:
     """Every group and key; a name of the user's choice is the one in the incomplete word."""
     from sft_cli.config.files.search_path import GROUPS
-    from sft_cli.config.keys.typos import spelled
+    from sft_cli.config.keys.typos import format_typed
     from sft_cli.config.keys.valid_keys import ANY_NAME, KEYS
-    from sft_cli.config.validate import as_plain
+    from sft_cli.config.validate import to_plain
 
     yield "recipe", "a recipe by name, or a YAML file"
     yield from ((group, f"an option of the group {group}") for group in GROUPS)
@@ -67,22 +67,22 @@ def _names(incomplete: str) -> Iterator[tuple[str, str]]:
         if after:
             typed = incomplete.removeprefix(before).partition(".")[0] if incomplete.startswith(before) else ""
             name = f"{before}{typed or _EXAMPLE_NAME}{after}"
-        yield name, f"default {spelled(as_plain(key.default))}"
+        yield name, f"default {format_typed(to_plain(key.default))}"
 
 
 def _values(key: str) -> Iterator[tuple[str, str]]:
     """Values that a key or group takes: its options or choices, else its default."""
-    from sft_cli.config.files.search_path import GROUPS, places
-    from sft_cli.config.keys.typos import spelled
-    from sft_cli.config.keys.valid_keys import find
-    from sft_cli.config.validate import as_plain
+    from sft_cli.config.files.search_path import GROUPS, search_path
+    from sft_cli.config.keys.typos import format_typed
+    from sft_cli.config.keys.valid_keys import find_key
+    from sft_cli.config.validate import to_plain
 
     if key == "recipe":
-        yield from ((name, "recipe") for name in places().recipes)
+        yield from ((name, "recipe") for name in search_path().recipes)
     elif key in GROUPS:
-        yield from ((name, f"option of {key}") for name in places().options[key])
-    elif (known := find(key)) is not None:
-        values = dict.fromkeys([spelled(as_plain(known.default)), *_choices(known.kind)])
+        yield from ((name, f"option of {key}") for name in search_path().options[key])
+    elif (known := find_key(key)) is not None:
+        values = dict.fromkeys([format_typed(to_plain(known.default)), *_choices(known.kind)])
         yield from ((value, "default" if place == 0 else "") for place, value in enumerate(values))
 
 

@@ -65,14 +65,14 @@ def _print(directory: Path, selection: "Selection", plain: bool) -> None:
     from sft_cli.data.prepared import open_prepared
     from sft_cli.report import ledger_view, terminal
     from sft_cli.report.selection import select
-    from sft_cli.report.token_pieces import TokenReader
+    from sft_cli.report.token_pieces import PreparedTokenReader
 
     prepared = open_prepared(directory)
-    reader = TokenReader.of(prepared.directory, prepared.manifest)
+    reader = PreparedTokenReader.from_directory(prepared.directory, prepared.manifest)
     found, remark = select(prepared, selection, reader)
-    texts = ledger_view.texts(prepared.directory / "dropped.jsonl")
-    with terminal.until_nobody_reads():
-        printer = terminal.Printer(plain)
+    texts = ledger_view.dropped_texts(prepared.directory / "dropped.jsonl")
+    with terminal.ignore_broken_pipe():
+        printer = terminal.RowPrinter(plain)
         for one in found:
             printer.ledger_line(one.line)
             if one.line is not None and (text := texts.get((one.line["source"], one.line["where"]))):

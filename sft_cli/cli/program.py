@@ -130,6 +130,6 @@ def _complete() -> None:
 
 def _without_secrets(text: str) -> str:
     """The text as it may be kept."""
-    from sft_cli.config.redaction import hushed
+    from sft_cli.config.redaction import redact_secrets
 
-    return hushed(text)
+    return redact_secrets(text)

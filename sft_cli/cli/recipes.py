@@ -27,4 +27,4 @@ def recipes(
     """
     from sft_cli.config import explain
 
-    say(explain.recipes(names or [], config_dir or []))
+    say(explain.describe_recipes(names or [], config_dir or []))

@@ -26,5 +26,9 @@ def show(
     """
     from sft_cli.config import explain
 
-    text = explain.keys(overrides or []) if keys else explain.show(overrides or [], config_dir or [], changed=changed)
+    text = (
+        explain.describe_keys(overrides or [])
+        if keys
+        else explain.show_config(overrides or [], config_dir or [], changed=changed)
+    )
     typer.echo(text)

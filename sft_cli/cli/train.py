@@ -38,9 +38,9 @@ def train(
 
     Example: sft train recipe=quickstart, or sft train --resume runs/quickstart-20250101-120000
     """
-    from sft_cli.config.model_files.weights import refuse_without_weights
+    from sft_cli.config.model_files.weights import require_weights
     from sft_cli.config.paths import absolute
-    from sft_cli.config.rules.check import required
+    from sft_cli.config.rules.check import check_required
     from sft_cli.config.schema.launcher import LauncherKind
     from sft_cli.distributed.launch import processes, train_together
 
@@ -49,8 +49,8 @@ def train(
         directory, config = _resumed(resume, words, config_dirs) if resume else _new(words, config_dirs)
         if config.launcher.kind is LauncherKind.slurm and "SLURM_JOB_ID" not in os.environ:
             raise _not_in_a_job(resume, words, config_dirs)
-        required(config)
-        refuse_without_weights(config.model)
+        check_required(config)
+        require_weights(config.model)
     if place.size > 1:
         with without_garbage_collection():
             from sft_cli.train.session import train_with_others
@@ -115,13 +115,13 @@ def _new(overrides: Sequence[str], config_dirs: Sequence[str]) -> "tuple[RunDir,
 
 def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> "tuple[RunDir, Config]":
     """An earlier run's directory, and its config with overrides that do not change what is learned."""
-    from sft_cli.config.compose import load, with_overrides
+    from sft_cli.config.compose import read_config, with_overrides
     from sft_cli.run_dir import open_run
     from sft_cli.train.checkpoints.resume_check import refuse_other, settings
     from sft_cli.train.checkpoints.resuming import as_new, refuse_other_rows
 
     directory = open_run(path, "sft train --resume")
-    began = load(directory.config)
+    began = read_config(directory.config)
     finished = directory.adapter.is_dir() or directory.model.is_dir()
     if finished and not overrides:
         say(f"run       {directory.path} is finished: {directory.result}")

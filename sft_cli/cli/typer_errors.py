@@ -25,7 +25,7 @@ def as_sft_error(error: typer.TyperException, command: Command | None, words: Se
 
 def _bad_value(message: str, parameter: Any, command: Command, words: Sequence[str]) -> SftError:
     """What to say about the value of an option: the one that was probably meant."""
-    from sft_cli.config.keys.typos import choices, proposals, quoted, spelled
+    from sft_cli.config.keys.typos import format_typed, shell_quote, suggest_choices, suggest_values
 
     if parameter.param_type_name != "option":
         fix = f"sft {command.name} --help says what it takes"
@@ -35,9 +35,13 @@ def _bad_value(message: str, parameter: Any, command: Command, words: Sequence[s
     known = parameter.type_descriptor.choices
     kind, least = parameter.type_descriptor.annotation, parameter.type_descriptor.parameter_info.min
     limits = {"gt": 0.0} if least is None else {"ge": float(least)}
-    found = choices(known, typed) if known else [one for one in proposals(kind, limits, typed) if one is not None]
+    found = (
+        suggest_choices(known, typed)
+        if known
+        else [one for one in suggest_values(kind, limits, typed) if one is not None]
+    )
     if found:
-        fix = f"did you mean {' or '.join(f'{name} {quoted(spelled(value))}' for value in found)}?"
+        fix = f"did you mean {' or '.join(f'{name} {shell_quote(format_typed(value))}' for value in found)}?"
     elif known:
         fix = f"choose one of {', '.join(f'{name} {choice}' for choice in known)}"
     else:

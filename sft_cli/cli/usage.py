@@ -64,9 +64,9 @@ def _is_key(command: Command, name: str) -> bool:
         return False
     if name in (*GROUPS, "recipe"):
         return True
-    from sft_cli.config.keys.valid_keys import find  # a right command line does not wait for the keys
+    from sft_cli.config.keys.valid_keys import find_key  # a right command line does not wait for the keys
 
-    return command.spelled(name) is not None and find(name) is not None
+    return command.spelled(name) is not None and find_key(name) is not None
 
 
 def _rewritten(command: Command, part: Part) -> list[str]:
@@ -84,16 +84,16 @@ def _rewritten(command: Command, part: Part) -> list[str]:
     if not part.is_option or not command.takes_keys:
         return []
     from sft_cli.config.files.search_path import GROUPS
-    from sft_cli.config.keys.valid_keys import find
+    from sft_cli.config.keys.valid_keys import find_key
 
     name = RENAMED.get((command.name, name), name)
-    known = next((one for one in (name, name.replace("-", "_")) if one in ("recipe", *GROUPS) or find(one)), None)
+    known = next((one for one in (name, name.replace("-", "_")) if one in ("recipe", *GROUPS) or find_key(one)), None)
     return [f"{known}={part.value or _VALUES.get(known, 'VALUE')}"] if known else []
 
 
 def _as_typed_here(command: Command, parts: Sequence[Part], wrong: Sequence[Part]) -> SftError:
     """What to say where every wrong part has one spelling here: the whole line in that spelling."""
-    from sft_cli.config.keys.typos import quoted
+    from sft_cli.config.keys.typos import shell_quote
 
     first, words = list[str](), list[str]()
     for part in parts:
@@ -103,7 +103,7 @@ def _as_typed_here(command: Command, parts: Sequence[Part], wrong: Sequence[Part
             first += new  # an argument comes first
         else:
             words += new
-    typed = " ".join(map(quoted, [command.name, *first, *words]))
+    typed = " ".join(map(shell_quote, [command.name, *first, *words]))
     return SftError(where=WHERE, problem=_problem(command, wrong), fix=f"type sft {typed}")
 
 
@@ -143,26 +143,26 @@ def _unknown_command(commands: Sequence[str], command: str, rest: Sequence[str])
 
 def _unknown_option(command: Command, parts: Sequence[Part], part: Part) -> SftError:
     """What to say about one wrong part: how it is typed here, with its value."""
-    from sft_cli.config.keys.translate import special
-    from sft_cli.config.keys.typos import quoted
-    from sft_cli.config.keys.valid_keys import advice
+    from sft_cli.config.keys.translate import translate_by_value
+    from sft_cli.config.keys.typos import shell_quote
+    from sft_cli.config.keys.valid_keys import suggest_key
 
     key, value = part.name.lstrip("-").replace("-", "_"), _read(part.value)
     if new := _rewritten(command, part):
-        fix = f"write {' '.join(map(quoted, new))}"
+        fix = f"write {' '.join(map(shell_quote, new))}"
     elif part.name in FLAGS:
         words = [word for other in parts if other is not part for word in other.words]
         fix = f"to try a run without training: {shlex.join(['sft', FLAGS[part.name], *words])}"
     elif part.name in ("--version", "-v", "-V"):
         fix = "sft --version"
-    elif command.takes_keys and (found := special(key, value, "local")) is not None:
+    elif command.takes_keys and (found := translate_by_value(key, value, "local")) is not None:
         fix = found
     elif part.name.startswith("--") and (near := nearest(part.name, list(command.options))):
         fix = f"did you mean {near}?"
     elif not command.takes_keys:
         fix = f"leave it out; sft {command.name} --help lists the options"
     else:
-        fix = advice(key, value)
+        fix = suggest_key(key, value)
     return SftError(where=WHERE, problem=_problem(command, [part]), fix=fix)
 
 
@@ -203,7 +203,7 @@ def _refuse_arguments(command: Command, parts: Sequence[Part]) -> None:
 
 def _missing(command: Command, parts: Sequence[Part]) -> SftError:
     """What to say where the first argument is missing: the same line with it; a word may name the run."""
-    from sft_cli.config.keys.typos import quoted
+    from sft_cli.config.keys.typos import shell_quote
     from sft_cli.run_dir import newest_runs
 
     where, argument = f"sft {command.name}", command.required[0]
@@ -217,7 +217,7 @@ def _missing(command: Command, parts: Sequence[Part]) -> SftError:
     typed = [word for part in parts if part is not named for word in part.words]
     also = ", the newest run" if named is None and path != "RUN" else ""
     return SftError(
-        where=where, problem="no run is named", fix=f"{' '.join([where, *map(quoted, [path, *typed])])}{also}"
+        where=where, problem="no run is named", fix=f"{' '.join([where, *map(shell_quote, [path, *typed])])}{also}"
     )
 
 

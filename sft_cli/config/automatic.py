@@ -29,14 +29,14 @@ SHARE, FEWEST_HELD_OUT, MOST_HELD_OUT, ENOUGH = 0.02, 8, 500, 40
 """Share of the rows that is held out, its bounds in rows, and the rows from which any are."""
 
 
-def learning_rate(config: Config) -> Config:
+def with_learning_rate(config: Config) -> Config:
     """The config with the learning rate that suits what is trained, if it says ``auto``."""
     if not isinstance(config.trainer.lr, Auto):
         return config
     return replace(config, trainer=replace(config.trainer, lr=LR[config.adapter.kind]))
 
 
-def settled(config: Config, examples: int) -> Config:
+def resolve_auto(config: Config, examples: int) -> Config:
     """The config with numbers for ``trainer.examples_per_step`` and ``trainer.epochs`` where it says ``auto``.
 
     ``trainer.max_steps`` has no part in it: a run that is cut short begins like the whole one.

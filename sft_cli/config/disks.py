@@ -14,7 +14,7 @@ FULL = 2**20
 """Free bytes below which a disk counts as full."""
 
 
-def full_disk(words: Sequence[str]) -> str:
+def describe_full_disk(words: Sequence[str]) -> str:
     """``the disk of DIR`` for the first full one among those a command writes to; ``this machine`` if none is.
 
     Args:

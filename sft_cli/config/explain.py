@@ -13,15 +13,15 @@ from pathlib import Path
 from textwrap import fill, indent
 from typing import Any, Union, get_args, get_origin
 
-from sft_cli.config.compose import Composed, assemble, typed
+from sft_cli.config.compose import ComposedConfig, compose_values, to_config
 from sft_cli.config.files.choices import recipe_file
-from sft_cli.config.files.provenance import Origins
-from sft_cli.config.files.search_path import GROUPS, places, shown
+from sft_cli.config.files.provenance import Provenance
+from sft_cli.config.files.search_path import GROUPS, display_name, search_path
 from sft_cli.config.files.yaml_io import write_yaml
-from sft_cli.config.keys.valid_keys import KEYS, Key, find
-from sft_cli.config.redaction import masked
+from sft_cli.config.keys.valid_keys import KEYS, Key, find_key
+from sft_cli.config.redaction import redact_values
 from sft_cli.config.schema import adapter, clean, config, data, launcher, speed, trainer
-from sft_cli.config.validate import as_plain
+from sft_cli.config.validate import to_plain
 from sft_cli.errors import SftError, raise_all
 
 MODULES = (config, data, clean, launcher, adapter, trainer, speed)
@@ -37,7 +37,7 @@ _HOW_TO_READ = """\
 # A list in brackets without spaces:  adapter.target_modules=[q_proj,v_proj]"""
 
 
-def show(overrides: Sequence[str], config_dirs: Sequence[str] = (), *, changed: bool = False) -> str:
+def show_config(overrides: Sequence[str], config_dirs: Sequence[str] = (), *, changed: bool = False) -> str:
     """The composed config as YAML; a comment beside every value says where it came from.
 
     Args:
@@ -48,11 +48,11 @@ def show(overrides: Sequence[str], config_dirs: Sequence[str] = (), *, changed: 
     Raises:
         SftError: Every mistake of the command line and the recipe.
     """
-    composed = assemble(overrides, config_dirs, {})
-    values = masked(as_plain(typed(composed)))
+    composed = compose_values(overrides, config_dirs, {})
+    values = redact_values(to_plain(to_config(composed)))
     if changed:
         values = _changed(values)
-    lines = list(_tree(values, "", 0, composed.origins()))
+    lines = list(_annotated_lines(values, "", 0, composed.provenance()))
     if not lines:
         return f"{_choices(composed)}\n# every value is the default"
     width = min(_COLUMN, max(len(text) for text, origin in lines if origin))
@@ -64,36 +64,36 @@ def _changed(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values that are not their key's default, in the sections they are in; names of one's own count as set."""
     found = {}
     for name, value in values.items():
-        known = find(f"{prefix}{name}")
+        known = find_key(f"{prefix}{name}")
         if isinstance(value, dict) and known is None:
             inner = _changed(value, f"{prefix}{name}.")
             found |= {name: inner} if inner else {}
-        elif known is None or value != as_plain(known.default):
+        elif known is None or value != to_plain(known.default):
             found[name] = value
     return found
 
 
-def _choices(composed: Composed) -> str:
+def _choices(composed: ComposedConfig) -> str:
     """Comment lines with the options that were chosen, by group, and the recipe."""
     files = composed.files()
     chosen = {group: [file.stem for file, _ in files if file.parent.name == group] for group in GROUPS}
     options = " ".join(f"{group}={','.join(names)}" for group, names in chosen.items())
-    recipes = [shown(file) for file, package in files if not package and file.stem != "config"]
+    recipes = [display_name(file) for file, package in files if not package and file.stem != "config"]
     return f"# recipe: {' on '.join(reversed(recipes)) or 'none'}\n# options: {options}"
 
 
-def _tree(values: dict[str, Any], prefix: str, depth: int, origins: Origins) -> Iterator[tuple[str, str]]:
+def _annotated_lines(values: dict[str, Any], prefix: str, depth: int, origins: Provenance) -> Iterator[tuple[str, str]]:
     """Each line with its origin; a line that only opens a section has none."""
     for name, value in values.items():
         key, indent = f"{prefix}{name}", "  " * depth
         if isinstance(value, dict) and value:
             yield f"{indent}{name}:", ""
-            yield from _tree(value, f"{key}.", depth + 1, origins)
+            yield from _annotated_lines(value, f"{key}.", depth + 1, origins)
         else:
-            yield f"{indent}{name}: {_spelled(value)}", origins.of(key)
+            yield f"{indent}{name}: {_inline_yaml(value)}", origins.of(key)
 
 
-def _spelled(value: Any) -> str:
+def _inline_yaml(value: Any) -> str:
     """The value as YAML on one line; a float as Python writes it."""
     if isinstance(value, float):
         return repr(value)
@@ -104,7 +104,7 @@ def _spelled(value: Any) -> str:
     )
 
 
-def keys(patterns: Sequence[str] = ()) -> str:
+def describe_keys(patterns: Sequence[str] = ()) -> str:
     """The groups with their options, and every key by section: type, limits, default and what the schema says of it.
 
     Args:
@@ -117,7 +117,7 @@ def keys(patterns: Sequence[str] = ()) -> str:
     groups = [line for name, line in _group_lines() if _matches(name, wanted)]
     sections: dict[str, list[Key]] = {}
     for key in KEYS.values():
-        if _matches(key.name, wanted) or any(find(pattern) == key for pattern in wanted):
+        if _matches(key.name, wanted) or any(find_key(pattern) == key for pattern in wanted):
             sections.setdefault(key.name.rpartition(".")[0], []).append(key)
     if not sections and not groups:
         raise SftError(
@@ -129,7 +129,7 @@ def keys(patterns: Sequence[str] = ()) -> str:
     blocks += ["\n".join(["# Groups and their options, chosen as group=option:", *groups])] if groups else []
     for section, own in sections.items():
         title = fill(f"{section}: {summary(own[0].section)}".removeprefix(": "), _WIDTH - 2)
-        entries = [f"{key.name}: {_type(key)} = {_spelled(as_plain(key.default))}\n{_indented(key)}" for key in own]
+        entries = [f"{key.name}: {_type(key)} = {_inline_yaml(to_plain(key.default))}\n{_indented(key)}" for key in own]
         blocks.append("\n".join([indent(title, "# "), *entries]))
     return "\n\n".join(blocks)
 
@@ -141,7 +141,7 @@ def _matches(name: str, wanted: Sequence[str]) -> bool:
 
 def _group_lines() -> Iterator[tuple[str, str]]:
     """For each group its name and a line with its options, those of the user among them."""
-    for group, options in places().options.items():
+    for group, options in search_path().options.items():
         listed = fill(", ".join(options), _WIDTH, initial_indent=f"{group}=", subsequent_indent="    ")
         yield group, listed
 
@@ -153,10 +153,10 @@ def summary(section: type) -> str:
 
 def _indented(key: Key) -> str:
     """The line about a key below it, broken where it is long."""
-    return fill(about(key), _WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    return fill(key_doc(key), _WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
 
-def about(key: Key) -> str:
+def key_doc(key: Key) -> str:
     """The string under the key's field in the schema."""
     found = _documentation()
     place = key.section.__name__, key.name.split(".")[-1]
@@ -182,20 +182,20 @@ def _documentation() -> dict[tuple[str, str], str]:
 def _type(key: Key) -> str:
     """The key's type in words, with its limits: ``whole number >= 1, or null``."""
     bounds = "".join(f" {_BOUNDS[name]} {bound}" for name, bound in key.limits.items())
-    return spell_type(key.kind, bounds)
+    return describe_type(key.kind, bounds)
 
 
-def spell_type(kind: Any, bounds: str = "") -> str:
+def describe_type(kind: Any, bounds: str = "") -> str:
     """A type as a person says it."""
     if get_origin(kind) in (Union, types.UnionType):
-        kept = [spell_type(part, bounds) for part in get_args(kind) if part is not types.NoneType]
+        kept = [describe_type(part, bounds) for part in get_args(kind) if part is not types.NoneType]
         return " or ".join(kept) + (", or null" if types.NoneType in get_args(kind) else "")
     if get_origin(kind) is dict:
-        return f"mapping of names to {spell_type(get_args(kind)[1])}"
+        return f"mapping of names to {describe_type(get_args(kind)[1])}"
     if get_origin(kind) is list:
-        return f"list of {spell_type(get_args(kind)[0])}"
+        return f"list of {describe_type(get_args(kind)[0])}"
     if get_origin(kind) is tuple:
-        return f"list of {len(get_args(kind))} x {spell_type(get_args(kind)[0])}"
+        return f"list of {len(get_args(kind))} x {describe_type(get_args(kind)[0])}"
     if is_dataclass(kind):
         return "sections"
     if issubclass(kind, Enum):
@@ -203,13 +203,13 @@ def spell_type(kind: Any, bounds: str = "") -> str:
     return {bool: "true | false", int: "whole number", float: "number", str: "text"}[kind] + bounds
 
 
-def recipes(names: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> str:
+def describe_recipes(names: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> str:
     """A line about every recipe there is to choose, or of some all the comment lines that their files begin with.
 
     Raises:
         SftError: Of each name that is no recipe's.
     """
-    known = places(config_dirs)
+    known = search_path(config_dirs)
     if names:
         plain = [name.removeprefix("recipe=") for name in names]
         wrong, files = [], []
@@ -219,7 +219,9 @@ def recipes(names: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> str:
             except SftError as error:
                 wrong.append(error)
         raise_all(wrong)
-        blocks = [[f"{name}  ({shown(file)})", *(f"    {line}" for line in header(file))] for name, file in files]
+        blocks = [
+            [f"{name}  ({display_name(file)})", *(f"    {line}" for line in header_lines(file))] for name, file in files
+        ]
         return "\n\n".join("\n".join(block) for block in blocks)
     found = [(name, file) for name, files in sorted(known.recipes.items()) for file in files]
     width = max(len(name) for name, _ in found)
@@ -230,12 +232,12 @@ def recipes(names: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> str:
 
 def _needs(file: Path) -> str:
     """What a recipe needs, in a sentence; the whole first line of one that does not say."""
-    lines = header(file) or ["no comment says what it needs"]
+    lines = header_lines(file) or ["no comment says what it needs"]
     said = next((line for line in lines if line.startswith("Needs ")), lines[0])
     return said.partition(". ")[0].removesuffix(".")
 
 
-def header(file: Path) -> list[str]:
+def header_lines(file: Path) -> list[str]:
     """The comment lines at the top of a recipe: its command, what it needs, where its numbers come from."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines():

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sft_cli.config.schema.config import Config
-from sft_cli.config.validate import Mistake, as_plain
+from sft_cli.config.validate import ConfigError, to_plain
 
 MASK = "***"
 
@@ -31,7 +31,7 @@ _SHORTEST = 8
 """Characters of such a variable's value; shorter ones are words such as ``false``."""
 
 
-def hushed(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """A text with every address in it masked, every access token, and every value of a secret of the environment."""
     held = {value for name, value in os.environ.items() if _VARIABLE.search(name.upper()) and len(value) >= _SHORTEST}
     for secret in sorted(held, key=len, reverse=True):
@@ -68,21 +68,21 @@ def is_masked(address: str) -> bool:
     return address.partition("://")[0] not in _BUCKETS and is_address(address) and MASK in address.partition("?")[2]
 
 
-def masked(value: Any) -> Any:
+def redact_values(value: Any) -> Any:
     """Plain values in which every text that is an address is masked; all else as it is."""
     if isinstance(value, dict):
-        return {name: masked(entry) for name, entry in value.items()}
+        return {name: redact_values(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [masked(entry) for entry in value]
+        return [redact_values(entry) for entry in value]
     return masked_address(value) if isinstance(value, str) else value
 
 
-def secret_rules(config: Config) -> Iterator[Mistake]:
+def check_secrets(config: Config) -> Iterator[ConfigError]:
     """Addresses with a user or password, and tokens: these are not kept, and a run cannot be resumed without them."""
-    for key, text in _texts(as_plain(config), ""):
+    for key, text in _texts(to_plain(config), ""):
         if _TOKEN.search(text):
             problem = f"{key} holds what looks like an access token, which a run directory must not hold"
-            yield Mistake(key, problem, "leave it out, and set its variable (HF_TOKEN, …) in the environment")
+            yield ConfigError(key, problem, "leave it out, and set its variable (HF_TOKEN, …) in the environment")
     addresses = {
         f"clean.contamination.against.{name}": path for name, path in config.clean.contamination.against.items()
     }
@@ -94,7 +94,7 @@ def secret_rules(config: Config) -> Iterator[Mistake]:
     for key, address in addresses.items():
         shown = masked_address(address)
         if f"{MASK}@" in shown:
-            yield Mistake(
+            yield ConfigError(
                 key,
                 f"{key} is {shown!r}, with a user or password in it, which a run directory must not hold",
                 _KEPT.get(address.partition("://")[0].lower(), "leave it out of the address"),

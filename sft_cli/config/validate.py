@@ -8,9 +8,16 @@ from enum import Enum
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from sft_cli.config.keys import translate
-from sft_cli.config.keys.typos import answer, fraction, proposals, spelled, within, word
-from sft_cli.config.keys.unsupported import why_not
-from sft_cli.config.keys.valid_keys import advice, limits
+from sft_cli.config.keys.typos import (
+    did_you_mean,
+    format_typed,
+    in_limits,
+    override_word,
+    parse_percent,
+    suggest_values,
+)
+from sft_cli.config.keys.unsupported import unsupported_reason
+from sft_cli.config.keys.valid_keys import field_limits, suggest_key
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import Auto
 from sft_cli.utils.mappings import flatten
@@ -21,7 +28,7 @@ SPOKEN = 300
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-class Mistake(NamedTuple):
+class ConfigError(NamedTuple):
     """A wrong key or value.
 
     Attributes:
@@ -44,46 +51,46 @@ class Unknown(NamedTuple):
     value: Any
 
 
-Found = list[Mistake | Unknown]
+Found = list[ConfigError | Unknown]
 
 
-def build(values: Mapping[Any, Any]) -> tuple[Config | None, list[Mistake]]:
+def from_plain(values: Mapping[Any, Any]) -> tuple[Config | None, list[ConfigError]]:
     """The typed config and no mistakes, or None and every mistake in the order of the keys."""
-    found: list[Mistake | Unknown] = []
+    found: list[ConfigError | Unknown] = []
     config = _section(Config, values, "", found)
     return (None, _answered(found)) if found else (config, [])
 
 
-def as_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """A config, or a part of one, as dicts, lists, names and numbers: the inverse of ``build``."""
     if is_dataclass(value) and not isinstance(value, type):
-        return as_plain(asdict(value))
+        return to_plain(asdict(value))
     if isinstance(value, dict):
-        return {name: as_plain(entry) for name, entry in value.items()}
+        return {name: to_plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [as_plain(entry) for entry in value]
+        return [to_plain(entry) for entry in value]
     return value.value if isinstance(value, Enum) else value
 
 
-def kept_open(value: Any) -> Any:
+def escape_missing(value: Any) -> Any:
     """The values of a recipe, ``???`` spelled otherwise: merging takes it for no value and would keep the default."""
     if isinstance(value, dict):
-        return {name: kept_open(entry) for name, entry in value.items()}
+        return {name: escape_missing(entry) for name, entry in value.items()}
     return _KEPT_OPEN if value == _OPEN else value
 
 
-def _answered(found: Found) -> list[Mistake]:
+def _answered(found: Found) -> list[ConfigError]:
     """The mistakes, each unknown key with its advice; those that are one setting together get one."""
     batch = {one.key: one.value for one in found if isinstance(one, Unknown) and _leaf(one.key) in translate.BATCH}
-    mistakes: list[Mistake] = []
+    mistakes: list[ConfigError] = []
     for one in found:
-        if isinstance(one, Mistake):
+        if isinstance(one, ConfigError):
             mistakes.append(one)
         elif one.key not in batch:
-            mistakes.append(Mistake(one.key, f"there is no key {one.key}", advice(one.key, one.value)))
+            mistakes.append(ConfigError(one.key, f"there is no key {one.key}", suggest_key(one.key, one.value)))
         elif one.key == next(iter(batch)):
             names = ", and no key ".join(batch)
-            mistakes.append(Mistake(one.key, f"there is no key {names}", translate.batch(batch)))
+            mistakes.append(ConfigError(one.key, f"there is no key {names}", translate.translate_batch_size(batch)))
     return mistakes
 
 
@@ -96,14 +103,14 @@ def _section(section: type, values: Any, prefix: str, found: Found) -> Any:
     if not isinstance(values, Mapping):
         name = prefix.removesuffix(".")
         fix = _section_fix(section, name, values)
-        found.append(Mistake(name, f"{name} is {spoken(values)}; it is a section with keys", fix))
+        found.append(ConfigError(name, f"{name} is {format_value(values)}; it is a section with keys", fix))
         return section()
     known = {field.name: field for field in fields(section)}
     arguments = {}
     for name, value in values.items():
         if name in known:
             arguments[name] = _value(known[name], known[name].type, value, prefix + name, found)
-        elif name in translate.SECTIONS or why_not(str(name)):
+        elif name in translate.SECTIONS or unsupported_reason(str(name)):
             found.append(Unknown(f"{prefix}{name}", value))
         else:
             found += [Unknown(key, entry) for key, entry in flatten(value, f"{prefix}{name}", keep_empty=True)]
@@ -112,20 +119,20 @@ def _section(section: type, values: Any, prefix: str, found: Found) -> Any:
 
 def _section_fix(section: type, name: str, value: Any) -> str:
     if name.startswith("data.mix.") and isinstance(value, str):
-        return f"write {word(f'{name}.path', value)}"
+        return f"write {override_word(f'{name}.path', value)}"
     if name.startswith("data.stages."):
         return "write each stage as {name: first, share: 1}"
     kinds = [(field.name, field.type) for field in fields(section)]
     suited = [own for own, kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) and value in list(kind)]
     if suited:
-        return f"did you mean {word(f'{name}.{suited[0]}', value)}?"
+        return f"did you mean {override_word(f'{name}.{suited[0]}', value)}?"
     return f"set one of its keys (sft show --keys {name}), or leave {name} out"
 
 
 def _value(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> Any:
     """The value as the type ``kind`` wants it; None, with a mistake noted, if it does not fit."""
     if value in (_OPEN, _KEPT_OPEN):
-        found.append(Mistake(key, f"{key} is ???: its value is left to you", f"set {key}=VALUE"))
+        found.append(ConfigError(key, f"{key} is ???: its value is left to you", f"set {key}=VALUE"))
         return None
     if is_dataclass(kind):
         assert isinstance(kind, type)
@@ -153,8 +160,11 @@ def _alternative(kinds: Sequence[Any], value: Any) -> Any:
 
 def _entries(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        problem, meant = f"{key} is {spoken(value)}; it maps names to values", proposals(field.type, {}, value)
-        found.append(Mistake(key, problem, answer(key, meant) if meant else f"write '{key}={{name: value}}'"))
+        problem, meant = (
+            f"{key} is {format_value(value)}; it maps names to values",
+            suggest_values(field.type, {}, value),
+        )
+        found.append(ConfigError(key, problem, did_you_mean(key, meant) if meant else f"write '{key}={{name: value}}'"))
         return {}
     return {str(name): _value(field, kind, entry, f"{key}.{name}", found) for name, entry in value.items()}
 
@@ -164,9 +174,13 @@ def _items(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> 
     parts = [part for part in get_args(kind) if part is not ...]
     if not isinstance(value, list) or (container is tuple and len(value) != len(parts)):
         wanted = f"a list of {len(parts)} values" if container is tuple else "a list"
-        found.append(_wrong(field, kind, value, key, f"{key} is {spoken(value)}; it must be {wanted}"))
+        found.append(_wrong(field, kind, value, key, f"{key} is {format_value(value)}; it must be {wanted}"))
         return container()
-    if parts[0] is str and not all(isinstance(entry, str) for entry in value) and (meant := proposals(kind, {}, value)):
+    if (
+        parts[0] is str
+        and not all(isinstance(entry, str) for entry in value)
+        and (meant := suggest_values(kind, {}, value))
+    ):
         # texts such as 3 and true, which YAML reads as something else
         return meant[0]
     return container(_value(field, parts[0], entry, f"{key}.{place}", found) for place, entry in enumerate(value))
@@ -176,27 +190,35 @@ def _choice(field: Field[Any], kind: type[Enum], value: Any, key: str, found: Fo
     choices = [member.value for member in kind]
     if value in choices:
         return kind(value)
-    meant = proposals(kind, {}, value)
-    hint = f"{answer(key, meant)} " if meant else "" if not isinstance(value, Mapping) else f"{_inner(key, value)}; "
-    problem = f"{key} is {spoken(value)}, which is not one of its values"
+    meant = suggest_values(kind, {}, value)
+    hint = (
+        f"{did_you_mean(key, meant)} " if meant else "" if not isinstance(value, Mapping) else f"{_inner(key, value)}; "
+    )
+    problem = f"{key} is {format_value(value)}, which is not one of its values"
     left_out = "" if meant else f", or leave {key} out{_default(field)}"
-    found.append(Mistake(key, problem, f"{hint}choose one of {', '.join(choices)}{left_out}"))
+    found.append(ConfigError(key, problem, f"{hint}choose one of {', '.join(choices)}{left_out}"))
     return None
 
 
 def _scalar(field: Field[Any], kind: type, value: Any, key: str, found: Found) -> Any:
     """A bool, int, float or str within its limits. An int is a float, too; nothing else is converted."""
-    value = fraction(value) if kind is float else value
+    value = parse_percent(value) if kind is float else value
     if not (type(value) is kind or (kind is float and type(value) is int)):
         if kind is str and not isinstance(value, list | Mapping | None):
             fix = f'write `{_leaf(key)}: "{value}"`, with the quotes'
-            found.append(Mistake(key, f"{key} is {spoken(value)}; it must be text", fix))
+            found.append(ConfigError(key, f"{key} is {format_value(value)}; it must be text", fix))
         else:
             found.append(
-                _wrong(field, kind, value, key, f"{key} is {spoken(value)}; it must be {_NOUNS[kind]}{_or_auto(field)}")
+                _wrong(
+                    field,
+                    kind,
+                    value,
+                    key,
+                    f"{key} is {format_value(value)}; it must be {_NOUNS[kind]}{_or_auto(field)}",
+                )
             )
         return None
-    if kind in (int, float) and not within(value, limits(field)):
+    if kind in (int, float) and not in_limits(value, field_limits(field)):
         bounds = _bounds(field) or "finite"
         found.append(_wrong(field, kind, value, key, f"{key} is {value}; it must be {bounds}"))
         return None
@@ -208,27 +230,27 @@ def _or_auto(field: Field[Any]) -> str:
     return ", or auto" if Auto in get_args(field.type) else ""
 
 
-def _wrong(field: Field[Any], kind: Any, value: Any, key: str, problem: str) -> Mistake:
+def _wrong(field: Field[Any], kind: Any, value: Any, key: str, problem: str) -> ConfigError:
     """A value that does not fit, with the one that was meant, or with what a value has to be."""
     # A part of a list is corrected by itself; its key has a number, which the command line does not take.
     if isinstance(value, Mapping):
         if get_origin(kind) is list and all(str(place).isdigit() for place in value):
-            return Mistake(key, problem, f"write the list whole: {word(key, list(value.values()))}")
+            return ConfigError(key, problem, f"write the list whole: {override_word(key, list(value.values()))}")
         if inner := _inner(key, value):
-            return Mistake(key, problem, inner)
+            return ConfigError(key, problem, inner)
     whole = field.type if key.rpartition(".")[2] == field.name else kind
-    if meant := proposals(whole, limits(field), value):
-        return Mistake(key, problem, answer(key, meant))
+    if meant := suggest_values(whole, field_limits(field), value):
+        return ConfigError(key, problem, did_you_mean(key, meant))
     wanted = f"write {_noun(kind)}"
     if kind in (int, float) and (bounds := _bounds(field)):
         wanted += f" {bounds}" if bounds.startswith(("above", "below")) else f" of {bounds}"
-    return Mistake(key, problem, f"{wanted}, or leave {key} out{_default(field)}")
+    return ConfigError(key, problem, f"{wanted}, or leave {key} out{_default(field)}")
 
 
 def _inner(key: str, value: Mapping[Any, Any]) -> str:
     """What keys below a key that has none were meant to be."""
     names = list(flatten(value, key, keep_empty=True))
-    return "; ".join(advice(name, entry) for name, entry in names[:3]) if names[0][0] != key else ""
+    return "; ".join(suggest_key(name, entry) for name, entry in names[:3]) if names[0][0] != key else ""
 
 
 def _noun(kind: Any) -> str:
@@ -240,7 +262,7 @@ def _noun(kind: Any) -> str:
 
 def _bounds(field: Field[Any]) -> str:
     """``at least 0 and below 1``; empty for a number without limits."""
-    return " and ".join(f"{_BOUNDS[name]} {bound}" for name, bound in limits(field).items())
+    return " and ".join(f"{_BOUNDS[name]} {bound}" for name, bound in field_limits(field).items())
 
 
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -248,11 +270,11 @@ _NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def _default(field: Field[Any]) -> str:
     """`` (default: 16)``, the value a key has when nobody sets it; nothing where that is no value."""
-    value = as_plain(field.default_factory() if callable(field.default_factory) else field.default)
-    return "" if value in (None, [], {}) else f" (default: {spelled(value)})"
+    value = to_plain(field.default_factory() if callable(field.default_factory) else field.default)
+    return "" if value in (None, [], {}) else f" (default: {format_typed(value)})"
 
 
-def spoken(value: Any) -> str:
+def format_value(value: Any) -> str:
     """The value as a sentence names it."""
     if value is None:
         return "null"

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from sft_cli.config.explain import about, spell_type, summary
-from sft_cli.config.files.search_path import GROUPS, packaged
+from sft_cli.config.explain import describe_type, key_doc, summary
+from sft_cli.config.files.search_path import GROUPS, package_dir
 from sft_cli.config.files.yaml_io import write_yaml
 from sft_cli.config.keys.valid_keys import KEYS, Key
-from sft_cli.config.validate import as_plain
+from sft_cli.config.validate import to_plain
 
 _INTRODUCTION = """\
 # Configuration
@@ -41,7 +41,7 @@ def configuration_page() -> str:
 
 def _options(group: str) -> str:
     """Return the package's options of a group, sorted."""
-    names = sorted(file.stem for file in (packaged("configs") / group).glob("*.yaml"))
+    names = sorted(file.stem for file in (package_dir("configs") / group).glob("*.yaml"))
     return ", ".join(f"`{name}`" for name in names)
 
 
@@ -58,10 +58,10 @@ def _sections() -> Iterator[str]:
 
 def _item(key: Key) -> str:
     """Return a key with its type, limits, default and meaning."""
-    default = write_yaml(as_plain(key.default), flow=True)
+    default = write_yaml(to_plain(key.default), flow=True)
     bounds = "".join(f", {_BOUNDS[name]} {bound}" for name, bound in key.limits.items())
-    kind = spell_type(key.kind).replace(" | ", " / ")
-    return f"- **`{key.name}`** ({_escaped(kind + bounds)}; default `{default}`): {_escaped(about(key))}\n"
+    kind = describe_type(key.kind).replace(" | ", " / ")
+    return f"- **`{key.name}`** ({_escaped(kind + bounds)}; default `{default}`): {_escaped(key_doc(key))}\n"
 
 
 def _escaped(text: str) -> str:

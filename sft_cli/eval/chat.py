@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sft_cli.config.compose import load, with_overrides
-from sft_cli.config.overrides.parse import refuse_idle
+from sft_cli.config.compose import read_config, with_overrides
+from sft_cli.config.overrides.parse import reject_unused
 from sft_cli.config.paths import absolute
 from sft_cli.config.schema.config import Config
 from sft_cli.console import clear_status, say
@@ -24,8 +24,8 @@ def chat_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str
     Raises:
         SftError: An override would have no effect on a conversation.
     """
-    refuse_idle("sft chat", overrides, read=READ, not_read={}, settable=", ".join(READ))
-    config = load(run.config)
+    reject_unused("sft chat", overrides, read=READ, not_read={}, settable=", ".join(READ))
+    config = read_config(run.config)
     return absolute(with_overrides(config, overrides, config_dirs)) if overrides else config
 
 

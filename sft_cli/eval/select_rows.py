@@ -8,7 +8,7 @@ from pathlib import Path
 from sft_cli.chat.template.loading import load_template
 from sft_cli.chat.tokens.content_tokens import allowed_content_tokens
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
-from sft_cli.config.redaction import masked
+from sft_cli.config.redaction import redact_values
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import Auto
 from sft_cli.console import counted, say
@@ -84,7 +84,7 @@ def _which(rows: Rows, config: Config) -> str:
     number = len(rows.split)
     if rows.side == "validation":
         return f"{counted(number, 'held-out example')} of {rows.directory}"
-    paths = ", ".join(masked(source.path) for source in config.data.mix.values())
+    paths = ", ".join(redact_values(source.path) for source in config.data.mix.values())
     return f"{counted(number, 'example')} of {paths} ({rows.directory})"
 
 
@@ -161,11 +161,11 @@ def _own(run: RunDir, config: Config) -> Prepared:
 
 def _trained_path(trained: Config, config: Config, side: Side) -> str | None:
     """A path whose rows the run was trained on and that this evaluation may take rows of, too."""
-    known = {masked(source.path) for source in trained.data.mix.values()}
-    again = [source for source in config.data.mix.values() if masked(source.path) in known]
+    known = {redact_values(source.path) for source in trained.data.mix.values()}
+    again = [source for source in config.data.mix.values() if redact_values(source.path) in known]
     if side == "validation" and config.data.val_fraction == trained.data.val_fraction:
         return None
-    return next((masked(source.path) for source in again if side == "train" or not has_validation(source)), None)
+    return next((redact_values(source.path) for source in again if side == "train" or not has_validation(source)), None)
 
 
 def _rows(prepared: Prepared, side: Side, *, own: bool) -> Rows:

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 
 from sft_cli.config.compose import with_overrides
-from sft_cli.config.files.search_path import places
-from sft_cli.config.keys.typos import quoted
-from sft_cli.config.overrides.parse import refuse_idle, with_paths
+from sft_cli.config.files.search_path import search_path
+from sft_cli.config.keys.typos import shell_quote
+from sft_cli.config.overrides.parse import expand_paths, reject_unused
 from sft_cli.config.paths import absolute
-from sft_cli.config.rules.check import required
+from sft_cli.config.rules.check import check_required
 from sft_cli.config.schema.config import Config
 from sft_cli.run_dir import RunDir
 
@@ -49,12 +49,12 @@ def eval_config(run: RunDir, trained: Config, overrides: Sequence[str], config_d
     Raises:
         SftError: An override would have no effect on an evaluation.
     """
-    rest = with_paths(overrides, places(config_dirs).options)
+    rest = expand_paths(overrides, search_path(config_dirs).options)
     other = any(word.startswith("data=") for word in rest)
     config = absolute(with_overrides(trained, [*rest, *_all_of_them(rest, other)], config_dirs)) if rest else trained
     not_read = NOT_READ if other else NOT_READ | _of_training(str(run.path), rest)
-    refuse_idle("sft eval", rest, read=READ, not_read=not_read, settable=SETTABLE)
-    required(config, "eval")
+    reject_unused("sft eval", rest, read=READ, not_read=not_read, settable=SETTABLE)
+    check_required(config, "eval")
     return config
 
 
@@ -67,4 +67,4 @@ def _all_of_them(words: Sequence[str], other: bool) -> list[str]:
 def _of_training(run: str, words: Sequence[str]) -> dict[str, str]:
     """What to say of keys that change the rows of training alone, which the run's held-out rows are not."""
     named = next((word.partition("=")[2] for word in words if re.fullmatch(rf"{ROWS}=.*", word)), "FILE")
-    return {TRAINED: "", ROWS: f"to evaluate other rows: sft eval {quoted(run)} {quoted(f'data={named}')}"}
+    return {TRAINED: "", ROWS: f"to evaluate other rows: sft eval {shell_quote(run)} {shell_quote(f'data={named}')}"}

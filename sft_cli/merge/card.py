@@ -13,7 +13,7 @@ from yaml import YAMLError
 from sft_cli.config import paths
 from sft_cli.config.schema.adapter import FOUR_BITS, AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import TrainerConfig
 from sft_cli.merge.agreement import Agreement
 from sft_cli.run_dir import RunDir
@@ -148,13 +148,13 @@ def hyperparameters(adapter: AdapterConfig, quant: QuantConfig, trainer: Trainer
     return {
         **adapter_hyperparameters(adapter),
         "base stored as": storage if quant.kind is not QuantKind.none else "not quantised",
-        "learning rate": f"{picked(trainer.lr):g}, {trainer.schedule.value},"
+        "learning rate": f"{resolved(trainer.lr):g}, {trainer.schedule.value},"
         f" warm-up {trainer.warmup_ratio:g} of the steps",
         "optimizer": f"{trainer.optimizer.value}, betas {trainer.betas[0]:g} and {trainer.betas[1]:g}",
         "weight decay": trainer.weight_decay,
         "gradient norm at most": trainer.max_grad_norm,
-        "examples per step": picked(trainer.examples_per_step),
-        "epochs": picked(trainer.epochs),
+        "examples per step": resolved(trainer.examples_per_step),
+        "epochs": resolved(trainer.epochs),
         "steps at most": trainer.max_steps,
         "longest example": f"{trainer.max_length} tokens",
         "seed": str(trainer.seed),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from sft_cli.config.compose import load, with_overrides
-from sft_cli.config.overrides.parse import refuse_idle
+from sft_cli.config.compose import read_config, with_overrides
+from sft_cli.config.overrides.parse import reject_unused
 from sft_cli.config.schema.adapter import MERGEABLE, WHOLE, AdapterKind, Init, QuantKind
 from sft_cli.config.schema.config import Config
 from sft_cli.errors import SftError
@@ -23,8 +23,8 @@ def merge_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[st
     Raises:
         SftError: An override would have no effect on a merge.
     """
-    refuse_idle("sft merge", overrides, read=READ, not_read={}, settable=", ".join(READ))
-    config = load(run.config)
+    reject_unused("sft merge", overrides, read=READ, not_read={}, settable=", ".join(READ))
+    config = read_config(run.config)
     return with_overrides(config, overrides, config_dirs) if overrides else config
 
 

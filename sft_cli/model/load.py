@@ -13,8 +13,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from sft_cli.config import paths
 from sft_cli.config.model_files import context_window
-from sft_cli.config.model_files.not_found import near_directory, unreachable
-from sft_cli.config.model_files.weights import CONVERT, refuse_without_weights
+from sft_cli.config.model_files.not_found import suggest_directory, suggest_hub_fix
+from sft_cli.config.model_files.weights import CONVERT, require_weights
 from sft_cli.config.schema.adapter import FOUR_BITS, QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.config.schema.trainer import Dtype
@@ -63,7 +63,7 @@ def resolve_model(config: ModelConfig) -> str:
             raise model_error(config, f"{path} has no config.json", "name the directory that save_pretrained wrote")
     elif Path(path).exists() or not HUB_ID.fullmatch(path):
         problem = f"{path} is neither a directory nor a hub id"
-        raise model_error(config, problem, near_directory(path, "model.path"))
+        raise model_error(config, problem, suggest_directory(path, "model.path"))
     return path
 
 
@@ -116,7 +116,7 @@ def load_failure(config: ModelConfig, error: Exception) -> SftError:
         )
     if Path(paths.resolve(str(config.path))).is_dir():
         return model_error(config, reason, "repair the directory or download the model again")
-    return model_error(config, reason, unreachable(str(config.path), "model.path"))
+    return model_error(config, reason, suggest_hub_fix(str(config.path), "model.path"))
 
 
 def check_weight_files(config: ModelConfig, directory: Path) -> None:
@@ -133,7 +133,7 @@ def check_weight_files(config: ModelConfig, directory: Path) -> None:
             )
         if missing := [shard for shard in shards if not (directory / shard).is_file()]:
             raise model_error(config, f"weight file {missing[0]} is missing", "download the model again")
-    refuse_without_weights(config)
+    require_weights(config)
 
 
 def load_model(
@@ -259,7 +259,7 @@ def empty_model(config: PretrainedConfig, trust_remote_code: bool) -> PreTrained
 
 def model_context_length(config: PretrainedConfig) -> int | None:
     """Return the most tokens that the model takes; None for families without such a limit (BLOOM, Mamba)."""
-    return context_window.context_length(config.get_text_config().to_dict())
+    return context_window.max_positions(config.get_text_config().to_dict())
 
 
 def config_value(config: PretrainedConfig, name: str) -> int | None:

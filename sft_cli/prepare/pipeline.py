@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.automatic import held_out_rows, stays_in_training
-from sft_cli.config.model_files.context_window import context_of
+from sft_cli.config.model_files.context_window import read_context_length
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import DataConfig, OnBadRow, Order, Role
 from sft_cli.config.schema.fields import Auto
@@ -109,7 +109,7 @@ def run(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate, inputs
         _refuse(error for side in chosen for error in write_stage.unreadable(side.rows, side.chosen))
     examples = [_encode(side, config, tokenizer, template, inputs["encode"], processes) for side in chosen]
     measured = [(side.rows, made, side.chosen) for side, made in zip(chosen, examples, strict=True)]
-    context = context_of(config.model.path, config.model.revision)
+    context = read_context_length(config.model.path, config.model.revision)
     lengths = write_stage.measure(measured, config.trainer.max_length, context)
     _refuse(write_stage.too_long(lengths, data))
     usable = {side.source: _usable(side, made) for side, made in zip(chosen, examples, strict=True) if not side.own}

@@ -20,7 +20,7 @@ from sft_cli.chat.tokens.added_tokens import add_tokens, added_ids
 from sft_cli.chat.tokens.content_tokens import with_content_tokens
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.clean import registry as filters
-from sft_cli.config.model_files.context_window import context_of
+from sft_cli.config.model_files.context_window import read_context_length
 from sft_cli.config.paths import cache_home, resolve
 from sft_cli.config.schema.config import Config
 from sft_cli.console import say
@@ -152,7 +152,7 @@ def _beyond_context(config: Config) -> list[SftError]:
 
     Shorter rows make it none, so it is reported only beside what has to be corrected before rows can be measured.
     """
-    context, length = context_of(config.model.path, config.model.revision), config.trainer.max_length
+    context, length = read_context_length(config.model.path, config.model.revision), config.trainer.max_length
     if context is None or length <= context:
         return []
     return [
@@ -259,7 +259,7 @@ def _write_ledger(
         ledger = Ledger(file)
         remarks = write_stage.account(made.parts, ledger)
     ledger.check_budgets(config.data, made.lengths)
-    chosen = ledger_view.take_account(new / "ledger.jsonl", manifests.fingerprint(inputs)).dropped.values()
+    chosen = ledger_view.sample_ledger(new / "ledger.jsonl", manifests.fingerprint(inputs)).dropped.values()
     places = {(line["source"], line["where"]) for lines in chosen for line in lines}
     if any(step["filter"] == "pii" for step in inputs["clean"]):
         places = set()  # what that filter drops or rewrites must not be written into the prepared directory

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.report import ledger_view
-from sft_cli.report.ledger_view import Account, Line
-from sft_cli.report.split_stats import ExampleRow, Survey
-from sft_cli.report.token_pieces import Stretch, TokenReader
+from sft_cli.report.ledger_view import LedgerSample, Line
+from sft_cli.report.split_stats import ExampleRow, SplitStats
+from sft_cli.report.token_pieces import Excerpt, PreparedTokenReader
 
 TRUNCATED = "most truncated"
 KINDS = {"longest": 2, "shortest": 2, "lowest trained share": 3, TRUNCATED: 3, "random": 4}
@@ -24,7 +24,7 @@ _LOOKED_AT = 500
 
 
 @dataclass(slots=True)
-class Card:
+class GalleryExample:
     """One example of the gallery.
 
     Attributes:
@@ -39,50 +39,50 @@ class Card:
     split: str
     kinds: list[str]
     line: Line | None
-    excerpt: list[Stretch]
+    excerpt: list[Excerpt]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class GallerySelection:
     """The examples to show: ``(split, index)`` -> kinds, in the order to show them, and sources left out."""
 
     kinds: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     sources_left_out: int = 0
 
 
-def choose(train: Survey, validation: Survey, account: Account, seed: str) -> Choice:
+def select_examples(train: SplitStats, validation: SplitStats, account: LedgerSample, seed: str) -> GallerySelection:
     """Rows of every source: the extremes of training, some by chance, and one that is held out."""
-    sizes = {source: len(train.of(source)) for source in train.sources}
+    sizes = {source: len(train.rows_of_source(source)) for source in train.sources}
     sizes |= {source: sizes.get(source, 0) for source in validation.sources}
     largest = set(sorted(sizes, key=lambda source: -sizes[source])[:MOST_SOURCES])
-    choice = Choice(sources_left_out=len(sizes) - len(largest))
-    cut = truncated(train, account)
+    choice = GallerySelection(sources_left_out=len(sizes) - len(largest))
+    cut = truncated_examples(train, account)
     for source in [source for source in sizes if source in largest]:
         for kind, number in KINDS.items():
             own = [index for index in cut if train.sources[train.source_of[index]] == source]
-            for index in own[:number] if kind == TRUNCATED else most(train, [source], kind, number, seed):
+            for index in own[:number] if kind == TRUNCATED else top_rows(train, [source], kind, number, seed):
                 choice.kinds.setdefault((train.side, index), []).append(kind)
-        for index in most(validation, [source], "random", 1, seed):
+        for index in top_rows(validation, [source], "random", 1, seed):
             choice.kinds.setdefault((validation.side, index), []).append(HELD_OUT)
     return choice
 
 
-def truncated(survey: Survey, account: Account) -> list[int]:
+def truncated_examples(survey: SplitStats, account: LedgerSample) -> list[int]:
     """One example of each row that the account names as most truncated, the worst first."""
     found = (line for lines in account.truncated.values() for line in lines)
-    lines = sorted(found, key=lambda line: -ledger_view.lost(line))
+    lines = sorted(found, key=lambda line: -ledger_view.lost_by_truncation(line))
     places = [(line["source"], line["where"]) for line in lines]
     examples = survey.find(set(places))
     return [examples[place][0] for place in places if place in examples]
 
 
-def most(survey: Survey, sources: Sequence[str], kind: str, number: int, seed: str) -> list[int]:
+def top_rows(survey: SplitStats, sources: Sequence[str], kind: str, number: int, seed: str) -> list[int]:
     """The ``number`` examples of some sources that are most ``kind``, each of another row."""
-    indices = np.concatenate([np.zeros(0, dtype=np.int64), *map(survey.of, sources)])
-    return _different(survey, ranked(survey, np.sort(indices), kind, seed), number)
+    indices = np.concatenate([np.zeros(0, dtype=np.int64), *map(survey.rows_of_source, sources)])
+    return _from_distinct_rows(survey, sort_by_kind(survey, np.sort(indices), kind, seed), number)
 
 
-def ranked(survey: Survey, indices: NDArray[np.int64], kind: str, seed: str) -> NDArray[np.int64]:
+def sort_by_kind(survey: SplitStats, indices: NDArray[np.int64], kind: str, seed: str) -> NDArray[np.int64]:
     """Indices of examples, those that are most ``kind`` first; ties keep their order."""
     if kind == "random":
         return np.random.default_rng(int(seed[:16], 16)).permutation(indices)
@@ -91,7 +91,7 @@ def ranked(survey: Survey, indices: NDArray[np.int64], kind: str, seed: str) -> 
     return indices[np.argsort(keys[kind], kind="stable")]
 
 
-def _different(survey: Survey, order: Iterable[int], number: int) -> list[int]:
+def _from_distinct_rows(survey: SplitStats, order: Iterable[int], number: int) -> list[int]:
     """The first examples that come from different rows."""
     found: dict[str, int] = {}
     for _, index in zip(range(_LOOKED_AT), order, strict=False):
@@ -101,13 +101,15 @@ def _different(survey: Survey, order: Iterable[int], number: int) -> list[int]:
     return list(found.values())
 
 
-def cards(choice: Choice, surveys: Sequence[Survey], reader: TokenReader, ledger: Path, limit: int) -> list[Card]:
+def read_examples(
+    choice: GallerySelection, surveys: Sequence[SplitStats], reader: PreparedTokenReader, ledger: Path, limit: int
+) -> list[GalleryExample]:
     """The chosen examples, at most about ``limit`` tokens of each."""
     by_side = {survey.side: survey for survey in surveys}
     rows = {(split, index): by_side[split].row(index) for split, index in choice.kinds}  # type: ignore[index]
-    found: dict[Any, Line] = ledger_view.find(ledger, {(row.source, row.where) for row in rows.values()})
+    found: dict[Any, Line] = ledger_view.find_lines(ledger, {(row.source, row.where) for row in rows.values()})
     return [
-        Card(
+        GalleryExample(
             row,
             place[0],
             choice.kinds[place],

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def environment(package: str) -> "Environment":
+def template_environment(package: str) -> "Environment":
     """Templates of a package in which every text is escaped, and nothing in it is hidden."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -26,11 +26,11 @@ def environment(package: str) -> "Environment":
     )
 
 
-def own(package: str, name: str) -> str:
+def package_text(package: str, name: str) -> str:
     """A file of a package."""
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
-def digest(text: str) -> str:
+def csp_hash(text: str) -> str:
     """A hash as a content security policy names it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

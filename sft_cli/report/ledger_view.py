@@ -21,7 +21,7 @@ _WHOLE = (b'"truncated_messages": 0', b'"truncated_tokens": 0')
 
 
 @dataclass
-class Account:
+class LedgerSample:
     """What the report takes from the ledger.
 
     Attributes:
@@ -37,31 +37,31 @@ class Account:
     texts: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-def lines(file: Path) -> Iterator[bytes]:
+def ledger_lines(file: Path) -> Iterator[bytes]:
     """The lines of a ledger as they are."""
     with open(file, "rb") as stream:
         yield from stream
 
 
-def take_account(file: Path, seed: str, kept: int = WORST) -> Account:
+def sample_ledger(file: Path, seed: str, kept: int = WORST) -> LedgerSample:
     """A fair choice of the dropped rows of each reason, and the ``kept`` most truncated rows of each source."""
     choice = random.Random(seed)
-    account, seen = Account(), dict[str, int]()
+    account, seen = LedgerSample(), dict[str, int]()
     dropped: dict[str, list[tuple[int, Line]]] = {}
     worst: dict[str, list[tuple[int, int, Line]]] = {}
-    for number, raw in enumerate(lines(file)):
+    for number, raw in enumerate(ledger_lines(file)):
         if _DROPPED in raw:
             line = json.loads(raw)
             reason = line["reason"]
             if reason not in dropped and len(dropped) >= REASONS:
                 continue
             seen[reason] = seen.get(reason, 0) + 1
-            _reservoir(dropped.setdefault(reason, []), (number, line), seen[reason], choice)
+            _reservoir_sample(dropped.setdefault(reason, []), (number, line), seen[reason], choice)
             if line.get("filter"):
                 account.filters[reason] = line["filter"]
-        elif not all(key in raw for key in _WHOLE) and lost(line := json.loads(raw)):
+        elif not all(key in raw for key in _WHOLE) and lost_by_truncation(line := json.loads(raw)):
             heap = worst.setdefault(line["source"], [])
-            heapq.heappush(heap, (lost(line), -number, line))
+            heapq.heappush(heap, (lost_by_truncation(line), -number, line))
             if len(heap) > kept:
                 heapq.heappop(heap)
     account.dropped = {reason: [line for _, line in sorted(found, key=_number)] for reason, found in dropped.items()}
@@ -71,20 +71,20 @@ def take_account(file: Path, seed: str, kept: int = WORST) -> Account:
     return account
 
 
-def lost(line: Line) -> int:
+def lost_by_truncation(line: Line) -> int:
     """Messages that a row lost from its front, or tokens from its end: no run takes both (data.overflow)."""
     return line["truncated_messages"] or line.get("truncated_tokens", 0)
 
 
-def texts(file: Path) -> dict[tuple[str, str], str]:
+def dropped_texts(file: Path) -> dict[tuple[str, str], str]:
     """The texts of dropped.jsonl by ``(source, where)``; none for a directory that an earlier version wrote."""
     if not file.is_file():
         return {}
-    found = (json.loads(line) for line in lines(file))
+    found = (json.loads(line) for line in ledger_lines(file))
     return {(line["source"], line["where"]): line["text"] for line in found if line["text"]}
 
 
-def _reservoir(kept: list[tuple[int, Line]], new: tuple[int, Line], seen: int, choice: random.Random) -> None:
+def _reservoir_sample(kept: list[tuple[int, Line]], new: tuple[int, Line], seen: int, choice: random.Random) -> None:
     """Keep the new line with the chance every one of the ``seen`` so far has."""
     if len(kept) < KEPT:
         kept.append(new)
@@ -100,11 +100,11 @@ def _rank(entry: tuple[int, int, Line]) -> tuple[int, int]:
     return entry[:2]
 
 
-def find(file: Path, places: Collection[tuple[str, str]]) -> dict[tuple[str, str], Line]:
+def find_lines(file: Path, places: Collection[tuple[str, str]]) -> dict[tuple[str, str], Line]:
     """The lines of rows named by ``(source, where)``."""
     starts = {_start(json.dumps({"where": where, "": 0}, ensure_ascii=False).encode()) for _, where in places}
     found = {}
-    for raw in lines(file):
+    for raw in ledger_lines(file):
         if _start(raw) in starts:
             line = json.loads(raw)
             if (place := (line["source"], line["where"])) in places:

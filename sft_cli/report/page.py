@@ -10,11 +10,11 @@ from sft_cli.data.ledger import COUNTED
 from sft_cli.data.prepared import open_prepared
 from sft_cli.escape import escape_control
 from sft_cli.report import gallery, ledger_view, sections, svg
-from sft_cli.report.gallery import Card
-from sft_cli.report.html import digest, environment, own
-from sft_cli.report.split_stats import Survey
-from sft_cli.report.token_pieces import TokenReader
-from sft_cli.report.token_runs import runs
+from sft_cli.report.gallery import GalleryExample
+from sft_cli.report.html import csp_hash, package_text, template_environment
+from sft_cli.report.split_stats import SplitStats
+from sft_cli.report.token_pieces import PreparedTokenReader
+from sft_cli.report.token_runs import loss_runs
 from sft_cli.utils.text import percent
 
 NAME = "report.html"
@@ -34,15 +34,15 @@ def write_report(prepared_directory: Path) -> Path:
     prepared = open_prepared(prepared_directory)
     manifest, ledger = prepared.manifest, prepared_directory / "ledger.jsonl"
     seed = manifest["fingerprint"]
-    train, validation = Survey(prepared_directory, "train"), Survey(prepared_directory, "validation")
-    account = ledger_view.take_account(ledger, seed)
-    account.texts = ledger_view.texts(prepared_directory / "dropped.jsonl")
-    choice = gallery.choose(train, validation, account, seed)
-    reader = TokenReader.of(prepared_directory, manifest)
+    train, validation = SplitStats(prepared_directory, "train"), SplitStats(prepared_directory, "validation")
+    account = ledger_view.sample_ledger(ledger, seed)
+    account.texts = ledger_view.dropped_texts(prepared_directory / "dropped.jsonl")
+    choice = gallery.select_examples(train, validation, account, seed)
+    reader = PreparedTokenReader.from_directory(prepared_directory, manifest)
     values = _values(manifest, train, account)
     page = b""
     for limit in LIMITS:
-        shown = gallery.cards(choice, (train, validation), reader, ledger, limit)
+        shown = gallery.read_examples(choice, (train, validation), reader, ledger, limit)
         more = _gallery_values(shown, choice)
         more["links"] = _links(shown, values["drops"])
         page = _render(values | more).encode("utf-8")
@@ -53,7 +53,7 @@ def write_report(prepared_directory: Path) -> Path:
     return file
 
 
-def _values(manifest: dict[str, Any], train: Survey, account: ledger_view.Account) -> dict[str, Any]:
+def _values(manifest: dict[str, Any], train: SplitStats, account: ledger_view.LedgerSample) -> dict[str, Any]:
     """What the page's sections above the gallery show."""
     return {
         "manifest": manifest,
@@ -73,20 +73,20 @@ def _values(manifest: dict[str, Any], train: Survey, account: ledger_view.Accoun
     }
 
 
-def _histograms(train: Survey, max_length: int | None) -> list[dict[str, Any]]:
+def _histograms(train: SplitStats, max_length: int | None) -> list[dict[str, Any]]:
     """Per source its two histograms, on one common scale of lengths, and the numbers that go with them."""
     low, high = int(train.lengths.min(initial=1 << 30)), int(train.lengths.max(initial=1))
-    chosen = sorted(train.sources, key=lambda source: -len(train.of(source)))[:MOST_PLOTS]
+    chosen = sorted(train.sources, key=lambda source: -len(train.rows_of_source(source)))[:MOST_PLOTS]
     found = []
     for source in [source for source in train.sources if source in chosen]:
-        indices = train.of(source)
+        indices = train.rows_of_source(source)
         lengths, shares = train.lengths[indices], train.shares[indices]
         found.append(
             {
                 "source": source,
                 "examples": len(indices),
-                "lengths": svg.of_lengths(lengths, low, high, max_length),
-                "shares": svg.of_shares(shares),
+                "lengths": svg.length_histogram(lengths, low, high, max_length),
+                "shares": svg.share_histogram(shares),
                 "median": int(np.median(lengths)),
                 "p90": int(np.quantile(lengths, 0.9)),
                 "max": int(lengths.max()),
@@ -97,7 +97,7 @@ def _histograms(train: Survey, max_length: int | None) -> list[dict[str, Any]]:
     return found
 
 
-def _gallery_values(cards: list[Card], choice: gallery.Choice) -> dict[str, Any]:
+def _gallery_values(cards: list[GalleryExample], choice: gallery.GallerySelection) -> dict[str, Any]:
     """What the gallery shows."""
     kinds = [kind for kind in (*gallery.KINDS, gallery.HELD_OUT) if any(kind in card.kinds for card in cards)]
     return {
@@ -108,7 +108,7 @@ def _gallery_values(cards: list[Card], choice: gallery.Choice) -> dict[str, Any]
     }
 
 
-def _links(cards: list[Card], drops: dict[str, Any]) -> dict[str, str]:
+def _links(cards: list[GalleryExample], drops: dict[str, Any]) -> dict[str, str]:
     """Place of a row -> where it is on the page: among the tokens, or among what was dropped."""
     shown = {card.row.where: f"row-{number}" for number, card in enumerate(cards, 1)}
     return {example["where"]: example["id"] for example in drops["shown"]} | shown
@@ -126,21 +126,21 @@ def _render(values: dict[str, Any]) -> str:
         """A token's text; the newlines in it are marked by the style, and stay newlines when they are copied."""
         return shown(text).replace("\n", Markup("<em>\n</em>"))
 
-    templates = environment(PACKAGE)
+    templates = template_environment(PACKAGE)
     templates.filters |= {
         "token": token,
-        "runs": runs,
+        "runs": loss_runs,
         "number": lambda value: f"{value:,}",
         "counted": counted,
         "percent": percent,
     }
-    style, script = own(PACKAGE, "page.css"), own(PACKAGE, "page.js")
+    style, script = package_text(PACKAGE, "page.css"), package_text(PACKAGE, "page.js")
     return templates.get_template("page.html.jinja").render(
         values
         | {
             "style": Markup(style),
             "script": Markup(script),
-            "style_hash": digest(style),
-            "script_hash": digest(script),
+            "style_hash": csp_hash(style),
+            "script_hash": csp_hash(script),
         }
     )

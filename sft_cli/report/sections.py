@@ -10,7 +10,7 @@ from sft_cli.console import counted
 from sft_cli.data.ledger import COUNTED
 from sft_cli.data.remarks import sentences
 from sft_cli.escape import truncate_middle
-from sft_cli.report.ledger_view import Account
+from sft_cli.report.ledger_view import LedgerSample
 
 Json = Mapping[str, Any]
 MOST_FILES = 4
@@ -36,7 +36,7 @@ UNITS = {"rows": "share_rows", "tokens": "share_tokens", "trained_tokens": "shar
 """Counts of a mix, and their shares."""
 
 
-def share(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
     """A part of the whole; 0 of nothing."""
     return part / whole if whole else 0.0
 
@@ -49,20 +49,20 @@ def totals(manifest: Json) -> list[tuple[str, str, str]]:
         for key in ("rows", "used", "dropped", "not_sampled", "truncated", "truncated_tokens")
     }
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
-    trained = share(train["trained_tokens"], train["tokens"])
+    trained = ratio(train["trained_tokens"], train["tokens"])
     rare = {
         "not sampled": (count["not_sampled"], "usable rows that the mix does not draw"),
         "truncated": (count["truncated"], _lost(count["truncated_tokens"])),
     }
     return [
         ("rows read", f"{count['rows']:,}", f"from {counted(len(sources), 'source')}"),
-        ("used", f"{count['used']:,}", f"{share(count['used'], count['rows']):.1%} of the rows"),
-        ("dropped", f"{count['dropped']:,}", f"{share(count['dropped'], count['rows']):.1%} of the rows"),
+        ("used", f"{count['used']:,}", f"{ratio(count['used'], count['rows']):.1%} of the rows"),
+        ("dropped", f"{count['dropped']:,}", f"{ratio(count['dropped'], count['rows']):.1%} of the rows"),
         *((name, f"{number:,}", remark) for name, (number, remark) in rare.items() if number),
         ("training examples", f"{train['examples']:,}", f"in an epoch, from {counted(train['rows'], 'row')}"),
-        ("training tokens", f"{train['tokens']:,}", f"{share(train['tokens'], train['examples']):,.0f} per example"),
+        ("training tokens", f"{train['tokens']:,}", f"{ratio(train['tokens'], train['examples']):,.0f} per example"),
         ("tokens that carry loss", f"{train['trained_tokens']:,}", f"{trained:.1%} of the training tokens"),
-        ("held out", counted(validation["examples"], "example"), _why_held_out(manifest)),
+        ("held out", counted(validation["examples"], "example"), _held_out_remark(manifest)),
     ]
 
 
@@ -71,7 +71,7 @@ def _lost(tokens: int) -> str:
     return f"rows that lost their last {counted(tokens, 'token')}" if tokens else "rows that lost their oldest turns"
 
 
-def _why_held_out(manifest: Json) -> str:
+def _held_out_remark(manifest: Json) -> str:
     """What the held-out examples are for, and what decided how many there are."""
     rules = manifest.get("inputs", {}).get("mix", {}).get("rules", {})
     fraction, rows = rules.get("val_fraction"), rules.get("val_rows")
@@ -150,10 +150,10 @@ def max_length(manifest: Json) -> int | None:
 def mix(manifest: Json) -> list[dict[str, Any]]:
     """Per source what was intended of an epoch and what came out; nothing for a manifest without a mix."""
     found = manifest.get("mix", {})
-    return [_realised(name, entry, found["of"]) for name, entry in found.get("sources", {}).items()]
+    return [_realised_share(name, entry, found["of"]) for name, entry in found.get("sources", {}).items()]
 
 
-def _realised(name: str, entry: Json, of: str) -> dict[str, Any]:
+def _realised_share(name: str, entry: Json, of: str) -> dict[str, Any]:
     """A source: its intended share beside the realised one of the same unit."""
     unit, passes = "trained_tokens" if of == "trained tokens" else "rows", entry.get("intended_passes")
     words = f"{entry['intended']:.1%} of {'tokens with loss' if unit == 'trained_tokens' else unit}"
@@ -173,7 +173,7 @@ def stages(manifest: Json) -> list[dict[str, Any]]:
         {
             **stage,
             "sources": [
-                _realised(name, entry, found["of"])
+                _realised_share(name, entry, found["of"])
                 for name, entry in stage["sources"].items()
                 if entry["rows"] or entry["intended"]
             ],
@@ -191,7 +191,7 @@ def tags(manifest: Json) -> list[dict[str, Any]]:
         rows = [
             {
                 "name": value,
-                "cells": [{"count": entry[unit], "share": share(entry[unit], whole[unit])} for unit in UNITS],
+                "cells": [{"count": entry[unit], "share": ratio(entry[unit], whole[unit])} for unit in UNITS],
             }
             for value, entry in list(entries.items())[:MOST]
         ]
@@ -199,7 +199,7 @@ def tags(manifest: Json) -> list[dict[str, Any]]:
     return found
 
 
-def drops(manifest: Json, account: Account) -> dict[str, Any]:
+def drops(manifest: Json, account: LedgerSample) -> dict[str, Any]:
     """Per reason its count, its filter and some rows; the rows whose text is shown, each with an id and one to go back.
 
     An example: ``where``, ``source``, ``reason``, ``detail``, ``text`` (empty where it is not kept), ``id``, ``back``.
@@ -209,7 +209,7 @@ def drops(manifest: Json, account: Account) -> dict[str, Any]:
         {
             "reason": reason,
             "count": count,
-            "share": share(count, whole),
+            "share": ratio(count, whole),
             "filter": account.filters.get(reason),
             "examples": [
                 {
@@ -242,7 +242,7 @@ def cleaning(manifest: Json) -> dict[str, Any]:
         "clusters": [_clusters(name, report) for name, report in reports if "clusters" in report],
         "pairs": [_pairs(name, report) for name, report in reports if "pairs" in report],
         "languages": [_languages(report) for _, report in reports if "languages" in report],
-        "personal": [_personal(report) for _, report in reports if {"kinds", "examples"} <= report.keys()],
+        "personal": [_pii_counts(report) for _, report in reports if {"kinds", "examples"} <= report.keys()],
     }
 
 
@@ -273,10 +273,10 @@ def _pairs(name: str, report: Json) -> dict[str, Any]:
         }
         for pair in ordered[:MOST]
     ]
-    return {"filter": name, "sets": _flat(report.get("sets", {})), "pairs": shown, "more": len(ordered) - len(shown)}
+    return {"filter": name, "sets": _table(report.get("sets", {})), "pairs": shown, "more": len(ordered) - len(shown)}
 
 
-def _flat(sets: Mapping[str, Any]) -> dict[str, Any]:
+def _table(sets: Mapping[str, Any]) -> dict[str, Any]:
     """Columns and rows of a table of named entries, whether each is one number or several by name."""
     entries = {name: values if isinstance(values, dict) else {"rows": values} for name, values in sets.items()}
     columns = list(dict.fromkeys(column for values in entries.values() for column in values))
@@ -287,15 +287,15 @@ def _languages(report: Json) -> dict[str, Any]:
     """Rows per language, the commonest first."""
     ordered: Sequence[tuple[str, int]] = sorted(report["languages"].items(), key=lambda item: -item[1])
     whole = sum(report["languages"].values()) + report.get("undecided", 0)
-    shown = [(code, count, share(count, whole)) for code, count in ordered[:MOST]]
+    shown = [(code, count, ratio(count, whole)) for code, count in ordered[:MOST]]
     undecided = report.get("undecided", 0)
     return {
-        "rows": [*shown, ("undecided", undecided, share(undecided, whole))] if undecided else shown,
+        "rows": [*shown, ("undecided", undecided, ratio(undecided, whole))] if undecided else shown,
         "more": len(ordered) - len(shown),
     }
 
 
-def _personal(report: Json) -> dict[str, Any]:
+def _pii_counts(report: Json) -> dict[str, Any]:
     """Kinds of personal data, with rows and finds."""
     examples = [
         {key: truncate_middle(str(value), MOST_TEXT) for key, value in example.items()} if isinstance(example, dict)

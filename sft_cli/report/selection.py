@@ -13,8 +13,8 @@ from sft_cli.escape import one_line
 from sft_cli.report import gallery, ledger_view
 from sft_cli.report.kinds import KINDS, Worst
 from sft_cli.report.ledger_view import Line
-from sft_cli.report.split_stats import ExampleRow, Survey
-from sft_cli.report.token_pieces import TokenReader
+from sft_cli.report.split_stats import ExampleRow, SplitStats
+from sft_cli.report.token_pieces import PreparedTokenReader
 
 AMBIGUOUS = 3
 """Rows of one place that are named in an error."""
@@ -45,14 +45,14 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class InspectedRow:
     """One row: its line of the ledger (None where there is none) and its examples."""
 
     line: Line | None
     examples: list[tuple[Side, ExampleRow]]
 
 
-def select(prepared: Prepared, selection: Selection, reader: TokenReader) -> tuple[list[Found], str]:
+def select(prepared: Prepared, selection: Selection, reader: PreparedTokenReader) -> tuple[list[InspectedRow], str]:
     """The rows that a selection chooses, and a remark on those that it leaves out; empty without any.
 
     Raises:
@@ -80,11 +80,11 @@ def _check_source(selection: Selection, prepared: Prepared) -> None:
         )
 
 
-def _by_index(prepared: Prepared, selection: Selection) -> Found:
+def _by_index(prepared: Prepared, selection: Selection) -> InspectedRow:
     """The example of a number."""
     assert selection.row is not None
     side, index = selection.split or "train", int(selection.row)
-    survey = Survey(prepared.directory, side)
+    survey = SplitStats(prepared.directory, side)
     if index >= len(survey):
         held = f"has {len(survey):,} examples, numbered from 0" if len(survey) else "has no examples"
         raise SftError(
@@ -94,10 +94,10 @@ def _by_index(prepared: Prepared, selection: Selection) -> Found:
         )
     row = survey.row(index)
     place = (row.source, row.where)
-    return Found(ledger_view.find(_ledger(prepared), {place}).get(place), [(side, row)])
+    return InspectedRow(ledger_view.find_lines(_ledger(prepared), {place}).get(place), [(side, row)])
 
 
-def _by_place(prepared: Prepared, selection: Selection) -> Found:
+def _by_place(prepared: Prepared, selection: Selection) -> InspectedRow:
     """The row of a place: of exactly this one, or of the only one that ends in it behind a slash."""
     assert selection.row is not None
     exact, ending, first = [], [], None
@@ -125,7 +125,7 @@ def _by_place(prepared: Prepared, selection: Selection) -> Found:
     raise SftError(where=f"--row {selection.row}", problem=problem, fix=fix)
 
 
-def _by_part(prepared: Prepared, selection: Selection) -> tuple[list[Found], str]:
+def _by_part(prepared: Prepared, selection: Selection) -> tuple[list[InspectedRow], str]:
     """The first rows whose place holds a text, and how many more there are."""
     assert selection.where is not None
     lines, more = [], 0
@@ -145,13 +145,13 @@ def _by_part(prepared: Prepared, selection: Selection) -> tuple[list[Found], str
 
 
 def _by_text(
-    prepared: Prepared, selection: Selection, pattern: re.Pattern[str], reader: TokenReader
-) -> tuple[list[Found], str]:
+    prepared: Prepared, selection: Selection, pattern: re.Pattern[str], reader: PreparedTokenReader
+) -> tuple[list[InspectedRow], str]:
     """The first examples whose text holds what was asked for, and whether there are more."""
     places, more = list[tuple[Side, ExampleRow]](), False
     for side in SIDES if selection.split is None else (selection.split,):
-        survey = Survey(prepared.directory, side)
-        for index in range(len(survey)) if selection.source is None else survey.of(selection.source):
+        survey = SplitStats(prepared.directory, side)
+        for index in range(len(survey)) if selection.source is None else survey.rows_of_source(selection.source):
             row = survey.row(int(index))
             if pattern.search(reader.text(row.ids)) is None:
                 continue
@@ -165,25 +165,25 @@ def _by_text(
             problem="it is in no example" + (f" of {selection.split}" if selection.split else ""),
             fix="--text is a regular expression over the text that the tokens decode to, template and all",
         )
-    lines = ledger_view.find(_ledger(prepared), {(row.source, row.where) for _, row in places})
-    found = [Found(lines.get((row.source, row.where)), [(side, row)]) for side, row in places]
+    lines = ledger_view.find_lines(_ledger(prepared), {(row.source, row.where) for _, row in places})
+    found = [InspectedRow(lines.get((row.source, row.where)), [(side, row)]) for side, row in places]
     return found, f"more examples match; -n {2 * selection.n} prints more" if more else ""
 
 
-def _extreme(prepared: Prepared, selection: Selection) -> tuple[list[Found], str]:
+def _extreme(prepared: Prepared, selection: Selection) -> tuple[list[InspectedRow], str]:
     """The rows of all sources, or of one, that are most what was asked for."""
     side = selection.split or "train"
-    survey, seed = Survey(prepared.directory, side), prepared.manifest["fingerprint"]
+    survey, seed = SplitStats(prepared.directory, side), prepared.manifest["fingerprint"]
     chosen = [selection.source] if selection.source is not None else survey.sources
     if selection.worst == "truncated":
-        account = ledger_view.take_account(_ledger(prepared), seed, kept=selection.n)
+        account = ledger_view.sample_ledger(_ledger(prepared), seed, kept=selection.n)
         account.truncated = {source: lines for source, lines in account.truncated.items() if source in chosen}
-        indices = gallery.truncated(survey, account)[: selection.n]
+        indices = gallery.truncated_examples(survey, account)[: selection.n]
     else:
-        indices = gallery.most(survey, chosen, KINDS[selection.worst], selection.n, seed)
+        indices = gallery.top_rows(survey, chosen, KINDS[selection.worst], selection.n, seed)
     rows = [survey.row(index) for index in indices]
-    lines = ledger_view.find(_ledger(prepared), {(row.source, row.where) for row in rows})
-    found = [Found(lines.get((row.source, row.where)), [(side, row)]) for row in rows]
+    lines = ledger_view.find_lines(_ledger(prepared), {(row.source, row.where) for row in rows})
+    found = [InspectedRow(lines.get((row.source, row.where)), [(side, row)]) for row in rows]
     if rows:
         return found, ""
     return found, f"no row of {side} was truncated" if selection.worst == "truncated" and len(
@@ -194,7 +194,7 @@ def _extreme(prepared: Prepared, selection: Selection) -> tuple[list[Found], str
 def _matching(ledger: Path, text: str, selection: Selection) -> Iterator[Line]:
     """The ledger's lines whose place holds a text, of the source and split asked for."""
     inside = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
-    for raw in ledger_view.lines(ledger):
+    for raw in ledger_view.ledger_lines(ledger):
         if inside in raw:
             line = json.loads(raw)
             fits = selection.source in (None, line["source"]) and selection.split in (None, line["split"])
@@ -202,11 +202,11 @@ def _matching(ledger: Path, text: str, selection: Selection) -> Iterator[Line]:
                 yield line
 
 
-def _with_examples(prepared: Prepared, lines: Sequence[Line], selection: Selection) -> list[Found]:
+def _with_examples(prepared: Prepared, lines: Sequence[Line], selection: Selection) -> list[InspectedRow]:
     """The lines with their examples."""
-    found = {(line["source"], line["where"]): Found(line, []) for line in lines}
+    found = {(line["source"], line["where"]): InspectedRow(line, []) for line in lines}
     for side in SIDES if selection.split is None else (selection.split,):
-        survey = Survey(prepared.directory, side)
+        survey = SplitStats(prepared.directory, side)
         for place, indices in survey.find(set(found)).items():
             found[place].examples.extend((side, row) for row in map(survey.row, indices))
     return list(found.values())

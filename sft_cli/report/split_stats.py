@@ -40,7 +40,7 @@ class ExampleRow:
         return sum(self.trained)
 
 
-class Survey:
+class SplitStats:
     """One split of a prepared directory.
 
     Attributes:
@@ -59,7 +59,7 @@ class Survey:
         self._weighted = "loss_weights" in self._table.column_names
         lengths, trained, names = [], [], []
         sources: dict[str, int] = {}
-        for batch in _read_through([file["filename"] for file in rows.cache_files]):
+        for batch in _read_batches([file["filename"] for file in rows.cache_files]):
             length, count = _counts(batch.column("labels"))
             lengths.append(length)
             trained.append(count)
@@ -80,7 +80,7 @@ class Survey:
         """``(rows,)`` trained tokens by tokens of each example; 0 for an empty one."""
         return self.trained / np.maximum(self.lengths, 1)
 
-    def of(self, source: str) -> NDArray[np.int64]:
+    def rows_of_source(self, source: str) -> NDArray[np.int64]:
         """Indices of a source's examples."""
         if source not in self.sources:
             return np.zeros(0, dtype=np.int64)
@@ -126,7 +126,7 @@ class Survey:
         return iter(self._table.select(list(columns)).to_batches(max_chunksize=CHUNK))
 
 
-def _read_through(files: Sequence[str]) -> Iterator[Any]:
+def _read_batches(files: Sequence[str]) -> Iterator[Any]:
     """The record batches of some files, read and let go: pages of a mapped file would count as memory in use."""
     from pyarrow import OSFile, ipc
 

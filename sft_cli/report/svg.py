@@ -42,7 +42,7 @@ class Histogram:
     peak: int
 
 
-def of_lengths(lengths: NDArray[np.int32], low: int, high: int, max_length: int | None) -> Histogram:
+def length_histogram(lengths: NDArray[np.int32], low: int, high: int, max_length: int | None) -> Histogram:
     """Lengths in tokens on a logarithmic scale from ``low`` to ``high``, with the line rows are truncated at."""
     first, last = math.log2(max(1, low)), math.log2(max(low + 1, high + 1, (max_length or 0) * 1.06))
     if last - first < 1:
@@ -58,21 +58,21 @@ def of_lengths(lengths: NDArray[np.int32], low: int, high: int, max_length: int 
     counts, _ = np.histogram(lengths, np.append(edges[:-1], max(edges[-1], high + 1)))
     every = 1 if last - first <= 6 else 2
     powers = [power for power in range(math.ceil(first), math.floor(last) + 1) if power % every == 0]
-    ticks = [(place(2**power), _short(2**power)) for power in powers]
+    ticks = [(place(2**power), _short_power_of_two(2**power)) for power in powers]
     places = [place(edge) for edge in edges]
-    return _drawn(counts, edges, places, ticks, place(max_length) if max_length else None)
+    return _histogram(counts, edges, places, ticks, place(max_length) if max_length else None)
 
 
-def of_shares(shares: NDArray[np.float64]) -> Histogram:
+def share_histogram(shares: NDArray[np.float64]) -> Histogram:
     """Shares from 0 to 1 in twenty bars."""
     edges = np.linspace(0, 1, 21)
     counts, _ = np.histogram(shares, edges)
     places = [round(edge * WIDTH, 1) for edge in edges]
     ticks = [(quarter * WIDTH / 4, f"{quarter * 25}%") for quarter in range(5)]
-    return _drawn(counts, edges, places, ticks, None)
+    return _histogram(counts, edges, places, ticks, None)
 
 
-def _drawn(
+def _histogram(
     counts: NDArray[np.int64],
     edges: NDArray[np.int64] | NDArray[np.float64],
     places: list[float],
@@ -92,7 +92,7 @@ def _drawn(
     return Histogram(bars, ticks, line, peak)
 
 
-def _short(number: int) -> str:
+def _short_power_of_two(number: int) -> str:
     """A power of two as people write it: 512, 2k, 128k, 1M."""
     if number >= 1 << 20:
         return f"{number >> 20}M"

@@ -13,7 +13,7 @@ from sft_cli.console import counted
 from sft_cli.escape import escape_control, one_line
 from sft_cli.report.ledger_view import Line
 from sft_cli.report.split_stats import ExampleRow
-from sft_cli.report.token_pieces import Piece, Stretch
+from sft_cli.report.token_pieces import Excerpt, TextPiece
 
 STYLES = {"all": "green underline", "some": "yellow underline", "none": ""}
 SPECIAL, STOP, QUIET = "bold cyan", "bold reverse yellow", "dim"
@@ -28,7 +28,7 @@ PLAIN_LEGEND = (
 
 
 @contextmanager
-def until_nobody_reads() -> Iterator[None]:
+def ignore_broken_pipe() -> Iterator[None]:
     """Stop printing in peace when the reader of a pipe (``| head``) has seen enough."""
     try:
         yield
@@ -36,7 +36,7 @@ def until_nobody_reads() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Printer:
+class RowPrinter:
     """Prints rows; the first thing it prints explains the colours or marks."""
 
     def __init__(self, plain: bool) -> None:
@@ -70,7 +70,7 @@ class Printer:
         if line is None:
             self._print([("the ledger has no line for this row", QUIET)])
             return
-        self._print([(one_line(line["where"]), "bold"), (f"  {one_line('  '.join(_fate(line)))}", "")])
+        self._print([(one_line(line["where"]), "bold"), (f"  {one_line('  '.join(_ledger_summary(line)))}", "")])
         if line["detail"]:
             self._print([(f"  {one_line(line['detail'])}", "")])
 
@@ -78,7 +78,7 @@ class Printer:
         """What a dropped row held."""
         self._print([(f"  {one_line(text)}", QUIET)])
 
-    def example(self, row: ExampleRow, side: str, excerpt: Sequence[Stretch]) -> None:
+    def example(self, row: ExampleRow, side: str, excerpt: Sequence[Excerpt]) -> None:
         """The tokens of an example."""
         share = row.num_trained / len(row.ids) if row.ids else 0.0
         weights = f", weight {', '.join(f'{w:g}' for w in row.weights)}" if row.weights not in ((), (1.0,)) else ""
@@ -92,10 +92,10 @@ class Printer:
             parts += self._parts(stretch.pieces)
         self._print(parts)
 
-    def _parts(self, pieces: list[Piece]) -> Iterator[tuple[str, str]]:
+    def _parts(self, pieces: list[TextPiece]) -> Iterator[tuple[str, str]]:
         """Texts with their styles, or with marks."""
         if self._plain:
-            yield marked(pieces), ""
+            yield format_plain(pieces), ""
             return
         for piece in pieces:
             style = STOP if piece.stop else SPECIAL if piece.special else STYLES[piece.loss]
@@ -108,7 +108,7 @@ class Printer:
             yield lines[-1], style
 
 
-def marked(pieces: list[Piece]) -> str:
+def format_plain(pieces: list[TextPiece]) -> str:
     """The pieces as one text with marks around what carries loss; mark characters of the data are spelled out."""
     text, loss = [], "none"
     for piece in pieces:
@@ -123,7 +123,7 @@ def marked(pieces: list[Piece]) -> str:
     return "".join(text)
 
 
-def _fate(line: Line) -> Iterator[str]:
+def _ledger_summary(line: Line) -> Iterator[str]:
     """What the ledger says of a row, in a few words each."""
     yield line["source"]
     yield line["split"]

@@ -16,7 +16,7 @@ Loss = Literal["none", "some", "all"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextPiece:
     """The fewest neighbouring tokens that decode to whole characters; nearly always one.
 
     Attributes:
@@ -40,7 +40,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Excerpt:
     """Neighbouring pieces of a row, and what was left out before them.
 
     Attributes:
@@ -49,12 +49,12 @@ class Stretch:
         hidden_trained: Those of them that carry loss.
     """
 
-    pieces: list[Piece]
+    pieces: list[TextPiece]
     num_hidden: int = 0
     hidden_trained: int = 0
 
 
-class TokenReader:
+class PreparedTokenReader:
     """Reads the tokens of one prepared directory."""
 
     def __init__(self, tokenizer: ChatTokenizer, stop_tokens: Collection[str]) -> None:
@@ -65,11 +65,11 @@ class TokenReader:
         self._stops = frozenset(id for name, id in tokenizer.control_tokens.items() if name in stop_tokens)
 
     @classmethod
-    def of(cls, directory: Path, manifest: dict[str, Any]) -> "TokenReader":
+    def from_directory(cls, directory: Path, manifest: dict[str, Any]) -> "PreparedTokenReader":
         """The reader for a prepared directory and its manifest."""
         return cls(load_tokenizer(str(directory / "tokenizer")), manifest["stop_tokens"])
 
-    def pieces(self, ids: Sequence[int], trained: Sequence[bool]) -> list[Piece]:
+    def pieces(self, ids: Sequence[int], trained: Sequence[bool]) -> list[TextPiece]:
         """The pieces of a row. ``trained[t]`` says whether ``ids[t]`` carries loss."""
         made = []
         start = 0
@@ -78,7 +78,7 @@ class TokenReader:
                 special = length == 1 and ids[start] in self._special
                 count = sum(map(bool, trained[start : start + length]))
                 stop = special and bool(count) and ids[start] in self._stops
-                made.append(Piece(part, length, count, special, stop))
+                made.append(TextPiece(part, length, count, special, stop))
                 start += length
         return made
 
@@ -86,22 +86,24 @@ class TokenReader:
         """What the tokens of a row decode to."""
         return self._read(ids, 0, len(ids))
 
-    def excerpt(self, ids: Sequence[int], trained: Sequence[bool], limit: int) -> list[Stretch]:
+    def excerpt(self, ids: Sequence[int], trained: Sequence[bool], limit: int) -> list[Excerpt]:
         """About ``limit`` tokens of a row: its beginning, where its loss begins, and its end; all of it if it is short.
 
         The stretches and what is left out between them are the row; the last one ends it.
         """
         if len(ids) <= limit + 2 * _CONTEXT:
-            return [Stretch(self.pieces(ids, trained))]
-        stretches, done = list[Stretch](), 0
-        for start, stop in _windows(len(ids), next((at for at, one in enumerate(trained) if one), None), limit):
+            return [Excerpt(self.pieces(ids, trained))]
+        stretches, done = list[Excerpt](), 0
+        for start, stop in _excerpt_windows(len(ids), next((at for at, one in enumerate(trained) if one), None), limit):
             pieces, begin = self._within(ids, trained, max(start, done), stop)
             hidden = trained[done:begin]
-            stretches.append(Stretch(pieces, len(hidden), sum(map(bool, hidden))))
+            stretches.append(Excerpt(pieces, len(hidden), sum(map(bool, hidden))))
             done = begin + sum(piece.num_ids for piece in pieces)
         return stretches
 
-    def _within(self, ids: Sequence[int], trained: Sequence[bool], start: int, stop: int) -> tuple[list[Piece], int]:
+    def _within(
+        self, ids: Sequence[int], trained: Sequence[bool], start: int, stop: int
+    ) -> tuple[list[TextPiece], int]:
         """The whole pieces between two places, and the place where they begin."""
         low, high = max(0, start - _CONTEXT), min(len(ids), stop + _CONTEXT)
         pieces, end = self.pieces(ids[low:high], trained[low:high]), high
@@ -158,7 +160,7 @@ class TokenReader:
         return [(len(ids), text)]
 
 
-def _windows(length: int, first: int | None, limit: int) -> list[tuple[int, int]]:
+def _excerpt_windows(length: int, first: int | None, limit: int) -> list[tuple[int, int]]:
     """What is shown of a long row, in its order and apart from each other: ``(from, to before)``.
 
     Args:

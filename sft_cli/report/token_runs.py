@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-from sft_cli.report.token_pieces import Loss, Piece, Stretch
+from sft_cli.report.token_pieces import Excerpt, Loss, TextPiece
 
 LONG = 160
 """Tokens without loss that are shown in one piece; of more, the middle is folded."""
@@ -14,7 +14,7 @@ BEFORE, BEHIND = 48, 24
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LossRun:
     """Neighbouring pieces with the same loss.
 
     Attributes:
@@ -26,29 +26,29 @@ class Run:
     """
 
     loss: Loss
-    pieces: list[Piece]
+    pieces: list[TextPiece]
     folded: int = 0
     num_hidden: int = 0
     hidden_trained: int = 0
 
 
-def runs(stretches: Sequence[Stretch]) -> list[Run]:
+def loss_runs(stretches: Sequence[Excerpt]) -> list[LossRun]:
     """The runs of a row, in order. A row without any loss is shown as it is."""
     trained = any(piece.num_trained for stretch in stretches for piece in stretch.pieces)
-    made = list[Run]()
+    made = list[LossRun]()
     for stretch in stretches:
         groups = [(loss, list(group)) for loss, group in groupby(stretch.pieces, attrgetter("loss"))]
         hidden = (stretch.num_hidden, stretch.hidden_trained)
         for place, (loss, pieces) in enumerate(groups):
             kept = BEHIND if place else 0, BEFORE if place + 1 < len(groups) else 0
-            parts = _folded(pieces, *kept) if loss == "none" and trained else [(pieces, False)]
+            parts = _fold_long_parts(pieces, *kept) if loss == "none" and trained else [(pieces, False)]
             for part, fold in parts:
-                made.append(Run(loss, part, _size(part) if fold else 0, *hidden))
+                made.append(LossRun(loss, part, _num_tokens(part) if fold else 0, *hidden))
                 hidden = (0, 0)
     return made
 
 
-def _folded(pieces: list[Piece], behind: int, before: int) -> Iterator[tuple[list[Piece], bool]]:
+def _fold_long_parts(pieces: list[TextPiece], behind: int, before: int) -> Iterator[tuple[list[TextPiece], bool]]:
     """Pieces without loss in parts, each with whether it is folded.
 
     Args:
@@ -56,7 +56,7 @@ def _folded(pieces: list[Piece], behind: int, before: int) -> Iterator[tuple[lis
         behind: Tokens at their beginning that stay in view, since what is trained ends there.
         before: Tokens at their end that stay in view, since what is trained begins there.
     """
-    if _size(pieces) <= LONG:
+    if _num_tokens(pieces) <= LONG:
         yield pieces, False
         return
     first, last = 0, len(pieces)
@@ -71,6 +71,6 @@ def _folded(pieces: list[Piece], behind: int, before: int) -> Iterator[tuple[lis
             yield part, fold
 
 
-def _size(pieces: Sequence[Piece]) -> int:
+def _num_tokens(pieces: Sequence[TextPiece]) -> int:
     """Tokens of some pieces."""
     return sum(piece.num_ids for piece in pieces)

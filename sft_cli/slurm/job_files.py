@@ -8,7 +8,7 @@ from pathlib import Path
 from sft_cli.errors import SftError
 
 
-def check_unused(run_dir: Path) -> None:
+def require_empty_run_dir(run_dir: Path) -> None:
     """Refuse a run directory that exists, unless it is empty."""
     if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
         return
@@ -23,7 +23,7 @@ def check_unused(run_dir: Path) -> None:
 
 
 @contextmanager
-def written(directory: Path, texts: Mapping[str, str], where: str) -> Iterator[None]:
+def job_files(directory: Path, texts: Mapping[str, str], where: str) -> Iterator[None]:
     """Hold these files (name -> text) in the directory; when what follows is refused, nothing of them stays.
 
     Args:

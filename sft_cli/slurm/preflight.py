@@ -10,7 +10,7 @@ from sft_cli.errors import Mistakes, SftError, raise_all
 from sft_cli.prepare.prepare import check_template, read_template
 
 
-def preflight(config: Config) -> None:
+def check_inputs(config: Config) -> None:
     """Refuse a tokenizer, a template or local rows that cannot be used; all mistakes at once.
 
     Rows of the hub or behind an address wait for the job, or for ``sft prepare`` before it. A container that sees
@@ -30,7 +30,7 @@ def _template(config: Config) -> Iterator[SftError]:
         tokenizer, template = read_template(config)
         check_template(config, tokenizer, template)
     except SftError as error:
-        yield from _each(error)
+        yield from _flatten(error)
 
 
 def _rows(config: Config) -> Iterator[SftError]:
@@ -42,9 +42,9 @@ def _rows(config: Config) -> Iterator[SftError]:
                 if not is_address(place.given) and not on_hub(source, place):
                     locate(place)
             except SftError as error:
-                yield from _each(error)
+                yield from _flatten(error)
 
 
-def _each(error: SftError) -> Iterator[SftError]:
+def _flatten(error: SftError) -> Iterator[SftError]:
     """The mistakes in an error."""
     yield from error.errors if isinstance(error, Mistakes) else (error,)

@@ -37,7 +37,7 @@ DECISIONS = ("gpus-per-node", "requeue", "signal", "array")
 """Directives whose absence is a decision, too."""
 
 
-def refuse_absent() -> None:
+def require_sbatch() -> None:
     """Return where sbatch can be called.
 
     Raises:
@@ -49,7 +49,7 @@ def refuse_absent() -> None:
         raise SftError(where="sbatch", problem=problem, fix=fix)
 
 
-def sbatch(script: Path, stated: Collection[str], options: Sequence[str] = ()) -> str:
+def submit_script(script: Path, stated: Collection[str], options: Sequence[str] = ()) -> str:
     """Submit a script and return the job id; ``stated`` are the directives in it, ``options`` come before it."""
     decided = {*stated, *DECISIONS}
     environment = {name: value for name, value in os.environ.items() if OVERRIDES_DIRECTIVE.get(name) not in decided}

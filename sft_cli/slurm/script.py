@@ -30,7 +30,7 @@ else is passed on purpose, by launcher.env or launcher.pass_env."""
 
 
 @dataclass(frozen=True)
-class Place:
+class SubmissionContext:
     """What a job takes from the submission.
 
     Attributes:
@@ -45,7 +45,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Array:
+class ArrayJob:
     """Several runs as the tasks of one job.
 
     Attributes:
@@ -77,24 +77,24 @@ def processes_per_node(launcher: LauncherConfig) -> int:
     return launcher.nproc
 
 
-def job_script(config: Config, run_dir: str, place: Place) -> str:
+def job_script(config: Config, run_dir: str, place: SubmissionContext) -> str:
     """The text of a run's job.sbatch."""
-    log = f"{_unpatterned(run_dir)}/slurm-%j.log"  # sbatch replaces %j with the job id
+    log = f"{_escape_percent(run_dir)}/slurm-%j.log"  # sbatch replaces %j with the job id
     again = shlex.quote(f"sbatch {shlex.quote(f'{run_dir}/job.sbatch')}")
     word = f"--resume {shlex.quote(run_dir)}"
-    return _render(config, place, directives(config, log), word, [run_dir], again, members=None)
+    return _render(config, place, sbatch_options(config, log), word, [run_dir], again, members=None)
 
 
-def array_script(config: Config, array: Array, place: Place) -> str:
+def array_script(config: Config, array: ArrayJob, place: SubmissionContext) -> str:
     """The text of array.sbatch, whose task i trains the i-th run."""
-    log = f"{_unpatterned(str(array.directory))}/slurm-%A_%a.log"  # job id, number of the task
-    options = {**directives(config, log), "array": f"0-{len(array.runs) - 1}%{array.parallel}"}
+    log = f"{_escape_percent(str(array.directory))}/slurm-%A_%a.log"  # job id, number of the task
+    options = {**sbatch_options(config, log), "array": f"0-{len(array.runs) - 1}%{array.parallel}"}
     again = f'"sbatch --array=$SLURM_ARRAY_TASK_ID" {shlex.quote(str(array.script))}'
     inside = [str(array.directory), *map(str, array.runs)]
     return _render(config, place, options, '--resume "$run"', inside, again, members=str(array.members))
 
 
-def directives(config: Config, log: str) -> dict[str, str]:
+def sbatch_options(config: Config, log: str) -> dict[str, str]:
     """Option of sbatch -> value, empty for a flag, in the order of the script; what is left to the cluster is absent.
 
     Args:
@@ -124,13 +124,13 @@ def directives(config: Config, log: str) -> dict[str, str]:
     return {option: value for option, value in options.items() if value is not None}
 
 
-def variables(launcher: LauncherConfig) -> dict[str, str]:
+def environment_variables(launcher: LauncherConfig) -> dict[str, str]:
     """What the script exports for the run. torch would start a thread for each core of the node otherwise."""
     own = {} if "OMP_NUM_THREADS" in launcher.pass_env else {"OMP_NUM_THREADS": str(launcher.cpus)}
     return own | launcher.env
 
 
-def mounts(launcher: LauncherConfig, place: Place, inside: Sequence[str]) -> list[str]:
+def container_mounts(launcher: LauncherConfig, place: SubmissionContext, inside: Sequence[str]) -> list[str]:
     """What a container sees, as ``HOST`` or ``HOST:INSIDE``: its own mounts, and where the run reads and writes."""
     ours = [place.submit_dir, *inside, *([place.sft_home] if place.sft_home else [])]
     return list(dict.fromkeys((*launcher.container.mounts, *ours)))
@@ -143,29 +143,29 @@ def sbatch_word(value: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
 
 
-def _command(launcher: LauncherConfig, place: Place, word: str, inside: Sequence[str]) -> str:
+def _command(launcher: LauncherConfig, place: SubmissionContext, word: str, inside: Sequence[str]) -> str:
     """The call of srun, one task for each process; the first that fails ends the others. ``word`` is quoted already."""
     each = processes_per_node(launcher)
     srun = ["srun", f"--ntasks={launcher.nodes * each}", f"--ntasks-per-node={each}"]
     srun += [f"--cpus-per-task={launcher.cpus}", "--kill-on-bad-exit=1", "--export=ALL"]
     container, program = launcher.container, []
     if container.kind is ContainerKind.pyxis:
-        pairs = [mount if ":" in mount else f"{mount}:{mount}" for mount in mounts(launcher, place, inside)]
+        pairs = [mount if ":" in mount else f"{mount}:{mount}" for mount in container_mounts(launcher, place, inside)]
         srun += [f"--container-image={container.image}", f"--container-mounts={','.join(pairs)}"]
         srun += [f"--container-workdir={place.submit_dir}"]
         # The image's own values would win over variables that are not named.
-        names = [*(["SFT_HOME"] if place.sft_home else []), *variables(launcher), *launcher.pass_env]
+        names = [*(["SFT_HOME"] if place.sft_home else []), *environment_variables(launcher), *launcher.pass_env]
         srun += [f"--container-env={','.join(dict.fromkeys(names))}"]
     elif container.kind is ContainerKind.apptainer:
         program = ["apptainer", "exec", *(["--nv"] if launcher.gpus else [])]
-        program += [f"--bind={','.join(mounts(launcher, place, inside))}", f"--pwd={place.submit_dir}"]
+        program += [f"--bind={','.join(container_mounts(launcher, place, inside))}", f"--pwd={place.submit_dir}"]
         program += [str(container.image)]
     return f"{shlex.join([*srun, *program, 'sft', 'train'])} {word}"
 
 
 def _render(
     config: Config,
-    place: Place,
+    place: SubmissionContext,
     options: Mapping[str, str],
     word: str,
     inside: Sequence[str],
@@ -185,7 +185,7 @@ def _render(
         directives=options,
         launcher=config.launcher,
         place=place,
-        variables=variables(config.launcher),
+        variables=environment_variables(config.launcher),
         several=config.launcher.nodes * processes_per_node(config.launcher) > 1,
         command=_command(config.launcher, place, word, inside),
         members=members,
@@ -193,6 +193,6 @@ def _render(
     )
 
 
-def _unpatterned(path: str) -> str:
+def _escape_percent(path: str) -> str:
     """A path in which sbatch sees no pattern."""
     return path.replace("%", "%%")

@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sft_cli.config.compose import compose, dump, recipe_chooses
+from sft_cli.config.compose import compose, dump_config, recipe_chooses
 from sft_cli.config.paths import absolute, default_run_dir
-from sft_cli.config.rules.check import required
+from sft_cli.config.rules.check import check_required
 from sft_cli.config.schema.config import Config
 from sft_cli.errors import SftError
-from sft_cli.slurm.job_files import check_unused, written
-from sft_cli.slurm.preflight import preflight
-from sft_cli.slurm.sbatch import refuse_absent, sbatch
-from sft_cli.slurm.script import Array, Place, array_script, directives, job_script
-from sft_cli.slurm.validate import check
+from sft_cli.slurm.job_files import job_files, require_empty_run_dir
+from sft_cli.slurm.preflight import check_inputs
+from sft_cli.slurm.sbatch import require_sbatch, submit_script
+from sft_cli.slurm.script import ArrayJob, SubmissionContext, array_script, job_script, sbatch_options
+from sft_cli.slurm.validate import validate_job
 
 
-def here() -> Place:
+def submission_context() -> SubmissionContext:
     """This shell's directory, this environment's ``sft``."""
-    return Place(os.getcwd(), sysconfig.get_path("scripts"), os.environ.get("SFT_HOME") or None)
+    return SubmissionContext(os.getcwd(), sysconfig.get_path("scripts"), os.environ.get("SFT_HOME") or None)
 
 
 def job_config(overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
@@ -48,24 +48,24 @@ def submit_job(config: Config, *, dry_run: bool) -> str:
     """
     config = absolute(replace(config, run_dir=config.run_dir or str(default_run_dir(config.run_name))))
     assert config.run_dir is not None
-    place = here()
-    required(config)
-    check(config, {"run_dir": config.run_dir}, place)
-    check_unused(Path(config.run_dir))
-    preflight(config)
+    place = submission_context()
+    check_required(config)
+    validate_job(config, {"run_dir": config.run_dir}, place)
+    require_empty_run_dir(Path(config.run_dir))
+    check_inputs(config)
     script = job_script(config, config.run_dir, place)
-    return script if dry_run else _told(config.run_dir, submit(Path(config.run_dir), config, script))
+    return script if dry_run else _describe_jobs(config.run_dir, submit_run(Path(config.run_dir), config, script))
 
 
-def submit(run_dir: Path, config: Config, script: str) -> list[str]:
+def submit_run(run_dir: Path, config: Config, script: str) -> list[str]:
     """Write the run directory and submit the script in it; the ids of the chain's jobs, in their order."""
-    refuse_absent()
-    job, stated, ids = run_dir / "job.sbatch", directives(config, ""), []
-    with written(run_dir, {"config.yaml": dump(config), "job.sbatch": script}, "run_dir"):
-        ids.append(sbatch(job, stated))
+    require_sbatch()
+    job, stated, ids = run_dir / "job.sbatch", sbatch_options(config, ""), []
+    with job_files(run_dir, {"config.yaml": dump_config(config), "job.sbatch": script}, "run_dir"):
+        ids.append(submit_script(job, stated))
     for _ in range(config.launcher.chain - 1):
         try:
-            ids.append(sbatch(job, stated, [f"--dependency=afterany:{ids[-1]}"]))
+            ids.append(submit_script(job, stated, [f"--dependency=afterany:{ids[-1]}"]))
         except SftError as error:
             raise SftError(
                 where="launcher.chain",
@@ -75,7 +75,7 @@ def submit(run_dir: Path, config: Config, script: str) -> list[str]:
     return ids
 
 
-def _told(run_dir: str, ids: Sequence[str]) -> str:
+def _describe_jobs(run_dir: str, ids: Sequence[str]) -> str:
     """Where the jobs are, and how to follow them."""
     logs = [f"{run_dir}/slurm-{job}.log" for job in ids]
     job, log, tail = " ".join(ids), f"{run_dir}/slurm-{ids[0]}.log", shlex.join(logs)
@@ -100,16 +100,16 @@ def submit_array(directory: Path, runs: Sequence[Path], config: Config, parallel
     Raises:
         SftError: What cannot be a job, or what sbatch refused; then neither file stays.
     """
-    refuse_absent()
+    require_sbatch()
     if config.launcher.chain > 1:
         problem = f"{config.launcher.chain}: the members of an array requeue themselves, and are not chained"
         raise SftError(where="launcher.chain", problem=problem, fix="leave launcher.chain out")
-    place, array = here(), Array(directory, runs, parallel)
+    place, array = submission_context(), ArrayJob(directory, runs, parallel)
     members = {f"member {number}": str(run) for number, run in enumerate(runs)}
-    check(config, {"the array's directory": str(directory), **members}, place)
+    validate_job(config, {"the array's directory": str(directory), **members}, place)
     texts = {
         array.members.name: "".join(f"{run}\n" for run in runs),
         array.script.name: array_script(config, array, place),
     }
-    with written(directory, texts, "directory"):
-        return sbatch(array.script, [*directives(config, ""), "array"])
+    with job_files(directory, texts, "directory"):
+        return submit_script(array.script, [*sbatch_options(config, ""), "array"])

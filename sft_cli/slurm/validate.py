@@ -9,11 +9,14 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import Auto, ContainerKind, LauncherConfig, LauncherKind
 from sft_cli.data.sources.remote import downloaded_before
 from sft_cli.errors import SftError, raise_all
-from sft_cli.slurm.script import Place, mounts
+from sft_cli.slurm.script import SubmissionContext, container_mounts
 
 
-def check(
-    config: Config, directories: Mapping[str, str], place: Place, environment: Mapping[str, str] = os.environ
+def validate_job(
+    config: Config,
+    directories: Mapping[str, str],
+    place: SubmissionContext,
+    environment: Mapping[str, str] = os.environ,
 ) -> None:
     """Refuse what cannot be a job; all mistakes at once.
 
@@ -26,17 +29,21 @@ def check(
     Raises:
         SftError: At least one.
     """
-    errors = [*_launcher(config.launcher, environment), *_unprintable(config, directories, place)]
+    errors = [*_check_launcher(config.launcher, environment), *_check_printable(config, directories, place)]
     for where, directory in directories.items():
         if "\\" in directory:
             problem = f"{directory!r} holds a backslash, after which sbatch no longer fills in the job id of the log"
             errors.append(SftError(where=where, problem=problem, fix=f"choose a {where} without one"))
     inside = list(directories.values())
-    errors += [*_mounts(config.launcher, place, inside), *_unseen(config, place, inside), *_signed(config)]
+    errors += [
+        *_check_mounts(config.launcher, place, inside),
+        *_check_container_paths(config, place, inside),
+        *_check_signed_urls(config),
+    ]
     raise_all(errors)
 
 
-def _launcher(launcher: LauncherConfig, environment: Mapping[str, str]) -> Iterator[SftError]:
+def _check_launcher(launcher: LauncherConfig, environment: Mapping[str, str]) -> Iterator[SftError]:
     """Keys that do not fit together, or not to this shell."""
     if launcher.kind is not LauncherKind.slurm:
         problem = f"launcher={launcher.kind.value} trains in this shell; there is nothing to submit"
@@ -51,7 +58,7 @@ def _launcher(launcher: LauncherConfig, environment: Mapping[str, str]) -> Itera
         yield SftError(where="launcher.pass_env", problem=problem, fix=fix)
 
 
-def _unprintable(config: Config, directories: Mapping[str, str], place: Place) -> Iterator[SftError]:
+def _check_printable(config: Config, directories: Mapping[str, str], place: SubmissionContext) -> Iterator[SftError]:
     """Texts that would end a line of the script."""
     launcher = config.launcher
     texts = {
@@ -77,25 +84,25 @@ def _unprintable(config: Config, directories: Mapping[str, str], place: Place) -
             yield SftError(where=where, problem=problem, fix="write it on one line, in plain characters")
 
 
-def _mounts(launcher: LauncherConfig, place: Place, inside: list[str]) -> Iterator[SftError]:
+def _check_mounts(launcher: LauncherConfig, place: SubmissionContext, inside: list[str]) -> Iterator[SftError]:
     """Directories whose names a list of mounts would tear apart."""
     if launcher.container.kind is ContainerKind.none:
         return
     given = launcher.container.mounts
-    for path in mounts(launcher, place, inside):
+    for path in container_mounts(launcher, place, inside):
         if "," in path or (":" in path and path not in given):
             problem = f"{path!r} holds a comma or colon, which separate the mounts of a container"
             fix = "rename the directory, or mount another one above it"
             yield SftError(where="launcher.container.mounts", problem=problem, fix=fix)
 
 
-def _unseen(config: Config, place: Place, inside: list[str]) -> Iterator[SftError]:
+def _check_container_paths(config: Config, place: SubmissionContext, inside: list[str]) -> Iterator[SftError]:
     """Local paths of the config that are not there in the container. Apptainer shows the home and /tmp unasked."""
     launcher = config.launcher
     if launcher.container.kind is ContainerKind.none:
         return
     own = [str(Path.home()), "/tmp"] if launcher.container.kind is ContainerKind.apptainer else []
-    seen = [*own, *(mount.rpartition(":")[2] for mount in mounts(launcher, place, inside))]
+    seen = [*own, *(mount.rpartition(":")[2] for mount in container_mounts(launcher, place, inside))]
     for key, path in _local_paths(config):
         if os.path.isabs(path) and not any(Path(path).is_relative_to(directory) for directory in seen):
             problem = f"{path!r} is outside of what the container sees"
@@ -116,7 +123,7 @@ def _local_paths(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((key, path) for key, path in named.items() if path is not None)
 
 
-def _signed(config: Config) -> Iterator[SftError]:
+def _check_signed_urls(config: Config) -> Iterator[SftError]:
     """Sources that the job could not open: config.yaml keeps no signature, and nothing was downloaded here with it."""
     for name, source in config.data.mix.items():
         for field in ("path", "validation_path"):

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from sft_cli.sweep.metric import Reading
-from sft_cli.sweep.plan import Member
+from sft_cli.sweep.metric import MetricValue
+from sft_cli.sweep.plan import Trial
 
 WIDTH, HEIGHT = 300, 130
 """Size of the field that is drawn in."""
@@ -19,7 +19,7 @@ POINTS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class AxisScale:
     """Where values stand between 0 and ``size``.
 
     Attributes:
@@ -37,13 +37,13 @@ class Dot:
 
     x: float
     y: float
-    member: Member
+    member: Trial
     value: float
     best: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class KeyEffect:
     """The finished members over the values of one key.
 
     Attributes:
@@ -62,24 +62,24 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CurveLine:
     """A member's values over its steps, as the points of a polyline."""
 
     points: str
-    member: Member
+    member: Trial
     best: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Curves:
+class MetricCurves:
     """The course of all members on common scales."""
 
-    lines: list[Line]
+    lines: list[CurveLine]
     steps: list[tuple[float, str]]
     ticks: list[tuple[float, str]]
 
 
-def scale(low: float, high: float, size: float, *, upwards: bool = False, linear: bool = False) -> Scale:
+def axis_scale(low: float, high: float, size: float, *, upwards: bool = False, linear: bool = False) -> AxisScale:
     """A scale over some values, logarithmic where they differ much.
 
     Args:
@@ -99,43 +99,47 @@ def scale(low: float, high: float, size: float, *, upwards: bool = False, linear
         share = (shape(value) - first) / (last - first)
         return round(size * (1 - share if upwards else share), 1)
 
-    marks = _decades(low, high) if logarithmic else _round_numbers(first, last)
-    return Scale(place, [(place(mark), short(mark)) for mark in marks])
+    marks = _log_ticks(low, high) if logarithmic else _linear_ticks(first, last)
+    return AxisScale(place, [(place(mark), tick_label(mark)) for mark in marks])
 
 
-def effect(key: str, values: Mapping[Member, str], found: Mapping[Member, float], best: Member | None) -> Effect | None:
+def key_effect(
+    key: str, values: Mapping[Trial, str], found: Mapping[Trial, float], best: Trial | None
+) -> KeyEffect | None:
     """What a key does to the metric; None where fewer than two of its values have a finished member."""
     shown = [member for member in values if member in found]
-    columns = _columns(list(dict.fromkeys(values[member] for member in shown)))
+    columns = _value_positions(list(dict.fromkeys(values[member] for member in shown)))
     if len(columns) < 2:
         return None
-    side = scale(min(found.values()), max(found.values()), HEIGHT, upwards=True)
+    side = axis_scale(min(found.values()), max(found.values()), HEIGHT, upwards=True)
     dots = [Dot(columns[values[m]], side.place(found[m]), m, found[m], m == best) for m in shown]
     middles = []
     for value, x in columns.items():
         reached = median(found[member] for member in shown if values[member] == value)
         middles.append((x, side.place(reached)))
-    return Effect(
+    return KeyEffect(
         key, sorted(dots, key=lambda dot: dot.best), middles, [(x, v) for v, x in columns.items()], side.ticks
     )
 
 
-def curves(courses: Mapping[Member, Sequence[Reading]], best: Member | None) -> Curves | None:
+def metric_curves(courses: Mapping[Trial, Sequence[MetricValue]], best: Trial | None) -> MetricCurves | None:
     """How the metric went; None where no member has two values."""
-    drawn = {member: _thinned(course) for member, course in courses.items() if len(course) > 1}
+    drawn = {member: _downsample(course) for member, course in courses.items() if len(course) > 1}
     if not drawn:
         return None
     readings = [reading for course in drawn.values() for reading in course]
-    below = scale(min(one.step for one in readings), max(one.step for one in readings), WIDTH, linear=True)
-    side = scale(min(one.value for one in readings), max(one.value for one in readings), HEIGHT, upwards=True)
+    below = axis_scale(min(one.step for one in readings), max(one.step for one in readings), WIDTH, linear=True)
+    side = axis_scale(min(one.value for one in readings), max(one.value for one in readings), HEIGHT, upwards=True)
     lines = [
-        Line(" ".join(f"{below.place(one.step)},{side.place(one.value)}" for one in course), member, member == best)
+        CurveLine(
+            " ".join(f"{below.place(one.step)},{side.place(one.value)}" for one in course), member, member == best
+        )
         for member, course in drawn.items()
     ]
-    return Curves(sorted(lines, key=lambda line: line.best), below.ticks, side.ticks)
+    return MetricCurves(sorted(lines, key=lambda line: line.best), below.ticks, side.ticks)
 
 
-def short(value: float) -> str:
+def tick_label(value: float) -> str:
     """A number as a mark has it: 0.25, 1e-4, 12k."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4g}"
@@ -145,7 +149,7 @@ def short(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def _columns(values: Sequence[str]) -> dict[str, float]:
+def _value_positions(values: Sequence[str]) -> dict[str, float]:
     """Where the values of a key stand: by size, equally far apart, numbers before words."""
 
     def order(value: str) -> tuple[bool, float]:
@@ -158,13 +162,13 @@ def _columns(values: Sequence[str]) -> dict[str, float]:
     return {value: round(MARGIN + place * between, 1) for place, value in enumerate(sorted(values, key=order))}
 
 
-def _thinned(course: Sequence[Reading]) -> list[Reading]:
+def _downsample(course: Sequence[MetricValue]) -> list[MetricValue]:
     """At most ``POINTS`` of a course's values, the last one always."""
     every = -(-len(course) // POINTS)
     return [*course[:-1:every], course[-1]]
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
+def _linear_ticks(low: float, high: float) -> list[float]:
     """Three to six multiples of 1, 2 or 5 times a power of ten."""
     raw = (high - low) / 4
     power = 10 ** math.floor(math.log10(raw))
@@ -173,7 +177,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _decades(low: float, high: float) -> list[float]:
+def _log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten; every second or third one where there are many."""
     powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
     return [10.0**power for power in powers[:: max(1, len(powers) // 5)]]

@@ -22,7 +22,7 @@ HELD_OUT, PROBES, STEPS = "held-out", "probes", "training"
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class SweepMetric:
     """What is read.
 
     Attributes:
@@ -47,14 +47,14 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MetricValue:
     """A value, and behind which optimizer step it was measured."""
 
     value: float
     step: int
 
 
-def choose(name: str | None, mode: str | None, configs: Sequence[Config]) -> Metric:
+def parse_metric(name: str | None, mode: str | None, configs: Sequence[Config]) -> SweepMetric:
     """The metric that was asked for, ``loss`` by default.
 
     Raises:
@@ -73,7 +73,7 @@ def choose(name: str | None, mode: str | None, configs: Sequence[Config]) -> Met
     shares = [f"retention.{probe}" for probe, settings in probes if settings.metric is ProbeMetric.exact_match]
     evaluated = name.startswith(("sources.", "perplexity")) or (name == "loss" and all(map(may_hold_out, configs)))
     kind = HELD_OUT if evaluated else PROBES if name.startswith("retention.") else STEPS
-    return Metric(name, mode or ("max" if name in (*LARGER_IS_BETTER, *shares) else "min"), kind)
+    return SweepMetric(name, mode or ("max" if name in (*LARGER_IS_BETTER, *shares) else "min"), kind)
 
 
 def _names(config: Config) -> Iterator[str]:
@@ -91,7 +91,7 @@ def _names(config: Config) -> Iterator[str]:
     yield from (f"retention.{name}" for name in config.trainer.retention.probes)
 
 
-def lines(run: RunDir) -> list[dict[str, Any]]:
+def read_metrics(run: RunDir) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; one that is being written, or was torn, ends them."""
     found = []
     if run.metrics.is_file():
@@ -103,20 +103,20 @@ def lines(run: RunDir) -> list[dict[str, Any]]:
     return found
 
 
-def read(metric: Metric, recorded: Sequence[Mapping[str, Any]]) -> Reading | None:
+def metric_value(metric: SweepMetric, recorded: Sequence[Mapping[str, Any]]) -> MetricValue | None:
     """A run's value: the best one of evaluations, else the last one; None before there is any."""
-    readings = curve(metric, recorded)
+    readings = metric_curve(metric, recorded)
     if metric.kind != HELD_OUT:
         return readings[-1] if readings else None
     signed = 1 if metric.mode == "min" else -1
     return min(readings, key=lambda reading: signed * reading.value, default=None)
 
 
-def curve(metric: Metric, recorded: Sequence[Mapping[str, Any]]) -> list[Reading]:
+def metric_curve(metric: SweepMetric, recorded: Sequence[Mapping[str, Any]]) -> list[MetricValue]:
     """Every value of a run, in the order of the steps; null, which stands for what is no number, is passed over."""
     found = [line for line in recorded if _kind(line) == metric.kind]
     values = [(_value(metric.name, line), line["step"]) for line in found]
-    return [Reading(float(value), step) for value, step in values if isinstance(value, int | float)]
+    return [MetricValue(float(value), step) for value, step in values if isinstance(value, int | float)]
 
 
 def _kind(line: Mapping[str, Any]) -> str:

@@ -3,21 +3,21 @@
 import shlex
 from collections.abc import Mapping
 
-from sft_cli.config.compose import load
+from sft_cli.config.compose import read_config
 from sft_cli.config.schema.adapter import MERGEABLE, Init
 from sft_cli.console import say, table
-from sft_cli.sweep.metric import STEPS, Reading
-from sft_cli.sweep.plan import Member, short_names
-from sft_cli.sweep.state import Outcome, Record, State
-from sft_cli.sweep.status import label, number
+from sft_cli.sweep.metric import STEPS, MetricValue
+from sft_cli.sweep.plan import Trial, short_names
+from sft_cli.sweep.state import SweepRecord, TrialOutcome, TrialState
+from sft_cli.sweep.status import format_metric, trial_label
 
-ORDER = list(State)
+ORDER = list(TrialState)
 
 
-def ranked(record: Record, outcomes: Mapping[Member, Outcome]) -> list[Member]:
+def rank_trials(record: SweepRecord, outcomes: Mapping[Trial, TrialOutcome]) -> list[Trial]:
     """The finished members from best to worst, those without a value behind them, then all others by their state."""
 
-    def place(member: Member) -> tuple[int, bool, float]:
+    def place(member: Trial) -> tuple[int, bool, float]:
         found = outcomes[member]
         value = 0.0 if found.reading is None else found.reading.value
         signed = value if record.metric.mode == "min" else -value
@@ -26,14 +26,14 @@ def ranked(record: Record, outcomes: Mapping[Member, Outcome]) -> list[Member]:
     return sorted(record.members, key=place)
 
 
-def best(record: Record, outcomes: Mapping[Member, Outcome]) -> tuple[Member, Reading] | None:
+def best_trial(record: SweepRecord, outcomes: Mapping[Trial, TrialOutcome]) -> tuple[Trial, MetricValue] | None:
     """The best finished member with its value; None where none has one."""
-    first = ranked(record, outcomes)[0]
+    first = rank_trials(record, outcomes)[0]
     reading = outcomes[first].reading
-    return None if outcomes[first].state is not State.finished or reading is None else (first, reading)
+    return None if outcomes[first].state is not TrialState.finished or reading is None else (first, reading)
 
 
-def note(record: Record) -> str:
+def comparability_warning(record: SweepRecord) -> str:
     """A warning where values cannot be compared as they are; empty elsewhere."""
     trained = record.metric.kind == STEPS
     other = any(key == "loss.reduction" or (trained and key.startswith("loss.")) for key in record.keys)
@@ -45,45 +45,47 @@ def note(record: Record) -> str:
     return ""
 
 
-def show(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
+def print_ranking(record: SweepRecord, outcomes: Mapping[Trial, TrialOutcome]) -> None:
     """Print the table, who failed and why, and the next commands."""
-    counts = {state: sum(found.state is state for found in outcomes.values()) for state in State}
+    counts = {state: sum(found.state is state for found in outcomes.values()) for state in TrialState}
     told = ", ".join(f"{number} {state.value}" for state, number in counts.items() if number)
     say(f"sweep     {record.directory}: {told}")
     rows = []
-    for member in ranked(record, outcomes):
+    for member in rank_trials(record, outcomes):
         found = outcomes[member]
         reading = found.reading
-        measured = ("", "") if reading is None else (number(reading.value), reading.step)
+        measured = ("", "") if reading is None else (format_metric(reading.value), reading.step)
         spent = (found.steps, f"{found.seconds:,.0f} s", found.state.value)
         rows.append((member.name.partition("-")[0], *member.values, *measured, *spent))
     columns = ("member", *short_names(record.keys), record.metric.name, "at step", "steps", "time", "state")
     table(columns, rows)
     say(f"ranked    by {record.metric.caption()}")
-    if warning := note(record):
+    if warning := comparability_warning(record):
         say(f"          {warning}")
     for member in record.members:
         if outcomes[member].error:
-            what = "failed" if outcomes[member].state is State.failed else "behind"
-            say(f"{what:<9} {label(record, member)}: {outcomes[member].error.replace(chr(10), chr(10) + ' ' * 8)}")
+            what = "failed" if outcomes[member].state is TrialState.failed else "behind"
+            say(
+                f"{what:<9} {trial_label(record, member)}: {outcomes[member].error.replace(chr(10), chr(10) + ' ' * 8)}"
+            )
             say(f"          its log: {record.log(member)}")
-    left = [str(member.number - 1) for member in record.members if outcomes[member].state is not State.finished]
+    left = [str(member.number - 1) for member in record.members if outcomes[member].state is not TrialState.finished]
     if record.job is not None and left:
         script = shlex.quote(str(record.directory / "array.sbatch"))
         say(f"queued    squeue -j {record.job} lists what still runs or waits; what it does not:")
         say(f"again     sbatch --array={','.join(left)} {script}")
     say(f"report    {record.directory / 'report.html'}")
-    if (found := best(record, outcomes)) is not None:
-        _next(record, found[0])
+    if (found := best_trial(record, outcomes)) is not None:
+        _next_steps(record, found[0])
 
 
-def _next(record: Record, member: Member) -> None:
+def _next_steps(record: SweepRecord, member: Trial) -> None:
     """What to do with the best member."""
     run = record.run(member)
     path = shlex.quote(str(run.path))
-    say(f"best      {label(record, member)}: {run.result}")
+    say(f"best      {trial_label(record, member)}: {run.result}")
     say(f"next      sft eval {path} --compare base")
-    adapter = load(run.config).adapter
+    adapter = read_config(run.config).adapter
     if adapter.kind in MERGEABLE:
         into = " --into dequantized" if adapter.init is Init.loftq else ""  # as sft train says it
         say(f"          sft merge {path} --out {shlex.quote(str(run.path / 'merged'))}{into}")

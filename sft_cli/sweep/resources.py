@@ -13,7 +13,7 @@ from sft_cli.errors import SftError
 THREADS, CARDS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 
 
-def member_environments(parallel: int, configs: Sequence[Config]) -> list[dict[str, str]]:
+def trial_environments(parallel: int, configs: Sequence[Config]) -> list[dict[str, str]]:
     """``shares`` of this machine.
 
     Raises:
@@ -39,10 +39,10 @@ def member_environments(parallel: int, configs: Sequence[Config]) -> list[dict[s
                     problem=f"each member has {nproc} processes, but {number} GPUs give it {least}",
                     fix=f"set --parallel {max(1, number // nproc)}, or a smaller launcher.nproc",
                 )
-    return shares(parallel, cards, cores, os.environ)
+    return split_resources(parallel, cards, cores, os.environ)
 
 
-def shares(parallel: int, cards: Sequence[str], cores: int, given: Mapping[str, str]) -> list[dict[str, str]]:
+def split_resources(parallel: int, cards: Sequence[str], cores: int, given: Mapping[str, str]) -> list[dict[str, str]]:
     """For each of the members that run at a time, what its environment has beside the sweep's own.
 
     Alone, a member sees the machine as ``sft train`` does. Several share its GPUs, each with cards of its own where

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sft_cli.console import say
-from sft_cli.sweep.page import write_page
-from sft_cli.sweep.plan import Member
-from sft_cli.sweep.ranking import show
-from sft_cli.sweep.state import SAVED, Outcome, Record, State, last_error, outcome, save
-from sft_cli.sweep.status import Status
+from sft_cli.sweep.page import write_sweep_page
+from sft_cli.sweep.plan import Trial
+from sft_cli.sweep.ranking import print_ranking
+from sft_cli.sweep.state import SAVED, SweepRecord, TrialOutcome, TrialState, last_error, read_outcome, save_record
+from sft_cli.sweep.status import SweepStatus
 from sft_cli.utils.locks import is_locked
 from sft_cli.utils.processes import FORWARDED, signals_handled_by
 
@@ -28,10 +28,10 @@ LATECOMERS = 120.0
 
 
 @dataclass
-class Live:
+class RunningTrial:
     """A running member."""
 
-    member: Member
+    member: Trial
     slot: int
     process: subprocess.Popen[bytes]
     log: Path
@@ -39,15 +39,17 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Told:
+class SweepCallbacks:
     """Whom the pool tells what happens: a start, an end with the reason of a failure, and now and then who runs."""
 
-    start: Callable[[Member], None]
-    end: Callable[[Member, str], None]
-    running: Callable[[Sequence[Member]], None]
+    start: Callable[[Trial], None]
+    end: Callable[[Trial, str], None]
+    running: Callable[[Sequence[Trial]], None]
 
 
-def run_members(record: Record, members: Sequence[Member], slots: Sequence[Mapping[str, str]], told: Told) -> int:
+def run_trials(
+    record: SweepRecord, members: Sequence[Trial], slots: Sequence[Mapping[str, str]], told: SweepCallbacks
+) -> int:
     """Run members, one in each slot at a time; a slot is what its environment has beside ours.
 
     A signal is passed on as SIGTERM: the members save and stop, and no other one is started.
@@ -55,17 +57,17 @@ def run_members(record: Record, members: Sequence[Member], slots: Sequence[Mappi
     Returns:
         The signal that stopped the sweep, or 0.
     """
-    waiting, live = list(members), list[Live]()
-    with _heard(live) as heard:
+    waiting, live = list(members), list[RunningTrial]()
+    with _forward_signals(live) as heard:
         try:
             while live or (waiting and not heard):
                 while waiting and not heard and len(live) < len(slots):
                     slot = min(set(range(len(slots))) - {one.slot for one in live})
-                    live.append(_started(record, waiting.pop(0), slot, slots[slot]))
+                    live.append(_start(record, waiting.pop(0), slot, slots[slot]))
                     told.start(live[-1].member)
                 for one in [one for one in live if one.process.poll() is not None]:
                     live.remove(one)
-                    told.end(one.member, _reason(one))
+                    told.end(one.member, _failure_reason(one))
                 told.running([one.member for one in live])
                 time.sleep(POLL)
         finally:
@@ -75,7 +77,7 @@ def run_members(record: Record, members: Sequence[Member], slots: Sequence[Mappi
     return heard[0] if heard else 0
 
 
-def wait_for_saving(record: Record, members: Sequence[Member]) -> None:
+def wait_for_saving(record: SweepRecord, members: Sequence[Trial]) -> None:
     """Wait until members of a sweep that was killed have saved and left their run directories, which they lock."""
     until, told = time.monotonic() + LATECOMERS, False
     for member in members:
@@ -86,7 +88,7 @@ def wait_for_saving(record: Record, members: Sequence[Member]) -> None:
             time.sleep(POLL)
 
 
-def _started(record: Record, member: Member, slot: int, environment: Mapping[str, str]) -> Live:
+def _start(record: SweepRecord, member: Trial, slot: int, environment: Mapping[str, str]) -> RunningTrial:
     """A member as it starts, in a session of its own: Ctrl-C reaches it through us, once."""
     log, run = record.log(member), record.run(member).path
     command = [*MEMBER, str(os.getpid()), str(run)]
@@ -99,10 +101,10 @@ def _started(record: Record, member: Member, slot: int, environment: Mapping[str
             env={**os.environ, **environment},
             start_new_session=True,
         )
-        return Live(member, slot, process, log, output.tell())
+        return RunningTrial(member, slot, process, log, output.tell())
 
 
-def _reason(one: Live) -> str:
+def _failure_reason(one: RunningTrial) -> str:
     """Why a member that ended failed, as a sentence; empty where it did not fail."""
     code = one.process.returncode
     if code == 0 or code in SAVED or -code in FORWARDED:
@@ -121,7 +123,7 @@ def _reason(one: Live) -> str:
 
 
 @contextmanager
-def _heard(live: Sequence[Live]) -> Iterator[list[int]]:
+def _forward_signals(live: Sequence[RunningTrial]) -> Iterator[list[int]]:
     """The signals that came; each is passed on to the members that live then, a second one stops them at once."""
     heard: list[int] = []
 
@@ -134,7 +136,7 @@ def _heard(live: Sequence[Live]) -> Iterator[list[int]]:
         yield heard
 
 
-def run_here(record: Record, environments: Sequence[Mapping[str, str]], errors: Mapping[Member, str]) -> int:
+def run_sweep(record: SweepRecord, environments: Sequence[Mapping[str, str]], errors: Mapping[Trial, str]) -> int:
     """Run what is not finished, and conclude; the exit code.
 
     Args:
@@ -142,28 +144,28 @@ def run_here(record: Record, environments: Sequence[Mapping[str, str]], errors: 
         environments: For each member that runs at a time, what its environment has beside ours.
         errors: Why members failed in an earlier session.
     """
-    status = Status(record)
-    outcomes = {member: outcome(record, member) for member in record.members}
-    left = [member for member in record.members if outcomes[member].state is not State.finished]
-    outcomes |= {member: outcome(record, member, errors.get(member, "")) for member in left}
+    status = SweepStatus(record)
+    outcomes = {member: read_outcome(record, member) for member in record.members}
+    left = [member for member in record.members if outcomes[member].state is not TrialState.finished]
+    outcomes |= {member: read_outcome(record, member, errors.get(member, "")) for member in left}
 
-    def end(member: Member, reason: str) -> None:
-        outcomes[member] = outcome(record, member, reason)
+    def end(member: Trial, reason: str) -> None:
+        outcomes[member] = read_outcome(record, member, reason)
         status.end(member, outcomes[member])
-        save(record, outcomes)
+        save_record(record, outcomes)
 
-    told = Told(status.start, end, lambda members: status.running(members, outcomes))
-    stopped = run_members(record, left, environments, told)
+    told = SweepCallbacks(status.start, end, lambda members: status.running(members, outcomes))
+    stopped = run_trials(record, left, environments, told)
     status.close()
-    conclude(record, outcomes)
+    finish_sweep(record, outcomes)
     if stopped:
         say(f"stopped   resume with: sft sweep --resume {shlex.quote(str(record.directory))}")
         return 128 + stopped
-    return int(any(found.state is not State.finished or found.error for found in outcomes.values()))
+    return int(any(found.state is not TrialState.finished or found.error for found in outcomes.values()))
 
 
-def conclude(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
+def finish_sweep(record: SweepRecord, outcomes: Mapping[Trial, TrialOutcome]) -> None:
     """Write down how the members stand, and show it."""
-    save(record, outcomes)
-    write_page(record, outcomes)
-    show(record, outcomes)
+    save_record(record, outcomes)
+    write_sweep_page(record, outcomes)
+    print_ranking(record, outcomes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sft_cli.config.compose import dump, load
+from sft_cli.config.compose import dump_config, read_config
 from sft_cli.config.paths import absolute, default_sweep_dir
 from sft_cli.config.redaction import masked_address
 from sft_cli.config.schema.config import Config
@@ -16,13 +16,13 @@ from sft_cli.console import counted, say
 from sft_cli.data.prepared import Prepared
 from sft_cli.errors import SftError
 from sft_cli.prepare.prepare import prepare
-from sft_cli.slurm.sbatch import refuse_absent
+from sft_cli.slurm.sbatch import require_sbatch
 from sft_cli.slurm.submit import submit_array
 from sft_cli.sweep import metric as metrics
-from sft_cli.sweep.plan import Plan, plan
-from sft_cli.sweep.resources import member_environments
-from sft_cli.sweep.runner import conclude, run_here, wait_for_saving
-from sft_cli.sweep.state import NAME, Record, State, load_record, outcome, save
+from sft_cli.sweep.plan import SweepPlan, plan_sweep
+from sft_cli.sweep.resources import trial_environments
+from sft_cli.sweep.runner import finish_sweep, run_sweep, wait_for_saving
+from sft_cli.sweep.state import NAME, SweepRecord, TrialState, load_record, read_outcome, save_record
 from sft_cli.train.setup.run_lock import held
 from sft_cli.utils.atomic import write_atomic
 
@@ -52,18 +52,18 @@ def begin(
     named = out.expanduser() if out is not None else None
     if named is not None:
         _refuse_taken(named)
-    planned = plan(words, config_dirs)
-    ranked_by = metrics.choose(metric, mode, planned.configs)
+    planned = plan_sweep(words, config_dirs)
+    ranked_by = metrics.parse_metric(metric, mode, planned.configs)
     cluster = planned.configs[0].launcher.kind is LauncherKind.slurm
     parallel = parallel or (len(planned.members) if cluster else 1)
     if cluster:
-        refuse_absent()
-    environments = [] if cluster else member_environments(parallel, planned.configs)
+        require_sbatch()
+    environments = [] if cluster else trial_environments(parallel, planned.configs)
     prepared = _prepared(planned)
     if not all(len(one.validation) for one in prepared.values()):  # so few rows that none is held out by default
-        ranked_by = metrics.choose(metric, mode, [_unjudged(one) for one in planned.configs])
+        ranked_by = metrics.parse_metric(metric, mode, [_unjudged(one) for one in planned.configs])
     directory = _made(named, planned.configs[0].run_name)
-    record = Record(
+    record = SweepRecord(
         directory.absolute() if cluster else directory,
         tuple(map(_masked, words)),
         planned.keys,
@@ -76,10 +76,10 @@ def begin(
         for member, config in zip(planned.members, planned.configs, strict=True):
             run = record.run(member)
             run.path.mkdir()
-            write_atomic(run.config, dump(absolute(config)))
-        save(record, {member: outcome(record, member) for member in record.members})
+            write_atomic(run.config, dump_config(absolute(config)))
+        save_record(record, {member: read_outcome(record, member) for member in record.members})
         say(f"sweep     {directory}: {counted(len(planned.members), 'member')} over {', '.join(planned.keys)}")
-        return _submit(record, planned.configs) if cluster else run_here(record, environments, {})
+        return _submit(record, planned.configs) if cluster else run_sweep(record, environments, {})
 
 
 def resume_sweep(path: Path, *, parallel: int | None, metric: str | None, mode: str | None) -> int:
@@ -101,28 +101,28 @@ def resume_sweep(path: Path, *, parallel: int | None, metric: str | None, mode: 
             problem=f"SLURM has the array, job {record.job}, with the number it was submitted with",
             fix=f"leave it out; scontrol update JobId={record.job} ArrayTaskThrottle={parallel} changes it",
         )
-    configs = tuple(load(record.run(member).config) for member in record.members)
+    configs = tuple(read_config(record.run(member).config) for member in record.members)
     if metric is not None or mode is not None:
         name = metric or record.metric.name
         same = name == record.metric.name and mode is None
-        record = record.with_metric(record.metric if same else metrics.choose(name, mode, configs))
+        record = record.with_metric(record.metric if same else metrics.parse_metric(name, mode, configs))
     record = record if parallel is None else replace(record, parallel=parallel)
     with held(record.directory / ".lock"):
         if record.job is not None:
-            outcomes = {member: outcome(record, member) for member in record.members}
-            conclude(record, outcomes)
-            return int(any(found.state is State.failed for found in outcomes.values()))
+            outcomes = {member: read_outcome(record, member) for member in record.members}
+            finish_sweep(record, outcomes)
+            return int(any(found.state is TrialState.failed for found in outcomes.values()))
         wait_for_saving(record, record.members)
-        begun = {member: outcome(record, member) for member in record.members}
-        left = [member for member, found in begun.items() if found.state is not State.finished]
+        begun = {member: read_outcome(record, member) for member in record.members}
+        left = [member for member, found in begun.items() if found.state is not TrialState.finished]
         say(f"sweep     {record.directory}: {len(left)} of {len(begun)} members are unfinished")
         chosen = tuple(config for member, config in zip(record.members, configs, strict=True) if member in left)
-        environments = member_environments(record.parallel, chosen)
-        _prepared(Plan(record.keys, tuple(left), chosen))
-        return run_here(record, environments, errors)
+        environments = trial_environments(record.parallel, chosen)
+        _prepared(SweepPlan(record.keys, tuple(left), chosen))
+        return run_sweep(record, environments, errors)
 
 
-def _submit(record: Record, configs: Sequence[Config]) -> int:
+def _submit(record: SweepRecord, configs: Sequence[Config]) -> int:
     """Submit the members as an array; nothing stays where that is refused."""
     runs = [record.run(member).path for member in record.members]
     try:
@@ -131,7 +131,7 @@ def _submit(record: Record, configs: Sequence[Config]) -> int:
         shutil.rmtree(record.directory)
         raise
     record = replace(record, job=job)
-    save(record, {member: outcome(record, member) for member in record.members})
+    save_record(record, {member: read_outcome(record, member) for member in record.members})
     say(f"submitted job {job}, {len(runs)} tasks, {record.parallel} at a time")
     say(f"logs      {record.directory}/slurm-{job}_*.log")
     say(f"follow    squeue -j {job}")
@@ -139,7 +139,7 @@ def _submit(record: Record, configs: Sequence[Config]) -> int:
     return 0
 
 
-def _prepared(planned: Plan) -> dict[str, Prepared]:
+def _prepared(planned: SweepPlan) -> dict[str, Prepared]:
     """Prepare what the members learn from, once each; the data sets by fingerprint."""
     made = [prepare(config) for config in planned.distinct_data()]
     return {one.manifest["fingerprint"]: one for one in made}

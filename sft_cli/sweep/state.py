@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
-from sft_cli.sweep.metric import Metric, Reading, lines, read
-from sft_cli.sweep.plan import Member
+from sft_cli.sweep.metric import MetricValue, SweepMetric, metric_value, read_metrics
+from sft_cli.sweep.plan import Trial
 from sft_cli.utils.atomic import write_atomic
 
 NAME = "sweep.json"
@@ -26,7 +26,7 @@ _MISTAKES = re.compile(r"(?:^error: .*\n  fix: .*\n?)+\Z", re.MULTILINE)
 _SRUN = re.compile(r"(?:^(?:srun|slurmstepd): .*\n?)+\Z", re.MULTILINE)
 
 
-class State(str, Enum):
+class TrialState(str, Enum):
     """How a member stands."""
 
     finished = "finished"
@@ -36,7 +36,7 @@ class State(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrialOutcome:
     """How a member stands, and what it has reached.
 
     Attributes:
@@ -48,8 +48,8 @@ class Outcome:
         error: Why it failed, or what went wrong behind a finished training, as a sentence; empty otherwise.
     """
 
-    state: State
-    reading: Reading | None = None
+    state: TrialState
+    reading: MetricValue | None = None
     steps: int = 0
     seconds: float = 0.0
     error: str = ""
@@ -57,7 +57,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Record:
+class SweepRecord:
     """A sweep as its directory keeps it.
 
     Attributes:
@@ -74,17 +74,17 @@ class Record:
     directory: Path
     words: tuple[str, ...]
     keys: tuple[str, ...]
-    members: tuple[Member, ...]
-    metric: Metric
+    members: tuple[Trial, ...]
+    metric: SweepMetric
     parallel: int
     job: str | None = None
     datasets: int = 1
 
-    def run(self, member: Member) -> RunDir:
+    def run(self, member: Trial) -> RunDir:
         """A member's run directory."""
         return RunDir(self.directory / member.name)
 
-    def log(self, member: Member) -> Path:
+    def log(self, member: Trial) -> Path:
         """Where a member's output goes: of SLURM's, which numbers tasks from 0, that of the job submitted last."""
         if self.job is None:
             return self.run(member).path / LOG
@@ -92,12 +92,12 @@ class Record:
         first = self.directory / f"slurm-{self.job}_{member.number - 1}.log"
         return max(logs, key=lambda file: file.stat().st_mtime_ns, default=first)
 
-    def with_metric(self, metric: Metric) -> "Record":
+    def with_metric(self, metric: SweepMetric) -> "SweepRecord":
         """Ranked by something else."""
         return replace(self, metric=metric)
 
 
-def outcome(record: Record, member: Member, error: str = "") -> Outcome:
+def read_outcome(record: SweepRecord, member: Trial, error: str = "") -> TrialOutcome:
     """How a member stands, read from its run directory.
 
     Args:
@@ -106,19 +106,19 @@ def outcome(record: Record, member: Member, error: str = "") -> Outcome:
         error: Why its last session ended, if it is known to have failed; without it, what its log ends with.
     """
     run = record.run(member)
-    recorded = lines(run)
+    recorded = read_metrics(run)
     steps = [line for line in recorded if "eval" not in line and "retention" not in line]
     if run.adapter.is_dir() or run.model.is_dir():
-        state = State.finished
+        state = TrialState.finished
     else:
         error = error or last_error(record.log(member))
-        state = State.failed if error else State.interrupted if steps else State.waiting
+        state = TrialState.failed if error else TrialState.interrupted if steps else TrialState.waiting
     seconds = sum(line["seconds"] for line in steps)
-    reading = read(record.metric, recorded)
-    return Outcome(state, reading, len(steps), round(seconds, 2), error, exact_match(run))
+    reading = metric_value(record.metric, recorded)
+    return TrialOutcome(state, reading, len(steps), round(seconds, 2), error, read_exact_match(run))
 
 
-def exact_match(run: RunDir) -> float | None:
+def read_exact_match(run: RunDir) -> float | None:
     """Exact match of a run on its held-out rows: of ``sft eval``, else from the end of training; None without one."""
     evaluated = run.eval / "heldout.json"
     for file, within in ((evaluated, "metrics"), (run.after, None)):
@@ -155,7 +155,7 @@ def last_error(log: Path, begin: int = 0) -> str:
     return f"{last} ({behind.group().splitlines()[0]})"
 
 
-def save(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
+def save_record(record: SweepRecord, outcomes: Mapping[Trial, TrialOutcome]) -> None:
     """Write sweep.json."""
     members = [
         {**asdict(member), **asdict(outcomes[member]), "state": outcomes[member].state.value}
@@ -166,7 +166,7 @@ def save(record: Record, outcomes: Mapping[Member, Outcome]) -> None:
     write_atomic(record.directory / NAME, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
-def load_record(path: Path) -> tuple[Record, dict[Member, str]]:
+def load_record(path: Path) -> tuple[SweepRecord, dict[Trial, str]]:
     """A sweep, and why those members failed that did.
 
     Raises:
@@ -185,12 +185,12 @@ def load_record(path: Path) -> tuple[Record, dict[Member, str]]:
     try:
         values = json.loads((directory / NAME).read_text(encoding="utf-8"))
         members = {_member(one): str(one["error"]) for one in values["members"]}
-        record = Record(
+        record = SweepRecord(
             directory=directory,
             words=tuple(values["words"]),
             keys=tuple(values["keys"]),
             members=tuple(members),
-            metric=Metric(**values["metric"]),
+            metric=SweepMetric(**values["metric"]),
             parallel=int(values["parallel"]),
             job=values["job"],
             datasets=int(values["datasets"]),
@@ -204,10 +204,10 @@ def load_record(path: Path) -> tuple[Record, dict[Member, str]]:
     return record, members
 
 
-def _member(values: Mapping[str, object]) -> Member:
+def _member(values: Mapping[str, object]) -> Trial:
     """A member; its name becomes a path, so it must be one part of one."""
     name, number, words = values["name"], values["number"], values["values"]
     if not isinstance(name, str) or not re.fullmatch(r"\d+-[\w.+=-]*", name) or not isinstance(number, int):
         raise ValueError(f"a member is called {name!r}")
     assert isinstance(words, Sequence)
-    return Member(number, name, tuple(str(word) for word in words))
+    return Trial(number, name, tuple(str(word) for word in words))

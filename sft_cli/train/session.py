@@ -17,11 +17,11 @@ from transformers import PretrainedConfig
 
 from sft_cli.batching.step_plan import plan
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
-from sft_cli.config.automatic import settled
+from sft_cli.config.automatic import resolve_auto
 from sft_cli.config.schema.adapter import MERGEABLE, WHOLE, Init
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
-from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.fields import resolved
 from sft_cli.console import counted, keep_in, say
 from sft_cli.data.prepared import Prepared
 from sft_cli.distributed.process_group import here, joined
@@ -67,7 +67,7 @@ def train(config: Config, prepared: Prepared, directory: RunDir, *, resumed: boo
         SystemExit: A signal or the guard against forgetting stopped the run; it can be resumed.
     """
     ranks, examples = here(), sum(len(stage.entries) for stage in prepared.stages)
-    asked, config = config, settled(config, examples)
+    asked, config = config, resolve_auto(config, examples)
     say(f"plan      {plan_line(asked, config, examples)}")
     architecture = load_model_config(config.model)
     machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
@@ -232,8 +232,8 @@ def _assemble(
     stops = [tokenizer.control_tokens[name] for name in prepared.manifest["stop_tokens"]]
     steps = plan(
         prepared.stages,
-        picked(trainer.examples_per_step),
-        picked(trainer.epochs),
+        resolved(trainer.examples_per_step),
+        resolved(trainer.epochs),
         trainer.max_steps,
         trainer.seed,
         prepared.train.unrolled(),

@@ -51,14 +51,14 @@ def test_prepared_data_are_taken_as_they_are(capsys):
     """By content: the same rows and settings, whatever wrote them."""
     execute(["prepare", "recipe=quickstart"])
     capsys.readouterr()
-    from sft_cli.check.data_check import sample, told
+    from sft_cli.check.data_check import data_result, sample_data
     from sft_cli.config.compose import compose
 
     config = compose(["recipe=quickstart"])
-    with sample(config, 10) as found:
+    with sample_data(config, 10) as found:
         assert found.whole
-        assert told(found).text.startswith("all rows: ")
-    with sample(compose(["recipe=quickstart", "trainer.max_length=200"]), 10) as other:
+        assert data_result(found).text.startswith("all rows: ")
+    with sample_data(compose(["recipe=quickstart", "trainer.max_length=200"]), 10) as other:
         assert not other.whole
         assert other.scale > 10
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sft_cli.check.cost import Arithmetic, Measured, Work, cost_line, measured, work
-from sft_cli.check.gpus import CARDS, card
+from sft_cli.check.cost import FlopModel, MeasuredSpeed, RunSize, cost_check, measured_speed, run_size
+from sft_cli.check.gpus import GPUS, parse_gpu
 from sft_cli.check.options import CheckOptions
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
@@ -16,10 +16,10 @@ SAMPLE = SimpleNamespace(whole=True, examples=100, tokens_per_example=20.0)
 
 def test_operations_of_a_token_by_hand():
     """1,000 parameters, 100 of the head, 2 layers 8 wide, 10 tokens of which half are trained."""
-    frozen = Arithmetic(block=1000, head=100, layers=2, width=8, whole=False, recomputed=0.0)
+    frozen = FlopModel(block=1000, head=100, layers=2, width=8, whole=False, recomputed=0.0)
     attention = 4 * 8 * 2 * 10 / 2
     assert frozen.per_token(10, 0.5) == 2000 + attention + 2000 + 2.5 * attention + 4 * 100 * 0.5
-    whole = Arithmetic(block=1000, head=100, layers=2, width=8, whole=True, recomputed=1.0)
+    whole = FlopModel(block=1000, head=100, layers=2, width=8, whole=True, recomputed=1.0)
     assert whole.per_token(10, 0.5) == 2 * (2000 + attention) + 4000 + 2.5 * attention + 6 * 100 * 0.5
 
 
@@ -35,20 +35,22 @@ def test_operations_of_a_token_by_hand():
 def test_steps_and_tokens_of_a_run(words, steps, tokens):
     """100 examples of 20 tokens, 16 a step: the seventh step has 4."""
     config = compose(["recipe=quickstart", "trainer.examples_per_step=16", *words])
-    assert work(config, SAMPLE) == Work(steps, tokens)
+    assert run_size(config, SAMPLE) == RunSize(steps, tokens)
 
 
 def test_a_stated_speed_gives_time_and_cost():
-    line = cost_line(CheckOptions(tokens_per_second=1000, price=2.0), SAMPLE, Work(10, 36_000_000), 4, None, 1.0)
+    line = cost_check(CheckOptions(tokens_per_second=1000, price=2.0), SAMPLE, RunSize(10, 36_000_000), 4, None, 1.0)
     assert line.text == "10 steps, 36,000,000 tokens: 10.0 h at 1,000 tokens/s (as stated)"
     assert line.more == ["cost 80.00, where one GPU hour costs 2 (4 processes)"]
-    line = cost_line(CheckOptions(tokens_per_second=1000, price=2.0), SAMPLE, Work(1, 3_600_000), 1, CARDS["h100"], 1.0)
+    line = cost_check(
+        CheckOptions(tokens_per_second=1000, price=2.0), SAMPLE, RunSize(1, 3_600_000), 1, GPUS["h100"], 1.0
+    )
     assert line.text.startswith("1 step, ")
     assert line.more == ["cost 2.00, where one GPU hour costs 2 (1 GPU)"]
 
 
 def test_a_price_without_a_speed_says_what_is_lacking():
-    line = cost_line(CheckOptions(price=0.5), SAMPLE, Work(1, 1000), 1, card("24GB"), 30e9)
+    line = cost_check(CheckOptions(price=0.5), SAMPLE, RunSize(1, 1000), 1, parse_gpu("24GB"), 30e9)
     assert line.text == "1 step, 1,000 tokens; the speed of 24GB is not known; without it there is no cost"
     assert line.fix == "--tokens-per-second N, --like RUN, or --gpu h100 (a named card)"
 
@@ -56,7 +58,7 @@ def test_a_price_without_a_speed_says_what_is_lacking():
 @pytest.mark.parametrize("price", [None, 2.0])
 def test_a_model_too_small_for_the_estimate_gets_none(price):
     """The quickstart's 6 MFLOP a token would give 55 million tokens a second."""
-    line = cost_line(CheckOptions(price=price), SAMPLE, Work(10, 1000), 1, CARDS["h100"], 6.3e6)
+    line = cost_check(CheckOptions(price=price), SAMPLE, RunSize(10, 1000), 1, GPUS["h100"], 6.3e6)
     assert line.status.value == "warn"
     assert "at 6.3 MFLOP a token the model is too small for an estimate" in line.text
     assert "tokens/s" not in line.text
@@ -87,7 +89,9 @@ def finished(directory, device):
 )
 def test_the_speed_of_a_run_on_another_device_is_not_taken(tmp_path, device, named, taken):
     run = finished(tmp_path / "run", device)
-    line = cost_line(CheckOptions(like=run, price=1.0), SAMPLE, Work(1, 1000), 1, CARDS[named] if named else None, 30e9)
+    line = cost_check(
+        CheckOptions(like=run, price=1.0), SAMPLE, RunSize(1, 1000), 1, GPUS[named] if named else None, 30e9
+    )
     assert (line.status.value == "ok") is taken
     assert ("median of 3 steps" in line.text) is taken
     if not taken:
@@ -96,13 +100,13 @@ def test_the_speed_of_a_run_on_another_device_is_not_taken(tmp_path, device, nam
 
 
 def test_a_figure_from_arithmetic_is_called_an_estimate_with_its_assumption():
-    line = cost_line(CheckOptions(), SAMPLE, Work(1, 1000), 2, CARDS["h100"], 30e9)
+    line = cost_check(CheckOptions(), SAMPLE, RunSize(1, 1000), 2, GPUS["h100"], 30e9)
     assert "an ESTIMATE, nothing was measured: 30 GFLOP a token at an assumed 35% of 989 TFLOP/s" in line.text
     assert f"at {2 * 989e12 * 0.35 / 30e9:,.0f} tokens/s" in line.text
 
 
 def test_without_a_speed_it_says_what_to_type():
-    line = cost_line(CheckOptions(), SAMPLE, Work(1, 1000), 1, card("24GB"), 30e9)
+    line = cost_check(CheckOptions(), SAMPLE, RunSize(1, 1000), 1, parse_gpu("24GB"), 30e9)
     assert (line.status.value, line.fix) == ("warn", "--tokens-per-second N, --like RUN, or --gpu h100 (a named card)")
 
 
@@ -111,7 +115,7 @@ def test_an_earlier_runs_speed_is_its_median_without_the_first_step(tmp_path):
     lines = [{"step": 1, "tokens_per_second": 1.0}, {"step": 1, "eval": True}]
     lines += [{"step": n, "tokens_per_second": speed} for n, speed in ((2, 10.0), (3, 30.0), (4, 20.0))]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "tok')
-    assert measured(str(tmp_path)) == Measured(20.0, 4, "cpu")
+    assert measured_speed(str(tmp_path)) == MeasuredSpeed(20.0, 4, "cpu")
     (tmp_path / "metrics.jsonl").unlink()
     with pytest.raises(SftError, match="the run has no finished step"):
-        measured(str(tmp_path))
+        measured_speed(str(tmp_path))

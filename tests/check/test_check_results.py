@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft_cli.check.results import Report, fail, ok, warn
+from sft_cli.check.results import CheckReport, fail, ok, warn
 from sft_cli.errors import SftError, raise_all
 
 
@@ -15,17 +15,17 @@ def test_a_line_says_how_it_stands_and_what_to_do():
     ("lines", "code"), [([ok("a", "b"), warn("a", "b", "c")], 0), ([ok("a", "b"), fail("a", "b", "c")], 1)]
 )
 def test_only_a_failure_fails(lines, code, capsys):
-    report = Report()
-    report.tell(*lines)
+    report = CheckReport()
+    report.add(*lines)
     assert report.finish("checked", "sft train") == code
     assert ("next: sft train" in capsys.readouterr().out) == (code == 0)
 
 
 def test_what_comes_behind_a_mistake_is_looked_at_all_the_same(capsys):
-    report = Report()
-    with report.part("data"):
+    report = CheckReport()
+    with report.section("data"):
         raise_all([SftError(where=place, problem="wrong", fix="mend it") for place in ("rows.jsonl:1", "rows.jsonl:2")])
-    report.tell(ok("disk", "enough"))
+    report.add(ok("disk", "enough"))
     assert [(line.name, line.status.value, line.text) for line in report.lines] == [
         ("data", "fail", "rows.jsonl:1: wrong"), ("data", "fail", "rows.jsonl:2: wrong"), ("disk", "ok", "enough"),
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft_cli.check.gpus import CARDS, card, named_like
+from sft_cli.check.gpus import GPUS, gpu_from_driver_name, parse_gpu
 from sft_cli.check.options import CheckOptions, row_limit
 from sft_cli.errors import SftError
 
@@ -18,12 +18,12 @@ from sft_cli.errors import SftError
     ],
 )
 def test_a_size_or_a_name_is_a_card(word, memory):
-    assert card(word).memory == memory
+    assert parse_gpu(word).memory == memory
 
 
 def test_another_name_is_none():
     with pytest.raises(SftError, match="--gpu rtx9: neither a known card nor a size\n  fix: --gpu 24GB, or one of"):
-        card("rtx9")
+        parse_gpu("rtx9")
 
 
 def test_every_card_is_found_under_the_name_of_its_driver():
@@ -33,9 +33,9 @@ def test_every_card_is_found_under_the_name_of_its_driver():
         "NVIDIA A10G": "a10g",
         "Tesla T4": "t4",
     }
-    assert {name: named_like(name).name for name in drivers} == drivers
-    assert named_like("AMD Radeon") is None
-    assert set(drivers.values()) <= set(CARDS)
+    assert {name: gpu_from_driver_name(name).name for name in drivers} == drivers
+    assert gpu_from_driver_name("AMD Radeon") is None
+    assert set(drivers.values()) <= set(GPUS)
 
 
 def test_rows_are_a_number_or_all():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft_cli.check.doctor import directory_line, secrets_line, slurm_line, version_lines
+from sft_cli.check.doctor import directory_check, secrets_check, slurm_check, version_checks
 from sft_cli.check.torch_checks import devices
 
 
@@ -12,7 +12,7 @@ def test_versions_are_held_against_the_installed_metadata(monkeypatch):
 
     from sft_cli.check import doctor
 
-    assert {line.status.value for line in version_lines()} == {"ok"}
+    assert {line.status.value for line in version_checks()} == {"ok"}
     real = doctor.version
 
     def other(name):
@@ -21,7 +21,7 @@ def test_versions_are_held_against_the_installed_metadata(monkeypatch):
         return "9.0" if name == "torch" else real(name)
 
     monkeypatch.setattr(doctor, "version", other)
-    failed = [line for line in version_lines() if line.status.value == "fail"]
+    failed = [line for line in version_checks() if line.status.value == "fail"]
     assert [(line.text, line.fix) for line in failed] == [
         ("torch 9.0 is outside of the tested range <2.14,>=2.11", "pip install 'torch<2.14,>=2.11'"),
         ("peft is missing", "pip install 'peft<0.22,>=0.21'"),
@@ -32,12 +32,12 @@ def test_python_is_held_against_the_metadata(monkeypatch):
     from sft_cli.check import doctor
 
     monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.14.1")
-    line = next(iter(version_lines()))
+    line = next(iter(version_checks()))
     assert (line.status.value, line.text) == ("fail", "3.14.1 is outside of <3.13,>=3.11")
 
 
 def test_no_secret_is_shown():
-    line = secrets_line({"HF_TOKEN": "hf_verysecret"})
+    line = secrets_check({"HF_TOKEN": "hf_verysecret"})
     assert line.text.startswith("HF_TOKEN set; gated models need HF_TOKEN")
     assert "verysecret" not in str(line)
 
@@ -47,30 +47,30 @@ def test_slurm_is_all_there_or_said_to_be_half_there(monkeypatch):
 
     found = {"sbatch": "/bin/sbatch"}
     monkeypatch.setattr(doctor.shutil, "which", found.get)
-    assert slurm_line().text == "sbatch found, srun, squeue, scancel not"
+    assert slurm_check().text == "sbatch found, srun, squeue, scancel not"
     found.clear()
-    assert slurm_line().status.value == "ok"
+    assert slurm_check().status.value == "ok"
 
 
 def test_a_home_that_cannot_be_written_is_a_failure(tmp_path):
     (tmp_path / "file").write_text("")
-    line = directory_line("SFT_HOME", tmp_path / "file" / "home", "SFT_HOME")
+    line = directory_check("SFT_HOME", tmp_path / "file" / "home", "SFT_HOME")
     assert (line.status.value, line.fix) == ("fail", "export SFT_HOME=DIR that you may write to")
 
 
 @pytest.mark.slow
 def test_four_bits_go_there_and_back():
-    assert devices.four_bit_line().status.value == "ok"
+    assert devices.four_bit_check().status.value == "ok"
 
 
 @pytest.mark.slow
 def test_two_processes_meet():
-    assert devices.processes_line().text == "two processes met over gloo on 127.0.0.1"
+    assert devices.rendezvous_check().text == "two processes met over gloo on 127.0.0.1"
 
 
 @pytest.mark.slow
 def test_processes_that_do_not_meet_are_a_failure(monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere")
-    line = devices.processes_line()
+    line = devices.rendezvous_check()
     assert line.status.value == "fail"
     assert line.text.startswith("two processes do not meet: ")

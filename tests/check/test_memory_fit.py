@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from sft_cli.check.gpus import Card, card
-from sft_cli.check.torch_checks.memory_fit import CONTEXT, Budget, memory_lines, target, variants
+from sft_cli.check.gpus import Gpu, parse_gpu
+from sft_cli.check.torch_checks.memory_fit import CONTEXT, MemoryPlanner, cheaper_settings, memory_checks, memory_target
 from sft_cli.config.compose import compose
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind
 from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind
@@ -46,38 +46,38 @@ def test_what_is_shared_by_hand(settings, processes, found):
 def budget(free, *words):
     """A 1.0B Llama with LoRA on one card with so many bytes left for the run."""
     config = compose(["recipe=alpaca_lora", "speed.tokens_per_micro_batch=8192", "trainer.max_length=1024", *words])
-    goal = target(config, Card("test", free + CONTEXT), ComputeSetup(torch.device("cpu"), torch.float32), 0)
-    return Budget(config, SHAPE, goal, 900, 300)
+    goal = memory_target(config, Gpu("test", free + CONTEXT), ComputeSetup(torch.device("cpu"), torch.float32), 0)
+    return MemoryPlanner(config, SHAPE, goal, 900, 300)
 
 
 @pytest.fixture(scope="module")
-def large() -> Budget:
+def large() -> MemoryPlanner:
     return budget(80 * 10**9)
 
 
 def test_a_card_is_not_all_the_runs(large):
-    goal = target(large.config, card("24GB"), ComputeSetup(torch.device("cpu"), torch.float32), 5)
+    goal = memory_target(large.config, parse_gpu("24GB"), ComputeSetup(torch.device("cpu"), torch.float32), 5)
     assert (goal.machine.device.type, goal.machine.dtype) == ("cuda", torch.bfloat16)
     assert goal.free == 24 * 10**9 - CONTEXT
     free_choice = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.auto))
-    assert target(free_choice, card("t4"), goal.machine, 5).machine.dtype is torch.float16
+    assert memory_target(free_choice, parse_gpu("t4"), goal.machine, 5).machine.dtype is torch.float16
     asked = replace(large.config, trainer=replace(large.config.trainer, dtype=Dtype.bfloat16))
     with pytest.raises(SftError, match=r"trainer\.dtype=bfloat16: --gpu t4 does not multiply in it"):
-        target(asked, card("t4"), goal.machine, 5)
-    assert target(large.config, None, goal.machine, 5).free == 5
+        memory_target(asked, parse_gpu("t4"), goal.machine, 5)
+    assert memory_target(large.config, None, goal.machine, 5).free == 5
 
 
 def test_a_job_on_other_machines_has_a_card_of_unknown_size(large):
     """What the login node has free says nothing about it."""
     config = compose(["recipe=alpaca_lora", "launcher=slurm", "launcher.gpus=2", "trainer.dtype=float32"])
-    goal = target(config, None, large.target.machine, 5)
+    goal = memory_target(config, None, large.target.machine, 5)
     assert (goal.free, goal.processes, goal.machine.device.type, goal.machine.dtype) == (None, 2, "cuda", torch.float32)
-    (line,) = memory_lines(replace(large, target=replace(large.target, free=None), counted=large.counted))
+    (line,) = memory_checks(replace(large, target=replace(large.target, free=None), counted=large.counted))
     assert (line.status.value, line.fix) == ("warn", "--gpu 24GB, or --gpu h100")
 
 
 def test_what_fits_is_itemised(large):
-    (line,) = memory_lines(large)
+    (line,) = memory_checks(large)
     assert line.status.value == "ok"
     items = ["frozen weights", "adapter", "gradients", "optimizer (adamw)", "activations at 8,192 tokens"]
     assert [item for item, row in zip(items, line.more, strict=False) if not row.startswith(item)] == []
@@ -86,11 +86,11 @@ def test_what_fits_is_itemised(large):
 def test_the_first_setting_that_fits_is_named_with_its_figures(large):
     """Everything recomputed and 4,096 tokens is what fits here, half of that is not asked for."""
     need = large.need(large.config)
-    half = next(config for words, config in variants(large) if "=4096" in words)
+    half = next(config for words, config in cheaper_settings(large) if "=4096" in words)
     tight = large.target.machine
     free = int((large.need(half).memory.total(*full(large.need(half))) + need.memory.total(*full(need))) / 2)
     small = replace(large, target=replace(large.target, free=free, machine=tight), counted=large.counted)
-    (line,) = memory_lines(small)
+    (line,) = memory_checks(small)
     assert line.status.value in ("warn", "fail")
     assert line.fix.startswith(("speed.tokens_per_micro_batch=4096", "speed.tokens_per_micro_batch=2048"))
 
@@ -103,7 +103,7 @@ def full(need):
 
 def test_a_card_that_holds_nothing_is_told_what_the_least_is(large):
     tiny = replace(large, target=replace(large.target, free=10**6), counted=large.counted)
-    (line,) = memory_lines(tiny)
+    (line,) = memory_checks(tiny)
     assert line.status.value == "fail"
     assert line.text.startswith("it does not fit: about ")
     assert line.fix.startswith("no single setting makes it fit, the least is ")
@@ -111,10 +111,10 @@ def test_a_card_that_holds_nothing_is_told_what_the_least_is(large):
 
 def test_what_is_offered_comes_in_the_order_of_what_it_costs(large):
     several = replace(large, target=replace(large.target, processes=2))
-    words = [words for words, _ in variants(several)]
+    words = [words for words, _ in cheaper_settings(several)]
     assert words[:2] == ["speed.tokens_per_micro_batch=4096", "speed.tokens_per_micro_batch=2048"]
     assert "quant=nf4" in words
     assert words.index("quant=nf4") < words.index("distributed=fsdp")
     whole = replace(several, config=replace(several.config, adapter=AdapterConfig(kind=AdapterKind.none)))
-    assert [words for words, _ in variants(whole)][-2:] == ["adapter=lora", "adapter=lora quant=nf4"]
-    assert not any("quant" in words.split()[0] for words, _ in variants(whole))
+    assert [words for words, _ in cheaper_settings(whole)][-2:] == ["adapter=lora", "adapter=lora quant=nf4"]
+    assert not any("quant" in words.split()[0] for words, _ in cheaper_settings(whole))

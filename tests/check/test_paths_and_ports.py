@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from sft_cli.check.paths_and_ports import place_lines, port_line, processes, writable
+from sft_cli.check.paths_and_ports import path_checks, port_check, world_size, write_problem
 from sft_cli.config.compose import compose
 
 
@@ -19,17 +19,17 @@ from sft_cli.config.compose import compose
     ],
 )
 def test_processes_are_those_of_all_nodes(words, number):
-    assert processes(compose(["recipe=quickstart", *words]), devices=3) == number
+    assert world_size(compose(["recipe=quickstart", *words]), devices=3) == number
 
 
 def test_a_directory_below_a_file_cannot_be_written(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
-    assert writable(tmp_path / "new" / "deep") is None
+    assert write_problem(tmp_path / "new" / "deep") is None
     assert not (tmp_path / "new").exists()
-    assert writable(file / "run") == f"{file} is a file"
+    assert write_problem(file / "run") == f"{file} is a file"
     config = compose(["recipe=quickstart", f"run_dir={file}/run"])
-    line = next(iter(place_lines(config)))
+    line = next(iter(path_checks(config)))
     assert str(line) == (
         f"fail  run_dir   nothing can be written: {file} is a file\n"
         "                do: choose run_dir=DIR that you may write to, or change its permissions"
@@ -41,13 +41,13 @@ def test_a_taken_port_is_a_failure():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert port_line(str(port)).text == f"{port} is taken on this machine"
-    assert port_line(str(port)).status.value == "ok"
-    assert port_line("many").text == "MASTER_PORT=many is no port"
+        assert port_check(str(port)).text == f"{port} is taken on this machine"
+    assert port_check(str(port)).status.value == "ok"
+    assert port_check("many").text == "MASTER_PORT=many is no port"
 
 
 def test_the_port_is_looked_at_for_several_processes_only(tmp_path):
     words = ["recipe=quickstart", f"run_dir={tmp_path}/run"]
     one, two = (compose([*words, f"launcher.nproc={number}"]) for number in (1, 2))
-    assert [line.name for line in place_lines(one, {})] == ["run_dir", "SFT_HOME"]
-    assert [line.name for line in place_lines(two, {"MASTER_PORT": "0"})] == ["run_dir", "SFT_HOME", "port"]
+    assert [line.name for line in path_checks(one, {})] == ["run_dir", "SFT_HOME"]
+    assert [line.name for line in path_checks(two, {"MASTER_PORT": "0"})] == ["run_dir", "SFT_HOME", "port"]

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoConfig
 
-from sft_cli.check.torch_checks.shrink_config import few_layers, shrunk
+from sft_cli.check.torch_checks.shrink_config import shrink_config, shrink_layer_list
 from sft_cli.model.load import empty_model, inner_linears
 from sft_cli.model.quant import layer_features
 
@@ -29,7 +29,7 @@ FAMILIES = {
 def test_a_model_is_small_and_of_the_same_kind(family):
     large = AutoConfig.for_model(family, **FAMILIES[family])
     before = large.to_dict()
-    small = shrunk(large)
+    small = shrink_config(large)
     assert large.to_dict() == before
     model = empty_model(small, trust_remote_code=False)
     assert type(model) is type(empty_model(large, trust_remote_code=False))
@@ -40,10 +40,10 @@ def test_a_model_is_small_and_of_the_same_kind(family):
 
 
 def test_groups_windows_and_experts_stay_what_they_are():
-    small = shrunk(AutoConfig.for_model("qwen3_moe"))
+    small = shrink_config(AutoConfig.for_model("qwen3_moe"))
     assert (small.num_attention_heads, small.num_key_value_heads) == (2, 1)
     assert (small.num_experts, small.num_experts_per_tok) == (4, 2)
-    gemma = shrunk(AutoConfig.for_model("gemma3_text"))
+    gemma = shrink_config(AutoConfig.for_model("gemma3_text"))
     assert gemma.sliding_window == 16
     assert set(gemma.layer_types) == {"sliding_attention", "full_attention"}
     assert len(gemma.layer_types) == gemma.num_hidden_layers
@@ -60,4 +60,4 @@ def test_groups_windows_and_experts_stay_what_they_are():
     ],
 )
 def test_as_many_layers_as_show_every_kind(layers, values, few):
-    assert few_layers(layers, values) == few
+    assert shrink_layer_list(layers, values) == few

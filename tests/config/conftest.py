@@ -9,7 +9,7 @@ from sft_cli.config import compose as composing
 
 _MADE: dict[str, tuple] = {}
 _LISTED: dict[str, tuple] = {}
-_FILES = composing._files
+_FILES = composing._merged_files
 _COMPOSE_GROUPS = composing._compose_groups
 
 
@@ -47,4 +47,4 @@ def _files(overrides, found, recipes):
 @pytest.fixture(autouse=True)
 def _kept(monkeypatch):
     monkeypatch.setattr(composing, "_compose_groups", _compose_groups)
-    monkeypatch.setattr(composing, "_files", _files)
+    monkeypatch.setattr(composing, "_merged_files", _files)

@@ -4,9 +4,9 @@
 import pytest
 
 from sft_cli.config.compose import compose
-from sft_cli.config.keys.aliases import ELSEWHERE
-from sft_cli.config.keys.unsupported import NEEDLESS
-from sft_cli.config.keys.valid_keys import KEYS, advice
+from sft_cli.config.keys.aliases import KEY_ALIASES
+from sft_cli.config.keys.unsupported import UNSUPPORTED
+from sft_cli.config.keys.valid_keys import KEYS, suggest_key
 from sft_cli.errors import SftError
 
 KEYS_ELSEWHERE = [
@@ -136,7 +136,7 @@ def test_a_word_of_another_meaning_is_never_a_key_that_would_change_training(wor
 
 def test_what_nobody_needs_to_ask_for_is_no_key_and_says_why():
     own = {key.rpartition(".")[2] for key in KEYS} - {"temperature"}  # of the mix; elsewhere, of generating
-    assert not NEEDLESS.keys() & (ELSEWHERE.keys() | own)
-    for name, why in NEEDLESS.items():
+    assert not UNSUPPORTED.keys() & (KEY_ALIASES.keys() | own)
+    for name, why in UNSUPPORTED.items():
         assert why.startswith("leave it out")
-        assert advice(name) == why
+        assert suggest_key(name) == why

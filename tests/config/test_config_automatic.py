@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from sft_cli.config.automatic import epochs, examples_per_step, held_out_rows, settled
-from sft_cli.config.compose import compose, load, with_overrides
+from sft_cli.config.automatic import epochs, examples_per_step, held_out_rows, resolve_auto
+from sft_cli.config.compose import compose, read_config, with_overrides
 from sft_cli.config.schema.adapter import AdapterKind
 from sft_cli.errors import SftError
 
@@ -82,9 +82,9 @@ def test_the_learning_rate_is_that_of_the_method_unless_it_is_set(words, lr):
     ],
 )
 def test_what_somebody_set_stays(words, epochs, size):
-    config = settled(compose(words), 300)
+    config = resolve_auto(compose(words), 300)
     assert (config.trainer.epochs, config.trainer.examples_per_step) == (epochs, size)
-    assert settled(config, 100_000) == config, "a run that is resumed keeps its numbers"
+    assert resolve_auto(config, 100_000) == config, "a run that is resumed keeps its numbers"
 
 
 def test_a_micro_batch_takes_the_longest_example_unless_its_size_is_set(tmp_path):
@@ -99,7 +99,7 @@ def test_a_micro_batch_takes_the_longest_example_unless_its_size_is_set(tmp_path
     file = tmp_path / "config.yaml"
     file.write_text("trainer: {max_length: 9000, tokens_per_micro_batch: 8192}\n")
     with pytest.raises(SftError, match="tokens_per_micro_batch is 8192, less"):
-        load(file)
+        read_config(file)
 
 
 @pytest.mark.parametrize("key", ["trainer.lr", "trainer.epochs", "trainer.examples_per_step", "data.val_fraction"])

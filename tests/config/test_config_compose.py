@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft_cli.config.automatic import learning_rate
+from sft_cli.config.automatic import with_learning_rate
 from sft_cli.config.compose import compose, with_overrides
 from sft_cli.config.schema.adapter import AdapterKind, QuantKind
 from sft_cli.config.schema.config import Config, TemplateConfig
@@ -12,7 +12,7 @@ from sft_cli.errors import SftError
 
 
 def test_nothing_chosen_is_the_schema_itself_but_for_the_default_options():
-    assert compose([]) == learning_rate(Config())
+    assert compose([]) == with_learning_rate(Config())
 
 
 def test_values_arrive_typed():
@@ -117,7 +117,7 @@ def test_a_value_may_refer_to_another():
 def test_composing_leaves_nothing_behind():
     """Hydra and its config store are global: a recipe of one call must not reach the next."""
     compose(["recipe=alpaca_qlora"])
-    assert compose([]) == learning_rate(Config())
+    assert compose([]) == with_learning_rate(Config())
     assert compose(["recipe=quickstart"]).quant.kind is QuantKind.none
 
 

@@ -125,11 +125,11 @@ FINE = [
 
 @pytest.mark.parametrize("words", FINE, ids=[words[-1] for words in FINE])
 def test_what_fits(words):
-    from sft_cli.config.rules.check import required
+    from sft_cli.config.rules.check import check_required
 
     config = compose(words)
     if config.model.path:
-        required(config)
+        check_required(config)
 
 
 def test_a_recipe_may_carry_what_another_choice_does_not_read(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from sft_cli.config.disks import FULL, full_disk
+from sft_cli.config.disks import FULL, describe_full_disk
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_the_full_disk_is_named(tmp_path, monkeypatch, words, full, told):
         return usage._replace(free=FULL - 1 if path == tmp_path / str(full) else FULL)
 
     monkeypatch.setattr(shutil, "disk_usage", measured)
-    assert full_disk(words) == told.format(home=tmp_path / "home")
+    assert describe_full_disk(words) == told.format(home=tmp_path / "home")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft_cli.config.explain import keys, show
+from sft_cli.config.explain import describe_keys, show_config
 from sft_cli.config.keys.valid_keys import KEYS
 
 
@@ -10,7 +10,7 @@ def test_every_value_has_its_origin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("run_name: mine\nadapter:\n  rank: 8\n")
     words = ["recipe=mine.yaml", "quant=nf4", "template=alpaca", "trainer.lr=1e-3", "data.mix.own={path: a.jsonl}"]
-    lines = show(words).splitlines()
+    lines = show_config(words).splitlines()
     found = {tuple(part.strip() for part in line.split("  # ")) for line in lines if "  # " in line}
     assert lines[:2] == [
         "# recipe: mine.yaml",
@@ -35,7 +35,7 @@ def test_every_value_has_its_origin(tmp_path, monkeypatch):
 def test_a_recipe_that_builds_on_another_names_both(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("defaults: [quickstart]\ntrainer:\n  epochs: 3\n")
-    text = show(["recipe=mine.yaml"])
+    text = show_config(["recipe=mine.yaml"])
     assert text.startswith("# recipe: mine.yaml on recipes/quickstart.yaml\n")
     assert "# mine.yaml:3\n" in text
 
@@ -51,12 +51,12 @@ def test_a_recipe_that_builds_on_another_names_both(tmp_path, monkeypatch):
     ],
 )
 def test_a_key_is_explained(entry):
-    assert entry in keys()
+    assert entry in describe_keys()
 
 
 def test_a_key_states_the_default_it_has_where_it_is():
     """A section may be filled otherwise than its class is: data.budget limits, the budget of a source does not."""
     found = {name: KEYS[name].default for name in ("data.budget.dropped", "data.mix.<name>.budget.dropped")}
     assert found == {"data.budget.dropped": 0.01, "data.mix.<name>.budget.dropped": None}
-    assert "data.budget.dropped: number >= 0 <= 1, or null = 0.01\n" in keys()
-    assert "data.stages: list of sections = []\n" in keys()
+    assert "data.budget.dropped: number >= 0 <= 1, or null = 0.01\n" in describe_keys()
+    assert "data.stages: list of sections = []\n" in describe_keys()

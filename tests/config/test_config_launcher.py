@@ -3,7 +3,7 @@
 import pytest
 
 from sft_cli.config.compose import compose
-from sft_cli.config.rules.launcher import launcher_rules
+from sft_cli.config.rules.launcher import check_launcher_keys
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import LauncherConfig, LauncherKind
 from sft_cli.errors import SftError
@@ -14,7 +14,7 @@ SLURM = ("recipe=quickstart", "launcher=slurm")
 def problems(**launcher) -> list[str]:
     """What the rules say of a launcher."""
     config = Config(launcher=LauncherConfig(kind=LauncherKind.slurm, **launcher))
-    return [mistake.problem for mistake in launcher_rules(config)]
+    return [mistake.problem for mistake in check_launcher_keys(config)]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sft_cli.config.compose import compose, load, with_overrides
+from sft_cli.config.compose import compose, read_config, with_overrides
 from sft_cli.config.files.search_path import GROUPS
-from sft_cli.config.keys.aliases import ELSEWHERE, RENAMED
-from sft_cli.config.keys.valid_keys import advice, find
-from sft_cli.config.rules.check import required
+from sft_cli.config.keys.aliases import KEY_ALIASES, RENAMED
+from sft_cli.config.keys.valid_keys import find_key, suggest_key
+from sft_cli.config.rules.check import check_required
 from sft_cli.errors import Mistakes, SftError
 
 
@@ -220,19 +220,19 @@ NEWCOMERS = [
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_a_key_of_an_earlier_version_is_answered_with_its_name_of_today(old, new):
-    assert find(old) is None
-    assert find(new) is not None
-    assert advice(old).startswith(f"here it is called {new}")
+    assert find_key(old) is None
+    assert find_key(new) is not None
+    assert suggest_key(old).startswith(f"here it is called {new}")
 
 
 def test_what_things_are_called_here_are_keys_that_take_what_is_written():
     """Every key other tools have is translated to one there is; a value that comes with it is one it takes."""
-    for name, meant in ELSEWHERE.items():
+    for name, meant in KEY_ALIASES.items():
         key, _, value = meant.replace("<name>", "mine").partition("=")
-        assert key in GROUPS or find(key) or find(key.rpartition(".")[0]), (name, meant)
+        assert key in GROUPS or find_key(key) or find_key(key.rpartition(".")[0]), (name, meant)
         said = meant.replace("<name>", "local") if value else meant
-        assert advice(f"x.{name}") == f"here it is called {said}" or (
-            value and advice(f"x.{name}", True).endswith(said)
+        assert suggest_key(f"x.{name}") == f"here it is called {said}" or (
+            value and suggest_key(f"x.{name}", True).endswith(said)
         )
         assert not value or compose([f"{key}={value}"])
 
@@ -396,9 +396,9 @@ REQUIRED = [
 def test_what_a_command_needs(command, words, problems):
     config = compose(words)
     if problems:
-        assert [problem for _, problem, _ in told(lambda: required(config, command))] == problems
+        assert [problem for _, problem, _ in told(lambda: check_required(config, command))] == problems
     else:
-        required(config, command)
+        check_required(config, command)
 
 
 def test_overrides_of_a_run_are_as_strict():
@@ -414,8 +414,8 @@ def test_overrides_of_a_run_are_as_strict():
 def test_a_config_file_of_a_run_is_as_strict(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("run_name: x\ntrainer:\n  epochs: 0\n  speed: 3\n")
-    assert [(where, problem) for where, problem, _ in told(lambda: load(file))] == [
+    assert [(where, problem) for where, problem, _ in told(lambda: read_config(file))] == [
         (f"{file}:3", "trainer.epochs is 0; it must be at least 1"),
         (f"{file}:4", "there is no key trainer.speed"),
     ]
-    assert told(lambda: load(tmp_path / "no.yaml"))[0][:2] == (f"{tmp_path}/no.yaml", "there is no such file")
+    assert told(lambda: read_config(tmp_path / "no.yaml"))[0][:2] == (f"{tmp_path}/no.yaml", "there is no such file")

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sft_cli.config.compose import compose
-from sft_cli.config.explain import recipes, show
+from sft_cli.config.explain import describe_recipes, show_config
 from sft_cli.config.schema.adapter import QuantKind
 from sft_cli.errors import SftError
 
@@ -54,7 +54,7 @@ def test_a_recipe_builds_on_another(home):
 
 def test_what_sft_show_prints_is_a_recipe(home):
     words = ["recipe=quickstart", "trainer.lr=1e-3", "data.mix.more.path=x y.jsonl", "launcher=slurm"]
-    (home / "again.yaml").write_text(show(words))
+    (home / "again.yaml").write_text(show_config(words))
     assert compose(["recipe=again.yaml"]) == compose(words)
 
 
@@ -86,9 +86,12 @@ def test_two_options_of_one_name_are_not_guessed_between(home):
 def test_recipes_are_a_line_each_and_one_is_printed_with_its_header(home):
     (home / "shelf").mkdir()
     (home / "shelf/mine.yaml").write_text(MINE)
-    listing = recipes([], ["shelf"])
+    listing = describe_recipes([], ["shelf"])
     assert re.search(r"^mine +Needs a laptop$", listing, re.MULTILINE)
     assert listing.endswith("sft recipes NAME prints all about one; sft train recipe=NAME runs it.")
-    assert recipes(["mine"], ["shelf"]) == "mine  (shelf/mine.yaml)\n    sft train recipe=mine\n    Needs a laptop"
+    assert (
+        describe_recipes(["mine"], ["shelf"])
+        == "mine  (shelf/mine.yaml)\n    sft train recipe=mine\n    Needs a laptop"
+    )
     with pytest.raises(SftError, match="there is no recipe 'mien'"):
-        recipes(["mien"], ["shelf"])
+        describe_recipes(["mien"], ["shelf"])

@@ -4,7 +4,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.config.compose import compose, dump, load
+from sft_cli.config.compose import compose, dump_config, read_config
 from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.config.schema.launcher import LauncherConfig
@@ -17,16 +17,16 @@ TEXT = st.one_of(
 
 def test_a_config_survives_its_file(tmp_path):
     config = compose(["recipe=lima_full", "data=[lima,alpaca]", "trainer.lr=1e-5", "model.revision=12345e7"])
-    (tmp_path / "config.yaml").write_text(dump(config))
-    assert load(tmp_path / "config.yaml") == config
-    assert load(str(tmp_path / "config.yaml")) == config
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert read_config(tmp_path / "config.yaml") == config
+    assert read_config(str(tmp_path / "config.yaml")) == config
 
 
 def test_any_program_can_read_the_file():
-    plain = yaml.safe_load(dump(compose(["recipe=quickstart"])))
+    plain = yaml.safe_load(dump_config(compose(["recipe=quickstart"])))
     assert plain["trainer"]["lr"] == 2e-3
     assert plain["adapter"]["kind"] == "lora"
-    assert "!!" not in dump(compose(["trainer.betas=[0.9,0.95]"]))
+    assert "!!" not in dump_config(compose(["trainer.betas=[0.9,0.95]"]))
 
 
 @given(TEXT, TEXT, st.dictionaries(TEXT.filter(bool), TEXT), st.floats(1e-300, 1e300))
@@ -38,11 +38,11 @@ def test_every_text_and_number_survives(tmp_path_factory, path, setup, columns, 
     )
     config.data.mix["a"] = SourceConfig(columns=columns)
     file = tmp_path_factory.mktemp("saved") / "config.yaml"
-    file.write_text(dump(config), encoding="utf-8", newline="")
-    assert load(file) == config
+    file.write_text(dump_config(config), encoding="utf-8", newline="")
+    assert read_config(file) == config
 
 
 def test_a_run_of_an_earlier_version_is_read(tmp_path):
     """Its config names a suite, which only named a report."""
     (tmp_path / "config.yaml").write_text("eval:\n  suite: heldout\n  max_rows: 3\n")
-    assert load(tmp_path / "config.yaml").eval.max_rows == 3
+    assert read_config(tmp_path / "config.yaml").eval.max_rows == 3

@@ -3,9 +3,9 @@
 import pytest
 
 from sft_cli.config.compose import Merged, compose
-from sft_cli.config.overrides.grammar import several
-from sft_cli.config.overrides.parse import Unreadable
-from sft_cli.config.overrides.sweep import expand
+from sft_cli.config.overrides.grammar import parse_sweep
+from sft_cli.config.overrides.parse import OverrideError
+from sft_cli.config.overrides.sweep import expand_sweep
 from sft_cli.errors import Mistakes, SftError
 
 
@@ -38,7 +38,7 @@ from sft_cli.errors import Mistakes, SftError
     ],
 )
 def test_the_values_of_a_word(text, values):
-    assert several(text, ["none", "lora", "loftq"], 4) == values
+    assert parse_sweep(text, ["none", "lora", "loftq"], 4) == values
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_the_values_of_a_word(text, values):
     ],
 )
 def test_what_has_no_list_of_values(text, why):
-    with pytest.raises(Unreadable) as caught:
-        several(text, (), 10)
+    with pytest.raises(OverrideError) as caught:
+        parse_sweep(text, (), 10)
     assert str(caught.value) == why
 
 
 def test_every_combination_in_the_order_of_the_words():
     """The last key changes fastest; words with one value stay where they were."""
-    found = expand(["trainer.lr=1e-4,2e-4", "recipe=quickstart", "adapter=lora,dora"])
+    found = expand_sweep(["trainer.lr=1e-4,2e-4", "recipe=quickstart", "adapter=lora,dora"])
 
     assert found.keys == ("trainer.lr", "adapter")
     assert found.members == (
@@ -71,13 +71,13 @@ def test_every_combination_in_the_order_of_the_words():
 
 
 def test_of_a_key_that_is_set_twice_the_last_word_holds():
-    found = expand(["trainer.lr=1,2,3", "trainer.lr=4,5"])
+    found = expand_sweep(["trainer.lr=1,2,3", "trainer.lr=4,5"])
     assert found.members == (("trainer.lr=4",), ("trainer.lr=5",))
 
 
 def test_a_text_that_hydra_cannot_read_is_one_value():
     """``sft train model.path='a(b'`` works, too."""
-    found = expand(["model.path=a(b", "trainer.lr=1,2"])
+    found = expand_sweep(["model.path=a(b", "trainer.lr=1,2"])
     assert found.members == (("model.path=a(b", "trainer.lr=1"), ("model.path=a(b", "trainer.lr=2"))
 
 
@@ -85,7 +85,7 @@ def test_options_of_ones_own_are_globbed(tmp_path):
     (tmp_path / "trainer").mkdir()
     for name in ("short", "shorter", "long"):
         (tmp_path / "trainer" / f"{name}.yaml").write_text("lr: 1e-3\n")
-    assert expand(["trainer=glob(sh*)"], [str(tmp_path)]).values == (("short",), ("shorter",))
+    assert expand_sweep(["trainer=glob(sh*)"], [str(tmp_path)]).values == (("short",), ("shorter",))
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ def test_options_of_ones_own_are_globbed(tmp_path):
 )
 def test_mistakes(words, sentence):
     with pytest.raises(SftError) as caught:
-        expand(words)
+        expand_sweep(words)
     assert str(caught.value) == sentence
 
 
 def test_all_mistakes_at_once():
     with pytest.raises(Mistakes) as caught:
-        expand(["trainer.lr=interval(1,2)", "trainer.seed=1,1", "adapter.target_modules=a,b"])
+        expand_sweep(["trainer.lr=interval(1,2)", "trainer.seed=1,1", "adapter.target_modules=a,b"])
     assert len(caught.value.errors) == 3
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from sft_cli.config.compose import compose
 from sft_cli.config.paths import absolute
-from sft_cli.config.rules.check import required
+from sft_cli.config.rules.check import check_required
 from sft_cli.errors import SftError
 
 
@@ -217,12 +217,12 @@ def test_keys_of_other_tools(word, meant):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "adafactor", "lion"])
 def test_a_cpu_takes_every_optimizer_but_the_paged_one(optimizer):
-    required(compose(["recipe=quickstart", "trainer.device=cpu", f"trainer.optimizer={optimizer}"]))
+    check_required(compose(["recipe=quickstart", "trainer.device=cpu", f"trainer.optimizer={optimizer}"]))
 
 
 def test_paged_state_needs_cuda():
     with pytest.raises(SftError) as refused:
-        required(compose(["recipe=quickstart", "trainer.device=cpu", "trainer.optimizer=paged_adamw_8bit"]))
+        check_required(compose(["recipe=quickstart", "trainer.device=cpu", "trainer.optimizer=paged_adamw_8bit"]))
 
     assert refused.value.problem == (
         "trainer.optimizer is paged_adamw_8bit, which needs CUDA, but trainer.device is cpu"

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from sft_cli import error_boundary
-from sft_cli.config.model_files.not_found import near_directory, unreachable
+from sft_cli.config.model_files.not_found import suggest_directory, suggest_hub_fix
 
 CHECK = "check the path, or name a hub id such as Qwen/Qwen2.5-0.5B"
 
@@ -30,17 +30,17 @@ def models(tmp_path, monkeypatch):
     ],
 )
 def test_the_nearest_directory_is_named(models, path, fix):
-    assert near_directory(path, "model.path") == fix
+    assert suggest_directory(path, "model.path") == fix
 
 
 def test_an_offline_shell_is_named(models, monkeypatch):
-    assert unreachable("Qwen/Qwen2.5-0.5B", "model.path").startswith("check the name, the network")
+    assert suggest_hub_fix("Qwen/Qwen2.5-0.5B", "model.path").startswith("check the name, the network")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert unreachable("Qwen/Qwen2.5-0.5B", "model.path") == (
+    assert suggest_hub_fix("Qwen/Qwen2.5-0.5B", "model.path") == (
         "HF_HUB_OFFLINE=1 is set in this shell, and the model is not in its cache: unset HF_HUB_OFFLINE, or name a"
         " local directory"
     )
-    assert unreachable("models/qwen-tny", "model.path") == "did you mean model.path=models/qwen-tiny?"
+    assert suggest_hub_fix("models/qwen-tny", "model.path") == "did you mean model.path=models/qwen-tiny?"
 
 
 @pytest.mark.parametrize(

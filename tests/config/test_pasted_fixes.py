@@ -416,10 +416,10 @@ ACCEPTED = [
 @pytest.mark.parametrize(("line", "key", "value"), ACCEPTED)
 def test_a_recipe_names_an_option_or_a_path_directly(world, line, key, value):
     from sft_cli.config.compose import compose
-    from sft_cli.config.validate import as_plain
+    from sft_cli.config.validate import to_plain
 
     (world / "mine.yaml").write_text(f"{line}\n")
-    found = as_plain(compose(["recipe=./mine.yaml"]))
+    found = to_plain(compose(["recipe=./mine.yaml"]))
     for name in key.split("."):
         found = found[name]
     assert found == value

@@ -5,8 +5,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.config.compose import compose, dump, load
-from sft_cli.config.explain import show
+from sft_cli.config.compose import compose, dump_config, read_config
+from sft_cli.config.explain import show_config
 from sft_cli.config.redaction import is_masked, masked_address
 from sft_cli.errors import SftError
 
@@ -67,18 +67,18 @@ WORDS = [
 def test_no_signature_is_shown_or_dumped(tmp_path):
     config = compose(WORDS)
     assert config.data.mix["a"].path == SIGNED
-    for text in (dump(config), show(WORDS)):
+    for text in (dump_config(config), show_config(WORDS)):
         assert "secret-word" not in text
         assert text.count("https://h/rows.jsonl?sig=***") == 3
-    (tmp_path / "config.yaml").write_text(dump(config))
-    again = load(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    again = read_config(tmp_path / "config.yaml")
     assert again.data.mix["a"].path == "https://h/rows.jsonl?sig=***"
-    assert dump(again) == dump(config)
+    assert dump_config(again) == dump_config(config)
 
 
 def test_what_is_no_address_is_dumped_as_it_is():
     words = ["data.system='see https://h/?token=1'", "data.mix.a.path=rows?token=x.jsonl"]
-    values = yaml.safe_load(dump(compose(words)))["data"]
+    values = yaml.safe_load(dump_config(compose(words)))["data"]
     assert (values["system"], values["mix"]["a"]["path"]) == ("see https://h/?token=1", "rows?token=x.jsonl")
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.keys.similar import nearest, similar, slips
-from sft_cli.config.keys.typos import fits, positive, proposals, word
+from sft_cli.config.keys.similar import distance_if_similar, edit_distance, nearest
+from sft_cli.config.keys.typos import is_valid_value, override_word, suggest_positive, suggest_values
 from sft_cli.config.keys.valid_keys import KEYS, Key
 
 FLOATS = [key for key in KEYS.values() if key.kind in (float, float | None)]
@@ -20,27 +20,27 @@ quick = settings(max_examples=60, deadline=None)
 @given(st.sampled_from(FLOATS), st.floats(1e-6, 0.99), st.integers(1, 6))
 def test_a_decimal_comma_is_a_point(key: Key, number: float, digits: int):
     number = round(number, digits)
-    assume(fits(key.kind, key.limits, number) and number)
+    assume(is_valid_value(key.kind, key.limits, number) and number)
     text = f"{number:.{digits}f}".replace(".", ",")
-    assert proposals(key.kind, key.limits, text)[0] == pytest.approx(number)
+    assert suggest_values(key.kind, key.limits, text)[0] == pytest.approx(number)
 
 
 @quick
 @given(st.sampled_from(INTS), st.integers(8, 999))
 def test_a_whole_number_is_found_in_a_fraction_and_in_thousands(key: Key, number: int):
-    assume(fits(key.kind, key.limits, number))
-    assert proposals(key.kind, key.limits, float(number)) == [number]
-    assert proposals(key.kind, key.limits, f"'{number}'") == [number]
-    assume(fits(key.kind, key.limits, 1000 * number))
-    assert proposals(key.kind, key.limits, f"{number},000")[0] in (number, 1000 * number)
-    assert proposals(key.kind, key.limits, f"{number}k")[0] == 1000 * number
+    assume(is_valid_value(key.kind, key.limits, number))
+    assert suggest_values(key.kind, key.limits, float(number)) == [number]
+    assert suggest_values(key.kind, key.limits, f"'{number}'") == [number]
+    assume(is_valid_value(key.kind, key.limits, 1000 * number))
+    assert suggest_values(key.kind, key.limits, f"{number},000")[0] in (number, 1000 * number)
+    assert suggest_values(key.kind, key.limits, f"{number}k")[0] == 1000 * number
 
 
 @quick
 @given(st.sampled_from([key for key in FLOATS if key.limits.get("lt", key.limits.get("le")) == 1]), st.integers(2, 99))
 def test_a_share_above_one_is_meant_in_percent(key: Key, number: int):
-    assert proposals(key.kind, key.limits, number) == [f"{number}%"]
-    assert fits(float, key.limits, f"{number}%")
+    assert suggest_values(key.kind, key.limits, number) == [f"{number}%"]
+    assert is_valid_value(float, key.limits, f"{number}%")
 
 
 @quick
@@ -48,21 +48,21 @@ def test_a_share_above_one_is_meant_in_percent(key: Key, number: int):
 def test_a_list_is_found_in_any_brackets(names, around):
     for between in (",", ", ", " ", ";"):
         text = around.format(between.join(names))
-        assert proposals(list[str], {}, text) == [names]
+        assert suggest_values(list[str], {}, text) == [names]
 
 
 @quick
 @given(st.dictionaries(NAMES, NAMES, min_size=1, max_size=3), st.sampled_from([":", "=", ": "]))
 def test_a_mapping_is_found_with_any_sign(values, sign):
     text = ", ".join(f"{name}{sign}{value}" for name, value in values.items())
-    assert proposals(dict[str, str], {}, text) == [values]
+    assert suggest_values(dict[str, str], {}, text) == [values]
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.name)
 def test_a_default_is_never_proposed_for_what_says_nothing(key: Key):
     """A text that is like no value of any kind: whatever is proposed for it would be made up."""
-    if not fits(key.kind, key.limits, "zqxj") and "list" not in str(key.kind):
-        assert proposals(key.kind, key.limits, "zqxj") == []
+    if not is_valid_value(key.kind, key.limits, "zqxj") and "list" not in str(key.kind):
+        assert suggest_values(key.kind, key.limits, "zqxj") == []
 
 
 @pytest.mark.parametrize(
@@ -94,17 +94,17 @@ def test_a_default_is_never_proposed_for_what_says_nothing(key: Key):
     ],
 )
 def test_what_is_meant(kind, limits, typed, meant):
-    assert proposals(kind, limits, typed) == meant
+    assert suggest_values(kind, limits, typed) == meant
 
 
 def test_a_word_is_what_a_shell_passes_on():
-    assert word("trainer.lr", 2e-05) == "trainer.lr=2e-5"
-    assert word("trainer.lr", 1e-4) == "trainer.lr=0.0001"
-    assert word("a", ["b", "c"]) == "a=[b,c]"
-    assert word("a", {"b": "c d"}) == "'a={b: c d}'"
-    assert word("a", "x y.jsonl") == "'a=x y.jsonl'"
-    assert word("a", None) == "a=null"
-    assert positive("price", "0,5") == "did you mean price=0.5?"
+    assert override_word("trainer.lr", 2e-05) == "trainer.lr=2e-5"
+    assert override_word("trainer.lr", 1e-4) == "trainer.lr=0.0001"
+    assert override_word("a", ["b", "c"]) == "a=[b,c]"
+    assert override_word("a", {"b": "c d"}) == "'a={b: c d}'"
+    assert override_word("a", "x y.jsonl") == "'a=x y.jsonl'"
+    assert override_word("a", None) == "a=null"
+    assert suggest_positive("price", "0,5") == "did you mean price=0.5?"
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,12 @@ def test_near_in_spelling_is_a_slip_or_a_part_of_the_words(typed, meant):
 @given(NAMES, NAMES)
 def test_slips_are_a_distance(one, other):
     most = max(len(one), len(other))
-    assert slips(one, other, most) == slips(other, one, most) <= most
-    assert (slips(one, other, 0) == 0) == (one == other)
-    assert similar(one, one) == 0
+    assert edit_distance(one, other, most) == edit_distance(other, one, most) <= most
+    assert (edit_distance(one, other, 0) == 0) == (one == other)
+    assert distance_if_similar(one, one) == 0
 
 
 def test_a_word_of_any_length_is_compared_at_once():
     """Words whose lengths differ too much cost nothing: ten million letters would take minutes otherwise."""
-    assert slips("1" * 10_000_000, "trainer.lr", 3) == 9_999_990
+    assert edit_distance("1" * 10_000_000, "trainer.lr", 3) == 9_999_990
     assert nearest("1" * 100_000, KEYS) is None

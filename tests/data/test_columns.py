@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.overrides.grammar import parse
-from sft_cli.config.overrides.parse import read
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.grammar import parse_value
+from sft_cli.config.overrides.parse import parse_overrides
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import OnBadRow, Role, SourceConfig
 from sft_cli.data.formats.row_converter import converter
 from sft_cli.data.formats.unread_columns import Account, is_about, meaning
@@ -81,10 +81,10 @@ def test_what_changes_a_guessed_row_is_refused(column, value):
     assert caught.value.problem.startswith(
         f"the format messages, recognised from the columns, does not read {column!r} ("
     )
-    pasted = override("data.mix.mine.ignore", [column])
+    pasted = format_override("data.mix.mine.ignore", [column])
     assert caught.value.fix.startswith(f"{pasted} leaves it out on purpose")
     (typed,) = shlex.split(pasted)
-    ignored = read([typed], parse).values["data.mix.mine.ignore"]
+    ignored = parse_overrides([typed], parse_value).values["data.mix.mine.ignore"]
     assert account(values, ignore=ignored) == {"not_read": [], "ignored": [column]}
 
 
@@ -216,8 +216,8 @@ def test_advice_is_read_back_as_what_it_says(columns):
     """Whatever columns are called, the advised override passes a shell and the grammar unchanged."""
     columns = [column for column in columns if column.isprintable() and column.strip() == column] or ["a"]
     for value in (columns, {"prompt": columns[0]}):
-        (word,) = shlex.split(override("data.mix.mine.columns", value))
-        found = read([word], parse)
+        (word,) = shlex.split(format_override("data.mix.mine.columns", value))
+        found = parse_overrides([word], parse_value)
         assert not found.mistakes
         assert found.values["data.mix.mine.columns"] == value
 
@@ -250,7 +250,7 @@ def test_of_two_answers_either_can_be_trained(config, tmp_path):
     )
     both = "'data.mix.a.columns={response: answer}' 'data.mix.a.ignore=[response]'"
     assert error.fix == f"'data.mix.a.ignore=[answer]' leaves it out on purpose; {both} trains answer instead"
-    values = read(shlex.split(both), parse).values
+    values = parse_overrides(shlex.split(both), parse_value).values
     made_config.data.mix["a"].columns = values["data.mix.a.columns"]
     made_config.data.mix["a"].ignore = values["data.mix.a.ignore"]
     assert prepare(made_config).manifest["sources"]["a"]["ignored"] == ["response"]

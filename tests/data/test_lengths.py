@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.config.model_files.context_window import context_of
+from sft_cli.config.model_files.context_window import read_context_length
 from sft_cli.config.schema.data import BudgetConfig, OnBadRow, Overflow
 from sft_cli.data.lengths import Lengths
 from sft_cli.errors import Mistakes, SftError
@@ -268,6 +268,6 @@ def test_held_out_rows_that_are_missing_say_why(long_rows, capsys):
 )  # fmt: skip
 def test_the_context_of_a_model(tmp_path, config_json, context):
     (tmp_path / "config.json").write_text(config_json)
-    assert context_of(str(tmp_path)) == context
-    assert context_of(str(tmp_path / "none")) is None
-    assert context_of(None) is None
+    assert read_context_length(str(tmp_path)) == context
+    assert read_context_length(str(tmp_path / "none")) is None
+    assert read_context_length(None) is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.rules.data import source_rules
+from sft_cli.config.rules.data import check_source_keys
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.data.row_errors import RowError
 from sft_cli.data.sources import slices, source_rows
@@ -180,7 +180,9 @@ def test_keys_that_would_have_no_effect_are_refused(tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_the_keys_themselves(config, problem):
-    found = [mistake.problem for mistake in source_rules(DataConfig(mix={"mine": SourceConfig(path="x", **config)}))]
+    found = [
+        mistake.problem for mistake in check_source_keys(DataConfig(mix={"mine": SourceConfig(path="x", **config)}))
+    ]
     assert found == ([] if problem is None else [problem])
 
 

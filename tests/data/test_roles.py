@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.config.overrides.grammar import parse
-from sft_cli.config.rules.data import source_rules
+from sft_cli.config.overrides.grammar import parse_value
+from sft_cli.config.rules.data import check_source_keys
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.data.formats.roles import ROLES
 from sft_cli.data.formats.row_converter import converter
@@ -81,7 +81,7 @@ def test_the_advice_can_be_pasted(name):
     except RowError as error:
         fix = error.fix
     if pasted := re.match(r"'data\.mix\.mine\.roles=(\{.*\})'", fix):
-        roles = parse(pasted.group(1))
+        roles = parse_value(pasted.group(1))
         assert all(isinstance(key, str) for key in roles)
         row = {"messages": [{"role": name, "content": CALL}, SAY]}
         assert convert(row, roles=roles).messages[0].role in ("assistant", "user", "tool", "system")
@@ -118,7 +118,7 @@ def test_roles_where_nothing_reads_them():
 
 def test_a_role_that_is_none_is_a_mistake_of_the_config():
     data = DataConfig(mix={"mine": SourceConfig(roles={"bot": "asistant", "human": "user"})})
-    (mistake,) = source_rules(data)
+    (mistake,) = check_source_keys(data)
     assert mistake.problem == (
         "data.mix.mine.roles.bot is 'asistant'; it must be one of system, user, assistant, tool, tool_call"
     )

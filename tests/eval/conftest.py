@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config
 
 from sft_cli.batching.collate import Batch, collate
-from sft_cli.config.compose import dump
+from sft_cli.config.compose import dump_config
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.schema.config import Config, EvalConfig, ModelConfig, TemplateConfig
@@ -152,7 +152,7 @@ def write_run(directory: Path, config: Config) -> None:
         shutil.copy(file, result / file.name)
     shutil.copytree(prepared.tokenizer_directory, directory / "tokenizer")
     (result / "generation_config.json").write_text('{"eos_token_id": [2]}')
-    (directory / "config.yaml").write_text(dump(config))
+    (directory / "config.yaml").write_text(dump_config(config))
     (directory / "manifest.json").write_text(json.dumps(prepared.manifest))
     known = {
         "prepared_dir": str(prepared.directory),

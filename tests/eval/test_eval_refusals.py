@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from sft_cli.cli import execute
-from sft_cli.config.compose import dump, load
+from sft_cli.config.compose import dump_config, read_config
 from sft_cli.errors import Mistakes, SftError
 from sft_cli.prepare.prepare import prepare
 
@@ -21,9 +21,9 @@ def test_data_that_is_gone_and_has_changed_is_refused(run_of, tmp_path, world):
     run = run_of("lora")
     rows = tmp_path / "rows.jsonl"
     rows.write_text((world / "rows.jsonl").read_text().replace("Paris", "Lyon"))
-    config = load(run / "config.yaml")
+    config = read_config(run / "config.yaml")
     config.data.mix["capitals"].path = config.data.mix["capitals"].validation_path = str(rows)
-    (run / "config.yaml").write_text(dump(config))
+    (run / "config.yaml").write_text(dump_config(config))
     known = json.loads((run / "data.json").read_text())
     (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "gone")}))
     error = refusal(str(run))
@@ -36,10 +36,10 @@ def test_data_that_is_gone_and_has_changed_is_refused(run_of, tmp_path, world):
 
 def test_a_run_that_held_nothing_out(run_of, world):
     run = run_of("lora")
-    config = load(run / "config.yaml")
+    config = read_config(run / "config.yaml")
     config.data.mix["capitals"].validation_path = None
     config.prepared_dir = None
-    (run / "config.yaml").write_text(dump(config))
+    (run / "config.yaml").write_text(dump_config(config))
     prepared = prepare(config)
     known = {
         "prepared_dir": str(prepared.directory),

@@ -23,7 +23,7 @@ from transformers import (
 
 from sft_cli.chat.template import server
 from sft_cli.cli import execute
-from sft_cli.config.compose import dump, load
+from sft_cli.config.compose import dump_config, read_config
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind, TrainStopToken
 from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.data import DataConfig, SourceConfig
@@ -112,7 +112,7 @@ def make_run(
         quant=quant,
         trainer=TrainerConfig(device=Device.cpu, lr=2e-4, epochs=1, examples_per_step=64),
     )
-    run.config.write_text(dump(config))
+    run.config.write_text(dump_config(config))
     model = load_model(config.model, quant, full=False, device=CPU, compute_dtype=dtype)
     rows = [{"input_ids": list(range(3 + i, 60 + i))} for i in range(12)]
     adapted = add_adapter(model, config.adapter, [0], seed=0, rows=rows, source=config.model).model
@@ -364,9 +364,9 @@ def test_loftq_is_not_merged_into_weights_that_were_never_rounded(tmp_path, toke
 )
 def test_kinds_that_do_not_merge(tmp_path, tokenizer, kind, problem):
     run = make_run(tmp_path / "run", save_base(tmp_path / "base"), tokenizer)
-    config = load(run.config)
+    config = read_config(run.config)
     config.adapter.kind = kind
-    run.config.write_text(dump(config))
+    run.config.write_text(dump_config(config))
     told = refused([str(run.path)])
     assert told.startswith(f"{run.path}: {problem}\n  fix: ")
     assert (f"cp -r {run.adapter} {run.path}/merged" in told) == (kind is AdapterKind.bitfit)
@@ -537,7 +537,7 @@ def test_what_cannot_be_merged_is_refused_before_weights_are_read(tmp_path, toke
 def test_fully_trained_model_has_nothing_to_merge(tmp_path):
     run = RunDir(tmp_path / "run")
     run.model.mkdir(parents=True)
-    run.config.write_text(dump(Config(adapter=AdapterConfig(kind=AdapterKind.none))))
+    run.config.write_text(dump_config(Config(adapter=AdapterConfig(kind=AdapterKind.none))))
 
     assert refused([str(run.path), "--out", f"{tmp_path}/out"]) == (
         f"{run.path}: the model's own weights were trained, so there is no adapter to merge\n"

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from sft_cli.config.model_files.context_window import context_of
+from sft_cli.config.model_files.context_window import read_context_length
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, TrainStopToken, VeraConfig
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
@@ -100,7 +100,7 @@ def test_context_of_a_saved_config(family, tmp_path):
     """What preparing reads without torch is what the loaded model takes."""
     config, context = FAMILIES[family]
     config.save_pretrained(tmp_path)
-    assert context_of(str(tmp_path)) == context
+    assert read_context_length(str(tmp_path)) == context
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,7 +13,7 @@ import pytest
 from sft_cli.chat.masks import parity
 from sft_cli.chat.template.conversation_features import ConversationFeatures
 from sft_cli.chat.template.template_check import TemplateCheck
-from sft_cli.config.compose import dump
+from sft_cli.config.compose import dump_config
 from sft_cli.config.paths import absolute
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import OnBadRow, Overflow, SourceConfig
@@ -372,7 +372,7 @@ def test_where_the_files_lie_changes_nothing(config, home, monkeypatch, capsys):
 def test_two_processes_prepare_the_same_at_once(config, home):
     made_config = config()
     file = home / "config.yaml"
-    file.write_text(dump(made_config), encoding="utf-8")
+    file.write_text(dump_config(made_config), encoding="utf-8")
     code = (
         "import sys; from sft_cli.config.compose import load; from sft_cli.prepare.prepare import prepare;"
         " config = load(sys.argv[1]); print('ready', flush=True); input(); prepare(config)"

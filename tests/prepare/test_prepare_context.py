@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from sft_cli.config.model_files.context_window import context_length, context_of
+from sft_cli.config.model_files.context_window import max_positions, read_context_length
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.errors import Mistakes, SftError
 from sft_cli.prepare.prepare import explain, prepare, there
-from sft_cli.slurm.preflight import preflight
+from sft_cli.slurm.preflight import check_inputs
 from tests.prepare.helpers import write
 
 
@@ -26,7 +26,7 @@ def small(config, tmp_path):
     return made
 
 
-@pytest.mark.parametrize("command", [prepare, there, explain, preflight])
+@pytest.mark.parametrize("command", [prepare, there, explain, check_inputs])
 def test_every_command_names_both_mistakes(small, command):
     with pytest.raises(Mistakes) as caught:
         command(small)
@@ -93,7 +93,7 @@ def test_long_rows_are_told_what_the_model_takes(small, tmp_path):
     ],
 )
 def test_the_context_that_a_config_states(stated, context):
-    assert context_length(stated) == context
+    assert max_positions(stated) == context
 
 
 def test_the_context_of_a_hub_model_whose_tokenizer_is_stored(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_the_context_of_a_hub_model_whose_tokenizer_is_stored(tmp_path, monkeypa
     (store / "refs").mkdir()
     (store / "refs" / "main").write_text(commit)
     (store / "snapshots" / commit / "config.json").write_text('{"n_positions": 1024}')
-    assert context_of("owner/small") == 1024
-    assert context_of("owner/small", commit) == 1024
-    assert context_of("owner/other") is None
-    assert context_of("no/hub/id") is None
+    assert read_context_length("owner/small") == 1024
+    assert read_context_length("owner/small", commit) == 1024
+    assert read_context_length("owner/other") is None
+    assert read_context_length("no/hub/id") is None

@@ -14,8 +14,8 @@ from sft_cli.errors import SftError
 from sft_cli.escape import escape_control
 from sft_cli.report import gallery
 from sft_cli.report.kinds import KINDS
-from sft_cli.report.terminal import PLAIN_LEGEND, _fate, marked
-from sft_cli.report.token_pieces import Piece
+from sft_cli.report.terminal import PLAIN_LEGEND, _ledger_summary, format_plain
+from sft_cli.report.token_pieces import TextPiece
 from tests.report.helpers import HOSTILE
 
 STOP = "⟪stop: <|im_end|>⟫"
@@ -108,9 +108,9 @@ def test_what_filters_and_sources_said_is_in_the_line():
         "scores": {"language": 0.5, "quality": 2.0}, "tags": {"language": "en"},
     }  # fmt: skip
     told = ["a", "train", "dropped: too dull", "by quality", "language=en", "score language=0.5", "score quality=2"]
-    assert list(_fate(line)) == told
+    assert list(_ledger_summary(line)) == told
     plain = {**line, "fate": "used", "reason": None, "examples": 2, "copies": 3, "tokens": 10, "trained_tokens": 4}
-    assert list(_fate(plain))[2:] == [
+    assert list(_ledger_summary(plain))[2:] == [
         "used", "by quality", "2 examples × 3", "10 tokens, 4 with loss (40.0%)", *told[4:]
     ]  # fmt: skip
 
@@ -243,8 +243,8 @@ def test_a_reader_that_leaves_is_no_error(prepared):
 
 def test_marks_in_the_data_are_spelled_out():
     """Nobody can write a row that looks trained."""
-    pieces = [Piece("⟦a⟧⟪stop: b⟫", 1, 0), Piece("⦅c⦆", 1, 1), Piece("d", 2, 1)]
-    assert marked(pieces) == ("⟨U+27E6⟩a⟨U+27E7⟩⟨U+27EA⟩stop: b⟨U+27EB⟩⟦⟨U+2985⟩c⟨U+2986⟩⟧⦅d⦆")
+    pieces = [TextPiece("⟦a⟧⟪stop: b⟫", 1, 0), TextPiece("⦅c⦆", 1, 1), TextPiece("d", 2, 1)]
+    assert format_plain(pieces) == ("⟨U+27E6⟩a⟨U+27E7⟩⟨U+27EA⟩stop: b⟨U+27EB⟩⟦⟨U+2985⟩c⟨U+2986⟩⟧⦅d⦆")
 
 
 @pytest.mark.parametrize(

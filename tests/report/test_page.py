@@ -12,7 +12,7 @@ from datasets import load_from_disk
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.escape import escape_control
 from sft_cli.report import page as pages
-from sft_cli.report.html import digest
+from sft_cli.report.html import csp_hash
 from sft_cli.report.page import write_report
 from tests.report.helpers import HOSTILE, add_to_manifest, make, manifest_parts
 
@@ -92,8 +92,8 @@ def test_hidden_characters_never_reach_the_page(full):
 def test_the_policy_allows_our_style_and_script_alone(page, full):
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["attributes"]["content"]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
-    assert digest(page.all("script")[0]["text"]) in policy
-    assert digest(page.all("style")[0]["text"]) in policy
+    assert csp_hash(page.all("script")[0]["text"]) in policy
+    assert csp_hash(page.all("style")[0]["text"]) in policy
     text = (full / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://|@import|url\(", text)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sft_cli.report import gallery, ledger_view, svg
 from sft_cli.report.sections import mix, stages, tags, totals
-from sft_cli.report.split_stats import Survey
+from sft_cli.report.split_stats import SplitStats
 
 SEED = "0123456789abcdef" * 4
 
@@ -29,7 +29,7 @@ def write_ledger(file, lines):
 
 
 def test_a_survey_counts_what_the_rows_hold(prepared):
-    survey, rows = Survey(prepared, "train"), load_from_disk(str(prepared))["train"]
+    survey, rows = SplitStats(prepared, "train"), load_from_disk(str(prepared))["train"]
     assert survey.lengths.tolist() == [len(ids) for ids in rows["input_ids"]]
     assert survey.trained.tolist() == [sum(label != -100 for label in labels) for labels in rows["labels"]]
     assert [survey.sources[i] for i in survey.source_of] == list(rows["source"])
@@ -40,9 +40,9 @@ def test_a_survey_counts_what_the_rows_hold(prepared):
 
 
 def test_a_survey_in_small_chunks_is_the_same(prepared, monkeypatch):
-    whole = Survey(prepared, "train")
+    whole = SplitStats(prepared, "train")
     monkeypatch.setattr("sft_cli.report.split_stats.CHUNK", 7)
-    chunked = Survey(prepared, "train")
+    chunked = SplitStats(prepared, "train")
     np.testing.assert_array_equal(chunked.lengths, whole.lengths)
     np.testing.assert_array_equal(chunked.trained, whole.trained)
     np.testing.assert_array_equal(chunked.source_of, whole.source_of)
@@ -52,17 +52,17 @@ def test_a_survey_in_small_chunks_is_the_same(prepared, monkeypatch):
 
 
 def test_an_empty_split(prepared):
-    survey = Survey(prepared, "validation")
-    assert (len(survey), survey.sources, survey.of("mine").tolist()) == (0, [], [])
+    survey = SplitStats(prepared, "validation")
+    assert (len(survey), survey.sources, survey.rows_of_source("mine").tolist()) == (0, [], [])
 
 
 def test_the_extremes_are_chosen(prepared):
-    survey, rows = Survey(prepared, "train"), load_from_disk(str(prepared))["train"]
+    survey, rows = SplitStats(prepared, "train"), load_from_disk(str(prepared))["train"]
     plain = [i for i, source in enumerate(rows["source"]) if source == "plain"]
     by_length = sorted(plain, key=lambda i: len(rows[i]["input_ids"]))
 
     def best(kind, number):
-        return gallery.most(survey, ["plain"], kind, number, SEED)
+        return gallery.top_rows(survey, ["plain"], kind, number, SEED)
 
     assert best("longest", 2) == by_length[::-1][:2]
     assert best("shortest", 1) == by_length[:1]
@@ -70,30 +70,30 @@ def test_the_extremes_are_chosen(prepared):
     assert best("lowest trained share", 1) == [min(plain, key=shares.get)]
     assert sorted(best("random", 100)) == plain
     assert best("random", 3) == best("random", 3)
-    assert best("random", 3) != gallery.most(survey, ["plain"], "random", 3, "f" * 64)
+    assert best("random", 3) != gallery.top_rows(survey, ["plain"], "random", 3, "f" * 64)
 
 
 def test_the_most_truncated_are_those_of_the_ledger(prepared):
-    survey = Survey(prepared, "train")
-    account = ledger_view.take_account(prepared / "ledger.jsonl", SEED)
-    (index,) = gallery.truncated(survey, account)
+    survey = SplitStats(prepared, "train")
+    account = ledger_view.sample_ledger(prepared / "ledger.jsonl", SEED)
+    (index,) = gallery.truncated_examples(survey, account)
     assert survey.where(index).endswith("talk.jsonl:3")
 
 
 def test_of_many_sources_the_largest_are_shown(prepared, monkeypatch):
     """The gallery says how many it left out."""
     monkeypatch.setattr(gallery, "MOST_SOURCES", 1)
-    train, validation = Survey(prepared, "train"), Survey(prepared, "validation")
-    choice = gallery.choose(train, validation, ledger_view.Account(), SEED)
+    train, validation = SplitStats(prepared, "train"), SplitStats(prepared, "validation")
+    choice = gallery.select_examples(train, validation, ledger_view.LedgerSample(), SEED)
     assert {train.sources[train.source_of[index]] for _, index in choice.kinds} == {"plain"}
     assert choice.sources_left_out == 2
 
 
 def test_examples_of_one_row_are_shown_once(prepared):
     """A row that became many examples does not fill the gallery with one of them."""
-    survey = Survey(prepared, "train")
+    survey = SplitStats(prepared, "train")
     order = [4, 4, 4, 5, 4, 6]
-    assert gallery._different(survey, order, 3) == [4, 5, 6]
+    assert gallery._from_distinct_rows(survey, order, 3) == [4, 5, 6]
 
 
 def test_an_account_by_hand(tmp_path):
@@ -105,7 +105,7 @@ def test_an_account_by_hand(tmp_path):
         line('r", "fate": "dropped"', fate="used"),
         line("s:1", source="b", truncated=1),
     ]
-    account = ledger_view.take_account(write_ledger(tmp_path / "l.jsonl", lines), SEED)
+    account = ledger_view.sample_ledger(write_ledger(tmp_path / "l.jsonl", lines), SEED)
     assert {reason: [one["where"] for one in kept] for reason, kept in account.dropped.items()} == {
         "too long": ["r:1"],
         "duplicate": ["r:3"],
@@ -115,7 +115,7 @@ def test_an_account_by_hand(tmp_path):
         "a": ["r:4", "r:2"],
         "b": ["s:1"],
     }
-    few = ledger_view.take_account(tmp_path / "l.jsonl", SEED, kept=1)
+    few = ledger_view.sample_ledger(tmp_path / "l.jsonl", SEED, kept=1)
     assert [one["where"] for one in few.truncated["a"]] == ["r:4"]
 
 
@@ -125,7 +125,7 @@ def test_dropped_rows_are_a_fair_choice(tmp_path):
     file = write_ledger(tmp_path / "l.jsonl", lines)
     counts = dict.fromkeys(range(20), 0)
     for seed in range(400):
-        kept = ledger_view.take_account(file, str(seed)).dropped["bad"]
+        kept = ledger_view.sample_ledger(file, str(seed)).dropped["bad"]
         assert len(kept) == ledger_view.KEPT
         numbers = [int(one["where"].removeprefix("r:")) for one in kept]
         assert numbers == sorted(numbers)
@@ -140,7 +140,7 @@ def test_lines_are_found_by_source_and_place(tmp_path_factory, places, chance):
     """Whatever the names of files are."""
     file = write_lines_safely(tmp_path_factory.mktemp("ledger") / "l.jsonl", places)
     wanted = {place for place in places if chance.random() < 0.5}
-    found = ledger_view.find(file, {(source, where) for where, source in wanted})
+    found = ledger_view.find_lines(file, {(source, where) for where, source in wanted})
     assert {(one["where"], one["source"]) for one in found.values()} == wanted
 
 
@@ -153,14 +153,14 @@ def write_lines_safely(file, places):
 def test_a_place_that_looks_like_json_is_found(tmp_path):
     places = [('a", "source": "b', "a"), ('x", ', "a"), ("\\", "b")]
     file = write_lines_safely(tmp_path / "l.jsonl", places)
-    assert len(ledger_view.find(file, {(source, where) for where, source in places})) == 3
+    assert len(ledger_view.find_lines(file, {(source, where) for where, source in places})) == 3
 
 
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=60), st.sampled_from([None, 64, 2048]))
 def test_every_example_is_in_one_bar(lengths, max_length):
     lengths = np.array(lengths, dtype=np.int32)
     low, high = int(lengths.min()), int(lengths.max())
-    drawn = svg.of_lengths(lengths, low, high, max_length)
+    drawn = svg.length_histogram(lengths, low, high, max_length)
     assert sum(bar.count for bar in drawn.bars) == len(lengths)
     for bar in drawn.bars:
         assert 0 <= bar.x <= svg.WIDTH
@@ -175,15 +175,15 @@ def test_every_example_is_in_one_bar(lengths, max_length):
 
 
 def test_the_line_stands_where_the_axis_says():
-    drawn = svg.of_lengths(np.array([1, 1024], dtype=np.int32), 1, 1024, 512)
+    drawn = svg.length_histogram(np.array([1, 1024], dtype=np.int32), 1, 1024, 512)
     assert {label: at for at, label in drawn.ticks}["64"] < drawn.line
-    on_scale = svg.of_lengths(np.array([1, 4096], dtype=np.int32), 1, 4096, 1024)
+    on_scale = svg.length_histogram(np.array([1, 4096], dtype=np.int32), 1, 4096, 1024)
     assert {label: at for at, label in on_scale.ticks}["1k"] == on_scale.line
 
 
 @given(st.lists(st.floats(0, 1), max_size=40))
 def test_every_share_is_in_one_bar(shares):
-    drawn = svg.of_shares(np.array(shares))
+    drawn = svg.share_histogram(np.array(shares))
     assert sum(bar.count for bar in drawn.bars) == len(shares)
     assert [label for _, label in drawn.ticks] == ["0%", "25%", "50%", "75%", "100%"]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.report.token_pieces import Piece, TokenReader
+from sft_cli.report.token_pieces import PreparedTokenReader, TextPiece
 from tests.report.helpers import SMALL
 
 STOP = "<|im_end|>"
@@ -21,7 +21,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def reader(tokenizer):
-    return TokenReader(tokenizer, [STOP])
+    return PreparedTokenReader(tokenizer, [STOP])
 
 
 def byte_fallback() -> ChatTokenizer:
@@ -52,11 +52,11 @@ def test_a_row_by_hand(reader, tokenizer):
     ids = tokenizer.encode_batch([f"q{STOP}\né{STOP}"])[0]
     trained = [False] * (len(ids) - 3) + [True] * 3
     assert check(reader, tokenizer, ids, trained) == [
-        Piece("q", 1, 0),
-        Piece(STOP, 1, 0, special=True),
-        Piece("\n", 1, 0),
-        Piece("é", 2, 2),
-        Piece(STOP, 1, 1, special=True, stop=True),
+        TextPiece("q", 1, 0),
+        TextPiece(STOP, 1, 0, special=True),
+        TextPiece("\n", 1, 0),
+        TextPiece("é", 2, 2),
+        TextPiece(STOP, 1, 1, special=True, stop=True),
     ]
 
 
@@ -78,7 +78,7 @@ def test_pieces_join_to_the_text(text, chance):
     tokenizer = load_tokenizer(str(SMALL))
     ids = tokenizer.encode_batch([text])[0]
     trained = [chance.random() < 0.5 for _ in ids]
-    pieces = check(TokenReader(tokenizer, [STOP]), tokenizer, ids, trained)
+    pieces = check(PreparedTokenReader(tokenizer, [STOP]), tokenizer, ids, trained)
     assert "".join(piece.text for piece in pieces) == text
 
 
@@ -88,7 +88,7 @@ def test_pieces_of_any_ids_join_to_what_they_decode_to(ids):
     tokenizer = load_tokenizer(str(SMALL))
     known = tokenizer.backend.get_vocab_size()
     ids = [id % known for id in ids]
-    check(TokenReader(tokenizer, [STOP]), tokenizer, ids, [id % 2 == 0 for id in ids])
+    check(PreparedTokenReader(tokenizer, [STOP]), tokenizer, ids, [id % 2 == 0 for id in ids])
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=30))
@@ -97,14 +97,14 @@ def test_pieces_of_a_tokenizer_that_falls_back_to_bytes(text):
     tokenizer = byte_fallback()
     ids = [4 + byte for byte in text.encode()]
     for around in (ids, [1, *ids, 2], [2, 1, *ids, 3, 1]):
-        check(TokenReader(tokenizer, []), tokenizer, around, [True] * len(around))
+        check(PreparedTokenReader(tokenizer, []), tokenizer, around, [True] * len(around))
 
 
 @pytest.mark.material
 @pytest.mark.parametrize("name", ["llama2", "llama3", "mistral_v3", "qwen2_5", "qwen3"])
 def test_pieces_of_real_tokenizers(name, material_dir):
     tokenizer = load_tokenizer(str(material_dir / "tokenizers" / name))
-    reader, chance = TokenReader(tokenizer, []), random.Random(0)
+    reader, chance = PreparedTokenReader(tokenizer, []), random.Random(0)
     pool = "aé 你好😀\n\n\ufffdק<>🏴 ́𝔘   x👩‍👩‍👧"
     for _ in range(60):
         text = "".join(chance.choice(pool) for _ in range(chance.randint(0, 60)))
@@ -121,7 +121,7 @@ def test_an_excerpt_accounts_for_every_token(text, times, limit, first):
     tokenizer = load_tokenizer(str(SMALL))
     ids = tokenizer.encode_batch([text * times])[0]
     trained = [at >= first and at % 3 == 0 for at in range(len(ids))]
-    stretches = TokenReader(tokenizer, []).excerpt(ids, trained, limit)
+    stretches = PreparedTokenReader(tokenizer, []).excerpt(ids, trained, limit)
     shown = [piece for stretch in stretches for piece in stretch.pieces]
     assert sum(piece.num_ids for piece in shown) + sum(one.num_hidden for one in stretches) == len(ids)
     assert sum(piece.num_trained for piece in shown) + sum(one.hidden_trained for one in stretches) == sum(trained)
@@ -140,5 +140,5 @@ def test_of_a_row_that_begins_long_without_loss_the_loss_is_shown():
     ids = tokenizer.encode_batch(["tools " * 1000 + "the answer " * 5 + "more " * 1000])[0]
     begin = len(tokenizer.encode_batch(["tools " * 1000])[0])
     trained = [begin <= at < begin + 8 for at in range(len(ids))]
-    stretches = TokenReader(tokenizer, []).excerpt(ids, trained, 100)
+    stretches = PreparedTokenReader(tokenizer, []).excerpt(ids, trained, 100)
     assert [sum(piece.num_trained for piece in one.pieces) for one in stretches] == [0, 8, 0]

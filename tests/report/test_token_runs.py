@@ -5,18 +5,18 @@ import random
 import pytest
 
 from sft_cli.report import token_runs as folding
-from sft_cli.report.token_pieces import Piece, Stretch
-from sft_cli.report.token_runs import BEFORE, BEHIND, LONG, runs
+from sft_cli.report.token_pieces import Excerpt, TextPiece
+from sft_cli.report.token_runs import BEFORE, BEHIND, LONG, loss_runs
 
 
-def pieces(*lengths: int) -> list[Piece]:
+def pieces(*lengths: int) -> list[TextPiece]:
     """Pieces of one token: so many without loss, so many with it, and so on in turn."""
-    return [Piece("x", 1, place % 2) for place, length in enumerate(lengths) for _ in range(length)]
+    return [TextPiece("x", 1, place % 2) for place, length in enumerate(lengths) for _ in range(length)]
 
 
-def shape(stretches: list[Stretch]) -> list[tuple[str, int, bool]]:
+def shape(stretches: list[Excerpt]) -> list[tuple[str, int, bool]]:
     """Loss, length and whether it is folded, of every run."""
-    return [(run.loss, sum(piece.num_ids for piece in run.pieces), run.folded > 0) for run in runs(stretches)]
+    return [(run.loss, sum(piece.num_ids for piece in run.pieces), run.folded > 0) for run in loss_runs(stretches)]
 
 
 @pytest.mark.parametrize(
@@ -38,18 +38,23 @@ def shape(stretches: list[Stretch]) -> list[tuple[str, int, bool]]:
     ids=["short", "beginning", "end", "between", "untrained", "trained"],
 )  # fmt: skip
 def test_the_middle_of_what_is_long_and_without_loss_is_folded(lengths, expected):
-    assert shape([Stretch(pieces(*lengths))]) == expected
+    assert shape([Excerpt(pieces(*lengths))]) == expected
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_the_runs_are_the_row(seed):
     chance = random.Random(seed)
     stretches = [
-        Stretch([Piece("x", chance.randint(1, 3), 0) if chance.random() < 0.99 else Piece("y", 1, 1) for _ in range(n)])
+        Excerpt(
+            [
+                TextPiece("x", chance.randint(1, 3), 0) if chance.random() < 0.99 else TextPiece("y", 1, 1)
+                for _ in range(n)
+            ]
+        )
         for n in (chance.randint(0, 900), chance.randint(1, 900))
     ]
-    stretches[1] = Stretch(stretches[1].pieces, 70, 7)
-    made = runs(stretches)
+    stretches[1] = Excerpt(stretches[1].pieces, 70, 7)
+    made = loss_runs(stretches)
     assert [piece for run in made for piece in run.pieces] == [piece for one in stretches for piece in one.pieces]
     assert all(run.folded in (0, sum(piece.num_ids for piece in run.pieces)) for run in made)
     assert [(run.num_hidden, run.hidden_trained) for run in made if run.num_hidden] == [(70, 7)]

@@ -8,7 +8,7 @@ import pytest
 from sft_cli import console
 from sft_cli.cli import program
 from sft_cli.config.compose import compose
-from sft_cli.config.redaction import hushed
+from sft_cli.config.redaction import redact_secrets
 from sft_cli.errors import SftError
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\u202e\x9b31m\r"
@@ -64,15 +64,15 @@ SECRETS = [
 @pytest.mark.parametrize(("text", "shown"), SECRETS)
 def test_secrets_are_masked_in_whatever_is_told(text, shown, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "my-very-secret-key")
-    assert shown in hushed(text)
-    assert not any(secret in hushed(text) for secret in ("pass@", "0123456789", "abcdefghij", "very-secret"))
+    assert shown in redact_secrets(text)
+    assert not any(secret in redact_secrets(text) for secret in ("pass@", "0123456789", "abcdefghij", "very-secret"))
 
 
 @pytest.mark.parametrize(
     "text", ["TOKENIZERS_PARALLELISM=false", "rows.jsonl:17: bad", "data.mix.a.path=s3://b/k.jsonl"]
 )
 def test_what_is_no_secret_stays(text):
-    assert hushed(text) == text
+    assert redact_secrets(text) == text
 
 
 def test_a_bug_shows_no_secret(monkeypatch, capsys):

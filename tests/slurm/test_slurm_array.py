@@ -6,7 +6,7 @@ import pytest
 from slurm_cluster import NO_GPU, Cluster, waited_for
 from slurm_waits import begun, trainer, warn
 
-from sft_cli.config.compose import compose, dump
+from sft_cli.config.compose import compose, dump_config
 from sft_cli.errors import SftError
 from sft_cli.slurm.submit import submit_array
 
@@ -27,7 +27,7 @@ def test_each_member_trains_its_own_run_and_few_at_once(inside, fake_sft, tmp_pa
     config = compose([*NO_GPU, fake_sft])
     for run in runs:
         run.mkdir()
-        (run / "config.yaml").write_text(dump(config))
+        (run / "config.yaml").write_text(dump_config(config))
     directory = tmp_path / "the sweep"
     job = submit_array(directory, runs, config, 2)
     waited_for(lambda: not inside.call("squeue", "-h", "-j", job).stdout, "the array to end", 60)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from slurm_cluster import HOST, NO_GPU, job_of, log_of, submitted
 
-from sft_cli.config.compose import compose, load
+from sft_cli.config.compose import compose, read_config
 from sft_cli.config.paths import resolve
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def test_the_job_trains_in_the_run_directory(cluster, fake_sft, tmp_path, name):
     assert log_of(run, job) == "trains\n"
     expected = compose([*NO_GPU, *choices])
     expected.model.tokenizer = str(work / "words")
-    assert load(run / "config.yaml") == replace(expected, run_dir=str(run))
+    assert read_config(run / "config.yaml") == replace(expected, run_dir=str(run))
 
 
 def test_the_script_in_the_run_directory_can_be_submitted_again(cluster, fake_sft, tmp_path):

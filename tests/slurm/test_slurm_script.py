@@ -15,11 +15,11 @@ from sft_cli.config.schema.config import Config, ModelConfig
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.config.schema.launcher import Auto, ContainerConfig, ContainerKind, LauncherConfig, LauncherKind
 from sft_cli.errors import Mistakes, SftError
-from sft_cli.slurm.script import Array, Place, array_script, job_script, mounts, sbatch_word
-from sft_cli.slurm.validate import check
+from sft_cli.slurm.script import ArrayJob, SubmissionContext, array_script, container_mounts, job_script, sbatch_word
+from sft_cli.slurm.validate import validate_job
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "slurm"
-PLAIN = Place("/work", "/venv/bin", None)
+PLAIN = SubmissionContext("/work", "/venv/bin", None)
 PYXIS = ContainerConfig(kind=ContainerKind.pyxis, image="x", mounts=["/a:/b"])
 
 
@@ -49,7 +49,7 @@ def one_node() -> str:
         env={"NCCL_DEBUG": "it's $HOME"},
         pass_env=["HF_TOKEN", "WANDB_API_KEY"],
     )
-    place = Place("/home/me/my work", "/venv/bin", "/scratch/$me")
+    place = SubmissionContext("/home/me/my work", "/venv/bin", "/scratch/$me")
     return job_script(Config(run_name="alpaca_lora", launcher=launcher), '/data/my runs/50% of "x"', place)
 
 
@@ -70,18 +70,20 @@ def processes_without_gpus() -> str:
 
 def apptainer() -> str:
     container = ContainerConfig(kind=ContainerKind.apptainer, image="/images/sft.sif", mounts=["/data:/mnt/data"])
-    return job_script(config(gpus=2, container=container), "/runs/my x", Place("/work", "/venv/bin", "/sft"))
+    return job_script(
+        config(gpus=2, container=container), "/runs/my x", SubmissionContext("/work", "/venv/bin", "/sft")
+    )
 
 
 def pyxis() -> str:
     container = ContainerConfig(kind=ContainerKind.pyxis, image="nvcr.io#nvidia/pytorch:25.10-py3", mounts=["/data"])
     launcher = slurm(nodes=2, gpus=8, container=container, env={"NCCL_DEBUG": "INFO"}, pass_env=["HF_TOKEN"])
-    return job_script(Config(launcher=launcher), "/runs/x", Place("/work", "/venv/bin", "/sft"))
+    return job_script(Config(launcher=launcher), "/runs/x", SubmissionContext("/work", "/venv/bin", "/sft"))
 
 
 def array() -> str:
     runs = [Path("/sweeps/my lr/0"), Path("/sweeps/my lr/1")]
-    return array_script(config(time="2:00:00"), Array(Path("/sweeps/my lr"), runs, 1), PLAIN)
+    return array_script(config(time="2:00:00"), ArrayJob(Path("/sweeps/my lr"), runs, 1), PLAIN)
 
 
 SCRIPTS: dict[str, Callable[[], str]] = {
@@ -125,7 +127,7 @@ def test_a_variable_of_ones_own_wins_over_ours():
 
 def test_a_container_sees_its_mounts_and_where_the_run_lies_once():
     container = ContainerConfig(kind=ContainerKind.apptainer, image="x.sif", mounts=["/work", "/data:/mnt"])
-    seen = mounts(slurm(container=container), Place("/work", "/venv/bin", "/sft"), ["/runs/x"])
+    seen = container_mounts(slurm(container=container), SubmissionContext("/work", "/venv/bin", "/sft"), ["/runs/x"])
     assert seen == ["/work", "/data:/mnt", "/runs/x", "/sft"]
 
 
@@ -149,7 +151,7 @@ def test_paths_that_a_container_does_not_see(kind, mounted, unseen):
     wrong = Config(model=ModelConfig(path="/data/models/m"), data=data, launcher=slurm(container=container))
     found = []
     try:
-        check(wrong, {"run_dir": "/runs/x"}, PLAIN, {})
+        validate_job(wrong, {"run_dir": "/runs/x"}, PLAIN, {})
     except Mistakes as mistakes:
         found = [error.where for error in mistakes.errors]
     except SftError as error:
@@ -160,7 +162,9 @@ def test_paths_that_a_container_does_not_see(kind, mounted, unseen):
 def test_apptainer_shows_the_home_and_tmp_unasked():
     container = ContainerConfig(kind=ContainerKind.apptainer, image="x.sif")
     for path in (str(Path.home() / "m"), "/tmp/m"):
-        check(Config(model=ModelConfig(path=path), launcher=slurm(container=container)), {"run_dir": "/x"}, PLAIN, {})
+        validate_job(
+            Config(model=ModelConfig(path=path), launcher=slurm(container=container)), {"run_dir": "/x"}, PLAIN, {}
+        )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +223,7 @@ def test_a_word_of_a_directive(value, word):
         pytest.param(
             Config(run_name="a\nb", launcher=slurm(partition="p\r", env={"A": "\t"}, modules=["a", "b\n"])),
             "/runs/x",
-            Place("/work", "/venv/bin", "\x1b"),
+            SubmissionContext("/work", "/venv/bin", "\x1b"),
             "run_name: 'a\\nb' holds a line break or control character, which a job script cannot carry\n"
             "  fix: write it on one line, in plain characters\n"
             "launcher.partition: 'p\\r' holds a line break or control character, which a job script cannot carry\n"
@@ -260,7 +264,7 @@ def test_a_word_of_a_directive(value, word):
 )
 def test_what_cannot_be_a_job_is_refused(wrong, directory, place, message):
     with pytest.raises(SftError) as refused:
-        check(wrong, {"run_dir": directory}, place, {"HOME": "/home/me"})
+        validate_job(wrong, {"run_dir": directory}, place, {"HOME": "/home/me"})
     assert str(refused.value) == message
 
 

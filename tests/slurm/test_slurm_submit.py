@@ -8,7 +8,7 @@ import pytest
 from slurm_cluster import submit_sh
 
 from sft_cli.errors import SftError
-from sft_cli.slurm.job_files import written
+from sft_cli.slurm.job_files import job_files
 
 
 def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path):
@@ -188,7 +188,7 @@ def test_a_used_run_directory_is_refused(tmp_path, files, fix):
 def test_a_run_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     refused = pytest.raises(SftError)
-    with refused as caught, written(tmp_path / "file" / "run", {"config.yaml": ""}, "run_dir"):
+    with refused as caught, job_files(tmp_path / "file" / "run", {"config.yaml": ""}, "run_dir"):
         pass
     assert str(caught.value) == (
         f"{tmp_path}/file/run: cannot be written: Not a directory\n  fix: choose another run_dir"

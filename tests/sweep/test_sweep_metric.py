@@ -5,7 +5,17 @@ import pytest
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
-from sft_cli.sweep.metric import HELD_OUT, PROBES, STEPS, Metric, Reading, choose, curve, lines, read
+from sft_cli.sweep.metric import (
+    HELD_OUT,
+    PROBES,
+    STEPS,
+    MetricValue,
+    SweepMetric,
+    metric_curve,
+    metric_value,
+    parse_metric,
+    read_metrics,
+)
 
 
 def step(number, loss, **terms):
@@ -43,23 +53,27 @@ LINES = [
     ],
 )
 def test_the_value_of_a_member(name, mode, kind, value, at):
-    assert read(Metric(name, mode, kind), LINES) == Reading(value, at)
+    assert metric_value(SweepMetric(name, mode, kind), LINES) == MetricValue(value, at)
 
 
 @pytest.mark.parametrize("name", ["sources.b", "sources.c"])
 def test_what_was_not_measured_has_no_value(name):
-    assert read(Metric(name, "min", HELD_OUT), LINES) is None
-    assert read(Metric("loss", "min", HELD_OUT), LINES[:1]) is None
+    assert metric_value(SweepMetric(name, "min", HELD_OUT), LINES) is None
+    assert metric_value(SweepMetric("loss", "min", HELD_OUT), LINES[:1]) is None
 
 
 def test_the_course_is_every_value():
-    assert curve(Metric("loss", "min", HELD_OUT), LINES) == [Reading(4.0, 1), Reading(2.0, 2), Reading(2.5, 3)]
+    assert metric_curve(SweepMetric("loss", "min", HELD_OUT), LINES) == [
+        MetricValue(4.0, 1),
+        MetricValue(2.0, 2),
+        MetricValue(2.5, 3),
+    ]
 
 
 def test_a_torn_line_ends_what_is_read(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert lines(RunDir(tmp_path)) == [{"step": 1}, {"step": 2}]
-    assert lines(RunDir(tmp_path / "nothing")) == []
+    assert read_metrics(RunDir(tmp_path)) == [{"step": 1}, {"step": 2}]
+    assert read_metrics(RunDir(tmp_path / "nothing")) == []
 
 
 PROBE = "trainer.retention.probes.old={path: x.jsonl, metric: exact_match}"
@@ -68,28 +82,28 @@ PROBE = "trainer.retention.probes.old={path: x.jsonl, metric: exact_match}"
 @pytest.mark.parametrize(
     ("asked", "words", "metric"),
     [
-        pytest.param((None, None), [], Metric("loss", "min", HELD_OUT), id="held-out-by-default"),
+        pytest.param((None, None), [], SweepMetric("loss", "min", HELD_OUT), id="held-out-by-default"),
         pytest.param(
             (None, None),
             ["data.mix.quickstart.validation_path=null", "data.val_fraction=0"],
-            Metric("loss", "min", STEPS),
+            SweepMetric("loss", "min", STEPS),
             id="training-without-held-out-rows",
         ),
-        pytest.param(("loss", "max"), [], Metric("loss", "max", HELD_OUT), id="said"),
-        pytest.param(("tokens_per_second", None), [], Metric("tokens_per_second", "max", STEPS), id="speed"),
-        pytest.param(("kl", None), ["loss.kl=0.1"], Metric("kl", "min", STEPS), id="a-term-that-is-on"),
-        pytest.param(("retention.old", None), [PROBE], Metric("retention.old", "max", PROBES), id="exact-match"),
+        pytest.param(("loss", "max"), [], SweepMetric("loss", "max", HELD_OUT), id="said"),
+        pytest.param(("tokens_per_second", None), [], SweepMetric("tokens_per_second", "max", STEPS), id="speed"),
+        pytest.param(("kl", None), ["loss.kl=0.1"], SweepMetric("kl", "min", STEPS), id="a-term-that-is-on"),
+        pytest.param(("retention.old", None), [PROBE], SweepMetric("retention.old", "max", PROBES), id="exact-match"),
     ],
 )
 def test_the_metric_that_was_asked_for(asked, words, metric):
     config = compose(["recipe=quickstart", "eval.compare_after_training=false", *words])
-    assert choose(*asked, [config]) == metric
+    assert parse_metric(*asked, [config]) == metric
 
 
 def test_a_metric_nobody_records_is_refused_before_anything_runs():
     config = compose(["recipe=quickstart"])
     with pytest.raises(SftError) as caught:
-        choose("perplexety", None, [config])
+        parse_metric("perplexety", None, [config])
     assert str(caught.value) == (
         "--metric perplexety: no member of the sweep records it\n  fix: did you mean --metric perplexity? there are:"
         " loss, perplexity, sources.quickstart, nll, router, grad_norm, seconds, tokens_per_second, memory"

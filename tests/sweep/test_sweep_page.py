@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from sft_cli.sweep.charts import HEIGHT, MARGIN, WIDTH, curves, effect, scale, short
-from sft_cli.sweep.metric import STEPS, Metric, Reading
-from sft_cli.sweep.page import write_page
-from sft_cli.sweep.plan import Member
+from sft_cli.sweep.charts import HEIGHT, MARGIN, WIDTH, axis_scale, key_effect, metric_curves, tick_label
+from sft_cli.sweep.metric import STEPS, MetricValue, SweepMetric
+from sft_cli.sweep.page import write_sweep_page
+from sft_cli.sweep.plan import Trial
 from tests.sweep.helpers import MEMBERS, outcomes, swept
 
 HOSTILE = "</style><script>alert(1)</script>\x1b[2J\u202e"
@@ -17,7 +17,7 @@ HOSTILE = "</style><script>alert(1)</script>\x1b[2J\u202e"
 
 def test_the_page_names_every_member_and_needs_nothing_from_elsewhere(tmp_path):
     record = swept(tmp_path)
-    text = write_page(record, outcomes(record)).read_text()
+    text = write_sweep_page(record, outcomes(record)).read_text()
 
     rows = re.findall(r'<th scope="row">(\d+)</th>', text)
     assert rows == ["003", "002", "001", "004"]
@@ -32,27 +32,27 @@ def test_the_page_names_every_member_and_needs_nothing_from_elsewhere(tmp_path):
 
 
 def test_the_training_loss_is_drawn_once(tmp_path):
-    record = replace(swept(tmp_path), metric=Metric("loss", "min", STEPS))
-    text = write_page(record, outcomes(record)).read_text()
+    record = replace(swept(tmp_path), metric=SweepMetric("loss", "min", STEPS))
+    text = write_sweep_page(record, outcomes(record)).read_text()
     assert re.findall(r"<figcaption>(.* over optimizer steps)", text) == ["training loss over optimizer steps"]
 
 
 def test_exact_match_is_shown_where_it_was_measured(tmp_path):
     """What sft eval measured counts more than what the run itself did; the column is absent where nobody did."""
     record = swept(tmp_path)
-    assert "exact match" not in write_page(record, outcomes(record)).read_text()
+    assert "exact match" not in write_sweep_page(record, outcomes(record)).read_text()
     first, second = record.run(MEMBERS[0]), record.run(MEMBERS[1])
     first.after.write_text(json.dumps({"exact_match": 0.25, "loss": 1.0}))
     second.after.write_text(json.dumps({"exact_match": 0.25, "loss": 1.0}))
     second.eval.mkdir()
     (second.eval / "heldout.json").write_text(json.dumps({"metrics": {"exact_match": 0.875}}))
-    text = write_page(record, outcomes(record)).read_text()
+    text = write_sweep_page(record, outcomes(record)).read_text()
     assert "exact match" in text
     assert (text.count("25.0%"), text.count("87.5%")) == (1, 1)
 
 
 def test_a_short_value_is_not_broken(tmp_path):
-    text = write_page(swept(tmp_path), outcomes(swept(tmp_path / "again"))).read_text()
+    text = write_sweep_page(swept(tmp_path), outcomes(swept(tmp_path / "again"))).read_text()
     assert '<code class="short">1e-3</code>' in text
     assert ".short { white-space: nowrap; }" in text
 
@@ -60,12 +60,12 @@ def test_a_short_value_is_not_broken(tmp_path):
 def test_texts_of_others_are_shown_and_not_obeyed(tmp_path):
     """Values, typed words and the sentences of a log may come from anybody."""
     record = swept(tmp_path, words=("recipe=quickstart", HOSTILE))
-    hostile = Member(1, MEMBERS[0].name, (HOSTILE, "4"))
+    hostile = Trial(1, MEMBERS[0].name, (HOSTILE, "4"))
     found = {hostile if member.number == 1 else member: one for member, one in outcomes(record).items()}
     found[MEMBERS[3]] = replace(found[MEMBERS[3]], error=HOSTILE)
     record = replace(record, members=(hostile, *MEMBERS[1:]))
 
-    text = write_page(record, found).read_text()
+    text = write_sweep_page(record, found).read_text()
 
     assert "<script" not in text
     assert text.count("</style>") == 1
@@ -79,7 +79,7 @@ def test_a_sweep_of_which_nothing_is_finished_has_a_page(tmp_path):
     for member in MEMBERS[:3]:
         record.run(member).adapter.rmdir()
         record.run(member).metrics.unlink()
-    text = write_page(record, outcomes(record)).read_text()
+    text = write_sweep_page(record, outcomes(record)).read_text()
     assert "0 of 4" in text
     assert "<polyline" not in text
 
@@ -94,10 +94,10 @@ def test_a_sweep_of_which_nothing_is_finished_has_a_page(tmp_path):
     ],
 )
 def test_a_scale(low, high, places, labels):
-    found = scale(low, high, 100)
+    found = axis_scale(low, high, 100)
     assert {value: found.place(value) for value in places} == places
     assert [label for _, label in found.ticks] == labels
-    assert scale(low, high, 100, upwards=True).place(high) in (0.0, 50.0)
+    assert axis_scale(low, high, 100, upwards=True).place(high) in (0.0, 50.0)
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_a_scale(low, high, places, labels):
     [(0.25, "0.25"), (1e-4, "1e-4"), (2.5e-5, "2.5e-5"), (12000, "12k"), (0, "0"), (-3e6, "-3e6"), (5e30, "5e30")],
 )
 def test_marks_are_short(value, text):
-    assert short(value) == text
+    assert tick_label(value) == text
 
 
 def test_values_of_a_key_stand_by_size_and_their_medians_are_joined():
     """1e-2 was typed before 1e-3; words come behind numbers. Values at 1e-3: 1 and 3, so 2 is in the middle."""
     values = dict(zip(MEMBERS, ("none", "1e-3", "1e-2", "1e-3"), strict=True))
-    found = effect("key", values, dict(zip(MEMBERS, (1.0, 1.0, 3.0, 3.0), strict=True)), MEMBERS[1])
+    found = key_effect("key", values, dict(zip(MEMBERS, (1.0, 1.0, 3.0, 3.0), strict=True)), MEMBERS[1])
 
     assert found is not None
     assert found.columns == [(MARGIN, "1e-3"), (WIDTH / 2, "1e-2"), (WIDTH - MARGIN, "none")]
@@ -126,22 +126,22 @@ def test_values_of_a_key_stand_by_size_and_their_medians_are_joined():
 
 def test_a_key_of_whose_values_one_finished_has_no_drawing():
     values = dict.fromkeys(MEMBERS, "1") | {MEMBERS[3]: "2"}
-    assert effect("key", values, {MEMBERS[0]: 1.0, MEMBERS[1]: 2.0}, None) is None
+    assert key_effect("key", values, {MEMBERS[0]: 1.0, MEMBERS[1]: 2.0}, None) is None
 
 
 def test_steps_are_equally_far_apart():
     """Of a thousand steps as of ten."""
-    found = curves({MEMBERS[0]: [Reading(1.0, step) for step in (1, 500, 999)]}, None)
+    found = metric_curves({MEMBERS[0]: [MetricValue(1.0, step) for step in (1, 500, 999)]}, None)
     assert found is not None
     assert [float(point.split(",")[0]) for point in found.lines[0].points.split()] == [0.0, WIDTH / 2, WIDTH]
 
 
 def test_long_courses_are_thinned_and_keep_their_end():
-    course = [Reading(1.0 / step, step) for step in range(1, 1001)]
-    found = curves({MEMBERS[0]: course, MEMBERS[1]: course[:1]}, None)
+    course = [MetricValue(1.0 / step, step) for step in range(1, 1001)]
+    found = metric_curves({MEMBERS[0]: course, MEMBERS[1]: course[:1]}, None)
     assert found is not None
     (line,) = found.lines
     points = line.points.split(" ")
     assert len(points) <= 201
     assert points[-1] == f"{WIDTH:.1f},{HEIGHT:.1f}"
-    assert curves({MEMBERS[0]: course[:1]}, None) is None
+    assert metric_curves({MEMBERS[0]: course[:1]}, None) is None

@@ -3,7 +3,7 @@
 import pytest
 
 from sft_cli.errors import Mistakes, SftError
-from sft_cli.sweep.plan import plan, short_names
+from sft_cli.sweep.plan import plan_sweep, short_names
 
 QUICK = "recipe=quickstart"
 
@@ -22,7 +22,7 @@ def test_a_key_is_called_by_the_end_that_tells_it_from_the_others(keys, names):
 
 
 def test_members_are_numbered_and_named_by_their_values():
-    found = plan([QUICK, "trainer.lr=1e-3,2e-3", "adapter.target_modules=[q_proj,v_proj],[all-linear]"])
+    found = plan_sweep([QUICK, "trainer.lr=1e-3,2e-3", "adapter.target_modules=[q_proj,v_proj],[all-linear]"])
 
     assert [member.name for member in found.members] == [
         "001-lr=1e-3_target_modules=q_proj-v_proj",
@@ -36,7 +36,7 @@ def test_members_are_numbered_and_named_by_their_values():
 
 def test_a_name_is_one_short_part_of_a_path():
     """Whatever the values hold: a slash, two dots, a line break, a thousand characters."""
-    found = plan([QUICK, f"template.input_separator='../../x','a\nb','{'y' * 1000}'"])
+    found = plan_sweep([QUICK, f"template.input_separator='../../x','a\nb','{'y' * 1000}'"])
     assert [member.name for member in found.members] == [
         "001-input_separator=..-..-x",
         "002-input_separator=a-b",
@@ -45,13 +45,13 @@ def test_a_name_is_one_short_part_of_a_path():
 
 
 def test_prepared_data_are_shared_by_members_that_differ_in_training_alone():
-    found = plan([QUICK, "trainer.lr=1e-3,2e-3", "trainer.max_length=128,256", "adapter.rank=4,8"])
+    found = plan_sweep([QUICK, "trainer.lr=1e-3,2e-3", "trainer.max_length=128,256", "adapter.rank=4,8"])
     assert [config.trainer.max_length for config in found.distinct_data()] == [128, 256]
 
 
 def test_the_mistakes_of_all_members_are_told_once_each():
     with pytest.raises(Mistakes) as caught:
-        plan([QUICK, "trainer.lr=1e-3,abc,-1", "trainer.lrr=3", "adapter.rank=4,8"])
+        plan_sweep([QUICK, "trainer.lr=1e-3,abc,-1", "trainer.lrr=3", "adapter.rank=4,8"])
     assert [str(error) for error in caught.value.errors] == [
         "command line: there is no key trainer.lrr\n  fix: did you mean trainer.lr=3?",
         "command line: trainer.lr is 'abc'; it must be a number, or auto\n  fix: write a number above 0,"
@@ -104,5 +104,5 @@ def test_the_mistakes_of_all_members_are_told_once_each():
 def test_what_no_member_has_wrong_alone(words, sentence):
     extra = ["eval.compare_after_training=false"] if "trainer.patience=2" in words else []
     with pytest.raises(SftError) as caught:
-        plan([QUICK, *words, *extra])
+        plan_sweep([QUICK, *words, *extra])
     assert str(caught.value) == sentence

@@ -4,7 +4,7 @@ import pytest
 
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
-from sft_cli.sweep.resources import member_environments, shares
+from sft_cli.sweep.resources import split_resources, trial_environments
 
 
 @pytest.mark.parametrize(
@@ -33,15 +33,15 @@ from sft_cli.sweep.resources import member_environments, shares
     ],
 )
 def test_shares(parallel, cards, cores, given, found):
-    assert shares(parallel, cards, cores, given) == found
+    assert split_resources(parallel, cards, cores, given) == found
 
 
 def test_a_member_of_several_processes_needs_as_many_cards(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     config = compose(["recipe=quickstart", "launcher.nproc=2"])
-    assert [one["CUDA_VISIBLE_DEVICES"] for one in member_environments(2, [config])] == ["0,1", "2,3"]
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in trial_environments(2, [config])] == ["0,1", "2,3"]
     with pytest.raises(SftError) as caught:
-        member_environments(4, [config])
+        trial_environments(4, [config])
     assert str(caught.value) == (
         "--parallel 4: each member has 2 processes, but 4 GPUs give it 1\n"
         "  fix: set --parallel 2, or a smaller launcher.nproc"
@@ -51,4 +51,4 @@ def test_a_member_of_several_processes_needs_as_many_cards(monkeypatch):
 def test_a_sweep_under_torchrun_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SftError, match="WORLD_SIZE=2: a sweep is one process"):
-        member_environments(1, [compose(["recipe=quickstart"])])
+        trial_environments(1, [compose(["recipe=quickstart"])])

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sft_cli.sweep import runner
-from sft_cli.sweep.runner import Told, run_members
+from sft_cli.sweep.runner import SweepCallbacks, run_trials
 from tests.sweep.helpers import MEMBERS, swept
 
 ENDS = {
@@ -34,7 +34,7 @@ def program(record, member, text):
 
 
 def told(events):
-    return Told(
+    return SweepCallbacks(
         lambda member: events.append((member.number, "starts")),
         lambda member, reason: events.append((member.number, reason)),
         lambda members: events.append(len(members)),
@@ -47,7 +47,7 @@ def test_every_end_has_its_reason_and_stops_nobody(record):
     record.log(MEMBERS[0]).write_text("error: of an earlier session: x\n  fix: y\n")
     events = []
 
-    assert run_members(record, MEMBERS, [{}, {}], told(events)) == 0
+    assert run_trials(record, MEMBERS, [{}, {}], told(events)) == 0
 
     ended = dict(event for event in events if isinstance(event, tuple) and event[1] != "starts")
     assert ended == {
@@ -63,7 +63,7 @@ def test_every_end_has_its_reason_and_stops_nobody(record):
 def test_each_slot_has_its_environment_one_member_at_a_time(record):
     for member in MEMBERS:
         program(record, member, "import os, time; print(os.environ['SLOT']); time.sleep(0.3)")
-    run_members(record, MEMBERS, [{"SLOT": "a"}, {"SLOT": "b"}], told([]))
+    run_trials(record, MEMBERS, [{"SLOT": "a"}, {"SLOT": "b"}], told([]))
     slots = [record.log(member).read_text().strip() for member in MEMBERS]
     assert sorted(slots[:2]) == sorted(slots[2:]) == ["a", "b"]
 
@@ -83,11 +83,13 @@ def test_a_signal_is_passed_on_and_nothing_more_starts(record):
             time.sleep(0.3)
 
     before = signal.getsignal(signal.SIGTERM)
-    stopped = run_members(
+    stopped = run_trials(
         record,
         MEMBERS[:2],
         [{}],
-        Told(lambda member: events.append(member.number), lambda member, reason: events.append(reason), running),
+        SweepCallbacks(
+            lambda member: events.append(member.number), lambda member, reason: events.append(reason), running
+        ),
     )
     assert stopped == signal.SIGTERM
     assert events == [1, ""]

@@ -7,8 +7,8 @@ import pytest
 
 from sft_cli.errors import SftError
 from sft_cli.sweep import ranking
-from sft_cli.sweep.metric import STEPS, Metric, Reading
-from sft_cli.sweep.state import NAME, Outcome, State, last_error, load_record, outcome, save
+from sft_cli.sweep.metric import STEPS, MetricValue, SweepMetric
+from sft_cli.sweep.state import NAME, TrialOutcome, TrialState, last_error, load_record, read_outcome, save_record
 from tests.sweep.helpers import MEMBERS, SENTENCE, outcomes, swept
 
 
@@ -20,14 +20,14 @@ def test_how_members_stand_is_read_from_their_directories(tmp_path):
     (record.run(MEMBERS[0]).adapter).rmdir()
 
     assert outcomes(record) == {
-        MEMBERS[0]: Outcome(State.waiting),
-        MEMBERS[1]: Outcome(State.interrupted, Reading(1.5, 4), 5, 7.5),
-        MEMBERS[2]: Outcome(State.finished, Reading(1.0, 4), 5, 7.5),
-        MEMBERS[3]: Outcome(State.failed, None, 1, 1.5, SENTENCE),
+        MEMBERS[0]: TrialOutcome(TrialState.waiting),
+        MEMBERS[1]: TrialOutcome(TrialState.interrupted, MetricValue(1.5, 4), 5, 7.5),
+        MEMBERS[2]: TrialOutcome(TrialState.finished, MetricValue(1.0, 4), 5, 7.5),
+        MEMBERS[3]: TrialOutcome(TrialState.failed, None, 1, 1.5, SENTENCE),
     }
-    assert outcome(record, MEMBERS[1], "it was killed").error == "it was killed"
-    behind = outcome(record, MEMBERS[2], "it was killed")
-    assert (behind.state, behind.error) == (State.finished, "it was killed")
+    assert read_outcome(record, MEMBERS[1], "it was killed").error == "it was killed"
+    behind = read_outcome(record, MEMBERS[2], "it was killed")
+    assert (behind.state, behind.error) == (TrialState.finished, "it was killed")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_sentence_a_log_ends_with(tmp_path, text, found):
 
 def test_what_is_saved_is_loaded_and_may_be_moved(tmp_path):
     record = swept(tmp_path / "a")
-    save(record, outcomes(record))
+    save_record(record, outcomes(record))
     shutil.move(tmp_path / "a", tmp_path / "b")
 
     loaded, errors = load_record(tmp_path / "b")
@@ -86,7 +86,7 @@ def test_what_is_saved_is_loaded_and_may_be_moved(tmp_path):
 )
 def test_a_file_that_is_not_ours_is_refused(tmp_path, broken):
     record = swept(tmp_path)
-    save(record, outcomes(record))
+    save_record(record, outcomes(record))
     values = json.loads((tmp_path / NAME).read_text())
     broken(values)
     (tmp_path / NAME).write_text(json.dumps(values))
@@ -96,7 +96,7 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path, broken):
 
 def test_no_sweep_there_names_the_newest(tmp_path):
     record = swept(tmp_path / "a")
-    save(record, outcomes(record))
+    save_record(record, outcomes(record))
     with pytest.raises(SftError) as caught:
         load_record(tmp_path / "b")
     assert str(caught.value) == (
@@ -108,19 +108,19 @@ def test_no_sweep_there_names_the_newest(tmp_path):
 @pytest.mark.parametrize(("mode", "numbers"), [("min", [3, 2, 1, 4]), ("max", [1, 2, 3, 4])])
 def test_the_best_finished_member_comes_first_and_the_failed_last(tmp_path, mode, numbers):
     record = swept(tmp_path)
-    record = record.with_metric(Metric("loss", mode, record.metric.kind))
-    assert [member.number for member in ranking.ranked(record, outcomes(record))] == numbers
+    record = record.with_metric(SweepMetric("loss", mode, record.metric.kind))
+    assert [member.number for member in ranking.rank_trials(record, outcomes(record))] == numbers
 
 
 def test_a_finished_member_without_a_value_is_not_the_best(tmp_path):
     record = swept(tmp_path)
-    record = record.with_metric(Metric("kl", "min", STEPS))
-    assert ranking.best(record, outcomes(record)) is None
+    record = record.with_metric(SweepMetric("kl", "min", STEPS))
+    assert ranking.best_trial(record, outcomes(record)) is None
 
 
 def test_the_table_names_values_reasons_and_the_next_commands(tmp_path, capsys):
     record = swept(tmp_path)
-    ranking.show(record, outcomes(record))
+    ranking.print_ranking(record, outcomes(record))
     printed = capsys.readouterr().out
     assert printed.startswith(f"sweep     {tmp_path}: 3 finished, 1 failed\n")
     first = next(line for line in printed.splitlines() if line.lstrip().startswith("003"))
@@ -161,6 +161,6 @@ def test_the_table_names_values_reasons_and_the_next_commands(tmp_path, capsys):
 def test_what_cannot_be_compared_is_said(tmp_path, keys, kind, datasets, warning):
     record = swept(tmp_path)
     changed = type(record)(
-        tmp_path, (), keys, record.members, Metric("loss", "min", kind), parallel=1, datasets=datasets
+        tmp_path, (), keys, record.members, SweepMetric("loss", "min", kind), parallel=1, datasets=datasets
     )
-    assert ranking.note(changed) == warning
+    assert ranking.comparability_warning(changed) == warning

@@ -93,11 +93,11 @@ class Runs:
         from accelerate.state import AcceleratorState
 
         from sft_cli.cli import execute
-        from sft_cli.config.redaction import hushed
+        from sft_cli.config.redaction import redact_secrets
         from sft_cli.console import recorded
 
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several trainings
-        with recorded(shlex.join(["sft", "train", *words]), hushed):
+        with recorded(shlex.join(["sft", "train", *words]), redact_secrets):
             execute(["train", *words])
         return RunDir(self.directory / name)
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from sft_cli.config.compose import load
+from sft_cli.config.compose import read_config
 from sft_cli.errors import SftError
 
 AUTO = ("trainer.examples_per_step=auto", "trainer.epochs=auto", "data.val_fraction=auto")
@@ -23,7 +23,7 @@ def more_rows(runs, tmp_path):
 def test_numbers_that_are_chosen_are_recorded_and_a_resumed_run_keeps_them(runs, more_rows, capsys):
     done = runs.start("r", *more_rows, "trainer.max_steps=2", "trainer.save_every=1")
     said = capsys.readouterr().out
-    trainer = load(done.config).trainer
+    trainer = read_config(done.config).trainer
     assert (trainer.examples_per_step, trainer.epochs) == (4, 3)
     assert (
         "plan      2 steps: 3 epochs of 40 examples, 4 a step, ended by trainer.max_steps"

@@ -18,7 +18,7 @@ import tokenizers
 
 from sft_cli.chat.template import named_templates
 from sft_cli.chat.template.named_templates import DEFAULT, TEMPLATE_FILE, TOOL_USE
-from sft_cli.config.model_files.not_found import near_directory, unreachable
+from sft_cli.config.model_files.not_found import suggest_directory, suggest_hub_fix
 from sft_cli.config.paths import cache_home, resolve
 from sft_cli.errors import SftError
 from sft_cli.utils.atomic import apply_umask
@@ -181,7 +181,7 @@ def _find_directory(path: str, revision: str | None, key: str) -> Path:
             )
         return local
     if path.startswith((".", "/", "~", "builtin:")) or path.count("/") > 1:
-        raise SftError(where=f"{key}={path}", problem="no such directory", fix=near_directory(path, key))
+        raise SftError(where=f"{key}={path}", problem="no such directory", fix=suggest_directory(path, key))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -196,7 +196,7 @@ def _find_directory(path: str, revision: str | None, key: str) -> Path:
         raise SftError(
             where=f"{key}={path}",
             problem=f"neither a local directory nor reachable on the hub: {str(error).splitlines()[0]}",
-            fix=unreachable(path, key),
+            fix=suggest_hub_fix(path, key),
         ) from error
 
 

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch.cuda import nccl
 
-from sft_cli.check.results import Line, fail, ok, warn
+from sft_cli.check.results import CheckResult, fail, ok, warn
 from sft_cli.console import gib
 
 SECONDS = 60
@@ -21,7 +21,7 @@ LARGEST = 0.15
 ADVICE = "nothing for models of up to some 100 million parameters; train larger ones on a machine with an NVIDIA GPU"
 
 
-def cuda_line() -> Line:
+def cuda_check() -> CheckResult:
     """Cards, driver and bfloat16; training on a CPU is fine for small models."""
     driver = _driver()
     if not torch.cuda.is_available():
@@ -56,7 +56,7 @@ def _driver() -> str | None:
     return told.stdout.splitlines()[0].strip() if told.returncode == 0 and told.stdout.strip() else None
 
 
-def four_bit_line() -> Line:
+def four_bit_check() -> CheckResult:
     """NF4 there and back on the device that trains."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fix = "pip install --force-reinstall 'bitsandbytes>=0.50,<0.51'; until then quant=none"
@@ -75,7 +75,7 @@ def four_bit_line() -> Line:
     return ok("4 bits", f"NF4 there and back on the {device.type}: relative error {error:.3f}, as it should be")
 
 
-def nccl_line() -> Line:
+def nccl_check() -> CheckResult:
     """What processes on several cards exchange gradients with."""
     if not torch.cuda.is_available():
         return ok("nccl", "not needed without cards: processes on CPUs use gloo")
@@ -86,7 +86,7 @@ def nccl_line() -> Line:
     return ok("nccl", ".".join(str(part) for part in nccl.version()))
 
 
-def processes_line() -> Line:
+def rendezvous_check() -> CheckResult:
     """Two processes that meet on this machine and add up a number each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from transformers import PretrainedConfig
 
-from sft_cli.check.gpus import Card
-from sft_cli.check.paths_and_ports import processes
-from sft_cli.check.results import Line, fail, ok, warn
+from sft_cli.check.gpus import Gpu
+from sft_cli.check.paths_and_ports import world_size
+from sft_cli.check.results import CheckResult, fail, ok, warn
 from sft_cli.config.schema.adapter import WHOLE, AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind, LauncherKind
@@ -30,7 +30,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Target:
+class MemoryTarget:
     """What the run is to fit into.
 
     Attributes:
@@ -45,11 +45,11 @@ class Target:
     machine: ComputeSetup
     free: int | None
     processes: int
-    card: Card | None = None
+    card: Gpu | None = None
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryNeed:
     """Memory of a process under some settings.
 
     Attributes:
@@ -69,7 +69,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Budget:
+class MemoryPlanner:
     """Counts the memory of a run under this and other settings.
 
     Attributes:
@@ -83,12 +83,12 @@ class Budget:
 
     config: Config
     architecture: PretrainedConfig
-    target: Target
+    target: MemoryTarget
     longest: int
     usual: int
     counted: dict[str, MeasuredModel] = field(default_factory=dict, repr=False)
 
-    def need(self, config: Config, tokens: int | None = None) -> Need:
+    def need(self, config: Config, tokens: int | None = None) -> MemoryNeed:
         """The memory of a process under a config that differs in settings alone.
 
         Args:
@@ -101,14 +101,14 @@ class Budget:
             self.counted[key] = count_memory(config, self.architecture, self.target.machine, self.usual)
         shared = shard_estimate(step_memory(config, self.counted[key], size), config.distributed, self.target.processes)
         free = self.target.free if self.target.free is not None else 2**63
-        return Need(shared, choose_checkpointing(config.speed, shared, free, self.target.machine.device), size)
+        return MemoryNeed(shared, choose_checkpointing(config.speed, shared, free, self.target.machine.device), size)
 
-    def fits(self, need: Need) -> bool:
+    def fits(self, need: MemoryNeed) -> bool:
         """Whether it does, with nothing to spare."""
         return self.target.free is None or need.total <= self.target.free
 
 
-def memory_lines(budget: Budget) -> list[Line]:
+def memory_checks(budget: MemoryPlanner) -> list[CheckResult]:
     """The items, and whether they fit; if not, what to type."""
     config, target = budget.config, budget.target
     need = budget.need(config)
@@ -124,7 +124,7 @@ def memory_lines(budget: Budget) -> list[Line]:
     return [ok("memory", text, more=more)]
 
 
-def _table(budget: Budget, need: Need) -> list[str]:
+def _table(budget: MemoryPlanner, need: MemoryNeed) -> list[str]:
     """One row for each item."""
     memory, config = need.memory, budget.config
     mode, layers = need.recompute.mode, need.recompute.layers
@@ -149,21 +149,21 @@ def _table(budget: Budget, need: Need) -> list[str]:
     ]
 
 
-def _advice(budget: Budget, need: Need) -> str:
+def _advice(budget: MemoryPlanner, need: MemoryNeed) -> str:
     """The first setting that makes it fit, with its figures; else what size of card would do."""
     room = int((budget.target.free or 0) * (1 - MEMORY_MARGIN))
-    for words, config in variants(budget):
+    for words, config in cheaper_settings(budget):
         other = budget.need(config)
         if other.total <= room:
             return f"{words} ({gib(other.total)}; {other.recompute.sentence()})"
-    least = min((budget.need(config).total for _, config in variants(budget)), default=need.total)
+    least = min((budget.need(config).total for _, config in cheaper_settings(budget)), default=need.total)
     return (
         f"no single setting makes it fit, the least is {gib(least)}: a larger card, more GPUs with distributed=fsdp, or"
         " a smaller model or trainer.max_length"
     )
 
 
-def variants(budget: Budget) -> Iterator[tuple[str, Config]]:
+def cheaper_settings(budget: MemoryPlanner) -> Iterator[tuple[str, Config]]:
     """Settings that need less memory, what costs least first: words to type, and the config they give."""
     config = budget.config
     trainer, speed, whole = config.trainer, config.speed, config.adapter.kind in WHOLE
@@ -171,7 +171,7 @@ def variants(budget: Budget) -> Iterator[tuple[str, Config]]:
     if speed.gradient_checkpointing not in (Checkpointing.auto, Checkpointing.full, Checkpointing.offload):
         free = replace(speed, gradient_checkpointing=Checkpointing.auto, checkpointed_layers=None)
         yield "speed.gradient_checkpointing=auto", replace(config, speed=free)
-    small = list(_halved(config, budget.longest))
+    small = list(_smaller_micro_batches(config, budget.longest))
     yield from small[:-1]
     if speed.logits_chunk > CHUNK:
         yield f"speed.logits_chunk={CHUNK}", replace(config, speed=replace(speed, logits_chunk=CHUNK))
@@ -179,7 +179,7 @@ def variants(budget: Budget) -> Iterator[tuple[str, Config]]:
     if not whole and plain:
         four = replace(config, quant=QuantConfig(kind=QuantKind.nf4, double_quant=True))
         yield "quant=nf4", four
-        yield from ((f"quant=nf4 {words}", other) for words, other in _halved(four, budget.longest))
+        yield from ((f"quant=nf4 {words}", other) for words, other in _smaller_micro_batches(four, budget.longest))
     yield from small[-1:]
     eight = OptimizerName.paged_adamw_8bit if cuda else OptimizerName.adamw_8bit
     fsdp = config.distributed.kind is DistributedKind.fsdp
@@ -193,7 +193,7 @@ def variants(budget: Budget) -> Iterator[tuple[str, Config]]:
         yield "adapter=lora quant=nf4", replace(lora, quant=QuantConfig(kind=QuantKind.nf4, double_quant=True))
 
 
-def _halved(config: Config, longest: int) -> Iterator[tuple[str, Config]]:
+def _smaller_micro_batches(config: Config, longest: int) -> Iterator[tuple[str, Config]]:
     """Ever smaller micro-batches, down to the longest example the config allows."""
     tokens, least = config.speed.tokens_per_micro_batch, config.trainer.max_length
     while tokens > least:
@@ -206,7 +206,7 @@ def _halved(config: Config, longest: int) -> Iterator[tuple[str, Config]]:
         yield words, replace(config, trainer=replace(config.trainer, max_length=longest), speed=speed)
 
 
-def target(config: Config, card: Card | None, machine: ComputeSetup, free: int) -> Target:
+def memory_target(config: Config, card: Gpu | None, machine: ComputeSetup, free: int) -> MemoryTarget:
     """What the run is to fit into: the named card, or what this machine has.
 
     Args:
@@ -218,22 +218,22 @@ def target(config: Config, card: Card | None, machine: ComputeSetup, free: int) 
     Raises:
         SftError: The named card has no bfloat16, which is asked for.
     """
-    number = processes(config, torch.cuda.device_count())
-    if card is None and not elsewhere(config):
-        return Target("this machine", machine, free, number)
+    number = world_size(config, torch.cuda.device_count())
+    if card is None and not trains_on_cluster(config):
+        return MemoryTarget("this machine", machine, free, number)
     half = torch.bfloat16 if card is None or card.bfloat16 else torch.float16
     cuda = ComputeSetup(torch.device("cuda"), DTYPES.get(config.trainer.dtype, half))
     if card is None:
-        return Target("the job's card", cuda, None, number)
+        return MemoryTarget("the job's card", cuda, None, number)
     if cuda.dtype is torch.bfloat16 and not card.bfloat16:
         raise SftError(
             where=f"trainer.dtype={config.trainer.dtype.value}",
             problem=f"--gpu {card.name} does not multiply in it",
             fix="trainer.dtype=auto, which takes float16 there",
         )
-    return Target(f"--gpu {card.name}", cuda, card.memory - CONTEXT, number, card)
+    return MemoryTarget(f"--gpu {card.name}", cuda, card.memory - CONTEXT, number, card)
 
 
-def elsewhere(config: Config) -> bool:
+def trains_on_cluster(config: Config) -> bool:
     """Whether a SLURM job trains on cards that this machine need not have."""
     return config.launcher.kind is LauncherKind.slurm and config.launcher.gpus > 0

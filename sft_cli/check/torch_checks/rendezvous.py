@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 
-def meet() -> int:
+def run_rendezvous() -> int:
     """1 of rank 0 and 2 of rank 1, added up."""
     dist.init_process_group("gloo", timeout=timedelta(seconds=30))
     number = torch.tensor(dist.get_rank() + 1)
@@ -16,4 +16,4 @@ def meet() -> int:
 
 
 if __name__ == "__main__":
-    print(meet())
+    print(run_rendezvous())

@@ -5,14 +5,20 @@ from dataclasses import replace
 import torch
 from transformers import PretrainedConfig
 
-from sft_cli.check.cost import Arithmetic, cost_line, work
-from sft_cli.check.data_check import Sample, silent
-from sft_cli.check.gpus import Card, named_like
+from sft_cli.check.cost import FlopModel, cost_check, run_size
+from sft_cli.check.data_check import DataSample, suppress_output
+from sft_cli.check.gpus import Gpu, gpu_from_driver_name
 from sft_cli.check.options import CheckOptions
 from sft_cli.check.paths_and_ports import run_directory
-from sft_cli.check.results import Line, Report, fail, ok
-from sft_cli.check.torch_checks.memory_fit import Budget, Need, elsewhere, memory_lines, target
-from sft_cli.check.torch_checks.step_checks import trial_lines
+from sft_cli.check.results import CheckReport, CheckResult, fail, ok
+from sft_cli.check.torch_checks.memory_fit import (
+    MemoryNeed,
+    MemoryPlanner,
+    memory_checks,
+    memory_target,
+    trains_on_cluster,
+)
+from sft_cli.check.torch_checks.step_checks import step_checks
 from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.trainer import Device, Dtype
@@ -28,48 +34,48 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """What families call the number of their experts."""
 
 
-def model_lines(report: Report, config: Config, found: Sample, options: CheckOptions) -> None:
+def run_model_checks(report: CheckReport, config: Config, found: DataSample, options: CheckOptions) -> None:
     """Tell what there is to tell, as far as the mistakes that are found allow."""
-    with report.part("model"):
+    with report.section("model"):
         architecture = load_model_config(config.model)
-        with report.part("parity"):
+        with report.section("parity"):
             number = preflight.compare_prompts(config, architecture, found.prepared)
-            report.tell(ok("parity", f"{number} whole rows, of every kind: a server makes the ids that are trained"))
-        away = options.gpu is not None or elsewhere(config)
+            report.add(ok("parity", f"{number} whole rows, of every kind: a server makes the ids that are trained"))
+        away = options.gpu is not None or trains_on_cluster(config)
         trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if away else config.trainer
         here = choose_compute_setup(trainer, architecture, full=config.adapter.kind in WHOLE)
-        goal = target(config, options.gpu, here, free_memory(here.device))
+        goal = memory_target(config, options.gpu, here, free_memory(here.device))
         problems, countable = preflight.mistakes(config, architecture, found.prepared, goal.machine.device.type)
-        with report.part("model"):
+        with report.section("model"):
             raise_all(problems)
-            report.tell(ok("model", f"{architecture.model_type}: adapter, storage, context and vocabulary suit it"))
+            report.add(ok("model", f"{architecture.model_type}: adapter, storage, context and vocabulary suit it"))
         if not countable:
             return
-        budget = Budget(config, architecture, goal, found.longest, preflight.usual_example(found.prepared))
-        report.tell(*memory_lines(budget))
+        budget = MemoryPlanner(config, architecture, goal, found.longest, preflight.usual_example(found.prepared))
+        report.add(*memory_checks(budget))
         need = budget.need(config)
-        report.tell(disk_line(config, need))
-        with report.part("time"):
-            card = goal.card or _card_here(here.device)
-            done, sums = work(config, found), arithmetic(config, architecture, need)
+        report.add(disk_check(config, need))
+        with report.section("time"):
+            card = goal.card or _local_gpu(here.device)
+            done, sums = run_size(config, found), flop_model(config, architecture, need)
             operations = sums.per_token(found.tokens_per_example, found.trained_share)
-            report.tell(cost_line(options, found, done, goal.processes, card, operations))
+            report.add(cost_check(options, found, done, goal.processes, card, operations))
         status("check: trying a step of a small model")
-        lines = list[Line]()
-        with report.part("step"), silent():
-            lines += trial_lines(config, architecture, found.prepared)
-        report.tell(*lines)
+        lines = list[CheckResult]()
+        with report.section("step"), suppress_output():
+            lines += step_checks(config, architecture, found.prepared)
+        report.add(*lines)
 
 
-def _card_here(device: torch.device) -> Card | None:
+def _local_gpu(device: torch.device) -> Gpu | None:
     """This machine's card, one of the table where it is known; None without one."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name()
-    return named_like(name) or Card(name, torch.cuda.get_device_properties(0).total_memory)
+    return gpu_from_driver_name(name) or Gpu(name, torch.cuda.get_device_properties(0).total_memory)
 
 
-def disk_line(config: Config, need: Need) -> Line:
+def disk_check(config: Config, need: MemoryNeed) -> CheckResult:
     """Room for the checkpoints."""
     directory = run_directory(config)
     problem = preflight.disk_mistake(config, need.memory, directory)
@@ -79,7 +85,7 @@ def disk_line(config: Config, need: Need) -> Line:
     return ok("disk", f"checkpoints take about {size} at a time, {gib(free_bytes(directory))} are free")
 
 
-def arithmetic(config: Config, architecture: PretrainedConfig, need: Need) -> Arithmetic:
+def flop_model(config: Config, architecture: PretrainedConfig, need: MemoryNeed) -> FlopModel:
     """Sizes that decide how many operations a token takes; of experts, those that each token goes through."""
     model = empty_model(architecture, config.model.trust_remote_code)
     text = architecture.get_text_config()
@@ -90,7 +96,7 @@ def arithmetic(config: Config, architecture: PretrainedConfig, need: Need) -> Ar
     block += experts * (values.get("num_experts_per_tok") or many) // many
     head = model.get_output_embeddings()
     layers = text.num_hidden_layers
-    return Arithmetic(
+    return FlopModel(
         block=block,
         head=0 if head is None else sum(value.numel() for value in head.parameters()),
         layers=layers,

@@ -48,13 +48,13 @@ MANY = ("hidden_size", "intermediate_size", "head_dim")
 """Sizes that take the small value even where the family's own is smaller: the others are made to fit them."""
 
 
-def shrunk(architecture: PretrainedConfig) -> PretrainedConfig:
+def shrink_config(architecture: PretrainedConfig) -> PretrainedConfig:
     """The small configuration; the one given stays as it is."""
     small = deepcopy(architecture)
     for name in ("quantization_config", "torch_dtype", "dtype"):
         vars(small).pop(name, None)
     text = small.get_text_config()
-    text.update(changes(text.to_dict(), text.attribute_map))
+    text.update(shrunk_values(text.to_dict(), text.attribute_map))
     for name in small.sub_configs:
         part = vars(small).get(name)
         if isinstance(part, PretrainedConfig) and part is not text:
@@ -62,7 +62,7 @@ def shrunk(architecture: PretrainedConfig) -> PretrainedConfig:
     return small
 
 
-def changes(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def shrunk_values(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """What differs in the small configuration.
 
     Args:
@@ -84,7 +84,7 @@ def changes(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     if isinstance(groups, int) and isinstance(heads, int):
         found[own("num_key_value_heads")] = found[own("num_attention_heads")] if groups == heads else 1
     layers = values[own("num_hidden_layers")]
-    few = few_layers(layers, values)
+    few = shrink_layer_list(layers, values)
     found[own("num_hidden_layers")] = few
     for name, value in values.items():
         if isinstance(value, list) and len(value) == layers:
@@ -96,7 +96,7 @@ def changes(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     return found
 
 
-def few_layers(layers: int, values: Mapping[str, Any]) -> int:
+def shrink_layer_list(layers: int, values: Mapping[str, Any]) -> int:
     """The first layers, at least two, up to one of each kind that the configuration lists."""
     kinds = [value for value in values.values() if isinstance(value, list) and len(value) == layers]
     if not kinds:

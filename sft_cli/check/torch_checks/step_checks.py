@@ -7,8 +7,16 @@ from tempfile import TemporaryDirectory
 
 from transformers import PretrainedConfig
 
-from sft_cli.check.results import Line, fail, ok, warn
-from sft_cli.check.torch_checks.tiny_model import Gradient, Small, chosen, gradient, plainly, small_model, update
+from sft_cli.check.results import CheckResult, fail, ok, warn
+from sft_cli.check.torch_checks.tiny_model import (
+    StepGradient,
+    TinyModel,
+    as_plain_transformers,
+    make_tiny_model,
+    optimizer_step,
+    pick_examples,
+    step_gradient,
+)
 from sft_cli.config.schema.config import Config
 from sft_cli.console import counted
 from sft_cli.data.prepared import Prepared
@@ -18,7 +26,7 @@ TOLERANCE = 1e-5
 """Largest relative difference of loss and gradient between layouts, in float32."""
 
 
-def trial_lines(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[Line]:
+def step_checks(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[CheckResult]:
     """Lines about packing, one optimizer step, and, the figures of which are long, layouts.
 
     Raises:
@@ -26,7 +34,7 @@ def trial_lines(config: Config, architecture: PretrainedConfig, prepared: Prepar
     """
     with TemporaryDirectory(prefix="sft-check-") as folder:
         try:
-            small = small_model(config, architecture, prepared, Path(folder))
+            small = make_tiny_model(config, architecture, prepared, Path(folder))
         except SftError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError) as error:
@@ -41,7 +49,7 @@ def trial_lines(config: Config, architecture: PretrainedConfig, prepared: Prepar
         yield from _steps(small, prepared)
 
 
-def _packing(small: Small) -> Line:
+def _packing(small: TinyModel) -> CheckResult:
     """What the proof at the start of a run will find."""
     probed = small.probed
     if probed.packed_ok:
@@ -54,24 +62,28 @@ def _packing(small: Small) -> Line:
     )
 
 
-def _steps(small: Small, prepared: Prepared) -> Iterator[Line]:
+def _steps(small: TinyModel, prepared: Prepared) -> Iterator[CheckResult]:
     """The same step in several layouts, then its update."""
-    examples = chosen(small.config, prepared)
+    examples = pick_examples(small.config, prepared)
     lengths = [int(prepared.train.lengths[index]) for index in examples]
     total, longest = sum(lengths), max(lengths)
-    first = gradient(small, small.loss_model, prepared, examples, total)
+    first = step_gradient(small, small.loss_model, prepared, examples, total)
     half = max(longest, -(-first.tokens // 2))
     layouts = {"half-size micro-batches": half, "one example a row": 0}
-    found = {name: gradient(small, small.loss_model, prepared, examples, size) for name, size in layouts.items()}
-    found["one example a row, plain transformers"] = gradient(small, plainly(small), prepared, examples, 0)
+    found = {name: step_gradient(small, small.loss_model, prepared, examples, size) for name, size in layouts.items()}
+    found["one example a row, plain transformers"] = step_gradient(
+        small, as_plain_transformers(small), prepared, examples, 0
+    )
     layouts_line = _layouts(small, first, found, len(examples), total)  # before the update changes the model
     yield _update(small, first)
     yield layouts_line
 
 
-def _layouts(small: Small, first: Gradient, found: dict[str, Gradient], examples: int, tokens: int) -> Line:
+def _layouts(
+    small: TinyModel, first: StepGradient, found: dict[str, StepGradient], examples: int, tokens: int
+) -> CheckResult:
     """How far apart loss and gradient of the layouts lie."""
-    differences = {name: _apart(first, other) for name, other in found.items()}
+    differences = {name: _relative_differences(first, other) for name, other in found.items()}
     more = [
         f"{name} ({found[name].batches}): loss {loss:.1e}, gradient {slope:.1e}"
         for name, (loss, slope) in differences.items()
@@ -90,17 +102,17 @@ def _layouts(small: Small, first: Gradient, found: dict[str, Gradient], examples
     )
 
 
-def _apart(one: Gradient, other: Gradient) -> tuple[float, float]:
+def _relative_differences(one: StepGradient, other: StepGradient) -> tuple[float, float]:
     """Relative differences of the losses, and of the gradients as vectors."""
     loss = abs(one.loss - other.loss) / abs(one.loss)
     slope = ((one.values - other.values).norm() / one.values.norm()).item()
     return loss, slope
 
 
-def _update(small: Small, first: Gradient) -> Line:
+def _update(small: TinyModel, first: StepGradient) -> CheckResult:
     """One step of the run's own optimizer on the gradient of the last layout."""
     config = small.config
-    moved = update(small)
+    moved = optimizer_step(small)
     what = f"{config.adapter.kind.value}, quant {config.quant.kind.value}, {config.trainer.optimizer.value}"
     if not isfinite(first.loss) or not isfinite(moved) or not moved:
         return fail(

@@ -17,11 +17,11 @@ from sft_cli.batching.prefetch import Feed
 from sft_cli.batching.step_plan import plan
 from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
-from sft_cli.check.torch_checks.shrink_config import WIDTH, shrunk
+from sft_cli.check.torch_checks.shrink_config import WIDTH, shrink_config
 from sft_cli.config.schema.adapter import FOUR_BITS, WHOLE, AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
-from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Dtype, OptimizerName
 from sft_cli.data.prepared import Prepared
@@ -46,7 +46,7 @@ NOISE = 0.02
 
 
 @dataclass(frozen=True)
-class Small:
+class TinyModel:
     """The model on trial.
 
     Attributes:
@@ -65,7 +65,7 @@ class Small:
 
 
 @dataclass(frozen=True)
-class Gradient:
+class StepGradient:
     """A step's loss in nats, the gradient of all trained parameters end to end, its micro-batches, computed tokens."""
 
     loss: float
@@ -74,7 +74,7 @@ class Gradient:
     tokens: int
 
 
-def small_model(config: Config, architecture: PretrainedConfig, prepared: Prepared, directory: Path) -> Small:
+def make_tiny_model(config: Config, architecture: PretrainedConfig, prepared: Prepared, directory: Path) -> TinyModel:
     """Make the small model, save it, and load it back the way a run loads its own.
 
     Args:
@@ -86,11 +86,11 @@ def small_model(config: Config, architecture: PretrainedConfig, prepared: Prepar
     Raises:
         SftError: The adapter or the storage does not suit the architecture.
     """
-    tried, notes = settings(config, architecture, directory)
+    tried, notes = tiny_settings(config, architecture, directory)
     disable_progress_bar()
     torch.manual_seed(config.trainer.seed)
     made = auto_class(architecture).from_config(
-        shrunk(architecture), trust_remote_code=config.model.trust_remote_code, dtype=torch.float32
+        shrink_config(architecture), trust_remote_code=config.model.trust_remote_code, dtype=torch.float32
     )
     made.save_pretrained(directory)
     tokenizer = load_tokenizer(str(prepared.tokenizer_directory))
@@ -110,12 +110,14 @@ def small_model(config: Config, architecture: PretrainedConfig, prepared: Prepar
         tried.adapter,
         stops,
         seed=tried.trainer.seed,
-        rows=[{"input_ids": prepared.train.tokens(index).input_ids.tolist()} for index in chosen(tried, prepared)],
+        rows=[
+            {"input_ids": prepared.train.tokens(index).input_ids.tolist()} for index in pick_examples(tried, prepared)
+        ],
         source=tried.model,
         added_ids=new,
         text_ids=() if text is None else tokenizer.encode_batch([text])[0],
     ).model
-    _stir(model, tried.trainer.seed)
+    _randomise_zeros(model, tried.trainer.seed)
     speed = tried.speed
     loss_model, probed = build_loss_model(
         model, speed.logits_chunk, tried.loss, speed.share_prefixes, packing=speed.packing
@@ -126,10 +128,10 @@ def small_model(config: Config, architecture: PretrainedConfig, prepared: Prepar
             fuse_lora(model)
         if probed.packed_ok:
             skip_unused_positions(model)
-    return Small(tried, model, loss_model, probed, tuple(notes))
+    return TinyModel(tried, model, loss_model, probed, tuple(notes))
 
 
-def settings(config: Config, architecture: PretrainedConfig, directory: Path) -> tuple[Config, list[str]]:
+def tiny_settings(config: Config, architecture: PretrainedConfig, directory: Path) -> tuple[Config, list[str]]:
     """The run's settings for the small model on a CPU, and what differs, in clauses."""
     notes, adapter, loss, quant = list[str](), config.adapter, config.loss, config.quant
     if adapter.dropout or loss.neftune:
@@ -147,13 +149,13 @@ def settings(config: Config, architecture: PretrainedConfig, directory: Path) ->
     if optimizer is OptimizerName.paged_adamw_8bit:
         notes.append("with adamw_8bit: paged state is in CUDA's memory")
         optimizer = OptimizerName.adamw_8bit
-    adapter = replace(_fitting(adapter, notes), dropout=0.0)
+    adapter = replace(_fit_adapter(adapter, notes), dropout=0.0)
     trainer = replace(config.trainer, optimizer=optimizer, lr_factors={}, dtype=Dtype.float32)
     model = replace(config.model, path=str(directory), revision=None, dtype=Dtype.float32)
     return replace(config, model=model, adapter=adapter, loss=loss, quant=quant, trainer=trainer), notes
 
 
-def _fitting(adapter: AdapterConfig, notes: list[str]) -> AdapterConfig:
+def _fit_adapter(adapter: AdapterConfig, notes: list[str]) -> AdapterConfig:
     """The adapter without what names a layer by its number or a size that the small model has not."""
     if adapter.start_from is not None or adapter.frozen_adapters:
         notes.append("without the adapters it begins with")
@@ -168,7 +170,7 @@ def _fitting(adapter: AdapterConfig, notes: list[str]) -> AdapterConfig:
     return adapter
 
 
-def _stir(model: nn.Module, seed: int) -> None:
+def _randomise_zeros(model: nn.Module, seed: int) -> None:
     """Give trained tensors that are zero small values: LoRA's A has no gradient while B is zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -177,10 +179,10 @@ def _stir(model: nn.Module, seed: int) -> None:
                 value.normal_(0.0, NOISE, generator=generator)
 
 
-def chosen(config: Config, prepared: Prepared) -> list[int]:
+def pick_examples(config: Config, prepared: Prepared) -> list[int]:
     """Examples of the run's first step, until there are ``TOKENS``; two at least, if there are two."""
     trainer = config.trainer
-    steps = plan(prepared.stages, picked(trainer.examples_per_step), 1, 1, trainer.seed, prepared.train.unrolled())
+    steps = plan(prepared.stages, resolved(trainer.examples_per_step), 1, 1, trainer.seed, prepared.train.unrolled())
     found, tokens = list[int](), 0
     for index in steps.examples(0):
         length = int(prepared.train.lengths[index])
@@ -191,7 +193,9 @@ def chosen(config: Config, prepared: Prepared) -> list[int]:
     return found
 
 
-def gradient(small: Small, loss_model: LossModel, prepared: Prepared, examples: Sequence[int], budget: int) -> Gradient:
+def step_gradient(
+    small: TinyModel, loss_model: LossModel, prepared: Prepared, examples: Sequence[int], budget: int
+) -> StepGradient:
     """The step's gradient when it is laid out so.
 
     Args:
@@ -224,10 +228,10 @@ def gradient(small: Small, loss_model: LossModel, prepared: Prepared, examples: 
         objective.backward()
         loss += objective.item()
     values = [value.grad for value in loss_model.parameters() if value.requires_grad and value.grad is not None]
-    return Gradient(loss, torch.cat([value.flatten() for value in values]), len(laid.batches), laid.computed_tokens)
+    return StepGradient(loss, torch.cat([value.flatten() for value in values]), len(laid.batches), laid.computed_tokens)
 
 
-def plainly(small: Small) -> LossModel:
+def as_plain_transformers(small: TinyModel) -> LossModel:
     """The same model as transformers and PEFT compute it, for one example a row; nothing of it is packed any more."""
     restore_all_positions(small.model)
     unfuse_lora(small.model)
@@ -242,7 +246,7 @@ def plainly(small: Small) -> LossModel:
     )
 
 
-def update(small: Small) -> float:
+def optimizer_step(small: TinyModel) -> float:
     """One optimizer step on the gradients that are there; how far the trained parameters moved at most."""
     trainer = small.config.trainer
     optimizer = make_optimizer(small.loss_model, trainer, small.config.adapter)

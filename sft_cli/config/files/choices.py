@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from sft_cli.config.files.provenance import COMMAND_LINE
-from sft_cli.config.files.search_path import GROUPS, Places, packaged, shown
+from sft_cli.config.files.search_path import GROUPS, SearchPath, display_name, package_dir
 from sft_cli.config.files.yaml_io import read_yaml
-from sft_cli.config.keys.aliases import VALUES_ELSEWHERE
-from sft_cli.config.keys.translate import is_data
-from sft_cli.config.keys.typos import quoted
+from sft_cli.config.keys.aliases import VALUE_ALIASES
+from sft_cli.config.keys.translate import is_data_path
+from sft_cli.config.keys.typos import shell_quote
 from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.errors import SftError
 
 
-def recipe_file(name: str, places: Places, where: str) -> Path:
+def recipe_file(name: str, places: SearchPath, where: str) -> Path:
     """The file of a recipe given by name or path.
 
     Raises:
@@ -27,7 +27,7 @@ def recipe_file(name: str, places: Places, where: str) -> Path:
                 return file
         near = nearest(Path(name).name, [file.name for file in Path(name).expanduser().parent.glob("*.y*ml")])
         fix = (
-            f"did you mean {quoted(f'recipe=./{Path(name).parent / near}')}?"
+            f"did you mean {shell_quote(f'recipe=./{Path(name).parent / near}')}?"
             if near
             else _recipe_fix(Path(name).stem, places)
         )
@@ -46,12 +46,12 @@ def recipe_file(name: str, places: Places, where: str) -> Path:
 
 def _list(files: Sequence[Path]) -> str:
     """The files of one name; the package's own is marked, since its path may read the same."""
-    own = packaged("configs"), packaged("recipes")
+    own = package_dir("configs"), package_dir("recipes")
     inside = [any(file.is_relative_to(folder) for folder in own) for file in files]
-    return " and ".join(shown(file) + " (package)" * known for file, known in zip(files, inside, strict=True))
+    return " and ".join(display_name(file) + " (package)" * known for file, known in zip(files, inside, strict=True))
 
 
-def _recipe_fix(name: str, places: Places) -> str:
+def _recipe_fix(name: str, places: SearchPath) -> str:
     """The recipe that was meant, one that begins alike, a file of that name here, or how to list them."""
     alike = [known for known in places.recipes if len(name) > 2 and known.startswith(name)]
     files = [file for file in (Path(f"{name}.yaml"), Path(f"{name}.yml")) if file.is_file()]
@@ -61,7 +61,7 @@ def _recipe_fix(name: str, places: Places) -> str:
     return f"did you mean recipe={meant}? `sft recipes` lists all" if meant else "`sft recipes` lists them"
 
 
-def wrong_options(group: str, chosen: Any, places: Places, where: str) -> list[SftError]:
+def check_options(group: str, chosen: Any, places: SearchPath, where: str) -> list[SftError]:
     """What is wrong with the option, or list of options, chosen for a group; nothing if all is well."""
     if isinstance(chosen, list) and group != "data":
         problem = f"{group} takes one option, not {len(chosen)}"
@@ -69,19 +69,19 @@ def wrong_options(group: str, chosen: Any, places: Places, where: str) -> list[S
     return [
         error
         for option in (chosen if isinstance(chosen, list) else [chosen])
-        if (error := _wrong_option(group, option, places, where)) is not None
+        if (error := _check_option(group, option, places, where)) is not None
     ]
 
 
-def _wrong_option(group: str, option: Any, places: Places, where: str) -> SftError | None:
+def _check_option(group: str, option: Any, places: SearchPath, where: str) -> SftError | None:
     files = places.options[group].get(option, ()) if isinstance(option, str) else ()
     if len(files) == 1:
-        return _unreadable(files[0], places)
+        return _unsafe_to_load(files[0], places)
     if files:
         problem = f"{group}={option} is ambiguous: {_list(files)}"
         return SftError(where=where, problem=problem, fix="rename one of the files")
     choices = ", ".join(places.options[group])
-    known = [name for name in VALUES_ELSEWHERE.get(str(option), ()) if name in places.options[group]]
+    known = [name for name in VALUE_ALIASES.get(str(option), ()) if name in places.options[group]]
     text = str(option)
     meant = known[0] if known else nearest(text.lower(), places.options[group])
     hint = _value_hint(group, text) or (f"did you mean {group}={meant}? " if meant else "")
@@ -94,15 +94,15 @@ def _wrong_option(group: str, option: Any, places: Places, where: str) -> SftErr
     return SftError(where=where, problem=f"{group} has no option {option!r}", fix=f"{hint}options: {choices}")
 
 
-def _unreadable(file: Path, places: Places) -> SftError | None:
+def _unsafe_to_load(file: Path, places: SearchPath) -> SftError | None:
     """Why Hydra must not read an option file of the user's, or those it builds on; the package's own are known."""
     own = [one for options in places.options.values() for found in options.values() for one in found]
     try:
-        if file.is_relative_to(packaged("configs")):
+        if file.is_relative_to(package_dir("configs")):
             return None
         base = read_yaml(file).get("defaults", [])
         for other in own if base not in ([], ["_self_"]) else ():
-            if not other.is_relative_to(packaged("configs")):
+            if not other.is_relative_to(package_dir("configs")):
                 read_yaml(other)
     except SftError as error:
         return error
@@ -144,12 +144,12 @@ def _value_hint(group: str, option: str) -> str:
         return f"for several write {group}=[{option}]; " if group == "data" else ""
     if group in PATHS and ("/" in option or "." in option):
         key = ".".join((group, *PATHS[group]))
-        return f"for a file, directory or hub id write {quoted(f'{key}={option}')}; "
+        return f"for a file, directory or hub id write {shell_quote(f'{key}={option}')}; "
     meant = MEANT.get((group, option.lower()))
     return f"write {meant}; " if meant else ""
 
 
-def with_choices(recipe: Mapping[Any, Any], places: Places) -> dict[Any, Any]:
+def expand_choices(recipe: Mapping[Any, Any], places: SearchPath) -> dict[Any, Any]:
     """The recipe, with ``quant: nf4`` and ``data: rows.jsonl`` as what they stand for.
 
     A name, or a list of names, in the place of a group's keys chooses options; a path goes to the key that takes it.
@@ -162,7 +162,7 @@ def with_choices(recipe: Mapping[Any, Any], places: Places) -> dict[Any, Any]:
             chosen.append({f"override /{group}": value})
         elif not isinstance(value, str) or value == "???":
             continue
-        elif value not in places.options[group] and group in PATHS and _is_place(group, value):
+        elif value not in places.options[group] and group in PATHS and _is_path_value(group, value):
             inner: Any = value
             for name in reversed(PATHS[group]):
                 inner = {name: inner}
@@ -177,12 +177,12 @@ def with_choices(recipe: Mapping[Any, Any], places: Places) -> dict[Any, Any]:
     return content | {"defaults": [*(defaults if isinstance(defaults, list) else [defaults]), *chosen]}
 
 
-def _is_place(group: str, value: str) -> bool:
+def _is_path_value(group: str, value: str) -> bool:
     """Whether a recipe's text for a group is a path."""
-    return value.endswith((".jinja", ".jinja2")) if group == "template" else "/" in value or is_data(value)
+    return value.endswith((".jinja", ".jinja2")) if group == "template" else "/" in value or is_data_path(value)
 
 
-def defaults_of(recipe: Mapping[Any, Any], where: str) -> tuple[dict[str, Any], list[str], list[SftError]]:
+def read_defaults(recipe: Mapping[Any, Any], where: str) -> tuple[dict[str, Any], list[str], list[SftError]]:
     """The ``defaults:`` of a recipe.
 
     Returns:

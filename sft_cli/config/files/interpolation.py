@@ -22,54 +22,56 @@ _OPEN, _SHIELDED = "${", "$\ue000{"
 _FIX = "refer to a full key, as in ${trainer.max_length}; for a plain dollar sign write \\${"
 
 
-def resolved(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[SftError]]:
+def interpolate(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[SftError]]:
     """The values with every reference replaced by what it refers to; and what is wrong with references."""
-    reading = _Reading(values)
+    reading = _Resolver(values)
     try:
-        return {str(name): reading.plain(entry, (str(name),), ()) for name, entry in values.items()}, reading.mistakes
-    except _TooMuch:
+        return {
+            str(name): reading.value_at(entry, (str(name),), ()) for name, entry in values.items()
+        }, reading.mistakes
+    except _LimitExceeded:
         problem = f"its references to other values put in more than {LIMIT:,} values and characters"
         return dict(values), [SftError(where="config", problem=problem, fix="write such values where they are used")]
 
 
-def shielded(value: Any) -> Any:
+def escape_references(value: Any) -> Any:
     """The value with its references hidden, for a reader that has references of its own."""
-    return _replaced(value, _OPEN, _SHIELDED)
+    return _replace_text(value, _OPEN, _SHIELDED)
 
 
-def unshielded(value: Any) -> Any:
-    """The inverse of ``shielded``."""
-    return _replaced(value, _SHIELDED, _OPEN)
+def unescape_references(value: Any) -> Any:
+    """The inverse of ``escape_references``."""
+    return _replace_text(value, _SHIELDED, _OPEN)
 
 
-class _TooMuch(Exception):
+class _LimitExceeded(Exception):
     """The references grow beyond all bounds."""
 
 
-class _Wrong(Exception):
+class _InvalidReference(Exception):
     """A reference that cannot be followed; the message says why."""
 
 
-class _Reading:
+class _Resolver:
     """One pass over a config."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values, self._spent = values, 0
         self.mistakes: list[SftError] = []
 
-    def plain(self, value: Any, key: tuple[str, ...], chain: tuple[tuple[str, ...], ...]) -> Any:
+    def value_at(self, value: Any, key: tuple[str, ...], chain: tuple[tuple[str, ...], ...]) -> Any:
         """The value that stands at a key, its references replaced; ``chain`` are the keys that led here."""
         if chain:
             self._spend(len(value) if isinstance(value, str) else 1)
         if isinstance(value, Mapping):
-            return {name: self.plain(entry, (*key, str(name)), chain) for name, entry in value.items()}
+            return {name: self.value_at(entry, (*key, str(name)), chain) for name, entry in value.items()}
         if isinstance(value, list):
-            return [self.plain(entry, (*key, str(place)), chain) for place, entry in enumerate(value)]
+            return [self.value_at(entry, (*key, str(place)), chain) for place, entry in enumerate(value)]
         if not isinstance(value, str) or _OPEN not in value:
             return value
         try:
             return self._text(value, key, chain)
-        except _Wrong as error:
+        except _InvalidReference as error:
             if not chain:
                 self.mistakes.append(
                     SftError(where=".".join(key), problem=f"refers to another value: {error}", fix=_FIX)
@@ -88,10 +90,10 @@ class _Reading:
             if len(found[1]) % 2:
                 return kept + found[0][len(found[1]) :]
             if not found[3]:
-                raise _Wrong(f"{found[0][:60]!r} is not closed, or holds another reference")
+                raise _InvalidReference(f"{found[0][:60]!r} is not closed, or holds another reference")
             value = self._target(found[2].strip(), key, chain)
             if isinstance(value, Mapping | list):
-                raise _Wrong(f"{found[2]!r} holds several values, which cannot stand inside a text")
+                raise _InvalidReference(f"{found[2]!r} holds several values, which cannot stand inside a text")
             return kept + {None: "null", True: "true", False: "false"}.get(value, str(value))
 
         return _REFERENCE.sub(put, text)
@@ -102,32 +104,40 @@ class _Reading:
         kind, colon, rest = name.partition(":")
         if colon:
             return self._resolver(kind.strip(), rest)
-        path = _absolute(name, key)
+        path = _absolute_path(name, key)
         if path in chain or key[: len(path)] == path or len(chain) == CHAIN:
-            raise _Wrong(f"{name!r} leads back to itself" if len(chain) < CHAIN else f"more than {CHAIN} in a row")
-        return self.plain(_at(self._values, path, name), path, (*chain, path))
+            raise _InvalidReference(
+                f"{name!r} leads back to itself" if len(chain) < CHAIN else f"more than {CHAIN} in a row"
+            )
+        return self.value_at(_get_path(self._values, path, name), path, (*chain, path))
 
     def _resolver(self, kind: str, rest: str) -> str | None:
         """``oc.env:NAME`` or ``oc.env:NAME,default``."""
         if kind != "oc.env":
-            raise _Wrong(f"'{kind}:' is not read here; there are keys, and oc.env: for {', '.join(ENVIRONMENT)}")
+            raise _InvalidReference(
+                f"'{kind}:' is not read here; there are keys, and oc.env: for {', '.join(ENVIRONMENT)}"
+            )
         name, comma, default = (part.strip() for part in rest.partition(","))
         if name not in ENVIRONMENT:
-            raise _Wrong(f"the environment variable {name!r} is not among those read: {', '.join(ENVIRONMENT)}")
+            raise _InvalidReference(
+                f"the environment variable {name!r} is not among those read: {', '.join(ENVIRONMENT)}"
+            )
         if name in os.environ:
             self._spend(len(os.environ[name]))
             return os.environ[name]
         if not comma:
-            raise _Wrong(f"the environment variable {name!r} is not set, and there is no default after a comma")
+            raise _InvalidReference(
+                f"the environment variable {name!r} is not set, and there is no default after a comma"
+            )
         return None if default == "null" else default.strip("'\"")
 
     def _spend(self, amount: int) -> None:
         self._spent += amount
         if self._spent > LIMIT:
-            raise _TooMuch
+            raise _LimitExceeded
 
 
-def _absolute(name: str, key: Sequence[str]) -> tuple[str, ...]:
+def _absolute_path(name: str, key: Sequence[str]) -> tuple[str, ...]:
     """The path of ``a.b[0]``, or of ``.b`` beside ``key`` and ``..b`` beside what holds it."""
     rest = name.lstrip(".")
     up = len(name) - len(rest)
@@ -135,7 +145,7 @@ def _absolute(name: str, key: Sequence[str]) -> tuple[str, ...]:
     return (*base, *re.sub(r"\[([^\[\]]*)\]", r".\1", rest).split("."))
 
 
-def _at(values: Any, path: Sequence[str], name: str) -> Any:
+def _get_path(values: Any, path: Sequence[str], name: str) -> Any:
     """The value at a path."""
     for part in path:
         if isinstance(values, Mapping):
@@ -145,15 +155,15 @@ def _at(values: Any, path: Sequence[str], name: str) -> Any:
         else:
             values = None
         if values is None:
-            raise _Wrong(f"the key {name!r} not found")
+            raise _InvalidReference(f"the key {name!r} not found")
         (values,) = values
     return values
 
 
-def _replaced(value: Any, old: str, new: str) -> Any:
+def _replace_text(value: Any, old: str, new: str) -> Any:
     """The value with one piece of text for another in every text of it."""
     if isinstance(value, dict):
-        return {name: _replaced(entry, old, new) for name, entry in value.items()}
+        return {name: _replace_text(entry, old, new) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_replaced(entry, old, new) for entry in value]
+        return [_replace_text(entry, old, new) for entry in value]
     return value.replace(old, new) if isinstance(value, str) else value

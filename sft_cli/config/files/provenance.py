@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from sft_cli.config.files.search_path import shown
-from sft_cli.config.validate import Mistake
+from sft_cli.config.files.search_path import display_name
+from sft_cli.config.validate import ConfigError
 from sft_cli.errors import SftError
 
 COMMAND_LINE = "command line"
@@ -15,7 +15,7 @@ DEFAULT = "default"
 
 
 @dataclass(frozen=True)
-class Origins:
+class Provenance:
     """Where every value of a composed config came from.
 
     Attributes:
@@ -38,7 +38,7 @@ class Origins:
             return COMMAND_LINE
         return self.files.get(key, DEFAULT)
 
-    def locate(self, mistake: Mistake) -> SftError:
+    def locate(self, mistake: ConfigError) -> SftError:
         """The mistake with its place: of its key or, where that has its default, of the key it clashes with."""
         for key in (mistake.key, mistake.clash):
             place, group = self.of(key), key.partition(".")[0]
@@ -49,12 +49,12 @@ class Origins:
         return SftError(where=mistake.key, problem=mistake.problem, fix=mistake.fix)
 
 
-def lines_of(file: Path, package: str) -> dict[str, str]:
+def key_lines(file: Path, package: str) -> dict[str, str]:
     """``file:line`` of every key of a YAML file whose content is merged at ``package`` (empty: at the top)."""
     with file.open(encoding="utf-8") as text:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     prefix = f"{package}." if package else ""
-    return {f"{prefix}{key}": f"{shown(file)}:{line}" for key, line in _walk(root, "")}
+    return {f"{prefix}{key}": f"{display_name(file)}:{line}" for key, line in _walk(root, "")}
 
 
 def _walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:

@@ -11,7 +11,7 @@ GROUPS = ("model", "data", "clean", "template", "adapter", "quant", "trainer", "
 
 
 @dataclass(frozen=True)
-class Places:
+class SearchPath:
     """The files a command line can choose from.
 
     Attributes:
@@ -25,12 +25,12 @@ class Places:
     dirs: tuple[Path, ...]
 
 
-def packaged(kind: str) -> Path:
+def package_dir(kind: str) -> Path:
     """The installed directory of ``configs`` or ``recipes``."""
     return Path(str(files(f"sft_cli.{kind}").joinpath("")))
 
 
-def places(config_dirs: Sequence[str] = ()) -> Places:
+def search_path(config_dirs: Sequence[str] = ()) -> SearchPath:
     """Everything that can be chosen from the working directory and ``config_dirs``.
 
     Raises:
@@ -45,10 +45,10 @@ def places(config_dirs: Sequence[str] = ()) -> Places:
                 fix="name a directory that holds recipe files, or folders such as data/ and trainer/",
             )
     dirs = [folder for folder in (Path("configs"), *given) if folder.is_dir()]
-    recipe_dirs = [folder for folder in (packaged("recipes"), Path("recipes"), *given) if folder.is_dir()]
-    return Places(
+    recipe_dirs = [folder for folder in (package_dir("recipes"), Path("recipes"), *given) if folder.is_dir()]
+    return SearchPath(
         recipes=_by_name(recipe_dirs),
-        options={group: _by_name([folder / group for folder in (packaged("configs"), *dirs)]) for group in GROUPS},
+        options={group: _by_name([folder / group for folder in (package_dir("configs"), *dirs)]) for group in GROUPS},
         dirs=tuple(dirs),
     )
 
@@ -64,11 +64,11 @@ def _by_name(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     return found
 
 
-def shown(file: Path) -> str:
+def display_name(file: Path) -> str:
     """The file as messages name it: ``recipes/quickstart.yaml`` in the package, otherwise as the user knows it."""
     for kind in ("configs", "recipes"):
-        if file.is_relative_to(packaged(kind)):
-            return f"{kind}/{file.relative_to(packaged(kind)).as_posix()}"
+        if file.is_relative_to(package_dir(kind)):
+            return f"{kind}/{file.relative_to(package_dir(kind)).as_posix()}"
     if file.is_absolute() and file.is_relative_to(Path.cwd()):
         return file.relative_to(Path.cwd()).as_posix()
     return str(file)

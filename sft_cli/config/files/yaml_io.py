@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from sft_cli.config.files.search_path import shown
+from sft_cli.config.files.search_path import display_name
 from sft_cli.errors import SftError
 
 # YAML 1.1 wants 1.0e-4 and reads 24:00:00 in base 60; these are the patterns of YAML 1.2 and of OmegaConf.
@@ -112,34 +112,38 @@ def read_yaml(file: Path) -> dict[Any, Any]:
     """
     if (size := file.stat().st_size) > MAX_BYTES:
         raise SftError(
-            where=shown(file),
+            where=display_name(file),
             problem=f"it has {size:,} bytes; a config has {MAX_BYTES:,} at most",
             fix="name a config; rows of data go into a file of their own, named by data.mix.local.path=FILE",
         )
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
-        raise unreadable(file, error) from error
+        raise yaml_error(file, error) from error
     except RecursionError as error:
         raise SftError(
-            where=shown(file), problem="not valid YAML: values stand too deep in one another", fix="write it flatter"
+            where=display_name(file),
+            problem="not valid YAML: values stand too deep in one another",
+            fix="write it flatter",
         ) from error
     except UnicodeDecodeError as error:
-        raise SftError(where=shown(file), problem="not a text file in UTF-8", fix="save it as UTF-8") from error
+        raise SftError(where=display_name(file), problem="not a text file in UTF-8", fix="save it as UTF-8") from error
     except ValueError as error:  # a number of more digits than Python converts
-        raise SftError(where=shown(file), problem=f"not valid YAML: {error}", fix="correct the number") from error
+        raise SftError(
+            where=display_name(file), problem=f"not valid YAML: {error}", fix="correct the number"
+        ) from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise SftError(
-            where=shown(file),
+            where=display_name(file),
             problem=f"holds a {type(content).__name__}, not keys with values",
             fix="write one `key: value` a line, with a space after the colon",
         )
     return content
 
 
-def yaml_value(text: str) -> Any:
+def parse_yaml_value(text: str) -> Any:
     """The value that a short text is in a file; the text itself where it is none."""
     try:
         return yaml.load(text, Loader=_Loader)
@@ -155,9 +159,9 @@ def write_yaml(content: Any, *, flow: bool = False) -> str:
     return text.removesuffix("...\n").rstrip("\n") if flow else text
 
 
-def unreadable(file: Path, error: yaml.YAMLError) -> SftError:
+def yaml_error(file: Path, error: yaml.YAMLError) -> SftError:
     """The sentence for a file that is not YAML."""
-    where, problem = shown(file), "not valid YAML"
+    where, problem = display_name(file), "not valid YAML"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         where, problem = f"{where}:{error.problem_mark.line + 1}", f"not valid YAML: {error.problem}"
     fix = "write one `key: value` a line, indented with spaces, with a space after the colon"

@@ -3,7 +3,7 @@
 Where units differ, or the value decides, see translate.py; what nobody needs here is in unsupported.py.
 """
 
-ELSEWHERE = {
+KEY_ALIASES = {
     "model_name": "model.path",
     "r": "adapter.rank",
     "epoch": "trainer.epochs",
@@ -163,7 +163,7 @@ RENAMED = {
 }
 """Keys of earlier versions, as they are called now."""
 
-VALUES_ELSEWHERE: dict[str, tuple[str, ...]] = {
+VALUE_ALIASES: dict[str, tuple[str, ...]] = {
     "4": ("nf4",),
     "8": ("int8",),
     "4bit": ("nf4",),

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sft_cli.config.files.search_path import packaged
-from sft_cli.config.keys.aliases import ELSEWHERE
-from sft_cli.config.keys.typos import quoted, spelled, word
+from sft_cli.config.files.search_path import package_dir
+from sft_cli.config.keys.aliases import KEY_ALIASES
+from sft_cli.config.keys.typos import format_typed, override_word, shell_quote
 from sft_cli.run_dir import newest_runs
 
 DATA_FILE = re.compile(r".*\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt)(\.(gz|zst|bz2|xz))?", re.IGNORECASE)
@@ -19,12 +19,12 @@ BATCH = (*_PER_DEVICE, *_ACCUMULATED)
 """Keys whose product is what one optimizer step sees on one device."""
 
 
-def is_data(text: str) -> bool:
+def is_data_path(text: str) -> bool:
     """Whether a text names rows: a file of a known kind, a path, an address, a hub id or a pattern."""
     return DATA_FILE.fullmatch(text) is not None or "/" in text or "*" in text
 
 
-def batch(values: Mapping[str, Any]) -> str:
+def translate_batch_size(values: Mapping[str, Any]) -> str:
     """One answer for the keys of ``BATCH`` among a config's unknown ones, with the arithmetic."""
     factors = {_leaf(key): value for key, value in values.items()}
     micro = next((factors[name] for name in _PER_DEVICE if name in factors), None)
@@ -43,7 +43,7 @@ def batch(values: Mapping[str, Any]) -> str:
     return f"{rule}; on one GPU{assumed} write trainer.examples_per_step={product} and leave {both} out"
 
 
-def special(name: str, value: Any, source: str) -> str | None:
+def translate_by_value(name: str, value: Any, source: str) -> str | None:
     """The answer to a key that depends on its value; None for a key that has no answer here.
 
     Args:
@@ -55,7 +55,7 @@ def special(name: str, value: Any, source: str) -> str | None:
     return found(value, source) if found else None
 
 
-def constant(meant: str, value: Any) -> str:
+def translate_constant(meant: str, value: Any) -> str:
     """The answer where ours is a whole word: ``load_in_4bit`` is ``quant=nf4``, if it is true."""
     off = value in _OFF or (isinstance(value, str) and value.lower() in _OFF)
     return f"leave it out; set to true, it is here called {meant}" if off else f"here it is called {meant}"
@@ -69,7 +69,7 @@ def _resume(value: Any, _: str) -> str:
     """A run goes on when its directory is named."""
     named = str(value) if isinstance(value, str) and value.lower() not in ("true", "auto", "latest") else ""
     path = re.sub(r"/checkpoints(/.*)?$", "", named.rstrip("/")) or next(iter(newest_runs()), "DIR")
-    return f"resume a run by its directory: sft train --resume {quoted(path)}"
+    return f"resume a run by its directory: sft train --resume {shell_quote(path)}"
 
 
 def _seconds(value: Any, _: str) -> str:
@@ -77,11 +77,11 @@ def _seconds(value: Any, _: str) -> str:
     return f"here it is called distributed.timeout_minutes, in minutes: write distributed.timeout_minutes={minutes}"
 
 
-def _cutting(value: Any, _: str) -> str:
+def _max_length(value: Any, _: str) -> str:
     """The longest row of a tool that truncates what is longer."""
     return (
-        f"here it is called trainer.max_length: write {word('trainer.max_length', value)}, with data.overflow=truncate"
-        " to cut longer rows as there (left out, they are an error)"
+        f"here it is called trainer.max_length: write {override_word('trainer.max_length', value)}, with"
+        " data.overflow=truncate to cut longer rows as there (left out, they are an error)"
     )
 
 
@@ -92,8 +92,8 @@ def _truncation(value: Any, _: str) -> str:
 
 def _warmup(value: Any, _: str) -> str:
     return (
-        f"the warm-up is a share of all steps: leave it out for 3%, or divide, trainer.warmup_ratio is {spelled(value)}"
-        " / (number of steps)"
+        "the warm-up is a share of all steps: leave it out for 3%, or divide, trainer.warmup_ratio is"
+        f" {format_typed(value)} / (number of steps)"
     )
 
 
@@ -101,12 +101,12 @@ def _beta(place: int) -> Callable[[Any, str], str]:
     def of(value: Any, _: str) -> str:
         betas = [0.9, 0.999]
         betas[place] = value if isinstance(value, int | float) else betas[place]
-        return f"here both are one key: write {word('trainer.betas', betas)}"
+        return f"here both are one key: write {override_word('trainer.betas', betas)}"
 
     return of
 
 
-def _every(key: str) -> Callable[[Any, str], str]:
+def _cadence(key: str) -> Callable[[Any, str], str]:
     def of(value: Any, _: str) -> str:
         if isinstance(value, int) and value > 0:
             return f"here it is called {key}: write {key}={value}"
@@ -118,7 +118,7 @@ def _every(key: str) -> Callable[[Any, str], str]:
 def _held_out(value: Any, _: str) -> str:
     if isinstance(value, int) and value > 1:
         return f"a number of rows is here called data.val_rows: write data.val_rows={value}"
-    return f"here it is called data.val_fraction: write {word('data.val_fraction', value)}"
+    return f"here it is called data.val_fraction: write {override_word('data.val_fraction', value)}"
 
 
 def _targets(value: Any, _: str) -> str:
@@ -127,7 +127,7 @@ def _targets(value: Any, _: str) -> str:
         value if isinstance(value, list) else [part for part in re.split(r"[,\s]+", str(value).strip("[]")) if part]
     )
     names = ["all-linear"] if every else listed
-    return f"here it is called adapter.target_modules: write {word('adapter.target_modules', names)}"
+    return f"here it is called adapter.target_modules: write {override_word('adapter.target_modules', names)}"
 
 
 def _switch(on: str, off: str) -> Callable[[Any, str], str]:
@@ -139,7 +139,9 @@ def _switch(on: str, off: str) -> Callable[[Any, str], str]:
 
 def _recipe(value: Any, _: str) -> str:
     named = isinstance(value, str) and value
-    return f"a file of settings is a recipe: write {word('recipe', value)}" if named else "write recipe=FILE.yaml"
+    return (
+        f"a file of settings is a recipe: write {override_word('recipe', value)}" if named else "write recipe=FILE.yaml"
+    )
 
 
 def _adapter(value: Any, _: str) -> str:
@@ -151,7 +153,7 @@ def _adapter(value: Any, _: str) -> str:
 
 def _options(group: str) -> list[str]:
     """The package's options of a group."""
-    return sorted(file.stem for file in (packaged("configs") / group).glob("*.yaml"))
+    return sorted(file.stem for file in (package_dir("configs") / group).glob("*.yaml"))
 
 
 def _listed(group: str) -> str:
@@ -161,7 +163,7 @@ def _listed(group: str) -> str:
 def _template(value: Any, _: str) -> str:
     text = str(value)
     if text.endswith(".jinja") or "/" in text:
-        return f"a file of yours is here called template.path: write {word('template.path', text)}"
+        return f"a file of yours is here called template.path: write {override_word('template.path', text)}"
     if text.startswith("{") or "{%" in text:
         return "write the template into a file and name it: template.path=FILE.jinja"
     if text in _options("template") and text != "auto":
@@ -177,15 +179,14 @@ def _data(value: Any, source: str) -> str:
     if not paths:
         return f"each source of rows has a name of your choice: data.mix.{source}.path=FILE"
     names = [source] if len(paths) == 1 else [re.sub(r"\W", "_", Path(path).name.partition(".")[0]) for path in paths]
-    words = [word(f"data.mix.{name}.path", path) for name, path in zip(names, paths, strict=True)]
+    words = [override_word(f"data.mix.{name}.path", path) for name, path in zip(names, paths, strict=True)]
     return f"here it is called data.mix.<name>.path: write {' '.join(words)}"
 
 
 def _columns(field: str) -> Callable[[Any, str], str]:
     def of(value: Any, source: str) -> str:
-        return (
-            f"columns are renamed by what the format calls them: {word(f'data.mix.{source}.columns', {field: value})}"
-        )
+        renamed = override_word(f"data.mix.{source}.columns", {field: value})
+        return f"columns are renamed by what the format calls them: {renamed}"
 
     return of
 
@@ -202,7 +203,7 @@ def _order(_: Any, __: str) -> str:
 
 def _weights(value: Any, source: str) -> str:
     if isinstance(value, int | float):
-        return f"here it is called data.mix.<name>.weight: write data.mix.{source}.weight={spelled(value)}"
+        return f"here it is called data.mix.<name>.weight: write data.mix.{source}.weight={format_typed(value)}"
     return "each source has its own: data.mix.<name>.weight=NUMBER"
 
 
@@ -213,7 +214,7 @@ def _sharded(value: Any, _: str) -> str:
 
 def _variables(value: Any, _: str) -> str:
     if isinstance(value, Mapping):
-        return f"here it is called template.variables: write {word('template.variables', dict(value))}"
+        return f"here it is called template.variables: write {override_word('template.variables', dict(value))}"
     return "here it is called template.variables: write 'template.variables={enable_thinking: false}'"
 
 
@@ -224,12 +225,12 @@ _SPECIAL: dict[str, Callable[[Any, str], str]] = {
     ),
     **dict.fromkeys(("ddp_timeout", "nccl_timeout", "distributed_timeout"), _seconds),
     **dict.fromkeys(("warmup_steps", "num_warmup_steps", "lr_warmup_steps"), _warmup),
-    **dict.fromkeys(("cutoff_len", "max_seq_length", "max_seq_len", "model_max_length"), _cutting),
+    **dict.fromkeys(("cutoff_len", "max_seq_length", "max_seq_len", "model_max_length"), _max_length),
     **dict.fromkeys(("truncation", "truncate"), _truncation),
     "adam_beta1": _beta(0),
     "adam_beta2": _beta(1),
-    **dict.fromkeys(("eval_strategy", "evaluation_strategy"), _every("trainer.eval_every")),
-    "save_strategy": _every("trainer.save_every"),
+    **dict.fromkeys(("eval_strategy", "evaluation_strategy"), _cadence("trainer.eval_every")),
+    "save_strategy": _cadence("trainer.save_every"),
     **dict.fromkeys(("val_set_size", "val_size", "test_size", "validation_split_percentage"), _held_out),
     **dict.fromkeys(("finetuning_type", "peft_type", "train_type", "tuner_type"), _adapter),
     **dict.fromkeys(("chat_template", "prompt_template", "template"), _template),
@@ -251,5 +252,5 @@ _SPECIAL: dict[str, Callable[[Any, str], str]] = {
 }
 """Key of another tool -> what answers it, from its value and a source's name."""
 
-SECTIONS = frozenset({*_SPECIAL, *ELSEWHERE})
+SECTIONS = frozenset({*_SPECIAL, *KEY_ALIASES})
 """Names that have one answer as a whole, also where they hold keys of their own."""

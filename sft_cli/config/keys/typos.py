@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Union, get_args, get_origin
 
 from sft_cli.config.files.yaml_io import write_yaml
-from sft_cli.config.keys.aliases import VALUES_ELSEWHERE
+from sft_cli.config.keys.aliases import VALUE_ALIASES
 from sft_cli.config.keys.similar import nearest
 
 _YES = ("yes", "y", "on", "1", "true", "t", "enable", "enabled")
@@ -40,7 +40,7 @@ _THOUSANDS = re.compile(r"\d{1,3}([,'. ]\d{3})+")
 _FACTORS = {"k": 1000, "m": 1_000_000}
 _BARE = re.compile(r"[\w.,:/@%+=~{}\[\]-]*")
 """Characters of a word that no shell changes, brackets of a list without spaces among them."""
-_HOLDS: Mapping[str, Callable[[float, float], bool]] = {
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "ge": lambda value, bound: value >= bound,
     "gt": lambda value, bound: value > bound,
     "le": lambda value, bound: value <= bound,
@@ -48,74 +48,76 @@ _HOLDS: Mapping[str, Callable[[float, float], bool]] = {
 }
 
 
-class Share(str):
+class Percentage(str):
     """A share spelled in percent."""
 
 
-def within(value: float, limits: Mapping[str, float]) -> bool:
+def in_limits(value: float, limits: Mapping[str, float]) -> bool:
     """Whether a finite number keeps the limits of its key."""
-    return math.isfinite(value) and all(_HOLDS[name](value, bound) for name, bound in limits.items())
+    return math.isfinite(value) and all(_COMPARISONS[name](value, bound) for name, bound in limits.items())
 
 
-def fraction(value: Any) -> Any:
+def parse_percent(value: Any) -> Any:
     """0.05 for ``5%``; anything else as it is."""
     return float(value[:-1]) / 100 if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value) else value
 
 
-def word(key: str, value: Any) -> str:
+def override_word(key: str, value: Any) -> str:
     """The shell word that sets a key to a value: ``trainer.lr=1e-4``, ``'data.mix.a.columns={prompt: Ticket}'``."""
-    return quoted(f"{key}={spelled(value)}")
+    return shell_quote(f"{key}={format_typed(value)}")
 
 
-def quoted(text: str) -> str:
+def shell_quote(text: str) -> str:
     """A word of a command line, in quotes where a shell would change it."""
     braces = "{" in text
     return text if _BARE.fullmatch(text) and not braces else shlex.quote(text)
 
 
-def spelled(value: Any) -> str:
+def format_typed(value: Any) -> str:
     """A value as it is typed after ``key=``."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
-        return number(value)
+        return format_number(value)
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(spelled, value))}]"
+        return f"[{','.join(map(format_typed, value))}]"
     return write_yaml(value, flow=True) if isinstance(value, dict) else str(value)
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number as short as it can be without another value: 0.0001, 2e-5, 3."""
     text = f"{value:.12g}"
     return re.sub(r"e([+-])0+(?=\d)", lambda found: "e" + found[1].replace("+", ""), text)
 
 
-def fits(kind: Any, limits: Mapping[str, float], value: Any) -> bool:
+def is_valid_value(kind: Any, limits: Mapping[str, float], value: Any) -> bool:
     """Whether a key of this type takes the value as it is."""
     if get_origin(kind) in (Union, types.UnionType):
-        return any(fits(part, limits, value) for part in get_args(kind))
+        return any(is_valid_value(part, limits, value) for part in get_args(kind))
     if kind is types.NoneType or value is None:
         return kind is types.NoneType and value is None
     if get_origin(kind) is dict:
-        return isinstance(value, Mapping) and all(fits(get_args(kind)[1], {}, entry) for entry in value.values())
+        return isinstance(value, Mapping) and all(
+            is_valid_value(get_args(kind)[1], {}, entry) for entry in value.values()
+        )
     if get_origin(kind) in (list, tuple):
         parts = [part for part in get_args(kind) if part is not ...]
         return (
             isinstance(value, list)
             and (get_origin(kind) is list or len(value) == len(parts))
-            and all(fits(parts[0], {}, entry) for entry in value)
+            and all(is_valid_value(parts[0], {}, entry) for entry in value)
         )
     if not isinstance(kind, type):
         return False
     if issubclass(kind, Enum):
         return value in [member.value for member in kind]
-    value = fraction(value) if kind is float else value
+    value = parse_percent(value) if kind is float else value
     if type(value) is not kind and not (kind is float and type(value) is int):
         return False
-    return kind not in (int, float) or within(value, limits)
+    return kind not in (int, float) or in_limits(value, limits)
 
 
-def proposals(kind: Any, limits: Mapping[str, float], typed: Any) -> list[Any]:
+def suggest_values(kind: Any, limits: Mapping[str, float], typed: Any) -> list[Any]:
     """The values of a key's type that a wrong one may have stood for, the likeliest first; empty where none is near.
 
     Args:
@@ -125,16 +127,16 @@ def proposals(kind: Any, limits: Mapping[str, float], typed: Any) -> list[Any]:
     """
     found: list[Any] = []
     for value in _candidates(kind, limits, typed):
-        if fits(kind, limits, value) and value not in found:
+        if is_valid_value(kind, limits, value) and value not in found:
             found.append(value)
     return found[:2]
 
 
 def _candidates(kind: Any, limits: Mapping[str, float], typed: Any) -> Iterator[Any]:
-    """Values to try, of any type; ``proposals`` keeps those that fit."""
+    """Values to try, of any type; ``suggest_values`` keeps those that fit."""
     if get_origin(kind) in (Union, types.UnionType):
         parts = [part for part in get_args(kind) if part is not types.NoneType]
-        if len(parts) < len(get_args(kind)) and _nothing(parts, typed):
+        if len(parts) < len(get_args(kind)) and _means_null(parts, typed):
             yield None
             return
         for part in parts:
@@ -150,19 +152,19 @@ def _candidates(kind: Any, limits: Mapping[str, float], typed: Any) -> Iterator[
     elif kind in (int, float):
         yield from _numbers(kind, limits, typed)
     elif isinstance(kind, type) and issubclass(kind, Enum):
-        yield from choices([member.value for member in kind], typed)
+        yield from suggest_choices([member.value for member in kind], typed)
 
 
-def _nothing(kinds: Sequence[Any], typed: Any) -> bool:
+def _means_null(kinds: Sequence[Any], typed: Any) -> bool:
     """Whether a value says "no limit" of a number that may be null: none, -1, and 0 where 0 is no value."""
     numbers = any(kind in (int, float) for kind in kinds)
     return numbers and (_plain(typed).lower() in _NOTHING or typed is False or (typed == 0 and typed is not True))
 
 
-def choices(values: Sequence[str], typed: Any) -> list[str]:
+def suggest_choices(values: Sequence[str], typed: Any) -> list[str]:
     """Which of several names was meant: by another tool's name for it, in other letters, or misspelt."""
     text = _plain(typed)
-    known = [name for name in VALUES_ELSEWHERE.get(text, VALUES_ELSEWHERE.get(text.lower(), ())) if name in values]
+    known = [name for name in VALUE_ALIASES.get(text, VALUE_ALIASES.get(text.lower(), ())) if name in values]
     if known:
         return known
     bare = re.sub(r"[\s-]+", "_", text.lower())
@@ -175,7 +177,7 @@ def _numbers(kind: type, limits: Mapping[str, float], typed: Any) -> Iterator[An
     """Numbers a text, or a number of the wrong kind or size, may stand for."""
     if isinstance(typed, bool) or typed is None:
         return
-    for value in [float(typed)] if isinstance(typed, int | float) else _read(kind, _plain(typed)):
+    for value in [float(typed)] if isinstance(typed, int | float) else _parse_numbers(kind, _plain(typed)):
         if not math.isfinite(value):
             continue
         whole = value.is_integer()
@@ -184,16 +186,16 @@ def _numbers(kind: type, limits: Mapping[str, float], typed: Any) -> Iterator[An
         else:
             yield value
         if kind is float and min(limits.get("le", 2), limits.get("lt", 2)) <= 1 <= value <= 100:
-            yield Share(f"{number(value)}%")
+            yield Percentage(f"{format_number(value)}%")
             continue
         if value < 0:
             yield int(-value) if kind is int and whole else -value
         for name in ("ge", "le"):  # the nearest value there is
-            if value != 0 and name in limits and not _HOLDS[name](value, limits[name]) and value > 0:
+            if value != 0 and name in limits and not _COMPARISONS[name](value, limits[name]) and value > 0:
                 yield kind(limits[name])
 
 
-def _read(kind: type, text: str) -> Iterator[float]:
+def _parse_numbers(kind: type, text: str) -> Iterator[float]:
     """The numbers a text may be."""
     text = text.replace("−", "-").replace("–", "-").replace("_", "").replace(" ", "").strip("()=.,;:")
     if found := _PERCENT.fullmatch(text.lower()):
@@ -221,7 +223,7 @@ def _read(kind: type, text: str) -> Iterator[float]:
 def _lists(typed: Any) -> Iterator[list[str]]:
     """Texts that are separated, or one text, or a list whose items are no texts."""
     if isinstance(typed, list):
-        yield [spelled(item) for item in typed]
+        yield [format_typed(item) for item in typed]
     elif isinstance(typed, str | int | float) and not isinstance(typed, bool):
         text = _plain(typed).lstrip("=")
         if text[:1] in "[({":
@@ -234,8 +236,8 @@ def _tuples(kind: Any, limits: Mapping[str, float], typed: Any) -> Iterator[list
     """Numbers of a pair."""
     parts = get_args(kind)
     items = typed if isinstance(typed, list) else next(_lists(typed), []) if typed is not None else []
-    read = [next(iter(proposals(parts[0], limits, item)), item) for item in items]
-    yield [item if not isinstance(item, str) else next(_read(float, item), item) for item in read]
+    read = [next(iter(suggest_values(parts[0], limits, item)), item) for item in items]
+    yield [item if not isinstance(item, str) else next(_parse_numbers(float, item), item) for item in read]
 
 
 def _mappings(kind: Any, typed: Any) -> Iterator[dict[str, Any]]:
@@ -245,21 +247,21 @@ def _mappings(kind: Any, typed: Any) -> Iterator[dict[str, Any]]:
     pairs = [re.split(r"\s*[:=]\s*", part.strip(), maxsplit=1) for part in _plain(typed).strip("{}").split(",")]
     if all(len(pair) == 2 and all(pair) for pair in pairs):
         values = {_plain(name): _plain(value) for name, value in pairs}
-        yield {name: next(iter(proposals(kind, {}, value)), value) for name, value in values.items()}
+        yield {name: next(iter(suggest_values(kind, {}, value)), value) for name, value in values.items()}
 
 
 def _plain(value: Any) -> str:
     """A value as text, without the quotes around it."""
-    return (spelled(value) if isinstance(value, bool) else str(value)).strip().strip(_QUOTES).strip()
+    return (format_typed(value) if isinstance(value, bool) else str(value)).strip().strip(_QUOTES).strip()
 
 
-def answer(key: str, found: Sequence[Any]) -> str:
+def did_you_mean(key: str, found: Sequence[Any]) -> str:
     """``did you mean trainer.epochs=2 or trainer.epochs=3?``."""
-    return f"did you mean {' or '.join(word(key, value) for value in found)}?"
+    return f"did you mean {' or '.join(override_word(key, value) for value in found)}?"
 
 
-def positive(name: str, text: str, *, whole: bool = False) -> str:
+def suggest_positive(name: str, text: str, *, whole: bool = False) -> str:
     """What to write for a command's own number above 0 instead of a text that is none."""
-    found = proposals(int if whole else float, {"ge": 1} if whole else {"gt": 0}, text)
+    found = suggest_values(int if whole else float, {"ge": 1} if whole else {"gt": 0}, text)
     noun = "a whole number of at least 1" if whole else "a number above 0"
-    return answer(name, found) if found else f"write {noun}, or leave {name} out"
+    return did_you_mean(name, found) if found else f"write {noun}, or leave {name} out"

@@ -30,7 +30,7 @@ _ONE_ROW = (
     " examples; speed.gradient_checkpointing=offload and distributed=fsdp make memory for long rows"
 )
 
-NEEDLESS = {
+UNSUPPORTED = {
     **dict.fromkeys(("sample_packing", "neat_packing", "padding_free", "packing_strategy"), _PACKED),
     **dict.fromkeys(("eval_packing", "eval_sample_packing", "multipack", "pad_to_sequence_len"), _PACKED),
     **dict.fromkeys(("group_by_length", "length_column_name", "train_sampling_strategy"), _BALANCED),
@@ -86,14 +86,14 @@ _FAMILIES = (
     (r"(hub|hf_hub|push_to_hub)_\w+", _UPLOADED),
     (r"(ddp|fsdp|deepspeed|accelerate)_\w+", _PROCESSES),
     (r"dataloader_\w+", "leave it out: batches are laid out ahead by a worker of the run's own"),
-    (r"(ref_model|dpo|kto|orpo|grpo|ppo|reward|simpo|rloo)_\w+", NEEDLESS["rl"]),
+    (r"(ref_model|dpo|kto|orpo|grpo|ppo|reward|simpo|rloo)_\w+", UNSUPPORTED["rl"]),
     (r"(vllm|sglang|infer)_\w+", "leave it out: the merged model (sft merge) is served by programs made for it"),
 )
 """Patterns of names that share an answer."""
 
 
-def why_not(name: str) -> str | None:
+def unsupported_reason(name: str) -> str | None:
     """Why another tool's key is not here and what to do instead; None for a name that is not known."""
-    if (reason := NEEDLESS.get(name)) is not None:
+    if (reason := UNSUPPORTED.get(name)) is not None:
         return reason
     return next((reason for pattern, reason in _FAMILIES if re.fullmatch(pattern, name)), None)

@@ -8,13 +8,13 @@ from typing import Any, Union, get_args, get_origin
 
 from sft_cli.config.files.search_path import GROUPS
 from sft_cli.config.keys import translate
-from sft_cli.config.keys.aliases import ELSEWHERE, RENAMED
-from sft_cli.config.keys.similar import nearest, similar
-from sft_cli.config.keys.typos import fits, proposals, word
-from sft_cli.config.keys.unsupported import why_not
+from sft_cli.config.keys.aliases import KEY_ALIASES, RENAMED
+from sft_cli.config.keys.similar import distance_if_similar, nearest
+from sft_cli.config.keys.typos import is_valid_value, override_word, suggest_values
+from sft_cli.config.keys.unsupported import unsupported_reason
 from sft_cli.config.schema.config import Config
 
-__all__ = ["KEYS", "Key", "advice", "find", "holds_texts", "is_text", "limits", "nearest"]
+__all__ = ["KEYS", "Key", "field_limits", "find_key", "is_text", "is_text_mapping", "nearest", "suggest_key"]
 
 ANY_NAME = "<name>"
 SOURCE = "local"
@@ -41,7 +41,7 @@ class Key:
     section: type
 
 
-def limits(field: Field[Any]) -> Mapping[str, float]:
+def field_limits(field: Field[Any]) -> Mapping[str, float]:
     """The bounds ``schema.number`` gave the field; none for others."""
     return field.metadata.get("limits", {})
 
@@ -56,7 +56,7 @@ def _keys(section: Any, prefix: str) -> Iterator[Key]:
             assert isinstance(entry, type)
             yield from _keys(entry(), f"{name}.{ANY_NAME}.")
         else:
-            yield Key(name, field.type, default, limits(field), type(section))
+            yield Key(name, field.type, default, field_limits(field), type(section))
             if get_origin(field.type) is list and is_dataclass(entry := get_args(field.type)[0]):
                 assert isinstance(entry, type)
                 yield from _keys(entry(), f"{name}[].")
@@ -65,7 +65,7 @@ def _keys(section: Any, prefix: str) -> Iterator[Key]:
 KEYS = {key.name: key for key in _keys(Config(), "")}
 
 
-def find(name: str) -> Key | None:
+def find_key(name: str) -> Key | None:
     """The key behind a dotted name: ``data.mix.mine.path`` finds ``data.mix.<name>.path``; None if there is none."""
     parts = name.split(".")
     if parts[:3] == PROBES and len(parts) == 5:
@@ -73,7 +73,7 @@ def find(name: str) -> Key | None:
     if parts[:2] == ["data", "mix"] and len(parts) >= 4:
         parts[2] = ANY_NAME
         above = KEYS.get(".".join(parts[:4]))
-        if above is not None and holds_texts(above.kind) and len(parts) == 5:
+        if above is not None and is_text_mapping(above.kind) and len(parts) == 5:
             return Key(name, str, None, {}, above.section)
     name = ".".join(parts)
     above = KEYS.get(name.rpartition(".")[0])
@@ -82,7 +82,7 @@ def find(name: str) -> Key | None:
     return KEYS.get(name)
 
 
-def holds_texts(kind: Any) -> bool:
+def is_text_mapping(kind: Any) -> bool:
     """Whether the type is, or may be, a mapping of names to texts."""
     return any(get_origin(part) is dict and get_args(part)[1] is str for part in (kind, *get_args(kind)))
 
@@ -93,7 +93,7 @@ def is_text(kind: Any) -> bool:
     return str in parts and bool not in parts
 
 
-def _as_in(key: str, parts: list[str], source: str = ANY_NAME) -> str:
+def _with_names_of(key: str, parts: list[str], source: str = ANY_NAME) -> str:
     """The key, with the source or the place in the list that the wrong key names."""
     if parts[:2] == ["data", "mix"] and len(parts) > 3:
         return key.replace(ANY_NAME, parts[2])
@@ -103,62 +103,66 @@ def _as_in(key: str, parts: list[str], source: str = ANY_NAME) -> str:
     return key if key.startswith(".".join(PROBES)) else key.replace(ANY_NAME, source)
 
 
-def advice(name: str, value: Any = "") -> str:
+def suggest_key(name: str, value: Any = "") -> str:
     """What to do about the unknown key ``name``: the key it means with the value that was typed, or what is instead."""
     parts = name.split(".")
     source = parts[2] if parts[:2] == ["data", "mix"] and len(parts) > 3 else SOURCE
     written = name.lower().replace("-", "_").replace("/", ".").replace(":", ".").strip(".")
-    if written != name and (find(written) or written in GROUPS):
-        return _meant([written], value)
-    return _elsewhere(parts, value, source) or _near(name, parts, value) or _nothing(name, parts, value)
+    if written != name and (find_key(written) or written in GROUPS):
+        return _did_you_mean([written], value)
+    return (
+        _translate_alias(parts, value, source)
+        or _suggest_similar(name, parts, value)
+        or _no_suggestion(name, parts, value)
+    )
 
 
-def _elsewhere(parts: list[str], value: Any, source: str) -> str | None:
+def _translate_alias(parts: list[str], value: Any, source: str) -> str | None:
     """What another tool's key is here, or why it is not."""
     leaf = parts[-1].lower().replace("-", "_")
     if leaf in translate.BATCH:
-        return translate.batch({leaf: value})
+        return translate.translate_batch_size({leaf: value})
     if leaf == "run" and value and (Path(str(value)) / "config.yaml").is_file():
-        return f"the settings of a run are a recipe: write {word('recipe', f'{value}/config.yaml')}"
-    if (found := translate.special(leaf, value, source)) is not None:
+        return f"the settings of a run are a recipe: write {override_word('recipe', f'{value}/config.yaml')}"
+    if (found := translate.translate_by_value(leaf, value, source)) is not None:
         return found
-    if (meant := RENAMED.get(".".join(parts)) or ELSEWHERE.get(leaf)) is not None:
-        key, equals, constant = _as_in(meant, parts, ANY_NAME).partition("=")
+    if (meant := RENAMED.get(".".join(parts)) or KEY_ALIASES.get(leaf)) is not None:
+        key, equals, constant = _with_names_of(meant, parts, ANY_NAME).partition("=")
         if value is None and not equals:
             return f"leave it out, it has no value; here it is called {key}"
         if equals:
-            return translate.constant(f"{key}={constant}".replace(ANY_NAME, source), value)
-        return f"here it is called {key}{_written(key.replace(ANY_NAME, source), value)}"
-    return why_not(leaf)
+            return translate.translate_constant(f"{key}={constant}".replace(ANY_NAME, source), value)
+        return f"here it is called {key}{_write_it(key.replace(ANY_NAME, source), value)}"
+    return unsupported_reason(leaf)
 
 
-def _near(name: str, parts: list[str], value: Any) -> str | None:
+def _suggest_similar(name: str, parts: list[str], value: Any) -> str | None:
     """The key that a name misspells, or whose last part it is; one in another section only if the value suits it."""
     if len(parts) == 1 and nearest(name, ("recipe",)):
-        return f"did you mean {word('recipe', value)}?"
+        return f"did you mean {override_word('recipe', value)}?"
     if len(parts) == 1 and isinstance(value, str) and translate.DATA_FILE.fullmatch(value):
-        return f"for rows write {word(f'data.mix.{SOURCE}.path', value)}"
-    valid = [_as_in(key, parts, SOURCE) for key in KEYS]
+        return f"for rows write {override_word(f'data.mix.{SOURCE}.path', value)}"
+    valid = [_with_names_of(key, parts, SOURCE) for key in KEYS]
     own = ".".join(["data", "mix", SOURCE, *parts[1:]])
-    if parts[0] == "data" and find(own) and own in valid:
-        return _meant([own], value)
+    if parts[0] == "data" and find_key(own) and own in valid:
+        return _did_you_mean([own], value)
     if ends := [key for key in valid if "." in name and key.endswith(f".{name}")]:
-        return _meant(ends[:1], value)
+        return _did_you_mean(ends[:1], value)
     if {"retention", "probes"} & set(parts[:-1]) and (leaf := ".".join([*PROBES, ANY_NAME, parts[-1]])) in KEYS:
-        return _meant([leaf], value)
+        return _did_you_mean([leaf], value)
     siblings = [key for key in valid if key.rpartition(".")[0] == name.rpartition(".")[0]]
     if (meant := nearest(name, [*siblings, *GROUPS])) is not None:
-        return _meant([meant], value)
-    suiting = [key for key in valid if _suits(key, value)]
+        return _did_you_mean([meant], value)
+    suiting = [key for key in valid if _accepts(key, value)]
     if same := [key for key in suiting if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
-        return _meant(same, value)
+        return _did_you_mean(same, value)
     if (meant := nearest(name, suiting)) is not None:
-        return _meant([meant], value)
-    leaves = [(far, key) for key in suiting if (far := similar(parts[-1], key.split(".")[-1])) is not None]
-    return _meant([min(leaves, key=lambda pair: (pair[0], pair[1].count(".")))[1]], value) if leaves else None
+        return _did_you_mean([meant], value)
+    leaves = [(far, key) for key in suiting if (far := distance_if_similar(parts[-1], key.split(".")[-1])) is not None]
+    return _did_you_mean([min(leaves, key=lambda pair: (pair[0], pair[1].count(".")))[1]], value) if leaves else None
 
 
-def _nothing(name: str, parts: list[str], value: Any) -> str:
+def _no_suggestion(name: str, parts: list[str], value: Any) -> str:
     """The answer to a key that is like no other."""
     if any(key.startswith(f"{name}.") for key in KEYS):
         return f"it is a section with keys: sft show --keys {name}"
@@ -167,29 +171,31 @@ def _nothing(name: str, parts: list[str], value: Any) -> str:
     return "leave it out; `sft show --keys` lists every key"
 
 
-def _suits(key: str, value: Any) -> bool:
+def _accepts(key: str, value: Any) -> bool:
     """Whether a key could take the value, or one that it may stand for; any key does where none is known."""
-    known = find(key) or KEYS.get(key)
-    return known is None or value == "" or fits(known.kind, known.limits, value) or bool(_values(known, value))
+    known = find_key(key) or KEYS.get(key)
+    return (
+        known is None or value == "" or is_valid_value(known.kind, known.limits, value) or bool(_values(known, value))
+    )
 
 
 def _values(known: Key, value: Any) -> list[Any]:
-    return proposals(known.kind, known.limits, value)
+    return suggest_values(known.kind, known.limits, value)
 
 
-def _written(key: str, value: Any) -> str:
+def _write_it(key: str, value: Any) -> str:
     """``: write trainer.lr=1e-4``, if the key takes the value that was typed or one that it stands for."""
-    known = find(key) or KEYS.get(key)
+    known = find_key(key) or KEYS.get(key)
     if known is None or value == "" or ANY_NAME in key:
         return ""
-    if fits(known.kind, known.limits, value):
-        return f": write {word(key, value)}"
+    if is_valid_value(known.kind, known.limits, value):
+        return f": write {override_word(key, value)}"
     if isinstance(value, Mapping) or not (found := _values(known, value)):
         return ""
-    return f": write {' or '.join(word(key, one) for one in found)}"
+    return f": write {' or '.join(override_word(key, one) for one in found)}"
 
 
-def _meant(keys: list[str], value: Any) -> str:
+def _did_you_mean(keys: list[str], value: Any) -> str:
     """``did you mean trainer.lr=1e-4?``, of the first keys."""
-    shown = [_written(key, value).removeprefix(": write ") or key for key in keys[:2]]
+    shown = [_write_it(key, value).removeprefix(": write ") or key for key in keys[:2]]
     return f"did you mean {' or '.join(shown)}?"

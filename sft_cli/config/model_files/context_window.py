@@ -16,7 +16,7 @@ UNLIMITED = frozenset({"bloom"})
 """Families whose config.json names a length that does not bound them."""
 
 
-def context_length(stated: Mapping[str, Any]) -> int | None:
+def max_positions(stated: Mapping[str, Any]) -> int | None:
     """Return the most tokens that a model takes; None for families without such a limit (BLOOM, Mamba).
 
     Args:
@@ -30,7 +30,7 @@ def context_length(stated: Mapping[str, Any]) -> int | None:
     return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
-def context_of(model: str | None, revision: str | None = None) -> int | None:
+def read_context_length(model: str | None, revision: str | None = None) -> int | None:
     """Return the most tokens that a model takes, by its directory or hub id; None where that is not known here.
 
     Nothing is downloaded: of a hub id the config.json counts that was stored with its tokenizer.
@@ -42,7 +42,7 @@ def context_of(model: str | None, revision: str | None = None) -> int | None:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return context_length(found) if isinstance(found, dict) else None
+    return max_positions(found) if isinstance(found, dict) else None
 
 
 def _config_file(model: str, revision: str | None) -> Path | None:

@@ -4,29 +4,29 @@ import os
 from pathlib import Path
 
 from sft_cli.config.keys.similar import nearest
-from sft_cli.config.keys.typos import word
+from sft_cli.config.keys.typos import override_word
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Variables that keep the hub's client from the network."""
 
 
-def near_directory(path: str, key: str) -> str:
+def suggest_directory(path: str, key: str) -> str:
     """The directory beside a missing one whose name is nearest, or what else to check."""
     missing = Path(path).expanduser()
     parent = missing.parent
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
     if (near := nearest(missing.name, names)) is not None:
-        return f"did you mean {word(key, str(parent / near))}?"
+        return f"did you mean {override_word(key, str(parent / near))}?"
     if not parent.is_dir() and parent.parent.is_dir():
         folders = [entry.name for entry in parent.parent.iterdir() if (entry / missing.name).is_dir()]
         if (near := nearest(parent.name, folders)) is not None:
-            return f"did you mean {word(key, str(parent.parent / near / missing.name))}?"
+            return f"did you mean {override_word(key, str(parent.parent / near / missing.name))}?"
     return "check the path, or name a hub id such as Qwen/Qwen2.5-0.5B"
 
 
-def unreachable(path: str, key: str) -> str:
+def suggest_hub_fix(path: str, key: str) -> str:
     """Why a hub id may not be found: a directory here is meant, the network is switched off, or the id is wrong."""
-    if (near := near_directory(path, key)).startswith("did you mean"):
+    if (near := suggest_directory(path, key)).startswith("did you mean"):
         return near
     offline = [name for name in OFFLINE if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")]
     if offline:

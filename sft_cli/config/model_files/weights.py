@@ -11,7 +11,7 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 CONVERT = "convert them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…)"
 
 
-def refuse_without_weights(model: ModelConfig) -> None:
+def require_weights(model: ModelConfig) -> None:
     """Return if the model is a hub id, or a directory with safetensors weights; pickled weights are never read.
 
     Raises:

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
-from sft_cli.config.overrides.parse import Unreadable
+from sft_cli.config.overrides.parse import OverrideError
 from sft_cli.config.overrides.shell import SEVERAL
 
 LONGEST = 20_000
@@ -19,7 +19,7 @@ _CALL = re.compile(r"(sort|tag|int|float|str|bool|json_str)\(")
 _OPEN, _CLOSE, _QUOTES = "([{", ")]}", "'\""
 
 
-def parse(text: str) -> Any:
+def parse_value(text: str) -> Any:
     """A value: numbers, true, null, [lists], {mappings}, text.
 
     Raises:
@@ -27,14 +27,14 @@ def parse(text: str) -> Any:
     """
     override = _override(text)
     if override.is_sweep_override():
-        raise Unreadable(SEVERAL)
+        raise OverrideError(SEVERAL)
     try:
         return override.value()
     except ValueError as error:  # a number of thousands of digits
-        raise Unreadable("cannot be read") from error
+        raise OverrideError("cannot be read") from error
 
 
-def several(text: str, options: Collection[str], most: int) -> list[str] | None:
+def parse_sweep(text: str, options: Collection[str], most: int) -> list[str] | None:
     """The values of a sweep, each as it would be typed alone; None where the text is one value.
 
     Args:
@@ -50,27 +50,27 @@ def several(text: str, options: Collection[str], most: int) -> list[str] | None:
         return None
     sweep = override.value()
     if isinstance(sweep, IntervalSweep):
-        raise Unreadable("interval() has no list of values; write them out, or range(start,stop,step)")
+        raise OverrideError("interval() has no list of values; write them out, or range(start,stop,step)")
     if isinstance(sweep, Glob):
         return sweep.filter(sorted(options))
     assert isinstance(sweep, ChoiceSweep | RangeSweep)
     if sweep.shuffle:
-        raise Unreadable("shuffle() would give another order, and other names, each time; leave it out")
+        raise OverrideError("shuffle() would give another order, and other names, each time; leave it out")
     if isinstance(sweep, RangeSweep):
         return _range(sweep, most)
     values = list(override.sweep_string_iterator())
     # As typed where that is a list, so that 1e-4 is not called 0.0001, and text keeps its spaces.
-    typed = _parts(text.removeprefix("choice(").removesuffix(")") if text.startswith("choice(") else text)
+    typed = _split_commas(text.removeprefix("choice(").removesuffix(")") if text.startswith("choice(") else text)
     return values if _CALL.match(text) or len(typed) != len(values) else typed
 
 
 def _override(text: str) -> Override:
     if len(text) > LONGEST:
-        raise Unreadable(f"the value has {len(text):,} characters, and {LONGEST:,} are read; write it into a recipe")
+        raise OverrideError(f"the value has {len(text):,} characters, and {LONGEST:,} are read; write it into a recipe")
     try:
         return OverridesParser.create().parse_override(f"key={text}")
     except (HydraException, RecursionError, ValueError) as error:
-        raise Unreadable("cannot be read") from error
+        raise OverrideError("cannot be read") from error
 
 
 def _range(sweep: RangeSweep, most: int) -> list[str]:
@@ -79,7 +79,7 @@ def _range(sweep: RangeSweep, most: int) -> list[str]:
     return [value for value in values if value != f"{sweep.stop:.12g}"]
 
 
-def _parts(text: str) -> list[str]:
+def _split_commas(text: str) -> list[str]:
     """What stands between the commas that are outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for character in text:

@@ -8,10 +8,10 @@ from typing import Any
 
 from sft_cli.config.files.provenance import COMMAND_LINE
 from sft_cli.config.files.search_path import GROUPS
-from sft_cli.config.keys.translate import DATA_FILE, is_data
-from sft_cli.config.keys.typos import quoted
-from sft_cli.config.keys.valid_keys import KEYS, advice, find, holds_texts, is_text, nearest
-from sft_cli.config.overrides.shell import SHOWN, together, unread
+from sft_cli.config.keys.translate import DATA_FILE, is_data_path
+from sft_cli.config.keys.typos import shell_quote
+from sft_cli.config.keys.valid_keys import KEYS, find_key, is_text, is_text_mapping, nearest, suggest_key
+from sft_cli.config.overrides.shell import SHOWN, rejoin_split_words, value_error
 from sft_cli.errors import SftError, raise_all
 
 _WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
@@ -25,12 +25,12 @@ _CLEAR = {"data": "data=local", "model": "model=custom"}
 _PATHS = {"data": "data.mix.local.path", "model": "model.path", "template": "template.path"}
 
 
-class Unreadable(Exception):
+class OverrideError(Exception):
     """A value whose grammar is broken; the message says how."""
 
 
 @dataclass(frozen=True)
-class Words:
+class ParsedOverrides:
     """A command line, taken apart.
 
     Attributes:
@@ -43,17 +43,17 @@ class Words:
     values: Mapping[str, Any]
     mistakes: tuple[SftError, ...]
 
-    def said(self) -> frozenset[str]:
+    def explicit_keys(self) -> frozenset[str]:
         """The keys that were set by hand; a template chosen as an option counts as its name."""
         return frozenset(self.values) | ({"template.name"} if "template" in self.groups else frozenset())
 
 
-def read(
+def parse_overrides(
     words: Sequence[str],
     parse: Callable[[str], Any],
     recipes: Collection[str] = (),
     options: Mapping[str, Collection[str]] | None = None,
-) -> Words:
+) -> ParsedOverrides:
     """Every word sorted; where a key is set twice the last one holds.
 
     Args:
@@ -64,20 +64,20 @@ def read(
     """
     groups: dict[str, str | list[str]] = {}
     values: dict[str, Any] = {}
-    whole, mistakes = together(words)
-    whole = with_paths(whole, options or {})
+    whole, mistakes = rejoin_split_words(words)
+    whole = expand_paths(whole, options or {})
     bare = [word for word in whole if "=" not in word and DATA_FILE.fullmatch(word)]
     if bare:
-        mistakes.append(_files(bare))
+        mistakes.append(_several_files(bare))
     for word in (word for word in whole if word not in bare):
         match = _WORD.fullmatch(word)
         if match is None or match["value"] is None or match["mark"] or not _KEY.fullmatch(match["key"]):
-            mistakes.append(_misspelled(word, match, recipes))
+            mistakes.append(_not_an_override(word, match, recipes))
             continue
         key, text = match["key"], match["value"].strip()
         try:
             if not text and (key in (*GROUPS, "recipe") or not _takes_empty(key)):
-                raise Unreadable("has no value")
+                raise OverrideError("has no value")
             if key == "recipe":
                 groups[key] = text
             elif key in GROUPS:
@@ -87,19 +87,19 @@ def read(
             else:
                 values.pop(key, None)
                 values[key] = _value(parse, key, text)
-        except Unreadable as error:
-            if text and key not in GROUPS and find(key) is None:  # what the key should be comes first
+        except OverrideError as error:
+            if text and key not in GROUPS and find_key(key) is None:  # what the key should be comes first
                 values[key] = text
                 continue
             mistakes.append(
-                unread(_short(word), key, text, str(error))
+                value_error(_shortened(word), key, text, str(error))
                 if text
                 else SftError(where=COMMAND_LINE, problem=f"{word!r} {error}", fix=f"give it one, or leave {key} out")
             )
-    return Words(groups, values, tuple(mistakes))
+    return ParsedOverrides(groups, values, tuple(mistakes))
 
 
-def with_paths(words: Sequence[str], options: Mapping[str, Collection[str]]) -> list[str]:
+def expand_paths(words: Sequence[str], options: Mapping[str, Collection[str]]) -> list[str]:
     """The words, ``data=rows.jsonl`` and a bare ``rows.jsonl`` as ``data=local data.mix.local.path=rows.jsonl``."""
     bare = [word for word in words if "=" not in word and DATA_FILE.fullmatch(word)]
     alone = len(bare) == 1 and not any(word.startswith("data=") for word in words)
@@ -119,16 +119,16 @@ def _is_path(group: str, text: str) -> bool:
         return False
     if group == "template":
         return text.endswith((".jinja", ".jinja2", ".j2"))
-    return is_data(text) if group == "data" else "/" in text or Path(text).is_dir()
+    return is_data_path(text) if group == "data" else "/" in text or Path(text).is_dir()
 
 
 def _takes_empty(key: str) -> bool:
     """Whether a key may be set to an empty text."""
-    known = find(key)
+    known = find_key(key)
     return known is None or is_text(known.kind)
 
 
-def refuse_idle(
+def reject_unused(
     command: str,
     words: Sequence[str],
     *,
@@ -162,7 +162,7 @@ def _options(parse: Callable[[str], Any], text: str) -> str | list[str]:
         return text
     options = parse(text)
     if not isinstance(options, list):
-        raise Unreadable("a list of options ends with its bracket, as in [a,b]")
+        raise OverrideError("a list of options ends with its bracket, as in [a,b]")
     return [str(option) for option in options]
 
 
@@ -171,13 +171,13 @@ def _value(parse: Callable[[str], Any], key: str, text: str) -> Any:
 
     A list of texts that the grammar cannot read, such as ``[<tool>,</tool>]``, is what stands between its commas.
     """
-    known = find(key)
+    known = find_key(key)
     if known is not None and known.kind == list[str] and _LIST.fullmatch(text):
         try:
             return parse(text)
-        except Unreadable:
+        except OverrideError:
             return [part.strip() for part in text[1:-1].split(",")]
-    if known is None or not is_text(known.kind) or (text.startswith("{") and holds_texts(known.kind)):
+    if known is None or not is_text(known.kind) or (text.startswith("{") and is_text_mapping(known.kind)):
         return parse(text)
     if text == "null":
         return None
@@ -186,26 +186,26 @@ def _value(parse: Callable[[str], Any], key: str, text: str) -> Any:
     return text
 
 
-def _short(word: str) -> str:
+def _shortened(word: str) -> str:
     """A word as a sentence repeats it."""
     return word if len(word) <= SHOWN else f"{word[:SHOWN]}…"
 
 
-def _misspelled(word: str, match: re.Match[str] | None, recipes: Collection[str]) -> SftError:
+def _not_an_override(word: str, match: re.Match[str] | None, recipes: Collection[str]) -> SftError:
     """What to say about a word that is not ``key=value``."""
-    problem = f"{_short(word)!r} is not of the form key=value"
+    problem = f"{_shortened(word)!r} is not of the form key=value"
     fix = "leave it out, or write key=value without spaces around =, for example trainer.lr=1e-4"
     place = Path(word)
     if match is not None and match["mark"]:
-        problem = f"{_short(word)!r} begins with {match['mark']}, but keys can only be set"
-        known = find(match["key"]) is not None or match["key"] in (*GROUPS, "recipe")
+        problem = f"{_shortened(word)!r} begins with {match['mark']}, but keys can only be set"
+        known = find_key(match["key"]) is not None or match["key"] in (*GROUPS, "recipe")
         key, value = match["key"], match["value"]
-        known_fix = f"write {quoted(f'{key}={value}')}" if value else f"leave it out, or write {key}=VALUE"
-        fix = known_fix if known else advice(key, value or "")
+        known_fix = f"write {shell_quote(f'{key}={value}')}" if value else f"leave it out, or write {key}=VALUE"
+        fix = known_fix if known else suggest_key(key, value or "")
         if match["mark"] == "~":
             fix = f"leave it out: a key that is not set has its default (sft show --keys {key})"
     elif match is not None and match["value"] is not None:
-        fix = advice(match["key"], match["value"])
+        fix = suggest_key(match["key"], match["value"])
     elif word in recipes or word.endswith((".yaml", ".yml")):
         fix = f"write recipe={word}"
     elif place.is_dir():
@@ -217,13 +217,13 @@ def _misspelled(word: str, match: re.Match[str] | None, recipes: Collection[str]
     return SftError(where=COMMAND_LINE, problem=problem, fix=fix)
 
 
-def _files(bare: Sequence[str]) -> SftError:
+def _several_files(bare: Sequence[str]) -> SftError:
     """What to say about several files of rows without keys, or one beside a data= that was chosen."""
     names = [re.sub(r"\W", "_", Path(word).name.partition(".")[0]) for word in bare]
-    words = [quoted(f"data.mix.{name}.path={word}") for name, word in zip(names, bare, strict=True)]
+    words = [shell_quote(f"data.mix.{name}.path={word}") for name, word in zip(names, bare, strict=True)]
     return SftError(
         where=COMMAND_LINE,
-        problem=f"{_short(' '.join(bare))!r} is not of the form key=value",
+        problem=f"{_shortened(' '.join(bare))!r} is not of the form key=value",
         fix=f"each source of rows has a name: write {' '.join(words)}",
     )
 
@@ -231,6 +231,6 @@ def _files(bare: Sequence[str]) -> SftError:
 def _directory(place: Path) -> str:
     """What a directory that was typed alone may be meant for, by its files: a run, a model, or rows."""
     if (place / "environment.json").is_file() or (place / "config.yaml").is_file():
-        return f"a run is resumed with sft train --resume {quoted(str(place))}"
+        return f"a run is resumed with sft train --resume {shell_quote(str(place))}"
     key = "model.path" if (place / "config.json").is_file() else "data.mix.local.path"
-    return f"write {quoted(f'{key}={place}')}"
+    return f"write {shell_quote(f'{key}={place}')}"

@@ -11,7 +11,7 @@ _OTHERS = ("null", "true", "false", "nan", "inf")
 """Words that are no text."""
 
 
-def override(key: str, value: str | int | float | Sequence[str] | Mapping[str, str]) -> str:
+def format_override(key: str, value: str | int | float | Sequence[str] | Mapping[str, str]) -> str:
     """``key=value`` as it is typed: a text, a number, a list of texts or a mapping of texts, quoted for a shell."""
     if isinstance(value, Mapping):
         text = "{" + ", ".join(f"{name}: {_text(entry)}" for name, entry in value.items()) + "}"
@@ -21,10 +21,10 @@ def override(key: str, value: str | int | float | Sequence[str] | Mapping[str, s
         text = "[" + ", ".join(_text(entry) for entry in value) + "]"
     else:
         text = f"{value:g}" if isinstance(value, float) else str(value)
-    return quoted(f"{key}={text}")
+    return quote_override(f"{key}={text}")
 
 
-def quoted(word: str) -> str:
+def quote_override(word: str) -> str:
     """A word as a POSIX shell reads it back."""
     return word if _SAFE.fullmatch(word) else "'" + word.replace("'", "'\"'\"'") + "'"
 

@@ -7,10 +7,10 @@ from itertools import product
 from typing import get_origin
 
 from sft_cli.config.files.provenance import COMMAND_LINE
-from sft_cli.config.files.search_path import GROUPS, places
-from sft_cli.config.keys.valid_keys import find, is_text
-from sft_cli.config.overrides.grammar import several
-from sft_cli.config.overrides.parse import Unreadable
+from sft_cli.config.files.search_path import GROUPS, search_path
+from sft_cli.config.keys.valid_keys import find_key, is_text
+from sft_cli.config.overrides.grammar import parse_sweep
+from sft_cli.config.overrides.parse import OverrideError
 from sft_cli.errors import SftError, raise_all
 
 MOST = 1000
@@ -18,7 +18,7 @@ MOST = 1000
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepOverrides:
     """What a command line with several values stands for.
 
     Attributes:
@@ -32,7 +32,7 @@ class Sweep:
     values: tuple[tuple[str, ...], ...]
 
 
-def expand(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep:
+def expand_sweep(words: Sequence[str], config_dirs: Sequence[str] = ()) -> SweepOverrides:
     """Every combination of the values; the last key that was typed changes fastest.
 
     Words that are no ``key=value`` are left as they are: composing refuses them.
@@ -40,20 +40,20 @@ def expand(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep:
     Raises:
         SftError: No word has several values, a sweep cannot be listed, or there are more than ``MOST`` members.
     """
-    kept = _last_of_each(words)
-    options = {group: tuple(found) for group, found in places(config_dirs).options.items()}
+    kept = _drop_overridden(words)
+    options = {group: tuple(found) for group, found in search_path(config_dirs).options.items()}
     swept: dict[int, list[str]] = {}
     mistakes: list[SftError] = []
     for place, word in enumerate(kept):
         try:
             values = _values(word, options)
-        except Unreadable as error:
+        except OverrideError as error:
             key = word.partition("=")[0]
             mistakes.append(SftError(where=COMMAND_LINE, problem=f"{word}: {error}", fix=f"write {key}=VALUE,VALUE"))
             continue
         if values is not None:
             swept[place] = values
-            mistakes += _wrong(word, values)
+            mistakes += _check_values(word, values)
     raise_all(mistakes)
     if not swept:
         raise SftError(
@@ -61,22 +61,22 @@ def expand(words: Sequence[str], config_dirs: Sequence[str] = ()) -> Sweep:
             problem="no word has several values, so there is nothing to sweep over",
             fix="for one run type sft train; for a sweep give a key several values, as in trainer.lr=1e-4,2e-4",
         )
-    _refuse_many({kept[place].partition("=")[0]: values for place, values in swept.items()})
+    _check_size({kept[place].partition("=")[0]: values for place, values in swept.items()})
     combinations = tuple(product(*swept.values()))
-    return Sweep(
+    return SweepOverrides(
         keys=tuple(kept[place].partition("=")[0] for place in swept),
-        members=tuple(_typed(kept, dict(zip(swept, values, strict=True))) for values in combinations),
+        members=tuple(_with_values(kept, dict(zip(swept, values, strict=True))) for values in combinations),
         values=combinations,
     )
 
 
-def _last_of_each(words: Sequence[str]) -> list[str]:
+def _drop_overridden(words: Sequence[str]) -> list[str]:
     """The words without those whose key is set again: the last one holds."""
     last = {word.partition("=")[0]: place for place, word in enumerate(words)}
     return [word for place, word in enumerate(words) if last[word.partition("=")[0]] == place]
 
 
-def _typed(words: Sequence[str], values: Mapping[int, str]) -> tuple[str, ...]:
+def _with_values(words: Sequence[str], values: Mapping[int, str]) -> tuple[str, ...]:
     """The words with one value in each place."""
     return tuple(
         f"{word.partition('=')[0]}={values[place]}" if place in values else word for place, word in enumerate(words)
@@ -89,21 +89,21 @@ def _values(word: str, options: Mapping[str, Collection[str]]) -> list[str] | No
     if not equals:
         return None
     try:
-        return several(text.strip(), options.get(key, ()), MOST)
-    except Unreadable:
-        known = find(key)
+        return parse_sweep(text.strip(), options.get(key, ()), MOST)
+    except OverrideError:
+        known = find_key(key)
         sweeping = text.startswith(("interval(", "shuffle("))
         if sweeping or (key not in (*GROUPS, "recipe") and known is not None and not is_text(known.kind)):
             raise
         return None
 
 
-def _wrong(word: str, values: Sequence[str]) -> list[SftError]:
+def _check_values(word: str, values: Sequence[str]) -> list[SftError]:
     """What is wrong with the values of one sweep: none, one twice, or texts where lists are meant."""
     key, _, text = word.partition("=")
     if not values:
         return [SftError(where=COMMAND_LINE, problem=f"{word} has no value at all", fix=f"write {key}=VALUE,VALUE")]
-    known = find(key)
+    known = find_key(key)
     bare = [value for value in values if not value.startswith("[")]
     if known is not None and get_origin(known.kind) is list and bare:
         lists = ",".join(f"[{value}]" for value in values)
@@ -121,7 +121,7 @@ def _wrong(word: str, values: Sequence[str]) -> list[SftError]:
     ]
 
 
-def _refuse_many(swept: Mapping[str, Sequence[str]]) -> None:
+def _check_size(swept: Mapping[str, Sequence[str]]) -> None:
     """Refuse what nobody wants to train."""
     if (number := math.prod(len(values) for values in swept.values())) > MOST:
         counts = " x ".join(f"{len(values):,} of {key}" for key, values in swept.items())

@@ -14,31 +14,31 @@ from sft_cli.config.schema.adapter import (
     TrainStopToken,
 )
 from sft_cli.config.schema.config import Config
-from sft_cli.config.validate import Mistake
+from sft_cli.config.validate import ConfigError
 
 _CUT_OUT = (Init.pissa, Init.olora)
 _ALL = "all-linear"
 
 
-def adapter_rules(config: Config) -> Iterator[Mistake]:
+def check_adapter_keys(config: Config) -> Iterator[ConfigError]:
     """What does not fit together."""
-    yield from _whole(config)
-    yield from _dora(config.adapter)
-    yield from _init(config)
-    yield from _begun(config.adapter)
-    yield from _places(config.adapter)
-    yield from _patterns(config.adapter)
-    yield from _read_back(config)
-    yield from _virtual(config.adapter)
+    yield from _check_full(config)
+    yield from _check_dora(config.adapter)
+    yield from _check_init(config)
+    yield from _check_start_from(config.adapter)
+    yield from _check_targets(config.adapter)
+    yield from _check_patterns(config.adapter)
+    yield from _check_quantised(config)
+    yield from _check_virtual(config.adapter)
 
 
-def _whole(config: Config) -> Iterator[Mistake]:
+def _check_full(config: Config) -> Iterator[ConfigError]:
     """Kinds that train the base's own weights."""
     kind, full = config.adapter.kind, config.adapter.kind is AdapterKind.none
     if kind in WHOLE and config.quant.kind is not QuantKind.none:
         without = "without an adapter" if full else "with adapter.kind bitfit, which saves the whole model"
         problem = "quantised weights cannot be trained" if full else "quantised weights cannot be saved as one"
-        yield Mistake(
+        yield ConfigError(
             "quant.kind",
             f"quant.kind is {config.quant.kind.value} {without}, but {problem}",
             "choose adapter=lora, or quant=none",
@@ -47,7 +47,7 @@ def _whole(config: Config) -> Iterator[Mistake]:
     if config.adapter.train_stop_token is TrainStopToken.always and kind is not AdapterKind.lora:
         reason = "full fine-tuning trains every row anyway" if full else "only LoRA can train single rows"
         named = "without an adapter" if full else f"with adapter.kind {kind.value}"
-        yield Mistake(
+        yield ConfigError(
             "adapter.train_stop_token",
             f"adapter.train_stop_token is always {named}: {reason}",
             "set adapter.train_stop_token=auto, or choose adapter=lora",
@@ -55,12 +55,12 @@ def _whole(config: Config) -> Iterator[Mistake]:
         )
 
 
-def _dora(adapter: AdapterConfig) -> Iterator[Mistake]:
+def _check_dora(adapter: AdapterConfig) -> Iterator[ConfigError]:
     """DoRA scales the sum of weight and update: whatever else is summed must be known to it."""
     if adapter.kind is not AdapterKind.lora or not adapter.dora:
         return
     if adapter.init in (*_CUT_OUT, Init.loftq):
-        yield Mistake(
+        yield ConfigError(
             "adapter.init",
             f"adapter.init is {adapter.init.value} with adapter.dora: DoRA takes its lengths from an update that"
             " begins at zero",
@@ -68,14 +68,14 @@ def _dora(adapter: AdapterConfig) -> Iterator[Mistake]:
             clash="adapter.dora",
         )
     if adapter.frozen_adapters:
-        yield Mistake(
+        yield ConfigError(
             "adapter.frozen_adapters",
             "adapter.frozen_adapters is set with adapter.dora: DoRA's lengths are those of one update, not of a sum",
             "merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged, or adapter.dora=false",
             clash="adapter.dora",
         )
     if adapter.target_parameters:
-        yield Mistake(
+        yield ConfigError(
             "adapter.target_parameters",
             "adapter.target_parameters is set with adapter.dora: PEFT knows DoRA for layers only",
             "set adapter.dora=false, or leave adapter.target_parameters out",
@@ -83,10 +83,10 @@ def _dora(adapter: AdapterConfig) -> Iterator[Mistake]:
         )
 
 
-def _read_back(config: Config) -> Iterator[Mistake]:
+def _check_quantised(config: Config) -> Iterator[ConfigError]:
     """Adapters that read quantised weights."""
     if config.adapter.kind is AdapterKind.lora and config.adapter.dora and config.quant.kind is QuantKind.int8:
-        yield Mistake(
+        yield ConfigError(
             "quant.kind",
             "quant.kind is int8 with adapter.dora, which reads the weights back: bitsandbytes then loses their scales",
             "set quant=nf4, or adapter.dora=false",
@@ -94,23 +94,23 @@ def _read_back(config: Config) -> Iterator[Mistake]:
         )
 
 
-def _virtual(adapter: AdapterConfig) -> Iterator[Mistake]:
+def _check_virtual(adapter: AdapterConfig) -> Iterator[ConfigError]:
     """Trained vectors before every example."""
     if adapter.virtual.text is not None and not adapter.virtual.text.strip():
-        yield Mistake(
+        yield ConfigError(
             "adapter.virtual.text",
             "adapter.virtual.text is empty: there is nothing to begin with",
             "write a text such as 'Answer briefly.', or leave it out",
         )
 
 
-def _init(config: Config) -> Iterator[Mistake]:
+def _check_init(config: Config) -> Iterator[ConfigError]:
     """Beginnings of LoRA that need something."""
     adapter = config.adapter
     if adapter.kind is not AdapterKind.lora:
         return
     if adapter.init is Init.loftq and config.quant.kind not in FOUR_BITS:
-        yield Mistake(
+        yield ConfigError(
             "adapter.init",
             f"adapter.init is loftq, which begins with the rounding error of 4-bit weights, but quant.kind is"
             f" {config.quant.kind.value}",
@@ -118,21 +118,21 @@ def _init(config: Config) -> Iterator[Mistake]:
             clash="quant.kind",
         )
     if adapter.init is Init.eva and adapter.rank_pattern:
-        yield Mistake(
+        yield ConfigError(
             "adapter.rank_pattern",
             "adapter.rank_pattern is set with adapter.init eva, which gives layers of equal inputs equal ranks",
             "leave adapter.rank_pattern out, or set adapter.init=default",
             clash="adapter.init",
         )
     if adapter.target_parameters and adapter.init is not Init.default:
-        yield Mistake(
+        yield ConfigError(
             "adapter.target_parameters",
             f"adapter.target_parameters is set with adapter.init {adapter.init.value}, which knows layers only",
             "set adapter.init=default, or leave adapter.target_parameters out",
             clash="adapter.init",
         )
     if adapter.target_parameters and adapter.dropout:
-        yield Mistake(
+        yield ConfigError(
             "adapter.dropout",
             f"adapter.dropout is {adapter.dropout:g} with adapter.target_parameters, whose update has no input to drop",
             "set adapter.dropout=0, or leave adapter.target_parameters out",
@@ -140,31 +140,31 @@ def _init(config: Config) -> Iterator[Mistake]:
         )
 
 
-def _begun(adapter: AdapterConfig) -> Iterator[Mistake]:
+def _check_start_from(adapter: AdapterConfig) -> Iterator[ConfigError]:
     """Adapters that a run begins with."""
     if adapter.start_from is not None and adapter.kind in WHOLE:
-        yield Mistake(
+        yield ConfigError(
             "adapter.start_from",
             f"adapter.start_from names an adapter, but adapter.kind {adapter.kind.value} trains the model itself",
             "set model.path to the model to start from, or choose adapter=lora",
             clash="adapter.kind",
         )
     elif adapter.start_from is not None and adapter.kind is AdapterKind.lora and adapter.init is not Init.default:
-        yield Mistake(
+        yield ConfigError(
             "adapter.init",
             f"adapter.init is {adapter.init.value}, but the weights come from adapter.start_from",
             "leave one of them out",
             clash="adapter.start_from",
         )
     if adapter.frozen_adapters and adapter.kind is not AdapterKind.lora:
-        yield Mistake(
+        yield ConfigError(
             "adapter.frozen_adapters",
             f"adapter.frozen_adapters is set with adapter.kind {adapter.kind.value}, but only LoRA adapters add up",
             "choose adapter=lora, or merge the frozen adapters (sft merge RUN) and set model.path=RUN/merged",
             clash="adapter.kind",
         )
     if adapter.frozen_adapters and adapter.target_parameters:
-        yield Mistake(
+        yield ConfigError(
             "adapter.target_parameters",
             "adapter.target_parameters is set with adapter.frozen_adapters, which sums updates of layers only",
             "leave one of them out, or merge the frozen adapters: sft merge RUN",
@@ -172,49 +172,49 @@ def _begun(adapter: AdapterConfig) -> Iterator[Mistake]:
         )
 
 
-def _places(adapter: AdapterConfig) -> Iterator[Mistake]:
+def _check_targets(adapter: AdapterConfig) -> Iterator[ConfigError]:
     """Where the adapter sits."""
     if adapter.kind not in MERGEABLE:
         return
     if not adapter.target_modules and not adapter.target_parameters:
-        yield Mistake(
+        yield ConfigError(
             "adapter.target_modules",
             "adapter.target_modules is empty: there would be nothing to train",
             f"write adapter.target_modules=[{_ALL}], or names such as [q_proj,v_proj]",
         )
     if _ALL in adapter.target_modules and len(adapter.target_modules) > 1:
         others = ", ".join(name for name in adapter.target_modules if name != _ALL)
-        yield Mistake(
+        yield ConfigError(
             "adapter.target_modules",
             f"adapter.target_modules names {_ALL} and {others}; {_ALL} must be the only entry",
             f"write [{_ALL}] alone, or the names of all layers; adapter.modules_to_save=[lm_head] trains a head whole",
         )
 
 
-def _patterns(adapter: AdapterConfig) -> Iterator[Mistake]:
+def _check_patterns(adapter: AdapterConfig) -> Iterator[ConfigError]:
     """Regular expressions, and the values they give."""
     mappings = (("rank_pattern", adapter.rank_pattern, 1), ("alpha_pattern", adapter.alpha_pattern, 0))
     for name, patterns, least in mappings:
         for pattern, value in patterns.items():
             key = f"adapter.{name}"
-            if (fault := _fault(pattern)) is not None:
-                yield Mistake(key, f"{key}: {pattern!r} is no regular expression: {fault}", _REGULAR)
+            if (fault := _regex_error(pattern)) is not None:
+                yield ConfigError(key, f"{key}: {pattern!r} is no regular expression: {fault}", _REGULAR)
             if value < least or value == 0:
                 limit = "at least 1" if least else "above 0"
-                yield Mistake(
+                yield ConfigError(
                     key, f"{key} gives {pattern!r} {value:g}; it must be {limit}", f"write a number that is {limit}"
                 )
     for name, listed in (("train", adapter.train), ("freeze", adapter.freeze)):
         for pattern in listed:
-            if (fault := _fault(pattern)) is not None:
+            if (fault := _regex_error(pattern)) is not None:
                 key = f"adapter.{name}"
-                yield Mistake(key, f"{key}: {pattern!r} is no regular expression: {fault}", _REGULAR)
+                yield ConfigError(key, f"{key}: {pattern!r} is no regular expression: {fault}", _REGULAR)
 
 
 _REGULAR = r"write one such as 'layers\.[0-3]\.', in quotes"
 
 
-def _fault(pattern: str) -> str | None:
+def _regex_error(pattern: str) -> str | None:
     """Why it is no regular expression, or None."""
     try:
         re.compile(pattern)

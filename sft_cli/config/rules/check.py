@@ -5,39 +5,48 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
 from sft_cli.config.automatic import may_hold_out
-from sft_cli.config.keys.typos import word
-from sft_cli.config.redaction import secret_rules
-from sft_cli.config.rules.adapter import adapter_rules
-from sft_cli.config.rules.clean import clean_rules, idle_clean_keys
-from sft_cli.config.rules.data import data_rules, idle_data_keys, source_rules
-from sft_cli.config.rules.launcher import idle_launcher_keys, launcher_rules
-from sft_cli.config.rules.model import model_rules
-from sft_cli.config.rules.speed import idle_speed_keys, speed_rules
-from sft_cli.config.rules.trainer import idle_loss_keys, idle_trainer_keys, loss_rules, trainer_rules
-from sft_cli.config.rules.unused_adapter_keys import idle_adapter_keys
+from sft_cli.config.keys.typos import override_word
+from sft_cli.config.redaction import check_secrets
+from sft_cli.config.rules.adapter import check_adapter_keys
+from sft_cli.config.rules.clean import check_clean_keys, unused_clean_keys
+from sft_cli.config.rules.data import check_data_keys, check_source_keys, unused_data_keys
+from sft_cli.config.rules.launcher import check_launcher_keys, unused_launcher_keys
+from sft_cli.config.rules.model import check_model_keys
+from sft_cli.config.rules.speed import check_speed_keys, unused_speed_keys
+from sft_cli.config.rules.trainer import check_loss_keys, check_trainer_keys, idle_loss_keys, unused_trainer_keys
+from sft_cli.config.rules.unused_adapter_keys import unused_adapter_keys
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import LauncherKind
 from sft_cli.config.schema.trainer import Device, Dtype, OptimizerName
-from sft_cli.config.validate import Mistake
+from sft_cli.config.validate import ConfigError
 from sft_cli.errors import SftError, raise_all
 
 _NAME = re.compile(r"[\w-]+")
 _WRONG = re.compile(r"[^\w-]+")
 
 
-def cross_field(config: Config, said: Collection[str] = ()) -> list[Mistake]:
+def check_consistency(config: Config, explicit: Collection[str] = ()) -> list[ConfigError]:
     """What does not fit together, and what was ``said`` on the command line but would have no effect."""
-    found = [*speed_rules(config), *_names(config), *data_rules(config.data)]
-    found += [*source_rules(config.data), *clean_rules(config.clean), *secret_rules(config)]
-    found += [*model_rules(config), *adapter_rules(config), *loss_rules(config), *trainer_rules(config)]
-    found += launcher_rules(config)
-    idle = [*idle_data_keys(config.data, said), *idle_clean_keys(config.clean, said)]
-    idle += [*idle_adapter_keys(config, said), *idle_loss_keys(config, said), *idle_trainer_keys(config, said)]
-    idle += [*idle_speed_keys(config, said), *idle_launcher_keys(config, said)]
-    return found + list(_without_effect(config, said)) + idle
+    found = [*check_speed_keys(config), *_check_names(config), *check_data_keys(config.data)]
+    found += [*check_source_keys(config.data), *check_clean_keys(config.clean), *check_secrets(config)]
+    found += [
+        *check_model_keys(config),
+        *check_adapter_keys(config),
+        *check_loss_keys(config),
+        *check_trainer_keys(config),
+    ]
+    found += check_launcher_keys(config)
+    idle = [*unused_data_keys(config.data, explicit), *unused_clean_keys(config.clean, explicit)]
+    idle += [
+        *unused_adapter_keys(config, explicit),
+        *idle_loss_keys(config, explicit),
+        *unused_trainer_keys(config, explicit),
+    ]
+    idle += [*unused_speed_keys(config, explicit), *unused_launcher_keys(config, explicit)]
+    return found + list(_unused_keys(config, explicit)) + idle
 
 
-def required(config: Config, command: Literal["prepare", "train", "eval"] = "train") -> None:
+def check_required(config: Config, command: Literal["prepare", "train", "eval"] = "train") -> None:
     """Return if the config names all that the command needs, and nothing in it stands against the command.
 
     ``prepare`` needs data and a tokenizer; ``eval`` data and a model; ``train`` also a device and held-out rows that
@@ -58,66 +67,66 @@ def required(config: Config, command: Literal["prepare", "train", "eval"] = "tra
             fix = f"add data.mix.{name}.path=FILE_OR_HUB_ID"
             errors.append(SftError(where=f"data.mix.{name}", problem="the source has no path", fix=fix))
     if command == "train":
-        found = [*_device(config), *_held_out(config)]
+        found = [*_check_device(config), *_check_held_out(config)]
         errors += [SftError(where=key, problem=problem, fix=fix) for key, problem, fix, _ in found]
     raise_all(errors)
 
 
-def _device(config: Config) -> Iterator[Mistake]:
+def _check_device(config: Config) -> Iterator[ConfigError]:
     trainer = config.trainer
     if trainer.device is Device.cpu and trainer.dtype is Dtype.float16:
-        yield Mistake(
+        yield ConfigError(
             "trainer.dtype",
             "trainer.dtype is float16 on trainer.device=cpu, where gradients in float16 overflow unnoticed",
             "set trainer.dtype=float32 or trainer.dtype=bfloat16",
         )
     if trainer.device is Device.cpu and trainer.optimizer is OptimizerName.paged_adamw_8bit:
-        yield Mistake(
+        yield ConfigError(
             "trainer.optimizer",
             "trainer.optimizer is paged_adamw_8bit, which needs CUDA, but trainer.device is cpu",
             "set trainer.optimizer=adamw_8bit, or adamw, which is much faster on a CPU",
         )
     if config.launcher.kind is LauncherKind.slurm and config.launcher.gpus == 0 and trainer.device is Device.cuda:
-        yield Mistake(
+        yield ConfigError(
             "launcher.gpus",
             "launcher.gpus is 0, but trainer.device is cuda",
             "set launcher.gpus=1 or trainer.device=cpu",
         )
 
 
-def _held_out(config: Config) -> Iterator[Mistake]:
+def _check_held_out(config: Config) -> Iterator[ConfigError]:
     sources, held_out = config.data.mix, may_hold_out(config)
     fix = "set data.val_fraction=0.05, or a source's validation_path"
     if sources and not held_out and config.trainer.patience is not None:
-        yield Mistake("trainer.patience", "trainer.patience is set, but no rows are held out to judge by", fix)
+        yield ConfigError("trainer.patience", "trainer.patience is set, but no rows are held out to judge by", fix)
     if sources and not held_out and config.eval.compare_after_training:
-        yield Mistake(
+        yield ConfigError(
             "eval.compare_after_training",
             "eval.compare_after_training is true, but no rows are held out to compare on",
             fix,
         )
     if config.eval.compare_after_training and not config.eval.generate:
-        yield Mistake(
+        yield ConfigError(
             "eval.compare_after_training",
             "eval.compare_after_training is true, but eval.generate is false: there would be no answers to compare",
             "set eval.generate=true or eval.compare_after_training=false",
         )
 
 
-def _names(config: Config) -> Iterator[Mistake]:
+def _check_names(config: Config) -> Iterator[ConfigError]:
     """Names become files and directories; a SLURM time that sbatch refuses would be told only on submission."""
     for key, name in {"run_name": config.run_name, **{f"data.mix.{name}": name for name in config.data.mix}}.items():
         if not _NAME.fullmatch(name):
-            yield Mistake(
+            yield ConfigError(
                 key,
                 f"{key}: the name {name!r} must consist of letters, digits, _ and -",
-                f"write {word(key, _WRONG.sub('_', name).strip('_') or 'run')}"
+                f"write {override_word(key, _WRONG.sub('_', name).strip('_') or 'run')}"
                 if key == "run_name"
                 else f"name it {_WRONG.sub('_', name)} instead",
             )
     for name, source in config.data.mix.items():
         if source.validation_path is not None and source.validation_split is not None:
-            yield Mistake(
+            yield ConfigError(
                 f"data.mix.{name}.validation_path",
                 f"data.mix.{name} names both validation_path and validation_split",
                 "keep one of them",
@@ -133,10 +142,10 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
 )
 
 
-def _without_effect(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+def _unused_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
     """Keys typed on the command line that nothing would read. A recipe may carry them, for another choice of group."""
     for keys, idle, reason in _IDLE:
         for key in keys:
-            if key in said and idle(config):
+            if key in explicit and idle(config):
                 why, _, fix = reason.partition("; ")
-                yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+                yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

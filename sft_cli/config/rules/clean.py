@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.config.schema.clean import CleanConfig, Method
-from sft_cli.config.validate import Mistake
+from sft_cli.config.validate import ConfigError
 
 FILTERS = tuple(field.name for field in fields(CleanConfig) if field.name != "steps")
 
@@ -32,66 +32,66 @@ _IDLE: tuple[tuple[str, Callable[[CleanConfig], bool], str, str], ...] = (
 """Key, when nothing reads it, why, and what to set."""
 
 
-def clean_rules(clean: CleanConfig) -> Iterator[Mistake]:
+def check_clean_keys(clean: CleanConfig) -> Iterator[ConfigError]:
     """What does not fit together."""
-    yield from _steps(clean)
+    yield from _check_steps(clean)
     if "contamination" in clean.steps:
-        yield from _contamination(clean)
+        yield from _check_contamination(clean)
     if "near_duplicates" in clean.steps:
-        yield from _near_duplicates(clean)
+        yield from _check_near_duplicates(clean)
 
 
-def idle_clean_keys(clean: CleanConfig, said: Collection[str]) -> Iterator[Mistake]:
+def unused_clean_keys(clean: CleanConfig, explicit: Collection[str]) -> Iterator[ConfigError]:
     """Keys typed on the command line that nothing would read."""
-    for key in sorted(said):
+    for key in sorted(explicit):
         parts = key.split(".")
         if parts[:2] == ["data", "mix"] and parts[3:] == ["priority"] and not set(_DUPLICATES) & set(clean.steps):
             problem = f"{key} would have no effect: no step looks for rows that several sources have"
-            yield Mistake(key, problem, f"add {' or '.join(_DUPLICATES)} to clean.steps, or leave {key} out")
+            yield ConfigError(key, problem, f"add {' or '.join(_DUPLICATES)} to clean.steps, or leave {key} out")
         if parts[0] != "clean" or len(parts) < 3:
             continue
         if parts[1] not in clean.steps:
             steps = ",".join([*clean.steps, parts[1]])
             problem = f"{key} would have no effect: {parts[1]} is not one of clean.steps"
-            yield Mistake(key, problem, f"set clean.steps=[{steps}], or leave {key} out")
+            yield ConfigError(key, problem, f"set clean.steps=[{steps}], or leave {key} out")
         for name, idle, reason, fix in _IDLE:
             if key == f"clean.{name}" and parts[1] in clean.steps and idle(clean):
-                yield Mistake(key, f"{key} would have no effect: {reason}", f"{fix}, or leave {key} out")
+                yield ConfigError(key, f"{key} would have no effect: {reason}", f"{fix}, or leave {key} out")
 
 
-def _steps(clean: CleanConfig) -> Iterator[Mistake]:
+def _check_steps(clean: CleanConfig) -> Iterator[ConfigError]:
     """Each step is a filter, and is there once."""
     for place, name in enumerate(clean.steps):
         if name not in FILTERS:
             near = nearest(name, FILTERS)
             hint = f"did you mean {near}? " if near else ""
             problem = f"clean.steps names {name!r}, which is not a filter"
-            yield Mistake("clean.steps", problem, f"{hint}choose from {', '.join(FILTERS)}")
+            yield ConfigError("clean.steps", problem, f"{hint}choose from {', '.join(FILTERS)}")
         elif name in clean.steps[:place]:
-            yield Mistake("clean.steps", f"clean.steps names {name} twice", "keep one of the two")
+            yield ConfigError("clean.steps", f"clean.steps names {name} twice", "keep one of the two")
 
 
-def _contamination(clean: CleanConfig) -> Iterator[Mistake]:
+def _check_contamination(clean: CleanConfig) -> Iterator[ConfigError]:
     """There is something to compare with, and columns belong to it."""
     block, key = clean.contamination, "clean.contamination"
     if not block.against:
         problem = f"clean.steps names contamination, but {key}.against names no evaluation set"
-        yield Mistake(f"{key}.against", problem, f"set {key}.against.NAME=FILE", clash="clean.steps")
+        yield ConfigError(f"{key}.against", problem, f"set {key}.against.NAME=FILE", clash="clean.steps")
     for name in block.columns:
         if name not in block.against:
             near = nearest(name, block.against)
             hint = f"did you mean {near}? " if near else ""
             problem = f"{key}.columns names {name!r}, which is not in {key}.against"
             fix = f"{hint}evaluation sets: {', '.join(block.against) or 'none'}"
-            yield Mistake(f"{key}.columns", problem, fix)
+            yield ConfigError(f"{key}.columns", problem, fix)
 
 
-def _near_duplicates(clean: CleanConfig) -> Iterator[Mistake]:
+def _check_near_duplicates(clean: CleanConfig) -> Iterator[ConfigError]:
     """Bands of one hash function find a pair at threshold t with probability 1 - (1 - t)^functions; none find more."""
     block, key = clean.near_duplicates, "clean.near_duplicates"
     found = 1 - (1 - block.threshold) ** block.permutations
     if block.method is Method.minhash and found < _FOUND_BY_MINHASH:
-        yield Mistake(
+        yield ConfigError(
             f"{key}.threshold",
             f"{key}.threshold is {block.threshold:g}, so low that {block.permutations} hash functions would find only "
             f"{found:.0%} of the pairs",

@@ -5,10 +5,10 @@ import re
 from collections.abc import Collection, Iterator
 
 from sft_cli.config.keys.valid_keys import nearest
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import RANKED, DataConfig, Order, SourceConfig, StoppingStrategy, Strategy
 from sft_cli.config.schema.fields import Auto
-from sft_cli.config.validate import Mistake
+from sft_cli.config.validate import ConfigError
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ROLES = ("system", "user", "assistant", "tool", "tool_call")
@@ -16,21 +16,21 @@ ROLES = ("system", "user", "assistant", "tool", "tool_call")
 _OUR_TAGS = ("repaired", "placeholders")
 
 
-def source_rules(data: DataConfig) -> Iterator[Mistake]:
+def check_source_keys(data: DataConfig) -> Iterator[ConfigError]:
     """What is wrong with the rows' keys of any source."""
     for name, source in data.mix.items():
-        yield from _rules(source, f"data.mix.{name}")
+        yield from _check_source(source, f"data.mix.{name}")
 
 
-def _rules(source: SourceConfig, key: str) -> Iterator[Mistake]:
+def _check_source(source: SourceConfig, key: str) -> Iterator[ConfigError]:
     if source.tree.paths not in ("best", "all") and not RANKED.fullmatch(source.tree.paths):
-        yield Mistake(
+        yield ConfigError(
             f"{key}.tree.paths",
             f"{key}.tree.paths is {source.tree.paths!r}; it must be best, all or ranked(k) with a number k from 1",
             f"write a value such as {key}.tree.paths=ranked(2)",
         )
     if source.stream and source.max_rows is None:
-        yield Mistake(
+        yield ConfigError(
             f"{key}.max_rows",
             f"{key}.stream is true, but {key}.max_rows is not set: a stream is read up to a number of rows",
             f"set {key}.max_rows=100000, or {key}.stream=false",
@@ -38,28 +38,28 @@ def _rules(source: SourceConfig, key: str) -> Iterator[Mistake]:
         )
     for variable in source.variables:
         if not _IDENTIFIER.fullmatch(variable):
-            yield Mistake(
+            yield ConfigError(
                 f"{key}.variables",
                 f"{key}.variables names {variable!r}; a placeholder consists of letters, digits and _",
                 "rename it, in the rows as well",
             )
     for tag in source.tags:
         if tag in _OUR_TAGS:
-            yield Mistake(
+            yield ConfigError(
                 f"{key}.tags", f"{key}.tags.{tag} is a tag that preparation itself sets", "choose another name"
             )
     for given, role in source.roles.items():
         if role not in ROLES:
-            yield Mistake(
+            yield ConfigError(
                 f"{key}.roles",
                 f"{key}.roles.{given} is {role!r}; it must be one of {', '.join(ROLES)}",
                 f"write the file's name first and the role second, such as '{key}.roles={{bot: assistant}}'",
             )
-    yield from _reading(source, key)
+    yield from _check_reading(source, key)
     if not source.format:
-        yield Mistake(f"{key}.format", f"{key}.format is empty", f"write {key}.format=auto, or leave it out")
+        yield ConfigError(f"{key}.format", f"{key}.format is empty", f"write {key}.format=auto, or leave it out")
     elif not isinstance(source.format, str) and source.columns:
-        yield Mistake(
+        yield ConfigError(
             f"{key}.columns",
             f"{key}.columns would have no effect: the texts of {key}.format name the columns themselves",
             "leave columns out",
@@ -67,16 +67,16 @@ def _rules(source: SourceConfig, key: str) -> Iterator[Mistake]:
         )
 
 
-def _reading(source: SourceConfig, key: str) -> Iterator[Mistake]:
+def _check_reading(source: SourceConfig, key: str) -> Iterator[ConfigError]:
     """What is wrong with the keys that say how files are read, and which columns are left out."""
     if source.delimiter not in (None, "tab", "\\t") and (len(source.delimiter) != 1 or source.delimiter in '"\r\n'):
-        yield Mistake(
+        yield ConfigError(
             f"{key}.delimiter",
             f"{key}.delimiter is {source.delimiter!r}; it must be one character, or tab",
-            f"write a value such as {override(f'{key}.delimiter', ';')}, or {key}.delimiter=tab",
+            f"write a value such as {format_override(f'{key}.delimiter', ';')}, or {key}.delimiter=tab",
         )
     if source.encoding is not None and not _is_encoding(source.encoding):
-        yield Mistake(
+        yield ConfigError(
             f"{key}.encoding",
             f"{key}.encoding is {source.encoding!r}, which Python does not know as an encoding of text",
             f"write a value such as {key}.encoding=cp1252, or utf-16",
@@ -86,17 +86,17 @@ def _reading(source: SourceConfig, key: str) -> Iterator[Mistake]:
         for name, column in columns.items():
             if column in source.ignore:
                 left = [other for other in source.ignore if other != column]
-                yield Mistake(
+                yield ConfigError(
                     f"{key}.ignore",
                     f"{key}.ignore leaves out {column!r}, and {key}.{field}.{name} reads it",
-                    f"{override(f'{key}.ignore', left)}, or take {key}.{field}.{name} out",
+                    f"{format_override(f'{key}.ignore', left)}, or take {key}.{field}.{name} out",
                     clash=f"{key}.{field}",
                 )
     for column in source.ignore:
         if source.ignore.count(column) > 1:
             left = list(dict.fromkeys(source.ignore))
             problem = f"{key}.ignore names {column!r} twice"
-            yield Mistake(f"{key}.ignore", problem, override(f"{key}.ignore", left))
+            yield ConfigError(f"{key}.ignore", problem, format_override(f"{key}.ignore", left))
             break
 
 
@@ -111,13 +111,13 @@ def _is_encoding(name: str) -> bool:
 _BY_SIZE = (Strategy.proportional, Strategy.temperature)
 
 
-def data_rules(data: DataConfig) -> Iterator[Mistake]:
+def check_data_keys(data: DataConfig) -> Iterator[ConfigError]:
     """What does not fit together."""
-    yield from _ends(data)
+    yield from _check_stopping(data)
     if data.mix:
-        yield from _stages(data)
+        yield from _check_stages(data)
     if data.val_rows is not None and not isinstance(data.val_fraction, Auto) and data.val_fraction > 0:
-        yield Mistake(
+        yield ConfigError(
             "data.val_rows",
             f"data.val_rows is {data.val_rows} and data.val_fraction {data.val_fraction:g}: "
             "both say how much is held out",
@@ -126,16 +126,16 @@ def data_rules(data: DataConfig) -> Iterator[Mistake]:
         )
 
 
-def _ends(data: DataConfig) -> Iterator[Mistake]:
+def _check_stopping(data: DataConfig) -> Iterator[ConfigError]:
     """An epoch's number of rows and the rule that reads it."""
     if data.stopping_strategy is StoppingStrategy.total_rows and data.total_rows is None:
-        yield Mistake(
+        yield ConfigError(
             "data.stopping_strategy",
             "data.stopping_strategy is total_rows, but data.total_rows is not set",
             "set data.total_rows=100000",
         )
     if data.stopping_strategy is not StoppingStrategy.total_rows and data.total_rows is not None:
-        yield Mistake(
+        yield ConfigError(
             "data.total_rows",
             f"data.total_rows is {data.total_rows}, but data.stopping_strategy is {data.stopping_strategy.value}:"
             " it would not be read",
@@ -147,7 +147,7 @@ def _ends(data: DataConfig) -> Iterator[Mistake]:
         and data.mix
         and all(source.epochs for source in data.mix.values())
     ):
-        yield Mistake(
+        yield ConfigError(
             "data.stopping_strategy",
             "data.stopping_strategy is total_rows, but every source has epochs, which alone say how many rows an epoch"
             " has",
@@ -155,7 +155,7 @@ def _ends(data: DataConfig) -> Iterator[Mistake]:
         )
 
 
-def _stages(data: DataConfig) -> Iterator[Mistake]:
+def _check_stages(data: DataConfig) -> Iterator[ConfigError]:
     """Stages name sources there are, every source is in one, and weights are numbers above 0."""
     for number, stage in enumerate(data.stages):
         key = f"data.stages.{number}"
@@ -163,19 +163,19 @@ def _stages(data: DataConfig) -> Iterator[Mistake]:
             if name not in data.mix:
                 near = nearest(name, data.mix)
                 hint = f"did you mean {near}? " if near else ""
-                yield Mistake(
+                yield ConfigError(
                     "data.stages",
                     f"{key}.mix names {name!r}, which is no source of data.mix",
                     f"{hint}sources: {', '.join(data.mix)}",
                 )
             if not (math.isfinite(weight) and weight > 0):
-                yield Mistake(
+                yield ConfigError(
                     "data.stages",
                     f"{key}.mix.{name} is {weight:g}; a weight must be above 0",
                     f"leave {name} out of this stage's mix, or give it a weight such as 1.0",
                 )
         if stage.difficulty != "difficulty" and stage.order is not Order.by_difficulty:
-            yield Mistake(
+            yield ConfigError(
                 "data.stages",
                 f"{key}.difficulty is {stage.difficulty!r}, but the stage's order is {stage.order.value}: "
                 "it would not be read",
@@ -184,21 +184,21 @@ def _stages(data: DataConfig) -> Iterator[Mistake]:
     if data.stages and all(stage.mix for stage in data.stages):
         for name in data.mix:
             if not any(name in stage.mix for stage in data.stages):
-                yield Mistake(
+                yield ConfigError(
                     "data.stages",
                     f"the source {name} is in no stage's mix: its rows would never be trained on",
                     f"name it in a stage, or take data.mix.{name} out",
                 )
 
 
-def idle_data_keys(data: DataConfig, said: Collection[str]) -> Iterator[Mistake]:
+def unused_data_keys(data: DataConfig, explicit: Collection[str]) -> Iterator[ConfigError]:
     """Keys typed on the command line that nothing would read."""
-    for key, reason, fix in (*_idle_keys(data), *_idle_source_keys(data)):
-        if key in said:
-            yield Mistake(key, f"{key} would have no effect: {reason}", f"{fix}, or leave {key} out")
+    for key, reason, fix in (*_unused_mix_keys(data), *_unused_source_keys(data)):
+        if key in explicit:
+            yield ConfigError(key, f"{key} would have no effect: {reason}", f"{fix}, or leave {key} out")
 
 
-def _idle_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
+def _unused_mix_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
     """Key, why nothing reads it, what to set."""
     sources = data.mix.values()
     if data.strategy is not Strategy.temperature:
@@ -219,7 +219,7 @@ def _idle_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
             yield key, "every source has its own held-out rows", "take a source's validation_path or _split off"
 
 
-def _idle_source_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
+def _unused_source_keys(data: DataConfig) -> Iterator[tuple[str, str, str]]:
     """As ``_idle_keys``, of single sources."""
     for name, source in data.mix.items():
         key = f"data.mix.{name}"

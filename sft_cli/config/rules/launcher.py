@@ -9,7 +9,7 @@ from sft_cli.config.schema.adapter import AdapterKind, QuantKind
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import ContainerKind, DistributedKind, LauncherConfig, LauncherKind
 from sft_cli.config.schema.trainer import Dtype, OptimizerName
-from sft_cli.config.validate import Mistake
+from sft_cli.config.validate import ConfigError
 
 _TIME = re.compile(r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -26,21 +26,21 @@ _WHOLE_TENSORS = (
 """Optimizers whose update of a matrix needs all of it, or kernels that know no sharded tensors."""
 
 
-def launcher_rules(config: Config) -> Iterator[Mistake]:
+def check_launcher_keys(config: Config) -> Iterator[ConfigError]:
     """What does not fit together."""
-    yield from _launcher(config.launcher)
-    yield from _distributed(config)
+    yield from _check_slurm(config.launcher)
+    yield from _check_distributed(config)
 
 
-def _launcher(launcher: LauncherConfig) -> Iterator[Mistake]:
+def _check_slurm(launcher: LauncherConfig) -> Iterator[ConfigError]:
     if not _TIME.fullmatch(launcher.time):
-        yield Mistake(
+        yield ConfigError(
             "launcher.time",
             f"launcher.time is {launcher.time!r}; it must be minutes, HH:MM:SS or D-HH:MM:SS",
             _time_fix(launcher.time),
         )
     elif launcher.signal_seconds >= (limit := _seconds(launcher.time)):
-        yield Mistake(
+        yield ConfigError(
             "launcher.signal_seconds",
             f"launcher.signal_seconds is {launcher.signal_seconds}, but launcher.time is only {limit} seconds: "
             "the job would stop as soon as it begins",
@@ -50,14 +50,14 @@ def _launcher(launcher: LauncherConfig) -> Iterator[Mistake]:
     for key, names in (("launcher.env", list(launcher.env)), ("launcher.pass_env", launcher.pass_env)):
         for name in names:
             if not _VARIABLE.fullmatch(name):
-                yield Mistake(key, f"{key}: {name!r} is no name of a variable", "write letters, digits and _")
+                yield ConfigError(key, f"{key}: {name!r} is no name of a variable", "write letters, digits and _")
     for name, value in launcher.env.items():
         if _SECRET.search(name) or masked_address(value) != value:
-            yield _written(f"launcher.env.{name}", f"launcher.env.{name}", name)
+            yield _secret_in_config(f"launcher.env.{name}", f"launcher.env.{name}", name)
     for name in filter(_SECRET.search, _SET.findall(launcher.setup)):
-        yield _written("launcher.setup", f"launcher.setup sets {name}, which", name)
+        yield _secret_in_config("launcher.setup", f"launcher.setup sets {name}, which", name)
     for name in sorted({*launcher.pass_env} & {*launcher.env}):
-        yield Mistake(
+        yield ConfigError(
             f"launcher.env.{name}",
             f"launcher.env.{name} has a value, and launcher.pass_env takes {name} from the submitting shell",
             "leave one of the two out",
@@ -67,7 +67,7 @@ def _launcher(launcher: LauncherConfig) -> Iterator[Mistake]:
     if (container.kind is ContainerKind.none) != (container.image is None):
         missing = "image" if container.image is None else "kind"
         fix = "launcher.container.image=image.sif" if missing == "image" else "launcher.container.kind=apptainer"
-        yield Mistake(
+        yield ConfigError(
             f"launcher.container.{missing}",
             f"launcher.container has no {missing}, but launcher.container.{'kind' if missing == 'image' else 'image'}",
             f"set {fix}, or leave both out",
@@ -83,9 +83,9 @@ def _time_fix(text: str) -> str:
     return f"did you mean launcher.time={units[found[2][0]]}?"
 
 
-def _written(key: str, what: str, name: str) -> Mistake:
+def _secret_in_config(key: str, what: str, name: str) -> ConfigError:
     """A secret in a config: every run directory keeps its config, and a job script what it exports."""
-    return Mistake(
+    return ConfigError(
         key,
         f"{what} looks like a secret, and would be written into the run directory",
         f"export it in the submitting shell, and pass only its name: launcher.pass_env=[{name}]",
@@ -105,33 +105,33 @@ def _seconds(limit: str) -> int:
     return (parts[0] * 60 + parts[1]) * 60 + parts[2]
 
 
-def _distributed(config: Config) -> Iterator[Mistake]:
+def _check_distributed(config: Config) -> Iterator[ConfigError]:
     distributed, trainer = config.distributed, config.trainer
     if distributed.kind is DistributedKind.ddp:
         return
     if trainer.optimizer in _WHOLE_TENSORS:
-        yield Mistake(
+        yield ConfigError(
             "trainer.optimizer",
             f"trainer.optimizer is {trainer.optimizer.value}, which cannot update a part of a tensor, as fsdp has it",
             "set trainer.optimizer=adamw or lion, or distributed=ddp",
             clash="distributed.kind",
         )
     if trainer.dtype is Dtype.float16:
-        yield Mistake(
+        yield ConfigError(
             "trainer.dtype",
             "trainer.dtype is float16, whose scaled gradients fsdp does not look through together",
             "set trainer.dtype=bfloat16, or distributed=ddp",
             clash="distributed.kind",
         )
     if config.quant.kind is QuantKind.int8:
-        yield Mistake(
+        yield ConfigError(
             "quant.kind",
             "quant.kind is int8, whose weights and scales cannot be sharded",
             "set quant=nf4, or distributed=ddp",
             clash="distributed.kind",
         )
     if config.loss.kl > 0 and config.adapter.kind in (AdapterKind.none, AdapterKind.bitfit):
-        yield Mistake(
+        yield ConfigError(
             "loss.kl",
             "loss.kl holds to a frozen copy of the model, which fsdp would not shard",
             "set loss.kl=0, adapter=lora, or distributed=ddp",
@@ -169,9 +169,9 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = 
 )
 
 
-def idle_launcher_keys(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+def unused_launcher_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
     """Keys typed on the command line that nothing would read."""
     for keys, idle, why, fix in _IDLE:
-        for key in sorted(said):
+        for key in sorted(explicit):
             if any(key == name or key.startswith(f"{name}.") for name in keys) and idle(config):
-                yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+                yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

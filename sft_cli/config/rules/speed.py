@@ -5,14 +5,14 @@ from collections.abc import Callable, Collection, Iterator
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.speed import Checkpointing, Choice
 from sft_cli.config.schema.trainer import Device
-from sft_cli.config.validate import Mistake
+from sft_cli.config.validate import ConfigError
 
 
-def speed_rules(config: Config) -> Iterator[Mistake]:
+def check_speed_keys(config: Config) -> Iterator[ConfigError]:
     """What does not fit together."""
     speed, tokens, longest = config.speed, config.speed.tokens_per_micro_batch, config.trainer.max_length
     if tokens < longest:
-        yield Mistake(
+        yield ConfigError(
             "speed.tokens_per_micro_batch",
             f"speed.tokens_per_micro_batch is {tokens}, less than trainer.max_length, {longest}: "
             "the longest example would not fit",
@@ -20,13 +20,13 @@ def speed_rules(config: Config) -> Iterator[Mistake]:
             clash="trainer.max_length",
         )
     if speed.gradient_checkpointing is Checkpointing.layers and speed.checkpointed_layers is None:
-        yield Mistake(
+        yield ConfigError(
             "speed.gradient_checkpointing",
             "speed.gradient_checkpointing is layers, but speed.checkpointed_layers does not say how many",
             "set speed.checkpointed_layers=8, or speed.gradient_checkpointing=auto",
         )
     if speed.kernels is Choice.always and config.trainer.device is Device.cpu:
-        yield Mistake(
+        yield ConfigError(
             "speed.kernels",
             "speed.kernels is always, but trainer.device is cpu, and the kernels are for CUDA",
             "set speed.kernels=auto or trainer.device=cuda",
@@ -34,7 +34,7 @@ def speed_rules(config: Config) -> Iterator[Mistake]:
         )
 
 
-_IDLE: dict[str, tuple[Callable[[Config], bool], str, str]] = {
+_UNUSED: dict[str, tuple[Callable[[Config], bool], str, str]] = {
     "speed.checkpointed_layers": (
         lambda config: config.speed.gradient_checkpointing is not Checkpointing.layers,
         "only speed.gradient_checkpointing=layers reads it",
@@ -49,8 +49,8 @@ _IDLE: dict[str, tuple[Callable[[Config], bool], str, str]] = {
 """Key -> when nothing reads it, why, and what to set."""
 
 
-def idle_speed_keys(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+def unused_speed_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
     """Keys typed on the command line that nothing would read."""
-    for key, (idle, why, fix) in _IDLE.items():
-        if key in said and idle(config):
-            yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+    for key, (idle, why, fix) in _UNUSED.items():
+        if key in explicit and idle(config):
+            yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

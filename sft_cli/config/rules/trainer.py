@@ -8,14 +8,14 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Average, OptimizerName, Schedule, TrainerConfig
-from sft_cli.config.validate import Mistake
+from sft_cli.config.validate import ConfigError
 
 
-def loss_rules(config: Config) -> Iterator[Mistake]:
+def check_loss_keys(config: Config) -> Iterator[ConfigError]:
     """What does not fit together."""
     loss, sources = config.loss, config.data.mix
     if loss.neftune and config.speed.share_prefixes is Choice.always:
-        yield Mistake(
+        yield ConfigError(
             "loss.neftune",
             f"loss.neftune is {loss.neftune:g}, but speed.share_prefixes is always: "
             "examples that share tokens would share their noise",
@@ -26,14 +26,14 @@ def loss_rules(config: Config) -> Iterator[Mistake]:
         return
     replayed = {name: source for name, source in sources.items() if source.role is Role.replay}
     if sources and not replayed:
-        yield Mistake(
+        yield ConfigError(
             "loss.replay",
             f"loss.replay is {loss.replay:g}, but no source is replayed",
             f"set data.mix.{next(iter(sources))}.role=replay, or leave loss.replay out",
             clash="data.mix",
         )
     if sources and len(replayed) == len(sources):
-        yield Mistake(
+        yield ConfigError(
             "loss.replay",
             f"loss.replay is {loss.replay:g}, but every source is replayed: there is nothing to add it to",
             "leave loss.replay out",
@@ -41,7 +41,7 @@ def loss_rules(config: Config) -> Iterator[Mistake]:
         )
     for name, source in replayed.items():
         if len(replayed) == 1 and source.loss_weight != 1:
-            yield Mistake(
+            yield ConfigError(
                 f"data.mix.{name}.loss_weight",
                 f"data.mix.{name}.loss_weight is {source.loss_weight:g}, but beside loss.replay it would change "
                 "nothing: the replayed tokens' loss is a mean of its own",
@@ -50,7 +50,7 @@ def loss_rules(config: Config) -> Iterator[Mistake]:
             )
 
 
-def idle_loss_keys(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+def idle_loss_keys(config: Config, said: Collection[str]) -> Iterator[ConfigError]:
     """Keys typed on the command line that nothing would read: there is none, a factor of 0 is a choice."""
     yield from ()
 
@@ -58,16 +58,16 @@ def idle_loss_keys(config: Config, said: Collection[str]) -> Iterator[Mistake]:
 _NAME = re.compile(r"[\w-]+")
 
 
-def trainer_rules(config: Config) -> Iterator[Mistake]:
+def check_trainer_keys(config: Config) -> Iterator[ConfigError]:
     """What does not fit together."""
     trainer = config.trainer
-    yield from _betas(trainer)
-    yield from _factors(trainer)
-    yield from _schedule(trainer)
-    yield from _retention(trainer)
+    yield from _check_betas(trainer)
+    yield from _check_lr_factors(trainer)
+    yield from _check_schedule(trainer)
+    yield from _check_retention(trainer)
     if trainer.optimizer is OptimizerName.muon and config.adapter.kind is not AdapterKind.none:
         kind = config.adapter.kind.value
-        yield Mistake(
+        yield ConfigError(
             "trainer.optimizer",
             f"trainer.optimizer is muon with adapter={kind}: Muon is for the matrices of the network itself",
             "set trainer.optimizer=adamw, or choose adapter=none",
@@ -75,44 +75,44 @@ def trainer_rules(config: Config) -> Iterator[Mistake]:
         )
 
 
-def _betas(trainer: TrainerConfig) -> Iterator[Mistake]:
+def _check_betas(trainer: TrainerConfig) -> Iterator[ConfigError]:
     for key, betas in (("trainer.betas", trainer.betas), ("trainer.lion_betas", trainer.lion_betas)):
         for place, beta in enumerate(betas):
             if not 0 <= beta < 1:
-                yield Mistake(
+                yield ConfigError(
                     key,
                     f"{key}.{place} is {beta}; it must be at least 0 and below 1",
                     f"write two numbers of at least 0 and below 1, or leave {key} out",
                 )
 
 
-def _factors(trainer: TrainerConfig) -> Iterator[Mistake]:
+def _check_lr_factors(trainer: TrainerConfig) -> Iterator[ConfigError]:
     for pattern, factor in trainer.lr_factors.items():
         key = f"trainer.lr_factors.{pattern}"
         try:
             re.compile(pattern)
         except re.error as error:
-            yield Mistake(
+            yield ConfigError(
                 key,
                 f"{key}: {pattern!r} is not a regular expression: {error}",
                 "write a part of parameter names, such as embed_tokens or layers\\.[0-3]\\.",
             )
         if factor <= 0:
             fix = "leave it out, and freeze those parameters (adapter.freeze)" if factor == 0 else "write 0.1, or 10"
-            yield Mistake(key, f"{key} is {factor:g}; a factor on the learning rate must be above 0", fix)
+            yield ConfigError(key, f"{key} is {factor:g}; a factor on the learning rate must be above 0", fix)
 
 
-def _schedule(trainer: TrainerConfig) -> Iterator[Mistake]:
+def _check_schedule(trainer: TrainerConfig) -> Iterator[ConfigError]:
     warmup, decay = trainer.warmup_ratio, trainer.decay_ratio
     if trainer.schedule is Schedule.wsd and warmup + decay > 1:
-        yield Mistake(
+        yield ConfigError(
             "trainer.decay_ratio",
             f"trainer.warmup_ratio and trainer.decay_ratio are {warmup:g} and {decay:g}, together more than all steps",
             f"set trainer.decay_ratio={round(1 - warmup, 4):g} or less",
             clash="trainer.warmup_ratio",
         )
     if trainer.schedule is Schedule.inverse_sqrt and warmup == 0:
-        yield Mistake(
+        yield ConfigError(
             "trainer.warmup_ratio",
             "trainer.warmup_ratio is 0, but trainer.schedule is inverse_sqrt, which falls in units of the warm-up",
             "set trainer.warmup_ratio=0.03, or another schedule",
@@ -120,17 +120,17 @@ def _schedule(trainer: TrainerConfig) -> Iterator[Mistake]:
         )
 
 
-def _retention(trainer: TrainerConfig) -> Iterator[Mistake]:
+def _check_retention(trainer: TrainerConfig) -> Iterator[ConfigError]:
     for name, probe in trainer.retention.probes.items():
         key = f"trainer.retention.probes.{name}"
         if not _NAME.fullmatch(name):
-            yield Mistake(
+            yield ConfigError(
                 key, f"{key}: the name {name!r} must consist of letters, digits, _ and -", "choose another name"
             )
         if probe.path is None:
-            yield Mistake(f"{key}.path", f"{key} has no path", f"add {key}.path=FILE")
+            yield ConfigError(f"{key}.path", f"{key} has no path", f"add {key}.path=FILE")
     if trainer.retention.stop and not trainer.retention.probes:
-        yield Mistake(
+        yield ConfigError(
             "trainer.retention.stop",
             "trainer.retention.stop is true, but there is no probe to judge by",
             "add trainer.retention.probes.NAME.path=FILE",
@@ -138,7 +138,7 @@ def _retention(trainer: TrainerConfig) -> Iterator[Mistake]:
 
 
 _FLOORS = (Schedule.cosine_with_min_lr, Schedule.polynomial, Schedule.wsd)
-_IDLE: dict[str, tuple[Callable[[TrainerConfig], bool], str, str]] = {
+_UNUSED: dict[str, tuple[Callable[[TrainerConfig], bool], str, str]] = {
     "trainer.min_lr_ratio": (
         lambda trainer: trainer.schedule not in _FLOORS,
         "only three schedules read it",
@@ -178,8 +178,8 @@ _IDLE: dict[str, tuple[Callable[[TrainerConfig], bool], str, str]] = {
 """Key -> when nothing reads it, why, and what to set."""
 
 
-def idle_trainer_keys(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+def unused_trainer_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
     """Keys typed on the command line that nothing would read."""
-    for key, (idle, why, fix) in _IDLE.items():
-        if key in said and idle(config.trainer):
-            yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+    for key, (idle, why, fix) in _UNUSED.items():
+        if key in explicit and idle(config.trainer):
+            yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from sft_cli.config.schema.adapter import FOUR_BITS, MERGEABLE, VIRTUAL, AdapterKind
 from sft_cli.config.schema.config import Config
-from sft_cli.config.validate import Mistake
+from sft_cli.config.validate import ConfigError
 
 
 def _none_of(*kinds: AdapterKind) -> Callable[[Config], bool]:
@@ -72,13 +72,13 @@ _IDLE: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str, str], ...] = 
 """Keys (a point at the end: all below), when nothing reads them, why, and what to do."""
 
 
-def idle_adapter_keys(config: Config, said: Collection[str]) -> Iterator[Mistake]:
+def unused_adapter_keys(config: Config, explicit: Collection[str]) -> Iterator[ConfigError]:
     """Keys typed on the command line that nothing would read. A recipe may carry them, for another choice of group."""
     for keys, idle, reason, fix in _IDLE:
         if not idle(config):
             continue
         without = config.adapter.kind is AdapterKind.none and fix == "choose adapter=lora"
         why = "there is no adapter" if without else reason
-        for key in sorted(said):
+        for key in sorted(explicit):
             if any(key == own or key.startswith(own if own.endswith(".") else f"{own}.") for own in keys):
-                yield Mistake(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")
+                yield ConfigError(key, f"{key} would have no effect: {why}", f"{fix}, or leave {key} out")

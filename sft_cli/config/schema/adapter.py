@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sft_cli.config.schema.fields import number
+from sft_cli.config.schema.fields import bounded
 
 
 class AdapterKind(str, Enum):
@@ -64,9 +64,9 @@ FOUR_BITS = (QuantKind.nf4, QuantKind.fp4)
 class VeraConfig:
     """Shared random matrices, trained scales (Kopiczko et al. 2023, arXiv:2310.11454)."""
 
-    rank: int = number(256, ge=1)
+    rank: int = bounded(256, ge=1)
     """Inner width of the shared matrices."""
-    initial_scale: float = number(0.1, gt=0)
+    initial_scale: float = bounded(0.1, gt=0)
     """Where the scales of the inner width begin."""
 
 
@@ -74,7 +74,7 @@ class VeraConfig:
 class OftConfig:
     """Orthogonal rotations of the inputs of a layer (Qiu et al. 2023, arXiv:2306.07280)."""
 
-    block_size: int = number(32, ge=2)
+    block_size: int = bounded(32, ge=2)
     """Inputs that are rotated together; it must divide the inputs of every adapted layer."""
 
 
@@ -85,11 +85,11 @@ class VirtualTokensConfig:
     Prefix tuning (arXiv:2101.00190), prompt tuning (arXiv:2104.08691), LLaMA-Adapter (arXiv:2303.16199).
     """
 
-    tokens: int = number(20, ge=1)
+    tokens: int = bounded(20, ge=1)
     """Number of trained vectors."""
     text: str | None = None
     """prefix, prompt: the text they begin as, repeated or cut to their number; null draws its tokens at random."""
-    layers: int | None = number(None, ge=1)
+    layers: int | None = bounded(None, ge=1)
     """llama_adapter: how many of the last layers; null takes all."""
 
 
@@ -99,11 +99,11 @@ class AdapterConfig:
 
     kind: AdapterKind = AdapterKind.lora
     """lora, vera, ia3, oft, prefix, prompt, llama_adapter, bitfit (biases), or none for full fine-tuning."""
-    rank: int = number(16, ge=1)
+    rank: int = bounded(16, ge=1)
     """Inner width r of LoRA's update B @ A."""
-    alpha: float = number(32.0, gt=0)
+    alpha: float = bounded(32.0, gt=0)
     """LoRA's update is scaled by alpha / rank."""
-    dropout: float = number(0.0, ge=0, lt=1)
+    dropout: float = bounded(0.0, ge=0, lt=1)
     """lora, vera: probability of dropping an input of A while training; above 0 the noise depends on the layout."""
     target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
     """Last segments of the module names that receive an adapter; all-linear: every linear layer but the head."""
@@ -117,7 +117,7 @@ class AdapterConfig:
     """Other ranks for layers whose names end in a match: {q_proj: 4}, in a file {'.*layers\\.[0-3]\\..*': 4}."""
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     """Other alphas, likewise."""
-    lr_ratio: float = number(1.0, gt=0)
+    lr_ratio: float = bounded(1.0, gt=0)
     """Learning rate of LoRA's B over that of its A (LoRA+: Hayou et al. 2024, arXiv:2402.12354; 16 there)."""
     modules_to_save: list[str] = field(default_factory=list)
     """Modules trained whole beside the adapter, such as [lm_head, embed_tokens]."""

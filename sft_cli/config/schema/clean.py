@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sft_cli.config.schema.fields import number
+from sft_cli.config.schema.fields import bounded
 
 
 class Scope(str, Enum):
@@ -61,11 +61,11 @@ class NearDuplicatesConfig:
     """minhash (true Jaccard of word shingles) or rouge_l (F-measure, as Self-Instruct's 0.7 rule)."""
     scope: Scope = Scope.prompt
     """prompt, or conversation: prompt and answer."""
-    threshold: float = number(0.8, gt=0, le=1)
+    threshold: float = bounded(0.8, gt=0, le=1)
     """Similarity from which rows count as the same."""
-    shingle: int = number(3, ge=1)
+    shingle: int = bounded(3, ge=1)
     """Words of a shingle."""
-    permutations: int = number(128, ge=16, le=1024)
+    permutations: int = bounded(128, ge=16, le=1024)
     """Hash functions of a MinHash signature."""
     action: Action = Action.drop
     """drop or report."""
@@ -79,9 +79,9 @@ class ContaminationConfig:
     """Evaluation sets: name -> file of rows."""
     columns: dict[str, str] = field(default_factory=dict)
     """Evaluation set -> column that holds its prompt; left out: the first of question, prompt, instruction, text."""
-    ngram: int = number(10, ge=3, le=50)
+    ngram: int = bounded(10, ge=3, le=50)
     """Words of an n-gram; shorter evaluation prompts are compared whole."""
-    threshold: float = number(0.5, gt=0, le=1)
+    threshold: float = bounded(0.5, gt=0, le=1)
     """Share of an evaluation prompt's n-grams in one row from which the row counts as contaminated."""
     action: Action = Action.drop
     """drop or report."""
@@ -107,7 +107,7 @@ class LanguageConfig:
 
     allowed: list[str] = field(default_factory=list)
     """ISO 639-1 codes that are kept; empty only counts."""
-    min_confidence: float = number(0.5, ge=0, le=1)
+    min_confidence: float = bounded(0.5, ge=0, le=1)
     """Below this confidence a row counts as undecided, and is kept."""
 
 
@@ -115,17 +115,17 @@ class LanguageConfig:
 class LengthConfig:
     """Bounds in characters and words, before any tokenizer."""
 
-    min_prompt_words: int = number(0, ge=0)
+    min_prompt_words: int = bounded(0, ge=0)
     """Fewest words of the prompt."""
-    max_prompt_words: int | None = number(None, ge=1)
+    max_prompt_words: int | None = bounded(None, ge=1)
     """Most words of the prompt."""
-    min_answer_words: int = number(1, ge=0)
+    min_answer_words: int = bounded(1, ge=0)
     """Fewest words of the last answer."""
-    max_answer_words: int | None = number(None, ge=1)
+    max_answer_words: int | None = bounded(None, ge=1)
     """Most words of the last answer."""
-    min_trained_share: float = number(0.0, ge=0, le=1)
+    min_trained_share: float = bounded(0.0, ge=0, le=1)
     """Smallest share of the characters that assistant turns hold."""
-    max_trained_share: float = number(1.0, ge=0, le=1)
+    max_trained_share: float = bounded(1.0, ge=0, le=1)
     """Largest share of the characters that assistant turns hold."""
 
 
@@ -135,7 +135,7 @@ class HeuristicsConfig:
 
     repetition: bool = True
     """An answer that repeats itself."""
-    max_repeated_share: float = number(0.6, gt=0, le=1)
+    max_repeated_share: float = bounded(0.6, gt=0, le=1)
     """Share of an answer's words inside 4-grams that came before from which it repeats itself (50 words and more)."""
     cut_off: bool = True
     """An answer that breaks off in the middle of a sentence or a code block."""
@@ -161,7 +161,7 @@ class QualityConfig:
     """The score; see the scores of a source."""
     min_score: float | None = None
     """Smallest score that is kept."""
-    top_k: int | None = number(None, ge=1)
+    top_k: int | None = bounded(None, ge=1)
     """Keep so many rows of each source, the highest scores first."""
     keep_unscored: bool = False
     """Whether rows without the score are kept."""
@@ -179,9 +179,9 @@ class PerplexityConfig:
     """Smallest score that is kept."""
     max_score: float | None = None
     """Largest score that is kept."""
-    max_length: int = number(1024, ge=8)
+    max_length: int = bounded(1024, ge=8)
     """Tokens the model sees of a row."""
-    tokens_per_batch: int = number(8192, ge=8)
+    tokens_per_batch: int = bounded(8192, ge=8)
     """Tokens scored at once."""
 
 

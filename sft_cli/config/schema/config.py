@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig
 from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.schema.data import DataConfig
-from sft_cli.config.schema.fields import number
+from sft_cli.config.schema.fields import bounded
 from sft_cli.config.schema.launcher import DistributedConfig, LauncherConfig
 from sft_cli.config.schema.speed import SpeedConfig
 from sft_cli.config.schema.trainer import Dtype, LossConfig, TrainerConfig
@@ -55,13 +55,13 @@ class EvalConfig:
     """Answer the held-out prompts greedily and compare with the references (sft eval and compare_after_training)."""
     compare_after_training: bool = False
     """Generate on the held-out rows before and after training and print both."""
-    samples: int = number(2, ge=0)
+    samples: int = bounded(2, ge=0)
     """Sample answers written at each evaluation during training."""
-    max_new_tokens: int = number(256, ge=1)
+    max_new_tokens: int = bounded(256, ge=1)
     """Longest generated answer, in tokens."""
-    batch_size: int = number(16, ge=1)
+    batch_size: int = bounded(16, ge=1)
     """Prompts answered at once."""
-    max_rows: int | None = number(None, ge=1)
+    max_rows: int | None = bounded(None, ge=1)
     """Generate for this many held-out rows, the first by row order; null for all."""
 
 

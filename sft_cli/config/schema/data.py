@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sft_cli.config.schema.fields import Auto, number
+from sft_cli.config.schema.fields import Auto, bounded
 
 RANKED = re.compile(r"ranked\(([1-9][0-9]{0,3})\)")
 """How ``tree.paths`` names the k best replies."""
@@ -117,13 +117,13 @@ class TreeConfig:
 class BudgetConfig:
     """Largest shares of rows (0.05 or 5%); null sets no limit."""
 
-    dropped: float | None = number(None, ge=0, le=1)
+    dropped: float | None = bounded(None, ge=0, le=1)
     """Rows that could not be used: unreadable, too long, mask not proven."""
-    filtered: float | None = number(None, ge=0, le=1)
+    filtered: float | None = bounded(None, ge=0, le=1)
     """Rows that the filters of clean left out on purpose."""
-    truncated: float | None = number(None, ge=0, le=1)
+    truncated: float | None = bounded(None, ge=0, le=1)
     """Rows that lost their oldest turns, or their end, to fit into trainer.max_length."""
-    unproven: float | None = number(None, ge=0, le=1)
+    unproven: float | None = bounded(None, ge=0, le=1)
     """Rows whose mask could not be proven (they count as dropped, too)."""
 
 
@@ -167,21 +167,21 @@ class SourceConfig:
     """File, glob or directory of held-out rows of the same format."""
     stream: bool = False
     """Read rows as they come, without storing the source: needs max_rows."""
-    shuffle_buffer: int = number(10000, ge=1)
+    shuffle_buffer: int = bounded(10000, ge=1)
     """Rows held in memory to choose from while streaming."""
-    max_rows: int | None = number(None, ge=1)
+    max_rows: int | None = bounded(None, ge=1)
     """Use this many rows, chosen by the seed."""
-    weight: float = number(1.0, gt=0)
+    weight: float = bounded(1.0, gt=0)
     """The source's part in the mix; what it counts is data.strategy's choice."""
-    cap: int | None = number(None, ge=1)
+    cap: int | None = bounded(None, ge=1)
     """Count this source as at most so many rows when shares follow sizes (FLAN's examples-proportional mixing)."""
-    epochs: float | None = number(None, gt=0)
+    epochs: float | None = bounded(None, gt=0)
     """Exactly so many passes over this source per epoch, whatever weight and strategy say."""
     priority: int = 0
     """Which source keeps a row that several have: the highest."""
     role: Role = Role.instruct
     """instruct, or replay: whole documents, trained as plain text."""
-    loss_weight: float = number(1.0, gt=0)
+    loss_weight: float = bounded(1.0, gt=0)
     """Factor on the loss of this source's tokens (the lambda of a replay source)."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     """Limits for this source alone, beside data.budget."""
@@ -195,7 +195,7 @@ class StageConfig:
 
     name: str = ""
     """For messages and the report."""
-    share: float = number(1.0, gt=0)
+    share: float = bounded(1.0, gt=0)
     """Part of each epoch's rows, relative to the other stages'; rows of a source with epochs come on top."""
     mix: dict[str, float] = field(default_factory=dict)
     """Source -> weight inside this stage; empty takes every source with its own weight."""
@@ -213,18 +213,18 @@ class DataConfig:
     """Sources by name."""
     strategy: Strategy = Strategy.proportional
     """What weights mean: proportional (passes over each source), equal, temperature or trained_tokens."""
-    temperature: float = number(2.0, ge=1)
+    temperature: float = bounded(2.0, ge=1)
     """T of strategy=temperature: 1 is by size, large values approach equal."""
     stopping_strategy: StoppingStrategy = StoppingStrategy.first_exhausted
     """Where an epoch of a mix by shares ends: first_exhausted, all_exhausted or total_rows."""
-    total_rows: int | None = number(None, ge=1)
+    total_rows: int | None = bounded(None, ge=1)
     """Rows of an epoch with stopping_strategy=total_rows."""
     stages: list[StageConfig] = field(default_factory=list)
     """A curriculum: mixes in order, each with its share of an epoch; empty is one stage in random order."""
-    val_fraction: Auto | float = number(Auto.auto, ge=0, lt=1)
+    val_fraction: Auto | float = bounded(Auto.auto, ge=0, lt=1)
     """Share held out by the seed of each source without held-out rows of its own; 0: none. auto: 2% of all rows, 8 to
     500 of them; none below 40 rows, or where any source has its own."""
-    val_rows: int | None = number(None, ge=1)
+    val_rows: int | None = bounded(None, ge=1)
     """As val_fraction, as a number of rows over all sources."""
     on_bad_row: OnBadRow = OnBadRow.error
     """A row that cannot be read or proven: error stops, drop leaves it out and counts it."""
@@ -255,5 +255,5 @@ class DataConfig:
     """Encode special-token strings inside messages as plain text; false refuses such rows."""
     delimiters: Delimiters = Delimiters.warn
     """A message that holds a header of a plain-text template (### Response:): warn counts such rows, error refuses."""
-    workers: int | None = number(None, ge=1)
+    workers: int | None = bounded(None, ge=1)
     """Processes that prepare rows; null takes one per core. The result does not depend on it."""

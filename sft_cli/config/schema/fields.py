@@ -13,13 +13,13 @@ class Auto(str, Enum):
     auto = "auto"
 
 
-def picked(value: Auto | N) -> N:
+def resolved(value: Auto | N) -> N:
     """A value that has been chosen already, by the user or by ``config.automatic``."""
     assert not isinstance(value, Auto), "config.automatic chooses it before it is read"
     return value
 
 
-def number(
+def bounded(
     default: Any, *, ge: float | None = None, gt: float | None = None, le: float | None = None, lt: float | None = None
 ) -> Any:
     """A numeric field with limits: at least ``ge``, above ``gt``, at most ``le``, below ``lt``."""

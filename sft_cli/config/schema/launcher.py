@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sft_cli.config.schema.fields import Auto, number
+from sft_cli.config.schema.fields import Auto, bounded
 
 
 class LauncherKind(str, Enum):
@@ -46,9 +46,9 @@ class LauncherConfig:
 
     kind: LauncherKind = LauncherKind.local
     """local or slurm."""
-    nproc: Auto | int = number(1, ge=1)
+    nproc: Auto | int = bounded(1, ge=1)
     """Processes a node that train the run together; auto: one for each GPU. A SLURM job has one for each GPU."""
-    nodes: int = number(1, ge=1)
+    nodes: int = bounded(1, ge=1)
     """Nodes of the job."""
     partition: str | None = None
     """SLURM partition; null takes the cluster's default."""
@@ -58,19 +58,19 @@ class LauncherConfig:
     """Features the nodes must have, as sbatch writes them (h100|a100)."""
     time: str = "24:00:00"
     """Time limit, as sbatch writes it (minutes, HH:MM:SS or D-HH:MM:SS)."""
-    gpus: int = number(1, ge=0)
+    gpus: int = bounded(1, ge=0)
     """GPUs of a node; 0 for a CPU job, which then has launcher.nproc processes."""
-    cpus: int = number(8, ge=1)
+    cpus: int = bounded(8, ge=1)
     """CPU cores of a process."""
     memory: str | None = None
     """Memory of a node, as sbatch writes it (32G); null takes the cluster's default."""
     mail: str | None = None
     """Address that SLURM writes to when the job ends, fails or is requeued."""
-    signal_seconds: int = number(120, ge=0)
+    signal_seconds: int = bounded(120, ge=0)
     """Seconds before the time limit at which the job saves and requeues itself; 0: never."""
-    requeues: int = number(100, ge=0)
+    requeues: int = bounded(100, ge=0)
     """Most times the job goes on by itself behind a time limit or a preemption."""
-    chain: int = number(1, ge=1)
+    chain: int = bounded(1, ge=1)
     """Jobs submitted one behind the other, each going on where the one before was stopped."""
     modules: list[str] = field(default_factory=list)
     """Environment modules loaded in the job (module load)."""
@@ -91,9 +91,9 @@ class DistributedConfig:
     """ddp: each process holds the model; fsdp: each holds a part of it (torch's FSDP2)."""
     reshard: bool = True
     """fsdp: give gathered weights back after the forward pass (ZeRO-3); false keeps them for the backward (ZeRO-2)."""
-    replicas: int = number(1, ge=1)
+    replicas: int = bounded(1, ge=1)
     """fsdp: groups of processes that each hold a whole model (hybrid); 1 shards over all processes."""
     cpu_offload: bool = False
     """fsdp: keep the parts, their gradients and the optimizer's state in main memory."""
-    timeout_minutes: int = number(30, ge=1)
+    timeout_minutes: int = bounded(30, ge=1)
     """How long a process waits for the others in one exchange before it gives up."""

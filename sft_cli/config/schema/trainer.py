@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sft_cli.config.schema.fields import Auto, number
+from sft_cli.config.schema.fields import Auto, bounded
 
 
 class Dtype(str, Enum):
@@ -81,19 +81,19 @@ class LossConfig:
 
     reduction: Reduction = Reduction.token
     """Mean over the trained tokens of a step, or over its examples (each the mean of its tokens)."""
-    label_smoothing: float = number(0.0, ge=0, lt=1)
+    label_smoothing: float = bounded(0.0, ge=0, lt=1)
     """Share of the target's probability that is spread over the vocabulary (arXiv:1512.00567)."""
-    z_loss: float = number(0.0, ge=0)
+    z_loss: float = bounded(0.0, ge=0)
     """Factor on the squared logarithm of the softmax's denominator (PaLM: arXiv:2204.02311; 1e-4 there)."""
     dft: bool = False
     """Weigh every token's loss with its own probability, as a constant (DFT: arXiv:2508.05629)."""
-    kl: float = number(0.0, ge=0)
+    kl: float = bounded(0.0, ge=0)
     """Beta on KL(base || model) at the trained positions; base: the adapter off, or a frozen copy of what trains."""
-    neftune: float = number(0.0, ge=0)
+    neftune: float = bounded(0.0, ge=0)
     """Alpha of uniform noise on the embeddings while training (NEFTune: arXiv:2310.05914); 5 to 15 there."""
-    replay: float | None = number(None, ge=0)
+    replay: float | None = bounded(None, ge=0)
     """Lambda: mean loss of the replayed sources' tokens times this is added; null: they count as all other tokens."""
-    router: float | None = number(None, ge=0)
+    router: float | None = bounded(None, ge=0)
     """Factor on the load-balancing loss of mixture-of-experts models; null takes the model's own, if it has one."""
 
 
@@ -105,9 +105,9 @@ class ProbeConfig:
     """File of rows, in any format that data.mix takes."""
     metric: ProbeMetric = ProbeMetric.loss
     """loss (nats a trained token, lower is better) or exact_match (share of answers, higher is better)."""
-    max_drop: float = number(0.05, ge=0)
+    max_drop: float = bounded(0.05, ge=0)
     """Largest worsening against the base: relative for loss, absolute for exact_match."""
-    max_rows: int = number(200, ge=1)
+    max_rows: int = bounded(200, ge=1)
     """Examples used, the first by row order."""
 
 
@@ -117,7 +117,7 @@ class RetentionConfig:
 
     probes: dict[str, ProbeConfig] = field(default_factory=dict)
     """Probes by name."""
-    every: int | None = number(None, ge=1)
+    every: int | None = bounded(None, ge=1)
     """Steps between them, the last weights always; null measures whenever the held-out rows are evaluated."""
     stop: bool = False
     """Stop training, behind a saved step and with exit code 3, when a probe is worse than its max_drop allows."""
@@ -127,55 +127,55 @@ class RetentionConfig:
 class TrainerConfig:
     """The training loop."""
 
-    max_length: int = number(2048, ge=8)
+    max_length: int = bounded(2048, ge=8)
     """Longest example, in tokens; see data.overflow."""
-    examples_per_step: Auto | int = number(Auto.auto, ge=1)
+    examples_per_step: Auto | int = bounded(Auto.auto, ge=1)
     """Examples of one optimizer step, whatever layout and number of devices; auto: 4 to 64, for 50 steps an epoch."""
-    lr: Auto | float = number(Auto.auto, gt=0)
+    lr: Auto | float = bounded(Auto.auto, gt=0)
     """Peak learning rate; auto: 2e-4; 2e-5 for adapter=none, 1e-3 for bitfit, 1e-2 for vera, ia3, prefix and prompt."""
     lr_factors: dict[str, float] = field(default_factory=dict)
     """Factors on lr by regular expression on parameter names; the first that is found wins: {embed_tokens: 0.1}."""
     schedule: Schedule = Schedule.cosine
     """Course of the learning rate after the warm-up."""
-    warmup_ratio: float = number(0.03, ge=0, lt=1)
+    warmup_ratio: float = bounded(0.03, ge=0, lt=1)
     """Share of all steps over which the learning rate rises linearly."""
-    decay_ratio: float = number(0.2, gt=0, le=1)
+    decay_ratio: float = bounded(0.2, gt=0, le=1)
     """wsd: share of all steps, at the end, over which the learning rate falls in a line (arXiv:2404.06395)."""
-    min_lr_ratio: float = number(0.1, ge=0, lt=1)
+    min_lr_ratio: float = bounded(0.1, ge=0, lt=1)
     """Floor of the schedules cosine_with_min_lr, polynomial (a straight line) and wsd as a share of lr."""
     optimizer: OptimizerName = OptimizerName.adamw
     """adamw, adamw_8bit, paged_adamw_8bit (CUDA), adafactor, muon (full tuning) or lion (wants a third of the lr)."""
-    weight_decay: float = number(0.0, ge=0)
+    weight_decay: float = bounded(0.0, ge=0)
     """Decoupled weight decay of matrices; vectors never decay."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of AdamW's moments, also of what Muon leaves to AdamW."""
     lion_betas: tuple[float, float] = (0.9, 0.99)
     """Lion's: the momentum's share in the direction, and in the next momentum (arXiv:2302.06675)."""
-    max_grad_norm: float = number(1.0, ge=0)
+    max_grad_norm: float = bounded(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 never clips."""
     on_nan: OnNan = OnNan.stop
     """What a step does whose loss or gradient is not finite: stop the run, or skip its update; its rows are named."""
-    spike_factor: float = number(4.0, gt=1)
+    spike_factor: float = bounded(4.0, gt=1)
     """A loss above this many times the median of the last 32 is recorded, with its rows, in spikes.jsonl."""
     average: Average = Average.none
     """Evaluate and export averaged weights: none, ema (exponential) or last (of the last average_last steps)."""
-    ema_decay: float = number(0.999, gt=0, lt=1)
+    ema_decay: float = bounded(0.999, gt=0, lt=1)
     """ema: share of the old average that stays at each step; larger where a bias to the beginning is corrected."""
-    average_last: int = number(10, ge=2)
+    average_last: int = bounded(10, ge=2)
     """last: steps that are averaged, each kept in float32: 4 bytes a step for every trained parameter."""
-    epochs: Auto | int = number(Auto.auto, ge=1)
+    epochs: Auto | int = bounded(Auto.auto, ge=1)
     """Passes over the training rows; auto: 3 below 10,000 examples and for adapter=none, else 1."""
-    max_steps: int | None = number(None, ge=1)
+    max_steps: int | None = bounded(None, ge=1)
     """Stop after this many optimizer steps, whatever epochs says."""
-    seed: int = number(42, ge=0)
+    seed: int = bounded(42, ge=0)
     """Decides order, splits and initialisation."""
-    eval_every: int | None = number(None, ge=1)
+    eval_every: int | None = bounded(None, ge=1)
     """Steps between evaluations; null evaluates at the end of every epoch."""
-    save_every: int | None = number(None, ge=1)
+    save_every: int | None = bounded(None, ge=1)
     """Steps between checkpoints; null saves at the end of every epoch."""
-    keep_checkpoints: int = number(2, ge=1)
+    keep_checkpoints: int = bounded(2, ge=1)
     """Newest checkpoints kept, beside the best one."""
-    patience: int | None = number(None, ge=1)
+    patience: int | None = bounded(None, ge=1)
     """Stop after this many evaluations without a better held-out loss; null never stops early."""
     keep_best: bool = True
     """Export the weights of the best held-out loss, not the last ones, when there are held-out rows."""

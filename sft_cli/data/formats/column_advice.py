@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.data.formats.column_names import OTHER_NAMES, by_other_name, by_spelling, find_columns, fold
 from sft_cli.data.formats.registry import FORMATS, Format
 
@@ -38,11 +38,11 @@ def advise(present: Sequence[str], mapped: Mapping[str, str], names: Iterable[st
     key, names = f"data.mix.{source}.columns", list(names)
     for name in names:
         if pairs := _pairs(FORMATS[name], present, mapped, by_other_name):
-            return Advice("", f"{override(key, pairs)}; {LISTS}")
+            return Advice("", f"{format_override(key, pairs)}; {LISTS}")
     for name in names:
         if pairs := _pairs(FORMATS[name], present, mapped, _misspelt):
             wanted = ", ".join(field for field in pairs if field not in mapped)
-            return Advice(f"; the nearest is {name}, which needs {wanted}", override(key, pairs))
+            return Advice(f"; the nearest is {name}, which needs {wanted}", format_override(key, pairs))
     if {"role", "from"} & set(map(fold, present)):
         return Advice(
             "; each row seems to be one message",
@@ -51,7 +51,7 @@ def advise(present: Sequence[str], mapped: Mapping[str, str], names: Iterable[st
     asked, said = question_and_answer(present)
     if said is None:
         return Advice(f"; {asked!r} alone has no answer", f"give every row an answer, in a column completion; {LISTS}")
-    return Advice("", f"if {asked!r} asks and {said!r} answers: {override(key, _asking(asked, said))}; {LISTS}")
+    return Advice("", f"if {asked!r} asks and {said!r} answers: {format_override(key, _asking(asked, said))}; {LISTS}")
 
 
 def question_and_answer(present: Sequence[str]) -> tuple[str, str | None]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.formats.column_names import find_columns, other_name
 from sft_cli.data.formats.fields import Fields
@@ -99,7 +99,7 @@ def as_document(source: str, columns: Sequence[str]) -> str:
         columns: Columns of its rows that may hold a document.
     """
     key = f"data.mix.{source}"
-    chosen = f"{key}.format=text {override(f'{key}.columns', {'text': columns[-1]})}" if columns else ""
+    chosen = f"{key}.format=text {format_override(f'{key}.columns', {'text': columns[-1]})}" if columns else ""
     return f"{key}.role=instruct" + (f", or train one column as documents: {chosen}" if chosen else "")
 
 
@@ -120,7 +120,7 @@ def missing(
     if mapped and name in mapped:
         fix = f"give every row {column!r}, or leave data.mix.{row.source}.columns.{name} out"
     if meant is not None:
-        fix = override(f"data.mix.{row.source}.columns", {**(mapped or {}), name: meant})
+        fix = format_override(f"data.mix.{row.source}.columns", {**(mapped or {}), name: meant})
     return RowError(
         where=row.where,
         reason=f"missing field {name}",

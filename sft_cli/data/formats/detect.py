@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.data.formats import plugins
 from sft_cli.data.formats.column_advice import advise
 from sft_cli.data.formats.column_names import find_columns, fold
@@ -69,7 +69,7 @@ def detect(columns: Iterable[str], mapped: Mapping[str, str], source: str = "loc
         near, turned = nearest(unknown, known), mapped[unknown]
         fix = f"did you mean {near}?" if near else "`sft formats` lists the formats and the names they read"
         if unknown in present and turned in known:
-            right = override(f"data.mix.{source}.columns", {turned: unknown})
+            right = format_override(f"data.mix.{source}.columns", {turned: unknown})
             fix = f"the format's name comes first, the file's second: {right}"
         raise SftError(where=where, problem=f"columns maps {unknown!r}, a name no format reads", fix=fix)
     if not present:
@@ -96,7 +96,7 @@ def _refuse_unlike(present: list[str], mapped: Mapping[str, str], able: Mapping[
             continue
         beside = [column for column in present if column not in mapped.values() and fold(column) in shape.unlike]
         if beside and len(find_columns(shape.required, mapped, present)) == len(shape.required):
-            ignored, them = override(f"data.mix.{source}.ignore", beside), "it" if len(beside) == 1 else "them"
+            ignored, them = format_override(f"data.mix.{source}.ignore", beside), "it" if len(beside) == 1 else "them"
             raise SftError(
                 where=f"data.mix.{source}.format",
                 problem=f"the columns fit the format {name}, which does not read {listing(beside)}:"

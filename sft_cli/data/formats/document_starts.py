@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.data.formats.fields import Fields, listed, wrong_type
 from sft_cli.data.row_errors import RowError, listing, shorten
 
@@ -46,7 +46,7 @@ def starts(fields: Fields, kept: range, num_ids: int, trained: Sequence[bool]) -
                 f"says that documents begin at tokens {listing(map(str, other))}, and {fields.columns[first]} says at"
                 f" {listing(map(str, agreed))}"
             )
-            left_out = override(f"data.mix.{fields.row.source}.ignore", [fields.columns[name]])
+            left_out = format_override(f"data.mix.{fields.row.source}.ignore", [fields.columns[name]])
             raise invalid(fields, name, problem, f"{left_out} if {fields.columns[first]} is right")
     return agreed
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import Placeholders, Role, SourceConfig
 from sft_cli.data.formats.columns import as_document, missing
 from sft_cli.data.formats.fields import checked_text, wrong_type
@@ -51,7 +51,7 @@ def _filled(conversation: Conversation, row: Row, variables: Mapping[str, str], 
             near = nearest(name, variables)
             source = f"data.mix.{row.source}"
             key = f"{source}.variables"
-            given = override(f"{key}.{name}", "its text")
+            given = format_override(f"{key}.{name}", "its text")
             raise RowError(
                 where=row.where,
                 reason="unfilled placeholder",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.data.formats.fields import Fields, Knobs, wrong_type
 from sft_cli.data.formats.messages import built, read_turns
 from sft_cli.data.formats.prompt_completion import said_in, talked, unpacked
@@ -47,7 +47,7 @@ def refuse(columns: Collection[str], told: Collection[str], source: str, ignored
     fix = f"{key}.format=chosen trains on the chosen answers only"
     if not pairs:
         problem = f"the column {labels[0]} seems to say which answers are good: format=auto does not choose among them"
-        every = override(f"{key}.ignore", [*ignored, labels[0]])
+        every = format_override(f"{key}.ignore", [*ignored, labels[0]])
         fix = f"{key}.format=chosen trains on rows whose {labels[0]} is true; {every} trains on every row"
     raise SftError(where=f"{key}.format", problem=problem, fix=fix)
 

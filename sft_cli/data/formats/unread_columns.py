@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import Role, SourceConfig
 from sft_cli.data.formats.column_names import OTHER_NAMES, fold
 from sft_cli.data.formats.detect import AUTO
@@ -232,15 +232,15 @@ def _fix(
     config: SourceConfig, key: str, ignored: list[str], columns: list[str], shape: Format | None, alone: bool
 ) -> str:
     """What to set: the column under the name the format has for it, the answer to a text, or leave it out."""
-    left_out = override(f"{key}.ignore", [*ignored, *columns])
+    left_out = format_override(f"{key}.ignore", [*ignored, *columns])
     if alone and shape is not None:
         text = config.columns.get(shape.required[0], shape.required[0])
-        asked = override(f"{key}.columns", {"prompt": text, "completion": columns[0]})
+        asked = format_override(f"{key}.columns", {"prompt": text, "completion": columns[0]})
         return f"{left_out} trains only the text; {asked} trains {columns[0]} as the answer to it"
     for name in () if shape is None or not isinstance(config.format, str) else shape.optional:
         meant = next((column for column in columns if fold(column) in OTHER_NAMES.get(name, ())), None)
         if meant is not None and name not in config.columns:
-            mapped = override(f"{key}.columns", {**config.columns, name: meant})
+            mapped = format_override(f"{key}.columns", {**config.columns, name: meant})
             return f"{mapped} reads it as {name}; {left_out} leaves it out"
     them = "it" if len(columns) == 1 else "them"
     return f"{left_out} leaves {them} out on purpose{_instead(config, key, ignored, columns, shape)}"
@@ -261,8 +261,8 @@ def _instead(config: SourceConfig, key: str, ignored: list[str], columns: list[s
     if other is not None and shape is not None and isinstance(config.format, str) and len(shape.required) == 2:
         field = shape.required[1]
         rest = [*ignored, *(column for column in columns if column != other), config.columns.get(field, field)]
-        mapped = override(f"{key}.columns", {**config.columns, field: other})
-        return f"; {mapped} {override(f'{key}.ignore', rest)} trains {other} instead"
+        mapped = format_override(f"{key}.columns", {**config.columns, field: other})
+        return f"; {mapped} {format_override(f'{key}.ignore', rest)} trains {other} instead"
     if "reasoning" in kinds:
         return "; to train it, write rows as messages whose answers have it under reasoning_content"
     return ""
@@ -287,5 +287,7 @@ def check_ignored(account: Account, source: str, wanted: Iterable[str], columns:
         raise SftError(
             where=key,
             problem=f"no row has a column {name!r}; there are {listing(there)}",
-            fix=f"did you mean {override(key, [*rest, near])}?" if near else f"write {override(key, rest)}",
+            fix=f"did you mean {format_override(key, [*rest, near])}?"
+            if near
+            else f"write {format_override(key, rest)}",
         )

@@ -1,6 +1,6 @@
 """The header and the rows of CSV tables: names, and cells under them."""
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.data.row_errors import RowError, shorten
 from sft_cli.data.sources.read_options import How
 from sft_cli.errors import SftError
@@ -19,7 +19,7 @@ def header(cells: list[str], where: str, delimiter: str, how: How) -> list[str]:
         raise SftError(
             where=where,
             problem=f"the header is one column, {shorten(cells[0])}; its delimiter seems to be {others[0]!r}",
-            fix=override(key, "tab" if others[0] == "\t" else others[0]),
+            fix=format_override(key, "tab" if others[0] == "\t" else others[0]),
         )
     names = [name or f"{UNNAMED}{number}" for number, name in enumerate(cells)]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.data.row_errors import listing, nearest, shorten
 from sft_cli.data.sources.lines import File, lines
 from sft_cli.data.sources.read_options import PLAIN, How
@@ -140,4 +140,4 @@ def _no_key(document: dict[str, Any], label: str, how: How) -> SftError:
     meant = near or (holding[0] if holding else None)
     if meant is None or how.split_key is None:
         return SftError(where=label, problem=problem, fix="write the rows as an array of objects")
-    return SftError(where=label, problem=problem, fix=override(how.split_key, meant))
+    return SftError(where=label, problem=problem, fix=format_override(how.split_key, meant))

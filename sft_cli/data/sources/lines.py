@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.data.sources.read_options import PLAIN, How, is_single_byte
 from sft_cli.data.sources.remote import RemoteFile
 from sft_cli.errors import SftError
@@ -70,7 +70,7 @@ def lines(file: File, label: str, span: Span = WHOLE, how: How = PLAIN) -> Itera
                     fix="write one row a line, or leave this one out",
                 )
             if number == 1 and how.encoding is None and (found := _utf16(line)):
-                fix = f"{override(f'{how.source}.encoding', found)}, or save it as UTF-8"
+                fix = f"{format_override(f'{how.source}.encoding', found)}, or save it as UTF-8"
                 raise SftError(where=label, problem="the file is UTF-16, not UTF-8", fix=fix)
             line = line.removeprefix(BOM) if number == 1 else line
             if how.encoding and not how.wide and not line.isascii():

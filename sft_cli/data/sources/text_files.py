@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sft_cli.config.overrides.quoting import override
+from sft_cli.config.overrides.quoting import format_override
 from sft_cli.data.row_errors import RowError, shorten
 from sft_cli.data.sources import csv_tables
 from sft_cli.data.sources.lines import WHOLE, File, Span, lines
@@ -166,7 +166,7 @@ def not_utf8(where: str, error: UnicodeDecodeError, how: How) -> RowError:
             read = near.decode(encoding)
         except UnicodeDecodeError:
             continue
-        fix = f"{override(f'{how.source}.encoding', encoding)} if {read.strip()!r} is what it says, or {fix}"
+        fix = f"{format_override(f'{how.source}.encoding', encoding)} if {read.strip()!r} is what it says, or {fix}"
         break
     return RowError(
         where=where,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_cli.config.schema.config import Config
-from sft_cli.config.validate import spoken
+from sft_cli.config.validate import format_value
 from sft_cli.errors import SftError
 from sft_cli.utils.mappings import flatten
 
@@ -77,7 +77,9 @@ def refuse_other(run: Path, saved: Mapping[str, Any], now: Mapping[str, Any], wh
     """
     differing = list(different(saved, now).items())
     if differing:
-        shown = "; ".join(f"{key} was {spoken(old)}, is now {spoken(new)}" for key, (old, new) in differing[:5])
+        shown = "; ".join(
+            f"{key} was {format_value(old)}, is now {format_value(new)}" for key, (old, new) in differing[:5]
+        )
         raise SftError(
             where=str(where or run), problem=f"the run began with other settings: {shown}", fix=_fix(run, differing)
         )

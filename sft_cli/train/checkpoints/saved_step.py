@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sft_cli.config.compose import load
+from sft_cli.config.compose import read_config
 from sft_cli.config.schema.adapter import WHOLE, Init
 from sft_cli.config.schema.config import Config
 from sft_cli.console import say
@@ -70,7 +70,7 @@ def _make(run: RunDir, checkpoint: Path, made: RunDir) -> None:
                 shutil.copy(file, new.path / file.name)
         shutil.copytree(run.tokenizer, new.tokenizer)
         keep_until(new.metrics, checkpoint_dir.step_of(checkpoint))
-        _export(load(run.config), checkpoint, new)
+        _export(read_config(run.config), checkpoint, new)
         new.path.rename(made.path)
     finally:
         shutil.rmtree(new.path, ignore_errors=True)
@@ -101,11 +101,11 @@ def _export(config: Config, checkpoint: Path, run: RunDir) -> None:
 def _rows(config: Config, run: RunDir) -> Sequence[dict[str, Sequence[int]]]:
     """The training rows in the order of the first epoch: what an initialisation by activations read."""
     from sft_cli.batching.step_plan import plan
-    from sft_cli.config.schema.fields import picked
+    from sft_cli.config.schema.fields import resolved
     from sft_cli.train.setup.build import Rows
 
     prepared = open_prepared(Path(run.read(run.data)["prepared_dir"]))
     trainer = config.trainer
-    size, epochs = picked(trainer.examples_per_step), picked(trainer.epochs)
+    size, epochs = resolved(trainer.examples_per_step), resolved(trainer.epochs)
     steps = plan(prepared.stages, size, epochs, trainer.max_steps, trainer.seed, prepared.train.unrolled())
     return list(Rows(prepared.train, steps))

@@ -7,7 +7,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
-from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import Schedule, TrainerConfig
 
 
@@ -39,7 +39,7 @@ def _named(config: TrainerConfig, num_steps: int, warmup: int) -> tuple[str, dic
         case Schedule.cosine_with_min_lr:
             return config.schedule.value, {"min_lr_rate": config.min_lr_ratio}
         case Schedule.polynomial:
-            return config.schedule.value, {"lr_end": picked(config.lr) * config.min_lr_ratio, "power": 1.0}
+            return config.schedule.value, {"lr_end": resolved(config.lr) * config.min_lr_ratio, "power": 1.0}
         case Schedule.wsd:
             falling = min(math.ceil(config.decay_ratio * num_steps), num_steps - warmup)
             floor = {"min_lr_ratio": config.min_lr_ratio, "decay_type": "linear"}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sft_cli.config.schema.adapter import AdapterConfig
-from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import Average, OptimizerName, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.train.optimizers.param_groups import MUON, parameter_groups
@@ -94,7 +94,7 @@ def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterCon
         SftError: ``trainer.lr_factors`` names what is not trained, or Muon would find no matrix.
     """
     groups = parameter_groups(model, trainer, adapter)
-    lr, betas = picked(trainer.lr), trainer.betas
+    lr, betas = resolved(trainer.lr), trainer.betas
     match trainer.optimizer:
         case OptimizerName.adamw:
             return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.config.schema.adapter import AdapterConfig
-from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import OptimizerName, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model.head.loss_model import LossModel
@@ -47,7 +47,7 @@ def parameter_groups(model: nn.Module, trainer: TrainerConfig, adapter: AdapterC
         {
             "params": parameters,
             "name": kind if factor == 1 else f"{kind} x {factor:g}",
-            "lr": picked(trainer.lr) * factor,
+            "lr": resolved(trainer.lr) * factor,
             "weight_decay": 0.0 if kind == "vectors" else trainer.weight_decay,
             **({} if vocabulary is None else {MUON: kind == "hidden"}),
         }

@@ -11,7 +11,7 @@ from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.adapter import VIRTUAL, WHOLE
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.fields import picked
+from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.config.schema.trainer import OptimizerName
 from sft_cli.console import gib, say
@@ -230,7 +230,9 @@ def most_tokens(config: Config, longest: int) -> int:
     """
     speed = config.speed
     packed = speed.packing and config.adapter.kind not in VIRTUAL
-    return min(speed.tokens_per_micro_batch, picked(config.trainer.examples_per_step) * longest) if packed else longest
+    return (
+        min(speed.tokens_per_micro_batch, resolved(config.trainer.examples_per_step) * longest) if packed else longest
+    )
 
 
 def count_memory(config: Config, architecture: PretrainedConfig, machine: ComputeSetup, document: int) -> MeasuredModel:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sft_cli.config.compose import dump
+from sft_cli.config.compose import dump_config
 from sft_cli.config.schema.config import Config
 from sft_cli.console import say
 from sft_cli.errors import SftError
@@ -36,7 +36,7 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
     with held(directory.path / ".lock"):
         if not resumed:
             refuse_taken(directory)  # once more: another process may have held it meanwhile
-        write_atomic(directory.config, dump(config))
+        write_atomic(directory.config, dump_config(config))
         try:
             with asked_to_stop():
                 yield directory

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sft_cli.config import automatic
 from sft_cli.config.schema.adapter import AdapterKind
 from sft_cli.config.schema.config import Config
-from sft_cli.config.schema.fields import Auto, picked
+from sft_cli.config.schema.fields import Auto, resolved
 from sft_cli.config.schema.trainer import OptimizerName
 from sft_cli.data.prepared import Prepared
 
@@ -47,7 +47,7 @@ def concerns(config: Config, prepared: Prepared, *, examples: int, held_out: boo
     """What to look at, in the order of a run.
 
     Args:
-        config: The run's, settled (see ``automatic.settled``).
+        config: The run's, settled (see ``automatic.resolve_auto``).
         prepared: Its rows, or a sample of them.
         examples: Training examples of an epoch.
         held_out: Whether rows are held out.
@@ -61,7 +61,7 @@ def concerns(config: Config, prepared: Prepared, *, examples: int, held_out: boo
 def num_steps(config: Config, examples: int) -> int:
     """Optimizer steps of a settled run, as ``schedule.plan`` counts them."""
     trainer = config.trainer
-    return trainer.max_steps or -(-examples // picked(trainer.examples_per_step)) * picked(trainer.epochs)
+    return trainer.max_steps or -(-examples // resolved(trainer.examples_per_step)) * resolved(trainer.epochs)
 
 
 def plan_line(asked: Config, config: Config, examples: int) -> str:
@@ -72,7 +72,7 @@ def plan_line(asked: Config, config: Config, examples: int) -> str:
         config: The same, settled.
         examples: Training examples of an epoch.
     """
-    trainer, size, epochs = config.trainer, picked(config.trainer.examples_per_step), picked(config.trainer.epochs)
+    trainer, size, epochs = config.trainer, resolved(config.trainer.examples_per_step), resolved(config.trainer.epochs)
     passes = f"{epochs} epoch{'s' * (epochs > 1)} of {examples:,} examples, {size} a step"
     limit = "" if trainer.max_steps is None else ", ended by trainer.max_steps"
     values = {"trainer.epochs": asked.trainer.epochs, "trainer.examples_per_step": asked.trainer.examples_per_step}
@@ -98,8 +98,8 @@ def _steps(config: Config, examples: int) -> Iterator[Concern]:
     trainer, steps = config.trainer, num_steps(config, examples)
     if steps >= FEW:
         return
-    size = min(picked(trainer.examples_per_step), automatic.examples_per_step(examples))
-    epochs = max(picked(trainer.epochs), min(-(-FEW // -(-examples // size)), MOST_PASSES))
+    size = min(resolved(trainer.examples_per_step), automatic.examples_per_step(examples))
+    epochs = max(resolved(trainer.epochs), min(-(-FEW // -(-examples // size)), MOST_PASSES))
     if trainer.max_steps is not None:
         fix = f"leave trainer.max_steps out, or trainer.max_steps={FEW} and more"
     else:
@@ -125,7 +125,7 @@ def _rate(config: Config) -> Iterator[Concern]:
     trainer, kind = config.trainer, config.adapter.kind
     if trainer.optimizer in (OptimizerName.muon, OptimizerName.adafactor):
         return
-    lr, (least, most) = picked(trainer.lr), RATES[kind]
+    lr, (least, most) = resolved(trainer.lr), RATES[kind]
     if not least <= lr <= most:
         end = "large" if lr > most else "small"
         what = "full tuning" if kind is AdapterKind.none else f"adapter={kind.value}"
