@@ -1,4 +1,4 @@
-"""The run directory: what lies where. `eval`, `merge` and resuming need only its path."""
+"""The layout of a run directory. `eval`, `merge` and resuming need only its path."""
 
 import json
 import os
@@ -13,30 +13,30 @@ from sft_cli.errors import SftError
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """Paths below a run directory.
+    """Paths of the files in a run directory.
 
     ::
 
         config.yaml        the resolved config
         environment.json   versions and machine
-        console.log        the command lines and what they printed
+        console.log        the command lines and their output
         data.json          {prepared_dir, fingerprint}
         manifest.json      copy of the prepared data's manifest (stop tokens, counts, licences)
         golden.json        copy of the golden prompts
-        tokenizer/         the tokenizer with its template, as it was when training began
-        probes.json        [{where, input_ids, labels}]: held-out rows on which a merge is compared
+        tokenizer/         the tokenizer with its template, as used for training
+        probes.json        [{where, input_ids, labels}]: held-out rows on which a merged model is compared
         metrics.jsonl      one line per step; evaluation lines have "eval": true, those of probes "retention": {…}
-        retention.json     what the probes of trainer.retention gave on the base
-        spikes.jsonl       steps whose loss leapt or was not finite, with their rows
+        retention.json     scores of the probes of trainer.retention on the base model
+        spikes.jsonl       steps with a loss spike or a loss that was not finite, with their rows
         before.json        scores and answers of the base model (eval.compare_after_training)
-        after.json         the same of the trained model
+        after.json         the same for the trained model
         samples.jsonl      answers generated during training
         checkpoints/       step-N directories
         adapter/           the trained adapter with the tokenizer (LoRA)
         model/             the trained model with the tokenizer (full fine-tuning)
-        tensorboard/       the numbers of metrics.jsonl, where tensorboard is installed
-        eval/              reports: heldout.json, others by their rows and settings
-        steps/             step-N: run directories of single saved steps, which --step N makes
+        tensorboard/       the values of metrics.jsonl, where tensorboard is installed
+        eval/              reports: heldout.json, others named by their rows and settings
+        steps/             step-N: run directories of single saved steps, written by --step N
     """
 
     path: Path
@@ -53,17 +53,17 @@ class RunDir:
 
     @property
     def console(self) -> Path:
-        """The command lines of the run's sessions and what they printed."""
+        """The command lines of the run's sessions and their output."""
         return self.path / "console.log"
 
     @property
     def data(self) -> Path:
-        """Which prepared directory was trained on."""
+        """The name of the prepared directory that was trained on."""
         return self.path / "data.json"
 
     @property
     def manifest(self) -> Path:
-        """Copy of the data's manifest."""
+        """Copy of the prepared data's manifest."""
         return self.path / "manifest.json"
 
     @property
@@ -78,17 +78,17 @@ class RunDir:
 
     @property
     def probes(self) -> Path:
-        """Rows on which a merge is compared."""
+        """Rows on which a merged model is compared."""
         return self.path / "probes.json"
 
     @property
     def metrics(self) -> Path:
-        """One JSON line per step, evaluation and measurement of the retention probes."""
+        """One JSON line per step, evaluation, and measurement of the retention probes."""
         return self.path / "metrics.jsonl"
 
     @property
     def retention(self) -> Path:
-        """What the retention probes gave on the base model."""
+        """Scores of the retention probes on the base model."""
         return self.path / "retention.json"
 
     @property
@@ -98,17 +98,17 @@ class RunDir:
 
     @property
     def spikes(self) -> Path:
-        """Steps whose loss leapt or was not finite, one JSON line each."""
+        """Steps with a loss spike or a loss that was not finite, one JSON line each."""
         return self.path / "spikes.jsonl"
 
     @property
-    def before(self) -> Path:
-        """Scores and answers of the base model, from before training."""
+    def base_scores(self) -> Path:
+        """Scores and answers of the base model."""
         return self.path / "before.json"
 
     @property
-    def after(self) -> Path:
-        """Scores and answers of the trained model, where the base has been compared with it after training."""
+    def tuned_scores(self) -> Path:
+        """Scores and answers of the trained model, where it was compared with the base."""
         return self.path / "after.json"
 
     @property
@@ -128,17 +128,17 @@ class RunDir:
 
     @property
     def tensorboard(self) -> Path:
-        """Event files with the numbers of metrics.jsonl, where tensorboard is installed."""
+        """TensorBoard event files with the values of metrics.jsonl, where tensorboard is installed."""
         return self.path / "tensorboard"
 
     @property
     def eval(self) -> Path:
-        """Directory of reports."""
+        """Directory of evaluation reports."""
         return self.path / "eval"
 
     @property
     def result(self) -> Path:
-        """What was trained: adapter/ or model/.
+        """The trained adapter/ or model/.
 
         Raises:
             SftError: The run has not finished.
@@ -149,47 +149,47 @@ class RunDir:
         raise SftError(
             where=str(self.path),
             problem="the run has no trained adapter or model yet",
-            fix=f"finish it: sft train --resume {shlex.quote(str(self.path))}" + self._saved(),
+            fix=f"finish it: sft train --resume {shlex.quote(str(self.path))}" + self._step_hint(),
         )
 
-    def _saved(self) -> str:
-        """What to add to a command to take the newest saved step, where there is one."""
+    def _step_hint(self) -> str:
+        """The end of a fix that names the newest saved step; empty where there is none."""
         steps = [int(place.name.removeprefix("step-")) for place in self.checkpoints.glob("step-*")]
-        return f"; or take what is saved: --step {max(steps)}" if steps else ""
+        return f"; or use the newest saved step: --step {max(steps)}" if steps else ""
 
-    def read(self, file: Path) -> Any:
-        """The JSON value of one of its files."""
+    def read_json(self, file: Path) -> Any:
+        """Parse one of its JSON files."""
         return json.loads(file.read_text(encoding="utf-8"))
 
 
 def open_run(path: str, command: str) -> RunDir:
-    """A run directory that exists and was written by sft_cli.
+    """Open a run directory that exists and was written by sft_cli.
 
     Args:
         path: As typed.
         command: What is typed before it, such as ``sft eval``, for the fix.
 
     Raises:
-        SftError: It is none.
+        SftError: It is not a run directory.
     """
     run = RunDir(Path(path).expanduser())
     if not run.config.is_file():
-        raise _no_run(path, run.path, command)
+        raise _not_a_run(path, run.path, command)
     return run
 
 
-def _no_run(typed: str, path: Path, command: str) -> SftError:
-    """What to say about a path that is no run directory: it may lie within one, or be a merged model."""
-    above = next((one for one in path.parents if (one / "config.yaml").is_file()), None)
+def _not_a_run(typed: str, path: Path, command: str) -> SftError:
+    """The error for a path that is no run directory: it may be inside one, or a merged model."""
+    parent_run = next((parent for parent in path.parents if (parent / "config.yaml").is_file()), None)
     model = path.is_dir() and (path / "config.json").is_file()
     problem = "it is a model, not a run directory" if model else "no run directory (no config.yaml there)"
-    if above is not None and path.exists():
+    if parent_run is not None and path.exists():
         step = re.fullmatch(r"step-(\d+)", path.name) if path.parent.name == "checkpoints" else None
-        problem = f"it is {'a saved step' if step else 'a part'} of the run {above}"
-        fix = f"{command} {shlex.quote(str(above))}" + (f" --step {step[1]}" if step else "")
-    elif near := newest_runs(path.parent) or newest_runs():
+        problem = f"it is {'a saved step' if step else 'a part'} of the run {parent_run}"
+        fix = f"{command} {shlex.quote(str(parent_run))}" + (f" --step {step[1]}" if step else "")
+    elif newest := latest_runs(path.parent) or latest_runs():
         also = ", the run that it was merged from" if model else ""
-        fix = f"{command} {shlex.quote(near[0])}{also} (the newest runs: {', '.join(near)})"
+        fix = f"{command} {shlex.quote(newest[0])}{also} (the newest runs: {', '.join(newest)})"
     else:
         fix = "name the directory that sft train printed"
     return SftError(where=typed, problem=problem, fix=fix)
@@ -201,8 +201,8 @@ def run_folders() -> list[Path]:
     return [home] if home.absolute() == Path("runs").absolute() else [home, Path("runs")]
 
 
-def newest_runs(folder: Path | None = None, number: int = 3) -> list[str]:
-    """The run directories in a folder, the newest first; without one, in those that runs go to by default."""
+def latest_runs(folder: Path | None = None, number: int = 3) -> list[str]:
+    """The newest run directories in a folder, newest first; by default in the default folders of runs."""
     folders = [folder] if folder else run_folders()
     found = {file.parent: file.stat().st_mtime for place in folders for file in place.glob("*/config.yaml")}
     return [str(path) for path in sorted(found, key=lambda path: -found[path])[:number]]

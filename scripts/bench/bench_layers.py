@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sft_cli.batching.packed_row import Documents, documents
+from sft_cli.batching.packed_row import PackedRow, pack_row
 from sft_cli.model.attention.packing import document_arguments, use_packed_attention
 from sft_cli.model.speed.fused_lora import fuse_lora
 from sft_cli.model.speed.onednn import enable_onednn_float32
@@ -101,13 +101,13 @@ def decoder(model: nn.Module) -> nn.Module:
     return model.get_base_model().model  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
 
-def row(lengths: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Documents]:
+def row(lengths: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, PackedRow]:
     """Ids, positions, trained places, gradient and bounds of documents of these lengths."""
     generator = torch.Generator().manual_seed(sum(lengths))
     ids = torch.randint(3, 32000, (1, sum(lengths)), generator=generator)
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     at = torch.nonzero(positions[0] >= 0.6 * torch.cat([torch.full((n,), n) for n in lengths]))[:, 0]
-    return ids, positions, at, torch.randn(len(at), 512, generator=generator), documents(lengths, read_at=at)
+    return ids, positions, at, torch.randn(len(at), 512, generator=generator), pack_row(lengths, read_positions=at)
 
 
 def profile(step: Callable[[int], None]) -> None:

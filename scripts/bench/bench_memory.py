@@ -78,7 +78,7 @@ def child(case: Case) -> dict[str, float]:
     from torch.profiler import ProfilerActivity, profile
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from sft_cli.batching.packed_row import documents
+    from sft_cli.batching.packed_row import pack_row
     from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, TrainStopToken
     from sft_cli.config.schema.config import ModelConfig
     from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
@@ -93,7 +93,7 @@ def child(case: Case) -> dict[str, float]:
     from sft_cli.model.speed.fused_lora import fuse_lora
     from sft_cli.model.speed.last_block import skip_unused_positions
     from sft_cli.model.speed.rms_norm import replace_rms_norms
-    from sft_cli.train.optimizers.optimizers import make_optimizer, state_bytes
+    from sft_cli.train.optimizers.optimizers import make_optimizer, optimizer_state_bytes
 
     config = AutoConfig.for_model(case.family, **case.shape)
     machine = ComputeSetup(torch.device("cpu"), DTYPES[case.dtype])  # pyright: ignore[reportArgumentType]
@@ -103,7 +103,7 @@ def child(case: Case) -> dict[str, float]:
     speed = SpeedConfig(fused=case.fused)
     expected = estimate_memory(
         config, ModelConfig(), quant, adapter, speed, loss, tokens=case.tokens, setup=machine,
-        optimizer_bytes=state_bytes(trainer), document=case.document,
+        optimizer_bytes=optimizer_state_bytes(trainer), document=case.document,
     )  # fmt: skip
     full = adapter.kind is AdapterKind.none
     torch.manual_seed(0)
@@ -138,7 +138,7 @@ def child(case: Case) -> dict[str, float]:
     ids = torch.randint(config.vocab_size, (1, case.tokens))
     positions = torch.arange(case.document).repeat(number)[None]
     at = torch.cat([torch.arange(case.document // 2, case.document) + case.document * n for n in range(number)])
-    laid = documents([case.document] * number, None, at)
+    laid = pack_row([case.document] * number, None, at)
     row = (ids, positions, laid, ids[0, (at + 1) % case.tokens], at, torch.full((trained,), 1 / trained))
     optimizer = make_optimizer(loss_model, trainer, adapter)
 

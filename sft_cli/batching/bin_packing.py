@@ -1,4 +1,4 @@
-"""Examples over ranks and micro-batches: as few as the budget allows, and about equally expensive. No torch."""
+"""Bin packing of examples into micro-batches: as few as the token limit allows, of about equal cost. No torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.batching.shared_prefixes import Beginnings
+from sft_cli.batching.shared_prefixes import PrefixForest
 
-PAIRS = 1e-4
-"""Cost of a query seeing a key, in costs of a token's linear layers: see ``pair_cost``. That of a model of 0.5B
+DEFAULT_PAIR_COST = 1e-4
+"""Cost of one query-key pair, in costs of a token's linear layers: see ``attention_pair_cost``. That of a model of 0.5B
 parameters; 4e-5 at 8B, 3e-4 at 50M."""
-UNTORN = 4
-"""Examples with a common beginning stay together when they fit into this part of a micro-batch."""
-HALVINGS = 6
-"""Most trials for evening out: what is left of the unevenness is 1/64."""
-EVEN = 0.01
-"""Share by which the costliest micro-batch may exceed what is possible."""
+FAMILY_DIVISOR = 4
+"""Examples with a common prefix stay together when they fit into ``1 / FAMILY_DIVISOR`` of a micro-batch."""
+MAX_BISECTIONS = 6
+"""Most attempts to even out the costs: the remaining imbalance is 1/64."""
+BALANCE_TOLERANCE = 0.01
+"""Fraction by which the costliest micro-batch may exceed the lower bound."""
 
-Places = list[list[list[int]]]
-"""``[rank][micro-batch][position in lengths]``."""
+Partition = list[list[list[int]]]
+"""``[rank][micro-batch][index in lengths]``."""
 
 
-def pair_cost(width: int, layers: int, parameters: int) -> float:
-    """Cost of a query seeing a key over that of a token in the linear layers of the blocks.
+def attention_pair_cost(width: int, layers: int, parameters: int) -> float:
+    """Cost of one query-key pair over that of a token in the linear layers of the blocks.
 
     4 x width x layers operations (scores and values) over 2 x parameters.
 
@@ -35,18 +35,18 @@ def pair_cost(width: int, layers: int, parameters: int) -> float:
     return 2 * width * layers / parameters
 
 
-def cost(tokens: NDArray[np.int64], pairs: float) -> NDArray[np.float64]:
-    """Costs of documents, in tokens: linear layers for each token, and attention to itself and all before it."""
-    return np.asarray(tokens + pairs * tokens * (tokens + 1) / 2, np.float64)
+def document_costs(tokens: NDArray[np.int64], pair_cost: float) -> NDArray[np.float64]:
+    """Costs of documents, in tokens: linear layers for each token, and attention to itself and all earlier ones."""
+    return np.asarray(tokens + pair_cost * tokens * (tokens + 1) / 2, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """Examples that are placed together.
+class PackingItem:
+    """Examples that are packed together.
 
     Attributes:
         members: The examples.
-        path: Shared segments that all of them begin with, and that other units begin with, too.
+        path: Shared segments that all of them, and examples of other items, begin with.
         tokens: Tokens of a row of them alone.
         cost: Its cost.
     """
@@ -66,150 +66,168 @@ class Bin:
     cost: float
 
 
-def layout(
+def partition(
     lengths: Sequence[int],
-    budget: int,
-    ranks: int = 1,
+    max_tokens: int,
+    world_size: int = 1,
     *,
-    beginnings: Beginnings | None = None,
-    pairs: float = PAIRS,
-) -> Places:
-    """Partition examples over ranks and micro-batches of at most ``budget`` computed tokens.
+    prefixes: PrefixForest | None = None,
+    pair_cost: float = DEFAULT_PAIR_COST,
+) -> Partition:
+    """Partition examples over ranks and micro-batches of at most ``max_tokens`` computed tokens.
 
-    As few micro-batches as first fit decreasing needs for that, the same number on each rank. To make them about equal,
-    the costliest examples go first to the cheapest micro-batch; where that is uneven, or examples share, the least
-    capacity is sought with which first fit needs no more (MULTIFIT: Coffman, Garey, Johnson 1978, doi:10.1137/0207001).
-    The longest micro-batch of a rank comes first: what does not fit into memory fails at once.
-    An example longer than the budget has a micro-batch of its own. An example of no length has no cost anywhere.
+    There are as few micro-batches as first fit decreasing needs, the same number on each rank. To balance them, the
+    costliest examples go first into the cheapest micro-batch; where that is uneven, or examples share prefixes, the
+    least capacity is searched with which first fit needs no more micro-batches (MULTIFIT: Coffman, Garey, Johnson 1978,
+    doi:10.1137/0207001). The longest micro-batch of a rank comes first, so that a lack of memory shows at once.
+    An example longer than ``max_tokens`` has a micro-batch of its own. An example without tokens has no cost.
 
     Args:
         lengths: Tokens of each example.
-        budget: Most tokens of a micro-batch; 0: each example has its own.
-        ranks: Number of processes; those with less work get empty micro-batches, so that collectives match.
-        beginnings: What examples share in a micro-batch that holds them; None: nothing.
-        pairs: Cost of a query seeing a key, in tokens; see ``pair_cost``.
+        max_tokens: Most tokens of a micro-batch; 0: each example has its own.
+        world_size: Number of processes; those with less work get empty micro-batches, so that collectives match.
+        prefixes: What examples of one micro-batch share; None: nothing.
+        pair_cost: Cost of one query-key pair, in tokens; see ``attention_pair_cost``.
     """
-    shared = beginnings or Beginnings((), (), (-1,) * len(lengths))
-    units = list(_units(lengths, budget, shared, pairs))
-    packed = [(order, _fill(order, len(units), budget, np.inf, shared, pairs)) for order in _orders(units, shared)]
-    units, bins = min(
+    shared = prefixes or PrefixForest((), (), (-1,) * len(lengths))
+    items = list(_packing_items(lengths, max_tokens, shared, pair_cost))
+    packed = [
+        (order, _first_fit(order, len(items), max_tokens, np.inf, shared, pair_cost))
+        for order in _fill_orders(items, shared)
+    ]
+    items, bins = min(
         ((order, found) for order, found in packed if found is not None),
-        key=lambda pair: (len(pair[1]), sum(own.tokens for own in pair[1])),
+        key=lambda pair: (len(pair[1]), sum(one.tokens for one in pair[1])),
     )
-    rounds = max(1, -(-len(bins) // ranks))
-    if len(bins) < len(units):
-        bins = _evened(units, rounds * ranks, budget, bins, shared, pairs)
-    bins = sorted(bins, key=lambda own: (-own.tokens, -own.cost, own.members[0]))
-    placed: Places = [[] for _ in range(ranks)]
-    work = [0.0] * ranks
+    rounds = max(1, -(-len(bins) // world_size))
+    if len(bins) < len(items):
+        bins = _balance(items, rounds * world_size, max_tokens, bins, shared, pair_cost)
+    bins = sorted(bins, key=lambda one: (-one.tokens, -one.cost, one.members[0]))
+    parts: Partition = [[] for _ in range(world_size)]
+    work = [0.0] * world_size
     for number in range(rounds):
-        least_first = sorted(range(ranks), key=lambda rank: (work[rank], rank))
-        costliest_first = sorted(bins[number * ranks : (number + 1) * ranks], key=lambda own: -own.cost)
-        empty = [Bin([], 0, 0.0)] * (ranks - len(costliest_first))
-        for rank, own in zip(least_first, [*costliest_first, *empty], strict=True):
-            placed[rank].append(sorted(own.members))
-            work[rank] += own.cost
-    placed[0][0] += [place for place, length in enumerate(lengths) if not length]
-    return placed
+        least_first = sorted(range(world_size), key=lambda rank: (work[rank], rank))
+        costliest_first = sorted(bins[number * world_size : (number + 1) * world_size], key=lambda one: -one.cost)
+        empty = [Bin([], 0, 0.0)] * (world_size - len(costliest_first))
+        for rank, one in zip(least_first, [*costliest_first, *empty], strict=True):
+            parts[rank].append(sorted(one.members))
+            work[rank] += one.cost
+    parts[0][0] += [example for example, length in enumerate(lengths) if not length]
+    return parts
 
 
-def _units(lengths: Sequence[int], budget: int, shared: Beginnings, pairs: float) -> Iterator[Unit]:
-    """The examples that have a length, those with a common beginning together as far as ``UNTORN`` allows."""
-    below: list[list[int]] = [[] for _ in shared.ends]
-    for place, segment in enumerate(shared.of_example):
-        for above in shared.path(segment):
-            below[above].append(place)
-    tokens = [shared.computed(members, lengths) for members in below]
-    whole: dict[int, int] = {}  # the topmost segment of those small enough, for each segment beneath it
-    for segment, parent in enumerate(shared.parents):
-        if parent in whole or tokens[segment] * UNTORN <= budget:
-            whole[segment] = whole.get(parent, segment)
-    for segment in dict.fromkeys(whole.values()):
-        path = tuple(shared.path(shared.parents[segment]))
-        yield Unit(tuple(below[segment]), path, tokens[segment], _cost(below[segment], lengths, shared, pairs))
-    for place, (length, segment) in enumerate(zip(lengths, shared.of_example, strict=True)):
-        if length and segment not in whole:
-            yield Unit((place,), tuple(shared.path(segment)), length, float(cost(np.array(length), pairs)))
+def _packing_items(
+    lengths: Sequence[int], max_tokens: int, prefixes: PrefixForest, pair_cost: float
+) -> Iterator[PackingItem]:
+    """The examples that have tokens, those with a common prefix together as far as ``FAMILY_DIVISOR`` allows."""
+    members: list[list[int]] = [[] for _ in prefixes.ends]
+    for example, last in enumerate(prefixes.of_example):
+        for segment in prefixes.path(last):
+            members[segment].append(example)
+    tokens = [prefixes.num_computed_tokens(own, lengths) for own in members]
+    together: dict[int, int] = {}  # segment -> its topmost ancestor whose examples fit together
+    for segment, parent in enumerate(prefixes.parents):
+        if parent in together or tokens[segment] * FAMILY_DIVISOR <= max_tokens:
+            together[segment] = together.get(parent, segment)
+    for segment in dict.fromkeys(together.values()):
+        path = tuple(prefixes.path(prefixes.parents[segment]))
+        cost = _row_cost(members[segment], lengths, prefixes, pair_cost)
+        yield PackingItem(tuple(members[segment]), path, tokens[segment], cost)
+    for example, (length, segment) in enumerate(zip(lengths, prefixes.of_example, strict=True)):
+        if length and segment not in together:
+            cost = float(document_costs(np.array(length), pair_cost))
+            yield PackingItem((example,), tuple(prefixes.path(segment)), length, cost)
 
 
-def _cost(members: Sequence[int], lengths: Sequence[int], shared: Beginnings, pairs: float) -> float:
-    """Cost of a row of these examples: a segment costs what its end does less what its start does."""
-    used = sorted({segment for member in members for segment in shared.path(shared.of_example[member])})
-    ends = [shared.ends[segment] for segment in used] + [lengths[member] for member in members]
-    starts = [shared.start(segment) for segment in used] + [shared.end(shared.of_example[member]) for member in members]
-    return float(np.sum(cost(np.array(ends), pairs)) - np.sum(cost(np.array(starts), pairs)))
+def _row_cost(members: Sequence[int], lengths: Sequence[int], prefixes: PrefixForest, pair_cost: float) -> float:
+    """Cost of a row of these examples: each segment adds the cost up to its end less that up to its start."""
+    used = sorted({segment for member in members for segment in prefixes.path(prefixes.of_example[member])})
+    ends = [prefixes.ends[segment] for segment in used] + [lengths[member] for member in members]
+    starts = [prefixes.start(segment) for segment in used]
+    starts += [prefixes.end(prefixes.of_example[member]) for member in members]
+    return float(
+        np.sum(document_costs(np.array(ends), pair_cost)) - np.sum(document_costs(np.array(starts), pair_cost))
+    )
 
 
-def _orders(units: Sequence[Unit], shared: Beginnings) -> list[list[Unit]]:
-    """Orders to fill in, families (units that begin alike) together: by their longest unit, and by all their tokens."""
+def _fill_orders(items: Sequence[PackingItem], prefixes: PrefixForest) -> list[list[PackingItem]]:
+    """Packing orders, families (items with a common root) together: by their longest item, and by all their tokens."""
     longest: dict[int, int] = {}
     total: dict[int, int] = {}
-    families = [unit.path[0] if unit.path else -1 - number for number, unit in enumerate(units)]
-    for family, unit in zip(families, units, strict=True):
-        longest[family] = max(longest.get(family, 0), unit.tokens)
-        total[family] = total.get(family, 0) + unit.tokens
-    numbers = range(len(units))
+    families = [item.path[0] if item.path else -1 - number for number, item in enumerate(items)]
+    for family, item in zip(families, items, strict=True):
+        longest[family] = max(longest.get(family, 0), item.tokens)
+        total[family] = total.get(family, 0) + item.tokens
+    numbers = range(len(items))
     orders = []
-    for size in (longest, total) if shared.ends else (longest,):
-        key = {n: (-size[families[n]], families[n], -units[n].tokens, units[n].members[0]) for n in numbers}
-        orders.append([units[n] for n in sorted(numbers, key=key.__getitem__)])
+    for size in (longest, total) if prefixes.ends else (longest,):
+        key = {n: (-size[families[n]], families[n], -items[n].tokens, items[n].members[0]) for n in numbers}
+        orders.append([items[n] for n in sorted(numbers, key=key.__getitem__)])
     return orders
 
 
-def _fill(
-    units: Sequence[Unit],
-    most: int,
-    budget: int,
-    capacity: float,
-    shared: Beginnings,
-    pairs: float,
+def _first_fit(
+    items: Sequence[PackingItem],
+    max_bins: int,
+    max_tokens: int,
+    max_cost: float,
+    prefixes: PrefixForest,
+    pair_cost: float,
     *,
     spread: bool = False,
 ) -> list[Bin] | None:
-    """At most so many bins within the budget and the capacity in cost; None when they do not suffice.
+    """Pack items into at most ``max_bins`` bins within the limits of tokens and cost; None where they do not suffice.
 
-    Each unit goes, of the bins it fits in, into the first of those that hold most of its path, or, to be ``spread``,
-    into the cheapest. One that fits nowhere has a bin of its own.
+    Of the bins it fits in, each item goes into the first one that holds most of its path or, with ``spread``, into the
+    cheapest. An item that exceeds the limits has a bin of its own.
     """
-    tokens, costs = np.zeros(most, np.int64), np.zeros(most)
+    tokens, costs = np.zeros(max_bins, np.int64), np.zeros(max_bins)
     holds: dict[int, NDArray[np.bool_]] = {}
-    members: list[list[int]] = [[] for _ in range(most)]
-    opened = most if spread else 1
-    for unit in units:
-        there = np.zeros(min(opened, most), np.int64)  # tokens of the path that a bin holds already
-        for segment in unit.path:
-            there[holds.setdefault(segment, np.zeros(most, np.bool_))[:opened]] = shared.ends[segment]
-        more = unit.cost - cost(there, pairs)
-        room = (tokens[:opened] + unit.tokens - there <= budget) & (costs[:opened] + more <= capacity)
-        fits = np.flatnonzero(room | (tokens[:opened] == 0))
+    members: list[list[int]] = [[] for _ in range(max_bins)]
+    opened = max_bins if spread else 1
+    for item in items:
+        present = np.zeros(min(opened, max_bins), np.int64)  # tokens of the path that a bin already holds
+        for segment in item.path:
+            present[holds.setdefault(segment, np.zeros(max_bins, np.bool_))[:opened]] = prefixes.ends[segment]
+        added_cost = item.cost - document_costs(present, pair_cost)
+        within = tokens[:opened] + item.tokens - present <= max_tokens
+        within &= costs[:opened] + added_cost <= max_cost
+        fits = np.flatnonzero(within | (tokens[:opened] == 0))
         if not len(fits):
             return None
-        best = int(fits[costs[fits].argmin() if spread else there[fits].argmax()])
+        best = int(fits[costs[fits].argmin() if spread else present[fits].argmax()])
         opened += best + 1 == opened and not spread
-        tokens[best] += unit.tokens - there[best]
-        costs[best] += more[best]
-        members[best] += unit.members
-        for segment in unit.path:
+        tokens[best] += item.tokens - present[best]
+        costs[best] += added_cost[best]
+        members[best] += item.members
+        for segment in item.path:
             holds[segment][best] = True
     filled = zip(members, tokens.tolist(), costs.tolist(), strict=True)
     return [Bin(own, own_tokens, own_cost) for own, own_tokens, own_cost in filled if own]
 
 
-def _evened(
-    units: Sequence[Unit], number: int, budget: int, bins: list[Bin], shared: Beginnings, pairs: float
+def _balance(
+    items: Sequence[PackingItem],
+    max_bins: int,
+    max_tokens: int,
+    bins: list[Bin],
+    prefixes: PrefixForest,
+    pair_cost: float,
 ) -> list[Bin]:
-    """At most ``number`` bins of the least capacity that was found to suffice."""
-    most = max(own.cost for own in bins)
-    least = max(sum(own.cost for own in bins) / number, max(unit.cost for unit in units))
-    if not shared.ends and (spread := _fill(units, number, budget, most, shared, pairs, spread=True)) is not None:
-        bins, most = spread, max(own.cost for own in spread)
-    for _ in range(HALVINGS):
-        if most <= (1 + EVEN) * least:
+    """At most ``max_bins`` bins of the least cost limit that was found to suffice, by bisection."""
+    upper = max(one.cost for one in bins)
+    lower = max(sum(one.cost for one in bins) / max_bins, max(item.cost for item in items))
+    if not prefixes.ends:
+        spread = _first_fit(items, max_bins, max_tokens, upper, prefixes, pair_cost, spread=True)
+        if spread is not None:
+            bins, upper = spread, max(one.cost for one in spread)
+    for _ in range(MAX_BISECTIONS):
+        if upper <= (1 + BALANCE_TOLERANCE) * lower:
             break
-        capacity = (least + most) / 2
-        found = _fill(units, number, budget, capacity, shared, pairs)
+        middle = (lower + upper) / 2
+        found = _first_fit(items, max_bins, max_tokens, middle, prefixes, pair_cost)
         if found is None:
-            least = capacity
+            lower = middle
         else:
-            bins, most = found, max(own.cost for own in found)
+            bins, upper = found, max(one.cost for one in found)
     return bins

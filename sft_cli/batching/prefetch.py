@@ -1,4 +1,4 @@
-"""The input pipeline: coming steps are laid out and collated in one thread while the present one is computed."""
+"""The input pipeline: a thread plans and collates the next steps while the current one is computed."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -8,19 +8,19 @@ from types import TracebackType
 
 import torch
 
-from sft_cli.batching.bin_packing import PAIRS
-from sft_cli.batching.collate import Batch, collate, factors, lay
-from sft_cli.batching.shared_prefixes import predicting
+from sft_cli.batching.bin_packing import DEFAULT_PAIR_COST
+from sft_cli.batching.collate import Batch, collate, example_loss_weights, plan_micro_batches
+from sft_cli.batching.shared_prefixes import target_positions
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Split
 
-AHEAD = 2
-"""Steps made ready before they are asked for."""
+PREFETCH_STEPS = 2
+"""Steps that are built before they are needed."""
 
 
 @dataclass(frozen=True, slots=True)
-class LaidStep:
+class StepBatches:
     """A step as one rank computes it. Counts are those of all ranks.
 
     Attributes:
@@ -28,7 +28,7 @@ class LaidStep:
             up to the loss of the step.
         examples: Examples of the step.
         tokens: Their tokens.
-        computed_tokens: Tokens that go through the model: without what nothing depends on, shared ones once.
+        computed_tokens: Tokens that go through the model: shared ones once, and none that no loss depends on.
         trained_tokens: Tokens that are predicted with a weight.
     """
 
@@ -39,113 +39,119 @@ class LaidStep:
     trained_tokens: int
 
 
-class Feed:
-    """The batches of step after step. A thread works ahead; what comes out does not depend on it."""
+class Prefetcher:
+    """The batches of one step after another, built ahead in a thread; the result does not depend on the thread."""
 
     def __init__(
         self,
         split: Split,
-        plan_examples: Callable[[int], Sequence[int]],
+        step_examples: Callable[[int], Sequence[int]],
         first_step: int,
         num_steps: int,
         *,
         reduction: Reduction,
-        budget: int,
+        max_tokens: int,
         packed: bool,
         share: Choice = Choice.never,
-        replay: float | None = None,
-        replayed: Collection[str] = (),
-        ranks: int = 1,
+        replay_weight: float | None = None,
+        replay_sources: Collection[str] = (),
+        world_size: int = 1,
         rank: int = 0,
         device: torch.device,
-        pairs: float = PAIRS,
+        pair_cost: float = DEFAULT_PAIR_COST,
     ) -> None:
-        """Begin with the first step at once.
+        """Start with the first step at once.
 
         Args:
             split: The training examples.
-            plan_examples: Step -> its examples, the same on every rank.
+            step_examples: Step -> its examples, the same on every rank.
             first_step: The first step that will be taken.
-            num_steps: Where the run ends.
+            num_steps: The step at which the run ends.
             reduction: What the loss is a mean over.
-            budget: Most tokens of a micro-batch.
+            max_tokens: Most tokens of a micro-batch.
             packed: Whether a row may hold several examples.
-            share: Whether common beginnings are computed once, where the model is proven to allow it.
-            replay: Lambda of ``loss.replay``.
-            replayed: Names of the replayed sources.
-            ranks: Number of processes.
-            rank: The number of this one.
-            device: Where the batches are wanted.
-            pairs: Cost of attention, see ``placement.pair_cost``.
+            share: Whether common prefixes are computed once, where the model was shown to allow it.
+            replay_weight: Lambda of ``loss.replay``.
+            replay_sources: Names of the replayed sources.
+            world_size: Number of processes.
+            rank: Rank of this process.
+            device: Where the batches go.
+            pair_cost: Cost of attention, see ``bin_packing.attention_pair_cost``.
         """
-        self._split, self._plan_examples, self._num_steps = split, plan_examples, num_steps
-        self._reduction, self._budget, self._pairs = reduction, budget if packed else 0, pairs
+        self._split, self._step_examples, self._num_steps = split, step_examples, num_steps
+        self._reduction, self._max_tokens, self._pair_cost = reduction, max_tokens if packed else 0, pair_cost
         self._share = share
-        self._ranks, self._rank, self._device = ranks, rank, device
-        self._lambda = replay
-        self._replayed = [name in replayed for name in split.sources] if replayed else None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
-        self._coming: deque[tuple[int, Future[LaidStep]]] = deque()
-        self._order(first_step)
+        self._world_size, self._rank, self._device = world_size, rank, device
+        self._replay_weight = replay_weight
+        self._replayed = [name in replay_sources for name in split.sources] if replay_sources else None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+        self._pending: deque[tuple[int, Future[StepBatches]]] = deque()
+        self._submit(first_step)
 
-    def take(self, step: int) -> LaidStep:
-        """The batches of a step; steps are taken one after the other.
+    def get(self, step: int) -> StepBatches:
+        """Return the batches of a step, and start to build the next one; steps are taken in order.
 
         Raises:
-            Exception: Whatever went wrong while it was made.
+            Exception: Any error of the thread that built the step.
         """
-        assert self._coming, f"step {step} was not planned"
-        number, future = self._coming.popleft()
+        assert self._pending, f"step {step} was not planned"
+        number, future = self._pending.popleft()
         assert number == step, f"step {number} comes before step {step}"
-        laid = future.result()
-        self._order(step + 1)
-        return replace(laid, batches=[batch.to(self._device) for batch in laid.batches])
+        built = future.result()
+        self._submit(step + 1)
+        return replace(built, batches=[batch.to(self._device) for batch in built.batches])
 
     def close(self) -> None:
-        """Stop working ahead; no thread is left."""
-        self._coming.clear()
+        """Stop the thread."""
+        self._pending.clear()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def __enter__(self) -> "Feed":
-        """Itself."""
+    def __enter__(self) -> "Prefetcher":
+        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Stop the thread."""
         self.close()
 
-    def _order(self, step: int) -> None:
-        """Have the thread make ``step`` and those behind it, as many as are made ahead."""
-        first = self._coming[-1][0] + 1 if self._coming else step
-        for number in range(first, min(step + AHEAD, self._num_steps)):
-            self._coming.append((number, self._thread.submit(self._make, number)))
+    def _submit(self, step: int) -> None:
+        """Have the thread build ``step`` and the following ones, ``PREFETCH_STEPS`` in all."""
+        first = self._pending[-1][0] + 1 if self._pending else step
+        for number in range(first, min(step + PREFETCH_STEPS, self._num_steps)):
+            self._pending.append((number, self._thread.submit(self._build_step, number)))
 
-    def _make(self, number: int) -> LaidStep:
-        """A step in main memory, pinned where it goes on to a card; runs in the thread."""
-        chosen = self._plan_examples(number)
-        step = [self._split.tokens(index) for index in chosen]
-        laid = lay(step, budget=self._budget, ranks=self._ranks, share=self._share, pairs=self._pairs)
-        replayed = None if self._replayed is None else [self._replayed[index] for index in chosen]
-        scales = factors(step, self._reduction, replayed, self._lambda)
+    def _build_step(self, number: int) -> StepBatches:
+        """Build a step in main memory, pinned where it goes to a GPU; runs in the thread."""
+        indices = self._step_examples(number)
+        examples = [self._split.tokens(index) for index in indices]
+        plan = plan_micro_batches(
+            examples,
+            max_tokens=self._max_tokens,
+            world_size=self._world_size,
+            share=self._share,
+            pair_cost=self._pair_cost,
+        )
+        replayed = None if self._replayed is None else [self._replayed[index] for index in indices]
+        weights = example_loss_weights(examples, self._reduction, replayed, self._replay_weight)
         batches = [
             collate(
-                [step[place] for place in row],
+                [examples[i] for i in row],
                 self._reduction,
-                factors=[scales[place] for place in row],
-                replayed=None if replayed is None else [replayed[place] for place in row],
-                beginnings=None if laid.beginnings is None else laid.beginnings.among(row),
+                example_weights=[weights[i] for i in row],
+                replayed=None if replayed is None else [replayed[i] for i in row],
+                prefixes=None if plan.prefixes is None else plan.prefixes.restrict(row),
             )
-            for row in laid.places[self._rank]
+            for row in plan.partition[self._rank]
         ]
         if self._device.type == "cuda":
-            with torch.cuda.device(self._device):  # a thread begins on the first card, whatever the rank's
-                batches = [batch.pinned() for batch in batches]
-        return LaidStep(
+            with torch.cuda.device(self._device):  # a new thread uses the first GPU, whatever the rank's
+                batches = [batch.pin_memory() for batch in batches]
+        return StepBatches(
             batches=batches,
-            examples=len(step),
-            tokens=sum(len(tokens.input_ids) for tokens in step),
-            computed_tokens=laid.computed_tokens,
-            trained_tokens=sum(len(predicting(tokens)) for tokens in step),
+            examples=len(examples),
+            tokens=sum(len(tokens.input_ids) for tokens in examples),
+            computed_tokens=plan.computed_tokens,
+            trained_tokens=sum(len(target_positions(tokens)) for tokens in examples),
         )

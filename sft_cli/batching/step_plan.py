@@ -1,4 +1,4 @@
-"""Which examples make an optimizer step: the seed's choice, and nothing else's."""
+"""Which examples make up each optimizer step: decided by the seed alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from sft_cli.data.mixing.curriculum import Stage
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Plan:
-    """The steps of a run: consecutive examples of an epoch's order, which is that of its stages one after another.
+class StepPlan:
+    """The steps of a run: consecutive examples of an epoch, which is its stages one after another.
 
     A step may begin in one stage and end in the next. The examples that one conversation was unrolled to stay together
-    in a random stage, as its turns do in a conversation that was not: what they begin with is computed once.
+    in a random stage, as the turns of a conversation that was not unrolled do: their prefix is computed once.
 
     Attributes:
         stages: The stages of every epoch.
@@ -39,30 +39,30 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one pass over the stages."""
+        """Optimizer steps of one epoch."""
         return -(-self.num_examples // self.examples_per_step)
 
-    def epoch(self, step: int) -> int:
-        """The pass (from 0) that step ``step`` (from 0) belongs to."""
+    def epoch_of(self, step: int) -> int:
+        """The epoch (from 0) of step ``step`` (from 0)."""
         return step // self.steps_per_epoch
 
-    def ends_epoch(self, step: int) -> bool:
+    def is_epoch_end(self, step: int) -> bool:
         """Whether step ``step`` (from 0) is the last one of its epoch, or of the run."""
         return (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.num_steps
 
     def examples(self, step: int) -> list[int]:
         """Indices of the examples of step ``step`` (from 0): consecutive in the epoch's seeded order."""
         first = step % self.steps_per_epoch * self.examples_per_step
-        return _order(self, self.epoch(step))[first : first + self.examples_per_step].tolist()
+        return _epoch_order(self, self.epoch_of(step))[first : first + self.examples_per_step].tolist()
 
 
 @lru_cache(maxsize=1)
-def _order(plan: Plan, epoch: int) -> NDArray[np.int64]:
-    """``(examples,)``: the examples of an epoch in order; the last answer is kept, because a step asks for a slice."""
+def _epoch_order(plan: StepPlan, epoch: int) -> NDArray[np.int64]:
+    """``(examples,)``: the examples of an epoch in order; the last one is cached, because each step takes a slice."""
     parts = []
     for number, stage in enumerate(plan.stages):
         if stage.order is Order.random:
-            starts = _starts(stage.entries, plan.unrolled)
+            starts = _row_starts(stage.entries, plan.unrolled)
             shuffle = np.random.default_rng([plan.seed, epoch, number]).permutation(len(starts))
             ends = np.append(starts[1:], len(stage.entries))
             lengths = (ends - starts)[shuffle]
@@ -73,8 +73,8 @@ def _order(plan: Plan, epoch: int) -> NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def _starts(entries: NDArray[np.int64], unrolled: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """The places in ``entries`` where a row begins; a copy of a row begins anew."""
+def _row_starts(entries: NDArray[np.int64], unrolled: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """The indices in ``entries`` at which a row begins; each copy of a row has its own."""
     if unrolled is None:
         return np.arange(len(entries))
     follows = np.zeros(len(entries), np.bool_)
@@ -82,14 +82,23 @@ def _starts(entries: NDArray[np.int64], unrolled: NDArray[np.bool_] | None) -> N
     return np.flatnonzero(~follows)
 
 
-def plan(
+def make_step_plan(
     stages: Sequence[Stage],
     examples_per_step: int,
     epochs: int,
     max_steps: int | None,
     seed: int,
     unrolled: NDArray[np.bool_] | None = None,
-) -> Plan:
-    """The plan for ``epochs`` passes, cut after ``max_steps`` steps; more steps than the epochs hold add passes."""
-    made = Plan(tuple(stages), examples_per_step, 0, seed)
-    return Plan(made.stages, examples_per_step, max_steps or made.steps_per_epoch * epochs, seed, unrolled)
+) -> StepPlan:
+    """Plan ``epochs`` epochs, or ``max_steps`` steps, which may be fewer or more than the epochs hold.
+
+    Args:
+        stages: The stages of every epoch.
+        examples_per_step: Examples of one step.
+        epochs: Passes over the stages; without effect where ``max_steps`` is given.
+        max_steps: Optimizer steps of the run; None: those of the epochs.
+        seed: See ``StepPlan``.
+        unrolled: See ``StepPlan``.
+    """
+    plan = StepPlan(tuple(stages), examples_per_step, 0, seed)
+    return StepPlan(plan.stages, examples_per_step, max_steps or plan.steps_per_epoch * epochs, seed, unrolled)

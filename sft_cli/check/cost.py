@@ -117,7 +117,7 @@ def measured_speed(path: str) -> MeasuredSpeed:
         raise SftError(
             where=f"like={path}", problem="the run has no finished step", fix="name a run with steps in metrics.jsonl"
         )
-    device = run.read(run.environment)["device"] if run.environment.is_file() else "cpu"
+    device = run.read_json(run.environment)["device"] if run.environment.is_file() else "cpu"
     return MeasuredSpeed(statistics.median(speeds[1:] or speeds), len(speeds), device)
 
 

@@ -189,7 +189,7 @@ def _losses(loss_model: Any, documents: Sequence[Document], device: Any) -> list
     """Nats of the scored tokens of each document, float64, ``(scored tokens,)``; the documents share one row."""
     import torch
 
-    from sft_cli.batching.packed_row import documents as laid_out
+    from sft_cli.batching.packed_row import pack_row as laid_out
 
     starts = [0, *np.cumsum([len(document.ids) for document in documents]).tolist()]
     places = [

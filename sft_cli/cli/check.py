@@ -67,7 +67,7 @@ def _checked(overrides: Sequence[str], config_dirs: Sequence[str], options: "Che
     from sft_cli.config.paths import absolute
     from sft_cli.config.rules.check import check_required
     from sft_cli.console import status
-    from sft_cli.train.setup.run_warnings import concerns, plan_line
+    from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings
 
     started = time.perf_counter()
     config = compose(overrides, config_dirs)
@@ -82,8 +82,8 @@ def _checked(overrides: Sequence[str], config_dirs: Sequence[str], options: "Che
         report.add(data_result(found))
         examples, asked = found.examples, config
         config = resolve_auto(config, examples)
-        report.add(ok("plan", f"{'' if found.whole else 'about '}{plan_line(asked, config, examples)}"))
-        for one in concerns(config, found.prepared, examples=examples, held_out=found.held_out(config)):
+        report.add(ok("plan", f"{'' if found.whole else 'about '}{describe_plan(asked, config, examples)}"))
+        for one in find_run_warnings(config, found.prepared, examples=examples, held_out=found.held_out(config)):
             report.add(warn(one.name, one.text, one.fix))
         status("check: loading torch")
         with without_garbage_collection():

@@ -32,9 +32,9 @@ def complete_override(incomplete: str) -> Iterator[tuple[str, str]]:
 
 def complete_run(incomplete: str) -> Iterator[str]:
     """The newest run directories."""
-    from sft_cli.run_dir import newest_runs
+    from sft_cli.run_dir import latest_runs
 
-    yield from (path for path in newest_runs(number=50) if path.startswith(incomplete))
+    yield from (path for path in latest_runs(number=50) if path.startswith(incomplete))
 
 
 def complete_recipe(incomplete: str) -> Iterator[str]:

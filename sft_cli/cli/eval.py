@@ -24,15 +24,15 @@ def evaluate(
     Example: sft eval runs/quickstart-20250101-120000 --compare base, or with --step 50 for a saved step
     """
     from sft_cli.config.compose import read_config
-    from sft_cli.eval.report_name import name_of
-    from sft_cli.eval.select_rows import choose_rows
+    from sft_cli.eval.report_name import report_name
+    from sft_cli.eval.select_rows import select_rows
     from sft_cli.eval.settings import eval_config
     from sft_cli.train.checkpoints.saved_step import run_at
 
     directory = run_at(run, step, "sft eval")
     trained = read_config(directory.config)
     config = eval_config(directory, trained, overrides or [], config_dir or [])
-    rows = choose_rows(directory, trained, config)
+    rows = select_rows(directory, trained, config)
     from sft_cli.eval.session import evaluate_run
 
-    evaluate_run(directory, config, rows, name_of(rows, trained, config), compare=compare is not None)
+    evaluate_run(directory, config, rows, report_name(rows, trained, config), compare=compare is not None)

@@ -30,7 +30,7 @@ from sft_cli.cli.train import train
 from sft_cli.cli.typer_errors import as_sft_error
 from sft_cli.cli.usage import HELP, refuse
 from sft_cli.console import recorded, status
-from sft_cli.distributed.rank_env import refuse_several
+from sft_cli.distributed.rank_env import require_single_process
 from sft_cli.error_boundary import exit_on_error
 
 app = typer.Typer(
@@ -94,7 +94,7 @@ def execute(words: Sequence[str]) -> int:
     refuse(commands, words)
     known = words[0] if words and words[0] in commands.commands else None
     if known and known not in SEVERAL_PROCESSES:
-        refuse_several(known)
+        require_single_process(known)
     if known in SLOW and not set(HELP) & set(words):
         status(f"sft {known}: reading the settings")
     try:

@@ -13,7 +13,7 @@ from sft_cli.cli.completion import complete_run
 from sft_cli.cli.loading import without_garbage_collection
 from sft_cli.cli.options import ConfigDirs, Overrides
 from sft_cli.console import say
-from sft_cli.distributed.rank_env import Place, place_of
+from sft_cli.distributed.rank_env import RankInfo, rank_from_env
 from sft_cli.errors import Elsewhere, SftError
 
 if TYPE_CHECKING:
@@ -42,29 +42,31 @@ def train(
     from sft_cli.config.paths import absolute
     from sft_cli.config.rules.check import check_required
     from sft_cli.config.schema.launcher import LauncherKind
-    from sft_cli.distributed.launch import processes, train_together
+    from sft_cli.distributed.launch import launch_processes, resolve_nproc
 
-    place, words, config_dirs = place_of(), overrides or [], config_dir or []
+    place, words, config_dirs = rank_from_env(), overrides or [], config_dir or []
     with _reported_once(place):
         directory, config = _resumed(resume, words, config_dirs) if resume else _new(words, config_dirs)
         if config.launcher.kind is LauncherKind.slurm and "SLURM_JOB_ID" not in os.environ:
             raise _not_in_a_job(resume, words, config_dirs)
         check_required(config)
         require_weights(config.model)
-    if place.size > 1:
+    if place.world_size > 1:
         with without_garbage_collection():
-            from sft_cli.train.session import train_with_others
-        train_with_others(absolute(config), directory, resumed=resume is not None)
+            from sft_cli.train.session import run_distributed_session
+        run_distributed_session(absolute(config), directory, resumed=resume is not None)
         return
     with without_garbage_collection():
         from sft_cli.prepare.prepare import prepare  # a refused config does not wait for it
     prepared = prepare(config)
-    if (size := processes(config.launcher.nproc, config.trainer.device)) > 1:  # prepared before anybody waits for it
+    if (
+        size := resolve_nproc(config.launcher.nproc, config.trainer.device)
+    ) > 1:  # prepared before anybody waits for it
         resumed = ["--resume", resume] if resume else []
-        raise typer.Exit(train_together([*words, *resumed, *_as_options(config_dirs)], size))
+        raise typer.Exit(launch_processes([*words, *resumed, *_as_options(config_dirs)], size))
     say("loading   torch and the model's configuration")
     with without_garbage_collection():
-        from sft_cli.train.session import train as train_alone
+        from sft_cli.train.session import run_session as train_alone
 
     train_alone(absolute(config), prepared, directory, resumed=resume is not None)
 
@@ -84,7 +86,7 @@ def _not_in_a_job(run: str | None, words: Sequence[str], config_dirs: Sequence[s
 
 
 @contextmanager
-def _reported_once(place: Place) -> Iterator[None]:
+def _reported_once(place: RankInfo) -> Iterator[None]:
     """All processes of a node read the same words and files: only the first of them reports what is wrong."""
     try:
         yield
@@ -104,12 +106,12 @@ def _new(overrides: Sequence[str], config_dirs: Sequence[str]) -> "tuple[RunDir,
     from sft_cli.config.compose import compose
     from sft_cli.config.paths import default_run_dir
     from sft_cli.run_dir import RunDir
-    from sft_cli.train.setup.run_directory import refuse_taken
+    from sft_cli.train.setup.run_directory import require_unused_run_dir
 
     config = compose(overrides, config_dirs)
     directory = RunDir(Path(config.run_dir).expanduser() if config.run_dir else default_run_dir(config.run_name))
     if config.run_dir:
-        refuse_taken(directory)
+        require_unused_run_dir(directory)
     return directory, config
 
 
@@ -117,8 +119,8 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
     """An earlier run's directory, and its config with overrides that do not change what is learned."""
     from sft_cli.config.compose import read_config, with_overrides
     from sft_cli.run_dir import open_run
-    from sft_cli.train.checkpoints.resume_check import refuse_other, settings
-    from sft_cli.train.checkpoints.resuming import as_new, refuse_other_rows
+    from sft_cli.train.checkpoints.resume_check import check_same_run, fixed_settings
+    from sft_cli.train.checkpoints.resuming import check_same_rows, continue_command
 
     directory = open_run(path, "sft train --resume")
     began = read_config(directory.config)
@@ -130,9 +132,11 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
         raise SftError(
             where=path,
             problem="the run is finished" if finished else "run_dir cannot change on resuming",
-            fix=as_new(directory, began, overrides) if finished else "leave run_dir out, or move the directory",
+            fix=continue_command(directory, began, overrides)
+            if finished
+            else "leave run_dir out, or move the directory",
         )
     config = with_overrides(began, overrides, config_dirs) if overrides else began
-    refuse_other(directory.path, settings(began), settings(config))
-    refuse_other_rows(directory, began, config)
+    check_same_run(directory.path, fixed_settings(began), fixed_settings(config))
+    check_same_rows(directory, began, config)
     return directory, config

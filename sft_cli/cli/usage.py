@@ -204,7 +204,7 @@ def _refuse_arguments(command: Command, parts: Sequence[Part]) -> None:
 def _missing(command: Command, parts: Sequence[Part]) -> SftError:
     """What to say where the first argument is missing: the same line with it; a word may name the run."""
     from sft_cli.config.keys.typos import shell_quote
-    from sft_cli.run_dir import newest_runs
+    from sft_cli.run_dir import latest_runs
 
     where, argument = f"sft {command.name}", command.required[0]
     if argument.metavar != "RUN":
@@ -213,7 +213,7 @@ def _missing(command: Command, parts: Sequence[Part]) -> SftError:
         part for part in parts if not part.is_option and _names_a_run(part.value if part.is_setting else part.name)
     ]
     named = naming[0] if naming else None
-    path = next(iter(newest_runs()), "RUN") if named is None else named.value if named.is_setting else named.name
+    path = next(iter(latest_runs()), "RUN") if named is None else named.value if named.is_setting else named.name
     typed = [word for part in parts if part is not named for word in part.words]
     also = ", the newest run" if named is None and path != "RUN" else ""
     return SftError(

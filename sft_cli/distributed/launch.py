@@ -1,7 +1,7 @@
-"""Starts the processes of a run on this machine, and ends with what the first of them that failed ended with.
+"""Start the processes of a run on this machine and exit with the code of the first one that failed.
 
-torchrun would do for starting, but it ends with 1 whatever happened, prints its own account of a failure behind the
-sentence that matters, and kills what is still saving 30 seconds behind a signal.
+torchrun could start them, but it always exits with 1, prints a summary of its own after the error message, and kills
+processes that are still saving 30 seconds after a signal.
 """
 
 import os
@@ -18,18 +18,18 @@ from sft_cli.config.schema.trainer import Device
 from sft_cli.errors import SftError
 from sft_cli.utils.processes import signals_handled_by, terminate_with_parent
 
-GRACE = 10.0
-"""Seconds that the other processes have to notice that one failed, before they are killed."""
-POLL = 0.05
+GRACE_SECONDS = 10.0
+"""Seconds in which the other processes may end by themselves after one failed; then they are killed."""
+POLL_SECONDS = 0.05
 
 
-def processes(nproc: Auto | int, device: Device) -> int:
-    """How many processes ``launcher.nproc`` means here: ``auto`` is one for each GPU, and one without any."""
-    return nproc if isinstance(nproc, int) else max(1, gpus()) if device is not Device.cpu else 1
+def resolve_nproc(nproc: Auto | int, device: Device) -> int:
+    """The number of processes for ``launcher.nproc``: ``auto`` is one per GPU, and one on a machine without GPUs."""
+    return nproc if isinstance(nproc, int) else max(1, count_gpus()) if device is not Device.cpu else 1
 
 
-def gpus() -> int:
-    """CUDA devices that a process here would see; asked of the driver's own tool, because torch takes a second."""
+def count_gpus() -> int:
+    """The number of CUDA devices that a process would see, from nvidia-smi: importing torch takes a second."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
@@ -39,10 +39,13 @@ def gpus() -> int:
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0
 
 
-def train_together(words: Sequence[str], size: int) -> int:
-    """Run ``sft train`` with these words in ``size`` processes; the exit code: 0, or that of the first that failed.
+def launch_processes(words: Sequence[str], size: int) -> int:
+    """Run ``sft train`` with these arguments in ``size`` processes.
 
-    Signals are passed on to all of them. When one fails, the others end within ``GRACE`` seconds.
+    Signals are forwarded to all of them. When one fails, the others end within ``GRACE_SECONDS``.
+
+    Returns:
+        The exit code: 0, or that of the first process that failed.
     """
     shared = {
         "WORLD_SIZE": str(size),
@@ -64,7 +67,7 @@ def train_together(words: Sequence[str], size: int) -> int:
                 # A session of its own: Ctrl-C reaches the children through us, once.
                 begin = partial(subprocess.Popen, start_new_session=True, preexec_fn=terminate_with_parent)
                 children.append(begin(command, env=own))
-            return _ended(children)
+            return _wait_for_all(children)
         finally:
             for child in children:
                 if child.poll() is None:
@@ -72,28 +75,28 @@ def train_together(words: Sequence[str], size: int) -> int:
                     child.wait()
 
 
-def _ended(children: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for all; the exit code of the first that failed, 0 if none did."""
+def _wait_for_all(children: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait for all processes and return the exit code of the first one that failed, or 0."""
     failed, deadline = 0, 0.0
     while True:
         codes = [child.poll() for child in children]
         if not failed and (found := [code for code in codes if code]):
-            failed, deadline = _as_shell(found[0]), time.monotonic() + GRACE
+            failed, deadline = _shell_exit_code(found[0]), time.monotonic() + GRACE_SECONDS
         if None not in codes:
             return failed
         if failed and time.monotonic() > deadline:
             for child in children:
                 child.kill()
-        time.sleep(POLL)
+        time.sleep(POLL_SECONDS)
 
 
-def _as_shell(code: int) -> int:
-    """An exit code as a shell has it: 128 + the signal for a process that one ended."""
+def _shell_exit_code(code: int) -> int:
+    """The exit code as a shell reports it: 128 + signal for a process that a signal ended."""
     return 128 - code if code < 0 else code
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on.
+    """A free TCP port of the loopback interface.
 
     Raises:
         SftError: The loopback interface cannot be used.
@@ -105,6 +108,6 @@ def free_port() -> int:
     except OSError as error:
         raise SftError(
             where="127.0.0.1",
-            problem=f"several processes meet there, and it cannot be used: {error.strerror}",
+            problem=f"the processes of a run connect there, and it cannot be used: {error.strerror}",
             fix="allow connections on the loopback interface, or leave launcher.nproc out",
         ) from error

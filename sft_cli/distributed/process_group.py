@@ -1,4 +1,4 @@
-"""How the processes of a run meet, wait for each other, agree, and end together when one fails."""
+"""The process group of a run: collectives by torch's names, and an end for every process when one fails."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,210 +15,235 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from sft_cli.console import mute
-from sft_cli.distributed.rank_env import Place, adopt, place_of
+from sft_cli.distributed.rank_env import RankInfo, export_torch_env, rank_from_env
 from sft_cli.errors import Elsewhere, SftError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(days=7)
-"""How long the others wait while one prepares, saves or exports: as long as it takes. A process that dies is noticed at
-once, because its connections close."""
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "recvValue failed", "sendBytes failed")
-"""What gloo and the store say when another process is gone."""
-FAILED = "sft_failed"
+GLOO_TIMEOUT = timedelta(days=7)
+"""Timeout of the gloo group: the other ranks wait as long as rank 0 prepares, saves or exports. The death of a process
+is noticed at once, because its connections close."""
+CONNECTION_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "recvValue failed",
+    "sendBytes failed",
+)
+"""Error texts of gloo and of the store when another process has ended."""
+FAILED_KEY = "sft_failed"
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """The processes of a run, seen from one of them. A run of one process has no groups.
+class World:
+    """The processes of a run, as one of them sees them. A run of one process has no process group.
 
     Attributes:
-        place: Which one this is.
-        quiet: Group for waiting and for small values: over gloo, in main memory, without a limit of time.
-        store: Where a failure is announced.
+        info: The rank of this process, and the sizes.
+        gloo_group: Process group for barriers, objects and small values: on the CPU, practically without a timeout.
+        store: Store in which a failure is announced.
     """
 
-    place: Place = field(default_factory=Place)
-    quiet: dist.ProcessGroup | None = None
+    info: RankInfo = field(default_factory=RankInfo)
+    gloo_group: dist.ProcessGroup | None = None
     store: Store | None = None
 
     @property
-    def several(self) -> bool:
-        """Whether there is more than one."""
-        return self.place.size > 1
+    def rank(self) -> int:
+        """Rank of this process."""
+        return self.info.rank
 
     @property
-    def first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
-        return self.place.first
+    def size(self) -> int:
+        """Number of processes."""
+        return self.info.world_size
 
-    def share(self, value: T) -> T:
-        """The first one's value."""
-        if not self.several:
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there is more than one process."""
+        return self.size > 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which prints and writes the shared files."""
+        return self.info.is_main
+
+    def broadcast_object(self, value: T) -> T:
+        """Return rank 0's value on every rank."""
+        if not self.is_distributed:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.quiet)
+        dist.broadcast_object_list(box, src=0, group=self.gloo_group)
         return box[0]
 
-    def gather(self, value: T) -> list[T]:
-        """Everybody's values, by rank."""
-        if not self.several:
+    def all_gather_object(self, value: T) -> list[T]:
+        """Return the values of all ranks, by rank."""
+        if not self.is_distributed:
             return [value]
-        found: list[Any] = [None] * self.place.size
-        dist.all_gather_object(found, value, group=self.quiet)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.gloo_group)
+        return values
 
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.several:
-            dist.barrier(group=self.quiet)
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        if self.is_distributed:
+            dist.barrier(group=self.gloo_group)
 
-    def most(self, values: Sequence[int]) -> list[int]:
-        """The largest value of any process at each place; in main memory, no device waits for it."""
-        if not self.several:
+    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
+        """Return the element-wise maximum over the ranks; over gloo on the CPU, so that no device is waited for."""
+        if not self.is_distributed:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.int64)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self.quiet)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self.gloo_group)
         return tensor.tolist()
 
-    def add(self, values: NDArray[np.float64]) -> None:
-        """Make an array the sum of everybody's, in place."""
-        if self.several:
-            dist.all_reduce(torch.from_numpy(values), group=self.quiet)
-
-    def summed(self, values: Tensor) -> Tensor:
-        """The sum of everybody's tensors, on their device."""
-        if self.several:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """Make a tensor the sum over the ranks, in place and on its device, and return it."""
+        if self.is_distributed:
             dist.all_reduce(values)
         return values
 
-    def together(self, work: Callable[[], T]) -> T:
-        """Do something on all; a mistake of any process is told by it, and ends all.
+    def all_reduce_sum_array(self, values: NDArray[np.float64]) -> None:
+        """Make an array the sum over the ranks, in place; over gloo."""
+        if self.is_distributed:
+            dist.all_reduce(torch.from_numpy(values), group=self.gloo_group)
+
+    def run_collectively(self, work: Callable[[], T]) -> T:
+        """Call ``work`` on every rank; an error of any rank is raised on all of them.
 
         Raises:
-            SftError: This one's, or rank 0's where several failed.
-            Elsewhere: Another one failed.
+            SftError: This rank's, or that of the lowest rank where several failed.
+            Elsewhere: Another rank failed, and prints the error itself.
         """
-        if not self.several:
+        if not self.is_distributed:
             return work()
-        done: list[T] = []
+        results: list[T] = []
         error: SftError | OSError | None = None
         try:
-            done.append(work())
+            results.append(work())
         except (SftError, OSError) as caught:
             error = caught
-        failed = [rank for rank, wrong in enumerate(self.gather(error is not None)) if wrong]
+        failed = [rank for rank, has_failed in enumerate(self.all_gather_object(error is not None)) if has_failed]
         if not failed:
-            return done[0]
-        if error is not None and failed[0] == self.place.rank:
+            return results[0]
+        if error is not None and failed[0] == self.rank:
             raise error
         raise Elsewhere(2)
 
-    def by_first(self, work: Callable[[], T]) -> T:
-        """Do something on the first one alone, while the others wait as long as it takes; they get its value."""
-        return self.share(self.together(lambda: [work()] if self.first else []))[0]
+    def run_on_main(self, work: Callable[[], T]) -> T:
+        """Call ``work`` on rank 0 and return its result on every rank; its error is raised on all of them.
 
-    def in_turn(self, work: Callable[[], T]) -> T:
-        """Do what keeps its result on a disk: the first process, then the first of every other node, then the rest.
-
-        The others find it kept, whether the nodes share a disk or not.
+        The other ranks wait as long as it takes.
         """
-        done = list[T]()
-        turn = 0 if self.first else 1 if self.place.local_rank == 0 else 2
-        for now in range(3 if self.several else 1):
-            done += self.together(lambda mine=now == turn: [work()] if mine else [])
-        return done[0]
+        return self.broadcast_object(self.run_collectively(lambda: [work()] if self.is_main else []))[0]
+
+    def run_main_first(self, work: Callable[[], T]) -> T:
+        """Call ``work`` on rank 0, then on the first rank of each other node, then on the rest; raise errors on all.
+
+        For work that caches its result on disk: later ranks read it from there, whether the nodes share a disk or not.
+        """
+        results = list[T]()
+        turn = 0 if self.is_main else 1 if self.info.local_rank == 0 else 2
+        for now in range(3 if self.is_distributed else 1):
+            results += self.run_collectively(lambda mine=now == turn: [work()] if mine else [])
+        return results[0]
 
 
-_here = Ranks()
+_current_world = World()
 
 
-def here() -> Ranks:
+def current_world() -> World:
     """The processes of this run."""
-    return _here
+    return _current_world
 
 
 @contextmanager
-def joined(timeout_minutes: int, *, cuda: bool) -> Iterator[Ranks]:
-    """Meet the other processes, if there are any; a failure in here ends them, too.
+def init_process_group(timeout_minutes: int, *, cuda: bool) -> Iterator[World]:
+    """Join the process group that the environment describes, if there is one, and leave it at the end of the block.
+
+    An error inside the block ends the other processes, too.
 
     Args:
-        timeout_minutes: How long one exchange of tensors may take.
-        cuda: Whether tensors lie on this node's CUDA devices.
+        timeout_minutes: Timeout of one collective on tensors.
+        cuda: Whether the tensors are on this node's CUDA devices.
 
     Raises:
-        SftError: Another process is gone without a word.
-        Elsewhere: Another process failed and has said why.
+        SftError: Another process ended without reporting an error.
+        Elsewhere: Another process failed and has printed why.
     """
-    global _here
-    place = place_of()
-    if place.size == 1:
-        yield _here
+    global _current_world
+    info = rank_from_env()
+    if info.world_size == 1:
+        yield _current_world
         return
-    adopt()
-    if not place.first:
+    export_torch_env()
+    if not info.is_main:
         mute()
     if cuda:
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(info.local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=timeout_minutes))
-    quiet = dist.new_group(backend="gloo", timeout=PATIENCE)
-    assert isinstance(quiet, dist.ProcessGroup)
-    _here = Ranks(place, quiet, _store())
+    gloo_group = dist.new_group(backend="gloo", timeout=GLOO_TIMEOUT)
+    assert isinstance(gloo_group, dist.ProcessGroup)
+    _current_world = World(info, gloo_group, _connect_store())
     try:
-        with _failing_together(_here):
-            yield _here
-        _here.wait()
+        with _announcing_failures(_current_world):
+            yield _current_world
+        _current_world.barrier()
     finally:
-        _here = Ranks()
+        _current_world = World()
         dist.destroy_process_group()
 
 
 @contextmanager
-def _failing_together(ranks: Ranks) -> Iterator[None]:
-    """Announce a failure, so that the others do not call their lost connections one."""
+def _announcing_failures(world: World) -> Iterator[None]:
+    """Announce an error of this process, so that the others do not report their lost connections."""
     try:
         yield
     except (Elsewhere, SystemExit):
         raise
     except RuntimeError as error:
-        if not any(text in str(error) for text in LOST):
-            _announce(ranks)
+        if not any(text in str(error) for text in CONNECTION_LOST):
+            _announce_failure(world)
             raise
-        if _announced(ranks):
+        if _failure_announced(world):
             raise Elsewhere(1) from error
         raise SftError(
-            where=f"process {ranks.place.rank} of {ranks.place.size}",
-            problem="another process of the run ended without a word",
+            where=f"process {world.rank} of {world.size}",
+            problem="another process of the run ended without reporting an error",
             fix="look for what ended it (out of memory: dmesg, sacct), then resume with the same number or another",
         ) from error
     except SftError as error:
-        if not _announce(ranks):  # all made the same mistake at once
+        if not _announce_failure(world):  # every process has the same error at once: the first one reports it
             raise Elsewhere(2) from error
         raise
     except BaseException:
-        _announce(ranks)
+        _announce_failure(world)
         raise
 
 
-def _announce(ranks: Ranks) -> bool:
-    """Tell that this process failed and says why itself; whether it is the first to tell."""
-    assert ranks.store is not None
+def _announce_failure(world: World) -> bool:
+    """Announce that this process failed and reports the error itself.
+
+    Returns:
+        Whether no other process has announced one before.
+    """
+    assert world.store is not None
     try:
-        return ranks.store.add(FAILED, 1) == 1
-    except RuntimeError:  # the store went with the process that held it
+        return world.store.add(FAILED_KEY, 1) == 1
+    except RuntimeError:  # the process that held the store has ended
         return False
 
 
-def _announced(ranks: Ranks) -> bool:
-    """Whether some process failed and said so; the store is gone only with a process that did."""
-    assert ranks.store is not None
+def _failure_announced(world: World) -> bool:
+    """Whether a process has announced a failure. The store is missing only where its process announced one."""
+    assert world.store is not None
     try:
-        return ranks.store.check([FAILED])
+        return world.store.check([FAILED_KEY])
     except RuntimeError:
         return False
 
 
-def _store() -> Store:
-    """A client of the store where all meet."""
+def _connect_store() -> Store:
+    """A client of the store at MASTER_ADDR and MASTER_PORT."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return PrefixStore("sft", TCPStore(address, port, is_master=False))

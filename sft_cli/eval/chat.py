@@ -1,4 +1,4 @@
-"""A conversation with a run's model, in the format that it was trained in."""
+"""A conversation with a run's model, in the format it was trained in."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from sft_cli.run_dir import RunDir
 READ = ("model.path", "model.revision", "model.dtype", "model.trust_remote_code", "trainer.device", "trainer.dtype",
         "eval.max_new_tokens")  # fmt: skip
 """Keys that may differ from the run's config; anything else would have no effect."""
-CLEAR = "/clear"
+CLEAR_COMMAND = "/clear"
 
 
 def chat_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[str]) -> Config:
@@ -38,25 +38,25 @@ def converse(run: RunDir, config: Config, *, prompt: str | None, system: str | N
         prompt: The one prompt; None reads lines.
         system: The system message; empty or None for none.
     """
-    speaker = Speaker(run, config)
+    model = ChatModel(run, config)
     first = [{"role": "system", "content": system}] if system else []
     if prompt is not None:
-        speaker.answer([*first, {"role": "user", "content": prompt}])
+        model.answer([*first, {"role": "user", "content": prompt}])
         return
     messages = list(first)
-    for line in _lines():
-        if line == CLEAR:
+    for line in _read_lines():
+        if line == CLEAR_COMMAND:
             messages = list(first)
             continue
         messages.append({"role": "user", "content": line})
-        messages.append({"role": "assistant", "content": speaker.answer(messages)})
+        messages.append({"role": "assistant", "content": model.answer(messages)})
 
 
-def _lines() -> Iterator[str]:
-    """What is typed, or piped, line by line; blank lines are left out."""
+def _read_lines() -> Iterator[str]:
+    """The lines of standard input without blank ones."""
     typed = sys.stdin.isatty()
     if typed:
-        say(f"chat      one line is one message; {CLEAR} starts a new conversation, Ctrl-D ends")
+        say(f"chat      one line is one message; {CLEAR_COMMAND} starts a new conversation, Ctrl-D ends")
     while True:
         if typed:
             sys.stdout.write("> ")
@@ -68,32 +68,32 @@ def _lines() -> Iterator[str]:
             yield line.strip()
 
 
-class Speaker:
-    """A run's model, its tokenizer as a server has it, and its stop tokens."""
+class ChatModel:
+    """A run's model, its tokenizer as a server loads it, and its stop tokens."""
 
     def __init__(self, run: RunDir, config: Config) -> None:
         from sft_cli.chat.template import server
         from sft_cli.config.schema.adapter import WHOLE
-        from sft_cli.eval.session import load_tuned, stop_ids
+        from sft_cli.eval.session import load_tuned, read_stop_ids
         from sft_cli.model.device import choose_compute_setup
         from sft_cli.model.load import load_model_config
 
         architecture = load_model_config(config.model)
         machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
-        self._config, self._machine, self._stops = config, machine, stop_ids(run)
+        self._config, self._machine, self._stops = config, machine, read_stop_ids(run)
         self._tokenizer = server.load_server_tokenizer(
             run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code
         )
         self._model = load_tuned(run, config, machine)
-        clear_status()  # what follows is an answer, which goes to standard output as it is made
+        clear_status()  # only the answer follows, on standard output
 
     def answer(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The most probable answer, written to standard output while it is made.
+        """Generate the greedy answer, write it to standard output while it is generated, and return it.
 
         Raises:
             SftError: The conversation fills the model's context.
         """
-        from sft_cli.eval.streaming import stream
+        from sft_cli.eval.streaming import stream_answer
 
         ids = self._tokenizer.apply_chat_template(
             list(messages),
@@ -102,14 +102,14 @@ class Speaker:
             return_dict=False,
             **self._config.template.variables,
         )
-        said: list[str] = []
+        pieces: list[str] = []
 
-        def tell(text: str) -> None:
-            said.append(text)
+        def write(text: str) -> None:
+            pieces.append(text)
             sys.stdout.write(escape_control(text))
             sys.stdout.flush()
 
         with self._machine.precision():
-            stream(self._model, self._tokenizer, ids, self._stops, self._config.eval.max_new_tokens, tell)
-        tell("\n")
-        return "".join(said).removesuffix("\n")
+            stream_answer(self._model, self._tokenizer, ids, self._stops, self._config.eval.max_new_tokens, write)
+        write("\n")
+        return "".join(pieces).removesuffix("\n")

@@ -1,4 +1,4 @@
-"""Questions with a reference answer, taken from prepared examples, and when an answer counts as right."""
+"""Questions with reference answers, extracted from prepared examples, and the test of an exact match."""
 
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -17,15 +17,15 @@ REASONING_END = "</think>"
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Question:
     """One question.
 
     Attributes:
-        where: Place of the row it came from.
+        where: File and line of its row.
         source: Name of the source in the mix.
-        prompt_ids: What a server sends: all ids before the answer.
-        prompt: The same as text.
-        expected: Text of the reference, without the stop token.
+        prompt_ids: All ids before the answer, as a server gets them.
+        prompt: The same, decoded.
+        expected: Text of the reference answer, without the stop token.
     """
 
     where: str
@@ -35,68 +35,69 @@ class Item:
     expected: str
 
 
-def decoder(tokenizer: ChatTokenizer) -> Decode:
-    """The tokenizer's decoding of one list of ids."""
+def make_decoder(tokenizer: ChatTokenizer) -> Decode:
+    """A function that decodes one list of ids."""
     return lambda ids: tokenizer.decode_batch([ids])[0]
 
 
-def items(
+def extract_questions(
     split: Split,
     decode: Decode,
     stop_ids: Sequence[int],
     indices: Iterable[int] | None = None,
     limit: int | None = None,
-) -> list[Item]:
-    """An item for each example that has one: the last trained span is the reference, all before it the prompt.
+) -> list[Question]:
+    """Extract a question from each example that has one: its last trained span is the reference answer.
 
-    A document, or a conversation trained whole, has no prompt and gives none. An answer that truncation cut is no
-    reference: its example gives none.
+    Everything before that span is the prompt. A document, or a conversation trained as a whole, has no prompt and gives
+    no question. Neither does an example whose answer was cut by truncation.
 
     Args:
         split: The examples.
         decode: Ids -> text.
         stop_ids: Tokens that end an answer.
         indices: Examples to take, in this order; None for all.
-        limit: Most items; None for all.
+        limit: Most questions; None for all.
     """
     names = split.sources
     chosen = range(len(split)) if indices is None else indices
-    found = (_item(split, index, names[index], decode, stop_ids) for index in chosen)
+    found = (_question(split, index, names[index], decode, stop_ids) for index in chosen)
     return list(islice((item for item in found if item is not None), limit))
 
 
-def _item(split: Split, index: int, source: str, decode: Decode, stop_ids: Sequence[int]) -> Item | None:
-    """The item of one example, or None."""
+def _question(split: Split, index: int, source: str, decode: Decode, stop_ids: Sequence[int]) -> Question | None:
+    """The question of one example, or None."""
     tokens = split.tokens(index)
-    span = last_span(tokens.weights)
-    # Nothing predicts id 0, so an example trained whole has its span begin at id 1.
+    span = last_trained_span(tokens.weights)
+    # Id 0 is never predicted, so the span of an example trained as a whole begins at id 1.
     if span is None or span[0] <= 1:
         return None
     start, end = span
     answer = tokens.input_ids[start:end].tolist()
-    if _is_cut(end, answer[-1], split, stop_ids):
+    if _is_truncated(end, answer[-1], split, stop_ids):
         return None
     if answer[-1] in stop_ids:
         answer.pop()
     prompt = tokens.input_ids[:start].tolist()
-    return Item(split.where(index), source, tuple(prompt), decode(prompt), decode(answer))
+    return Question(split.where(index), source, tuple(prompt), decode(prompt), decode(answer))
 
 
-def _is_cut(end: int, last: int, split: Split, stop_ids: Sequence[int]) -> bool:
+def _is_truncated(end: int, last: int, split: Split, stop_ids: Sequence[int]) -> bool:
     """Whether an answer that ends before token ``end``, with the id ``last``, was cut by truncation."""
     return end == split.truncated_at and last not in stop_ids
 
 
-def count_cut(split: Split, stop_ids: Sequence[int]) -> int:
-    """Examples whose last answer was cut by truncation, so that they are no items."""
+def count_truncated_answers(split: Split, stop_ids: Sequence[int]) -> int:
+    """Number of examples that give no question because truncation cut their last answer."""
     longest = (split.tokens(int(index)) for index in np.flatnonzero(split.lengths == (split.truncated_at or -1)))
     return sum(
-        one.weights[-1] != 0 and _is_cut(len(one.weights), int(one.input_ids[-1]), split, stop_ids) for one in longest
+        one.weights[-1] != 0 and _is_truncated(len(one.weights), int(one.input_ids[-1]), split, stop_ids)
+        for one in longest
     )
 
 
-def last_span(weights: NDArray[np.float32]) -> tuple[int, int] | None:
-    """Start and end of the last run of ``(length,)`` weights other than 0; None where all are 0."""
+def last_trained_span(weights: NDArray[np.float32]) -> tuple[int, int] | None:
+    """Start and end of the last run of nonzero ``(length,)`` weights; None where all are 0."""
     trained = np.flatnonzero(weights)
     if not len(trained):
         return None
@@ -105,18 +106,19 @@ def last_span(weights: NDArray[np.float32]) -> tuple[int, int] | None:
     return (int(untrained[-1]) + 1 if len(untrained) else 0), end
 
 
-def normalized(text: str) -> str:
-    """What is compared of an answer: no reasoning, no case, no extra spaces, no final full stop.
+def normalize_answer(text: str) -> str:
+    """Normalize an answer for comparison: no reasoning, no case, no extra spaces, no final full stop.
 
-    The steps: cut through ``</think>``, Unicode NFC, case folding, runs of white space to one space, none at the ends,
-    one final ``.`` off. Articles and inner punctuation stay, unlike in SQuAD's measure: ``The Who`` is not ``who``.
+    The steps: remove all up to ``</think>``, Unicode NFC, case folding, one space for each run of white space and none
+    at the ends, remove one final ``.``. Articles and inner punctuation stay, unlike in SQuAD's metric: ``The Who`` is
+    not ``who``.
     """
-    said = text.rpartition(REASONING_END)[2]
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", said).casefold())
+    answer = text.rpartition(REASONING_END)[2]
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", answer).casefold())
     spaced = " ".join(folded.split())
     return spaced.removesuffix(".").rstrip() or spaced
 
 
-def matches(answer: str, expected: str) -> bool:
-    """Whether an answer is the reference, both normalised."""
-    return normalized(answer) == normalized(expected)
+def is_exact_match(answer: str, expected: str) -> bool:
+    """Whether an answer equals the reference, both normalised."""
+    return normalize_answer(answer) == normalize_answer(expected)

@@ -1,15 +1,15 @@
-"""Which file an evaluation's report is: one for each choice of rows and settings. No torch."""
+"""The name of an evaluation's report: one for each choice of rows and settings. No torch."""
 
 import json
 from hashlib import sha256
 from typing import Any
 
 from sft_cli.config.schema.config import Config
-from sft_cli.eval.select_rows import Rows
+from sft_cli.eval.select_rows import EvalRows
 
 
-def settings(config: Config) -> dict[str, Any]:
-    """What decides an evaluation's figures beside the run and the rows, by key."""
+def eval_settings(config: Config) -> dict[str, Any]:
+    """The settings that decide the scores, in addition to the run and the rows, by key."""
     decided = {
         "eval.generate": config.eval.generate,
         "eval.max_rows": config.eval.max_rows if config.eval.generate else None,
@@ -22,14 +22,14 @@ def settings(config: Config) -> dict[str, Any]:
     return decided
 
 
-def name_of(rows: Rows, trained: Config, config: Config) -> str:
-    """The report's name: ``heldout`` for the run's own held-out rows under its own settings, otherwise one of its own.
+def report_name(rows: EvalRows, trained: Config, config: Config) -> str:
+    """The name of a report: ``heldout`` for the run's own held-out rows under its own settings.
 
-    Other rows are named by their sources and their fingerprint, other settings by a digest: no evaluation overwrites
-    another's figures.
+    Other rows are named by their sources and their fingerprint, other settings by a digest, so that no evaluation
+    overwrites another's report.
     """
-    name = "heldout" if rows.own else f"{'-'.join(rows.sources)[:40]}-{rows.fingerprint[:8]}"
-    own, now = settings(trained), settings(config)
+    name = "heldout" if rows.is_run_holdout else f"{'-'.join(rows.sources)[:40]}-{rows.fingerprint[:8]}"
+    own, now = eval_settings(trained), eval_settings(config)
     if own == now:
         return name
     return f"{name}-{sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""Which rows a run is evaluated on: those it held out, or others that the command line names. No torch."""
+"""The rows that a run is evaluated on: its own held-out rows, or others named on the command line. No torch."""
 
 import shlex
 from collections.abc import Iterator
@@ -15,27 +15,27 @@ from sft_cli.console import counted, say
 from sft_cli.data.prepared import Prepared, Side, Split, open_prepared, read_manifest
 from sft_cli.data.sources.source_rows import has_validation
 from sft_cli.errors import SftError
-from sft_cli.eval.trained_on import Overlap, overlap
+from sft_cli.eval.trained_on import TrainingOverlap, find_training_overlap
 from sft_cli.prepare import input_diff
 from sft_cli.prepare import manifest as manifests
 from sft_cli.prepare.prepare import prepare, read_template
 from sft_cli.run_dir import RunDir
 
-OTHER_DATA = "data=FILE"
+DATA_OPTION = "data=FILE"
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """The examples of an evaluation, and where they come from.
+class EvalRows:
+    """The examples of an evaluation and their origin.
 
     Attributes:
         split: The examples.
         side: Which split of the prepared directory they are.
         directory: The prepared directory.
-        fingerprint: What it was prepared from.
+        fingerprint: Digest of what it was prepared from.
         sources: Names of its sources.
-        own: Whether they are the rows that the run itself held out.
-        seen: How many of other rows the run was trained on; None for its own, or where its data are gone.
+        is_run_holdout: Whether they are the rows that the run itself held out.
+        overlap: Examples that the run was trained on; None for its own rows, or where its training data is deleted.
     """
 
     split: Split
@@ -43,44 +43,47 @@ class Rows:
     directory: Path
     fingerprint: str
     sources: tuple[str, ...]
-    own: bool
-    seen: Overlap | None = None
+    is_run_holdout: bool
+    overlap: TrainingOverlap | None = None
 
 
-def choose_rows(run: RunDir, trained: Config, config: Config) -> Rows:
-    """The rows to evaluate on.
+def select_rows(run: RunDir, trained: Config, config: Config) -> EvalRows:
+    """Select the rows to evaluate on, and print which.
 
     Args:
         run: The run.
-        trained: Its own config.
-        config: The same with the command line's overrides.
+        trained: The config of the run.
+        config: The same with the overrides of the command line.
 
     Raises:
-        SftError: There are none, or they cannot be prepared.
+        SftError: There are no such rows, or they cannot be prepared.
     """
     if config.data == trained.data and config.trainer.max_length == trained.trainer.max_length:
-        rows = _rows(_own(run, as_served(run.tokenizer, trained)), "validation", own=True)
+        rows = _eval_rows(_run_data(run, with_run_tokenizer(run.tokenizer, trained)), "validation", own=True)
         if not len(rows.split):
             raise SftError(
                 where=str(run.path),
                 problem="the run held out no rows",
-                fix=f"name rows: sft eval {shlex.quote(str(run.path))} {OTHER_DATA}",
+                fix=f"name rows: sft eval {shlex.quote(str(run.path))} {DATA_OPTION}",
             )
     else:
-        prepared = prepare(as_served(run.tokenizer, _all_asked(trained, config)), training=False)
-        rows = _rows(prepared, "validation" if len(prepared.validation) else "train", own=False)
-        rows = replace(rows, seen=_seen(run, rows))
-    say(f"rows      {_which(rows, config)}")
-    if rows.seen is not None:
-        for line in _warnings(rows.split, rows.seen):
+        prepared = prepare(with_run_tokenizer(run.tokenizer, _without_holdout(trained, config)), training=False)
+        rows = _eval_rows(prepared, "validation" if len(prepared.validation) else "train", own=False)
+        rows = replace(rows, overlap=_training_overlap(run, rows))
+    say(f"rows      {_describe_rows(rows, config)}")
+    if rows.overlap is not None:
+        for line in _overlap_warnings(rows.split, rows.overlap):
             say(line)
-    elif (path := _trained_path(trained, config, rows.side)) and not rows.own:
-        say(f"warning: the run's training rows are gone, and it was trained on rows of {path}: these may be the same")
+    elif (path := _shared_path(trained, config, rows.side)) and not rows.is_run_holdout:
+        say(
+            f"warning: the run was trained on rows of {path}, and its prepared data no longer exists: these rows may be"
+            " the same"
+        )
     return rows
 
 
-def _which(rows: Rows, config: Config) -> str:
-    """Which rows are evaluated, in words."""
+def _describe_rows(rows: EvalRows, config: Config) -> str:
+    """A phrase that names the rows."""
     number = len(rows.split)
     if rows.side == "validation":
         return f"{counted(number, 'held-out example')} of {rows.directory}"
@@ -88,38 +91,40 @@ def _which(rows: Rows, config: Config) -> str:
     return f"{counted(number, 'example')} of {paths} ({rows.directory})"
 
 
-def _seen(run: RunDir, rows: Rows) -> Overlap | None:
-    """How many of other rows the run was trained on; None where the rows it was trained on are gone."""
-    known = run.read(run.data) if run.data.is_file() else {}
+def _training_overlap(run: RunDir, rows: EvalRows) -> TrainingOverlap | None:
+    """The examples that the run was trained on; None where its training data no longer exist."""
+    known = run.read_json(run.data) if run.data.is_file() else {}
     manifest = read_manifest(Path(known["prepared_dir"])) if known else None
     if manifest is None or manifest["content"] != known["content"]:
         return None
-    return overlap(rows.split, Split(Path(known["prepared_dir"]) / "train"))
+    return find_training_overlap(rows.split, Split(Path(known["prepared_dir"]) / "train"))
 
 
-def _warnings(split: Split, seen: Overlap) -> Iterator[str]:
-    """What to say about examples that the run was trained on."""
+def _overlap_warnings(split: Split, overlap: TrainingOverlap) -> Iterator[str]:
+    """Warnings about examples that the run was trained on."""
     number = counted(len(split), "example")
-    if seen.same:
-        first = split.where(seen.same[0])
+    if overlap.examples:
+        first = split.where(overlap.examples[0])
         yield (
-            f"warning: the run was trained on {len(seen.same):,} of the {number} (the first: {first}): on these it"
-            " measures what was memorised"
+            f"warning: the run was trained on {len(overlap.examples):,} of the {number} (the first: {first}): their"
+            " scores measure memorisation"
         )
-    if seen.asked:
-        first = split.where(seen.asked[0])
-        yield f"warning: the prompt of {len(seen.asked):,} of the {number} was trained with another answer ({first})"
+    if overlap.prompts:
+        first = split.where(overlap.prompts[0])
+        yield (
+            f"warning: the prompt of {len(overlap.prompts):,} of the {number} was trained with another answer ({first})"
+        )
 
 
-def _all_asked(trained: Config, config: Config) -> Config:
-    """The config with every row of other data asked: what the run would hold out of it by itself is no limit here."""
+def _without_holdout(trained: Config, config: Config) -> Config:
+    """The config without an automatic hold-out, so that every row of other data is evaluated."""
     if config.data.mix == trained.data.mix or not isinstance(config.data.val_fraction, Auto):
         return config
     return replace(config, data=replace(config.data, val_fraction=0.0))
 
 
-def as_served(tokenizer: Path, config: Config) -> Config:
-    """The config with a run's saved tokenizer, its template and added tokens in it, preparing under the cache."""
+def with_run_tokenizer(tokenizer: Path, config: Config) -> Config:
+    """The config with the run's saved tokenizer, which holds its template and added tokens; prepares into the cache."""
     template = replace(config.template, name="auto", path=None)
     saved = load_tokenizer(str(tokenizer))
     content = allowed_content_tokens(saved, load_template(template, saved), config.model.add_tokens)
@@ -132,35 +137,35 @@ def as_served(tokenizer: Path, config: Config) -> Config:
     )
 
 
-def _own(run: RunDir, config: Config) -> Prepared:
-    """The data the run was trained with, prepared again if it is gone."""
+def _run_data(run: RunDir, config: Config) -> Prepared:
+    """The data that the run was trained with, prepared again if it no longer exists."""
     if not run.data.is_file():
         raise SftError(
             where=str(run.data),
             problem="the file that names the run's data is missing",
-            fix=f"name rows: sft eval {shlex.quote(str(run.path))} {OTHER_DATA}",
+            fix=f"name rows: sft eval {shlex.quote(str(run.path))} {DATA_OPTION}",
         )
-    known = run.read(run.data)
+    known = run.read_json(run.data)
     directory = Path(known["prepared_dir"])
     manifest = read_manifest(directory)
     if manifest is not None and manifest["content"] == known["content"]:
         return open_prepared(directory)
     say(f"data      {directory} no longer holds the run's data: preparing it again")
     now = manifests.inputs(config, *read_template(config))
-    changed = [name for name in input_diff.names(run.read(run.manifest)["inputs"], now) if name != input_diff.CODE]
+    changed = [name for name in input_diff.names(run.read_json(run.manifest)["inputs"], now) if name != input_diff.CODE]
     made = None if changed else prepare(config)
     if made is None or made.manifest["content"] != known["content"]:
         raise SftError(
             where=str(directory),
-            problem="the run's data is gone and cannot be prepared again: "
+            problem="the run's data no longer exists and cannot be prepared again: "
             f"{', '.join(changed) or input_diff.CODE} changed since",
-            fix=f"restore it, or name rows: sft eval {shlex.quote(str(run.path))} {OTHER_DATA}",
+            fix=f"restore it, or name rows: sft eval {shlex.quote(str(run.path))} {DATA_OPTION}",
         )
     return made
 
 
-def _trained_path(trained: Config, config: Config, side: Side) -> str | None:
-    """A path whose rows the run was trained on and that this evaluation may take rows of, too."""
+def _shared_path(trained: Config, config: Config, side: Side) -> str | None:
+    """A path that both the training and this evaluation take rows from, or None."""
     known = {redact_values(source.path) for source in trained.data.mix.values()}
     again = [source for source in config.data.mix.values() if redact_values(source.path) in known]
     if side == "validation" and config.data.val_fraction == trained.data.val_fraction:
@@ -168,8 +173,8 @@ def _trained_path(trained: Config, config: Config, side: Side) -> str | None:
     return next((redact_values(source.path) for source in again if side == "train" or not has_validation(source)), None)
 
 
-def _rows(prepared: Prepared, side: Side, *, own: bool) -> Rows:
-    """One split of a prepared directory."""
+def _eval_rows(prepared: Prepared, side: Side, *, own: bool) -> EvalRows:
+    """The rows of one split of a prepared directory."""
     split = prepared.validation if side == "validation" else prepared.train
     manifest = prepared.manifest
-    return Rows(split, side, prepared.directory, manifest["fingerprint"], tuple(manifest["sources"]), own)
+    return EvalRows(split, side, prepared.directory, manifest["fingerprint"], tuple(manifest["sources"]), own)

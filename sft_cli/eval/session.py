@@ -1,4 +1,4 @@
-"""One `sft eval`: load the run's model, evaluate it, and the base where asked, and write the report."""
+"""The body of `sft eval`: load the run's model, evaluate it (and the base, if requested), and write the report."""
 
 import json
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from sft_cli.config.schema.config import Config
 from sft_cli.console import counted, progress, say
 from sft_cli.errors import SftError
 from sft_cli.eval import report
-from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate, sample_lines
-from sft_cli.eval.exact_match import count_cut, decoder
-from sft_cli.eval.select_rows import Rows
+from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate_split, sample_lines
+from sft_cli.eval.exact_match import count_truncated_answers, make_decoder
+from sft_cli.eval.select_rows import EvalRows
 from sft_cli.model.adapter.add import load_adapter
 from sft_cli.model.device import ComputeSetup, choose_compute_setup
 from sft_cli.model.head.loss_model import build_loss_model
@@ -24,26 +24,26 @@ from sft_cli.model.load import load_model, load_model_config
 from sft_cli.model.quant import causal_lm
 from sft_cli.run_dir import RunDir
 
-SAMPLES = 3
-"""Items printed with the answers of both models."""
+NUM_SAMPLES = 3
+"""Questions printed with the answers of both models."""
 
 
-def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare: bool) -> None:
+def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, compare: bool) -> None:
     """Evaluate a finished run, write ``eval/<name>.json`` and print a table.
 
     Args:
         run: The run.
-        config: Its config with the command line's overrides.
-        rows: What it is evaluated on.
-        name: The report's.
-        compare: Whether the base model is evaluated too.
+        config: Its config with the overrides of the command line.
+        rows: The rows to evaluate it on.
+        name: Name of the report.
+        compare: Whether to evaluate the base model, too.
     """
-    from peft import PeftModel  # behind sft_cli.model, which quiets an import it makes
+    from peft import PeftModel  # after sft_cli.model, which silences a warning of its import
 
     machine = choose_compute_setup(config.trainer, load_model_config(config.model), full=config.adapter.kind in WHOLE)
-    stops, decode = stop_ids(run), decoder(load_tokenizer(str(run.result)))
+    stops, decode = read_stop_ids(run), make_decoder(load_tokenizer(str(run.result)))
 
-    def measure(model: nn.Module, label: str) -> Evaluation:
+    def evaluate_model(model: nn.Module, label: str) -> Evaluation:
         with machine.precision():
             loss_model, probed = build_loss_model(
                 model,
@@ -58,12 +58,12 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
             progress(f"{label} loss", unit="examples") as losses,
             progress(f"{label} answers", unit="prompts") as answered,
         ):
-            return evaluate(
+            return evaluate_split(
                 loss_model,
                 rows.split,
                 config.eval,
                 reduction=config.loss.reduction,
-                budget=config.speed.tokens_per_micro_batch,
+                max_tokens=config.speed.tokens_per_micro_batch,
                 decode=decode,
                 stop_ids=stops,
                 loss_progress=losses.update,
@@ -71,61 +71,62 @@ def evaluate_run(run: RunDir, config: Config, rows: Rows, name: str, *, compare:
             )
 
     model, base = load_tuned(run, config, machine), None
-    tuned = measure(model, "tuned")
+    tuned = evaluate_model(model, "tuned")
     if compare and isinstance(model, PeftModel):
         with model.disable_adapter():
-            # Not through PEFT, which would still count the vectors of prompt tuning, and not pack.
-            base = measure(causal_lm(model), "base")
+            # Not through PEFT, which would still count the vectors of prompt tuning and prevent packing.
+            base = evaluate_model(causal_lm(model), "base")
     elif compare:
-        del model  # two models need not fit
-        base = measure(load_base(run, config, machine), "base")
+        del model  # two models may not fit into memory
+        base = evaluate_model(load_base(run, config, machine), "base")
     if config.eval.generate:
-        _say_unasked(tuned, count_cut(rows.split, stops))
-    report.show(tuned.metrics, base.metrics if base else None)
+        _explain_unanswered(tuned, count_truncated_answers(rows.split, stops))
+    report.print_scores(tuned.metrics, base.metrics if base else None)
     if base is not None:
-        both = {"base": base, "tuned": tuned}
-        answers = {name: [answer.text for answer in one.answers] for name, one in both.items()}
-        for line in sample_lines(tuned.items, answers, SAMPLES):
+        results = {"base": base, "tuned": tuned}
+        answers = {name: [answer.text for answer in result.answers] for name, result in results.items()}
+        for line in sample_lines(tuned.items, answers, NUM_SAMPLES):
             say(line, indent=SAMPLE_INDENT)
     file = run.eval / f"{name}.json"
-    report.write(report.with_base(report.as_json(name, run, rows, config, tuned, base), file), file)
+    values = report.build_report(name, run, rows, config, tuned, base)
+    report.write_eval_report(report.keep_base_scores(values, file), file)
     say(f"report    {file}")
 
 
-def _say_unasked(tuned: Evaluation, cut: int) -> None:
-    """Print why examples were not asked; ``cut`` of them lost the end of their reference answer."""
+def _explain_unanswered(tuned: Evaluation, cut: int) -> None:
+    """Print why some examples have no question; truncation cut the reference answer of ``cut`` of them."""
     if cut:
-        say(f"answers   {counted(cut, 'example')} not asked: data.overflow=truncate cut the reference answer")
+        say(f"answers   {counted(cut, 'example')} not answered: data.overflow=truncate cut the reference answer")
     elif not tuned.items:
-        say("answers   none: every example is trained whole, without a prompt; loss and perplexity only")
+        say("answers   none: every example is trained as a whole, without a prompt; loss and perplexity only")
 
 
 def load_base(run: RunDir, config: Config, machine: ComputeSetup) -> PreTrainedModel:
-    """The base model as the run's training loaded it, with the rows of added tokens as they began."""
-    new = added_ids(load_tokenizer(str(run.result)), config.model.add_tokens)
-    return _load(config, machine, new)
+    """Load the base model as training did, with the initial embeddings of added tokens."""
+    added = added_ids(load_tokenizer(str(run.result)), config.model.add_tokens)
+    return _load_model(config, machine, added)
 
 
-def _load(config: Config, machine: ComputeSetup, new: Sequence[int] = ()) -> PreTrainedModel:
+def _load_model(config: Config, machine: ComputeSetup, added: Sequence[int] = ()) -> PreTrainedModel:
     full = config.adapter.kind in WHOLE
     return load_model(
-        config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype, added_ids=new
+        config.model, config.quant, full=full, device=machine.device, compute_dtype=machine.dtype, added_ids=added
     )
 
 
 def load_tuned(run: RunDir, config: Config, machine: ComputeSetup) -> nn.Module:
-    """The trained model: the base with the run's adapter, or the run's own weights."""
+    """Load the trained model: the base with the run's adapter, or the run's own weights."""
     if config.adapter.kind in WHOLE:
         own = replace(config.model, path=str(run.result), revision=None)
-        return _load(replace(config, model=own), machine)  # it has learnt the rows of added tokens
+        return _load_model(replace(config, model=own), machine)  # its embeddings of added tokens are trained
     return load_adapter(load_base(run, config, machine), run.result, machine.device)
 
 
-def stop_ids(run: RunDir) -> list[int]:
-    """The tokens that end an answer, as the run's generation config names them.
+def read_stop_ids(run: RunDir) -> list[int]:
+    """Read the tokens that end an answer from the run's generation config.
 
     Raises:
-        SftError: It names none.
+        SftError: It contains none.
     """
     file = run.result / "generation_config.json"
     ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
@@ -133,7 +134,7 @@ def stop_ids(run: RunDir) -> list[int]:
     if not found:
         raise SftError(
             where=str(file),
-            problem="it names no stop token (eos_token_id)",
-            fix="train again, or write the ids of the stop tokens there",
+            problem="it contains no stop token (eos_token_id)",
+            fix="train again, or add the ids of the stop tokens to it",
         )
     return found

@@ -1,4 +1,4 @@
-"""One answer, told in pieces of text while it is generated."""
+"""Streaming generation of one answer, for `sft chat`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,59 +13,66 @@ from sft_cli.model.attention.packing import generation_mode
 from sft_cli.model.load import model_context_length
 
 
-class _Telling(TextStreamer):
-    """Hands finished pieces of text on instead of printing them."""
+class _CallbackStreamer(TextStreamer):
+    """Passes finished pieces of text to a callback instead of printing them."""
 
-    def __init__(self, tokenizer: Any, tell: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._tell = tell
+        self._on_text = on_text
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Hand a piece on."""
-        self._tell(text)
+        """Pass a piece to the callback."""
+        self._on_text(text)
 
 
-def stream(
+def stream_answer(
     model: nn.Module,
     tokenizer: Any,
     prompt: Sequence[int],
     stop_ids: Sequence[int],
-    most: int,
-    tell: Callable[[str], None],
+    max_new_tokens: int,
+    on_text: Callable[[str], None],
 ) -> None:
-    """Tell the greedy answer to one prompt, without its stop token.
+    """Generate the greedy answer to one prompt and pass its text on piece by piece, without the stop token.
 
     Args:
         model: A transformers causal LM or a PEFT model around one; autocast is the caller's.
-        tokenizer: What turns its ids into text.
+        tokenizer: The tokenizer that decodes its ids.
         prompt: Token ids.
         stop_ids: Tokens that end the answer.
-        most: Longest answer in tokens, the stop token counted.
-        tell: Called with each piece of text.
+        max_new_tokens: Longest answer, including its stop token.
+        on_text: Called with each piece of text.
 
     Raises:
-        SftError: The prompt leaves no room in the model's context.
+        SftError: The prompt fills the model's context.
     """
     with generation_mode(model) as lm:
-        limit = model_context_length(lm.config)
-        room = most if limit is None else min(most, limit - num_prepended_vectors(model) - len(prompt))
-        if room <= 0:
+        limit, taken = model_context_length(lm.config), num_prepended_vectors(model)
+        num_new = max_new_tokens if limit is None else min(max_new_tokens, limit - taken - len(prompt))
+        if num_new <= 0:
             raise SftError(
                 where="sft chat",
-                problem=f"the conversation has {len(prompt)} tokens, the model takes {limit}",
+                problem=f"the conversation has {len(prompt)} tokens, the model's context {limit}",
                 fix="start again with a shorter message",
             )
         greedy = GenerationConfig(
-            do_sample=False, max_new_tokens=room, eos_token_id=list(stop_ids), pad_token_id=stop_ids[0], use_cache=True
+            do_sample=False,
+            max_new_tokens=num_new,
+            eos_token_id=list(stop_ids),
+            pad_token_id=stop_ids[0],
+            use_cache=True,
         )
-        own, lm.generation_config = lm.generation_config, GenerationConfig()  # it would fill what is unset here
+        kept_config, lm.generation_config = (
+            lm.generation_config,
+            GenerationConfig(),
+        )  # generate() would take unset values from it
         ids = torch.tensor([list(prompt)], device=lm.device)
         try:
             lm.generate(  # pyright: ignore[reportCallIssue]  transformers types it through a mix-in
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 generation_config=greedy,
-                streamer=_Telling(tokenizer, tell),
+                streamer=_CallbackStreamer(tokenizer, on_text),
             )
         finally:
-            lm.generation_config = own
+            lm.generation_config = kept_config

@@ -49,7 +49,7 @@ class MergeResult:
 def render_card(run: RunDir, config: Config, merged: MergeResult) -> str:
     """Render the card: YAML front matter that the hub accepts, then Markdown."""
     assert config.model.path is not None
-    manifest, environment = run.read(run.manifest), run.read(run.environment)
+    manifest, environment = run.read_json(run.manifest), run.read_json(run.environment)
     sources = list(data_sources(manifest, config))
     jinja = Environment(
         loader=PackageLoader("sft_cli.merge", "."),
@@ -67,7 +67,7 @@ def render_card(run: RunDir, config: Config, merged: MergeResult) -> str:
         base={"name": table_cell(public_name(config.model.path)), "revision": config.model.revision},
         template=table_cell(public_name(config.template.path or manifest.get("template", config.template.name))),
         stop_tokens=manifest["stop_tokens"],
-        stop_ids=run.read(run.adapter / "generation_config.json")["eos_token_id"],
+        stop_ids=run.read_json(run.adapter / "generation_config.json")["eos_token_id"],
         sources=sources,
         data={**train, "held_out": held_out["examples"], "fingerprint": manifest["fingerprint"][:16]},
         settings=hyperparameters(config.adapter, config.quant, config.trainer)
@@ -210,7 +210,7 @@ def run_results(run: RunDir) -> dict[str, Any]:
         best = min(evaluated, key=lambda line: line["loss"])
         result[f"best held-out loss (step {best['step']})"] = best["loss"]
     for file in run.eval.glob("heldout.json"):  # other rows and settings have reports of their own
-        report = run.read(file)
+        report = run.read_json(file)
         for label, metrics in (("", report["metrics"]), (", base model", report.get("base", {}))):
             result |= {f"{file.stem}: {name}{label}": value for name, value in metrics.items() if is_number(value)}
     return result

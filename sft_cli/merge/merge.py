@@ -132,7 +132,7 @@ def merge_adapter(run: RunDir, config: Config, *, out: Path, into: str, max_kl: 
 
 def make_merge_plan(run: RunDir, config: Config, into: str) -> MergePlan:
     """Resolve the device and the types of the merge."""
-    trained = DTYPES[Dtype(run.read(run.environment)["dtype"])]
+    trained = DTYPES[Dtype(run.read_json(run.environment)["dtype"])]
     dtype = trained if into == "dequantized" else export_files.stored_dtype(config.model)
     new = added_ids(load_tokenizer(str(run.adapter)), config.model.add_tokens)
     device = choose_device(config.trainer.device)

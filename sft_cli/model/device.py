@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sft_cli.config.schema.trainer import Device, Dtype, TrainerConfig
-from sft_cli.distributed.rank_env import place_of
+from sft_cli.distributed.rank_env import rank_from_env
 from sft_cli.errors import SftError
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -59,13 +59,13 @@ def choose_device(device: Device) -> torch.device:
         )
     if not cuda or device is Device.cpu:
         return torch.device("cpu")
-    place = place_of()
-    if place.size == 1:
+    place = rank_from_env()
+    if place.world_size == 1:
         return torch.device("cuda")
     if place.local_rank >= torch.cuda.device_count():
         raise SftError(
-            where=f"process {place.rank} of {place.size}",
-            problem=f"{place.local_size} processes of this node want a CUDA device each, and torch sees"
+            where=f"process {place.rank} of {place.world_size}",
+            problem=f"{place.local_world_size} processes of this node want a CUDA device each, and torch sees"
             f" {torch.cuda.device_count()}",
             fix="launcher.nproc=auto, or trainer.device=cpu",
         )
@@ -146,7 +146,7 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min([psutil.virtual_memory().available, *_cgroup_free_memory(root)]) // place_of().local_size
+    return min([psutil.virtual_memory().available, *_cgroup_free_memory(root)]) // rank_from_env().local_world_size
 
 
 def _cgroup_free_memory(root: Path) -> Iterator[int]:

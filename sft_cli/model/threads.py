@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import silu
 from transformers import PretrainedConfig
 
-from sft_cli.distributed.rank_env import place_of
+from sft_cli.distributed.rank_env import rank_from_env
 from sft_cli.model.load import config_value
 
 OMP_VARIABLE = "OMP_NUM_THREADS"
@@ -57,7 +57,7 @@ def choose_threads(
         dtype: Compute type.
         environment: The process's variables.
     """
-    cores = max(1, available_cores() // place_of().local_size)
+    cores = max(1, available_cores() // rank_from_env().local_world_size)
     if requested is not None:
         return ThreadChoice(requested, "as asked for")
     if recorded is not None and recorded <= cores:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import Auto
 from sft_cli.config.schema.trainer import Device
-from sft_cli.distributed.launch import gpus
+from sft_cli.distributed.launch import count_gpus
 from sft_cli.errors import SftError
 
 THREADS, CARDS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
@@ -26,7 +26,7 @@ def trial_environments(parallel: int, configs: Sequence[Config]) -> list[dict[st
             problem="a sweep is one process, which starts the members",
             fix="start it without torchrun, accelerate launch or srun; launcher.nproc=N gives each member N processes",
         )
-    number = gpus()
+    number = count_gpus()
     cards = os.environ[CARDS].split(",") if number and CARDS in os.environ else [str(card) for card in range(number)]
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     if parallel > 1 and number:

@@ -23,7 +23,7 @@ from sft_cli.sweep.plan import SweepPlan, plan_sweep
 from sft_cli.sweep.resources import trial_environments
 from sft_cli.sweep.runner import finish_sweep, run_sweep, wait_for_saving
 from sft_cli.sweep.state import NAME, SweepRecord, TrialState, load_record, read_outcome, save_record
-from sft_cli.train.setup.run_lock import held
+from sft_cli.train.setup.run_lock import hold_run_lock
 from sft_cli.utils.atomic import write_atomic
 
 
@@ -72,7 +72,7 @@ def begin(
         parallel,
         datasets=len(prepared),
     )
-    with held(directory / ".lock"):
+    with hold_run_lock(directory / ".lock"):
         for member, config in zip(planned.members, planned.configs, strict=True):
             run = record.run(member)
             run.path.mkdir()
@@ -107,7 +107,7 @@ def resume_sweep(path: Path, *, parallel: int | None, metric: str | None, mode: 
         same = name == record.metric.name and mode is None
         record = record.with_metric(record.metric if same else metrics.parse_metric(name, mode, configs))
     record = record if parallel is None else replace(record, parallel=parallel)
-    with held(record.directory / ".lock"):
+    with hold_run_lock(record.directory / ".lock"):
         if record.job is not None:
             outcomes = {member: read_outcome(record, member) for member in record.members}
             finish_sweep(record, outcomes)

@@ -121,9 +121,9 @@ def read_outcome(record: SweepRecord, member: Trial, error: str = "") -> TrialOu
 def read_exact_match(run: RunDir) -> float | None:
     """Exact match of a run on its held-out rows: of ``sft eval``, else from the end of training; None without one."""
     evaluated = run.eval / "heldout.json"
-    for file, within in ((evaluated, "metrics"), (run.after, None)):
+    for file, within in ((evaluated, "metrics"), (run.tuned_scores, None)):
         if file.is_file():
-            found = run.read(file)
+            found = run.read_json(file)
             value = (found if within is None else found[within])["exact_match"]
             return None if value is None else float(value)
     return None

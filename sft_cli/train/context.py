@@ -1,4 +1,4 @@
-"""Everything the training loop reads: a run's settings, data, model and processes."""
+"""What the training loop reads: a run's settings, data, model and processes."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -6,24 +6,24 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from sft_cli.batching.bin_packing import PAIRS
-from sft_cli.batching.prefetch import Feed
-from sft_cli.batching.step_plan import Plan
+from sft_cli.batching.bin_packing import DEFAULT_PAIR_COST
+from sft_cli.batching.prefetch import Prefetcher
+from sft_cli.batching.step_plan import StepPlan
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.speed import Choice
 from sft_cli.data.prepared import Split
-from sft_cli.distributed.process_group import Ranks
+from sft_cli.distributed.process_group import World
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.run_dir import RunDir
-from sft_cli.train.monitoring.retention import Retention
-from sft_cli.train.monitoring.step_rows import StepRow, rows_of
-from sft_cli.train.parallel import Engine
-from sft_cli.train.step import ALONE, Relief
+from sft_cli.train.monitoring.retention import RetentionGuard
+from sft_cli.train.monitoring.step_rows import StepRow, list_step_rows
+from sft_cli.train.parallel import ParallelModel
+from sft_cli.train.recompute import RecomputeOnOom
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation during training found: held-out loss in nats, values for metrics.jsonl, sample answers."""
+class HeldOutResult:
+    """The result of an evaluation during training: loss in nats, values for metrics.jsonl, sample answers."""
 
     loss: float
     values: Mapping[str, Any]
@@ -31,70 +31,70 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Run:
-    """Everything the loop reads.
+class TrainContext:
+    """What the training loop reads.
 
     Attributes:
-        directory: Where the run is written.
-        config: Its settings.
+        directory: The run directory.
+        config: The settings of the run.
         train: The training examples.
-        plan: Which of them make each step.
+        plan: Which of them make up each step.
         model: The model with its loss.
-        accelerator: Owns devices and ranks.
-        identity: What a checkpoint must agree with.
-        relief: What is recomputed in the backward pass.
-        evaluate: Evaluates the held-out rows; None when there are none.
-        retention: The guard against forgetting; None when no probe is declared.
-        share: Whether common beginnings of examples are computed once, as far as the model allows it.
-        replayed: Names of the replayed sources.
-        pairs: What a query seeing a key costs, see ``placement.pair_cost``.
-        engine: How the processes of the run compute the model.
+        accelerator: The device and the mixed precision.
+        fingerprint: What a checkpoint must agree with.
+        recompute: What is recomputed in the backward pass.
+        evaluate: Evaluates the held-out rows; None without any.
+        retention: The guard against forgetting; None without probes.
+        share: Whether common prefixes of examples are computed once, as far as the model allows it.
+        replay_sources: Names of the replayed sources.
+        pair_cost: Cost of one query-key pair, see ``bin_packing.attention_pair_cost``.
+        parallel: How the processes of the run compute the model.
     """
 
     directory: RunDir
     config: Config
     train: Split
-    plan: Plan
+    plan: StepPlan
     model: LossModel
     accelerator: Accelerator
-    identity: Mapping[str, Any]
-    relief: Relief
-    evaluate: Callable[[], Evaluation] | None = None
-    retention: Retention | None = None
+    fingerprint: Mapping[str, Any]
+    recompute: RecomputeOnOom
+    evaluate: Callable[[], HeldOutResult] | None = None
+    retention: RetentionGuard | None = None
     share: Choice = Choice.never
-    replayed: Collection[str] = field(default_factory=frozenset)
-    pairs: float = PAIRS
-    engine: Engine = ALONE
+    replay_sources: Collection[str] = field(default_factory=frozenset)
+    pair_cost: float = DEFAULT_PAIR_COST
+    parallel: ParallelModel = field(default_factory=ParallelModel)
 
     @property
-    def ranks(self) -> Ranks:
+    def world(self) -> World:
         """The processes of the run."""
-        return self.engine.ranks
+        return self.parallel.world
 
     @property
-    def scaled(self) -> bool:
-        """Whether a loss scale (float16) looks after the gradient."""
+    def has_loss_scale(self) -> bool:
+        """Whether the gradient is scaled (float16), which skips overflowing steps by itself."""
         return self.accelerator.scaler is not None
 
-    def rows(self, step: int) -> list[StepRow]:
+    def step_rows(self, step: int) -> list[StepRow]:
         """The rows of a step (from 0), the longest first."""
-        return rows_of(self.train, self.plan.examples(step))
+        return list_step_rows(self.train, self.plan.examples(step))
 
-    def feed(self, first_step: int) -> Feed:
+    def prefetch(self, first_step: int) -> Prefetcher:
         """The batches from a step on."""
-        return Feed(
+        return Prefetcher(
             self.train,
             self.plan.examples,
             first_step,
             self.plan.num_steps,
             reduction=self.config.loss.reduction,
-            budget=self.config.speed.tokens_per_micro_batch,
+            max_tokens=self.config.speed.tokens_per_micro_batch,
             packed=self.model.packed,
             share=self.share,
-            replay=self.config.loss.replay,
-            replayed=self.replayed,
-            ranks=self.ranks.place.size,
-            rank=self.ranks.place.rank,
+            replay_weight=self.config.loss.replay,
+            replay_sources=self.replay_sources,
+            world_size=self.world.size,
+            rank=self.world.rank,
             device=self.accelerator.device,
-            pairs=self.pairs,
+            pair_cost=self.pair_cost,
         )

@@ -1,4 +1,4 @@
-"""What to type when memory runs out."""
+"""Errors with advice when memory runs out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from sft_cli.config.schema.adapter import WHOLE, AdapterKind, QuantKind
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.errors import SftError
-from sft_cli.train.monitoring.step_rows import StepRow, named
+from sft_cli.train.monitoring.step_rows import StepRow, describe_rows
 
-ON_A_CPU = "DefaultCPUAllocator"
-"""Stands in torch's message where main memory cannot be had; that error has no class of its own."""
+CPU_ALLOCATOR = "DefaultCPUAllocator"
+"""A part of torch's message when main memory runs out; that error has no class of its own."""
 
 
-class Work(Enum):
-    """What needs memory."""
+class OomPhase(Enum):
+    """The phase of a run in which memory ran out."""
 
     loading = "loading the model"
     training = "training"
@@ -25,14 +25,16 @@ class Work(Enum):
 
 
 @contextmanager
-def told(config: Config, work: Work, where: str, rows: Callable[[], Sequence[StepRow]] | None = None) -> Iterator[None]:
-    """Memory that runs out within becomes a sentence.
+def translate_oom(
+    config: Config, phase: OomPhase, where: str, rows: Callable[[], Sequence[StepRow]] | None = None
+) -> Iterator[None]:
+    """Turn an out-of-memory error inside the block into an SftError with advice.
 
     Args:
-        config: The run's settings, which the advice starts from.
-        work: What is done within.
-        where: At which step, or of which model.
-        rows: The rows that are computed, the longest first; asked only where memory runs out.
+        config: The settings of the run, on which the advice is based.
+        phase: The phase of the run.
+        where: The step, or the model.
+        rows: Returns the rows that are computed, the longest first; called only when memory runs out.
 
     Raises:
         SftError: Memory ran out.
@@ -40,24 +42,24 @@ def told(config: Config, work: Work, where: str, rows: Callable[[], Sequence[Ste
     try:
         yield
     except RuntimeError as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or ON_A_CPU in str(error)):
+        if not (isinstance(error, torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error)):
             raise
-        problem = f"memory ran out in {work.value}"
+        problem = f"out of memory in {phase.value}"
         if rows is not None:
             budget = config.speed.tokens_per_micro_batch
-            problem += f", at most {budget:,} tokens at once; the longest rows of the step: {named(rows())}"
-        raise SftError(where=where, problem=problem, fix=advice(config, work)) from error
+            problem += f" with {budget:,} tokens per micro-batch; the longest rows of the step: {describe_rows(rows())}"
+        raise SftError(where=where, problem=problem, fix=oom_advice(config, phase)) from error
 
 
-def advice(config: Config, work: Work) -> str:
-    """What needs less memory than this config, the cheapest first."""
+def oom_advice(config: Config, phase: OomPhase) -> str:
+    """Settings that need less memory than the config, the cheapest first."""
     speed, found = config.speed, list[str]()
-    if work is Work.training:
+    if phase is OomPhase.training:
         explicit = speed.gradient_checkpointing in (Checkpointing.none, Checkpointing.selective, Checkpointing.layers)
         if explicit and config.adapter.kind is not AdapterKind.prefix:
             found.append("speed.gradient_checkpointing=auto")
         found.append(_fewer_tokens(config))
-    if work is Work.evaluation:
+    if phase is OomPhase.evaluation:
         found.append(f"eval.batch_size={max(1, config.eval.batch_size // 2)}")
         found.append(_fewer_tokens(config))
     if config.adapter.kind in WHOLE:
@@ -71,7 +73,7 @@ def advice(config: Config, work: Work) -> str:
 
 
 def _fewer_tokens(config: Config) -> str:
-    """Fewer tokens at once; where only the longest row is computed at once, shorter rows, which are another run."""
+    """A smaller micro-batch; where it already holds only the longest row, a new run with shorter rows."""
     tokens, longest = config.speed.tokens_per_micro_batch, config.trainer.max_length
     if tokens > longest:
         return f"speed.tokens_per_micro_batch={max(longest, tokens // 2)}"

@@ -1,17 +1,18 @@
-"""How the processes of a run compute one model: each holds all of it, or a part of every tensor (torch's FSDP2).
+"""Data parallelism: each process holds the whole model, or a shard of every tensor (torch's FSDP2).
 
-Gradients are sums over processes, never means: what a step's loss is divided by stands in its targets' weights.
+Gradients are sums over processes, never means: the divisor of a step's loss is part of its targets' weights.
 
-Where each holds the model, DistributedDataParallel is not used. Its hooks expect the same parameters to get a gradient
-in every process, and begin to exchange while others may still run out of memory; here everything that can go wrong in a
-step has gone wrong before its one exchange, so that a step can be begun again.
+For whole models, torch's DistributedDataParallel is not used. Its hooks expect the same parameters to get a gradient in
+every process, and start to exchange gradients while other processes may still run out of memory. Here, a step exchanges
+gradients once, after everything that can fail, so that it can be repeated.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from operator import call
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -25,81 +26,85 @@ from sft_cli.config.schema.adapter import QuantKind
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import DistributedConfig, DistributedKind
 from sft_cli.console import gib, say
-from sft_cli.distributed.process_group import Ranks
-from sft_cli.distributed.rank_env import place_of
+from sft_cli.distributed.process_group import World
+from sft_cli.distributed.rank_env import rank_from_env
 from sft_cli.errors import SftError
 from sft_cli.model.memory.layer_memory import decoder_layers
-from sft_cli.train.checkpoints.sharded_tensors import whole
+from sft_cli.train.checkpoints.sharded_tensors import full_tensor
 from sft_cli.train.optimizers.param_groups import trained_parameters
 
 T = TypeVar("T")
 
-BUCKET = 2**26
-"""Bytes of gradients exchanged at once."""
+BUCKET_BYTES = 2**26
+"""Bytes of gradients that are reduced at once."""
 
 
-class Shell(nn.Module):
-    """A module around the model whose forward does anything with it, while its outer weights are gathered."""
+class FsdpRoot(nn.Module):
+    """The root module for FSDP2: its forward calls any function while the model's outer weights are gathered."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, work: Callable[[], T]) -> T:
-        """What the work gives."""
+        """Call ``work`` and return its result."""
         return work()
 
 
 @dataclass(frozen=True)
-class Engine:
-    """How this process computes with the model.
+class ParallelModel:
+    """How this process computes the model with the others.
 
     Attributes:
-        ranks: The processes of the run.
-        shell: Around a model of which each process holds a part; None: each holds the whole.
-        reshard: Whether gathered weights are given back after the forward pass.
+        world: The processes of the run.
+        fsdp_root: The root around a sharded model; None: each process holds the whole model.
+        reshard: Whether gathered weights are freed after the forward pass.
     """
 
-    ranks: Ranks = field(default_factory=Ranks)
-    shell: Shell | None = None
+    world: World = field(default_factory=World)
+    fsdp_root: FsdpRoot | None = None
     reshard: bool = True
 
     @property
-    def sharded(self) -> bool:
-        """Whether each process holds a part of the model."""
-        return self.shell is not None
+    def is_sharded(self) -> bool:
+        """Whether each process holds a shard of the model."""
+        return self.fsdp_root is not None
 
-    def sentence(self, model: nn.Module) -> str:
-        """What each process holds, for the log."""
-        size = self.ranks.place.size
-        if not self.sharded:
-            return f"{size} processes, each holds the whole model (DDP); gradients are added up once a step"
+    def describe(self, model: nn.Module) -> str:
+        """A line for the log: what each process holds."""
+        size = self.world.size
+        if not self.is_sharded:
+            return f"{size} processes, each holds the whole model (DDP); gradients are summed once a step"
         held, full = 0, 0
         for one in model.parameters():
             held += one.to_local().nbytes if isinstance(one, DTensor) else one.nbytes
             full += one.nbytes
-        return f"{size} processes, each holds a part of every tensor (FSDP2): {gib(held)} of {gib(full)}"
+        return f"{size} processes, each holds a shard of every tensor (FSDP2): {gib(held)} of {gib(full)}"
 
     @property
     def run(self) -> Callable[[Callable[[], T]], T]:
-        """Compute something with the model: a plain call, or one through the shell that gathers its parts.
+        """A function that calls ``work``, which computes with the model: directly, or through FSDP's root.
 
-        Every process must, and the same as far as layers are concerned.
+        Every process must run the same layers in the same order.
         """
-        return call if self.shell is None else self.shell
+        return call if self.fsdp_root is None else self.fsdp_root
 
-    def look(self, work: Callable[[], T]) -> T:
-        """``run`` for what no backward pass follows, which would give the gathered weights back otherwise."""
+    def forward(self, model: nn.Module, **kwargs: Any) -> Any:
+        """Return ``model(**kwargs)``; every process must call it."""
+        return self.run(partial(model, **kwargs))
+
+    def run_inference(self, work: Callable[[], T]) -> T:
+        """``run`` without a backward pass to follow: gathered weights are freed afterwards."""
         found = self.run(work)
-        for module in self.shell.modules() if self.shell is not None else ():
+        for module in self.fsdp_root.modules() if self.fsdp_root is not None else ():
             if isinstance(module, FSDPModule):
                 module.reshard()
         return found
 
     @contextmanager
-    def opened(self, model: nn.Module) -> Iterator[None]:
-        """Within ``run``: the last layer's weights stay gathered, so that its modules can be called by themselves."""
-        if not self.sharded:
+    def last_layer_unsharded(self, model: nn.Module) -> Iterator[None]:
+        """Keep the weights of the last layer gathered, inside ``run``, so that its modules can be called directly."""
+        if not self.is_sharded:
             yield
             return
         layer = decoder_layers(model)[-1]
@@ -112,15 +117,15 @@ class Engine:
             layer.set_reshard_after_forward(self.reshard)
             layer.reshard()
 
-    def add_gradients(self, model: nn.Module) -> None:
-        """Make every trained parameter's gradient the sum over the processes; sharded ones are that already.
+    def all_reduce_gradients(self, model: nn.Module) -> None:
+        """Sum the gradient of every trained parameter over the processes; FSDP2 has done it for sharded ones.
 
-        A parameter that got a gradient in some process only counts as zero in the others; one without any stays so.
+        A parameter that has a gradient in some processes counts as zero in the others; one without any stays without.
         """
-        if not self.ranks.several or self.sharded:
+        if not self.world.is_distributed or self.is_sharded:
             return
         trained = [parameter for _, parameter in trained_parameters(model)]
-        some = self.ranks.most([int(parameter.grad is not None) for parameter in trained])
+        some = self.world.all_reduce_max([int(parameter.grad is not None) for parameter in trained])
         found = list[Tensor]()
         for parameter, present in zip(trained, some, strict=True):
             if present and parameter.grad is None:
@@ -128,83 +133,89 @@ class Engine:
             if parameter.grad is not None:
                 found.append(parameter.grad)
         for bucket in _buckets(found):
-            flat = self.ranks.summed(torch.cat([one.flatten() for one in bucket]))
+            flat = self.world.all_reduce_sum(torch.cat([one.flatten() for one in bucket]))
             for one, summed in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
                 one.copy_(summed.view_as(one))
 
-    def clip(self, accelerator: Accelerator, model: nn.Module, largest: float) -> Tensor:
-        """Scale the gradients down to a norm of at most ``largest``; the norm before, a scalar of this process."""
+    def clip_grad_norm(self, accelerator: Accelerator, model: nn.Module, max_norm: float) -> Tensor:
+        """Scale the gradients down to a norm of at most ``max_norm`` and return the norm before, a local scalar."""
         trained = [parameter for _, parameter in trained_parameters(model)]
-        if not self.sharded:
-            norm = accelerator.clip_grad_norm_(trained, largest)
+        if not self.is_sharded:
+            norm = accelerator.clip_grad_norm_(trained, max_norm)
             assert isinstance(norm, Tensor)
             return norm
         norm = torch.nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        torch.nn.utils.clip_grads_with_norm_(trained, largest, norm)
+        torch.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
         return norm
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The tensors in order, those of one type together, about ``BUCKET`` bytes at a time."""
+    """Group the tensors by type into buckets of about ``BUCKET_BYTES``."""
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         bucket, size = list[Tensor](), 0
         for tensor in tensors:
             if tensor.dtype is dtype:
                 bucket.append(tensor)
                 size += tensor.numel() * tensor.element_size()
-                if size >= BUCKET:
+                if size >= BUCKET_BYTES:
                     yield bucket
                     bucket, size = [], 0
         if bucket:
             yield bucket
 
 
-def make_engine(model: nn.Module, config: DistributedConfig, ranks: Ranks, device: torch.device) -> Engine:
-    """Begin to compute together: everybody gets rank 0's trained weights, or everybody its part of all weights.
+def parallelize(model: nn.Module, config: DistributedConfig, world: World, device: torch.device) -> ParallelModel:
+    """Broadcast rank 0's trained weights, or shard the model over the processes.
+
+    Args:
+        model: The model, the same on every rank but for random initial values.
+        config: The settings of ``distributed``.
+        world: The processes of the run.
+        device: The device of this process.
 
     Raises:
-        SftError: The model, or the number of processes, cannot be split so.
+        SftError: The model cannot be sharded, or not over this number of processes.
     """
-    if not ranks.several:
-        return Engine(ranks)
+    if not world.is_distributed:
+        return ParallelModel(world)
     if config.kind is DistributedKind.ddp:
         for _, parameter in trained_parameters(model):
             torch.distributed.broadcast(parameter.detach(), src=0)
-        return Engine(ranks)
+        return ParallelModel(world)
     layers = decoder_layers(model)
     if not layers:
         raise SftError(
             where="distributed.kind=fsdp",
-            problem=f"the layers of {type(model).__name__} are not known, so that they could be gathered one by one",
+            problem=f"the decoder layers of {type(model).__name__} were not found, so it cannot be sharded by layer",
             fix="distributed=ddp",
         )
     if config.cpu_offload and device.type == "cpu":
-        say("together  on a CPU everything is in main memory: distributed.cpu_offload changes nothing")
-    mesh = _mesh(config, ranks, device)
+        say("warning: distributed.cpu_offload has no effect on a CPU, where everything is in main memory")
+    mesh = _mesh(config, world, device)
     policy = CPUOffloadPolicy() if config.cpu_offload and device.type == "cuda" else OffloadPolicy()
-    shell = Shell(model)
-    for module in [*layers, shell]:
+    fsdp_root = FsdpRoot(model)
+    for module in [*layers, fsdp_root]:
         fully_shard(module, mesh=mesh, reshard_after_forward=config.reshard, offload_policy=policy)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sums
-    return Engine(ranks, shell, config.reshard)
+        module.set_force_sum_reduction_for_comms(True)  # gloo has no scaled sums
+    return ParallelModel(world, fsdp_root, config.reshard)
 
 
 def loading_device(config: Config, device: torch.device) -> torch.device:
-    """Where the weights are read to: main memory, if each process keeps a part only and the whole may not fit.
+    """The device that weights are loaded to: the CPU under FSDP, where the whole model may not fit on a GPU.
 
-    Quantised weights are small, and are made on the card.
+    Quantized weights are small, and are loaded to the GPU.
     """
-    several = place_of().size > 1 and config.distributed.kind is DistributedKind.fsdp
+    several = rank_from_env().world_size > 1 and config.distributed.kind is DistributedKind.fsdp
     return torch.device("cpu") if several and config.quant.kind is QuantKind.none else device
 
 
 @contextmanager
-def gathered(model: nn.Module, engine: Engine) -> Iterator[None]:
-    """What was trained as whole tensors in main memory, for the first process to write; every process must ask."""
-    if not engine.sharded:
+def gathered_weights(model: nn.Module, parallel: ParallelModel) -> Iterator[None]:
+    """Replace sharded parameters by whole tensors on the CPU of rank 0, for export; every process must call it."""
+    if not parallel.is_sharded:
         yield
         return
     parts = list[tuple[nn.Module, str, nn.Parameter]]()
@@ -215,7 +226,7 @@ def gathered(model: nn.Module, engine: Engine) -> Iterator[None]:
     known: dict[int, nn.Parameter] = {}
     for module, name, parameter in parts:
         if id(parameter) not in known:
-            full = whole(parameter.detach()).cpu() if engine.ranks.first else _taken_part(parameter)
+            full = full_tensor(parameter.detach()).cpu() if parallel.world.is_main else _join_gather(parameter)
             known[id(parameter)] = nn.Parameter(full, requires_grad=parameter.requires_grad)
         module.register_parameter(name, known[id(parameter)])
     try:
@@ -225,19 +236,19 @@ def gathered(model: nn.Module, engine: Engine) -> Iterator[None]:
             module.register_parameter(name, parameter)
 
 
-def _taken_part(parameter: nn.Parameter) -> Tensor:
-    """Join in gathering what another process wants; nothing is kept."""
-    whole(parameter.detach())
+def _join_gather(parameter: nn.Parameter) -> Tensor:
+    """Take part in gathering a tensor for rank 0 without keeping it."""
+    full_tensor(parameter.detach())
     return torch.empty(0)
 
 
-def _mesh(config: DistributedConfig, ranks: Ranks, device: torch.device) -> DeviceMesh:
-    """One group of all processes, or ``replicas`` of them."""
-    size, replicas = ranks.place.size, config.replicas
+def _mesh(config: DistributedConfig, world: World, device: torch.device) -> DeviceMesh:
+    """A mesh of one group of all processes, or of ``replicas`` groups."""
+    size, replicas = world.size, config.replicas
     if size % replicas:
         raise SftError(
             where=f"distributed.replicas={replicas}",
-            problem=f"{size} processes do not divide into {replicas} groups of the same size",
+            problem=f"{size} processes cannot be divided into {replicas} groups of the same size",
             fix=f"distributed.replicas=1, or another number that divides {size}",
         )
     if replicas == 1:

@@ -1,4 +1,4 @@
-"""The run directories in a folder: how each stands, and what it has reached."""
+"""The list of run directories: the state and the last results of each."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ class RunSummary:
 
     Attributes:
         path: Its directory.
-        state: How it stands.
+        state: Its state.
         step: Optimizer steps done.
         loss: Of the last step; None before the first one.
         held_out: The last loss on the validation set; None without one.
@@ -53,11 +53,11 @@ def _changed(path: Path) -> float:
 
 
 def summarize(run: RunDir) -> RunSummary:
-    """How a run stands, read from its directory."""
+    """The state of a run, read from its directory."""
     lines = list(_lines(run.metrics))
     steps = [line for line in lines if "eval" not in line and "retention" not in line]
     evaluated = [line for line in lines if line.get("eval")]
-    checkpoints = checkpoint_dir.all_of(run.checkpoints)
+    checkpoints = checkpoint_dir.list_checkpoints(run.checkpoints)
     if run.adapter.is_dir() or run.model.is_dir():
         state: RunState = "finished"
     elif _is_locked(run.path / ".lock"):

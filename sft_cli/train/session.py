@@ -5,17 +5,18 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import PretrainedConfig
 
-from sft_cli.batching.step_plan import plan
+from sft_cli.batching.step_plan import make_step_plan
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.automatic import resolve_auto
 from sft_cli.config.schema.adapter import MERGEABLE, WHOLE, Init
@@ -24,10 +25,11 @@ from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.fields import resolved
 from sft_cli.console import counted, keep_in, say
 from sft_cli.data.prepared import Prepared
-from sft_cli.distributed.process_group import here, joined
+from sft_cli.distributed.process_group import current_world, init_process_group
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.warm_start import initial_adapters
 from sft_cli.model.device import ComputeSetup, choose_compute_setup, choose_device
+from sft_cli.model.head.kl_reference import KLReference
 from sft_cli.model.load import load_model_config
 from sft_cli.model.memory.checkpointing import CheckpointingPlan
 from sft_cli.model.threads import choose_threads, set_num_threads
@@ -35,74 +37,284 @@ from sft_cli.prepare import input_diff
 from sft_cli.prepare.prepare import prepare
 from sft_cli.run_dir import RunDir
 from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
-from sft_cli.train.checkpoints.checkpoint import Parts, Progress
-from sft_cli.train.checkpoints.export import export, write_probes
-from sft_cli.train.checkpoints.resume_check import identity
-from sft_cli.train.context import Run
-from sft_cli.train.loop import Stopped, fit
-from sft_cli.train.monitoring.compare_base import base_afterwards, base_before, compare
-from sft_cli.train.monitoring.evaluator import Watch
-from sft_cli.train.monitoring.retention import EXIT_CODE, Forgotten, Retention, stopped
-from sft_cli.train.monitoring.retention_probes import Probe, prepare_probes
-from sft_cli.train.oom_advice import Work, told
-from sft_cli.train.optimizers.lr_schedule import make_schedule
+from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
+from sft_cli.train.checkpoints.export import copy_data_files, export_model
+from sft_cli.train.checkpoints.resume_check import run_fingerprint
+from sft_cli.train.context import TrainContext
+from sft_cli.train.loop import TrainingInterrupted, train_loop
+from sft_cli.train.monitoring.compare_base import base_after_training, base_before_training, compare_with_base
+from sft_cli.train.monitoring.evaluator import HeldOutEvaluator
+from sft_cli.train.monitoring.retention import EXIT_CODE, RetentionFailed, RetentionGuard, stop_message
+from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
+from sft_cli.train.oom_advice import OomPhase, translate_oom
+from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
 from sft_cli.train.optimizers.optimizers import make_optimizer
-from sft_cli.train.optimizers.weight_average import make_average
-from sft_cli.train.parallel import gathered
+from sft_cli.train.optimizers.weight_average import make_weight_average
+from sft_cli.train.parallel import gathered_weights
 from sft_cli.train.setup import preflight
-from sft_cli.train.setup.build import Rows, build_model
-from sft_cli.train.setup.environment import environment
-from sft_cli.train.setup.run_directory import claimed
-from sft_cli.train.setup.run_warnings import concerns, plan_line
+from sft_cli.train.setup.build import FirstEpochRows, build_training_model
+from sft_cli.train.setup.environment import describe_environment
+from sft_cli.train.setup.run_directory import locked_run_dir
+from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings
 from sft_cli.utils.atomic import write_atomic
 
-MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-def train(config: Config, prepared: Prepared, directory: RunDir, *, resumed: bool) -> None:
-    """Train, export, and print what came out.
+def run_session(config: Config, prepared: Prepared, directory: RunDir, *, resumed: bool) -> None:
+    """Train, export, and print the result; every process of the run calls it.
 
     Raises:
-        SftError: The preflight or a checkpoint refuses, or the loss diverges.
+        SftError: The preflight or a checkpoint check fails, or training diverges.
         SystemExit: A signal or the guard against forgetting stopped the run; it can be resumed.
     """
-    ranks, examples = here(), sum(len(stage.entries) for stage in prepared.stages)
-    asked, config = config, resolve_auto(config, examples)
-    say(f"plan      {plan_line(asked, config, examples)}")
+    with open_session(config, prepared, directory, resumed=resumed) as session:
+        session.build()
+        session.measure_base()
+        progress = session.train(session.restore())
+        result = session.export(progress)
+        session.compare()
+        session.print_summary(progress, result)
+
+
+def run_distributed_session(config: Config, directory: RunDir, *, resumed: bool) -> None:
+    """``run_session`` as one of several processes; rank 0 prepares the data first."""
+    cuda = choose_device(config.trainer.device).type == "cuda"
+    with init_process_group(config.distributed.timeout_minutes, cuda=cuda) as world:
+        prepared = world.run_main_first(partial(prepare, config))
+        run_session(config, prepared, RunDir(world.broadcast_object(directory.path)), resumed=resumed)
+
+
+@contextmanager
+def open_session(
+    config: Config, prepared: Prepared, directory: RunDir, *, resumed: bool
+) -> Iterator["TrainingSession"]:
+    """Check everything that needs no weights, lock the run directory for all processes, and describe the run in it."""
+    world, examples = current_world(), sum(len(stage.entries) for stage in prepared.stages)
+    composed, config = config, resolve_auto(config, examples)
+    say(f"plan      {describe_plan(composed, config, examples)}")
     architecture = load_model_config(config.model)
     machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
     if machine.device.type == "cpu":
         _use_threads(config, directory, architecture, machine)
-    for one in concerns(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
+    for one in find_run_warnings(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
         say(f"warning: {one.text}; {one.fix}")
-    recompute = ranks.share(ranks.together(lambda: preflight.check(config, prepared, machine, directory.path)))
-    probes = ranks.in_turn(lambda: prepare_probes(config, prepared.tokenizer_directory))
-    ranks.together(lambda: _refuse_other_data(directory, prepared))
-    with claimed_for_all(directory, config, resumed=resumed) as directory:
-        ranks.by_first(lambda: _describe(directory, prepared, machine))
-        _train(config, prepared, directory, machine, recompute, probes)
+    check = partial(preflight.run_preflight, config, prepared, machine, directory.path)
+    recompute = world.broadcast_object(world.run_collectively(check))
+    probes = world.run_main_first(partial(prepare_probes, config, prepared.tokenizer_directory))
+    world.run_collectively(partial(_check_same_data, directory, prepared))
+    with _locked_for_all(directory, config, resumed=resumed) as directory:
+        session = TrainingSession(config, prepared, directory, machine, recompute, probes)
+        world.run_on_main(session.describe)
+        yield session
 
 
-def train_with_others(config: Config, directory: RunDir, *, resumed: bool) -> None:
-    """``train`` as one of several processes; the first one prepares the data while the others wait."""
-    cuda = choose_device(config.trainer.device).type == "cuda"
-    with joined(config.distributed.timeout_minutes, cuda=cuda) as ranks:
-        prepared = ranks.in_turn(lambda: prepare(config))
-        train(config, prepared, RunDir(ranks.share(directory.path)), resumed=resumed)
+class TrainingSession:
+    """The phases of a session that need the model, in the order of ``run_session``.
+
+    Attributes:
+        context: What the training loop reads; set by ``build``.
+        state: What the training loop changes; set by ``build``.
+    """
+
+    context: TrainContext
+    state: TrainState
+
+    def __init__(
+        self,
+        config: Config,
+        prepared: Prepared,
+        directory: RunDir,
+        machine: ComputeSetup,
+        recompute: CheckpointingPlan,
+        probes: Sequence[RetentionProbe],
+    ) -> None:
+        self._config, self._prepared, self._directory = config, prepared, directory
+        self._machine, self._recompute, self._probes = machine, recompute, probes
+        self._started, self._world = time.perf_counter(), current_world()
+        self._model_path = f"model.path={config.model.path}"
+        self._base: KLReference | None = None
+        self._base_scores: dict[str, Any] | None = None
+        self._checkpoint: Path | None = None
+
+    def describe(self) -> None:
+        """Write what is known before training: versions, the data, and the tokenizer that will serve the model."""
+        directory, prepared = self._directory, self._prepared
+        keep_in(directory.console)
+        say(f"run       {directory.path}")
+        if importlib.util.find_spec("tensorboard") is not None:
+            board = shlex.quote(str(directory.tensorboard))
+            say(f"          tensorboard --logdir {board} shows the loss during training")
+        values = describe_environment(self._machine.device, self._machine.dtype)
+        write_atomic(directory.environment, json.dumps(values, indent=2) + "\n")
+        digests = {key: prepared.manifest[key] for key in ("fingerprint", "content")}
+        data = {"prepared_dir": str(prepared.directory.resolve()), **digests}
+        copy_data_files(directory, prepared)
+        write_atomic(directory.data, json.dumps(data, indent=2) + "\n")
+
+    def build(self) -> None:
+        """Load the model, make the optimizer and the schedule, and find the checkpoint to resume from."""
+        set_seed(self._config.trainer.seed)
+        with translate_oom(self._config, OomPhase.loading, self._model_path):
+            self._build_context()
+        self._checkpoint = self._world.run_on_main(partial(checkpoint_dir.latest_valid, self._directory.checkpoints))
+
+    def _build_context(self) -> None:
+        """Set ``context`` and ``state``."""
+        config, trainer, prepared, world = self._config, self._config.trainer, self._prepared, self._world
+        tokenizer = load_tokenizer(str(self._directory.tokenizer))
+        self._stop_ids = [tokenizer.control_tokens[name] for name in prepared.manifest["stop_tokens"]]
+        plan = make_step_plan(
+            prepared.stages,
+            resolved(trainer.examples_per_step),
+            resolved(trainer.epochs),
+            trainer.max_steps,
+            trainer.seed,
+            prepared.train.unrolled(),
+        )
+        on_cpu, precision = self._machine.device.type == "cpu", MIXED_PRECISION[self._machine.dtype]
+        accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
+        rows = FirstEpochRows(prepared.train, plan)
+        built = build_training_model(
+            config, self._machine, tokenizer, self._stop_ids, rows, self._recompute, accelerator, world
+        )
+        model = built.loss_model
+        if not world.is_main:
+            set_seed(trainer.seed + world.rank)  # other examples get other dropout noise
+        self._evaluator = HeldOutEvaluator(config, prepared.validation, model, accelerator, tokenizer, self._stop_ids)
+        guard = None
+        if self._probes:
+            guard = RetentionGuard(config, self._directory, model, accelerator, tokenizer, self._stop_ids, self._probes)
+        optimizer = make_optimizer(model, trainer, config.adapter)
+        lr_schedule = make_lr_schedule(optimizer, trainer, plan.num_steps)
+        # evaluation_mode: accelerate adds autocast, but no wrapper for several processes; ParallelModel does that.
+        wrapped = accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+        optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
+        self.state = TrainState(wrapped, optimizer, lr_schedule, accelerator.scaler, make_weight_average(trainer))
+        self.context = TrainContext(
+            directory=self._directory,
+            config=config,
+            train=prepared.train,
+            plan=plan,
+            model=model,
+            accelerator=accelerator,
+            fingerprint=run_fingerprint(config, prepared.manifest["content"], str(self._machine.dtype)),
+            recompute=built.recompute,
+            evaluate=self._evaluator.evaluate if len(prepared.validation) else None,
+            retention=guard,
+            share=built.share,
+            pair_cost=built.pair_cost,
+            parallel=built.parallel,
+            replay_sources=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
+        )
+
+    def measure_base(self) -> None:
+        """Evaluate the model that training begins with, where its scores are needed and unavailable afterwards.
+
+        It runs before ``restore``, which replaces the untrained weights.
+        """
+        context, has_begun = self.context, self._checkpoint is not None
+        self._base = base_after_training(self._config, context)
+        with translate_oom(self._config, OomPhase.evaluation, self._model_path):
+            if self._base is None:
+                measure = partial(base_before_training, self._config, self._directory, self._evaluator, begun=has_begun)
+                self._base_scores = context.parallel.run_inference(measure)
+            if context.retention is not None:
+                context.parallel.run_inference(context.retention.measure_base)
+
+    def restore(self) -> TrainProgress:
+        """Load the newest valid checkpoint, if there is one, and remove newer ones, which are broken."""
+        if self._checkpoint is None:
+            return TrainProgress()
+        context, root = self.context, self._directory.checkpoints
+        load = partial(checkpoint.load_checkpoint, self._checkpoint, self.state, context.fingerprint, self._world.rank)
+        progress = self._world.run_collectively(load)
+        self._world.run_on_main(partial(checkpoint_dir.remove_after, root, progress.step))
+        say(f"resume    after step {progress.step} of {context.plan.num_steps} ({self._checkpoint})")
+        return progress
+
+    def train(self, progress: TrainProgress) -> TrainProgress:
+        """Run the training loop and return its final progress.
+
+        Raises:
+            SystemExit: A signal or the guard against forgetting stopped the run after a saved step.
+        """
+        context, run = self.context, shlex.quote(str(self._directory.path))
+        try:
+            if context.retention is not None:
+                context.retention.check_saved_step(progress.step)
+            with translate_oom(self._config, OomPhase.evaluation, "held-out rows"):
+                return train_loop(context, self.state, progress)
+        except TrainingInterrupted as interruption:
+            self._world.barrier()
+            say(f"stopped   after step {interruption.step}, saved; resume with: sft train --resume {run}")
+            sys.exit(128 + interruption.signal)
+        except RetentionFailed as failure:
+            newest = checkpoint_dir.list_checkpoints(self._directory.checkpoints)[-1]
+            self._world.barrier()
+            say(stop_message(run, checkpoint_dir.checkpoint_step(newest), str(failure)))
+            sys.exit(EXIT_CODE)
+
+    def export(self, progress: TrainProgress) -> Path:
+        """Write the trained adapter or model and return its directory.
+
+        The weights are those of the best evaluation if they are kept, otherwise the average or the last ones.
+        """
+        context, state = self.context, self.state
+        if self._config.trainer.keep_best and progress.best_step not in (None, progress.step):
+            step, loss = progress.best_step, progress.best_loss
+            say(f"best      step {step} (held-out loss {loss:.4f}); its weights are exported")
+            best = self._directory.checkpoints / f"step-{step}"
+            checkpoint.load_trained_weights(best, state.model)
+        elif state.average is not None:
+            say("average   the averaged weights are exported, not the last ones")
+            state.average.copy_to(state.model)
+        model = context.model.model
+        adapters = initial_adapters(self._config.adapter).items()
+        frozen = [path for key, path in adapters if key.startswith("adapter.frozen_adapters")]
+        write = partial(export_model, model, self._directory, self._stop_ids, self._config.model, frozen)
+        with gathered_weights(model, context.parallel):
+            return self._world.run_on_main(write)
+
+    def compare(self) -> None:
+        """Print the scores of the base and of the trained model, if ``eval.compare_after_training`` is set."""
+        compare = partial(compare_with_base, self._directory, self._evaluator, self._base, self._base_scores)
+        with translate_oom(self._config, OomPhase.evaluation, self._model_path):
+            self.context.parallel.run_inference(compare)
+
+    def print_summary(self, progress: TrainProgress, result: Path) -> None:
+        """Print the duration, the result, and the commands to run next."""
+        seconds = time.perf_counter() - self._started
+        say(f"finished  {counted(progress.step, 'step')} in {seconds:.0f} s: {result}")
+        held_out = len(self._prepared.validation) > 0
+        for number, line in enumerate(next_commands(self._config, self._directory, held_out=held_out)):
+            say(f"{'' if number else 'next':<9} {line}")
+
+
+def next_commands(config: Config, directory: RunDir, *, held_out: bool) -> Iterator[str]:
+    """The commands that apply to this run once it is finished."""
+    run = shlex.quote(str(directory.path))
+    yield f"sft chat {run}"
+    if held_out:
+        yield f"sft eval {run} --compare base"
+    if config.adapter.kind in MERGEABLE:
+        # LoftQ's adapter corrects the rounding of the 4-bit base, so it fits only the dequantized weights.
+        into = " --into dequantized" if config.adapter.init is Init.loftq else ""
+        yield f"sft merge {run} --out {shlex.quote(str(directory.path / 'merged'))}{into}"
 
 
 @contextmanager
-def claimed_for_all(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[RunDir]:
-    """``claimed`` by the first of a run's processes, for all of them; where the run lies is its to say."""
+def _locked_for_all(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[RunDir]:
+    """``locked_run_dir`` on rank 0, for all processes; yields the directory that rank 0 created or opened."""
     with ExitStack() as stack:
-        claim = claimed(directory, config, resumed=resumed)
-        yield here().by_first(lambda: stack.enter_context(claim))
+        lock = locked_run_dir(directory, config, resumed=resumed)
+        yield current_world().run_on_main(partial(stack.enter_context, lock))
 
 
 def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: ComputeSetup) -> None:
-    """Compute with the threads that suit the model, a resumed run with those it began with."""
+    """Set the number of threads that suits the model, or the one that a resumed run began with."""
     file = directory.environment
-    recorded = directory.read(file).get("threads") if file.is_file() else None
+    recorded = directory.read_json(file).get("threads") if file.is_file() else None
     threads = choose_threads(
         config.speed.threads,
         recorded,
@@ -115,165 +327,13 @@ def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConf
     say(f"machine   cpu, {kind} ({machine.reason or 'as asked for'}), {threads.sentence()}")
 
 
-def _train(
-    config: Config,
-    prepared: Prepared,
-    directory: RunDir,
-    machine: ComputeSetup,
-    recompute: CheckpointingPlan,
-    probes: list[Probe],
-) -> None:
-    """Build, resume, fit, export, compare."""
-    started = time.perf_counter()
-    ranks = here()
-    set_seed(config.trainer.seed)
-    path = f"model.path={config.model.path}"
-    with told(config, Work.loading, path):
-        run, parts, watch = _assemble(config, prepared, directory, machine, recompute, probes)
-    last = ranks.by_first(lambda: checkpoint_dir.newest(directory.checkpoints))
-    base = base_afterwards(config, run)
-    with told(config, Work.evaluation, path):
-        before = None
-        if base is None:
-            before = run.engine.look(partial(base_before, config, directory, watch, begun=last is not None))
-        if run.retention is not None:
-            run.engine.look(run.retention.begin)
-    progress = _fit(run, parts, _resume(run, parts, last))
-    _put_best(run, parts, progress)
-    adapters = initial_adapters(config.adapter).items()
-    frozen = [path for key, path in adapters if key.startswith("adapter.frozen_adapters")]
-    with gathered(run.model.model, run.engine):
-        result = ranks.by_first(lambda: export(run.model.model, directory, watch.stop_ids, config.model, frozen))
-    with told(config, Work.evaluation, path):
-        run.engine.look(partial(compare, directory, watch, base, before))
-    say(f"finished  {counted(progress.step, 'step')} in {time.perf_counter() - started:.0f} s: {result}")
-    for number, line in enumerate(next_lines(config, directory, held_out=len(prepared.validation) > 0)):
-        say(f"{'' if number else 'next':<9} {line}")
-
-
-def next_lines(config: Config, directory: RunDir, *, held_out: bool) -> Iterator[str]:
-    """The commands that make sense for this very run once it is finished."""
-    shown = shlex.quote(str(directory.path))
-    yield f"sft chat {shown}"
-    if held_out:
-        yield f"sft eval {shown} --compare base"
-    if config.adapter.kind in MERGEABLE:
-        # LoftQ's adapter makes up for the rounding of the 4-bit base, not of the original one.
-        into = " --into dequantized" if config.adapter.init is Init.loftq else ""
-        yield f"sft merge {shown} --out {shlex.quote(str(directory.path / 'merged'))}{into}"
-
-
-def _fit(run: Run, parts: Parts, progress: Progress) -> Progress:
-    """Train; leave with the signal's exit code, or the guard's, where one stopped the run behind a saved step."""
-    shown = shlex.quote(str(run.directory.path))
-    try:
-        if run.retention is not None:
-            run.retention.resume(progress.step)
-        with told(run.config, Work.evaluation, "held-out rows"):
-            return fit(run, parts, progress)
-    except Stopped as caught:
-        run.ranks.wait()
-        say(f"stopped   after step {caught.step}, saved; resume with: sft train --resume {shown}")
-        sys.exit(128 + caught.signal)
-    except Forgotten as forgotten:
-        step = checkpoint_dir.step_of(checkpoint_dir.all_of(run.directory.checkpoints)[-1])
-        run.ranks.wait()
-        say(stopped(shown, step, str(forgotten)))
-        sys.exit(EXIT_CODE)
-
-
-def _put_best(run: Run, parts: Parts, progress: Progress) -> None:
-    """Put into the model what is exported: its best held-out weights if they are kept, else the average or the last."""
-    if run.config.trainer.keep_best and progress.best_step not in (None, progress.step):
-        say(f"best      step {progress.best_step} (held-out loss {progress.best_loss:.4f}); its weights are exported")
-        checkpoint.restore_trained(run.directory.checkpoints / f"step-{progress.best_step}", parts.model)
-    elif parts.average is not None:
-        say("average   the averaged weights are exported, not the last ones")
-        parts.average.put(parts.model)
-
-
-def _refuse_other_data(directory: RunDir, prepared: Prepared) -> None:
-    """Refuse to resume a run on other rows than it began with, before anything of it is written over."""
-    if directory.data.is_file() and directory.read(directory.data)["content"] != prepared.manifest["content"]:
-        inputs = directory.read(directory.manifest)["inputs"]
+def _check_same_data(directory: RunDir, prepared: Prepared) -> None:
+    """Refuse to resume a run on other rows than it began with, before any of its files is overwritten."""
+    if directory.data.is_file() and directory.read_json(directory.data)["content"] != prepared.manifest["content"]:
+        inputs = directory.read_json(directory.manifest)["inputs"]
+        changed = ", ".join(input_diff.names(inputs, prepared.manifest["inputs"])) or input_diff.CODE
         raise SftError(
             where=str(directory.path),
-            problem="the run began with other rows: "
-            f"{', '.join(input_diff.names(inputs, prepared.manifest['inputs'])) or input_diff.CODE} changed since",
-            fix="put back what changed and resume, or start a new run",
+            problem=f"the run began with other rows: {changed} changed since",
+            fix="undo the change and resume, or start a new run",
         )
-
-
-def _describe(directory: RunDir, prepared: Prepared, machine: ComputeSetup) -> None:
-    """Write what is known before training: versions, the data, and the tokenizer that will serve the model."""
-    keep_in(directory.console)
-    say(f"run       {directory.path}")
-    if importlib.util.find_spec("tensorboard") is not None:
-        say(f"          tensorboard --logdir {shlex.quote(str(directory.tensorboard))} shows the loss during training")
-    values = environment(machine.device, machine.dtype)
-    write_atomic(directory.environment, json.dumps(values, indent=2) + "\n")
-    found = {key: prepared.manifest[key] for key in ("fingerprint", "content")}
-    data = {"prepared_dir": str(prepared.directory.resolve()), **found}
-    write_probes(directory, prepared)
-    write_atomic(directory.data, json.dumps(data, indent=2) + "\n")
-
-
-def _assemble(
-    config: Config,
-    prepared: Prepared,
-    directory: RunDir,
-    machine: ComputeSetup,
-    recompute: CheckpointingPlan,
-    probes: list[Probe],
-) -> tuple[Run, Parts, Watch]:
-    """What the loop reads, what it changes, and what evaluates it."""
-    trainer = config.trainer
-    tokenizer = load_tokenizer(str(directory.tokenizer))
-    stops = [tokenizer.control_tokens[name] for name in prepared.manifest["stop_tokens"]]
-    steps = plan(
-        prepared.stages,
-        resolved(trainer.examples_per_step),
-        resolved(trainer.epochs),
-        trainer.max_steps,
-        trainer.seed,
-        prepared.train.unrolled(),
-    )
-    accelerator = Accelerator(cpu=machine.device.type == "cpu", mixed_precision=MIXED[machine.dtype])
-    ranks = here()
-    built = build_model(config, machine, tokenizer, stops, Rows(prepared.train, steps), recompute, accelerator, ranks)
-    loss_model = built.loss_model
-    if not ranks.first:
-        set_seed(trainer.seed + ranks.place.rank)  # dropout of other examples is other noise
-    watch = Watch(config, prepared.validation, loss_model, accelerator, tokenizer, stops)
-    optimizer = make_optimizer(loss_model, trainer, config.adapter)
-    schedule = make_schedule(optimizer, trainer, steps.num_steps)
-    # "Evaluation" keeps accelerate from wrapping it for several processes, which is the engine's; it adds autocast.
-    wrapped = accelerator.prepare_model(loss_model, device_placement=False, evaluation_mode=True)
-    optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
-    run = Run(
-        directory=directory,
-        config=config,
-        train=prepared.train,
-        plan=steps,
-        model=loss_model,
-        accelerator=accelerator,
-        identity=identity(config, prepared.manifest["content"], str(machine.dtype)),
-        relief=built.relief,
-        evaluate=watch.evaluate if len(prepared.validation) else None,
-        retention=Retention(config, directory, loss_model, accelerator, tokenizer, stops, probes) if probes else None,
-        share=built.share,
-        pairs=built.pairs,
-        engine=built.engine,
-        replayed=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
-    )
-    return run, Parts(wrapped, optimizer, schedule, accelerator.scaler, make_average(trainer)), watch
-
-
-def _resume(run: Run, parts: Parts, last: Path | None) -> Progress:
-    """Restore a checkpoint; remove newer ones, which are broken."""
-    if last is None:
-        return Progress()
-    progress = run.ranks.together(lambda: checkpoint.load(last, parts, run.identity, run.ranks.place.rank))
-    run.ranks.by_first(lambda: checkpoint_dir.forget_after(run.directory.checkpoints, progress.step))
-    say(f"resume    after step {progress.step} of {run.plan.num_steps} ({last})")
-    return progress

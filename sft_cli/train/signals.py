@@ -1,18 +1,18 @@
-"""Signals that ask a run to stop: while it trains they wait until its step is saved, elsewhere they end it at once."""
+"""Signals that stop a run: during training, after the current step is saved; otherwise at once."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-class Asked(KeyboardInterrupt):
-    """A signal came where no step has to be saved first.
+class StopRequested(KeyboardInterrupt):
+    """A signal came while there was no step to save.
 
     Attributes:
-        signal: Its number.
+        signal: The number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -20,27 +20,27 @@ class Asked(KeyboardInterrupt):
         self.signal = number
 
 
-class Handler:
-    """Raises ``Asked``, and remembers it: a library that swallows exceptions does not swallow the wish to stop.
+class RaisingHandler:
+    """A handler that raises ``StopRequested`` and keeps the signal, in case a library swallows the exception.
 
     Attributes:
-        numbers: The signals that came.
+        numbers: The received signals.
     """
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
 
     def __call__(self, number: int, _frame: Any) -> None:
-        """What Python calls when a signal came."""
+        """Handle a signal."""
         self.numbers.append(number)
-        raise Asked(number)
+        raise StopRequested(number)
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[None]:
-    """Have the signals raise ``Asked`` within."""
-    handler = Handler()
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+def raise_on_signal() -> Iterator[None]:
+    """Raise ``StopRequested`` on a signal inside the block."""
+    handler = RaisingHandler()
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield
     finally:
@@ -49,11 +49,11 @@ def asked_to_stop() -> Iterator[None]:
 
 
 @contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM, SIGINT and SIGUSR1 (a scheduler's warning) instead of dying; a second one kills as usual."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+def collect_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM, SIGINT and SIGUSR1 (a scheduler's warning) in a list; a second one has its previous effect."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     earlier = before[signal.SIGTERM]
-    caught = list(earlier.numbers) if isinstance(earlier, Handler) else []
+    caught = list(earlier.numbers) if isinstance(earlier, RaisingHandler) else []
 
     def remember(number: int, _frame: Any) -> None:
         caught.append(number)

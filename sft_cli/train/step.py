@@ -1,7 +1,7 @@
-"""One optimizer step: the gradient of its loss, and more recomputation where memory runs out on the way."""
+"""One optimizer step: the gradient of its loss, its update, and its metrics."""
 
-from dataclasses import dataclass
-from functools import partial
+import time
+import warnings
 from typing import Any
 
 import torch
@@ -9,105 +9,156 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from sft_cli.batching.collate import Batch
-from sft_cli.batching.prefetch import LaidStep
-from sft_cli.console import say
-from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing, next_checkpointing_level
-from sft_cli.model.memory.layer_memory import decoder_layers
-from sft_cli.train.parallel import Engine
+from sft_cli.batching.prefetch import Prefetcher, StepBatches
+from sft_cli.config.schema.trainer import OnNan
+from sft_cli.train.checkpoints.checkpoint import TrainState
+from sft_cli.train.context import TrainContext
+from sft_cli.train.monitoring.divergence import is_finite_step
+from sft_cli.train.monitoring.metrics import StepMetrics, peak_memory
+from sft_cli.train.parallel import ParallelModel
+from sft_cli.train.recompute import RecomputeOnOom
 
-ALONE = Engine()
+ONE_PROCESS = ParallelModel()
 
 
-def compute_gradient(
-    loss_model: nn.Module, accelerator: Accelerator, laid: LaidStep, engine: Engine = ALONE
+def train_step(context: TrainContext, state: TrainState, step: int, prefetcher: Prefetcher) -> StepMetrics:
+    """Compute and apply optimizer step ``step`` (from 0) and return its metrics."""
+    started = time.perf_counter()
+    batches = prefetcher.get(step)
+    terms = compute_gradients(state.model, context.accelerator, batches, context.recompute, context.parallel)
+    max_norm = context.config.trainer.max_grad_norm or float("inf")
+    norm = context.parallel.clip_grad_norm(context.accelerator, state.model, max_norm)
+    lr = float(state.lr_schedule.get_last_lr()[0])
+    if _is_applied(context, terms["loss"], norm):
+        state.optimizer.step()
+        if state.average is not None:
+            state.average.update(state.model)
+    else:  # torch mistakes a skipped first step for two calls in the wrong order
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+    state.lr_schedule.step()
+    state.optimizer.zero_grad()
+    # The only place of a step that waits for the device.
+    grad_norm, *values = torch.stack([norm.float(), *terms.values()]).tolist()
+    return _step_metrics(context, step, batches, dict(zip(terms, values, strict=True)), grad_norm, lr, started)
+
+
+def compute_gradients(
+    loss_model: nn.Module,
+    accelerator: Accelerator,
+    batches: StepBatches,
+    recompute: RecomputeOnOom,
+    parallel: ParallelModel = ONE_PROCESS,
 ) -> dict[str, Tensor]:
-    """Accumulate the gradient of a step's loss over this process's micro-batches.
+    """Compute the gradient of a step over all processes, again with more recomputation where memory runs out.
 
-    The loss of the whole step is one sum: what it is divided by stands in the weights of its targets, and is known
-    before anything is computed. No micro-batch, rank or padding can change it.
+    Nothing of the step has been applied or exchanged by then, and dropout draws the same numbers: the repeated step is
+    the same. When one process runs out of memory, all of them repeat. Processes with a sharded model have exchanged
+    layers by then, and cannot repeat the step.
 
     Args:
         loss_model: The prepared LossModel.
-        accelerator: Owns devices and ranks.
-        laid: The step as this rank computes it.
-        engine: How the model is computed.
+        accelerator: The device and the mixed precision.
+        batches: The step as this rank computes it.
+        recompute: What is recomputed in the backward pass; increased where memory runs out.
+        parallel: How the processes of the run compute the model.
+
+    Returns:
+        The objective and its terms, summed over processes: float32 scalars on the device, without a graph.
+    """
+    device, world = accelerator.device, parallel.world
+    while True:
+        generators = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        terms, out_of_memory = dict[str, Tensor](), False
+        try:
+            terms = accumulate_gradients(loss_model, accelerator, batches, parallel)
+        except torch.OutOfMemoryError:
+            if parallel.is_sharded or recompute.next_level(device) is None:
+                raise
+            out_of_memory = True
+        # After the except clause: the error keeps the tensors of the failed attempt alive.
+        if not parallel.is_sharded and world.all_reduce_max([out_of_memory])[0]:
+            loss_model.zero_grad()
+            _restore_rng(generators, device)
+            recompute.increase(device)
+            continue
+        parallel.all_reduce_gradients(loss_model)
+        total = world.all_reduce_sum(torch.stack(list(terms.values())))
+        return dict(zip(terms, total.unbind(), strict=True))
+
+
+def accumulate_gradients(
+    loss_model: nn.Module, accelerator: Accelerator, batches: StepBatches, parallel: ParallelModel = ONE_PROCESS
+) -> dict[str, Tensor]:
+    """Accumulate the gradient of a step's loss over this process's micro-batches.
+
+    The loss of the whole step is one sum: its divisor is part of the weights of its targets, and is known before
+    anything is computed. No micro-batch, rank or padding can change it.
+
+    Args:
+        loss_model: The prepared LossModel.
+        accelerator: The device and the mixed precision.
+        batches: The step as this rank computes it.
+        parallel: How the processes of the run compute the model.
 
     Returns:
         The objective and its terms over this process's micro-batches: float32 scalars on the device, without a graph.
     """
     sums: dict[str, Tensor] = {}
-    for batch in laid.batches:
-        terms = engine.run(partial(loss_model, **arguments(batch)))
+    for batch in batches.batches:
+        terms = parallel.forward(loss_model, **batch_kwargs(batch))
         accelerator.backward(terms["loss"])
         for name, value in terms.items():
             sums[name] = value.detach() + sums[name] if name in sums else value.detach()
     return {name: value.float() for name, value in sums.items()}
 
 
-def arguments(batch: Batch) -> dict[str, Any]:
+def batch_kwargs(batch: Batch) -> dict[str, Any]:
     """The keyword arguments of ``LossModel.forward``."""
     return {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
 
 
-@dataclass
-class Relief:
-    """What is recomputed in the backward pass, and what to do when memory runs out all the same.
+def _restore_rng(generators: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    """Restore the random generators, and free the cached memory of a GPU."""
+    cpu, cuda = generators
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.empty_cache()
+        torch.cuda.set_rng_state(cuda, device)
 
-    Attributes:
-        model: The model whose layers are told.
-        recompute: What is recomputed now.
-        allowed: Whether more may be: not where the config names what is recomputed, and not under prefix tuning, whose
-            keys and values are gone when a layer runs again.
+
+def _is_applied(context: TrainContext, loss: Tensor, norm: Tensor) -> bool:
+    """Whether a step changes the weights. Waits for the device only where steps may be skipped.
+
+    A loss scale (float16) skips by itself what is not finite.
     """
+    may_skip = context.config.trainer.on_nan is OnNan.skip and not context.has_loss_scale
+    return not may_skip or is_finite_step(float(loss), float(norm), scaled=False)
 
-    model: nn.Module
-    recompute: CheckpointingPlan
-    allowed: bool = True
 
-    def gradient(
-        self, loss_model: nn.Module, accelerator: Accelerator, laid: LaidStep, engine: Engine = ALONE
-    ) -> dict[str, Tensor]:
-        """``compute_gradient`` over all processes, begun again with more recomputation where memory runs out.
-
-        Nothing of the step has been applied or exchanged by then, and dropout draws what it drew before: the step is
-        the same. When one process runs out of memory, all begin again. Where each holds a part of the model, they have
-        exchanged layers by then, and the step cannot be begun again.
-
-        Returns:
-            The objective and its terms, summed over processes: float32 scalars on the device, without a graph.
-        """
-        device, ranks = accelerator.device, engine.ranks
-        while True:
-            drawn = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-            terms, short = dict[str, Tensor](), False
-            try:
-                terms = compute_gradient(loss_model, accelerator, laid, engine)
-            except torch.OutOfMemoryError:
-                if engine.sharded or self._next(device) is None:
-                    raise
-                short = True
-            # Behind the except clause: the error holds on to the tensors of the failed attempt.
-            if not engine.sharded and ranks.most([short])[0]:
-                self._begin_again(loss_model, drawn, device)
-                continue
-            engine.add_gradients(loss_model)
-            total = ranks.summed(torch.stack(list(terms.values())))
-            return dict(zip(terms, total.unbind(), strict=True))
-
-    def _begin_again(self, loss_model: nn.Module, drawn: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-        """Forget the step so far, and recompute more from now on."""
-        loss_model.zero_grad()
-        torch.set_rng_state(drawn[0])
-        if drawn[1] is not None:
-            torch.cuda.empty_cache()
-            torch.cuda.set_rng_state(drawn[1], device)
-        recompute = self._next(device)
-        assert recompute is not None, "the same settings leave every process the same next step"
-        self.recompute = recompute
-        apply_checkpointing(self.model, recompute)
-        say(f"memory    {recompute.sentence()}")
-
-    def _next(self, device: torch.device) -> CheckpointingPlan | None:
-        """The next step up, if there is one."""
-        layers = len(decoder_layers(self.model))
-        return next_checkpointing_level(self.recompute, layers, device) if layers and self.allowed else None
+def _step_metrics(
+    context: TrainContext,
+    step: int,
+    batches: StepBatches,
+    terms: dict[str, float],
+    grad_norm: float,
+    lr: float,
+    started: float,
+) -> StepMetrics:
+    """The metrics of a step that began at ``started``."""
+    seconds = time.perf_counter() - started
+    return StepMetrics(
+        step=step + 1,
+        epoch=round((step + 1) / context.plan.steps_per_epoch, 4),
+        loss=terms.pop("loss"),
+        terms=terms,
+        lr=lr,
+        grad_norm=grad_norm,
+        examples=batches.examples,
+        tokens=batches.tokens,
+        computed_tokens=batches.computed_tokens,
+        trained_tokens=batches.trained_tokens,
+        seconds=round(seconds, 4),
+        tokens_per_second=round(batches.tokens / seconds, 1),
+        memory=peak_memory(context.accelerator.device),
+        at=round(time.time(), 3),
+    )

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.batching.bin_packing import cost, layout, pair_cost
-from sft_cli.batching.collate import collate, denominator, factors, lay
+from sft_cli.batching.bin_packing import attention_pair_cost, document_costs, partition
+from sft_cli.batching.collate import collate, example_loss_weights, loss_denominator, plan_micro_batches
 from sft_cli.config.schema.trainer import Reduction
 from tests.train.helpers import expected, families, predictions, tokens
 
@@ -30,7 +30,7 @@ from tests.train.helpers import expected, families, predictions, tokens
     ],
 )
 def test_placement(lengths, budget, ranks, placed):
-    assert layout(lengths, budget, ranks) == placed
+    assert partition(lengths, budget, ranks) == placed
 
 
 def sizes_of(placed, lengths) -> list[list[int]]:
@@ -39,7 +39,7 @@ def sizes_of(placed, lengths) -> list[list[int]]:
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(50, 120), st.integers(1, 4))
 def test_it_is_a_balanced_partition_within_the_budget(lengths, budget, ranks):
-    placed = layout(lengths, budget, ranks)
+    placed = partition(lengths, budget, ranks)
 
     assert sorted(i for rank in placed for batch in rank for i in batch) == list(range(len(lengths)))
     sizes = sizes_of(placed, lengths)
@@ -48,7 +48,7 @@ def test_it_is_a_balanced_partition_within_the_budget(lengths, budget, ranks):
     assert all(rank[0] == max(rank) for rank in sizes)
     work = [sum(rank) for rank in sizes]
     assert max(work) - min(work) <= budget
-    assert layout(lengths, budget, ranks) == placed
+    assert partition(lengths, budget, ranks) == placed
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(50, 120), st.integers(1, 4))
@@ -60,7 +60,7 @@ def test_no_more_micro_batches_than_first_fit_needs(lengths, budget, ranks):
             rows[fitting[0]] += length
         else:
             rows.append(length)
-    assert len(layout(lengths, budget, ranks)[0]) == -(-len(rows) // ranks)
+    assert len(partition(lengths, budget, ranks)[0]) == -(-len(rows) // ranks)
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
@@ -68,7 +68,7 @@ def test_no_more_micro_batches_than_first_fit_needs(lengths, budget, ranks):
 def test_micro_batches_and_ranks_are_even(seed, ranks):
     """300 examples of a log-normal distribution, a few per cent of a row each."""
     lengths = np.clip(np.random.default_rng(seed).lognormal(5, 0.8, 300), 20, 1500).astype(int).tolist()
-    sizes = sizes_of(layout(lengths, 8192, ranks), lengths)
+    sizes = sizes_of(partition(lengths, 8192, ranks), lengths)
     rows = [row for rank in sizes for row in rank]
     assert len(rows) == ranks * -(-sum(lengths) // (8192 * ranks))
     assert min(rows) > 0.93 * max(rows)
@@ -79,19 +79,19 @@ def test_micro_batches_and_ranks_are_even(seed, ranks):
 def test_long_documents_cost_more_than_their_tokens():
     """One of 4,000 against short ones: by tokens each row would hold 4,000."""
     lengths = [4000] + [100] * 40
-    by_tokens = sizes_of(layout(lengths, 8000, 2, pairs=0.0), lengths)
-    by_cost = sizes_of(layout(lengths, 8000, 2, pairs=1e-3), lengths)
+    by_tokens = sizes_of(partition(lengths, 8000, 2, pair_cost=0.0), lengths)
+    by_cost = sizes_of(partition(lengths, 8000, 2, pair_cost=1e-3), lengths)
     assert by_tokens == [[4000], [4000]]
     assert sorted(by_cost) == [[4000], [4000]]
     lengths += [100] * 40
-    assert sorted(sum(rank) for rank in sizes_of(layout(lengths, 8000, 2, pairs=0.0), lengths)) == [6000, 6000]
-    assert sorted(sum(rank) for rank in sizes_of(layout(lengths, 8000, 2, pairs=1e-3), lengths)) == [4000, 8000]
+    assert sorted(sum(rank) for rank in sizes_of(partition(lengths, 8000, 2, pair_cost=0.0), lengths)) == [6000, 6000]
+    assert sorted(sum(rank) for rank in sizes_of(partition(lengths, 8000, 2, pair_cost=1e-3), lengths)) == [4000, 8000]
 
 
 def test_cost_by_hand():
     """Three tokens see 1, 2 and 3 keys; a model of 24 layers, width 896 and 0.36B parameters."""
-    assert cost(np.array(3), 0.5) == 3 + 0.5 * 6
-    assert pair_cost(896, 24, 358_000_000) == pytest.approx(1.2e-4, rel=0.01)
+    assert document_costs(np.array(3), 0.5) == 3 + 0.5 * 6
+    assert attention_pair_cost(896, 24, 358_000_000) == pytest.approx(1.2e-4, rel=0.01)
 
 
 def test_collate_by_hand():
@@ -107,7 +107,7 @@ def test_collate_by_hand():
     assert batch.input_ids.tolist() == [[5, 6, 7, 9, 5]]
     assert batch.positions.tolist() == [[0, 1, 2, 0, 1]]
     assert batch.documents.lengths == (3, 2)
-    assert batch.documents.read_at.tolist() == [1, 2, 3, 4]
+    assert batch.documents.read_positions.tolist() == [1, 2, 3, 4]
     table = [(1, 7, 1.0), (2, 8, 1.0), (3, 5, 0.5), (4, 3, 0.5)]
     assert (
         list(zip(*(t.tolist() for t in (batch.target_at, batch.targets, batch.target_weights)), strict=True)) == table
@@ -119,7 +119,7 @@ def test_collate_by_hand():
 def test_a_batch_without_sharing_says_of_every_example_what_it_says_alone(examples):
     batch = collate(examples, Reduction.token)
     assert predictions(batch) == expected(examples)
-    assert batch.documents.key_at is None
+    assert batch.documents.key_positions is None
 
 
 def test_example_reduction_makes_every_example_count_the_same():
@@ -128,8 +128,8 @@ def test_example_reduction_makes_every_example_count_the_same():
     batch = collate([first, second], Reduction.example)
 
     assert batch.target_weights.tolist() == [0.5, 0.5, 1.0]
-    assert denominator([first, second], Reduction.example) == 2
-    assert denominator([first, second], Reduction.token) == 2.5
+    assert loss_denominator([first, second], Reduction.example) == 2
+    assert loss_denominator([first, second], Reduction.token) == 2.5
 
 
 ROWS = [tokens([5, 6, 7, 8], [0, 0, 1, 1]), tokens([9, 5, 7], [1, 0.5, 0]), tokens([1, 2, 3, 4], [0, 1, 1, 1])]
@@ -150,16 +150,18 @@ SILENT = tokens([1, 2], [1, 0])
 )
 def test_factors_by_hand(reduction, replayed, replay, scales):
     """Weights 2, 0.5 and 3 that count: the first id of an example is predicted by nobody. The fourth has none."""
-    assert factors([*ROWS, SILENT], reduction, replayed, replay) == pytest.approx(scales)
+    assert example_loss_weights([*ROWS, SILENT], reduction, replayed, replay) == pytest.approx(scales)
 
 
 def test_a_step_of_nothing_but_untrained_ids_divides_by_nothing():
-    assert factors([SILENT], Reduction.token) == [1.0]
+    assert example_loss_weights([SILENT], Reduction.token) == [1.0]
     assert collate([SILENT], Reduction.example).target_weights.tolist() == []
 
 
 def test_factors_and_replay_reach_the_targets():
-    batch = collate([ROWS[2], SILENT, ROWS[0]], Reduction.token, factors=[2, 5, 0.5], replayed=[True, True, False])
+    batch = collate(
+        [ROWS[2], SILENT, ROWS[0]], Reduction.token, example_weights=[2, 5, 0.5], replayed=[True, True, False]
+    )
     assert batch.target_weights.tolist() == [2, 2, 2, 0.5, 0.5]
     assert batch.replay.tolist() == [True, True, True, False, False]
 
@@ -170,7 +172,7 @@ def test_an_empty_micro_batch_is_one_token_without_a_target(examples):
 
     assert batch.input_ids.tolist() == [[0]]
     assert batch.documents.lengths == (1,)
-    assert batch.documents.read_at is None
+    assert batch.documents.read_positions is None
     assert len(batch.targets) == len(batch.target_at) == len(batch.target_weights) == len(batch.replay) == 0
     assert batch.replay.dtype == torch.bool
 
@@ -184,6 +186,6 @@ def test_types_and_shapes():
 
 
 def test_computed_tokens_leave_out_what_nothing_depends_on():
-    laid = lay([*ROWS, SILENT], budget=5, ranks=3)
-    assert (laid.computed_tokens, laid.beginnings) == (7, None)
-    assert lay([ROWS[0]], budget=8, ranks=3).computed_tokens == 3 + 1 + 1
+    laid = plan_micro_batches([*ROWS, SILENT], max_tokens=5, world_size=3)
+    assert (laid.computed_tokens, laid.prefixes) == (7, None)
+    assert plan_micro_batches([ROWS[0]], max_tokens=8, world_size=3).computed_tokens == 3 + 1 + 1

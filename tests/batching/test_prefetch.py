@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sft_cli.batching.prefetch import Feed
+from sft_cli.batching.prefetch import Prefetcher
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from tests.train.helpers import answering, expected, predictions
@@ -31,11 +31,11 @@ class Rows:
         return self.examples[index]
 
 
-SETTINGS = {"reduction": Reduction.token, "budget": 64, "packed": True, "device": CPU}
+SETTINGS = {"reduction": Reduction.token, "max_tokens": 64, "packed": True, "device": CPU}
 
 
-def feed(first=0, planned=STEPS.__getitem__, **settings) -> Feed:
-    return Feed(Rows(), planned, first, len(STEPS), **{**SETTINGS, **settings})
+def feed(first=0, planned=STEPS.__getitem__, **settings) -> Prefetcher:
+    return Prefetcher(Rows(), planned, first, len(STEPS), **{**SETTINGS, **settings})
 
 
 def said(step) -> list:
@@ -46,13 +46,13 @@ def said(step) -> list:
 
 def all_steps(first=0, **settings) -> list:
     with feed(first, **settings) as made:
-        return [said(made.take(step)) for step in range(first, len(STEPS))]
+        return [said(made.get(step)) for step in range(first, len(STEPS))]
 
 
 def test_a_step_by_hand():
     """Examples of 20 + 3 + k + 2 + k ids, the last not computed; weights 1 over the 14 trained ids."""
-    with feed(budget=1000) as made:
-        step = made.take(0)
+    with feed(max_tokens=1000) as made:
+        step = made.get(0)
     assert (step.examples, step.tokens, step.trained_tokens) == (4, 25 + 27 + 29 + 31, 2 + 3 + 4 + 5)
     assert step.computed_tokens == step.tokens - 4
     (batch,) = step.batches
@@ -65,9 +65,9 @@ def test_a_step_by_hand():
 @pytest.mark.parametrize("reduction", list(Reduction))
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_the_weights_of_a_step_add_up_to_one_over_all_ranks(reduction, ranks):
-    feeds = [feed(reduction=reduction, ranks=ranks, rank=rank, share=Choice.always) for rank in range(ranks)]
+    feeds = [feed(reduction=reduction, world_size=ranks, rank=rank, share=Choice.always) for rank in range(ranks)]
     for number in range(len(STEPS)):
-        steps = [made.take(number) for made in feeds]
+        steps = [made.get(number) for made in feeds]
         assert sum(float(batch.target_weights.sum()) for step in steps for batch in step.batches) == pytest.approx(1)
         assert len({len(step.batches) for step in steps}) == 1
         assert len({tuple(said(step)[1:]) for step in steps}) == 1
@@ -92,12 +92,12 @@ def test_timing_changes_nothing():
         found = []
         for step in range(len(STEPS)):
             time.sleep(0.02 * (step % 2))
-            found.append(said(made.take(step)))
+            found.append(said(made.get(step)))
     assert found == all_steps()
 
 
 def test_sharing_shows_in_what_is_computed():
-    shared, plain = all_steps(share=Choice.auto, budget=200), all_steps(budget=200)
+    shared, plain = all_steps(share=Choice.auto, max_tokens=200), all_steps(max_tokens=200)
     assert [step[3] for step in shared[:3]] == [step[3] - 3 * 20 for step in plain[:3]]
     assert [step[1:3] for step in shared] == [step[1:3] for step in plain]
     for one, other in zip(shared, plain, strict=True):
@@ -106,22 +106,22 @@ def test_sharing_shows_in_what_is_computed():
 
 def test_a_model_that_cannot_be_packed_has_one_example_a_row_and_shares_nothing():
     with feed(packed=False, share=Choice.always) as made:
-        step = made.take(0)
+        step = made.get(0)
     assert [batch.documents.lengths for batch in step.batches] == [(30,), (28,), (26,), (24,)]
 
 
 @pytest.mark.parametrize(("replay", "sums"), [(None, [7 / 14, 7 / 14]), (0.25, [1, 0.25])], ids=["null", "lambda"])
 def test_replayed_targets_are_marked_and_weighed(replay, sums):
     """Of the first step, examples 0 and 3 with 2 and 5 trained ids are replayed."""
-    with feed(replay=replay, replayed={"text"}) as made:
-        batches = made.take(0).batches
+    with feed(replay_weight=replay, replay_sources={"text"}) as made:
+        batches = made.get(0).batches
     weights, marks = torch.cat([b.target_weights for b in batches]), torch.cat([b.replay for b in batches])
     assert [float(weights[~marks].sum()), float(weights[marks].sum())] == pytest.approx(sums)
 
 
 def test_a_run_without_replayed_sources_has_no_marks():
     with feed() as made:
-        assert made.take(0).batches[0].replay is None
+        assert made.get(0).batches[0].replay is None
 
 
 def test_no_more_than_two_steps_are_made_ahead():
@@ -132,11 +132,11 @@ def test_no_more_than_two_steps_are_made_ahead():
         return STEPS[step]
 
     with feed(planned=planned) as made:
-        made.take(0)
+        made.get(0)
         time.sleep(0.3)
         assert asked == [0, 1, 2]
         for step in range(1, len(STEPS)):
-            made.take(step)
+            made.get(step)
     assert asked == list(range(len(STEPS)))
 
 
@@ -147,22 +147,22 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_the_step_is_taken():
         return STEPS[step]
 
     with feed(planned=planned) as made:
-        assert made.take(0).examples == 4
+        assert made.get(0).examples == 4
         with pytest.raises(OSError, match=r"^the disk is gone$"):
-            made.take(1)
+            made.get(1)
 
 
 def test_only_planned_steps_in_order():
     with feed(first=3) as made, pytest.raises(AssertionError, match="step 3 comes before step 4"):
-        made.take(4)
+        made.get(4)
     with feed(first=len(STEPS)) as made, pytest.raises(AssertionError, match="step 5 was not planned"):
-        made.take(5)
+        made.get(5)
 
 
 def test_one_thread_and_none_when_it_is_closed():
     before = set(threading.enumerate())
     made = feed()
-    made.take(0)
+    made.get(0)
     own = set(threading.enumerate()) - before
     assert len(own) == 1
     made.close()

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.batching import shared_prefixes
-from sft_cli.batching.collate import collate, lay
-from sft_cli.batching.shared_prefixes import SHORTEST, Beginnings, common, predicting
+from sft_cli.batching.collate import collate, plan_micro_batches
+from sft_cli.batching.shared_prefixes import MIN_SHARED_TOKENS, PrefixForest, find_shared_prefixes, target_positions
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from tests.train.helpers import answering, expected, families, predictions, tokens
@@ -18,7 +18,7 @@ QUESTION = list(range(200, 210))
 
 
 def found(examples) -> tuple[list[int], list[int], list[int]]:
-    made = common(examples)
+    made = find_shared_prefixes(examples)
     return list(made.ends), list(made.parents), list(made.of_example)
 
 
@@ -57,11 +57,11 @@ def test_a_beginning_that_is_trained_in_one_of_them_is_not_shared():
 
 def test_the_weight_of_the_first_id_is_nothing_because_nobody_predicts_it():
     odd = tokens([*SYSTEM, 1, 2], [1] + [0] * 19 + [1, 1])
-    assert predicting(odd).tolist() == [19, 20]
+    assert target_positions(odd).tolist() == [19, 20]
     assert found([odd, answering(SYSTEM, [1, 2])]) == ([19], [-1], [0, 0])
 
 
-@pytest.mark.parametrize(("length", "shared"), [(SHORTEST, []), (SHORTEST + 1, [SHORTEST])])
+@pytest.mark.parametrize(("length", "shared"), [(MIN_SHARED_TOKENS, []), (MIN_SHARED_TOKENS + 1, [MIN_SHARED_TOKENS])])
 def test_a_short_beginning_is_not_worth_a_segment(length, shared):
     assert found([answering(SYSTEM[:length], [1]), answering(SYSTEM[:length], [2])])[0] == shared
 
@@ -89,12 +89,12 @@ def test_an_example_without_a_trained_id_shares_nothing():
 
 
 def test_among_some_of_the_examples_only_what_two_of_them_continue_is_shared():
-    made = Beginnings((10, 20, 30), (-1, 0, 1), (0, 2, 2, 1, -1))
-    assert made.among([1, 2]) == Beginnings((30,), (-1,), (0, 0))
-    assert made.among([3, 4, 2]) == Beginnings((20,), (-1,), (0, -1, 0))
-    assert made.among([0, 1, 2]) == Beginnings((10, 30), (-1, 0), (0, 1, 1))
-    assert made.among([1]) == Beginnings((), (), (-1,))
-    assert made.among([]) == Beginnings((), (), ())
+    made = PrefixForest((10, 20, 30), (-1, 0, 1), (0, 2, 2, 1, -1))
+    assert made.restrict([1, 2]) == PrefixForest((30,), (-1,), (0, 0))
+    assert made.restrict([3, 4, 2]) == PrefixForest((20,), (-1,), (0, -1, 0))
+    assert made.restrict([0, 1, 2]) == PrefixForest((10, 30), (-1, 0), (0, 1, 1))
+    assert made.restrict([1]) == PrefixForest((), (), (-1,))
+    assert made.restrict([]) == PrefixForest((), (), ())
 
 
 @settings(max_examples=300)
@@ -102,16 +102,16 @@ def test_among_some_of_the_examples_only_what_two_of_them_continue_is_shared():
 def test_a_batch_says_of_every_example_what_it_says_alone(examples, data):
     """Ids, positions, targets and weights; in any selection and order of the examples, whatever they share."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shared_prefixes, "SHORTEST", data.draw(st.integers(1, 4)))
-        made = common(examples)
+        patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", data.draw(st.integers(1, 4)))
+        made = find_shared_prefixes(examples)
     chosen = data.draw(st.permutations(range(len(examples)))).copy()[: data.draw(st.integers(1, len(examples)))]
     picked = [examples[place] for place in chosen]
-    batch = collate(picked, Reduction.token, beginnings=made.among(chosen))
+    batch = collate(picked, Reduction.token, prefixes=made.restrict(chosen))
 
     assert predictions(batch) == expected(picked)
-    lengths = [int(places[-1]) + 1 if len(places) else 0 for places in map(predicting, examples)]
-    assert batch.input_ids.shape[1] == max(1, made.computed(chosen, lengths))
-    read = batch.documents.read_at
+    lengths = [int(places[-1]) + 1 if len(places) else 0 for places in map(target_positions, examples)]
+    assert batch.input_ids.shape[1] == max(1, made.num_computed_tokens(chosen, lengths))
+    read = batch.documents.read_positions
     assert (read.tolist() if read is not None else []) == sorted(set(batch.target_at.tolist()))
     assert torch.equal(batch.positions, batch.documents.positions)
 
@@ -121,34 +121,34 @@ def test_a_batch_says_of_every_example_what_it_says_alone(examples, data):
 def test_nothing_that_could_be_shared_is_left(examples):
     """With a shortest segment of one token, a row holds each distinct beginning without a loss once."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shared_prefixes, "SHORTEST", 1)
-        made = common(examples)
+        patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 1)
+        made = find_shared_prefixes(examples)
     heads, rest = set(), 0
     for example in examples:
-        places = predicting(example)
+        places = target_positions(example)
         if len(places):
             heads |= {tuple(example.input_ids[: t + 1].tolist()) for t in range(places[0])}
             rest += int(places[-1]) + 1 - int(places[0])
-    lengths = [int(places[-1]) + 1 if len(places) else 0 for places in map(predicting, examples)]
-    assert made.computed(range(len(examples)), lengths) == len(heads) + rest
+    lengths = [int(places[-1]) + 1 if len(places) else 0 for places in map(target_positions, examples)]
+    assert made.num_computed_tokens(range(len(examples)), lengths) == len(heads) + rest
 
 
 @settings(max_examples=100)
 @given(families(), st.integers(12, 60), st.integers(1, 3), st.sampled_from(list(Choice)))
 def test_a_step_that_shares_holds_every_example_in_rows_within_the_budget(examples, budget, ranks, share):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shared_prefixes, "SHORTEST", 2)
-        laid = lay(examples, budget=budget, ranks=ranks, share=share)
-    assert sorted(place for rank in laid.places for row in rank for place in row) == list(range(len(examples)))
+        patched.setattr(shared_prefixes, "MIN_SHARED_TOKENS", 2)
+        laid = plan_micro_batches(examples, max_tokens=budget, world_size=ranks, share=share)
+    assert sorted(place for rank in laid.partition for row in rank for place in row) == list(range(len(examples)))
     tokens_of_rows = 0
-    for row in (row for rank in laid.places for row in rank):
+    for row in (row for rank in laid.partition for row in rank):
         picked = [examples[place] for place in row]
         batch = collate(
-            picked, Reduction.token, beginnings=None if laid.beginnings is None else laid.beginnings.among(row)
+            picked, Reduction.token, prefixes=None if laid.prefixes is None else laid.prefixes.restrict(row)
         )
         assert predictions(batch) == expected(picked)
         size = batch.input_ids.shape[1]
-        assert size <= budget or len([example for example in picked if len(predicting(example))]) == 1
+        assert size <= budget or len([example for example in picked if len(target_positions(example))]) == 1
         tokens_of_rows += size
     assert tokens_of_rows == laid.computed_tokens
 
@@ -174,31 +174,31 @@ def step_of(prompt: int) -> list:
 )
 def test_sharing_is_chosen_by_what_it_saves(prompt, share, computed):
     """Auto wants 50 of 1,000 tokens; in two rows of five examples, eight prompts are saved."""
-    assert lay(step_of(prompt), budget=512, share=share).computed_tokens == computed
+    assert plan_micro_batches(step_of(prompt), max_tokens=512, share=share).computed_tokens == computed
 
 
 def test_auto_does_not_share_for_less_than_a_twentieth():
     """Two of ten examples save 30 of 1,000 tokens."""
     others = [answering(range(k, k + 80), range(21)) for k in range(1000, 1800, 100)]
     step = [*step_of(30)[:2], *others]
-    assert lay(step, budget=512, share=Choice.always).computed_tokens == 970
-    assert lay(step, budget=512, share=Choice.auto).computed_tokens == 1000
+    assert plan_micro_batches(step, max_tokens=512, share=Choice.always).computed_tokens == 970
+    assert plan_micro_batches(step, max_tokens=512, share=Choice.auto).computed_tokens == 1000
 
 
 def test_examples_of_a_family_go_into_one_row():
     """Three families, shuffled: no beginning is computed twice, in three rows as in one."""
     step = [answering([*range(100 * k, 100 * k + 60), i, i + 1], range(10)) for i in range(4) for k in range(3)]
-    laid = lay(step, budget=150, share=Choice.always)
-    assert sorted(laid.places[0]) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    laid = plan_micro_batches(step, max_tokens=150, share=Choice.always)
+    assert sorted(laid.partition[0]) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
     assert laid.computed_tokens == 3 * (60 + 4 * 11)
 
 
 def test_an_example_a_row_shares_nothing():
-    laid = lay(step_of(50), budget=0, share=Choice.always)
-    assert (laid.beginnings, laid.computed_tokens, len(laid.places[0])) == (None, 1000, 10)
+    laid = plan_micro_batches(step_of(50), max_tokens=0, share=Choice.always)
+    assert (laid.prefixes, laid.computed_tokens, len(laid.partition[0])) == (None, 1000, 10)
 
 
 def test_what_rows_cannot_hold_together_is_not_shared():
     """Two examples of 100 tokens that begin with the same 50, in rows of 120."""
-    laid = lay(step_of(50)[:2], budget=120, share=Choice.auto)
-    assert (laid.beginnings, laid.computed_tokens) == (None, 200)
+    laid = plan_micro_batches(step_of(50)[:2], max_tokens=120, share=Choice.auto)
+    assert (laid.prefixes, laid.computed_tokens) == (None, 200)

@@ -7,8 +7,8 @@ from sft_cli.cli import main
 from sft_cli.config.schema.launcher import Auto
 from sft_cli.config.schema.trainer import Device
 from sft_cli.distributed import launch
-from sft_cli.distributed.process_group import Ranks
-from sft_cli.distributed.rank_env import Place, adopt, place_of
+from sft_cli.distributed.process_group import World
+from sft_cli.distributed.rank_env import RankInfo, export_torch_env, rank_from_env
 from sft_cli.errors import SftError
 from sft_cli.model.device import choose_device
 
@@ -33,18 +33,18 @@ SRUN = {
 @pytest.mark.parametrize(
     ("environment", "place"),
     [
-        pytest.param({}, Place(), id="alone"),
-        pytest.param({"WORLD_SIZE": "1", "RANK": "0"}, Place(), id="torchrun-of-one"),
-        pytest.param(TORCHRUN, Place(5, 8, 1, 4), id="torchrun"),
-        pytest.param(SRUN, Place(), id="a-shell-within-srun"),
-        pytest.param({**SRUN, "SFT_RANKS": "slurm"}, Place(5, 8, 1, 4), id="srun"),
+        pytest.param({}, RankInfo(), id="alone"),
+        pytest.param({"WORLD_SIZE": "1", "RANK": "0"}, RankInfo(), id="torchrun-of-one"),
+        pytest.param(TORCHRUN, RankInfo(5, 8, 1, 4), id="torchrun"),
+        pytest.param(SRUN, RankInfo(), id="a-shell-within-srun"),
+        pytest.param({**SRUN, "SFT_RANKS": "slurm"}, RankInfo(5, 8, 1, 4), id="srun"),
         pytest.param(
-            {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, Place(1, 2, 1, 2), id="by-hand"
+            {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, RankInfo(1, 2, 1, 2), id="by-hand"
         ),
     ],
 )
 def test_a_process_knows_its_place(environment, place):
-    assert place_of(environment) == place
+    assert rank_from_env(environment) == place
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_a_process_knows_its_place(environment, place):
 )
 def test_half_an_environment_is_a_sentence(environment, problem):
     with pytest.raises(SftError, match=problem):
-        place_of(environment)
+        rank_from_env(environment)
 
 
 def test_sruns_variables_get_the_names_that_torch_reads():
     environment = {**SRUN, "SFT_RANKS": "slurm"}
-    adopt(environment)
+    export_torch_env(environment)
     assert {name: environment[name] for name in TORCHRUN} == TORCHRUN
 
 
@@ -92,26 +92,30 @@ def test_only_training_runs_in_several_processes(monkeypatch, capsys):
 )
 def test_auto_is_one_process_for_each_gpu(monkeypatch, visible, nproc, device, wanted):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert launch.processes(nproc, device) == wanted
+    assert launch.resolve_nproc(nproc, device) == wanted
 
 
 def test_gpus_are_counted_by_the_drivers_tool(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert launch.gpus() == 0
+    assert launch.count_gpus() == 0
     tool = tmp_path / "nvidia-smi"
     tool.write_text('#!/bin/sh\necho "GPU 0: A (UUID: x)"\necho "  MIG 1g: (UUID: y)"\necho "GPU 1: A (UUID: z)"\n')
     tool.chmod(0o755)
-    assert launch.gpus() == 2
+    assert launch.count_gpus() == 2
 
 
 def test_alone_everything_is_ones_own():
     """What several processes agree on, a single one has by itself, with its own exceptions."""
-    ranks = Ranks()
-    assert (ranks.share("a"), ranks.gather("a"), ranks.most([3, 1])) == ("a", ["a"], [3, 1])
-    assert ranks.by_first(lambda: 7) == 7
+    ranks = World()
+    assert (ranks.broadcast_object("a"), ranks.all_gather_object("a"), ranks.all_reduce_max([3, 1])) == (
+        "a",
+        ["a"],
+        [3, 1],
+    )
+    assert ranks.run_on_main(lambda: 7) == 7
     with pytest.raises(SftError, match="w: p"):
-        ranks.together(lambda: (_ for _ in ()).throw(SftError(where="w", problem="p", fix="f")))
+        ranks.run_collectively(lambda: (_ for _ in ()).throw(SftError(where="w", problem="p", fix="f")))
 
 
 def test_each_process_of_a_node_has_its_own_card(monkeypatch):

@@ -23,7 +23,7 @@ def test_lines_are_messages_until_the_input_ends(run_of, capsys, monkeypatch):
 
 
 def test_a_conversation_that_fills_the_context_is_told(run_of):
-    with pytest.raises(SftError, match=r"the conversation has \d+ tokens, the model takes \d+"):
+    with pytest.raises(SftError, match=r"the conversation has \d+ tokens, the model's context \d+"):
         execute(["chat", str(run_of("lora")), "--prompt", "long " * 2000])
 
 

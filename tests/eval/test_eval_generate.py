@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from sft_cli.eval.generate import Answer, answers
+from sft_cli.eval.generate import GeneratedAnswer, generate_answers
 from sft_cli.model.attention.packing import PACKED, use_packed_attention
 
 FAMILIES = ["llama", "qwen2", "mistral-window", "gpt2"]
@@ -17,7 +17,7 @@ def random_prompts(lengths=LENGTHS) -> list[list[int]]:
     return [torch.randint(3, 320, (length,), generator=generator).tolist() for length in lengths]
 
 
-def argmax_loop(model, ids: list[int], stops: set[int], room: int) -> Answer:
+def argmax_loop(model, ids: list[int], stops: set[int], room: int) -> GeneratedAnswer:
     """The definition: the most probable next id, again and again, everything computed anew each time."""
     model.eval()
     new: list[int] = []
@@ -25,8 +25,8 @@ def argmax_loop(model, ids: list[int], stops: set[int], room: int) -> Answer:
         with torch.no_grad():
             new.append(int(model(input_ids=torch.tensor([ids + new]), use_cache=False).logits[0, -1].argmax()))
         if new[-1] in stops:
-            return Answer(tuple(new[:-1]), True)
-    return Answer(tuple(new), False)
+            return GeneratedAnswer(tuple(new[:-1]), True)
+    return GeneratedAnswer(tuple(new), False)
 
 
 def stops_of(model) -> list[int]:
@@ -43,7 +43,7 @@ def test_answers_are_those_of_the_argmax_loop(build, family, batch_size):
     expected = [argmax_loop(model, ids, set(stops), 8) for ids in random_prompts()]
     assert {answer.stopped for answer in expected} == {True, False}
     told = []
-    found = answers(
+    found = generate_answers(
         build(family),
         random_prompts(),
         stop_ids=stops,
@@ -59,7 +59,7 @@ def test_answers_are_those_of_the_argmax_loop(build, family, batch_size):
 def test_the_end_of_the_context_shortens_only_the_answers_it_must(build):
     """The context is 128: prompts of 120, 126, 128 and 140 ids have room for 8, 2, 0 and 0 new ones."""
     prompts = random_prompts([120, 126, 128, 140, 4])
-    found = answers(build(), prompts, stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=16)
+    found = generate_answers(build(), prompts, stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=16)
     alone = [argmax_loop(build(), prompts[i], {2}, room).ids for i, room in [(0, 8), (1, 2), (4, 8)]]
     assert [answer.ids for answer in found] == [alone[0], alone[1], (), (), alone[2]]
     assert [answer.truncated for answer in found] == [False, True, True, True, False]
@@ -69,19 +69,21 @@ def test_the_end_of_the_context_shortens_only_the_answers_it_must(build):
 def test_a_stop_token_inside_a_shortened_room_is_no_truncation(build):
     prompt = random_prompts([126])[0]
     first = argmax_loop(build(), prompt, set(), 1).ids[0]
-    assert answers(build(), [prompt], stop_ids=[first], pad_id=0, max_new_tokens=8, batch_size=1) == [Answer((), True)]
+    assert generate_answers(build(), [prompt], stop_ids=[first], pad_id=0, max_new_tokens=8, batch_size=1) == [
+        GeneratedAnswer((), True)
+    ]
 
 
 def test_what_the_models_own_generation_config_asks_for_is_left_out(build, caplog, recwarn, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     model = build()
-    plain = answers(model, random_prompts(), stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=4)
+    plain = generate_answers(model, random_prompts(), stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=4)
     own = model.generation_config
     own.do_sample, own.temperature, own.top_p, own.repetition_penalty = True, 0.6, 0.9, 5.0
     own.eos_token_id, own.min_new_tokens, own.max_length = list(range(300)), 20, 4
     settings = own.to_dict()
     with caplog.at_level(logging.WARNING):
-        found = answers(model, random_prompts(), stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=4)
+        found = generate_answers(model, random_prompts(), stop_ids=[2], pad_id=0, max_new_tokens=8, batch_size=4)
     assert found == plain
     assert model.generation_config.to_dict() == settings
     assert (caplog.records, list(recwarn)) == ([], [])
@@ -91,11 +93,11 @@ def test_the_model_and_the_random_generators_are_left_as_they_were(build):
     model = build()
     use_packed_attention(model)
     state = torch.get_rng_state()
-    answers(model, random_prompts(), stop_ids=[2], pad_id=0, max_new_tokens=4, batch_size=4)
+    generate_answers(model, random_prompts(), stop_ids=[2], pad_id=0, max_new_tokens=4, batch_size=4)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert model.config._attn_implementation == PACKED
 
 
 def test_no_prompts_give_no_answers(build):
-    assert answers(build(), [], stop_ids=[2], pad_id=0, max_new_tokens=4, batch_size=4) == []
+    assert generate_answers(build(), [], stop_ids=[2], pad_id=0, max_new_tokens=4, batch_size=4) == []

@@ -10,7 +10,7 @@ from sft_cli.config.schema.config import EvalConfig
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.eval import heldout
-from sft_cli.eval.evaluate import evaluate
+from sft_cli.eval.evaluate import evaluate_split
 from sft_cli.eval.heldout import heldout_loss
 from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.head.loss_model import LossModel, build_loss_model
@@ -75,9 +75,9 @@ def measured(model, split, packed, **options):
     ],
 )
 def test_the_loss_is_that_of_each_example_alone(build, split_of, monkeypatch, packed, budget, window):
-    monkeypatch.setattr(heldout, "WINDOW", window)
+    monkeypatch.setattr(heldout, "EXAMPLES_PER_PLAN", window)
     alone = reference(build(), EXAMPLES)
-    found = measured(build(), split_of(EXAMPLES), packed, budget=budget)
+    found = measured(build(), split_of(EXAMPLES), packed, max_tokens=budget)
     nats, weights = (sum(column) for column in zip(*alone, strict=True))
     assert found.overall.loss == pytest.approx(nats / weights, rel=1e-5)
     assert found.overall.perplexity == pytest.approx(math.exp(nats / weights), rel=1e-4)
@@ -100,10 +100,10 @@ def test_what_examples_begin_with_is_computed_once_and_changes_nothing(build, sp
     monkeypatch.setattr(LossModel, "token_losses", counted)
     examples = begin_alike()
     split = split_of(examples)
-    plain = measured(build(), split, True, budget=256)
+    plain = measured(build(), split, True, max_tokens=256)
     whole = sum(computed)
     computed.clear()
-    shared = measured(build(), split, True, budget=256, share=True)
+    shared = measured(build(), split, True, max_tokens=256, share=True)
     assert sum(computed) < 0.8 * whole
     alone = reference(build(), examples)
     assert shared.overall.loss == pytest.approx(sum(n for n, _ in alone) / sum(w for _, w in alone), rel=1e-5)
@@ -126,8 +126,8 @@ def test_an_evaluation_shares_what_the_model_was_proven_to_share(build, split_of
     loss_model, probed = build_loss_model(build(), 7, share=share)
     assert (probed.shared_ok, loss_model.shares_prefixes) == (True, shared)
     monkeypatch.setattr(LossModel, "token_losses", counted)
-    words = {"reduction": Reduction.token, "budget": 256, "decode": str, "stop_ids": [2]}
-    found = evaluate(loss_model, split_of(examples), EvalConfig(generate=False), **words)
+    words = {"reduction": Reduction.token, "max_tokens": 256, "decode": str, "stop_ids": [2]}
+    found = evaluate_split(loss_model, split_of(examples), EvalConfig(generate=False), **words)
 
     whole = sum(len(one.input_ids) - 1 for one in examples)
     assert (sum(computed) < 0.8 * whole) is shared
@@ -137,12 +137,14 @@ def test_an_evaluation_shares_what_the_model_was_proven_to_share(build, split_of
 
 def test_a_model_that_is_not_packed_shares_nothing(build, split_of):
     split = split_of(begin_alike())
-    assert measured(build(), split, False, budget=256, share=True) == measured(build(), split, False, budget=256)
+    assert measured(build(), split, False, max_tokens=256, share=True) == measured(
+        build(), split, False, max_tokens=256
+    )
 
 
 def test_per_example_every_example_counts_the_same_and_perplexity_stays_per_token(build, split_of):
     alone = reference(build(), EXAMPLES)
-    found = measured(build(), split_of(EXAMPLES), True, budget=64, reduction=Reduction.example)
+    found = measured(build(), split_of(EXAMPLES), True, max_tokens=64, reduction=Reduction.example)
     nats, weights = (sum(column) for column in zip(*alone, strict=True))
     assert found.overall.loss == pytest.approx(sum(n / w for n, w in alone) / 5, rel=1e-5)
     assert found.overall.perplexity == pytest.approx(math.exp(nats / weights), rel=1e-4)
@@ -151,14 +153,16 @@ def test_per_example_every_example_counts_the_same_and_perplexity_stays_per_toke
 
 def test_halving_every_weight_changes_nothing(build, split_of):
     half = [Example(e.input_ids, tuple(w / 2 for w in e.weights), e.where, e.source) for e in EXAMPLES]
-    whole = measured(build(), split_of(EXAMPLES), True, budget=64)
-    assert measured(build(), split_of(half), True, budget=64) == whole
+    whole = measured(build(), split_of(EXAMPLES), True, max_tokens=64)
+    assert measured(build(), split_of(half), True, max_tokens=64) == whole
 
 
 def test_only_the_chosen_examples_count(build, split_of):
     alone = reference(build(), EXAMPLES)
     told = []
-    found = measured(build(), split_of(EXAMPLES), True, budget=64, indices=[4, 0], progress=lambda *of: told.append(of))
+    found = measured(
+        build(), split_of(EXAMPLES), True, max_tokens=64, indices=[4, 0], progress=lambda *of: told.append(of)
+    )
     assert found.overall.loss == pytest.approx((alone[4][0] + alone[0][0]) / (alone[4][1] + alone[0][1]), rel=1e-5)
     assert {name: loss.examples for name, loss in found.sources.items()} == {"weighted": 1, "short": 1}
     assert told[-1] == (2, 2)
@@ -168,6 +172,6 @@ def test_the_model_and_the_random_generators_are_left_as_they_were(build, split_
     model = build()
     model.model.layers[0].eval()
     modes, state = [m.training for m in model.modules()], torch.get_rng_state()
-    measured(model, split_of(EXAMPLES), True, budget=64)
+    measured(model, split_of(EXAMPLES), True, max_tokens=64)
     assert [m.training for m in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)

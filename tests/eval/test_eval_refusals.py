@@ -28,7 +28,7 @@ def test_data_that_is_gone_and_has_changed_is_refused(run_of, tmp_path, world):
     (run / "data.json").write_text(json.dumps({**known, "prepared_dir": str(tmp_path / "gone")}))
     error = refusal(str(run))
     assert error.where == str(tmp_path / "gone")
-    assert error.problem.startswith("the run's data is gone and cannot be prepared again: ")
+    assert error.problem.startswith("the run's data no longer exists and cannot be prepared again: ")
     assert error.problem.endswith(" changed since")
     assert "data.mix.capitals" in error.problem
     assert error.fix == f"restore it, or name rows: sft eval {run} data=FILE"
@@ -90,7 +90,7 @@ def test_a_run_without_stop_tokens(run_of):
     file = run / "adapter" / "generation_config.json"
     file.unlink()
     assert str(refusal(str(run))) == (
-        f"{file}: it names no stop token (eos_token_id)\n  fix: train again, or write the ids of the stop tokens there"
+        f"{file}: it contains no stop token (eos_token_id)\n  fix: train again, or add the ids of the stop tokens to it"
     )
 
 

@@ -154,7 +154,7 @@ def test_documents_have_a_loss_and_no_answers(run_of, tmp_path, capsys):
     assert report["items"] == []
     assert report["metrics"]["exact_match"] is None
     assert report["metrics"]["loss"] > 0
-    sentence = "answers   none: every example is trained whole, without a prompt; loss and perplexity only\n"
+    sentence = "answers   none: every example is trained as a whole, without a prompt; loss and perplexity only\n"
     assert sentence in capsys.readouterr().out
 
 

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_cli.eval.exact_match import count_cut, items, last_span, matches, normalized
+from sft_cli.eval.exact_match import (
+    count_truncated_answers,
+    extract_questions,
+    is_exact_match,
+    last_trained_span,
+    normalize_answer,
+)
 from sft_cli.types import Example
 
 STOP = 0
@@ -35,7 +41,7 @@ def example(text: str, mask: str, weight: float = 1.0) -> Example:
 )
 @pytest.mark.parametrize("weight", [1.0, 0.5])
 def test_the_reference_is_the_last_trained_span(split_of, text, mask, prompt, expected, weight):
-    [item] = items(split_of([example(text, mask, weight)]), by_character, [STOP])
+    [item] = extract_questions(split_of([example(text, mask, weight)]), by_character, [STOP])
     assert (item.prompt, item.expected) == (prompt, expected)
     assert by_character(item.prompt_ids) == prompt
     assert (item.where, item.source) == ("rows.jsonl:1", "s")
@@ -45,7 +51,7 @@ def test_the_reference_is_the_last_trained_span(split_of, text, mask, prompt, ex
     "mask", [pytest.param("-xxxx", id="trained-whole"), pytest.param("-----", id="nothing-trained")]
 )
 def test_an_example_without_a_prompt_gives_no_item(split_of, mask):
-    assert items(split_of([example("text#", mask)]), by_character, [STOP]) == []
+    assert extract_questions(split_of([example("text#", mask)]), by_character, [STOP]) == []
 
 
 def test_an_answer_that_truncation_cut_is_no_reference(split_of):
@@ -53,19 +59,19 @@ def test_an_answer_that_truncation_cut_is_no_reference(split_of):
     cut, whole, before = "U:hi.A:yoyo", "U:hi.A:yoy#", "U:a.A:b#U:c"
     rows = [example(cut, "-------xxxx"), example(whole, "-------xxxx"), example(before, "------xx---")]
     split = split_of(rows)
-    assert [item.expected for item in items(split, by_character, [STOP])] == ["yoyo", "yoy", "b"]
-    assert count_cut(split, [STOP]) == 0
+    assert [item.expected for item in extract_questions(split, by_character, [STOP])] == ["yoyo", "yoy", "b"]
+    assert count_truncated_answers(split, [STOP]) == 0
     split.truncated_at = 11
-    assert [item.expected for item in items(split, by_character, [STOP])] == ["yoy", "b"]
-    assert count_cut(split, [STOP]) == 1
+    assert [item.expected for item in extract_questions(split, by_character, [STOP])] == ["yoy", "b"]
+    assert count_truncated_answers(split, [STOP]) == 1
 
 
 def test_the_limit_counts_items_not_rows(split_of):
     rows = [example("text#", "-xxxx")] + [example(f"U:{c}.A:{c}#", "------xx") for c in "abcd"]
     split = split_of(rows)
-    assert [i.expected for i in items(split, by_character, [STOP], limit=2)] == ["a", "b"]
-    assert [i.expected for i in items(split, by_character, [STOP], indices=[4, 0, 2])] == ["d", "b"]
-    assert items(split, by_character, [STOP], indices=[]) == []
+    assert [i.expected for i in extract_questions(split, by_character, [STOP], limit=2)] == ["a", "b"]
+    assert [i.expected for i in extract_questions(split, by_character, [STOP], indices=[4, 0, 2])] == ["d", "b"]
+    assert extract_questions(split, by_character, [STOP], indices=[]) == []
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,7 @@ def test_the_limit_counts_items_not_rows(split_of):
     ],
 )
 def test_last_span(weights, span):
-    assert last_span(np.array(weights, dtype=np.float32)) == span
+    assert last_trained_span(np.array(weights, dtype=np.float32)) == span
 
 
 @pytest.mark.parametrize(
@@ -106,10 +112,10 @@ def test_last_span(weights, span):
     ],
 )
 def test_what_counts_as_right(answer, expected, same):
-    assert matches(answer, expected) is same
+    assert is_exact_match(answer, expected) is same
 
 
 @given(st.text())
 def test_case_and_surrounding_space_never_matter(text):
-    assert normalized(f" \t{text.upper().lower()}\n") == normalized(text.upper().lower())
-    assert normalized(f"{text}") == normalized(f"<think>{text}</think>{text.rpartition('</think>')[2]}")
+    assert normalize_answer(f" \t{text.upper().lower()}\n") == normalize_answer(text.upper().lower())
+    assert normalize_answer(f"{text}") == normalize_answer(f"<think>{text}</think>{text.rpartition('</think>')[2]}")

@@ -74,7 +74,7 @@ def _kill_one(
             with ledger.fault("SIGKILL", struck) as fault:
                 fault.repeated, fault.lost = _repeated(ended.out, behind), broken
                 assert ended.code in (0, -signal.SIGKILL), ended
-                assert (ended.err, "is broken" in ended.out) == ("", False), ended
+                assert (ended.err, "is damaged" in ended.out) == ("", False), ended
                 assert fault.repeated <= SAVE_EVERY, ended
                 assert fault.lost == 0
         if ended.code == 0:

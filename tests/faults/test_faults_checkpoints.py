@@ -35,7 +35,7 @@ def flip(file, place):
         ("a file missing", "trained.safetensors", "trained.safetensors is missing"),
         ("the manifest gone", "manifest.json", "manifest.json is missing"),
         ("the manifest truncated", "manifest.json", "manifest.json is not readable"),
-        ("the manifest of something else", "manifest.json", "manifest.json names no state.json"),
+        ("the manifest of something else", "manifest.json", "manifest.json does not list state.json"),
     ],
 )
 def test_the_checkpoint_before_a_damaged_one_is_used_aloud(sft, straight, stopped, ledger, damage, file, told):
@@ -54,7 +54,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used_aloud(sft, straight, stoppe
     with ledger.fault("damaged checkpoint", f"{damage}, {file}") as fault:
         ended = sft("train", "--resume", str(stopped.path)).wait()
         assert (ended.code, ended.err) == (0, ""), ended
-        assert f"checkpoint {broken} is broken (" in ended.out
+        assert f"checkpoint {broken} is damaged (" in ended.out
         assert f"{told}); trying the one before it" in ended.out
         assert "resume    after step 9 of 12" in ended.out
         fault.repeated = 3
@@ -71,7 +71,7 @@ def test_where_no_checkpoint_is_whole_the_run_begins_anew_aloud(sft, straight, s
     with ledger.fault("damaged checkpoint", "all of them") as fault:
         ended = sft("train", "--resume", str(stopped.path)).wait()
         assert (ended.code, ended.err) == (0, ""), ended
-        assert "checkpoint all are broken: training starts again from step 0" in ended.out
+        assert "warning: all checkpoints are damaged: training starts again from step 0" in ended.out
         assert steps(stopped) == steps(straight)
         fault.lost = lost_bytes(stopped, straight)
         assert fault.lost == 0

@@ -18,7 +18,7 @@ import time
 from sft_cli.train import loop, session
 def slowly(seconds, work):
     return lambda *arguments: (time.sleep(seconds), work(*arguments))[1]
-loop.take_step, session.export = slowly(0.1, loop.take_step), slowly(1, session.export)
+loop.train_step, session.export_model = slowly(0.1, loop.train_step), slowly(1, session.export_model)
 """
 """Time to fill the disk in: between two steps, and before the export."""
 

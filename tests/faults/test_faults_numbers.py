@@ -11,7 +11,7 @@ from sft_cli.run_dir import RunDir
 pytestmark = pytest.mark.slow
 SPOIL = """
 from sft_cli.train import step
-real, first = step.compute_gradient, []
+real, first = step.accumulate_gradients, []
 def spoilt(loss_model, accelerator, laid, *others):
     terms = real(loss_model, accelerator, laid, *others)
     first.append(1)
@@ -21,19 +21,19 @@ def spoilt(loss_model, accelerator, laid, *others):
                 parameter.grad *= {factor}
         terms["loss"] = terms["loss"] * {factor}
     return terms
-step.compute_gradient = spoilt
+step.accumulate_gradients = spoilt
 """
 """The gradient of one step and its loss, times something: as a bad row would make it."""
 SHORT = """
 import torch
 from sft_cli.train import step
-real, calls = step.compute_gradient, []
+real, calls = step.accumulate_gradients, []
 def short(*arguments):
     calls.append(1)
     if len(calls) >= 4:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     return real(*arguments)
-step.compute_gradient = short
+step.accumulate_gradients = short
 """
 
 
@@ -138,7 +138,7 @@ def test_memory_that_runs_out_names_the_rows_and_the_setting(sft, ledger, tmp_pa
         ended = sft(*words(run.path, "speed.gradient_checkpointing=none"), before=SHORT).wait()
         assert ended.code == 2, ended
         error, fix = ended.err.splitlines()
-        assert error.startswith("error: step 4: memory ran out in training, at most 4,096 tokens at once; ")
+        assert error.startswith("error: step 4: out of memory in training with 4,096 tokens per micro-batch; ")
         assert "the longest rows of the step: " in error
         assert " tokens), " in error
         assert "speed.tokens_per_micro_batch=2048" in fix

@@ -19,20 +19,20 @@ pytestmark = pytest.mark.slow
 SLOW = """
 import time
 from sft_cli.train import loop
-take = loop.take_step
+take = loop.train_step
 def slowly(*arguments):
     time.sleep(0.15)
     return take(*arguments)
-loop.take_step = slowly
+loop.train_step = slowly
 """
 JUMP = """
 import time
 from sft_cli.train import loop
-real, take, taken = time.time, loop.take_step, []
+real, take, taken = time.time, loop.train_step, []
 def counted(*arguments):
     taken.append(1)
     return take(*arguments)
-loop.take_step = counted
+loop.train_step = counted
 time.time = lambda: real() + ({jump} if len(taken) > 5 else 0)
 """
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
@@ -111,7 +111,9 @@ def test_a_second_ctrl_c_stops_at_once(sft, straight, ledger, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_while_the_model_loads_says_how_to_go_on(sft, straight, ledger, tmp_path, number):
     run = RunDir(tmp_path / "run")
-    waiting = "import time\nfrom sft_cli.train import session\nsession._assemble = lambda *_: time.sleep(60)\n"
+    waiting = (
+        "import time\nfrom sft_cli.train import session\nsession.TrainingSession.build = lambda *_: time.sleep(60)\n"
+    )
     command = sft(*words(run.path), before=waiting)
     assert command.until(lambda: run.data.is_file() and run.probes.is_file())
     time.sleep(0.3)
@@ -131,7 +133,7 @@ def test_a_second_process_is_refused_by_name_and_the_first_one_is_left_alone(sft
         second = sft("train", "--resume", str(run.path)).wait()
         assert second.code == 2
         assert second.err.startswith(
-            f"error: {run.path}: process {command.pid} on {socket.gethostname()} trains there since "
+            f"error: {run.path}: process {command.pid} on {socket.gethostname()} has been training there since "
         )
         assert f"(kill {command.pid}, on {socket.gethostname()})" in second.err
         ended = command.wait()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig, LlamaConfig, MistralConfig
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.model.attention.flex import has_flex_kernel, packed_flex_attention
 from sft_cli.model.attention.kernels import (
     AttentionSpec,
@@ -46,7 +46,7 @@ def agree(out, expected, ours, theirs):
 @pytest.mark.parametrize(("lengths", "parents"), ROWS.values(), ids=ROWS)
 def test_the_kernel_for_many_lengths(dtype, window, lengths, parents):
     """Grouped heads, windows across the boundary of a prefix, lengths from one token; forward and gradients."""
-    row, rule = documents(lengths, parents), AttentionSpec(0.1, window)
+    row, rule = pack_row(lengths, parents), AttentionSpec(0.1, window)
     ours, theirs = states(sum(lengths), dtype)
     assert has_varlen_kernel(ours[0], ours[2])
 
@@ -64,7 +64,7 @@ def test_the_kernel_for_many_lengths(dtype, window, lengths, parents):
 @pytest.mark.parametrize(("lengths", "parents"), ROWS.values(), ids=ROWS)
 def test_the_compiled_kernel(dtype, softcap, sinks, heads, lengths, parents):
     """Soft-caps and sinks, whose gradient goes through the logarithm of the sum."""
-    row = documents(lengths, parents)
+    row = pack_row(lengths, parents)
     ours, theirs = states(sum(lengths), dtype, heads)
     sink = [torch.linspace(-1, 1, heads[0]).to(device).requires_grad_() for device in ("cuda", "cpu")]
     rules = [AttentionSpec(0.1, 16, softcap, sinks=own if sinks else None) for own in sink]
@@ -88,7 +88,7 @@ def test_the_gradient_of_a_beginning_keeps_its_digits():
 
 @pytest.mark.parametrize(("lengths", "parents"), ROWS.values(), ids=ROWS)
 def test_one_call_per_length_in_float32(lengths, parents):
-    row = documents(lengths, parents)
+    row = pack_row(lengths, parents)
     ours, theirs = states(sum(lengths), torch.float32)
 
     agree(
@@ -103,9 +103,9 @@ def test_one_call_per_length_in_float32(lengths, parents):
 def test_nothing_waits_for_the_device(lengths, parents):
     """Forward and backward of both kernels, the mask of a new row included."""
     ours, _ = states(sum(lengths), torch.bfloat16)
-    row = documents(lengths, parents).to(torch.device("cuda"))
+    row = pack_row(lengths, parents).to(torch.device("cuda"))
     packed_flex_attention(*ours, row, AttentionSpec(softcap=5.0)).sum().backward()  # compiles
-    new = documents(lengths, parents).to(torch.device("cuda"))
+    new = pack_row(lengths, parents).to(torch.device("cuda"))
     torch.cuda.set_sync_debug_mode("error")
     try:
         packed_varlen_attention(*ours, new, AttentionSpec()).sum().backward()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sft_cli.batching.prefetch import Feed
+from sft_cli.batching.prefetch import Prefetcher
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Tokens
@@ -31,19 +31,19 @@ class Rows:
 
 
 def steps(device: str) -> list:
-    with Feed(
+    with Prefetcher(
         Rows(),
         lambda step: [(step + k) % 8 for k in range(6)],
         0,
         4,
         reduction=Reduction.token,
-        budget=128,
+        max_tokens=128,
         packed=True,
         share=Choice.always,
-        replayed={"text"},
+        replay_sources={"text"},
         device=torch.device(device),
     ) as feed:
-        return [feed.take(step) for step in range(4)]
+        return [feed.get(step) for step in range(4)]
 
 
 def test_batches_are_the_same_on_the_card():

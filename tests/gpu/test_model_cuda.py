@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.config.schema.adapter import AdapterConfig, QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.model.adapter.add import add_adapter
@@ -34,7 +34,7 @@ def test_adapter_training_lowers_the_loss(tmp_path, kind):
     ids = torch.randint(256, (1, 60), generator=torch.Generator().manual_seed(0)).to(device)
     positions = torch.cat([torch.arange(20), torch.arange(40)])[None].to(device)
     at = torch.arange(30, 59, device=device)
-    row = (ids, positions, documents([20, 40]).to(device), ids[0, at + 1], at)
+    row = (ids, positions, pack_row([20, 40]).to(device), ids[0, at + 1], at)
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-2)
     losses = []
     for _ in range(20):

@@ -7,30 +7,30 @@ from torch import nn
 from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.config.schema.trainer import Average, OptimizerName, TrainerConfig
 from sft_cli.train.checkpoints import checkpoint
-from sft_cli.train.checkpoints.checkpoint import Parts, Progress
-from sft_cli.train.optimizers.lr_schedule import make_schedule
+from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
+from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
 from sft_cli.train.optimizers.optimizers import make_optimizer
-from sft_cli.train.optimizers.weight_average import make_average
+from sft_cli.train.optimizers.weight_average import make_weight_average
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 STEPS = 6
 
 
-def begun(trainer: TrainerConfig, dtype: torch.dtype) -> Parts:
+def begun(trainer: TrainerConfig, dtype: torch.dtype) -> TrainState:
     """A toy network with a matrix large enough for pages."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(256, 512), nn.LayerNorm(512), nn.Linear(512, 256)).to("cuda", dtype)
     optimizer = make_optimizer(model, trainer, AdapterConfig())
-    return Parts(model, optimizer, make_schedule(optimizer, trainer, STEPS), None, make_average(trainer))
+    return TrainState(model, optimizer, make_lr_schedule(optimizer, trainer, STEPS), None, make_weight_average(trainer))
 
 
-def train(given: Parts, first: int, last: int) -> None:
+def train(given: TrainState, first: int, last: int) -> None:
     """Steps ``first`` to ``last - 1``."""
     for step in range(first, last):
         row = torch.linspace(-1, 1, 256, device="cuda", dtype=next(given.model.parameters()).dtype)
         given.model((row * (step + 1))[None]).square().mean().backward()
         given.optimizer.step()
-        given.schedule.step()
+        given.lr_schedule.step()
         given.optimizer.zero_grad()
         if given.average is not None:
             given.average.update(given.model)
@@ -43,7 +43,7 @@ def test_resumed_is_straight_to_the_bit(name, dtype, tmp_path):
     straight, first, resumed = (begun(trainer, dtype) for _ in range(3))
     train(straight, 0, STEPS)
     train(first, 0, 3)
-    checkpoint.load(checkpoint.save(tmp_path, Progress(step=3), first, {}), resumed, {})
+    checkpoint.load_checkpoint(checkpoint.save_checkpoint(tmp_path, TrainProgress(step=3), first, {}), resumed, {})
     train(resumed, 3, STEPS)
 
     weights = straight.model.state_dict()
@@ -58,7 +58,7 @@ def test_paged_state_stays_paged(tmp_path):
     trainer = TrainerConfig(optimizer=OptimizerName.paged_adamw_8bit)
     first, resumed = (begun(trainer, torch.float32) for _ in range(2))
     train(first, 0, 1)
-    checkpoint.load(checkpoint.save(tmp_path, Progress(step=1), first, {}), resumed, {})
+    checkpoint.load_checkpoint(checkpoint.save_checkpoint(tmp_path, TrainProgress(step=1), first, {}), resumed, {})
 
     large = next(resumed.model.parameters())
     assert resumed.optimizer.state[large]["state1"].is_paged

@@ -206,7 +206,7 @@ def test_the_licence_is_named_when_base_and_data_agree(run, tmp_path):
     base = tmp_path / "base"
     base.mkdir()
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\nA base.\n")
-    manifest = run.read(run.manifest)
+    manifest = run.read_json(run.manifest)
     for source in manifest["sources"].values():
         source["licence"] = "Apache-2.0"
     run.manifest.write_text(json.dumps(manifest))

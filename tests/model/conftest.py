@@ -60,7 +60,7 @@ class Documents:
     """Documents with two trained tokens of weight 1 and 0.5 each, and the row they make."""
 
     documents: list[torch.Tensor]
-    row: tuple[torch.Tensor, torch.Tensor, segments.Documents]
+    row: tuple[torch.Tensor, torch.Tensor, segments.PackedRow]
     targets: torch.Tensor
     target_at: torch.Tensor
     target_weights: torch.Tensor
@@ -74,7 +74,7 @@ def documents(lengths: list[int], seed: int = 0) -> Documents:
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     places = torch.tensor([[start, start + len(own) - 2] for start, own in zip(bounds[:-1].tolist(), ids, strict=True)])
     joined = torch.cat(ids)
-    row = (joined[None], positions, segments.documents(lengths))
+    row = (joined[None], positions, segments.pack_row(lengths))
     at = places.flatten()
     return Documents(ids, row, joined[at + 1], at, torch.tensor([1.0, 0.5] * len(lengths)))
 

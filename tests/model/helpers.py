@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from sft_cli.batching.packed_row import Documents, documents
+from sft_cli.batching.packed_row import PackedRow, pack_row
 from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
 from sft_cli.model.memory.layer_memory import decoder_layers
@@ -144,13 +144,13 @@ class Tree:
     parents: tuple[int, ...]
     trained: tuple[Tensor, ...]
 
-    def row(self) -> Documents:
+    def row(self) -> PackedRow:
         """What lies where."""
-        return documents([len(own) for own in self.ids], self.parents)
+        return pack_row([len(own) for own in self.ids], self.parents)
 
     def chains(self) -> list[tuple[int, ...]]:
         """For each document, which is a segment that nobody continues, its segments."""
-        return [(*self.row().above(leaf), leaf) for leaf in range(len(self.ids)) if leaf not in self.parents]
+        return [(*self.row().ancestors(leaf), leaf) for leaf in range(len(self.ids)) if leaf not in self.parents]
 
     def apart(self) -> "Tree":
         """The same documents, sharing nothing."""
@@ -158,7 +158,7 @@ class Tree:
         trained = tuple(torch.cat([self.trained[segment] for segment in chain]) for chain in self.chains())
         return Tree(whole, (-1,) * len(whole), trained)
 
-    def arguments(self) -> dict[str, Tensor | Documents]:
+    def arguments(self) -> dict[str, Tensor | PackedRow]:
         """What ``LossModel.forward`` takes: every trained token, predicted by the token before it in the row."""
         joined, row = torch.cat(self.ids), self.row()
         at = torch.cat(self.trained).nonzero().flatten()

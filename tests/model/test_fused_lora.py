@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from rounding import ROUNDING
 from transformers import AutoModelForCausalLM, Phi3Config, Qwen3MoeConfig
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.model.attention.packing import document_arguments, use_packed_attention
 from sft_cli.model.speed import lora_products as fused_products
 from sft_cli.model.speed.fused_lora import fuse_lora, unfuse_lora
@@ -64,7 +64,7 @@ def packed(model):
     ids = torch.cat(rows())
     positions = torch.cat([torch.arange(length) for length in LENGTHS])
     labels = ids.masked_fill(positions == 0, -100)[None]
-    row = documents(LENGTHS)
+    row = pack_row(LENGTHS)
     logits = model.get_base_model()(input_ids=ids[None], position_ids=positions[None], **document_arguments(row)).logits
     return gradients(model, torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:]))
 

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, Qwen3MoeConfig
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.model.attention.packing import document_arguments, use_packed_attention
 from sft_cli.model.speed.fused_lora import fuse_lora
 from sft_cli.model.speed.last_block import restore_all_positions, skip_unused_positions
@@ -30,7 +30,7 @@ def hidden_and_gradients(model, read_at):
     """Read hidden states, and the gradients of a fixed sum of them."""
     lm = model.get_base_model()
     ids = torch.randint(160, (1, 18), generator=torch.Generator().manual_seed(2))
-    row = replace(documents([7, 11]), read_at=read_at)
+    row = replace(pack_row([7, 11]), read_at=read_at)
     positions = torch.cat([torch.arange(7), torch.arange(11)])[None]
     hidden = lm.base_model(input_ids=ids, position_ids=positions, **document_arguments(row)).last_hidden_state[0, READ]
     model.zero_grad()

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter, silence_peft_warnings
@@ -166,7 +166,7 @@ def memorise(choice):
     bounds = torch.tensor([0, *lengths]).cumsum(0)
     at = torch.cat([torch.arange(start + 2, end - 1) for start, end in pairwise(bounds)])
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    row = (ids[None], positions, documents(lengths), ids[at + 1], at)
+    row = (ids[None], positions, pack_row(lengths), ids[at + 1], at)
     optimizer = torch.optim.AdamW([value for value in report.model.parameters() if value.requires_grad], lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
     loss = torch.zeros(())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.model.attention import kernels
 from sft_cli.model.attention.attention_function import (
     PackingUnsupported,
@@ -93,7 +93,7 @@ def test_packed_window_equals_transformers_mask(build):
 def call(**changes):
     """The attention function on one document of two tokens."""
     state = torch.zeros(1, 2, 2, 4)
-    given = {"sft_documents": documents([2]), **changes}
+    given = {"sft_documents": pack_row([2]), **changes}
     return packed_attention(torch.nn.Identity(), state, state, state, given.pop("attention_mask", None), **given)
 
 

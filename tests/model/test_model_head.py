@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import use_packed_attention
@@ -122,7 +122,7 @@ def test_solo_rows_sum_to_the_packed_row(build, lay):
     for ids in laid.documents:
         length = len(ids)
         at = torch.tensor([0, length - 2])
-        row = (ids[None], torch.arange(length)[None], documents([length]), ids[at + 1], at)
+        row = (ids[None], torch.arange(length)[None], pack_row([length]), ids[at + 1], at)
         total = total + loss_model(*row, torch.tensor([1.0, 0.5]))["loss"]
 
     torch.testing.assert_close(packed_loss(model, laid), total, rtol=1e-5, atol=0)
@@ -141,7 +141,7 @@ def test_a_row_without_targets_is_zero_with_a_graph(build, family):
     use_packed_attention(model)
     nothing = torch.zeros(0, dtype=torch.long)
     row = (torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long))
-    loss = LossModel(model, packed=True, chunk=8)(*row, documents([1]), nothing, nothing, torch.zeros(0))["loss"]
+    loss = LossModel(model, packed=True, chunk=8)(*row, pack_row([1]), nothing, nothing, torch.zeros(0))["loss"]
     found = gradients(model, loss)
 
     assert loss.item() == 0.0

@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
@@ -47,7 +47,7 @@ def row():
     lengths = (9, 6)
     ids = torch.randint(3, 290, (1, 15), generator=torch.Generator().manual_seed(1))
     at = torch.tensor([*range(8), *range(9, 14)])
-    laid = documents(lengths)
+    laid = pack_row(lengths)
     return ids, laid.positions, laid, ids[0, at + 1], at, torch.full((len(at),), 1 / len(at))
 
 
@@ -140,7 +140,7 @@ def test_packed_rows_of_models_with_positions_of_three_axes_have_the_loss_they_h
     loss_model, probed = build_loss_model(model, 64)
     assert probed.packed_ok
 
-    laid, ids = documents(lengths), torch.cat(rows)
+    laid, ids = pack_row(lengths), torch.cat(rows)
     starts = [0, 9, 13]
     for start, length, expected in zip(starts, lengths, alone, strict=True):
         at = torch.arange(start, start + length - 1)

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, MixtralConfig, OlmoeConfig, Qwen3MoeConfig
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.config.schema.adapter import AdapterConfig, TrainStopToken
 from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.errors import SftError
@@ -491,7 +491,7 @@ def test_a_row_without_targets(build, kind, setting):
     use_packed_attention(model)
     nothing, one = torch.zeros(0, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long)
     loss_model = LossModel(model, packed=True, chunk=8, loss=SETTINGS[setting])
-    terms = loss_model(one, one, documents([1]), nothing, nothing, torch.zeros(0))
+    terms = loss_model(one, one, pack_row([1]), nothing, nothing, torch.zeros(0))
     found = gradients(model, terms["loss"])
 
     assert all(value.item() == 0 for value in terms.values())
@@ -503,7 +503,7 @@ def noise_of(model, lengths, alpha=5.0, seed=3):
     """What is added to the embeddings of documents of these lengths."""
     ids, embedding = torch.ones(1, sum(lengths), dtype=torch.long), model.get_input_embeddings()
     torch.manual_seed(seed)
-    with embedding_noise(model, alpha, documents(lengths)):
+    with embedding_noise(model, alpha, pack_row(lengths)):
         noisy = embedding(ids)
     return (noisy - embedding(ids))[0].detach()
 

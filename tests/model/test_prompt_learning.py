@@ -9,7 +9,7 @@ from transformers import DeepseekV3Config, MambaConfig, Qwen3NextConfig
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, VirtualTokensConfig
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.errors import SftError
-from sft_cli.eval.generate import answers
+from sft_cli.eval.generate import generate_answers
 from sft_cli.model.adapter import prompt_learning
 from sft_cli.model.adapter.add import silence_peft_warnings
 from sft_cli.model.attention.packing import packed_row_arguments, use_packed_attention
@@ -127,11 +127,11 @@ def test_batched_generation_equals_single_prompts(build, kind):
     base.config.max_position_embeddings = 20
     model, prompts = adapted(base, kind, [9, 8, 7]), [[5, 17, 80], [3, 44, 9, 120, 63], [31, 5], [7, 8, 9], [4] * 14]
     settings = {"stop_ids": [2], "pad_id": 0, "max_new_tokens": 6}
-    together = answers(model, prompts, batch_size=4, **settings)
-    alone = [answers(model, [prompt], batch_size=1, **settings)[0] for prompt in prompts]
+    together = generate_answers(model, prompts, batch_size=4, **settings)
+    alone = [generate_answers(model, [prompt], batch_size=1, **settings)[0] for prompt in prompts]
     assert together == alone
     assert len(together[-1].ids) == (6 if kind is LLAMA else 2)
-    assert (together == answers(base, prompts, batch_size=4, **settings)) is (kind is LLAMA)
+    assert (together == generate_answers(base, prompts, batch_size=4, **settings)) is (kind is LLAMA)
 
 
 def test_llama_adapter_is_packed(build):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_cli.batching.packed_row import documents
+from sft_cli.batching.packed_row import pack_row
 from sft_cli.model.attention import attention_function, flex, kernels, packing, probe
 from sft_cli.model.attention.attention_function import packed_attention
 from sft_cli.model.attention.kernels import AttentionSpec, attention_by_length, causal_mask, gather_rows
@@ -26,15 +26,15 @@ TREE = ((3, 2, 1, 1, 1, 3), (-1, 0, 1, 1, 0, -1))
 
 
 def test_documents_by_hand():
-    row = documents(*TREE)
+    row = pack_row(*TREE)
 
-    assert row.shared
+    assert row.has_shared_prefixes
     assert row.key_lengths == (3, 5, 6, 6, 4, 3)
-    assert [row.above(segment) for segment in range(6)] == [(), (0,), (0, 1), (0, 1), (0,), ()]
+    assert [row.ancestors(segment) for segment in range(6)] == [(), (0,), (0, 1), (0, 1), (0,), ()]
     assert row.cu_queries.tolist() == [0, 3, 5, 6, 7, 8, 11]
     assert row.cu_keys.tolist() == [0, 3, 8, 14, 20, 24, 27]
     assert row.positions.tolist() == [[0, 1, 2, 3, 4, 5, 5, 3, 0, 1, 2]]
-    assert row.key_at.tolist() == [
+    assert row.key_positions.tolist() == [
         *(0, 1, 2),
         *(0, 1, 2, 3, 4),
         *(0, 1, 2, 3, 4, 5),
@@ -42,18 +42,18 @@ def test_documents_by_hand():
         *(0, 1, 2, 7),
         *(8, 9, 10),
     ]  # fmt: skip
-    assert row.alike == (((0,), (5,)), ((0, 1),), ((0, 1, 2), (0, 1, 3)), ((0, 4),))
+    assert row.size_groups == (((0,), (5,)), ((0, 1),), ((0, 1, 2), (0, 1, 3)), ((0, 4),))
 
 
 def test_documents_without_sharing_by_hand():
-    row = documents([2, 3, 2])
+    row = pack_row([2, 3, 2])
 
-    assert not row.shared
-    assert row.key_at is None
+    assert not row.has_shared_prefixes
+    assert row.key_positions is None
     assert row.key_lengths == row.lengths
     assert row.cu_keys.tolist() == row.cu_queries.tolist() == [0, 2, 5, 7]
     assert row.positions.tolist() == [[0, 1, 0, 1, 2, 0, 1]]
-    assert row.alike == (((0,), (2,)), ((1,),))
+    assert row.size_groups == (((0,), (2,)), ((1,),))
 
 
 def dense(query, key, value, row, rule):
@@ -65,7 +65,7 @@ def dense(query, key, value, row, rule):
     mask = torch.tensor(
         [
             [
-                segment[k] in (*row.above(segment[q]), segment[q]) and 0 <= position[q] - position[k] < window
+                segment[k] in (*row.ancestors(segment[q]), segment[q]) and 0 <= position[q] - position[k] < window
                 for k in tokens
             ]
             for q in tokens
@@ -87,7 +87,7 @@ def dense(query, key, value, row, rule):
 def rows(draw):
     """Up to eight segments of up to nine tokens, each after any earlier one or after none."""
     lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=8))
-    return documents(lengths, [draw(st.integers(-1, place - 1)) for place in range(len(lengths))])
+    return pack_row(lengths, [draw(st.integers(-1, place - 1)) for place in range(len(lengths))])
 
 
 @st.composite
@@ -132,7 +132,7 @@ def test_shared_prefix_attention_equals_dense_attention(row, rule, group, sinks,
 @pytest.mark.parametrize("window", [5, 12, 13])
 def test_a_window_longer_than_any_segment_still_cuts(window):
     """Three segments of four, one after the other: the last token has twelve keys."""
-    row = documents([4, 4, 4], [-1, 0, 1])
+    row = pack_row([4, 4, 4], [-1, 0, 1])
     query, key, value, _ = states(row)
     out, _ = packed_attention(torch.nn.Identity(), query, key, value, None, sft_documents=row, sliding_window=window)
 
@@ -148,7 +148,7 @@ def test_a_window_longer_than_any_segment_still_cuts(window):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_document_mask_mod_equals_the_mask(window, softcap, sinks, group):
     """The function that is compiled on CUDA, uncompiled: its mask, cap and sinks; six heads are no power of two."""
-    row = documents(*TREE)
+    row = pack_row(*TREE)
     *parts, sink = states(row, group, width=16)
     rule = AttentionSpec(0.3, window, softcap, sinks=sink if sinks else None)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_document_mask_mod_equals_the_mask(window, softcap, sinks, group):
 
 def test_block_mask_is_cached_with_its_row():
     gc.collect()
-    row, other = documents(*TREE), documents(*TREE)
+    row, other = pack_row(*TREE), pack_row(*TREE)
     before = len(flex._block_masks)
     mask = flex.block_mask(row, None, CPU)
 
@@ -204,7 +204,7 @@ def test_causal_mask_cache_is_small():
 
 def test_a_mask_of_inference_serves_training():
     kernels._square_mask.cache_clear()
-    row = documents([4])
+    row = pack_row([4])
     *parts, sink = states(row)
     rule = AttentionSpec(sinks=sink)
     with torch.inference_mode():
@@ -229,7 +229,7 @@ def graph(tensor):
 @pytest.mark.parametrize("products", [True, False])
 def test_attention_by_length_splits_without_zero_gradients(products, monkeypatch):
     monkeypatch.setattr(kernels, "MAX_MATMUL_KEYS", {torch.float32: 99 if products else 0})
-    row = documents(*TREE)
+    row = pack_row(*TREE)
     parts = [part.requires_grad_() for part in states(row)[:3]]
     names = graph(attention_by_length(*parts, row, AttentionSpec()))
 
@@ -246,7 +246,7 @@ def test_attention_by_length_calls_once_per_length(monkeypatch):
         return attend(query, *rest)
 
     monkeypatch.setattr(kernels, "causal_attention", counting)
-    row = documents([4, 3, 4, 4, 3])
+    row = pack_row([4, 3, 4, 4, 3])
     attention_by_length(*states(row)[:3], row, AttentionSpec())
 
     assert calls == [(4, 3, 4, 8), (4, 2, 3, 8)]
@@ -272,7 +272,7 @@ def test_autocast_computes_in_its_type(monkeypatch):
         return attention_by_length(*parts)
 
     monkeypatch.setattr(attention_function, "attention_by_length", watching)
-    row = documents([3, 4])
+    row = pack_row([3, 4])
     query, key, value, _ = states(row)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out, _ = packed_attention(torch.nn.Identity(), query, key, value.bfloat16(), None, sft_documents=row)
@@ -286,7 +286,7 @@ def test_autocast_computes_in_its_type(monkeypatch):
 def test_dropout_drops_weights_and_keeps_their_mean(products, shared, monkeypatch):
     """With values of one, the output of a token is the sum of its weights: the kept half of them, doubled."""
     monkeypatch.setattr(kernels, "MAX_MATMUL_KEYS", {torch.float32: 999 if products else 0})
-    row = documents([64, 64], [-1, 0] if shared else None)
+    row = pack_row([64, 64], [-1, 0] if shared else None)
     query = torch.zeros(1, 8, 128, 4)
     torch.manual_seed(0)
     out, _ = packed_attention(
@@ -327,7 +327,7 @@ def probed_with(monkeypatch, changed):
 
 def test_probe_packing_without_sharing(monkeypatch):
     """Each ending starts anew, as it would in a kernel that ignores where its keys are."""
-    result = probed_with(monkeypatch, lambda row: documents(row.lengths))
+    result = probed_with(monkeypatch, lambda row: pack_row(row.lengths))
 
     assert (result.packed_ok, result.shared_ok) == (True, False)
     assert result.difference < 1e-5
@@ -335,7 +335,7 @@ def test_probe_packing_without_sharing(monkeypatch):
 
 
 def test_probe_packing_detects_endings_that_see_each_other(monkeypatch):
-    result = probed_with(monkeypatch, lambda row: documents(row.lengths, [*row.parents[:-1], len(row.lengths) - 2]))
+    result = probed_with(monkeypatch, lambda row: pack_row(row.lengths, [*row.parents[:-1], len(row.lengths) - 2]))
 
     assert (result.packed_ok, result.shared_ok) == (False, False)
 
@@ -346,7 +346,7 @@ def test_probe_packing_detects_a_weak_leak_between_endings(monkeypatch):
     def spoiled(*states, sft_documents, **rest):
         out, _ = packed_attention(*states, sft_documents=sft_documents, **rest)
         own = list(out.split(sft_documents.lengths, dim=1))
-        if sft_documents.shared:
+        if sft_documents.has_shared_prefixes:
             own[-1] = own[-1] + 0.02 * own[-2].mean(dim=1, keepdim=True)
         return torch.cat(own, dim=1), None
 

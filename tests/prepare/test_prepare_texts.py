@@ -7,7 +7,7 @@ import pytest
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.data import Role, SourceConfig
 from sft_cli.errors import SftError
-from sft_cli.eval.select_rows import as_served
+from sft_cli.eval.select_rows import with_run_tokenizer
 from sft_cli.prepare.prepare import prepare
 from tests.prepare.helpers import ledger, write
 
@@ -53,7 +53,7 @@ def test_an_added_token_that_no_example_holds_is_named(prepared):
 
 def test_an_evaluation_encodes_them_as_the_training_did(prepared):
     made, config, _ = prepared([{"prompt": "q", "completion": "<|plan|>a"}], added("<|plan|>", "<x>"))
-    again = prepare(as_served(made.tokenizer_directory, config))
+    again = prepare(with_run_tokenizer(made.tokenizer_directory, config))
     assert again.manifest["content"] == made.manifest["content"]
     assert again.manifest["fingerprint"] == made.manifest["fingerprint"]
 
@@ -61,7 +61,7 @@ def test_an_evaluation_encodes_them_as_the_training_did(prepared):
 def test_what_is_content_is_among_the_inputs(prepared):
     values = [{"prompt": "q", "completion": "<|plan|>a"}]
     made, config, _ = prepared(values, added("<|plan|>"))
-    served = as_served(made.tokenizer_directory, config)
+    served = with_run_tokenizer(made.tokenizer_directory, config)
     served.data.content_tokens = []
     assert prepare(served).manifest["content"] != made.manifest["content"]
 

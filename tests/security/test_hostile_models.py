@@ -119,9 +119,9 @@ def test_a_checkpoint_that_is_a_link_is_neither_read_nor_removed(tmp_path):
         (folder / "precious").write_text("x")
     (root / "step-9").symlink_to(outside, target_is_directory=True)
     (root / "step-1/link").symlink_to(outside, target_is_directory=True)
-    assert [folder.name for folder in checkpoint_dir.all_of(root)] == ["step-1", "step-2", "step-3"]
-    checkpoint_dir.prune(root, (), 1)
-    checkpoint_dir.forget_after(root, 0)
+    assert [folder.name for folder in checkpoint_dir.list_checkpoints(root)] == ["step-1", "step-2", "step-3"]
+    checkpoint_dir.prune_checkpoints(root, (), 1)
+    checkpoint_dir.remove_after(root, 0)
     assert (outside / "precious").read_text() == "x"
     assert [folder.name for folder in root.iterdir()] == ["step-9"]
 

@@ -125,13 +125,13 @@ def stop_behind(monkeypatch):
     from sft_cli.train import loop
 
     def arrange(step: int) -> None:
-        take = loop.take_step
+        take = loop.train_step
 
         def interrupted(run, parts, number, feed):
             if number == step - 1:
                 signal.raise_signal(signal.SIGTERM)
             return take(run, parts, number, feed)
 
-        monkeypatch.setattr(loop, "take_step", interrupted)
+        monkeypatch.setattr(loop, "train_step", interrupted)
 
     return arrange

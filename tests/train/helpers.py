@@ -47,7 +47,7 @@ def predictions(batch: Batch) -> list[Prediction]:
     columns = (batch.target_at, batch.targets, batch.target_weights)
     for at, target, weight in zip(*(column.tolist() for column in columns), strict=True):
         segment = next(s for s in range(len(row.lengths)) if bounds[s] <= at < bounds[s + 1])
-        places = [place for above in row.above(segment) for place in range(bounds[above], bounds[above + 1])]
+        places = [place for above in row.ancestors(segment) for place in range(bounds[above], bounds[above + 1])]
         places += range(bounds[segment], at + 1)
         found.append((tuple(ids[p] for p in places), tuple(positions[p] for p in places), target, weight))
     return found

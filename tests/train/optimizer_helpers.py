@@ -5,10 +5,10 @@ from torch import nn
 
 from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.config.schema.trainer import TrainerConfig
-from sft_cli.train.checkpoints.checkpoint import Parts
-from sft_cli.train.optimizers.lr_schedule import make_schedule
+from sft_cli.train.checkpoints.checkpoint import TrainState
+from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
 from sft_cli.train.optimizers.optimizers import make_optimizer
-from sft_cli.train.optimizers.weight_average import make_average
+from sft_cli.train.optimizers.weight_average import make_weight_average
 
 STEPS = 6
 
@@ -28,20 +28,20 @@ class Toy(nn.Module):
         return self.down_proj(self.norm(self.up_proj(self.embed_tokens(ids)).tanh())).square().mean()
 
 
-def parts(trainer: TrainerConfig, dtype: torch.dtype = torch.float32) -> Parts:
+def parts(trainer: TrainerConfig, dtype: torch.dtype = torch.float32) -> TrainState:
     """Everything a checkpoint holds, at its beginning."""
     torch.manual_seed(0)
     model = Toy(dtype)
     optimizer = make_optimizer(model, trainer, AdapterConfig())
-    return Parts(model, optimizer, make_schedule(optimizer, trainer, STEPS), None, make_average(trainer))
+    return TrainState(model, optimizer, make_lr_schedule(optimizer, trainer, STEPS), None, make_weight_average(trainer))
 
 
-def train(given: Parts, first: int, last: int) -> None:
+def train(given: TrainState, first: int, last: int) -> None:
     """Steps ``first`` to ``last - 1``."""
     for step in range(first, last):
         given.model(torch.tensor([step % 7, (3 * step + 1) % 7])).backward()
         given.optimizer.step()
-        given.schedule.step()
+        given.lr_schedule.step()
         given.optimizer.zero_grad()
         if given.average is not None:
             given.average.update(given.model)

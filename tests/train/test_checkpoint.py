@@ -10,11 +10,11 @@ from sft_cli.config.schema.config import Config
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.train.checkpoints import checkpoint_dir
-from sft_cli.train.setup.run_directory import claimed
+from sft_cli.train.setup.run_directory import locked_run_dir
 
 
 def steps(directory) -> list[str]:
-    return [path.name for path in checkpoint_dir.all_of(directory.checkpoints)]
+    return [path.name for path in checkpoint_dir.list_checkpoints(directory.checkpoints)]
 
 
 def test_the_newest_and_the_best_are_kept(runs, metrics):
@@ -57,7 +57,7 @@ def test_a_broken_checkpoint_is_skipped_aloud_for_the_one_before(runs, metrics, 
     again = runs.resume("r")
 
     said = capsys.readouterr().out
-    assert f"checkpoint {broken} is broken" in said
+    assert f"checkpoint {broken} is damaged" in said
     assert "resume    after step 4 of 8" in said
     assert [m["loss"] for m in metrics(again)] == straight
 
@@ -81,8 +81,8 @@ def test_another_setting_is_refused_by_name_and_a_layout_setting_is_kept(runs):
     with pytest.raises(SftError) as refused:
         runs.resume("r", "trainer.max_steps=2")
     assert refused.value.fix == (
-        f"resume with its own settings: sft train --resume {done.path}; to end it early, take a saved step:"
-        f" sft eval {done.path} --step 4 (chat and merge, too)"
+        f"resume with its own settings: sft train --resume {done.path}; to end it early, use a saved step:"
+        f" sft eval {done.path} --step 4 (or chat, merge)"
     )
     assert before == {path.name: path.read_bytes() for path in done.path.iterdir() if path.is_file()}
     runs.resume("r", "speed.tokens_per_micro_batch=512")
@@ -140,7 +140,7 @@ def test_a_checkpoint_behind_a_broken_one_is_kept(runs, capsys):
     runs.resume("r", "trainer.keep_checkpoints=1")
 
     assert steps(done) == [last]
-    assert checkpoint_dir.fault_of(done.checkpoints / last) is None
+    assert checkpoint_dir.find_fault(done.checkpoints / last) is None
 
 
 def test_a_broken_best_checkpoint_is_not_exported(runs, metrics):
@@ -157,7 +157,7 @@ def test_a_broken_best_checkpoint_is_not_exported(runs, metrics):
 
     with pytest.raises(SftError) as refused:
         runs.resume("r")
-    assert refused.value.problem == ("the best checkpoint is broken (trained.safetensors does not match its sha256)")
+    assert refused.value.problem == ("the best checkpoint is damaged (trained.safetensors does not match its sha256)")
     runs.resume("r", "trainer.keep_best=false")
 
 
@@ -176,7 +176,7 @@ def test_two_processes_do_not_train_in_one_directory(runs):
 def test_default_names_of_the_same_second_do_not_meet(tmp_path):
     names = []
     for _ in range(3):
-        with claimed(RunDir(tmp_path / "runs" / "x"), Config(), resumed=False) as directory:
+        with locked_run_dir(RunDir(tmp_path / "runs" / "x"), Config(), resumed=False) as directory:
             names.append(directory.path.name)
     assert names == ["x", "x-2", "x-3"]
 
@@ -187,6 +187,6 @@ def test_a_run_is_never_overwritten(runs):
     with pytest.raises(SftError) as refused:
         runs.start("r", "trainer.max_steps=1")
     assert str(refused.value) == (
-        f"run_dir={done.path}: it holds a run already\n"
+        f"run_dir={done.path}: the directory already contains a run\n"
         f"  fix: resume it with sft train --resume {done.path}, or choose another run_dir"
     )

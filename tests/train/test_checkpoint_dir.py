@@ -29,46 +29,46 @@ def names(root):
     [
         ("manifest.json", None, "manifest.json is missing"),
         ("manifest.json", "{", "manifest.json is not readable"),
-        ("manifest.json", "[]", "manifest.json names no state.json"),
-        ("manifest.json", "{}", "manifest.json names no state.json"),
+        ("manifest.json", "[]", "manifest.json does not list state.json"),
+        ("manifest.json", "{}", "manifest.json does not list state.json"),
         ("state.json", None, "state.json is missing"),
         ("trained.safetensors", "Weights", "trained.safetensors does not match its sha256"),
     ],
 )
 def test_what_is_not_whole(tmp_path, file, content, fault):
     directory = make(tmp_path, 3)
-    assert checkpoint_dir.fault_of(directory) is None
+    assert checkpoint_dir.find_fault(directory) is None
     (directory / file).unlink() if content is None else (directory / file).write_text(content)
-    assert checkpoint_dir.fault_of(directory) == fault
+    assert checkpoint_dir.find_fault(directory) == fault
 
 
 def test_the_newest_whole_one_is_found_and_broken_ones_are_told(tmp_path, capsys):
     for step in (2, 9, 10):
         make(tmp_path, step)
-    assert checkpoint_dir.newest(tmp_path) == tmp_path / "step-10"
+    assert checkpoint_dir.latest_valid(tmp_path) == tmp_path / "step-10"
     assert capsys.readouterr().out == ""
     (tmp_path / "step-10" / "state.json").unlink()
-    assert checkpoint_dir.newest(tmp_path) == tmp_path / "step-9"
+    assert checkpoint_dir.latest_valid(tmp_path) == tmp_path / "step-9"
     for step in (2, 9):
         (tmp_path / f"step-{step}" / "manifest.json").unlink()
     capsys.readouterr()
-    assert checkpoint_dir.newest(tmp_path) is None
+    assert checkpoint_dir.latest_valid(tmp_path) is None
     said = capsys.readouterr().out.splitlines()
-    assert said[-1] == "checkpoint all are broken: training starts again from step 0"
+    assert said[-1] == "warning: all checkpoints are damaged: training starts again from step 0"
     assert len(said) == 4
 
 
 def test_a_run_without_checkpoints_begins_in_silence(tmp_path, capsys):
-    assert checkpoint_dir.newest(tmp_path / "none") is None
+    assert checkpoint_dir.latest_valid(tmp_path / "none") is None
     assert capsys.readouterr().out == ""
 
 
 def test_the_newest_and_the_spared_are_kept(tmp_path):
     for step in range(1, 7):
         make(tmp_path, step)
-    checkpoint_dir.prune(tmp_path, (2, None), 3)
+    checkpoint_dir.prune_checkpoints(tmp_path, (2, None), 3)
     assert names(tmp_path) == ["step-2", "step-4", "step-5", "step-6"]
-    checkpoint_dir.forget_after(tmp_path, 4)
+    checkpoint_dir.remove_after(tmp_path, 4)
     assert names(tmp_path) == ["step-2", "step-4"]
 
 
@@ -77,11 +77,11 @@ def test_a_removal_that_is_cut_short_leaves_no_checkpoint(tmp_path, monkeypatch)
     make(tmp_path, 3)
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)
-        checkpoint_dir.remove(tmp_path / "step-3")
-    assert checkpoint_dir.all_of(tmp_path) == []
+        checkpoint_dir.remove_checkpoint(tmp_path / "step-3")
+    assert checkpoint_dir.list_checkpoints(tmp_path) == []
     assert names(tmp_path) == [".step-3.old.tmp"]
     make(tmp_path, 3)
-    checkpoint_dir.remove(tmp_path / "step-3")
+    checkpoint_dir.remove_checkpoint(tmp_path / "step-3")
     assert names(tmp_path) == []
 
 
@@ -89,5 +89,5 @@ def test_what_killed_processes_left_is_swept(tmp_path):
     for name in (".step-3.tmp", ".step-3.old.tmp", ".step-12.tmp"):
         (tmp_path / name).mkdir()
     make(tmp_path, 3)
-    checkpoint_dir.sweep(tmp_path)
+    checkpoint_dir.remove_partial(tmp_path)
     assert names(tmp_path) == ["step-3"]

@@ -6,10 +6,23 @@ import math
 import pytest
 
 from sft_cli.config.schema.trainer import OnNan, TrainerConfig
+from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
-from sft_cli.train.monitoring.divergence import FEWEST, MOST, WINDOW, Recent, leapt, recent, refusal, spike_of, usable
+from sft_cli.train.monitoring.divergence import (
+    MAX_SKIPPED_IN_A_ROW,
+    MEDIAN_WINDOW,
+    MIN_LOSSES,
+    RecentSteps,
+    Spike,
+    detect_spike,
+    divergence_error,
+    is_finite_step,
+    raise_if_diverged,
+    read_recent_steps,
+    spike_baseline,
+)
 from sft_cli.train.monitoring.metrics import StepMetrics
-from sft_cli.train.monitoring.step_rows import StepRow, named, rows_of
+from sft_cli.train.monitoring.step_rows import StepRow, describe_rows, list_step_rows
 
 NAN, INF = math.nan, math.inf
 ROWS = [StepRow("a.jsonl:7", 2043), StepRow("a.jsonl:2", 200), StepRow("b.jsonl:9", 81), StepRow("b.jsonl:1", 5)]
@@ -29,13 +42,13 @@ def metrics(step=40, loss=2.0, grad_norm=1.0):
 
 
 def test_the_longest_rows_are_named_first():
-    assert rows_of(Lengths(), [0, 2, 1]) == [
+    assert list_step_rows(Lengths(), [0, 2, 1]) == [
         StepRow("rows.jsonl:2", 90),
         StepRow("rows.jsonl:3", 20),
         StepRow("rows.jsonl:1", 5),
     ]
-    assert named(ROWS) == "a.jsonl:7 (2,043 tokens), a.jsonl:2 (200 tokens), b.jsonl:9 (81 tokens) and 1 more"
-    assert named(ROWS[2:3]) == "b.jsonl:9 (81 tokens)"
+    assert describe_rows(ROWS) == "a.jsonl:7 (2,043 tokens), a.jsonl:2 (200 tokens), b.jsonl:9 (81 tokens) and 1 more"
+    assert describe_rows(ROWS[2:3]) == "b.jsonl:9 (81 tokens)"
 
 
 @pytest.mark.parametrize(
@@ -50,62 +63,69 @@ def test_the_longest_rows_are_named_first():
     ],
 )
 def test_what_may_change_the_weights(loss, grad_norm, scaled, wanted):
-    assert usable(loss, grad_norm, scaled=scaled) is wanted
+    assert is_finite_step(loss, grad_norm, scaled=scaled) is wanted
 
 
 @pytest.mark.parametrize(
     ("before", "loss", "wanted"),
     [
-        pytest.param([1.0] * FEWEST, 4.0, None, id="four-times-is-not-above"),
-        pytest.param([1.0] * FEWEST, 4.01, 1.0, id="above"),
-        pytest.param([1.0] * (FEWEST - 1), 99.0, None, id="too-few-known"),
+        pytest.param([1.0] * MIN_LOSSES, 4.0, None, id="four-times-is-not-above"),
+        pytest.param([1.0] * MIN_LOSSES, 4.01, 1.0, id="above"),
+        pytest.param([1.0] * (MIN_LOSSES - 1), 99.0, None, id="too-few-known"),
         pytest.param([1.0, 2.0] * 4, 6.1, 1.5, id="median-of-an-even-number"),
         pytest.param([1.0] * 5 + [50.0] * 3, 4.5, 1.0, id="earlier-leaps-do-not-hide-it"),
-        pytest.param([0.0] * FEWEST, 0.1, None, id="nothing-is-a-multiple-of-nothing"),
+        pytest.param([0.0] * MIN_LOSSES, 0.1, None, id="nothing-is-a-multiple-of-nothing"),
     ],
 )
 def test_a_leap_by_hand(before, loss, wanted):
-    assert leapt(loss, Recent(tuple(before)), 4.0) == wanted
+    assert spike_baseline(loss, RecentSteps(tuple(before)), 4.0) == wanted
 
 
 def test_the_window_holds_the_last_usable_losses():
-    seen = Recent()
-    for step in range(WINDOW + 5):
-        seen = seen.behind(float(step), 1.0, scaled=False)
-    seen = seen.behind(NAN, 1.0, scaled=False).behind(1.0, INF, scaled=False)
-    assert (len(seen.losses), seen.losses[0], seen.losses[-1], seen.unusable) == (WINDOW, 5.0, WINDOW + 4.0, 2)
-    assert seen.behind(1.0, 1.0, scaled=False).unusable == 0
+    seen = RecentSteps()
+    for step in range(MEDIAN_WINDOW + 5):
+        seen = seen.append(float(step), 1.0, scaled=False)
+    seen = seen.append(NAN, 1.0, scaled=False).append(1.0, INF, scaled=False)
+    assert (len(seen.losses), seen.losses[0], seen.losses[-1], seen.nonfinite_in_a_row) == (
+        MEDIAN_WINDOW,
+        5.0,
+        MEDIAN_WINDOW + 4.0,
+        2,
+    )
+    assert seen.append(1.0, 1.0, scaled=False).nonfinite_in_a_row == 0
 
 
 def test_a_resumed_run_knows_what_the_straight_one_knew(tmp_path):
     """Evaluations stand between the steps, steps behind the checkpoint and a torn line at the end."""
     steps = [(1.0, 1.0), (NAN, 2.0), (3.0, 1.0), (4.0, INF), (NAN, NAN), (5.0, 1.0)]
-    lines, straight = [], [Recent()]
+    lines, straight = [], [RecentSteps()]
     for number, (loss, norm) in enumerate(steps, start=1):
         kept = [None if not math.isfinite(value) else value for value in (loss, norm)]
         lines += [{"step": number, "loss": kept[0], "grad_norm": kept[1]}, {"step": number, "eval": True, "loss": 9.0}]
-        straight.append(straight[-1].behind(loss, norm, scaled=False))
+        straight.append(straight[-1].append(loss, norm, scaled=False))
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 7, "lo')
 
-    assert [recent(file, step, scaled=False) for step in range(7)] == straight
-    assert straight[5] == Recent((1.0, 3.0), 2)
-    assert recent(tmp_path / "none", 3, scaled=False) == Recent()
+    assert [read_recent_steps(file, step, scaled=False) for step in range(7)] == straight
+    assert straight[5] == RecentSteps((1.0, 3.0), 2)
+    assert read_recent_steps(tmp_path / "none", 3, scaled=False) == RecentSteps()
 
 
 def test_a_sound_step_asks_for_no_rows():
     def rows():
         raise AssertionError
 
-    before = Recent((1.0,) * WINDOW)
-    assert spike_of(metrics(loss=3.9), before, TrainerConfig(), scaled=False, rows=rows) is None
+    before = RecentSteps((1.0,) * MEDIAN_WINDOW)
+    assert detect_spike(metrics(loss=3.9), before, TrainerConfig(), scaled=False, rows=rows) is None
 
 
 def test_a_leap_is_recorded_with_its_rows(tmp_path):
     file = tmp_path / "spikes.jsonl"
-    spike = spike_of(metrics(loss=9.3), Recent((1.0,) * WINDOW), TrainerConfig(), scaled=False, rows=lambda: ROWS[:2])
+    spike = detect_spike(
+        metrics(loss=9.3), RecentSteps((1.0,) * MEDIAN_WINDOW), TrainerConfig(), scaled=False, rows=lambda: ROWS[:2]
+    )
     assert spike is not None
-    assert spike.sentence() == (
+    assert spike.describe() == (
         "spike     step 40: loss 9.3, 9.3 times the median before it; "
         "computed from a.jsonl:7 (2,043 tokens), a.jsonl:2 (200 tokens)"
     )
@@ -127,10 +147,10 @@ def test_a_leap_is_recorded_with_its_rows(tmp_path):
 @pytest.mark.parametrize("on_nan", OnNan)
 def test_an_unusable_step_is_recorded_from_the_first_one_on(tmp_path, on_nan):
     file, trainer = tmp_path / "spikes.jsonl", TrainerConfig(on_nan=on_nan)
-    spike = spike_of(metrics(1, NAN, INF), Recent(), trainer, scaled=False, rows=lambda: ROWS[3:])
+    spike = detect_spike(metrics(1, NAN, INF), RecentSteps(), trainer, scaled=False, rows=lambda: ROWS[3:])
     assert spike is not None
     skipped = on_nan is OnNan.skip
-    assert spike.sentence() == (
+    assert spike.describe() == (
         f"spike     step 1: loss nan, gradient norm inf{', skipped' if skipped else ''}; "
         "computed from b.jsonl:1 (5 tokens)"
     )
@@ -141,7 +161,7 @@ def test_an_unusable_step_is_recorded_from_the_first_one_on(tmp_path, on_nan):
 
 def test_stop_names_rows_lr_and_what_to_type(tmp_path):
     run = RunDir(tmp_path / "my run")
-    error = refusal(7, NAN, INF, 2e-3, ROWS, on_nan=OnNan.stop, in_a_row=1, run=run)
+    error = divergence_error(Spike(7, NAN, INF, None, 2e-3, False, ROWS), OnNan.stop, 1, run)
     assert str(error) == (
         "step 7: training diverged: loss nan, gradient norm inf, computed from a.jsonl:7 (2,043 tokens), "
         "a.jsonl:2 (200 tokens), b.jsonl:9 (81 tokens) and 1 more\n"
@@ -153,11 +173,12 @@ def test_stop_names_rows_lr_and_what_to_type(tmp_path):
 
 def test_skipping_ends_where_it_does_not_help(tmp_path):
     run = RunDir(tmp_path)
-    ends = [
-        refusal(50, NAN, NAN, 1.0, ROWS[:1], on_nan=OnNan.skip, in_a_row=count, run=run) for count in range(1, MOST + 1)
-    ]
-    assert ends[:-1] == [None] * (MOST - 1)
-    assert str(ends[-1]) == (
+    spike = Spike(50, NAN, NAN, None, 1.0, True, ROWS[:1])
+    for count in range(MAX_SKIPPED_IN_A_ROW):
+        raise_if_diverged(spike, OnNan.skip, count, run)
+    with pytest.raises(SftError) as ended:
+        raise_if_diverged(spike, OnNan.skip, MAX_SKIPPED_IN_A_ROW, run)
+    assert str(ended.value) == (
         "step 50: training diverged: 10 steps in a row were skipped, the last one: loss nan, gradient norm nan, "
         "computed from a.jsonl:7 (2,043 tokens)\n"
         "  fix: start a new run with a smaller trainer.lr (it was 1 here) or a longer warm-up, or with "

@@ -9,13 +9,13 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from sft_cli.batching.prefetch import Feed
+from sft_cli.batching.prefetch import Prefetcher
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.data.prepared import Tokens
 from sft_cli.model.attention.packing import register_packed_attention, use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
-from sft_cli.train.step import compute_gradient
+from sft_cli.train.step import accumulate_gradients
 
 
 class Rows:
@@ -50,12 +50,12 @@ def gradients(base, *, packed, budget, reduction, order=(0, 1, 2, 3), share=Choi
         use_packed_attention(model)
     loss_model = LossModel(model, packed=packed, chunk=4)
     device = torch.device("cpu")
-    words = {"reduction": reduction, "budget": budget, "packed": packed, "share": share, "device": device}
-    with Feed(Rows(), lambda step: order, 0, 1, **words) as feed:
-        laid = feed.take(0)
+    words = {"reduction": reduction, "max_tokens": budget, "packed": packed, "share": share, "device": device}
+    with Prefetcher(Rows(), lambda step: order, 0, 1, **words) as feed:
+        laid = feed.get(0)
     assert laid.tokens == 139
     assert (laid.computed_tokens < laid.tokens - 4) == (share is not Choice.never and budget == 1000)
-    terms = compute_gradient(loss_model, Accelerator(cpu=True), laid)
+    terms = accumulate_gradients(loss_model, Accelerator(cpu=True), laid)
     assert terms["nll"].item() == pytest.approx(terms["loss"].item(), abs=1e-6)
     return terms["loss"].item(), {name: p.grad for name, p in model.named_parameters()}
 

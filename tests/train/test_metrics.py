@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sft_cli.train.monitoring.metrics import Log, StepMetrics, scalars
+from sft_cli.train.monitoring.metrics import MetricsLog, StepMetrics, tensorboard_scalars
 
 STEP = StepMetrics(
     step=1,
@@ -27,7 +27,7 @@ PROBED = {"maths": {"metric": "loss", "value": 1.5, "base": 1.0, "worse": 0.5, "
 
 
 def test_a_person_sees_the_terms_where_there_are_several(tmp_path, capsys):
-    log = Log(tmp_path / "metrics.jsonl", 2, 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", 2, 0)
     log.step(STEP)
     log.step(replace(STEP, step=2, epoch=1.0, loss=2.25, terms={"nll": 2.25}))
     log.close()
@@ -39,7 +39,7 @@ def test_a_person_sees_the_terms_where_there_are_several(tmp_path, capsys):
 
 
 def test_one_slow_step_does_not_move_the_remaining_time(tmp_path, capsys):
-    log = Log(tmp_path / "metrics.jsonl", 10, 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", 10, 0)
     for step in range(1, 6):
         log.step(replace(STEP, step=step, seconds=60.0 if step in (1, 4) else 2.0))
     log.close()
@@ -51,14 +51,14 @@ def test_one_slow_step_does_not_move_the_remaining_time(tmp_path, capsys):
 
 def test_each_kind_of_line_is_told_apart_and_cut_behind_a_checkpoint(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    log = Log(file, 2, 0)
+    log = MetricsLog(file, 2, 0)
     log.step(STEP)
     log.evaluation(1, 0.5, {"loss": float("nan"), "sources": {"a": 1.0}})
     log.retention(1, PROBED)
     log.step(replace(STEP, step=2))
     log.retention(2, PROBED)
     log.close()
-    Log(file, 2, 1).close()
+    MetricsLog(file, 2, 1).close()
 
     step, evaluation, probed = (json.loads(line) for line in file.read_text().splitlines())
     assert step["terms"] == {"nll": 2.25, "kl": 0.25}
@@ -92,4 +92,4 @@ def test_each_kind_of_line_is_told_apart_and_cut_behind_a_checkpoint(tmp_path):
     ],
 )
 def test_what_tensorboard_is_told(line, told):
-    assert dict(scalars(line)) == told
+    assert dict(tensorboard_scalars(line)) == told

@@ -17,8 +17,8 @@ from sft_cli.errors import SftError
 from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
 from sft_cli.train import step
 from sft_cli.train.monitoring.step_rows import StepRow
-from sft_cli.train.oom_advice import Work, told
-from sft_cli.train.step import Relief
+from sft_cli.train.oom_advice import OomPhase, translate_oom
+from sft_cli.train.recompute import RecomputeOnOom
 
 
 class Drawing(nn.Module):
@@ -43,31 +43,31 @@ def short(monkeypatch):
 
     def fail(times: int) -> list[int]:
         tried: list[int] = []
-        real = step.compute_gradient
+        real = step.accumulate_gradients
 
-        def compute(loss_model, accelerator, laid, engine):
-            found = real(loss_model, accelerator, laid, engine)
+        def compute(loss_model, accelerator, batches, parallel):
+            found = real(loss_model, accelerator, batches, parallel)
             tried.append(1)
             if len(tried) <= times:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             return found
 
-        monkeypatch.setattr(step, "compute_gradient", compute)
-        monkeypatch.setattr(step, "arguments", lambda batch: {"input_ids": batch})
+        monkeypatch.setattr(step, "accumulate_gradients", compute)
+        monkeypatch.setattr(step, "batch_kwargs", lambda batch: {"input_ids": batch})
         return tried
 
     return fail
 
 
 def relieved(allowed=True):
-    """The loss and gradients of one step of two micro-batches, and the Relief behind it."""
+    """The loss and gradients of one step of two micro-batches, and the level of recomputation after it."""
     loss_model, accelerator = Drawing().train(), Accelerator(cpu=True)
-    relief = Relief(loss_model.model, CheckpointingPlan(Checkpointing.none, 0, "for a test"), allowed)
-    apply_checkpointing(loss_model.model, relief.recompute)
-    laid = SimpleNamespace(batches=[torch.arange(6)[None], torch.arange(9)[None]])
+    recompute = RecomputeOnOom(loss_model.model, CheckpointingPlan(Checkpointing.none, 0, "for a test"), allowed)
+    apply_checkpointing(loss_model.model, recompute.recompute)
+    batches = SimpleNamespace(batches=[torch.arange(6)[None], torch.arange(9)[None]])
     torch.manual_seed(1)
-    loss = relief.gradient(loss_model, accelerator, laid)["loss"]
-    return loss, {name: copy.copy(value.grad) for name, value in loss_model.named_parameters()}, relief
+    loss = step.compute_gradients(loss_model, accelerator, batches, recompute)["loss"]
+    return loss, {name: copy.copy(value.grad) for name, value in loss_model.named_parameters()}, recompute
 
 
 @pytest.mark.parametrize(("times", "mode", "layers"), [(1, "layers", 1), (3, "layers", 3), (4, "full", 4)])
@@ -111,23 +111,23 @@ NONE = SpeedConfig(gradient_checkpointing=Checkpointing.none, tokens_per_micro_b
     [
         (
             Config(speed=NONE, quant=NF4),
-            Work.training,
+            OomPhase.training,
             "speed.gradient_checkpointing=auto, speed.tokens_per_micro_batch=2048, or a smaller model",
         ),
         (
             Config(trainer=TrainerConfig(max_length=500), speed=SpeedConfig(tokens_per_micro_batch=1000)),
-            Work.training,
+            OomPhase.training,
             "speed.tokens_per_micro_batch=500, quant=nf4, or a smaller model",
         ),
-        (Config(adapter=AdapterConfig(kind=AdapterKind.none)), Work.loading, "adapter=lora, or a smaller model"),
-        (Config(quant=NF4), Work.loading, "a smaller model, or a larger device"),
+        (Config(adapter=AdapterConfig(kind=AdapterKind.none)), OomPhase.loading, "adapter=lora, or a smaller model"),
+        (Config(quant=NF4), OomPhase.loading, "a smaller model, or a larger device"),
         (
             Config(
                 quant=NF4,
                 trainer=TrainerConfig(max_length=48),
                 speed=SpeedConfig(tokens_per_micro_batch=64),
             ),
-            Work.evaluation,
+            OomPhase.evaluation,
             "eval.batch_size=8, speed.tokens_per_micro_batch=48, or a smaller model",
         ),
         (
@@ -136,7 +136,7 @@ NONE = SpeedConfig(gradient_checkpointing=Checkpointing.none, tokens_per_micro_b
                 trainer=TrainerConfig(max_length=64),
                 speed=SpeedConfig(tokens_per_micro_batch=64),
             ),
-            Work.training,
+            OomPhase.training,
             "a new run with trainer.max_length=32, or a smaller model",
         ),
     ],
@@ -150,25 +150,25 @@ NONE = SpeedConfig(gradient_checkpointing=Checkpointing.none, tokens_per_micro_b
     ids=["cuda", "cpu"],
 )
 def test_a_shortage_is_a_sentence(config, work, fix, error):
-    with pytest.raises(SftError) as caught, told(config, work, "step 3"):
+    with pytest.raises(SftError) as caught, translate_oom(config, work, "step 3"):
         raise error
-    assert str(caught.value) == f"step 3: memory ran out in {work.value}\n  fix: {fix}"
+    assert str(caught.value) == f"step 3: out of memory in {work.value}\n  fix: {fix}"
 
 
 def test_a_shortage_in_training_names_the_longest_rows():
     rows = [StepRow("rows.jsonl:7", 2043), StepRow("rows.jsonl:2", 81)]
     with (
         pytest.raises(SftError) as caught,
-        told(Config(speed=NONE), Work.training, "step 3", lambda: rows),
+        translate_oom(Config(speed=NONE), OomPhase.training, "step 3", lambda: rows),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert caught.value.problem == (
-        "memory ran out in training, at most 4,096 tokens at once; the longest rows of the step: "
+        "out of memory in training with 4,096 tokens per micro-batch; the longest rows of the step: "
         "rows.jsonl:7 (2,043 tokens), rows.jsonl:2 (81 tokens)"
     )
     assert "speed.tokens_per_micro_batch=2048" in caught.value.fix
 
 
 def test_another_error_stays_as_it_is():
-    with pytest.raises(RuntimeError, match="of another size"), told(Config(), Work.training, "step 3"):
+    with pytest.raises(RuntimeError, match="of another size"), translate_oom(Config(), OomPhase.training, "step 3"):
         raise RuntimeError("a tensor of another size")

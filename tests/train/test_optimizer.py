@@ -10,9 +10,9 @@ from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.config.schema.trainer import Average, OptimizerName, Schedule, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.train.checkpoints import checkpoint
-from sft_cli.train.checkpoints.checkpoint import Parts, Progress
-from sft_cli.train.optimizers.lr_schedule import make_schedule
-from sft_cli.train.optimizers.optimizers import Lion, make_optimizer, state_bytes
+from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
+from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
+from sft_cli.train.optimizers.optimizers import Lion, make_optimizer, optimizer_state_bytes
 from tests.train.optimizer_helpers import STEPS, parts, train
 
 CPU = [name for name in OptimizerName if name is not OptimizerName.paged_adamw_8bit]
@@ -22,7 +22,7 @@ def rates(**settings) -> list[float]:
     """The learning rate of each of 5 steps at lr 1."""
     config = TrainerConfig(lr=1.0, **settings)
     optimizer = make_optimizer(torch.nn.Linear(2, 2), config, AdapterConfig())
-    schedule = make_schedule(optimizer, config, settings.pop("steps", 5))
+    schedule = make_lr_schedule(optimizer, config, settings.pop("steps", 5))
     found = []
     for _ in range(5):
         found.append(schedule.get_last_lr()[0])
@@ -90,7 +90,7 @@ def test_learning_rates(settings, expected):
 def test_no_step_learns_nothing(schedule, steps, warmup):
     config = TrainerConfig(lr=1.0, schedule=schedule, warmup_ratio=warmup, min_lr_ratio=0.0)
     optimizer = make_optimizer(torch.nn.Linear(2, 2), config, AdapterConfig())
-    course = make_schedule(optimizer, config, steps)
+    course = make_lr_schedule(optimizer, config, steps)
     for _ in range(steps):
         assert 0 < course.get_last_lr()[0] <= 1
         optimizer.step()
@@ -204,11 +204,11 @@ def test_resumed_is_straight_to_the_bit(name, average, dtype, tmp_path):
     train(straight, 0, STEPS)
     begun = parts(trainer, dtype)
     train(begun, 0, 3)
-    saved = checkpoint.save(tmp_path, Progress(step=3), begun, {})
+    saved = checkpoint.save_checkpoint(tmp_path, TrainProgress(step=3), begun, {})
     resumed = parts(trainer, dtype)
     train(resumed, 0, 1)  # whatever was there is overwritten
 
-    assert checkpoint.load(saved, resumed, {}).step == 3
+    assert checkpoint.load_checkpoint(saved, resumed, {}).step == 3
     train(resumed, 3, STEPS)
 
     weights = straight.model.state_dict()
@@ -255,7 +255,7 @@ def test_without_gradient_only_matrices_move(name):
     ],
 )
 def test_bytes_of_state(settings, expected):
-    assert state_bytes(TrainerConfig(**settings)) == expected
+    assert optimizer_state_bytes(TrainerConfig(**settings)) == expected
 
 
 @pytest.mark.parametrize("name", CPU)
@@ -263,14 +263,14 @@ def test_resumed_is_straight_under_accelerate(name, tmp_path):
     """The loop's optimizer is wrapped: state, groups and loading must reach the one inside."""
     from accelerate import Accelerator
 
-    def wrapped() -> Parts:
+    def wrapped() -> TrainState:
         bare = parts(TrainerConfig(optimizer=name, lr=0.01))
         return replace(bare, optimizer=Accelerator(cpu=True).prepare(bare.optimizer, device_placement=[False]))
 
     straight, begun, resumed = wrapped(), wrapped(), wrapped()
     train(straight, 0, STEPS)
     train(begun, 0, 2)
-    checkpoint.load(checkpoint.save(tmp_path, Progress(step=2), begun, {}), resumed, {})
+    checkpoint.load_checkpoint(checkpoint.save_checkpoint(tmp_path, TrainProgress(step=2), begun, {}), resumed, {})
     train(resumed, 2, STEPS)
 
     weights = straight.model.state_dict()

@@ -8,15 +8,15 @@ from sft_cli.config.schema.trainer import OptimizerName, Schedule, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.head.loss_model import build_loss_model
-from sft_cli.train.optimizers.lr_schedule import make_schedule
+from sft_cli.train.optimizers.lr_schedule import make_lr_schedule
 from sft_cli.train.optimizers.optimizers import make_optimizer
-from sft_cli.train.optimizers.param_groups import is_matrix, parameter_groups, plain_names
+from sft_cli.train.optimizers.param_groups import base_parameter_names, is_matrix, parameter_groups
 from tests.train.optimizer_helpers import Toy, parts, train
 
 
 def groups(model, adapter: AdapterConfig | None = None, **settings) -> dict[str, tuple[float, float, list[str]]]:
     """Rate, decay and names of each group at lr 1 and decay 0.1, in order."""
-    names = {id(p): name for name, p in plain_names(model).items()}
+    names = {id(p): name for name, p in base_parameter_names(model).items()}
     found = parameter_groups(model, TrainerConfig(lr=1.0, weight_decay=0.1, **settings), adapter or AdapterConfig())
     return {g["name"]: (g["lr"], g["weight_decay"], [names[id(p)] for p in g["params"]]) for g in found}
 
@@ -89,7 +89,7 @@ def test_a_group_learns_at_its_own_rate(optimizer):
 def test_every_schedule_keeps_the_ratio_of_the_groups(schedule):
     config = TrainerConfig(lr=0.2, schedule=schedule, lr_factors={"embed": 0.25}, warmup_ratio=0.2)
     optimizer = make_optimizer(Toy(), config, AdapterConfig())
-    course = make_schedule(optimizer, config, 5)
+    course = make_lr_schedule(optimizer, config, 5)
     names = [group["name"] for group in optimizer.param_groups]
     for _ in range(5):
         rates = dict(zip(names, course.get_last_lr(), strict=True))
@@ -104,20 +104,20 @@ def test_every_schedule_keeps_the_ratio_of_the_groups(schedule):
         (
             {"up_prjo": 0.1},
             "trainer.lr_factors.up_prjo",
-            "it matches no parameter's name",
-            "did you mean up_proj? Trained are bias, down_proj, embed_tokens, norm, up_proj, weight",
+            "it matches no parameter name",
+            "did you mean up_proj? trained parameters: bias, down_proj, embed_tokens, norm, up_proj, weight",
         ),
         (
             {"[0-9]": 0.1},
             "trainer.lr_factors.[0-9]",
-            "it matches no parameter's name",
-            "Trained are bias, down_proj, embed_tokens, norm, up_proj, weight",
+            "it matches no parameter name",
+            "trained parameters: bias, down_proj, embed_tokens, norm, up_proj, weight",
         ),
         (
             {"proj": 0.1, "up_proj": 0.5},
             "trainer.lr_factors.up_proj",
-            "every trained parameter it matches (up_proj.weight, …) is taken by a pattern before it",
-            "put it before the wider pattern, or leave it out",
+            "every trained parameter it matches (up_proj.weight, …) is matched by an earlier pattern",
+            "move it before the more general pattern, or leave it out",
         ),
     ],
 )

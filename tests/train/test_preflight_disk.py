@@ -4,7 +4,7 @@ import pytest
 
 from sft_cli.config.compose import compose
 from sft_cli.train.setup import preflight
-from sft_cli.train.setup.preflight import disk_mistake
+from sft_cli.train.setup.preflight import disk_problem
 
 GIB = 2**30
 
@@ -30,11 +30,11 @@ class Needed:
 )
 def test_the_advice_makes_them_fit(monkeypatch, tmp_path, words, free, fix):
     monkeypatch.setattr(preflight, "free_bytes", lambda directory: int(free * GIB))
-    found = disk_mistake(compose(["recipe=quickstart", *words]), Needed(), tmp_path)
+    found = disk_problem(compose(["recipe=quickstart", *words]), Needed(), tmp_path)
     assert found is not None
     assert found.fix == fix
 
 
 def test_enough_is_enough(monkeypatch, tmp_path):
     monkeypatch.setattr(preflight, "free_bytes", lambda directory: 3 * GIB)
-    assert disk_mistake(compose(["recipe=quickstart", "trainer.keep_checkpoints=1"]), Needed(), tmp_path) is None
+    assert disk_problem(compose(["recipe=quickstart", "trainer.keep_checkpoints=1"]), Needed(), tmp_path) is None

@@ -15,8 +15,8 @@ from sft_cli.merge.card import run_results
 from sft_cli.model.head.loss_model import build_loss_model
 from sft_cli.prepare.prepare import prepare
 from sft_cli.run_dir import RunDir
-from sft_cli.train.monitoring.retention import Change, Forgotten, Retention, stopped
-from sft_cli.train.monitoring.retention_probes import Probe, prepare_probes
+from sft_cli.train.monitoring.retention import ProbeChange, RetentionFailed, RetentionGuard, stop_message
+from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
 
 
 class Place:
@@ -48,11 +48,11 @@ class Place:
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         return str(file)
 
-    def probes(self, *words: str) -> list[Probe]:
+    def probes(self, *words: str) -> list[RetentionProbe]:
         config = self.config(*words)
         return prepare_probes(config, prepare(config).tokenizer_directory)
 
-    def guard(self, *words: str) -> tuple[Retention, torch.nn.Module, list[Probe]]:
+    def guard(self, *words: str) -> tuple[RetentionGuard, torch.nn.Module, list[RetentionProbe]]:
         from transformers import AutoModelForCausalLM
 
         config = self.config(*words)
@@ -61,7 +61,7 @@ class Place:
         model = AutoModelForCausalLM.from_pretrained(self.base, dtype=torch.float32)
         loss_model, _ = build_loss_model(model, 64)
         accelerator = Accelerator(cpu=True)
-        guard = Retention(config, self.run, loss_model, accelerator, load_tokenizer(str(tokenizer)), [2], probes)
+        guard = RetentionGuard(config, self.run, loss_model, accelerator, load_tokenizer(str(tokenizer)), [2], probes)
         return guard, model, probes
 
     def record(self, step: int, values) -> None:
@@ -89,7 +89,7 @@ def test_the_base_is_what_plain_transformers_computes_alone(place, asked):
     from transformers import AutoModelForCausalLM
 
     guard, _, (probe,) = place.guard(f"probes.words.path={asked}", "probes.words.max_rows=3")
-    guard.begin()
+    guard.measure_base()
 
     plain = AutoModelForCausalLM.from_pretrained(place.base, dtype=torch.float32)
     nats, trained = 0.0, 0
@@ -109,9 +109,9 @@ def test_the_base_is_what_plain_transformers_computes_alone(place, asked):
 
 def test_a_probe_that_gets_worse_stops_the_run(place, asked, capsys):
     guard, model, _ = place.guard(f"probes.words.path={asked}", "probes.words.max_drop=0.02", "stop=true")
-    guard.begin()
+    guard.measure_base()
     assert guard.check(1, place.record)
-    assert guard.verdict == ""
+    assert guard.failure == ""
 
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
@@ -123,7 +123,7 @@ def test_a_probe_that_gets_worse_stops_the_run(place, asked, capsys):
     assert first == {"metric": "loss", "value": first["base"], "base": first["base"], "worse": 0.0, "max_drop": 0.02}
     assert second["worse"] == pytest.approx((second["value"] - second["base"]) / second["base"])
     assert second["worse"] > 0.02
-    assert guard.verdict == f"probe words is {second['worse']:.1%} worse than the base, 2.0% is allowed"
+    assert guard.failure == f"probe words is {second['worse']:.1%} worse than the base, 2.0% is allowed"
     said = capsys.readouterr().out
     assert "retention after step 2" in said
     assert all(word in said for word in ("words", f"{second['base']:.4f}", f"{second['value']:.4f}", "too much"))
@@ -131,17 +131,17 @@ def test_a_probe_that_gets_worse_stops_the_run(place, asked, capsys):
 
 def test_without_stop_it_only_tells(place, asked):
     guard, model, _ = place.guard(f"probes.words.path={asked}", "probes.words.max_drop=0")
-    guard.begin()
+    guard.measure_base()
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
 
     assert guard.check(1, place.record)
-    assert guard.verdict
+    assert guard.failure
 
 
 def test_a_value_that_is_no_number_is_too_bad(place, asked):
     guard, model, _ = place.guard(f"probes.words.path={asked}", "stop=true")
-    guard.begin()
+    guard.measure_base()
     with torch.no_grad():
         model.lm_head.weight.fill_(math.nan)
 
@@ -168,16 +168,16 @@ def test_answers_count_where_the_model_gives_them(place):
         optimizer.zero_grad()
     model.load_state_dict(plain.state_dict())
 
-    guard.begin()
+    guard.measure_base()
     assert json.loads((place.run.path / "retention.json").read_text())["yes"]["value"] == 1.0
     model.load_state_dict(untrained)
     assert not guard.check(5, place.record)
-    assert guard.verdict == "probe yes is 100.0% worse than the base, 5.0% is allowed"
+    assert guard.failure == "probe yes is 100.0% worse than the base, 5.0% is allowed"
 
 
 def test_a_resumed_run_has_the_bases_values_and_measures_only_what_changed(place, asked, capsys):
     guard, _, _ = place.guard(f"probes.words.path={asked}", f"probes.rest.path={asked}")
-    guard.begin()
+    guard.measure_base()
     file = place.run.path / "retention.json"
     kept = json.loads(file.read_text())
     assert kept["words"] == kept["rest"]
@@ -185,7 +185,7 @@ def test_a_resumed_run_has_the_bases_values_and_measures_only_what_changed(place
     capsys.readouterr()
 
     again, _, _ = place.guard(f"probes.words.path={asked}", f"probes.rest.path={asked}", "probes.rest.max_rows=2")
-    again.begin()
+    again.measure_base()
 
     now = json.loads(file.read_text())
     assert now["words"]["value"] == 7.0
@@ -198,39 +198,41 @@ def test_a_resumed_run_has_the_bases_values_and_measures_only_what_changed(place
 def test_a_run_that_the_guard_stopped_stays_stopped_until_its_limits_change(place, asked):
     words = (f"probes.words.path={asked}", "probes.words.max_drop=0", "stop=true")
     guard, model, _ = place.guard(*words)
-    guard.begin()
-    guard.resume(0)  # nothing was measured yet
+    guard.measure_base()
+    guard.check_saved_step(0)  # nothing was measured yet
     with torch.no_grad():
         model.lm_head.weight.mul_(4)
     assert not guard.check(2, place.record)
     place.record(3, {})
 
     again, _, _ = place.guard(*words)
-    again.begin()
-    with pytest.raises(Forgotten) as forgotten:
-        again.resume(2)
-    assert str(forgotten.value) == guard.verdict
+    again.measure_base()
+    with pytest.raises(RetentionFailed) as forgotten:
+        again.check_saved_step(2)
+    assert str(forgotten.value) == guard.failure
     assert [line["step"] for line in place.lines()] == [2]
     for words in (("probes.words.max_drop=0", "stop=false"), ("probes.words.max_drop=900", "stop=true")):
         other, _, _ = place.guard(f"probes.words.path={asked}", *words)
-        other.begin()
-        other.resume(2)
+        other.measure_base()
+        other.check_saved_step(2)
 
 
 def test_a_value_that_was_no_number_stops_a_resumed_run_too(place, asked):
     guard, _, _ = place.guard(f"probes.words.path={asked}", "stop=true")
-    guard.begin()
+    guard.measure_base()
     place.record(4, {"words": {"value": None}})
 
-    with pytest.raises(Forgotten):
-        guard.resume(4)
+    with pytest.raises(RetentionFailed):
+        guard.check_saved_step(4)
 
 
 def test_a_probe_that_cannot_fall_is_told(place, asked, capsys):
     guard, _, _ = place.guard(f"probes.words.path={asked}", "probes.words.metric=exact_match")
-    guard.begin()
+    guard.measure_base()
 
-    assert "          words cannot fall by more than its max_drop: it guards nothing\n" in capsys.readouterr().out
+    assert (
+        "warning: probe words cannot fall by more than its max_drop, so it has no effect\n" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,10 +248,10 @@ def test_a_probe_that_cannot_fall_is_told(place, asked, capsys):
 def test_loss_gets_worse_relatively_and_a_share_absolutely(place, asked, metric, before, now, worse):
     (probe,) = place.probes(f"probes.words.path={asked}")
     config = ProbeConfig(metric=ProbeMetric(metric), max_drop=0.1)
-    change = Change(Probe("words", config, probe.split, 1, ""), before, now)
+    change = ProbeChange(RetentionProbe("words", config, probe.split, 1, ""), before, now)
 
-    assert change.worse == pytest.approx(worse)
-    assert change.allowed is (worse <= 0.1)
+    assert change.drop == pytest.approx(worse)
+    assert change.is_allowed is (worse <= 0.1)
 
 
 def test_the_rows_of_the_run_are_left_alone(place, asked):
@@ -257,7 +259,7 @@ def test_the_rows_of_the_run_are_left_alone(place, asked):
     prepared = prepare(place.config())
     (probe,) = place.probes(f"probes.words.path={asked}")
 
-    assert (len(probe.split), probe.used) == (4, 4)
+    assert (len(probe.split), probe.num_examples) == (4, 4)
     assert prepare(place.config()).manifest == prepared.manifest
 
 
@@ -290,7 +292,7 @@ def test_rows_that_are_too_long_are_left_out(place):
             '{"text": "a document"}\n',
             ["probes.math.metric=exact_match"],
             ".metric",
-            "metric is exact_match, but the rows are trained whole and hold no prompt to answer",
+            "metric is exact_match, but the rows are trained as a whole and have no prompt to answer",
             "set trainer.retention.probes.math.metric=loss, or name rows with prompts and answers",
         ),
     ],
@@ -309,7 +311,7 @@ def test_a_file_that_cannot_be_used_is_told_before_training(place, content, word
 
 
 def test_what_a_stopped_run_tells():
-    assert stopped("runs/a", 40, "probe math is 12.0% worse than the base, 5.0% is allowed") == (
+    assert stop_message("runs/a", 40, "probe math is 12.0% worse than the base, 5.0% is allowed") == (
         "stopped   after step 40, saved, without a result: probe math is 12.0% worse than the base, 5.0% is allowed\n"
         "next      sft train --resume runs/a trainer.retention.stop=false to continue anyway,"
         " or a new run with a smaller trainer.lr or a replay source"
@@ -318,7 +320,7 @@ def test_what_a_stopped_run_tells():
 
 def test_a_model_card_counts_the_steps_alone(place, asked):
     guard, _, _ = place.guard(f"probes.words.path={asked}")
-    guard.begin()
+    guard.measure_base()
     place.run.metrics.write_text(json.dumps({"step": 1, "loss": 2.0, "trained_tokens": 7}) + "\n")
     guard.check(1, place.record)
 

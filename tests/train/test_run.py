@@ -40,8 +40,8 @@ def test_the_run_directory_holds_all_that_later_commands_need(runs, metrics, bas
     assert [line["step"] for line in metrics(done, eval=True)] == [4, 8]
     samples = [json.loads(line) for line in done.samples.read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [4, 4, 8, 8]
-    assert done.read(done.data)["fingerprint"] == done.read(done.manifest)["fingerprint"]
-    assert done.read(done.environment)["packages"]["torch"] == torch.__version__
+    assert done.read_json(done.data)["fingerprint"] == done.read_json(done.manifest)["fingerprint"]
+    assert done.read_json(done.environment)["packages"]["torch"] == torch.__version__
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks the old name
@@ -54,13 +54,13 @@ def test_the_adapter_opens_with_peft_and_carries_template_and_stop_token(runs, b
         [{"role": "user", "content": "hi"}], add_generation_prompt=True, tokenize=False
     )
     assert prompt == "hi"
-    assert done.read(done.adapter / "generation_config.json")["eos_token_id"] == [2]
+    assert done.read_json(done.adapter / "generation_config.json")["eos_token_id"] == [2]
 
 
 @pytest.mark.parametrize("quant", ["none", "nf4"])
 def test_only_the_adapter_moves_and_the_loss_falls(runs, metrics, monkeypatch, quant):
     kept = {}
-    build = session.build_model
+    build = session.build_training_model
 
     def remembered(*arguments):
         built = build(*arguments)
@@ -68,7 +68,7 @@ def test_only_the_adapter_moves_and_the_loss_falls(runs, metrics, monkeypatch, q
         kept["before"] = {name: p.detach().clone() for name, p in kept["model"].named_parameters()}
         return built
 
-    monkeypatch.setattr(session, "build_model", remembered)
+    monkeypatch.setattr(session, "build_training_model", remembered)
     steps = metrics(runs.start("r", f"quant={quant}", "trainer.epochs=4", "trainer.eval_every=2"))
 
     first, last = (
@@ -184,7 +184,7 @@ def test_an_interruption_before_the_first_step_says_how_to_go_on(runs, metrics, 
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(session, "_assemble", interrupted)
+        patched.setattr(session.TrainingSession, "build", interrupted)
         with pytest.raises(SystemExit) as stopped:
             runs.start("r", "trainer.max_steps=2")
     assert stopped.value.code == 128 + signal.SIGTERM
@@ -224,12 +224,12 @@ def test_a_resumed_run_computes_with_the_threads_it_began_with(runs, monkeypatch
     before = torch.get_num_threads()
     try:
         done = runs.start("r", "trainer.max_steps=2", "speed.threads=2")
-        assert done.read(done.environment)["threads"] == 2
+        assert done.read_json(done.environment)["threads"] == 2
         assert capsys.readouterr().out.count("machine   cpu, float32") == 1
         shutil.rmtree(done.adapter)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         runs.resume("r", "speed.threads=null")
-        assert torch.get_num_threads() == done.read(done.environment)["threads"] == 2
+        assert torch.get_num_threads() == done.read_json(done.environment)["threads"] == 2
         assert "), 2 threads (as the run began)\n" in capsys.readouterr().out
     finally:
         torch.set_num_threads(before)
@@ -251,23 +251,23 @@ def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics,
     lines = capsys.readouterr().out
     assert re.search(r"held-out loss +\d\.\d+ +\d\.\d+", lines)
     assert lines.index("step ") < lines.index("baseline  evaluating the model as it was")
-    before = done.read(done.before)
+    before = done.read_json(done.base_scores)
     execute(["eval", str(done.path), "--compare", "base", "eval.max_new_tokens=4"])
-    other = done.read(done.path / "eval" / "heldout.json")["base"]
+    other = done.read_json(done.path / "eval" / "heldout.json")["base"]
     assert before["loss"] == pytest.approx(other["loss"], abs=1e-5)
     shutil.rmtree(done.adapter)
-    done.before.unlink()
+    done.base_scores.unlink()
 
-    assert runs.resume("r").read(done.before) == before
+    assert runs.resume("r").read_json(done.base_scores) == before
 
 
 def test_a_base_that_is_trained_itself_is_compared_only_from_the_beginning(runs, capsys):
     compared = ("trainer.max_steps=2", "eval.compare_after_training=true", "eval.max_new_tokens=4", "adapter=none")
     done = runs.start("r", *compared)
-    assert done.read(done.before)["loss"] > 5
+    assert done.read_json(done.base_scores)["loss"] > 5
     assert re.search(r"held-out loss +\d\.\d+ +\d\.\d+", capsys.readouterr().out)
     shutil.rmtree(done.model)
-    done.before.unlink()
+    done.base_scores.unlink()
 
     with pytest.raises(SftError, match="the base was not evaluated then"):
         runs.resume("r")

@@ -40,7 +40,7 @@ def test_numbers_that_are_chosen_are_recorded_and_a_resumed_run_keeps_them(runs,
 def test_where_nothing_is_held_out_no_evaluation_of_it_is_advised(runs, capsys):
     done = runs.start("r", *AUTO, "trainer.max_steps=1")
     said = capsys.readouterr().out
-    assert done.read(done.manifest)["splits"]["validation"]["examples"] == 0
+    assert done.read_json(done.manifest)["splits"]["validation"]["examples"] == 0
     assert "warning: no rows are held out, fewer than 40 rows: overfitting will not be visible" in said
     assert f"next      sft chat {done.path}\n          sft merge {done.path} --out " in said
     assert "sft eval" not in said

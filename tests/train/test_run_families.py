@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, BartConfig, RobertaConfig, T5Config, ViTConfig
 
-from sft_cli.batching.step_plan import plan
+from sft_cli.batching.step_plan import make_step_plan
 from sft_cli.cli import execute
 from sft_cli.data.prepared import open_prepared
 from sft_cli.errors import SftError
@@ -133,10 +133,10 @@ def model(base, tmp_path):
 
 def plain_loss(done, base):
     """The mean loss of the first step's rows as plain transformers computes it, row after row."""
-    prepared = open_prepared(Path(done.read(done.data)["prepared_dir"]))
+    prepared = open_prepared(Path(done.read_json(done.data)["prepared_dir"]))
     lm = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     total, count = 0.0, 0
-    for index in plan(prepared.stages, 5, 1, 4, 42).examples(0):
+    for index in make_step_plan(prepared.stages, 5, 1, 4, 42).examples(0):
         row = prepared.train.tokens(index)
         ids, trained = torch.tensor(row.input_ids).long(), torch.tensor(row.weights)[1:]
         with torch.no_grad():

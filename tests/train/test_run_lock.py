@@ -15,7 +15,7 @@ import pytest
 
 from sft_cli.errors import SftError
 from sft_cli.train.setup import run_lock
-from sft_cli.train.setup.run_lock import held
+from sft_cli.train.setup.run_lock import hold_run_lock
 
 HOLDER = """
 import sys, time
@@ -46,12 +46,12 @@ def write(tmp_path, host="node7", pid=4711):
 
 
 def test_a_living_owner_is_named(holder, tmp_path):
-    with pytest.raises(SftError) as refused, held(tmp_path / ".lock"):
+    with pytest.raises(SftError) as refused, hold_run_lock(tmp_path / ".lock"):
         pass
     host = re.escape(socket.gethostname())
     assert re.fullmatch(
-        rf"{re.escape(str(tmp_path))}: process {holder.pid} on {host} trains there since \d{{4}}-\d\d-\d\d [\d:]{{8}} "
-        rf"[+-]\d{{4}}\n  fix: wait for it, or stop it \(kill {holder.pid}, on {host}\); "
+        rf"{re.escape(str(tmp_path))}: process {holder.pid} on {host} has been training there since "
+        rf"\d{{4}}-\d\d-\d\d [\d:]{{8}} [+-]\d{{4}}\n  fix: wait for it, or stop it \(kill {holder.pid}, on {host}\); "
         "a new run needs another run_dir",
         str(refused.value),
     )
@@ -62,7 +62,7 @@ def test_a_dead_owner_of_this_machine_is_no_hindrance(holder, tmp_path, capsys):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == holder.pid
-    with held(tmp_path / ".lock"):
+    with hold_run_lock(tmp_path / ".lock"):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert capsys.readouterr().out == ""
 
@@ -70,7 +70,7 @@ def test_a_dead_owner_of_this_machine_is_no_hindrance(holder, tmp_path, capsys):
 @pytest.mark.parametrize("error", [None, SystemExit(130)])
 def test_who_leaves_by_itself_leaves_nobodys_name(tmp_path, error):
     def use():
-        with held(tmp_path / ".lock"):
+        with hold_run_lock(tmp_path / ".lock"):
             if error:
                 raise error
 
@@ -84,7 +84,7 @@ def test_who_leaves_by_itself_leaves_nobodys_name(tmp_path, error):
 
 def test_an_owner_elsewhere_that_touches_the_file_lives(tmp_path, monkeypatch):
     """The lock is free here, because the disk does not carry it to other machines."""
-    monkeypatch.setattr(run_lock, "WATCH", 5.0)
+    monkeypatch.setattr(run_lock, "STALE_SECONDS", 5.0)
     file, over = write(tmp_path), threading.Event()
 
     def beat():
@@ -96,22 +96,22 @@ def test_an_owner_elsewhere_that_touches_the_file_lives(tmp_path, monkeypatch):
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        with pytest.raises(SftError) as refused, held(file):
+        with pytest.raises(SftError) as refused, hold_run_lock(file):
             pass
     finally:
         over.set()
         thread.join()
-    assert refused.value.problem == "process 4711 on node7 trains there since 2026-11-28 01:02:03 +0000"
+    assert refused.value.problem == "process 4711 on node7 has been training there since 2026-11-28 01:02:03 +0000"
     assert json.loads(file.read_text())["pid"] == 4711
 
 
 def test_an_owner_elsewhere_that_is_silent_is_gone_aloud(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run_lock, "WATCH", 0.2)
-    with held(write(tmp_path)):
+    monkeypatch.setattr(run_lock, "STALE_SECONDS", 0.2)
+    with hold_run_lock(write(tmp_path)):
         pass
     assert capsys.readouterr().out == (
         "lock      process 4711 on node7 started training here and did not release the lock; "
-        "watching for 0 s whether it still runs\nlock      process 4711 on node7 is gone\n"
+        "checking for 0 s whether it is still running\nlock      process 4711 on node7 is not running any more\n"
     )
 
 
@@ -121,16 +121,16 @@ def test_a_disk_without_locks_watches_its_own_machine_too(tmp_path, monkeypatch,
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(run_lock, "WATCH", 0.2)
-    with held(write(tmp_path, socket.gethostname())):
+    monkeypatch.setattr(run_lock, "STALE_SECONDS", 0.2)
+    with hold_run_lock(write(tmp_path, socket.gethostname())):
         pass
-    assert "is gone" in capsys.readouterr().out
+    assert "is not running any more" in capsys.readouterr().out
 
 
 def test_the_owner_touches_the_file_while_it_lives(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_lock, "BEAT", 0.01)
+    monkeypatch.setattr(run_lock, "HEARTBEAT_SECONDS", 0.01)
     file, threads = tmp_path / ".lock", threading.active_count()
-    with held(file):
+    with hold_run_lock(file):
         os.utime(file, (1, 1))
         for _ in range(500):
             if file.stat().st_mtime > 1:

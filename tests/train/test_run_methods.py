@@ -86,7 +86,7 @@ def weights(run: RunDir) -> dict[str, torch.Tensor]:
 def loss_of(model, run: RunDir) -> float:
     """Mean cross-entropy of plain transformers on the trained tokens of the run's probe rows."""
     total, count = 0.0, 0
-    for probe in run.read(run.probes):
+    for probe in run.read_json(run.probes):
         with torch.no_grad():
             logits = model(torch.tensor([probe["input_ids"]])).logits[0, :-1].float()
         labels = torch.tensor(probe["labels"][1:])
@@ -152,7 +152,7 @@ def test_an_adapter_is_trained_on_and_lies_beneath_another(runs, metrics):
         path = f"[{first.path}]" if key == "frozen_adapters" else first.path
         run = runs.start(key, *SHORT, f"adapter.{key}={path}", *words)
         execute(["eval", str(run.path), "--compare", "base"])
-        report = run.read(run.eval / "heldout.json")
+        report = run.read_json(run.eval / "heldout.json")
         assert report["metrics"]["loss"] < last < report["base"]["loss"]
         execute(["merge", str(run.path)])
         merged = AutoModelForCausalLM.from_pretrained(run.path / "merged")

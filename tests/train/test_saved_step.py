@@ -36,17 +36,15 @@ def test_a_step_that_is_not_there_or_broken_is_told(runs):
     done = runs.start("r", "trainer.max_steps=3", "trainer.save_every=1", "trainer.keep_best=false")
     with pytest.raises(SftError) as absent:
         run_at(str(done.path), 9, "sft eval")
-    assert str(absent.value) == (
-        f"--step 9: {done.path} has no checkpoint of that step\n  fix: --step 3 (there are 2, 3)"
-    )
+    assert str(absent.value) == (f"--step 9: {done.path} has no checkpoint of that step\n  fix: --step 3 (saved: 2, 3)")
     (done.checkpoints / "step-3/trained.safetensors").write_bytes(b"")
     with pytest.raises(SftError) as broken:
         run_at(str(done.path), 3, "sft eval")
     assert str(broken.value) == (
-        f"{done.checkpoints}/step-3: the checkpoint is broken (trained.safetensors does not match its sha256)\n"
+        f"{done.checkpoints}/step-3: the checkpoint is damaged (trained.safetensors does not match its sha256)\n"
         "  fix: --step 2"
     )
     assert not (done.path / "steps").exists()
     shutil.rmtree(done.adapter)
-    with pytest.raises(SftError, match=r"; or take what is saved: --step 3$"):
+    with pytest.raises(SftError, match=r"; or use the newest saved step: --step 3$"):
         _ = done.result

@@ -6,12 +6,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from sft_cli.batching.prefetch import Feed
+from sft_cli.batching.prefetch import Prefetcher
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
 from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
-from sft_cli.train.step import arguments
+from sft_cli.train.step import batch_kwargs
 from tests.train.helpers import answering, tokens
 
 
@@ -68,12 +68,14 @@ def test_loss_and_gradient(base, budget, ranks, saved, reduction):
     model = AutoModelForCausalLM.from_pretrained(base)
     use_packed_attention(model)
     loss_model = LossModel(model, packed=True, chunk=7)
-    total, settings = 0.0, {"reduction": reduction, "budget": budget, "packed": True, "device": torch.device("cpu")}
+    total, settings = 0.0, {"reduction": reduction, "max_tokens": budget, "packed": True, "device": torch.device("cpu")}
     for rank in range(ranks):
-        with Feed(Rows(), lambda _: range(7), 0, 1, **settings, share=Choice.auto, ranks=ranks, rank=rank) as feed:
-            step = feed.take(0)
+        with Prefetcher(
+            Rows(), lambda _: range(7), 0, 1, **settings, share=Choice.auto, world_size=ranks, rank=rank
+        ) as feed:
+            step = feed.get(0)
         for batch in step.batches:
-            loss = loss_model(**arguments(batch))["loss"]
+            loss = loss_model(**batch_kwargs(batch))["loss"]
             loss.backward()
             total += loss.item()
     assert step.computed_tokens < (1 - saved) * step.tokens

@@ -148,12 +148,12 @@ def test_a_run_goes_on_in_another_number_of_processes(place, kind, words):
 
 def test_a_checkpoint_in_parts_holds_what_a_whole_one_does(place):
     """Read by name from the parts of four processes, every tensor is that of a single process."""
-    from sft_cli.train.checkpoints.sharded_tensors import Stored
+    from sft_cli.train.checkpoints.sharded_tensors import ShardedTensorReader
 
     def stored(run, name):
         folder = sorted(run.checkpoints.glob("step-*"), key=lambda one: int(one.name[5:]))[-1]
         assert (folder / "manifest.json").is_file()
-        return folder, Stored(folder, name)
+        return folder, ShardedTensorReader(folder, name)
 
     four, one = place.trained(4, "full", "distributed=fsdp"), place.trained(1, "full")
     folder, _ = stored(four, "trained")
@@ -190,7 +190,7 @@ def test_a_process_that_is_killed_ends_the_others_with_a_sentence(place):
     process.send(1, signal.SIGKILL)
     assert process.wait(60) == [2, -signal.SIGKILL], process.said()
     said = process.logs[0].read_text()
-    assert "error: process 0 of 2: another process of the run ended without a word" in said
+    assert "error: process 0 of 2: another process of the run ended without reporting an error" in said
     assert "Traceback" not in said
 
 

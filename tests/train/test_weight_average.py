@@ -6,8 +6,13 @@ from torch import nn
 
 from sft_cli.config.schema.trainer import Average, TrainerConfig
 from sft_cli.train.checkpoints import checkpoint
-from sft_cli.train.checkpoints.checkpoint import Progress
-from sft_cli.train.optimizers.weight_average import LastWeights, MovingAverage, averaged, make_average
+from sft_cli.train.checkpoints.checkpoint import TrainProgress
+from sft_cli.train.optimizers.weight_average import (
+    ExponentialMovingAverage,
+    LastStepsAverage,
+    averaged_weights,
+    make_weight_average,
+)
 from tests.train.optimizer_helpers import parts, train
 
 KINDS = [Average.ema, Average.last]
@@ -30,10 +35,10 @@ class One(nn.Module):
     ("average", "expected"),
     [
         # Shares 1; 1/3, 2/3; 1/7, 2/7, 4/7; 1/15, 2/15, 4/15, 8/15. The zero it began with has none.
-        (MovingAverage(0.5), [8.0, (8 + 4) / 3, (8 + 4 + 4) / 7, (8 + 4 + 4 + 32) / 15]),
-        (LastWeights(2), [8.0, 5.0, 1.5, 2.5]),
-        (LastWeights(3), [8.0, 5.0, 11 / 3, 7 / 3]),
-        (LastWeights(9), [8.0, 5.0, 11 / 3, 3.75]),
+        (ExponentialMovingAverage(0.5), [8.0, (8 + 4) / 3, (8 + 4 + 4) / 7, (8 + 4 + 4 + 32) / 15]),
+        (LastStepsAverage(2), [8.0, 5.0, 1.5, 2.5]),
+        (LastStepsAverage(3), [8.0, 5.0, 11 / 3, 7 / 3]),
+        (LastStepsAverage(9), [8.0, 5.0, 11 / 3, 3.75]),
     ],
 )
 def test_means_by_hand(average, expected):
@@ -48,11 +53,11 @@ def test_means_by_hand(average, expected):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_averaged_before_the_first_step(kind):
-    average = make_average(TrainerConfig(average=kind))
+    average = make_weight_average(TrainerConfig(average=kind))
     assert average is not None
     model = One().at(3.0)
 
-    with average.swapped(model):
+    with average.swapped_in(model):
         assert model.w.item() == 3.0
 
 
@@ -63,14 +68,14 @@ def test_the_average_stands_in_and_the_raw_weights_return(kind):
     assert given.average is not None
     raw = {name: p.detach().clone() for name, p in given.model.named_parameters()}
 
-    with given.average.swapped(given.model):
+    with given.average.swapped_in(given.model):
         inside = given.average.mean()
         for name, p in given.model.named_parameters():
             assert torch.equal(p, inside[name])
         assert not torch.equal(inside["up_proj.weight"], raw["up_proj.weight"])
     assert all(torch.equal(p, raw[name]) for name, p in given.model.named_parameters())
 
-    with pytest.raises(IndexError), given.average.swapped(given.model):
+    with pytest.raises(IndexError), given.average.swapped_in(given.model):
         given.model(torch.tensor([99]))
 
     assert all(torch.equal(p, raw[name]) for name, p in given.model.named_parameters())
@@ -83,7 +88,7 @@ def test_averaging_does_not_change_training(kind):
     for given in (plain, watched):
         for step in range(4):
             train(given, step, step + 1)
-            with averaged(given.average, given.model):
+            with averaged_weights(given.average, given.model):
                 given.model(torch.tensor([1]))
 
     weights = plain.model.state_dict()
@@ -91,7 +96,7 @@ def test_averaging_does_not_change_training(kind):
 
 
 def test_an_average_of_bfloat16_weights_is_finer_than_they_are():
-    average, model = MovingAverage(0.5), One().to(torch.bfloat16)
+    average, model = ExponentialMovingAverage(0.5), One().to(torch.bfloat16)
     for value in (1.0, 1.0078125):  # neighbours in bfloat16
         average.update(model.at(value))
 
@@ -100,7 +105,7 @@ def test_an_average_of_bfloat16_weights_is_finer_than_they_are():
 
 
 def test_what_was_averaged_is_not_a_view_of_the_weights():
-    average, model = LastWeights(2), One().at(1.0)
+    average, model = LastStepsAverage(2), One().at(1.0)
     average.update(model)
     model.at(5.0)
 
@@ -112,11 +117,11 @@ def test_a_checkpoint_exports_the_average_and_resumes_the_raw_weights(kind, tmp_
     trainer = TrainerConfig(average=kind, average_last=2, lr=0.01)
     given = parts(trainer)
     train(given, 0, 3)
-    saved = checkpoint.save(tmp_path, Progress(step=3), given, {})
+    saved = checkpoint.save_checkpoint(tmp_path, TrainProgress(step=3), given, {})
     exported, resumed = parts(trainer), parts(trainer)
 
-    checkpoint.restore_trained(saved, exported.model)
-    checkpoint.load(saved, resumed, {})
+    checkpoint.load_trained_weights(saved, exported.model)
+    checkpoint.load_checkpoint(saved, resumed, {})
 
     assert given.average is not None
     means, weights = given.average.mean(), given.model.state_dict()
@@ -128,10 +133,10 @@ def test_a_checkpoint_exports_the_average_and_resumes_the_raw_weights(kind, tmp_
 def test_a_checkpoint_without_averaging_holds_and_exports_the_weights(tmp_path):
     given = parts(TrainerConfig(lr=0.01))
     train(given, 0, 2)
-    saved = checkpoint.save(tmp_path, Progress(step=2), given, {})
+    saved = checkpoint.save_checkpoint(tmp_path, TrainProgress(step=2), given, {})
     exported = parts(TrainerConfig(lr=0.01))
 
-    checkpoint.restore_trained(saved, exported.model)
+    checkpoint.load_trained_weights(saved, exported.model)
 
     assert not (saved / "average.safetensors").exists()
     weights = given.model.state_dict()

@@ -21,7 +21,7 @@ from sft_cli.model.memory.checkpointing import MEMORY_MARGIN, CheckpointingPlan,
 from sft_cli.model.memory.estimate import MemoryEstimate, shard_estimate
 from sft_cli.model.memory.measure import MeasuredModel
 from sft_cli.model.prequantized import stored_quantization
-from sft_cli.train.setup.preflight import count_memory, most_tokens, step_memory
+from sft_cli.train.setup.preflight import count_step_memory, max_micro_batch_tokens, micro_batch_memory
 
 CONTEXT = 2**30 * 6 // 10
 """Bytes of a card that CUDA, cuBLAS and NCCL take for themselves; not measured here."""
@@ -95,11 +95,13 @@ class MemoryPlanner:
             config: The run's, or a variant.
             tokens: Of a micro-batch; None: its most.
         """
-        size = most_tokens(config, self.longest) if tokens is None else tokens
+        size = max_micro_batch_tokens(config, self.longest) if tokens is None else tokens
         key = repr((config.adapter, config.speed.fused, config.speed.packing))
         if key not in self.counted:
-            self.counted[key] = count_memory(config, self.architecture, self.target.machine, self.usual)
-        shared = shard_estimate(step_memory(config, self.counted[key], size), config.distributed, self.target.processes)
+            self.counted[key] = count_step_memory(config, self.architecture, self.target.machine, self.usual)
+        shared = shard_estimate(
+            micro_batch_memory(config, self.counted[key], size), config.distributed, self.target.processes
+        )
         free = self.target.free if self.target.free is not None else 2**63
         return MemoryNeed(shared, choose_checkpointing(config.speed, shared, free, self.target.machine.device), size)
 

@@ -39,19 +39,21 @@ def run_model_checks(report: CheckReport, config: Config, found: DataSample, opt
     with report.section("model"):
         architecture = load_model_config(config.model)
         with report.section("parity"):
-            number = preflight.compare_prompts(config, architecture, found.prepared)
+            number = preflight.check_golden_prompts(config, architecture, found.prepared)
             report.add(ok("parity", f"{number} whole rows, of every kind: a server makes the ids that are trained"))
         away = options.gpu is not None or trains_on_cluster(config)
         trainer = replace(config.trainer, device=Device.auto, dtype=Dtype.auto) if away else config.trainer
         here = choose_compute_setup(trainer, architecture, full=config.adapter.kind in WHOLE)
         goal = memory_target(config, options.gpu, here, free_memory(here.device))
-        problems, countable = preflight.mistakes(config, architecture, found.prepared, goal.machine.device.type)
+        problems, countable = preflight.find_config_problems(
+            config, architecture, found.prepared, goal.machine.device.type
+        )
         with report.section("model"):
             raise_all(problems)
             report.add(ok("model", f"{architecture.model_type}: adapter, storage, context and vocabulary suit it"))
         if not countable:
             return
-        budget = MemoryPlanner(config, architecture, goal, found.longest, preflight.usual_example(found.prepared))
+        budget = MemoryPlanner(config, architecture, goal, found.longest, preflight.typical_length(found.prepared))
         report.add(*memory_checks(budget))
         need = budget.need(config)
         report.add(disk_check(config, need))
@@ -78,7 +80,7 @@ def _local_gpu(device: torch.device) -> Gpu | None:
 def disk_check(config: Config, need: MemoryNeed) -> CheckResult:
     """Room for the checkpoints."""
     directory = run_directory(config)
-    problem = preflight.disk_mistake(config, need.memory, directory)
+    problem = preflight.disk_problem(config, need.memory, directory)
     if problem is not None:
         return fail("disk", problem.problem, problem.fix)
     size = gib(preflight.checkpoint_bytes(config, need.memory))

@@ -13,8 +13,8 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
-from sft_cli.batching.prefetch import Feed
-from sft_cli.batching.step_plan import plan
+from sft_cli.batching.prefetch import Prefetcher
+from sft_cli.batching.step_plan import make_step_plan
 from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.check.torch_checks.shrink_config import WIDTH, shrink_config
@@ -36,7 +36,7 @@ from sft_cli.model.speed.fused_lora import fuse_lora, unfuse_lora
 from sft_cli.model.speed.last_block import restore_all_positions, skip_unused_positions
 from sft_cli.model.speed.rms_norm import replace_rms_norms, restore_rms_norms
 from sft_cli.train.optimizers.optimizers import make_optimizer
-from sft_cli.train.step import arguments
+from sft_cli.train.step import batch_kwargs
 
 CPU = torch.device("cpu")
 TOKENS = 2048
@@ -182,7 +182,9 @@ def _randomise_zeros(model: nn.Module, seed: int) -> None:
 def pick_examples(config: Config, prepared: Prepared) -> list[int]:
     """Examples of the run's first step, until there are ``TOKENS``; two at least, if there are two."""
     trainer = config.trainer
-    steps = plan(prepared.stages, resolved(trainer.examples_per_step), 1, 1, trainer.seed, prepared.train.unrolled())
+    steps = make_step_plan(
+        prepared.stages, resolved(trainer.examples_per_step), 1, 1, trainer.seed, prepared.train.unrolled()
+    )
     found, tokens = list[int](), 0
     for index in steps.examples(0):
         length = int(prepared.train.lengths[index])
@@ -207,24 +209,24 @@ def step_gradient(
     """
     config = small.config
     noisy = config.speed.share_prefixes is Choice.never or not small.loss_model.shares_prefixes
-    with Feed(
+    with Prefetcher(
         prepared.train,
         lambda _: examples,
         0,
         1,
         reduction=config.loss.reduction,
-        budget=budget,
+        max_tokens=budget,
         packed=loss_model.packed and budget > 0,
         share=Choice.never if noisy or not loss_model.packed else config.speed.share_prefixes,
-        replay=config.loss.replay,
-        replayed=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
+        replay_weight=config.loss.replay,
+        replay_sources=frozenset(name for name, source in config.data.mix.items() if source.role is Role.replay),
         device=CPU,
     ) as feed:
-        laid = feed.take(0)
+        laid = feed.get(0)
     loss_model.zero_grad()
     loss = 0.0
     for batch in laid.batches:
-        objective = loss_model(**arguments(batch))["loss"]
+        objective = loss_model(**batch_kwargs(batch))["loss"]
         objective.backward()
         loss += objective.item()
     values = [value.grad for value in loss_model.parameters() if value.requires_grad and value.grad is not None]

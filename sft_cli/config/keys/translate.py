@@ -8,7 +8,7 @@ from typing import Any
 from sft_cli.config.files.search_path import package_dir
 from sft_cli.config.keys.aliases import KEY_ALIASES
 from sft_cli.config.keys.typos import format_typed, override_word, shell_quote
-from sft_cli.run_dir import newest_runs
+from sft_cli.run_dir import latest_runs
 
 DATA_FILE = re.compile(r".*\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt)(\.(gz|zst|bz2|xz))?", re.IGNORECASE)
 """Names of files that hold rows."""
@@ -68,7 +68,7 @@ def _leaf(key: str) -> str:
 def _resume(value: Any, _: str) -> str:
     """A run goes on when its directory is named."""
     named = str(value) if isinstance(value, str) and value.lower() not in ("true", "auto", "latest") else ""
-    path = re.sub(r"/checkpoints(/.*)?$", "", named.rstrip("/")) or next(iter(newest_runs()), "DIR")
+    path = re.sub(r"/checkpoints(/.*)?$", "", named.rstrip("/")) or next(iter(latest_runs()), "DIR")
     return f"resume a run by its directory: sft train --resume {shell_quote(path)}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sft_cli.batching.packed_row import Documents
+from sft_cli.batching.packed_row import PackedRow
 from sft_cli.model.attention.flex import has_flex_kernel, packed_flex_attention
 from sft_cli.model.attention.kernels import (
     AttentionSpec,
@@ -68,7 +68,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    sft_documents: Documents | None = None,
+    sft_documents: PackedRow | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,

@@ -12,10 +12,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from sft_cli.batching.packed_row import Documents
+from sft_cli.batching.packed_row import PackedRow
 from sft_cli.model.attention.kernels import AttentionSpec
 
-_block_masks: WeakKeyDictionary[Documents, dict[int | None, Any]] = WeakKeyDictionary()
+_block_masks: WeakKeyDictionary[PackedRow, dict[int | None, Any]] = WeakKeyDictionary()
 """The block masks of each row in use, by window: every layer and every pass uses the same."""
 
 
@@ -25,7 +25,7 @@ def has_flex_kernel(query: Tensor, spec: AttentionSpec) -> bool:
     return fits and spec.dropout == 0.0 and find_spec("triton") is not None
 
 
-def packed_flex_attention(query: Tensor, key: Tensor, value: Tensor, row: Documents, spec: AttentionSpec) -> Tensor:
+def packed_flex_attention(query: Tensor, key: Tensor, value: Tensor, row: PackedRow, spec: AttentionSpec) -> Tensor:
     """Compute all segments at once; return ``(1, T, H, D)``.
 
     A sink is applied afterwards: the weights of the other keys are ``exp(score) / (exp(lse) + exp(sink))``, that is
@@ -80,7 +80,7 @@ def _softcap_score_mod(softcap: float | None) -> Callable[..., Tensor] | None:
     return capped
 
 
-def block_mask(row: Documents, window: int | None, device: torch.device) -> Any:
+def block_mask(row: PackedRow, window: int | None, device: torch.device) -> Any:
     """Return the blocks of ``(T, T)`` in which a query sees a key, cached by row and window."""
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -93,7 +93,7 @@ def block_mask(row: Documents, window: int | None, device: torch.device) -> Any:
     return masks[window]
 
 
-def document_mask_mod(row: Documents, window: int | None, device: torch.device) -> Callable[..., Tensor]:
+def document_mask_mod(row: PackedRow, window: int | None, device: torch.device) -> Callable[..., Tensor]:
     """Return the mask_mod: a query sees keys of its segment and its ancestors, not later, not before the window.
 
     Query and key are indices in the row. Nothing waits for the device: all values come from bounds that are on it
@@ -104,7 +104,7 @@ def document_mask_mod(row: Documents, window: int | None, device: torch.device) 
     segment = torch.bucketize(tokens, row.cu_queries[1:].to(device), right=True)  # (T,)
     above = torch.zeros(segments, segments, dtype=torch.bool)
     for own in range(segments):
-        above[own, [*row.above(own), own]] = True
+        above[own, [*row.ancestors(own), own]] = True
     sees = above.to(device, non_blocking=True)  # (S, S): whose queries, whose keys
     starts = [keys - own for own, keys in zip(row.lengths, row.key_lengths, strict=True)]
     first = torch.tensor(starts).to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """Attention of packed segments: torch's kernel for all of them at once, or one call per length.
 
-A segment's queries are its own tokens; its keys are those of its ancestors and its own (``Documents``).
+A segment's queries are its own tokens; its keys are those of its ancestors and its own (``PackedRow``).
 
 Shapes: T tokens of the row, H query heads, K key/value heads, D width of a head; of a group of equal segments: G of
 them, n queries and m keys each.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from sft_cli.batching.packed_row import Documents
+from sft_cli.batching.packed_row import PackedRow
 
 MAX_MATMUL_KEYS = {torch.float32: 256, torch.bfloat16: 512, torch.float16: 512}
 """Most keys for which matrix products and a softmax are faster than torch's flash kernel on a CPU.
@@ -64,7 +64,7 @@ def has_varlen_kernel(query: Tensor, value: Tensor) -> bool:
     return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
-def packed_varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Documents, spec: AttentionSpec) -> Tensor:
+def packed_varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: PackedRow, spec: AttentionSpec) -> Tensor:
     """Compute all segments at once by torch's own kernel; needs a plain spec without dropout.
 
     Returns:
@@ -75,8 +75,8 @@ def packed_varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: Docu
     assert spec.is_plain, "the kernel knows neither soft-caps nor sinks"
     assert spec.dropout == 0.0, "the kernel drops no weights"
     query, key, value = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
-    if row.key_at is not None:
-        key, value = gather_rows(key, row.key_at), gather_rows(value, row.key_at)
+    if row.key_positions is not None:
+        key, value = gather_rows(key, row.key_positions), gather_rows(value, row.key_positions)
     # The kernel counts the tokens *before* the query; transformers' window includes the query itself. With fewer
     # queries than keys it lets the last query see the last key, as a segment does.
     left = -1 if spec.window is None else spec.window - 1
@@ -115,7 +115,7 @@ def gather_rows(rows: Tensor, places: Tensor) -> Tensor:
     return taken
 
 
-def attention_by_length(query: Tensor, key: Tensor, value: Tensor, row: Documents, spec: AttentionSpec) -> Tensor:
+def attention_by_length(query: Tensor, key: Tensor, value: Tensor, row: PackedRow, spec: AttentionSpec) -> Tensor:
     """Make one call for all segments of equal own and key length; return ``(1, T, H, D)``.
 
     Args:
@@ -128,7 +128,7 @@ def attention_by_length(query: Tensor, key: Tensor, value: Tensor, row: Document
     # split, not slices: the gradient of a slice is a row of zeros, one for each segment.
     queries, keys, values = (part[0].split(row.lengths, dim=1) for part in (query, key, value))
     attended: dict[int, Tensor] = {}
-    for chains in row.alike:
+    for chains in row.size_groups:
         own = concat_chains([(chain[-1],) for chain in chains], queries)
         group = causal_attention(own, concat_chains(chains, keys), concat_chains(chains, values), spec)
         for chain, part in zip(chains, group.permute(1, 2, 0, 3).unbind(0), strict=True):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from sft_cli.batching.packed_row import ARGUMENT, Documents, documents
+from sft_cli.batching.packed_row import PACKED_ROW_KWARG, PackedRow, pack_row
 from sft_cli.model.adapter.prompt_learning import generating_with_vectors
 from sft_cli.model.attention.attention_function import PackingUnsupported, no_attention_mask, packed_attention
 from sft_cli.model.quant import causal_lm, evaluation_mode
@@ -75,12 +75,12 @@ def packed_row_arguments(
         device: Where the model is.
         parents: The earlier segment that each continues, or -1; None: each is a document.
     """
-    row = documents(lengths, parents)
+    row = pack_row(lengths, parents)
     return {"position_ids": row.positions.to(device), **document_arguments(row.to(device))}
 
 
-def document_arguments(row: Documents) -> dict[str, Any]:
+def document_arguments(row: PackedRow) -> dict[str, Any]:
     """Return a row's documents for the packed attention, and their bounds under transformers' names."""
     longest = max(row.lengths)
     bounds = {"cu_seq_lens_q": row.cu_queries, "cu_seq_lens_k": row.cu_queries}
-    return {ARGUMENT: row, **bounds, "max_length_q": longest, "max_length_k": longest, "use_cache": False}
+    return {PACKED_ROW_KWARG: row, **bounds, "max_length_q": longest, "max_length_k": longest, "use_cache": False}

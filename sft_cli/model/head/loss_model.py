@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from sft_cli.batching.packed_row import Documents
+from sft_cli.batching.packed_row import PackedRow
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import LossConfig
 from sft_cli.model.adapter.prompt_learning import num_prepended_vectors
@@ -91,7 +91,7 @@ class LossModel(nn.Module):
         self,
         input_ids: Tensor,
         positions: Tensor,
-        documents: Documents,
+        documents: PackedRow,
         targets: Tensor,
         target_at: Tensor,
         target_weights: Tensor,
@@ -134,7 +134,7 @@ class LossModel(nn.Module):
         return {"loss": loss, **terms}
 
     def token_losses(
-        self, input_ids: Tensor, positions: Tensor, documents: Documents, targets: Tensor, target_at: Tensor
+        self, input_ids: Tensor, positions: Tensor, documents: PackedRow, targets: Tensor, target_at: Tensor
     ) -> Tensor:
         """Return ``(N,)`` plain cross-entropies in nats, in evaluation mode and without gradient; see ``forward``."""
         with evaluation_mode(self):
@@ -154,7 +154,7 @@ class LossModel(nn.Module):
         return OutputHead(module, self.rescale, self.chunk)
 
     def target_states(
-        self, input_ids: Tensor, positions: Tensor, documents: Documents, target_at: Tensor, *, logits_shift: int
+        self, input_ids: Tensor, positions: Tensor, documents: PackedRow, target_at: Tensor, *, logits_shift: int
     ) -> TargetStates:
         """Return the model's output at ``target_at``; ``logits_shift`` logits precede those of the row."""
         lm = causal_lm(self.model)
@@ -174,7 +174,7 @@ class LossModel(nn.Module):
                 at_targets = outputs.logits[0, target_at + logits_shift]
         return TargetStates(at_targets, outputs.router_logits if self.router is not None else None)
 
-    def row_arguments(self, positions: Tensor, documents: Documents) -> dict[str, Any]:
+    def row_arguments(self, positions: Tensor, documents: PackedRow) -> dict[str, Any]:
         """Return the model's arguments for the row: positions and bounds when packed, none for a single document."""
         if self.packed:
             return {"position_ids": positions, **document_arguments(documents)}

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sft_cli.batching.packed_row import Documents
+from sft_cli.batching.packed_row import PackedRow
 
 
 @contextmanager
-def embedding_noise(lm: PreTrainedModel, alpha: float, row: Documents) -> Iterator[None]:
+def embedding_noise(lm: PreTrainedModel, alpha: float, row: PackedRow) -> Iterator[None]:
     """Context manager that adds uniform noise in +- alpha / sqrt(length x width) to the embeddings.
 
     The formula is that of Jain et al. 2023, arXiv:2310.05914, section 2. The length is the example's own, so that it
     does not depend on the rest of the row. An example's noise depends on its position in the row, as with dropout. It
     is drawn by torch's default generator of the device, whose state is part of a checkpoint.
     """
-    assert not row.shared, "tokens that several examples share would share their noise"
+    assert not row.has_shared_prefixes, "tokens that several examples share would share their noise"
 
     def add(_module: Any, _inputs: Any, embedded: Tensor) -> Tensor:
         bounds = row.cu_queries.to(embedded.device)

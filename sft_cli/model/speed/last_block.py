@@ -1,7 +1,7 @@
 """Compute the last decoder layer only at the positions whose output is needed: those that predict a trained token.
 
 After the attention of the last layer no position depends on another. The matrices there (the output projection and the
-feed-forward block) get the rows of ``Documents.read_at`` alone; all other rows become zeros, which are never read.
+feed-forward block) get only the rows of ``PackedRow.read_positions``; all other rows become zeros, never read.
 
 Shapes: T tokens of the row, R needed positions.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sft_cli.batching.packed_row import ARGUMENT, Documents, documents
+from sft_cli.batching.packed_row import PACKED_ROW_KWARG, PackedRow, pack_row
 from sft_cli.model.attention.packing import document_arguments
 from sft_cli.model.language_model import language_modules
 from sft_cli.model.quant import causal_lm, evaluation_mode
@@ -35,8 +35,8 @@ class NeededPositions:
 
     def __call__(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Hook before the attention: unlike one before the layer, it also runs in recomputation."""
-        row = kwargs.get(ARGUMENT)
-        self.read_at = row.read_at if isinstance(row, Documents) else None
+        row = kwargs.get(PACKED_ROW_KWARG)
+        self.read_at = row.read_positions if isinstance(row, PackedRow) else None
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def attention_and_candidates(lm: PreTrainedModel, layer: nn.Module) -> tuple[nn.
     before_attention: list[nn.Module] = []  # what the hook before the attention comes too late for
 
     def watch(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if ARGUMENT in kwargs:
+        if PACKED_ROW_KWARG in kwargs:
             attention_modules.append(module)
         elif not attention_modules:
             before_attention.append(module)
@@ -187,7 +187,7 @@ def run_trial_row(lm: PreTrainedModel, read: Sequence[int] = TRIAL_POSITIONS) ->
     ids = torch.randint(
         lm.config.get_text_config().vocab_size, (1, TRIAL_TOKENS), generator=torch.Generator().manual_seed(0)
     )
-    row = documents([TRIAL_TOKENS]).to(lm.device)
+    row = pack_row([TRIAL_TOKENS]).to(lm.device)
     positions = torch.arange(TRIAL_TOKENS, device=lm.device)[None]
     with evaluation_mode(lm):
         decoded = lm.base_model(input_ids=ids.to(lm.device), position_ids=positions, **document_arguments(row))

@@ -1,9 +1,9 @@
-"""Checkpoints: written whole or not at all, verified before use, safetensors only.
+"""Checkpoints: written atomically, verified before use, safetensors only.
 
-step-N/trained.safetensors     the trained parameters: an adapter, or every weight
-step-N/average.safetensors     their average over steps, where the run keeps one
+step-N/trained.safetensors     the trained parameters: an adapter, or all weights
+step-N/average.safetensors     their average over steps, if the run keeps one
 step-N/optimizer.safetensors   the optimizer's tensors, named <parameter index>.<name>
-                               (under FSDP a file for each process, <name>.0-of-4.safetensors; see sharded_tensors.py)
+                               (under FSDP one file per process, <name>.0-of-4.safetensors; see sharded_tensors.py)
 step-N/rng.safetensors         states of the random generators
 step-N/state.json              step, schedule, best evaluation, optimizer scalars, data fingerprint, config
 step-N/manifest.json           sha256 of the files above; written last
@@ -24,32 +24,32 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from sft_cli.distributed.process_group import Ranks
+from sft_cli.distributed.process_group import World
 from sft_cli.errors import SftError
 from sft_cli.train.checkpoints import checkpoint_dir
-from sft_cli.train.checkpoints.optimizer_state import join_optimizer, split_optimizer
-from sft_cli.train.checkpoints.resume_check import refuse_other
-from sft_cli.train.checkpoints.sharded_tensors import Stored, write
+from sft_cli.train.checkpoints.optimizer_state import optimizer_from_tensors, optimizer_to_tensors
+from sft_cli.train.checkpoints.resume_check import check_same_run
+from sft_cli.train.checkpoints.sharded_tensors import ShardedTensorReader, save_tensors
 from sft_cli.train.optimizers.param_groups import trained_parameters
-from sft_cli.train.optimizers.weight_average import WeightAverage, put_weights
+from sft_cli.train.optimizers.weight_average import WeightAverage, copy_weights
 from sft_cli.utils.atomic import apply_umask, fsync
 from sft_cli.utils.disks import written
 from sft_cli.utils.hashing import sha256_of_file
 
 TRAINED, AVERAGE = "trained", "average"
-ALONE = Ranks()
+SINGLE_PROCESS = World()
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands.
+class TrainProgress:
+    """The progress of a run.
 
     Attributes:
         step: Optimizer steps done.
         best_step: The step of the best evaluation, or None.
         best_loss: Its held-out loss in nats, or None.
-        without_improvement: Evaluations since.
+        without_improvement: Evaluations since that step.
     """
 
     step: int = 0
@@ -59,44 +59,58 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What a checkpoint saves and restores; ``average`` is None where the run keeps none."""
+class TrainState:
+    """What training changes and a checkpoint saves; ``average`` is None if the run keeps none."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: LambdaLR
+    lr_schedule: LambdaLR
     scaler: torch.amp.GradScaler | None
     average: WeightAverage | None = None
 
 
-def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, Any], ranks: Ranks = ALONE) -> Path:
-    """Write ``root/step-N`` through a temporary directory, every byte on disk before it gets its name.
+def save_checkpoint(
+    root: Path,
+    progress: TrainProgress,
+    state: TrainState,
+    fingerprint: Mapping[str, Any],
+    world: World = SINGLE_PROCESS,
+) -> Path:
+    """Write ``root/step-N`` and return its path.
 
-    Every process writes the parts that it alone holds.
+    It is written to a temporary directory, which is flushed to disk and then renamed. Under FSDP, every process writes
+    its own shards.
+
+    Args:
+        root: The directory of checkpoints.
+        progress: The progress to save.
+        state: The state to save.
+        fingerprint: The settings that a resumed run must share.
+        world: The processes of the run.
 
     Raises:
-        SftError: It cannot be written; the checkpoints before it stay.
+        SftError: It cannot be written; the earlier checkpoints stay.
     """
     final = root / f"step-{progress.step}"
     new = root / f".step-{progress.step}.tmp"
-    tensors, scalars = split_optimizer(parts.optimizer)
-    tables = {"trained": dict(trained_parameters(parts.model)), "optimizer": tensors}
-    if parts.average is not None:
-        tables["average"] = parts.average.state()
-    generators = ranks.gather(_rng_state())
+    tensors, scalars = optimizer_to_tensors(state.optimizer)
+    tables = {"trained": dict(trained_parameters(state.model)), "optimizer": tensors}
+    if state.average is not None:
+        tables["average"] = state.average.state()
+    generators = world.all_gather_object(_rng_state())
 
     def finish(hashes: Sequence[Mapping[str, str]]) -> None:
-        save_file(_by_rank(generators), new / "rng.safetensors")
-        state = {
-            "progress": {name: getattr(progress, name) for name in Progress.__dataclass_fields__},
-            "schedule": {k: v for k, v in parts.schedule.state_dict().items() if k != "lr_lambdas"},
+        save_file(_rng_tensors(generators), new / "rng.safetensors")
+        saved = {
+            "progress": {name: getattr(progress, name) for name in TrainProgress.__dataclass_fields__},
+            "schedule": {k: v for k, v in state.lr_schedule.state_dict().items() if k != "lr_lambdas"},
             "optimizer": scalars,
-            "scaler": parts.scaler.state_dict() if parts.scaler else None,
-            "averaged_steps": parts.average.steps if parts.average is not None else 0,
+            "scaler": state.scaler.state_dict() if state.scaler else None,
+            "averaged_steps": state.average.steps if state.average is not None else 0,
             "python_rng": random.getstate(),
-            "identity": dict(identity),
+            "identity": dict(fingerprint),
         }
-        (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        (new / "state.json").write_text(json.dumps(saved), encoding="utf-8")
         others = {name: sha256_of_file(new / name) for name in ("rng.safetensors", "state.json")}
         manifest = {name: digest for own in (*hashes, others) for name, digest in own.items()}
         (new / "manifest.json").write_text(json.dumps(dict(sorted(manifest.items())), indent=1), encoding="utf-8")
@@ -104,109 +118,117 @@ def save(root: Path, progress: Progress, parts: Parts, identity: Mapping[str, An
         for path in [*new.iterdir(), new]:
             fsync(path)
         if final.exists():
-            checkpoint_dir.remove(final)
+            checkpoint_dir.remove_checkpoint(final)
         new.rename(final)
         fsync(root)
 
-    with _emptied(new, ranks):
-        hashes = ranks.gather(ranks.together(lambda: _write_parts(new, tables, ranks.first)))
-        ranks.by_first(lambda: _on_disk(final, partial(finish, hashes)))
+    with _empty_directory(new, world):
+        hashes = world.all_gather_object(world.run_collectively(lambda: _write_tensors(new, tables, world.is_main)))
+        world.run_on_main(lambda: _on_disk(final, partial(finish, hashes)))
     return final
 
 
 @contextmanager
-def _emptied(directory: Path, ranks: Ranks) -> Iterator[None]:
-    """Write in here into an empty directory; where that fails nothing of it is left to fill the disk."""
-    ranks.by_first(lambda: checkpoint_dir.sweep(directory.parent))
-    ranks.by_first(lambda: directory.mkdir(parents=True))
+def _empty_directory(directory: Path, world: World) -> Iterator[None]:
+    """Create an empty directory for the block; if the block fails, remove the directory."""
+    world.run_on_main(lambda: checkpoint_dir.remove_partial(directory.parent))
+    world.run_on_main(lambda: directory.mkdir(parents=True))
     try:
         yield
     except BaseException:
-        if ranks.first:
+        if world.is_main:
             shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
-def _write_parts(new: Path, tables: Mapping[str, Mapping[str, Tensor]], first: bool) -> dict[str, str]:
-    """Write what this process holds; sha256 by file name."""
-    files = [_on_disk(new, partial(write, new, name, tensors, first=first)) for name, tensors in tables.items()]
+def _write_tensors(new: Path, tables: Mapping[str, Mapping[str, Tensor]], is_main: bool) -> dict[str, str]:
+    """Write the tensors that this process holds and return the sha256 of each file by name."""
+    files = [
+        _on_disk(new, partial(save_tensors, new, name, tensors, is_main=is_main)) for name, tensors in tables.items()
+    ]
     found = {file.name: sha256_of_file(file) for file in files if file is not None}
     for name in found:
         fsync(new / name)
     return found
 
 
-def _on_disk(place: Path, work: Callable[[], T]) -> T:
-    """Do what writes.
+def _on_disk(path: Path, work: Callable[[], T]) -> T:
+    """Call ``work``, which writes to ``path``.
 
     Raises:
-        SftError: The disk is full, or the like.
+        SftError: The disk is full, or another error of the disk.
     """
-    with written(place, "free disk space, then resume the run"):
+    with written(path, "free disk space, then resume the run"):
         return work()
 
 
-def load(directory: Path, parts: Parts, identity: Mapping[str, Any], rank: int = 0) -> Progress:
-    """Restore everything a checkpoint holds, whatever number of processes wrote it.
+def load_checkpoint(directory: Path, state: TrainState, fingerprint: Mapping[str, Any], rank: int = 0) -> TrainProgress:
+    """Restore the state from a checkpoint that any number of processes wrote, and return its progress.
+
+    Args:
+        directory: The checkpoint.
+        state: The state to restore into.
+        fingerprint: The settings of this run.
+        rank: Rank of this process.
 
     Raises:
-        SftError: It belongs to other data or another config; the keys that differ are named.
+        SftError: It belongs to other data or another config; the error names the keys that differ.
     """
-    state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
-    refuse_other(directory.parents[1], state["identity"], identity, where=directory)
-    _put(Stored(directory, TRAINED), parts.model)
-    if parts.average is not None:
-        places, stored = dict(trained_parameters(parts.model)), Stored(directory, AVERAGE)
+    saved = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+    check_same_run(directory.parents[1], saved["identity"], fingerprint, where=directory)
+    _copy_into(ShardedTensorReader(directory, TRAINED), state.model)
+    if state.average is not None:
+        places, stored = dict(trained_parameters(state.model)), ShardedTensorReader(directory, AVERAGE)
         averages = {key: stored.read(key, places[key.rpartition("/")[2]]) for key in stored}
-        parts.average.load(averages, state["averaged_steps"], parts.model)
-    join_optimizer(parts.optimizer, Stored(directory, "optimizer"), state["optimizer"])
-    parts.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(parts.schedule.lr_lambdas)})
-    if parts.scaler is not None and state["scaler"]:
-        parts.scaler.load_state_dict(state["scaler"])
-    version, numbers, gauss = state["python_rng"]
+        state.average.load(averages, saved["averaged_steps"], state.model)
+    optimizer_from_tensors(state.optimizer, ShardedTensorReader(directory, "optimizer"), saved["optimizer"])
+    state.lr_schedule.load_state_dict({**saved["schedule"], "lr_lambdas": [None] * len(state.lr_schedule.lr_lambdas)})
+    if state.scaler is not None and saved["scaler"]:
+        state.scaler.load_state_dict(saved["scaler"])
+    version, numbers, gauss = saved["python_rng"]
     random.setstate((version, tuple(numbers), gauss))
     _restore_rng(load_file(directory / "rng.safetensors"), rank)
-    return Progress(**state["progress"])
+    return TrainProgress(**saved["progress"])
 
 
-def restore_trained(directory: Path, model: nn.Module) -> None:
-    """Copy what a checkpoint would export into the model: the average of the trained parameters, or they themselves.
+def load_trained_weights(directory: Path, model: nn.Module) -> None:
+    """Load the weights that a checkpoint exports: the average of the trained parameters, or the parameters.
 
     Raises:
-        SftError: The checkpoint is not whole.
+        SftError: The checkpoint is damaged.
     """
-    if (fault := checkpoint_dir.fault_of(directory)) is not None:
+    if (fault := checkpoint_dir.find_fault(directory)) is not None:
         raise SftError(
             where=str(directory),
-            problem=f"the best checkpoint is broken ({fault})",
+            problem=f"the best checkpoint is damaged ({fault})",
             fix="export the last weights instead: resume with trainer.keep_best=false",
         )
-    average = Stored(directory, AVERAGE)
-    _put(average if len(average) else Stored(directory, TRAINED), model)
+    average = ShardedTensorReader(directory, AVERAGE)
+    _copy_into(average if len(average) else ShardedTensorReader(directory, TRAINED), model)
 
 
-def _put(stored: Stored, model: nn.Module) -> None:
+def _copy_into(stored: ShardedTensorReader, model: nn.Module) -> None:
     """Overwrite the trained parameters with those of a checkpoint, which may hold more."""
     trained = dict(trained_parameters(model))
     assert trained.keys() <= set(stored), "a checkpoint holds the parameters its config trains"
-    put_weights(model, {name: stored.read(name, parameter) for name, parameter in trained.items()})
+    copy_weights(model, {name: stored.read(name, parameter) for name, parameter in trained.items()})
 
 
 def _rng_state() -> dict[str, Tensor]:
-    """States of torch's generators."""
+    """The states of torch's random generators."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 
 
-def _by_rank(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The states of all processes by name, those of others than the first as ``<name>.<rank>``."""
+def _rng_tensors(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The states of all processes by name; those of ranks above 0 are named ``<name>.<rank>``."""
     return {f"{name}.{rank}" if rank else name: value for rank, own in enumerate(states) for name, value in own.items()}
 
 
 def _restore_rng(states: Mapping[str, Tensor], rank: int) -> None:
-    """Set torch's generators; a process that was not there keeps its own."""
+    """Restore torch's random generators; a rank that the checkpoint does not know keeps its own."""
     suffix = f".{rank}" if rank else ""
     if f"cpu{suffix}" in states:
         torch.set_rng_state(states[f"cpu{suffix}"])

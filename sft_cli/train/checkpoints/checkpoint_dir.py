@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which there are, which of them are whole, and which are kept."""
+"""The checkpoint directory of a run: list, verify, prune."""
 
 import json
 import re
@@ -9,37 +9,37 @@ from pathlib import Path
 from sft_cli.console import say
 from sft_cli.utils.hashing import sha256_of_file
 
-STEP = re.compile(r"step-\d+")
-STATE = "state.json"
-"""The file without which none is a checkpoint."""
+STEP_PATTERN = re.compile(r"step-\d+")
+STATE_FILE = "state.json"
+"""The file that every checkpoint has."""
 
 
-def newest(root: Path) -> Path | None:
-    """The newest checkpoint that is whole; broken ones are skipped aloud."""
-    for directory in reversed(all_of(root)):
-        fault = fault_of(directory)
+def latest_valid(root: Path) -> Path | None:
+    """The newest valid checkpoint, or None; prints a warning for each damaged one."""
+    for directory in reversed(list_checkpoints(root)):
+        fault = find_fault(directory)
         if fault is None:
             return directory
-        say(f"checkpoint {directory} is broken ({fault}); trying the one before it")
-    if all_of(root):
-        say("checkpoint all are broken: training starts again from step 0")
+        say(f"warning: checkpoint {directory} is damaged ({fault}); trying the one before it")
+    if list_checkpoints(root):
+        say("warning: all checkpoints are damaged: training starts again from step 0")
     return None
 
 
-def all_of(root: Path) -> list[Path]:
+def list_checkpoints(root: Path) -> list[Path]:
     """Checkpoint directories, oldest first."""
-    # A link is left alone: what it leads to is not this run's to read or remove.
-    found = [path for path in root.glob("step-*") if STEP.fullmatch(path.name) and not path.is_symlink()]
-    return sorted(found, key=step_of)
+    # Links are ignored: their targets belong to something else.
+    found = [path for path in root.glob("step-*") if STEP_PATTERN.fullmatch(path.name) and not path.is_symlink()]
+    return sorted(found, key=checkpoint_step)
 
 
-def step_of(directory: Path) -> int:
-    """The step in a checkpoint's name."""
+def checkpoint_step(directory: Path) -> int:
+    """The step number in the name of a checkpoint."""
     return int(directory.name.removeprefix("step-"))
 
 
-def fault_of(directory: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None."""
+def find_fault(directory: Path) -> str | None:
+    """A phrase for what is wrong with a checkpoint's files, or None."""
     manifest = directory / "manifest.json"
     if not manifest.is_file():
         return "manifest.json is missing"
@@ -47,8 +47,8 @@ def fault_of(directory: Path) -> str | None:
         hashes = json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError:
         return "manifest.json is not readable"
-    if not isinstance(hashes, dict) or STATE not in hashes:
-        return "manifest.json names no " + STATE
+    if not isinstance(hashes, dict) or STATE_FILE not in hashes:
+        return "manifest.json does not list " + STATE_FILE
     for name, wanted in hashes.items():
         file = directory / name
         if not file.is_file():
@@ -58,30 +58,30 @@ def fault_of(directory: Path) -> str | None:
     return None
 
 
-def prune(root: Path, spared: Collection[int | None], keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints and those of the steps ``spared``."""
-    for directory in all_of(root)[:-keep]:
-        if step_of(directory) not in spared:
-            remove(directory)
+def prune_checkpoints(root: Path, keep_steps: Collection[int | None], keep: int) -> None:
+    """Remove all checkpoints but the newest ``keep`` and those of ``keep_steps``."""
+    for directory in list_checkpoints(root)[:-keep]:
+        if checkpoint_step(directory) not in keep_steps:
+            remove_checkpoint(directory)
 
 
-def forget_after(root: Path, step: int) -> None:
-    """Remove checkpoints behind ``step``: the run goes on from there and writes them again."""
-    sweep(root)
-    for directory in all_of(root):
-        if step_of(directory) > step:
-            remove(directory)
+def remove_after(root: Path, step: int) -> None:
+    """Remove checkpoints after ``step``, from which the run continues and writes them again."""
+    remove_partial(root)
+    for directory in list_checkpoints(root):
+        if checkpoint_step(directory) > step:
+            remove_checkpoint(directory)
 
 
-def remove(directory: Path) -> None:
-    """Remove a checkpoint; what is half removed does not pass for one, because its name goes first."""
+def remove_checkpoint(directory: Path) -> None:
+    """Remove a checkpoint. It is renamed first, so that a partly removed one is not taken for a checkpoint."""
     doomed = directory.with_name(f".{directory.name}.old.tmp")
     shutil.rmtree(doomed, ignore_errors=True)
     directory.rename(doomed)
     shutil.rmtree(doomed)
 
 
-def sweep(root: Path) -> None:
-    """Remove what was being written, or removed, when a process was killed."""
+def remove_partial(root: Path) -> None:
+    """Remove partly written and partly removed checkpoints of a killed process."""
     for left in root.glob(".step-*.tmp"):
         shutil.rmtree(left, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a finished run leaves: the adapter or the model, with the tokenizer and the stop tokens that serve it."""
+"""Export of a finished run: the adapter or the model, with the tokenizer and the stop tokens for serving."""
 
 import json
 import shutil
@@ -17,21 +17,21 @@ from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import apply_umask, fsync
 from sft_cli.utils.disks import written
 
-PROBES = 16
-"""Rows kept for comparing a merged model."""
+NUM_PROBES = 16
+"""Number of rows kept for comparing a merged model."""
 
 
-def export(
+def export_model(
     model: nn.Module, directory: RunDir, stop_ids: Sequence[int], base: ModelConfig, frozen: Sequence[Path] = ()
 ) -> Path:
-    """Write ``adapter/`` or ``model/`` through a temporary directory; where it is.
+    """Write ``adapter/`` or ``model/`` through a temporary directory and return its path.
 
     Args:
-        model: What was trained: a PEFT model, or a transformers model of which the weights themselves were.
-        directory: The run.
+        model: The trained model: a PEFT model, or a transformers model that was trained itself.
+        directory: The run directory.
         stop_ids: Tokens that end an answer.
-        base: The model that training began with.
-        frozen: Frozen adapters (see ``warm_start.initial_adapters``), which become part of what is written.
+        base: The settings of the base model.
+        frozen: Frozen adapters (see ``warm_start.initial_adapters``), which become part of the exported adapter.
     """
     from peft import PeftModel
 
@@ -61,16 +61,16 @@ def export(
     return final
 
 
-def write_probes(directory: RunDir, prepared: Prepared) -> None:
-    """Copy the data's tokenizer, manifest and golden prompts, and keep rows on which a merge is compared."""
-    # Contents alone: the modes are this run's, whoever prepared the data.
+def copy_data_files(directory: RunDir, prepared: Prepared) -> None:
+    """Copy the data's tokenizer, manifest and golden prompts, and write the rows that merges are compared on."""
+    # Without permissions, which are those of whoever prepared the data.
     tokenizer = prepared.tokenizer_directory
     shutil.copytree(tokenizer, directory.tokenizer, dirs_exist_ok=True, copy_function=shutil.copyfile)
     shutil.copyfile(prepared.directory / "manifest.json", directory.manifest)
     shutil.copyfile(prepared.directory / "golden.json", directory.golden)
     split = prepared.validation if len(prepared.validation) else prepared.train
     probes = []
-    for index in range(min(PROBES, len(split))):
+    for index in range(min(NUM_PROBES, len(split))):
         tokens = split.tokens(index)
         labels = [int(id) if weight else IGNORE for id, weight in zip(tokens.input_ids, tokens.weights, strict=True)]
         probes.append({"where": split.where(index), "input_ids": tokens.input_ids.tolist(), "labels": labels})

@@ -1,4 +1,4 @@
-"""An optimizer's state as named tensors and JSON values, and back."""
+"""Conversion of an optimizer's state to named tensors and JSON values, and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from sft_cli.train.checkpoints.sharded_tensors import Stored
+from sft_cli.train.checkpoints.sharded_tensors import ShardedTensorReader
 from sft_cli.utils.mappings import flatten
 
 
-def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors by ``<parameter index>.<name>`` on CPU, no two sharing memory, and everything else as JSON values.
+def optimizer_to_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split the state into tensors by ``<parameter index>.<name>`` and JSON values.
 
-    bitsandbytes nests its own: ``<parameter index>.<outer>.<name>``.
+    The tensors are on the CPU, and no two share memory. Those that bitsandbytes nests are named
+    ``<parameter index>.<outer>.<name>``.
     """
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -23,7 +24,7 @@ def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
     for key, value in flatten(state["state"]):
         if isinstance(value, Tensor):
             if isinstance(value, DTensor):
-                tensors[key] = value  # a part each; no two share memory
+                tensors[key] = value  # written shard by shard; no two share memory
                 continue
             copy = value.detach().contiguous().cpu()
             tensors[key] = copy.clone() if copy.data_ptr() in seen else copy
@@ -34,8 +35,10 @@ def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
     return tensors, {"values": scalars, "groups": groups}
 
 
-def join_optimizer(optimizer: torch.optim.Optimizer, stored: Stored, scalars: Mapping[str, Any]) -> None:
-    """The inverse of ``split_optimizer``, to the bit; of sharded parameters this process reads its own rows."""
+def optimizer_from_tensors(
+    optimizer: torch.optim.Optimizer, stored: ShardedTensorReader, scalars: Mapping[str, Any]
+) -> None:
+    """Load a state that ``optimizer_to_tensors`` split, bit for bit; of sharded parameters, this rank's rows."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     tensors = {key: stored.read(key, parameters[int(key.partition(".")[0])]) for key in stored}
     state: dict[int, dict[str, Any]] = {}
@@ -49,11 +52,11 @@ def join_optimizer(optimizer: torch.optim.Optimizer, stored: Stored, scalars: Ma
     for group, saved in zip(groups, scalars["groups"], strict=True):
         group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    _keep_types(optimizer, state)
+    _restore_dtypes(optimizer, state)
 
 
-def _keep_types(optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping[str, Any]]) -> None:
-    """Undo what torch does on loading: it turns float state into the parameter's type, bfloat16 perhaps."""
+def _restore_dtypes(optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping[str, Any]]) -> None:
+    """Restore the saved types: torch casts float state to the parameter's type on loading, for example bfloat16."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in saved.items():
         state = optimizer.state[parameters[index]]

@@ -1,8 +1,8 @@
-"""Tensors in safetensors files, whole or in parts: each process writes the rows it holds, any number reads them.
+"""Sharded tensors in safetensors files: each process writes its rows, and any number of processes can read them.
 
-``<name>.safetensors`` holds whole tensors. Where every process holds a part of each (FSDP2 splits along the first
-dimension), there is ``<name>.<part>-of-<parts>.safetensors`` for each part, whose header says with which row every
-tensor begins. Nothing in the files depends on how many processes will read them.
+``<name>.safetensors`` holds whole tensors. Shards (FSDP2 splits along the first dimension) are in
+``<name>.<part>-of-<parts>.safetensors``, whose header has the first row of each tensor. Nothing in the files depends on
+the number of processes that read them.
 """
 
 import json
@@ -16,61 +16,61 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-ROWS = "first_rows"
+FIRST_ROWS_KEY = "first_rows"
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor, gathered where it is sharded: every process must ask."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The whole tensor, gathered if it is sharded: every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def write(directory: Path, name: str, tensors: Mapping[str, Tensor], *, first: bool) -> Path | None:
-    """Write what this process holds of the tensors; where, or None if others hold all of it.
+def save_tensors(directory: Path, name: str, tensors: Mapping[str, Tensor], *, is_main: bool) -> Path | None:
+    """Write this process's shards of the tensors and return the file, or None if others write everything.
 
     Args:
-        directory: Where.
-        name: Of the file, without what says which part.
-        tensors: Whole or sharded.
-        first: Whether this is the process that writes whole tensors.
+        directory: The directory to write to.
+        name: Name of the file, without part and suffix.
+        tensors: Whole or sharded tensors.
+        is_main: Whether this process writes whole tensors.
     """
     sharded = [tensor for tensor in tensors.values() if isinstance(tensor, DTensor)]
     if not sharded:
-        if not first:
+        if not is_main:
             return None
-        save_file({key: _saved(tensor) for key, tensor in tensors.items()}, directory / f"{name}.safetensors")
+        save_file({key: _to_cpu(tensor) for key, tensor in tensors.items()}, directory / f"{name}.safetensors")
         return directory / f"{name}.safetensors"
-    part, parts, replica = _place(sharded[0])
+    part, parts, replica = _shard_index(sharded[0])
     if replica:
         return None
     held, rows = dict[str, Tensor](), dict[str, int]()
     for key, tensor in tensors.items():
         if isinstance(tensor, DTensor):
-            start, local = own_rows(tensor)
+            start, local = local_rows(tensor)
             if len(local) or not start:
-                held[key], rows[key] = _saved(local), start
-        elif first:
-            held[key] = _saved(tensor)
+                held[key], rows[key] = _to_cpu(local), start
+        elif is_main:
+            held[key] = _to_cpu(tensor)
     file = directory / f"{name}.{part}-of-{parts}.safetensors"
-    save_file(held, file, metadata={ROWS: json.dumps(rows)})
+    save_file(held, file, metadata={FIRST_ROWS_KEY: json.dumps(rows)})
     return file
 
 
-def own_rows(tensor: DTensor) -> tuple[int, Tensor]:
-    """The first row that this process holds of a tensor, and its rows."""
-    part, parts, _ = _place(tensor)
+def local_rows(tensor: DTensor) -> tuple[int, Tensor]:
+    """The index of the first row that this process holds of a tensor, and its rows."""
+    part, parts, _ = _shard_index(tensor)
     each = -(-tensor.shape[0] // parts)
     return min(part * each, tensor.shape[0]), tensor.to_local()
 
 
-def alike(local: Tensor, like: DTensor) -> DTensor:
-    """This process's rows as a tensor sharded like another of the same shape."""
+def shard_like(local: Tensor, like: DTensor) -> DTensor:
+    """This process's rows as a tensor that is sharded like another of the same shape."""
     return DTensor.from_local(
         local, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
 
 
-class Stored:
-    """The tensors of one name in a directory."""
+class ShardedTensorReader:
+    """Reads the tensors that ``save_tensors`` wrote under one name, by key."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._pieces: dict[str, list[tuple[int, Any]]] = {}
@@ -78,7 +78,7 @@ class Stored:
             directory.glob(f"{name}.*-of-*.safetensors")
         ):
             opened = safe_open(file, framework="pt")
-            rows = json.loads((opened.metadata() or {}).get(ROWS, "{}"))
+            rows = json.loads((opened.metadata() or {}).get(FIRST_ROWS_KEY, "{}"))
             keys = opened.keys()
             for key in keys:
                 self._pieces.setdefault(key, []).append((rows.get(key, 0), opened))
@@ -86,20 +86,20 @@ class Stored:
             pieces.sort(key=lambda piece: piece[0])
 
     def __iter__(self) -> Iterator[str]:
-        """The keys."""
+        """Iterate over the keys."""
         return iter(self._pieces)
 
     def __len__(self) -> int:
-        """How many tensors there are."""
+        """Number of tensors."""
         return len(self._pieces)
 
     def read(self, key: str, like: Tensor | None = None) -> Tensor:
-        """A tensor: whole, or only the rows of ``like`` that this process holds, sharded as that is."""
+        """Read a tensor: the whole, or the rows that this process holds of ``like``, sharded like it."""
         pieces = self._pieces[key]
         if not isinstance(like, DTensor) or not pieces[0][1].get_slice(key).get_shape():
             found = [opened.get_tensor(key) for _, opened in pieces]
             return found[0] if len(found) == 1 else torch.cat(found)
-        start, own = own_rows(like)
+        start, own = local_rows(like)
         end = start + len(own)
         rows = []
         for first, opened in pieces:
@@ -108,16 +108,16 @@ class Stored:
             if first < end and last > start:
                 rows.append(piece[max(start, first) - first : min(end, last) - first])
         local = torch.cat(rows) if rows else torch.empty(own.shape, dtype=_dtype(pieces[0][1], key))
-        return alike(local.to(own.device), like)
+        return shard_like(local.to(own.device), like)
 
 
 def _dtype(opened: Any, key: str) -> torch.dtype:
-    """The type of a stored tensor."""
+    """The dtype of a stored tensor."""
     return opened.get_slice(key)[:0].dtype
 
 
-def _place(tensor: DTensor) -> tuple[int, int, bool]:
-    """Which part this process holds, of how many, and whether another holds the same."""
+def _shard_index(tensor: DTensor) -> tuple[int, int, bool]:
+    """The index of this process's shard, the number of shards, and whether another process holds the same shard."""
     part, parts, replica = 0, 1, False
     for dimension, placement in enumerate(tensor.placements):
         index, size = tensor.device_mesh.get_local_rank(dimension), tensor.device_mesh.size(dimension)
@@ -129,6 +129,6 @@ def _place(tensor: DTensor) -> tuple[int, int, bool]:
     return part, parts, replica
 
 
-def _saved(tensor: Tensor) -> Tensor:
-    """A tensor as it is written."""
+def _to_cpu(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, contiguous."""
     return tensor.detach().contiguous().cpu()

@@ -1,11 +1,16 @@
-"""Losses that leap: a step's loss against the median of those before it, recorded with the step's rows."""
+"""Steps whose loss spikes or is not finite: what is recorded of them, and when the run ends.
+
+trainer.on_nan=stop ends the run after a step whose loss or gradient is not finite. Nothing of the step is saved, so
+that the last checkpoint is good. trainer.on_nan=skip changes no weight, no optimizer state and no average in such a
+step, but counts it: the order of the data and the learning rate of later steps are those of a run without it. float16
+finds by itself which loss scale fits, and skips steps whose scaled gradient overflows; only its loss is checked here.
+"""
 
 import json
 import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
 from pathlib import Path
 from statistics import median
 
@@ -13,126 +18,82 @@ from sft_cli.config.schema.trainer import OnNan, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
 from sft_cli.train.monitoring.metrics import StepMetrics
-from sft_cli.train.monitoring.step_rows import StepRow, named
+from sft_cli.train.monitoring.step_rows import StepRow, describe_rows
 
-MOST = 10
-"""Steps in a row that may be skipped: behind them nothing will change any more by itself."""
+MEDIAN_WINDOW = 32
+"""Number of earlier losses whose median a loss is compared with."""
+MIN_LOSSES = 8
+"""Least number of earlier losses: the loss falls fast in the first steps of a run."""
+MAX_SKIPPED_IN_A_ROW = 10
+"""Most steps in a row that may be skipped: after that many, training will not recover by itself."""
 
 
-def usable(loss: float, grad_norm: float, *, scaled: bool) -> bool:
-    """Whether a step's numbers may change the weights.
+def is_finite_step(loss: float, grad_norm: float, *, scaled: bool) -> bool:
+    """Whether a step may change the weights.
 
     Args:
         loss: Its loss in nats.
         grad_norm: Norm of its gradient before clipping.
-        scaled: Whether a loss scale (float16) looks after the gradient itself.
+        scaled: Whether the gradient is scaled (float16), which skips overflowing steps by itself.
     """
     return math.isfinite(loss) and (scaled or math.isfinite(grad_norm))
 
 
-def refusal(
-    step: int,
-    loss: float,
-    grad_norm: float,
-    lr: float,
-    rows: Sequence[StepRow],
-    *,
-    on_nan: OnNan,
-    in_a_row: int,
-    run: RunDir,
-) -> SftError | None:
-    """What ends the run behind a step that is not usable; None where it may go on.
-
-    Args:
-        step: The step, from 1.
-        loss: Its loss in nats.
-        grad_norm: Norm of its gradient before clipping.
-        lr: Its learning rate.
-        rows: What it was computed from.
-        on_nan: What the config wants.
-        in_a_row: Unusable steps in a row, this one counted.
-        run: The run directory.
-    """
-    if on_nan is OnNan.skip and in_a_row < MOST:
-        return None
-    where = f"step {step}"
-    found = f"loss {loss:.4g}, gradient norm {grad_norm:.4g}, computed from {named(rows)}"
-    anew = f"start a new run with a smaller trainer.lr (it was {lr:.3g} here) or a longer warm-up"
-    if on_nan is OnNan.skip:
-        return SftError(
-            where=where,
-            problem=f"training diverged: {in_a_row} steps in a row were skipped, the last one: {found}",
-            fix=f"{anew}, or with trainer.dtype=float32; the rows of all of them: {run.spikes}",
-        )
-    return SftError(
-        where=where,
-        problem=f"training diverged: {found}",
-        fix=f"{anew}; or, if a row is at fault (all of them: {run.spikes}), skip such steps: "
-        f"sft train --resume {shlex.quote(str(run.path))} trainer.on_nan=skip",
-    )
-
-
-WINDOW = 32
-"""Losses that a loss is compared with."""
-FEWEST = 8
-"""Losses that must be known before one can leap: the first steps of a run fall fast."""
-
-
 @dataclass(frozen=True, slots=True)
-class Recent:
-    """What the last steps of a run gave.
+class RecentSteps:
+    """The losses of the last steps of a run.
 
     Attributes:
-        losses: The last usable losses in nats, at most ``WINDOW``, the newest last.
-        unusable: Steps in a row, up to now, whose loss or gradient was not a finite number.
+        losses: The last finite losses in nats, at most ``MEDIAN_WINDOW``, the newest last.
+        nonfinite_in_a_row: The last steps, in a row, whose loss or gradient was not finite.
     """
 
     losses: tuple[float, ...] = ()
-    unusable: int = 0
+    nonfinite_in_a_row: int = 0
 
-    def behind(self, loss: float, grad_norm: float, *, scaled: bool) -> "Recent":
-        """What is known behind one more step."""
-        if not usable(loss, grad_norm, scaled=scaled):
-            return replace(self, unusable=self.unusable + 1)
-        return Recent((*self.losses, loss)[-WINDOW:], 0)
+    def append(self, loss: float, grad_norm: float, *, scaled: bool) -> "RecentSteps":
+        """The recent steps with one more."""
+        if not is_finite_step(loss, grad_norm, scaled=scaled):
+            return replace(self, nonfinite_in_a_row=self.nonfinite_in_a_row + 1)
+        return RecentSteps((*self.losses, loss)[-MEDIAN_WINDOW:], 0)
 
 
-def recent(metrics: Path, step: int, *, scaled: bool) -> Recent:
-    """What ``metrics.jsonl`` knows of the steps up to ``step``: a resumed run goes on with it."""
-    found = Recent()
+def read_recent_steps(metrics: Path, step: int, *, scaled: bool) -> RecentSteps:
+    """Read the recent steps up to ``step`` from ``metrics.jsonl``, for a resumed run."""
+    recent = RecentSteps()
     if not metrics.is_file():
-        return found
+        return recent
     for line in metrics.read_text(encoding="utf-8").splitlines():
         try:
             values = json.loads(line)
         except ValueError:
-            break  # torn by a crash: nothing behind it was written
+            break  # incomplete after a crash, and the last line
         if "grad_norm" in values and values["step"] <= step:
             loss, norm = (float("nan") if values[name] is None else values[name] for name in ("loss", "grad_norm"))
-            found = found.behind(loss, norm, scaled=scaled)
-    return found
+            recent = recent.append(loss, norm, scaled=scaled)
+    return recent
 
 
-def leapt(loss: float, before: Recent, factor: float) -> float | None:
-    """The median of the losses before, if this one is more than ``factor`` times as large; None otherwise."""
-    if len(before.losses) < FEWEST:
+def spike_baseline(loss: float, recent: RecentSteps, factor: float) -> float | None:
+    """The median of the recent losses, if ``loss`` is more than ``factor`` times as large; otherwise None."""
+    if len(recent.losses) < MIN_LOSSES:
         return None
-    middle = median(before.losses)
+    middle = median(recent.losses)
     return middle if loss > factor * middle > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Spike:
-    """A line of ``spikes.jsonl``; what is no finite number is null there.
+    """A line of ``spikes.jsonl``; a value that is not finite is null there.
 
     Attributes:
         step: The step, from 1.
         loss: Its loss in nats.
         grad_norm: Norm of its gradient before clipping.
-        median: Of the losses before, where the loss leapt.
+        median: Median of the recent losses, where the loss is a spike; None where it is not finite.
         lr: Learning rate of the step.
         skipped: Whether the step changed nothing.
-        rows: What it was computed from, the longest first.
+        rows: The rows it was computed from, the longest first.
     """
 
     step: int
@@ -144,56 +105,78 @@ class Spike:
     rows: Sequence[StepRow]
 
     def write(self, file: Path) -> None:
-        """Append it."""
+        """Append it to a file."""
         values = {
-            name: None if isinstance(value, float) and not isfinite(value) else value
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
         }
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def sentence(self) -> str:
-        """One line for the person at the console."""
+    def describe(self) -> str:
+        """A line for the console."""
         if self.median is None:
             what = f"loss {self.loss:.4g}, gradient norm {self.grad_norm:.4g}{', skipped' if self.skipped else ''}"
         else:
             what = f"loss {self.loss:.4g}, {self.loss / self.median:.1f} times the median before it"
-        return f"spike     step {self.step}: {what}; computed from {named(self.rows)}"
+        return f"spike     step {self.step}: {what}; computed from {describe_rows(self.rows)}"
 
 
-def spike_of(
-    metrics: StepMetrics, before: Recent, trainer: TrainerConfig, *, scaled: bool, rows: Callable[[], list[StepRow]]
+def detect_spike(
+    metrics: StepMetrics,
+    recent: RecentSteps,
+    trainer: TrainerConfig,
+    *,
+    scaled: bool,
+    rows: Callable[[], list[StepRow]],
 ) -> Spike | None:
-    """What is to be recorded of a step, if anything is.
+    """The record of a step whose loss spikes or is not finite; None for any other step.
 
     Args:
         metrics: The step.
-        before: The steps before it.
-        trainer: How it is trained.
-        scaled: Whether a loss scale (float16) looks after the gradient itself.
-        rows: Names the step's rows; asked only if it is needed.
+        recent: The steps before it.
+        trainer: The settings of training.
+        scaled: Whether the gradient is scaled (float16).
+        rows: Returns the step's rows; called only where they are needed.
     """
-    sound = usable(metrics.loss, metrics.grad_norm, scaled=scaled)
-    middle = leapt(metrics.loss, before, trainer.spike_factor) if sound else None
-    if sound and middle is None:
+    finite = is_finite_step(metrics.loss, metrics.grad_norm, scaled=scaled)
+    baseline = spike_baseline(metrics.loss, recent, trainer.spike_factor) if finite else None
+    if finite and baseline is None:
         return None
-    skipped = not sound and trainer.on_nan is OnNan.skip
-    return Spike(metrics.step, metrics.loss, metrics.grad_norm, middle, metrics.lr, skipped, rows())
+    skipped = not finite and trainer.on_nan is OnNan.skip
+    return Spike(metrics.step, metrics.loss, metrics.grad_norm, baseline, metrics.lr, skipped, rows())
 
 
-def refuse_divergence(spike: Spike, on_nan: OnNan, unusable: int, run: RunDir) -> None:
-    """End the run behind a step that is not finite, unless it was skipped; a loss that only leapt ends nothing.
+def raise_if_diverged(spike: Spike, on_nan: OnNan, nonfinite_in_a_row: int, run: RunDir) -> None:
+    """End the run after a step that is not finite, unless it may be skipped; a spike alone ends nothing.
 
     Args:
         spike: The step.
-        on_nan: What the config wants.
-        unusable: Steps in a row, this one counted, that are not finite; 0 for a loss that leapt.
+        on_nan: What the config sets.
+        nonfinite_in_a_row: Steps in a row that are not finite, this one included; 0 for a spike.
         run: The run directory.
 
     Raises:
         SftError: Training diverged.
     """
-    numbers = (spike.step, spike.loss, spike.grad_norm, spike.lr, spike.rows)
-    error = refusal(*numbers, on_nan=on_nan, in_a_row=unusable, run=run) if unusable else None
-    if error is not None:
-        raise error
+    if nonfinite_in_a_row and (on_nan is OnNan.stop or nonfinite_in_a_row >= MAX_SKIPPED_IN_A_ROW):
+        raise divergence_error(spike, on_nan, nonfinite_in_a_row, run)
+
+
+def divergence_error(spike: Spike, on_nan: OnNan, nonfinite_in_a_row: int, run: RunDir) -> SftError:
+    """The error that ends the run after a step that is not finite; see ``raise_if_diverged``."""
+    where = f"step {spike.step}"
+    found = f"loss {spike.loss:.4g}, gradient norm {spike.grad_norm:.4g}, computed from {describe_rows(spike.rows)}"
+    restart = f"start a new run with a smaller trainer.lr (it was {spike.lr:.3g} here) or a longer warm-up"
+    if on_nan is OnNan.skip:
+        return SftError(
+            where=where,
+            problem=f"training diverged: {nonfinite_in_a_row} steps in a row were skipped, the last one: {found}",
+            fix=f"{restart}, or with trainer.dtype=float32; the rows of all of them: {run.spikes}",
+        )
+    return SftError(
+        where=where,
+        problem=f"training diverged: {found}",
+        fix=f"{restart}; or, if a row is at fault (all of them: {run.spikes}), skip such steps: "
+        f"sft train --resume {shlex.quote(str(run.path))} trainer.on_nan=skip",
+    )

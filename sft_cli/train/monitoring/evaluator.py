@@ -1,4 +1,4 @@
-"""The held-out rows during a run: loss and sample answers while training, base and tuned side by side at its end."""
+"""Evaluation of the held-out rows in a run: loss and sample answers during training, base and tuned at the end."""
 
 import json
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import Config
 from sft_cli.console import progress, say, table
 from sft_cli.data.prepared import Split
-from sft_cli.distributed.process_group import here
-from sft_cli.eval.evaluate import SAMPLE_INDENT, evaluate, sample_lines
+from sft_cli.distributed.process_group import current_world
+from sft_cli.eval.evaluate import SAMPLE_INDENT, evaluate_split, sample_lines
 from sft_cli.eval.evaluate import Evaluation as Answers
-from sft_cli.eval.exact_match import decoder, items
-from sft_cli.eval.generate import answers
+from sft_cli.eval.exact_match import extract_questions, make_decoder
+from sft_cli.eval.generate import generate_answers
 from sft_cli.eval.heldout import heldout_loss
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.run_dir import RunDir
-from sft_cli.train.context import Evaluation
+from sft_cli.train.context import HeldOutResult
 from sft_cli.utils.atomic import write_atomic
 
-SHOWN = 3
-"""Sample answers at the end."""
+NUM_SAMPLES = 3
+"""Sample answers printed at the end."""
 
 
-class Watch:
-    """Evaluates one model on one split, in the precision of training."""
+class HeldOutEvaluator:
+    """Evaluates the model on one split, in the precision of training."""
 
     def __init__(
         self,
@@ -38,78 +38,85 @@ class Watch:
         stop_ids: Sequence[int],
     ) -> None:
         self._config, self._split, self._model = config, split, loss_model
-        self._accelerator, self._decode, self.stop_ids = accelerator, decoder(tokenizer), stop_ids
+        self._accelerator, self._decode, self.stop_ids = accelerator, make_decoder(tokenizer), stop_ids
 
-    def evaluate(self) -> Evaluation:
-        """Held-out loss, and the answers to the first few held-out prompts."""
+    def evaluate(self) -> HeldOutResult:
+        """Compute the held-out loss and the answers to the first held-out prompts."""
         with self._accelerator.autocast():
-            found = heldout_loss(
+            result = heldout_loss(
                 self._model,
                 self._split,
                 reduction=self._config.loss.reduction,
-                budget=self._config.speed.tokens_per_micro_batch,
+                max_tokens=self._config.speed.tokens_per_micro_batch,
                 packed=self._model.packed,
                 share=self._model.shares_prefixes,
                 device=self._accelerator.device,
             )
-            samples = self._samples()
+            samples = self._sample_answers()
         values = {
-            "loss": found.overall.loss,
-            "perplexity": found.overall.perplexity,
-            "trained_tokens": found.overall.trained_tokens,
-            "sources": {name: one.loss for name, one in found.sources.items()},
+            "loss": result.overall.loss,
+            "perplexity": result.overall.perplexity,
+            "trained_tokens": result.overall.trained_tokens,
+            "sources": {name: one.loss for name, one in result.sources.items()},
         }
-        return Evaluation(found.overall.loss, values, samples)
+        return HeldOutResult(result.overall.loss, values, samples)
 
-    def base(self, directory: RunDir) -> dict[str, Any]:
-        """Scores and answers of the untrained model; kept in the run directory, so that a resumed run has them."""
-        ranks = here()
-        known = ranks.by_first(lambda: directory.read(directory.before) if directory.before.is_file() else None)
+    def evaluate_base(self, directory: RunDir) -> dict[str, Any]:
+        """Scores and answers of the base model; cached in the run directory for a resumed run."""
+        world = current_world()
+        known = world.run_on_main(
+            lambda: directory.read_json(directory.base_scores) if directory.base_scores.is_file() else None
+        )
         if known is not None:
             return known
-        say("baseline  evaluating the model as it was before training, on the held-out rows")
-        found = self._scored(self._answers("base"))
-        ranks.by_first(lambda: write_atomic(directory.before, json.dumps(found, ensure_ascii=False) + "\n"))
-        return found
+        say("baseline  evaluating the base model on the held-out rows")
+        result = self._scores_json(self._evaluate_fully("base"))
+        world.run_on_main(lambda: write_atomic(directory.base_scores, json.dumps(result, ensure_ascii=False) + "\n"))
+        return result
 
-    def compare(self, before: dict[str, Any], directory: RunDir) -> None:
-        """Print base and tuned side by side, with sample answers; keep the scores of the tuned model."""
-        found = self._answers("tuned")
-        after = self._scored(found)
-        here().by_first(lambda: write_atomic(directory.after, json.dumps(after, ensure_ascii=False) + "\n"))
+    def print_comparison(self, before: dict[str, Any], directory: RunDir) -> None:
+        """Evaluate the tuned model, save its scores, and print them beside those of the base, with sample answers."""
+        result = self._evaluate_fully("tuned")
+        after = self._scores_json(result)
+        current_world().run_on_main(
+            lambda: write_atomic(directory.tuned_scores, json.dumps(after, ensure_ascii=False) + "\n")
+        )
         names = {"exact_match": "exact match", "loss": "held-out loss", "stopped_share": "answers that stop"}
-        rows = [(title, _cell(name, before[name]), _cell(name, after[name])) for name, title in names.items()]
+        rows = [
+            (title, _format_score(name, before[name]), _format_score(name, after[name]))
+            for name, title in names.items()
+        ]
         table(("held-out rows", "before", "after"), rows)
-        for line in sample_lines(found.items, {"before": before["answers"], "after": after["answers"]}, SHOWN):
+        for line in sample_lines(result.items, {"before": before["answers"], "after": after["answers"]}, NUM_SAMPLES):
             say(line, indent=SAMPLE_INDENT)
 
-    def _answers(self, label: str) -> Answers:
-        """A whole evaluation: losses and generated answers."""
+    def _evaluate_fully(self, label: str) -> Answers:
+        """Compute losses and generate all answers."""
         with (
             self._accelerator.autocast(),
-            progress(f"{label} loss", unit="examples") as losses,
-            progress(f"{label} answers", unit="prompts") as answered,
+            progress(f"{label} loss", unit="examples") as loss_progress,
+            progress(f"{label} answers", unit="prompts") as answer_progress,
         ):
-            return evaluate(
+            return evaluate_split(
                 self._model,
                 self._split,
                 self._config.eval,
                 reduction=self._config.loss.reduction,
-                budget=self._config.speed.tokens_per_micro_batch,
+                max_tokens=self._config.speed.tokens_per_micro_batch,
                 decode=self._decode,
                 stop_ids=self.stop_ids,
-                loss_progress=losses.update,
-                answer_progress=answered.update,
+                loss_progress=loss_progress.update,
+                answer_progress=answer_progress.update,
             )
 
-    def _samples(self) -> list[dict[str, Any]]:
-        """Answers to the first ``eval.samples`` held-out prompts."""
+    def _sample_answers(self) -> list[dict[str, Any]]:
+        """Generate answers to the first ``eval.samples`` held-out prompts."""
         if not self._config.eval.samples:
             return []
-        asked = items(self._split, self._decode, self.stop_ids, limit=self._config.eval.samples)
-        said = answers(
+        questions = extract_questions(self._split, self._decode, self.stop_ids, limit=self._config.eval.samples)
+        generated = generate_answers(
             self._model.model,
-            [item.prompt_ids for item in asked],
+            [item.prompt_ids for item in questions],
             stop_ids=self.stop_ids,
             pad_id=self.stop_ids[0],
             max_new_tokens=self._config.eval.max_new_tokens,
@@ -122,23 +129,23 @@ class Watch:
                 "answer": self._decode(answer.ids),
                 "stopped": answer.stopped,
             }
-            for item, answer in zip(asked, said, strict=True)
+            for item, answer in zip(questions, generated, strict=True)
         ]
 
     @staticmethod
-    def _scored(found: Answers) -> dict[str, Any]:
-        """The scores over all sources, and the answers."""
-        scores = found.metrics.overall
+    def _scores_json(result: Answers) -> dict[str, Any]:
+        """The scores over all sources and the answers, as JSON values."""
+        scores = result.metrics.overall
         return {
             "exact_match": scores.exact_match,
             "loss": scores.loss,
             "stopped_share": scores.stopped_share,
-            "answers": [answer.text for answer in found.answers],
+            "answers": [answer.text for answer in result.answers],
         }
 
 
-def _cell(name: str, value: float | None) -> str:
-    """A score as a cell: shares in percent, losses in nats."""
+def _format_score(name: str, value: float | None) -> str:
+    """Format a score: fractions in percent, losses in nats."""
     if value is None:
         return ""
     return f"{value:.4f}" if name == "loss" else f"{value:.1%}"

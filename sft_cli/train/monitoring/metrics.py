@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard events, and what a person sees."""
+"""Logging of a run: metrics.jsonl, TensorBoard events, and the console."""
 
 import importlib.util
 import json
@@ -22,32 +22,31 @@ from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.mappings import nan_to_none
 from sft_cli.utils.text import duration
 
-RECENT = 20
-"""Last steps whose times the remaining time is estimated from."""
+RECENT_STEPS = 20
+"""Number of last steps from whose times the remaining time is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """One optimizer step.
+    """The metrics of one optimizer step.
 
     Attributes:
         step: Optimizer steps done, from 1.
         epoch: Passes over the data done, a fraction.
         loss: The objective on this step's examples before its update: nats per trained token (or per example;
             loss.reduction).
-        terms: What it is made of, by name, in the same units. It is ``nll``, plain cross-entropy (``dft`` in its
-            place where that is on), plus ``smoothing``, ``z``, ``kl`` and ``router`` where they are on; ``replay`` is
-            the part of it that replayed rows make up.
+        terms: The terms of the objective by name, in the same units: ``nll``, plain cross-entropy (or ``dft``), plus
+            ``smoothing``, ``z``, ``kl`` and ``router`` where they are on; ``replay`` is the part of replayed rows.
         lr: Learning rate of the update.
         grad_norm: Norm of the gradient before clipping.
         examples: Examples of the step.
         tokens: Their tokens.
-        computed_tokens: Those that go through the model: common beginnings once, and nothing that no loss depends on.
+        computed_tokens: Those that go through the model: common prefixes once, and none that no loss depends on.
         trained_tokens: Those that carry loss.
         seconds: Wall time of the step.
         tokens_per_second: ``tokens / seconds``.
         memory: Peak bytes so far: allocated on CUDA, resident on CPU.
-        at: When it was done, seconds since 1970.
+        at: Time at its end, in seconds since 1970.
     """
 
     step: int
@@ -74,14 +73,14 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-class Log:
-    """Appends to metrics.jsonl and TensorBoard, and shows how far the run is.
+class MetricsLog:
+    """Appends to metrics.jsonl and TensorBoard, and prints the progress.
 
-    A terminal has every step on its last line; elsewhere, and in console.log, there are about twenty lines of them.
+    A terminal shows every step on its last line; other outputs, and console.log, get about twenty lines in all.
     """
 
     def __init__(self, file: Path, num_steps: int, done: int) -> None:
-        keep_until(file, done)
+        truncate_after(file, done)
         self._file = file.open("a", encoding="utf-8")
         self._num_steps = num_steps
         self._board = _tensorboard(RunDir(file.parent).tensorboard, done)
@@ -89,7 +88,7 @@ class Log:
         self._began = time.perf_counter()
         self._every = max(1, num_steps // 20)
         self._last = ""
-        self._seconds = deque[float](maxlen=RECENT)
+        self._seconds = deque[float](maxlen=RECENT_STEPS)
 
     def step(self, metrics: StepMetrics) -> None:
         """Record a step."""
@@ -98,7 +97,7 @@ class Log:
         made_of = f" ({parts})" if len(metrics.terms) > 1 else ""
         spent = duration(time.perf_counter() - self._began)
         self._seconds.append(metrics.seconds)
-        # One slow step, such as the first or the one after an evaluation, does not move the median.
+        # The median is robust against one slow step, such as the first or the one after an evaluation.
         left = duration((self._num_steps - metrics.step) * median_low(self._seconds))
         text = (
             f"epoch {metrics.epoch:.2f}  loss {metrics.loss:.4f}{made_of}  lr {metrics.lr:.2e}"
@@ -116,15 +115,15 @@ class Log:
         self._write({"step": step, "epoch": epoch, "eval": True, **values})
 
     def retention(self, step: int, values: Mapping[str, Any]) -> None:
-        """Record what the retention probes gave, by their names."""
+        """Record the values of the retention probes, by name."""
         self._write({"step": step, "retention": values})
 
     def say(self, text: str) -> None:
-        """A line for the person."""
+        """Print a line."""
         say(text)
 
     def close(self) -> None:
-        """Finish the files; a terminal keeps the last step."""
+        """Close the files, and print the last step on a terminal."""
         self._file.close()
         if self._terminal and self._last:
             say(self._last)
@@ -135,31 +134,31 @@ class Log:
         self._file.write(json.dumps(nan_to_none(values), allow_nan=False) + "\n")
         self._file.flush()
         if self._board is not None:
-            for name, value in scalars(values):
+            for name, value in tensorboard_scalars(values):
                 self._board.add_scalar(name, value, values["step"])
 
 
-class NoLog:
-    """The log of a process that is not the first of its run: nothing."""
+class NullLog:
+    """The log of the other ranks: it does nothing."""
 
     def step(self, metrics: StepMetrics) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def retention(self, step: int, values: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
-def scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """What TensorBoard is told of a line of metrics.jsonl: ``train/kl``, ``eval/sources/<name>``, and so on."""
+def tensorboard_scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The TensorBoard scalars of a line of metrics.jsonl: ``train/kl``, ``eval/sources/<name>``, and so on."""
     if "retention" in line:
         return list(_numbers(line["retention"], "retention"))
     rest = {name: value for name, value in line.items() if name not in ("step", "eval", "at", "terms")}
@@ -167,7 +166,7 @@ def scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _numbers(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]:
-    """Nested numbers under their names, joined by slashes."""
+    """The numbers of a nested mapping, with names joined by slashes."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{above}/{name}")
@@ -175,8 +174,8 @@ def _numbers(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, float
             yield f"{above}/{name}", value
 
 
-def keep_until(file: Path, step: int) -> None:
-    """Drop the lines of a JSON-lines file behind ``step``, and torn ones: a resumed run writes them again."""
+def truncate_after(file: Path, step: int) -> None:
+    """Remove the lines of a JSONL file after ``step``, and incomplete ones: a resumed run writes them again."""
     if not file.is_file():
         return
     kept = []
@@ -185,21 +184,23 @@ def keep_until(file: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
         except ValueError:
-            break  # torn by a crash: nothing behind it was written
+            break  # incomplete after a crash, and the last line
     write_atomic(file, "".join(f"{line}\n" for line in kept))
 
 
 def _tensorboard(directory: Path, done: int) -> Any:
-    """A TensorBoard writer where the extra is installed; None elsewhere."""
+    """A TensorBoard writer, or None where tensorboard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    threading.excepthook = partial(_told_by_writer, threading.excepthook)
+    threading.excepthook = partial(_ignore_tensorboard_thread, threading.excepthook)
     return SummaryWriter(str(directory), purge_step=done + 1)
 
 
-def _told_by_writer(usual: Callable[[threading.ExceptHookArgs], Any], failure: threading.ExceptHookArgs) -> None:
-    """Print what ended a thread, unless TensorBoard's: its writer raises the same error at the next number."""
+def _ignore_tensorboard_thread(
+    usual: Callable[[threading.ExceptHookArgs], Any], failure: threading.ExceptHookArgs
+) -> None:
+    """Thread excepthook that leaves out TensorBoard's threads: its writer raises the same error at the next value."""
     if not type(failure.thread).__module__.startswith("tensorboard."):
         usual(failure)

@@ -1,4 +1,4 @@
-"""The rows of retention probes, prepared as the run's own were: its tokenizer, its template, what carries loss."""
+"""The rows of retention probes, prepared like the run's own: same tokenizer, template and loss mask."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,32 +10,32 @@ from sft_cli.config.schema.trainer import ProbeConfig, ProbeMetric
 from sft_cli.console import say
 from sft_cli.data.prepared import Split
 from sft_cli.errors import SftError
-from sft_cli.eval.exact_match import last_span
-from sft_cli.eval.select_rows import as_served
+from sft_cli.eval.exact_match import last_trained_span
+from sft_cli.eval.select_rows import with_run_tokenizer
 from sft_cli.prepare.prepare import prepare
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """One probe.
+class RetentionProbe:
+    """A retention probe.
 
     Attributes:
-        name: What the config calls it.
+        name: Its name in the config.
         config: What is measured, and how much worse it may get.
         split: Its examples.
-        used: How many of them are measured, the first ones; at least one.
+        num_examples: How many of them, from the first, are measured; at least one.
         content: Digest of the examples.
     """
 
     name: str
     config: ProbeConfig
     split: Split
-    used: int
+    num_examples: int
     content: str
 
 
-def prepare_probes(config: Config, tokenizer: Path) -> list[Probe]:
-    """The probes of ``trainer.retention``, each prepared under the cache; the run's own data are not touched.
+def prepare_probes(config: Config, tokenizer: Path) -> list[RetentionProbe]:
+    """Prepare the probes of ``trainer.retention`` in the cache; the run's own data is not changed.
 
     Args:
         config: The run's config, paths absolute.
@@ -44,32 +44,32 @@ def prepare_probes(config: Config, tokenizer: Path) -> list[Probe]:
     Raises:
         SftError: A file is missing, empty, in no known format, or holds no prompt where answers are compared.
     """
-    return [_probe(config, name, probe, tokenizer) for name, probe in config.trainer.retention.probes.items()]
+    return [_prepare_probe(config, name, probe, tokenizer) for name, probe in config.trainer.retention.probes.items()]
 
 
-def _probe(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> Probe:
-    """One probe, told aloud."""
+def _prepare_probe(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> RetentionProbe:
+    """Prepare one probe, and print which."""
     key = f"trainer.retention.probes.{name}"
     say(f"probe     {name}: {probe.path}")
     try:
-        prepared = prepare(_as_run(config, name, probe, tokenizer), training=False)
+        prepared = prepare(_probe_config(config, name, probe, tokenizer), training=False)
     except SftError as error:
-        raise _of_probe(error, name, key) from error
+        raise _reword_error(error, name, key) from error
     split = prepared.train
     used = min(len(split), probe.max_rows)
-    spans = (last_span(split.tokens(index).weights) for index in range(used))
-    # Nothing predicts id 0, so an example trained whole has its span begin at id 1.
+    spans = (last_trained_span(split.tokens(index).weights) for index in range(used))
+    # Id 0 is never predicted, so the span of an example trained as a whole begins at id 1.
     if probe.metric is ProbeMetric.exact_match and not any(span is not None and span[0] > 1 for span in spans):
         raise SftError(
             where=f"{key}.metric",
-            problem="metric is exact_match, but the rows are trained whole and hold no prompt to answer",
+            problem="metric is exact_match, but the rows are trained as a whole and have no prompt to answer",
             fix=f"set {key}.metric=loss, or name rows with prompts and answers",
         )
-    return Probe(name, probe, split, used, prepared.manifest["content"])
+    return RetentionProbe(name, probe, split, used, prepared.manifest["content"])
 
 
-def _as_run(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> Config:
-    """The config that prepares a probe's file alone: nothing is held out or cleaned, long rows are left out."""
+def _probe_config(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> Config:
+    """The config that prepares only a probe's file: nothing is held out or filtered, and long rows are dropped."""
     usual = DataConfig()
     data = replace(
         config.data,
@@ -83,11 +83,11 @@ def _as_run(config: Config, name: str, probe: ProbeConfig, tokenizer: Path) -> C
         overflow=Overflow.drop,
         budget=BudgetConfig(),
     )
-    return replace(as_served(tokenizer, config), data=data, clean=CleanConfig())
+    return replace(with_run_tokenizer(tokenizer, config), data=data, clean=CleanConfig())
 
 
-def _of_probe(error: SftError, name: str, key: str) -> SftError:
-    """An error of preparing, in the words of the probe's own keys."""
+def _reword_error(error: SftError, name: str, key: str) -> SftError:
+    """An error of preparing a probe, with the keys of the probe in place of those of a source."""
     source = f"data.mix.{name}"
     if error.where in (f"{source}.format", "data.mix"):
         return SftError(
@@ -95,7 +95,7 @@ def _of_probe(error: SftError, name: str, key: str) -> SftError:
             problem=error.problem,
             fix='write rows in a format of `sft formats`, such as {"prompt": …, "completion": …}',
         )
-    if f"{source}." in error.fix:  # a key that sources have and probes have not
+    if f"{source}." in error.fix:  # a key that probes do not have
         fix = 'write rows of prompt and completion alone, in UTF-8: {"prompt": …, "completion": …}'
         return SftError(where=f"{key}.path: {error.where}", problem=error.problem, fix=fix)
     where, fix = error.where.replace(source, key), error.fix.replace(source, key)

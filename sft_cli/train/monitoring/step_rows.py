@@ -1,29 +1,29 @@
-"""The rows of a step as a person is told of them: the longest first, each with its place and its tokens."""
+"""The rows of a step for messages: the longest first, each with its file, line and number of tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sft_cli.data.prepared import Split
 
-NAMED = 3
-"""Rows that a sentence names."""
+MAX_NAMED_ROWS = 3
+"""Most rows that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """An example of a step: the row it came from, and its tokens."""
+    """An example of a step: its row, as ``file:line``, and its number of tokens."""
 
     where: str
     tokens: int
 
 
-def rows_of(split: Split, examples: Sequence[int]) -> list[StepRow]:
+def list_step_rows(split: Split, examples: Sequence[int]) -> list[StepRow]:
     """The rows of these examples, the longest first."""
     rows = [StepRow(split.where(index), int(split.lengths[index])) for index in examples]
     return sorted(rows, key=lambda row: -row.tokens)
 
 
-def named(rows: Sequence[StepRow]) -> str:
+def describe_rows(rows: Sequence[StepRow]) -> str:
     """``rows.jsonl:7 (243 tokens), rows.jsonl:2 (200 tokens), rows.jsonl:9 (81 tokens) and 13 more``."""
-    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    return ", ".join(f"{row.where} ({row.tokens:,} tokens)" for row in rows[:NAMED]) + more
+    more = f" and {len(rows) - MAX_NAMED_ROWS} more" if len(rows) > MAX_NAMED_ROWS else ""
+    return ", ".join(f"{row.where} ({row.tokens:,} tokens)" for row in rows[:MAX_NAMED_ROWS]) + more

@@ -1,4 +1,4 @@
-"""The course of the learning rate."""
+"""Learning-rate schedules."""
 
 import math
 from typing import Any
@@ -11,15 +11,15 @@ from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import Schedule, TrainerConfig
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_steps: int) -> LambdaLR:
-    """The schedule of transformers by that name; it multiplies the rate of every group.
+def make_lr_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_steps: int) -> LambdaLR:
+    """Make the schedule of transformers of that name; it scales the learning rate of every parameter group.
 
-    The warm-up takes ``warmup_ratio`` of the steps, rounded up. transformers warms up from 0 (wsd: from the floor), so
-    that the first step would learn nothing: a warmed-up schedule begins one step on.
+    The warm-up takes ``warmup_ratio`` of the steps, rounded up. The warm-up of transformers begins at 0 (wsd: at
+    the minimum), where the first step would have no effect: a schedule with warm-up is shifted by one step.
     """
     warmup = math.ceil(config.warmup_ratio * num_steps)
     ahead = 1 if warmup else 0
-    name, extra = _named(config, num_steps, warmup)
+    name, extra = _scheduler_arguments(config, num_steps, warmup)
     schedule = get_scheduler(
         name,
         optimizer,
@@ -31,8 +31,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainerConfig, num_s
     return LambdaLR(optimizer, [lambda step, rate=rate: rate(step + ahead) for rate in schedule.lr_lambdas])
 
 
-def _named(config: TrainerConfig, num_steps: int, warmup: int) -> tuple[str, dict[str, Any]]:
-    """What transformers calls the schedule, and what it is told beside the numbers of steps."""
+def _scheduler_arguments(config: TrainerConfig, num_steps: int, warmup: int) -> tuple[str, dict[str, Any]]:
+    """The name of the schedule in transformers, and its arguments apart from the numbers of steps."""
     match config.schedule:
         case Schedule.constant:
             return "constant_with_warmup" if warmup else "constant", {}

@@ -1,6 +1,6 @@
-"""The optimizer of a run.
+"""Optimizers.
 
-Not here: GaLore (galore-torch has had one release, in 2024) and APOLLO (apollo-torch is licensed for non-commercial
+Not offered: GaLore (galore-torch has had one release, in 2024) and APOLLO (apollo-torch is licensed for non-commercial
 use only); 8-bit AdamW and Adafactor save the same memory.
 """
 
@@ -14,7 +14,7 @@ from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import Average, OptimizerName, TrainerConfig
 from sft_cli.errors import SftError
-from sft_cli.train.optimizers.param_groups import MUON, parameter_groups
+from sft_cli.train.optimizers.param_groups import MUON_KEY, parameter_groups
 
 
 class Lion(torch.optim.Optimizer):
@@ -55,7 +55,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
         groups = list(params)
-        muon, adamw = ([group for group in groups if group[MUON] is wanted] for wanted in (True, False))
+        muon, adamw = ([group for group in groups if group[MUON_KEY] is wanted] for wanted in (True, False))
         # The parts fill in what their groups lack, and share groups and state with the whole.
         self._muon = torch.optim.Muon(muon, lr=lr, adjust_lr_fn="match_rms_adamw") if muon else None
         self._adamw = torch.optim.AdamW(adamw, lr=lr, betas=betas, fused=True) if adamw else None
@@ -68,7 +68,7 @@ class Muon(torch.optim.Optimizer):
         for part, mine in ((self._muon, True), (self._adamw, False)):
             if part is not None:
                 # load_state_dict replaces both.
-                part.param_groups = [group for group in self.param_groups if group[MUON] is mine]
+                part.param_groups = [group for group in self.param_groups if group[MUON_KEY] is mine]
                 part.state = self.state
                 part.step()
 
@@ -81,17 +81,17 @@ STATE_BYTES = {
     OptimizerName.muon: 4,
     OptimizerName.lion: 4,
 }
-"""Bytes of state for each trained float32 parameter; Adafactor keeps one number a row and a column of each matrix."""
+"""Bytes of state per trained float32 parameter; Adafactor keeps one number per row and column of each matrix."""
 
 
 def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterConfig) -> torch.optim.Optimizer:
-    """The optimizer over the trained parameters; see ``groups.parameter_groups`` for rates and decay.
+    """Make the optimizer of the trained parameters; see ``parameter_groups`` for learning rates and weight decay.
 
-    AdamW is torch's fused one on CUDA and on CPU. Adafactor is that of transformers with ``lr`` as it is: torch's
-    scales the rate by the size of the weights, and LoRA's B begins at zero.
+    AdamW is torch's fused one on CUDA and on CPU. Adafactor is that of transformers with a fixed ``lr``: torch's
+    scales it by the size of the weights, and LoRA's B begins at zero.
 
     Raises:
-        SftError: ``trainer.lr_factors`` names what is not trained, or Muon would find no matrix.
+        SftError: ``trainer.lr_factors`` matches no trained parameter, or Muon has no matrix to update.
     """
     groups = parameter_groups(model, trainer, adapter)
     lr, betas = resolved(trainer.lr), trainer.betas
@@ -113,7 +113,7 @@ def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterCon
         case OptimizerName.lion:
             return Lion(groups, lr=lr, betas=trainer.lion_betas)
         case OptimizerName.muon:
-            if not any(group[MUON] for group in groups):
+            if not any(group[MUON_KEY] for group in groups):
                 raise SftError(
                     where="trainer.optimizer=muon",
                     problem="Muon updates matrices inside the network, and none of them is trained",
@@ -122,11 +122,11 @@ def make_optimizer(model: nn.Module, trainer: TrainerConfig, adapter: AdapterCon
             return Muon(groups, lr=lr, betas=betas)
 
 
-def state_bytes(trainer: TrainerConfig) -> int:
-    """Bytes for each trained float32 parameter that optimizer and averaging take, at their peak.
+def optimizer_state_bytes(trainer: TrainerConfig) -> int:
+    """Peak bytes of optimizer and weight average per trained float32 parameter.
 
-    An average costs its own weights, and the raw ones while it stands in for them; a mean of the last k steps also the
-    weights of those.
+    An average needs its own weights, and a copy of the raw ones while it replaces them; a mean of the last k steps also
+    needs their weights.
     """
     averaged = {Average.none: 0, Average.ema: 8, Average.last: 4 * trainer.average_last + 4}
     return STATE_BYTES[trainer.optimizer] + averaged[trainer.average]

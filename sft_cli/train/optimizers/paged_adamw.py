@@ -1,4 +1,4 @@
-"""8-bit AdamW whose state lies in CUDA's unified memory; importing it imports bitsandbytes."""
+"""8-bit AdamW with its state in CUDA's unified memory; importing this module imports bitsandbytes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Parameter groups: which trained parameters decay, and at which share of the learning rate each learns."""
+"""Parameter groups: weight decay and learning rate of each trained parameter."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -14,32 +14,32 @@ from sft_cli.config.schema.trainer import OptimizerName, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model.head.loss_model import LossModel
 
-MUON = "muon"
-"""The key of a group that says whether Muon updates it; only under ``trainer.optimizer=muon``."""
+MUON_KEY = "muon"
+"""Key of a group: whether Muon updates it; only with ``trainer.optimizer=muon``."""
 _LORA_B = re.compile(r"\.lora_(embedding_)?B\b")
 _KINDS = ("hidden", "matrices", "vectors")
 
 
 def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and values of what is trained; a tied weight comes once."""
+    """The trained parameters by name; a tied weight comes once."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def parameter_groups(model: nn.Module, trainer: TrainerConfig, adapter: AdapterConfig) -> list[dict[str, Any]]:
-    """The groups an optimizer takes: ``params``, ``name``, ``lr`` and ``weight_decay`` (and ``MUON``).
+    """Make the parameter groups of an optimizer: ``params``, ``name``, ``lr``, ``weight_decay`` (and ``MUON_KEY``).
 
-    The factor on ``trainer.lr`` is the first of ``trainer.lr_factors`` whose pattern is found in the name, times
-    ``adapter.lr_ratio`` for LoRA's B. Weights that are matrices decay; vectors do not (norms, biases, scales, also
-    those stored as ``(1, n)``). Groups that learn at ``trainer.lr`` itself come first, so that the first group's rate
-    is the one to log.
+    The factor on ``trainer.lr`` is the first of ``trainer.lr_factors`` whose pattern matches the name, times
+    ``adapter.lr_ratio`` for LoRA's B. Matrices have weight decay; vectors have none (norms, biases, scales, also those
+    stored as ``(1, n)``). Groups at ``trainer.lr`` itself come first, because the first group's learning rate is
+    logged.
 
     Raises:
-        SftError: A pattern of ``trainer.lr_factors`` chooses no trained parameter.
+        SftError: A pattern of ``trainer.lr_factors`` matches no trained parameter.
     """
     found: dict[tuple[str, float], list[nn.Parameter]] = {}
-    factors = _factors(plain_names(model), trainer.lr_factors)
+    factors = _lr_factors(base_parameter_names(model), trainer.lr_factors)
     vocabulary = vocabulary_weights(model) if trainer.optimizer is OptimizerName.muon else None
-    for name, parameter in plain_names(model).items():
+    for name, parameter in base_parameter_names(model).items():
         if parameter.requires_grad:
             factor = factors[name] * (adapter.lr_ratio if _LORA_B.search(name) else 1.0)
             found.setdefault((_kind(parameter, vocabulary), factor), []).append(parameter)
@@ -49,7 +49,7 @@ def parameter_groups(model: nn.Module, trainer: TrainerConfig, adapter: AdapterC
             "name": kind if factor == 1 else f"{kind} x {factor:g}",
             "lr": resolved(trainer.lr) * factor,
             "weight_decay": 0.0 if kind == "vectors" else trainer.weight_decay,
-            **({} if vocabulary is None else {MUON: kind == "hidden"}),
+            **({} if vocabulary is None else {MUON_KEY: kind == "hidden"}),
         }
         for (kind, factor), parameters in sorted(
             found.items(), key=lambda entry: (entry[0][1] != 1, _KINDS.index(entry[0][0]))
@@ -57,50 +57,50 @@ def parameter_groups(model: nn.Module, trainer: TrainerConfig, adapter: AdapterC
     ]
 
 
-def plain_names(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter under the name it has in the base model, whatever wraps that; LoRA's are below their layer's."""
+def base_parameter_names(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters by their names in the base model, without the prefixes of wrappers."""
     inner = model.model if isinstance(model, LossModel) else model
     return {name.removeprefix("base_model.model."): parameter for name, parameter in inner.named_parameters()}
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether at least two dimensions are longer than 1."""
+    """Whether at least two dimensions are greater than 1."""
     return sum(size > 1 for size in parameter.shape) >= 2
 
 
 def vocabulary_weights(model: nn.Module) -> frozenset[int]:
-    """The ``id`` of every weight that has a row for each token or position: embeddings and the output embedding."""
+    """The ``id`` of the input and output embeddings, which have a row for each token or position."""
     found = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     heads = [module.get_output_embeddings() for module in model.modules() if isinstance(module, PreTrainedModel)]
     return frozenset(found | {id(head.weight) for head in heads if head is not None})
 
 
 def _kind(parameter: nn.Parameter, vocabulary: Collection[int] | None) -> str:
-    """``vectors``, ``matrices``, or, where a vocabulary is given, ``hidden`` for what Muon takes."""
+    """``vectors``, ``matrices``, or, where a vocabulary is given, ``hidden`` for matrices that Muon updates."""
     if not is_matrix(parameter):
         return "vectors"
     hidden = vocabulary is not None and parameter.ndim == 2 and id(parameter) not in vocabulary
     return "hidden" if hidden else "matrices"
 
 
-def _factors(parameters: Mapping[str, nn.Parameter], wanted: Mapping[str, float]) -> dict[str, float]:
-    """The factor on the learning rate of each trained parameter, by its name."""
+def _lr_factors(parameters: Mapping[str, nn.Parameter], wanted: Mapping[str, float]) -> dict[str, float]:
+    """The factor on the learning rate of each trained parameter, by name."""
     trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
     first = {name: next((pattern for pattern in wanted if re.search(pattern, name)), None) for name in trained}
     for pattern in wanted:
         if pattern not in first.values():
-            raise _without_match(pattern, trained, [name for name in parameters if re.search(pattern, name)])
+            raise _unmatched_pattern_error(pattern, trained, [name for name in parameters if re.search(pattern, name)])
     return {name: 1.0 if pattern is None else wanted[pattern] for name, pattern in first.items()}
 
 
-def _without_match(pattern: str, trained: list[str], matched: list[str]) -> SftError:
-    """What is told about a pattern that chooses nothing; ``matched`` are the names it is found in."""
+def _unmatched_pattern_error(pattern: str, trained: list[str], matched: list[str]) -> SftError:
+    """The error for a pattern that matches no trained parameter; ``matched`` are all names that it matches."""
     where = f"trainer.lr_factors.{pattern}"
     if taken := [name for name in matched if name in trained]:
         return SftError(
             where=where,
-            problem=f"every trained parameter it matches ({taken[0]}, …) is taken by a pattern before it",
-            fix="put it before the wider pattern, or leave it out",
+            problem=f"every trained parameter it matches ({taken[0]}, …) is matched by an earlier pattern",
+            fix="move it before the more general pattern, or leave it out",
         )
     if matched:
         return SftError(
@@ -112,6 +112,6 @@ def _without_match(pattern: str, trained: list[str], matched: list[str]) -> SftE
     meant = nearest(pattern, words)
     return SftError(
         where=where,
-        problem="it matches no parameter's name",
-        fix=(f"did you mean {meant}? " if meant else "") + f"Trained are {', '.join(words[:12])}",
+        problem="it matches no parameter name",
+        fix=(f"did you mean {meant}? " if meant else "") + f"trained parameters: {', '.join(words[:12])}",
     )

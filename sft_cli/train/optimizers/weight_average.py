@@ -1,6 +1,6 @@
-"""Averages of the trained weights over steps. Training goes on with the raw weights; the average is what is evaluated.
+"""Averages of the trained weights over steps: training uses the raw weights, evaluation and export the average.
 
-Both are kept in float32 on the device of the parameters.
+Averages are kept in float32 on the device of the parameters.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,17 +14,17 @@ from sft_cli.train.optimizers.param_groups import trained_parameters
 
 
 class WeightAverage:
-    """An average of the trained weights after each optimizer step; a base for the two kinds.
+    """Base class: an average of the trained weights after each optimizer step.
 
     Attributes:
-        steps: Steps seen.
+        steps: Number of steps in the average.
     """
 
     def __init__(self) -> None:
         self.steps = 0
 
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after an optimizer step."""
+        """Add the weights after an optimizer step."""
         raise NotImplementedError
 
     def mean(self) -> dict[str, Tensor]:
@@ -32,34 +32,34 @@ class WeightAverage:
         raise NotImplementedError
 
     def state(self) -> dict[str, Tensor]:
-        """The mean by parameter name, and whatever else ``load`` needs beside the number of steps."""
+        """The tensors that ``load`` needs: the mean by parameter name, and more in subclasses."""
         return self.mean()
 
     def load(self, state: Mapping[str, Tensor], steps: int, model: nn.Module) -> None:
-        """Go on from a saved state, on the devices of the model's parameters."""
+        """Load a saved state to the devices of the model's parameters."""
         raise NotImplementedError
 
-    def put(self, model: nn.Module) -> None:
-        """Overwrite the trained parameters with their average; before the first step they stay."""
-        put_weights(model, self.mean())
+    def copy_to(self, model: nn.Module) -> None:
+        """Overwrite the trained parameters with their average; no change before the first step."""
+        copy_weights(model, self.mean())
 
     @contextmanager
-    def swapped(self, model: nn.Module) -> Iterator[None]:
-        """The model with its average inside, and to the bit as it was afterwards."""
+    def swapped_in(self, model: nn.Module) -> Iterator[None]:
+        """Use the average inside the block and restore the raw weights, bit for bit, after it."""
         raw = {name: p.detach().clone() for name, p in trained_parameters(model)}
-        self.put(model)
+        self.copy_to(model)
         try:
             yield
         finally:
-            put_weights(model, raw)
+            copy_weights(model, raw)
 
 
-class MovingAverage(WeightAverage):
+class ExponentialMovingAverage(WeightAverage):
     """An exponential moving average of the weights after steps 1 to t, with Adam's correction of the bias.
 
-    Weights of step i count in proportion to ``decay^(t - i)``, and all shares add up to 1: the weights that training
-    began with are not in it, so that a short run's average is not its base. In steps:
-    ``mean += (1 - decay) / (1 - decay^t) * (weights - mean)``. It costs 4 bytes a trained parameter.
+    Weights of step i count in proportion to ``decay^(t - i)``, and the factors sum to 1. The initial weights are not in
+    it, so that the average of a short run is not its base. In steps:
+    ``mean += (1 - decay) / (1 - decay^t) * (weights - mean)``. It needs 4 bytes per trained parameter.
     """
 
     def __init__(self, decay: float) -> None:
@@ -68,7 +68,7 @@ class MovingAverage(WeightAverage):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after an optimizer step."""
+        """Add the weights after an optimizer step."""
         self.steps += 1
         weights = {name: p.detach().float() for name, p in trained_parameters(model)}
         if not self._mean:
@@ -82,15 +82,15 @@ class MovingAverage(WeightAverage):
         return dict(self._mean)
 
     def load(self, state: Mapping[str, Tensor], steps: int, model: nn.Module) -> None:
-        """Go on from a saved mean."""
+        """Load a saved mean."""
         places = dict(trained_parameters(model))
         self.steps, self._mean = steps, {name: value.to(places[name].device) for name, value in state.items()}
 
 
-class LastWeights(WeightAverage):
-    """The mean of the weights after the last k steps, or of all while they are fewer.
+class LastStepsAverage(WeightAverage):
+    """The mean of the weights after the last k steps, or after all steps while they are fewer.
 
-    It keeps k copies, 4 k bytes a trained parameter: a running sum would drift.
+    It keeps k copies, 4 k bytes per trained parameter: a running sum would accumulate rounding errors.
     """
 
     def __init__(self, last: int) -> None:
@@ -98,7 +98,7 @@ class LastWeights(WeightAverage):
         self._last, self._kept = last, list[dict[str, Tensor]]()
 
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after an optimizer step; the oldest copy is written over."""
+        """Add the weights after an optimizer step, in place of the oldest copy."""
         weights = {name: p.detach() for name, p in trained_parameters(model)}
         if len(self._kept) < self._last:
             self._kept.append({name: value.to(torch.float32, copy=True) for name, value in weights.items()})
@@ -119,12 +119,12 @@ class LastWeights(WeightAverage):
         return means
 
     def state(self) -> dict[str, Tensor]:
-        """The mean, and the copies as ``<place>/<parameter>``."""
+        """The mean, and the copies as ``<index>/<parameter>``."""
         copies = {f"{place}/{name}": value for place, kept in enumerate(self._kept) for name, value in kept.items()}
         return {**self.mean(), **copies}
 
     def load(self, state: Mapping[str, Tensor], steps: int, model: nn.Module) -> None:
-        """Go on from saved copies."""
+        """Load saved copies."""
         places = dict(trained_parameters(model))
         self.steps, self._kept = steps, [{} for _ in range(min(steps, self._last))]
         for key, value in state.items():
@@ -133,21 +133,25 @@ class LastWeights(WeightAverage):
                 self._kept[int(place)][name] = value.to(places[name].device)
 
 
-def make_average(trainer: TrainerConfig) -> WeightAverage | None:
-    """The average that ``trainer.average`` asks for, or None."""
+def make_weight_average(trainer: TrainerConfig) -> WeightAverage | None:
+    """Make the average that ``trainer.average`` sets, or return None."""
     if trainer.average is Average.none:
         return None
-    return MovingAverage(trainer.ema_decay) if trainer.average is Average.ema else LastWeights(trainer.average_last)
+    return (
+        ExponentialMovingAverage(trainer.ema_decay)
+        if trainer.average is Average.ema
+        else LastStepsAverage(trainer.average_last)
+    )
 
 
-def averaged(average: WeightAverage | None, model: nn.Module) -> AbstractContextManager[None]:
-    """The model with its average inside, where there is one."""
-    return nullcontext() if average is None else average.swapped(model)
+def averaged_weights(average: WeightAverage | None, model: nn.Module) -> AbstractContextManager[None]:
+    """Use the average inside the block, where there is one."""
+    return nullcontext() if average is None else average.swapped_in(model)
 
 
 @torch.no_grad()
-def put_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Overwrite trained parameters by name, each in its own type; those without an entry stay."""
+def copy_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Overwrite the trained parameters that ``weights`` holds, each in its own dtype."""
     for name, parameter in trained_parameters(model):
         if name in weights:
             parameter.copy_(weights[name])

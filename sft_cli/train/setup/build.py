@@ -1,4 +1,4 @@
-"""The model as it trains: loaded, adapted, proven packable, and made fast."""
+"""Build the model for training: load it, add the adapter, probe packing, and install faster kernels."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
-from sft_cli.batching.bin_packing import PAIRS, pair_cost
-from sft_cli.batching.step_plan import Plan
+from sft_cli.batching.bin_packing import DEFAULT_PAIR_COST, attention_pair_cost
+from sft_cli.batching.step_plan import StepPlan
 from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.adapter import WHOLE, AdapterKind
@@ -19,7 +19,7 @@ from sft_cli.config.schema.speed import Checkpointing, Choice
 from sft_cli.config.schema.trainer import Dtype
 from sft_cli.console import say
 from sft_cli.data.prepared import Split
-from sft_cli.distributed.process_group import Ranks
+from sft_cli.distributed.process_group import World
 from sft_cli.model.adapter.add import AdaptedModel, add_adapter
 from sft_cli.model.adapter.base_weights import cast_frozen
 from sft_cli.model.adapter.prompt_learning import check_vectors_take_effect
@@ -34,76 +34,93 @@ from sft_cli.model.speed.last_block import skip_unused_positions
 from sft_cli.model.speed.liger import apply_liger_kernels
 from sft_cli.model.speed.onednn import enable_onednn_float32
 from sft_cli.model.speed.rms_norm import replace_rms_norms
-from sft_cli.train.parallel import Engine, loading_device, make_engine
-from sft_cli.train.step import Relief
+from sft_cli.train.parallel import ParallelModel, loading_device, parallelize
+from sft_cli.train.recompute import RecomputeOnOom
 
 
 @dataclass(frozen=True)
-class Built:
-    """What training computes with.
+class TrainingModel:
+    """The model for training.
 
     Attributes:
         loss_model: The model with its loss.
-        share: Whether common beginnings of examples may be computed once.
-        relief: What is recomputed in the backward pass.
-        pairs: What a query seeing a key costs, see ``placement.pair_cost``.
-        engine: How the processes of the run compute the model.
+        share: Whether common prefixes of examples may be computed once.
+        recompute: What is recomputed in the backward pass.
+        pair_cost: Cost of one query-key pair, see ``bin_packing.attention_pair_cost``.
+        parallel: How the processes of the run compute the model.
     """
 
     loss_model: LossModel
     share: Choice
-    relief: Relief
-    pairs: float
-    engine: Engine
+    recompute: RecomputeOnOom
+    pair_cost: float
+    parallel: ParallelModel
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The training rows in the order of the first epoch, as initialisations that read data take them."""
+class FirstEpochRows:
+    """The training rows in the order of the first epoch, for initialisations that read data."""
 
     split: Split
-    plan: Plan
+    plan: StepPlan
 
     def __iter__(self) -> Iterator[dict[str, Sequence[int]]]:
-        """Row after row."""
+        """Iterate over the rows."""
         for step in range(self.plan.steps_per_epoch):
             for index in self.plan.examples(step):
                 yield {"input_ids": self.split.tokens(index).input_ids.tolist()}
 
 
-def build_model(
+def build_training_model(
     config: Config,
     machine: ComputeSetup,
     tokenizer: ChatTokenizer,
     stop_ids: Sequence[int],
-    rows: Rows,
+    rows: FirstEpochRows,
     recompute: CheckpointingPlan,
     accelerator: Accelerator,
-    ranks: Ranks,
-) -> Built:
-    """Load and adapt the base, prove what may be computed together, and say what was chosen."""
+    world: World,
+) -> TrainingModel:
+    """Load the base, add the adapter, probe what may be packed and shared, and print what was chosen.
+
+    Args:
+        config: The settings of the run.
+        machine: The device and the dtype of computation.
+        tokenizer: The tokenizer of the run.
+        stop_ids: Tokens that end an answer.
+        rows: The training rows, for initialisations that read data.
+        recompute: What is recomputed in the backward pass.
+        accelerator: The device and the mixed precision.
+        world: The processes of the run.
+    """
     if machine.device.type == "cpu":
         enable_onednn_float32()
-    report = adapted(config, machine, tokenizer, stop_ids, rows)
+    report = load_adapted_model(config, machine, tokenizer, stop_ids, rows)
     model = report.model
-    pairs = _pairs(causal_lm(model))
-    engine = make_engine(model, config.distributed, ranks, machine.device)
-    if ranks.several:
-        say(f"together  {engine.sentence(model)}")
+    pair_cost = _pair_cost(causal_lm(model))
+    parallel = parallelize(model, config.distributed, world, machine.device)
+    if world.is_distributed:
+        say(f"parallel  {parallel.describe(model)}")
     with accelerator.autocast():
-        loss_model, share = engine.look(partial(_computed, config, model, engine))
-    engine.look(partial(apply_checkpointing, model, recompute))  # the layers lie where the gathered weights do
+        loss_model, share = parallel.run_inference(partial(_add_loss, config, model, parallel))
+    parallel.run_inference(
+        partial(apply_checkpointing, model, recompute)
+    )  # inside FSDP's root, like every access to the layers
     more = config.speed.gradient_checkpointing is Checkpointing.auto and config.adapter.kind is not AdapterKind.prefix
-    return Built(loss_model, share, Relief(model, recompute, allowed=more), pairs, engine)
+    return TrainingModel(loss_model, share, RecomputeOnOom(model, recompute, allowed=more), pair_cost, parallel)
 
 
-def _computed(config: Config, model: nn.Module, engine: Engine) -> tuple[LossModel, Choice]:
-    """The model with its loss and everything that makes it fast, each proven; what examples may share."""
+def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tuple[LossModel, Choice]:
+    """Add the loss and the faster kernels to the model.
+
+    Returns:
+        The model with its loss, and whether examples may share prefixes.
+    """
     speed = config.speed
     loss_model, probed = build_loss_model(
         model, speed.logits_chunk, config.loss, speed.share_prefixes, packing=speed.packing
     )
-    share = _share(config, probed)
+    share = _choose_sharing(config, probed)
     if loss_model.reference is not None:
         say(f"kl        {loss_model.reference.sentence()}")
     if speed.fused:
@@ -111,26 +128,36 @@ def _computed(config: Config, model: nn.Module, engine: Engine) -> tuple[LossMod
         if config.adapter.kind is AdapterKind.lora:
             say(f"fused     {fuse_lora(model)}")
         if probed.packed_ok:
-            with engine.opened(model):  # what it proves, it proves of single modules of the last layer
+            with parallel.last_layer_unsharded(model):  # its probe calls modules of the last layer directly
                 skip_unused_positions(model)
     return loss_model, share
 
 
-def _pairs(lm: PreTrainedModel) -> float:
-    """What a query seeing a key costs in this model, see ``placement.pair_cost``."""
+def _pair_cost(lm: PreTrainedModel) -> float:
+    """Cost of one query-key pair in this model, see ``bin_packing.attention_pair_cost``."""
     text = lm.config.get_text_config()
     parameters = sum(math.prod(layer_features(layer)) for layer in inner_linears(lm).values())
-    return pair_cost(text.hidden_size, text.num_hidden_layers, parameters) if parameters else PAIRS
+    return (
+        attention_pair_cost(text.hidden_size, text.num_hidden_layers, parameters) if parameters else DEFAULT_PAIR_COST
+    )
 
 
-def adapted(
+def load_adapted_model(
     config: Config,
     machine: ComputeSetup,
     tokenizer: ChatTokenizer,
     stop_ids: Sequence[int],
     rows: Iterable[Mapping[str, Sequence[int]]],
 ) -> AdaptedModel:
-    """The base with what is trained of it or on it."""
+    """Load the base model and add the adapter, or mark the weights to train, and print the number of parameters.
+
+    Args:
+        config: The settings of the run.
+        machine: The device and the dtype of computation.
+        tokenizer: The tokenizer of the run.
+        stop_ids: Tokens that end an answer.
+        rows: The training rows, for initialisations that read data.
+    """
     new = added_ids(tokenizer, config.model.add_tokens)
     full = config.adapter.kind in WHOLE
     base = load_model(
@@ -167,16 +194,16 @@ def adapted(
     return report
 
 
-def _share(config: Config, probed: ProbeResult) -> Choice:
-    """Whether common beginnings may be computed once; says what the probe found."""
+def _choose_sharing(config: Config, probed: ProbeResult) -> Choice:
+    """Decide whether common prefixes are computed once, and print what the probe of packing found."""
     if not probed.packed_ok:
         say(f"packing   off, one example per row: {probed.reason}")
         return Choice.never
     say(f"packing   verified: packed and unpacked logits agree ({probed.difference:.1e})")
     wanted = config.speed.share_prefixes
-    # Shared tokens would share the noise that each example draws for itself.
+    # Shared tokens would share the noise that is drawn for each example.
     noisy = config.adapter.dropout > 0 or config.loss.neftune > 0
-    reason = "dropout and noise are each example's own" if noisy else probed.reason if not probed.shared_ok else ""
+    reason = "dropout and noise are drawn for each example" if noisy else probed.reason if not probed.shared_ok else ""
     if wanted is not Choice.never and reason:
         say(f"prefixes  not shared: {reason}")
     return Choice.never if reason else wanted

@@ -1,4 +1,4 @@
-"""What a run was made with: versions and machine. No environment variables: they hold secrets."""
+"""The environment of a run: versions and machine. No environment variables, which may hold secrets."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ PACKAGES = (
 )
 
 
-def environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def describe_environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Versions, machine, device and compute type as plain JSON values."""
     return {
         "sft_cli": __version__,

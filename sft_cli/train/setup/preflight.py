@@ -1,4 +1,4 @@
-"""Before the weights load: everything that can be found wrong without them."""
+"""Checks before the weights are loaded: everything that can be checked without them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,42 +30,45 @@ from sft_cli.model.memory.estimate import MemoryEstimate
 from sft_cli.model.memory.measure import MeasuredModel, measure_model
 from sft_cli.model.prequantized import check_quantization
 from sft_cli.run_dir import RunDir
-from sft_cli.train.optimizers.optimizers import state_bytes
+from sft_cli.train.optimizers.optimizers import optimizer_state_bytes
 from sft_cli.utils.disks import free_bytes
 
 
-def check(config: Config, prepared: Prepared, machine: ComputeSetup, run_dir: Path) -> CheckpointingPlan:
-    """Refuse what cannot work, all of it at once; print the estimate of memory; what the backward pass recomputes.
+def run_preflight(config: Config, prepared: Prepared, machine: ComputeSetup, run_dir: Path) -> CheckpointingPlan:
+    """Check the run, report all problems at once, print the memory estimate, and choose what is recomputed.
 
     Raises:
         SftError: Paths, disk, optimizer, context length, vocabulary or train/serve parity.
     """
     architecture = load_model_config(config.model)
-    problems, countable = mistakes(config, architecture, prepared, machine.device.type)
+    problems, countable = find_config_problems(config, architecture, prepared, machine.device.type)
     if not countable:
         raise_all(problems)
-    needed = expected_memory(config, architecture, prepared, machine)
-    if (small := disk_mistake(config, needed, run_dir)) is not None:
+    needed = estimate_run_memory(config, architecture, prepared, machine)
+    if (small := disk_problem(config, needed, run_dir)) is not None:
         problems.append(small)
     raise_all(problems)
-    compared = compare_prompts(config, architecture, prepared)
+    compared = check_golden_prompts(config, architecture, prepared)
     say(f"parity    {compared} rows, one of each kind: transformers makes the same token ids")
     return _check_memory(config, needed, machine)
 
 
-def mistakes(
+def find_config_problems(
     config: Config, architecture: PretrainedConfig, prepared: Prepared, device: str
 ) -> tuple[list[SftError], bool]:
-    """What of the settings cannot work with this model and these rows, and whether memory can be counted all the same.
+    """Find settings that cannot work with this model and these rows.
 
     Args:
-        config: The run's.
-        architecture: The model's own configuration.
+        config: The settings of the run.
+        architecture: The model's configuration.
         prepared: The rows, or a sample of them.
         device: Type of the device that will train: ``cpu`` or ``cuda``.
+
+    Returns:
+        The errors, and whether the memory of a step can be counted despite them.
     """
-    problems = [*_device_mistakes(config, device), *_size_mistakes(config, architecture, prepared)]
-    problems += _unjudged(config, prepared)
+    problems = [*_device_problems(config, device), *_size_problems(config, architecture, prepared)]
+    problems += _holdout_problems(config, prepared)
     try:
         initial_adapters(config.adapter)
         full = config.adapter.kind in WHOLE
@@ -82,8 +85,8 @@ def mistakes(
     return problems, True
 
 
-def _device_mistakes(config: Config, device: str) -> Iterator[SftError]:
-    """What the device cannot do."""
+def _device_problems(config: Config, device: str) -> Iterator[SftError]:
+    """Settings that the device does not support."""
     if config.trainer.optimizer is OptimizerName.paged_adamw_8bit and device == "cpu":
         yield SftError(
             where=f"trainer.optimizer={config.trainer.optimizer.value}",
@@ -98,8 +101,8 @@ def _device_mistakes(config: Config, device: str) -> Iterator[SftError]:
         )
 
 
-def _unjudged(config: Config, prepared: Prepared) -> Iterator[SftError]:
-    """What needs held-out rows, where so few rows are there that none were held out by default."""
+def _holdout_problems(config: Config, prepared: Prepared) -> Iterator[SftError]:
+    """Settings that need held-out rows, where so few rows exist that none are held out by default."""
     if len(prepared.validation):
         return
     rows = prepared.manifest["splits"]["train"]["rows"]
@@ -116,8 +119,8 @@ def _unjudged(config: Config, prepared: Prepared) -> Iterator[SftError]:
             )
 
 
-def _size_mistakes(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[SftError]:
-    """Rows that are too long for the model, and ids that it does not know."""
+def _size_problems(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[SftError]:
+    """Rows that are too long for the model, and token ids outside its vocabulary."""
     text = architecture.get_text_config()
     longest, taken = longest_example(prepared), num_virtual_positions(config.adapter)
     if (limit := model_context_length(architecture)) is not None and longest + taken > limit:
@@ -125,7 +128,9 @@ def _size_mistakes(config: Config, architecture: PretrainedConfig, prepared: Pre
         yield SftError(
             where=f"trainer.max_length={config.trainer.max_length}",
             problem=f"the longest example has {longest} tokens{vectors}, the model takes {limit}",
-            fix=_shorter(config, prepared, limit - taken) if limit - taken >= 8 else "a smaller adapter.virtual.tokens",
+            fix=_length_advice(config, prepared, limit - taken)
+            if limit - taken >= 8
+            else "a smaller adapter.virtual.tokens",
         )
     new = added_ids(load_tokenizer(str(prepared.tokenizer_directory)), config.model.add_tokens)
     vocabulary = max(text.vocab_size, *(id + 1 for id in new), 0)
@@ -138,8 +143,8 @@ def _size_mistakes(config: Config, architecture: PretrainedConfig, prepared: Pre
         )
 
 
-def _shorter(config: Config, prepared: Prepared, context: int) -> str:
-    """Settings by which the examples fit into so many tokens, with the share of them that each keeps."""
+def _length_advice(config: Config, prepared: Prepared, context: int) -> str:
+    """Settings with which the examples fit into ``context`` tokens, with the fraction that each keeps."""
     tokens, least = [], []
     for split in (prepared.train, prepared.validation):
         found = split.lengths.copy()
@@ -160,25 +165,25 @@ def _shorter(config: Config, prepared: Prepared, context: int) -> str:
 
 
 def longest_example(prepared: Prepared) -> int:
-    """Tokens of the longest example, held-out ones too."""
+    """Tokens of the longest example, including held-out ones."""
     return int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
 
 
-BESIDE = 2
-"""Checkpoints on the disk beside those that are kept: the best one, and the one that is being written."""
+EXTRA_CHECKPOINTS = 2
+"""Checkpoints on the disk in addition to those that are kept: the best one, and the one that is being written."""
 
 
-def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftError | None:
-    """Checkpoints that the disk of the run directory has no room for; None if it has.
+def disk_problem(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftError | None:
+    """An error if the checkpoints do not fit on the disk of the run directory; otherwise None.
 
-    Those of a run that is resumed lie there already.
+    Those of a resumed run are already on the disk.
     """
     free, wanted = free_bytes(run_dir), checkpoint_bytes(config, needed)
     there = sum(file.stat().st_size for file in RunDir(run_dir).checkpoints.rglob("*") if file.is_file())
     if wanted - there <= free:
         return None
-    one = wanted // (config.trainer.keep_checkpoints + BESIDE)
-    fitting = (free + there) // one - BESIDE
+    one = wanted // (config.trainer.keep_checkpoints + EXTRA_CHECKPOINTS)
+    fitting = (free + there) // one - EXTRA_CHECKPOINTS
     if fitting >= 1:
         fewer = f"trainer.keep_checkpoints={fitting}, or "
     else:
@@ -191,41 +196,41 @@ def disk_mistake(config: Config, needed: MemoryEstimate, run_dir: Path) -> SftEr
 
 
 def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
-    """Bytes of the checkpoints that lie on the disk at a time: those kept, the best one, one being written."""
-    return (config.trainer.keep_checkpoints + BESIDE) * (needed.parameters + needed.optimizer_state)
+    """Bytes of all checkpoints on the disk at a time: those kept, the best one, and one being written."""
+    return (config.trainer.keep_checkpoints + EXTRA_CHECKPOINTS) * (needed.parameters + needed.optimizer_state)
 
 
-def compare_prompts(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> int:
-    """The number of golden prompts that transformers, as a server runs it, makes the trained ids of.
+def check_golden_prompts(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> int:
+    """Check that transformers, as a server runs it, encodes the golden prompts to the trained ids; return their number.
 
     Raises:
-        SftError: It makes others of one.
+        SftError: It encodes one to other ids.
     """
     goldens = parity.load_golden_prompts(prepared.directory / "golden.json")
     trusted = config.model.trust_remote_code
     return parity.check_parity(prepared.tokenizer_directory, goldens, architecture, trust_remote_code=trusted)
 
 
-def expected_memory(
+def estimate_run_memory(
     config: Config, architecture: PretrainedConfig, prepared: Prepared, machine: ComputeSetup
 ) -> MemoryEstimate:
-    """The estimate for this run's largest micro-batch."""
+    """The memory estimate for this run's largest micro-batch."""
     total, longest = int(prepared.train.lengths.sum()), longest_example(prepared)
-    counted = count_memory(config, architecture, machine, usual_example(prepared))
-    return step_memory(config, counted, min(total, most_tokens(config, longest)))
+    counted = count_step_memory(config, architecture, machine, typical_length(prepared))
+    return micro_batch_memory(config, counted, min(total, max_micro_batch_tokens(config, longest)))
 
 
-def usual_example(prepared: Prepared) -> int:
-    """Tokens of the example that a token is in, on average: attention's memory on a CPU grows with its square."""
+def typical_length(prepared: Prepared) -> int:
+    """Token-weighted mean length of the examples: the memory of attention on a CPU grows with its square."""
     lengths = prepared.train.lengths.astype(np.float64)
     return max(1, round(float((lengths**2).sum() / lengths.sum())))
 
 
-def most_tokens(config: Config, longest: int) -> int:
-    """Tokens of the largest micro-batch that the settings and the examples of a step allow.
+def max_micro_batch_tokens(config: Config, longest: int) -> int:
+    """Tokens of the largest micro-batch with these settings and this longest example.
 
     Args:
-        config: The run's.
+        config: The settings of the run.
         longest: Tokens of the longest example.
     """
     speed = config.speed
@@ -235,8 +240,10 @@ def most_tokens(config: Config, longest: int) -> int:
     )
 
 
-def count_memory(config: Config, architecture: PretrainedConfig, machine: ComputeSetup, document: int) -> MeasuredModel:
-    """What a step of this model takes, counted once for all sizes of micro-batches, storages and optimizers."""
+def count_step_memory(
+    config: Config, architecture: PretrainedConfig, machine: ComputeSetup, document: int
+) -> MeasuredModel:
+    """Count the memory of a step of this model, once for all micro-batch sizes, quantizations and optimizers."""
     return measure_model(
         architecture,
         config.model,
@@ -248,14 +255,18 @@ def count_memory(config: Config, architecture: PretrainedConfig, machine: Comput
     )
 
 
-def step_memory(config: Config, counted: MeasuredModel, tokens: int) -> MemoryEstimate:
-    """The estimate for a micro-batch of so many tokens."""
-    needed = state_bytes(config.trainer)
+def micro_batch_memory(config: Config, counted: MeasuredModel, tokens: int) -> MemoryEstimate:
+    """The memory estimate for a micro-batch of ``tokens`` tokens."""
+    needed = optimizer_state_bytes(config.trainer)
     return counted.memory(config.quant, config.speed, config.loss, tokens=tokens, optimizer_bytes=needed)
 
 
 def _check_memory(config: Config, needed: MemoryEstimate, machine: ComputeSetup) -> CheckpointingPlan:
-    """Choose what is recomputed, print the estimate; refuse when not even weights and optimizer fit."""
+    """Choose what is recomputed and print the estimate.
+
+    Raises:
+        SftError: The weights and the optimizer state do not fit.
+    """
     free = free_memory(machine.device)
     recompute = choose_checkpointing(config.speed, needed, free, machine.device)
     mode, layers = recompute.mode, recompute.layers

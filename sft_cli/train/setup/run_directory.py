@@ -1,4 +1,4 @@
-"""A run directory belongs to one process at a time: it is made, locked, and left in a state that can be resumed."""
+"""Create and lock a run directory, and leave it in a state that can be resumed."""
 
 import shlex
 import shutil
@@ -11,34 +11,34 @@ from sft_cli.config.schema.config import Config
 from sft_cli.console import say
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
-from sft_cli.train.setup.run_lock import held
-from sft_cli.train.signals import Asked, asked_to_stop
+from sft_cli.train.setup.run_lock import hold_run_lock
+from sft_cli.train.signals import StopRequested, raise_on_signal
 from sft_cli.utils.atomic import write_atomic
 
 
 @contextmanager
-def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[RunDir]:
-    """Hold a run directory while a session trains in it.
+def locked_run_dir(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[RunDir]:
+    """Create or open a run directory and lock it while a session trains in it.
 
-    A new directory with a default name gets another name where that one is taken. A mistake found before the first
-    step removes a new directory again; an interruption says how to go on.
+    A new directory gets another name where the default one exists. An error before the first step removes a new
+    directory; an interruption prints how to resume.
 
     Args:
-        directory: Where the run is to be, or lies.
-        config: What ``config.yaml`` shall hold.
-        resumed: Whether the run lies there already.
+        directory: The directory of the run.
+        config: The content of ``config.yaml``.
+        resumed: Whether the run exists.
 
     Raises:
-        SftError: Another process trains there, or it holds a run already.
+        SftError: Another process trains there, or a new run would overwrite a run.
     """
     if not resumed:
-        directory = _made(directory, named=config.run_dir is not None)
-    with held(directory.path / ".lock"):
+        directory = _create(directory, named=config.run_dir is not None)
+    with hold_run_lock(directory.path / ".lock"):
         if not resumed:
-            refuse_taken(directory)  # once more: another process may have held it meanwhile
+            require_unused_run_dir(directory)  # again: another process may have used it before the lock
         write_atomic(directory.config, dump_config(config))
         try:
-            with asked_to_stop():
+            with raise_on_signal():
                 yield directory
         except SftError:
             if not resumed and not directory.metrics.exists():
@@ -46,29 +46,29 @@ def claimed(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[Run
             raise
         except KeyboardInterrupt as interruption:
             say(f"stopped   resume with: sft train --resume {shlex.quote(str(directory.path))}")
-            number = interruption.signal if isinstance(interruption, Asked) else signal.SIGINT
+            number = interruption.signal if isinstance(interruption, StopRequested) else signal.SIGINT
             raise SystemExit(128 + number) from None
 
 
-def refuse_taken(directory: RunDir) -> None:
-    """Refuse to begin a run where one lies.
+def require_unused_run_dir(directory: RunDir) -> None:
+    """Refuse a directory that contains a run.
 
     Raises:
-        SftError: There is one.
+        SftError: It contains a run.
     """
     if directory.config.exists() or directory.metrics.exists() or directory.checkpoints.exists():
         raise SftError(
             where=f"run_dir={directory.path}",
-            problem="it holds a run already",
+            problem="the directory already contains a run",
             fix=f"resume it with sft train --resume {shlex.quote(str(directory.path))}, or choose another run_dir",
         )
 
 
-def _made(directory: RunDir, *, named: bool) -> RunDir:
-    """The directory of a new run: the one that was named, or the first free one of the default name."""
+def _create(directory: RunDir, *, named: bool) -> RunDir:
+    """Create the directory of a new run: the one from the config, or the first unused one of the default name."""
     if named:
         directory.path.mkdir(parents=True, exist_ok=True)
-        refuse_taken(directory)
+        require_unused_run_dir(directory)
         return directory
     directory.path.parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1000):
@@ -78,4 +78,4 @@ def _made(directory: RunDir, *, named: bool) -> RunDir:
         except FileExistsError:
             continue
         return RunDir(path)
-    raise AssertionError(f"{directory.path} has a thousand namesakes")
+    raise AssertionError(f"{directory.path} and the names {directory.path.name}-2 to -999 exist")

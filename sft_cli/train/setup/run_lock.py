@@ -1,9 +1,9 @@
-"""The lock of a run directory: one process trains there, known by its host, its pid and when it began.
+"""The lock of a run directory: one process trains there, identified by its host, pid and start time.
 
-On one machine the kernel holds the lock and lets it fall with the process. Disks shared over a network do not always
-carry a lock to other machines, or have none. So the owner is written into the lock's file and cleared when it leaves,
-and it touches the file while it lives: who finds an owner of another machine there watches whether it still does. No
-clock is compared with another machine's.
+On one machine, the kernel releases the lock when the process ends. Network file systems do not always pass a lock to
+other machines, or have no locks. Therefore the owner is also written to the lock file and removed at the end, and the
+owner touches the file regularly: a process that finds an owner on another machine watches for that. Clocks of different
+machines are never compared.
 """
 
 import json
@@ -20,15 +20,15 @@ from sft_cli.console import say
 from sft_cli.errors import SftError
 from sft_cli.utils.locks import lock
 
-BEAT = 10.0
-"""Seconds between two touches of the file by its owner."""
-WATCH = 60.0
-"""Seconds without a touch after which an owner on another machine counts as gone: what a network disk may cache."""
+HEARTBEAT_SECONDS = 10.0
+"""Seconds after which the owner touches the file again."""
+STALE_SECONDS = 60.0
+"""Seconds without a touch after which an owner on another machine has ended: longer than network disks cache."""
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """Who trains in a run directory, and since when (local time with its offset)."""
+class LockOwner:
+    """The process that trains in a run directory, and its start time (local time with its offset)."""
 
     host: str
     pid: int
@@ -40,90 +40,90 @@ class Owner:
 
 
 @contextmanager
-def held(file: Path) -> Iterator[None]:
-    """Hold the lock of a run directory; ``file`` is made where it is not there.
+def hold_run_lock(file: Path) -> Iterator[None]:
+    """Hold the lock of a run directory for the block; ``file`` is created if needed.
 
     Raises:
         SftError: Another process holds it.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        reaches = _locked(descriptor, file)
-        before = _owner(file)
+        reaches = _try_lock(descriptor, file)
+        before = _read_owner(file)
         if before is not None and not (reaches and before.host == socket.gethostname()):
-            _outwait(before, file)
-        owner = Owner(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S %z"))
-        _write(descriptor, json.dumps(asdict(owner)) + "\n")
+            _wait_until_stale(before, file)
+        owner = LockOwner(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S %z"))
+        _overwrite(descriptor, json.dumps(asdict(owner)) + "\n")
         try:
-            with _beating(descriptor):
+            with _heartbeat(descriptor):
                 yield
         finally:
-            _write(descriptor, "")
+            _overwrite(descriptor, "")
     finally:
         os.close(descriptor)
 
 
-def _locked(descriptor: int, file: Path) -> bool:
-    """Lock an open file; whether its disk has locks at all."""
+def _try_lock(descriptor: int, file: Path) -> bool:
+    """Lock an open file and return whether its disk supports locks."""
     try:
         return lock(descriptor)
     except BlockingIOError as error:
-        raise _taken(file, _owner(file)) from error
+        raise _in_use_error(file, _read_owner(file)) from error
 
 
-def _outwait(owner: Owner, file: Path) -> None:
-    """Watch an owner that a lock cannot tell about, until it counts as gone.
+def _wait_until_stale(owner: LockOwner, file: Path) -> None:
+    """Wait until an owner on another machine counts as ended.
 
     Raises:
-        SftError: It lives.
+        SftError: It is still running.
     """
     say(
-        f"lock      {owner} started training here and did not release the lock; watching for {WATCH:.0f} s whether it"
-        " still runs"
+        f"lock      {owner} started training here and did not release the lock; checking for {STALE_SECONDS:.0f} s"
+        " whether it is still running"
     )
-    until, seen = time.monotonic() + WATCH, _touched(file)
+    until, seen = time.monotonic() + STALE_SECONDS, _mtime_ns(file)
     while time.monotonic() < until:
-        time.sleep(min(1.0, WATCH / 10))
-        if _touched(file) != seen:
-            raise _taken(file, _owner(file) or owner)
-    say(f"lock      {owner} is gone")
+        time.sleep(min(1.0, STALE_SECONDS / 10))
+        if _mtime_ns(file) != seen:
+            raise _in_use_error(file, _read_owner(file) or owner)
+    say(f"lock      {owner} is not running any more")
 
 
-def _taken(file: Path, owner: Owner | None) -> SftError:
-    """What somebody is told who comes second."""
-    known = f"{owner} trains there since {owner.since}" if owner else "another process trains there"
+def _in_use_error(file: Path, owner: LockOwner | None) -> SftError:
+    """The error for a second process."""
+    known = f"{owner} has been training there since {owner.since}" if owner else "another process trains there"
     stop = f"wait for it, or stop it (kill {owner.pid}, on {owner.host})" if owner else "wait for it or stop it"
     return SftError(where=str(file.parent), problem=known, fix=f"{stop}; a new run needs another run_dir")
 
 
-def _owner(file: Path) -> Owner | None:
-    """Who is written in the file; None where nobody is, or what was written there is no owner."""
+def _read_owner(file: Path) -> LockOwner | None:
+    """The owner that the file names; None if it names none or is damaged."""
     try:
-        return Owner(**json.loads(file.read_text(encoding="utf-8")))
+        return LockOwner(**json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         return None
 
 
-def _touched(file: Path) -> int:
-    """When the file was touched last; opened anew, so that a network disk asks its server."""
+def _mtime_ns(file: Path) -> int:
+    """Modification time of the file; it is opened, so that a network disk asks its server."""
     with file.open("rb") as opened:
         return os.fstat(opened.fileno()).st_mtime_ns
 
 
-def _write(descriptor: int, text: str) -> None:
-    """Make this the file's whole content."""
+def _overwrite(descriptor: int, text: str) -> None:
+    """Replace the content of the file."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, text.encode(), 0)
 
 
 @contextmanager
-def _beating(descriptor: int) -> Iterator[None]:
-    """Touch the file now and then while the body runs."""
+def _heartbeat(descriptor: int) -> Iterator[None]:
+    """Touch the file every ``HEARTBEAT_SECONDS`` during the block."""
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(BEAT):
-            with suppress(OSError):  # a network disk may be away for a moment; training has its own errors for that
+        while not over.wait(HEARTBEAT_SECONDS):
+            with suppress(OSError):  # a network disk may be unavailable for a moment
                 os.utime(descriptor)
 
     thread = threading.Thread(target=beat, name="lock", daemon=True)

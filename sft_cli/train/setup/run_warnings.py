@@ -1,4 +1,4 @@
-"""What makes a run disappoint that could be trained all the same: a sentence for each. Also `sft check` tells them."""
+"""Warnings about settings that work but are likely to give a poor result; also printed by `sft check`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from sft_cli.config.schema.fields import Auto, resolved
 from sft_cli.config.schema.trainer import OptimizerName
 from sft_cli.data.prepared import Prepared
 
-FEW = 50
-"""Optimizer steps below which most runs change little."""
-MOST_PASSES = 20
-"""Passes over the rows that are still advised."""
-RATES = {
+MIN_STEPS = 50
+"""Optimizer steps below which most runs change the model little."""
+MAX_EPOCHS = 20
+"""Most epochs that a fix proposes."""
+USUAL_LR = {
     AdapterKind.none: (1e-7, 1e-4),
     AdapterKind.bitfit: (1e-5, 1e-2),
     AdapterKind.lora: (1e-5, 1e-2),
@@ -25,17 +25,17 @@ RATES = {
     AdapterKind.prompt: (1e-4, 1.0),
     AdapterKind.llama_adapter: (1e-4, 1.0),
 }
-"""Least and largest peak learning rate that each method is usually trained at."""
+"""Usual range of the peak learning rate of each method."""
 
 
 @dataclass(frozen=True, slots=True)
-class Concern:
-    """Something to look at before a run.
+class RunWarning:
+    """A warning before a run.
 
     Attributes:
-        name: What it is about, in a word.
-        text: What was found.
-        fix: What to type.
+        name: Its subject, in a word or two.
+        text: The warning.
+        fix: The settings to use instead.
     """
 
     name: str
@@ -43,93 +43,96 @@ class Concern:
     fix: str
 
 
-def concerns(config: Config, prepared: Prepared, *, examples: int, held_out: bool) -> Iterator[Concern]:
-    """What to look at, in the order of a run.
+def find_run_warnings(config: Config, prepared: Prepared, *, examples: int, held_out: bool) -> Iterator[RunWarning]:
+    """Find the warnings, in the order of a run.
 
     Args:
-        config: The run's, settled (see ``automatic.resolve_auto``).
+        config: The settings of the run after ``automatic.resolve_auto``.
         prepared: Its rows, or a sample of them.
         examples: Training examples of an epoch.
         held_out: Whether rows are held out.
     """
-    yield from _template(config, prepared)
-    yield from _steps(config, examples)
-    yield from _held_out(config, held_out)
-    yield from _rate(config)
+    yield from _template_warnings(config, prepared)
+    yield from _step_warnings(config, examples)
+    yield from _holdout_warnings(config, held_out)
+    yield from _lr_warnings(config)
 
 
 def num_steps(config: Config, examples: int) -> int:
-    """Optimizer steps of a settled run, as ``schedule.plan`` counts them."""
+    """Number of optimizer steps, as ``make_step_plan`` counts them, after ``automatic.settled``."""
     trainer = config.trainer
     return trainer.max_steps or -(-examples // resolved(trainer.examples_per_step)) * resolved(trainer.epochs)
 
 
-def plan_line(asked: Config, config: Config, examples: int) -> str:
-    """What the run does, and which of its numbers were chosen here.
+def describe_plan(composed: Config, config: Config, examples: int) -> str:
+    """Describe the steps of a run, and which of its numbers were chosen automatically.
 
     Args:
-        asked: The config as it was composed.
-        config: The same, settled.
+        composed: The config before ``automatic.settled``.
+        config: The config after it.
         examples: Training examples of an epoch.
     """
     trainer, size, epochs = config.trainer, resolved(config.trainer.examples_per_step), resolved(config.trainer.epochs)
     passes = f"{epochs} epoch{'s' * (epochs > 1)} of {examples:,} examples, {size} a step"
     limit = "" if trainer.max_steps is None else ", ended by trainer.max_steps"
-    values = {"trainer.epochs": asked.trainer.epochs, "trainer.examples_per_step": asked.trainer.examples_per_step}
+    values = {
+        "trainer.epochs": composed.trainer.epochs,
+        "trainer.examples_per_step": composed.trainer.examples_per_step,
+    }
     auto = [f"{key}=N" for key, value in values.items() if isinstance(value, Auto)]
     hint = f" (chosen by size; {' '.join(auto)} sets {'it' if len(auto) == 1 else 'them'})" if auto else ""
     return f"{num_steps(config, examples):,} steps: {passes}{limit}{hint}"
 
 
-def _template(config: Config, prepared: Prepared) -> Iterator[Concern]:
-    """A template beside the tokenizer's own."""
+def _template_warnings(config: Config, prepared: Prepared) -> Iterator[RunWarning]:
+    """Another template is used than the tokenizer's own."""
     if prepared.manifest["beside_own_template"]:
         name = "template.path" if config.template.path else f"template={config.template.name}"
-        yield Concern(
+        yield RunWarning(
             "template",
-            f"the tokenizer has its own chat template, but {name} is used: what the model knows of its own"
+            f"the tokenizer has its own chat template, but {name} is used: the model's training with its own template"
             " is not used, and serving must use the one that is saved with the result",
             "template=auto takes the tokenizer's own" + (", without template.path" if config.template.path else ""),
         )
 
 
-def _steps(config: Config, examples: int) -> Iterator[Concern]:
-    """Too few steps."""
+def _step_warnings(config: Config, examples: int) -> Iterator[RunWarning]:
+    """There are too few steps."""
     trainer, steps = config.trainer, num_steps(config, examples)
-    if steps >= FEW:
+    if steps >= MIN_STEPS:
         return
     size = min(resolved(trainer.examples_per_step), automatic.examples_per_step(examples))
-    epochs = max(resolved(trainer.epochs), min(-(-FEW // -(-examples // size)), MOST_PASSES))
+    epochs = max(resolved(trainer.epochs), min(-(-MIN_STEPS // -(-examples // size)), MAX_EPOCHS))
     if trainer.max_steps is not None:
-        fix = f"leave trainer.max_steps out, or trainer.max_steps={FEW} and more"
+        fix = f"leave trainer.max_steps out, or trainer.max_steps={MIN_STEPS} and more"
     else:
         words = {"trainer.examples_per_step": size, "trainer.epochs": epochs}
         own = {"trainer.examples_per_step": trainer.examples_per_step, "trainer.epochs": trainer.epochs}
         fix = " ".join(f"{key}={value}" for key, value in words.items() if value != own[key]) or "add rows"
-    yield Concern("steps", f"{steps} step{'s' * (steps > 1)} in all: the model will change little", fix)
+    yield RunWarning("steps", f"{steps} step{'s' * (steps > 1)} in all: the model will change little", fix)
 
 
-def _held_out(config: Config, held_out: bool) -> Iterator[Concern]:
-    """No rows to judge by."""
+def _holdout_warnings(config: Config, held_out: bool) -> Iterator[RunWarning]:
+    """No rows are held out."""
     if not held_out:
         few = f", fewer than {automatic.ENOUGH} rows" if isinstance(config.data.val_fraction, Auto) else ""
-        yield Concern(
+        yield RunWarning(
             "held out",
             f"no rows are held out{few}: overfitting will not be visible",
             "data.val_fraction=0.1, or data.mix.NAME.validation_path=FILE",
         )
 
 
-def _rate(config: Config) -> Iterator[Concern]:
-    """A learning rate of another method. Muon and Adafactor have scales of their own."""
+def _lr_warnings(config: Config) -> Iterator[RunWarning]:
+    """The learning rate is unusual for the method. Muon and Adafactor have other scales."""
     trainer, kind = config.trainer, config.adapter.kind
     if trainer.optimizer in (OptimizerName.muon, OptimizerName.adafactor):
         return
-    lr, (least, most) = resolved(trainer.lr), RATES[kind]
+    lr, (least, most) = resolved(trainer.lr), USUAL_LR[kind]
     if not least <= lr <= most:
         end = "large" if lr > most else "small"
         what = "full tuning" if kind is AdapterKind.none else f"adapter={kind.value}"
-        yield Concern(
+        yield RunWarning(
             "lr",
             f"trainer.lr={lr:g} is {end} for {what}, usually trained between {least:g} and {most:g}",
             f"trainer.lr={automatic.LR[kind]:g}, or trainer.lr=auto",
