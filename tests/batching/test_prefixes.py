@@ -11,6 +11,7 @@ from sft_cli.batching.collate import collate, plan_micro_batches
 from sft_cli.batching.shared_prefixes import MIN_SHARED_TOKENS, PrefixForest, find_shared_prefixes, target_positions
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
+from tests.lanes import examples
 from tests.train.helpers import answering, expected, families, predictions, tokens
 
 SYSTEM = list(range(100, 120))
@@ -97,7 +98,7 @@ def test_among_some_of_the_examples_only_what_two_of_them_continue_is_shared():
     assert made.restrict([]) == PrefixForest((), (), ())
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(families(), st.data())
 def test_a_batch_says_of_every_example_what_it_says_alone(examples, data):
     """Ids, positions, targets and weights; in any selection and order of the examples, whatever they share."""
@@ -116,7 +117,7 @@ def test_a_batch_says_of_every_example_what_it_says_alone(examples, data):
     assert torch.equal(batch.positions, batch.documents.positions)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(families())
 def test_nothing_that_could_be_shared_is_left(examples):
     """With a shortest segment of one token, a row holds each distinct beginning without a loss once."""
@@ -133,7 +134,7 @@ def test_nothing_that_could_be_shared_is_left(examples):
     assert made.num_computed_tokens(range(len(examples)), lengths) == len(heads) + rest
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(families(), st.integers(12, 60), st.integers(1, 3), st.sampled_from(list(Choice)))
 def test_a_step_that_shares_holds_every_example_in_rows_within_the_budget(examples, budget, ranks, share):
     with pytest.MonkeyPatch.context() as patched:

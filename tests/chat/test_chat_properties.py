@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sft_cli.config.schema.data import TrainOn
 from sft_cli.types import Conversation, Message
 from tests.chat.helpers import FORGETFUL, letters, talk, text, trained
+from tests.lanes import examples
 
 FRAGMENTS = (
     "<|im_end|>",
@@ -41,7 +42,7 @@ TRIMMING = """
 STOPS = {"chatml": "<|im_end|>", TRIMMING: "<|im_end|>", "vicuna": "</s>"}
 """The stop token of each template."""
 settings.register_profile(
-    "chat", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "chat", max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 LAW = settings(settings.get_profile("chat"))
 

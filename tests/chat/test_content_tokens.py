@@ -14,6 +14,7 @@ from sft_cli.config.schema.data import DataConfig
 from sft_cli.errors import SftError
 from sft_cli.types import Message
 from tests.chat.helpers import SPECIAL, table, talk, text, trained
+from tests.lanes import examples
 
 OWN = ("<|plan|>", "<|done|>")
 
@@ -86,7 +87,7 @@ def test_no_loss_text_may_contain_them(make_builder):
     assert trained(tokenizer, builder.build([talk("U:q", "A:a<|plan|>b<|done|>c")])[0]) == ["a|c<|im_end|>"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.sampled_from([*OWN, "<|im_end|>", "a", " ", "\n", "é"]), max_size=6).map("".join))
 def test_what_trains_decodes_to_the_answer_and_the_ids_are_single(make_builder_once, answer):
     tokenizer, builder = make_builder_once

@@ -19,8 +19,9 @@ from sft_cli.config.schema.data import DataConfig
 from sft_cli.errors import SftError
 from tests.chat.coverage_templates import CONTROL, STYLES, source, talks
 from tests.chat.helpers import letters
+from tests.lanes import examples
 
-LAW = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+LAW = settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from sft_cli.chat.masks import parity
 from sft_cli.config.schema.data import Delimiters
 from sft_cli.types import Conversation, Message
 from tests.chat.helpers import SPECIAL, talk, text, trained
+from tests.lanes import examples
 
 PHI = """
 {%- for m in messages -%}{{- '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' -}}{%- endfor -%}
@@ -180,7 +181,7 @@ def test_a_header_without_special_tokens_is_noticed(make_builder, template, mess
         assert strict == outcome
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.sampled_from(["<|im_start|>", "<|im_end|>", "user", "assistant", "\n", " ", "x"]), max_size=8))
 def test_answers_end_in_one_stop_whatever_they_ended_in(maker_once, parts):
     tokenizer, builder = maker_once

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from sft_cli.config.schema.data import Overflow
 from sft_cli.types import Conversation, Message
 from tests.chat.helpers import FORGETFUL, trained
+from tests.lanes import examples
 
 SAID = st.text(alphabet="ab é", min_size=1, max_size=30).filter(lambda text: text.strip())
 TEMPLATES = pytest.mark.parametrize("template", ["chatml", FORGETFUL], ids=["joined", "unrolled"])
-LAW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LAW = settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LENGTHS = st.integers(20, 400)
 
 

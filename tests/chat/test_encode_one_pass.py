@@ -19,6 +19,7 @@ from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.chat.tokens.word_cache import GPT2_PATTERN, WordIdCache, ascii_pattern
 from sft_cli.utils.text import any_of
 from tests.chat.helpers import SPECIAL, letters
+from tests.lanes import examples
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -194,7 +195,7 @@ TURNS = st.lists(st.tuples(PROMPT, SOME), min_size=1, max_size=3)
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 @example([("@assistant\n", "\n\nb")])
 @example([("@assistant", " the"), ("\n@user\n the @assistant", "a")])
 @example([("x<|im_", "end|>")])
@@ -230,7 +231,7 @@ def test_ordinary_rows_need_but_one_pass(name, monkeypatch):
 
 
 @pytest.mark.parametrize("expression", [GPT2_PATTERN, LLAMA3, LLAMA3.replace("{1,3}", "")])
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.text(st.characters(max_codepoint=127)) | st.lists(st.sampled_from([x for x in HARD if x.isascii()])).map("".join)
 )
@@ -240,7 +241,7 @@ def test_ascii_words_are_the_tokenizers(expression, text):
 
 
 @pytest.mark.parametrize("expression", [GPT2_PATTERN, LLAMA3, LLAMA3.replace("{1,3}", "")])
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join))
 @example("x caf\u00e9 x \u4f60 'S \u0301 1 \u2019s.\n\n x")
 @example("caf\u00e9 \n x")
@@ -252,7 +253,7 @@ def test_words_with_other_letters_are_the_tokenizers(expression, text):
 
 @pytest.mark.material
 @pytest.mark.parametrize("name", ["llama3", "qwen2_5", "qwen3"])
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join) | st.text())
 def test_words_are_those_of_real_tokenizers(name, text):
     backend, words = _real(name)
@@ -319,7 +320,7 @@ def test_any_of_finds_the_longest_string_from_the_left(strings, text):
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(SOME, min_size=3, max_size=3).filter(lambda said: said[1]), st.booleans())
 def test_tokens_that_overlap_a_no_loss_range_carry_no_loss(name, said, begins):
     """None of the no-loss text is trained; every other token is outside of it."""

@@ -9,6 +9,7 @@ from test_spans import QWEN_LIKE
 from sft_cli.config.schema.data import TrainOn
 from sft_cli.types import Message
 from tests.chat.helpers import problem, table, talk, text, trained
+from tests.lanes import examples
 
 THOUGHT = "<think>\nwhy\n</think>\n\nyes"
 CALLS = {"tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"a": "b"}}}]}
@@ -139,7 +140,7 @@ def test_tool_results_are_never_trained(make_builder, tokenizer):
     assert "result" not in trained(tokenizer, outcome)[0]
 
 
-LAW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LAW = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("template", ["chatml", TRIMMING], ids=["chatml", "trimming"])

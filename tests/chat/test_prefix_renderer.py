@@ -15,6 +15,7 @@ from sft_cli.chat.template.prefix_renderer import PrefixRenderer
 from sft_cli.config.schema.data import DataConfig, TrainOn
 from sft_cli.types import Conversation, Message
 from tests.chat.helpers import SPECIAL, talk
+from tests.lanes import examples
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "template"
 OWN = Path(__file__).resolve().parents[1] / "golden" / "masks" / "templates"
@@ -39,7 +40,7 @@ EXCHANGES = st.lists(
 ).map(lambda pairs: [message for pair in pairs for message in pair])
 SYSTEM = st.lists(CONTENTS.map(lambda content: {"role": "system", "content": content}), max_size=1)
 TALKS = st.builds(lambda system, rest: [*system, *rest], SYSTEM, EXCHANGES | st.lists(MESSAGES, min_size=1, max_size=7))
-LAW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LAW = settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LOOP = "{% for m in messages %}BODY{% endfor %}{{ 'A:' if add_generation_prompt }}"
 PEEKS = [
     LOOP.replace("BODY", body)

@@ -10,6 +10,7 @@ from tokenizers import decoders, models, normalizers
 from sft_cli.config.schema.data import TrainOn
 from sft_cli.types import Message
 from tests.chat.helpers import FORGETFUL, letters, problem, table, talk, text, trained
+from tests.lanes import examples
 
 CALL = Message("assistant", "", extra=CALLS)
 ONE = talk("U:q", CALL, "T:sun", "A:done")
@@ -182,7 +183,7 @@ def test_a_result_that_normalization_merges_with_template_text_is_rejected(make_
     )
 
 
-LAW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LAW = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("merges", [(), ("\n\n", "  ", " a", "ab", "]\n", "a\n")], ids=["letters", "merges"])

@@ -9,6 +9,7 @@ from test_no_loss_spans import CALLING, CALLS
 from sft_cli.config.schema.data import TrainOn
 from sft_cli.types import Message
 from tests.chat.helpers import FORGETFUL, letters, problem, table, talk, text, trained
+from tests.lanes import examples
 
 CALL = Message("assistant", "", extra=CALLS)
 BRACKETS = """
@@ -131,7 +132,7 @@ def test_documents_and_weights_are_as_ever(make_builder, tokenizer):
     assert sorted({weight for _, weight in table(tokenizer, example)}) == [0, 0.5, 1]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
 def test_what_trains_is_the_answers_and_the_questions(make_builder, tokenizer, exchanges):
     """The ids are those of training the answers alone; besides those exactly the questions and their stops train."""

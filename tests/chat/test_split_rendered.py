@@ -9,6 +9,7 @@ from sft_cli.chat.masks import parity
 from sft_cli.config.schema.data import Overflow
 from sft_cli.types import Conversation
 from tests.chat.helpers import SPECIAL, talk, text, trained
+from tests.lanes import examples
 
 DEFAULT_SYSTEM = """
 {%- if messages[0].role != 'system' -%}{{- '<|im_start|>system\\nBe kind.<|im_end|>\\n' -}}{%- endif -%}
@@ -140,7 +141,7 @@ def test_its_oldest_turns_can_be_dropped(make_builder, tokenizer):
 WORDS = st.text(st.sampled_from("ab \n:#["), min_size=1, max_size=6).filter(str.strip)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(TEMPLATES)), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3))
 def test_any_conversation_comes_back_or_is_rejected(make_builder, known, template, exchanges):
     """Never another example than that of the conversation it was rendered from, for texts without the tags."""

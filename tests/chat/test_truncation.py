@@ -12,8 +12,9 @@ from sft_cli.chat.truncation import trained_ranges
 from sft_cli.config.schema.data import DataConfig, Overflow, TrainOn
 from sft_cli.types import Conversation, TokenIds
 from tests.chat.helpers import FORGETFUL, table, talk, text, trained
+from tests.lanes import examples
 
-LAW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LAW = settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEMPLATES = pytest.mark.parametrize("template", ["chatml", FORGETFUL], ids=["joined", "unrolled"])
 TWO = ("U:a", "A:bc", "U:d", "A:efg")
 

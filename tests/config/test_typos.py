@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from sft_cli.config.keys.similar import distance_if_similar, edit_distance, nearest
 from sft_cli.config.keys.typos import is_valid_value, override_word, suggest_positive, suggest_values
 from sft_cli.config.keys.valid_keys import KEYS, Key
+from tests.lanes import examples
 
 FLOATS = [key for key in KEYS.values() if key.kind in (float, float | None)]
 INTS = [key for key in KEYS.values() if key.kind in (int, int | None)]
 NAMES = st.text(string.ascii_lowercase + "_", min_size=1, max_size=12)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=examples(60), deadline=None)
 
 
 @quick

@@ -16,6 +16,7 @@ from sft_cli.model.attention.kernels import AttentionSpec, attention_by_length, 
 from sft_cli.model.attention.packing import register_packed_attention, use_packed_attention
 from sft_cli.model.attention.probe import probe_packing
 from sft_cli.model.head.loss_model import LossModel
+from tests.lanes import examples
 from tests.model.helpers import assert_same_gradients, gradients, tiny, tree
 
 CPU = torch.device("cpu")
@@ -108,7 +109,7 @@ def states(row, group=2, width=8, seed=0):
     return [*made, torch.randn(2 * group, generator=generator)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(row=rows(), rule=rules(), group=st.sampled_from([1, 3]), sinks=st.booleans(), products=st.booleans())
 def test_shared_prefix_attention_equals_dense_attention(row, rule, group, sinks, products):
     """Output and every gradient, by matrix products and by torch's own kernel."""

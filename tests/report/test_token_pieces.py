@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models
 
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.report.token_pieces import PreparedTokenReader, TextPiece
+from tests.lanes import examples
 from tests.report.helpers import SMALL
 
 STOP = "<|im_end|>"
@@ -82,7 +83,7 @@ def test_pieces_join_to_the_text(text, chance):
     assert "".join(piece.text for piece in pieces) == text
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(st.integers(0, 280), max_size=120))
 def test_pieces_of_any_ids_join_to_what_they_decode_to(ids):
     tokenizer = load_tokenizer(str(SMALL))
