@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+SplitName = Literal["train", "validation"]
+"""The two splits of a prepared directory, and of a source."""
 
 
 @dataclass(frozen=True, slots=True)

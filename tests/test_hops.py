@@ -36,13 +36,13 @@ def passed(file: str) -> list[str]:
 def recorded(tmp_path_factory):
     """The paths to the loss of a step and to a row of a training run."""
     folder, found = tmp_path_factory.mktemp("hops"), {}
-    score, by_line = chunked_loss.score, text_files._by_line
+    objective, by_line = chunked_loss.loss_and_gradient, text_files._by_line
 
     def at_the_loss(*given, **named):
         path = passed("model/head/objective.py")
         if "train/step.py" in path:  # not the memory estimate, nor the check of packing
             found.setdefault("loss", path)
-        return score(*given, **named)
+        return objective(*given, **named)
 
     def at_a_row(*given, **named):
         found.setdefault("row", passed("data/sources/text_files.py"))
@@ -50,7 +50,7 @@ def recorded(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SFT_HOME", str(folder))
-        patch.setattr(chunked_loss, "score", at_the_loss)
+        patch.setattr(chunked_loss, "loss_and_gradient", at_the_loss)
         patch.setattr(text_files, "_by_line", at_a_row)
         quick = ["trainer.max_steps=1", "eval.compare_after_training=false", "data.workers=1"]
         execute(["train", "recipe=quickstart", *quick, f"run_dir={folder / 'run'}"])

@@ -96,7 +96,7 @@ def main() -> None:
     config = NearDuplicatesConfig(method=method, threshold=0.7 if method is Method.rouge_l else 0.8)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    found = sum(1 for _ in near_duplicates.find(Spread(said, processes=processes), config))
+    found = sum(1 for _ in near_duplicates.find_near_duplicates(Spread(said, processes=processes), config))
     seconds = time.perf_counter() - start
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(

@@ -48,7 +48,7 @@ from sft_cli.utils import workers
 class Part:
     """Our encoding of some rows, in a worker process."""
 
-    def __init__(self, rules: encode_stage.Rules, directory: Path) -> None:
+    def __init__(self, rules: encode_stage.EncodeRules, directory: Path) -> None:
         self._maker, self._directory = rules.maker(), directory
 
     def write(self, task: tuple[int, list[list[dict[str, str]]]]) -> tuple[int, int, int]:
@@ -73,7 +73,7 @@ def ours(work: Work, processes: int) -> Result:
     tokenizer = load_tokenizer(work.tokenizer)
     template = load_template(TemplateConfig(path=work.template), tokenizer)
     start = now()
-    rules = encode_stage.Rules(tokenizer, template, DataConfig(), MAX_LENGTH, replay=False, loss_weight=1.0)
+    rules = encode_stage.EncodeRules(tokenizer, template, DataConfig(), MAX_LENGTH, replay=False, loss_weight=1.0)
     tasks = [(at, work.rows[at : at + encode_stage.CHUNK]) for at in range(0, len(work.rows), encode_stage.CHUNK)]
     done = list(workers.run(Part, (rules, work.scratch), Part.write, tasks, processes))
     return Result(*since(start), *map(sum, zip(*done, strict=True)))
@@ -84,7 +84,7 @@ def whole(work: Work, processes: int) -> Result:
     import datasets
 
     from sft_cli.config.compose import compose
-    from sft_cli.prepare.prepare import prepare
+    from sft_cli.prepare.prepare import prepare_data
 
     file = work.scratch / "rows.jsonl"
     file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in work.rows), encoding="utf-8")
@@ -99,7 +99,7 @@ def whole(work: Work, processes: int) -> Result:
         *([f"template.path={work.template}"] if work.template else []),
     ]
     start = now()
-    prepared = prepare(compose(settings))
+    prepared = prepare_data(compose(settings))
     spent = since(start)
     return Result(*spent, *counted(datasets.load_from_disk(str(prepared.directory))["train"]["labels"]))
 

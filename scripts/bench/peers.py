@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sft_cli.data.prepared_writer import IGNORE
+from sft_cli.data.prepared_writer import IGNORE_INDEX
 
 MAX_LENGTH = 4096
 
@@ -96,7 +96,7 @@ def by_datasets(work: Work) -> Result:
             row["messages"], chat_template=template, return_dict=True, return_assistant_tokens_mask=True
         )
         labels = zip(made["input_ids"], made["assistant_masks"], strict=True)
-        return {"input_ids": made["input_ids"], "labels": [id if mask else IGNORE for id, mask in labels]}
+        return {"input_ids": made["input_ids"], "labels": [id if mask else IGNORE_INDEX for id, mask in labels]}
 
     start = read_clocks()
     done = dataset.map(encode, remove_columns="messages")
@@ -118,5 +118,5 @@ def counted(labels: Any) -> tuple[int, int, int]:
     """Examples, tokens and trained tokens."""
     examples = tokens = trained = 0
     for row in labels:
-        examples, tokens, trained = examples + 1, tokens + len(row), trained + len(row) - row.count(IGNORE)
+        examples, tokens, trained = examples + 1, tokens + len(row), trained + len(row) - row.count(IGNORE_INDEX)
     return examples, tokens, trained

@@ -96,6 +96,6 @@ def target(case: tuple[tuple[str, bytes], str]) -> str | None:
     (ending, content), format = case
     file = Path(f"rows{ending}")
     file.write_bytes(content)
-    for row in source_rows.read(SourceConfig(path=str(file.absolute()), format=format), "a", "train"):
+    for row in source_rows.read_source(SourceConfig(path=str(file.absolute()), format=format), "a", "train"):
         repr(row)
     return None

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from sft_cli.config.schema.data import Placeholders, SourceConfig
-from sft_cli.data.formats.row_converter import FORMATS, converter
+from sft_cli.data.formats.row_converter import FORMATS, make_converter
 from sft_cli.types import Row
 
 _TEXT = st.one_of(
@@ -103,7 +103,7 @@ def target(case: Any) -> str | None:
     values, format, placeholders, columns, tags = case
     config = SourceConfig(path="x.jsonl", format=format, placeholders=placeholders, columns=columns, tags=tags)
     row = Row({str(name): value for name, value in values.items()}, "x.jsonl:1", "a")
-    read = converter(config, "a", "\n", row.values)
-    for found in read.gather([row]) if read.whole else read.convert(row):
+    read = make_converter(config, "a", "\n", row.values)
+    for found in read.convert_all([row]) if read.needs_all_rows else read.convert(row):
         repr(found)
     return None

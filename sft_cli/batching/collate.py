@@ -16,7 +16,7 @@ from sft_cli.batching.packed_row import PackedRow, pack_row
 from sft_cli.batching.shared_prefixes import PrefixForest, find_shared_prefixes, target_positions
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
-from sft_cli.data.prepared import Tokens
+from sft_cli.data.prepared import TokenizedExample
 
 MIN_SAVING = 0.05
 """Least fraction of a step's tokens that ``Choice.auto`` must save by computing common prefixes once."""
@@ -68,7 +68,7 @@ class MicroBatchPlan:
     Attributes:
         partition: ``[rank][micro-batch][index in the step]``.
         prefixes: The prefixes that examples share within a micro-batch; None: nothing is shared.
-        computed_tokens: Tokens of all rows of all ranks.
+        computed_tokens: TokenizedExample of all rows of all ranks.
     """
 
     partition: Partition
@@ -77,7 +77,7 @@ class MicroBatchPlan:
 
 
 def plan_micro_batches(
-    examples: Sequence[Tokens],
+    examples: Sequence[TokenizedExample],
     *,
     max_tokens: int,
     world_size: int = 1,
@@ -109,13 +109,13 @@ def plan_micro_batches(
 
 
 def _num_computed_tokens(parts: Partition, lengths: Sequence[int], prefixes: PrefixForest | None) -> int:
-    """Tokens of all rows; an empty row holds one."""
+    """TokenizedExample of all rows; an empty row holds one."""
     rows = [row for rank in parts for row in rank]
     sizes = [prefixes.num_computed_tokens(row, lengths) if prefixes else sum(lengths[i] for i in row) for row in rows]
     return sum(max(1, size) for size in sizes)
 
 
-def loss_denominator(examples: Sequence[Tokens], reduction: Reduction) -> float:
+def loss_denominator(examples: Sequence[TokenizedExample], reduction: Reduction) -> float:
     """The divisor of a step's loss: the sum of its trained tokens' weights, or the number of its examples.
 
     An example counts when it holds a trained token.
@@ -125,7 +125,7 @@ def loss_denominator(examples: Sequence[Tokens], reduction: Reduction) -> float:
 
 
 def example_loss_weights(
-    examples: Sequence[Tokens],
+    examples: Sequence[TokenizedExample],
     reduction: Reduction,
     replayed: Sequence[bool] | None = None,
     replay_weight: float | None = None,
@@ -148,7 +148,7 @@ def example_loss_weights(
 
 
 def collate(
-    examples: Sequence[Tokens],
+    examples: Sequence[TokenizedExample],
     reduction: Reduction,
     *,
     example_weights: Sequence[float] | None = None,
@@ -216,7 +216,7 @@ def _shared_ranges(shared: PrefixForest) -> list[TokenRange]:
     return [TokenRange(first[n], shared.start(n), end, shared.parents[n]) for n, end in enumerate(shared.ends)]
 
 
-def _target_weights(example: Tokens, reduction: Reduction) -> NDArray[np.float64]:
+def _target_weights(example: TokenizedExample, reduction: Reduction) -> NDArray[np.float64]:
     """``(trained,)`` weights of an example's targets."""
     weights = example.weights[1:][target_positions(example)].astype(np.float64)
     return weights if reduction is Reduction.token else weights / weights.sum()

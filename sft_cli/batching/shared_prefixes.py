@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.data.prepared import Tokens
+from sft_cli.data.prepared import TokenizedExample
 
 MIN_SHARED_TOKENS = 8
 """Least tokens of a shared segment: of a shorter one, the extra attention segment costs more than it saves.
@@ -76,7 +76,7 @@ class PrefixForest:
         )
 
 
-def target_positions(example: Tokens) -> NDArray[np.int64]:
+def target_positions(example: TokenizedExample) -> NDArray[np.int64]:
     """Sorted positions that predict a trained token: the id at t is predicted at t - 1.
 
     No position after the last one needs to be computed. The id at 0 is never predicted, whatever its weight.
@@ -84,7 +84,7 @@ def target_positions(example: Tokens) -> NDArray[np.int64]:
     return np.flatnonzero(example.weights[1:])
 
 
-def find_shared_prefixes(examples: Sequence[Tokens]) -> PrefixForest:
+def find_shared_prefixes(examples: Sequence[TokenizedExample]) -> PrefixForest:
     """Find the common prefixes of at least ``MIN_SHARED_TOKENS`` tokens.
 
     A position is shared by examples whose ids are equal up to and including it and that predict no trained token

@@ -15,8 +15,8 @@ from sft_cli.config.automatic import may_hold_out
 from sft_cli.config.paths import cache_home
 from sft_cli.config.schema.config import Config
 from sft_cli.data import trained_share
-from sft_cli.data.prepared import Prepared
-from sft_cli.prepare.prepare import prepare, there
+from sft_cli.data.prepared import PreparedData
+from sft_cli.prepare.prepare import find_prepared, prepare_data
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DataSample:
         scale: Rows of the run for each row that is here.
     """
 
-    prepared: Prepared
+    prepared: PreparedData
     whole: bool
     scale: float
 
@@ -72,15 +72,15 @@ def sample_data(config: Config, rows: int | None) -> Iterator[DataSample]:
     Raises:
         SftError: A row, the template or a source is refused.
     """
-    if rows is None or (found := there(config)) is not None:
+    if rows is None or (found := find_prepared(config)) is not None:
         with suppress_output():
-            found = prepare(config)
+            found = prepare_data(config)
         yield DataSample(found, True, 1.0)
         return
     (cache_home() / "prepared").mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".check-", dir=cache_home() / "prepared") as folder:
         with suppress_output():
-            made = prepare(with_row_limit(config, rows, Path(folder) / "sample"))
+            made = prepare_data(with_row_limit(config, rows, Path(folder) / "sample"))
         yield _scaled(config, made)
 
 
@@ -101,7 +101,7 @@ def with_row_limit(config: Config, rows: int, directory: Path) -> Config:
     return replace(config, prepared_dir=str(directory), data=replace(config.data, mix=mix))
 
 
-def _scaled(config: Config, made: Prepared) -> DataSample:
+def _scaled(config: Config, made: PreparedData) -> DataSample:
     """A sample, and what part of the run's rows it is; a mix by weights is taken to grow like its rows."""
     total, seen = Counter[str](), Counter[str]()
     with open(made.directory / "ledger.jsonl", encoding="utf-8") as file:
@@ -129,7 +129,7 @@ def data_result(found: DataSample) -> CheckResult:
     more = [f"dropped {count:,}: {reason}" for reason, count in manifest["dropped"].items()]
     for name, source in manifest["sources"].items():
         more += [f"{name}: not read: {', '.join(source['not_read'])}"] if source["not_read"] else []
-    strange = trained_share.unusual(manifest)
+    strange = trained_share.unusual_share(manifest)
     if not strange:
         return ok("data", text, more=more)
     look = "" if found.whole else "sft check --rows all …, then "

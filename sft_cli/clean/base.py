@@ -22,7 +22,7 @@ BATCH = 1000
 """Conversations handed to a function at once."""
 
 
-class Found(NamedTuple):
+class Finding(NamedTuple):
     """What a filter says about one row.
 
     Attributes:
@@ -42,11 +42,11 @@ class Found(NamedTuple):
     cluster: int | None = None
 
 
-Finding = Generator[Found, None, dict[str, Any] | None]
+Findings = Generator[Finding, None, dict[str, Any] | None]
 """Findings in ascending order of row; what is returned at the end is the filter's report."""
 
 
-class Rows(Protocol):
+class RowView(Protocol):
     """The rows that are left when a filter begins, numbered from 0 over all sources in the order of the mix."""
 
     def __len__(self) -> int: ...
@@ -75,7 +75,7 @@ class Rows(Protocol):
         ...
 
 
-def words(text: str) -> list[str]:
+def normalized_words(text: str) -> list[str]:
     """The words of a text for comparison: lower case, letters and digits only.
 
     A letter keeps the marks that belong to it (accents, vowel signs); Chinese, Japanese, Thai, Lao, Burmese and Khmer
@@ -83,7 +83,7 @@ def words(text: str) -> list[str]:
     """
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
-    return _any_word().findall(unicodedata.normalize("NFC", text).casefold())
+    return _unicode_word().findall(unicodedata.normalize("NFC", text).casefold())
 
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
@@ -91,7 +91,7 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u
 
 
 @functools.cache
-def _any_word() -> re.Pattern[str]:
+def _unicode_word() -> re.Pattern[str]:
     r"""A word of any script; Python's ``\w`` knows no combining marks, so they are listed.
 
     Only those below U+10000: a class that reaches beyond is searched one by one, many times slower.
@@ -101,20 +101,20 @@ def _any_word() -> re.Pattern[str]:
     return re.compile(rf"{letters}+(?:[{marks}]+{letters}*)*|(?!\W)[{_UNSPACED}][{marks}]*")
 
 
-def prompt(conversation: Conversation) -> str:
+def prompt_text(conversation: Conversation) -> str:
     """What is asked: all messages before the last answer, or a document's text."""
     if conversation.text is not None:
         return conversation.text
-    return "\n".join(message.content for message in conversation.messages[: _last_answer(conversation)])
+    return "\n".join(message.content for message in conversation.messages[: _last_answer_index(conversation)])
 
 
-def answer(conversation: Conversation) -> str:
+def answer_text(conversation: Conversation) -> str:
     """The last assistant message; empty for a document."""
-    at = _last_answer(conversation)
+    at = _last_answer_index(conversation)
     return conversation.messages[at].content if at < len(conversation.messages) else ""
 
 
-def _last_answer(conversation: Conversation) -> int:
+def _last_answer_index(conversation: Conversation) -> int:
     """Index of the last assistant message; the number of messages if there is none."""
     answers = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
     return answers[-1] if answers else len(conversation.messages)

@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import Found, Rows
-from sft_cli.clean.row_keys import compared
+from sft_cli.clean.base import Finding, RowView
+from sft_cli.clean.row_keys import comparison_text
 from sft_cli.config.schema.clean import Action, Scope
 
-CLUSTERS = 50
+MAX_CLUSTERS = 50
 """Clusters in a report, the largest."""
-DROPPED = 5
+MAX_DROPPED = 5
 """Rows named of each, beside the one that is kept."""
-CHARACTERS = 300
+MAX_CHARACTERS = 300
 """Characters shown of the row that is kept."""
 
 
-class Matches(NamedTuple):
+class DuplicateMap(NamedTuple):
     """Which row each row stands behind.
 
     Attributes:
@@ -30,12 +30,14 @@ class Matches(NamedTuple):
     kept: NDArray[np.int64]
     similarity: NDArray[np.float32]
 
-    def found(self) -> NDArray[np.int64]:
+    def duplicates(self) -> NDArray[np.int64]:
         """Ascending: the rows that stand behind another."""
         return np.flatnonzero(self.kept != np.arange(len(self.kept)))
 
 
-def findings(rows: Rows, matches: Matches, reason: str, action: Action, detail: str) -> Iterator[Found]:
+def duplicate_findings(
+    rows: RowView, matches: DuplicateMap, reason: str, action: Action, detail: str
+) -> Iterator[Finding]:
     """One for each row that stands behind another; where all of them stay, also one for the row they stand behind.
 
     Args:
@@ -46,39 +48,39 @@ def findings(rows: Rows, matches: Matches, reason: str, action: Action, detail: 
         detail: The sentence about a row, with ``{where}`` of the kept row and ``{similarity}`` in it.
     """
     where = functools.lru_cache(maxsize=10_000)(lambda index: rows[index].where)
-    found = matches.found()
+    found = matches.duplicates()
     drop = action is Action.drop
-    heads = found[:0] if drop else matches.kept[found]
-    for index in np.union1d(found, heads).tolist():
+    representatives = found[:0] if drop else matches.kept[found]
+    for index in np.union1d(found, representatives).tolist():
         kept = int(matches.kept[index])
         if kept == index:
-            yield Found(index, cluster=kept)
+            yield Finding(index, cluster=kept)
             continue
         similarity = round(float(matches.similarity[index]), 4)
-        said = detail.format(where=where(kept), similarity=f"{similarity:.2f}")
-        yield Found(index, reason if drop else None, said, similarity, cluster=None if drop else kept)
+        sentence = detail.format(where=where(kept), similarity=f"{similarity:.2f}")
+        yield Finding(index, reason if drop else None, sentence, similarity, cluster=None if drop else kept)
 
 
-def report(rows: Rows, matches: Matches, scope: Scope) -> dict[str, Any]:
+def cluster_report(rows: RowView, matches: DuplicateMap, scope: Scope) -> dict[str, Any]:
     """The largest clusters: a kept row and those that stand behind it.
 
     ``size`` counts the kept row, too; ``similarity`` is the smallest of the cluster; ``num_rows`` counts the rows that
     stand behind another in all clusters.
     """
-    found = matches.found()
+    found = matches.duplicates()
     kept, sizes = np.unique(matches.kept[found], return_counts=True)
-    largest = np.lexsort((kept, -sizes))[:CLUSTERS]
+    largest = np.lexsort((kept, -sizes))[:MAX_CLUSTERS]
     clusters = []
-    for place in largest:
-        members = found[matches.kept[found] == kept[place]]
-        winner = rows[int(kept[place])]
+    for cluster in largest:
+        members = found[matches.kept[found] == kept[cluster]]
+        representative = rows[int(kept[cluster])]
         clusters.append(
             {
-                "size": int(sizes[place]) + 1,
-                "kept": winner.where,
-                "dropped": [rows[int(index)].where for index in members[:DROPPED]],
+                "size": int(sizes[cluster]) + 1,
+                "kept": representative.where,
+                "dropped": [rows[int(index)].where for index in members[:MAX_DROPPED]],
                 "similarity": round(float(matches.similarity[members].min()), 4),
-                "text": compared(winner, scope)[:CHARACTERS],
+                "text": comparison_text(representative, scope)[:MAX_CHARACTERS],
             }
         )
     return {"clusters": clusters, "num_clusters": len(kept), "num_rows": len(found)}

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft_cli.config.schema.clean import ContaminationConfig
-from sft_cli.data.row_errors import listing, nearest
+from sft_cli.data.row_errors import format_list, nearest
 from sft_cli.data.sources import file_state
-from sft_cli.data.sources.locate import Part, locate
-from sft_cli.data.sources.select import Place
-from sft_cli.data.sources.slices import BadRow, of_parts, read_slice
+from sft_cli.data.sources.locate import FileGroup, locate_files
+from sft_cli.data.sources.select import SourceLocation
+from sft_cli.data.sources.slices import BadRow, read_slice, slice_files
 from sft_cli.errors import SftError
 
 COLUMNS = ("question", "prompt", "instruction", "text")
@@ -17,7 +17,7 @@ COLUMNS = ("question", "prompt", "instruction", "text")
 KEY = "clean.contamination"
 
 
-class Prompt(NamedTuple):
+class EvalPrompt(NamedTuple):
     """One prompt of an evaluation set.
 
     Attributes:
@@ -31,7 +31,7 @@ class Prompt(NamedTuple):
     text: str
 
 
-def prompts(config: ContaminationConfig) -> list[Prompt]:
+def eval_prompts(config: ContaminationConfig) -> list[EvalPrompt]:
     """Every prompt of every set, in the order of the config and of the files.
 
     A column that holds several texts (the turns of MT-Bench) gives as many prompts; of messages those of the user.
@@ -41,34 +41,34 @@ def prompts(config: ContaminationConfig) -> list[Prompt]:
         SftError: A file or a column is missing, or a row holds no prompt.
     """
     return [
-        Prompt(name, where, text)
+        EvalPrompt(name, where, text)
         for name in config.against
         for where, values in _rows(config, name)
         for text in _texts(config, name, values, where)
     ]
 
 
-def files(config: ContaminationConfig, name: str) -> list[Path]:
+def eval_set_files(config: ContaminationConfig, name: str) -> list[Path]:
     """The files that one set is read from."""
-    return list(_files(_parts(config, name)))
+    return list(_files(_file_groups(config, name)))
 
 
-def _parts(config: ContaminationConfig, name: str) -> list[Part]:
-    return locate(Place(config.against[name], "test", named=False, key=f"{KEY}.against.{name}"))
+def _file_groups(config: ContaminationConfig, name: str) -> list[FileGroup]:
+    return locate_files(SourceLocation(config.against[name], "test", named=False, key=f"{KEY}.against.{name}"))
 
 
-def _files(parts: Sequence[Part]) -> Iterator[Path]:
-    for file in (file for part in parts for file in part.files):
+def _files(groups: Sequence[FileGroup]) -> Iterator[Path]:
+    for file in (file for group in groups for file in group.files):
         assert isinstance(file, Path), "files on a server are downloaded by locate"
         yield file
 
 
 def _rows(config: ContaminationConfig, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The place and the columns of every row of a set; a broken one raises."""
-    parts = _parts(config, name)
-    for file in _files(parts):
-        file_state.look(file)
-    for piece in of_parts(parts):
+    groups = _file_groups(config, name)
+    for file in _files(groups):
+        file_state.record_stamp(file)
+    for piece in slice_files(groups):
         for row in read_slice(piece, name):
             if isinstance(row, BadRow):
                 raise row.error
@@ -83,17 +83,17 @@ def _column(config: ContaminationConfig, name: str, values: Mapping[str, Any], w
         return found[0]
     key = f"{KEY}.columns.{name}"
     if named is None:
-        problem = f"it has none of the columns {listing(COLUMNS)}, but {listing(values)}"
+        problem = f"it has none of the columns {format_list(COLUMNS)}, but {format_list(values)}"
         raise SftError(where=where, problem=problem, fix=f"name the one that holds the prompt: {key}=COLUMN")
     near = nearest(named, values)
     hint = f"did you mean {key}={near}? " if near is not None else ""
-    raise SftError(where=where, problem=f"it has no column {named!r}", fix=f"{hint}columns: {listing(values)}")
+    raise SftError(where=where, problem=f"it has no column {named!r}", fix=f"{hint}columns: {format_list(values)}")
 
 
 def _texts(config: ContaminationConfig, name: str, values: Mapping[str, Any], where: str) -> list[str]:
     """The prompts of a row; none at all raises."""
     column = _column(config, name, values, where)
-    found = [text for text in _flat(values[column]) if text.strip()]
+    found = [text for text in _flatten(values[column]) if text.strip()]
     if not found:
         fix = f"remove the row, or name another column: {KEY}.columns.{name}=COLUMN"
         raise SftError(where=where, problem=f"its {column} holds no text", fix=fix)
@@ -103,12 +103,12 @@ def _texts(config: ContaminationConfig, name: str, values: Mapping[str, Any], wh
     return found
 
 
-def _flat(value: Any) -> Iterator[str]:
+def _flatten(value: Any) -> Iterator[str]:
     """The texts of a value: itself, those of a list, the content of a user's message."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
         for element in value:
-            yield from _flat(element)
+            yield from _flatten(element)
     elif isinstance(value, Mapping) and value.get("role", "user") == "user":
-        yield from _flat(value.get("content"))
+        yield from _flatten(value.get("content"))

@@ -4,25 +4,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sft_cli.clean.base import Finding, Rows
-from sft_cli.clean.clusters import Matches, findings, report
-from sft_cli.clean.row_keys import digest, digests, winners
+from sft_cli.clean.base import Findings, RowView
+from sft_cli.clean.clusters import DuplicateMap, cluster_report, duplicate_findings
+from sft_cli.clean.row_keys import representatives, row_digest, row_digests
 from sft_cli.config.schema.clean import ExactDuplicatesConfig
 from sft_cli.types import Conversation
 
 REASON = "exact duplicate"
 
 
-def find(rows: Rows, config: ExactDuplicatesConfig) -> Finding:
+def find_exact_duplicates(rows: RowView, config: ExactDuplicatesConfig) -> Findings:
     """All but one of the rows that are the same by ``config.scope``.
 
     The one that is kept: a held-out row before others, then the highest priority, then the earliest. Returns a report
     of clusters (see clusters.py).
     """
-    matches = Matches(winners(digests(rows, _digests, config), rows), np.ones(len(rows), np.float32))
-    yield from findings(rows, matches, REASON, config.action, "the same as {where}")
-    return report(rows, matches, config.scope)
+    matches = DuplicateMap(representatives(row_digests(rows, _digests, config), rows), np.ones(len(rows), np.float32))
+    yield from duplicate_findings(rows, matches, REASON, config.action, "the same as {where}")
+    return cluster_report(rows, matches, config.scope)
 
 
 def _digests(conversations: Sequence[Conversation], config: ExactDuplicatesConfig) -> list[bytes]:
-    return [digest(conversation, config.scope, weights=True) for conversation in conversations]
+    return [row_digest(conversation, config.scope, weights=True) for conversation in conversations]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-from sft_cli.clean.base import Finding, Found, Rows, words
+from sft_cli.clean.base import Finding, Findings, RowView, normalized_words
 from sft_cli.config.schema.clean import Action, HeuristicsConfig
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation
@@ -18,20 +18,20 @@ from sft_cli.types import Conversation
 FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*$", re.MULTILINE)
 EMPTY_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+#.-]*[ \t]*\n\s*^[ \t]*```[ \t]*$", re.MULTILINE)
 CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-GRAM = 4
+NGRAM = 4
 """Words of a repeated piece."""
-FEWEST_WORDS = 50
+MIN_WORDS = 50
 """Shorter answers are not judged by repetition or as cut off prose."""
-ECHO_WORDS = 6
+MIN_ECHO_WORDS = 6
 """Words a prompt must have for an answer to echo it."""
-ECHO_SHARE = 0.8
+MIN_ECHO_SHARE = 0.8
 """Share of an answer's words from which a repeated prompt is all it says."""
-ENDS = re.compile(r"[.!?…:;)\]}\"'”’»*_`|>#=~-]\s*$|[。！？]\s*$")
+SENTENCE_END = re.compile(r"[.!?…:;)\]}\"'”’»*_`|>#=~-]\s*$|[。！？]\s*$")
 SENTENCE = re.compile(r"[a-z]{2,}[,;]?(?: [\w'’“”\"()-]+[,;]?){3,}[.!?](?:\s|$)")
-ITEM = re.compile(r"^\s*(?:[-*+•–]|\(?\d+[.):]|\(?[A-Za-z][.)]|\||#|>)\s?")
+LIST_ITEM = re.compile(r"^\s*(?:[-*+•–]|\(?\d+[.):]|\(?[A-Za-z][.)]|\||#|>)\s?")
 CODE_LINE = re.compile(r"[{};<>\\]|\w\(|^\s{4,}|^\s*(?:def|class|import|return|SELECT|FROM|for|if|while)\b")
 _NO_IDENTITY = r"(?! (?:called|named|trained|developed|created|made|built)\b)"  # what a data set teaches on purpose
-TEACHER = re.compile(
+TEACHER_PHRASE = re.compile(
     r"\bas an? (?:(?:ai|artificial intelligence)(?: language)? (?:model|assistant)|(?:large )?language model)\b"
     rf"{_NO_IDENTITY}"
     rf"|\b(?:i am|i['’]m) (?:just |only |merely )?an? (?:ai|large)?[ ]?language model\b{_NO_IDENTITY}"
@@ -54,100 +54,104 @@ _HELP = (
 REFUSAL = re.compile(rf"^\W*{_SORRY}?[\s,.;:—-]*(?:but )?(?:{_CANNOT})(?: to)? (?:{_HELP}|\w+ing)\b", re.IGNORECASE)
 
 
-class Turn(NamedTuple):
+class TrainedAnswer(NamedTuple):
     """An answer, and the message before it."""
 
-    asked: str
-    said: str
+    prompt: str
+    text: str
     calls_tools: bool
 
 
-class Verdict(NamedTuple):
+class Violation(NamedTuple):
     """What a rule says about an answer, with the number behind it."""
 
     detail: str
     score: float | None = None
 
 
-Rule = Callable[[Turn, HeuristicsConfig], Verdict | None]
+Rule = Callable[[TrainedAnswer, HeuristicsConfig], Violation | None]
 
 
-def empty(turn: Turn, config: HeuristicsConfig) -> Verdict | None:
+def empty(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
     """Nothing is said, and no tool is called."""
-    return None if turn.said.strip() or turn.calls_tools else Verdict("there is no text")
+    return None if answer.text.strip() or answer.calls_tools else Violation("there is no text")
 
 
-def echo(turn: Turn, config: HeuristicsConfig) -> Verdict | None:
+def echo(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
     """The answer repeats the message before it and says hardly anything else."""
-    asked, said = words(turn.asked), words(turn.said)
-    if len(asked) < ECHO_WORDS or len(said) < len(asked) or said[: len(asked)] != asked:
+    prompt_words, answer_words = normalized_words(answer.prompt), normalized_words(answer.text)
+    if (
+        len(prompt_words) < MIN_ECHO_WORDS
+        or len(answer_words) < len(prompt_words)
+        or answer_words[: len(prompt_words)] != prompt_words
+    ):
         return None
-    share = len(asked) / len(said)
-    return Verdict(f"{share:.0%} of its words are the prompt's", share) if share >= ECHO_SHARE else None
+    share = len(prompt_words) / len(answer_words)
+    return Violation(f"{share:.0%} of its words are the prompt's", share) if share >= MIN_ECHO_SHARE else None
 
 
-def empty_code(turn: Turn, config: HeuristicsConfig) -> Verdict | None:
+def empty_code(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
     """A code block without code."""
-    return Verdict("a code block holds nothing") if EMPTY_FENCE.search(turn.said) else None
+    return Violation("a code block holds nothing") if EMPTY_FENCE.search(answer.text) else None
 
 
-def repetition(turn: Turn, config: HeuristicsConfig) -> Verdict | None:
+def repetition(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
     """Too many words outside code stand in pieces of four words that came before."""
-    prose = [line for line in CODE.sub(" ", turn.said).split("\n") if not CODE_LINE.search(line)]
-    said = words("\n".join(prose))
-    share = repeated_share(said) if len(said) >= FEWEST_WORDS else 0.0
+    prose = [line for line in CODE.sub(" ", answer.text).split("\n") if not CODE_LINE.search(line)]
+    answer_words = normalized_words("\n".join(prose))
+    share = repeated_share(answer_words) if len(answer_words) >= MIN_WORDS else 0.0
     if share < config.max_repeated_share:
         return None
-    return Verdict(f"{share:.0%} of its {len(said)} words are in pieces said before", share)
+    return Violation(f"{share:.0%} of its {len(answer_words)} words are in pieces said before", share)
 
 
-def repeated_share(said: Sequence[str]) -> float:
+def repeated_share(answer_words: Sequence[str]) -> float:
     """Share of the words inside a 4-gram that occurred before; the first occurrence does not count."""
     seen: set[tuple[str, ...]] = set()
-    repeated = bytearray(len(said))
-    for start in range(len(said) - GRAM + 1):
-        gram = tuple(said[start : start + GRAM])
+    repeated = bytearray(len(answer_words))
+    for start in range(len(answer_words) - NGRAM + 1):
+        gram = tuple(answer_words[start : start + NGRAM])
         if gram in seen:
-            repeated[start : start + GRAM] = b"\1" * GRAM
+            repeated[start : start + NGRAM] = b"\1" * NGRAM
         seen.add(gram)
-    return sum(repeated) / max(1, len(said))
+    return sum(repeated) / max(1, len(answer_words))
 
 
-def cut_off(turn: Turn, config: HeuristicsConfig) -> Verdict | None:
+def cut_off(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
     """A code block is never closed, or long prose ends in the middle of a sentence.
 
     Code, lists, tables, formulas, numbers and short answers may end as they like.
     """
-    if len(FENCE.findall(turn.said)) % 2:
-        return Verdict("a code block is not closed")
-    text = turn.said.rstrip()
+    if len(FENCE.findall(answer.text)) % 2:
+        return Violation("a code block is not closed")
+    text = answer.text.rstrip()
     last = text.rpartition("\n")[2]
     if (
-        ENDS.search(text)
-        or ITEM.match(last)
+        SENTENCE_END.search(text)
+        or LIST_ITEM.match(last)
         or CODE_LINE.search(last)
         or "=" in last
-        or len(text.split()) < FEWEST_WORDS
+        or len(text.split()) < MIN_WORDS
     ):
         return None
     tail = last.split()
     prose = len(tail) >= 8 and len(SENTENCE.findall(text)) >= 2
     word = tail[-1] if tail else ""
     if prose and (word.endswith(",") or (word.isalpha() and word.islower())):
-        return Verdict(f"it ends with {word!r}")
+        return Violation(f"it ends with {word!r}")
     return None
 
 
-def teacher_phrases(turn: Turn, config: HeuristicsConfig) -> Verdict | None:
+def teacher_phrases(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
     """The answer speaks of itself as a language model, or as another maker's."""
-    match = TEACHER.search(turn.said)
-    return Verdict(f"it says {match[0]!r}") if match else None
+    match = TEACHER_PHRASE.search(answer.text)
+    return Violation(f"it says {match[0]!r}") if match else None
 
 
-def refusals(turn: Turn, config: HeuristicsConfig) -> Verdict | None:
+def refusals(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
     """The answer begins by refusing."""
-    match = REFUSAL.search(turn.said[:300])
-    return Verdict(f"it begins {match[0].strip()!r}") if match else None
+    match = REFUSAL.search(answer.text[:300])
+    return Violation(f"it begins {match[0].strip()!r}") if match else None
 
 
 RULES: Mapping[str, tuple[str, Rule]] = {
@@ -162,15 +166,15 @@ RULES: Mapping[str, tuple[str, Rule]] = {
 """Switch -> the reason, and the rule; a row is dropped for the first that speaks."""
 
 
-def chosen(config: HeuristicsConfig) -> list[str]:
+def enabled_rules(config: HeuristicsConfig) -> list[str]:
     """The rules that are switched on."""
     on = {field.name: vars(config)[field.name] for field in fields(config)}
     return [rule for rule in RULES if on[rule]]
 
 
-def check(config: HeuristicsConfig) -> None:
+def check_heuristics(config: HeuristicsConfig) -> None:
     """Refuse a step in which every rule is off."""
-    if not chosen(config):
+    if not enabled_rules(config):
         raise SftError(
             where="clean.heuristics",
             problem="every rule is switched off, so nothing would be found",
@@ -178,54 +182,56 @@ def check(config: HeuristicsConfig) -> None:
         )
 
 
-def find(rows: Rows, config: HeuristicsConfig) -> Finding:
+def find_heuristics(rows: RowView, config: HeuristicsConfig) -> Findings:
     """A finding for each row with a degenerate answer. The report: ``rules`` (rule -> rows)."""
-    check(config)
+    check_heuristics(config)
     return _find(rows, config)
 
 
-def _find(rows: Rows, config: HeuristicsConfig) -> Finding:
-    """See ``find``."""
+def _find(rows: RowView, config: HeuristicsConfig) -> Findings:
+    """See ``find_heuristics``."""
     counts = Counter[str]()
-    for start, batch in rows.map(judge, config):
-        for index, judged in enumerate(batch, start):
-            if judged is None:
+    for start, batch in rows.map(first_violations, config):
+        for index, found in enumerate(batch, start):
+            if found is None:
                 continue
-            rule, verdict = judged
+            rule, violation = found
             counts[rule] += 1
             reason = RULES[rule][0]
             drop = config.action is Action.drop
-            yield Found(
+            yield Finding(
                 index,
                 reason if drop else None,
-                verdict.detail if drop else f"{reason}: {verdict.detail}",
-                verdict.score,
+                violation.detail if drop else f"{reason}: {violation.detail}",
+                violation.score,
             )
-    return {"rules": {rule: counts[rule] for rule in chosen(config)}}
+    return {"rules": {rule: counts[rule] for rule in enabled_rules(config)}}
 
 
-def judge(conversations: Sequence[Conversation], config: HeuristicsConfig) -> list[tuple[str, Verdict] | None]:
+def first_violations(
+    conversations: Sequence[Conversation], config: HeuristicsConfig
+) -> list[tuple[str, Violation] | None]:
     """For each conversation the first rule that speaks, and what it says."""
-    rules = chosen(config)
-    return [next(_verdicts(conversation, rules, config), None) for conversation in conversations]
+    rules = enabled_rules(config)
+    return [next(_violations(conversation, rules, config), None) for conversation in conversations]
 
 
-def _verdicts(
+def _violations(
     conversation: Conversation, rules: Sequence[str], config: HeuristicsConfig
-) -> Iterator[tuple[str, Verdict]]:
+) -> Iterator[tuple[str, Violation]]:
     """What the rules say, in their order."""
-    answers = list(turns(conversation))
+    answers = list(trained_answers(conversation))
     for rule in rules:
-        for turn in answers:
-            verdict = RULES[rule][1](turn, config)
-            if verdict is not None:
-                yield rule, verdict
+        for answer in answers:
+            violation = RULES[rule][1](answer, config)
+            if violation is not None:
+                yield rule, violation
 
 
-def turns(conversation: Conversation) -> Iterator[Turn]:
+def trained_answers(conversation: Conversation) -> Iterator[TrainedAnswer]:
     """The answers that carry loss."""
-    asked = ""
+    prompt = ""
     for message in conversation.messages:
         if message.role == "assistant" and message.weight:
-            yield Turn(asked, message.content, bool(message.extra.get("tool_calls")))
-        asked = message.content
+            yield TrainedAnswer(prompt, message.content, bool(message.extra.get("tool_calls")))
+        prompt = message.content

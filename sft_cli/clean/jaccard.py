@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-REMEMBERED = 1_000_000
+MAX_CACHED = 1_000_000
 """Shingles kept in memory while rows are compared; about 100 MB."""
-MARKS = 64
+MAX_HASHES = 64
 """Shingles of a kept row that are known by a 16-bit hash, so that most comparisons need no more."""
-FEW = 1000
+FEW_MATES = 1000
 """So many bucket mates are collected one by one; more, in an array."""
 
 Shingles = frozenset[str]
@@ -21,27 +21,27 @@ def jaccard(one: Shingles, other: Shingles) -> float:
     return shared / (len(one) + len(other) - shared)
 
 
-class Sets:
+class ShingleCache:
     """The shingles of rows; the latest are remembered."""
 
     def __init__(self, read: Callable[[int], Iterable[str]]) -> None:
         self._read = read
         self._sets: dict[int, Shingles] = {}
-        self._held = 0
+        self._num_cached = 0
 
     def __call__(self, row: int) -> Shingles:
         """The set of one row."""
         found = self._sets.pop(row, None)
         if found is None:
             found = frozenset(self._read(row))
-            self._held += len(found)
+            self._num_cached += len(found)
         self._sets[row] = found
-        while self._held > REMEMBERED and len(self._sets) > 1:
-            self._held -= len(self._sets.pop(next(iter(self._sets))))
+        while self._num_cached > MAX_CACHED and len(self._sets) > 1:
+            self._num_cached -= len(self._sets.pop(next(iter(self._sets))))
         return found
 
 
-class Kept:
+class BucketIndex:
     """The rows that were kept so far, by the buckets they are in; arrays of a fixed size, no object for each row.
 
     Buckets lie end to end in one array, and a bucket's number is where it begins: there stands how many rows it holds
@@ -53,36 +53,36 @@ class Kept:
         self._num_kept = 0
         self._rows = np.zeros(num_rows, np.int64)
         self._sizes = np.zeros(num_rows, np.int64)
-        self._marks = np.zeros((num_rows, MARKS), np.uint16)
+        self._hashes = np.zeros((num_rows, MAX_HASHES), np.uint16)
         self._slots = np.zeros(num_slots, np.int32)
 
     def add(self, row: int, buckets: NDArray[np.int64], shingles: Shingles) -> None:
         """Note a row."""
         place = self._num_kept
-        marks = _marks(shingles)[:MARKS]
+        hashes = _hashes(shingles)[:MAX_HASHES]
         self._rows[place] = row
         self._sizes[place] = len(shingles)
-        self._marks[place, : len(marks)] = marks
+        self._hashes[place, : len(hashes)] = hashes
         self._slots[buckets] += 1
         self._slots[buckets + self._slots[buckets]] = place
         self._num_kept += 1
 
-    def near(self, buckets: NDArray[np.int64], shingles: Shingles, threshold: float) -> list[int]:
+    def candidates(self, buckets: NDArray[np.int64], shingles: Shingles, threshold: float) -> list[int]:
         """The rows that share a bucket and may reach the threshold, in the order in which they were kept."""
-        places = self._together(buckets)
+        places = self._bucket_mates(buckets)
         if not len(places):
             return []
-        there = np.zeros(2**16, np.bool_)
-        there[_marks(shingles)] = True
+        present = np.zeros(2**16, np.bool_)
+        present[_hashes(shingles)] = True
         sizes = self._sizes[places]
         # No more shingles are shared than marks are (hashes that collide add some), and all that have no mark.
-        width = min(MARKS, int(sizes.max()))
-        shared = there[self._marks[:, :width][places]].sum(axis=1) + np.maximum(sizes - MARKS, 0)
+        width = min(MAX_HASHES, int(sizes.max()))
+        shared = present[self._hashes[:, :width][places]].sum(axis=1) + np.maximum(sizes - MAX_HASHES, 0)
         shared = np.minimum(shared, len(shingles))
         hopeful = places[shared / (sizes + len(shingles) - shared) >= threshold]
         return self._rows[hopeful].tolist()
 
-    def _together(self, buckets: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _bucket_mates(self, buckets: NDArray[np.int64]) -> NDArray[np.int64]:
         """All places in these buckets, ascending, each once."""
         counts = self._slots[buckets].tolist()
         mates = [
@@ -92,14 +92,14 @@ class Kept:
         ]
         if not mates:
             return np.zeros(0, np.int64)
-        if sum(counts) <= FEW:
+        if sum(counts) <= FEW_MATES:
             return np.unique(np.concatenate(mates)).astype(np.int64)
-        there = np.zeros(self._num_kept, np.bool_)
+        present = np.zeros(self._num_kept, np.bool_)
         for places in mates:
-            there[places] = True
-        return np.flatnonzero(there)
+            present[places] = True
+        return np.flatnonzero(present)
 
 
-def _marks(shingles: Shingles) -> list[int]:
+def _hashes(shingles: Shingles) -> list[int]:
     """A number from 1 to 65,535 for each shingle; 0 is no shingle's."""
     return [hash(shingle) % 65_535 + 1 for shingle in shingles]

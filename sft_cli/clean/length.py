@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sft_cli.clean.base import Finding, Found, Rows, answer, prompt
+from sft_cli.clean.base import Finding, Findings, RowView, answer_text, prompt_text
 from sft_cli.config.schema.clean import LengthConfig
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation, Message
@@ -15,7 +15,7 @@ WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\s\u3040-\u30ff
 """What white space separates; Chinese and Japanese characters count one each."""
 
 
-class Verdict(NamedTuple):
+class LengthViolation(NamedTuple):
     """Why a row is dropped, the sentence about it, and the number that is out of bounds."""
 
     reason: str
@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
     value: float
 
 
-def check(config: LengthConfig) -> None:
+def check_length(config: LengthConfig) -> None:
     """Refuse bounds that no row can meet, or that every row meets."""
     if config == LengthConfig(min_answer_words=0):
         raise SftError(
@@ -49,50 +49,60 @@ def check(config: LengthConfig) -> None:
     )
 
 
-def find(rows: Rows, config: LengthConfig) -> Finding:
+def find_length(rows: RowView, config: LengthConfig) -> Findings:
     """A finding for each row that is out of bounds.
 
     Documents and rows of token ids have neither prompt nor answer and pass. The report: ``reasons`` (reason -> rows)
     and ``not_judged`` rows.
     """
-    check(config)
+    check_length(config)
     return _find(rows, config)
 
 
-def _find(rows: Rows, config: LengthConfig) -> Finding:
-    """See ``find``."""
+def _find(rows: RowView, config: LengthConfig) -> Findings:
+    """See ``find_length``."""
     reasons, not_judged = Counter[str](), 0
-    for start, batch in rows.map(judge, config):
-        for index, (judged, verdict) in enumerate(batch, start):
-            not_judged += not judged
-            if verdict is not None:
-                reasons[verdict.reason] += 1
-                yield Found(index, verdict.reason, verdict.detail, verdict.value)
+    for start, batch in rows.map(length_violations, config):
+        for index, (is_bounded, violation) in enumerate(batch, start):
+            not_judged += not is_bounded
+            if violation is not None:
+                reasons[violation.reason] += 1
+                yield Finding(index, violation.reason, violation.detail, violation.value)
     return {"reasons": dict(sorted(reasons.items())), "not_judged": not_judged}
 
 
-def judge(conversations: Sequence[Conversation], config: LengthConfig) -> list[tuple[bool, Verdict | None]]:
+def length_violations(
+    conversations: Sequence[Conversation], config: LengthConfig
+) -> list[tuple[bool, LengthViolation | None]]:
     """For each conversation whether it has bounds to meet, and what it fails."""
-    return [(bool(c.messages), _judge(c, config) if c.messages else None) for c in conversations]
+    return [(bool(c.messages), _first_violation(c, config) if c.messages else None) for c in conversations]
 
 
-def _judge(conversation: Conversation, config: LengthConfig) -> Verdict | None:
+def _first_violation(conversation: Conversation, config: LengthConfig) -> LengthViolation | None:
     """The first bound that a conversation fails. An answer that calls tools may be of any length."""
-    asked = _count(prompt(conversation))
-    if asked < config.min_prompt_words:
-        return Verdict("prompt too short", f"{_words(asked)}, fewer than {config.min_prompt_words}", asked)
-    if config.max_prompt_words is not None and asked > config.max_prompt_words:
-        return Verdict("prompt too long", f"{_words(asked)}, more than {config.max_prompt_words}", asked)
-    said = _count(answer(conversation))
-    if said < config.min_answer_words and not _calls_tools(conversation):
-        return Verdict("answer too short", f"{_words(said)}, fewer than {config.min_answer_words}", said)
-    if config.max_answer_words is not None and said > config.max_answer_words:
-        return Verdict("answer too long", f"{_words(said)}, more than {config.max_answer_words}", said)
+    prompt_words = _count_words(prompt_text(conversation))
+    if prompt_words < config.min_prompt_words:
+        return LengthViolation(
+            "prompt too short", f"{_words_phrase(prompt_words)}, fewer than {config.min_prompt_words}", prompt_words
+        )
+    if config.max_prompt_words is not None and prompt_words > config.max_prompt_words:
+        return LengthViolation(
+            "prompt too long", f"{_words_phrase(prompt_words)}, more than {config.max_prompt_words}", prompt_words
+        )
+    answer_words = _count_words(answer_text(conversation))
+    if answer_words < config.min_answer_words and not _calls_tools(conversation):
+        return LengthViolation(
+            "answer too short", f"{_words_phrase(answer_words)}, fewer than {config.min_answer_words}", answer_words
+        )
+    if config.max_answer_words is not None and answer_words > config.max_answer_words:
+        return LengthViolation(
+            "answer too long", f"{_words_phrase(answer_words)}, more than {config.max_answer_words}", answer_words
+        )
     share = trained_share(conversation)
     if share < config.min_trained_share:
-        return Verdict("trained share too small", f"{share:.1%}, below {config.min_trained_share:.1%}", share)
+        return LengthViolation("trained share too small", f"{share:.1%}, below {config.min_trained_share:.1%}", share)
     if share > config.max_trained_share:
-        return Verdict("trained share too large", f"{share:.1%}, above {config.max_trained_share:.1%}", share)
+        return LengthViolation("trained share too large", f"{share:.1%}, above {config.max_trained_share:.1%}", share)
     return None
 
 
@@ -119,11 +129,11 @@ def _calls_tools(conversation: Conversation) -> bool:
     return bool(turns) and bool(turns[-1].extra.get("tool_calls"))
 
 
-def _count(text: str) -> int:
+def _count_words(text: str) -> int:
     """Words of a text."""
     return sum(1 for _ in WORDS.finditer(text))
 
 
-def _words(count: int) -> str:
+def _words_phrase(count: int) -> str:
     """``1 word``, ``7 words``."""
     return f"{count} word{'s' * (count != 1)}"

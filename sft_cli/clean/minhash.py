@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import Rows, words
-from sft_cli.clean.clusters import Matches
-from sft_cli.clean.jaccard import Kept, Sets, jaccard
-from sft_cli.clean.row_keys import DIGEST_BYTES, best_first, compared, winners
+from sft_cli.clean.base import RowView, normalized_words
+from sft_cli.clean.clusters import DuplicateMap
+from sft_cli.clean.jaccard import BucketIndex, ShingleCache, jaccard
+from sft_cli.clean.row_keys import DIGEST_BYTES, comparison_text, preference_order, representatives
 from sft_cli.config.schema.clean import NearDuplicatesConfig
 from sft_cli.types import Conversation
 
@@ -23,7 +23,7 @@ _SIGN = re.compile(r"([-+*/^=<>%&|~\\])")
 """Signs that change what is asked (``3 - 4``)."""
 
 
-def matches(rows: Rows, config: NearDuplicatesConfig) -> Matches:
+def minhash_duplicates(rows: RowView, config: NearDuplicatesConfig) -> DuplicateMap:
     """For each row the kept row it is similar to; see near_duplicates.py for the rule.
 
     Holds 4 bytes per band and 30 more for each row (114 at the default settings), and at most 6 bytes per band and 150
@@ -31,14 +31,14 @@ def matches(rows: Rows, config: NearDuplicatesConfig) -> Matches:
     """
     sketches = _sketches(rows, config)
     own = np.arange(len(rows))
-    stands_for = np.where(sketches.sizes > 0, winners(sketches.digests, rows), own)
-    order = best_first(rows)
-    order = order[(stands_for[order] == order) & (sketches.sizes[order] > 0)]
-    kept, similarity = _greedily(rows, order, sketches, config)
-    return Matches(kept[stands_for], similarity[stands_for])
+    representative = np.where(sketches.sizes > 0, representatives(sketches.digests, rows), own)
+    order = preference_order(rows)
+    order = order[(representative[order] == order) & (sketches.sizes[order] > 0)]
+    kept, similarity = _keep_greedily(rows, order, sketches, config)
+    return DuplicateMap(kept[representative], similarity[representative])
 
 
-def num_bands(threshold: float, permutations: int) -> tuple[int, int]:
+def band_shape(threshold: float, permutations: int) -> tuple[int, int]:
     """How many bands, and hash functions in each: the widest bands that find a pair at the threshold by ``RECALL``.
 
     A pair of similarity s agrees in a band of width w with probability s^w.
@@ -52,7 +52,7 @@ def num_bands(threshold: float, permutations: int) -> tuple[int, int]:
 
 def shingles(conversation: Conversation, config: NearDuplicatesConfig) -> list[str]:
     """Runs of ``config.shingle`` words, with those signs that count, in order; a shorter text is one shingle."""
-    tokens = _tokens(compared(conversation, config.scope))
+    tokens = _tokens(comparison_text(conversation, config.scope))
     runs = max(1, len(tokens) - config.shingle + 1)
     return [" ".join(tokens[start : start + config.shingle]) for start in range(runs)] if tokens else []
 
@@ -60,12 +60,12 @@ def shingles(conversation: Conversation, config: NearDuplicatesConfig) -> list[s
 def _tokens(text: str) -> list[str]:
     """Words and signs, but not the hyphen inside a word; none where there is no word."""
     first, *pieces = _SIGN.split(text)
-    tokens = words(first)
+    tokens = normalized_words(first)
     any_word, before = bool(tokens), first
     for sign, piece in zip(pieces[::2], pieces[1::2], strict=True):
         if not (sign == "-" and before[-1:].isalpha() and piece[:1].isalpha()):
             tokens.append(sign)
-        found = words(piece)
+        found = normalized_words(piece)
         any_word, before = any_word or bool(found), piece
         tokens += found
     return tokens if any_word else []
@@ -80,8 +80,8 @@ class _Sketches:
         self.bands = np.zeros((num_rows, num_bands), np.uint32)
 
 
-def _sketches(rows: Rows, config: NearDuplicatesConfig) -> _Sketches:
-    number, _ = num_bands(config.threshold, config.permutations)
+def _sketches(rows: RowView, config: NearDuplicatesConfig) -> _Sketches:
+    number, _ = band_shape(config.threshold, config.permutations)
     sketches = _Sketches(len(rows), number)
     for start, batch in rows.map(_sketch, config):
         packed = np.frombuffer(b"".join(batch), np.uint32).reshape(len(batch), -1)
@@ -96,12 +96,12 @@ def _sketch(conversations: Sequence[Conversation], config: NearDuplicatesConfig)
     """For each conversation 16 bytes of digest, the number of its shingles, and its bands, as uint32."""
     from rensa import RMinHash  # pyright: ignore
 
-    number, width = num_bands(config.threshold, config.permutations)
+    number, width = band_shape(config.threshold, config.permutations)
     texts = [shingles(conversation, config) for conversation in conversations]
     matrix = RMinHash.digest_matrix_from_token_sets(texts, config.permutations, SEED)
     signatures = np.array(matrix.to_rows(), np.uint64).reshape(len(texts), config.permutations)
     grouped = signatures[:, : number * width].reshape(len(texts), number, width)
-    bands = _mixed(grouped).astype(np.uint32)
+    bands = _band_hashes(grouped).astype(np.uint32)
     return [
         hashlib.blake2b("\n".join(text).encode(), digest_size=DIGEST_BYTES).digest()
         + np.uint32(len(set(text))).tobytes()
@@ -110,7 +110,7 @@ def _sketch(conversations: Sequence[Conversation], config: NearDuplicatesConfig)
     ]
 
 
-def _mixed(grouped: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _band_hashes(grouped: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """``(rows, bands, width)`` -> ``(rows, bands)``: 32 bits of each band.
 
     Bands that share them by chance are weeded out when the rows are compared.
@@ -140,19 +140,19 @@ def _buckets(order: NDArray[np.int64], bands: NDArray[np.uint32]) -> tuple[NDArr
     return shared, used
 
 
-def _greedily(
-    rows: Rows, order: NDArray[np.int64], sketches: _Sketches, config: NearDuplicatesConfig
+def _keep_greedily(
+    rows: RowView, order: NDArray[np.int64], sketches: _Sketches, config: NearDuplicatesConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """For each row the first row, in ``order``, that is kept and similar enough, and how similar; else itself."""
     kept, similarity = np.arange(len(rows)), np.ones(len(rows), np.float32)
     in_any, num_slots = _buckets(order, sketches.bands)
     shared = order[in_any]
-    sets = Sets(lambda row: shingles(rows[row], config))
-    before = Kept(len(shared), num_slots)
+    sets = ShingleCache(lambda row: shingles(rows[row], config))
+    before = BucketIndex(len(shared), num_slots)
     for row in shared.tolist():
         buckets = sketches.bands[row][sketches.bands[row] > 0].astype(np.int64)
         own = sets(row)
-        for other in before.near(buckets, own, config.threshold):
+        for other in before.candidates(buckets, own, config.threshold):
             found = jaccard(own, sets(other))
             if found >= config.threshold:
                 kept[row], similarity[row] = other, found

@@ -1,21 +1,20 @@
 """Rows that are almost the same, by the words of what is asked or of question and answer."""
 
 from sft_cli.clean import minhash, rouge
-from sft_cli.clean.base import Finding, Rows
-from sft_cli.clean.clusters import findings, report
+from sft_cli.clean.base import Findings, RowView
+from sft_cli.clean.clusters import cluster_report, duplicate_findings
 from sft_cli.config.schema.clean import Method, NearDuplicatesConfig
 from sft_cli.utils.optional_deps import needs
 
 REASON = "near duplicate"
 
 
-def check(config: NearDuplicatesConfig) -> None:
-    """Refuse MinHash where its library is not installed."""
-    if config.method is Method.minhash:
-        needs("rensa", "near_duplicates")
+def check_near_duplicates(config: NearDuplicatesConfig) -> None:
+    """Refuse a method whose library is not installed."""
+    needs("rensa" if config.method is Method.minhash else "rapidfuzz", "near_duplicates")
 
 
-def find(rows: Rows, config: NearDuplicatesConfig) -> Finding:
+def find_near_duplicates(rows: RowView, config: NearDuplicatesConfig) -> Findings:
     """The rows that are as similar as ``config.threshold``, or more, to a row that is kept.
 
     Rows are taken best first: held out before others, then by priority, then in their order. Each is kept unless a row
@@ -26,8 +25,8 @@ def find(rows: Rows, config: NearDuplicatesConfig) -> Finding:
 
     Returns a report of clusters (see clusters.py).
     """
-    check(config)
-    method = {Method.minhash: minhash.matches, Method.rouge_l: rouge.matches}[config.method]
+    check_near_duplicates(config)
+    method = {Method.minhash: minhash.minhash_duplicates, Method.rouge_l: rouge.rouge_duplicates}[config.method]
     matches = method(rows, config)
-    yield from findings(rows, matches, REASON, config.action, "similarity {similarity} to {where}")
-    return report(rows, matches, config.scope)
+    yield from duplicate_findings(rows, matches, REASON, config.action, "similarity {similarity} to {where}")
+    return cluster_report(rows, matches, config.scope)

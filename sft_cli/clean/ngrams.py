@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import words
+from sft_cli.clean.base import normalized_words
 
-Match = tuple[int, float]
+PromptMatch = tuple[int, float]
 """Number of a prompt, and the share of its n-grams that a text holds."""
 
-SHORTEST = 5
+MIN_PROMPT_WORDS = 5
 """Fewest words of a prompt that is looked for inside longer messages; shorter ones must be a whole message."""
-WORDS_AT_ONCE = 200_000
+WORDS_PER_CHUNK = 200_000
 """Words of texts that are looked up together."""
 
 _EDGE, _UNKNOWN = 0, -1
@@ -23,7 +23,7 @@ _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 
 
 @dataclass(frozen=True)
-class _Table:
+class _NgramTable:
     """The different n-grams of one length.
 
     Attributes:
@@ -42,7 +42,7 @@ class _Table:
 
 
 @dataclass(frozen=True)
-class Index:
+class PromptIndex:
     """Prompts by their n-grams.
 
     Attributes:
@@ -52,34 +52,36 @@ class Index:
     """
 
     numbers: dict[str, int]
-    tables: tuple[_Table, ...]
+    tables: tuple[_NgramTable, ...]
     sizes: NDArray[np.int64]
 
 
-def build(prompts: Sequence[str], length: int) -> Index:
+def build_index(prompts: Sequence[str], length: int) -> PromptIndex:
     """An index of n-grams of ``length`` words.
 
-    A shorter prompt is one n-gram, of all its words; with fewer than ``SHORTEST`` words (or than ``length``) it begins
-    and ends with the edges of a message.
+    A shorter prompt is one n-gram of all its words; one with fewer than ``MIN_PROMPT_WORDS`` words (or than
+    ``length``) begins and ends with the edges of a message.
     """
     numbers: dict[str, int] = {}
     holders: defaultdict[int, dict[tuple[int, ...], list[int]]] = defaultdict(dict)
     sizes = np.zeros(len(prompts), np.int64)
     for prompt, text in enumerate(prompts):
-        found = tuple(numbers.setdefault(word, len(numbers) + 1) for word in words(text))
+        found = tuple(numbers.setdefault(word, len(numbers) + 1) for word in normalized_words(text))
         ngrams = set(_ngrams(found, length))
         sizes[prompt] = len(ngrams)
         for ngram in ngrams:
             holders[len(ngram)].setdefault(ngram, []).append(prompt)
-    return Index(numbers, tuple(_table(size, holders[size]) for size in sorted(holders)), sizes)
+    return PromptIndex(numbers, tuple(_ngram_table(size, holders[size]) for size in sorted(holders)), sizes)
 
 
-def covered(index: Index, texts: Sequence[Sequence[str]], threshold: float) -> list[tuple[Match, ...]]:
+def overlapping_prompts(
+    index: PromptIndex, texts: Sequence[Sequence[str]], threshold: float
+) -> list[tuple[PromptMatch, ...]]:
     """For each row of ``texts`` (its messages) the prompts of which it holds a share of ``threshold`` or more.
 
     In the order of the prompts.
     """
-    found: list[list[Match]] = [[] for _ in texts]
+    found: list[list[PromptMatch]] = [[] for _ in texts]
     for first, ids, row_of in _chunks(index, texts):
         for table in index.tables:
             for row, prompt, count in _counts(table, ids, row_of):
@@ -93,20 +95,20 @@ def _ngrams(found: tuple[int, ...], length: int) -> Iterator[tuple[int, ...]]:
     """The n-grams a prompt is compared by."""
     if len(found) >= length:
         yield from (found[start : start + length] for start in range(len(found) - length + 1))
-    elif len(found) >= SHORTEST:
+    elif len(found) >= MIN_PROMPT_WORDS:
         yield found
     elif found:
         yield (_EDGE, *found, _EDGE)
 
 
-def _table(length: int, holders: dict[tuple[int, ...], list[int]]) -> _Table:
+def _ngram_table(length: int, holders: dict[tuple[int, ...], list[int]]) -> _NgramTable:
     ngrams = np.array(list(holders), np.int32)
     hashes = _hashes(ngrams.reshape(-1), length)[::length]
     order = np.argsort(hashes, kind="stable")
     prompts = list(holders.values())
     counts = [len(prompts[place]) for place in order]
     uses = [prompt for place in order for prompt in prompts[place]]
-    return _Table(length, hashes[order], ngrams[order], np.cumsum([0, *counts]), np.array(uses, np.int64))
+    return _NgramTable(length, hashes[order], ngrams[order], np.cumsum([0, *counts]), np.array(uses, np.int64))
 
 
 def _hashes(ids: NDArray[np.int32], length: int) -> NDArray[np.uint64]:
@@ -119,7 +121,9 @@ def _hashes(ids: NDArray[np.int32], length: int) -> NDArray[np.uint64]:
     return (sums[length:] - sums[:-length]) * inverses[: len(ids) - length + 1]
 
 
-def _chunks(index: Index, texts: Sequence[Sequence[str]]) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.int64]]]:
+def _chunks(
+    index: PromptIndex, texts: Sequence[Sequence[str]]
+) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.int64]]]:
     """Rows a few at a time: the number of the first, the numbers of all their words, and each word's row from 0.
 
     Edges stand around every message, so that no n-gram of words reaches across.
@@ -129,15 +133,15 @@ def _chunks(index: Index, texts: Sequence[Sequence[str]]) -> Iterator[tuple[int,
         before = len(ids)
         ids.append(_EDGE)
         for message in messages:
-            ids += [index.numbers.get(word, _UNKNOWN) for word in words(message)]
+            ids += [index.numbers.get(word, _UNKNOWN) for word in normalized_words(message)]
             ids.append(_EDGE)
         lengths.append(len(ids) - before)
-        if len(ids) >= WORDS_AT_ONCE or row == len(texts) - 1:
+        if len(ids) >= WORDS_PER_CHUNK or row == len(texts) - 1:
             yield first, np.array(ids, np.int32), np.repeat(np.arange(len(lengths)), lengths)
             first, ids, lengths = row + 1, [], []
 
 
-def _counts(table: _Table, ids: NDArray[np.int32], row_of: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+def _counts(table: _NgramTable, ids: NDArray[np.int32], row_of: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     """Row, prompt, and how many different n-grams of the prompt the row holds; only where there are any."""
     if len(ids) < table.length:
         return

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sft_cli.clean.base import Finding, Found, Rows
+from sft_cli.clean.base import Finding, Findings, RowView
 from sft_cli.clean.scorer import IFD, KEY, PERPLEXITY, Scorer, load_scorer
 from sft_cli.config.schema.clean import PerplexityConfig
 from sft_cli.errors import SftError, raise_all
@@ -20,7 +20,7 @@ WINDOW = 128
 """Rows between two steps of the progress."""
 
 
-def check(config: PerplexityConfig) -> None:
+def check_perplexity(config: PerplexityConfig) -> None:
     """Refuse what cannot be scored or kept; the model itself is looked at when the step begins."""
     errors = []
     if config.model is None:
@@ -39,29 +39,29 @@ def check(config: PerplexityConfig) -> None:
     raise_all(errors)
 
 
-def find(rows: Rows, config: PerplexityConfig) -> Finding:
+def find_perplexity(rows: RowView, config: PerplexityConfig) -> Findings:
     """A finding for each scored row: its score, and the conversation with the scores for by_difficulty.
 
     The report: ``model``, ``score``, ``max_length`` as it was used, ``scored`` and ``not_scored`` rows, ``reasons``
     (reason -> rows) and ``quartiles`` of the scores.
     """
-    check(config)
+    check_perplexity(config)
     return _find(rows, config)
 
 
-def _find(rows: Rows, config: PerplexityConfig) -> Finding:
-    """See ``find``."""
+def _find(rows: RowView, config: PerplexityConfig) -> Findings:
+    """See ``find_perplexity``."""
     scorer = load_scorer(config, len(rows))
     scores: list[float] = []
     reasons = dict.fromkeys((f"{config.score} too low", f"{config.score} too high"), 0)
-    for index, conversation, found in _scored(rows, scorer, config):
+    for index, conversation, found in _scored_rows(rows, scorer, config):
         score = found[config.score]
         reason, detail = _bounds(score, config)
         if reason is not None:
             reasons[reason] += 1
         scores.append(score)
         scored = replace(conversation, scores={**conversation.scores, **found})
-        yield Found(index, reason, detail, score, scored if reason is None else None)
+        yield Finding(index, reason, detail, score, scored if reason is None else None)
     return {
         "model": config.model,
         "score": config.score,
@@ -73,12 +73,12 @@ def _find(rows: Rows, config: PerplexityConfig) -> Finding:
     }
 
 
-def _scored(
-    rows: Rows, scorer: Scorer, config: PerplexityConfig
+def _scored_rows(
+    rows: RowView, scorer: Scorer, config: PerplexityConfig
 ) -> Iterator[tuple[int, Conversation, dict[str, float]]]:
     """Number, conversation and scores of each row that has some, ``WINDOW`` rows at a time."""
     held_out = rows.held_out
-    for start, batch in rows.map(unchanged, config):
+    for start, batch in rows.map(same_conversations, config):
         wanted = [(index, row) for index, row in enumerate(batch, start) if not held_out[index]]
         for first in range(0, len(wanted), WINDOW):
             window = wanted[first : first + WINDOW]
@@ -88,7 +88,7 @@ def _scored(
                     yield index, conversation, found
 
 
-def unchanged(conversations: Sequence[Conversation], config: PerplexityConfig) -> Sequence[Conversation]:
+def same_conversations(conversations: Sequence[Conversation], config: PerplexityConfig) -> Sequence[Conversation]:
     """The conversations: the model runs in one process."""
     return conversations
 

@@ -10,18 +10,18 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sft_cli.clean.base import Finding, Found, Rows
-from sft_cli.clean.pii_national import NATIONAL, national
-from sft_cli.clean.pii_patterns import FINDERS, Span, phones
-from sft_cli.clean.pii_texts import rewritten, texts
+from sft_cli.clean.base import Finding, Findings, RowView
+from sft_cli.clean.pii_national import NATIONAL, national_id_spans
+from sft_cli.clean.pii_patterns import FINDERS, Span, phone_spans
+from sft_cli.clean.pii_texts import map_texts, message_texts
 from sft_cli.config.schema.clean import PiiAction, PiiConfig
-from sft_cli.data.row_errors import listing, nearest
+from sft_cli.data.row_errors import format_list, nearest
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
 from sft_cli.utils.optional_deps import needs
 
 REASON = "personal data"
-EXAMPLES = 20
+MAX_EXAMPLES = 20
 ROLES = ("system", "user", "assistant", "tool")
 KINDS = (*FINDERS, *NATIONAL, "phone")
 """All kinds; the earlier one wins where two overlap."""
@@ -35,14 +35,14 @@ ESCAPES = re.compile(r"\\+(?:(?P<gap>[bfnrt]|u00[01][0-9a-fA-F])|u[0-9a-fA-F]{4}
 """In JSON and code: a written line end is a gap between words, a written character a letter."""
 
 
-class Hit(NamedTuple):
+class PiiHit(NamedTuple):
     """Something that was found; its text goes into no report and no ledger."""
 
     kind: str
     text: str
 
 
-class Judged(NamedTuple):
+class RowPii(NamedTuple):
     """What one row holds.
 
     Attributes:
@@ -58,26 +58,26 @@ class Judged(NamedTuple):
     searched: bool = True
 
 
-CLEAN = Judged({})
+NO_PII = RowPii({})
 
 
-def check(config: PiiConfig) -> None:
+def check_pii(config: PiiConfig) -> None:
     """Refuse kinds, roles and regions that do not exist, and a missing library."""
-    raise_all([*_unknown("kinds", config.kinds, KINDS), *_unknown("roles", config.roles, ROLES)])
+    raise_all([*_unknown_names("kinds", config.kinds, KINDS), *_unknown_names("roles", config.roles, ROLES)])
     if not set(config.kinds).isdisjoint(CHECKED_BY_STDNUM):
         needs("stdnum", "pii")
     if "phone" in config.kinds:
         needs("phonenumbers", "pii")
         from phonenumbers import SUPPORTED_REGIONS
 
-        raise_all(list(_unknown("phone_regions", config.phone_regions, sorted(SUPPORTED_REGIONS))))
+        raise_all(list(_unknown_names("phone_regions", config.phone_regions, sorted(SUPPORTED_REGIONS))))
 
 
-def _unknown(key: str, chosen: Sequence[str], known: Sequence[str]) -> Iterator[SftError]:
+def _unknown_names(key: str, chosen: Sequence[str], known: Sequence[str]) -> Iterator[SftError]:
     """The mistakes in a list of names."""
     where = f"clean.pii.{key}"
     regions = key == "phone_regions"
-    choices = "write country codes such as US, DE, GB" if regions else f"choose from {listing(known, limit=40)}"
+    choices = "write country codes such as US, DE, GB" if regions else f"choose from {format_list(known, limit=40)}"
     if not chosen and not regions:
         yield SftError(where=where, problem="the list is empty, so nothing would be searched", fix=choices)
     for name in chosen:
@@ -87,94 +87,94 @@ def _unknown(key: str, chosen: Sequence[str], known: Sequence[str]) -> Iterator[
             yield SftError(where=where, problem=f"unknown name {name!r}", fix=fix)
 
 
-def find(rows: Rows, config: PiiConfig) -> Finding:
-    """A finding for each row that holds personal data; with ``redact`` it brings the redacted conversation.
+def find_pii(rows: RowView, config: PiiConfig) -> Findings:
+    """Find the rows that hold personal data; with ``action=redact`` each finding brings the redacted conversation.
 
     The report: ``kinds`` (rows and findings of each), ``examples`` (place, kind and masked text, some of each kind),
     ``not_searched`` (rows of token ids).
     """
-    check(config)
+    check_pii(config)
     return _find(rows, config)
 
 
-def _find(rows: Rows, config: PiiConfig) -> Finding:
-    """See ``find``."""
+def _find(rows: RowView, config: PiiConfig) -> Findings:
+    """See ``find_pii``."""
     in_rows, found, shown = Counter[str](), Counter[str](), Counter[str]()
     examples: list[dict[str, str]] = []
     not_searched = 0
-    for start, batch in rows.map(judge, config):
-        for index, judged in enumerate(batch, start):
-            not_searched += not judged.searched
-            if not judged.counts:
+    for start, batch in rows.map(search_conversations, config):
+        for index, row_pii in enumerate(batch, start):
+            not_searched += not row_pii.searched
+            if not row_pii.counts:
                 continue
-            in_rows.update(judged.counts.keys())
-            found.update(judged.counts)
-            for kind, masked in judged.masked:
-                if shown[kind] < max(1, EXAMPLES // len(config.kinds)) and len(examples) < EXAMPLES:
+            in_rows.update(row_pii.counts.keys())
+            found.update(row_pii.counts)
+            for kind, masked in row_pii.masked:
+                if shown[kind] < max(1, MAX_EXAMPLES // len(config.kinds)) and len(examples) < MAX_EXAMPLES:
                     shown[kind] += 1
                     examples.append({"where": rows[index].where, "kind": kind, "masked": masked})
-            counted = ", ".join(f"{count} {kind}" for kind, count in judged.counts.items())
+            counted = ", ".join(f"{count} {kind}" for kind, count in row_pii.counts.items())
             reason = REASON if config.action is PiiAction.drop else None
-            yield Found(index, reason, counted, float(sum(judged.counts.values())), judged.redacted)
+            yield Finding(index, reason, counted, float(sum(row_pii.counts.values())), row_pii.redacted)
     kinds = {kind: {"rows": in_rows[kind], "found": found[kind]} for kind in KINDS if kind in config.kinds}
     return {"kinds": kinds, "examples": examples, "not_searched": not_searched}
 
 
-def judge(conversations: Sequence[Conversation], config: PiiConfig) -> list[Judged]:
+def search_conversations(conversations: Sequence[Conversation], config: PiiConfig) -> list[RowPii]:
     """What each conversation holds."""
-    return [_judge(conversation, config) for conversation in conversations]
+    return [_search(conversation, config) for conversation in conversations]
 
 
-def _judge(conversation: Conversation, config: PiiConfig) -> Judged:
+def _search(conversation: Conversation, config: PiiConfig) -> RowPii:
     """What one conversation holds."""
     if conversation.tokens is not None:
-        return Judged({}, searched=False)
-    redacted, hits = redact(conversation, config)
+        return RowPii({}, searched=False)
+    redacted, hits = redact_conversation(conversation, config)
     if not hits:
-        return CLEAN
+        return NO_PII
     counts = Counter(hit.kind for hit in hits)
     ordered = {kind: counts[kind] for kind in KINDS if counts[kind]}
-    masked = tuple((hit.kind, mask(hit.text)) for hit in hits[:EXAMPLES])
-    return Judged(ordered, masked, redacted if config.action is PiiAction.redact else None)
+    masked = tuple((hit.kind, mask_text(hit.text)) for hit in hits[:MAX_EXAMPLES])
+    return RowPii(ordered, masked, redacted if config.action is PiiAction.redact else None)
 
 
-def redact(conversation: Conversation, config: PiiConfig) -> tuple[Conversation, list[Hit]]:
+def redact_conversation(conversation: Conversation, config: PiiConfig) -> tuple[Conversation, list[PiiHit]]:
     """The conversation with a placeholder for each finding, and the findings; itself and none if it is clean.
 
     A placeholder may free a number beside it from its neighbours, so the search is repeated until it finds nothing:
     redacting twice is redacting once.
     """
-    hits: list[Hit] = []
+    hits: list[PiiHit] = []
     while True:
-        new = [hit for text in texts(conversation, config.roles) for hit in _hits(text, config)]
+        new = [hit for text in message_texts(conversation, config.roles) for hit in _hits_in(text, config)]
         if not new:
             return conversation, hits
         hits += new
         kinds = {hit.text: hit.kind for hit in reversed(new)}
 
         def change(text: str, kinds: Mapping[str, str] = kinds) -> str:
-            for kind, (start, end) in reversed(found(text, config)):
-                text = text[:start] + placeholder(kind) + text[end:]
+            for kind, (start, end) in reversed(find_spans(text, config)):
+                text = text[:start] + pii_placeholder(kind) + text[end:]
             left = [known for known in kinds if known in text]
-            return _standing_alone(left).sub(lambda match: placeholder(kinds[match[0]]), text) if left else text
+            return _isolated(left).sub(lambda match: pii_placeholder(kinds[match[0]]), text) if left else text
 
-        changed = rewritten(conversation, config.roles, change)
+        changed = map_texts(conversation, config.roles, change)
         assert changed is not conversation, "what is found is replaced, or the search would never end"
         conversation = changed
 
 
-def _standing_alone(strings: Collection[str]) -> re.Pattern[str]:
+def _isolated(strings: Collection[str]) -> re.Pattern[str]:
     """Any of the strings, the longest first, where no letter or digit touches it."""
     ordered = sorted(strings, key=lambda text: (-len(text), text))
     return re.compile(rf"(?:(?<!\w)|(?<=\\[bfnrt]))(?:{'|'.join(re.escape(text) for text in ordered)})(?!\w)")
 
 
-def _hits(text: str, config: PiiConfig) -> list[Hit]:
+def _hits_in(text: str, config: PiiConfig) -> list[PiiHit]:
     """The findings in one text."""
-    return [Hit(kind, text[start:end]) for kind, (start, end) in found(text, config)]
+    return [PiiHit(kind, text[start:end]) for kind, (start, end) in find_spans(text, config)]
 
 
-def found(text: str, config: PiiConfig) -> list[tuple[str, Span]]:
+def find_spans(text: str, config: PiiConfig) -> list[tuple[str, Span]]:
     """Kinds and places in the text in ascending order, none overlapping another or a protected piece."""
     if "\\" in text:
         text = ESCAPES.sub(lambda match: (" " if match["gap"] else "x") * len(match[0]), text)
@@ -184,14 +184,14 @@ def found(text: str, config: PiiConfig) -> list[tuple[str, Span]]:
         if kind not in config.kinds:
             continue
         for start, end in _spans(kind, text, config):
-            covered = _protected(text) if covered is None else covered
+            covered = _protected_characters(text) if covered is None else covered
             if not any(covered[start:end]):
                 taken.append((kind, (start, end)))
                 covered[start:end] = b"\1" * (end - start)
     return sorted(taken, key=lambda pair: pair[1])
 
 
-def _protected(text: str) -> bytearray:
+def _protected_characters(text: str) -> bytearray:
     """For each character whether a finding must not reach it."""
     covered = bytearray(len(text))
     for match in PROTECTED.finditer(text):
@@ -202,15 +202,15 @@ def _protected(text: str) -> bytearray:
 def _spans(kind: str, text: str, config: PiiConfig) -> Iterable[Span]:
     """Places of one kind."""
     if kind == "phone":
-        return phones(text, config.phone_regions)
-    return FINDERS[kind](text) if kind in FINDERS else national(kind, text)
+        return phone_spans(text, config.phone_regions)
+    return FINDERS[kind](text) if kind in FINDERS else national_id_spans(kind, text)
 
 
-def placeholder(kind: str) -> str:
+def pii_placeholder(kind: str) -> str:
     """``<EMAIL>``, ``<ID_US>``."""
     return f"<{kind.upper()}>"
 
 
-def mask(text: str) -> str:
+def mask_text(text: str) -> str:
     """The first character and the length: enough to find it, too little to use it."""
     return f"{text[0]}… ({len(text)} characters)"

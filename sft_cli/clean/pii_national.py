@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import NamedTuple
 
-NEAR = 60
+CONTEXT_CHARACTERS = 60
 """Characters before a number in which its name must stand, where the check alone proves little."""
 
 
-class Number(NamedTuple):
+class NationalIdForm(NamedTuple):
     """One number of a country.
 
     Attributes:
@@ -23,48 +23,48 @@ class Number(NamedTuple):
     words: re.Pattern[str] | None
 
 
-def _number(module: str, pattern: str, words: str | None = None) -> Number:
+def _form(module: str, pattern: str, words: str | None = None) -> NationalIdForm:
     named = None if words is None else re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
-    return Number(module, re.compile(rf"(?<![\w.+-])(?:{pattern})(?![\w-]|[.,]\d)"), named)
+    return NationalIdForm(module, re.compile(rf"(?<![\w.+-])(?:{pattern})(?![\w-]|[.,]\d)"), named)
 
 
-NATIONAL: dict[str, tuple[Number, ...]] = {
-    "id_be": (_number("be.nn", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}"),),
-    "id_br": (_number("br.cpf", r"\d{3}\.\d{3}\.\d{3}-\d{2}"), _number("br.cpf", r"\d{11}", "cpf")),
-    "id_ca": (_number("ca.sin", r"\d{3}[- ]?\d{3}[- ]?\d{3}", "sin|social insurance|assurance sociale|nas"),),
-    "id_ch": (_number("ch.ssn", r"756\.\d{4}\.\d{4}\.\d{2}"), _number("ch.ssn", r"756\d{10}")),
-    "id_cn": (_number("cn.ric", r"\d{17}[\dX]"),),
-    "id_de": (_number("de.idnr", r"\d{2} \d{3} \d{3} \d{3}|\d{11}"),),
-    "id_dk": (_number("dk.cpr", r"\d{6}-?\d{4}", "cpr(?:-?(?:nr|nummer|number|no))?|personnummer"),),
-    "id_es": (_number("es.dni", r"\d{8}-?[A-Z]"), _number("es.nie", r"[XYZ]-?\d{7}-?[A-Z]")),
-    "id_fi": (_number("fi.hetu", r"\d{6}[-+A]\d{3}[0-9A-Y]"),),
-    "id_fr": (_number("fr.nir", r"[12] ?\d{2} ?\d{2} ?\d[\dAB] ?\d{3} ?\d{3} ?\d{2}"),),
+NATIONAL: dict[str, tuple[NationalIdForm, ...]] = {
+    "id_be": (_form("be.nn", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}"),),
+    "id_br": (_form("br.cpf", r"\d{3}\.\d{3}\.\d{3}-\d{2}"), _form("br.cpf", r"\d{11}", "cpf")),
+    "id_ca": (_form("ca.sin", r"\d{3}[- ]?\d{3}[- ]?\d{3}", "sin|social insurance|assurance sociale|nas"),),
+    "id_ch": (_form("ch.ssn", r"756\.\d{4}\.\d{4}\.\d{2}"), _form("ch.ssn", r"756\d{10}")),
+    "id_cn": (_form("cn.ric", r"\d{17}[\dX]"),),
+    "id_de": (_form("de.idnr", r"\d{2} \d{3} \d{3} \d{3}|\d{11}"),),
+    "id_dk": (_form("dk.cpr", r"\d{6}-?\d{4}", "cpr(?:-?(?:nr|nummer|number|no))?|personnummer"),),
+    "id_es": (_form("es.dni", r"\d{8}-?[A-Z]"), _form("es.nie", r"[XYZ]-?\d{7}-?[A-Z]")),
+    "id_fi": (_form("fi.hetu", r"\d{6}[-+A]\d{3}[0-9A-Y]"),),
+    "id_fr": (_form("fr.nir", r"[12] ?\d{2} ?\d{2} ?\d[\dAB] ?\d{3} ?\d{3} ?\d{2}"),),
     "id_gb": (
-        _number("gb.nhs", r"\d{3} \d{3} \d{4}|\d{10}|\d{3}-\d{3}-\d{4}", "nhs|national health|patient"),
+        _form("gb.nhs", r"\d{3} \d{3} \d{4}|\d{10}|\d{3}-\d{3}-\d{4}", "nhs|national health|patient"),
     ),
     "id_in": (
-        _number("in_.aadhaar", r"\d{4} \d{4} \d{4}|\d{12}", "aadhaar|aadhar|uid|uidai"),
-        _number("in_.pan", r"[A-Z]{5}\d{4}[A-Z]"),
+        _form("in_.aadhaar", r"\d{4} \d{4} \d{4}|\d{12}", "aadhaar|aadhar|uid|uidai"),
+        _form("in_.pan", r"[A-Z]{5}\d{4}[A-Z]"),
     ),
-    "id_it": (_number("it.codicefiscale", r"[A-Z]{6}[0-9L-NP-V]{2}[A-Z][0-9L-NP-V]{2}[A-Z][0-9L-NP-V]{3}[A-Z]"),),
-    "id_kr": (_number("kr.rrn", r"\d{6}-\d{7}"),),
-    "id_mx": (_number("mx.curp", r"[A-Z]{4}\d{6}[A-Z]{6}[0-9A-Z]\d"),),
-    "id_nl": (_number("nl.bsn", r"\d{9}|\d{4}\.\d{2}\.\d{3}", "bsn|burgerservicenummer|sofi(?:nummer)?"),),
-    "id_no": (_number("no.fodselsnummer", r"\d{6} ?\d{5}"),),
-    "id_pl": (_number("pl.pesel", r"\d{11}", "pesel"),),
-    "id_se": (_number("se.personnummer", r"(?:\d{2})?\d{6}[-+]\d{4}"),),
-    "id_tr": (_number("tr.tckimlik", r"\d{11}", "tc|tckn|kimlik|t\\.c\\."),),
-    "id_us": (_number("us.ssn", r"\d{3}-\d{2}-\d{4}"), _number("us.itin", r"9\d{2}-\d{2}-\d{4}")),
-    "id_za": (_number("za.idnr", r"\d{13}"),),
+    "id_it": (_form("it.codicefiscale", r"[A-Z]{6}[0-9L-NP-V]{2}[A-Z][0-9L-NP-V]{2}[A-Z][0-9L-NP-V]{3}[A-Z]"),),
+    "id_kr": (_form("kr.rrn", r"\d{6}-\d{7}"),),
+    "id_mx": (_form("mx.curp", r"[A-Z]{4}\d{6}[A-Z]{6}[0-9A-Z]\d"),),
+    "id_nl": (_form("nl.bsn", r"\d{9}|\d{4}\.\d{2}\.\d{3}", "bsn|burgerservicenummer|sofi(?:nummer)?"),),
+    "id_no": (_form("no.fodselsnummer", r"\d{6} ?\d{5}"),),
+    "id_pl": (_form("pl.pesel", r"\d{11}", "pesel"),),
+    "id_se": (_form("se.personnummer", r"(?:\d{2})?\d{6}[-+]\d{4}"),),
+    "id_tr": (_form("tr.tckimlik", r"\d{11}", "tc|tckn|kimlik|t\\.c\\."),),
+    "id_us": (_form("us.ssn", r"\d{3}-\d{2}-\d{4}"), _form("us.itin", r"9\d{2}-\d{2}-\d{4}")),
+    "id_za": (_form("za.idnr", r"\d{13}"),),
 }  # fmt: skip
 """Kind -> the numbers it looks for."""
 
 
-def national(kind: str, text: str) -> Iterator[tuple[int, int]]:
+def national_id_spans(kind: str, text: str) -> Iterator[tuple[int, int]]:
     """Character ranges of a country's numbers in the text."""
     for number in NATIONAL[kind]:
         for match in number.pattern.finditer(text):
-            near = text[max(0, match.start() - NEAR) : match.start()]
+            near = text[max(0, match.start() - CONTEXT_CHARACTERS) : match.start()]
             if number.words is not None and not number.words.search(near):
                 continue
             if import_module(f"stdnum.{number.module}").is_valid(match[0]):

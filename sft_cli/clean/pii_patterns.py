@@ -8,14 +8,14 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from sft_cli.clean.pii_secrets import secrets
+from sft_cli.clean.pii_secrets import secret_spans
 
 Span = tuple[int, int]
-NEAR = 40
+CONTEXT_CHARACTERS = 40
 """Characters before (and after) a number in which a word such as ``phone`` speaks for it."""
 
 EMAIL = re.compile(r"(?<![\w.+%'/=&-])[\w][\w.+%'-]{0,63}@(?:[\w-]{1,63}\.){1,6}[^\W\d_]{2,24}(?![\w-]|\.\w)")
-FILES = re.compile(r"@\dx?\.|\.(?:png|jpe?g|gif|svg|webp|js|css|py)$", re.IGNORECASE)
+FILE_NAME = re.compile(r"@\dx?\.|\.(?:png|jpe?g|gif|svg|webp|js|css|py)$", re.IGNORECASE)
 """``icon@2x.png`` is a file name."""
 PHONE = re.compile(r"(?<![\w.])\+?\(?\d(?:[ \t().\-/\u00a0\u2010-\u2013]{0,3}\d){6,15}(?!\w)")
 """What may hold a phone number; phonenumbers decides."""
@@ -41,17 +41,17 @@ IP_WORDS = re.compile(
 )
 
 
-def emails(text: str) -> Iterator[Span]:
+def email_spans(text: str) -> Iterator[Span]:
     """E-mail addresses, those of example.com too; not ``git@host:path`` and not ``icon@2x.png``."""
     if "@" not in text:
         return
     for match in EMAIL.finditer(text):
         remote = match[0].startswith("git@") and text[match.end() : match.end() + 1] in (":", "/")
-        if not remote and not FILES.search(match[0]):
+        if not remote and not FILE_NAME.search(match[0]):
             yield match.span()
 
 
-def phones(text: str, regions: Sequence[str]) -> Iterator[Span]:
+def phone_spans(text: str, regions: Sequence[str]) -> Iterator[Span]:
     """Numbers that exist in one of the regions or carry a country code, grouped as people of the country write them.
 
     A bare run of digits counts only after a word such as ``phone`` or with a ``+``, so that results of calculations,
@@ -62,7 +62,7 @@ def phones(text: str, regions: Sequence[str]) -> Iterator[Span]:
         return
     from phonenumbers import Leniency, PhoneNumberMatcher
 
-    for start, end in _merged([(max(0, start - 3), end + 12) for start, end in candidates]):
+    for start, end in _merge_spans([(max(0, start - 3), end + 12) for start, end in candidates]):
         window, found = text[start:end], set()
         for region in regions or ["ZZ"]:  # ZZ: only numbers with a country code
             for match in PhoneNumberMatcher(window, region, leniency=Leniency.STRICT_GROUPING):
@@ -80,10 +80,10 @@ def _is_phone(text: str, span: Span) -> bool:
     if text[end : end + 1] in ("%", "$", "€") or text[max(0, start - 2) : start].strip()[-1:] in tuple("=$€£*^<"):
         return False
     grouped = not number.strip("()（） ").isdigit() and "." not in number
-    return grouped or "+" in number or bool(PHONE_WORDS.search(text[max(0, start - NEAR) : start]))
+    return grouped or "+" in number or bool(PHONE_WORDS.search(text[max(0, start - CONTEXT_CHARACTERS) : start]))
 
 
-def _merged(spans: Sequence[Span]) -> list[Span]:
+def _merge_spans(spans: Sequence[Span]) -> list[Span]:
     """Ascending ranges, those that touch joined."""
     joined: list[Span] = []
     for start, end in spans:
@@ -94,24 +94,24 @@ def _merged(spans: Sequence[Span]) -> list[Span]:
     return joined
 
 
-def cards(text: str) -> Iterator[Span]:
+def card_spans(text: str) -> Iterator[Span]:
     """Payment card numbers: an issuer's length and beginning, check digit (Luhn), grouped as on a card or not."""
     for match in CARD.finditer(text):
         groups = tuple(len(group) for group in re.split("[ -]", match[0]))
         plain = re.sub(r"\D", "", match[0])
         one_separator = len({separator for separator in " -" if separator in match[0]}) <= 1
-        if (len(groups) == 1 or groups in CARD_GROUPS) and one_separator and _issued(plain) and _luhn(plain):
+        if (len(groups) == 1 or groups in CARD_GROUPS) and one_separator and _is_issued(plain) and _passes_luhn(plain):
             yield match.span()
 
 
-def _luhn(digits: str) -> bool:
+def _passes_luhn(digits: str) -> bool:
     """Whether the last digit is the check digit."""
     from stdnum import luhn
 
     return luhn.is_valid(digits)
 
 
-def _issued(digits: str) -> bool:
+def _is_issued(digits: str) -> bool:
     """Whether an issuer gives out numbers of this beginning and length (ISO/IEC 7812 ranges as the networks state)."""
     length, two, three, four = len(digits), int(digits[:2]), int(digits[:3]), int(digits[:4])
     return (
@@ -126,7 +126,7 @@ def _issued(digits: str) -> bool:
     )
 
 
-def ibans(text: str) -> Iterator[Span]:
+def iban_spans(text: str) -> Iterator[Span]:
     """International bank account numbers: the country's length and form, and the checksum of ISO 7064."""
     for match in IBAN.finditer(text):
         from stdnum import iban
@@ -139,7 +139,7 @@ def ibans(text: str) -> Iterator[Span]:
             number = number.rpartition(" ")[0]  # capital words may follow
 
 
-def addresses(text: str) -> Iterator[Span]:
+def ip_spans(text: str) -> Iterator[Span]:
     """IP addresses of the public internet, and those reserved for documentation that stand for them.
 
     Left alone, because they name nobody: private, loopback, link-local and multicast addresses, masks, networks such
@@ -148,7 +148,7 @@ def addresses(text: str) -> Iterator[Span]:
     """
     if text.count(".") >= 3:
         for match in IPV4.finditer(text):
-            if _public(ipaddress.IPv4Address(match[0])) and not _is_version(text, match.span()):
+            if _is_public(ipaddress.IPv4Address(match[0])) and not _is_version(text, match.span()):
                 yield match.span()
     if text.count(":") >= 2:
         for match in IPV6.finditer(text):
@@ -161,7 +161,7 @@ def addresses(text: str) -> Iterator[Span]:
                 yield match.span()
 
 
-def _public(address: ipaddress.IPv4Address) -> bool:
+def _is_public(address: ipaddress.IPv4Address) -> bool:
     """Whether an address may belong to somebody: global, or of a range for documentation (RFC 5737)."""
     documentation = any(address in network for network in DOCUMENTATION)
     return documentation or (address.is_global and not address.is_multicast)
@@ -173,7 +173,7 @@ DOCUMENTATION = [ipaddress.IPv4Network(f"{start}.0/24") for start in ("192.0.2",
 def _is_version(text: str, span: Span) -> bool:
     """Whether dotted numbers are those of a version or a section."""
     start, end = span
-    before = text[max(0, start - NEAR) : start]
+    before = text[max(0, start - CONTEXT_CHARACTERS) : start]
     if VERSION_WORDS.search(before):
         return True
     digits = len(text[start:end].replace(".", ""))
@@ -181,10 +181,10 @@ def _is_version(text: str, span: Span) -> bool:
 
 
 FINDERS: dict[str, Callable[[str], Iterator[Span]]] = {
-    "secret": secrets,
-    "email": emails,
-    "iban": ibans,
-    "card": cards,
-    "ip": addresses,
+    "secret": secret_spans,
+    "email": email_spans,
+    "iban": iban_spans,
+    "card": card_spans,
+    "ip": ip_spans,
 }
 """Without phone (it takes regions) and national ids, in the order in which they win where two kinds overlap."""

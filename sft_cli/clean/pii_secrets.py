@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 
-class Secret(NamedTuple):
+class SecretForm(NamedTuple):
     """The form of one kind of key.
 
     Attributes:
@@ -17,53 +17,53 @@ class Secret(NamedTuple):
     pattern: re.Pattern[str]
 
 
-def _secret(needle: str, pattern: str) -> Secret:
-    return Secret(needle, re.compile(pattern))
+def _form(needle: str, pattern: str) -> SecretForm:
+    return SecretForm(needle, re.compile(pattern))
 
 
 _MIXED = r"(?=[\w-]*\d)(?=[\w-]*[A-Z])"  # a digit and a capital: not words joined by hyphens
 _KEY = r"(?:[A-Z]+ ){0,2}PRIVATE KEY(?: BLOCK)?"
 SECRETS = (
-    *(_secret(prefix, rf"(?<!\w){prefix}[A-Z0-9]{{16}}(?!\w)") for prefix in ("AKIA", "ASIA")),  # AWS access key ids
-    _secret("aws", r"(?i:aws_?secret_?(?:access_?)?key\W{1,6})([A-Za-z0-9/+=]{40})(?![A-Za-z0-9/+=])"),
-    _secret("AWS", r"(?:AWS_?SECRET_?(?:ACCESS_?)?KEY\W{1,6})([A-Za-z0-9/+=]{40})(?![A-Za-z0-9/+=])"),
-    _secret("gh", r"(?<!\w)gh[pousr]_[A-Za-z0-9]{36,255}(?!\w)"),  # GitHub
-    _secret("github_pat_", r"(?<!\w)github_pat_\w{22,255}(?!\w)"),
-    _secret("glpat-", r"(?<!\w)glpat-[\w-]{20,64}(?!\w)"),  # GitLab
-    _secret("xox", r"(?<!\w)xox[abeoprs]-[A-Za-z0-9-]{10,250}(?!\w)"),  # Slack
-    _secret("hooks.slack.com", r"(?<=hooks\.slack\.com/services/)(T\w{6,12}/B\w{6,12}/\w{16,32})(?!\w)"),
-    _secret("k_live_", r"(?<!\w)[srp]k_live_[A-Za-z0-9]{16,255}(?!\w)"),  # Stripe
-    _secret("k_test_", r"(?<!\w)[srp]k_test_[A-Za-z0-9]{16,255}(?!\w)"),
-    _secret("whsec_", r"(?<!\w)whsec_[A-Za-z0-9+/=]{24,100}(?!\w)"),
-    _secret("AIza", r"(?<!\w)AIza[\w-]{35}(?![\w-])"),  # Google
-    _secret("GOCSPX-", r"(?<!\w)GOCSPX-[\w-]{28}(?![\w-])"),
-    _secret("ya29.", r"(?<!\w)ya29\.[\w-]{30,500}(?![\w-])"),
-    _secret("sk-", rf"(?<![\w-])sk-{_MIXED}[\w-]{{20,250}}(?!\w)"),  # OpenAI, Anthropic and those who copy them
-    _secret("hf_", r"(?<!\w)hf_[A-Za-z0-9]{30,60}(?!\w)"),  # Hugging Face
-    _secret("npm_", r"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)"),
-    _secret("pypi-", r"(?<!\w)pypi-AgE[\w-]{50,250}(?!\w)"),
-    _secret("SG.", r"(?<!\w)SG\.[\w-]{22}\.[\w-]{43}(?![\w-])"),  # SendGrid
-    _secret("dop_v1_", r"(?<!\w)dop_v1_[a-f0-9]{64}(?!\w)"),  # DigitalOcean
-    _secret("eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}"),  # JSON web token (RFC 7519)
-    _secret(
+    *(_form(prefix, rf"(?<!\w){prefix}[A-Z0-9]{{16}}(?!\w)") for prefix in ("AKIA", "ASIA")),  # AWS access key ids
+    _form("aws", r"(?i:aws_?secret_?(?:access_?)?key\W{1,6})([A-Za-z0-9/+=]{40})(?![A-Za-z0-9/+=])"),
+    _form("AWS", r"(?:AWS_?SECRET_?(?:ACCESS_?)?KEY\W{1,6})([A-Za-z0-9/+=]{40})(?![A-Za-z0-9/+=])"),
+    _form("gh", r"(?<!\w)gh[pousr]_[A-Za-z0-9]{36,255}(?!\w)"),  # GitHub
+    _form("github_pat_", r"(?<!\w)github_pat_\w{22,255}(?!\w)"),
+    _form("glpat-", r"(?<!\w)glpat-[\w-]{20,64}(?!\w)"),  # GitLab
+    _form("xox", r"(?<!\w)xox[abeoprs]-[A-Za-z0-9-]{10,250}(?!\w)"),  # Slack
+    _form("hooks.slack.com", r"(?<=hooks\.slack\.com/services/)(T\w{6,12}/B\w{6,12}/\w{16,32})(?!\w)"),
+    _form("k_live_", r"(?<!\w)[srp]k_live_[A-Za-z0-9]{16,255}(?!\w)"),  # Stripe
+    _form("k_test_", r"(?<!\w)[srp]k_test_[A-Za-z0-9]{16,255}(?!\w)"),
+    _form("whsec_", r"(?<!\w)whsec_[A-Za-z0-9+/=]{24,100}(?!\w)"),
+    _form("AIza", r"(?<!\w)AIza[\w-]{35}(?![\w-])"),  # Google
+    _form("GOCSPX-", r"(?<!\w)GOCSPX-[\w-]{28}(?![\w-])"),
+    _form("ya29.", r"(?<!\w)ya29\.[\w-]{30,500}(?![\w-])"),
+    _form("sk-", rf"(?<![\w-])sk-{_MIXED}[\w-]{{20,250}}(?!\w)"),  # OpenAI, Anthropic and those who copy them
+    _form("hf_", r"(?<!\w)hf_[A-Za-z0-9]{30,60}(?!\w)"),  # Hugging Face
+    _form("npm_", r"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)"),
+    _form("pypi-", r"(?<!\w)pypi-AgE[\w-]{50,250}(?!\w)"),
+    _form("SG.", r"(?<!\w)SG\.[\w-]{22}\.[\w-]{43}(?![\w-])"),  # SendGrid
+    _form("dop_v1_", r"(?<!\w)dop_v1_[a-f0-9]{64}(?!\w)"),  # DigitalOcean
+    _form("eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}"),  # JSON web token (RFC 7519)
+    _form(
         "PRIVATE KEY",
         rf"-----BEGIN {_KEY}-----(?=[^<>\"]{{0,200}}?[A-Za-z0-9+/=]{{24}})(?:[^<>\"]{{24,8000}}?-----END {_KEY}-----"
         r"|\s*(?:[A-Za-z0-9+/=]{24,}\s*)+)",  # whole, or broken off
     ),
-    _secret("://", r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@<>'\"]{1,100}:([^\s@/<>'\"]{3,100})@(?=[\w\[])"),
+    _form("://", r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@<>'\"]{1,100}:([^\s@/<>'\"]{3,100})@(?=[\w\[])"),
 )
-STAND_INS = re.compile(
+PLACEHOLDER_PASSWORD = re.compile(
     r"[*x.•]+|[\[{$%].*|(?:your|my|the|some)?[_-]?(?:pass(?:word|wd)?|pwd|secret|token|key)", re.IGNORECASE
 )
 """Passwords of a URL that say only where one belongs."""
 
 
-def secrets(text: str) -> Iterator[tuple[int, int]]:
+def secret_spans(text: str) -> Iterator[tuple[int, int]]:
     """Character ranges of keys, tokens, private keys, and passwords inside a URL (only the password)."""
     for secret in SECRETS:
         if secret.needle not in text:
             continue
         for match in secret.pattern.finditer(text):
             start, end = match.span(1 if secret.pattern.groups else 0)
-            if secret.needle != "://" or not STAND_INS.fullmatch(match[1]):
+            if secret.needle != "://" or not PLACEHOLDER_PASSWORD.fullmatch(match[1]):
                 yield start, end

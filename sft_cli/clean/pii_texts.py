@@ -8,12 +8,12 @@ from typing import Any
 
 from sft_cli.types import Conversation, Message
 
-Change = Callable[[str], str]
-NOT_SAID = ("tool_call_id", "name", "id", "type")
+TextFunction = Callable[[str], str]
+IDENTIFIER_KEYS = ("tool_call_id", "name", "id", "type")
 """Keys of a message that link and name, and must stay what they are."""
 
 
-def texts(conversation: Conversation, roles: Collection[str]) -> list[str]:
+def message_texts(conversation: Conversation, roles: Collection[str]) -> list[str]:
     """All texts of the messages of these roles, or a document's, in order."""
     found: list[str] = []
 
@@ -21,11 +21,11 @@ def texts(conversation: Conversation, roles: Collection[str]) -> list[str]:
         found.append(text)
         return text
 
-    rewritten(conversation, roles, keep)
+    map_texts(conversation, roles, keep)
     return found
 
 
-def rewritten(conversation: Conversation, roles: Collection[str], change: Change) -> Conversation:
+def map_texts(conversation: Conversation, roles: Collection[str], change: TextFunction) -> Conversation:
     """The conversation with ``change`` applied to each of its texts; itself if that changes nothing."""
     if conversation.text is not None:
         text = _text(conversation.text, change)
@@ -35,7 +35,7 @@ def rewritten(conversation: Conversation, roles: Collection[str], change: Change
     return conversation if same else replace(conversation, messages=messages)
 
 
-def _message(message: Message, change: Change) -> Message:
+def _message(message: Message, change: TextFunction) -> Message:
     """The message with its content, reasoning and tool-call arguments changed; itself if that changes nothing."""
     content = _text(message.content, change)
     extra = {key: _extra(key, value, change) for key, value in message.extra.items()}
@@ -43,42 +43,42 @@ def _message(message: Message, change: Change) -> Message:
     return message if same else replace(message, content=content, extra=extra)
 
 
-def _extra(key: str, value: Any, change: Change) -> Any:
+def _extra(key: str, value: Any, change: TextFunction) -> Any:
     """The value of a further key of a message, changed; of tool calls only the arguments."""
-    if key in NOT_SAID:
+    if key in IDENTIFIER_KEYS:
         return value
     if key != "tool_calls":
         return _value(value, change)
     return [_call(call, change) for call in value]
 
 
-def _call(call: Mapping[str, Any], change: Change) -> dict[str, Any]:
+def _call(call: Mapping[str, Any], change: TextFunction) -> dict[str, Any]:
     """A tool call with its arguments changed, whether they stand in the call or in its function."""
-    changes: dict[str, Callable[[Any, Change], Any]] = {"arguments": _value, "function": _call}
+    changes: dict[str, Callable[[Any, TextFunction], Any]] = {"arguments": _value, "function": _call}
     return {key: changes[key](value, change) if key in changes else value for key, value in call.items()}
 
 
-def _value(value: Any, change: Change, key: str = "") -> Any:
+def _value(value: Any, change: TextFunction, key: str = "") -> Any:
     """A JSON value with each text, whole number and key changed; ``key`` is the name it stands under, if any."""
     if isinstance(value, list):
         return [_value(part, change, key) for part in value]
     if isinstance(value, Mapping):
         return {change(name): _value(part, change, name) for name, part in value.items()}
     if isinstance(value, str):
-        return _text(value, change) if _num_objects(value) else _under(key, value, change)
+        return _text(value, change) if _num_objects(value) else _change_with_key(key, value, change)
     if isinstance(value, int) and not isinstance(value, bool):
-        changed = _under(key, str(value), change)
+        changed = _change_with_key(key, str(value), change)
         return value if changed == str(value) else changed
     return value
 
 
-def _under(key: str, text: str, change: Change) -> str:
+def _change_with_key(key: str, text: str, change: TextFunction) -> str:
     """A text changed as if its key stood before it: ``phone`` speaks for the number that follows."""
     context = re.sub("[^a-z]+", " ", key.lower())[-40:] + ": "  # holds nothing to be found itself
     return change(context + text).removeprefix(context)
 
 
-def _text(text: str, change: Change) -> str:
+def _text(text: str, change: TextFunction) -> str:
     """The text, changed; what was JSON stays JSON: a placeholder for a bare number gets quotation marks."""
     changed = change(text)
     if changed == text or _num_objects(text) == _num_objects(changed):

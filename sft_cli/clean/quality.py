@@ -10,17 +10,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import Finding, Found, Rows
+from sft_cli.clean.base import Finding, Findings, RowView
 from sft_cli.config.schema.clean import QualityConfig
-from sft_cli.data.codec import encode, hashed
-from sft_cli.data.row_errors import listing, nearest
+from sft_cli.data.codec import content_digest, encode_conversation
+from sft_cli.data.row_errors import format_list, nearest
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation
 
 UNSCORED, TOO_LOW, NOT_BEST = "no score", "score too low", "not among the best"
 
 
-class Scored(NamedTuple):
+class RowScore(NamedTuple):
     """What is kept of a row: its score (NaN without one), a number from its content, its source, its scores' names."""
 
     score: float
@@ -29,7 +29,7 @@ class Scored(NamedTuple):
     names: tuple[str, ...]
 
 
-def check(config: QualityConfig) -> None:
+def check_quality(config: QualityConfig) -> None:
     """Refuse a step that would do nothing."""
     if config.min_score is None and config.top_k is None:
         raise SftError(
@@ -39,7 +39,7 @@ def check(config: QualityConfig) -> None:
         )
 
 
-def find(rows: Rows, config: QualityConfig) -> Finding:
+def find_quality(rows: RowView, config: QualityConfig) -> Findings:
     """A finding for each row that is left out.
 
     ``top_k`` counts the rows that ``min_score`` left; equal scores are ordered by content, so that the order of the
@@ -48,16 +48,16 @@ def find(rows: Rows, config: QualityConfig) -> Finding:
     Raises:
         SftError: No row has the score.
     """
-    check(config)
+    check_quality(config)
     return _find(rows, config)
 
 
-def _find(rows: Rows, config: QualityConfig) -> Finding:
-    """See ``find``; what is held per row is three numbers."""
+def _find(rows: RowView, config: QualityConfig) -> Findings:
+    """See ``find_quality``; what is held per row is three numbers."""
     score, content = np.full(len(rows), math.nan), np.zeros(len(rows), np.uint64)
     source, sources = np.zeros(len(rows), np.int32), dict[str, int]()
     names: set[str] = set()
-    for start, batch in rows.map(judge, config):
+    for start, batch in rows.map(row_scores, config):
         for index, row in enumerate(batch, start):
             score[index], content[index] = row.score, row.content
             source[index] = sources.setdefault(row.source, len(sources))
@@ -69,7 +69,7 @@ def _find(rows: Rows, config: QualityConfig) -> Finding:
     held_out = rows.held_out
     best = _best(score, content, source, held_out, config)
     for index in np.flatnonzero(~held_out):
-        found = _judged(int(index), float(score[index]), bool(best[index]), config)
+        found = _finding(int(index), float(score[index]), bool(best[index]), config)
         if found is not None:
             assert found.reason is not None
             left_out[found.reason] += 1
@@ -77,12 +77,12 @@ def _find(rows: Rows, config: QualityConfig) -> Finding:
     return {"score": config.score, "reasons": left_out, "quartiles": _quartiles(score[scored])}
 
 
-def judge(conversations: Sequence[Conversation], config: QualityConfig) -> list[Scored]:
+def row_scores(conversations: Sequence[Conversation], config: QualityConfig) -> list[RowScore]:
     """What is kept of each conversation."""
     return [
-        Scored(
+        RowScore(
             conversation.scores.get(config.score, math.nan),
-            int.from_bytes(hashed(encode(conversation))[:8]),
+            int.from_bytes(content_digest(encode_conversation(conversation))[:8]),
             conversation.source,
             tuple(conversation.scores),
         )
@@ -113,14 +113,14 @@ def _best(
     return best
 
 
-def _judged(index: int, score: float, best: bool, config: QualityConfig) -> Found | None:
+def _finding(index: int, score: float, best: bool, config: QualityConfig) -> Finding | None:
     """Why a row is left out; None if it stays."""
     if math.isnan(score):
-        return None if config.keep_unscored else Found(index, UNSCORED, f"it has no {config.score}")
+        return None if config.keep_unscored else Finding(index, UNSCORED, f"it has no {config.score}")
     if config.min_score is not None and score < config.min_score:
-        return Found(index, TOO_LOW, f"{config.score} {score:g}, below {config.min_score:g}", score)
+        return Finding(index, TOO_LOW, f"{config.score} {score:g}, below {config.min_score:g}", score)
     if not best:
-        return Found(
+        return Finding(
             index, NOT_BEST, f"{config.score} {score:g}, not among the {config.top_k} best of its source", score
         )
     return None
@@ -134,7 +134,7 @@ def _quartiles(scores: NDArray[np.float64]) -> list[float]:
 def _no_score(name: str, names: set[str], source: str) -> SftError:
     """The mistake of a score that no row has; ``source`` is where the first row comes from."""
     near = nearest(name, names)
-    there = f"; the rows have {listing(sorted(names))}" if names else ""
+    there = f"; the rows have {format_list(sorted(names))}" if names else ""
     fix = f"name its column: data.mix.{source}.scores.{name}=COLUMN"
     return SftError(
         where=f"clean.quality.score={name}",

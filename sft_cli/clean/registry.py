@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sft_cli.clean.base import Finding, Rows
+from sft_cli.clean.base import Findings, RowView
 from sft_cli.config.paths import resolve
 from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.validate import to_plain
@@ -26,42 +26,42 @@ FILTERS: Mapping[str, str] = {
         "perplexity",
     )
 }
-"""Name of a filter, and of its block in the config -> module with ``find(rows, block)``."""
+"""Name of a filter, and of its block in the config -> module with ``find_NAME(rows, block)``."""
 
-CHECKED = frozenset(FILTERS) - {"leakage", "exact_duplicates"}
-"""Those whose module also has ``check(block)``, which refuses what can be refused before a row is read."""
-
-
-def find(name: str, rows: Rows, config: CleanConfig) -> Finding:
-    """What one filter finds; see base.py."""
-    return import_module(FILTERS[name]).find(rows, vars(config)[name])
+FILTERS_WITH_CHECK = frozenset(FILTERS) - {"leakage", "exact_duplicates"}
+"""Those whose module also has ``check_NAME(block)``, which refuses what can be refused before a row is read."""
 
 
-def check(config: CleanConfig) -> None:
+def run_filter(name: str, rows: RowView, config: CleanConfig) -> Findings:
+    """Return the findings of one filter; see base.py."""
+    return vars(import_module(FILTERS[name]))[f"find_{name}"](rows, vars(config)[name])
+
+
+def check_filters(config: CleanConfig) -> None:
     """Return if every step of ``config.steps`` can begin: its libraries, files and choices are there.
 
     Raises:
         SftError: What is missing or cannot be.
     """
     for name in config.steps:
-        if name in CHECKED:
-            import_module(FILTERS[name]).check(vars(config)[name])
+        if name in FILTERS_WITH_CHECK:
+            vars(import_module(FILTERS[name]))[f"check_{name}"](vars(config)[name])
 
 
-def measure(name: str, config: CleanConfig) -> str:
+def score_name(name: str, config: CleanConfig) -> str:
     """What a filter's scores are called in the ledger: the filter's name, or that of the score it was told to read."""
     chosen = {"quality": config.quality.score, "perplexity": config.perplexity.score}
     return chosen.get(name, name)
 
 
-def inputs(name: str, config: CleanConfig) -> dict[str, Any]:
+def filter_inputs(name: str, config: CleanConfig) -> dict[str, Any]:
     """What the findings of one filter depend on beside the rows: its block, and the bytes of the files it reads."""
     block = to_plain(vars(config)[name])
     if name == "contamination":
-        from sft_cli.clean.eval_sets import files
+        from sft_cli.clean.eval_sets import eval_set_files
 
         block["against"] = {
-            eval_set: [[file.name, blake2b_of_file(file)] for file in files(config.contamination, eval_set)]
+            eval_set: [[file.name, blake2b_of_file(file)] for file in eval_set_files(config.contamination, eval_set)]
             for eval_set in config.contamination.against
         }
     if name == "perplexity" and config.perplexity.model is not None:

@@ -10,29 +10,29 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import Rows, words
-from sft_cli.clean.clusters import Matches
-from sft_cli.clean.row_keys import best_first, compared
+from sft_cli.clean.base import RowView, normalized_words
+from sft_cli.clean.clusters import DuplicateMap
+from sft_cli.clean.row_keys import comparison_text, preference_order
 from sft_cli.config.schema.clean import NearDuplicatesConfig
 from sft_cli.types import Conversation
 
 
-def matches(rows: Rows, config: NearDuplicatesConfig) -> Matches:
+def rouge_duplicates(rows: RowView, config: NearDuplicatesConfig) -> DuplicateMap:
     """For each row the kept row it is similar to; see near_duplicates.py for the rule. Holds 8 bytes for each word."""
     texts = _texts(rows, config)
     kept, similarity = np.arange(len(rows)), np.ones(len(rows), np.float32)
-    before = _Kept(len(rows))
-    for row in best_first(rows).tolist():
+    before = _WordIndex(len(rows))
+    for row in preference_order(rows).tolist():
         text = texts[row]
         for place in before.candidates(text, config.threshold).tolist():
             other = before.rows[place]
-            found = f_measure(common(text, texts[other]), len(text), len(texts[other]))
+            found = f_measure(lcs_length(text, texts[other]), len(text), len(texts[other]))
             if found >= config.threshold:
                 kept[row], similarity[row] = other, found
                 break
         else:
             before.add(row, text)
-    return Matches(kept, similarity)
+    return DuplicateMap(kept, similarity)
 
 
 def f_measure(length: int, one: int, other: int) -> float:
@@ -46,20 +46,14 @@ def f_measure(length: int, one: int, other: int) -> float:
     return 2 * length / (one + other) if length else 0.0
 
 
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the longest common subsequence, a column of the table at a time as bits (Hyyrö 2004)."""
-    places: defaultdict[int, int] = defaultdict(int)
-    for place, word in enumerate(one):
-        places[word] |= 1 << place
-    column = full = (1 << len(one)) - 1
-    for word in other:
-        if word in places:
-            matched = column & places[word]
-            column = ((column + matched) | (column - matched)) & full
-    return len(one) - column.bit_count()
+def lcs_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the length of the longest common subsequence."""
+    from rapidfuzz.distance import LCSseq
+
+    return LCSseq.similarity(one, other)
 
 
-class _Kept:
+class _WordIndex:
     """The rows that were kept so far, by their words.
 
     Attributes:
@@ -73,7 +67,7 @@ class _Kept:
 
     def add(self, row: int, text: Sequence[int]) -> None:
         """Note a row and its words."""
-        for word in _numbered(text):
+        for word in _occurrences(text):
             self._holders[word].append(len(self.rows))
         self._lengths[len(self.rows)] = len(text)
         self.rows.append(row)
@@ -83,14 +77,14 @@ class _Kept:
 
         A common subsequence is never longer than the words two texts share, each counted as often as in both.
         """
-        holders = [np.frombuffer(self._holders[word], np.int32) for word in _numbered(text) if word in self._holders]
+        holders = [np.frombuffer(self._holders[word], np.int32) for word in _occurrences(text) if word in self._holders]
         if not holders:
             return np.empty(0, np.int64)
         shared = np.bincount(np.concatenate(holders), minlength=len(self.rows))
         return np.flatnonzero(2 * shared / (len(text) + self._lengths[: len(self.rows)]) >= threshold)
 
 
-def _numbered(text: Sequence[int]) -> list[tuple[int, int]]:
+def _occurrences(text: Sequence[int]) -> list[tuple[int, int]]:
     """Each word with how often it came before, so that sets of these intersect as bags of words do."""
     seen: Counter[int] = Counter()
     numbered = []
@@ -100,7 +94,7 @@ def _numbered(text: Sequence[int]) -> list[tuple[int, int]]:
     return numbered
 
 
-def _texts(rows: Rows, config: NearDuplicatesConfig) -> list["array[int]"]:
+def _texts(rows: RowView, config: NearDuplicatesConfig) -> list["array[int]"]:
     """The words of each row as numbers."""
     numbers: dict[str, int] = {}
     texts = []
@@ -110,4 +104,4 @@ def _texts(rows: Rows, config: NearDuplicatesConfig) -> list["array[int]"]:
 
 
 def _words(conversations: Sequence[Conversation], config: NearDuplicatesConfig) -> list[str]:
-    return [" ".join(words(compared(conversation, config.scope))) for conversation in conversations]
+    return [" ".join(normalized_words(comparison_text(conversation, config.scope))) for conversation in conversations]

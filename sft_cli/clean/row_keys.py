@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import Argument, Rows, answer, prompt
+from sft_cli.clean.base import Argument, RowView, answer_text, prompt_text
 from sft_cli.config.schema.clean import Scope
 from sft_cli.types import Conversation, Message
 
 DIGEST_BYTES = 16
 
 
-def digest(conversation: Conversation, scope: Scope, *, weights: bool = False) -> bytes:
+def row_digest(conversation: Conversation, scope: Scope, *, weights: bool = False) -> bytes:
     """16 bytes that two rows share exactly when they are the same by ``scope`` (but for collisions, 2^-128 a pair).
 
     prompt: roles, texts and tool calls before the last answer, and the tools, without regard to case, white space and
@@ -38,14 +38,17 @@ def digest(conversation: Conversation, scope: Scope, *, weights: bool = False) -
     if conversation.tokens is not None:
         content = ["tokens", conversation.tokens.input_ids, conversation.tokens.weights if weights else ()]
     elif conversation.text is not None:
-        content = ["text", _loosely(conversation.text) if scope is Scope.prompt else _closely(conversation.text)]
+        content = [
+            "text",
+            _normalize_loosely(conversation.text) if scope is Scope.prompt else _normalize_closely(conversation.text),
+        ]
     else:
-        content = _said(conversation, scope, weights)
+        content = _comparison_key(conversation, scope, weights)
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode("ascii"), digest_size=DIGEST_BYTES).digest()
 
 
-def digests(
-    rows: Rows, function: Callable[[Sequence[Conversation], Argument], Sequence[bytes]], argument: Argument
+def row_digests(
+    rows: RowView, function: Callable[[Sequence[Conversation], Argument], Sequence[bytes]], argument: Argument
 ) -> NDArray[np.uint64]:
     """``(rows, 2)``: the 16 bytes that ``function`` gives for each row."""
     found = np.empty((len(rows), 2), np.uint64)
@@ -54,12 +57,12 @@ def digests(
     return found
 
 
-def best_first(rows: Rows) -> NDArray[np.int64]:
+def preference_order(rows: RowView) -> NDArray[np.int64]:
     """``(rows,)``: the rows in the order in which one is kept before another: held out, highest priority, earliest."""
     return np.lexsort((-rows.priority, ~rows.held_out))
 
 
-def winners(digests: NDArray[np.uint64], rows: Rows) -> NDArray[np.int64]:
+def representatives(digests: NDArray[np.uint64], rows: RowView) -> NDArray[np.int64]:
     """``(rows,)``: for each row the one that is kept among all with its digest; itself where it is that one."""
     order = np.lexsort((-rows.priority, ~rows.held_out, digests[:, 1], digests[:, 0]))
     ordered = digests[order]
@@ -70,30 +73,36 @@ def winners(digests: NDArray[np.uint64], rows: Rows) -> NDArray[np.int64]:
     return kept
 
 
-def compared(conversation: Conversation, scope: Scope) -> str:
+def comparison_text(conversation: Conversation, scope: Scope) -> str:
     """The text by whose words a row is compared: what is asked, or that and the last answer; none for token ids."""
-    asked = prompt(conversation)
-    return f"{asked}\n{answer(conversation)}" if scope is Scope.conversation else asked
+    prompt = prompt_text(conversation)
+    return f"{prompt}\n{answer_text(conversation)}" if scope is Scope.conversation else prompt
 
 
-def _said(conversation: Conversation, scope: Scope, weights: bool) -> list[Any]:
+def _comparison_key(conversation: Conversation, scope: Scope, weights: bool) -> list[Any]:
     """Messages and tools in the form in which ``scope`` compares them."""
     messages: Sequence[Message] = conversation.messages
     answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
-    asked = messages[: answers[-1]] if answers else messages
-    if scope is Scope.prompt and any(message.role != "system" and _says(message) for message in asked):
-        said = [["prompt", message.role, _loosely(message.content), *_extras(message, _loosely)] for message in asked]
+    before = messages[: answers[-1]] if answers else messages
+    if scope is Scope.prompt and any(message.role != "system" and _has_content(message) for message in before):
+        entries = [
+            ["prompt", message.role, _normalize_loosely(message.content), *_extras(message, _normalize_loosely)]
+            for message in before
+        ]
     else:
-        said = [[message.role, _closely(message.content), *_extras(message, _closely)] for message in messages]
-        said += [[message.weight for message in messages]] if weights else []
-    return [said, sorted(json.dumps(tool, sort_keys=True) for tool in conversation.tools or ())]
+        entries = [
+            [message.role, _normalize_closely(message.content), *_extras(message, _normalize_closely)]
+            for message in messages
+        ]
+        entries += [[message.weight for message in messages]] if weights else []
+    return [entries, sorted(json.dumps(tool, sort_keys=True) for tool in conversation.tools or ())]
 
 
-def _says(message: Message) -> bool:
+def _has_content(message: Message) -> bool:
     return bool(message.content.strip() or message.extra)
 
 
-def _extras(message: Message, normalised: Callable[[str], str]) -> list[Any]:
+def _extras(message: Message, normalize: Callable[[str], str]) -> list[Any]:
     """What a message holds beside its content: names, tool calls, reasoning."""
     extras = {name: value for name, value in message.extra.items() if name != "tool_call_id"}
     calls = extras.get("tool_calls")
@@ -102,26 +111,26 @@ def _extras(message: Message, normalised: Callable[[str], str]) -> list[Any]:
             {name: value for name, value in call.items() if name != "id"} if isinstance(call, Mapping) else call
             for call in calls
         ]
-    return [_plain(extras, normalised)] if extras else []
+    return [_normalize(extras, normalize)] if extras else []
 
 
-def _plain(value: Any, normalised: Callable[[str], str]) -> Any:
+def _normalize(value: Any, normalize: Callable[[str], str]) -> Any:
     """A JSON value with its texts normalised."""
     if isinstance(value, Mapping):
-        return {name: _plain(entry, normalised) for name, entry in value.items()}
+        return {name: _normalize(entry, normalize) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry, normalised) for entry in value]
-    return normalised(value) if isinstance(value, str) else value
+        return [_normalize(entry, normalize) for entry in value]
+    return normalize(value) if isinstance(value, str) else value
 
 
-def _loosely(text: str) -> str:
+def _normalize_loosely(text: str) -> str:
     """Without regard to case, white space and Unicode form."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     return " ".join(text.lower().split())
 
 
-def _closely(text: str) -> str:
+def _normalize_closely(text: str) -> str:
     """Without regard to line ends, to what cannot be seen at the end of a line, and to Unicode form."""
     lines = (text if text.isascii() else unicodedata.normalize("NFC", text)).splitlines()
     return "\n".join(line.rstrip() for line in lines).strip("\n")

@@ -14,7 +14,7 @@ import numpy as np
 
 from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.clean.base import answer
+from sft_cli.clean.base import answer_text
 from sft_cli.config.schema.clean import PerplexityConfig
 from sft_cli.console import counted, say
 from sft_cli.errors import SftError
@@ -28,14 +28,14 @@ CHUNK = 1024
 """Tokens whose logits exist at once."""
 
 
-class Document(NamedTuple):
+class ScoredIds(NamedTuple):
     """Token ids, and the first of them that is scored."""
 
     ids: Sequence[int]
     scored_from: int
 
 
-Perplexity = Callable[[Sequence[Document]], list[float]]
+Perplexity = Callable[[Sequence[ScoredIds]], list[float]]
 """The perplexity of the scored tokens of each document."""
 
 
@@ -48,14 +48,14 @@ class Scorer:
         tokenizer: The model's.
         template: Its chat template, or None.
         max_length: Tokens it sees of a row.
-        both: Whether the answer is scored without its prompt, too.
+        with_ifd: Whether the answer is scored without its prompt, too.
     """
 
     perplexity: Perplexity
     tokenizer: ChatTokenizer
     template: ChatTemplate | None
     max_length: int
-    both: bool
+    with_ifd: bool
 
     def scores(self, conversations: Sequence[Conversation]) -> list[dict[str, float] | None]:
         """The scores of each conversation by name; None where there is no answer to score."""
@@ -66,43 +66,43 @@ class Scorer:
             of_pair = [next(values) for _ in pair]
             if not of_pair:
                 found.append(None)
-            elif self.both:
+            elif self.with_ifd:
                 found.append({PERPLEXITY: of_pair[0], IFD: of_pair[0] / of_pair[1]})
             else:
                 found.append({PERPLEXITY: of_pair[0]})
         return found
 
-    def documents(self, conversation: Conversation) -> list[Document]:
+    def documents(self, conversation: Conversation) -> list[ScoredIds]:
         """The answer after its prompt, and (for ifd) the answer alone; empty if there is nothing to score.
 
         Too long a prompt loses its beginning, too long an answer its end; a prompt keeps up to half of the length.
         Alone, the answer follows the token a text begins with (or, without one, ends with). A tokenizer that has
         neither cannot predict the first token of an answer alone: then it is scored in neither document.
         """
-        said = answer(conversation)
-        asked = self.asked(conversation)
-        if not said.strip() or asked is None:
+        answer = answer_text(conversation)
+        prompt = self.prompt_text(conversation)
+        if not answer.strip() or prompt is None:
             return []
-        before, ids = self.tokenizer.encode_batch([asked, said])
-        begin = self.begin
+        before, ids = self.tokenizer.encode_batch([prompt, answer])
+        start_ids = self.start_ids
         if self.template is None:
-            before = [*begin, *before]
+            before = [*start_ids, *before]
         ids = ids[: self.max_length - max(1, min(len(before), self.max_length // 2))]
         before = before[max(0, len(before) - (self.max_length - len(ids))) :]
-        skipped = 0 if begin and before else 1
+        skipped = 0 if start_ids and before else 1
         if len(ids) <= skipped:
             return []
-        documents = [Document([*before, *ids], len(before) + skipped)]
-        return [*documents, Document([*begin, *ids], len(begin) + skipped)] if self.both else documents
+        documents = [ScoredIds([*before, *ids], len(before) + skipped)]
+        return [*documents, ScoredIds([*start_ids, *ids], len(start_ids) + skipped)] if self.with_ifd else documents
 
     @property
-    def begin(self) -> list[int]:
+    def start_ids(self) -> list[int]:
         """The id that stands before an answer alone; empty if the tokenizer has none."""
         special, control = self.tokenizer.special_tokens, self.tokenizer.control_tokens
         names = ["bos_token", "eos_token"] if self.tokenizer.adds_bos else ["eos_token", "bos_token"]
         return [control[special[name]] for name in names if name in special][:1]
 
-    def asked(self, conversation: Conversation) -> str | None:
+    def prompt_text(self, conversation: Conversation) -> str | None:
         """What stands before the last answer; None without an answer, or if the template refuses."""
         places = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
         if not places:
@@ -157,7 +157,7 @@ def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:
     with machine.precision():
         loss_model, _ = build_loss_model(model, CHUNK)
 
-    def perplexity(documents: Sequence[Document]) -> list[float]:
+    def perplexity(documents: Sequence[ScoredIds]) -> list[float]:
         found = [math.nan] * len(documents)
         budget = config.tokens_per_batch if loss_model.packed else 0
         for members in _batches(documents, budget):
@@ -171,7 +171,7 @@ def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:
     return perplexity, limit, machine.device.type
 
 
-def _batches(documents: Sequence[Document], budget: int) -> Iterator[list[int]]:
+def _batches(documents: Sequence[ScoredIds], budget: int) -> Iterator[list[int]]:
     """Numbers of the documents of each batch, in order: at most ``budget`` tokens, or one document."""
     members: list[int] = []
     tokens = 0
@@ -185,7 +185,7 @@ def _batches(documents: Sequence[Document], budget: int) -> Iterator[list[int]]:
         yield members
 
 
-def _losses(loss_model: Any, documents: Sequence[Document], device: Any) -> list[Any]:
+def _losses(loss_model: Any, documents: Sequence[ScoredIds], device: Any) -> list[Any]:
     """Nats of the scored tokens of each document, float64, ``(scored tokens,)``; the documents share one row."""
     import torch
 

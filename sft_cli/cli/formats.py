@@ -8,6 +8,6 @@ def formats() -> None:
 
     Example: sft formats
     """
-    from sft_cli.data.formats.registry import describe
+    from sft_cli.data.formats.registry import describe_formats
 
-    say(describe())
+    say(describe_formats())

@@ -24,7 +24,7 @@ def prepare(
 
     config = compose(overrides or [], config_dir or [])
     if explain:
-        for line in preparing.explain(config):
+        for line in preparing.explain_stages(config):
             say(line)
     else:
-        preparing.prepare(config)
+        preparing.prepare_data(config)

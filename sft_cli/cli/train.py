@@ -57,8 +57,8 @@ def train(
         run_distributed_session(absolute(config), directory, resumed=resume is not None)
         return
     with without_garbage_collection():
-        from sft_cli.prepare.prepare import prepare  # a refused config does not wait for it
-    prepared = prepare(config)
+        from sft_cli.prepare.prepare import prepare_data  # a refused config does not wait for it
+    prepared = prepare_data(config)
     if (
         size := resolve_nproc(config.launcher.nproc, config.trainer.device)
     ) > 1:  # prepared before anybody waits for it

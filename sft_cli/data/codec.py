@@ -6,14 +6,14 @@ from typing import Any
 
 from sft_cli.types import Conversation, Message, TokenIds
 
-DIGEST = 16
+DIGEST_BYTES = 16
 """Bytes of a digest."""
-_payload = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
-_read = json.JSONDecoder().raw_decode
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+_from_json = json.JSONDecoder().raw_decode
 _plain = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def encode(conversation: Conversation) -> bytes:
+def encode_conversation(conversation: Conversation) -> bytes:
     """Everything of a conversation but its place and source, as JSON; what is empty is left out."""
     messages = [[m.role, m.content, m.weight, dict(m.extra)] for m in conversation.messages]
     tokens = conversation.tokens
@@ -30,12 +30,12 @@ def encode(conversation: Conversation) -> bytes:
         "rendered": conversation.rendered or None,
     }
     kept = {name: part for name, part in parts.items() if part not in (None, {}, [])}
-    return _payload(kept).encode()
+    return _to_json(kept).encode()
 
 
-def decode(payload: bytes, where: str, source: str) -> Conversation:
-    """The conversation behind ``encode``'s bytes."""
-    parts: dict[str, Any] = _read(payload.decode())[0]
+def decode_conversation(payload: bytes, where: str, source: str) -> Conversation:
+    """The conversation behind ``encode_conversation``'s bytes."""
+    parts: dict[str, Any] = _from_json(payload.decode())[0]
     tools, tokens = parts.get("tools"), parts.get("tokens")
     return Conversation(
         messages=tuple(Message(*message) for message in parts.get("messages", ())),
@@ -56,13 +56,13 @@ def decode(payload: bytes, where: str, source: str) -> Conversation:
 def prompt_digest(conversation: Conversation) -> bytes:
     """What must not be both trained on and held out: the conversation up to its last message, or the document."""
     if conversation.text is not None:
-        return hashed(conversation.text.encode())
+        return content_digest(conversation.text.encode())
     if conversation.tokens is not None:
-        return hashed(repr(conversation.tokens.input_ids).encode())
+        return content_digest(repr(conversation.tokens.input_ids).encode())
     asked = [(m.role, m.content) for m in conversation.messages[:-1]]
-    return hashed(_plain(asked).encode())
+    return content_digest(_plain(asked).encode())
 
 
-def hashed(content: bytes) -> bytes:
-    """BLAKE2b of ``DIGEST`` bytes."""
-    return blake2b(content, digest_size=DIGEST).digest()
+def content_digest(content: bytes) -> bytes:
+    """BLAKE2b of ``DIGEST_BYTES`` bytes."""
+    return blake2b(content, digest_size=DIGEST_BYTES).digest()

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import IO, Literal
 
 from sft_cli.config.schema.data import BudgetConfig, DataConfig, Overflow
-from sft_cli.data.lengths import Lengths, rounded_up
+from sft_cli.data.lengths import RowLengths, round_up_share
 from sft_cli.errors import SftError, raise_all
 
 Fate = Literal["used", "dropped", "not_sampled"]
@@ -21,15 +21,15 @@ UNPROVEN = "mask not proven"
 """The reason of rows whose mask cannot be proven."""
 TRUNCATED = "truncated"
 """Stands for rows that lost turns or tokens among the reasons."""
-ROUNDING = 1e-6
+TOLERANCE = 1e-6
 """Rows; 29 of 100 do not exceed a limit of 0.29, whose product with 100 is 28.999999999999996."""
-_line = json.JSONEncoder(ensure_ascii=False).encode
-SHOWN = 3
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
+MAX_REASONS = 3
 """Reasons told when a budget is exceeded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """What became of one input row.
 
     Attributes:
@@ -75,9 +75,9 @@ class Entry:
         return self.fate == "used" and (self.truncated_messages > 0 or self.truncated_tokens > 0)
 
 
-COLUMNS = tuple(Entry.__dataclass_fields__)
+COLUMNS = tuple(LedgerEntry.__dataclass_fields__)
 """Keys of a line of ledger.jsonl."""
-COUNTED = (
+COUNTED_COLUMNS = (
     *("rows", "used", "dropped", "not_sampled", "truncated"),
     *("examples", "tokens", "trained_tokens", "truncated_tokens"),
 )
@@ -91,25 +91,25 @@ class Ledger:
         counts: Per source: rows, rows of each fate, truncated rows, and over all copies examples, tokens, trained
             tokens, and tokens that were cut.
         splits: Per split the same, of its used rows.
-        several: Per source, rows that became several examples.
-        held_out_lost: Rows that were to be held out and were dropped, by reason.
+        split_rows: Per source, rows that became several examples.
+        held_out_dropped: Rows that were to be held out and were dropped, by reason.
     """
 
     def __init__(self, file: IO[str] | None = None) -> None:
         self._file, self._values = file, attrgetter(*COLUMNS)
         self.counts: dict[str, dict[str, int]] = {}
         self.splits: dict[str, Counter[str]] = {"train": Counter(), "validation": Counter()}
-        self.several: Counter[str] = Counter()
-        self.held_out_lost: Counter[str] = Counter()
+        self.split_rows: Counter[str] = Counter()
+        self.held_out_dropped: Counter[str] = Counter()
         self._reasons: dict[str, Counter[tuple[str, bool]]] = {}
         self._first: dict[tuple[str | None, str | None], str] = {}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LedgerEntry) -> None:
         """One more row."""
         if self._file is not None:
             line = dict(zip(COLUMNS, self._values(entry), strict=True))
-            self._file.write(_line(line) + "\n")
-        count = self.counts.setdefault(entry.source, dict.fromkeys(COUNTED, 0))
+            self._file.write(_to_json(line) + "\n")
+        count = self.counts.setdefault(entry.source, dict.fromkeys(COUNTED_COLUMNS, 0))
         totals = {
             "rows": 1,
             entry.fate: 1,
@@ -123,25 +123,25 @@ class Ledger:
         for counter in counters:
             for name, number in totals.items():
                 counter[name] += number
-        self.several[entry.source] += entry.fate == "used" and entry.examples > 1
+        self.split_rows[entry.source] += entry.fate == "used" and entry.examples > 1
         told = entry.reason or (TRUNCATED if entry.is_truncated else None)
         for source in (entry.source, None) if told else ():
             self._first.setdefault((source, told), entry.where)
         if entry.reason is not None:
-            self.held_out_lost[entry.reason] += entry.split == "validation"
+            self.held_out_dropped[entry.reason] += entry.split == "validation"
             self._reasons.setdefault(entry.source, Counter())[entry.reason, entry.filter is not None] += 1
 
     def reasons(self, source: str | None = None) -> dict[str, int]:
         """Dropped rows per reason, the most frequent first; of one source, or of all."""
-        return _by_frequency((reason, number) for reason, _, number in self._drops(source))
+        return _by_frequency((reason, number) for reason, _, number in self._drop_counts(source))
 
-    def _drops(self, source: str | None) -> Iterable[tuple[str, bool, int]]:
+    def _drop_counts(self, source: str | None) -> Iterable[tuple[str, bool, int]]:
         """Reason, whether a filter gave it, and rows."""
         for name, counter in self._reasons.items():
             if source in (None, name):
                 yield from ((reason, filtered, number) for (reason, filtered), number in counter.items())
 
-    def check_budgets(self, data: DataConfig, lengths: Lengths | None = None) -> None:
+    def check_budgets(self, data: DataConfig, lengths: RowLengths | None = None) -> None:
         """Refuse when more of the rows were lost than a budget allows, or nothing of a source is left.
 
         Shares are of the rows that were used or dropped; rows not sampled do not count, and rows that a filter left
@@ -151,68 +151,69 @@ class Ledger:
             data: The budgets, and what was to be dropped.
             lengths: How long the rows are, for advice.
         """
-        gone = [name for name in self.counts if self._is_gone(name)]
-        found = [self._nothing(name, data, lengths) for name in gone]
+        gone = [name for name in self.counts if self._is_empty(name)]
+        found = [self._empty_source_error(name, data, lengths) for name in gone]
         if gone != list(self.counts):
-            found += self._exceeded(None, data.budget, "data.budget", data, lengths)
+            found += self._exceeded_limits(None, data.budget, "data.budget", data, lengths)
         for name, source in data.mix.items():
             if name not in gone:
-                found += self._exceeded(name, source.budget, f"data.mix.{name}.budget", data, lengths)
+                found += self._exceeded_limits(name, source.budget, f"data.mix.{name}.budget", data, lengths)
         raise_all(found)
 
-    def _is_gone(self, source: str) -> bool:
+    def _is_empty(self, source: str) -> bool:
         """Whether every row of a source was dropped."""
         count = self.counts[source]
         return count["dropped"] > 0 and not count["used"]
 
-    def _nothing(self, source: str, data: DataConfig, lengths: Lengths | None) -> SftError:
+    def _empty_source_error(self, source: str, data: DataConfig, lengths: RowLengths | None) -> SftError:
         """The error for a source of which no row is left."""
-        dropped, longer = self.counts[source]["dropped"], self._longer(source, data, lengths)
+        dropped, longer = self.counts[source]["dropped"], self._length_advice(source, data, lengths)
         return SftError(
             where=f"data.mix.{source}",
-            problem=f"no row is left, {dropped} were dropped: {self.top(source, data=data)}",
+            problem=f"no row is left, {dropped} were dropped: {self.summarize_reasons(source, data=data)}",
             fix=longer or "repair the rows, or take the source out of the mix",
         )
 
-    def _longer(self, source: str | None, data: DataConfig, lengths: Lengths | None) -> str:
+    def _length_advice(self, source: str | None, data: DataConfig, lengths: RowLengths | None) -> str:
         """Which ``trainer.max_length`` would do; empty where no row is too long."""
         if lengths is None or not TOO_LONG_REASONS & self.reasons(source).keys():
             return ""
         return lengths.advice(data.budget, data.overflow)
 
-    def _exceeded(
-        self, source: str | None, budget: BudgetConfig, key: str, data: DataConfig, lengths: Lengths | None
+    def _exceeded_limits(
+        self, source: str | None, budget: BudgetConfig, key: str, data: DataConfig, lengths: RowLengths | None
     ) -> Iterable[SftError]:
         """Every limit of a budget that was exceeded."""
         counts = [count for name, count in self.counts.items() if source in (None, name)]
         used, truncated = (sum(count[name] for count in counts) for name in ("used", "truncated"))
-        drops = list(self._drops(source))
+        drops = list(self._drop_counts(source))
         filtered = sum(number for _, by_filter, number in drops if by_filter)
         dropped = sum(number for _, by_filter, number in drops if not by_filter)
         unproven = sum(number for reason, _, number in drops if reason == UNPROVEN)
         limits = (
             ("dropped", budget.dropped, dropped, used + dropped, "dropped",
-             self.top(source, by_filter=False, data=data)),
+             self.summarize_reasons(source, by_filter=False, data=data)),
             ("filtered", budget.filtered, filtered, used + dropped + filtered, "filtered out",
-             self.top(source, by_filter=True)),
-            ("unproven", budget.unproven, unproven, used + dropped, "not proven", self.top(source, only=UNPROVEN)),
-            ("truncated", budget.truncated, truncated, used, "truncated", self._truncated(source, data)),
+             self.summarize_reasons(source, by_filter=True)),
+            ("unproven", budget.unproven, unproven, used + dropped, "not proven",
+             self.summarize_reasons(source, only=UNPROVEN)),
+            ("truncated", budget.truncated, truncated, used, "truncated", self._truncated_summary(source, data)),
         )  # fmt: skip
         for name, limit, number, total, verb, why in limits:
-            if limit is None or number <= limit * total + ROUNDING:
+            if limit is None or number <= limit * total + TOLERANCE:
                 continue
             share = number / total
             repair = "raise trainer.max_length" if name == "truncated" else "repair the rows"
-            longer = self._longer(source, data, lengths) if name == "dropped" else ""
+            longer = self._length_advice(source, data, lengths) if name == "dropped" else ""
             if name == "truncated" and data.overflow is Overflow.truncate and lengths is not None:
-                longer = lengths.uncut(limit if source is None else 0.0)
+                longer = lengths.uncut_advice(limit if source is None else 0.0)
             yield SftError(
                 where=f"{key}.{name}",
                 problem=f"{number} of {total} rows ({share:.2%}) were {verb}, more than {limit:.2%}: {why}",
-                fix=f"{longer or repair}, or set {key}.{name}={rounded_up(share)}",
+                fix=f"{longer or repair}, or set {key}.{name}={round_up_share(share)}",
             )
 
-    def _truncated(self, source: str | None, data: DataConfig) -> str:
+    def _truncated_summary(self, source: str | None, data: DataConfig) -> str:
         """How many rows are too long, by how much, and the first of them."""
         counts = [count for name, count in self.counts.items() if source in (None, name)]
         number, tokens = (sum(count[name] for count in counts) for name in ("truncated", "truncated_tokens"))
@@ -221,7 +222,7 @@ class Ledger:
             return f"{number} longer than trainer.max_length, {tokens:,} tokens cut ({first})"
         return f"{number} too long for all turns ({first})"
 
-    def top(
+    def summarize_reasons(
         self,
         source: str | None = None,
         by_filter: bool | None = None,
@@ -238,19 +239,19 @@ class Ledger:
         """
         drops = [
             (reason, number)
-            for reason, own, number in self._drops(source)
+            for reason, own, number in self._drop_counts(source)
             if by_filter in (None, own) and only in (None, reason)
         ]
         reasons = list(_by_frequency(drops).items())
-        more = f", and {len(reasons) - SHOWN} more reasons" if len(reasons) > SHOWN else ""
+        more = f", and {len(reasons) - MAX_REASONS} more reasons" if len(reasons) > MAX_REASONS else ""
         told = (
-            f"{number} {reason} ({self._first[source, reason]}{_asked(reason, data)})"
-            for reason, number in reasons[:SHOWN]
+            f"{number} {reason} ({self._first[source, reason]}{_drop_setting(reason, data)})"
+            for reason, number in reasons[:MAX_REASONS]
         )
         return ", ".join(told) + more
 
 
-def _asked(reason: str, data: DataConfig | None) -> str:
+def _drop_setting(reason: str, data: DataConfig | None) -> str:
     """The setting that asked for rows to be dropped, with a separator before it; empty if none did."""
     if data is None:
         return ""

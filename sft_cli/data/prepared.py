@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +25,22 @@ from numpy.typing import NDArray
 from sft_cli.config.schema.data import Overflow
 from sft_cli.data.mixing import curriculum
 from sft_cli.data.mixing.curriculum import Stage
-from sft_cli.data.prepared_writer import IGNORE, Shards, weights_of
-from sft_cli.data.row_errors import prepared_again
+from sft_cli.data.prepared_writer import IGNORE_INDEX, ShardWriter, weights_from_labels
+from sft_cli.data.row_errors import damaged_data_fix
 from sft_cli.errors import SftError
+from sft_cli.types import SplitName
 
-NAMES = {
+FILE_NAMES = {
     "train", "validation", "dataset_dict.json", "stages", "manifest.json", "ledger.jsonl", "tokenizer", "golden.json",
     "report.html", "dropped.jsonl",
 }  # fmt: skip
 """What a prepared directory holds."""
-NUMBERS: dict[str, Any] = {"input_ids": np.int32, "labels": np.int32, "loss_weights": np.float32}
+LIST_DTYPES: dict[str, Any] = {"input_ids": np.int32, "labels": np.int32, "loss_weights": np.float32}
 """Columns that hold a list for each example, and of what."""
 BATCH = 1000
 """Examples written at once."""
-ALIKE = 8
+PREFIX_TOKENS = 8
 """Tokens with which the answers of one unrolled row begin alike."""
-Side = Literal["train", "validation"]
 
 
 class SplitWriter:
@@ -49,7 +49,7 @@ class SplitWriter:
     ``weighted`` adds a column ``loss_weights`` for examples with a loss weight that is neither 0 nor 1.
     """
 
-    def __init__(self, directory: Path, side: Side, weighted: bool) -> None:
+    def __init__(self, directory: Path, side: SplitName, weighted: bool) -> None:
         from datasets import Dataset, Features, List, Value
         from datasets.utils.logging import disable_progress_bar
 
@@ -66,9 +66,9 @@ class SplitWriter:
         empty = Dataset.from_dict({name: [] for name in columns}, features=features)
         empty.save_to_disk(str(directory / side), num_shards=1)
         self._schema = features.arrow_schema
-        self._shards = Shards(directory / side, self._schema)
+        self._shards = ShardWriter(directory / side, self._schema)
         self._lengths: list[NDArray[np.int64]] = []
-        self._digests = {name: blake2b(digest_size=16) for name in NUMBERS}
+        self._digests = {name: blake2b(digest_size=16) for name in LIST_DTYPES}
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -78,10 +78,10 @@ class SplitWriter:
     def write(self, examples: Any) -> None:
         """Append a table of examples; one without ``loss_weights`` has 1 where its labels are trained."""
         if "loss_weights" in self._schema.names and "loss_weights" not in examples.column_names:
-            examples = examples.append_column("loss_weights", weights_of(examples.column("labels")))
+            examples = examples.append_column("loss_weights", weights_from_labels(examples.column("labels")))
         examples = examples.select(self._schema.names).cast(self._schema)
         self._shards.write(examples, BATCH)
-        for name in NUMBERS.keys() & set(self._schema.names):
+        for name in LIST_DTYPES.keys() & set(self._schema.names):
             for chunk in examples.column(name).chunks:
                 self._digests[name].update(chunk.flatten().to_numpy().tobytes())
         self._lengths += [
@@ -99,13 +99,13 @@ class SplitWriter:
         self._shards.close(blake2b("".join(self.content()).encode(), digest_size=8).hexdigest())
 
 
-def finish(directory: Path) -> None:
+def write_dataset_dict(directory: Path) -> None:
     """Make the directory one that ``datasets.load_from_disk`` opens as a whole."""
     (directory / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "validation"]}) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenizedExample:
     """One example ready to be laid out: ``input_ids`` ``(length,)`` int64 and ``weights`` ``(length,)`` float32."""
 
     input_ids: NDArray[np.int64]
@@ -131,12 +131,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def tokens(self, index: int) -> Tokens:
+    def tokens(self, index: int) -> TokenizedExample:
         """Ids and loss weights of one example."""
-        number, row = self._place(index)
-        trained = self._list(number, row, "labels") != IGNORE
+        number, row = self._locate(index)
+        trained = self._list(number, row, "labels") != IGNORE_INDEX
         weights = self._list(number, row, "loss_weights") * trained if self._weighted else trained
-        return Tokens(self._list(number, row, "input_ids").astype(np.int64), weights.astype(np.float32))
+        return TokenizedExample(self._list(number, row, "input_ids").astype(np.int64), weights.astype(np.float32))
 
     def prompt_lengths(self) -> NDArray[np.int64]:
         """``(examples,)``: how many tokens of each come before its first trained one; all of them where none is."""
@@ -144,7 +144,7 @@ class Split:
         for number in range(len(self._batches)):
             offsets, labels = self._view(number, "labels")
             ends = offsets.astype(np.int64)
-            trained = np.append(np.flatnonzero(labels != IGNORE), len(labels))
+            trained = np.append(np.flatnonzero(labels != IGNORE_INDEX), len(labels))
             first = trained[np.searchsorted(trained, ends[:-1])]
             found.append(np.minimum(first, ends[1:]) - ends[:-1])
         return np.concatenate(found)
@@ -161,7 +161,7 @@ class Split:
 
     def where(self, index: int) -> str:
         """The row an example came from."""
-        number, row = self._place(index)
+        number, row = self._locate(index)
         return str(self._batches[number].column("where")[row].as_py())
 
     def unrolled(self) -> NDArray[np.bool_]:
@@ -183,7 +183,10 @@ class Split:
                 found[first + 1 : first + batch.num_rows] = same.to_pylist()
             before = where[-1].as_py() if batch.num_rows else before
         for index in np.flatnonzero(found):
-            own, last = self.tokens(int(index)).input_ids[:ALIKE], self.tokens(int(index) - 1).input_ids[:ALIKE]
+            own, last = (
+                self.tokens(int(index)).input_ids[:PREFIX_TOKENS],
+                self.tokens(int(index) - 1).input_ids[:PREFIX_TOKENS],
+            )
             found[index] = np.array_equal(own, last)
         return found
 
@@ -192,7 +195,7 @@ class Split:
         """The source of every example, in order."""
         return [name for batch in self._batches for name in batch.column("source").to_pylist()]
 
-    def _place(self, index: int) -> tuple[int, int]:
+    def _locate(self, index: int) -> tuple[int, int]:
         """The batch that holds an example, and its row in there."""
         if not 0 <= index < len(self):
             raise IndexError(f"there is no example {index} of {len(self)}")
@@ -203,7 +206,7 @@ class Split:
         """Where each list of a column begins, and the end of the last one; the values of all lists."""
         if (number, name) not in self._views:
             column = self._batches[number].column(name)
-            self._views[number, name] = _numbers(column.offsets, np.int32), _numbers(column.values, NUMBERS[name])
+            self._views[number, name] = _as_numpy(column.offsets, np.int32), _as_numpy(column.values, LIST_DTYPES[name])
         return self._views[number, name]
 
     def _list(self, number: int, row: int, name: str) -> NDArray[Any]:
@@ -212,7 +215,7 @@ class Split:
         return values[offsets[row] : offsets[row + 1]]
 
 
-def _numbers(array: Any, dtype: Any) -> NDArray[Any]:
+def _as_numpy(array: Any, dtype: Any) -> NDArray[Any]:
     """An Arrow array without nulls as a view; its own ``to_numpy`` would import pandas, which takes half a second."""
     values = np.frombuffer(array.buffers()[1], dtype) if len(array) else np.zeros(0, dtype)
     return values[array.offset : array.offset + len(array)]
@@ -232,13 +235,13 @@ def _batches(directory: Path) -> list[Any]:
         raise SftError(
             where=str(directory),
             problem=f"the examples cannot be read ({error})",
-            fix=prepared_again(directory.parent),
+            fix=damaged_data_fix(directory.parent),
         ) from error
     return batches
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedData:
     """An opened prepared directory.
 
     Attributes:
@@ -278,12 +281,12 @@ def is_run(directory: Path) -> bool:
     return (directory / "config.yaml").is_file() and (directory / "data.json").is_file()
 
 
-def foreign(directory: Path) -> list[str]:
+def unknown_files(directory: Path) -> list[str]:
     """Names in a directory that are not those of a prepared one."""
-    return sorted({file.name for file in directory.iterdir()} - NAMES)
+    return sorted({file.name for file in directory.iterdir()} - FILE_NAMES)
 
 
-def open_prepared(directory: Path) -> Prepared:
+def open_prepared(directory: Path) -> PreparedData:
     """Open a prepared directory.
 
     Raises:
@@ -303,4 +306,4 @@ def open_prepared(directory: Path) -> Prepared:
     encoded = manifest["inputs"].get("encode", {})  # an earlier version's manifest may have none
     cut = encoded["max_length"] if encoded.get("rules", {}).get("overflow") == Overflow.truncate.value else None
     train, validation = Split(directory / "train", cut), Split(directory / "validation", cut)
-    return Prepared(directory, manifest, train, validation, curriculum.load(directory, len(train)))
+    return PreparedData(directory, manifest, train, validation, curriculum.load_stages(directory, len(train)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from sft_cli.types import Example
 
-IGNORE = -100
+IGNORE_INDEX = -100
 """The label of a token that carries no loss, as Hugging Face writes it."""
 
 
@@ -25,7 +25,7 @@ def example_table(examples: Sequence[Example]) -> Any:
     weights = np.fromiter(chain.from_iterable(example.weights for example in examples), np.float32, total)
     columns = {
         "input_ids": pyarrow.ListArray.from_arrays(offsets, ids),
-        "labels": pyarrow.ListArray.from_arrays(offsets, np.where(weights > 0, ids, np.int32(IGNORE))),
+        "labels": pyarrow.ListArray.from_arrays(offsets, np.where(weights > 0, ids, np.int32(IGNORE_INDEX))),
         "where": pyarrow.array([example.where for example in examples], pyarrow.string()),
         "source": pyarrow.array([example.source for example in examples], pyarrow.string()),
     }
@@ -34,13 +34,13 @@ def example_table(examples: Sequence[Example]) -> Any:
     return pyarrow.table(columns)
 
 
-def weights_of(labels: Any) -> Any:
+def weights_from_labels(labels: Any) -> Any:
     """Loss weights of 0 and 1 for a column of labels."""
     import pyarrow
 
     chunks = []
     for chunk in labels.chunks:
-        values = (chunk.flatten().to_numpy() != IGNORE).astype(np.float32)
+        values = (chunk.flatten().to_numpy() != IGNORE_INDEX).astype(np.float32)
         offsets = np.concatenate([[0], np.cumsum(chunk.value_lengths().to_numpy())]).astype(np.int32)
         chunks.append(pyarrow.ListArray.from_arrays(offsets, values))
     return pyarrow.chunked_array(chunks, pyarrow.list_(pyarrow.float32()))
@@ -50,7 +50,7 @@ SHARD_BYTES = 500_000_000
 """A file that holds as much is closed, and the next one begun: what ``datasets`` takes by default."""
 
 
-class Shards:
+class ShardWriter:
     """Appends Arrow tables to files of about ``SHARD_BYTES`` in a directory that ``datasets`` saved without rows.
 
     Args:
@@ -62,18 +62,18 @@ class Shards:
         self._directory, self._schema, self._files = directory, schema, list[Path]()
         for empty in directory.glob("*.arrow"):
             empty.unlink()
-        self._begin()
+        self._open_file()
 
     def write(self, examples: Any, max_rows: int) -> None:
         """Append a table, in batches of at most ``max_rows``."""
         if self._sink.tell() >= SHARD_BYTES:
-            self._end()
-            self._begin()
+            self._close_file()
+            self._open_file()
         self._writer.write_table(examples, max_chunksize=max_rows)
 
     def close(self, fingerprint: str) -> None:
         """Finish the last file, and name all; ``fingerprint`` is what ``datasets`` names its own caches after."""
-        self._end()
+        self._close_file()
         names = [f"data-{number:05}-of-{len(self._files):05}.arrow" for number in range(len(self._files))]
         for file, name in zip(self._files, names, strict=True):
             file.rename(self._directory / name)
@@ -81,13 +81,13 @@ class Shards:
         state |= {"_data_files": [{"filename": name} for name in names], "_fingerprint": fingerprint}
         (self._directory / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
-    def _begin(self) -> None:
+    def _open_file(self) -> None:
         import pyarrow
 
         self._files.append(self._directory / f"data-{len(self._files):05}.arrow")
         self._sink = pyarrow.OSFile(str(self._files[-1]), "wb")
         self._writer = pyarrow.ipc.new_stream(self._sink, self._schema)
 
-    def _end(self) -> None:
+    def _close_file(self) -> None:
         self._writer.close()
         self._sink.close()

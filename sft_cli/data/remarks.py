@@ -50,7 +50,7 @@ class RemarkCounts:
         return {key: self._found[key] for key in REMARKS if key in self._found}
 
 
-def sentences(manifest: Mapping[str, Any]) -> list[tuple[int, str]]:
+def remark_sentences(manifest: Mapping[str, Any]) -> list[tuple[int, str]]:
     """Of each remark in a manifest the number of rows and a sentence about them."""
     found = manifest.get("remarks", {})
     return [(entry["rows"], f"{REMARKS[key]} (the first: {entry['first']})") for key, entry in found.items()]

@@ -23,7 +23,7 @@ class RowError(SftError):
         self.reason, self.row = _writable(reason), ""
 
 
-class LeftOut(RowError):
+class RowExcluded(RowError):
     """A row that the config leaves out on purpose (a tree in another language): counted, never a reason to stop.
 
     Attributes:
@@ -40,13 +40,13 @@ def _writable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def cut_json(value: Any, limit: int = 2000) -> str:
+def short_json(value: Any, limit: int = 2000) -> str:
     """A value as JSON in at most ``limit`` characters, for people to read."""
     text = _writable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def shorten(value: Any, limit: int = 60) -> str:
+def short_repr(value: Any, limit: int = 60) -> str:
     """``repr(value)`` in at most ``limit`` characters."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
@@ -58,14 +58,14 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def listing(names: Iterable[str], limit: int = 8) -> str:
+def format_list(names: Iterable[str], limit: int = 8) -> str:
     """The names in their order, separated by commas; what is beyond ``limit`` is counted."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def prepared_again(directory: Path) -> str:
+def damaged_data_fix(directory: Path) -> str:
     """What to do about a prepared directory that is damaged; nothing is thrown away."""
     here = shlex.quote(str(directory))
     return f"move it away, and sft prepare makes it again: mv {here} {shlex.quote(f'{directory}.damaged')}"

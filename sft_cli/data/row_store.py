@@ -1,6 +1,5 @@
 """Converted rows on disk: parts of Arrow batches, read by row number without holding more than a batch."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,19 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.data import codec
-from sft_cli.data.row_errors import LeftOut, RowError
+from sft_cli.data.row_errors import RowError, RowExcluded
 from sft_cli.types import Conversation
 from sft_cli.utils.atomic import atomic_path
 
 BATCH = 1000
 """Rows of an Arrow batch."""
-FEW = 50
+SLICE_ROWS = 50
 """Rows of a batch that are taken out at once; they make up a whole one."""
-COLUMNS = ("where", "payload", "prompt", "content", "group", "error")
-"""Place; conversation; digests of prompt, of all of it and of its group; what is wrong with a row that has none."""
+ERROR_COLUMNS = ("reason", "error_where", "problem", "fix", "text", "excluded_by")
+"""The error of a row that is no conversation, all null for one that is: see ``RowError`` and ``RowExcluded``."""
+COLUMNS = ("where", "payload", "prompt", "content", "group", *ERROR_COLUMNS)
+"""Location; conversation; digests of the prompt, the conversation and its group; error."""
 
 
-class Stored(NamedTuple):
+class StoredRow(NamedTuple):
     """A row as it lies in a store: a conversation, or what is wrong."""
 
     where: str
@@ -30,14 +31,15 @@ class Stored(NamedTuple):
     error: RowError | None
 
 
-def write_part(file: Path, rows: Iterator[tuple[str, Conversation | RowError]]) -> int:
+def write_rows(file: Path, rows: Iterator[tuple[str, Conversation | RowError]]) -> int:
     """Write one part, whole or not at all; the number of its rows."""
     import pyarrow
 
     total = 0
-    digest = pyarrow.binary(codec.DIGEST)
-    kinds = (pyarrow.string(), pyarrow.binary(), digest, digest, digest, pyarrow.string())
-    schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
+    digest = pyarrow.binary(codec.DIGEST_BYTES)
+    text = pyarrow.string()
+    types = (text, pyarrow.binary(), digest, digest, digest, *[text] * len(ERROR_COLUMNS))
+    schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
     options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
     with (
         atomic_path(file) as new,
@@ -59,13 +61,13 @@ def write_part(file: Path, rows: Iterator[tuple[str, Conversation | RowError]]) 
 def _values(where: str, row: Conversation | RowError) -> tuple[Any, ...]:
     """A row in the order of ``COLUMNS``."""
     if isinstance(row, RowError):
-        by = row.by if isinstance(row, LeftOut) else None
-        error = json.dumps([by, row.where, row.reason, row.problem, row.fix, row.row], ensure_ascii=False)
-        nothing = codec.hashed(where.encode())
-        return where, None, nothing, nothing, None, error
-    payload = codec.encode(row)
-    group = None if row.group is None else codec.hashed(f"{row.source}\0{row.group}".encode())
-    return where, payload, codec.prompt_digest(row), codec.hashed(payload), group, None
+        excluded_by = row.by if isinstance(row, RowExcluded) else None
+        error = (row.reason, row.where, row.problem, row.fix, row.row, excluded_by)
+        nothing = codec.content_digest(where.encode())
+        return where, None, nothing, nothing, None, *error
+    payload = codec.encode_conversation(row)
+    group = None if row.group is None else codec.content_digest(f"{row.source}\0{row.group}".encode())
+    return where, payload, codec.prompt_digest(row), codec.content_digest(payload), group, *[None] * len(ERROR_COLUMNS)
 
 
 def _batch(rows: Sequence[tuple[Any, ...]], schema: Any) -> Any:
@@ -95,76 +97,84 @@ class RowStore:
 
     def digests(self, column: str) -> NDArray[np.bytes_]:
         """``(rows,)`` S16: one digest per row; zeros where there is none."""
-        found = [np.zeros(0, f"S{codec.DIGEST}")]
+        found = [np.zeros(0, f"S{codec.DIGEST_BYTES}")]
         for file in self._files:
             for batch in _batches(file, [column]):
                 values = batch.column(0)
-                filled = values.fill_null(bytes(codec.DIGEST)) if values.null_count else values
-                found.append(np.frombuffer(filled.buffers()[1], dtype=f"S{codec.DIGEST}", count=len(filled)))
+                filled = values.fill_null(bytes(codec.DIGEST_BYTES)) if values.null_count else values
+                found.append(np.frombuffer(filled.buffers()[1], dtype=f"S{codec.DIGEST_BYTES}", count=len(filled)))
         return np.concatenate(found)
 
-    def good(self) -> NDArray[np.bool_]:
+    def is_valid(self) -> NDArray[np.bool_]:
         """``(rows,)``: whether a row is a conversation."""
-        return self._each("error", lambda errors: errors.is_null())
+        return self._map_column("reason", lambda reasons: reasons.is_null())
 
-    def left_out(self) -> NDArray[np.bool_]:
+    def is_excluded(self) -> NDArray[np.bool_]:
         """``(rows,)``: whether the config leaves a row out on purpose."""
-        return self._each("error", lambda errors: [isinstance(_error(text), LeftOut) for text in errors.to_pylist()])
+        return self._map_column("excluded_by", lambda filters: filters.is_valid())
 
-    def sizes(self) -> NDArray[np.int64]:
+    def payload_sizes(self) -> NDArray[np.int64]:
         """``(rows,)``: bytes of each conversation as it is stored; 0 where there is none."""
 
         def lengths(payloads: Any) -> NDArray[np.int32]:
             return np.diff(np.frombuffer(payloads.buffers()[1], np.int32, len(payloads) + 1))
 
-        return self._each("payload", lengths, np.int64)
+        return self._map_column("payload", lengths, np.int64)
 
-    def _each(self, column: str, function: Callable[[Any], Any], kind: Any = np.bool_) -> NDArray[Any]:
+    def _map_column(self, column: str, function: Callable[[Any], Any], kind: Any = np.bool_) -> NDArray[Any]:
         """``(rows,)``: what a function says of the values of a column, batch by batch."""
         found = [np.zeros(0, kind)]
         for file in self._files:
             found += [np.asarray(function(batch.column(0)), kind) for batch in _batches(file, [column])]
         return np.concatenate(found)
 
-    def read(self, rows: NDArray[np.int64]) -> Iterator[Stored]:
+    def read(self, rows: NDArray[np.int64]) -> Iterator[StoredRow]:
         """The rows of these numbers; cheapest in ascending order."""
         parts = np.searchsorted(self._starts, rows, side="right") - 1
-        known, found = (-1, -1), []
+        known: tuple[int, int] = (-1, -1)
+        rows_of_slice: list[tuple[str, bytes | None, RowError | None]] = []
         for part, place in zip(parts.tolist(), (rows - self._starts[parts]).tolist(), strict=True):
-            if known != (part, place // FEW):
-                known = part, place // FEW
-                batch, start = divmod(place - place % FEW, BATCH)
-                found = [column.slice(start, FEW).to_pylist() for column in _loaded(self._files[part], batch)]
-            where, payload, error = (values[place % FEW] for values in found)
-            yield self._stored(where, payload, error)
+            if known != (part, place // SLICE_ROWS):
+                known = part, place // SLICE_ROWS
+                batch, start = divmod(place - place % SLICE_ROWS, BATCH)
+                rows_of_slice = _rows_of(_load_batch(self._files[part], batch).slice(start, SLICE_ROWS))
+            where, payload, error = rows_of_slice[place % SLICE_ROWS]
+            conversation = None if payload is None else codec.decode_conversation(payload, where, self.source)
+            yield StoredRow(where, conversation, error)
 
-    def places(self) -> Iterator[tuple[str, RowError | None]]:
+    def locations(self) -> Iterator[tuple[str, RowError | None]]:
         """Every row's place and what is wrong with it, in order."""
         for file in self._files:
-            for batch in _batches(file, ["where", "error"]):
-                for where, error in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
-                    yield where, _error(error)
-
-    def _stored(self, where: str, payload: bytes | None, error: str | None) -> Stored:
-        conversation = None if payload is None else codec.decode(payload, where, self.source)
-        return Stored(where, conversation, _error(error))
+            for batch in _batches(file, ["where", *ERROR_COLUMNS]):
+                yield from zip(batch.column("where").to_pylist(), _errors_of(batch), strict=True)
 
 
-def _error(text: str | None) -> RowError | None:
-    """What is wrong with a row, as it was before it was written."""
-    if text is None:
-        return None
-    by, where, reason, problem, fix, row = json.loads(text)
-    if by is None:
+def _rows_of(batch: Any) -> list[tuple[str, bytes | None, RowError | None]]:
+    """Location, conversation and error of the rows of a batch."""
+    where, payloads = batch.column("where").to_pylist(), batch.column("payload").to_pylist()
+    return list(zip(where, payloads, _errors_of(batch), strict=True))
+
+
+def _errors_of(batch: Any) -> list[RowError | None]:
+    """The error of each row of a batch, None for a conversation."""
+    if batch.column("reason").null_count == batch.num_rows:
+        return [None] * batch.num_rows
+    columns = [batch.column(name).to_pylist() for name in ERROR_COLUMNS]
+    return [None if values[0] is None else _error(*values) for values in zip(*columns, strict=True)]
+
+
+def _error(reason: str, where: str, problem: str, fix: str, text: str, excluded_by: str | None) -> RowError:
+    """The error of a row, in the order of ``ERROR_COLUMNS``."""
+    if excluded_by is None:
         error = RowError(where=where, reason=reason, problem=problem, fix=fix)
     else:
-        error = LeftOut(where=where, reason=reason, problem=problem, fix=fix, by=by)
-    error.row = row
+        error = RowExcluded(where=where, reason=reason, problem=problem, fix=fix, by=excluded_by)
+    error.row = text
     return error
 
 
 def _num_rows(file: Path) -> int:
-    return sum(batch.num_rows for batch in _batches(file, ["error"]))
+    return sum(batch.num_rows for batch in _batches(file, ["reason"]))
 
 
 def _batches(file: Path, columns: Sequence[str]) -> Iterator[Any]:
@@ -179,11 +189,11 @@ def _batches(file: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=4)
-def _loaded(file: Path, batch: int) -> tuple[Any, Any, Any]:
-    """Place, payload and error of one batch; a few are kept, as neighbours are asked for next."""
+def _load_batch(file: Path, batch: int) -> Any:
+    """Location, conversation and error of the rows of one batch; a few batches are cached for reads of neighbours."""
     import pyarrow
 
-    options = pyarrow.ipc.IpcReadOptions(included_fields=[0, 1, 5])
+    fields = [COLUMNS.index(name) for name in ("where", "payload", *ERROR_COLUMNS)]
+    options = pyarrow.ipc.IpcReadOptions(included_fields=fields)
     with pyarrow.memory_map(str(file)) as source:
-        found = pyarrow.ipc.open_file(source, options=options).get_batch(batch)
-    return found.column(0), found.column(1), found.column(2)
+        return pyarrow.ipc.open_file(source, options=options).get_batch(batch)

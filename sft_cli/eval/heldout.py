@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sft_cli.batching.collate import Batch, collate, plan_micro_batches
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
-from sft_cli.data.prepared import Split, Tokens
+from sft_cli.data.prepared import Split, TokenizedExample
 from sft_cli.distributed.process_group import current_world
 from sft_cli.model.head.loss_model import LossModel
 
@@ -147,7 +147,7 @@ def example_sums(
 
 def _micro_batches(
     split: Split, indices: Sequence[int], max_tokens: int, share: Choice
-) -> Iterator[tuple[list[int], list[Tokens], Batch]]:
+) -> Iterator[tuple[list[int], list[TokenizedExample], Batch]]:
     """Yield this rank's micro-batches, each with its indices into ``indices`` and its examples."""
     world = current_world()
     for first in range(0, len(indices), EXAMPLES_PER_PLAN):

@@ -12,14 +12,15 @@ from sft_cli.config.redaction import redact_values
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import Auto
 from sft_cli.console import counted, say
-from sft_cli.data.prepared import Prepared, Side, Split, open_prepared, read_manifest
+from sft_cli.data.prepared import PreparedData, Split, open_prepared, read_manifest
 from sft_cli.data.sources.source_rows import has_validation
 from sft_cli.errors import SftError
 from sft_cli.eval.trained_on import TrainingOverlap, find_training_overlap
 from sft_cli.prepare import input_diff
 from sft_cli.prepare import manifest as manifests
-from sft_cli.prepare.prepare import prepare, read_template
+from sft_cli.prepare.prepare import load_tokenizer_and_template, prepare_data
 from sft_cli.run_dir import RunDir
+from sft_cli.types import SplitName
 
 DATA_OPTION = "data=FILE"
 
@@ -39,7 +40,7 @@ class EvalRows:
     """
 
     split: Split
-    side: Side
+    side: SplitName
     directory: Path
     fingerprint: str
     sources: tuple[str, ...]
@@ -67,7 +68,7 @@ def select_rows(run: RunDir, trained: Config, config: Config) -> EvalRows:
                 fix=f"name rows: sft eval {shlex.quote(str(run.path))} {DATA_OPTION}",
             )
     else:
-        prepared = prepare(with_run_tokenizer(run.tokenizer, _without_holdout(trained, config)), training=False)
+        prepared = prepare_data(with_run_tokenizer(run.tokenizer, _without_holdout(trained, config)), training=False)
         rows = _eval_rows(prepared, "validation" if len(prepared.validation) else "train", own=False)
         rows = replace(rows, overlap=_training_overlap(run, rows))
     say(f"rows      {_describe_rows(rows, config)}")
@@ -137,7 +138,7 @@ def with_run_tokenizer(tokenizer: Path, config: Config) -> Config:
     )
 
 
-def _run_data(run: RunDir, config: Config) -> Prepared:
+def _run_data(run: RunDir, config: Config) -> PreparedData:
     """The data that the run was trained with, prepared again if it no longer exists."""
     if not run.data.is_file():
         raise SftError(
@@ -151,20 +152,24 @@ def _run_data(run: RunDir, config: Config) -> Prepared:
     if manifest is not None and manifest["content"] == known["content"]:
         return open_prepared(directory)
     say(f"data      {directory} no longer holds the run's data: preparing it again")
-    now = manifests.inputs(config, *read_template(config))
-    changed = [name for name in input_diff.names(run.read_json(run.manifest)["inputs"], now) if name != input_diff.CODE]
-    made = None if changed else prepare(config)
+    now = manifests.preparation_inputs(config, *load_tokenizer_and_template(config))
+    changed = [
+        name
+        for name in input_diff.changed_names(run.read_json(run.manifest)["inputs"], now)
+        if name != input_diff.THIS_VERSION
+    ]
+    made = None if changed else prepare_data(config)
     if made is None or made.manifest["content"] != known["content"]:
         raise SftError(
             where=str(directory),
             problem="the run's data no longer exists and cannot be prepared again: "
-            f"{', '.join(changed) or input_diff.CODE} changed since",
+            f"{', '.join(changed) or input_diff.THIS_VERSION} changed since",
             fix=f"restore it, or name rows: sft eval {shlex.quote(str(run.path))} {DATA_OPTION}",
         )
     return made
 
 
-def _shared_path(trained: Config, config: Config, side: Side) -> str | None:
+def _shared_path(trained: Config, config: Config, side: SplitName) -> str | None:
     """A path that both the training and this evaluation take rows from, or None."""
     known = {redact_values(source.path) for source in trained.data.mix.values()}
     again = [source for source in config.data.mix.values() if redact_values(source.path) in known]
@@ -173,7 +178,7 @@ def _shared_path(trained: Config, config: Config, side: Side) -> str | None:
     return next((redact_values(source.path) for source in again if side == "train" or not has_validation(source)), None)
 
 
-def _eval_rows(prepared: Prepared, side: Side, *, own: bool) -> EvalRows:
+def _eval_rows(prepared: PreparedData, side: SplitName, *, own: bool) -> EvalRows:
     """The rows of one split of a prepared directory."""
     split = prepared.validation if side == "validation" else prepared.train
     manifest = prepared.manifest

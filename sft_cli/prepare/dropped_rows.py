@@ -8,36 +8,36 @@ from pathlib import Path
 
 import numpy as np
 
-from sft_cli.data.row_errors import cut_json
-from sft_cli.data.row_store import Stored
-from sft_cli.prepare.write_stage import Part
+from sft_cli.data.row_errors import short_json
+from sft_cli.data.row_store import StoredRow
+from sft_cli.prepare.source_split import SourceSplit
 
-NAME = "dropped.jsonl"
+FILE_NAME = "dropped.jsonl"
 
 
-def write(file: Path, parts: Sequence[Part], places: Collection[tuple[str, str]]) -> None:
+def write_dropped_rows(file: Path, splits: Sequence[SourceSplit], locations: Collection[tuple[str, str]]) -> None:
     """Write a line ``{"source", "where", "text"}`` for each row named by ``(source, where)``, in the order of the rows.
 
     A row that could not be read at all has an empty text.
     """
     with file.open("w", encoding="utf-8") as stream:
-        for part in parts:
-            wanted = {where for source, where in places if source == part.source}
-            for row in _found(part, wanted) if wanted else ():
-                line = {"source": part.source, "where": row.where, "text": _text(row)}
+        for split in splits:
+            wanted = {where for source, where in locations if source == split.source}
+            for row in _rows_at(split, wanted) if wanted else ():
+                line = {"source": split.source, "where": row.where, "text": _text(row)}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _found(part: Part, wanted: Collection[str]) -> Iterator[Stored]:
-    """The rows of a store at some places."""
-    numbers = [number for number, (where, _) in enumerate(part.rows.store.places()) if where in wanted]
-    return part.rows.store.read(np.array(numbers, dtype=np.int64)) if numbers else chain()
+def _rows_at(split: SourceSplit, wanted: Collection[str]) -> Iterator[StoredRow]:
+    """The rows of a split at some locations."""
+    numbers = [number for number, (where, _) in enumerate(split.store.locations()) if where in wanted]
+    return split.store.read(np.array(numbers, dtype=np.int64)) if numbers else chain()
 
 
-def _text(row: Stored) -> str:
+def _text(row: StoredRow) -> str:
     """A row for people to read: its messages with their roles, or its values as JSON."""
     if row.conversation is None:
         return row.error.row if row.error is not None else ""
     if row.conversation.text is not None:
         return row.conversation.text[:2000]
-    return cut_json([asdict(message) for message in row.conversation.messages])
+    return short_json([asdict(message) for message in row.conversation.messages])

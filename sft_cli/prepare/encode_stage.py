@@ -22,9 +22,10 @@ from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.data import DataConfig
 from sft_cli.console import progress
 from sft_cli.data.prepared_writer import example_table
+from sft_cli.data.row_errors import RowError
 from sft_cli.prepare import stage_cache
-from sft_cli.prepare.filtered_rows import Cleaned, Reader
-from sft_cli.prepare.row_outcomes import fate_of, fate_table
+from sft_cli.prepare.filtered_rows import FilteredRows, RowReader
+from sft_cli.prepare.row_outcomes import errors_of, outcome_table, row_outcome
 from sft_cli.types import Conversation
 from sft_cli.utils import workers
 from sft_cli.utils.atomic import atomic_path, write_atomic
@@ -40,14 +41,14 @@ CHUNK_BYTES = 8 * 1024 * 1024
 """Stored bytes of the rows encoded at once: long ones are fewer."""
 SMALL_BYTES = 8 * 1024 * 1024
 """Stored bytes below which one process is fastest: starting one takes as long as encoding half of them."""
-GOLDENS = 4
+GOLDENS_PER_KIND = 4
 """Golden prompts kept of each kind of rows of a source (see ``parity.kind``)."""
-TRIED = 16
+TRIES_PER_GOLDEN = 16
 """Rows of a kind that are tried for each golden prompt: some have none."""
 
 
 @dataclass(frozen=True)
-class Rules:
+class EncodeRules:
     """How the rows of one source become examples; sent to the processes that do it.
 
     Attributes:
@@ -78,7 +79,7 @@ class Rules:
         )
 
 
-class Encoded:
+class EncodedSource:
     """A finished stage.
 
     Attributes:
@@ -91,25 +92,25 @@ class Encoded:
         self._directory = directory
         parts = [json.loads(file.read_bytes()) for file in sorted(directory.glob("part-*.json"))]
         self.stops = sorted({stop for part in parts for stop in part["stops"]})
-        self.goldens = _of_each_kind([one for part in parts for one in part["goldens"]])
+        self.goldens = _first_of_each_kind([one for part in parts for one in part["goldens"]])
         self.weighted = any(part["weighted"] for part in parts)
 
     def examples(self) -> Iterator[Any]:
         """The examples as Arrow tables, one for each part, in the order of the rows."""
         yield from _tables(self._directory, "examples")
 
-    def fates(self) -> Iterator[Any]:
+    def outcomes(self) -> Iterator[Any]:
         """What became of the rows, as Arrow tables, one for each part."""
-        yield from _tables(self._directory, "fates")
+        yield from _tables(self._directory, "outcomes")
 
-    def problems(self) -> Iterator[str]:
-        """What is wrong with rows, as in ``Fate``."""
-        for table in self.fates():
-            yield from table.column("problem").drop_null().to_pylist()
+    def errors(self) -> Iterator[RowError]:
+        """Yield the errors of the rows."""
+        for table in self.outcomes():
+            yield from errors_of(table)
 
     def column(self, name: str, kind: Any = np.int64) -> NDArray[Any]:
-        """``(rows,)``: a number of every ``Fate``."""
-        found = [table.column(name).to_numpy().astype(kind) for table in self.fates()]
+        """``(rows,)``: a column of integers of the outcomes."""
+        found = [table.column(name).to_numpy().astype(kind) for table in self.outcomes()]
         return np.concatenate([np.zeros(0, kind), *found])
 
     def scores(self, names: Iterable[str]) -> dict[str, NDArray[np.float64]]:
@@ -135,49 +136,49 @@ class Encoded:
     def _labels(self) -> Iterator[dict[str, Any]]:
         """Tags and scores of every row."""
         nothing: dict[str, Any] = {"tags": {}, "scores": {}}
-        for table in self.fates():
+        for table in self.outcomes():
             for labels in table.column("labels").to_pylist():
                 yield nothing if labels is None else json.loads(labels)
 
 
-def encode(
+def encode_rows(
     name: str,
-    rows: Cleaned,
-    chosen: NDArray[np.int64],
-    rules: Rules,
-    known: dict[str, Any],
+    rows: FilteredRows,
+    row_numbers: NDArray[np.int64],
+    rules: EncodeRules,
+    rule_inputs: dict[str, Any],
     processes: int,
-    judge: Callable[[Iterable[str]], None],
-) -> Encoded:
+    check_errors: Callable[[Iterable[RowError]], None],
+) -> EncodedSource:
     """The examples of the chosen rows of a store, from the cache where they are there.
 
     Args:
         name: The source, for the progress bar.
         rows: The store behind the filters.
-        chosen: Numbers of the rows, ascending.
+        row_numbers: Numbers of the rows, ascending.
         rules: How rows become examples.
-        known: What the rules depend on, as plain values.
+        rule_inputs: What the rules depend on, as plain values.
         processes: How many encode at once.
-        judge: Is told the problems of the rows (as in ``Fate``), part by part, and raises what must stop the run.
+        check_errors: Called with the errors of the rows, part by part; raises what must stop the run.
     """
-    inputs = {**known, "rows": rows.content(chosen)}
-    with stage_cache.building("encoded", inputs) as (directory, done):
+    inputs = {**rule_inputs, "rows": rows.content_key(row_numbers)}
+    with stage_cache.stage_dir("encoded", inputs) as (directory, done):
         if not done:
-            judge(Encoded(directory).problems())  # of the run that was stopped
-            sizes = rows.store.sizes()[chosen]
+            check_errors(EncodedSource(directory).errors())  # of a run that was stopped
+            sizes = rows.store.payload_sizes()[row_numbers]
             processes = processes if sizes.sum() >= SMALL_BYTES else 1
-            chunks = _chunks(chosen, sizes)
+            chunks = _chunks(row_numbers, sizes)
             tasks = [(i, chunk) for i, chunk in enumerate(chunks) if not (directory / f"part-{i:05}.json").is_file()]
-            before = len(chosen) - sum(len(chunk) for _, chunk in tasks)
-            with progress(f"encode    {name}", len(chosen), before) as shown:
-                for made, problems in workers.run(
-                    _Part, (directory, rows.reader(), rules), _Part.write, tasks, processes
+            before = len(row_numbers) - sum(len(chunk) for _, chunk in tasks)
+            with progress(f"encode    {name}", len(row_numbers), before) as shown:
+                for made, errors in workers.run(
+                    _PartWriter, (directory, rows.reader(), rules), _PartWriter.write, tasks, processes
                 ):
-                    judge(problems)
+                    check_errors(errors)
                     shown.advance(made)
-            stage_cache.finish(directory, {"inputs": inputs})
-    encoded = Encoded(stage_cache.final(directory))
-    judge(encoded.problems())
+            stage_cache.mark_done(directory, {"inputs": inputs})
+    encoded = EncodedSource(stage_cache.final_dir(directory))
+    check_errors(encoded.errors())
     return encoded
 
 
@@ -191,10 +192,10 @@ def _chunks(chosen: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray
     return [chosen[low:high] for low, high in pairwise(edges)]
 
 
-class _Part:
+class _PartWriter:
     """Writes parts in a worker process."""
 
-    def __init__(self, directory: Path, reader: Reader, rules: Rules) -> None:
+    def __init__(self, directory: Path, reader: RowReader, rules: EncodeRules) -> None:
         self._directory, self._reader, self._maker = directory, reader, rules.maker()
         self._rules = rules
 
@@ -203,22 +204,23 @@ class _Part:
         """What makes examples of any length."""
         return replace(self._rules, max_length=sys.maxsize).maker()
 
-    def write(self, task: tuple[int, NDArray[np.int64]]) -> tuple[int, list[str]]:
+    def write(self, task: tuple[int, NDArray[np.int64]]) -> tuple[int, list[RowError]]:
         """Encode and write one chunk of rows; their number, and what is wrong with some of them."""
         number, numbers = task
         conversations = list(self._reader.conversations(numbers))
         outcomes = self._maker.build(conversations)
-        fates = [fate_of(*one) for one in zip(numbers.tolist(), conversations, outcomes, strict=True)]
-        examples = [example for outcome in outcomes for example in outcome.examples]
-        table = example_table(examples)
-        weighted = "loss_weights" in table.column_names
-        _write(self._directory / f"examples-{number:05}.arrow", table)
-        _write(self._directory / f"fates-{number:05}.arrow", fate_table(fates))
+        table = outcome_table(
+            [row_outcome(*one) for one in zip(numbers.tolist(), conversations, outcomes, strict=True)]
+        )
+        examples = example_table([example for outcome in outcomes for example in outcome.examples])
+        weighted = "loss_weights" in examples.column_names
+        _write(self._directory / f"examples-{number:05}.arrow", examples)
+        _write(self._directory / f"outcomes-{number:05}.arrow", table)
         stops = sorted(self._stops(conversations, outcomes))
-        goldens = self._goldens(conversations, outcomes, GOLDENS if number < GOLDENS else 1)
+        goldens = self._goldens(conversations, outcomes, GOLDENS_PER_KIND if number < GOLDENS_PER_KIND else 1)
         mark = json.dumps({"stops": stops, "goldens": goldens, "weighted": weighted}, ensure_ascii=False)
         write_atomic(self._directory / f"part-{number:05}.json", mark.encode())
-        return len(fates), [fate.problem for fate in fates if fate.problem is not None]
+        return len(conversations), errors_of(table)
 
     def _stops(self, conversations: Sequence[Conversation], outcomes: Sequence[EncodeResult]) -> frozenset[str]:
         """The stop tokens that end trained turns.
@@ -238,7 +240,7 @@ class _Part:
         left, tries = defaultdict[Sequence[bool], int](lambda: most), Counter[Sequence[bool]]()
         for conversation, outcome in zip(conversations, outcomes, strict=True):
             kind = parity.conversation_kind(conversation)
-            if outcome.problem is not None or not left[kind] or tries[kind] == TRIED * most:
+            if outcome.problem is not None or not left[kind] or tries[kind] == TRIES_PER_GOLDEN * most:
                 continue
             tries[kind] += 1
             if golden := parity.golden_prompt(self._maker, conversation):
@@ -248,13 +250,13 @@ class _Part:
         return found
 
 
-def _of_each_kind(found: Iterable[tuple[Sequence[bool], dict[str, Any]]]) -> list[parity.GoldenPrompt]:
+def _first_of_each_kind(found: Iterable[tuple[Sequence[bool], dict[str, Any]]]) -> list[parity.GoldenPrompt]:
     """The first golden prompts of each kind."""
     seen = Counter[tuple[bool, ...]]()
     kept = []
     for kind, golden in found:
         seen[tuple(kind)] += 1
-        if seen[tuple(kind)] <= GOLDENS:
+        if seen[tuple(kind)] <= GOLDENS_PER_KIND:
             kept.append(parity.GoldenPrompt(**golden))
     return kept
 

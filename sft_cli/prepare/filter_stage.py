@@ -1,4 +1,4 @@
-"""The second stage: the filters of ``clean.steps``, one after the other, over the rows of all sources."""
+"""The second stage: the filters of ``run_filters.steps``, one after the other, over the rows of all sources."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.clean import registry
-from sft_cli.clean.base import BATCH, Finding, Found
+from sft_cli.clean.base import BATCH, Finding, Findings
 from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.schema.config import Config
 from sft_cli.console import progress
 from sft_cli.data import codec
-from sft_cli.data.row_store import RowStore
 from sft_cli.prepare import stage_cache
-from sft_cli.prepare.filtered_rows import Cleaned, Reader, Step, all_rows
+from sft_cli.prepare.filtered_rows import FilteredRows, FilterResult, RowReader, combined_reader
+from sft_cli.prepare.source_split import SourceSplit
 from sft_cli.types import Conversation
 from sft_cli.utils import workers
 from sft_cli.utils.atomic import fsync
 from sft_cli.utils.hashing import code_digest
 
 
-class Writer:
+class FindingWriter:
     """Appends findings to ``found.arrow``, and rewritten rows to ``replaced.arrow`` if there are any."""
 
     def __init__(self, directory: Path) -> None:
@@ -38,10 +38,10 @@ class Writer:
         self._replaced = pyarrow.schema({"row": number, "payload": pyarrow.binary()})
         self._directory, self._last = directory, -1
         (directory / "replaced.arrow").unlink(missing_ok=True)  # of a run that was stopped
-        self._findings = _Table(directory / "found.arrow", self._found)
-        self._rewritten: _Table | None = None
+        self._findings = _ArrowAppender(directory / "found.arrow", self._found)
+        self._rewritten: _ArrowAppender | None = None
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "FindingWriter":
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -49,18 +49,18 @@ class Writer:
         if self._rewritten is not None:
             self._rewritten.close()
 
-    def write(self, found: Found, row: int) -> None:
+    def write(self, found: Finding, row: int) -> None:
         """Append one finding about a row."""
         assert row > self._last, "findings come in ascending order of index"
         self._last = row
         self._findings.add((row, found.reason, found.detail, found.score, found.cluster))
         if found.conversation is not None:
             if self._rewritten is None:
-                self._rewritten = _Table(self._directory / "replaced.arrow", self._replaced)
-            self._rewritten.add((row, codec.encode(found.conversation)))
+                self._rewritten = _ArrowAppender(self._directory / "replaced.arrow", self._replaced)
+            self._rewritten.add((row, codec.encode_conversation(found.conversation)))
 
 
-class _Table:
+class _ArrowAppender:
     """An Arrow file that is appended to."""
 
     def __init__(self, file: Path, schema: Any) -> None:
@@ -106,29 +106,20 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Side:
-    """The rows of one side of one source, on their way through the filters."""
-
-    store: RowStore
-    held_out: bool
-    priority: int
-
-
-def filled(config: Config) -> CleanConfig:
+def resolve_scorer_model(config: Config) -> CleanConfig:
     """The filters of a run; the model that scores is the one to be trained unless another is named."""
     if config.clean.perplexity.model is not None:
         return config.clean
     return replace(config.clean, perplexity=replace(config.clean.perplexity, model=config.model.path))
 
 
-def inputs(config: CleanConfig) -> list[dict[str, Any]]:
+def clean_inputs(config: CleanConfig) -> list[dict[str, Any]]:
     """What the filters depend on beside the rows, one entry a step."""
     code = code_digest(*CODE)
     return [
         {
             "filter": step,
-            "rules": registry.inputs(step, config),
+            "rules": registry.filter_inputs(step, config),
             "libraries": {package: _version(package) for package in LIBRARIES.get(step, ())},
             "code": code,
         }
@@ -144,57 +135,62 @@ def _version(package: str) -> str | None:
         return None
 
 
-def clean(
-    sides: Sequence[Side], config: CleanConfig, known: Sequence[dict[str, Any]], processes: int
-) -> tuple[list[Cleaned], list[dict[str, Any]]]:
-    """The stores behind the filters, and each filter's name, drops by reason and report.
+def run_filters(
+    splits: Sequence[SourceSplit], config: CleanConfig, inputs: Sequence[dict[str, Any]], processes: int
+) -> list[dict[str, Any]]:
+    """Run the filters over the stores of all splits, and set ``rows`` of every split.
 
     Args:
-        sides: The stores, in the order of the mix.
+        splits: In the order of the mix.
         config: The filters.
-        known: Their ``inputs``.
+        inputs: Their ``clean_inputs``.
         processes: How many work at once.
+
+    Returns:
+        Name, dropped rows by reason, and report of each filter.
     """
-    stores = [side.store for side in sides]
-    kept = np.concatenate([np.zeros(0, np.bool_), *(store.good() for store in stores)])
-    before: Any = [[side.store.directory.name, side.store.source, side.held_out, side.priority] for side in sides]
-    steps: list[Step] = []
-    reports: list[dict[str, Any]] = []
-    for name, rules in zip(config.steps, known, strict=True):
-        inputs = {"before": before, **rules}
-        with stage_cache.building("clean", inputs) as (directory, done):
-            if not done:
-                rows = _Rows(sides, np.flatnonzero(kept), all_rows(stores, steps), processes, name)
-                stage_cache.finish(directory, {"inputs": inputs, **_run(name, rows, config, directory)})
-        step = Step(name, registry.measure(name, config), stage_cache.final(directory))
-        steps.append(step)
-        kept[step.dropped] = False
-        found = stage_cache.found(step.directory)
-        reports.append({"filter": name, "dropped": found["dropped"], "report": found["report"]})
-        before = step.directory.name
-    offsets = np.cumsum([0, *(len(store) for store in stores)]).tolist()
-    behind = [
-        Cleaned(store, start, kept[start : start + len(store)], tuple(steps))
-        for store, start in zip(stores, offsets, strict=False)
+    stores = [split.store for split in splits]
+    kept = np.concatenate([np.zeros(0, np.bool_), *(store.is_valid() for store in stores)])
+    before: Any = [
+        [split.store.directory.name, split.source, split.is_validation, split.config.priority] for split in splits
     ]
-    return behind, reports
+    results: list[FilterResult] = []
+    reports: list[dict[str, Any]] = []
+    for name, rules in zip(config.steps, inputs, strict=True):
+        own_inputs = {"before": before, **rules}
+        with stage_cache.stage_dir("clean", own_inputs) as (directory, done):
+            if not done:
+                rows = _StoredRows(splits, np.flatnonzero(kept), combined_reader(stores, results), processes, name)
+                stage_cache.mark_done(directory, {"inputs": own_inputs, **_run_filter(name, rows, config, directory)})
+        result = FilterResult(name, registry.score_name(name, config), stage_cache.final_dir(directory))
+        results.append(result)
+        kept[result.dropped] = False
+        found = stage_cache.load_result(result.directory)
+        reports.append({"filter": name, "dropped": found["dropped"], "report": found["report"]})
+        before = result.directory.name
+    start = 0
+    for split in splits:
+        stop = start + len(split.store)
+        split.rows = FilteredRows(split.store, start, kept[start:stop], tuple(results))
+        start = stop
+    return reports
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _StoredRows:
     """The rows that are left, read from their stores: what ``clean.base.Rows`` promises.
 
     Attributes:
-        sides: The stores.
+        splits: The splits, in the order of the mix.
         numbers: Numbers over all stores of the rows that are left.
         reader: Reads them.
         processes: How many work at once.
         name: The filter, for the progress bar.
     """
 
-    sides: Sequence[Side]
+    splits: Sequence[SourceSplit]
     numbers: NDArray[np.int64]
-    reader: Reader
+    reader: RowReader
     processes: int
     name: str
 
@@ -207,16 +203,16 @@ class _Rows:
     @property
     def held_out(self) -> NDArray[np.bool_]:
         """As in ``clean.base.Rows``."""
-        return self._of_each([side.held_out for side in self.sides], np.bool_)
+        return self._per_row([split.is_validation for split in self.splits], np.bool_)
 
     @property
     def priority(self) -> NDArray[np.int64]:
         """As in ``clean.base.Rows``."""
-        return self._of_each([side.priority for side in self.sides], np.int64)
+        return self._per_row([split.config.priority for split in self.splits], np.int64)
 
-    def _of_each(self, values: Sequence[Any], kind: Any) -> NDArray[Any]:
+    def _per_row(self, values: Sequence[Any], kind: Any) -> NDArray[Any]:
         """The value of each row's store."""
-        lengths = [len(side.store) for side in self.sides]
+        lengths = [len(split.store) for split in self.splits]
         return np.repeat(np.asarray(values, kind), lengths)[self.numbers]
 
     def map(
@@ -236,7 +232,9 @@ class _Rows:
 class _Mapper:
     """Applies a function to batches of rows in a worker process."""
 
-    def __init__(self, reader: Reader, function: Callable[[Sequence[Conversation], Any], Sequence[Any]], argument: Any):
+    def __init__(
+        self, reader: RowReader, function: Callable[[Sequence[Conversation], Any], Sequence[Any]], argument: Any
+    ):
         self._reader, self._function, self._argument = reader, function, argument
 
     def apply(self, task: tuple[int, NDArray[np.int64]]) -> tuple[int, Sequence[Any]]:
@@ -245,17 +243,17 @@ class _Mapper:
         return start, self._function(list(self._reader.conversations(numbers)), self._argument)
 
 
-def _run(name: str, rows: _Rows, config: CleanConfig, directory: Path) -> dict[str, Any]:
+def _run_filter(name: str, rows: _StoredRows, config: CleanConfig, directory: Path) -> dict[str, Any]:
     """Write what a filter finds; its drops by reason, and its report."""
     dropped: Counter[str] = Counter()
     report: dict[str, Any] | None = None
 
-    def findings() -> Finding:
+    def findings() -> Findings:
         nonlocal report
-        report = yield from registry.find(name, rows, config)
+        report = yield from registry.run_filter(name, rows, config)
         return None
 
-    with Writer(directory) as writer:
+    with FindingWriter(directory) as writer:
         for found in findings():
             writer.write(found, int(rows.numbers[found.row]))
             dropped.update([found.reason] if found.reason is not None else [])

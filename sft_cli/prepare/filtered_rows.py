@@ -15,28 +15,28 @@ from sft_cli.data.row_store import RowStore
 from sft_cli.types import Conversation
 
 
-class Note(NamedTuple):
+class FilterNote(NamedTuple):
     """What one filter said about a row; ``reason`` is set if it dropped it, ``measure`` is what ``score`` is of."""
 
     filter: str
     reason: str | None
     detail: str
     score: float | None
-    measure: str
+    score_name: str
 
 
 @dataclass(frozen=True)
-class Step:
+class FilterResult:
     """A finished filter.
 
     Attributes:
         name: Its name.
-        measure: Name of its scores.
+        score_name: Name of its scores.
         directory: Where its findings lie: ``found.arrow`` and ``replaced.arrow``, ascending by row number.
     """
 
     name: str
-    measure: str
+    score_name: str
     directory: Path
 
     @cached_property
@@ -57,15 +57,15 @@ class Step:
         there = numbers.is_valid().to_numpy()
         return self.rows[there], numbers.drop_null().to_numpy().astype(np.int64)
 
-    def notes(self, start: int, stop: int) -> Iterator[tuple[int, Note]]:
+    def notes(self, start: int, stop: int) -> Iterator[tuple[int, FilterNote]]:
         """What was said about the rows from ``start`` to before ``stop``."""
         low, high = np.searchsorted(self.rows, [start, stop]).tolist()
         for found in _table(self.directory / "found.arrow").slice(low, high - low).to_pylist():
-            yield found["row"], Note(self.name, found["reason"], found["detail"], found["score"], self.measure)
+            yield found["row"], FilterNote(self.name, found["reason"], found["detail"], found["score"], self.score_name)
 
 
 @dataclass(frozen=True)
-class Reader:
+class RowReader:
     """Reads conversations by row number, as the filters left them; small enough to be sent to other processes.
 
     Attributes:
@@ -88,11 +88,11 @@ class Reader:
             directory, source = self.stores[store]
             overlay = self._overlay(numbers)
             for row, stored in zip(
-                numbers.tolist(), _store(directory, source).read(numbers - self.starts[store]), strict=True
+                numbers.tolist(), _open_store(directory, source).read(numbers - self.starts[store]), strict=True
             ):
                 assert stored.conversation is not None, f"{stored.where} was never a conversation"
                 new = overlay.get(row)
-                yield stored.conversation if new is None else codec.decode(new, stored.where, source)
+                yield stored.conversation if new is None else codec.decode_conversation(new, stored.where, source)
 
     def _overlay(self, rows: NDArray[np.int64]) -> dict[int, bytes]:
         """The rewritten ones among some rows; later filters saw what earlier ones wrote."""
@@ -106,7 +106,7 @@ class Reader:
             found.update(zip(rows[hits].tolist(), payloads, strict=True))
         return found
 
-    def rewritten(self, rows: NDArray[np.int64]) -> str:
+    def rewritten_digest(self, rows: NDArray[np.int64]) -> str:
         """Digest of what filters wrote in the place of some rows; empty if nothing."""
         found = hashlib.sha256()
         total = 0
@@ -118,7 +118,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class FilteredRows:
     """One store behind the filters; its rows are numbered from 0.
 
     Attributes:
@@ -131,26 +131,26 @@ class Cleaned:
     store: RowStore
     offset: int
     kept: NDArray[np.bool_]
-    steps: tuple[Step, ...]
+    steps: tuple[FilterResult, ...]
 
-    def reader(self) -> Reader:
+    def reader(self) -> RowReader:
         """Reads its conversations."""
         replaced = tuple(step.directory / "replaced.arrow" for step in self.steps)
         there = tuple(file for file in replaced if file.is_file())
-        return Reader(((self.store.directory, self.store.source),), (0,), there, self.offset)
+        return RowReader(((self.store.directory, self.store.source),), (0,), there, self.offset)
 
-    def content(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+    def content_key(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """What stands for the content of these rows in the name of a later stage."""
         numbers = hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
         return {
             "store": self.store.directory.name,
             "rows": numbers,
-            "rewritten": self.reader().rewritten(rows),
+            "rewritten": self.reader().rewritten_digest(rows),
         }
 
-    def notes(self, start: int, stop: int) -> dict[int, list[Note]]:
+    def notes(self, start: int, stop: int) -> dict[int, list[FilterNote]]:
         """What filters said about the rows from ``start`` to before ``stop``, by row, in the filters' order."""
-        found: dict[int, list[Note]] = {}
+        found: dict[int, list[FilterNote]] = {}
         for step in self.steps:
             for row, note in step.notes(self.offset + start, self.offset + stop):
                 found.setdefault(row - self.offset, []).append(note)
@@ -165,16 +165,16 @@ class Cleaned:
                 yield step.name, rows[mine] - self.offset, clusters[mine]
 
 
-def all_rows(stores: Sequence[RowStore], steps: Sequence[Step]) -> Reader:
+def combined_reader(stores: Sequence[RowStore], steps: Sequence[FilterResult]) -> RowReader:
     """A reader over several stores, their rows numbered on."""
     starts = np.cumsum([0, *(len(store) for store in stores)])[:-1].tolist()
     replaced = tuple(step.directory / "replaced.arrow" for step in steps)
     there = tuple(file for file in replaced if file.is_file())
-    return Reader(tuple((store.directory, store.source) for store in stores), tuple(starts), there)
+    return RowReader(tuple((store.directory, store.source) for store in stores), tuple(starts), there)
 
 
 @lru_cache(maxsize=16)
-def _store(directory: Path, source: str) -> RowStore:
+def _open_store(directory: Path, source: str) -> RowStore:
     return RowStore(directory, source)
 
 

@@ -3,24 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-CODE = "this version of sft_cli"
+THIS_VERSION = "this version of sft_cli"
 """What stands for our own code among the inputs."""
-Path = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """``data.mix.mine.weight, template changed``; empty if nothing did."""
-    found = names(old, new)
+    found = changed_names(old, new)
     return f"{', '.join(found)} changed" if found else ""
 
 
-def names(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def changed_names(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between two preparations' inputs, each thing once."""
     filters = [step["filter"] for step in new["clean"]]
-    return list(dict.fromkeys(_named(path, filters) for path in differing(old, new)))
+    return list(dict.fromkeys(_key_name(path, filters) for path in changed_paths(old, new)))
 
 
-def differing(old: Any, new: Any, path: Path = ()) -> list[Path]:
+def changed_paths(old: Any, new: Any, path: KeyPath = ()) -> list[KeyPath]:
     """Places of the values that differ. A list of pairs is compared by their first part, any other list as a whole."""
     if path[-1:] != ("clean",):
         old, new = _by_name(old), _by_name(new)
@@ -28,9 +28,9 @@ def differing(old: Any, new: Any, path: Path = ()) -> list[Path]:
         old, new = ({str(i): step for i, step in enumerate(steps)} for steps in (old, new))
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [path]
-    found: list[Path] = []
+    found: list[KeyPath] = []
     for key in [*new, *(key for key in old if key not in new)]:
-        found += differing(old.get(key), new.get(key), (*path, str(key)))
+        found += changed_paths(old.get(key), new.get(key), (*path, str(key)))
     return found
 
 
@@ -40,7 +40,7 @@ def _by_name(value: Any) -> Any:
     return {str(name): digest for name, digest in value} if pairs else value
 
 
-def _named(path: Path, filters: Sequence[str]) -> str:
+def _key_name(path: KeyPath, filters: Sequence[str]) -> str:
     """The key a user typed, or the file he changed."""
     match path:
         case ("rows", name, "content", _, "files"):
@@ -74,7 +74,7 @@ def _named(path: Path, filters: Sequence[str]) -> str:
         case ("mix", "seed") | ("rows", _, "seed"):
             return "trainer.seed"
         case (*_, "code") | ("version",):
-            return CODE
+            return THIS_VERSION
         case ("encode", *rest):
             return ".".join(rest)
         case _:

@@ -16,9 +16,9 @@ from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
 from sft_cli.data.ledger import Ledger
-from sft_cli.data.prepared import Side
 from sft_cli.errors import SftError, raise_all
 from sft_cli.prepare import encode_stage, filter_stage, rows_stage
+from sft_cli.types import SplitName
 from sft_cli.utils.hashing import code_digest, json_digest
 
 VERSION = 6
@@ -29,12 +29,12 @@ LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
 SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss_weight", "budget", "licence")
 MIX_RULES = ("strategy", "temperature", "stopping_strategy", "total_rows", "stages", "val_fraction", "val_rows",
              "on_bad_row", "overflow", "budget")  # fmt: skip
-MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.write_stage", "data.ledger",
-            "data.prepared_writer", "prepare.prepare")  # fmt: skip
+MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.source_split", "prepare.write_stage",
+            "data.ledger", "data.prepared_writer", "prepare.prepare")  # fmt: skip
 """Modules that decide what an epoch holds and how it is written."""
 
 
-def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> dict[str, Any]:
+def preparation_inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> dict[str, Any]:
     """Everything the prepared rows depend on, by stage: bytes of the data and the tokenizer, template, rules, code.
 
     Not on paths: the same bytes give the same rows wherever they lie.
@@ -42,8 +42,8 @@ def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> 
     data = asdict(config.data)
     found = {
         "version": VERSION,
-        "rows": _rows(config),
-        "clean": filter_stage.inputs(filter_stage.filled(config)),
+        "rows": _source_inputs(config),
+        "clean": filter_stage.clean_inputs(filter_stage.resolve_scorer_model(config)),
         "encode": {
             "tokenizer": tokenizer.digests(),
             "special_tokens": dict(tokenizer.special_tokens),
@@ -67,29 +67,29 @@ def inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> 
     return json.loads(json.dumps(found, default=str))
 
 
-def _rows(config: Config) -> dict[str, Any]:
+def _source_inputs(config: Config) -> dict[str, Any]:
     """What the rows of every source depend on; the problems of all sources are told at once."""
     found, problems = {}, []
     for name, source in config.data.mix.items():
         try:
-            found[name] = rows_stage.inputs(source, name, config.template.input_separator, config.trainer.seed)
+            found[name] = rows_stage.source_inputs(source, name, config.template.input_separator, config.trainer.seed)
         except SftError as error:
             problems.append(error)
     raise_all(problems)
     return found
 
 
-def fingerprint(values: Mapping[str, Any]) -> str:
+def inputs_fingerprint(values: Mapping[str, Any]) -> str:
     """SHA-256 of the inputs as canonical JSON, 64 hexadecimal digits."""
     return json_digest(values)
 
 
-def build(
+def build_manifest(
     config: Config,
     inputs: Mapping[str, Any],
     ledger: Ledger,
     formats: Mapping[str, str],
-    lengths: Mapping[Side, NDArray[np.int64]],
+    lengths: Mapping[SplitName, NDArray[np.int64]],
     found: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest as plain JSON values.
@@ -106,13 +106,13 @@ def build(
     mix_of, columns = config.data.mix, found["columns"]
     counts = {name: ledger.counts.get(name, {}) for name in mix_of}
     return {
-        "fingerprint": fingerprint(inputs),
+        "fingerprint": inputs_fingerprint(inputs),
         "sft_cli": __version__,
         "model": config.model.path,
         "tokenizer": config.model.tokenizer or config.model.path,
         "template": template_name(config),
         "max_length": config.trainer.max_length,
-        "splits": {side: _split(ledger, side, lengths[side]) for side in lengths},
+        "splits": {side: _split_counts(ledger, side, lengths[side]) for side in lengths},
         "sources": {
             name: {
                 "format": formats[name],
@@ -125,9 +125,11 @@ def build(
             for name, source in mix_of.items()
         },
         "dropped": ledger.reasons(),
-        "held_out_dropped": dict(+ledger.held_out_lost),
-        "unrolled_rows": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.instruct),
-        "cut_documents": sum(ledger.several[name] for name, source in mix_of.items() if source.role is Role.replay),
+        "held_out_dropped": dict(+ledger.held_out_dropped),
+        "unrolled_rows": sum(
+            ledger.split_rows[name] for name, source in mix_of.items() if source.role is Role.instruct
+        ),
+        "cut_documents": sum(ledger.split_rows[name] for name, source in mix_of.items() if source.role is Role.replay),
         **found,
         "inputs": dict(inputs),
     }
@@ -140,7 +142,7 @@ def template_name(config: Config) -> str:
     return "the tokenizer's own" if config.template.name == "auto" else config.template.name
 
 
-def _split(ledger: Ledger, side: Side, lengths: NDArray[np.int64]) -> dict[str, Any]:
+def _split_counts(ledger: Ledger, side: SplitName, lengths: NDArray[np.int64]) -> dict[str, Any]:
     """Counts of one split, copies included; lengths in tokens."""
     counts = ledger.splits[side]
     tokens, trained = counts["tokens"], counts["trained_tokens"]
@@ -155,6 +157,6 @@ def _split(ledger: Ledger, side: Side, lengths: NDArray[np.int64]) -> dict[str, 
     }
 
 
-def write(manifest: Mapping[str, Any], file: Path) -> None:
+def write_manifest(manifest: Mapping[str, Any], file: Path) -> None:
     """Write the manifest as indented JSON."""
     file.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

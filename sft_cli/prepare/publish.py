@@ -10,7 +10,7 @@ from pathlib import Path
 from sft_cli.data.prepared import read_manifest
 from sft_cli.errors import SftError
 
-SCRATCH = ".sft-prepare-"
+TEMP_NAME = ".sft-prepare-"
 """In the names of unfinished directories."""
 
 
@@ -22,12 +22,12 @@ def replace_directory(new: Path, final: Path) -> None:
     Raises:
         SftError: Another process has put other data there meanwhile.
     """
-    old = scratch(final)
+    old = temp_directory(final)
     try:
-        if not _moved(new, final):
+        if not _try_move(new, final):
             with suppress(FileNotFoundError):  # another process has moved it away
                 final.rename(old / final.name)
-            if not _moved(new, final):
+            if not _try_move(new, final):
                 raise SftError(
                     where=str(final),
                     problem="another process has put other data there at the same time",
@@ -37,7 +37,7 @@ def replace_directory(new: Path, final: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _moved(new: Path, final: Path) -> bool:
+def _try_move(new: Path, final: Path) -> bool:
     """Whether ``final`` now holds what ``new`` did: moved there, or put there by another process; else it is taken."""
     try:
         new.rename(final)
@@ -49,11 +49,11 @@ def _moved(new: Path, final: Path) -> bool:
     return True
 
 
-def scratch(final: Path) -> Path:
+def temp_directory(final: Path) -> Path:
     """A new empty directory beside ``final``; those that killed processes left there are removed after a day."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".*{SCRATCH}*"):
+    for left in final.parent.glob(f".*{TEMP_NAME}*"):
         with suppress(FileNotFoundError):  # its own process has removed it
             if time.time() - left.stat().st_mtime > 86_400:
                 shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f".{final.name}{SCRATCH}", dir=final.parent))
+    return Path(tempfile.mkdtemp(prefix=f".{final.name}{TEMP_NAME}", dir=final.parent))

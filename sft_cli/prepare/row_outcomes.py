@@ -1,4 +1,4 @@
-"""What became of each row that was encoded."""
+"""The outcome of each row that was encoded."""
 
 import json
 from collections.abc import Sequence
@@ -6,22 +6,26 @@ from typing import Any, NamedTuple
 
 from sft_cli.chat.encode_result import EncodeResult
 from sft_cli.data.ledger import ALL_CUT, TOO_LONG, UNPROVEN
+from sft_cli.data.row_errors import RowError
 from sft_cli.types import Conversation
 
 
-class Fate(NamedTuple):
-    """What became of one row.
+class RowOutcome(NamedTuple):
+    """The outcome of one row: a row of the Arrow tables of the encode stage.
 
     Attributes:
         row: Its number in its store.
-        examples: Examples it became; 0 if it was refused.
-        tokens: Tokens of them all.
-        trained: Those that carry loss.
-        truncated: Messages taken off its front.
-        cut: Tokens cut off its end.
-        longest: Tokens of its longest example, also where that is too long or was cut; 0 where none was made.
-        least: The shortest trainer.max_length at which truncation leaves a trained token of it.
-        problem: What is wrong with it: reason, where, problem and fix as JSON; None if nothing.
+        examples: Examples it became; 0 if it has an error.
+        tokens: Tokens of all its examples.
+        trained_tokens: Tokens that carry loss.
+        truncated_messages: Messages removed from its beginning.
+        truncated_tokens: Tokens cut off its end.
+        longest: Tokens of its longest example before truncation, or of an example that is too long; 0 if none was made.
+        min_length: The shortest trainer.max_length at which truncation leaves a trained token.
+        reason: The reason of its error, as in ``RowError``; None if it has no error.
+        where: Location of the error.
+        problem: Message of the error.
+        fix: What to do about the error.
         labels: Its tags and scores as JSON; None if it has none.
         remarks: Keys of its remarks, separated by commas; None if there are none.
     """
@@ -29,54 +33,82 @@ class Fate(NamedTuple):
     row: int
     examples: int
     tokens: int
-    trained: int
-    truncated: int
-    cut: int
+    trained_tokens: int
+    truncated_messages: int
+    truncated_tokens: int
     longest: int
-    least: int
+    min_length: int
+    reason: str | None
+    where: str | None
     problem: str | None
+    fix: str | None
     labels: str | None
     remarks: str | None
 
 
-def fate_of(row: int, conversation: Conversation, outcome: EncodeResult) -> Fate:
-    """What became of a row."""
-    examples, problem = outcome.examples, outcome.problem
-    reason = ALL_CUT if outcome.no_loss_left else TOO_LONG if outcome.too_long else UNPROVEN
-    told = problem and json.dumps([reason, problem.where, problem.problem, problem.fix], ensure_ascii=False)
+NUM_INTEGERS = RowOutcome._fields.index("reason")
+"""The columns before this one hold integers, the others texts."""
+ERROR_COLUMNS = ("reason", "where", "problem", "fix")
+
+
+def row_outcome(row: int, conversation: Conversation, outcome: EncodeResult) -> RowOutcome:
+    """Return what is kept of the outcome of a row."""
+    examples = outcome.examples
+    error = _error(outcome)
     labels = None
     if conversation.tags or conversation.scores:
         found = {"tags": dict(conversation.tags), "scores": dict(conversation.scores)}
         labels = json.dumps(found, ensure_ascii=False)
-    remarks = {*conversation.remarks, *outcome.remarks, *(["empty_answer"] if _silent(conversation) else [])}
-    return Fate(
+    remarks = {*conversation.remarks, *outcome.remarks, *(["empty_answer"] if _has_empty_answer(conversation) else [])}
+    return RowOutcome(
         row=row,
         examples=len(examples),
         tokens=sum(len(example.input_ids) for example in examples),
-        trained=sum(len(example.weights) - example.weights.count(0) for example in examples),
-        truncated=outcome.dropped_messages,
-        cut=outcome.truncated_tokens,
+        trained_tokens=sum(len(example.weights) - example.weights.count(0) for example in examples),
+        truncated_messages=outcome.dropped_messages,
+        truncated_tokens=outcome.truncated_tokens,
         longest=outcome.max_tokens,
-        least=outcome.min_length,
-        problem=told or None,
+        min_length=outcome.min_length,
+        reason=error and error.reason,
+        where=error and error.where,
+        problem=error and error.problem,
+        fix=error and error.fix,
         labels=labels,
         remarks=",".join(sorted(remarks)) or None,
     )
 
 
-def _silent(conversation: Conversation) -> bool:
-    """Whether an answer that is trained says nothing."""
+def _error(outcome: EncodeResult) -> RowError | None:
+    """The error of an outcome with the reason that the ledger counts it under."""
+    if outcome.problem is None:
+        return None
+    reason = ALL_CUT if outcome.no_loss_left else TOO_LONG if outcome.too_long else UNPROVEN
+    error = outcome.problem
+    return RowError(where=error.where, reason=reason, problem=error.problem, fix=error.fix)
+
+
+def _has_empty_answer(conversation: Conversation) -> bool:
+    """Whether a trained answer is empty."""
     answers = [m for m in conversation.messages if m.role == "assistant" and m.weight]
     return any(not (answer.content.strip() or answer.extra) for answer in answers)
 
 
-def fate_table(fates: Sequence[Fate]) -> Any:
-    """Fates as an Arrow table."""
+def outcome_table(outcomes: Sequence[RowOutcome]) -> Any:
+    """Return outcomes as an Arrow table."""
     import pyarrow
 
-    numbers, texts = pyarrow.int64(), pyarrow.string()
-    kinds = (*[numbers] * 8, *[texts] * 3)
-    columns = zip(*fates, strict=True) if fates else [()] * len(kinds)
+    texts = len(RowOutcome._fields) - NUM_INTEGERS
+    types = (*[pyarrow.int64()] * NUM_INTEGERS, *[pyarrow.string()] * texts)
+    columns = zip(*outcomes, strict=True) if outcomes else [()] * len(types)
+    names = RowOutcome._fields
     return pyarrow.table(
-        {name: pyarrow.array(column, kind) for name, column, kind in zip(Fate._fields, columns, kinds, strict=True)}
+        {name: pyarrow.array(column, type) for name, column, type in zip(names, columns, types, strict=True)}
     )
+
+
+def errors_of(table: Any) -> list[RowError]:
+    """Return the errors in a table of outcomes."""
+    import pyarrow.compute as compute
+
+    failed = table.select(ERROR_COLUMNS).filter(compute.is_valid(table.column("reason")))  # pyright: ignore[reportAttributeAccessIssue]
+    return [RowError(**columns) for columns in failed.to_pylist()]

@@ -9,7 +9,7 @@ from sft_cli.config.paths import resolve
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import SourceConfig, Thinking
 from sft_cli.data.formats import row_converter
-from sft_cli.data.formats.unread_columns import Account
+from sft_cli.data.formats.unread_columns import UnreadColumns
 from sft_cli.data.row_errors import RowError
 from sft_cli.data.sources import source_rows
 from sft_cli.data.sources.slices import Slice
@@ -17,11 +17,11 @@ from sft_cli.errors import SftError
 from sft_cli.prepare.rows_stage import first_columns
 from sft_cli.types import Conversation, Row
 
-ROWS = 200
+MAX_ROWS = 200
 """Rows of each source that are looked at."""
 
 
-def held(config: Config) -> frozenset[ConversationFeatures]:
+def first_row_features(config: Config) -> frozenset[ConversationFeatures]:
     """The different things that the first rows hold; empty where no row can be read."""
     keeps = config.data.thinking is not Thinking.strip
     separator = config.template.input_separator
@@ -38,10 +38,12 @@ def _conversations(source: SourceConfig, name: str, separator: str) -> Iterator[
     if source.stream or source.path is None or not Path(resolve(source.path)).exists():
         return
     try:
-        rows = [row for piece in source_rows.slices(source, name, "train")[:1] for row in _first(piece, name)]
-        converter = row_converter.converter(source, name, separator, first_columns(rows, source.ignore))
-        for row in () if converter.whole else rows:
-            converter.note(row, Account())
+        rows = [
+            row for piece in source_rows.source_slices(source, name, "train")[:1] for row in _first_rows(piece, name)
+        ]
+        converter = row_converter.make_converter(source, name, separator, first_columns(rows, source.ignore))
+        for row in () if converter.needs_all_rows else rows:
+            converter.note_columns(row, UnreadColumns())
             try:
                 yield from converter.convert(row)
             except RowError:
@@ -50,6 +52,6 @@ def _conversations(source: SourceConfig, name: str, separator: str) -> Iterator[
         return  # it is told where the rows are read
 
 
-def _first(piece: Slice, name: str) -> list[Row]:
+def _first_rows(piece: Slice, name: str) -> list[Row]:
     """The first readable rows of a slice."""
-    return [row for row in islice(source_rows.read_slice(piece, name), ROWS) if isinstance(row, Row)]
+    return [row for row in islice(source_rows.read_slice(piece, name), MAX_ROWS) if isinstance(row, Row)]

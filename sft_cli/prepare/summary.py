@@ -8,31 +8,35 @@ from sft_cli.config.automatic import ENOUGH
 from sft_cli.config.schema.fields import Auto
 from sft_cli.console import counted, say, table
 from sft_cli.data import trained_share
-from sft_cli.data.ledger import COUNTED
+from sft_cli.data.ledger import COUNTED_COLUMNS
 from sft_cli.data.mixing import mix_report
-from sft_cli.data.remarks import sentences
+from sft_cli.data.remarks import remark_sentences
 from sft_cli.prepare import input_diff
 
-MANY = 4
+MAX_PASSES = 4
 """Passes in an epoch beyond which repeats hardly pay (Muennighoff et al. 2023, arXiv:2305.16264)."""
-RARE = ("dropped", "not_sampled", "truncated", "truncated_tokens")
+OPTIONAL_COLUMNS = ("dropped", "not_sampled", "truncated", "truncated_tokens")
 """Columns that are left out where every source has none."""
 
 
-EVALUATED = {"trained_tokens": "evaluated tokens"}
+EVALUATION_HEADINGS = {"trained_tokens": "evaluated tokens"}
 """Headings of columns where the rows are evaluated, not trained on."""
 
 
-def show(manifest: Mapping[str, Any], directory: Path, seconds: float, *, training: bool = True) -> None:
+def print_summary(manifest: Mapping[str, Any], directory: Path, seconds: float, *, training: bool = True) -> None:
     """Print what was prepared, for training or for an evaluation."""
     found = manifest["sources"]
     # A column of zeros says nothing that the lines below the table would not say.
-    shown_of = [name for name in COUNTED if name not in RARE or any(source.get(name) for source in found.values())]
+    shown_of = [
+        name
+        for name in COUNTED_COLUMNS
+        if name not in OPTIONAL_COLUMNS or any(source.get(name) for source in found.values())
+    ]
     rows = [(name, source["format"], *(source.get(column, 0) for column in shown_of)) for name, source in found.items()]
-    names = {} if training else EVALUATED
+    names = {} if training else EVALUATION_HEADINGS
     table(("source", "format", *(names.get(column, column.replace("_", " ")) for column in shown_of)), rows)
     if len(found) > 1 or len(manifest["stages"]) > 1 or manifest["mix"]["tags"]:
-        for shown in mix_report.tables(manifest["mix"]):
+        for shown in mix_report.mix_tables(manifest["mix"]):
             say(shown.heading)
             table(shown.columns, shown.rows)
     for reason, count in manifest["dropped"].items():
@@ -45,10 +49,10 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float, *, traini
     if rows_shortened:
         limit = manifest["max_length"]
         say(f"shortened {counted(rows_shortened, 'row')} to trainer.max_length={limit}: oldest turns dropped")
-    for line in (*unread(manifest), *_notes(manifest)):
+    for line in (*unread_lines(manifest), *_notes(manifest)):
         say(line)
     if training:
-        _trained(manifest, directory)
+        _print_trained(manifest, directory)
     rate = sum(source.get("rows", 0) for source in found.values()) / seconds
     fingerprint = manifest["fingerprint"][:16]
     say(
@@ -57,17 +61,17 @@ def show(manifest: Mapping[str, Any], directory: Path, seconds: float, *, traini
     say(f"report    {directory / 'report.html'}")
 
 
-def _trained(manifest: Mapping[str, Any], directory: Path) -> None:
+def _print_trained(manifest: Mapping[str, Any], directory: Path) -> None:
     """Print what training sees of the rows: how many tokens carry loss, and how many examples are held out."""
     train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
     share = train["trained_share"]
     say(f"trained   {train['trained_tokens']:,} of {train['tokens']:,} training tokens carry loss ({share:.0%})")
-    if strange := trained_share.unusual(manifest):
+    if strange := trained_share.unusual_share(manifest):
         say(f"warning: {strange} (sft inspect {directory} --worst lowest_share)")
-    say(f"held out  {counted(validation['examples'], 'example')}{_held_out_fewer(manifest)}")
+    say(f"held out  {counted(validation['examples'], 'example')}{_held_out_note(manifest)}")
 
 
-def _held_out_fewer(manifest: Mapping[str, Any]) -> str:
+def _held_out_note(manifest: Mapping[str, Any]) -> str:
     """Why fewer rows are held out than were chosen or asked for; empty if none is missing."""
     lost, asked = manifest["held_out_dropped"], manifest["inputs"]["mix"]["rules"]["val_rows"]
     reasons = [f"{number} more dropped: {reason}" for reason, number in lost.items()]
@@ -80,7 +84,7 @@ def _held_out_fewer(manifest: Mapping[str, Any]) -> str:
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
-def unread(manifest: Mapping[str, Any]) -> list[str]:
+def unread_lines(manifest: Mapping[str, Any]) -> list[str]:
     """Per source the columns and keys that nothing reads, and those left out on purpose."""
     lines = []
     for name, source in manifest["sources"].items():
@@ -97,19 +101,18 @@ def _notes(manifest: Mapping[str, Any]) -> Sequence[str]:
         lines.append(f"unrolled  {counted(number, 'row')}: one example per trained turn, because their history changes")
     if number := manifest["cut_documents"]:
         lines.append(f"cut       {counted(number, 'document')} longer than trainer.max_length became several examples")
-    lines += [f"note      {counted(number, 'row')}: {sentence}" for number, sentence in sentences(manifest)]
+    lines += [f"note      {counted(number, 'row')}: {sentence}" for number, sentence in remark_sentences(manifest)]
     for token in manifest["unused_tokens"]:
         lines.append(f"unused    {token} of model.add_tokens is in no training example: its embeddings would not train")
     for name, source in manifest["mix"]["sources"].items():
-        if source["passes"] > MANY:
-            lines.append(
-                f"repeated  {name} is seen {source['passes']:.0f} times in an epoch: little is learnt beyond {MANY}"
-            )
+        if source["passes"] > MAX_PASSES:
+            passes = f"{source['passes']:.0f} times in an epoch"
+            lines.append(f"repeated  {name} is seen {passes}: little is learnt beyond {MAX_PASSES}")
     lines += [f"stage     {stage['name']} holds no example" for stage in manifest["stages"] if not stage["examples"]]
     return lines
 
 
-def explain(known: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> list[str]:
+def stage_changes(known: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> list[str]:
     """One line for each stage: whether it is up to date, or what changed since the last preparation.
 
     Args:
@@ -119,23 +122,23 @@ def explain(known: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> list[
     if known is None:
         return ["nothing was prepared here before: every stage runs"]
     if known["version"] != inputs["version"]:
-        return [f"{input_diff.CODE} changed: every stage runs"]
+        return [f"{input_diff.THIS_VERSION} changed: every stage runs"]
     gone = [f"data.mix.{name}" for name in known["rows"] if name not in inputs["rows"]]
     lines, upstream = [], f"{', '.join(gone)} is gone" if gone else ""
-    for stage, old, new in _stages(known, inputs):
+    for stage, old, new in _stage_inputs(known, inputs):
         if stage == "encode" and len(known["clean"]) > len(inputs["clean"]):
             upstream = upstream or "clean.steps changed"
         if old == new:
             why = "" if stage.startswith("rows ") else upstream
         else:
-            why = f"{', '.join(input_diff.names(old, new))} changed" if old is not None else "it is new"
+            why = f"{', '.join(input_diff.changed_names(old, new))} changed" if old is not None else "it is new"
         lines.append(f"{stage:<24} {'runs again: ' + why if why else 'up to date'}")
         if why and not stage.startswith("mix"):
             upstream = upstream or f"it depends on {stage}"
     return lines
 
 
-def _stages(known: Mapping[str, Any], inputs: Mapping[str, Any]) -> Sequence[tuple[str, Any, Any]]:
+def _stage_inputs(known: Mapping[str, Any], inputs: Mapping[str, Any]) -> Sequence[tuple[str, Any, Any]]:
     """Name of each stage, its inputs before (None if it was not there), and now."""
     nothing: dict[str, Any] = {"rows": {}, "clean": [], "encode": {}, "mix": {}}
     both = [name for name in inputs["mix"]["order"] if name in known["rows"]]

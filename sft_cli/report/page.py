@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sft_cli.console import counted
-from sft_cli.data.ledger import COUNTED
+from sft_cli.data.ledger import COUNTED_COLUMNS
 from sft_cli.data.prepared import open_prepared
 from sft_cli.escape import escape_control
 from sft_cli.report import gallery, ledger_view, sections, svg
@@ -57,7 +57,7 @@ def _values(manifest: dict[str, Any], train: SplitStats, account: ledger_view.Le
     """What the page's sections above the gallery show."""
     return {
         "manifest": manifest,
-        "counts": COUNTED,
+        "counts": COUNTED_COLUMNS,
         "totals": sections.totals(manifest),
         "facts": sections.facts(manifest),
         "sources": sections.sources(manifest),

@@ -7,8 +7,8 @@ from typing import Any
 from sft_cli.config.automatic import FEWEST_HELD_OUT, MOST_HELD_OUT, SHARE
 from sft_cli.config.schema.fields import Auto
 from sft_cli.console import counted
-from sft_cli.data.ledger import COUNTED
-from sft_cli.data.remarks import sentences
+from sft_cli.data.ledger import COUNTED_COLUMNS
+from sft_cli.data.remarks import remark_sentences
 from sft_cli.escape import truncate_middle
 from sft_cli.report.ledger_view import LedgerSample
 
@@ -103,7 +103,7 @@ def facts(manifest: Json) -> list[tuple[str, str]]:
         found.append(("unrolled", f"{number} became one example per trained turn, because the history changes"))
     if documents := manifest.get("cut_documents"):
         found.append(("cut", f"{counted(documents, 'document')} longer than an example became several"))
-    return found + [("note", f"{counted(rows, 'row')}: {sentence}") for rows, sentence in sentences(manifest)]
+    return found + [("note", f"{counted(rows, 'row')}: {sentence}") for rows, sentence in remark_sentences(manifest)]
 
 
 def _template(manifest: Json) -> str:
@@ -122,7 +122,7 @@ def sources(manifest: Json) -> list[dict[str, Any]]:
             "not_read": list(source.get("not_read", ())),
             "ignored": list(source.get("ignored", ())),
             **{key: source.get(key) for key in ("format", "licence", "role")},
-            "counts": [source.get(count, 0) for count in COUNTED],
+            "counts": [source.get(count, 0) for count in COUNTED_COLUMNS],
         }
         for name, source in manifest["sources"].items()
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sft_cli.config.keys.valid_keys import nearest
-from sft_cli.data.prepared import Prepared, Side
+from sft_cli.data.prepared import PreparedData, SplitName
 from sft_cli.errors import SftError
 from sft_cli.escape import one_line
 from sft_cli.report import gallery, ledger_view
@@ -18,7 +18,7 @@ from sft_cli.report.token_pieces import PreparedTokenReader
 
 AMBIGUOUS = 3
 """Rows of one place that are named in an error."""
-SIDES: tuple[Side, ...] = ("train", "validation")
+SIDES: tuple[SplitName, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Selection:
     worst: Worst = "random"
     source: str | None = None
     n: int = 3
-    split: Side | None = None
+    split: SplitName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class InspectedRow:
     """One row: its line of the ledger (None where there is none) and its examples."""
 
     line: Line | None
-    examples: list[tuple[Side, ExampleRow]]
+    examples: list[tuple[SplitName, ExampleRow]]
 
 
-def select(prepared: Prepared, selection: Selection, reader: PreparedTokenReader) -> tuple[list[InspectedRow], str]:
+def select(prepared: PreparedData, selection: Selection, reader: PreparedTokenReader) -> tuple[list[InspectedRow], str]:
     """The rows that a selection chooses, and a remark on those that it leaves out; empty without any.
 
     Raises:
@@ -68,7 +68,7 @@ def select(prepared: Prepared, selection: Selection, reader: PreparedTokenReader
     return _extreme(prepared, selection)
 
 
-def _check_source(selection: Selection, prepared: Prepared) -> None:
+def _check_source(selection: Selection, prepared: PreparedData) -> None:
     """Refuse the name of a source that is not there."""
     names = list(prepared.manifest["sources"])
     if selection.source is not None and selection.source not in names:
@@ -80,7 +80,7 @@ def _check_source(selection: Selection, prepared: Prepared) -> None:
         )
 
 
-def _by_index(prepared: Prepared, selection: Selection) -> InspectedRow:
+def _by_index(prepared: PreparedData, selection: Selection) -> InspectedRow:
     """The example of a number."""
     assert selection.row is not None
     side, index = selection.split or "train", int(selection.row)
@@ -97,7 +97,7 @@ def _by_index(prepared: Prepared, selection: Selection) -> InspectedRow:
     return InspectedRow(ledger_view.find_lines(_ledger(prepared), {place}).get(place), [(side, row)])
 
 
-def _by_place(prepared: Prepared, selection: Selection) -> InspectedRow:
+def _by_place(prepared: PreparedData, selection: Selection) -> InspectedRow:
     """The row of a place: of exactly this one, or of the only one that ends in it behind a slash."""
     assert selection.row is not None
     exact, ending, first = [], [], None
@@ -125,7 +125,7 @@ def _by_place(prepared: Prepared, selection: Selection) -> InspectedRow:
     raise SftError(where=f"--row {selection.row}", problem=problem, fix=fix)
 
 
-def _by_part(prepared: Prepared, selection: Selection) -> tuple[list[InspectedRow], str]:
+def _by_part(prepared: PreparedData, selection: Selection) -> tuple[list[InspectedRow], str]:
     """The first rows whose place holds a text, and how many more there are."""
     assert selection.where is not None
     lines, more = [], 0
@@ -145,10 +145,10 @@ def _by_part(prepared: Prepared, selection: Selection) -> tuple[list[InspectedRo
 
 
 def _by_text(
-    prepared: Prepared, selection: Selection, pattern: re.Pattern[str], reader: PreparedTokenReader
+    prepared: PreparedData, selection: Selection, pattern: re.Pattern[str], reader: PreparedTokenReader
 ) -> tuple[list[InspectedRow], str]:
     """The first examples whose text holds what was asked for, and whether there are more."""
-    places, more = list[tuple[Side, ExampleRow]](), False
+    places, more = list[tuple[SplitName, ExampleRow]](), False
     for side in SIDES if selection.split is None else (selection.split,):
         survey = SplitStats(prepared.directory, side)
         for index in range(len(survey)) if selection.source is None else survey.rows_of_source(selection.source):
@@ -170,7 +170,7 @@ def _by_text(
     return found, f"more examples match; -n {2 * selection.n} prints more" if more else ""
 
 
-def _extreme(prepared: Prepared, selection: Selection) -> tuple[list[InspectedRow], str]:
+def _extreme(prepared: PreparedData, selection: Selection) -> tuple[list[InspectedRow], str]:
     """The rows of all sources, or of one, that are most what was asked for."""
     side = selection.split or "train"
     survey, seed = SplitStats(prepared.directory, side), prepared.manifest["fingerprint"]
@@ -202,7 +202,7 @@ def _matching(ledger: Path, text: str, selection: Selection) -> Iterator[Line]:
                 yield line
 
 
-def _with_examples(prepared: Prepared, lines: Sequence[Line], selection: Selection) -> list[InspectedRow]:
+def _with_examples(prepared: PreparedData, lines: Sequence[Line], selection: Selection) -> list[InspectedRow]:
     """The lines with their examples."""
     found = {(line["source"], line["where"]): InspectedRow(line, []) for line in lines}
     for side in SIDES if selection.split is None else (selection.split,):
@@ -212,5 +212,5 @@ def _with_examples(prepared: Prepared, lines: Sequence[Line], selection: Selecti
     return list(found.values())
 
 
-def _ledger(prepared: Prepared) -> Path:
+def _ledger(prepared: PreparedData) -> Path:
     return prepared.directory / "ledger.jsonl"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.data.prepared import IGNORE, Side
+from sft_cli.data.prepared_writer import IGNORE_INDEX
+from sft_cli.types import SplitName
 
 CHUNK = 1000
 """Rows looked at together."""
@@ -50,7 +51,7 @@ class SplitStats:
         sources: Names of the sources, in the order they appear.
     """
 
-    def __init__(self, directory: Path, side: Side) -> None:
+    def __init__(self, directory: Path, side: SplitName) -> None:
         from datasets import load_from_disk
 
         self.side = side
@@ -95,7 +96,7 @@ class SplitStats:
         values: dict[str, Any] = {
             name: self._table.column(name)[int(index)].as_py() for name in self._table.column_names
         }
-        trained = [label != IGNORE for label in values["labels"]]
+        trained = [label != IGNORE_INDEX for label in values["labels"]]
         weights = {1.0} if any(trained) else set()
         if self._weighted:
             weights = {w for w, carries in zip(values["loss_weights"], trained, strict=True) if carries}
@@ -139,5 +140,5 @@ def _counts(labels: Any) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """``(rows,)`` lengths and ``(rows,)`` trained tokens of a list array."""
     offsets = labels.offsets.to_numpy()
     offsets = offsets - offsets[0]
-    carries = np.concatenate([[0], np.cumsum(labels.flatten().to_numpy() != IGNORE)])
+    carries = np.concatenate([[0], np.cumsum(labels.flatten().to_numpy() != IGNORE_INDEX)])
     return np.diff(offsets).astype(np.int32), np.diff(carries[offsets]).astype(np.int32)

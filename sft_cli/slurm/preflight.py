@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from sft_cli.config.redaction import is_address
 from sft_cli.config.schema.config import Config
-from sft_cli.data.sources.locate import locate
-from sft_cli.data.sources.source_rows import on_hub, placed, splits
+from sft_cli.data.sources.locate import locate_files
+from sft_cli.data.sources.source_rows import is_on_hub, source_location, source_splits
 from sft_cli.errors import Mistakes, SftError, raise_all
-from sft_cli.prepare.prepare import check_template, read_template
+from sft_cli.prepare.prepare import check_template, load_tokenizer_and_template
 
 
 def check_inputs(config: Config) -> None:
@@ -27,7 +27,7 @@ def check_inputs(config: Config) -> None:
 def _template(config: Config) -> Iterator[SftError]:
     """What is wrong with the tokenizer, or with what the template makes of a few conversations."""
     try:
-        tokenizer, template = read_template(config)
+        tokenizer, template = load_tokenizer_and_template(config)
         check_template(config, tokenizer, template)
     except SftError as error:
         yield from _flatten(error)
@@ -36,11 +36,11 @@ def _template(config: Config) -> Iterator[SftError]:
 def _rows(config: Config) -> Iterator[SftError]:
     """Sources whose files are not there."""
     for name, source in config.data.mix.items():
-        for split in splits(source):
+        for split in source_splits(source):
             try:
-                place = placed(source, name, split)
-                if not is_address(place.given) and not on_hub(source, place):
-                    locate(place)
+                place = source_location(source, name, split)
+                if not is_address(place.given) and not is_on_hub(source, place):
+                    locate_files(place)
             except SftError as error:
                 yield from _flatten(error)
 

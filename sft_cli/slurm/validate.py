@@ -7,7 +7,7 @@ from pathlib import Path
 from sft_cli.config.redaction import masked_address
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.launcher import Auto, ContainerKind, LauncherConfig, LauncherKind
-from sft_cli.data.sources.remote import downloaded_before
+from sft_cli.data.sources.remote import cached_download
 from sft_cli.errors import SftError, raise_all
 from sft_cli.slurm.script import SubmissionContext, container_mounts
 
@@ -129,7 +129,7 @@ def _check_signed_urls(config: Config) -> Iterator[SftError]:
         for field in ("path", "validation_path"):
             address = vars(source)[field] or ""
             shown = masked_address(address)
-            if shown != address and downloaded_before(shown) is None:
+            if shown != address and cached_download(shown) is None:
                 problem = f"{shown!r} is signed, and the job's config.yaml must not keep the signature"
                 fix = "run sft prepare with the same words first, on a disk the job shares (SFT_HOME)"
                 yield SftError(where=f"data.mix.{name}.{field}", problem=problem, fix=fix)

@@ -13,9 +13,9 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import Auto
 from sft_cli.config.schema.launcher import LauncherKind
 from sft_cli.console import counted, say
-from sft_cli.data.prepared import Prepared
+from sft_cli.data.prepared import PreparedData
 from sft_cli.errors import SftError
-from sft_cli.prepare.prepare import prepare
+from sft_cli.prepare.prepare import prepare_data
 from sft_cli.slurm.sbatch import require_sbatch
 from sft_cli.slurm.submit import submit_array
 from sft_cli.sweep import metric as metrics
@@ -139,9 +139,9 @@ def _submit(record: SweepRecord, configs: Sequence[Config]) -> int:
     return 0
 
 
-def _prepared(planned: SweepPlan) -> dict[str, Prepared]:
+def _prepared(planned: SweepPlan) -> dict[str, PreparedData]:
     """Prepare what the members learn from, once each; the data sets by fingerprint."""
-    made = [prepare(config) for config in planned.distinct_data()]
+    made = [prepare_data(config) for config in planned.distinct_data()]
     return {one.manifest["fingerprint"]: one for one in made}
 
 

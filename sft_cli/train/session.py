@@ -24,7 +24,7 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.fields import resolved
 from sft_cli.console import counted, keep_in, say
-from sft_cli.data.prepared import Prepared
+from sft_cli.data.prepared import PreparedData
 from sft_cli.distributed.process_group import current_world, init_process_group
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.warm_start import initial_adapters
@@ -34,7 +34,7 @@ from sft_cli.model.load import load_model_config
 from sft_cli.model.memory.checkpointing import CheckpointingPlan
 from sft_cli.model.threads import choose_threads, set_num_threads
 from sft_cli.prepare import input_diff
-from sft_cli.prepare.prepare import prepare
+from sft_cli.prepare.prepare import prepare_data
 from sft_cli.run_dir import RunDir
 from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
 from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
@@ -61,7 +61,7 @@ from sft_cli.utils.atomic import write_atomic
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-def run_session(config: Config, prepared: Prepared, directory: RunDir, *, resumed: bool) -> None:
+def run_session(config: Config, prepared: PreparedData, directory: RunDir, *, resumed: bool) -> None:
     """Train, export, and print the result; every process of the run calls it.
 
     Raises:
@@ -81,13 +81,13 @@ def run_distributed_session(config: Config, directory: RunDir, *, resumed: bool)
     """``run_session`` as one of several processes; rank 0 prepares the data first."""
     cuda = choose_device(config.trainer.device).type == "cuda"
     with init_process_group(config.distributed.timeout_minutes, cuda=cuda) as world:
-        prepared = world.run_main_first(partial(prepare, config))
+        prepared = world.run_main_first(partial(prepare_data, config))
         run_session(config, prepared, RunDir(world.broadcast_object(directory.path)), resumed=resumed)
 
 
 @contextmanager
 def open_session(
-    config: Config, prepared: Prepared, directory: RunDir, *, resumed: bool
+    config: Config, prepared: PreparedData, directory: RunDir, *, resumed: bool
 ) -> Iterator["TrainingSession"]:
     """Check everything that needs no weights, lock the run directory for all processes, and describe the run in it."""
     world, examples = current_world(), sum(len(stage.entries) for stage in prepared.stages)
@@ -123,7 +123,7 @@ class TrainingSession:
     def __init__(
         self,
         config: Config,
-        prepared: Prepared,
+        prepared: PreparedData,
         directory: RunDir,
         machine: ComputeSetup,
         recompute: CheckpointingPlan,
@@ -327,11 +327,11 @@ def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConf
     say(f"machine   cpu, {kind} ({machine.reason or 'as asked for'}), {threads.sentence()}")
 
 
-def _check_same_data(directory: RunDir, prepared: Prepared) -> None:
+def _check_same_data(directory: RunDir, prepared: PreparedData) -> None:
     """Refuse to resume a run on other rows than it began with, before any of its files is overwritten."""
     if directory.data.is_file() and directory.read_json(directory.data)["content"] != prepared.manifest["content"]:
         inputs = directory.read_json(directory.manifest)["inputs"]
-        changed = ", ".join(input_diff.names(inputs, prepared.manifest["inputs"])) or input_diff.CODE
+        changed = ", ".join(input_diff.changed_names(inputs, prepared.manifest["inputs"])) or input_diff.THIS_VERSION
         raise SftError(
             where=str(directory.path),
             problem=f"the run began with other rows: {changed} changed since",

@@ -4,8 +4,14 @@ from importlib.util import find_spec
 
 from sft_cli.errors import SftError
 
-PACKAGES = {"rensa": "rensa", "phonenumbers": "phonenumbers", "stdnum": "python-stdnum", "py3langid": "py3langid"}
-"""Module -> the package that brings it."""
+PACKAGES = {
+    "rensa": "rensa",
+    "rapidfuzz": "rapidfuzz",
+    "phonenumbers": "phonenumbers",
+    "stdnum": "python-stdnum",
+    "py3langid": "py3langid",
+}
+"""Module -> the package that provides it."""
 
 
 def needs(module: str, step: str) -> None:

@@ -10,7 +10,7 @@ from sft_cli.chat.tokens.added_tokens import add_tokens, added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
-from sft_cli.prepare.prepare import read_template
+from sft_cli.prepare.prepare import load_tokenizer_and_template
 
 MATERIAL = Path(__file__).parents[2].parent / "shared" / "material" / "tokenizers"
 TOKENS = ["<x>", "<|call|>", "föö bar"]
@@ -88,7 +88,7 @@ def test_known_tokens_are_rejected_all_at_once(tokenizer):
 
 def test_preparation_reads_them(tokenizer):
     words = [f"model.tokenizer={tokenizer.directory}", "template=chatml", "data=local", "data.mix.local.path=x.jsonl"]
-    found, _ = read_template(compose([*words, "model.add_tokens=[<x>]"]))
+    found, _ = load_tokenizer_and_template(compose([*words, "model.add_tokens=[<x>]"]))
     assert added_ids(found, ["<x>"]) == [tokenizer.backend.get_vocab_size()]
 
 

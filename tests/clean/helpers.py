@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.clean.base import BATCH, Finding, Found
+from sft_cli.clean.base import BATCH, Finding, Findings
 from sft_cli.types import Conversation, Message
 
 
 @dataclass(frozen=True)
-class RowList:
+class InMemoryRows:
     """Rows in memory."""
 
     conversations: Sequence[Conversation]
@@ -43,7 +43,7 @@ class RowList:
             yield start, function(self.conversations[start : start + BATCH], argument)
 
 
-def talk(*texts: str, where: str = "rows.jsonl:1", source: str = "rows", **rest: Any) -> Conversation:
+def chat(*texts: str, where: str = "rows.jsonl:1", source: str = "rows", **rest: Any) -> Conversation:
     """A conversation that begins with the user and alternates."""
     roles = ("user", "assistant")
     turns = tuple(Message(roles[i % 2], text) for i, text in enumerate(texts))
@@ -55,20 +55,20 @@ def document(text: str) -> Conversation:
     return Conversation((), where="rows.jsonl:1", source="rows", text=text)
 
 
-def run(
-    find: Callable[[Any, Any], Finding], rows: list[Conversation], config: Any, held_out: frozenset[int] = frozenset()
-) -> tuple[list[Found], dict[str, Any]]:
+def run_filter(
+    find: Callable[[Any, Any], Findings], rows: list[Conversation], config: Any, held_out: frozenset[int] = frozenset()
+) -> tuple[list[Finding], dict[str, Any]]:
     """The findings of a filter and its report."""
     report: list[Any] = []
 
-    def findings() -> Iterator[Found]:
-        report.append((yield from find(RowList(rows, held_out), config)))
+    def findings() -> Iterator[Finding]:
+        report.append((yield from find(InMemoryRows(rows, held_out), config)))
 
     found = list(findings())
     assert [one.row for one in found] == sorted(one.row for one in found)
     return found, report[0]
 
 
-def reasons(found: list[Found]) -> dict[int, str | None]:
+def drop_reasons(found: list[Finding]) -> dict[int, str | None]:
     """Row -> why it is dropped."""
     return {one.row: one.reason for one in found}

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sft_cli.clean.base import Finding, Found
+from sft_cli.clean.base import Finding, Findings
 from sft_cli.types import Conversation, Message
-from tests.clean.helpers import RowList
+from tests.clean.helpers import InMemoryRows
 
 
-def talk(*contents: str, where: str = "rows.jsonl:1", system: str | None = None, **more: Any) -> Conversation:
+def chat(*contents: str, where: str = "rows.jsonl:1", system: str | None = None, **more: Any) -> Conversation:
     """A user and an assistant in turn."""
     roles = ("user", "assistant")
     turns = tuple(Message(roles[place % 2], content) for place, content in enumerate(contents))
@@ -16,22 +16,24 @@ def talk(*contents: str, where: str = "rows.jsonl:1", system: str | None = None,
     return Conversation(head + turns, where, "mine", **more)
 
 
-def numbered(contents: Sequence[Sequence[str] | str], held_out: Sequence[int] = (), priorities: Sequence[int] = ()):
+def numbered_rows(
+    contents: Sequence[Sequence[str] | str], held_out: Sequence[int] = (), priorities: Sequence[int] = ()
+):
     """Rows ``rows.jsonl:1`` and on; a text alone is a prompt that is answered with "ok"."""
     said = [(content, "ok") if isinstance(content, str) else content for content in contents]
-    rows = [talk(*turns, where=f"rows.jsonl:{number}") for number, turns in enumerate(said, start=1)]
-    return RowList(rows, frozenset(held_out), tuple(priorities))
+    rows = [chat(*turns, where=f"rows.jsonl:{number}") for number, turns in enumerate(said, start=1)]
+    return InMemoryRows(rows, frozenset(held_out), tuple(priorities))
 
 
-class InPieces(RowList):
-    """As ``RowList``, in batches of two."""
+class SmallBatches(InMemoryRows):
+    """As ``InMemoryRows``, in batches of two."""
 
     def map(self, function: Any, argument: Any) -> Iterator[tuple[int, Sequence[Any]]]:
         for start in range(0, len(self), 2):
             yield start, function(self.conversations[start : start + 2], argument)
 
 
-def finish(finding: Finding) -> tuple[list[Found], dict[str, Any] | None]:
+def collect(finding: Findings) -> tuple[list[Finding], dict[str, Any] | None]:
     """Everything a filter finds, in the order it must have, and its report."""
     found = []
     while True:
@@ -42,14 +44,14 @@ def finish(finding: Finding) -> tuple[list[Found], dict[str, Any] | None]:
             return found, end.value
 
 
-def dropped(finding: Finding) -> list[int]:
+def dropped_rows(finding: Findings) -> list[int]:
     """The rows a filter drops."""
-    return [one.row for one in finish(finding)[0] if one.reason is not None]
+    return [one.row for one in collect(finding)[0] if one.reason is not None]
 
 
-def without(rows: RowList, gone: Sequence[int]) -> RowList:
+def rows_without(rows: InMemoryRows, gone: Sequence[int]) -> InMemoryRows:
     """The rows that are left, held out and ranked as before."""
     left = [index for index in range(len(rows)) if index not in set(gone)]
     held_out = frozenset(place for place, index in enumerate(left) if index in rows.held_out_rows)
     priorities = tuple(int(rows.priority[index]) for index in left)
-    return RowList([rows.conversations[index] for index in left], held_out, priorities)
+    return InMemoryRows([rows.conversations[index] for index in left], held_out, priorities)

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.clean import contamination, ngrams
-from sft_cli.clean.base import Found
-from sft_cli.clean.eval_sets import prompts
+from sft_cli.clean.base import Finding
+from sft_cli.clean.eval_sets import eval_prompts
 from sft_cli.config.schema.clean import Action, ContaminationConfig
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message, TokenIds
-from tests.clean.helpers import RowList
-from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, talk
+from tests.clean.helpers import InMemoryRows
+from tests.clean.rows_helpers import SmallBatches, chat, collect, dropped_rows, numbered_rows
 
 TRAINS = "Two trains leave the same station at noon and travel in opposite directions, how far apart are they at six?"
 SHORT = "How do I kill a Python process?"
@@ -32,10 +32,12 @@ def against(tmp_path, monkeypatch):
 def test_findings_and_report(against):
     half = TRAINS.split(", how")[0]
     texts = ["Nothing of the sort", f"Solve: {TRAINS.upper()}", (f"{half} ...", "ok"), ("Go on", f"Sure. {SHORT}")]
-    found, report = finish(contamination.find(numbered(texts), ContaminationConfig(against=against)))
+    found, report = collect(
+        contamination.find_contamination(numbered_rows(texts), ContaminationConfig(against=against))
+    )
     assert found == [
-        Found(1, "holds an evaluation prompt", "100% of exam, exam.jsonl:1", 1.0),
-        Found(3, "holds an evaluation prompt", "100% of exam, exam.jsonl:2", 1.0),
+        Finding(1, "holds an evaluation prompt", "100% of exam, exam.jsonl:1", 1.0),
+        Finding(3, "holds an evaluation prompt", "100% of exam, exam.jsonl:2", 1.0),
     ]
     assert report == {
         "sets": {"exam": {"prompts": 3, "contaminated_prompts": 2, "rows": 2}},
@@ -59,13 +61,17 @@ def test_findings_and_report(against):
 
 def test_a_part_is_found_from_the_threshold_on(against):
     """20 words are 11 n-grams of 10; the first 15 words hold 6 of them."""
-    rows = numbered([" ".join(TRAINS.split()[:15]), " ".join(TRAINS.split()[:14])])
-    found, _ = finish(contamination.find(rows, ContaminationConfig(against=against)))
-    assert found == [Found(0, "holds an evaluation prompt", "55% of exam, exam.jsonl:1", 0.5455)]
+    rows = numbered_rows([" ".join(TRAINS.split()[:15]), " ".join(TRAINS.split()[:14])])
+    found, _ = collect(contamination.find_contamination(rows, ContaminationConfig(against=against)))
+    assert found == [Finding(0, "holds an evaluation prompt", "55% of exam, exam.jsonl:1", 0.5455)]
     exactly = ContaminationConfig(against=against, threshold=6 / 11)
-    assert dropped(contamination.find(rows, exactly)) == [0]
-    assert dropped(contamination.find(rows, ContaminationConfig(against=against, threshold=0.55))) == []
-    assert dropped(contamination.find(rows, ContaminationConfig(against=against, threshold=0.4))) == [0, 1]
+    assert dropped_rows(contamination.find_contamination(rows, exactly)) == [0]
+    assert (
+        dropped_rows(contamination.find_contamination(rows, ContaminationConfig(against=against, threshold=0.55))) == []
+    )
+    assert dropped_rows(
+        contamination.find_contamination(rows, ContaminationConfig(against=against, threshold=0.4))
+    ) == [0, 1]
 
 
 SHORT_PROMPTS = [
@@ -80,42 +86,42 @@ SHORT_PROMPTS = [
 
 @pytest.mark.parametrize(("turns", "expected"), SHORT_PROMPTS)
 def test_prompts_shorter_than_an_ngram(against, turns, expected):
-    found = dropped(contamination.find(numbered([turns]), ContaminationConfig(against=against)))
+    found = dropped_rows(contamination.find_contamination(numbered_rows([turns]), ContaminationConfig(against=against)))
     assert bool(found) is expected
 
 
 def test_every_text_of_a_row_is_searched(against):
     reasoning = Message("assistant", "Yes.", extra={"reasoning_content": f"Once I read: {TRAINS}"})
-    rows = RowList(
+    rows = InMemoryRows(
         [
             Conversation((), "a:1", "a", text=f"A page. {TRAINS} More."),
             Conversation((Message("user", "Go"), reasoning), "a:2", "a"),
-            talk("Go", "ok", system=TRAINS, where="a:3"),
+            chat("Go", "ok", system=TRAINS, where="a:3"),
             Conversation((), "a:4", "a", tokens=TokenIds((1, 2), (0.0, 1.0))),
         ]
     )
-    found, report = finish(contamination.find(rows, ContaminationConfig(against=against)))
+    found, report = collect(contamination.find_contamination(rows, ContaminationConfig(against=against)))
     assert [one.row for one in found] == [0, 1, 2]
     assert report is not None
     assert report["unsearched_rows"] == 1
 
 
 def test_held_out_rows_are_not_trained_on(against):
-    rows = numbered([TRAINS, TRAINS], held_out=[0])
-    assert dropped(contamination.find(rows, ContaminationConfig(against=against))) == [1]
+    rows = numbered_rows([TRAINS, TRAINS], held_out=[0])
+    assert dropped_rows(contamination.find_contamination(rows, ContaminationConfig(against=against))) == [1]
 
 
 def test_only_a_report(against):
     config = ContaminationConfig(against=against, action=Action.report)
-    found, report = finish(contamination.find(numbered([TRAINS]), config))
-    assert found == [Found(0, None, "100% of exam, exam.jsonl:1", 1.0)]
+    found, report = collect(contamination.find_contamination(numbered_rows([TRAINS]), config))
+    assert found == [Finding(0, None, "100% of exam, exam.jsonl:1", 1.0)]
     assert report is not None
     assert report["sets"]["exam"]["rows"] == 1
 
 
 def test_a_report_has_a_limit_and_shows_where_the_match_is(against):
-    rows = numbered([f"{'before ' * 500}{TRAINS}{' after' * 500}"] * 60)
-    _, report = finish(contamination.find(rows, ContaminationConfig(against=against)))
+    rows = numbered_rows([f"{'before ' * 500}{TRAINS}{' after' * 500}"] * 60)
+    _, report = collect(contamination.find_contamination(rows, ContaminationConfig(against=against)))
     assert report is not None
     assert report["sets"]["exam"] == {"prompts": 3, "contaminated_prompts": 1, "rows": 60}
     assert [pair["where"] for pair in report["pairs"]] == [f"rows.jsonl:{number}" for number in range(1, 51)]
@@ -124,9 +130,9 @@ def test_a_report_has_a_limit_and_shows_where_the_match_is(against):
 
 def test_a_changed_file_is_read_again(against, tmp_path):
     config = ContaminationConfig(against=against)
-    assert dropped(contamination.find(numbered([TRAINS]), config)) == [0]
+    assert dropped_rows(contamination.find_contamination(numbered_rows([TRAINS]), config)) == [0]
     (tmp_path / "exam.jsonl").write_text('{"question": "Nothing"}', "utf-8")
-    assert dropped(contamination.find(numbered([TRAINS]), config)) == []
+    assert dropped_rows(contamination.find_contamination(numbered_rows([TRAINS]), config)) == []
 
 
 SHAPES = [
@@ -149,7 +155,7 @@ SHAPES = [
 def test_shapes_of_evaluation_sets(tmp_path, monkeypatch, file, content, columns, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / file).write_text(content, "utf-8")
-    found = prompts(ContaminationConfig(against={"a": file}, columns=columns))
+    found = eval_prompts(ContaminationConfig(against={"a": file}, columns=columns))
     assert found == [("a", where, text) for where, text in expected]
 
 
@@ -159,7 +165,7 @@ def test_parquet(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     parquet.write_table(pyarrow.table({"question": ["One", "Two"]}), tmp_path / "a.parquet")
-    assert [prompt.text for prompt in prompts(ContaminationConfig(against={"a": "a.parquet"}))] == ["One", "Two"]
+    assert [prompt.text for prompt in eval_prompts(ContaminationConfig(against={"a": "a.parquet"}))] == ["One", "Two"]
 
 
 MISTAKES = [
@@ -190,13 +196,13 @@ def test_mistakes_in_an_evaluation_set(tmp_path, monkeypatch, content, columns, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.jsonl").write_text(content, "utf-8")
     with pytest.raises(SftError) as caught:
-        contamination.check(ContaminationConfig(against={"a": "a.jsonl"}, columns=columns))
+        contamination.check_contamination(ContaminationConfig(against={"a": "a.jsonl"}, columns=columns))
     assert str(caught.value) == message
 
 
 def test_a_set_that_is_not_there(against):
     with pytest.raises(SftError) as caught:
-        contamination.check(ContaminationConfig(against={"exam": "exams.jsonl"}))
+        contamination.check_contamination(ContaminationConfig(against={"exam": "exams.jsonl"}))
     assert caught.value.where == "clean.contamination.against.exam"
     assert caught.value.problem == "there is no 'exams.jsonl'"
 
@@ -207,7 +213,7 @@ SAID = st.lists(st.sampled_from(["a", "b", "c", "D"]), max_size=12).map(" ".join
 @settings(deadline=None, max_examples=200)
 @given(st.lists(SAID, max_size=6), st.lists(st.lists(SAID, max_size=3), max_size=5), st.integers(3, 7))
 def test_shares_by_brute_force(asked, rows, length):
-    found = ngrams.covered(ngrams.build(asked, length), rows, 0.01)
+    found = ngrams.overlapping_prompts(ngrams.build_index(asked, length), rows, 0.01)
     assert found == [expected(asked, messages, length) for messages in rows]
 
 
@@ -235,18 +241,18 @@ def runs(words, length):
 def test_batches_and_chunks_make_no_difference(against, monkeypatch):
     texts = [TRAINS, "x", SHORT, f"{SHORT} {TRAINS}", TINY, "x y z"]
     config = ContaminationConfig(against=against)
-    whole = finish(contamination.find(numbered(texts), config))
+    whole = collect(contamination.find_contamination(numbered_rows(texts), config))
     assert [one.row for one in whole[0]] == [0, 2, 3, 4]
-    monkeypatch.setattr(ngrams, "WORDS_AT_ONCE", 10)
-    assert finish(contamination.find(numbered(texts), config)) == whole
-    assert finish(contamination.find(InPieces(numbered(texts).conversations), config)) == whole
+    monkeypatch.setattr(ngrams, "WORDS_PER_CHUNK", 10)
+    assert collect(contamination.find_contamination(numbered_rows(texts), config)) == whole
+    assert collect(contamination.find_contamination(SmallBatches(numbered_rows(texts).conversations), config)) == whole
 
 
 def test_hashes_that_collide_are_told_apart(monkeypatch):
     """Every run of words has the same hash: only what is equal word by word counts."""
     monkeypatch.setattr(ngrams, "_hashes", lambda ids, length: ngrams.np.zeros(len(ids) - length + 1, "uint64"))
-    index = ngrams.build(["a b c d e f"], 6)
-    assert ngrams.covered(index, [["a b c d e f"], ["f e d c b a"]], 0.5) == [((0, 1.0),), ()]
+    index = ngrams.build_index(["a b c d e f"], 6)
+    assert ngrams.overlapping_prompts(index, [["a b c d e f"], ["f e d c b a"]], 0.5) == [((0, 1.0),), ()]
 
 
 @pytest.mark.material
@@ -260,7 +266,7 @@ def test_gsm8k(material_dir):
     planted = {100: test[7], 200: f"Solve this:\n\n{test[11]}\n\nThink step by step.", 300: test[13].upper()}
     texts = [planted.get(number, row["instruction"]) for number, row in enumerate(rows)]
     config = ContaminationConfig(against={"gsm8k": str(material_dir / "eval" / "gsm8k_test.jsonl")})
-    found, report = finish(contamination.find(numbered(texts), config))
+    found, report = collect(contamination.find_contamination(numbered_rows(texts), config))
     assert {one.row: one.detail.rpartition(", ")[2] for one in found if one.score == 1} == {
         100: "gsm8k_test.jsonl:8",
         200: "gsm8k_test.jsonl:12",

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from test_leakage import DRAWN, drawn_rows
 
 from sft_cli.clean import exact_duplicates
-from sft_cli.clean.base import Found
+from sft_cli.clean.base import Finding
 from sft_cli.config.schema.clean import Action, ExactDuplicatesConfig, Scope
 from sft_cli.types import Conversation, Message
-from tests.clean.helpers import RowList
-from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, talk, without
+from tests.clean.helpers import InMemoryRows
+from tests.clean.rows_helpers import SmallBatches, chat, collect, dropped_rows, numbered_rows, rows_without
 
 CONVERSATION = ExactDuplicatesConfig()
 PROMPT = ExactDuplicatesConfig(scope=Scope.prompt)
@@ -17,17 +17,21 @@ PROMPT = ExactDuplicatesConfig(scope=Scope.prompt)
 
 def test_the_winner():
     same = ["q"] * 4
-    assert dropped(exact_duplicates.find(numbered(same), CONVERSATION)) == [1, 2, 3]
-    assert dropped(exact_duplicates.find(numbered(same, priorities=[0, 0, 5, 0]), CONVERSATION)) == [0, 1, 3]
-    assert dropped(exact_duplicates.find(numbered(same, [3], [0, 0, 5, 0]), CONVERSATION)) == [0, 1, 2]
-    assert dropped(exact_duplicates.find(numbered(same, [2, 3]), CONVERSATION)) == [0, 1, 3]
+    assert dropped_rows(exact_duplicates.find_exact_duplicates(numbered_rows(same), CONVERSATION)) == [1, 2, 3]
+    assert dropped_rows(
+        exact_duplicates.find_exact_duplicates(numbered_rows(same, priorities=[0, 0, 5, 0]), CONVERSATION)
+    ) == [0, 1, 3]
+    assert dropped_rows(
+        exact_duplicates.find_exact_duplicates(numbered_rows(same, [3], [0, 0, 5, 0]), CONVERSATION)
+    ) == [0, 1, 2]
+    assert dropped_rows(exact_duplicates.find_exact_duplicates(numbered_rows(same, [2, 3]), CONVERSATION)) == [0, 1, 3]
 
 
 def test_findings_and_report():
-    rows = numbered([("q", "1"), ("x" * 400, "2"), ("q", "1"), ("X" * 400, "2"), ("Q", "1"), ("q", "1")])
-    found, report = finish(exact_duplicates.find(rows, PROMPT))
+    rows = numbered_rows([("q", "1"), ("x" * 400, "2"), ("q", "1"), ("X" * 400, "2"), ("Q", "1"), ("q", "1")])
+    found, report = collect(exact_duplicates.find_exact_duplicates(rows, PROMPT))
     assert found == [
-        Found(index, "exact duplicate", f"the same as rows.jsonl:{kept}", 1.0)
+        Finding(index, "exact duplicate", f"the same as rows.jsonl:{kept}", 1.0)
         for index, kept in [(2, 1), (3, 2), (4, 1), (5, 1)]
     ]
     names = ["rows.jsonl:3", "rows.jsonl:5", "rows.jsonl:6"]
@@ -39,16 +43,18 @@ def test_findings_and_report():
         "num_clusters": 2,
         "num_rows": 4,
     }
-    assert dropped(exact_duplicates.find(rows, CONVERSATION)) == [2, 5]
+    assert dropped_rows(exact_duplicates.find_exact_duplicates(rows, CONVERSATION)) == [2, 5]
 
 
 def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
-    found, report = finish(exact_duplicates.find(numbered("abab", [2]), ExactDuplicatesConfig(action=Action.report)))
+    found, report = collect(
+        exact_duplicates.find_exact_duplicates(numbered_rows("abab", [2]), ExactDuplicatesConfig(action=Action.report))
+    )
     assert found == [
-        Found(0, None, "the same as rows.jsonl:3", 1.0, cluster=2),
-        Found(1, cluster=1),
-        Found(2, cluster=2),
-        Found(3, None, "the same as rows.jsonl:2", 1.0, cluster=1),
+        Finding(0, None, "the same as rows.jsonl:3", 1.0, cluster=2),
+        Finding(1, cluster=1),
+        Finding(2, cluster=2),
+        Finding(3, None, "the same as rows.jsonl:2", 1.0, cluster=1),
     ]
     assert report is not None
     assert report["num_rows"] == 2
@@ -58,12 +64,12 @@ def test_rows_that_train_different_turns_of_one_conversation_stay():
     asked, said = Message("user", "q"), Message("assistant", "a")
     silent = Message("assistant", "a", weight=0.0)
     rows = [Conversation((asked, turn, asked, said), "rows.jsonl:1", "mine") for turn in (said, silent, said)]
-    assert dropped(exact_duplicates.find(RowList(rows), CONVERSATION)) == [2]
+    assert dropped_rows(exact_duplicates.find_exact_duplicates(InMemoryRows(rows), CONVERSATION)) == [2]
 
 
 def test_a_report_has_a_limit():
-    rows = numbered([str(number // 8) for number in range(60 * 8)])
-    _, report = finish(exact_duplicates.find(rows, CONVERSATION))
+    rows = numbered_rows([str(number // 8) for number in range(60 * 8)])
+    _, report = collect(exact_duplicates.find_exact_duplicates(rows, CONVERSATION))
     assert report is not None
     assert (report["num_clusters"], report["num_rows"]) == (60, 60 * 7)
     assert len(report["clusters"]) == 50
@@ -73,7 +79,7 @@ def test_a_report_has_a_limit():
 
 def test_no_rows():
     empty = {"clusters": [], "num_clusters": 0, "num_rows": 0}
-    assert finish(exact_duplicates.find(RowList([]), CONVERSATION)) == ([], empty)
+    assert collect(exact_duplicates.find_exact_duplicates(InMemoryRows([]), CONVERSATION)) == ([], empty)
 
 
 @given(DRAWN, st.sampled_from(Scope))
@@ -83,16 +89,18 @@ def test_by_brute_force(drawn, scope):
     for index in sorted(range(len(drawn)), key=lambda index: (not drawn[index][2], -drawn[index][3], index)):
         question, answer, _, _ = drawn[index]
         best.setdefault(question.lower() if scope is Scope.prompt else (question, answer), index)
-    gone = dropped(exact_duplicates.find(rows, config))
+    gone = dropped_rows(exact_duplicates.find_exact_duplicates(rows, config))
     assert gone == [index for index in range(len(drawn)) if index not in best.values()]
-    assert dropped(exact_duplicates.find(without(rows, gone), config)) == []
-    pieces = InPieces(rows.conversations, rows.held_out_rows, rows.priorities)
-    assert finish(exact_duplicates.find(pieces, config)) == finish(exact_duplicates.find(rows, config))
+    assert dropped_rows(exact_duplicates.find_exact_duplicates(rows_without(rows, gone), config)) == []
+    pieces = SmallBatches(rows.conversations, rows.held_out_rows, rows.priorities)
+    assert collect(exact_duplicates.find_exact_duplicates(pieces, config)) == collect(
+        exact_duplicates.find_exact_duplicates(rows, config)
+    )
 
 
 @given(st.permutations([("a", "x"), ("a", "x"), ("A", "x"), ("b", "x"), ("b", "y"), ("b", "x")]))
 def test_the_kept_texts_do_not_depend_on_the_order(turns):
-    rows = RowList([talk(*turn) for turn in turns])
-    gone = dropped(exact_duplicates.find(rows, CONVERSATION))
+    rows = InMemoryRows([chat(*turn) for turn in turns])
+    gone = dropped_rows(exact_duplicates.find_exact_duplicates(rows, CONVERSATION))
     kept = {turn for index, turn in enumerate(turns) if index not in gone}
     assert kept == {("a", "x"), ("A", "x"), ("b", "x"), ("b", "y")}

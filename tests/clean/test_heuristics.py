@@ -9,7 +9,7 @@ from sft_cli.clean import heuristics
 from sft_cli.config.schema.clean import Action, HeuristicsConfig
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message
-from tests.clean.helpers import document, reasons, run, talk
+from tests.clean.helpers import chat, document, drop_reasons, run_filter
 
 STORY = (
     "The old town lies on a hill above the river. Its walls were built long ago, and most of them still stand. In "
@@ -124,26 +124,26 @@ ALL = HeuristicsConfig(refusals=True)
 
 @pytest.mark.parametrize(("asked", "said", "reason", "detail"), BAD)
 def test_a_degenerate_answer_is_dropped_for_its_reason(asked, said, reason, detail):
-    [found], _ = run(heuristics.find, [talk(asked, said)], ALL)
+    [found], _ = run_filter(heuristics.find_heuristics, [chat(asked, said)], ALL)
     assert (found.reason, found.detail) == (reason, detail)
 
 
 @pytest.mark.parametrize(("asked", "said"), GOOD)
 def test_a_good_answer_stays(asked, said):
-    assert run(heuristics.find, [talk(asked, said)], ALL)[0] == []
+    assert run_filter(heuristics.find_heuristics, [chat(asked, said)], ALL)[0] == []
 
 
 @pytest.mark.parametrize("rule", heuristics.RULES)
 def test_each_rule_can_be_switched_off_and_says_nothing_of_the_others(rule):
     reason = heuristics.RULES[rule][0]
-    rows = [talk(case.values[0], case.values[1]) for case in BAD]
+    rows = [chat(case.values[0], case.values[1]) for case in BAD]
     wanted = {i: case.values[2] for i, case in enumerate(BAD)}
-    found, report = run(heuristics.find, rows, replace(ALL, **{rule: False}))
-    assert reasons(found) == {i: why for i, why in wanted.items() if why != reason}
+    found, report = run_filter(heuristics.find_heuristics, rows, replace(ALL, **{rule: False}))
+    assert drop_reasons(found) == {i: why for i, why in wanted.items() if why != reason}
     assert rule not in report["rules"]
     alone = HeuristicsConfig(**{other: other == rule for other in heuristics.RULES})
-    found, report = run(heuristics.find, rows, alone)
-    assert reasons(found) == {i: why for i, why in wanted.items() if why == reason}
+    found, report = run_filter(heuristics.find_heuristics, rows, alone)
+    assert drop_reasons(found) == {i: why for i, why in wanted.items() if why == reason}
     assert report == {"rules": {rule: len(found)}}
 
 
@@ -154,27 +154,27 @@ def test_repetition_is_a_share_of_words_behind_their_first_occurrence():
     assert heuristics.repeated_share(["a"] * 8) == 7 / 8
     assert heuristics.repeated_share([]) == 0
     loose = HeuristicsConfig(max_repeated_share=0.9)
-    assert run(heuristics.find, [talk("hi", LOOP)], loose)[0] == []
+    assert run_filter(heuristics.find_heuristics, [chat("hi", LOOP)], loose)[0] == []
 
 
 def test_every_trained_answer_is_judged_and_no_other():
-    middle = talk("hi", "", "and?", "Good.")
-    assert reasons(run(heuristics.find, [middle], ALL)[0]) == {0: "empty answer"}
+    middle = chat("hi", "", "and?", "Good.")
+    assert drop_reasons(run_filter(heuristics.find_heuristics, [middle], ALL)[0]) == {0: "empty answer"}
     muted = Conversation((middle.messages[0], Message("assistant", "", 0.0), *middle.messages[2:]), "a:1", "a")
     calling = Conversation((Message("user", "x"), Message("assistant", "", extra={"tool_calls": [CALL]})), "a:1", "a")
-    asking = talk("As an AI language model, who are you?", "A helper.")
-    assert run(heuristics.find, [muted, calling, asking, document(LOOP)], ALL)[0] == []
+    asking = chat("As an AI language model, who are you?", "A helper.")
+    assert run_filter(heuristics.find_heuristics, [muted, calling, asking, document(LOOP)], ALL)[0] == []
 
 
 def test_report_only_keeps_the_rows_and_says_why():
-    [found], report = run(heuristics.find, [talk("hi", LOOP)], HeuristicsConfig(action=Action.report))
+    [found], report = run_filter(heuristics.find_heuristics, [chat("hi", LOOP)], HeuristicsConfig(action=Action.report))
     assert found[:4] == (0, None, "repeats itself: 88% of its 72 words are in pieces said before", 63 / 72)
     assert report["rules"]["repetition"] == 1
 
 
 def test_all_rules_off_is_a_mistake():
     with pytest.raises(SftError) as error:
-        heuristics.find(None, HeuristicsConfig(**dict.fromkeys(heuristics.RULES, False)))  # pyright: ignore
+        heuristics.find_heuristics(None, HeuristicsConfig(**dict.fromkeys(heuristics.RULES, False)))  # pyright: ignore
     assert str(error.value) == (
         "clean.heuristics: every rule is switched off, so nothing would be found\n"
         "  fix: switch one on, or take heuristics out of clean.steps"
@@ -187,6 +187,8 @@ def test_known_good_answers_are_left_alone(material_dir):
     counts = {}
     for name in ("gsm_8k_train", "code_alpaca_2k"):
         rows = json.loads((material_dir / "data" / "alpaca" / f"{name}.json").read_text())
-        rows = [talk(f"{row['instruction']}\n\n{row['input']}", row["output"]) for row in rows]
-        counts[name] = {rule: n for rule, n in run(heuristics.find, rows, ALL)[1]["rules"].items() if n}
+        rows = [chat(f"{row['instruction']}\n\n{row['input']}", row["output"]) for row in rows]
+        counts[name] = {
+            rule: n for rule, n in run_filter(heuristics.find_heuristics, rows, ALL)[1]["rules"].items() if n
+        }
     assert counts == {"gsm_8k_train": {}, "code_alpaca_2k": {"empty": 2}}

@@ -7,14 +7,14 @@ from sft_cli.config.schema.clean import LanguageConfig
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message, TokenIds
 from sft_cli.utils import optional_deps
-from tests.clean.helpers import document, reasons, run, talk
+from tests.clean.helpers import chat, document, drop_reasons, run_filter
 
-ENGLISH = talk("What is the capital of France?", "The capital of France is the city of Paris.")
-GERMAN = talk("Was ist die Hauptstadt von Frankreich?", "Die Hauptstadt von Frankreich ist die Stadt Paris.")
-CHINESE = talk("法国的首都是哪里？", "法国的首都是巴黎。")
-RUSSIAN = talk("Какой город является столицей Франции?", "Столицей Франции является город Париж.")
-NUMBERS = talk("17 + 4 = ?", "21")
-FENCED = talk(
+ENGLISH = chat("What is the capital of France?", "The capital of France is the city of Paris.")
+GERMAN = chat("Was ist die Hauptstadt von Frankreich?", "Die Hauptstadt von Frankreich ist die Stadt Paris.")
+CHINESE = chat("法国的首都是哪里？", "法国的首都是巴黎。")
+RUSSIAN = chat("Какой город является столицей Франции?", "Столицей Франции является город Париж.")
+NUMBERS = chat("17 + 4 = ?", "21")
+FENCED = chat(
     "Wie sortiere ich diese Liste in Python?", "So geht es:\n```python\n# sort the list of the numbers\nx.sort()\n```"
 )
 
@@ -31,15 +31,17 @@ FENCED = talk(
             document("Ceci est un texte assez long pour être reconnu sans le moindre doute."), "fr", id="document"
         ),
         pytest.param(NUMBERS, None, id="numbers"),
-        pytest.param(talk("Hi", "Yes!"), None, id="too-short"),
+        pytest.param(chat("Hi", "Yes!"), None, id="too-short"),
         pytest.param(
-            talk("https://www.example.com/this/is/not/a/language", "a@example.com 12:30"), None, id="addresses"
+            chat("https://www.example.com/this/is/not/a/language", "a@example.com 12:30"),
+            None,
+            id="addresses",
         ),
         pytest.param(Conversation((), where="a:1", source="a", tokens=TokenIds((1,), (1.0,))), None, id="token-ids"),
     ],
 )
 def test_the_language_of_a_row(row, wanted):
-    [(guess, tagged)] = language.judge([row], LanguageConfig())
+    [(guess, tagged)] = language.detect_languages([row], LanguageConfig())
     assert guess.language == wanted
     assert (tagged is None) == (wanted is None)
     assert tagged is None or tagged.tags == {"language": wanted}
@@ -48,22 +50,22 @@ def test_the_language_of_a_row(row, wanted):
 def test_system_and_tool_messages_do_not_decide():
     english = "You are a helpful assistant that answers every question as well as it can. " * 5
     row = Conversation((Message("system", english), *GERMAN.messages, Message("tool", english)), where="a", source="a")
-    assert language.spoken(row) == language.spoken(GERMAN)
+    assert language.natural_text(row) == language.natural_text(GERMAN)
 
 
 def test_a_long_conversation_is_looked_at_in_every_turn():
-    row = talk("a " * 5000, "b " * 5000)
-    assert len(language.spoken(row)) <= language.CHARACTERS + 1
-    assert language.spoken(row).count("a") == language.spoken(row).count("b")
+    row = chat("a " * 5000, "b " * 5000)
+    assert len(language.natural_text(row)) <= language.MAX_CHARACTERS + 1
+    assert language.natural_text(row).count("a") == language.natural_text(row).count("b")
 
 
 def test_languages_are_counted_and_others_dropped():
-    tagged = talk(*(message.content for message in GERMAN.messages), tags={"language": "de-AT", "task": "qa"})
-    found, report = run(
-        language.find, [ENGLISH, GERMAN, NUMBERS, tagged, CHINESE], LanguageConfig(allowed=["de", "zh"])
+    tagged = chat(*(message.content for message in GERMAN.messages), tags={"language": "de-AT", "task": "qa"})
+    found, report = run_filter(
+        language.find_language, [ENGLISH, GERMAN, NUMBERS, tagged, CHINESE], LanguageConfig(allowed=["de", "zh"])
     )
     assert report == {"languages": {"de": 2, "en": 1, "zh": 1}, "undecided": 1}
-    assert reasons(found) == {0: "language not allowed", 1: None, 4: None}
+    assert drop_reasons(found) == {0: "language not allowed", 1: None, 4: None}
     assert found[0].detail == f"en ({found[0].score:.2f})"
     assert found[0].conversation is None
     assert found[1].conversation is not None
@@ -71,13 +73,13 @@ def test_languages_are_counted_and_others_dropped():
 
 
 def test_without_a_list_every_language_stays():
-    found, report = run(language.find, [ENGLISH, GERMAN], LanguageConfig())
-    assert reasons(found) == {0: None, 1: None}
+    found, report = run_filter(language.find_language, [ENGLISH, GERMAN], LanguageConfig())
+    assert drop_reasons(found) == {0: None, 1: None}
     assert report == {"languages": {"de": 1, "en": 1}, "undecided": 0}
 
 
 def test_an_unsure_guess_is_no_reason_to_drop():
-    found, report = run(language.find, [GERMAN], LanguageConfig(allowed=["en"], min_confidence=1.0))
+    found, report = run_filter(language.find_language, [GERMAN], LanguageConfig(allowed=["en"], min_confidence=1.0))
     assert found == []
     assert report == {"languages": {}, "undecided": 1}
 
@@ -93,7 +95,7 @@ def test_an_unsure_guess_is_no_reason_to_drop():
 )
 def test_an_unknown_language_is_told_before_any_row_is_read(code, fix):
     with pytest.raises(SftError) as error:
-        language.find(None, LanguageConfig(allowed=["en", code]))  # pyright: ignore[reportArgumentType]
+        language.find_language(None, LanguageConfig(allowed=["en", code]))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (
         f"clean.language.allowed: {code!r} is not a language that py3langid knows\n  fix: {fix}"
     )
@@ -102,7 +104,7 @@ def test_an_unknown_language_is_told_before_any_row_is_read(code, fix):
 def test_a_missing_library_is_one_sentence(monkeypatch):
     monkeypatch.setattr(optional_deps, "find_spec", lambda name: None)
     with pytest.raises(SftError) as error:
-        language.check(LanguageConfig())
+        language.check_language(LanguageConfig())
     assert str(error.value) == (
         "clean.steps: the step language needs py3langid, which is not installed\n  fix: pip install 'sft-cli[clean]'"
     )

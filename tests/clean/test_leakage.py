@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.clean import leakage
-from sft_cli.clean.base import Found
+from sft_cli.clean.base import Finding
 from sft_cli.config.schema.clean import LeakageConfig, Scope
-from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, without
+from tests.clean.rows_helpers import SmallBatches, collect, dropped_rows, numbered_rows, rows_without
 
 DRAWN = st.lists(
     st.tuples(st.sampled_from("abcA"), st.sampled_from("xy"), st.booleans(), st.integers(0, 1)), max_size=20
@@ -16,15 +16,17 @@ DRAWN = st.lists(
 
 def drawn_rows(drawn):
     held_out = [index for index, (_, _, held, _) in enumerate(drawn) if held]
-    return numbered([(question, answer) for question, answer, _, _ in drawn], held_out, [rank for *_, rank in drawn])
+    return numbered_rows(
+        [(question, answer) for question, answer, _, _ in drawn], held_out, [rank for *_, rank in drawn]
+    )
 
 
 def test_a_leaking_row_names_the_row_that_is_held_out():
-    rows = numbered([("What is 2+2?", "4"), ("what is  2+2?", "four"), ("Hi", "Ho"), ("What is 2+2?", "4")], [3])
-    found, report = finish(leakage.find(rows, LeakageConfig()))
+    rows = numbered_rows([("What is 2+2?", "4"), ("what is  2+2?", "four"), ("Hi", "Ho"), ("What is 2+2?", "4")], [3])
+    found, report = collect(leakage.find_leakage(rows, LeakageConfig()))
     assert found == [
-        Found(0, "also held out", "also held out as rows.jsonl:4", 1.0),
-        Found(1, "also held out", "also held out as rows.jsonl:4", 1.0),
+        Finding(0, "also held out", "also held out as rows.jsonl:4", 1.0),
+        Finding(1, "also held out", "also held out as rows.jsonl:4", 1.0),
     ]
     assert report == {
         "clusters": [
@@ -39,17 +41,17 @@ def test_a_leaking_row_names_the_row_that_is_held_out():
         "num_clusters": 1,
         "num_rows": 2,
     }
-    assert dropped(leakage.find(rows, LeakageConfig(scope=Scope.conversation))) == [0]
+    assert dropped_rows(leakage.find_leakage(rows, LeakageConfig(scope=Scope.conversation))) == [0]
 
 
 @pytest.mark.parametrize("held_out", [[], [0, 1]])
 def test_without_two_sides_nothing_is_read(held_out):
-    class Unreadable(InPieces):
+    class Unreadable(SmallBatches):
         def map(self, function, argument):
             raise AssertionError("read")
 
-    rows = Unreadable(numbered(["a", "a"]).conversations, frozenset(held_out))
-    assert finish(leakage.find(rows, LeakageConfig())) == ([], None)
+    rows = Unreadable(numbered_rows(["a", "a"]).conversations, frozenset(held_out))
+    assert collect(leakage.find_leakage(rows, LeakageConfig())) == ([], None)
 
 
 @given(DRAWN, st.sampled_from(Scope))
@@ -61,9 +63,9 @@ def test_by_brute_force(drawn, scope):
     rows, config = drawn_rows(drawn), LeakageConfig(scope=scope)
     held_out = [index for index, (_, _, held, _) in enumerate(drawn) if held]
     expected = [i for i in range(len(drawn)) if i not in held_out and key(i) in [key(held) for held in held_out]]
-    gone = dropped(leakage.find(rows, config))
+    gone = dropped_rows(leakage.find_leakage(rows, config))
     assert gone == expected
-    assert dropped(leakage.find(without(rows, gone), config)) == []
-    assert finish(leakage.find(InPieces(rows.conversations, rows.held_out_rows, rows.priorities), config)) == finish(
-        leakage.find(rows, config)
-    )
+    assert dropped_rows(leakage.find_leakage(rows_without(rows, gone), config)) == []
+    assert collect(
+        leakage.find_leakage(SmallBatches(rows.conversations, rows.held_out_rows, rows.priorities), config)
+    ) == collect(leakage.find_leakage(rows, config))

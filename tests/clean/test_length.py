@@ -6,7 +6,7 @@ from sft_cli.clean import length
 from sft_cli.config.schema.clean import LengthConfig
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message
-from tests.clean.helpers import document, run, talk
+from tests.clean.helpers import chat, document, run_filter
 
 CALL = {"function": {"name": "f", "arguments": {}}}
 CALLING = Conversation((Message("user", "do it"), Message("assistant", "", extra={"tool_calls": [CALL]})), "a:1", "a")
@@ -15,39 +15,56 @@ CALLING = Conversation((Message("user", "do it"), Message("assistant", "", extra
 @pytest.mark.parametrize(
     ("row", "config", "wanted"),
     [
-        pytest.param(talk("a b", "c"), {}, None, id="within"),
-        pytest.param(talk("a b", " \n"), {}, ("answer too short", "0 words, fewer than 1", 0), id="empty-answer"),
-        pytest.param(talk("a b", ""), {"min_answer_words": 0, "max_answer_words": 9}, None, id="silence-allowed"),
+        pytest.param(chat("a b", "c"), {}, None, id="within"),
+        pytest.param(chat("a b", " \n"), {}, ("answer too short", "0 words, fewer than 1", 0), id="empty-answer"),
+        pytest.param(chat("a b", ""), {"min_answer_words": 0, "max_answer_words": 9}, None, id="silence-allowed"),
         pytest.param(
-            talk("a b", "c d"), {"min_answer_words": 3}, ("answer too short", "2 words, fewer than 3", 2), id="short"
+            chat("a b", "c d"),
+            {"min_answer_words": 3},
+            ("answer too short", "2 words, fewer than 3", 2),
+            id="short",
         ),
         pytest.param(
-            talk("a b", "c"), {"min_answer_words": 2}, ("answer too short", "1 word, fewer than 2", 1), id="one"
+            chat("a b", "c"),
+            {"min_answer_words": 2},
+            ("answer too short", "1 word, fewer than 2", 1),
+            id="one",
         ),
         pytest.param(
-            talk("a b", "c d"), {"max_answer_words": 1}, ("answer too long", "2 words, more than 1", 2), id="long"
+            chat("a b", "c d"),
+            {"max_answer_words": 1},
+            ("answer too long", "2 words, more than 1", 2),
+            id="long",
         ),
-        pytest.param(talk("a b", "c d"), {"max_answer_words": 2}, None, id="just-long-enough"),
+        pytest.param(chat("a b", "c d"), {"max_answer_words": 2}, None, id="just-long-enough"),
         pytest.param(
-            talk("a", "b"), {"min_prompt_words": 2}, ("prompt too short", "1 word, fewer than 2", 1), id="prompt"
+            chat("a", "b"),
+            {"min_prompt_words": 2},
+            ("prompt too short", "1 word, fewer than 2", 1),
+            id="prompt",
         ),
         pytest.param(
-            talk("a", "b", "c d", "e"),
+            chat("a", "b", "c d", "e"),
             {"max_prompt_words": 3},
             ("prompt too long", "4 words, more than 3", 4),
             id="all-before",
         ),
-        pytest.param(talk("a b c", "d"), {"min_prompt_words": 3, "max_prompt_words": 3}, None, id="prompt-just-right"),
-        pytest.param(talk("你好吗", "我很好。"), {"min_answer_words": 4}, None, id="chinese-characters-count"),
-        pytest.param(talk("x" * 9, "y"), {"min_trained_share": 0.1}, None, id="a-tenth"),
         pytest.param(
-            talk("x" * 9, "y"),
+            chat("a b c", "d"),
+            {"min_prompt_words": 3, "max_prompt_words": 3},
+            None,
+            id="prompt-just-right",
+        ),
+        pytest.param(chat("你好吗", "我很好。"), {"min_answer_words": 4}, None, id="chinese-characters-count"),
+        pytest.param(chat("x" * 9, "y"), {"min_trained_share": 0.1}, None, id="a-tenth"),
+        pytest.param(
+            chat("x" * 9, "y"),
             {"min_trained_share": 0.11},
             ("trained share too small", "10.0%, below 11.0%", 0.1),
             id="share",
         ),
         pytest.param(
-            talk("x", "yyy"),
+            chat("x", "yyy"),
             {"max_trained_share": 0.7},
             ("trained share too large", "75.0%, above 70.0%", 0.75),
             id="large",
@@ -57,7 +74,7 @@ CALLING = Conversation((Message("user", "do it"), Message("assistant", "", extra
     ],
 )
 def test_bounds(row, config, wanted):
-    found, report = run(length.find, [row], LengthConfig(**config))
+    found, report = run_filter(length.find_length, [row], LengthConfig(**config))
     assert [(one.reason, one.detail, one.score) for one in found] == ([wanted] if wanted else [])
     assert report["reasons"] == ({wanted[0]: 1} if wanted else {})
 
@@ -66,16 +83,19 @@ def test_the_trained_share_counts_reasoning_and_tool_calls():
     answer = Message("assistant", "abc", extra={"reasoning_content": "de", "tool_calls": [1]})
     row = Conversation((Message("user", "x" * 8), answer), "a:1", "a")
     assert length.trained_share(row) == 8 / 16
-    assert length.trained_share(talk("", "")) == 0.0
+    assert length.trained_share(chat("", "")) == 0.0
 
 
 def test_what_is_not_judged_is_counted():
-    assert run(length.find, [document("a"), talk("a", "b")], LengthConfig())[1] == {"reasons": {}, "not_judged": 1}
+    assert run_filter(length.find_length, [document("a"), chat("a", "b")], LengthConfig())[1] == {
+        "reasons": {},
+        "not_judged": 1,
+    }
 
 
 def test_bounds_nothing_can_meet_are_refused():
     with pytest.raises(SftError) as error:
-        length.find(None, LengthConfig(min_answer_words=5, max_answer_words=4))  # pyright: ignore[reportArgumentType]
+        length.find_length(None, LengthConfig(min_answer_words=5, max_answer_words=4))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (
         "clean.length.min_answer_words: min_answer_words is 5 and max_answer_words is 4: no row could stay\n"
         "  fix: make max_answer_words at least min_answer_words"
@@ -84,7 +104,7 @@ def test_bounds_nothing_can_meet_are_refused():
 
 def test_bounds_every_row_meets_are_refused():
     with pytest.raises(SftError) as caught:
-        length.check(LengthConfig(min_answer_words=0))
+        length.check_length(LengthConfig(min_answer_words=0))
     assert str(caught.value) == (
         "clean.length: no bound is set, so no row would be left out\n"
         "  fix: set one, such as clean.length.min_answer_words=1, or take length out of clean.steps"

@@ -5,14 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.clean import jaccard, minhash, near_duplicates
-from sft_cli.clean.base import Found
-from sft_cli.clean.rouge import common, f_measure
-from sft_cli.clean.row_keys import compared
+from sft_cli.clean.base import Finding
+from sft_cli.clean.rouge import f_measure, lcs_length
+from sft_cli.clean.row_keys import comparison_text
 from sft_cli.config.schema.clean import Action, Method, NearDuplicatesConfig, Scope
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message, TokenIds
-from tests.clean.helpers import RowList
-from tests.clean.rows_helpers import InPieces, dropped, finish, numbered, without
+from tests.clean.helpers import InMemoryRows
+from tests.clean.rows_helpers import SmallBatches, collect, dropped_rows, numbered_rows, rows_without
 
 MINHASH = NearDuplicatesConfig()
 ROUGE = NearDuplicatesConfig(method=Method.rouge_l, threshold=0.7)
@@ -58,11 +58,11 @@ def by_brute_force(texts, config, order=None):
 def test_findings_and_report():
     nearly = COUNTING.replace("word20 ", "other ")  # 3 of 40 shingles differ: 37 / 43
     texts = [nearly, "Something else altogether", f"{COUNTING} more", f"{COUNTING}!", "something ELSE, altogether..."]
-    found, report = finish(near_duplicates.find(numbered(texts), MINHASH))
+    found, report = collect(near_duplicates.find_near_duplicates(numbered_rows(texts), MINHASH))
     assert found == [
-        Found(2, "near duplicate", "similarity 0.84 to rows.jsonl:1", 0.8409),
-        Found(3, "near duplicate", "similarity 0.86 to rows.jsonl:1", 0.8605),
-        Found(4, "near duplicate", "similarity 1.00 to rows.jsonl:2", 1.0),
+        Finding(2, "near duplicate", "similarity 0.84 to rows.jsonl:1", 0.8409),
+        Finding(3, "near duplicate", "similarity 0.86 to rows.jsonl:1", 0.8605),
+        Finding(4, "near duplicate", "similarity 1.00 to rows.jsonl:2", 1.0),
     ]
     assert report == {
         "clusters": [
@@ -87,9 +87,9 @@ def test_findings_and_report():
 
 
 def test_rows_that_are_only_reported_stay_and_carry_their_cluster():
-    rows = numbered([COUNTING, "b c d e", f"{COUNTING} x"])
-    found, _ = finish(near_duplicates.find(rows, NearDuplicatesConfig(action=Action.report)))
-    assert found == [Found(0, cluster=0), Found(2, None, "similarity 0.98 to rows.jsonl:1", 0.9756, cluster=0)]
+    rows = numbered_rows([COUNTING, "b c d e", f"{COUNTING} x"])
+    found, _ = collect(near_duplicates.find_near_duplicates(rows, NearDuplicatesConfig(action=Action.report)))
+    assert found == [Finding(0, cluster=0), Finding(2, None, "similarity 0.98 to rows.jsonl:1", 0.9756, cluster=0)]
 
 
 def test_no_row_is_dropped_through_a_chain():
@@ -98,16 +98,21 @@ def test_no_row_is_dropped_through_a_chain():
     chain = [" ".join(words[start : start + 38]) for start in (0, 2, 4)]
     config = NearDuplicatesConfig(threshold=0.88)
     assert [round(similarity(config, chain[0], chain[place]), 2) for place in (1, 2)] == [0.89, 0.8]
-    assert dropped(near_duplicates.find(numbered(chain), config)) == [1]
-    assert dropped(near_duplicates.find(numbered([chain[1], chain[0], chain[2]]), config)) == [1, 2]
+    assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(chain), config)) == [1]
+    assert dropped_rows(
+        near_duplicates.find_near_duplicates(numbered_rows([chain[1], chain[0], chain[2]]), config)
+    ) == [1, 2]
 
 
 @pytest.mark.parametrize("config", [MINHASH, ROUGE])
 def test_a_held_out_row_wins_then_priority_then_the_earliest(config):
     same = [COUNTING, f"{COUNTING} x", f"{COUNTING} y"]
-    assert dropped(near_duplicates.find(numbered(same), config)) == [1, 2]
-    assert dropped(near_duplicates.find(numbered(same, priorities=[0, 1, 0]), config)) == [0, 2]
-    assert dropped(near_duplicates.find(numbered(same, [2], [0, 1, 0]), config)) == [0, 1]
+    assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(same), config)) == [1, 2]
+    assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(same, priorities=[0, 1, 0]), config)) == [
+        0,
+        2,
+    ]
+    assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(same, [2], [0, 1, 0]), config)) == [0, 1]
 
 
 DIFFERENT = [
@@ -130,24 +135,35 @@ ALIKE = [
 
 @pytest.mark.parametrize("pair", DIFFERENT)
 def test_texts_that_are_not_near(pair):
-    assert dropped(near_duplicates.find(numbered(pair), MINHASH)) == []
+    assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(pair), MINHASH)) == []
 
 
 @pytest.mark.parametrize("pair", ALIKE)
 def test_texts_that_are_near(pair):
-    assert dropped(near_duplicates.find(numbered(pair), MINHASH)) == [1]
+    assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(pair), MINHASH)) == [1]
 
 
 def test_rows_of_token_ids_are_similar_to_nothing():
-    rows = RowList([Conversation((), f"rows.jsonl:{n}", "mine", tokens=TokenIds((1, 2), (0.0, 1.0))) for n in (1, 2)])
-    assert dropped(near_duplicates.find(rows, MINHASH)) == dropped(near_duplicates.find(rows, ROUGE)) == []
+    rows = InMemoryRows(
+        [Conversation((), f"rows.jsonl:{n}", "mine", tokens=TokenIds((1, 2), (0.0, 1.0))) for n in (1, 2)]
+    )
+    assert (
+        dropped_rows(near_duplicates.find_near_duplicates(rows, MINHASH))
+        == dropped_rows(near_duplicates.find_near_duplicates(rows, ROUGE))
+        == []
+    )
 
 
 def test_scope_conversation_reads_the_answer_too():
     turns = [("Tell me a joke please", COUNTING), ("Tell me a joke please", COUNTING[::-1])]
-    assert dropped(near_duplicates.find(numbered(turns), MINHASH)) == [1]
-    assert dropped(near_duplicates.find(numbered(turns), NearDuplicatesConfig(scope=Scope.conversation))) == []
-    assert compared(numbered(turns)[0], Scope.conversation) == f"Tell me a joke please\n{COUNTING}"
+    assert dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(turns), MINHASH)) == [1]
+    assert (
+        dropped_rows(
+            near_duplicates.find_near_duplicates(numbered_rows(turns), NearDuplicatesConfig(scope=Scope.conversation))
+        )
+        == []
+    )
+    assert comparison_text(numbered_rows(turns)[0], Scope.conversation) == f"Tell me a joke please\n{COUNTING}"
 
 
 TEXT = st.lists(st.sampled_from("abcd"), max_size=9).map(" ".join)
@@ -164,17 +180,19 @@ def test_equal_to_brute_force_and_once_is_enough(texts, method, threshold, shing
         patch.setattr(minhash, "RECALL", 1 - 1e-9)
         config = NearDuplicatesConfig(method=method, threshold=threshold, shingle=shingle, permutations=1024)
         held_out = sorted(data.draw(st.sets(st.integers(0, len(texts) - 1), max_size=3))) if texts else []
-        rows = numbered(texts, held_out)
+        rows = numbered_rows(texts, held_out)
         order = [*held_out, *(index for index in range(len(texts)) if index not in held_out)]
         expected = by_brute_force(texts, config, order)
-        found, report = finish(near_duplicates.find(rows, config))
+        found, report = collect(near_duplicates.find_near_duplicates(rows, config))
         assert {one.row: one.detail.split()[-1] for one in found} == {
             index: f"rows.jsonl:{kept + 1}" for index, kept in expected.items()
         }
         for one in found:
             assert one.score == pytest.approx(similarity(config, texts[one.row], texts[expected[one.row]]), abs=1e-4)
-        assert dropped(near_duplicates.find(without(rows, list(expected)), config)) == []
-        assert finish(near_duplicates.find(InPieces(rows.conversations, rows.held_out_rows), config)) == (found, report)
+        assert dropped_rows(near_duplicates.find_near_duplicates(rows_without(rows, list(expected)), config)) == []
+        assert collect(
+            near_duplicates.find_near_duplicates(SmallBatches(rows.conversations, rows.held_out_rows), config)
+        ) == (found, report)
 
 
 @settings(deadline=None)
@@ -187,7 +205,7 @@ def test_what_holds_in_any_order(texts, method, random):
         shuffled = random.sample(texts, len(texts))
         sizes = []
         for order in (texts, shuffled):
-            gone = dropped(near_duplicates.find(numbered(order), config))
+            gone = dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(order), config))
             kept = [text for index, text in enumerate(order) if index not in gone]
             near = [[similarity(config, text, other) >= 0.6 for other in kept] for text in order]
             for index in gone:
@@ -203,10 +221,13 @@ def test_memory_is_bounded_by_reading_again(monkeypatch):
     texts = [f"{COUNTING} {number}" for number in range(6)] + [
         f"{COUNTING} a b c d e f {number}" for number in range(6)
     ]
-    expected = finish(near_duplicates.find(numbered(texts), NearDuplicatesConfig(threshold=0.95)))
+    expected = collect(near_duplicates.find_near_duplicates(numbered_rows(texts), NearDuplicatesConfig(threshold=0.95)))
     assert len(expected[0]) > 3
-    monkeypatch.setattr(jaccard, "REMEMBERED", 50)
-    assert finish(near_duplicates.find(numbered(texts), NearDuplicatesConfig(threshold=0.95))) == expected
+    monkeypatch.setattr(jaccard, "MAX_CACHED", 50)
+    assert (
+        collect(near_duplicates.find_near_duplicates(numbered_rows(texts), NearDuplicatesConfig(threshold=0.95)))
+        == expected
+    )
 
 
 @pytest.mark.parametrize(("few", "marks"), [(0, 64), (1000, 2), (0, 1)])
@@ -214,11 +235,11 @@ def test_short_cuts_make_no_difference(monkeypatch, few, marks):
     """However candidates are collected, and however much of them is known beforehand."""
     texts = [" ".join(f"{(row * step) % 23}" for step in range(3, 15 + row % 3)) for row in range(300)]
     config = NearDuplicatesConfig(threshold=0.4, shingle=1)
-    found, report = finish(near_duplicates.find(numbered(texts), config))
+    found, report = collect(near_duplicates.find_near_duplicates(numbered_rows(texts), config))
     assert len({one.detail for one in found if one.score != 1}) > 3
-    monkeypatch.setattr(jaccard, "FEW", few)
-    monkeypatch.setattr(jaccard, "MARKS", marks)
-    assert finish(near_duplicates.find(numbered(texts), config)) == (found, report)
+    monkeypatch.setattr(jaccard, "FEW_MATES", few)
+    monkeypatch.setattr(jaccard, "MAX_HASHES", marks)
+    assert collect(near_duplicates.find_near_duplicates(numbered_rows(texts), config)) == (found, report)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +247,7 @@ def test_short_cuts_make_no_difference(monkeypatch, few, marks):
     [(0.8, 128, (21, 6)), (0.5, 128, (42, 3)), (0.9, 128, (12, 10)), (1.0, 128, (1, 128)), (0.04, 128, (128, 1))],
 )
 def test_bands(threshold, permutations, expected):
-    number, width = minhash.num_bands(threshold, permutations)
+    number, width = minhash.band_shape(threshold, permutations)
     assert (number, width) == expected
     assert number * width <= permutations
     assert 1 - (1 - threshold**width) ** number >= minhash.RECALL
@@ -240,29 +261,30 @@ def test_bands_find_what_they_promise():
         changed = [*words[:34], *(f"{word}y" for word in words[34:])]
         pairs += [" ".join(words), " ".join(changed)]
     assert similarity(MINHASH, pairs[0], pairs[1]) == 0.8
-    gone = dropped(near_duplicates.find(numbered(pairs), MINHASH))
+    gone = dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(pairs), MINHASH))
     assert set(gone) <= set(range(1, 2000, 2))
     assert len(gone) >= 990
 
 
 @given(st.lists(st.integers(0, 3), max_size=70), st.lists(st.integers(0, 3), max_size=70))
 def test_longest_common_subsequence(one, other):
-    assert common(one, other) == common(other, one) == longest(one, other)
+    assert lcs_length(one, other) == lcs_length(other, one) == longest(one, other)
 
 
 @given(TEXT, TEXT)
 def test_rouge_l_is_that_of_rouge_score(one, other):
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)
     first, second = one.split(), other.split()
-    found = f_measure(common(first, second), len(first), len(second))
+    found = f_measure(lcs_length(first, second), len(first), len(second))
     assert found == pytest.approx(scorer.score(one, other)["rougeL"].fmeasure)
 
 
-def test_rensa_is_missing(monkeypatch):
+def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setattr("sft_cli.utils.optional_deps.find_spec", lambda module: None)
     with pytest.raises(SftError) as caught:
-        dropped(near_duplicates.find(numbered(["a", "b"]), MINHASH))
+        dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(["a", "b"]), MINHASH))
     assert str(caught.value) == (
         "clean.steps: the step near_duplicates needs rensa, which is not installed\n  fix: pip install 'sft-cli[clean]'"
     )
-    assert dropped(near_duplicates.find(numbered(["a", "a"]), ROUGE)) == [1]
+    with pytest.raises(SftError, match="needs rapidfuzz, which is not installed"):
+        dropped_rows(near_duplicates.find_near_duplicates(numbered_rows(["a", "a"]), ROUGE))

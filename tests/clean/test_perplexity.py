@@ -17,16 +17,16 @@ from sft_cli.config.paths import resolve
 from sft_cli.config.schema.clean import PerplexityConfig
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message, TokenIds
-from tests.clean.helpers import document, reasons, run, talk
+from tests.clean.helpers import chat, document, drop_reasons, run_filter
 
 QUICKSTART = "builtin:quickstart/model"
 ROWS = [
-    talk("Give the plural of the noun.\n\nhouse", "houses"),
-    talk("Name the month after January.", "February"),
-    talk("Hello!", "Hi, who are you?", "Guess.", "I think you are a person who likes to ask short questions."),
-    talk("Count.", "one two three four five six seven eight nine ten " * 8),
-    talk("x " * 300, "A long prompt loses its beginning."),
-    talk("Say a lot.", "many words " * 400),
+    chat("Give the plural of the noun.\n\nhouse", "houses"),
+    chat("Name the month after January.", "February"),
+    chat("Hello!", "Hi, who are you?", "Guess.", "I think you are a person who likes to ask short questions."),
+    chat("Count.", "one two three four five six seven eight nine ten " * 8),
+    chat("x " * 300, "A long prompt loses its beginning."),
+    chat("Say a lot.", "many words " * 400),
 ]
 
 
@@ -60,7 +60,7 @@ def by_hand(path: str, rows: list[Conversation], max_length: int, begin: int) ->
 def check_against_hand(path: str, begin: int, max_length: int, tokens_per_batch: int) -> None:
     """All scores of ``ROWS`` agree with the loop to 1e-4 relative."""
     config = PerplexityConfig(model=path, max_length=max_length, tokens_per_batch=tokens_per_batch)
-    found, report = run(perplexity.find, ROWS, config)
+    found, report = run_filter(perplexity.find_perplexity, ROWS, config)
     wanted = by_hand(resolve(path), ROWS, max_length, begin)
     assert report["scored"] == len(found) == len(wanted)
     for one, (after_prompt, alone) in zip(found, wanted, strict=True):
@@ -83,14 +83,16 @@ def test_scores_of_a_model_with_a_beginning_token(material_dir):
 
 def test_a_score_does_not_depend_on_the_rows_beside_it():
     config = PerplexityConfig(model=QUICKSTART)
-    together, _ = run(perplexity.find, ROWS, config)
-    alone = [run(perplexity.find, [row], config)[0][0].score for row in ROWS]
+    together, _ = run_filter(perplexity.find_perplexity, ROWS, config)
+    alone = [run_filter(perplexity.find_perplexity, [row], config)[0][0].score for row in ROWS]
     assert [one.score for one in together] == pytest.approx(alone, rel=1e-5)
 
 
 def test_perplexity_alone_needs_no_second_pass():
-    [found], report = run(perplexity.find, ROWS[:1], PerplexityConfig(model=QUICKSTART, score="perplexity"))
-    both, _ = run(perplexity.find, ROWS[:1], PerplexityConfig(model=QUICKSTART))
+    [found], report = run_filter(
+        perplexity.find_perplexity, ROWS[:1], PerplexityConfig(model=QUICKSTART, score="perplexity")
+    )
+    both, _ = run_filter(perplexity.find_perplexity, ROWS[:1], PerplexityConfig(model=QUICKSTART))
     assert found.conversation is not None
     assert both[0].conversation is not None
     assert found.conversation.scores == {"perplexity": found.score}
@@ -99,13 +101,15 @@ def test_perplexity_alone_needs_no_second_pass():
 
 
 def test_bounds_drop_rows_with_their_reasons():
-    scores = [one.score for one in run(perplexity.find, ROWS[:4], PerplexityConfig(model=QUICKSTART))[0]]
+    scores = [
+        one.score for one in run_filter(perplexity.find_perplexity, ROWS[:4], PerplexityConfig(model=QUICKSTART))[0]
+    ]
     assert None not in scores
     low, *_, high = sorted(score for score in scores if score is not None)
     config = PerplexityConfig(model=QUICKSTART, min_score=low * 1.001, max_score=high / 1.001)
-    found, report = run(perplexity.find, ROWS[:4], config)
+    found, report = run_filter(perplexity.find_perplexity, ROWS[:4], config)
     wanted = {low: "ifd too low", high: "ifd too high"}
-    assert reasons(found) == {i: wanted.get(score) for i, score in enumerate(scores)}
+    assert drop_reasons(found) == {i: wanted.get(score) for i, score in enumerate(scores)}
     dropped = found[scores.index(high)]
     assert dropped.detail == f"ifd {high:.3f}, above {high / 1.001:g}"
     assert dropped.conversation is None
@@ -115,20 +119,22 @@ def test_bounds_drop_rows_with_their_reasons():
 def test_what_has_no_answer_is_not_scored_and_stays():
     rows = [
         document("text"),
-        talk("only a question"),
-        talk("hi", " "),
+        chat("only a question"),
+        chat("hi", " "),
         Conversation((), where="a:1", source="a", tokens=TokenIds((1,), (1.0,))),
         ROWS[0],
         ROWS[1],
     ]
-    found, report = run(perplexity.find, rows, PerplexityConfig(model=QUICKSTART, max_score=0.0), frozenset({5}))
-    assert reasons(found) == {4: "ifd too high"}
+    found, report = run_filter(
+        perplexity.find_perplexity, rows, PerplexityConfig(model=QUICKSTART, max_score=0.0), frozenset({5})
+    )
+    assert drop_reasons(found) == {4: "ifd too high"}
     assert (report["scored"], report["not_scored"], report["max_length"]) == (1, 5, 512)
 
 
 def test_scores_the_row_has_already_are_kept():
-    row = talk("hi", "hello there", scores={"quality": 3.0})
-    [found], _ = run(perplexity.find, [row], PerplexityConfig(model=QUICKSTART))
+    row = chat("hi", "hello there", scores={"quality": 3.0})
+    [found], _ = run_filter(perplexity.find_perplexity, [row], PerplexityConfig(model=QUICKSTART))
     assert found.conversation is not None
     assert found.conversation.scores.keys() == {"quality", "perplexity", "ifd"}
 
@@ -147,7 +153,7 @@ def test_prompt_and_answer_share_the_length(scorer):
     encode = scorer().tokenizer.encode_batch
     for asked, said in ((short, short), (long, short), (short, long), (long, long)):
         before, ids = encode([f"{asked}\n", said])
-        with_prompt, alone = scorer().documents(talk(asked, said))
+        with_prompt, alone = scorer().documents(chat(asked, said))
         scored = with_prompt.ids[with_prompt.scored_from :]
         assert len(with_prompt.ids) == min(16, 1 + len(before) + len(ids))
         assert list(scored) == ids[: len(scored)]
@@ -161,7 +167,7 @@ def test_prompt_and_answer_share_the_length(scorer):
 def test_a_chat_template_writes_the_prompt(scorer):
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ 'bot: ' if add_generation_prompt }}"
     templated = scorer(template=ChatTemplate(source, {}, "test"), max_length=512)
-    row = Conversation((Message("system", "s"), *talk("a", "b", "c", "d").messages), where="a:1", source="a")
+    row = Conversation((Message("system", "s"), *chat("a", "b", "c", "d").messages), where="a:1", source="a")
     [with_prompt, _] = templated.documents(row)
     before = templated.tokenizer.encode_batch(["system: s\nuser: a\nassistant: b\nuser: c\nbot: "])[0]
     assert list(with_prompt.ids[: with_prompt.scored_from]) == before
@@ -199,19 +205,19 @@ MISTAKES = [
 @pytest.mark.parametrize(("config", "message"), MISTAKES)
 def test_a_mistake_is_told_before_any_row_is_read(config, message):
     with pytest.raises(SftError) as error:
-        perplexity.find(None, PerplexityConfig(**{"model": QUICKSTART, **config}))  # pyright: ignore[reportArgumentType]
+        perplexity.find_perplexity(None, PerplexityConfig(**{"model": QUICKSTART, **config}))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == message
 
 
 def test_a_model_that_is_not_there_is_named_by_its_key(tmp_path):
     with pytest.raises(SftError) as error:
-        run(perplexity.find, ROWS, PerplexityConfig(model=str(tmp_path / "none")))
+        run_filter(perplexity.find_perplexity, ROWS, PerplexityConfig(model=str(tmp_path / "none")))
     assert error.value.where == f"clean.perplexity.model={tmp_path / 'none'}"
     source = Path(resolve(QUICKSTART))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((source / name).read_bytes())
     with pytest.raises(SftError) as error:
-        run(perplexity.find, ROWS, PerplexityConfig(model=str(tmp_path)))
+        run_filter(perplexity.find_perplexity, ROWS, PerplexityConfig(model=str(tmp_path)))
     assert str(error.value) == (
         f"clean.perplexity.model={tmp_path}: {tmp_path} has no config.json\n"
         "  fix: name the directory that save_pretrained wrote"

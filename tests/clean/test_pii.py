@@ -10,7 +10,7 @@ from sft_cli.config.schema.clean import PiiAction, PiiConfig
 from sft_cli.errors import Mistakes, SftError
 from sft_cli.types import Conversation, Message, TokenIds
 from sft_cli.utils import optional_deps
-from tests.clean.helpers import document, reasons, run, talk
+from tests.clean.helpers import chat, document, drop_reasons, run_filter
 
 KEY = "aB3" * 20  # a key's body: letters of both cases and digits
 PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{'MIIEpAIBAAKCAQEA' * 4}\n{'abcd' * 10}\n-----END RSA PRIVATE KEY-----"
@@ -18,7 +18,7 @@ PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{'MIIEpAIBAAKCAQEA' * 4}\n{'abcd' * 10}
 
 def redacted(text: str, **config) -> str:
     """The text of a document after redaction."""
-    done, _ = pii.redact(document(text), PiiConfig(**config))
+    done, _ = pii.redact_conversation(document(text), PiiConfig(**config))
     assert done.text is not None
     return done.text
 
@@ -110,8 +110,8 @@ def test_what_is_found_is_replaced_by_its_kind(text, wanted):
 @pytest.mark.parametrize("text", LEFT)
 def test_what_only_looks_like_it_stays(text):
     conversation = document(text)
-    assert pii.redact(conversation, PiiConfig()) == (conversation, [])
-    assert pii.redact(conversation, PiiConfig())[0] is conversation
+    assert pii.redact_conversation(conversation, PiiConfig()) == (conversation, [])
+    assert pii.redact_conversation(conversation, PiiConfig())[0] is conversation
 
 
 NUMBERS = {
@@ -143,10 +143,10 @@ NUMBERS = {
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in NUMBERS.items() for text in texts])
 def test_national_ids_are_found_by_form_and_check(kind, text):
     shown = redacted(f"It is {text}, I think.", kinds=[kind])
-    assert shown.endswith(f"{pii.placeholder(kind)}, I think.")
+    assert shown.endswith(f"{pii.pii_placeholder(kind)}, I think.")
     broken = text[:-1] + ("1" if text[-1] == "0" else "0" if text[-1].isdigit() else "Q" if text[-1] != "Q" else "Z")
     if kind not in ("id_us", "id_dk") and text != "ACUPA7085R":  # these have no check digit
-        assert pii.placeholder(kind) not in redacted(f"It is {broken}, I think.", kinds=[kind])
+        assert pii.pii_placeholder(kind) not in redacted(f"It is {broken}, I think.", kinds=[kind])
 
 
 def test_every_national_id_has_an_example():
@@ -166,7 +166,7 @@ def test_where_two_kinds_overlap_the_surer_one_wins():
     shown = redacted("phone 36574261809 is a tax number", kinds=["id_de", "phone"], phone_regions=["DE"])
     assert shown == "phone <ID_DE> is a tax number"
     assert redacted("phone 7503305044089", kinds=["phone", "id_za"], phone_regions=["DE", "ZA"]) == "phone <ID_ZA>"
-    hits = pii.found(f"ftp://bob:sk-{KEY[:48]}@a.com", PiiConfig())
+    hits = pii.find_spans(f"ftp://bob:sk-{KEY[:48]}@a.com", PiiConfig())
     assert [kind for kind, _ in hits] == ["secret"]
 
 
@@ -189,7 +189,7 @@ def test_a_finding_in_one_message_is_replaced_in_all_of_them():
         Message("assistant", "I called 2125550123.", weight=0.5),
     )
     conversation = Conversation(turns, where="a:1", source="a", tools=({"name": "2125550123"},))
-    done, hits = pii.redact(conversation, PiiConfig())
+    done, hits = pii.redact_conversation(conversation, PiiConfig())
     assert done.messages == (
         Message("system", "Number <PHONE> and 12125550123."),
         Message("user", "My phone is <PHONE>"),
@@ -227,18 +227,18 @@ def test_a_finding_in_one_message_is_replaced_in_all_of_them():
 def test_tool_arguments_stay_what_they_were(arguments, wanted):
     call = {"function": {"name": "send", "arguments": arguments}}
     turns = (Message("user", "do"), Message("assistant", "", extra={"tool_calls": [call]}))
-    done, _ = pii.redact(Conversation(turns, where="a:1", source="a"), PiiConfig())
+    done, _ = pii.redact_conversation(Conversation(turns, where="a:1", source="a"), PiiConfig())
     assert done.messages[1].extra["tool_calls"] == [{"function": {"name": "send", "arguments": wanted}}]
 
 
 def test_only_the_chosen_roles_are_searched():
-    done, _ = pii.redact(talk("I am a@b.com", "Hello c@d.com"), PiiConfig(roles=["user"]))
+    done, _ = pii.redact_conversation(chat("I am a@b.com", "Hello c@d.com"), PiiConfig(roles=["user"]))
     assert [message.content for message in done.messages] == ["I am <EMAIL>", "Hello c@d.com"]
 
 
 ROWS = [
-    talk("mine is jane.doe@example.com", "Noted: jane.doe@example.com, 212-555-0123", where="a:1"),
-    talk("hello", "world", where="a:2"),
+    chat("mine is jane.doe@example.com", "Noted: jane.doe@example.com, 212-555-0123", where="a:1"),
+    chat("hello", "world", where="a:2"),
     Conversation((), where="a:3", source="a", tokens=TokenIds((1, 2), (0.0, 1.0))),
     document("reach bob@example.com"),
 ]
@@ -256,27 +256,27 @@ REPORT = {
 
 @pytest.mark.parametrize("action", PiiAction)
 def test_each_action_says_the_same_and_does_its_own(action):
-    found, report = run(pii.find, ROWS, PiiConfig(kinds=["phone", "email"], action=action))
+    found, report = run_filter(pii.find_pii, ROWS, PiiConfig(kinds=["phone", "email"], action=action))
     assert report == REPORT
     assert [(one.row, one.detail, one.score) for one in found] == [(0, "2 email, 1 phone", 3.0), (3, "1 email", 1.0)]
     dropped = "personal data" if action is PiiAction.drop else None
-    assert reasons(found) == {0: dropped, 3: dropped}
+    assert drop_reasons(found) == {0: dropped, 3: dropped}
     if action is PiiAction.redact:
-        assert found[0].conversation == talk("mine is <EMAIL>", "Noted: <EMAIL>, <PHONE>", where="a:1")
+        assert found[0].conversation == chat("mine is <EMAIL>", "Noted: <EMAIL>, <PHONE>", where="a:1")
     else:
         assert [one.conversation for one in found] == [None, None]
 
 
 def test_nothing_that_was_found_is_written_into_ledger_or_report():
-    found, report = run(pii.find, ROWS, PiiConfig(action=PiiAction.report))
+    found, report = run_filter(pii.find_pii, ROWS, PiiConfig(action=PiiAction.report))
     written = json.dumps([report, [one[:4] for one in found]])
     assert "jane" not in written
     assert "0123" not in written
 
 
 def test_examples_are_few_and_of_each_kind():
-    rows = [talk("hi", f"a{i}@b.com", where=f"a:{i}") for i in range(50)] + [talk("hi", "IP 93.184.216.34")]
-    _, report = run(pii.find, rows, PiiConfig(kinds=["email", "ip"]))
+    rows = [chat("hi", f"a{i}@b.com", where=f"a:{i}") for i in range(50)] + [chat("hi", "IP 93.184.216.34")]
+    _, report = run_filter(pii.find_pii, rows, PiiConfig(kinds=["email", "ip"]))
     assert [example["kind"] for example in report["examples"]] == ["email"] * 10 + ["ip"]
 
 
@@ -315,13 +315,13 @@ MISTAKES = [
 @pytest.mark.parametrize(("config", "message"), MISTAKES)
 def test_a_mistake_is_told_before_any_row_is_read(config, message):
     with pytest.raises(SftError) as error:
-        pii.find(None, PiiConfig(**config))  # pyright: ignore[reportArgumentType]
+        pii.find_pii(None, PiiConfig(**config))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == message
 
 
 def test_all_wrong_names_are_told_at_once():
     with pytest.raises(Mistakes) as error:
-        pii.check(PiiConfig(kinds=["id_uk", "phone"], roles=["bot"]))
+        pii.check_pii(PiiConfig(kinds=["id_uk", "phone"], roles=["bot"]))
     assert [one.problem for one in error.value.errors] == ["unknown name 'id_uk'", "unknown name 'bot'"]
 
 
@@ -331,8 +331,8 @@ def test_all_wrong_names_are_told_at_once():
 def test_a_missing_library_is_one_sentence(kinds, package, monkeypatch):
     monkeypatch.setattr(optional_deps, "find_spec", lambda name: None)
     with pytest.raises(SftError) as error:
-        pii.check(PiiConfig(kinds=kinds))
+        pii.check_pii(PiiConfig(kinds=kinds))
     assert str(error.value) == (
         f"clean.steps: the step pii needs {package}, which is not installed\n  fix: pip install 'sft-cli[clean]'"
     )
-    pii.check(PiiConfig(kinds=["email", "ip", "secret"]))
+    pii.check_pii(PiiConfig(kinds=["email", "ip", "secret"]))

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.clean import pii
-from sft_cli.clean.pii_texts import texts
+from sft_cli.clean.pii_texts import message_texts
 from sft_cli.config.schema.clean import PiiConfig
 from sft_cli.types import Conversation, Message
-from tests.clean.helpers import talk
+from tests.clean.helpers import chat
 
 PIECES = [
     "jane@example.com", "212-555-0123", "+1 415 555 2671", "2125550123", "phone", "4111 1111 1111 1111", "1.2.3.4",
@@ -25,13 +25,13 @@ TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).map(
 @settings(max_examples=200, deadline=None)
 @given(TEXT, TEXT)
 def test_redacting_twice_is_redacting_once_and_nothing_found_is_left(asked, said):
-    conversation = talk(asked, said)
-    done, hits = pii.redact(conversation, CONFIG)
-    again, more = pii.redact(done, CONFIG)
+    conversation = chat(asked, said)
+    done, hits = pii.redact_conversation(conversation, CONFIG)
+    again, more = pii.redact_conversation(done, CONFIG)
     assert again is done
     assert more == []
     assert (done is conversation) == (not hits)
-    left = texts(done, CONFIG.roles)
+    left = message_texts(done, CONFIG.roles)
     for hit in hits:
         assert not any(re.search(rf"(?<!\w){re.escape(hit.text)}(?!\w)", text) for text in left)
 
@@ -50,18 +50,18 @@ def test_tool_arguments_keep_their_shape(asked, arguments, written):
     value = json.dumps(arguments) if written else arguments
     call = Message("assistant", "", extra={"tool_calls": [{"function": {"name": "f", "arguments": value}}]})
     conversation = Conversation((Message("user", asked), call), where="a:1", source="a")
-    done, hits = pii.redact(conversation, CONFIG)
+    done, hits = pii.redact_conversation(conversation, CONFIG)
     after = done.messages[1].extra["tool_calls"][0]["function"]["arguments"]
     after = json.loads(after) if written else after
     assert isinstance(after, dict)
     assert after.keys() == arguments.keys() or hits
-    assert pii.redact(done, CONFIG) == (done, [])
+    assert pii.redact_conversation(done, CONFIG) == (done, [])
 
 
 @settings(max_examples=100, deadline=None)
 @given(TEXT)
 def test_what_must_not_be_cut_is_still_there(text):
-    done, _ = pii.redact(talk("hi", text), CONFIG)
+    done, _ = pii.redact_conversation(chat("hi", text), CONFIG)
     for piece in ("<|im_end|>", "{{name}}"):
         assert done.messages[1].content.count(piece) == text.count(piece)
 
@@ -69,5 +69,5 @@ def test_what_must_not_be_cut_is_still_there(text):
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="abc XYZ,!?\n$+=*/0123456", max_size=60))
 def test_sums_and_prose_are_returned_as_they_are(text):
-    conversation = talk("How much?", re.sub(r"\d{4,}", "12", text))
-    assert pii.redact(conversation, CONFIG) == (conversation, [])
+    conversation = chat("How much?", re.sub(r"\d{4,}", "12", text))
+    assert pii.redact_conversation(conversation, CONFIG) == (conversation, [])

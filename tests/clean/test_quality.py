@@ -7,16 +7,16 @@ import pytest
 from sft_cli.clean import quality
 from sft_cli.config.schema.clean import QualityConfig
 from sft_cli.errors import SftError
-from tests.clean.helpers import reasons, run, talk
+from tests.clean.helpers import chat, drop_reasons, run_filter
 
 
 def scored(text: str, score: float | None, source: str = "a"):
-    return talk(text, text, where=f"{source}:{text}", source=source, scores={} if score is None else {"quality": score})
+    return chat(text, text, where=f"{source}:{text}", source=source, scores={} if score is None else {"quality": score})
 
 
 def kept(rows, config, held_out=frozenset()) -> list[str]:
-    found, _ = run(quality.find, rows, config, held_out)
-    return [row.where for i, row in enumerate(rows) if i not in reasons(found)]
+    found, _ = run_filter(quality.find_quality, rows, config, held_out)
+    return [row.where for i, row in enumerate(rows) if i not in drop_reasons(found)]
 
 
 ROWS = [
@@ -30,7 +30,7 @@ ROWS = [
 
 
 def test_a_threshold():
-    found, report = run(quality.find, ROWS, QualityConfig(min_score=4.5))
+    found, report = run_filter(quality.find_quality, ROWS, QualityConfig(min_score=4.5))
     assert [(one.row, one.reason, one.detail, one.score) for one in found] == [
         (1, "score too low", "quality 2, below 4.5", 2.0),
         (2, "no score", "it has no quality", None),
@@ -44,7 +44,7 @@ def test_a_threshold():
 
 
 def test_the_best_of_each_source():
-    found, _ = run(quality.find, ROWS, QualityConfig(top_k=1, keep_unscored=True))
+    found, _ = run_filter(quality.find_quality, ROWS, QualityConfig(top_k=1, keep_unscored=True))
     assert [(one.row, one.reason, one.detail) for one in found] == [
         (1, "not among the best", "quality 2, not among the 1 best of its source"),
         (3, "not among the best", "quality 4.5, not among the 1 best of its source"),
@@ -72,23 +72,23 @@ def test_equal_scores_are_chosen_by_content_whatever_the_order():
 
 def test_a_score_no_row_has_is_a_mistake():
     with pytest.raises(SftError) as error:
-        run(quality.find, ROWS, QualityConfig(score="qualty", min_score=1))
+        run_filter(quality.find_quality, ROWS, QualityConfig(score="qualty", min_score=1))
     assert str(error.value) == (
         "clean.quality.score=qualty: no row has the score 'qualty'; the rows have quality\n"
         "  fix: did you mean quality? Otherwise name its column: data.mix.a.scores.qualty=COLUMN"
     )
     with pytest.raises(SftError) as error:
-        run(quality.find, [talk("a", "b")], QualityConfig(min_score=1))
+        run_filter(quality.find_quality, [chat("a", "b")], QualityConfig(min_score=1))
     assert str(error.value) == (
         "clean.quality.score=quality: no row has the score 'quality'\n"
         "  fix: name its column: data.mix.rows.scores.quality=COLUMN"
     )
-    assert run(quality.find, [], QualityConfig(min_score=1))[0] == []
+    assert run_filter(quality.find_quality, [], QualityConfig(min_score=1))[0] == []
 
 
 def test_a_step_that_would_do_nothing_is_refused():
     with pytest.raises(SftError) as error:
-        quality.find(None, QualityConfig())  # pyright: ignore[reportArgumentType]
+        quality.find_quality(None, QualityConfig())  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (
         "clean.quality: neither min_score nor top_k is set, so no row would be left out\n"
         "  fix: set clean.quality.min_score or clean.quality.top_k, or take quality out of clean.steps"

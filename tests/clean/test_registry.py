@@ -17,7 +17,7 @@ from sft_cli.config.schema.clean import (
     Scope,
 )
 from sft_cli.errors import SftError
-from tests.clean.rows_helpers import dropped, numbered
+from tests.clean.rows_helpers import dropped_rows, numbered_rows
 
 
 def test_the_table_is_the_schema():
@@ -28,15 +28,15 @@ def test_the_table_is_the_schema():
 @pytest.mark.parametrize("name", registry.FILTERS)
 def test_every_filter_is_there(name):
     names = vars(importlib.import_module(registry.FILTERS[name]))
-    assert callable(names["find"])
-    assert ("check" in names) is (name in registry.CHECKED)
+    assert callable(names[f"find_{name}"])
+    assert (f"check_{name}" in names) is (name in registry.FILTERS_WITH_CHECK)
 
 
 def test_a_filter_gets_its_own_block():
-    rows = numbered([("q", "a"), ("q", "b")], held_out=[1])
-    assert dropped(registry.find("leakage", rows, CleanConfig())) == [0]
+    rows = numbered_rows([("q", "a"), ("q", "b")], held_out=[1])
+    assert dropped_rows(registry.run_filter("leakage", rows, CleanConfig())) == [0]
     config = CleanConfig(leakage=LeakageConfig(scope=Scope.conversation))
-    assert dropped(registry.find("leakage", rows, config)) == []
+    assert dropped_rows(registry.run_filter("leakage", rows, config)) == []
 
 
 def test_what_cannot_begin_is_refused():
@@ -44,13 +44,13 @@ def test_what_cannot_begin_is_refused():
         steps=["leakage", "contamination"], contamination=ContaminationConfig(against={"a": "no.json"})
     )
     with pytest.raises(SftError, match=r"clean\.contamination\.against\.a: there is no 'no\.json'"):
-        registry.check(config)
-    registry.check(CleanConfig(steps=["leakage"], contamination=config.contamination))
+        registry.check_filters(config)
+    registry.check_filters(CleanConfig(steps=["leakage"], contamination=config.contamination))
 
 
 def test_scores_are_called_by_what_they_measure():
     config = CleanConfig(quality=QualityConfig(score="judge"), perplexity=PerplexityConfig(score="ifd"))
-    names = {name: registry.measure(name, config) for name in registry.FILTERS}
+    names = {name: registry.score_name(name, config) for name in registry.FILTERS}
     assert names == {**{name: name for name in registry.FILTERS}, "quality": "judge", "perplexity": "ifd"}
 
 
@@ -59,10 +59,10 @@ def test_inputs_follow_the_bytes_of_evaluation_sets_not_their_place(tmp_path):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "exam.jsonl").write_text(text, "utf-8")
         config = ContaminationConfig(against={"exam": str(tmp_path / folder / "exam.jsonl")})
-        return registry.inputs("contamination", CleanConfig(contamination=config))
+        return registry.filter_inputs("contamination", CleanConfig(contamination=config))
 
     one, moved, other = inputs("a", '{"text": "One"}'), inputs("b", '{"text": "One"}'), inputs("a", '{"text": "Two"}')
     assert one == moved == json.loads(json.dumps(one))
     assert one != other
     assert one["ngram"] == 10
-    assert registry.inputs("leakage", CleanConfig()) == {"scope": "prompt"}
+    assert registry.filter_inputs("leakage", CleanConfig()) == {"scope": "prompt"}

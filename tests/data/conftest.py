@@ -7,7 +7,7 @@ import pytest
 
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import SourceConfig
-from tests.prepare.helpers import rows, write
+from tests.prepare.helpers import make_rows, write_jsonl
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
 
@@ -17,8 +17,8 @@ def config(tmp_path, monkeypatch):
     """Makes the config of a run over two sources, ``a`` (30 rows) and ``b`` (12 rows)."""
     monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
     shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
-    write(tmp_path / "a.jsonl", rows("a", 30))
-    write(tmp_path / "b.jsonl", rows("b", 12))
+    write_jsonl(tmp_path / "a.jsonl", make_rows("a", 30))
+    write_jsonl(tmp_path / "b.jsonl", make_rows("b", 12))
 
     def config():
         made = Config(prepared_dir=str(tmp_path / "out"))

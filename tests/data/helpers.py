@@ -1,7 +1,7 @@
 """Rows to conversations, by hand."""
 
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.types import Conversation, Row
 
 ASK = {"role": "user", "content": "Q"}
@@ -11,7 +11,7 @@ SAY = {"role": "assistant", "content": "A"}
 def convert(values, format="auto", **config) -> Conversation:
     """The one conversation of a row of the source ``mine``."""
     source = SourceConfig(format=format, **config)
-    (found,) = converter(source, "mine", "\n\n", values).convert(Row(values, "rows.jsonl:7", "mine"))
+    (found,) = make_converter(source, "mine", "\n\n", values).convert(Row(values, "rows.jsonl:7", "mine"))
     return found
 
 
@@ -20,7 +20,7 @@ def messages(*entries, **columns) -> Conversation:
     return convert({"messages": list(entries), **columns}, "messages")
 
 
-def said(found: Conversation):
+def summarize(found: Conversation):
     """Each message as a tuple: role, content, then its weight where it is not 1, then its further keys."""
     return [
         (m.role, m.content, *([m.weight] if m.weight != 1 else []), *([dict(m.extra)] if m.extra else []))

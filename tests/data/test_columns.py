@@ -11,11 +11,11 @@ from sft_cli.config.overrides.grammar import parse_value
 from sft_cli.config.overrides.parse import parse_overrides
 from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import OnBadRow, Role, SourceConfig
-from sft_cli.data.formats.row_converter import converter
-from sft_cli.data.formats.unread_columns import Account, is_about, meaning
+from sft_cli.data.formats.row_converter import make_converter
+from sft_cli.data.formats.unread_columns import UnreadColumns, column_meaning, is_about
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
-from sft_cli.prepare.prepare import prepare
+from sft_cli.prepare.prepare import prepare_data
 from sft_cli.types import Row
 
 TALK = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
@@ -23,10 +23,10 @@ TALK = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 
 def account(values, **config):
     """What nothing reads of a row, and what is left out on purpose; an error if that is refused."""
-    source, found = SourceConfig(**config), Account()
-    made = converter(source, "mine", "\n\n", values)
+    source, found = SourceConfig(**config), UnreadColumns()
+    made = make_converter(source, "mine", "\n\n", values)
     row = Row(values, "rows.jsonl:1", "mine")
-    made.note(row, found)
+    made.note_columns(row, found)
     made.refuse_unread(found)
     made.convert(row)
     made.check_ignored(found, values)
@@ -172,7 +172,7 @@ def test_every_column_is_read_ignored_named_or_refused(extra, named, data):
 
 @given(names)
 def test_names_are_judged_without_failing(name):
-    assert meaning(name) is None or meaning(name).says
+    assert column_meaning(name) is None or column_meaning(name).says
     assert is_about(name) in (True, False)
 
 
@@ -186,7 +186,7 @@ def test_they_are_told_in_the_console_the_manifest_and_the_report(config, tmp_pa
     values[3]["id"], values[7]["note"], values[9]["junk"] = 3, "n", 1
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
     made_config.data.mix["a"].ignore = ["junk"]
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     assert made.manifest["sources"]["a"]["not_read"] == ["id", "note"]
     assert made.manifest["sources"]["a"]["ignored"] == ["junk"]
     assert made.manifest["sources"]["b"]["not_read"] == []
@@ -204,9 +204,9 @@ def test_a_refused_column_of_a_late_row_stops_the_run_and_is_told_again(config, 
     made_config.data.on_bad_row = OnBadRow.drop
     for _ in range(2):
         with pytest.raises(SftError, match=r"a\.jsonl:41: the format alpaca, .* does not read 'image'"):
-            prepare(made_config)
+            prepare_data(made_config)
     made_config.data.mix["a"].ignore = ["image"]
-    assert prepare(made_config).manifest["sources"]["a"]["used"] == 41
+    assert prepare_data(made_config).manifest["sources"]["a"]["used"] == 41
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4, unique=True))
@@ -227,7 +227,7 @@ def refused_row(config, tmp_path, row):
     made_config = config()
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(SftError) as refused:
-        prepare(made_config)
+        prepare_data(made_config)
     return made_config, refused.value
 
 
@@ -240,7 +240,7 @@ def test_a_column_that_speaks_against_the_only_format_that_fits_is_named(config,
     )
     assert error.fix.startswith("'data.mix.a.ignore=[context]' leaves it out on purpose")
     made_config.data.mix["a"].ignore = ["context"]
-    assert prepare(made_config).manifest["sources"]["a"]["format"] == "prompt_completion"
+    assert prepare_data(made_config).manifest["sources"]["a"]["format"] == "prompt_completion"
 
 
 def test_of_two_answers_either_can_be_trained(config, tmp_path):
@@ -253,7 +253,7 @@ def test_of_two_answers_either_can_be_trained(config, tmp_path):
     values = parse_overrides(shlex.split(both), parse_value).values
     made_config.data.mix["a"].columns = values["data.mix.a.columns"]
     made_config.data.mix["a"].ignore = values["data.mix.a.ignore"]
-    assert prepare(made_config).manifest["sources"]["a"]["ignored"] == ["response"]
+    assert prepare_data(made_config).manifest["sources"]["a"]["ignored"] == ["response"]
 
 
 @pytest.mark.parametrize(
@@ -269,5 +269,5 @@ def test_a_placeholder_of_ignored_images_is_remarked(question, images, remarked)
     """The model reads it as plain text; a row without images may speak of the tag."""
     row = Row({"question": question, "answer": "A cat.", "images": images}, "a.jsonl:1", "a")
     config = SourceConfig(path="a.jsonl", ignore=["images"], columns={"prompt": "question", "completion": "answer"})
-    (conversation,) = converter(config, "a", "\n", row.values).convert(row)
+    (conversation,) = make_converter(config, "a", "\n", row.values).convert(row)
     assert ("media_placeholder" in conversation.remarks) is remarked

@@ -6,13 +6,15 @@ import pytest
 
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.formats import registry
-from sft_cli.data.formats.row_converter import FORMATS, converter
+from sft_cli.data.formats.row_converter import FORMATS, make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.types import Row
 
 
 def convert(values, format="auto", **config):
-    found = converter(SourceConfig(format=format, **config), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
+    found = make_converter(SourceConfig(format=format, **config), "mine", "\n\n", values).convert(
+        Row(values, "a:1", "mine")
+    )
     return [(message.role, message.content) for message in found[0].messages]
 
 
@@ -97,11 +99,13 @@ def test_rows_that_cannot_be_used(values, expected):
 def test_every_example_of_the_table_is_what_it_says(name):
     """``auto`` recognises it, unless it has to be named, and it converts."""
     example = dict(FORMATS[name].example)
-    found = converter(SourceConfig(format=name if FORMATS[name].named else "auto"), "mine", "\n\n", example)
+    found = make_converter(SourceConfig(format=name if FORMATS[name].named else "auto"), "mine", "\n\n", example)
     assert found.name == name
-    made = list(found.gather([Row({"message_id": "a", "parent_id": None, "text": "2 + 3?", "role": "prompter"}, "a:1",
-                                  "mine"), Row(example, "a:2", "mine")]) if found.whole
-                else found.convert(Row(example, "a:1", "mine")))  # fmt: skip
+    if found.needs_all_rows:
+        root = {"message_id": "a", "parent_id": None, "text": "2 + 3?", "role": "prompter"}
+        made = list(found.convert_all([Row(root, "a:1", "mine"), Row(example, "a:2", "mine")]))
+    else:
+        made = list(found.convert(Row(example, "a:1", "mine")))
     assert len(made) == 1
     last = made[0].messages[-1:]
     assert made[0].text or made[0].tokens or last[0].content == "5" or last[0].extra["tool_calls"]
@@ -111,7 +115,7 @@ def test_the_description_names_every_format_with_its_columns():
     text = registry()
     for name, shape in FORMATS.items():
         block = next(block for block in text.split("\n\n") if block.startswith(f"{name}: "))
-        assert shape.says in block
+        assert shape.description in block
         assert f"columns: {', '.join(shape.required)}" in block or not shape.required
         assert json.loads(block.split("example: ")[1]) == shape.example
     assert "your own: Jinja" in text

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from sft_cli.config.schema.data import Role, SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
 from sft_cli.types import Message, Row
@@ -15,7 +15,7 @@ def source(text):
 
 
 def convert(text, values):
-    (found,) = converter(source(text), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
+    (found,) = make_converter(source(text), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
     return found
 
 
@@ -95,18 +95,18 @@ def test_json_in_a_text_is_as_people_write_it():
 
 def test_name_and_placeholders():
     config = source("{format: {text: '{{ body }}'}, variables: {name: Ada}, tags: {task: kind}}")
-    found = converter(config, "mine", "\n\n", ())
-    assert (found.name, found.whole) == ("jinja (text)", False)
+    found = make_converter(config, "mine", "\n\n", ())
+    assert (found.name, found.needs_all_rows) == ("jinja (text)", False)
     (made,) = found.convert(Row({"body": "I am {{name}}", "kind": "k"}, "a:1", "mine"))
     assert (made.text, made.tags) == ("I am Ada", {"task": "k"})
 
 
 def test_trees_of_other_names():
     config = source("{format: {message_id: '{{ id }}', parent_id: '{{ up }}', text: '{{ said }}', role: '{{ by }}'}}")
-    found = converter(config, "mine", "\n\n", ())
-    assert found.whole
+    found = make_converter(config, "mine", "\n\n", ())
+    assert found.needs_all_rows
     rows = [{"id": "1", "up": None, "said": "Q", "by": "user"}, {"id": "2", "up": "1", "said": "A", "by": "assistant"}]
-    (made,) = found.gather(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows, start=1))
+    (made,) = found.convert_all(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows, start=1))
     assert [m.content for m in made.messages] == ["Q", "A"]
 
 
@@ -163,7 +163,7 @@ def test_trees_of_other_names():
 )  # fmt: skip
 def test_texts_that_cannot_be_used(text, where, expected):
     with pytest.raises(SftError) as caught:
-        converter(source(text), "mine", "\n\n", ())
+        make_converter(source(text), "mine", "\n\n", ())
     assert str(caught.value) == f"data.mix.mine.format{where}: {expected}"
 
 
@@ -223,7 +223,7 @@ def test_the_row_cannot_be_changed():
 def test_columns_belong_to_the_table():
     config = source("{format: {text: '{{ body }}'}, columns: {text: body}}")
     with pytest.raises(SftError) as caught:
-        converter(config, "mine", "\n\n", ())
+        make_converter(config, "mine", "\n\n", ())
     assert str(caught.value) == (
         "data.mix.mine.columns: it would have no effect: the format jinja (text) does not read it\n"
         "  fix: leave data.mix.mine.columns out"
@@ -232,7 +232,7 @@ def test_columns_belong_to_the_table():
 
 def test_replay_of_a_written_document():
     config = SourceConfig(format={"text": "{{ title }}\n{{ body }}"}, role=Role.replay)
-    (made,) = converter(config, "mine", "\n\n", ()).convert(Row({"title": "T", "body": "B"}, "a:1", "mine"))
+    (made,) = make_converter(config, "mine", "\n\n", ()).convert(Row({"title": "T", "body": "B"}, "a:1", "mine"))
     assert made.text == "T\nB"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sft_cli.config.schema.data import Role, SourceConfig
 from sft_cli.data.formats import plugins, registry
-from sft_cli.data.formats.row_converter import converter, package
+from sft_cli.data.formats.row_converter import format_package, make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
 from sft_cli.types import Message, Row
@@ -88,13 +88,13 @@ def installed_packages(tmp_path_factory):
 def packages(installed_packages, monkeypatch):
     monkeypatch.syspath_prepend(str(installed_packages))
     monkeypatch.delitem(sys.modules, "notes", raising=False)
-    plugins.installed.cache_clear()
+    plugins.installed_formats.cache_clear()
     yield installed_packages
-    plugins.installed.cache_clear()
+    plugins.installed_formats.cache_clear()
 
 
 def convert(format, values, **config):
-    found = converter(SourceConfig(format=format, **config), "mine", "\n\n", values)
+    found = make_converter(SourceConfig(format=format, **config), "mine", "\n\n", values)
     (made,) = found.convert(Row(values, "a:1", "mine"))
     return made
 
@@ -124,18 +124,18 @@ def test_a_function_may_yield_its_messages(packages):
 
 def test_name_for_the_manifest_and_fingerprint_for_the_cache(packages):
     source = SourceConfig(format="medical")
-    assert converter(source, "mine", "\n\n", ()).name == "medical (notes_formats 1.2)"
-    before = package(source)
+    assert make_converter(source, "mine", "\n\n", ()).name == "medical (notes_formats 1.2)"
+    before = format_package(source)
     assert before is not None
     assert before.startswith("medical (notes_formats 1.2) ")
-    assert package(SourceConfig()) is package(SourceConfig(format={"text": "{{ x }}"})) is None
+    assert format_package(SourceConfig()) is format_package(SourceConfig(format={"text": "{{ x }}"})) is None
     code = packages / "notes.py"
     code.write_text(CODE + "\n")
-    assert package(source) != before
+    assert format_package(source) != before
     code.write_text(CODE)
-    assert package(source) == before
+    assert format_package(source) == before
     for broken in ("absent", "absent_deeper"):
-        assert package(SourceConfig(format=broken)).startswith(f"{broken} (notes_formats 1.2) ")
+        assert format_package(SourceConfig(format=broken)).startswith(f"{broken} (notes_formats 1.2) ")
 
 
 def test_the_list_of_formats_names_them(packages):
@@ -162,17 +162,17 @@ def test_the_list_of_formats_names_them(packages):
         ),
         (
             "anything", {"value": {"mesages": []}}, "format anything gave unknown fields",
-            "the format anything gives mesages, and no format is made of these\n"
+            "the format anything gives mesages, which fits no format\n"
             "  fix: let the function return messages, {'messages': …, 'tools': …} or a text",
         ),
         (
             "anything", {"value": {}}, "format anything gave unknown fields",
-            "the format anything gives nothing, and no format is made of these\n"
+            "the format anything gives nothing, which fits no format\n"
             "  fix: let the function return messages, {'messages': …, 'tools': …} or a text",
         ),
         (
             "pieces", {}, "format pieces gave unknown fields",
-            "the format pieces gives message_id, parent_id, text, role, and no format is made of these\n"
+            "the format pieces gives message_id, parent_id, text, role, which fits no format\n"
             "  fix: let the function return messages, {'messages': …, 'tools': …} or a text",
         ),
         (
@@ -221,13 +221,13 @@ def test_replay_of_conversations_is_found_row_by_row(packages):
 )
 def test_formats_that_cannot_be_used(packages, format, expected):
     with pytest.raises(SftError) as caught:
-        converter(SourceConfig(format=format), "mine", "\n\n", ())
+        make_converter(SourceConfig(format=format), "mine", "\n\n", ())
     assert str(caught.value) == f"data.mix.mine.format: {expected}"
 
 
 def test_a_name_of_two_packages(packages):
     with pytest.raises(SftError) as caught:
-        converter(SourceConfig(format="twice"), "mine", "\n\n", ())
+        make_converter(SourceConfig(format="twice"), "mine", "\n\n", ())
     assert caught.value.problem in (
         f"more than one format is called 'twice': twice ({one} 1.2), twice ({two} 1.2)"
         for one, two in (("one_more", "another"), ("another", "one_more"))
@@ -236,11 +236,11 @@ def test_a_name_of_two_packages(packages):
 
 def test_a_name_typed_wrong(packages):
     with pytest.raises(SftError) as caught:
-        converter(SourceConfig(format="medicl"), "mine", "\n\n", ())
+        make_converter(SourceConfig(format="medicl"), "mine", "\n\n", ())
     assert caught.value.fix == "did you mean medical?"
 
 
 def test_columns_are_the_packages_own(packages):
     with pytest.raises(SftError) as caught:
-        converter(SourceConfig(format="medical", columns={"messages": "x"}), "mine", "\n\n", ())
+        make_converter(SourceConfig(format="medical", columns={"messages": "x"}), "mine", "\n\n", ())
     assert caught.value.problem == ("it would have no effect: the format medical (notes_formats 1.2) does not read it")

@@ -6,14 +6,14 @@ import math
 import pytest
 
 from sft_cli.config.schema.data import Placeholders, Role, SourceConfig, TreeConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
 from sft_cli.types import Row
 
 
 def convert(values, **config):
-    (found,) = converter(SourceConfig(**config), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
+    (found,) = make_converter(SourceConfig(**config), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
     return found
 
 

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.config.schema.data import Role, SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
 from sft_cli.types import Row, TokenIds
 
 
 def tokens(values, **config):
-    (found,) = converter(SourceConfig(**config), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
+    (found,) = make_converter(SourceConfig(**config), "mine", "\n\n", values).convert(Row(values, "a:1", "mine"))
     assert (found.messages, found.text) == ((), None)
     return found.tokens
 
@@ -168,7 +168,7 @@ PADDED = {"input_ids": [*PACKED["input_ids"], 0, 0], "labels": [*PACKED["labels"
 
 def split(values, **config):
     """The places and the token ids of a row's documents."""
-    found = converter(SourceConfig(format="tokens", **config), "mine", "\n\n", values)
+    found = make_converter(SourceConfig(format="tokens", **config), "mine", "\n\n", values)
     made = found.convert(Row(values, "a:1", "mine"))
     return [one.where for one in made], [one.tokens for one in made]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.config.schema.data import SourceConfig, TreeConfig
-from sft_cli.data.formats.row_converter import FORMATS, Converter, converter
+from sft_cli.data.formats.row_converter import FORMATS, RowConverter, make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.data.sources.source_rows import BadRow
 from sft_cli.types import Conversation, Row
@@ -94,7 +94,7 @@ def check(found: Conversation) -> None:
     json.dumps([found.tags, found.scores, found.group, found.tools], ensure_ascii=False).encode("utf-8")
 
 
-def attempt(found: Converter, row: Row) -> tuple[Conversation, ...]:
+def attempt(found: RowConverter, row: Row) -> tuple[Conversation, ...]:
     """The conversations of a row, none if it is refused in the right way."""
     try:
         made = found.convert(row)
@@ -122,8 +122,8 @@ def test_any_row_converts_or_is_refused(format, source, tree, data):
             dict.fromkeys(shape.required, values), optional=dict.fromkeys((*shape.optional, "tag", "score"), values)
         )
     )
-    found = converter(source, "mine", "\n", columns)
-    if found.whole:
+    found = make_converter(source, "mine", "\n", columns)
+    if found.needs_all_rows:
         return
     for conversation in attempt(found, Row(columns, "a:1", "mine")):
         check(conversation)
@@ -201,7 +201,7 @@ def test_rows_that_are_nearly_right(seed):
             source.variables = {}
         source.tree = tree if "prompt" in seed else TreeConfig()
         row = Row({**values, "tag": "k", "score": 1}, "a:1", "mine")
-        for conversation in attempt(converter(source, "mine", "\n", seed), row):
+        for conversation in attempt(make_converter(source, "mine", "\n", seed), row):
             check(conversation)
             converted.append(conversation)
 
@@ -213,7 +213,7 @@ def test_rows_that_are_nearly_right(seed):
 def test_trees(root, tree):
     row = Row({"message_tree_id": "t", "prompt": root}, "a:1", "mine")
     try:
-        made = converter(SourceConfig(tree=tree), "mine", "\n", row.values).convert(row)
+        made = make_converter(SourceConfig(tree=tree), "mine", "\n", row.values).convert(row)
     except RowError:
         return
     places = [conversation.where for conversation in made]
@@ -242,8 +242,8 @@ spoilt = st.fixed_dictionaries({"message_id": plain, "parent_id": plain, "text":
 def test_flat_trees(rows, tree):
     """Every row is in a tree that gave conversations, or belongs to a problem that is told."""
     source = SourceConfig(format="tree_messages", tree=tree)
-    found = converter(source, "mine", "\n", ())
-    made = list(found.gather(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows)))
+    found = make_converter(source, "mine", "\n", ())
+    made = list(found.convert_all(Row(values, f"a:{i}", "mine") for i, values in enumerate(rows)))
     for item in made:
         if not isinstance(item, BadRow):
             check(item)
@@ -256,7 +256,7 @@ def test_flat_trees(rows, tree):
 ), st.sampled_from(["messages", "text", "tools"]))  # fmt: skip
 def test_written_formats(values, text, field):
     texts = {field: text} if field != "tools" else {"messages": "{{ a }}", "tools": text}
-    found = converter(SourceConfig(format=texts), "mine", "\n", values)
+    found = make_converter(SourceConfig(format=texts), "mine", "\n", values)
     try:
         (made,) = found.convert(Row(values, "a:1", "mine"))
     except RowError:

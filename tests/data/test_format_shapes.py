@@ -5,9 +5,9 @@ import json
 import pytest
 
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
-from tests.data.helpers import convert, messages, said
+from tests.data.helpers import convert, messages, summarize
 
 ASKED, SAID = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 PLAIN = [("user", "Q"), ("assistant", "A")]
@@ -152,8 +152,8 @@ XLAM = {
     ],
 )  # fmt: skip
 def test_shapes(row, format, expected):
-    assert converter(SourceConfig(), "mine", "\n\n", row).name == format
-    assert said(convert(row)) == expected
+    assert make_converter(SourceConfig(), "mine", "\n\n", row).name == format
+    assert summarize(convert(row)) == expected
 
 
 def test_tools_of_anthropic_and_xlam():
@@ -281,4 +281,4 @@ def test_rows_that_cannot_be_used(row, expected):
 def test_an_analysis_becomes_the_reasoning_of_the_answer_with_its_weight():
     thought, answer = {"channel": "analysis", "content": "R", "weight": 0}, {"content": "A", "loss": False}
     found = messages(ASKED, {"role": "assistant", **thought}, {"role": "assistant", **answer})
-    assert said(found) == [("user", "Q"), ("assistant", "A", 0.0, {"reasoning_content": "R"})]
+    assert summarize(found) == [("user", "Q"), ("assistant", "A", 0.0, {"reasoning_content": "R"})]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.types import Message, Row
 
@@ -13,7 +13,9 @@ ASK = {"role": "user", "content": "Q"}
 
 
 def convert(values, format="messages"):
-    (found,) = converter(SourceConfig(format=format), "mine", "\n\n", ()).convert(Row(values, "rows.jsonl:7", "mine"))
+    (found,) = make_converter(SourceConfig(format=format), "mine", "\n\n", ()).convert(
+        Row(values, "rows.jsonl:7", "mine")
+    )
     return found
 
 

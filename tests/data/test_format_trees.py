@@ -5,8 +5,8 @@ import random
 import pytest
 
 from sft_cli.config.schema.data import SourceConfig, TreeConfig
-from sft_cli.data.formats.row_converter import converter
-from sft_cli.data.row_errors import LeftOut, RowError
+from sft_cli.data.formats.row_converter import make_converter
+from sft_cli.data.row_errors import RowError, RowExcluded
 from sft_cli.data.sources.source_rows import BadRow
 from sft_cli.types import Row
 
@@ -37,14 +37,14 @@ def shown(conversation):
 
 def branches(values, **config):
     source = SourceConfig(tree=TreeConfig(**config))
-    return converter(source, "mine", "\n\n", values).convert(Row(values, "trees.jsonl:4", "mine"))
+    return make_converter(source, "mine", "\n\n", values).convert(Row(values, "trees.jsonl:4", "mine"))
 
 
 def gathered(rows, **config):
     source = SourceConfig(tree=TreeConfig(**config), format="tree_messages")
-    found = converter(source, "mine", "\n\n", ())
-    assert found.whole
-    return list(found.gather(Row(values, f"flat.jsonl:{i}", "mine") for i, values in enumerate(rows, start=1)))
+    found = make_converter(source, "mine", "\n\n", ())
+    assert found.needs_all_rows
+    return list(found.convert_all(Row(values, f"flat.jsonl:{i}", "mine") for i, values in enumerate(rows, start=1)))
 
 
 # Q ── c(2)
@@ -147,7 +147,7 @@ def test_review_and_language(config, expected):
     ],
 )
 def test_a_tree_with_nothing_left_is_left_out_on_purpose(values, config):
-    with pytest.raises(LeftOut) as caught:
+    with pytest.raises(RowExcluded) as caught:
         branches(values, **config)
     assert str(caught.value) == (
         "trees.jsonl:4: no answer of the tree is left with the source's tree.languages and tree.reviewed\n"
@@ -160,7 +160,7 @@ def test_abandoned_trees_are_kept_on_demand():
     assert branches(tree(node("Q", node("a")), tree_state="aborted_low_grade"), reviewed=False)
     state = {**node("Q", node("a")), "tree_state": "aborted_low_grade"}
     (left_out,) = gathered(flat(state))
-    assert isinstance(left_out.error, LeftOut)
+    assert isinstance(left_out.error, RowExcluded)
 
 
 @pytest.mark.parametrize(
@@ -252,8 +252,8 @@ def test_flat_rows_that_belong_to_no_tree():
 
 def test_rows_that_could_not_be_read_pass_through():
     bad = BadRow("flat.jsonl:1", "mine", RowError(where="flat.jsonl:1", reason="r", problem="p", fix="f"))
-    found = converter(SourceConfig(format="tree_messages"), "mine", "\n\n", ())
-    assert list(found.gather([bad])) == [bad]
+    found = make_converter(SourceConfig(format="tree_messages"), "mine", "\n\n", ())
+    assert list(found.convert_all([bad])) == [bad]
 
 
 def test_tags_and_scores_of_flat_rows_are_those_of_the_first_message():
@@ -261,12 +261,12 @@ def test_tags_and_scores_of_flat_rows_are_those_of_the_first_message():
     source = SourceConfig(
         format="tree_messages", tags={"task": "topic", "language": "text"}, scores={"quality": "judge"}
     )
-    found = converter(source, "mine", "\n\n", ())
-    (conversation,) = found.gather(Row(values, "a:1", "mine") for values in rows)
+    found = make_converter(source, "mine", "\n\n", ())
+    (conversation,) = found.convert_all(Row(values, "a:1", "mine") for values in rows)
     assert conversation.tags == {"task": "t", "language": "Q"}
     assert conversation.scores == {"quality": 4.0}
-    missing = converter(SourceConfig(format="tree_messages", tags={"task": "topics"}), "mine", "\n\n", ())
-    (bad,) = missing.gather(Row(values, "a:1", "mine") for values in rows)
+    missing = make_converter(SourceConfig(format="tree_messages", tags={"task": "topics"}), "mine", "\n\n", ())
+    (bad,) = missing.convert_all(Row(values, "a:1", "mine") for values in rows)
     assert bad.error.fix == "did you mean data.mix.mine.tags.task=topic?"
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.formats.detect import choose, detect
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.detect import detect_format, resolve_format
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message, Row
@@ -18,7 +18,7 @@ def row(values):
 
 def convert(found, format, columns, separator="\n\n"):
     """The one conversation of a row."""
-    (conversation,) = converter(SourceConfig(format=format, columns=columns), "mine", separator, ()).convert(found)
+    (conversation,) = make_converter(SourceConfig(format=format, columns=columns), "mine", separator, ()).convert(found)
     return conversation
 
 
@@ -444,8 +444,8 @@ def test_maps_that_do_not_fit(columns, expected):
     ],
 )
 def test_auto(columns, mapped, expected):
-    assert detect(columns, mapped) == expected
-    assert choose("auto", columns, mapped, "mine") == expected
+    assert detect_format(columns, mapped) == expected
+    assert resolve_format("auto", columns, mapped, "mine") == expected
 
 
 LISTS = "`sft formats` lists what each format needs"
@@ -546,14 +546,14 @@ LISTS = "`sft formats` lists what each format needs"
 )  # fmt: skip
 def test_auto_refuses(columns, mapped, expected):
     with pytest.raises(SftError) as caught:
-        choose("auto", columns, mapped, "mine")
+        resolve_format("auto", columns, mapped, "mine")
     assert str(caught.value) == f"data.mix.mine.format: {expected}"
 
 
 def test_a_format_that_does_not_exist():
-    assert choose("alpaca", [], {}, "mine") == "alpaca"
+    assert resolve_format("alpaca", [], {}, "mine") == "alpaca"
     with pytest.raises(SftError) as caught:
-        choose("alpacca", [], {}, "mine")
+        resolve_format("alpacca", [], {}, "mine")
     assert str(caught.value) == (
         "data.mix.mine.format: unknown format 'alpacca'; "
         "known are auto, messages, sharegpt, conversation, tree, tree_root, tree_messages, xlam, alpaca, "

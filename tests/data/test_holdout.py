@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mix_pools import digests
 
-from sft_cli.data.mixing.holdout import TRAINED, hold_out, together
+from sft_cli.data.mixing.holdout import STAYS_IN_TRAINING, group_families, hold_out
 from sft_cli.errors import SftError
 
 rows = st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 8), st.integers(0, 2)), min_size=1, max_size=60)
@@ -97,7 +97,7 @@ def test_never_all_rows_of_a_source_by_number():
 
 def test_more_rows_than_there_are_is_told():
     with pytest.raises(SftError) as caught:
-        split(range(4), sources=[0, 0, 0, TRAINED], number=3)
+        split(range(4), sources=[0, 0, 0, STAYS_IN_TRAINING], number=3)
     assert str(caught.value) == (
         "data.val_rows: data.val_rows is 3, but there are only 3 rows to hold them out of\n"
         "  fix: ask for fewer, or for a share: data.val_fraction=0.05"
@@ -105,7 +105,7 @@ def test_more_rows_than_there_are_is_told():
 
 
 def test_what_is_trained_on_anyway_keeps_its_family_in_training():
-    prompts, sources = ["a", "b", "c", "a"], [0, 0, 0, TRAINED]
+    prompts, sources = ["a", "b", "c", "a"], [0, 0, 0, STAYS_IN_TRAINING]
     for seed in range(10):
         held_out = split(prompts, sources=sources, fraction=0.9, seed=seed)
         assert held_out.tolist() == [False, True, True, False]
@@ -134,7 +134,7 @@ def test_another_seed_holds_out_other_rows():
 @given(rows)
 def test_families_are_the_connected_components(made):
     prompts, groups, _ = map(list, zip(*made, strict=True))
-    found = together(digests(prompts), np.array(groups, np.int64))
+    found = group_families(digests(prompts), np.array(groups, np.int64))
     expected = families(prompts, groups)
     assert len(set(found.tolist())) == len(set(expected)) == len(set(zip(found.tolist(), expected, strict=True)))
     assert all(found[row] == min(i for i, f in enumerate(expected) if f == expected[row]) for row in range(len(made)))
@@ -143,11 +143,11 @@ def test_families_are_the_connected_components(made):
 def test_prompts_are_told_apart_to_the_last_byte_of_their_digests():
     """NumPy compares bytes without their trailing zeros; digests may end in them."""
     keys = np.array([b"a" + bytes(15), b"a" + bytes(14) + b"\1", bytes(15) + b"a", bytes(16)], "S16")
-    assert together(np.concatenate([keys, keys]), np.full(8, -1)).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert group_families(np.concatenate([keys, keys]), np.full(8, -1)).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
 
 
 def test_a_long_chain_is_one_family():
     """Row 2i shares its prompt with row 2i + 1, and that one a group with row 2i + 2: found soon."""
     at = np.random.default_rng(0).permutation(100_000)
-    found = together(digests((at // 2).tolist()), (at + 1) // 2)
+    found = group_families(digests((at // 2).tolist()), (at + 1) // 2)
     assert not found.any()

@@ -6,22 +6,22 @@ import json
 import pytest
 
 from sft_cli.config.schema.data import BudgetConfig, DataConfig, SourceConfig
-from sft_cli.data.ledger import Entry, Ledger
+from sft_cli.data.ledger import Ledger, LedgerEntry
 from sft_cli.errors import SftError
 
 
 def used(where, source="a", **values):
-    return Entry(where=where, source=source, split="train", fate="used", **{"copies": 1, "examples": 1, **values})
+    return LedgerEntry(where=where, source=source, split="train", fate="used", **{"copies": 1, "examples": 1, **values})
 
 
 def dropped(where, reason, source="a", filter=None):
-    return Entry(
+    return LedgerEntry(
         where=where, source=source, split="train", fate="dropped", reason=reason, detail=f"about {where}", filter=filter
     )
 
 
 def not_sampled(where, source="a"):
-    return Entry(where=where, source=source, split="train", fate="not_sampled")
+    return LedgerEntry(where=where, source=source, split="train", fate="not_sampled")
 
 
 def ledger_of(entries):
@@ -82,7 +82,7 @@ def test_counts():
             "examples": 2, "tokens": 14, "trained_tokens": 14, "truncated_tokens": 12,
         },
     }  # fmt: skip
-    assert ledger.several == {"a": 1, "b": 0}
+    assert ledger.split_rows == {"a": 1, "b": 0}
 
 
 def test_reasons_by_frequency_then_name():
@@ -152,7 +152,7 @@ def test_budgets_for_truncated_and_unproven_rows():
 
 def test_a_truncated_row_that_the_mix_leaves_out_is_not_counted_as_truncated():
     """Its share is of the rows that are used, and never above 1: a budget of 1 is always enough."""
-    left_out = Entry(where="2", source="a", split="train", fate="not_sampled", tokens=9, truncated_tokens=5)
+    left_out = LedgerEntry(where="2", source="a", split="train", fate="not_sampled", tokens=9, truncated_tokens=5)
     check([used("1", truncated_tokens=3), left_out], truncated=1.0)
     assert ledger_of([used("1"), left_out]).counts["a"]["truncated"] == 0
 
@@ -168,9 +168,9 @@ def test_a_source_has_a_budget_of_its_own():
 
 def test_a_dropped_row_has_a_reason():
     with pytest.raises(AssertionError, match="rows:1: dropped, None"):
-        Entry(where="rows:1", source="a", split="train", fate="dropped")
+        LedgerEntry(where="rows:1", source="a", split="train", fate="dropped")
     with pytest.raises(AssertionError, match="rows:1: used, x"):
-        Entry(where="rows:1", source="a", split="train", fate="used", reason="x")
+        LedgerEntry(where="rows:1", source="a", split="train", fate="used", reason="x")
 
 
 def test_a_limit_that_is_met_is_not_exceeded_by_its_rounding():

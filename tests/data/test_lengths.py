@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from sft_cli.config.model_files.context_window import read_context_length
 from sft_cli.config.schema.data import BudgetConfig, OnBadRow, Overflow
-from sft_cli.data.lengths import Lengths
+from sft_cli.data.lengths import RowLengths
 from sft_cli.errors import Mistakes, SftError
-from sft_cli.prepare.prepare import prepare
+from sft_cli.prepare.prepare import prepare_data
 
 
 def lengths(tokens, max_length=100, others=0, context=None, least=None):
@@ -22,7 +22,7 @@ def lengths(tokens, max_length=100, others=0, context=None, least=None):
     least = tokens if least is None else least
     first = next((f"a:{row}" for row, number in enumerate(tokens) if number > max_length), None)
     place = f"a:{int(np.argmax(tokens))}"
-    return Lengths(np.array(tokens), np.array(least), others, max_length, context, first, place)
+    return RowLengths(np.array(tokens), np.array(least), others, max_length, context, first, place)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ TAILED = lengths([50] * 90 + [150] * 6 + [900] * 4, least=[20] * 100)
     ],
 )  # fmt: skip
 def test_the_length_that_cuts_few_enough_rows(found, limit, said):
-    assert found.uncut(limit) == said
+    assert found.uncut_advice(limit) == said
 
 
 @given(
@@ -170,7 +170,7 @@ def pasted(made_config, option):
 
 def test_rows_that_are_too_long_are_one_error_whose_every_option_passes(long_rows):
     with pytest.raises(SftError) as caught:
-        prepare(long_rows)
+        prepare_data(long_rows)
     error = caught.value
     assert type(error) is SftError
     assert error.where == "a.jsonl:29"
@@ -183,7 +183,7 @@ def test_rows_that_are_too_long_are_one_error_whose_every_option_passes(long_row
         "trainer.max_length=N keeps all rows",
         "data.overflow=drop data.budget.dropped=N.3 keeps 70%",
     ]
-    used = [prepare(pasted(long_rows, option)).manifest["sources"]["a"]["used"] for option in options]
+    used = [prepare_data(pasted(long_rows, option)).manifest["sources"]["a"]["used"] for option in options]
     assert used == [40, 28]
 
 
@@ -198,17 +198,17 @@ def long_answers(long_rows, tmp_path):
 
 def test_truncation_is_the_last_option_and_passes(long_answers):
     with pytest.raises(SftError) as caught:
-        prepare(long_answers)
+        prepare_data(long_answers)
     option = caught.value.fix.split("; ")[-1]
     assert option == "data.overflow=truncate data.budget.dropped=0.025 keeps 97.5%, 11 of them cut"
-    found = prepare(pasted(long_answers, option)).manifest["sources"]["a"]
+    found = prepare_data(pasted(long_answers, option)).manifest["sources"]["a"]
     assert (found["used"], found["truncated"]) == (39, 11)
 
 
 def test_what_truncation_loses_is_refused_by_the_budgets_with_lengths_that_pass(long_answers):
     long_answers.data.overflow, long_answers.data.budget.truncated = Overflow.truncate, 0.2
     with pytest.raises(Mistakes) as caught:
-        prepare(long_answers)
+        prepare_data(long_answers)
     dropped, truncated = caught.value.errors
     assert dropped.problem == (
         "1 of 40 rows (2.50%) were dropped, more than 1.00%: "
@@ -221,9 +221,9 @@ def test_what_truncation_loses_is_refused_by_the_budgets_with_lengths_that_pass(
     )
     assert cut is not None
     longer, _, budgets = zip(*(error.fix.partition(", or set ") for error in caught.value.errors), strict=True)
-    made = prepare(pasted(long_answers, " ".join(budgets))).manifest["sources"]["a"]
+    made = prepare_data(pasted(long_answers, " ".join(budgets))).manifest["sources"]["a"]
     assert (made["used"], made["truncated"], made["truncated_tokens"]) == (39, 11, int(cut[1].replace(",", "")))
-    made = prepare(pasted(pasted(long_answers, longer[1]), longer[0])).manifest["sources"]["a"]
+    made = prepare_data(pasted(pasted(long_answers, longer[1]), longer[0])).manifest["sources"]["a"]
     assert (made["used"], made["truncated"], made["truncated_tokens"]) == (40, 0, 0)
 
 
@@ -232,26 +232,26 @@ def test_a_budget_names_the_setting_that_dropped_and_its_advice_passes(long_rows
         file.write("{}\n")
     long_rows.data.overflow, long_rows.data.on_bad_row = Overflow.drop, OnBadRow.drop
     with pytest.raises(SftError) as caught:
-        prepare(long_rows)
+        prepare_data(long_rows)
     assert caught.value.problem == (
         "13 of 41 rows (31.71%) were dropped, more than 1.00%: 12 too long (a.jsonl:29; data.overflow=drop), "
         "1 missing field instruction (a.jsonl:41; data.on_bad_row=drop)"
     )
     first, _, second = caught.value.fix.partition(", or set ")
-    assert prepare(pasted(long_rows, first)).manifest["sources"]["a"]["used"] == 40
-    assert prepare(pasted(long_rows, second)).manifest["sources"]["a"]["used"] == 28
+    assert prepare_data(pasted(long_rows, first)).manifest["sources"]["a"]["used"] == 40
+    assert prepare_data(pasted(long_rows, second)).manifest["sources"]["a"]["used"] == 28
 
 
 def test_a_source_that_loses_all_its_rows_is_told_the_length_it_needs(long_rows):
     long_rows.data.overflow, long_rows.trainer.max_length = Overflow.drop, 10
     with pytest.raises(SftError, match=r"data\.mix\.a: no row is left, 40 were dropped: 40 too long") as caught:
-        prepare(long_rows)
-    assert prepare(pasted(long_rows, caught.value.fix)).manifest["sources"]["a"]["used"] == 40
+        prepare_data(long_rows)
+    assert prepare_data(pasted(long_rows, caught.value.fix)).manifest["sources"]["a"]["used"] == 40
 
 
 def test_held_out_rows_that_are_missing_say_why(long_rows, capsys):
     long_rows.data.overflow, long_rows.data.budget.dropped, long_rows.data.val_rows = Overflow.drop, 0.4, 20
-    made = prepare(long_rows)
+    made = prepare_data(long_rows)
     lost = made.manifest["held_out_dropped"]["too long"]
     held = made.manifest["splits"]["validation"]["examples"]
     assert lost > 0

@@ -3,7 +3,7 @@
 import pytest
 
 from sft_cli.data.row_errors import RowError
-from tests.data.helpers import ASK, convert, messages, said
+from tests.data.helpers import ASK, convert, messages, summarize
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_flag_on_a_turn_that_is_a_call():
         {"role": "assistant", "content": "Sunny.", "loss": True},
     )
     function = {"name": "weather", "arguments": {"city": "Rome"}}
-    assert said(found) == [
+    assert summarize(found) == [
         ("user", "Q"),
         ("assistant", "", 0.0, {"tool_calls": [{"type": "function", "function": function}]}),
         ("tool", "sunny"),

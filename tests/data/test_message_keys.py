@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 
 from sft_cli.data.formats import loss_flags, message_keys
 from sft_cli.data.row_errors import RowError
-from tests.data.helpers import ASK, SAY, convert, messages, said
+from tests.data.helpers import ASK, SAY, convert, messages, summarize
 
 DROP = "or leave such rows out with data.on_bad_row=drop"
 
 
-@pytest.mark.parametrize("key", [*message_keys.REASONING, "Thought", "chainOfThought", "chain-of-thought"])
+@pytest.mark.parametrize("key", [*message_keys.REASONING_KEYS, "Thought", "chainOfThought", "chain-of-thought"])
 def test_reasoning_under_any_of_its_names(key):
     found = messages(ASK, {**SAY, key: "R"})
-    assert said(found) == [("user", "Q"), ("assistant", "A", {"reasoning_content": "R"})]
+    assert summarize(found) == [("user", "Q"), ("assistant", "A", {"reasoning_content": "R"})]
     assert found.not_read == ()
 
 
 @pytest.mark.parametrize("empty", [None, "", " \n"])
 def test_reasoning_that_says_nothing_is_none(empty):
-    assert said(messages(ASK, {**SAY, "reasoning_content": empty})) == [("user", "Q"), ("assistant", "A")]
+    assert summarize(messages(ASK, {**SAY, "reasoning_content": empty})) == [("user", "Q"), ("assistant", "A")]
 
 
 def test_the_same_reasoning_twice_is_one():
@@ -87,7 +87,7 @@ def test_what_is_only_unread_is_named():
         {**ASK, "id": "m1", "timestamp": 3, "images": [], "audio": None, "has_image": False},
         {**SAY, "model": "m", "reasoning_tokens": 12, "thinking": True, "reasoning_effort": "high", "stop_reason": "x"},
     )
-    assert said(found) == [("user", "Q"), ("assistant", "A")]
+    assert summarize(found) == [("user", "Q"), ("assistant", "A")]
     assert found.not_read == (
         "messages[].has_image", "messages[].id", "messages[].model", "messages[].reasoning_effort",
         "messages[].reasoning_tokens", "messages[].stop_reason", "messages[].thinking", "messages[].timestamp",
@@ -138,8 +138,13 @@ OTHERS = [
     "id", "image", "Video", "label", "rejected", "summary", "tools", "note", "trainThis", "my_reasoning",
     "inner-thoughts", "tool_calls", "function_call", "type", "parts", "from",
 ]  # fmt: skip
-KNOWN = [*message_keys.PASSED, *message_keys.REASONING, *message_keys.CHANNELS, *message_keys.TEXTS]
-FLAGS = [*loss_flags.FACTORS, *loss_flags.TRAINED, *loss_flags.MASKED, *loss_flags.SPANS]
+KNOWN = [
+    *message_keys.PASSED_KEYS,
+    *message_keys.REASONING_KEYS,
+    *message_keys.CHANNEL_KEYS,
+    *message_keys.CONTENT_KEYS,
+]
+FLAGS = [*loss_flags.WEIGHT_KEYS, *loss_flags.TRAINED_KEYS, *loss_flags.MASKED_KEYS, *loss_flags.SPAN_KEYS]
 letters = st.text(st.characters(codec="ascii", categories=["Ll", "Lu"]), min_size=1, max_size=6)
 NAMES = st.sampled_from([*KNOWN, *FLAGS, *OTHERS]) | letters
 VALUES = st.sampled_from([None, True, False, 0, 1, 0.5, "", "MARK", ["MARK"], {"k": "MARK"}, [], "true"])
@@ -167,20 +172,22 @@ def test_no_key_vanishes(role, further, content):
         if value is None or (isinstance(value, str | list | dict) and not value):
             continue
         noted = {f"messages[].{key}", f"messages[].content[].{key}", f"messages[].{key} ({role})"} & {*found.not_read}
-        flagged = loss_flags.is_flag(key)
+        flagged = loss_flags.is_loss_flag(key)
         if flagged and not noted:
             assert value != "MARK", key
             assert not isinstance(value, list | dict), key
             truth = value in (True, "true") if isinstance(value, bool | str) else value
             masked = "mask" in key and "loss" not in key
-            assert weight == (float(not truth) if masked or key in loss_flags.MASKED else float(truth)), key
+            assert weight == (float(not truth) if masked or key in loss_flags.MASKED_KEYS else float(truth)), key
         elif not noted:
             seen = "MARK" in written if "MARK" in str(value) else json.dumps(value) in written
-            assert seen or key in message_keys.CHANNELS, key
+            assert seen or key in message_keys.CHANNEL_KEYS, key
 
 
 def test_the_property_finds_a_key_that_is_left_out(monkeypatch):
     """What the property above would report if keys were dropped."""
-    monkeypatch.setattr("sft_cli.data.formats.messages.message_keys", lambda *_: message_keys.Keys(None, {}, {}))
+    monkeypatch.setattr(
+        "sft_cli.data.formats.messages.read_message_keys", lambda *_: message_keys.MessageKeys(None, {}, {})
+    )
     with pytest.raises((AssertionError, ExceptionGroup)):
         test_no_key_vanishes()

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from mix_pools import digests, pool, pools
 
 from sft_cli.config.schema.data import DataConfig, SourceConfig, StageConfig, StoppingStrategy, Strategy
-from sft_cli.data.mixing.epoch_draw import choose, draw
+from sft_cli.data.mixing.epoch_draw import draw_epoch, subsample
 from sft_cli.errors import SftError
 
 
 def drawn(data: DataConfig, trained: dict[str, list[int]], seed: int = 0) -> list[list[int]]:
     """Rows, repeats counted, per stage and source."""
-    made = draw(data, pools(data, trained), seed)
+    made = draw_epoch(data, pools(data, trained), seed)
     return [[int(copies.sum()) for copies in stage.copies] for stage in made.stages]
 
 
@@ -167,7 +167,7 @@ def test_rows_of_an_epoch_by_hand(settings, rows):
 
 def test_two_and_a_half_passes_take_every_row_twice_and_half_of_them_a_third_time():
     data = DataConfig(mix=mixed(a=2.5))
-    (copies,) = draw(data, pools(data, {"a": [1] * 10}), 0).stages[0].copies
+    (copies,) = draw_epoch(data, pools(data, {"a": [1] * 10}), 0).stages[0].copies
     assert Counter(copies.tolist()) == {2: 5, 3: 5}
     assert copies.dtype == np.int32
 
@@ -235,13 +235,13 @@ def test_rows_of_stages_by_hand(stages, settings, rows):
 def test_passes_are_stated_by_weights_only_without_stages():
     for stages, stated in ([], [2.0, 3.0]), ([StageConfig()], [np.nan, 3.0]):
         data = DataConfig(mix=mixed(a=2.0, b={"epochs": 3.0}), stages=stages)
-        made = draw(data, pools(data, {"a": [1] * 4, "b": [1] * 4}), 0)
+        made = draw_epoch(data, pools(data, {"a": [1] * 4, "b": [1] * 4}), 0)
         np.testing.assert_array_equal(made.passes, stated)
 
 
 def test_no_row_is_taken_again_by_a_later_stage_before_all_were_taken():
     data = DataConfig(mix=mixed(a=1.7), stages=[StageConfig(), StageConfig(share=2.0), StageConfig()])
-    stages = draw(data, pools(data, {"a": [1] * 10}), 0).stages
+    stages = draw_epoch(data, pools(data, {"a": [1] * 10}), 0).stages
     taken = [stage.copies[0] for stage in stages]
     assert [int(copies.sum()) for copies in taken] == [4, 9, 4]
     assert (taken[0] + taken[1]).min() == 1
@@ -261,7 +261,9 @@ def mixes(draw_from, strategies=tuple(Strategy), stops=tuple(StoppingStrategy)):
     strategy, stop = draw_from(st.sampled_from(strategies)), draw_from(st.sampled_from(stops))
     total = draw_from(st.integers(1, 300)) if stop is StoppingStrategy.total_rows else None
     temperature = draw_from(st.floats(1, 5))
-    return DataConfig(mix=mix, strategy=strategy, stop=stop, total_rows=total, temperature=temperature), rows
+    return DataConfig(
+        mix=mix, strategy=strategy, stopping_strategy=stop, total_rows=total, temperature=temperature
+    ), rows
 
 
 def intended(data: DataConfig, rows: dict[str, list[int]]) -> list[float]:
@@ -296,7 +298,7 @@ def test_shares_of_rows_are_met_within_one_row(case):
 @given(mixes(strategies=(Strategy.trained_tokens,)))
 def test_shares_of_trained_tokens_are_met_within_one_row_of_each_source(case):
     data, rows = case
-    made = draw(data, pools(data, rows), 0)
+    made = draw_epoch(data, pools(data, rows), 0)
     tokens = [int(made.copies(i) @ np.array(own)) for i, own in enumerate(rows.values())]
     shares, row = intended(data, rows), [max(own) for own in rows.values()]
     if data.stopping_strategy is StoppingStrategy.total_rows:
@@ -312,7 +314,7 @@ def test_shares_of_trained_tokens_are_met_within_one_row_of_each_source(case):
 @given(mixes(strategies=(Strategy.equal, Strategy.temperature, Strategy.trained_tokens)))
 def test_an_epoch_ends_where_stop_says(case):
     data, rows = case
-    copies = [draw(data, pools(data, rows), 0).copies(i) for i in range(len(rows))]
+    copies = [draw_epoch(data, pools(data, rows), 0).copies(i) for i in range(len(rows))]
     if data.stopping_strategy is StoppingStrategy.first_exhausted:
         assert max(int(own.max()) for own in copies) == 1, "no row is repeated"
         assert any(own.min() == 1 for own in copies), "and one source is used up"
@@ -324,7 +326,7 @@ def test_an_epoch_ends_where_stop_says(case):
 @given(mixes(), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_passes_are_even_and_the_order_of_rows_does_not_matter(case, seed, random):
     data, rows = case
-    made = draw(data, pools(data, rows), seed)
+    made = draw_epoch(data, pools(data, rows), seed)
     shuffled, orders = [], []
     for own in pools(data, rows):
         order = list(range(len(own.keys)))
@@ -332,7 +334,7 @@ def test_passes_are_even_and_the_order_of_rows_does_not_matter(case, seed, rando
         orders.append(order)
         trained = own.trained_tokens[order]
         shuffled.append(type(own)(own.name, own.source, own.keys[order], trained, 2 * trained))
-    again = draw(data, shuffled, seed)
+    again = draw_epoch(data, shuffled, seed)
     for place, order in enumerate(orders):
         copies = made.copies(place)
         assert copies.max() - copies.min() <= 1
@@ -343,15 +345,15 @@ def test_passes_are_even_and_the_order_of_rows_does_not_matter(case, seed, rando
 def test_a_larger_weight_only_adds_rows(num_rows, first, second):
     few, many = (DataConfig(mix=mixed(a=weight)) for weight in sorted((first, second)))
     rows = {"a": [1] * num_rows}
-    assert (draw(few, pools(few, rows), 1).copies(0) <= draw(many, pools(many, rows), 1).copies(0)).all()
+    assert (draw_epoch(few, pools(few, rows), 1).copies(0) <= draw_epoch(many, pools(many, rows), 1).copies(0)).all()
 
 
 @given(mixes(), st.integers(1, 3))
 def test_stages_of_the_same_mix_hold_what_one_stage_would(case, num_stages):
     data, rows = case
     assume(data.stopping_strategy is not StoppingStrategy.total_rows or data.total_rows >= len(rows))
-    whole = draw(data, pools(data, rows), 0)
-    staged = draw(DataConfig(**{**vars(data), "stages": [StageConfig()] * num_stages}), pools(data, rows), 0)
+    whole = draw_epoch(data, pools(data, rows), 0)
+    staged = draw_epoch(DataConfig(**{**vars(data), "stages": [StageConfig()] * num_stages}), pools(data, rows), 0)
     for place in range(len(rows)):
         assert np.array_equal(whole.copies(place), staged.copies(place))
         parts = [int(stage.copies[place].sum()) for stage in staged.stages]
@@ -403,7 +405,7 @@ def test_stages_of_the_same_mix_hold_what_one_stage_would(case, num_stages):
 def test_a_share_that_cannot_be_met_is_told(settings, where, problem, fix):
     data = DataConfig(**settings)
     with pytest.raises(SftError) as caught:
-        draw(data, pools(data, {"a": [1, 1], "b": [], "c": [0, 0]}), 0)
+        draw_epoch(data, pools(data, {"a": [1, 1], "b": [], "c": [0, 0]}), 0)
     assert (caught.value.where, caught.value.problem, caught.value.fix) == (where, problem, fix)
 
 
@@ -413,36 +415,36 @@ def test_a_source_without_rows_gives_none_where_weights_are_passes():
 
 def test_rows_are_chosen_by_seed_and_name_never_the_first_ones():
     keys = digests(range(1000))
-    first = np.flatnonzero(choose(keys, 100, 0, "mine"))
-    assert first.tolist() == np.flatnonzero(choose(keys, 100, 0, "mine")).tolist()
-    others = [choose(keys, 100, seed, name) for seed, name in ((1, "mine"), (0, "other"))]
+    first = np.flatnonzero(subsample(keys, 100, 0, "mine"))
+    assert first.tolist() == np.flatnonzero(subsample(keys, 100, 0, "mine")).tolist()
+    others = [subsample(keys, 100, seed, name) for seed, name in ((1, "mine"), (0, "other"))]
     assert all(np.flatnonzero(other).tolist() != first.tolist() for other in others)
     assert first.mean() == pytest.approx(499.5, abs=120)
-    assert choose(keys, None, 0, "mine").all()
-    assert choose(keys, 5000, 0, "mine").all()
+    assert subsample(keys, None, 0, "mine").all()
+    assert subsample(keys, 5000, 0, "mine").all()
 
 
 @given(st.lists(st.integers(0, 20), max_size=40), st.integers(0, 40), st.integers(0, 40), st.randoms())
 def test_a_larger_sample_only_adds_rows_and_files_may_come_in_any_order(contents, fewer, more, random):
-    few, many = (choose(digests(contents), limit, 0, "mine") for limit in sorted((fewer, more)))
+    few, many = (subsample(digests(contents), limit, 0, "mine") for limit in sorted((fewer, more)))
     assert (few <= many).all()
     assert few.sum() == min(fewer, more, len(contents))
     order = random.sample(range(len(contents)), len(contents))
-    moved = choose(digests([contents[i] for i in order]), int(few.sum()), 0, "mine")
+    moved = subsample(digests([contents[i] for i in order]), int(few.sum()), 0, "mine")
     chosen, again = ([contents[i] for i in np.flatnonzero(few)], [contents[order[i]] for i in np.flatnonzero(moved)])
     assert Counter(chosen) == Counter(again), "of equal rows as many are chosen, whichever they are"
 
 
 def test_equal_rows_are_not_chosen_together():
     """A place of its own for each occurrence: a row that stands a hundred times does not fill a sample alone."""
-    kept = choose(digests([0] * 100 + list(range(1, 101))), 100, 0, "mine")
+    kept = subsample(digests([0] * 100 + list(range(1, 101))), 100, 0, "mine")
     assert 30 < kept[:100].sum() < 70
 
 
 def test_keys_are_told_apart_to_their_last_byte():
     """NumPy compares bytes without their trailing zeros; digests may end in them."""
     keys = np.array([b"a" + bytes(15), b"a" + bytes(14) + b"\1", bytes(16), b"a" + bytes(15)], "S16")
-    sampled = [choose(keys, 2, seed, "mine").tolist() for seed in range(40)]
+    sampled = [subsample(keys, 2, seed, "mine").tolist() for seed in range(40)]
     assert len({tuple(rows) for rows in sampled}) >= 4
 
 
@@ -459,4 +461,4 @@ def test_the_largest_remainders_of_exact_fractions():
 def test_pools_stand_in_the_order_of_the_mix():
     data = DataConfig(mix=mixed(a=1.0, b=1.0))
     with pytest.raises(AssertionError, match="in the order of the mix"):
-        draw(data, [pool("b", data.mix["b"], [1]), pool("a", data.mix["a"], [1])], 0)
+        draw_epoch(data, [pool("b", data.mix["b"], [1]), pool("a", data.mix["a"], [1])], 0)

@@ -8,7 +8,7 @@ from mix_pools import pools
 
 from sft_cli.config.compose import compose
 from sft_cli.data.formats.row_converter import FORMATS
-from sft_cli.data.mixing.epoch_draw import draw
+from sft_cli.data.mixing.epoch_draw import draw_epoch
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = [
@@ -56,7 +56,7 @@ def test_an_epoch_of_the_flan_mix_sees_the_largest_task_whole_and_repeats_the_sm
     """Rates of 1,000, 3,000 and 3,000: 70,000 rows until 30,000 are seen."""
     names = ("inference", "question_answering", "summarization")
     data = compose(["recipe=flan_mix", *given(*names)]).data
-    rows = draw(data, pools(data, dict(zip(names, ([1] * 1000, [1] * 4000, [1] * 30000), strict=True))), 0)
+    rows = draw_epoch(data, pools(data, dict(zip(names, ([1] * 1000, [1] * 4000, [1] * 30000), strict=True))), 0)
     assert [int(rows.copies(i).sum()) for i in range(3)] == [10000, 30000, 30000]
 
 

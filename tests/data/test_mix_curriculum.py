@@ -5,8 +5,8 @@ import pytest
 from mix_pools import pool
 
 from sft_cli.config.schema.data import DataConfig, Order, SourceConfig, StageConfig
-from sft_cli.data.mixing.curriculum import Stage, build, load, save
-from sft_cli.data.mixing.epoch_draw import Pool, draw
+from sft_cli.data.mixing.curriculum import Stage, build_stages, load_stages, save_stages
+from sft_cli.data.mixing.epoch_draw import Pool, draw_epoch
 from sft_cli.errors import SftError
 
 STARTS = np.array([0, 1, 3, 4, 5, 6])
@@ -20,7 +20,7 @@ def made(stages: list[StageConfig], scores=None, weight=1.0) -> list[list[int]]:
     rows = [pool("a", data.mix["a"], [1, 1, 1]), pool("b", data.mix["b"], [1, 1])]
     scores = [{}, {}] if scores is None else scores
     scored = [Pool(p.name, p.source, p.keys, p.trained_tokens, p.lengths, s) for p, s in zip(rows, scores, strict=True)]
-    return [stage.entries.tolist() for stage in build(draw(data, scored, 0), scored, STARTS, LENGTHS, 0)]
+    return [stage.entries.tolist() for stage in build_stages(draw_epoch(data, scored, 0), scored, STARTS, LENGTHS, 0)]
 
 
 def whole(num_examples: int) -> Stage:
@@ -50,7 +50,7 @@ def test_ties_fall_by_content_not_by_place():
     for contents in (range(100), reversed(range(100))):
         contents = list(contents)
         one = pool("a", data.mix["a"], [1] * 100, contents)
-        (stage,) = build(draw(data, [one], 0), [one], starts, lengths, 0)
+        (stage,) = build_stages(draw_epoch(data, [one], 0), [one], starts, lengths, 0)
         orders.append([contents[entry] for entry in stage.entries])
     assert orders[0] == orders[1]
     assert sorted(orders[0]) == list(range(100)) != orders[0]
@@ -82,8 +82,8 @@ def test_stages_are_read_as_they_were_written(tmp_path):
         Stage("hard last", Order.by_difficulty, np.array([3, 3, 0])),
         Stage("none", Order.random, np.array([], np.int64)),
     ]
-    save(stages, tmp_path)
-    again = load(tmp_path, 4)
+    save_stages(stages, tmp_path)
+    again = load_stages(tmp_path, 4)
     assert [(s.name, s.order, s.entries.tolist()) for s in again] == [
         (s.name, s.order, s.entries.tolist()) for s in stages
     ]
@@ -92,19 +92,19 @@ def test_stages_are_read_as_they_were_written(tmp_path):
 
 def broken(directory, num_examples=4) -> str:
     with pytest.raises(SftError) as caught:
-        load(directory, num_examples)
+        load_stages(directory, num_examples)
     assert caught.value.fix.startswith("move it away, and sft prepare makes it again: mv ")
     return f"{caught.value.where.removeprefix(str(directory))}: {caught.value.problem}"
 
 
 def test_stages_of_other_rows_are_refused(tmp_path):
-    save([whole(4)], tmp_path)
+    save_stages([whole(4)], tmp_path)
     assert broken(tmp_path, 3) == "/stages/0.npy: it names examples beyond the 3 there are"
 
 
 def test_damaged_stages_are_refused(tmp_path):
     assert broken(tmp_path).startswith("/stages: the stages cannot be read (")
-    save([whole(4)], tmp_path)
+    save_stages([whole(4)], tmp_path)
     np.save(tmp_path / "stages/0.npy", np.arange(3))
     assert broken(tmp_path) == "/stages/0.npy: there should be 4 numbers of examples"
     np.save(tmp_path / "stages/0.npy", np.arange(4.0))

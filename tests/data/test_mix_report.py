@@ -6,8 +6,8 @@ import numpy as np
 from mix_pools import pools
 
 from sft_cli.config.schema.data import DataConfig, Order, SourceConfig, StageConfig, StoppingStrategy, Strategy
-from sft_cli.data.mixing.epoch_draw import draw
-from sft_cli.data.mixing.mix_report import SHOWN, Tag, report, tables
+from sft_cli.data.mixing.epoch_draw import draw_epoch
+from sft_cli.data.mixing.mix_report import MAX_VALUES, Tag, build_mix_report, mix_tables
 
 TRAINED = {"a": [4] * 10, "b": [2] * 20}
 NO_TAGS = [{}, {}]
@@ -17,7 +17,7 @@ def reported(tags=NO_TAGS, **settings):
     mix = {"a": SourceConfig(), "b": SourceConfig()}
     data = DataConfig(**{"mix": mix, **settings})
     made = pools(data, TRAINED)
-    return report(draw(data, made, 0), made, tags)
+    return build_mix_report(draw_epoch(data, made, 0), made, tags)
 
 
 def test_passes_by_hand():
@@ -75,7 +75,7 @@ def test_stages_by_hand():
     ]
     assert found["stages"][1]["sources"]["a"]["share_rows"] == 0.5
     assert found["of"] == "rows"
-    (epoch, staged) = tables(found)
+    (epoch, staged) = mix_tables(found)
     assert staged.heading == "stages, intended -> realised"
     assert staged.columns == ("stage", "order", "rows of the epoch", "source", "rows of the stage", "rows")
     assert staged.rows == [
@@ -94,7 +94,7 @@ def test_stages_of_trained_tokens_are_shares_of_trained_tokens():
         "total_rows": 28,
         "stages": stages,
     }
-    shown = tables(reported(**mix))[1]
+    shown = mix_tables(reported(**mix))[1]
     assert shown.columns[4] == "trained tokens of the stage"
     assert shown.rows[1:] == [
         ("2", "random", "50.0% -> 50.0%", "a", "25.0% -> 25.0%", 2),
@@ -116,7 +116,7 @@ def test_tags_by_hand():
         }
     }
     assert list(found["tags"]["language"]) == ["en", "de", "(none)"]
-    (_, shown) = tables(found)
+    (_, shown) = mix_tables(found)
     assert shown.heading == "by language"
     assert shown.rows == [
         ("en", 30, 160, 80, "66.7%"),
@@ -134,14 +134,14 @@ def test_a_tag_that_one_source_lacks_counts_its_rows_as_without():
 def test_the_values_of_a_tag_that_are_beyond_a_table_are_added_up():
     values = tuple(f"task {number:02}" for number in range(30))
     tags = [{}, {"task": Tag(values[:20], np.arange(20, dtype=np.int32))}]
-    shown = tables(reported(tags, mix={"a": SourceConfig(weight=0.1), "b": SourceConfig()}))[-1]
-    assert len(shown.rows) == SHOWN
+    shown = mix_tables(reported(tags, mix={"a": SourceConfig(weight=0.1), "b": SourceConfig()}))[-1]
+    assert len(shown.rows) == MAX_VALUES
     assert shown.rows[-1] == ("(2 more)", 2, 12, 6, "13.6%")
     assert [row[0] for row in shown.rows[:2]] == ["task 00", "task 01"]
 
 
 def test_the_table_of_sources():
-    (epoch,) = tables(reported(mix={"a": SourceConfig(), "b": SourceConfig(weight=0.5)}))
+    (epoch,) = mix_tables(reported(mix={"a": SourceConfig(), "b": SourceConfig(weight=0.5)}))
     assert epoch.heading == "an epoch"
     assert epoch.columns == (
         "source", "intended", "of rows", "of tokens", "of trained tokens", "rows", "trained tokens", "passes",

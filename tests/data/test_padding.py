@@ -7,10 +7,10 @@ import pyarrow.parquet
 import pytest
 
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.formats.null_padding import as_object
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.null_padding import pairs_to_object
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
-from sft_cli.data.sources.source_rows import read
+from sft_cli.data.sources.source_rows import read_source
 from tests.data.helpers import ASK, messages
 
 CITY, DAYS = {"type": "string"}, {"type": "integer"}
@@ -95,9 +95,9 @@ def test_a_null_without_a_schema_is_refused(tools):
 
 
 def test_pairs_are_an_object():
-    assert as_object([["a", 1], ["b", [2]]]) == {"a": 1, "b": [2]}
+    assert pairs_to_object([["a", 1], ["b", [2]]]) == {"a": 1, "b": [2]}
     for value in ([], [1], [["a", 1], ["a", 2]], [["a", 1, 2]], [[1, "a"]], "a", None):
-        assert as_object(value) == value
+        assert pairs_to_object(value) == value
     schema = {"type": "object", "properties": [["city", CITY]]}
     given = {"type": "function", "function": {"name": "f", "parameters": schema}}
     assert called([["city", "R"]], [given])[:2] == ({"city": "R"}, (tool({"city": CITY}),))
@@ -112,7 +112,7 @@ def test_maps_of_arrow_files_are_objects(tmp_path):
     call = {"name": "f", "arguments": [("at", [("x", 1), ("y", None)])]}
     rows = [[ASK, {"role": "assistant", "tool_calls": [call]}]]
     pyarrow.parquet.write_table(pyarrow.table({"messages": pyarrow.array(rows, kind)}), tmp_path / "rows.parquet")
-    (row,) = read(SourceConfig(path=str(tmp_path / "rows.parquet")), "mine", "train")
+    (row,) = read_source(SourceConfig(path=str(tmp_path / "rows.parquet")), "mine", "train")
     assert row.values["messages"][1]["tool_calls"][0]["arguments"] == {"at": {"x": 1, "y": None}}
 
 
@@ -131,4 +131,4 @@ def test_what_a_data_set_writes_is_read_back(tmp_path):
         plain = messages(*row["messages"], tools=row["tools"])
         assert (found.messages, found.tools) == (plain.messages, plain.tools)
         assert (found.remarks, plain.remarks) == (("padding",), ())
-        assert converter(SourceConfig(), "mine", "\n", written).name == "messages"
+        assert make_converter(SourceConfig(), "mine", "\n", written).name == "messages"

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.formats.row_converter import converter
-from sft_cli.data.row_errors import LeftOut, RowError
+from sft_cli.data.formats.row_converter import make_converter
+from sft_cli.data.row_errors import RowError, RowExcluded
 from sft_cli.errors import SftError
-from tests.data.helpers import convert, said
+from tests.data.helpers import convert, summarize
 
 ASKED, GOOD, BAD = (
     {"role": role, "content": text} for role, text in (("user", "Q"), ("assistant", "A"), ("assistant", "B"))
@@ -63,37 +63,37 @@ EARLIER = [("user", "Q"), ("assistant", "A", 0.0)]
 )  # fmt: skip
 def test_chosen(row, expected):
     """The good answer alone is trained; and auto names the format, which then works."""
-    assert said(convert(row, "chosen")) == expected
+    assert summarize(convert(row, "chosen")) == expected
     with pytest.raises(SftError) as caught:
-        converter(SourceConfig(), "mine", "\n\n", row)
+        make_converter(SourceConfig(), "mine", "\n\n", row)
     assert caught.value.where == "data.mix.mine.format"
     assert caught.value.fix.startswith("data.mix.mine.format=chosen trains on ")
 
 
 def test_what_auto_says():
     with pytest.raises(SftError) as caught:
-        converter(SourceConfig(), "mine", "\n", {"prompt": "Q", "chosen": "A", "rejected": "B"})
+        make_converter(SourceConfig(), "mine", "\n", {"prompt": "Q", "chosen": "A", "rejected": "B"})
     assert str(caught.value) == (
         "data.mix.mine.format: the columns chosen, rejected judge the answers: format=auto does not choose among them\n"
         "  fix: data.mix.mine.format=chosen trains on the chosen answers only"
     )
     with pytest.raises(SftError) as caught:
-        converter(SourceConfig(), "mine", "\n", {"messages": [], "label": True})
+        make_converter(SourceConfig(), "mine", "\n", {"messages": [], "label": True})
     assert str(caught.value) == (
         "data.mix.mine.format: the column label seems to say which answers are good: format=auto does not choose among "
         "them\n  fix: data.mix.mine.format=chosen trains on rows whose label is true; 'data.mix.mine.ignore=[label]' "
         "trains on every row"
     )
     with pytest.raises(SftError, match="the columns Chosen, Rejected judge the answers"):
-        converter(SourceConfig(), "mine", "\n", {"Prompt": "Q", "Chosen": "A", "Rejected": "B"})
+        make_converter(SourceConfig(), "mine", "\n", {"Prompt": "Q", "Chosen": "A", "Rejected": "B"})
     row = {"question": "Q", "answer": "A", "label": "easy"}
     assert convert(row, tags={"label": "label"}).tags == {"label": "easy"}
-    assert converter(SourceConfig(), "mine", "\n", {"text": "T", "label": 1}).name == "text"
+    assert make_converter(SourceConfig(), "mine", "\n", {"text": "T", "label": 1}).name == "text"
 
 
 @pytest.mark.parametrize("label", [False, 0, "false", "0"])
 def test_a_bad_answer_is_left_out_and_counted(label):
-    with pytest.raises(LeftOut) as caught:
+    with pytest.raises(RowExcluded) as caught:
         convert({"prompt": "Q", "completion": "A", "label": label}, "chosen")
     assert (caught.value.reason, caught.value.by) == ("label is false", "chosen")
 
@@ -124,4 +124,4 @@ def test_rows_without_a_good_answer(row, expected):
 def test_columns_that_were_not_needed_are_named():
     row = {"prompt": "Q", "chosen": "A", "rejected": "B", "messages": [ASKED, BAD], "query": "R"}
     found = convert(row, "chosen")
-    assert (said(found), found.not_read) == (PLAIN, ("messages", "query"))
+    assert (summarize(found), found.not_read) == (PLAIN, ("messages", "query"))

@@ -16,7 +16,7 @@ from sft_cli.data.mixing.curriculum import Stage
 from sft_cli.data.prepared import Split, SplitWriter, open_prepared, read_manifest
 from sft_cli.data.prepared_writer import example_table
 from sft_cli.errors import SftError
-from sft_cli.prepare.publish import replace_directory, scratch
+from sft_cli.prepare.publish import replace_directory, temp_directory
 from sft_cli.types import Example
 
 EXAMPLES = [
@@ -34,8 +34,8 @@ def written(directory, train, weighted=False, validation=()):
         for start in range(0, len(examples), 700):
             writer.write(example_table(examples[start : start + 700]))
         writer.close()
-    prepared.finish(directory)
-    curriculum.save([Stage("1", Order.random, np.arange(len(train)))], directory)
+    prepared.write_dataset_dict(directory)
+    curriculum.save_stages([Stage("1", Order.random, np.arange(len(train)))], directory)
     (directory / "manifest.json").write_text('{"fingerprint": "f", "content": "c", "inputs": {}}')
     return open_prepared(directory)
 
@@ -227,12 +227,12 @@ def test_other_data_put_there_meanwhile(tmp_path, monkeypatch):
 
 
 def test_what_killed_processes_left_is_removed_after_a_day(tmp_path):
-    left, young = scratch(tmp_path / "a"), scratch(tmp_path / "b")
+    left, young = temp_directory(tmp_path / "a"), temp_directory(tmp_path / "b")
     mine = tmp_path / ".out.settings"
     mine.mkdir()
     for directory in (left, mine):
         os.utime(directory, (0, 0))
-    made = scratch(tmp_path / "out")
+    made = temp_directory(tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == sorted([mine, young, made])
 
 

@@ -42,7 +42,7 @@ def rows(reader, path):
     ],
 )
 def test_json_lines(tmp_path, content, expected):
-    assert rows(text_files.json_lines, write(tmp_path / "rows.jsonl", content)) == expected
+    assert rows(text_files.read_json_lines, write(tmp_path / "rows.jsonl", content)) == expected
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_json_lines(tmp_path, content, expected):
 )  # fmt: skip
 def test_a_broken_line_is_named_and_the_next_is_read(tmp_path, line, message):
     path = write(tmp_path / "rows.jsonl", b'{"a": 0}\n' + line + b'\n{"a": 3}\n')
-    assert rows(text_files.json_lines, path) == [(1, {"a": 0}), (2, message), (3, {"a": 3})]
+    assert rows(text_files.read_json_lines, path) == [(1, {"a": 0}), (2, message), (3, {"a": 3})]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_broken_line_is_named_and_the_next_is_read(tmp_path, line, message):
     ],
 )  # fmt: skip
 def test_json_document(tmp_path, content, expected):
-    assert rows(json_documents.json_document, write(tmp_path / "rows.json", content)) == expected
+    assert rows(json_documents.read_json, write(tmp_path / "rows.json", content)) == expected
 
 
 @pytest.mark.parametrize(
@@ -181,13 +181,13 @@ def test_json_document(tmp_path, content, expected):
 )
 def test_a_broken_document_stops(tmp_path, content, message):
     with pytest.raises(SftError) as caught:
-        rows(json_documents.json_document, write(tmp_path / "rows.json", content))
+        rows(json_documents.read_json, write(tmp_path / "rows.json", content))
     assert str(caught.value) == message
 
 
 def test_csv_numbers_are_the_lines_records_start_on(tmp_path):
     content = 'q,a\n"two\nlines",b\n\n"with ""quotes"", and comma",é\nplain,\n'
-    assert rows(text_files.comma_separated, write(tmp_path / "rows.csv", content)) == [
+    assert rows(text_files.read_csv, write(tmp_path / "rows.csv", content)) == [
         (2, {"q": "two\nlines", "a": "b"}),
         (5, {"q": 'with "quotes", and comma', "a": "é"}),
         (6, {"q": "plain", "a": ""}),
@@ -196,24 +196,24 @@ def test_csv_numbers_are_the_lines_records_start_on(tmp_path):
 
 def test_csv_from_a_spreadsheet(tmp_path):
     path = write(tmp_path / "rows.csv", b"\xef\xbb\xbfq,a\r\n1,2\r\n")
-    assert rows(text_files.comma_separated, path) == [(2, {"q": "1", "a": "2"})]
+    assert rows(text_files.read_csv, path) == [(2, {"q": "1", "a": "2"})]
 
 
 def test_csv_with_a_field_longer_than_pythons_limit(tmp_path):
     path = write(tmp_path / "rows.csv", "text\n" + "x" * 200_000 + "\n")
-    assert rows(text_files.comma_separated, path) == [(2, {"text": "x" * 200_000})]
+    assert rows(text_files.read_csv, path) == [(2, {"text": "x" * 200_000})]
 
 
 def test_tabs(tmp_path):
     path = write(tmp_path / "rows.tsv", "q\ta\n1,5\t2\n")
-    assert rows(text_files.tab_separated, path) == [(2, {"q": "1,5", "a": "2"})]
+    assert rows(text_files.read_tsv, path) == [(2, {"q": "1,5", "a": "2"})]
 
 
 def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
     path = write(tmp_path / "rows.csv", 'q,a\n1,2,3\n"x"y,2\n1\n5,6\n"open,2\n')
     quoting = 'double every quotation mark inside a quoted field ("") and close each field that is opened'
     fields = 'put fields that hold commas or line breaks between quotation marks ("…")'
-    assert rows(text_files.comma_separated, path) == [
+    assert rows(text_files.read_csv, path) == [
         (2, f"rows.csv:2: 3 fields under a header of 2\n  fix: {fields}"),
         (3, f"rows.csv:3: not valid CSV: ',' expected after '\"'\n  fix: {quoting}"),
         (4, f"rows.csv:4: 1 fields under a header of 2\n  fix: {fields}"),
@@ -255,7 +255,7 @@ def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
 )
 def test_a_csv_without_a_usable_header_stops(tmp_path, content, message):
     with pytest.raises(SftError) as caught:
-        rows(text_files.comma_separated, write(tmp_path / "rows.csv", content))
+        rows(text_files.read_csv, write(tmp_path / "rows.csv", content))
     assert str(caught.value) == message
 
 
@@ -280,7 +280,7 @@ LINES = b"".join(b'{"a": %d}\n' % number for number in range(20_000))
     ],
 )
 def test_compressed_lines_all_arrive(tmp_path, ending, packed):
-    read = rows(text_files.json_lines, write(tmp_path / f"rows.jsonl{ending}", packed))
+    read = rows(text_files.read_json_lines, write(tmp_path / f"rows.jsonl{ending}", packed))
     assert read == [(number + 1, {"a": number}) for number in range(20_000)]
 
 
@@ -315,7 +315,7 @@ def test_compressed_lines_all_arrive(tmp_path, ending, packed):
 def test_a_broken_archive_stops(tmp_path, ending, packed, reason):
     path = write(tmp_path / f"rows.jsonl{ending}", packed)
     with pytest.raises(SftError) as caught:
-        rows(text_files.json_lines, path)
+        rows(text_files.read_json_lines, path)
     assert str(caught.value) == (
         f"rows.jsonl{ending}: cannot be read: {reason}\n"
         "  fix: fetch or write the file again; it is incomplete or broken"
@@ -331,7 +331,7 @@ TALK = [
 def test_parquet_leaves_out_the_keys_a_row_never_had(tmp_path):
     """The shared schema of a column gives every message every key, null where it had none."""
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(TALK), tmp_path / "rows.parquet")
-    assert rows(columnar.parquet, tmp_path / "rows.parquet") == [
+    assert rows(columnar.read_parquet, tmp_path / "rows.parquet") == [
         (1, {"messages": [{"role": "user", "content": "hi", "weight": 0.5}]}),
         (2, {"messages": [{"role": "assistant", "tool_calls": [{"name": "f"}]}]}),
     ]
@@ -346,8 +346,8 @@ def test_json_columns_of_datasets_come_back_as_objects(tmp_path):
     data.save_to_disk(tmp_path / "saved")
     data.to_parquet(tmp_path / "rows.parquet")
     expected = list(enumerate(values, start=1))
-    assert rows(columnar.parquet, tmp_path / "rows.parquet") == expected
-    assert rows(columnar.arrow, tmp_path / "saved" / "data-00000-of-00001.arrow") == expected
+    assert rows(columnar.read_parquet, tmp_path / "rows.parquet") == expected
+    assert rows(columnar.read_arrow, tmp_path / "saved" / "data-00000-of-00001.arrow") == expected
 
 
 def test_columnar_rows_are_numbered_across_batches(tmp_path):
@@ -356,11 +356,11 @@ def test_columnar_rows_are_numbered_across_batches(tmp_path):
     with pyarrow.ipc.new_file(tmp_path / "rows.arrow", table.schema) as writer:
         writer.write_table(table)
     expected = [(number + 1, {"a": number}) for number in range(table.num_rows)]
-    assert rows(columnar.parquet, tmp_path / "rows.parquet") == expected
-    assert rows(columnar.arrow, tmp_path / "rows.arrow") == expected
+    assert rows(columnar.read_parquet, tmp_path / "rows.parquet") == expected
+    assert rows(columnar.read_arrow, tmp_path / "rows.arrow") == expected
 
 
-@pytest.mark.parametrize(("reader", "kind"), [(columnar.parquet, "Parquet"), (columnar.arrow, "Arrow")])
+@pytest.mark.parametrize(("reader", "kind"), [(columnar.read_parquet, "Parquet"), (columnar.read_arrow, "Arrow")])
 def test_a_columnar_file_that_is_none_stops(tmp_path, reader, kind):
     with pytest.raises(SftError) as caught:
         rows(reader, write(tmp_path / "rows.bin", b"hello, this is no table at all"))
@@ -382,7 +382,7 @@ def test_csv_round_trip_with_the_right_lines(tmp_path_factory, table):
         starts.append(written.getvalue().count("\n") + 1)
         writer.writerow(record)
     path.write_bytes(written.getvalue().encode())
-    assert rows(text_files.comma_separated, path) == [
+    assert rows(text_files.read_csv, path) == [
         (start, {"q": q, "a": a}) for start, (q, a) in zip(starts[1:], table, strict=True)
     ]
 
@@ -398,4 +398,4 @@ json_values = st.recursive(
 def test_json_lines_round_trip(tmp_path_factory, objects, ascii_only):
     path = tmp_path_factory.mktemp("json") / "rows.jsonl"
     path.write_bytes("".join(json.dumps(value, ensure_ascii=ascii_only) + "\n" for value in objects).encode())
-    assert rows(text_files.json_lines, path) == list(enumerate(objects, start=1))
+    assert rows(text_files.read_json_lines, path) == list(enumerate(objects, start=1))

@@ -27,7 +27,7 @@ def take(path, side="train", **config):
     config = SourceConfig(path=str(path), **config)
     return [
         (row.where, str(row.error) if isinstance(row, slices.BadRow) else dict(row.values))
-        for row in source_rows.read(config, "mine", side)
+        for row in source_rows.read_source(config, "mine", side)
     ]
 
 
@@ -236,7 +236,7 @@ def test_the_splits_of_one_file(tmp_path):
     plain = write(tmp_path / "plain.json", json.dumps(PAIRS))
     config = SourceConfig(path=str(plain), split="test")
     with pytest.raises(SftError, match=r"split 'test' is asked for, but plain\.json is a list of rows, without splits"):
-        list(source_rows.read(config, "mine", "train"))
+        list(source_rows.read_source(config, "mine", "train"))
 
 
 def test_where_no_row_can_be_read_the_first_ones_own_error_is_shown(tmp_path):

@@ -13,8 +13,8 @@ import pytest
 
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.sources import remote
-from sft_cli.data.sources.source_rows import fingerprint, read, slices
-from sft_cli.data.sources.streaming import blocks
+from sft_cli.data.sources.source_rows import read_source, source_fingerprint, source_slices
+from sft_cli.data.sources.streaming import stream_blocks
 from sft_cli.errors import SftError
 
 ROWS = b"".join(b'{"a": %d}\n' % number for number in range(2000))
@@ -83,7 +83,7 @@ class Site:
 
 def forget():
     """As in a new process."""
-    remote.find.cache_clear()
+    remote.find_files.cache_clear()
     remote.download.cache_clear()
 
 
@@ -99,12 +99,12 @@ def site(tmp_path, monkeypatch):
 
 
 def values(path):
-    return [(row.where, row.values["a"]) for row in read(SourceConfig(path=path), "mine", "train")]
+    return [(row.where, row.values["a"]) for row in read_source(SourceConfig(path=path), "mine", "train")]
 
 
 def message(**config):
     with pytest.raises(SftError) as caught:
-        slices(SourceConfig(**config), "mine", "train")
+        source_slices(SourceConfig(**config), "mine", "train")
     return str(caught.value)
 
 
@@ -115,7 +115,9 @@ def test_a_file_on_the_web_is_as_one_here(site, tmp_path, ranges):
     (tmp_path / "rows.jsonl").write_bytes(ROWS)
     url = f"http://{site.host}/d/rows.jsonl"
     assert values(url) == [(f"rows.jsonl:{number + 1}", number) for number in range(2000)]
-    assert fingerprint(SourceConfig(path=url), "mine") == fingerprint(SourceConfig(path="rows.jsonl"), "mine")
+    assert source_fingerprint(SourceConfig(path=url), "mine") == source_fingerprint(
+        SourceConfig(path="rows.jsonl"), "mine"
+    )
     assert values(f"http://{site.host}/rows.jsonl.gz")[-1] == ("rows.jsonl.gz:2000", 1999)
 
 
@@ -144,11 +146,11 @@ def test_a_server_that_names_no_version_is_asked_for_the_bytes_every_time(site):
 
 def test_without_a_network_the_version_that_was_fetched_before(site):
     url = f"http://{site.host}/d/rows.jsonl"
-    before = fingerprint(SourceConfig(path=url), "mine")
+    before = source_fingerprint(SourceConfig(path=url), "mine")
     site.stop()
     forget()
     assert len(values(url)) == 2000
-    assert fingerprint(SourceConfig(path=url), "mine") == before
+    assert source_fingerprint(SourceConfig(path=url), "mine") == before
 
 
 def test_a_download_that_breaks_off_leaves_nothing(site, tmp_path):
@@ -269,9 +271,9 @@ def test_no_secret_is_shown_or_stored(site, tmp_path, path):
     config = SourceConfig(path=url)
     said = []
     try:
-        said += [row.where for row in read(config, "mine", "train")]
-        said += [json.dumps(fingerprint(config, "mine")), repr(slices(config, "mine", "train"))]
-        said += [repr(remote.find(url, "key"))]
+        said += [row.where for row in read_source(config, "mine", "train")]
+        said += [json.dumps(source_fingerprint(config, "mine")), repr(source_slices(config, "mine", "train"))]
+        said += [repr(remote.find_files(url, "key"))]
     except SftError as error:
         said += [str(error), repr(error.__cause__), repr(error.__context__ if not error.__suppress_context__ else "")]
     said += [str(found) for found in (tmp_path / "home").rglob("*")]
@@ -288,23 +290,23 @@ def test_a_password_comes_from_netrc(site, tmp_path, monkeypatch, ranges):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password pass-word\n")
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert len(list(read(config, "mine", "train"))) == 2000
+    assert len(list(read_source(config, "mine", "train"))) == 2000
     config.stream, config.max_rows = True, 5
-    assert len(next(blocks(config, "mine", "train", 1)).rows) == 5
+    assert len(next(stream_blocks(config, "mine", "train", 1)).rows) == 5
 
 
 def test_a_masked_address_is_read_from_what_was_downloaded_and_nothing_else(site):
     whole, masked = (SourceConfig(path=f"http://{site.host}/d/rows.jsonl?sig={word}") for word in ("word", "***"))
     expected = "data.mix.mine.path: the signature of 'http://{host}/d/rows.jsonl' is not kept with a run\n"
     assert message(path=masked.path).startswith(expected.format(host=site.host))
-    rows = list(read(whole, "mine", "train"))
+    rows = list(read_source(whole, "mine", "train"))
     forget()
     asked = len(site.gets)
-    assert list(read(masked, "mine", "train")) == rows
-    assert fingerprint(masked, "mine") == fingerprint(whole, "mine")
+    assert list(read_source(masked, "mine", "train")) == rows
+    assert source_fingerprint(masked, "mine") == source_fingerprint(whole, "mine")
     masked.stream, masked.max_rows = True, 5
     with pytest.raises(SftError, match="is not kept with a run"):
-        next(blocks(masked, "mine", "train", 1))
+        next(stream_blocks(masked, "mine", "train", 1))
     assert len(site.gets) == asked
 
 
@@ -312,13 +314,13 @@ def test_two_signatures_of_one_address_never_stand_for_each_other(site):
     """They may name different files; a server that says no version could not tell them apart."""
     site.versions = False
     first, second = (SourceConfig(path=f"http://{site.host}/d/rows.jsonl?token={word}") for word in "ab")
-    one = list(read(first, "mine", "train"))
+    one = list(read_source(first, "mine", "train"))
     site.files["/d/rows.jsonl"] = b'{"a": "other"}\n'
     forget()
-    assert len(list(read(second, "mine", "train"))) == 1
+    assert len(list(read_source(second, "mine", "train"))) == 1
     site.stop()
     forget()
-    assert list(read(first, "mine", "train")) == one
+    assert list(read_source(first, "mine", "train")) == one
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +368,7 @@ def bucket():
     ],
 )
 def test_s3(site, bucket, config, expected):
-    rows = [(row.where, row.values["a"]) for row in read(SourceConfig(**config), "mine", "train")]
+    rows = [(row.where, row.values["a"]) for row in read_source(SourceConfig(**config), "mine", "train")]
     assert rows == expected
 
 
@@ -374,10 +376,10 @@ def test_s3_as_it_comes(site, bucket, tmp_path):
     """Nothing is stored, and a state goes on in the middle of a file."""
     bucket.put_object(Bucket="shelf", Key="many.jsonl", Body=ROWS)
     config = SourceConfig(path="s3://shelf/many.jsonl", stream=True, max_rows=1500, shuffle_buffer=600)
-    through = list(blocks(config, "mine", "train", 1))
+    through = list(stream_blocks(config, "mine", "train", 1))
     assert [len(block.rows) for block in through] == [600, 600, 300]
-    assert list(blocks(config, "mine", "train", 1, through[0].state)) == through[1:]
-    (entry,) = fingerprint(config, "mine")["train"]["files"]
+    assert list(stream_blocks(config, "mine", "train", 1, through[0].state)) == through[1:]
+    (entry,) = source_fingerprint(config, "mine")["train"]["files"]
     assert entry[0] == "many.jsonl"
     assert entry[1].startswith('ETag="')
     assert not (tmp_path / "home").exists()
@@ -430,4 +432,4 @@ def test_without_a_network_nothing_is_streamed(site):
     site.stop()
     forget()
     with pytest.raises(SftError, match="cannot be reached"):
-        next(blocks(SourceConfig(path=url, stream=True, max_rows=5), "mine", "train", 1))
+        next(stream_blocks(SourceConfig(path=url, stream=True, max_rows=5), "mine", "train", 1))

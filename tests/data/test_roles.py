@@ -9,21 +9,23 @@ from hypothesis import strategies as st
 from sft_cli.config.overrides.grammar import parse_value
 from sft_cli.config.rules.data import check_source_keys
 from sft_cli.config.schema.data import DataConfig, SourceConfig
-from sft_cli.data.formats.roles import ROLES
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.roles import ROLE_NAMES
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
-from tests.data.helpers import ASK, SAY, convert, messages, said
+from tests.data.helpers import ASK, SAY, convert, messages, summarize
 
 CALL = '{"name": "f", "arguments": {"x": 1}}'
 
 
 @given(
-    st.sampled_from(sorted(ROLES)), st.sampled_from(["-", " ", "_", ""]), st.sampled_from(["upper", "title", "lower"])
+    st.sampled_from(sorted(ROLE_NAMES)),
+    st.sampled_from(["-", " ", "_", ""]),
+    st.sampled_from(["upper", "title", "lower"]),
 )
 def test_case_blanks_and_hyphens_make_no_difference(name, joint, case):
     found = messages({"role": f" {getattr(name.replace('_', joint), case)()} ", "content": "x"}, SAY)
-    assert found.messages[0].role == ROLES[name]
+    assert found.messages[0].role == ROLE_NAMES[name]
 
 
 @pytest.mark.parametrize("name", ["function-call", "tool-call", "fncall", "Function Call", "FunctionCall", "fn_call"])
@@ -35,7 +37,7 @@ def test_a_turn_that_is_a_call_under_any_of_its_names(name):
     ]
     found = convert({"conversations": [*turns, {"from": "gpt", "value": "A"}]})
     function = {"name": "f", "arguments": {"x": 1}}
-    assert said(found) == [
+    assert summarize(found) == [
         ("user", "Q"),
         ("assistant", "", {"tool_calls": [{"type": "function", "function": function}]}),
         ("tool", "R"),
@@ -109,7 +111,7 @@ def test_roles_in_trees():
 
 def test_roles_where_nothing_reads_them():
     with pytest.raises(SftError) as caught:
-        converter(SourceConfig(format="text", roles={"bot": "assistant"}), "mine", "\n", ())
+        make_converter(SourceConfig(format="text", roles={"bot": "assistant"}), "mine", "\n", ())
     assert str(caught.value) == (
         "data.mix.mine.roles: it would have no effect: the format text does not read it\n"
         "  fix: leave data.mix.mine.roles out"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.data import codec, row_store
-from sft_cli.data.row_errors import LeftOut, RowError
+from sft_cli.data.row_errors import RowError, RowExcluded
 from sft_cli.data.row_store import RowStore
 from sft_cli.types import Conversation, Message, TokenIds
 
@@ -39,7 +39,9 @@ conversations = st.builds(
 @given(conversations)
 @settings(max_examples=200)
 def test_a_conversation_comes_back_as_it_was(conversation):
-    assert codec.decode(codec.encode(conversation), conversation.where, "mine") == conversation
+    assert (
+        codec.decode_conversation(codec.encode_conversation(conversation), conversation.where, "mine") == conversation
+    )
 
 
 def row(number):
@@ -57,7 +59,7 @@ def row(number):
 def store(tmp_path):
     """2,510 rows in two parts, the first of three batches."""
     for number, (start, stop) in enumerate([(0, 2500), (2500, 2510)]):
-        row_store.write_part(tmp_path / f"part-{number:05}.arrow", map(row, range(start, stop)))
+        row_store.write_rows(tmp_path / f"part-{number:05}.arrow", map(row, range(start, stop)))
     return RowStore(tmp_path, "mine")
 
 
@@ -75,13 +77,13 @@ def test_rows_come_back_by_number(store):
 
 
 def test_columns_line_up_with_rows(store):
-    good, prompts, groups = store.good(), store.digests("prompt"), store.digests("group")
+    good, prompts, groups = store.is_valid(), store.digests("prompt"), store.digests("group")
     assert len(store) == len(good) == len(prompts) == len(groups) == 2510
     assert good.tolist() == [number % 7 != 3 for number in range(2510)]
     first = {number % 5: prompts[number] for number in range(4, 10) if good[number]}
     assert all(prompts[number] == first[number % 5] for number in range(2510) if good[number])
     assert [group == b"" for group in groups] == [not number % 2 or number % 7 == 3 for number in range(2510)]
-    assert [where for where, _ in store.places()] == [f"rows.jsonl:{number}" for number in range(2510)]
+    assert [where for where, _ in store.locations()] == [f"rows.jsonl:{number}" for number in range(2510)]
 
 
 def test_a_part_is_written_whole_or_not_at_all(tmp_path):
@@ -90,18 +92,18 @@ def test_a_part_is_written_whole_or_not_at_all(tmp_path):
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
-        row_store.write_part(tmp_path / "part-00000.arrow", rows())
+        row_store.write_rows(tmp_path / "part-00000.arrow", rows())
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_left_out_on_purpose_and_how_large_rows_are(tmp_path):
     error = {"where": "rows.jsonl:1", "reason": "bad", "problem": "it is", "fix": "repair it"}
-    given = [RowError(**error), row(0)[1], LeftOut(**error)]
-    row_store.write_part(tmp_path / "part-00000.arrow", (("rows.jsonl:1", one) for one in given))
+    given = [RowError(**error), row(0)[1], RowExcluded(**error)]
+    row_store.write_rows(tmp_path / "part-00000.arrow", (("rows.jsonl:1", one) for one in given))
     store = RowStore(tmp_path, "mine")
-    assert (store.good().tolist(), store.left_out().tolist()) == ([False, True, False], [False, False, True])
-    assert store.sizes().tolist() == [0, len(codec.encode(given[1])), 0]
-    assert [type(problem) for _, problem in store.places()] == [RowError, type(None), LeftOut]
+    assert (store.is_valid().tolist(), store.is_excluded().tolist()) == ([False, True, False], [False, False, True])
+    assert store.payload_sizes().tolist() == [0, len(codec.encode_conversation(given[1])), 0]
+    assert [type(problem) for _, problem in store.locations()] == [RowError, type(None), RowExcluded]
 
 
 def test_trees_of_two_sources_are_two_groups(tmp_path):
@@ -110,6 +112,6 @@ def test_trees_of_two_sources_are_two_groups(tmp_path):
         Conversation((Message("user", "q"), Message("assistant", "a")), "x:1", source, group="tree 1")
         for source in ("mine", "other", "mine")
     ]
-    row_store.write_part(tmp_path / "part-00000.arrow", (("x:1", one) for one in made))
+    row_store.write_rows(tmp_path / "part-00000.arrow", (("x:1", one) for one in made))
     groups = RowStore(tmp_path, "mine").digests("group").tolist()
     assert groups[0] == groups[2] != groups[1]

@@ -17,8 +17,8 @@ from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.sources import columnar, file_state, slices, text_files
 from sft_cli.data.sources.lines import BOM
 from sft_cli.data.sources.slices import BadRow
-from sft_cli.data.sources.source_rows import fingerprint, read, read_slice
-from sft_cli.data.sources.source_rows import slices as slices_of
+from sft_cli.data.sources.source_rows import read_slice, read_source, source_fingerprint
+from sft_cli.data.sources.source_rows import source_slices as slices_of
 from sft_cli.errors import SftError
 
 
@@ -67,11 +67,11 @@ def test_ranges_of_lines_are_the_whole_file(tmp_path_factory, lines, mark, ends_
     path.write_bytes(content.removesuffix(b"\n") if ends_open else content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file_state, "CHUNK", max(chunk, len(mark)))
-        spans = file_state.survey(path, file_state.look(path), "rows.jsonl", size).ranges
-    pieces = [list(text_files.json_lines(path, "rows.jsonl", span)) for span in spans]
+        spans = file_state.scan_file(path, file_state.record_stamp(path), "rows.jsonl", size).ranges
+    pieces = [list(text_files.read_json_lines(path, "rows.jsonl", span)) for span in spans]
     assert all(pieces)
     found = [(number, str(values)) for piece in pieces for number, values in piece]
-    assert found == [(number, str(values)) for number, values in text_files.json_lines(path, "rows.jsonl")]
+    assert found == [(number, str(values)) for number, values in text_files.read_json_lines(path, "rows.jsonl")]
 
 
 def test_a_file_of_lines_is_cut_and_keeps_its_numbers(tmp_path, small):
@@ -83,7 +83,7 @@ def test_a_file_of_lines_is_cut_and_keeps_its_numbers(tmp_path, small):
     assert [[where for where, _ in piece] for piece in pieces] == [
         [f"rows.jsonl:{number}" for number in numbers] for numbers in ([1, 2, 3, 4, 5], [6, 8, 9, 10, 11], [12])
     ]
-    assert joined(pieces) == plain(read(SourceConfig(path="rows.jsonl"), "mine", "train"))
+    assert joined(pieces) == plain(read_source(SourceConfig(path="rows.jsonl"), "mine", "train"))
     assert pieces[1][0][1].startswith("rows.jsonl:6: invalid JSON")
 
 
@@ -96,9 +96,9 @@ def test_a_range_ends_with_the_line_that_fills_it(tmp_path, monkeypatch):
 def test_a_file_that_changes_while_it_is_counted(tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n')
-    monkeypatch.setattr(file_state._Ranges, "add", lambda self, chunk, end: path.write_bytes(b"{}\n"))
+    monkeypatch.setattr(file_state._RangeCutter, "add", lambda self, chunk, end: path.write_bytes(b"{}\n"))
     with pytest.raises(SftError) as caught:
-        fingerprint(SourceConfig(path="rows.jsonl"), "mine")
+        source_fingerprint(SourceConfig(path="rows.jsonl"), "mine")
     assert str(caught.value) == CHANGED
 
 
@@ -133,7 +133,7 @@ def test_the_shards_of_a_saved_data_set_are_numbered_through(tmp_path):
 def test_a_table_of_the_hub_is_cut_by_rows(monkeypatch):
     monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 1000)
     data = Dataset.from_dict({"a": list(range(2500))})
-    pieces = [pickle.loads(pickle.dumps(piece)) for piece in slices.of_table("owner/name@abc[train]", data.data)]
+    pieces = [pickle.loads(pickle.dumps(piece)) for piece in slices.slice_table("owner/name@abc[train]", data.data)]
     found = [plain(read_slice(piece, "mine")) for piece in pieces]
     assert [len(piece) for piece in found] == [1000, 1000, 500]
     assert joined(found) == [(f"owner/name@abc[train]:{number + 1}", {"a": number}) for number in range(2500)]
@@ -167,7 +167,9 @@ def test_slices_are_read_in_spawned_processes(tmp_path, small):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found = pool.map(_count, pieces)
     assert {process for process, _ in found} != {os.getpid()}
-    assert [row for _, rows in found for row in rows] == plain(read(SourceConfig(path="rows.jsonl"), "mine", "train"))
+    assert [row for _, rows in found for row in rows] == plain(
+        read_source(SourceConfig(path="rows.jsonl"), "mine", "train")
+    )
 
 
 CHANGED = (
@@ -178,12 +180,12 @@ CHANGED = (
 def test_a_file_that_changes_between_fingerprint_and_slices(tmp_path):
     config = SourceConfig(path="rows.jsonl")
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
-    fingerprint(config, "mine")
+    source_fingerprint(config, "mine")
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     with pytest.raises(SftError) as caught:
         slices_of(config, "mine", "train")
     assert str(caught.value) == CHANGED
-    fingerprint(config, "mine")
+    source_fingerprint(config, "mine")
     assert len(through_slices("rows.jsonl")) == 1
 
 
@@ -235,16 +237,16 @@ def test_a_file_that_goes_away(tmp_path):
 def test_bytes_are_read_once_for_fingerprint_and_slices(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
     config = SourceConfig(path="rows.jsonl")
-    fingerprint(config, "mine")
-    missed = file_state.survey.cache_info().misses
+    source_fingerprint(config, "mine")
+    missed = file_state.scan_file.cache_info().misses
     slices_of(config, "mine", "train")
-    assert fingerprint(config, "mine")["train"]["files"][0][0] == "rows.jsonl"
-    assert file_state.survey.cache_info().misses == missed
+    assert source_fingerprint(config, "mine")["train"]["files"][0][0] == "rows.jsonl"
+    assert file_state.scan_file.cache_info().misses == missed
 
 
 def test_units_say_rows_and_bytes(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"a": range(10)}), "rows.parquet", row_group_size=4)
-    assert [unit.rows for unit in columnar.parquet_units(tmp_path / "rows.parquet", "rows.parquet")] == [4, 4, 2]
+    assert [unit.rows for unit in columnar.parquet_row_groups(tmp_path / "rows.parquet", "rows.parquet")] == [4, 4, 2]
 
 
 def test_one_document_is_one_row(tmp_path):
@@ -323,4 +325,4 @@ def test_reading_begins_anew(tmp_path):
     config = SourceConfig(path="rows.jsonl")
     for content in ('{"a": 1}\n', '{"a": 10}\n'):
         (tmp_path / "rows.jsonl").write_text(content)
-        assert plain(read(config, "mine", "train")) == [("rows.jsonl:1", json.loads(content))]
+        assert plain(read_source(config, "mine", "train")) == [("rows.jsonl:1", json.loads(content))]

@@ -11,8 +11,8 @@ from datasets import Dataset, DatasetDict
 
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.row_errors import RowError
-from sft_cli.data.sources.locate import is_hub_id
-from sft_cli.data.sources.source_rows import BadRow, fingerprint, has_validation, read
+from sft_cli.data.sources.locate import is_hub_dataset
+from sft_cli.data.sources.source_rows import BadRow, has_validation, read_source, source_fingerprint
 from sft_cli.errors import SftError
 from sft_cli.types import Row
 
@@ -31,25 +31,25 @@ def write(tmp_path, *names):
 
 
 def places(side="train", **config):
-    return {row.where: row.values["text"] for row in read(SourceConfig(**config), "mine", side)}
+    return {row.where: row.values["text"] for row in read_source(SourceConfig(**config), "mine", side)}
 
 
 def message(side="train", **config):
     with pytest.raises(SftError) as caught:
-        list(read(SourceConfig(**config), "mine", side))
+        list(read_source(SourceConfig(**config), "mine", side))
     return str(caught.value)
 
 
 def test_a_row_says_where_it_came_from(tmp_path):
     write(tmp_path, "rows.jsonl")
-    assert list(read(SourceConfig(path="rows.jsonl"), "mine", "train")) == [
+    assert list(read_source(SourceConfig(path="rows.jsonl"), "mine", "train")) == [
         Row(values={"text": "rows.jsonl"}, where="rows.jsonl:1", source="mine")
     ]
 
 
 def test_a_broken_row_does_not_stop_the_others(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\nnonsense\n{"text": "b"}\n')
-    first, broken, last = read(SourceConfig(path="rows.jsonl"), "mine", "train")
+    first, broken, last = read_source(SourceConfig(path="rows.jsonl"), "mine", "train")
     assert (first.where, last.where) == ("rows.jsonl:1", "rows.jsonl:3")
     assert isinstance(broken, BadRow)
     assert isinstance(broken.error, RowError)
@@ -87,9 +87,9 @@ def test_where_and_fingerprint_are_the_same_however_a_path_is_typed(tmp_path, mo
     folder, _, rest = path.partition("/")
     monkeypatch.setenv("HOME", str(tmp_path))
     typed = [path, f"./{path}", str(tmp_path / path), f"{folder}/../{path}", f"~/{path}"]
-    seen = [(places(path=given), fingerprint(SourceConfig(path=given), "mine")) for given in typed]
+    seen = [(places(path=given), source_fingerprint(SourceConfig(path=given), "mine")) for given in typed]
     monkeypatch.chdir(tmp_path / folder)
-    seen.append((places(path=rest or "."), fingerprint(SourceConfig(path=rest or "."), "mine")))
+    seen.append((places(path=rest or "."), source_fingerprint(SourceConfig(path=rest or "."), "mine")))
     assert all(found == seen[0] for found in seen[1:])
     assert set(seen[0][0]) in ({"rows.jsonl:1"}, {"s:1"}, {"x/rows.jsonl:1", "y/rows.jsonl:1"})
 
@@ -101,9 +101,11 @@ def test_rows_that_go_by_other_names_have_another_fingerprint(tmp_path):
         (tmp_path / name).write_text('{"text": "a"}\n')
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "s")
     shutil.copytree(tmp_path / "s", tmp_path / "t")
-    found = [json.dumps(fingerprint(SourceConfig(path=path), "mine")) for path in ("one", "two", "s", "t")]
+    found = [json.dumps(source_fingerprint(SourceConfig(path=path), "mine")) for path in ("one", "two", "s", "t")]
     assert len(set(found)) == 4
-    assert fingerprint(SourceConfig(path="one"), "mine") == fingerprint(SourceConfig(path="two/deep"), "mine")
+    assert source_fingerprint(SourceConfig(path="one"), "mine") == source_fingerprint(
+        SourceConfig(path="two/deep"), "mine"
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_validation_path(tmp_path):
         ),
         pytest.param(
             {"path": "stray"},
-            "data.mix.mine.path: 'stray' is split into train, but 'more.jsonl' belongs to none of them\n"
+            "data.mix.mine.path: 'stray' has splits train, and 'more.jsonl' is in none\n"
             "  fix: move that file away, or name the files to read with a glob",
             id="stray",
         ),
@@ -284,7 +286,7 @@ def test_a_split_asked_of_one_saved_data_set(tmp_path):
 )
 def test_what_a_hub_id_looks_like(tmp_path, path, certain, expected):
     (tmp_path / "here" / "there").mkdir(parents=True)
-    assert is_hub_id(path, certain=certain) is expected
+    assert is_hub_dataset(path, certain=certain) is expected
 
 
 def test_a_folder_with_a_state_file_of_its_own_is_no_saved_data_set(tmp_path):
@@ -295,10 +297,10 @@ def test_a_folder_with_a_state_file_of_its_own_is_no_saved_data_set(tmp_path):
 def test_fingerprint_follows_the_bytes(tmp_path):
     write(tmp_path, "d/train.jsonl", "d/test.jsonl")
     config = SourceConfig(path="d", validation_split="test")
-    before = fingerprint(config, "mine")
-    assert before == fingerprint(config, "mine")
+    before = source_fingerprint(config, "mine")
+    assert before == source_fingerprint(config, "mine")
     (tmp_path / "d" / "test.jsonl").write_text('{"text": "other"}')
-    after = fingerprint(config, "mine")
+    after = source_fingerprint(config, "mine")
     assert after["train"] == before["train"]
     assert after["validation"] != before["validation"]
 
@@ -307,7 +309,7 @@ def test_fingerprint_is_blind_to_where_the_files_lie(tmp_path):
     write(tmp_path, "d/train.jsonl")
     shutil.copytree(tmp_path / "d", tmp_path / "e" / "f")
     paths = ("d/train.jsonl", str(tmp_path / "d" / "train.jsonl"), "d", "d/*.jsonl", "e/f/train.jsonl")
-    made = [fingerprint(SourceConfig(path=path), "mine") for path in paths]
+    made = [source_fingerprint(SourceConfig(path=path), "mine") for path in paths]
     assert made == [made[0]] * len(paths)
 
 
@@ -315,7 +317,7 @@ def test_reading_streams(tmp_path):
     """The first row comes before a broken end of the file is seen."""
     lines = b'{"text": "a"}\n' * 200_000
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(lines)[:-9])
-    rows = read(SourceConfig(path="rows.jsonl.gz"), "mine", "train")
+    rows = read_source(SourceConfig(path="rows.jsonl.gz"), "mine", "train")
     assert next(rows).where == "rows.jsonl.gz:1"
     with pytest.raises(SftError, match=r"^rows\.jsonl\.gz: cannot be read"):
         list(rows)

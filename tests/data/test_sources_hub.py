@@ -86,21 +86,21 @@ def hub():
 READ = """
 import json, sys
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.sources.source_rows import fingerprint, read
+from sft_cli.data.sources.source_rows import read_source, source_fingerprint
 from sft_cli.errors import SftError
 
 for values in json.loads(sys.argv[1]):
     config = SourceConfig(**values)
     try:
-        rows = [[row.where, dict(row.values)] for row in read(config, "mine", "train")]
-        print(json.dumps([rows, fingerprint(config, "mine")]))
+        rows = [[row.where, dict(row.values)] for row in read_source(config, "mine", "train")]
+        print(json.dumps([rows, source_fingerprint(config, "mine")]))
     except SftError as error:
         print(json.dumps(str(error)))
 """
 
 
 def read_in_a_process(home, configs, **environment):
-    """What ``read`` and ``fingerprint`` say of each config, or the message of the error."""
+    """What ``read_source`` and ``source_fingerprint`` say of each config, or the message of the error."""
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
     command = [sys.executable, "-c", READ, json.dumps(configs)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=home)

@@ -16,8 +16,8 @@ from test_remote import Site, forget
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.sources import remote, streaming
 from sft_cli.data.sources.slices import BadRow
-from sft_cli.data.sources.source_rows import fingerprint, read
-from sft_cli.data.sources.streaming import blocks
+from sft_cli.data.sources.source_rows import read_source, source_fingerprint
+from sft_cli.data.sources.streaming import stream_blocks
 from sft_cli.errors import SftError
 
 
@@ -40,7 +40,7 @@ def plain(rows):
 
 def streamed(source, seed=1, state=None):
     """Every block's rows and state; states go through JSON."""
-    found = blocks(source, "mine", "train", seed, state)
+    found = stream_blocks(source, "mine", "train", seed, state)
     return [(plain(block.rows), json.loads(json.dumps(block.state))) for block in found]
 
 
@@ -96,7 +96,7 @@ def test_a_state_in_one_file_says_nothing_of_the_next(tmp_path, kind):
 def test_read_to_the_end_it_is_the_source(tmp_path, kind):
     """Every row once, with the place it has when it is stored; in another order, and another one for another seed."""
     path = write(tmp_path, kind, range(50))
-    stored = plain(read(SourceConfig(path=str(path)), "mine", "train"))
+    stored = plain(read_source(SourceConfig(path=str(path)), "mine", "train"))
     one, other = ([row for rows, _ in streamed(config(path), seed) for row in rows] for seed in (1, 2))
     by_place = partial(sorted, key=lambda row: (len(row[0]), row[0]))
     assert by_place(one) == by_place(other) == by_place(stored)
@@ -190,7 +190,7 @@ def test_resuming_reads_only_what_is_behind_the_state(site):
 
 def test_a_version_that_changes_on_the_server(site):
     source = config(f"http://{site.host}/d/rows.jsonl", buffer=10)
-    found = blocks(source, "mine", "train", 1)
+    found = stream_blocks(source, "mine", "train", 1)
     next(found)
     site.version = 2
     with pytest.raises(SftError) as caught:
@@ -202,7 +202,7 @@ def test_a_version_that_changes_on_the_server(site):
 
 def test_a_file_that_changes_here(tmp_path):
     path = write(tmp_path, "jsonl", range(30))
-    found = blocks(config(path), "mine", "train", 1)
+    found = stream_blocks(config(path), "mine", "train", 1)
     next(found)
     path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(SftError, match="the file changed while it was read"):
@@ -223,15 +223,15 @@ def test_a_file_that_changes_here_before_the_next_one_is_read(tmp_path, monkeypa
     changed = []
     monkeypatch.setattr(streaming, "_records", then_changed)
     with pytest.raises(SftError, match="the file changed while it was read") as caught:
-        next(blocks(config(tmp_path), "mine", "train", 1))
+        next(stream_blocks(config(tmp_path), "mine", "train", 1))
     assert [caught.value.where] == changed
 
 
 def test_what_a_stream_depends_on(site, tmp_path):
     """The server's word for the version of a file that is not stored; the digest of one that is here."""
     path = write(tmp_path, "jsonl", range(3))
-    assert fingerprint(config(path), "mine") == fingerprint(SourceConfig(path=str(path)), "mine")
-    found = fingerprint(config(f"http://{site.host}/d/rows.jsonl"), "mine")
+    assert source_fingerprint(config(path), "mine") == source_fingerprint(SourceConfig(path=str(path)), "mine")
+    found = source_fingerprint(config(f"http://{site.host}/d/rows.jsonl"), "mine")
     size = len(site.files["/d/rows.jsonl"])
     assert found == {"train": {"files": [["rows.jsonl", f'ETag="1", size={size}']]}}
     assert site.gets == []
@@ -264,5 +264,5 @@ def test_what_cannot_be_streamed(tmp_path, monkeypatch, name, content, message):
 def test_held_out_rows_come_all(tmp_path):
     path = write(tmp_path, "csv", range(30))
     source = SourceConfig(path=str(path), validation_path=str(path), stream=True, max_rows=4, shuffle_buffer=8)
-    sizes = [[len(block.rows) for block in blocks(source, "mine", side, 1)] for side in ("train", "validation")]
+    sizes = [[len(block.rows) for block in stream_blocks(source, "mine", side, 1)] for side in ("train", "validation")]
     assert sizes == [[4], [8, 8, 8, 6]]

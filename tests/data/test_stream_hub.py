@@ -14,22 +14,23 @@ from test_sources_hub import COMMIT
 STREAM = """
 import json, sys
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.sources.source_rows import fingerprint
-from sft_cli.data.sources.streaming import blocks
+from sft_cli.data.sources.source_rows import source_fingerprint
+from sft_cli.data.sources.streaming import stream_blocks
 from sft_cli.errors import SftError
 
 found = []
 for values, states in json.loads(sys.argv[1]):
     config = SourceConfig(path="owner/MyName", stream=True, **values)
     try:
-        through = list(blocks(config, "mine", "train", 1))
+        through = list(stream_blocks(config, "mine", "train", 1))
         rows = [[[row.where, dict(row.values)] for row in block.rows] for block in through]
         found.append(rows)
         for index, block in enumerate(through if states else []):
             state = json.loads(json.dumps(block.state))
-            again = [[[r.where, dict(r.values)] for r in b.rows] for b in blocks(config, "mine", "train", 1, state)]
+            rest = stream_blocks(config, "mine", "train", 1, state)
+            again = [[[r.where, dict(r.values)] for r in b.rows] for b in rest]
             assert again == rows[index + 1 :], (index, state)
-        found.append(fingerprint(config, "mine"))
+        found.append(source_fingerprint(config, "mine"))
     except SftError as error:
         found.append(str(error))
 print(json.dumps(found))

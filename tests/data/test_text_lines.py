@@ -8,8 +8,8 @@ import pytest
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.formats import row_converter
 from sft_cli.data.sources import slices as cutting
-from sft_cli.data.sources.source_rows import BadRow, fingerprint, read, read_slice, slices
-from sft_cli.data.sources.streaming import blocks
+from sft_cli.data.sources.source_rows import BadRow, read_slice, read_source, source_fingerprint, source_slices
+from sft_cli.data.sources.streaming import stream_blocks
 from sft_cli.errors import SftError
 from sft_cli.types import Row
 
@@ -27,12 +27,12 @@ def lines(**config):
 
 
 def places(config, side="train"):
-    return {row.where: row.values["text"] for row in read(config, "mine", side) if isinstance(row, Row)}
+    return {row.where: row.values["text"] for row in read_source(config, "mine", side) if isinstance(row, Row)}
 
 
 def message(config):
     with pytest.raises(SftError) as caught:
-        list(read(config, "mine", "train"))
+        list(read_source(config, "mine", "train"))
     return str(caught.value)
 
 
@@ -60,7 +60,7 @@ def test_packed_and_held_out_files_are_read_the_same_way(tmp_path):
 
 def test_a_line_that_is_not_utf8_is_a_bad_row(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\n\xff\nthree\n")
-    first, bad, last = read(lines(path="a.txt"), "mine", "train")
+    first, bad, last = read_source(lines(path="a.txt"), "mine", "train")
     assert isinstance(bad, BadRow)
     assert (first.where, bad.error.where, bad.error.reason, last.where) == (
         "a.txt:1", "a.txt:2", "wrong encoding", "a.txt:3")  # fmt: skip
@@ -70,17 +70,17 @@ def test_slices_hold_the_same_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(cutting, "SLICE_BYTES", 64)
     (tmp_path / "a.txt").write_text("".join(f"document {number}\n" for number in range(100)))
     config = lines(path="a.txt")
-    fingerprint(config, "mine")
-    pieces = slices(config, "mine", "train")
+    source_fingerprint(config, "mine")
+    pieces = source_slices(config, "mine", "train")
     assert len(pieces) > 10
-    assert [row for piece in pieces for row in read_slice(piece, "mine")] == list(read(config, "mine", "train"))
+    assert [row for piece in pieces for row in read_slice(piece, "mine")] == list(read_source(config, "mine", "train"))
 
 
 def test_a_packed_file_is_not_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(cutting, "SLICE_BYTES", 64)
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress("".join(f"{'x' * n}{n * n}\n" for n in range(400)).encode()))
     config = lines(path="a.txt.gz")
-    (piece,) = slices(config, "mine", "train")
+    (piece,) = source_slices(config, "mine", "train")
     assert len(list(read_slice(piece, "mine"))) == 400
 
 
@@ -89,8 +89,8 @@ def test_a_stream_goes_on_behind_a_line(tmp_path, name):
     content = "".join(f"document {number}\n" for number in range(40)).encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     config = lines(path=name, stream=True, max_rows=30, shuffle_buffer=10)
-    whole = list(blocks(config, "mine", "train", 3))
-    rest = list(blocks(config, "mine", "train", 3, whole[0].state))
+    whole = list(stream_blocks(config, "mine", "train", 3))
+    rest = list(stream_blocks(config, "mine", "train", 3, whole[0].state))
     assert [block.rows for block in rest] == [block.rows for block in whole[1:]]
     assert {row.where for block in whole for row in block.rows} == {f"{name}:{number}" for number in range(1, 31)}
 
@@ -112,10 +112,10 @@ def test_a_hub_data_set_has_none_either():
 
 def test_auto_never_takes_it():
     """A text file may be a document or many; its columns do not tell."""
-    assert row_converter.converter(SourceConfig(), "mine", "\n", ["text"]).name == "text"
-    assert row_converter.converter(SourceConfig(format="lines"), "mine", "\n", ["text"]).name == "lines"
+    assert row_converter.make_converter(SourceConfig(), "mine", "\n", ["text"]).name == "text"
+    assert row_converter.make_converter(SourceConfig(format="lines"), "mine", "\n", ["text"]).name == "lines"
     with pytest.raises(SftError):
-        row_converter.converter(SourceConfig(), "mine", "\n", ["text", "role"])
+        row_converter.make_converter(SourceConfig(), "mine", "\n", ["text", "role"])
 
 
 @pytest.mark.material

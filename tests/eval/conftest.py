@@ -26,7 +26,7 @@ from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.model.load import load_model
-from sft_cli.prepare.prepare import prepare
+from sft_cli.prepare.prepare import prepare_data
 from sft_cli.types import Example
 
 VOCABULARY = 320
@@ -61,7 +61,7 @@ def tiny(family: str = "llama", **sizes: int) -> PreTrainedModel:
 
 
 def write_split(directory: Path, examples: Sequence[Example]) -> Split:
-    """The examples as ``prepare`` writes them, opened again."""
+    """The examples as ``prepare_data`` writes them, opened again."""
     directory.mkdir(parents=True)
     weighted = any(weight not in (0, 1) for example in examples for weight in example.weights)
     writer = SplitWriter(directory, "validation", weighted)
@@ -140,7 +140,7 @@ def world(tmp_path_factory):
 def write_run(directory: Path, config: Config) -> None:
     """What ``sft train`` leaves of a run that memorised its rows."""
     directory.mkdir()
-    prepared = prepare(config)
+    prepared = prepare_data(config)
     full = config.adapter.kind is AdapterKind.none
     cpu = torch.device("cpu")
     model = load_model(config.model, config.quant, full=full, device=cpu, compute_dtype=torch.float32)

@@ -8,7 +8,7 @@ import pytest
 from sft_cli.cli import execute
 from sft_cli.config.compose import dump_config, read_config
 from sft_cli.errors import Mistakes, SftError
-from sft_cli.prepare.prepare import prepare
+from sft_cli.prepare.prepare import prepare_data
 
 
 def refusal(*words: str) -> SftError:
@@ -40,7 +40,7 @@ def test_a_run_that_held_nothing_out(run_of, world):
     config.data.mix["capitals"].validation_path = None
     config.prepared_dir = None
     (run / "config.yaml").write_text(dump_config(config))
-    prepared = prepare(config)
+    prepared = prepare_data(config)
     known = {
         "prepared_dir": str(prepared.directory),
         "fingerprint": prepared.manifest["fingerprint"],

@@ -28,7 +28,7 @@ from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
 from sft_cli.config.schema.data import DataConfig, SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.types import Conversation, Message, Row
 
 HERE = Path(__file__).resolve().parent / "tools"
@@ -118,7 +118,7 @@ def rows(name: str) -> Iterator[Conversation]:
     file = MATERIAL / "data" / name
     text = file.read_text(encoding="utf-8")
     values = json.loads(text) if file.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
-    make = converter(SourceConfig(), "golden", "\n\n", values[0])
+    make = make_converter(SourceConfig(), "golden", "\n\n", values[0])
     for number, value in enumerate(values, 1):
         yield from make.convert(Row(value, f"{file.name}:{number}", "golden"))
 

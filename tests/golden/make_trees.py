@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sft_cli.config.schema.data import SourceConfig, TreeConfig
-from sft_cli.data.formats.row_converter import converter
-from sft_cli.data.row_errors import LeftOut
+from sft_cli.data.formats.row_converter import make_converter
+from sft_cli.data.row_errors import RowExcluded
 from sft_cli.types import Conversation, Row
 
 HERE = Path(__file__).resolve().parent / "trees"
@@ -61,9 +61,9 @@ def content(file: Path, setting: str, limit: int | None = None) -> str:
         try:
             lines += [
                 line(found, opening if file == OWN else digest)
-                for found in converter(source, "trees", "\n\n", row.values).convert(row)
+                for found in make_converter(source, "trees", "\n\n", row.values).convert(row)
             ]
-        except LeftOut as error:
+        except RowExcluded as error:
             lines.append(f"{error.where} left out: {error.reason}")
     return "\n".join(lines) + "\n"
 

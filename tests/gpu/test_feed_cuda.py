@@ -9,7 +9,7 @@ import torch
 from sft_cli.batching.prefetch import Prefetcher
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
-from sft_cli.data.prepared import Tokens
+from sft_cli.data.prepared import TokenizedExample
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,10 +23,10 @@ class Rows:
     def __init__(self) -> None:
         draw = np.random.default_rng(0)
         ids = [np.concatenate([np.arange(30), draw.integers(0, 99, 20 + k)]) for k in range(8)]
-        self.examples = [Tokens(own, (np.arange(len(own)) > 40).astype(np.float32)) for own in ids]
+        self.examples = [TokenizedExample(own, (np.arange(len(own)) > 40).astype(np.float32)) for own in ids]
         self.sources = ["text", "chat"] * 4
 
-    def tokens(self, index: int) -> Tokens:
+    def tokens(self, index: int) -> TokenizedExample:
         return self.examples[index]
 
 

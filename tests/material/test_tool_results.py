@@ -11,7 +11,7 @@ from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.data import DataConfig, SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.types import Row
 
 pytestmark = [pytest.mark.material, pytest.mark.slow]
@@ -44,7 +44,7 @@ NAMES = ["qwen2_5", "qwen3", "llama3", "mistral_v3", "llama2 by hand", "llama3 b
 def conversations():
     """Glaive's tool calls, a ShareGPT file with `observation` turns."""
     rows = json.loads((MATERIAL / "data/sharegpt/glaive_toolcall_en_demo.json").read_text(encoding="utf-8"))
-    make = converter(SourceConfig(), "glaive", "\n\n", rows[0])
+    make = make_converter(SourceConfig(), "glaive", "\n\n", rows[0])
     return [one for number, row in enumerate(rows, 1) for one in make.convert(Row(row, f"glaive:{number}", "glaive"))]
 
 

@@ -22,7 +22,7 @@ from sft_cli.chat.examples import ExampleBuilder
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.data import DataConfig, SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Message, Row
 
@@ -93,7 +93,7 @@ def conversations() -> dict[str, Conversation]:
         named[name] = json.loads((FAULTS / f"{file}.jsonl").read_text(encoding="utf-8"))
     found = {}
     for name, row in named.items():
-        make = converter(SourceConfig(format="messages"), "wild", "\n\n", row)
+        make = make_converter(SourceConfig(format="messages"), "wild", "\n\n", row)
         found[name] = make.convert(Row(row, f"{name}:1", "wild"))[0]
     found["reasoning twice"] = _twice(found["tagged"])
     return found

@@ -223,7 +223,7 @@ def test_choose_checkpointing_auto_recomputes_few_layers(free, device, mode, lay
 
 def test_choose_checkpointing_counts_fragmentation():
     """Four layers of 100 bytes and 10 beside: 410 fit into 450 free ones, 656 do not."""
-    tight = replace(needed(), weights=0, values=0, gradients=0, optimizer_state=0, logits=0)
+    tight = replace(needed(), weights=0, parameters=0, gradients=0, optimizer_state=0, logits=0)
     assert choose_checkpointing(SpeedConfig(), tight, 460, CPU).mode is Checkpointing.none
     assert choose_checkpointing(SpeedConfig(), replace(tight, fragmentation=0.6), 460, CPU).layers == 2
 

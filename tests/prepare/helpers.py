@@ -3,15 +3,15 @@
 import json
 
 
-def rows(name, number):
+def make_rows(name, number):
     return [
         {"instruction": f"{name} question {i}?", "output": f"The answer to {name} is {i * i}."} for i in range(number)
     ]
 
 
-def write(file, values):
+def write_jsonl(file, values):
     file.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
 
 
-def ledger(made):
+def read_ledger(made):
     return [json.loads(line) for line in (made.directory / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]

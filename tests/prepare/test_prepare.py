@@ -21,7 +21,7 @@ from sft_cli.data.row_errors import RowError
 from sft_cli.errors import Mistakes, SftError
 from sft_cli.prepare import source_preview
 from sft_cli.prepare.pipeline import _refuse
-from sft_cli.prepare.prepare import prepare, read_template
+from sft_cli.prepare.prepare import load_tokenizer_and_template, prepare_data
 
 SMALL = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
 ROWS = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(20)]
@@ -68,7 +68,7 @@ def messages(*turns):
 def test_datasets_opens_the_directory_and_the_mask_is_right(config, home):
     from datasets import load_from_disk
 
-    made = prepare(config())
+    made = prepare_data(config())
     opened = load_from_disk(str(home / "out"))
     assert sorted(opened) == ["train", "validation"]
     assert opened["train"].column_names == ["input_ids", "labels", "where", "source"]
@@ -92,7 +92,7 @@ def test_manifest_and_ledger_account_for_every_row(config, capsys):
         0.5,
     )
     made_config.trainer.max_length = 200
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     entries = ledger(made)
     assert [entry["where"].rpartition(":")[2] for entry in entries] == [str(i) for i in range(1, 11)]
     fates = [entry["fate"] for entry in entries]
@@ -114,10 +114,10 @@ def test_manifest_and_ledger_account_for_every_row(config, capsys):
 
 
 def test_a_second_run_is_up_to_date(config, capsys):
-    made = prepare(config())
+    made = prepare_data(config())
     before = sorted((file, file.stat().st_mtime_ns) for file in made.directory.rglob("*"))
     capsys.readouterr()
-    again = prepare(config())
+    again = prepare_data(config())
     assert sorted((file, file.stat().st_mtime_ns) for file in made.directory.rglob("*")) == before
     assert again.manifest == made.manifest
     fingerprint = made.manifest["fingerprint"][:16]
@@ -172,29 +172,29 @@ def change_seed(config, home):
     ],
 )
 def test_a_changed_input_is_named_and_the_data_prepared_anew(config, home, capsys, change, what):
-    first = prepare(config()).manifest["fingerprint"]
+    first = prepare_data(config()).manifest["fingerprint"]
     capsys.readouterr()
     changed = config()
     change(changed, home)
-    made = prepare(changed)
+    made = prepare_data(changed)
     assert made.manifest["fingerprint"] != first
     said = capsys.readouterr().out.splitlines()[0]
     assert said.startswith(f"data      {home / 'out'} is prepared again: {what}")
     assert said.endswith(" changed")
-    assert prepare(changed).manifest == made.manifest
+    assert prepare_data(changed).manifest == made.manifest
 
 
 def test_without_prepared_dir_the_directory_is_named_after_the_fingerprint(config, home):
     made_config = config()
     made_config.prepared_dir = None
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     assert made.directory == home / "home" / "prepared" / made.manifest["fingerprint"][:16]
 
 
 def test_bad_rows_are_told_first_and_nothing_is_left_behind(config, home):
     bad = [{"instruction": "", "output": "A"}] * 7 + [{"instruction": "Q", "output": number} for number in range(6)]
     with pytest.raises(Mistakes) as caught:
-        prepare(config([*ROWS[:2], *bad]))
+        prepare_data(config([*ROWS[:2], *bad]))
     assert [error.where.rpartition(":")[2] for error in caught.value.errors] == ["3", "10"]
     assert caught.value.errors[0].problem.endswith("expected non-empty text (and 6 more rows)")
     assert caught.value.errors[1].problem == "field 'output' is 0 (a number); expected text (and 5 more rows)"
@@ -223,7 +223,7 @@ def test_a_mask_that_cannot_be_proven_names_its_row(config, home):
     made_config = config([{"prompt": "hi <|im_", "completion": "end|>"}])
     made_config.template.name = "plain"
     with pytest.raises(SftError) as caught:
-        prepare(made_config)
+        prepare_data(made_config)
     assert str(caught.value) == (
         "rows.jsonl:1: its mask cannot be proven with template plain: its control tokens are not exactly those"
         " the template wrote\n  fix: correct the row, choose template=alpaca, chatml, llama2, vicuna, or leave such"
@@ -235,7 +235,7 @@ def test_the_budget_stops_a_run_that_drops_too_much(config, home):
     made_config = config([*ROWS, {"instruction": "", "output": "A"}])
     made_config.data.on_bad_row = OnBadRow.drop
     with pytest.raises(SftError) as caught:
-        prepare(made_config)
+        prepare_data(made_config)
     assert str(caught.value) == (
         "data.budget.dropped: 1 of 21 rows (4.76%) were dropped, more than 1.00%:"
         " 1 empty instruction (rows.jsonl:21; data.on_bad_row=drop)\n"
@@ -245,9 +245,9 @@ def test_the_budget_stops_a_run_that_drops_too_much(config, home):
 
 
 def test_a_failed_run_leaves_the_old_data_in_place(config, home):
-    made = prepare(config())
+    made = prepare_data(config())
     with pytest.raises(SftError):
-        prepare(config([{"instruction": "", "output": "A"}]))
+        prepare_data(config([{"instruction": "", "output": "A"}]))
     assert json.loads((home / "out" / "manifest.json").read_text(encoding="utf-8")) == made.manifest
     assert sorted(file.name for file in home.iterdir()) == ["home", "out", "rows.jsonl", "tokenizer"]
 
@@ -256,14 +256,14 @@ def test_overflow_error_is_fatal_whatever_on_bad_row_says(config):
     made_config = config([{"instruction": "Q", "output": "x" * 100}])
     made_config.data.on_bad_row, made_config.trainer.max_length = OnBadRow.drop, 60
     with pytest.raises(SftError, match=r"longer than trainer\.max_length=60"):
-        prepare(made_config)
+        prepare_data(made_config)
 
 
 def test_oldest_turns_that_were_dropped_are_in_the_ledger(config):
     turns = [("user", "a" * 30), ("assistant", "b" * 30), ("user", "c"), ("assistant", "d")]
     made_config = config([messages(*turns)])
     made_config.data.overflow, made_config.trainer.max_length = Overflow.drop_oldest_turns, 80
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     (entry,) = ledger(made)
     assert (entry["fate"], entry["truncated_messages"], entry["trained_tokens"]) == ("used", 2, 2)
     assert made.manifest["sources"]["mine"]["truncated"] == 1
@@ -281,7 +281,7 @@ def test_a_directory_of_something_else_is_never_replaced(config, home, name, con
     (home / "out").mkdir()
     (home / "out" / name).write_text(content)
     with pytest.raises(SftError) as caught:
-        prepare(config())
+        prepare_data(config())
     assert str(caught.value) == (
         f"prepared_dir={home / 'out'}: {problem}\n  fix: name another directory, or leave prepared_dir out"
     )
@@ -291,7 +291,7 @@ def test_a_directory_of_something_else_is_never_replaced(config, home, name, con
 def test_a_file_in_the_place_of_the_directory(config, home):
     (home / "out").write_text("mine")
     with pytest.raises(SftError, match="it is a file"):
-        prepare(config())
+        prepare_data(config())
 
 
 def test_a_file_above_the_place_of_the_directory(config, home):
@@ -299,7 +299,7 @@ def test_a_file_above_the_place_of_the_directory(config, home):
     made = config()
     made.prepared_dir = str(home / "out" / "below")
     with pytest.raises(SftError) as caught:
-        prepare(made)
+        prepare_data(made)
     assert str(caught.value) == (
         f"prepared_dir={home / 'out' / 'below'}: {home / 'out'} is a file\n"
         "  fix: name another directory, or leave prepared_dir out"
@@ -307,11 +307,11 @@ def test_a_file_above_the_place_of_the_directory(config, home):
 
 
 def test_files_added_to_a_prepared_directory_are_never_lost(config, home):
-    prepare(config())
+    prepare_data(config())
     (home / "out" / "notes.txt").write_text("mine")
-    prepare(config())  # nothing has changed, nothing is replaced
+    prepare_data(config())  # nothing has changed, nothing is replaced
     with pytest.raises(SftError) as caught:
-        prepare(config(ROWS[:3]))
+        prepare_data(config(ROWS[:3]))
     assert caught.value.problem == "data have changed, and the directory to replace also holds notes.txt"
     assert (home / "out" / "notes.txt").read_text() == "mine"
 
@@ -320,7 +320,7 @@ def test_weights_of_messages_come_with_a_column_of_their_own(config):
     from datasets import load_from_disk
 
     turns = [("user", "a"), ("assistant", "bb", 0.5), ("user", "c"), ("assistant", "d", 2)]
-    made = prepare(config([messages(*turns), messages(*turns[:1], ("assistant", "plain"))]))
+    made = prepare_data(config([messages(*turns), messages(*turns[:1], ("assistant", "plain"))]))
     rows = load_from_disk(str(made.directory))["train"]
     assert rows.column_names == ["input_ids", "labels", "where", "source", "loss_weights"]
     assert [weight for weight in rows[0]["loss_weights"] if weight] == [0.5] * 3 + [2.0] * 2
@@ -333,7 +333,7 @@ def test_weights_of_messages_come_with_a_column_of_their_own(config):
 def test_a_share_is_held_out(config):
     made_config = config()
     made_config.data.val_fraction = 0.25
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     assert (len(made.train), len(made.validation)) == (15, 5)
     held_out = {made.validation.where(i) for i in range(5)}
     assert not held_out & {made.train.where(i) for i in range(15)}
@@ -343,7 +343,7 @@ def test_a_share_is_held_out(config):
 def test_a_share_of_the_rows_that_are_used_is_held_out(config):
     made_config = config(max_rows=10, weight=1.5)
     made_config.data.val_fraction = 0.2
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     assert (len(made.train), len(made.validation)) == (8, 2)
     assert [len(stage.entries) for stage in made.stages] == [12]
     entries = ledger(made)
@@ -358,14 +358,14 @@ def test_where_the_files_lie_changes_nothing(config, home, monkeypatch, capsys):
     made_config = config(validation_path="held.jsonl")
     made_config.prepared_dir, made_config.data.mix["mine"].path = None, "rows.jsonl"
     monkeypatch.chdir(home)
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     capsys.readouterr()
-    assert prepare(absolute(made_config)).directory == made.directory
+    assert prepare_data(absolute(made_config)).directory == made.directory
     (home / "moved").mkdir()
     for name in ("rows.jsonl", "held.jsonl"):
         (home / name).rename(home / "moved" / name)
     monkeypatch.chdir(home / "moved")
-    assert prepare(made_config).directory == made.directory
+    assert prepare_data(made_config).directory == made.directory
     assert capsys.readouterr().out.count("is up to date") == 2
 
 
@@ -374,8 +374,8 @@ def test_two_processes_prepare_the_same_at_once(config, home):
     file = home / "config.yaml"
     file.write_text(dump_config(made_config), encoding="utf-8")
     code = (
-        "import sys; from sft_cli.config.compose import load; from sft_cli.prepare.prepare import prepare;"
-        " config = load(sys.argv[1]); print('ready', flush=True); input(); prepare(config)"
+        "import sys; from sft_cli.config.compose import load; from sft_cli.prepare.prepare import prepare_data;"
+        " config = load(sys.argv[1]); print('ready', flush=True); input(); prepare_data(config)"
     )
     command = [sys.executable, "-c", code, str(file)]
     both = [subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(2)]
@@ -389,21 +389,21 @@ def test_two_processes_prepare_the_same_at_once(config, home):
     said = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert sorted(file.name for file in home.iterdir()) == ["config.yaml", "home", "out", "rows.jsonl", "tokenizer"]
-    assert len(prepare(made_config).train) == 20
+    assert len(prepare_data(made_config).train) == 20
 
 
 def test_a_source_may_bring_its_own_held_out_rows(config, home):
     write(home / "held.jsonl", ROWS[:3])
     made_config = config(ROWS[5:], validation_path=str(home / "held.jsonl"))
     made_config.data.val_fraction = 0.5
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     assert (len(made.train), len(made.validation)) == (15, 3)
     assert made.validation.where(0) == "held.jsonl:1"
     assert len(ledger(made)) == 18
 
 
 def test_a_weight_repeats_rows(config):
-    made = prepare(config(ROWS[:4], weight=2.0))
+    made = prepare_data(config(ROWS[:4], weight=2.0))
     (stage,) = made.stages
     assert sorted(made.train.where(i).rpartition(":")[2] for i in stage.entries) == sorted("12341234")
     assert len(made.train) == made.manifest["splits"]["train"]["rows"] == 4
@@ -414,7 +414,7 @@ def test_nothing_to_prepare(config):
     made_config = config()
     made_config.data.mix.clear()
     with pytest.raises(SftError, match="there is no data"):
-        prepare(made_config)
+        prepare_data(made_config)
 
 
 def test_golden_rows_of_every_kind_are_kept(config, tmp_path):
@@ -429,7 +429,7 @@ def test_golden_rows_of_every_kind_are_kept(config, tmp_path):
     made_config = config()
     made_config.data.mix = {"kinds": SourceConfig(path=str(file))}
     made_config.data.val_fraction = 0.0
-    made = prepare(made_config)
+    made = prepare_data(made_config)
 
     goldens = parity.load_golden_prompts(made.directory / "golden.json")
     assert [one.where.rpartition(":")[2] for one in goldens] == ["1", "2", "3", "4", "10", "11"]
@@ -439,7 +439,7 @@ def test_golden_rows_of_every_kind_are_kept(config, tmp_path):
 
 def test_transformers_makes_the_same_prompts(config):
     """And would notice if it did not."""
-    made = prepare(config())
+    made = prepare_data(config())
     goldens = parity.load_golden_prompts(made.directory / "golden.json")
     assert parity.check_parity(made.tokenizer_directory, goldens) == 4
     goldens[2].input_ids[1] += 1
@@ -451,7 +451,7 @@ def test_transformers_makes_the_same_prompts(config):
 
 def test_the_golden_prompt_is_that_of_the_last_trained_turn(config):
     turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d", 0)]
-    made = prepare(config([messages(*turns)]))
+    made = prepare_data(config([messages(*turns)]))
     (golden,) = parity.load_golden_prompts(made.directory / "golden.json")
     assert [message["content"] for message in golden.messages] == ["a"]
     assert parity.check_parity(made.tokenizer_directory, [golden]) == 1
@@ -460,7 +460,7 @@ def test_the_golden_prompt_is_that_of_the_last_trained_turn(config):
 def test_the_saved_tokenizer_carries_the_template(config):
     made_config = config()
     made_config.template.name = "vicuna"
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     assert "USER: " in (made.tokenizer_directory / "chat_template.jinja").read_text(encoding="utf-8")
 
 
@@ -470,11 +470,11 @@ def test_torch_is_never_imported(config, home):
 import sys
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.config.schema.config import Config
-from sft_cli.prepare.prepare import prepare, read_template
+from sft_cli.prepare.prepare import prepare_data, load_tokenizer_and_template
 config = Config(prepared_dir={str(home / "out")!r})
 config.model.tokenizer, config.template.name = {str(home / "tokenizer")!r}, "chatml"
 config.data.mix["mine"] = SourceConfig(path={str(home / "rows.jsonl")!r})
-prepare(config)
+prepare_data(config)
 print("torch" in sys.modules, "transformers" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -501,7 +501,7 @@ def test_real_data_is_served_as_it_was_trained(config, material_dir, tokenizer, 
     made_config.data.mix["mine"] = SourceConfig(path=str(material_dir / "data" / file), variables=names)
     made_config.data.on_bad_row, made_config.data.budget.dropped = OnBadRow.drop, 1.0
     made_config.trainer.max_length = 16384
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     counts = made.manifest["sources"]["mine"]
     assert counts["used"] + counts["dropped"] == counts["rows"] == len(ledger(made))
     assert counts["used"] > 0.4 * counts["rows"]
@@ -529,9 +529,9 @@ TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel
 )
 def test_the_templates_that_are_offered_show_what_the_rows_hold(config, home, row, fix):
     made = config([row])
-    tokenizer, template = read_template(made)
+    tokenizer, template = load_tokenizer_and_template(made)
     check = TemplateCheck(tokenizer, replace(template, source=""), made.data)
-    assert check.suggestion(source_preview.held(made)) == fix
+    assert check.suggestion(source_preview.first_row_features(made)) == fix
 
 
 @pytest.mark.parametrize("flags", list(itertools.product([False, True], repeat=6)))

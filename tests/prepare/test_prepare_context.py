@@ -7,9 +7,9 @@ import pytest
 from sft_cli.config.model_files.context_window import max_positions, read_context_length
 from sft_cli.config.schema.config import TemplateConfig
 from sft_cli.errors import Mistakes, SftError
-from sft_cli.prepare.prepare import explain, prepare, there
+from sft_cli.prepare.prepare import explain_stages, find_prepared, prepare_data
 from sft_cli.slurm.preflight import check_inputs
-from tests.prepare.helpers import write
+from tests.prepare.helpers import write_jsonl
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def small(config, tmp_path):
     return made
 
 
-@pytest.mark.parametrize("command", [prepare, there, explain, check_inputs])
+@pytest.mark.parametrize("command", [prepare_data, find_prepared, explain_stages, check_inputs])
 def test_every_command_names_both_mistakes(small, command):
     with pytest.raises(Mistakes) as caught:
         command(small)
@@ -42,14 +42,14 @@ def test_every_command_names_both_mistakes(small, command):
 @pytest.mark.parametrize("name", ["alpaca", "chatml", "llama2", "plain", "vicuna"])
 def test_both_fixes_pass_when_they_are_pasted(small, name):
     small.template.name, small.trainer.max_length = name, 512
-    assert prepare(small).manifest["splits"]["train"]["rows"] == 34
+    assert prepare_data(small).manifest["splits"]["train"]["rows"] == 34
 
 
 def test_a_template_that_does_not_fit_is_told_beside_the_context_too(small, tmp_path):
     (tmp_path / "no_stop.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
     small.template.path = str(tmp_path / "no_stop.jinja")
     with pytest.raises(Mistakes) as caught:
-        prepare(small)
+        prepare_data(small)
     assert [error.where for error in caught.value.errors] == [
         f"template {small.template.path}",
         "trainer.max_length=2048",
@@ -60,20 +60,20 @@ def test_a_template_that_does_not_fit_is_told_beside_the_context_too(small, tmp_
 def test_a_length_that_the_model_takes_is_no_mistake(small, max_length):
     small.trainer.max_length = max_length
     with pytest.raises(SftError) as caught:
-        prepare(small)
+        prepare_data(small)
     assert type(caught.value) is SftError
 
 
 def test_the_default_length_is_no_mistake_where_the_rows_are_short(small):
     small.template.name = "chatml"
-    assert prepare(small).manifest["splits"]["train"]["rows"] == 34
+    assert prepare_data(small).manifest["splits"]["train"]["rows"] == 34
 
 
 def test_long_rows_are_told_what_the_model_takes(small, tmp_path):
     small.template.name, small.trainer.max_length = "chatml", 512
-    write(tmp_path / "a.jsonl", [{"instruction": "Q", "output": "x" * (9 if i else 900)} for i in range(30)])
+    write_jsonl(tmp_path / "a.jsonl", [{"instruction": "Q", "output": "x" * (9 if i else 900)} for i in range(30)])
     with pytest.raises(SftError, match=r"1 of 42 rows are longer than trainer\.max_length=512") as caught:
-        prepare(small)
+        prepare_data(small)
     assert caught.value.fix == (
         "data.overflow=drop data.budget.dropped=0.024 keeps 97.6%; data.overflow=truncate keeps all rows, 1 of them"
         " cut; the model takes at most 512 tokens"

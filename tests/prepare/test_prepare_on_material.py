@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from sft_cli.config.schema.data import Role, SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
-from sft_cli.data.sources.source_rows import read
+from sft_cli.data.sources.source_rows import read_source
 from sft_cli.errors import SftError
 from sft_cli.types import Row
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.material
 def conversations(path, **config):
     """The format of a file, and the conversations or the error of every row."""
     source = SourceConfig(path=str(path), **config)
-    rows = list(read(source, "mine", "train"))
+    rows = list(read_source(source, "mine", "train"))
     assert all(isinstance(row, Row) for row in rows)
-    found = converter(source, "mine", "\n\n", rows[0].values)
+    found = make_converter(source, "mine", "\n\n", rows[0].values)
     made = []
     for row in rows:
         try:

@@ -13,8 +13,8 @@ from sft_cli.config.schema.clean import Action
 from sft_cli.config.schema.data import BudgetConfig, Order, Overflow, Role, SourceConfig, StageConfig
 from sft_cli.errors import Mistakes, SftError
 from sft_cli.prepare import write_stage
-from sft_cli.prepare.prepare import prepare
-from tests.prepare.helpers import ledger, rows, write
+from sft_cli.prepare.prepare import prepare_data
+from tests.prepare.helpers import make_rows, read_ledger, write_jsonl
 
 
 def test_files_in_another_order_hold_out_and_sample_the_same_rows(config, tmp_path):
@@ -23,13 +23,13 @@ def test_files_in_another_order_hold_out_and_sample_the_same_rows(config, tmp_pa
     for number, (first, second) in enumerate([("x.jsonl", "y.jsonl"), ("y.jsonl", "x.jsonl")]):
         folder = tmp_path / f"folder{number}"
         folder.mkdir()
-        write(folder / first, rows("p", 20))
-        write(folder / second, rows("q", 20))
+        write_jsonl(folder / first, make_rows("p", 20))
+        write_jsonl(folder / second, make_rows("q", 20))
         made_config = config()
         made_config.prepared_dir = str(tmp_path / f"out{number}")
         made_config.data.mix = {"a": SourceConfig(path=str(folder), max_rows=25, weight=0.5)}
         made_config.data.val_fraction = 0.2
-        made = prepare(made_config)
+        made = prepare_data(made_config)
         sides = [(made.train, len(made.train)), (made.validation, len(made.validation))]
         sampled.append(
             [sorted(tuple(split.tokens(i).input_ids.tolist()) for i in range(size)) for split, size in sides]
@@ -55,13 +55,13 @@ def test_branches_stay_on_one_side(config, tmp_path):
         ]
         root = said("prompter", f"{name}?", *branches)
         trees.append({"message_tree_id": name, "tree_state": "ready_for_export", "prompt": root})
-    write(tmp_path / "trees.jsonl", trees)
+    write_jsonl(tmp_path / "trees.jsonl", trees)
     made_config = config()
     made_config.data.mix = {"trees": SourceConfig(path=str(tmp_path / "trees.jsonl"))}
     made_config.data.mix["trees"].tree.paths = "all"
     made_config.data.val_fraction = 0.34
     sides = {}
-    for entry in ledger(prepare(made_config)):
+    for entry in read_ledger(prepare_data(made_config)):
         sides.setdefault(entry["where"].split("#")[0], set()).add(entry["split"])
     assert sorted(map(sorted, sides.values())) == [["train"], ["train"], ["validation"]]
 
@@ -69,11 +69,14 @@ def test_branches_stay_on_one_side(config, tmp_path):
 @pytest.mark.parametrize("chunk", [3, 5000])
 def test_filters_are_accounted_for(config, tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(write_stage, "CHUNK", chunk)
-    write(tmp_path / "a.jsonl", [*rows("a", 8), rows("a", 1)[0], {"instruction": "Mail?", "output": "x@example.org"}])
+    write_jsonl(
+        tmp_path / "a.jsonl",
+        [*make_rows("a", 8), make_rows("a", 1)[0], {"instruction": "Mail?", "output": "x@example.org"}],
+    )
     made_config = config()
     made_config.clean.steps = ["exact_duplicates", "pii"]
-    made = prepare(made_config)
-    entries = {entry["where"]: entry for entry in ledger(made)}
+    made = prepare_data(made_config)
+    entries = {entry["where"]: entry for entry in read_ledger(made)}
     twin, mail = entries["a.jsonl:9"], entries["a.jsonl:10"]
     assert (twin["fate"], twin["reason"], twin["filter"]) == ("dropped", "exact duplicate", "exact_duplicates")
     assert "a.jsonl:1" in twin["detail"]
@@ -89,12 +92,12 @@ def test_filters_are_accounted_for(config, tmp_path, monkeypatch, chunk):
 
 def test_a_score_goes_by_the_name_of_what_was_measured(config, tmp_path):
     """Also where a filter that is called otherwise measured it, and dropped the row for it."""
-    write(tmp_path / "a.jsonl", [{**row, "stars": i % 5} for i, row in enumerate(rows("a", 10))])
+    write_jsonl(tmp_path / "a.jsonl", [{**row, "stars": i % 5} for i, row in enumerate(make_rows("a", 10))])
     made_config = config()
     made_config.data.mix = {"a": SourceConfig(path=str(tmp_path / "a.jsonl"), scores={"judge": "stars"})}
     made_config.clean.steps = ["quality"]
     made_config.clean.quality.score, made_config.clean.quality.min_score = "judge", 2.0
-    entries = ledger(prepare(made_config))
+    entries = read_ledger(prepare_data(made_config))
     assert [entry["fate"] for entry in entries[:5]] == ["dropped", "dropped", "used", "used", "used"]
     assert [entry["scores"] for entry in entries[:5]] == [{"judge": float(i)} for i in range(5)]
 
@@ -106,12 +109,12 @@ def test_a_model_scores_filters_and_sorts(config, tmp_path):
     made_config.clean.steps = ["perplexity"]
     made_config.clean.perplexity.model = "builtin:quickstart/model"
     made_config.data.stages = [StageConfig(order=Order.by_difficulty, difficulty="ifd")]
-    free = {entry["where"]: entry["scores"] for entry in ledger(prepare(made_config))}
+    free = {entry["where"]: entry["scores"] for entry in read_ledger(prepare_data(made_config))}
     assert all(set(scores) == {"perplexity", "ifd"} and scores["perplexity"] >= 1 for scores in free.values())
     middle = float(np.median([scores["ifd"] for scores in free.values()]))
     made_config.clean.perplexity.max_score = middle
-    made = prepare(made_config)
-    entries = ledger(made)
+    made = prepare_data(made_config)
+    entries = read_ledger(made)
     assert {entry["fate"] for entry in entries if entry["scores"]["ifd"] > middle} == {"dropped"}
     order = [free[made.train.where(i)]["ifd"] for i in made.stages[0].entries]
     assert len(order) == 15
@@ -122,13 +125,13 @@ def test_a_model_scores_filters_and_sorts(config, tmp_path):
 
 
 def test_a_row_a_filter_dropped_is_no_reason_to_stop(config, tmp_path):
-    write(tmp_path / "a.jsonl", [*rows("a", 8), *rows("a", 8)])
+    write_jsonl(tmp_path / "a.jsonl", [*make_rows("a", 8), *make_rows("a", 8)])
     made_config = config()
     made_config.clean.steps = ["exact_duplicates"]
-    assert prepare(made_config).manifest["dropped"] == {"exact duplicate": 8}
+    assert prepare_data(made_config).manifest["dropped"] == {"exact duplicate": 8}
     made_config.data.budget = BudgetConfig(filtered=0.1)
     with pytest.raises(SftError, match=r"data\.budget\.filtered: 8 of 28 rows"):
-        prepare(made_config)
+        prepare_data(made_config)
 
 
 def test_a_curriculum_is_written_for_the_trainer(config):
@@ -138,7 +141,7 @@ def test_a_curriculum_is_written_for_the_trainer(config):
         StageConfig(name="short", share=1.0, mix={"a": 1.0}, order=Order.by_length),
         StageConfig(name="all", share=3.0),
     ]
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     short, rest = made.stages
     lengths = made.train.lengths[short.entries]
     assert (short.name, rest.name) == ("short", "all")
@@ -155,11 +158,11 @@ def test_rows_left_out_on_purpose_take_no_place_of_max_rows(config, tmp_path):
         return {"message_tree_id": str(number), "tree_state": "ready_for_export",
                 "prompt": {**asked, "replies": [{**answer, "replies": []}]}}  # fmt: skip
 
-    write(tmp_path / "trees.jsonl", [tree(number, "en" if number % 4 else "de") for number in range(40)])
+    write_jsonl(tmp_path / "trees.jsonl", [tree(number, "en" if number % 4 else "de") for number in range(40)])
     made_config = config()
     made_config.data.mix = {"trees": SourceConfig(path=str(tmp_path / "trees.jsonl"), max_rows=8)}
     made_config.data.mix["trees"].tree.languages = ["de"]
-    counts = prepare(made_config).manifest["sources"]["trees"]
+    counts = prepare_data(made_config).manifest["sources"]["trees"]
     assert [counts[name] for name in ("rows", "used", "dropped", "not_sampled")] == [40, 8, 30, 2]
 
 
@@ -169,14 +172,14 @@ def test_near_duplicates_stay_on_one_side(config, tmp_path, action):
     words = [f"word{number}of" for number in range(20)]
     asked = [" ".join([f"kind{kind}", *(f"{word}{kind}" for word in words)]) for kind in range(10)]
     twins = [{"instruction": f"{text} {i}", "output": f"Answer {i}."} for i in range(3) for text in asked]
-    write(tmp_path / "a.jsonl", twins)
+    write_jsonl(tmp_path / "a.jsonl", twins)
     made_config = config()
     del made_config.data.mix["b"]
     made_config.clean.steps, made_config.clean.near_duplicates.action = ["near_duplicates"], action
     made_config.data.val_fraction = 0.3
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     sides = {}
-    for entry in ledger(made):
+    for entry in read_ledger(made):
         if entry["fate"] == "used":
             sides.setdefault((int(entry["where"].split(":")[1]) - 1) % 10, []).append(entry["split"])
     assert {len(found) for found in sides.values()} == {3 if action is Action.report else 1}
@@ -184,11 +187,11 @@ def test_near_duplicates_stay_on_one_side(config, tmp_path, action):
 
 
 def test_empty_answers_are_counted_where_they_are_used(config, tmp_path):
-    write(tmp_path / "a.jsonl", [{"prompt": f"Question {i}?", "completion": ""} for i in range(6)])
+    write_jsonl(tmp_path / "a.jsonl", [{"prompt": f"Question {i}?", "completion": ""} for i in range(6)])
     made_config = config()
     made_config.data.mix["a"].weight = 0.5
-    made = prepare(made_config)
-    first = next(line["where"] for line in ledger(made) if line["source"] == "a" and line["fate"] == "used")
+    made = prepare_data(made_config)
+    first = next(line["where"] for line in read_ledger(made) if line["source"] == "a" and line["fate"] == "used")
     assert made.manifest["sources"]["a"]["used"] == 3
     assert made.manifest["remarks"] == {"empty_answer": {"rows": 3, "first": first}}
 
@@ -198,17 +201,17 @@ def test_the_problems_of_all_sources_are_told_at_once(config, tmp_path):
     for name in ("a", "b"):
         made_config.data.mix[name].path = str(tmp_path / f"no-{name}.jsonl")
     with pytest.raises(Mistakes) as caught:
-        prepare(made_config)
+        prepare_data(made_config)
     assert [error.where for error in caught.value.errors] == ["data.mix.a.path", "data.mix.b.path"]
 
 
 def test_what_a_person_should_know_is_said(config, tmp_path, capsys):
-    write(tmp_path / "b.jsonl", [{"text": "word " * 300}])
+    write_jsonl(tmp_path / "b.jsonl", [{"text": "word " * 300}])
     made_config = config()
     made_config.trainer.max_length = 256
     made_config.data.mix["b"].role = Role.replay
     made_config.data.mix["a"].weight = 5.0
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     said = capsys.readouterr().out
     assert (made.manifest["unrolled_rows"], made.manifest["cut_documents"]) == (0, 1)
     assert "cut       1 document longer than trainer.max_length became several examples\n" in said
@@ -220,7 +223,7 @@ def test_every_stage_says_how_far_it_is_and_how_long_it_takes(config, tmp_path, 
     """By a clock on which everything takes half a minute."""
     made_config = config()
     if trees:
-        write(
+        write_jsonl(
             tmp_path / "trees.jsonl",
             [
                 {"prompt": said("prompter", f"{i}?", said("assistant", "Yes.")), "message_tree_id": f"{i}"}
@@ -231,7 +234,7 @@ def test_every_stage_says_how_far_it_is_and_how_long_it_takes(config, tmp_path, 
     made_config.clean.steps = ["heuristics"]
     ticks = itertools.count(0, 31)
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    prepare(made_config)
+    prepare_data(made_config)
     lines = capsys.readouterr().err.splitlines()
     for stage in ("rows      a", "clean     heuristics", "encode    a", "ledger   ", "write    "):
         (line,) = [line for line in lines if line.startswith(stage)][:1]
@@ -244,15 +247,15 @@ def test_rows_without_any_stop_token_end_at_the_tokenizers_own(config, tmp_path)
     """Training, evaluation and merge need a token that ends a generation."""
     made_config = config()
     ids = [{"input_ids": [40, 41, 42, 43 + i], "labels": [-100, -100, 42, 43 + i]} for i in range(12)]
-    write(tmp_path / "a.jsonl", ids)
+    write_jsonl(tmp_path / "a.jsonl", ids)
     del made_config.data.mix["b"]
-    assert prepare(made_config).manifest["stop_tokens"] == ["</s>"]
+    assert prepare_data(made_config).manifest["stop_tokens"] == ["</s>"]
     names = tmp_path / "tokenizer" / "tokenizer_config.json"
     values = json.loads(names.read_text())
     values.pop("eos_token")
     names.write_text(json.dumps(values))
     with pytest.raises(SftError, match="no example ends in a special token, and the tokenizer names no eos_token"):
-        prepare(made_config)
+        prepare_data(made_config)
 
 
 def test_what_is_left_out_of_rows_or_trained_oddly_is_printed(config, tmp_path, capsys):
@@ -260,11 +263,15 @@ def test_what_is_left_out_of_rows_or_trained_oddly_is_printed(config, tmp_path, 
         turns = [("user", f"Question {number}?"), ("assistant", "An answer.<s>"), ("user", "And more?")]
         return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
-    write(tmp_path / "a.jsonl", [row(number) for number in range(4)])
+    write_jsonl(tmp_path / "a.jsonl", [row(number) for number in range(4)])
     made_config = config()
     del made_config.data.mix["b"]
     first = {"rows": 4, "first": "a.jsonl:1"}
-    assert prepare(made_config).manifest["remarks"] == {"sanitized": first, "special_end": first, "unanswered": first}
+    assert prepare_data(made_config).manifest["remarks"] == {
+        "sanitized": first,
+        "special_end": first,
+        "unanswered": first,
+    }
     said = capsys.readouterr().out
     assert "note      4 rows: messages after the last answer are left out" in said
     assert "held out  0 examples (there are fewer than 40 rows)\n" in said
@@ -272,10 +279,10 @@ def test_what_is_left_out_of_rows_or_trained_oddly_is_printed(config, tmp_path, 
 
 def test_rows_that_lose_their_oldest_turns_are_printed(config, tmp_path, capsys):
     turns = [{"role": "user", "content": "Which? " * 8}, {"role": "assistant", "content": "This. " * 8}] * 4
-    write(tmp_path / "a.jsonl", [{"messages": turns}] * 3)
+    write_jsonl(tmp_path / "a.jsonl", [{"messages": turns}] * 3)
     made_config = config()
     del made_config.data.mix["b"]
     made_config.trainer.max_length = 256
     made_config.data.overflow = Overflow.drop_oldest_turns
-    prepare(made_config)
+    prepare_data(made_config)
     assert "shortened 3 rows to trainer.max_length=256: oldest turns dropped\n" in capsys.readouterr().out

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
-from sft_cli.clean.base import Found
+from sft_cli.clean.base import Finding
 from sft_cli.config.schema.clean import Action
 from sft_cli.config.schema.data import BudgetConfig, DataConfig, OnBadRow, SourceConfig, Strategy
 from sft_cli.data import row_store
 from sft_cli.errors import SftError
 from sft_cli.prepare import encode_stage, manifest
 from sft_cli.prepare import rows_stage as making_rows
-from sft_cli.prepare.filter_stage import Writer
-from sft_cli.prepare.prepare import explain, prepare
+from sft_cli.prepare.filter_stage import FindingWriter
+from sft_cli.prepare.prepare import explain_stages, prepare_data
 from sft_cli.types import Conversation, Message
 from sft_cli.utils import workers
-from tests.prepare.helpers import rows, write
+from tests.prepare.helpers import make_rows, write_jsonl
 
 
 def made_parts(home):
@@ -70,7 +70,7 @@ def change_last_filter(config, home):
 
 
 def change_rows_of_b(config, home):
-    write(home.parent / "b.jsonl", rows("b", 13))
+    write_jsonl(home.parent / "b.jsonl", make_rows("b", 13))
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def change_rows_of_b(config, home):
 def test_only_what_hangs_on_a_change_is_done_again(config, tmp_path, change, expected):
     first, home = config(), tmp_path / "home"
     first.clean.steps = ["leakage", "length"]
-    prepare(first)
+    prepare_data(first)
     before = made_parts(home)
     second = config()
     second.clean.steps = ["leakage", "length"]
     change(second, home)
-    prepare(second)
+    prepare_data(second)
     after = made_parts(home)
     assert new_stages(before, after) == expected
     if change is change_rows_of_b:
@@ -105,21 +105,21 @@ def test_only_what_hangs_on_a_change_is_done_again(config, tmp_path, change, exp
 
 
 def test_explain_names_what_changed_stage_by_stage(config, tmp_path):
-    assert explain(config()) == ["nothing was prepared here before: every stage runs"]
-    prepare(config())
+    assert explain_stages(config()) == ["nothing was prepared here before: every stage runs"]
+    prepare_data(config())
     names = ["rows a", "rows b", "clean leakage", "encode", "mix"]
-    assert explain(config()) == [f"{name:<24} up to date" for name in names]
+    assert explain_stages(config()) == [f"{name:<24} up to date" for name in names]
     changed = config()
     changed.template.name, changed.data.mix["b"].weight = "vicuna", 3.0
-    assert explain(changed) == [
+    assert explain_stages(changed) == [
         f"{'rows a':<24} up to date",
         f"{'rows b':<24} up to date",
         f"{'clean leakage':<24} up to date",
         f"{'encode':<24} runs again: template changed",
         f"{'mix':<24} runs again: data.mix.b.weight changed",
     ]
-    write(tmp_path / "b.jsonl", rows("b", 13))
-    assert explain(config()) == [
+    write_jsonl(tmp_path / "b.jsonl", make_rows("b", 13))
+    assert explain_stages(config()) == [
         f"{'rows a':<24} up to date",
         f"{'rows b':<24} runs again: b.jsonl (data.mix.b) changed",
         f"{'clean leakage':<24} runs again: it depends on rows b",
@@ -149,7 +149,7 @@ def test_the_number_of_processes_changes_nothing(config, tmp_path, monkeypatch):
         made_config.data.workers, made_config.prepared_dir = number, str(tmp_path / f"out{number}")
         made_config.data.val_fraction = 0.2
         made_config.clean.steps = ["exact_duplicates", "pii", "heuristics"]
-        made = prepare(made_config)
+        made = prepare_data(made_config)
         found.append((made.manifest["content"], made.manifest["fingerprint"], contents(made.directory)))
     assert found[0][:2] == found[1][:2]
     assert found[0][2].keys() == found[1][2].keys()
@@ -158,25 +158,25 @@ def test_the_number_of_processes_changes_nothing(config, tmp_path, monkeypatch):
 
 def test_another_policy_for_bad_rows_reads_the_same_stages(config, tmp_path):
     """Rows that were dropped are told when they are to stop the run, out of the cache."""
-    write(tmp_path / "a.jsonl", [*rows("a", 8), {"instruction": "long", "output": "x" * 900}])
+    write_jsonl(tmp_path / "a.jsonl", [*make_rows("a", 8), {"instruction": "long", "output": "x" * 900}])
     made_config = config()
     made_config.data.overflow, made_config.trainer.max_length = made_config.data.overflow.drop, 256
     made_config.data.budget = BudgetConfig()
-    prepare(made_config)
+    prepare_data(made_config)
     before = made_parts(tmp_path / "home")
     made_config.data.on_bad_row = OnBadRow.drop
-    prepare(made_config)
+    prepare_data(made_config)
     assert made_parts(tmp_path / "home") == before
 
 
 def test_what_is_learnt_has_a_digest_of_its_own(config):
-    first = prepare(config()).manifest
+    first = prepare_data(config()).manifest
     licensed = config()
     licensed.data.mix["a"].licence = "MIT"
-    second = prepare(licensed).manifest
+    second = prepare_data(licensed).manifest
     heavier = config()
     heavier.data.mix["a"].weight = 2.0
-    third = prepare(heavier).manifest
+    third = prepare_data(heavier).manifest
     assert first["fingerprint"] != second["fingerprint"]
     assert first["content"] == second["content"] != third["content"]
 
@@ -190,9 +190,9 @@ def test_the_order_of_the_sources_is_an_input(config):
         made_config.clean.steps = ["exact_duplicates"]
         made_config.data.budget, made_config.data.on_bad_row = BudgetConfig(), OnBadRow.drop
         with pytest.raises(SftError, match=f"data.mix.{names[1]}"):
-            prepare(made_config)
+            prepare_data(made_config)
         made_config.clean.exact_duplicates.action = Action.report
-        made = prepare(made_config)
+        made = prepare_data(made_config)
         found.append((made.manifest["fingerprint"], [made.train.where(0), made.train.sources[0]]))
     assert found[0][0] != found[1][0]
     assert [place for _, place in found] == [["a.jsonl:1", "a"], ["a.jsonl:1", "b"]]
@@ -238,27 +238,27 @@ def take_out(config):
     ],
 )  # fmt: skip
 def test_explain_knows_which_stage_reads_what_of_a_source(config, change, expected):
-    prepare(config())
+    prepare_data(config())
     changed = config()
     change(changed)
     lines = dict(line.split(None, 1) if line[:5] not in ("rows ", "clean") else (line[:24].rstrip(), line[24:].strip())
-                 for line in explain(changed))  # fmt: skip
+                 for line in explain_stages(changed))  # fmt: skip
     again = {stage: said.removeprefix("runs again: ") for stage, said in lines.items() if said != "up to date"}
     assert again == expected
 
 
 def test_a_stopped_stream_goes_on_in_the_format_it_began_with(config, tmp_path, monkeypatch):
     """The rows of the second block look like documents; they are read as the first row's format has it."""
-    write(tmp_path / "a.jsonl", [*rows("a", 4), *({"text": f"Document {i}."} for i in range(4))])
+    write_jsonl(tmp_path / "a.jsonl", [*make_rows("a", 4), *({"text": f"Document {i}."} for i in range(4))])
 
     def read(home, stop):
         monkeypatch.setenv("SFT_HOME", str(tmp_path / home))
         made_config = config()
         source = SourceConfig(path=str(tmp_path / "a.jsonl"), stream=True, max_rows=8, shuffle_buffer=4)
         made_config.data.mix = {"a": source}
-        known = making_rows.inputs(source, "a", "", 0)
+        known = making_rows.source_inputs(source, "a", "", 0)
         if stop:
-            write_part = row_store.write_part
+            write_part = row_store.write_rows
 
             def stopped(file, converted):
                 if file.name != "part-00000.arrow":
@@ -266,11 +266,11 @@ def test_a_stopped_stream_goes_on_in_the_format_it_began_with(config, tmp_path, 
                 return write_part(file, converted)
 
             with monkeypatch.context() as patched:
-                patched.setattr(row_store, "write_part", stopped)
+                patched.setattr(row_store, "write_rows", stopped)
                 with pytest.raises(KeyboardInterrupt):
-                    making_rows.read(source, "a", "", 0, known, 1)
-        found = making_rows.read(source, "a", "", 0, known, 1)
-        return found.format, [(where, error and error.reason) for where, error in found.train.places()]
+                    making_rows.convert_source(source, "a", "", 0, known, 1)
+        found = making_rows.convert_source(source, "a", "", 0, known, 1)
+        return found.format, [(where, error and error.reason) for where, error in found.train.locations()]
 
     straight = read("straight", False)
     assert straight[0] == "alpaca"
@@ -299,7 +299,7 @@ def test_every_filter_hangs_on_those_before_it_and_on_the_priorities(config, tmp
         made_config = config()
         made_config.clean.steps = ["length", "exact_duplicates"]
         change(made_config)
-        prepare(made_config)
+        prepare_data(made_config)
         return {file.parent.name for file in (tmp_path / "home" / "stages" / "clean").glob("*/found.arrow")}
 
     def longer(made_config):
@@ -312,12 +312,14 @@ def test_every_filter_hangs_on_those_before_it_and_on_the_priorities(config, tmp
 
 
 def test_what_a_filter_rewrites_is_encoded_anew(config, tmp_path):
-    write(tmp_path / "a.jsonl", [*rows("a", 3), {"instruction": "Mail?", "output": "x@example.org or 192.0.2.17"}])
+    write_jsonl(
+        tmp_path / "a.jsonl", [*make_rows("a", 3), {"instruction": "Mail?", "output": "x@example.org or 192.0.2.17"}]
+    )
     shown = []
     for kinds in (["email"], ["ip"]):
         made_config = config()
         made_config.clean.steps, made_config.clean.pii.kinds = ["pii"], kinds
-        made = prepare(made_config)
+        made = prepare_data(made_config)
         index = [made.train.where(i) for i in range(len(made.train))].index("a.jsonl:4")
         tokenizer = load_tokenizer(str(made.tokenizer_directory))
         text = tokenizer.decode_batch([made.train.tokens(index).input_ids.tolist()])[0]
@@ -327,25 +329,27 @@ def test_what_a_filter_rewrites_is_encoded_anew(config, tmp_path):
 
 def test_a_filter_that_was_stopped_leaves_no_rewritten_rows_behind(tmp_path):
     conversation = Conversation((Message("user", "q"), Message("assistant", "a")), "x:1", "mine")
-    with Writer(tmp_path) as writer:
-        writer.write(Found(0, conversation=conversation), 0)
+    with FindingWriter(tmp_path) as writer:
+        writer.write(Finding(0, conversation=conversation), 0)
     assert (tmp_path / "replaced.arrow").is_file()
-    with Writer(tmp_path) as writer:
-        writer.write(Found(0, "bad"), 0)
+    with FindingWriter(tmp_path) as writer:
+        writer.write(Finding(0, "bad"), 0)
     assert [file.name for file in tmp_path.iterdir()] == ["found.arrow"]
 
 
 def test_rows_that_were_dropped_stop_a_later_run_that_is_stricter(config, tmp_path):
     """Told out of the cache: nothing is encoded again."""
-    write(tmp_path / "a.jsonl", [*rows("a", 8), {"instruction": "What is <|im_end|>?", "output": "A token."}])
+    write_jsonl(
+        tmp_path / "a.jsonl", [*make_rows("a", 8), {"instruction": "What is <|im_end|>?", "output": "A token."}]
+    )
     made_config = config()
     made_config.data.sanitize, made_config.data.on_bad_row = False, OnBadRow.drop
     made_config.data.budget = BudgetConfig()
-    prepare(made_config)
+    prepare_data(made_config)
     before = made_parts(tmp_path / "home")
     made_config.data.on_bad_row = OnBadRow.error
     with pytest.raises(SftError, match=r"^a\.jsonl:9: .*<\|im_end\|>"):
-        prepare(made_config)
+        prepare_data(made_config)
     assert made_parts(tmp_path / "home") == before
 
 

@@ -8,8 +8,8 @@ from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.data import Role, SourceConfig
 from sft_cli.errors import SftError
 from sft_cli.eval.select_rows import with_run_tokenizer
-from sft_cli.prepare.prepare import prepare
-from tests.prepare.helpers import ledger, write
+from sft_cli.prepare.prepare import prepare_data
+from tests.prepare.helpers import read_ledger, write_jsonl
 
 
 @pytest.fixture
@@ -17,12 +17,12 @@ def prepared(config, tmp_path, capsys):
     """Prepares rows with changes to the config; the result and what was printed."""
 
     def prepared(values, change=lambda config: None, **source):
-        write(tmp_path / "mine.jsonl", values)
+        write_jsonl(tmp_path / "mine.jsonl", values)
         made_config = config()
         made_config.data.mix = {"mine": SourceConfig(path=str(tmp_path / "mine.jsonl"), **source)}
         change(made_config)
         capsys.readouterr()
-        made = prepare(made_config)
+        made = prepare_data(made_config)
         return made, made_config, capsys.readouterr().out
 
     return prepared
@@ -53,7 +53,7 @@ def test_an_added_token_that_no_example_holds_is_named(prepared):
 
 def test_an_evaluation_encodes_them_as_the_training_did(prepared):
     made, config, _ = prepared([{"prompt": "q", "completion": "<|plan|>a"}], added("<|plan|>", "<x>"))
-    again = prepare(with_run_tokenizer(made.tokenizer_directory, config))
+    again = prepare_data(with_run_tokenizer(made.tokenizer_directory, config))
     assert again.manifest["content"] == made.manifest["content"]
     assert again.manifest["fingerprint"] == made.manifest["fingerprint"]
 
@@ -63,13 +63,13 @@ def test_what_is_content_is_among_the_inputs(prepared):
     made, config, _ = prepared(values, added("<|plan|>"))
     served = with_run_tokenizer(made.tokenizer_directory, config)
     served.data.content_tokens = []
-    assert prepare(served).manifest["content"] != made.manifest["content"]
+    assert prepare_data(served).manifest["content"] != made.manifest["content"]
 
 
 def test_stop_tokens_that_answers_brought_are_counted(prepared):
     values = [{"prompt": "q", "completion": "a"}, *({"prompt": f"q{i}", "completion": f"{i}<|im_end|>"} for i in "12")]
     made, _, printed = prepared(values)
-    first = next(line["where"] for line in ledger(made) if line["where"].endswith((":2", ":3")))
+    first = next(line["where"] for line in read_ledger(made) if line["where"].endswith((":2", ":3")))
     assert made.manifest["remarks"] == {"own_stop": {"rows": 2, "first": first}}
     assert (
         "note      2 rows: an answer ended in the template's stop token itself; removed, the template writes it (the"

@@ -8,9 +8,9 @@ from sft_cli.chat.masks import parity
 from sft_cli.cli import execute
 from sft_cli.config.schema.data import Overflow
 from sft_cli.prepare import encode_stage
-from sft_cli.prepare.prepare import prepare
+from sft_cli.prepare.prepare import prepare_data
 from sft_cli.utils import workers
-from tests.prepare.helpers import ledger, write
+from tests.prepare.helpers import read_ledger, write_jsonl
 
 LIMIT = 70
 """Tokens: a row of the fixture has 45, a long one some 200; its answer begins at about token 40."""
@@ -20,7 +20,7 @@ LIMIT = 70
 def long_answers(config, tmp_path):
     """Makes the config of a run over 60 rows of source ``a``, every third with a long answer, ten of them held out."""
     rows = [{"instruction": f"{i}?", "output": f"{i} " * (60 if i % 3 == 0 else 1)} for i in range(60)]
-    write(tmp_path / "a.jsonl", rows)
+    write_jsonl(tmp_path / "a.jsonl", rows)
 
     def made(overflow=Overflow.truncate, max_length=LIMIT, out="out", **source):
         made_config = config()
@@ -43,15 +43,15 @@ def examples(split):
 
 
 def test_the_ledger_adds_up_on_both_sides(long_answers, capsys):
-    whole = prepare(long_answers(max_length=2000, out="whole"))
+    whole = prepare_data(long_answers(max_length=2000, out="whole"))
     capsys.readouterr()
-    made = prepare(long_answers())
+    made = prepare_data(long_answers())
     told = capsys.readouterr().out
     for side in ("train", "validation"):
         before, after = (examples(getattr(one, side)) for one in (whole, made))
         assert before.keys() == after.keys()
         assert after == {where: (ids[:LIMIT], weights[:LIMIT]) for where, (ids, weights) in before.items()}
-    lines, uncut = ledger(made), {line["where"]: line for line in ledger(whole)}
+    lines, uncut = read_ledger(made), {line["where"]: line for line in read_ledger(whole)}
     cut = [line for line in lines if line["truncated_tokens"]]
     assert {line["split"] for line in cut} == {"train", "validation"}
     for line in lines:
@@ -74,8 +74,8 @@ def test_the_ledger_adds_up_on_both_sides(long_answers, capsys):
 
 
 def test_the_worst_row_is_shown_with_what_it_lost(long_answers, capsys):
-    made = prepare(long_answers())
-    worst = max(line["truncated_tokens"] for line in ledger(made) if line["split"] == "train")
+    made = prepare_data(long_answers())
+    worst = max(line["truncated_tokens"] for line in read_ledger(made) if line["split"] == "train")
     capsys.readouterr()
     execute(["inspect", str(made.directory), "--worst", "truncated", "-n", "1", "--plain"])
     assert f"  lost its {worst} last tokens" in capsys.readouterr().out
@@ -83,8 +83,8 @@ def test_the_worst_row_is_shown_with_what_it_lost(long_answers, capsys):
 
 def test_golden_prompts_of_truncated_rows_hold_the_whole_row(long_answers):
     """The proof that a server makes the same ids is of whole rows, also where all of them are cut."""
-    whole = prepare(long_answers(max_length=2000, out="whole"))
-    made = prepare(long_answers())
+    whole = prepare_data(long_answers(max_length=2000, out="whole"))
+    made = prepare_data(long_answers())
     before, after = (json.loads((one.directory / "golden.json").read_text()) for one in (whole, made))
     assert [(one["where"], one["row_ids"]) for one in before] == [(one["where"], one["row_ids"]) for one in after]
     assert max(len(one["row_ids"]) for one in after) > LIMIT
@@ -94,10 +94,10 @@ def test_golden_prompts_of_truncated_rows_hold_the_whole_row(long_answers):
 
 
 def test_a_server_knows_the_stop_token_though_every_answer_was_cut(long_answers, tmp_path):
-    write(tmp_path / "a.jsonl", [{"instruction": f"{i}?", "output": "word " * 60} for i in range(12)])
+    write_jsonl(tmp_path / "a.jsonl", [{"instruction": f"{i}?", "output": "word " * 60} for i in range(12)])
     made_config = long_answers()
     made_config.data.val_rows = 2
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     assert made.manifest["remarks"]["cut_answer"]["rows"] == made.manifest["sources"]["a"]["truncated"] == 12
     assert made.manifest["stop_tokens"] == ["<|im_end|>"]
 
@@ -108,14 +108,14 @@ def test_processes_change_nothing_and_another_value_is_no_cached_one(long_answer
     monkeypatch.setattr(workers, "SMALL", 1)
     dropping = long_answers(Overflow.drop, out="dropped")
     dropping.data.budget.dropped = 1
-    assert prepare(dropping).manifest["sources"]["a"]["used"] == 40
+    assert prepare_data(dropping).manifest["sources"]["a"]["used"] == 40
     found = []
     for number in (1, 2):
         made_config = long_answers(out=f"out{number}")
         made_config.data.workers = number
         monkeypatch.setenv("SFT_HOME", f"{made_config.prepared_dir}-home")
-        found.append(prepare(made_config))
-    assert ledger(found[0]) == ledger(found[1])
+        found.append(prepare_data(made_config))
+    assert read_ledger(found[0]) == read_ledger(found[1])
     assert found[0].manifest["content"] == found[1].manifest["content"]
     assert found[0].manifest["sources"]["a"]["truncated"] == 20
 
@@ -123,13 +123,13 @@ def test_processes_change_nothing_and_another_value_is_no_cached_one(long_answer
 def test_a_streamed_source(long_answers):
     made_config = long_answers(stream=True, max_rows=30)
     made_config.data.val_rows = 2
-    made = prepare(made_config)
+    made = prepare_data(made_config)
     counts = made.manifest["sources"]["a"]
-    cut = [line for line in ledger(made) if line["truncated_tokens"]]
+    cut = [line for line in read_ledger(made) if line["truncated_tokens"]]
     assert counts["used"] == 30
     assert counts["truncated"] == len(cut) > 0
 
 
 def test_an_opened_directory_knows_the_length_its_answers_are_cut_at(long_answers):
-    assert prepare(long_answers()).validation.truncated_at == LIMIT
-    assert prepare(long_answers(Overflow.error, max_length=2000, out="whole")).validation.truncated_at is None
+    assert prepare_data(long_answers()).validation.truncated_at == LIMIT
+    assert prepare_data(long_answers(Overflow.error, max_length=2000, out="whole")).validation.truncated_at is None

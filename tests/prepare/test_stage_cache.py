@@ -24,16 +24,16 @@ def home(tmp_path, monkeypatch):
 
 def build(content="whole"):
     """Make the stage if it is not there; where it lies and whether it was there."""
-    with stage_cache.building("rows", INPUTS) as (directory, done):
+    with stage_cache.stage_dir("rows", INPUTS) as (directory, done):
         if not done:
             write_atomic(directory / "part-0", content.encode())
-            stage_cache.finish(directory, {"found": content})
-    return stage_cache.final(directory), done
+            stage_cache.mark_done(directory, {"found": content})
+    return stage_cache.final_dir(directory), done
 
 
 def test_a_stage_is_made_once():
     directory, done = build("first")
-    assert (done, stage_cache.found(directory)) == (False, {"found": "first"})
+    assert (done, stage_cache.load_result(directory)) == (False, {"found": "first"})
     assert build("second") == (directory, True)
     assert (directory / "part-0").read_text() == "first"
     assert sorted(file.name for file in directory.iterdir()) == ["part-0", "stage.json"]
@@ -41,15 +41,15 @@ def test_a_stage_is_made_once():
 
 def test_a_stage_that_failed_goes_on_with_its_parts():
     def stopped():
-        with stage_cache.building("rows", INPUTS) as (directory, _):
+        with stage_cache.stage_dir("rows", INPUTS) as (directory, _):
             write_atomic(directory / "part-0", b"kept")
             raise OSError(str(directory))
 
     with pytest.raises(OSError, match="partial") as caught:
         stopped()
     directory = Path(str(caught.value))
-    assert not stage_cache.final(directory).exists()
-    with stage_cache.building("rows", INPUTS) as (again, done):
+    assert not stage_cache.final_dir(directory).exists()
+    with stage_cache.stage_dir("rows", INPUTS) as (again, done):
         assert (again, done, (again / "part-0").read_bytes()) == (directory, False, b"kept")
 
 
@@ -66,7 +66,7 @@ def test_a_stage_whose_removal_was_cut_short_is_made_again(home, monkeypatch):
     os.utime(directory, (long_ago, long_ago))
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)
-        stage_cache.forget_old()
+        stage_cache.evict_old()
     assert (directory / "part-0").is_file()
     assert build("second") == (directory, False)
     assert (directory / "part-0").read_text() == "second"
@@ -77,11 +77,11 @@ def test_only_what_nobody_used_is_forgotten(home, capsys):
     long_ago = time.time() - (stage_cache.KEEP_DAYS + 1) * 86_400
     os.utime(directory, (long_ago, long_ago))
     build()
-    stage_cache.forget_old()
+    stage_cache.evict_old()
     assert directory.is_dir()
     assert capsys.readouterr().out == ""
     os.utime(directory, (long_ago, long_ago))
-    stage_cache.forget_old()
+    stage_cache.evict_old()
     assert list((home / "stages" / "rows").iterdir()) == []
     assert capsys.readouterr().out == (
         f"cache     1 stages unused for {stage_cache.KEEP_DAYS} days were removed from {home / 'stages'}\n"
@@ -89,13 +89,13 @@ def test_only_what_nobody_used_is_forgotten(home, capsys):
 
 
 def test_a_stage_that_is_being_made_is_not_forgotten_when_the_clock_jumps(home):
-    with stage_cache.building("rows", INPUTS) as (directory, _):
+    with stage_cache.stage_dir("rows", INPUTS) as (directory, _):
         write_atomic(directory / "part-0", b"kept")
         os.utime(directory, (1, 1))
-        stage_cache.forget_old()
+        stage_cache.evict_old()
         assert (directory / "part-0").is_file()
     os.utime(directory, (1, 1))
-    stage_cache.forget_old()
+    stage_cache.evict_old()
     assert not directory.exists()
 
 
@@ -126,5 +126,5 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_filters_hang_on_the_libraries_they_ask():
-    known = filter_stage.inputs(CleanConfig(steps=["leakage", "language", "pii"]))
+    known = filter_stage.clean_inputs(CleanConfig(steps=["leakage", "language", "pii"]))
     assert [list(step["libraries"]) for step in known] == [[], ["py3langid"], ["phonenumbers", "python-stdnum"]]

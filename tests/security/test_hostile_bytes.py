@@ -24,15 +24,15 @@ PACKERS = {
 
 def rows(path, **keys):
     """Every row of a file, or what is wrong with it."""
-    return list(source_rows.read(SourceConfig(path=str(path), **keys), "a", "train"))
+    return list(source_rows.read_source(SourceConfig(path=str(path), **keys), "a", "train"))
 
 
 @pytest.mark.parametrize("ending", PACKERS)
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "txt"])
 def test_a_bomb_is_a_sentence_long_before_it_has_gone_off(ending, kind, tmp_path, monkeypatch):
     """The limits are made small, so that a bomb of a few megabytes is one."""
-    monkeypatch.setattr(lines, "FREE", 1 << 18)
-    monkeypatch.setattr(lines, "RATIO", 20)
+    monkeypatch.setattr(lines, "FREE_BYTES", 1 << 18)
+    monkeypatch.setattr(lines, "MAX_RATIO", 20)
     file = tmp_path / f"rows.{kind}.{ending}"
     file.write_bytes(PACKERS[ending](b'{"text": "' + b"a" * (4 << 20) + b'"}\n'))
     with pytest.raises(SftError, match=f"rows.{kind}.{ending}: it unpacks to more than 20 times its size"):
@@ -52,7 +52,7 @@ def test_a_row_of_megabytes_is_a_row(tmp_path):
 
 
 def test_a_line_without_end_is_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1000)
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' + "a" * 5000)
     with pytest.raises(SftError, match=r"rows.jsonl:2: the line has more than 1,000 bytes"):
         rows(tmp_path / "rows.jsonl")

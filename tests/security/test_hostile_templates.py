@@ -6,7 +6,7 @@ import pytest
 
 from sft_cli.chat.template.chat_template import ChatTemplate, RenderError
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.formats.row_converter import converter
+from sft_cli.data.formats.row_converter import make_converter
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
 from sft_cli.types import Row
@@ -101,7 +101,7 @@ def test_an_expression_of_a_recipe_is_a_bad_row(text):
     config = SourceConfig(path="x.jsonl", format={"prompt": text, "completion": "{{ completion }}"})
     row = Row({"prompt": "Hi", "completion": "Yo"}, "x.jsonl:1", "a")
     with pytest.raises(RowError, match="more than"):
-        converter(config, "a", "\n", row.values).convert(row)
+        make_converter(config, "a", "\n", row.values).convert(row)
 
 
 def test_each_rendering_has_its_own_budget():

@@ -20,7 +20,7 @@ def test_a_signed_address_is_refused_before_the_job(tmp_path):
 def test_what_was_downloaded_with_it_is_enough(tmp_path, monkeypatch):
     monkeypatch.setenv("SFT_HOME", str(tmp_path))
     file = remote.RemoteFile(f"{ADDRESS}secret-word", "https://host.example/rows.jsonl", "ETag=1", 2, "data.mix.a.path")
-    folder = remote.place(file)
+    folder = remote.version_dir(file)
     folder.mkdir(parents=True)
     (folder / "rows.jsonl").write_text("{}")
     result = submit_sh(*WORDS, f"data.mix.a.path={ADDRESS}secret-word", cwd=tmp_path, SFT_HOME=str(tmp_path))

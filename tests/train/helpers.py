@@ -6,22 +6,22 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sft_cli.batching.collate import Batch
-from sft_cli.data.prepared import Tokens
+from sft_cli.data.prepared import TokenizedExample
 
 
-def tokens(ids: Sequence[int], weights: Sequence[float]) -> Tokens:
-    return Tokens(np.array(ids, np.int64), np.array(weights, np.float32))
+def tokens(ids: Sequence[int], weights: Sequence[float]) -> TokenizedExample:
+    return TokenizedExample(np.array(ids, np.int64), np.array(weights, np.float32))
 
 
-def answering(prompt: Sequence[int], answer: Sequence[int]) -> Tokens:
+def answering(prompt: Sequence[int], answer: Sequence[int]) -> TokenizedExample:
     """An example that trains its answer."""
     return tokens([*prompt, *answer], [0] * len(prompt) + [1] * len(answer))
 
 
 @st.composite
-def families(draw) -> list[Tokens]:
+def families(draw) -> list[TokenizedExample]:
     """Examples that grow out of one another: common beginnings, copies, nested ones, any trained tokens."""
-    made: list[Tokens] = []
+    made: list[TokenizedExample] = []
     for _ in range(draw(st.integers(1, 7))):
         head: list[int] = []
         if made and draw(st.booleans()):
@@ -53,7 +53,7 @@ def predictions(batch: Batch) -> list[Prediction]:
     return found
 
 
-def expected(examples: Sequence[Tokens]) -> list[Prediction]:
+def expected(examples: Sequence[TokenizedExample]) -> list[Prediction]:
     """What ``predictions`` has to find: example by example, each trained id from all ids before it."""
     return [
         (tuple(example.input_ids[:t].tolist()), tuple(range(t)), int(example.input_ids[t]), float(example.weights[t]))

@@ -109,7 +109,7 @@ def test_data_that_would_be_other_is_named_by_its_key_before_anything_is_prepare
     other.write_text(rows.read_text().replace("question 3", "question III"))
     same.write_text(rows.read_text())
     with monkeypatch.context() as patched:
-        patched.setattr("sft_cli.prepare.prepare.prepare", None)
+        patched.setattr("sft_cli.prepare.prepare.prepare_data", None)
         with pytest.raises(SftError) as refused:
             runs.resume("r", f"data.mix.local.path={other}")
     assert refused.value.problem == (

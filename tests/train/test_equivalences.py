@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from sft_cli.batching.prefetch import Prefetcher
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Reduction
-from sft_cli.data.prepared import Tokens
+from sft_cli.data.prepared import TokenizedExample
 from sft_cli.model.attention.packing import register_packed_attention, use_packed_attention
 from sft_cli.model.head.loss_model import LossModel
 from sft_cli.train.step import accumulate_gradients
@@ -36,9 +36,9 @@ class Rows:
             ids = generator.integers(3, 300, length)
             if length > 20:
                 ids[:16] = np.arange(16) + 3
-            self.examples.append(Tokens(ids, weights))
+            self.examples.append(TokenizedExample(ids, weights))
 
-    def tokens(self, index: int) -> Tokens:
+    def tokens(self, index: int) -> TokenizedExample:
         return self.examples[index]
 
 

@@ -13,7 +13,7 @@ from sft_cli.config.schema.trainer import ProbeConfig, ProbeMetric
 from sft_cli.errors import SftError
 from sft_cli.merge.card import run_results
 from sft_cli.model.head.loss_model import build_loss_model
-from sft_cli.prepare.prepare import prepare
+from sft_cli.prepare.prepare import prepare_data
 from sft_cli.run_dir import RunDir
 from sft_cli.train.monitoring.retention import ProbeChange, RetentionFailed, RetentionGuard, stop_message
 from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
@@ -50,13 +50,13 @@ class Place:
 
     def probes(self, *words: str) -> list[RetentionProbe]:
         config = self.config(*words)
-        return prepare_probes(config, prepare(config).tokenizer_directory)
+        return prepare_probes(config, prepare_data(config).tokenizer_directory)
 
     def guard(self, *words: str) -> tuple[RetentionGuard, torch.nn.Module, list[RetentionProbe]]:
         from transformers import AutoModelForCausalLM
 
         config = self.config(*words)
-        tokenizer = prepare(config).tokenizer_directory
+        tokenizer = prepare_data(config).tokenizer_directory
         probes = prepare_probes(config, tokenizer)
         model = AutoModelForCausalLM.from_pretrained(self.base, dtype=torch.float32)
         loss_model, _ = build_loss_model(model, 64)
@@ -256,11 +256,11 @@ def test_loss_gets_worse_relatively_and_a_share_absolutely(place, asked, metric,
 
 def test_the_rows_of_the_run_are_left_alone(place, asked):
     """Neither is anything held out of a probe, nor does the run's data directory change."""
-    prepared = prepare(place.config())
+    prepared = prepare_data(place.config())
     (probe,) = place.probes(f"probes.words.path={asked}")
 
     assert (len(probe.split), probe.num_examples) == (4, 4)
-    assert prepare(place.config()).manifest == prepared.manifest
+    assert prepare_data(place.config()).manifest == prepared.manifest
 
 
 def test_rows_that_are_too_long_are_left_out(place):
@@ -332,7 +332,7 @@ def test_probes_know_the_tokens_that_the_run_added(place):
     file = place.file("asked.jsonl", [{"prompt": "say it", "completion": "word <x> word"}])
     config = place.config(f"probes.words.path={file}")
     config.model.add_tokens = ["<x>"]
-    tokenizer = prepare(config).tokenizer_directory
+    tokenizer = prepare_data(config).tokenizer_directory
 
     (probe,) = prepare_probes(config, tokenizer)
 

@@ -49,7 +49,7 @@ def _a_new_process():
 
 
 def forget():
-    remote.find.cache_clear()
+    remote.find_files.cache_clear()
     remote.download.cache_clear()
 
 

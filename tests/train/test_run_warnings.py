@@ -7,13 +7,13 @@ import pytest
 
 from sft_cli.config.automatic import resolve_auto
 from sft_cli.config.compose import compose
-from sft_cli.data.prepared import Prepared
+from sft_cli.data.prepared import PreparedData
 from sft_cli.train.setup.run_warnings import find_run_warnings
 
 
 def found(words, examples=1000, *, held_out=True, beside=False):
     """The concerns about a run of so many examples, by name."""
-    prepared = Prepared(Path("p"), {"beside_own_template": beside}, None, None, [])  # pyright: ignore[reportArgumentType]
+    prepared = PreparedData(Path("p"), {"beside_own_template": beside}, None, None, [])  # pyright: ignore[reportArgumentType]
     config = resolve_auto(compose(words), examples)
     return {one.name: one for one in find_run_warnings(config, prepared, examples=examples, held_out=held_out)}
 

@@ -19,14 +19,14 @@ from sft_cli.check.torch_checks.tiny_model import (
 )
 from sft_cli.config.schema.config import Config
 from sft_cli.console import counted
-from sft_cli.data.prepared import Prepared
+from sft_cli.data.prepared import PreparedData
 from sft_cli.errors import SftError
 
 TOLERANCE = 1e-5
 """Largest relative difference of loss and gradient between layouts, in float32."""
 
 
-def step_checks(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[CheckResult]:
+def step_checks(config: Config, architecture: PretrainedConfig, prepared: PreparedData) -> Iterator[CheckResult]:
     """Lines about packing, one optimizer step, and, the figures of which are long, layouts.
 
     Raises:
@@ -62,7 +62,7 @@ def _packing(small: TinyModel) -> CheckResult:
     )
 
 
-def _steps(small: TinyModel, prepared: Prepared) -> Iterator[CheckResult]:
+def _steps(small: TinyModel, prepared: PreparedData) -> Iterator[CheckResult]:
     """The same step in several layouts, then its update."""
     examples = pick_examples(small.config, prepared)
     lengths = [int(prepared.train.lengths[index]) for index in examples]

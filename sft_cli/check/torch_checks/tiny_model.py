@@ -24,7 +24,7 @@ from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.speed import Choice
 from sft_cli.config.schema.trainer import Dtype, OptimizerName
-from sft_cli.data.prepared import Prepared
+from sft_cli.data.prepared import PreparedData
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import use_default_attention
 from sft_cli.model.attention.probe import ProbeResult
@@ -74,7 +74,9 @@ class StepGradient:
     tokens: int
 
 
-def make_tiny_model(config: Config, architecture: PretrainedConfig, prepared: Prepared, directory: Path) -> TinyModel:
+def make_tiny_model(
+    config: Config, architecture: PretrainedConfig, prepared: PreparedData, directory: Path
+) -> TinyModel:
     """Make the small model, save it, and load it back the way a run loads its own.
 
     Args:
@@ -179,7 +181,7 @@ def _randomise_zeros(model: nn.Module, seed: int) -> None:
                 value.normal_(0.0, NOISE, generator=generator)
 
 
-def pick_examples(config: Config, prepared: Prepared) -> list[int]:
+def pick_examples(config: Config, prepared: PreparedData) -> list[int]:
     """Examples of the run's first step, until there are ``TOKENS``; two at least, if there are two."""
     trainer = config.trainer
     steps = make_step_plan(
@@ -196,7 +198,7 @@ def pick_examples(config: Config, prepared: Prepared) -> list[int]:
 
 
 def step_gradient(
-    small: TinyModel, loss_model: LossModel, prepared: Prepared, examples: Sequence[int], budget: int
+    small: TinyModel, loss_model: LossModel, prepared: PreparedData, examples: Sequence[int], budget: int
 ) -> StepGradient:
     """The step's gradient when it is laid out so.
 

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+ALIASES: Mapping[str, tuple[str, ...]] = {
     "messages": ("message", "dialogue", "dialog", "chat", "turns"),
     "conversations": ("dialogs",),
     "output": ("response", "answer", "completion", "target"),
@@ -16,7 +16,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """What files call these columns, the likeliest first: only to propose a ``columns`` map, never to guess one."""
 
-NEAR = 0.75
+MIN_SIMILARITY = 0.75
 """How alike a mistyped name is to the one it stands for, from 0 to 1."""
 
 
@@ -33,30 +33,30 @@ def find_columns(names: Iterable[str], mapped: Mapping[str, str], present: Itera
         for name in names:
             if name in found or name in mapped:
                 continue
-            alike = [column for column in left if fold(column) == name]
+            alike = [column for column in left if fold_name(column) == name]
             if len(alike) == 1:
                 found[name] = alike[0]
     return found
 
 
-def fold(column: str) -> str:
+def fold_name(column: str) -> str:
     """A column's name in small letters, without white space around it."""
     return column.strip().casefold()
 
 
-def other_name(name: str, present: Iterable[str]) -> str | None:
+def similar_column(name: str, present: Iterable[str]) -> str | None:
     """The column that stands for a format's name in files that call it otherwise or misspell it; None for none."""
     left = list(present)
-    return by_other_name(name, left) or by_spelling(name, left)
+    return by_alias(name, left) or by_spelling(name, left)
 
 
-def by_other_name(name: str, left: Sequence[str]) -> str | None:
+def by_alias(name: str, left: Sequence[str]) -> str | None:
     """A column that has another name for the same."""
-    return next((column for other in OTHER_NAMES.get(name, ()) for column in left if fold(column) == other), None)
+    return next((column for other in ALIASES.get(name, ()) for column in left if fold_name(column) == other), None)
 
 
 def by_spelling(name: str, left: Sequence[str]) -> str | None:
     """A column whose name is nearly the format's."""
-    spelled = {fold(column): column for column in left}
-    near = difflib.get_close_matches(name, spelled, n=1, cutoff=NEAR)
+    spelled = {fold_name(column): column for column in left}
+    near = difflib.get_close_matches(name, spelled, n=1, cutoff=MIN_SIMILARITY)
     return spelled[near[0]] if near else None

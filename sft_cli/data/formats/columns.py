@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.data.formats.column_names import find_columns, other_name
+from sft_cli.data.formats.column_names import find_columns, similar_column
 from sft_cli.data.formats.fields import Fields
-from sft_cli.data.row_errors import RowError, listing
+from sft_cli.data.row_errors import RowError, format_list
 from sft_cli.types import Row
 
-KEPT = 1000
+MAX_PLANS = 1000
 """Sets of columns remembered; rows whose columns differ more than that are looked at one by one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ColumnPlan:
     """How rows with one set of columns are taken.
 
     Attributes:
@@ -31,7 +31,7 @@ class Plan:
     ignored: tuple[str, ...]
 
 
-class Planner:
+class ColumnPlanner:
     """Plans for the rows of one source.
 
     Args:
@@ -51,39 +51,39 @@ class Planner:
         self._mapped, self._required, self._optional = config.columns, required, optional
         self._ignored = frozenset(config.ignore)
         self._reads = None if reads is None else reads.union(config.tags.values(), config.scores.values())
-        self._plans: dict[tuple[str, ...], Plan] = {}
+        self._plans: dict[tuple[str, ...], ColumnPlan] = {}
 
-    def plan(self, row: Row) -> Plan:
+    def plan(self, row: Row) -> ColumnPlan:
         """The plan of a row with these columns."""
         columns = tuple(row.values)
         found = self._plans.get(columns)
         if found is None:
-            if len(self._plans) >= KEPT:
+            if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            found = self._plans[columns] = self._made(columns)
+            found = self._plans[columns] = self._make_plan(columns)
         return found
 
     def take(self, row: Row) -> Fields:
         """The row's columns under the format's names; a required or mapped one that is missing is an error."""
         plan = self.plan(row)
         if plan.missing is not None:
-            raise missing(row, *plan.missing, plan.not_read, self._mapped)
+            raise missing_column(row, *plan.missing, plan.not_read, self._mapped)
         return Fields({name: row.values[column] for name, column in plan.taken.items()}, plan.taken, row)
 
-    def kept(self, row: Row) -> Row:
+    def without_ignored(self, row: Row) -> Row:
         """The row without the columns that are left out on purpose."""
         if not self._ignored or self._ignored.isdisjoint(row.values):
             return row
         values = {column: value for column, value in row.values.items() if column not in self._ignored}
         return Row(values, row.where, row.source)
 
-    def _made(self, columns: tuple[str, ...]) -> Plan:
+    def _make_plan(self, columns: tuple[str, ...]) -> ColumnPlan:
         kept = [column for column in columns if column not in self._ignored]
         found = find_columns((*self._required, *self._optional), self._mapped, kept)
         wanted = [name for name in (*self._required, *self._optional) if name in self._required or name in self._mapped]
         lost = next(((name, self._mapped.get(name, name)) for name in wanted if name not in found), None)
         read = {*found.values(), *(kept if self._reads is None else self._reads)}
-        return Plan(
+        return ColumnPlan(
             {name: found[name] for name in (*self._required, *self._optional) if name in found},
             lost,
             tuple(column for column in kept if column not in read),
@@ -91,7 +91,7 @@ class Planner:
         )
 
 
-def as_document(source: str, columns: Sequence[str]) -> str:
+def replay_advice(source: str, columns: Sequence[str]) -> str:
     """What to do where a source is replayed whose rows are conversations.
 
     Args:
@@ -103,7 +103,7 @@ def as_document(source: str, columns: Sequence[str]) -> str:
     return f"{key}.role=instruct" + (f", or train one column as documents: {chosen}" if chosen else "")
 
 
-def missing(
+def missing_column(
     row: Row, name: str, column: str, left: tuple[str, ...] = (), mapped: Mapping[str, str] | None = None
 ) -> RowError:
     """The error for a column the format needs, or the user named, that is not there.
@@ -115,7 +115,7 @@ def missing(
         left: Columns of the row that nothing reads.
         mapped: The source's ``columns``.
     """
-    meant = other_name(column, left) or other_name(name, left)
+    meant = similar_column(column, left) or similar_column(name, left)
     fix = f"give every row {column!r}, or leave such rows out with data.on_bad_row=drop"
     if mapped and name in mapped:
         fix = f"give every row {column!r}, or leave data.mix.{row.source}.columns.{name} out"
@@ -124,6 +124,6 @@ def missing(
     return RowError(
         where=row.where,
         reason=f"missing field {name}",
-        problem=f"there is no field {column!r}; the row has {listing(row.values) or 'no fields'}",
+        problem=f"there is no field {column!r}; the row has {format_list(row.values) or 'no fields'}",
         fix=fix,
     )

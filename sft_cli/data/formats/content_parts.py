@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sft_cli.data.formats.fields import checked_text, wrong_type
-from sft_cli.data.formats.loss_flags import is_flag, weight_of
-from sft_cli.data.formats.message_keys import part_keys
-from sft_cli.data.formats.row_context import Context, holds
-from sft_cli.data.formats.tool_calls import Calls, call_of, calls_in_text
-from sft_cli.data.row_errors import RowError, shorten
+from sft_cli.data.formats.loss_flags import is_loss_flag, loss_weight
+from sft_cli.data.formats.message_keys import check_part_keys
+from sft_cli.data.formats.row_context import RowContext, has_value
+from sft_cli.data.formats.tool_calls import Calls, normalize_call, parse_call_text
+from sft_cli.data.row_errors import RowError, short_repr
 
-ORDER = ("reasoning", "text", "tool_call")
+PART_ORDER = ("reasoning", "text", "tool_call")
 """The kinds of parts in the order in which templates show them."""
-RESULT = "tool_result"
+TOOL_RESULT = "tool_result"
 KINDS = {
     "text": "text",
     "input_text": "text",
@@ -24,14 +24,14 @@ KINDS = {
     "thinking": "reasoning",
     "tool_call": "tool_call",
     "tool_use": "tool_call",
-    RESULT: RESULT,
+    TOOL_RESULT: TOOL_RESULT,
 }
 """Types of parts -> what they are."""
 TEXT_KEYS = ("text", "value", "reasoning", "thinking", "refusal")
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ToolResult:
     """What a tool answered: its text, and the id of the call it answers, or None."""
 
     text: str
@@ -39,7 +39,7 @@ class Result:
 
 
 @dataclass(slots=True)
-class Parts:
+class ParsedContent:
     """What the content of a message holds.
 
     Attributes:
@@ -53,11 +53,11 @@ class Parts:
     text: str = ""
     reasoning: str = ""
     calls: Calls = field(default_factory=list)
-    results: list[Result] = field(default_factory=list)
+    results: list[ToolResult] = field(default_factory=list)
     weight: float | None = None
 
 
-def content_parts(value: Any, role: str, place: str, names: str, context: Context) -> Parts:
+def parse_content(value: Any, role: str, place: str, names: str, context: RowContext) -> ParsedContent:
     """The content of a message: text as it is, or the parts of a list.
 
     Args:
@@ -68,8 +68,8 @@ def content_parts(value: Any, role: str, place: str, names: str, context: Contex
         context: The row.
     """
     if not isinstance(value, list):
-        return Parts("" if value is None else checked_text(value, place, context.where))
-    found = Parts()
+        return ParsedContent("" if value is None else checked_text(value, place, context.where))
+    found = ParsedContent()
     weights: list[float | None] = []
     last = ""
     for index, part in enumerate(value):
@@ -78,9 +78,9 @@ def content_parts(value: Any, role: str, place: str, names: str, context: Contex
         if _rank(kind) < _rank(last):
             raise _out_of_order(part.get("type", kind), last, here, context)
         last = kind
-        flags = {key: entry for key, entry in part.items() if is_flag(key)}
-        weights.append(weight_of(flags, here, role, f"{names}[]", context) if flags else None)
-        _add(found, kind, part, here, f"{names}[]", context)
+        flags = {key: entry for key, entry in part.items() if is_loss_flag(key)}
+        weights.append(loss_weight(flags, here, role, f"{names}[]", context) if flags else None)
+        _add_part(found, kind, part, here, f"{names}[]", context)
     if any(weight != weights[0] for weight in weights):
         raise RowError(
             where=context.where,
@@ -92,19 +92,21 @@ def content_parts(value: Any, role: str, place: str, names: str, context: Contex
     return found
 
 
-def _add(found: Parts, kind: str, part: Mapping[str, Any], here: str, names: str, context: Context) -> None:
+def _add_part(
+    found: ParsedContent, kind: str, part: Mapping[str, Any], here: str, names: str, context: RowContext
+) -> None:
     """Put one part where it belongs."""
-    read = ["type", *(key for key in part if is_flag(key))]
+    read = ["type", *(key for key in part if is_loss_flag(key))]
     if kind == "tool_call":
         if part.get("type") == "tool_use":
-            found.calls.append(call_of({key: part[key] for key in part if key != "type"}, here, names, context))
+            found.calls.append(normalize_call({key: part[key] for key in part if key != "type"}, here, names, context))
             return
         key = _key(part, ("tool_call", "text", "value"))
-        found.calls += calls_in_text(part.get(key), kind, f"{here}.{key}", names, context)
-    elif kind == RESULT:
-        result = content_parts(part.get("content"), "user", f"{here}.content", f"{names}.content", context)
-        call = next((part[key] for key in ("tool_use_id", "tool_call_id", "call_id") if holds(part.get(key))), None)
-        found.results.append(Result(result.text, call))
+        found.calls += parse_call_text(part.get(key), kind, f"{here}.{key}", names, context)
+    elif kind == TOOL_RESULT:
+        result = parse_content(part.get("content"), "user", f"{here}.content", f"{names}.content", context)
+        call = next((part[key] for key in ("tool_use_id", "tool_call_id", "call_id") if has_value(part.get(key))), None)
+        found.results.append(ToolResult(result.text, call))
         read += ["content", "tool_use_id", "tool_call_id", "call_id"]
         key = "content"
     else:
@@ -114,7 +116,7 @@ def _add(found: Parts, kind: str, part: Mapping[str, Any], here: str, names: str
             found.text += text
         else:
             found.reasoning += text
-    part_keys(part, [*read, key], here, names, context)
+    check_part_keys(part, [*read, key], here, names, context)
 
 
 def _key(part: Mapping[str, Any], names: tuple[str, ...]) -> str:
@@ -122,38 +124,44 @@ def _key(part: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return next((name for name in names if name in part), names[-1])
 
 
-def _kind(part: Any, role: str, place: str, context: Context) -> str:
+def _kind(part: Any, role: str, place: str, context: RowContext) -> str:
     """What a part is, if a message of the role may have it."""
     if not isinstance(part, dict) or ("type" not in part and "text" not in part):
         raise wrong_type(part, place, "a part with a type", context.where)
     given = part.get("type", "text")
     kind = KINDS.get(given) if isinstance(given, str) else None
-    allowed = ("text", *ORDER) if role == "assistant" else ("text", RESULT) if role in ("user", "tool") else ("text",)
+    allowed = (
+        ("text", *PART_ORDER)
+        if role == "assistant"
+        else ("text", TOOL_RESULT)
+        if role in ("user", "tool")
+        else ("text",)
+    )
     if kind is not None and kind in allowed:
         return kind
     reason, problem = f"{given} part of a {role} message", f"a {role} message has parts of type text alone"
     if given == "redacted_thinking":
         reason, problem = "encrypted reasoning", "reasoning that is encrypted cannot be trained on"
     elif kind is None:
-        reason, problem = f"content part of type {shorten(given).strip(chr(39))}", "only text can be trained on"
+        reason, problem = f"content part of type {short_repr(given).strip(chr(39))}", "only text can be trained on"
     raise RowError(
         where=context.where,
         reason=reason,
-        problem=f"field '{place}.type' is {shorten(given)}; {problem}",
+        problem=f"field '{place}.type' is {short_repr(given)}; {problem}",
         fix="write it as text, or leave such rows out with data.on_bad_row=drop",
     )
 
 
 def _rank(kind: str) -> int:
     """Place of a kind of part in its message; results of tools come first."""
-    return ORDER.index(kind) if kind in ORDER else -1
+    return PART_ORDER.index(kind) if kind in PART_ORDER else -1
 
 
-def _out_of_order(kind: str, last: str, place: str, context: Context) -> RowError:
+def _out_of_order(kind: str, last: str, place: str, context: RowContext) -> RowError:
     """Templates write results, reasoning, text, calls in this order: another one would be changed in silence."""
     shown = (
         "templates show results of tools, then text"
-        if kind == RESULT
+        if kind == TOOL_RESULT
         else ("templates show reasoning, then text, then tool calls")
     )
     return RowError(

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sft_cli.config.schema.data import TreeConfig
-from sft_cli.data.row_errors import RowError, listing, nearest, shorten
+from sft_cli.data.row_errors import RowError, format_list, nearest, short_repr
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs:
+class FormatOptions:
     """What the config says about how rows are read.
 
     Attributes:
@@ -42,7 +42,7 @@ class Fields:
     columns: Mapping[str, str]
     row: Row
 
-    def said(self, name: str) -> str:
+    def answer(self, name: str) -> str:
         """An answer. Silence is one: it is counted and shown, and judged by the filters of clean/, not here."""
         return checked_text(self.values[name], self.columns[name], self.row.where)
 
@@ -64,7 +64,7 @@ class Fields:
         return "" if value is None else checked_text(value, self.columns[name], self.row.where)
 
 
-Build = Callable[[Fields, Knobs], tuple[Conversation, ...]]
+Builder = Callable[[Fields, FormatOptions], tuple[Conversation, ...]]
 """From the fields of a row to its conversations: one, unless the row is a tree."""
 
 
@@ -75,12 +75,12 @@ def check_columns(columns: Mapping[str, str], names: tuple[str, ...], source: st
             near = nearest(name, names)
             raise SftError(
                 where=f"data.mix.{source}.columns",
-                problem=f"unknown name {name!r}; the format reads {listing(names)}",
+                problem=f"unknown name {name!r}; the format reads {format_list(names)}",
                 fix=f"did you mean {near}?" if near else "write the format's name first, then the name in the file",
             )
 
 
-def parsed(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """The JSON value of a text; ``ValueError`` if it has none."""
     try:
         return json.loads(text)
@@ -88,11 +88,11 @@ def parsed(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def listed(value: Any) -> Any:
+def parse_list(value: Any) -> Any:
     """The list behind the JSON text of one (CSV files have no other way to hold it); anything else as it is."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            return parsed(value)
+            return parse_json(value)
         except ValueError:
             return value
     return value
@@ -125,7 +125,7 @@ def wrong_type(value: Any, field: str, expected: str, where: str) -> RowError:
     return RowError(
         where=where,
         reason=f"{field.split('[')[0]} of the wrong type",
-        problem=f"field {field!r} is {shorten(value)} ({_kind(value)}); expected {expected}",
+        problem=f"field {field!r} is {short_repr(value)} ({_kind(value)}); expected {expected}",
         fix=f"write it as {expected}, or point columns at another column",
     )
 

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.meta import find_undeclared_variables
 
-from sft_cli.data.formats.fields import Fields, parsed
-from sft_cli.data.row_errors import RowError, listing, shorten
+from sft_cli.data.formats.fields import Fields, parse_json
+from sft_cli.data.row_errors import RowError, format_list, short_repr
 from sft_cli.errors import SftError
 from sft_cli.sandbox.budget import BudgetExceeded
 from sft_cli.sandbox.environment import LimitedEnvironment
@@ -23,7 +23,7 @@ Expression = Callable[[Mapping[str, Any]], Any]
 ROW = "row"
 """What a text calls the row as a whole, unless a column has that name."""
 
-LISTS = ("messages", "conversations", "conversation", "tools", "functions", "history", "input_ids", "labels")
+LIST_FIELDS = ("messages", "conversations", "conversation", "tools", "functions", "history", "input_ids", "labels")
 """Fields that hold lists, so that their text is read as JSON."""
 
 
@@ -35,12 +35,10 @@ def compile_fields(texts: Mapping[str, str], source: str) -> Mapping[str, Expres
         source: Name of the source, for errors.
     """
     environment = _environment()
-    return {
-        name: _compiled(environment, name, text, f"data.mix.{source}.format.{name}") for name, text in texts.items()
-    }
+    return {name: _compile(environment, name, text, f"data.mix.{source}.format.{name}") for name, text in texts.items()}
 
 
-def evaluate(expressions: Mapping[str, Expression], row: Row) -> Fields:
+def evaluate_fields(expressions: Mapping[str, Expression], row: Row) -> Fields:
     """The fields of a row, or a ``RowError`` that names the field and what Jinja says."""
     values = {}
     columns = {ROW: dict(row.values), **row.values}
@@ -48,13 +46,13 @@ def evaluate(expressions: Mapping[str, Expression], row: Row) -> Fields:
         try:
             value = expression(columns)
         except UndefinedError as error:
-            there = listing(row.values) or "no columns"
+            there = format_list(row.values) or "no columns"
             fix = f"the row has {there}; write column | default('') for one that may be missing"
             raise _failed(name, error, fix, row) from error
         except Exception as error:  # a user's text may fail in any way on a row of any shape
             fix = "correct the text, or leave such rows out with data.on_bad_row=drop"
             raise _failed(name, error, fix, row) from error
-        values[name] = _json(value, name, row) if name in LISTS and isinstance(value, str) else value
+        values[name] = _parse_rendered(value, name, row) if name in LIST_FIELDS and isinstance(value, str) else value
     return Fields(values, {name: f"format.{name}" for name in values}, row)
 
 
@@ -90,23 +88,23 @@ def _key(part: nodes.Getattr | nodes.Getitem) -> str | None:
 def _environment() -> LimitedEnvironment:
     """Jinja without escaping, where a missing column is an error; ``tojson`` and ``fromjson`` read and write JSON."""
     environment = LimitedEnvironment(undefined=StrictUndefined, autoescape=False)
-    environment.filters["tojson"] = environment.guard("tojson", _written)
-    environment.filters["fromjson"] = environment.guard("fromjson", parsed)
+    environment.filters["tojson"] = environment.guard("tojson", _to_json)
+    environment.filters["fromjson"] = environment.guard("fromjson", parse_json)
     return environment
 
 
-def _written(value: Any, indent: int | None = None) -> str:
+def _to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-def _compiled(environment: LimitedEnvironment, name: str, text: str, key: str) -> Expression:
+def _compile(environment: LimitedEnvironment, name: str, text: str, key: str) -> Expression:
     """One field's text, compiled."""
     try:
         tree = environment.parse(text)
-        if not _mentions(tree) and name != "system":
+        if not _reads_names(tree) and name != "system":
             raise SftError(
                 where=key,
-                problem=f"{shorten(text)} reads no column, so every row would say the same",
+                problem=f"{short_repr(text)} reads no column, so every row would say the same",
                 fix=f"write {{{{ {text.strip()} }}}} for the column of that name"
                 if text.strip().isidentifier()
                 else "write the column it is made of in double braces",
@@ -114,7 +112,7 @@ def _compiled(environment: LimitedEnvironment, name: str, text: str, key: str) -
         if _is_one_expression(tree) and text.strip().startswith("{{"):
             inner = text.strip()[2:-2].removeprefix("-").removeprefix("+").removesuffix("-").removesuffix("+")
             compiled = environment.compile_expression(inner, undefined_to_none=False)
-            return _begun(environment, compiled)
+            return _with_budget(environment, compiled)
         template = environment.from_string(text)
     except SftError:
         raise
@@ -125,22 +123,22 @@ def _compiled(environment: LimitedEnvironment, name: str, text: str, key: str) -
             fix="compare brackets, quotation marks and {% end… %}; the text is Jinja over the columns of a row",
         ) from error
     except Exception as error:  # compiling what a stranger wrote may fail in any way
-        said = f"it {error}" if isinstance(error, BudgetExceeded) else f"{type(error).__name__}: {error}"
-        raise SftError(where=key, problem=f"cannot be compiled: {said:.200}", fix="write it shorter") from error
-    return _begun(environment, template.render)
+        reason = f"it {error}" if isinstance(error, BudgetExceeded) else f"{type(error).__name__}: {error}"
+        raise SftError(where=key, problem=f"cannot be compiled: {reason:.200}", fix="write it shorter") from error
+    return _with_budget(environment, template.render)
 
 
-def _begun(environment: LimitedEnvironment, render: Callable[[Mapping[str, Any]], Any]) -> Expression:
+def _with_budget(environment: LimitedEnvironment, render: Callable[[Mapping[str, Any]], Any]) -> Expression:
     """The expression, each time with a budget of its own; what it yields piece by piece is counted, too."""
 
     def evaluated(columns: Mapping[str, Any]) -> Any:
         environment.begin_render()
-        return _plain(render(columns))
+        return _to_plain(render(columns))
 
     return evaluated
 
 
-def _mentions(tree: nodes.Template) -> bool:
+def _reads_names(tree: nodes.Template) -> bool:
     """Whether a text reads anything of the row."""
     return next(iter(tree.find_all(nodes.Name)), None) is not None
 
@@ -155,30 +153,30 @@ def _is_one_expression(tree: nodes.Template) -> bool:
     return len(pieces) == 1 and not isinstance(pieces[0], nodes.TemplateData)
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     """A value with lists for whatever Jinja's filters yield; a missing column anywhere in it raises."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): _to_plain(entry) for key, entry in value.items()}
     if isinstance(value, str | bytes | int | float | None):
         return value
     try:
         entries = iter(value)  # of an undefined value this raises, naming what is missing
     except TypeError:
         return value
-    return [_plain(entry) for entry in entries]
+    return [_to_plain(entry) for entry in entries]
 
 
-def _json(text: str, name: str, row: Row) -> Any:
+def _parse_rendered(text: str, name: str, row: Row) -> Any:
     """The JSON value of a rendered list."""
     if not text.strip():
         return None
     try:
-        return parsed(text)
+        return parse_json(text)
     except ValueError as error:
         raise RowError(
             where=row.where,
             reason=f"format.{name} is not JSON",
-            problem=f"format.{name} renders to {shorten(text)}, which is not JSON ({error})",
+            problem=f"format.{name} renders to {short_repr(text)}, which is not JSON ({error})",
             fix="write values as {{ column | tojson }}, or make the whole text one {{ [ … ] }}",
         ) from error
 
@@ -186,5 +184,5 @@ def _json(text: str, name: str, row: Row) -> Any:
 def _failed(name: str, error: Exception, fix: str, row: Row) -> RowError:
     """The error for a text that Jinja cannot render for a row."""
     lines = str(error).splitlines()
-    said = lines[0] if lines else type(error).__name__
-    return RowError(where=row.where, reason=f"format.{name} failed", problem=f"format.{name}: {said}", fix=fix)
+    reason = lines[0] if lines else type(error).__name__
+    return RowError(where=row.where, reason=f"format.{name} failed", problem=f"format.{name}: {reason}", fix=fix)

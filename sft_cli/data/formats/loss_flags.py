@@ -4,42 +4,42 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sft_cli.data.formats.row_context import Context, words_of
-from sft_cli.data.row_errors import RowError, shorten
+from sft_cli.data.formats.row_context import RowContext, key_words
+from sft_cli.data.row_errors import RowError, short_repr
 
-FACTORS = ("weight", "loss_weight", "loss_scale")
+WEIGHT_KEYS = ("weight", "loss_weight", "loss_scale")
 """Numbers: the factor on the loss. OpenAI and Mistral; LLaMA-Factory; ms-swift."""
-TRAINED = (
+TRAINED_KEYS = (
     "loss", "train", "training", "trained", "trainable", "is_train", "is_trained", "train_on_turn", "train_on",
     "loss_mask", "step_loss_mask", "with_loss", "output_with_loss", "compute_loss", "calculate_loss", "use_loss",
 )  # fmt: skip
 """True or 1 trains the message. ms-swift, axolotl, XTuner, slime, and their neighbours."""
-MASKED = ("masked", "mask", "is_masked", "ignore_loss", "no_loss")
+MASKED_KEYS = ("masked", "mask", "is_masked", "ignore_loss", "no_loss")
 """True leaves the message untrained. torchtune and its neighbours."""
-SPANS = ("train_detail", "training_detail")
+SPAN_KEYS = ("train_detail", "training_detail")
 """Which characters of a message are trained (axolotl)."""
-SUSPECT = {"loss", "mask", "masks", "masked", "unmasked", "train", "trained", "training", "trainable", "weight"}
+SUSPECT_WORDS = {"loss", "mask", "masks", "masked", "unmasked", "train", "trained", "training", "trainable", "weight"}
 """Words of keys that no tool we know writes, and that speak of training all the same."""
 
 _FACTORS, _TRAINED, _MASKED, _SPANS = (
-    {tuple(name.split("_")) for name in names} for names in (FACTORS, TRAINED, MASKED, SPANS)
+    {tuple(name.split("_")) for name in names} for names in (WEIGHT_KEYS, TRAINED_KEYS, MASKED_KEYS, SPAN_KEYS)
 )
 _ALL = _FACTORS | _TRAINED | _MASKED | _SPANS
 _TEXTS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 _AS_WEIGHT = "write 1 to train on the message and 0 to switch it off"
 
 
-def is_flag(key: str) -> bool:
+def is_loss_flag(key: str) -> bool:
     """Whether a key says how much its message is trained, or seems to."""
-    words = words_of(key)
-    return words in _ALL or not SUSPECT.isdisjoint(words)
+    words = key_words(key)
+    return words in _ALL or not SUSPECT_WORDS.isdisjoint(words)
 
 
-def weight_of(flags: Mapping[str, Any], field: str, role: str, names: str, context: Context) -> float | None:
+def loss_weight(flags: Mapping[str, Any], field: str, role: str, names: str, context: RowContext) -> float | None:
     """The factor on the loss of a message; None when nothing is said about it.
 
     Args:
-        flags: The keys for which ``is_flag`` holds, with their values; null says nothing.
+        flags: The keys for which ``is_loss_flag`` holds, with their values; null says nothing.
         field: Where they are, for errors.
         role: Role of the message. That others than the assistant train is up to ``data.train_on``, so a flag that
             asks for it is noted as not read.
@@ -49,30 +49,30 @@ def weight_of(flags: Mapping[str, Any], field: str, role: str, names: str, conte
     Raises:
         RowError: A flag has no meaning known here, or two of them disagree.
     """
-    given = {key: _weight(key, value, field, context) for key, value in flags.items() if value is not None}
+    given = {key: _flag_weight(key, value, field, context) for key, value in flags.items() if value is not None}
     if not given:
         return None
     (first, weight), *others = given.items()
     for key, other in others:
-        factors = words_of(first) in _FACTORS and words_of(key) in _FACTORS
+        factors = key_words(first) in _FACTORS and key_words(key) in _FACTORS
         if bool(other) != bool(weight) or (factors and other != weight):
             raise RowError(
                 where=context.where,
                 reason="loss flags that disagree",
-                problem=f"field '{field}.{first}' is {shorten(flags[first])}, '{key}' is {shorten(flags[key])}: they "
-                "disagree about how much the message is trained",
+                problem=f"field '{field}.{first}' is {short_repr(flags[first])}, '{key}' is {short_repr(flags[key])}: "
+                "they disagree about how much the message is trained",
                 fix="keep one of them; weight: 1 trains the message, weight: 0 does not",
             )
-        if words_of(key) in _FACTORS:
+        if key_words(key) in _FACTORS:
             first, weight = key, other
     if role != "assistant" and weight:
-        context.not_read.update(f"{names}.{key} ({role})" for key in given if words_of(key) not in _FACTORS)
+        context.not_read.update(f"{names}.{key} ({role})" for key in given if key_words(key) not in _FACTORS)
     return weight
 
 
-def _weight(key: str, value: Any, field: str, context: Context) -> float:
+def _flag_weight(key: str, value: Any, field: str, context: RowContext) -> float:
     """What one flag says."""
-    words = words_of(key)
+    words = key_words(key)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if words in _FACTORS:
         if not number or not math.isfinite(value) or value < 0:
@@ -97,10 +97,10 @@ def _weight(key: str, value: Any, field: str, context: Context) -> float:
     raise _invalid(key, value, field, "true or false", f"write weight in its place: {_AS_WEIGHT}", context)
 
 
-def _invalid(key: str, value: Any, field: str, expected: str, fix: str, context: Context) -> RowError:
+def _invalid(key: str, value: Any, field: str, expected: str, fix: str, context: RowContext) -> RowError:
     return RowError(
         where=context.where,
         reason="invalid weight",
-        problem=f"field '{field}.{key}' is {shorten(value)}; expected {expected}",
+        problem=f"field '{field}.{key}' is {short_repr(value)}; expected {expected}",
         fix=fix,
     )

@@ -1,41 +1,41 @@
 """What the keys of a message mean: each is read, refused because it changes what the message is, or noted as not read.
 
-No key vanishes: see ``message_keys``.
+No key vanishes: see ``read_message_keys``.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sft_cli.data.formats.loss_flags import is_flag, weight_of
-from sft_cli.data.formats.row_context import Context, holds, words_of
-from sft_cli.data.row_errors import RowError, shorten
+from sft_cli.data.formats.loss_flags import is_loss_flag, loss_weight
+from sft_cli.data.formats.row_context import RowContext, has_value, key_words
+from sft_cli.data.row_errors import RowError, short_repr
 
-PASSED = ("name", "tool_call_id")
+PASSED_KEYS = ("name", "tool_call_id")
 """Keys that go to the template as they are; hardly a template shows the name of anyone but a tool."""
-REASONING = (
+REASONING_KEYS = (
     "reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think", "analysis", "cot",
     "chain_of_thought", "rationale", "reasoning_text", "thinking_content", "thought_process", "inner_thoughts",
     "tool_plan",
 )  # fmt: skip
 """Keys under which data sets keep the reasoning of an answer."""
-CHANNELS = ("channel", "recipient")
+CHANNEL_KEYS = ("channel", "recipient")
 """Keys of harmony messages (gpt-oss): where the content goes."""
-TEXTS = (
+CONTENT_KEYS = (
     "content", "value", "text", "message", "body", "utterance", "output", "answer", "response", "completion", "refusal",
     "parts",
 )  # fmt: skip
 """Other names for what a message says."""
 
-_REASONING = {tuple(name.split("_")) for name in REASONING}
+_REASONING = {tuple(name.split("_")) for name in REASONING_KEYS}
 _REASON_WORDS = {"reason", "reasons", "reasoning", "think", "thinking", "thought", "thoughts", "cot", "rationale",
                  "monologue", "scratchpad", "analysis", "explanation"}  # fmt: skip
 _NO_REASONING = {"finish", "stop", "effort", "tokens", "time", "budget", "id", "signature", "type", "duration",
                  "seconds", "ms", "count", "length", "enabled", "encrypted"}  # fmt: skip
 _MEDIA = {"image", "images", "audio", "audios", "video", "videos", "file", "files", "attachment", "attachments",
           "media", "picture", "pictures", "photo", "photos", "bbox"}  # fmt: skip
-_JUDGED = {"label", "labels", "rejected", "chosen", "kto", "preferred", "dispreferred"}
-_ELSEWHERE = {
+_PREFERENCE_WORDS = {"label", "labels", "rejected", "chosen", "kto", "preferred", "dispreferred"}
+_MISPLACED = {
     "tools": "move them to the row's own 'tools'",
     "functions": "move them to the row's own 'tools'",
     "tool_responses": 'write each as its own message: {"role": "tool", "content": …}',
@@ -46,7 +46,7 @@ _DROP = "or leave such rows out with data.on_bad_row=drop"
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class MessageKeys:
     """What the keys of a message say besides its role, content and tool calls.
 
     Attributes:
@@ -60,9 +60,9 @@ class Keys:
     channels: Mapping[str, str]
 
 
-def message_keys(
-    entry: Mapping[str, Any], read: Collection[str], role: str, field: str, names: str, context: Context
-) -> Keys:
+def read_message_keys(
+    entry: Mapping[str, Any], read: Collection[str], role: str, field: str, names: str, context: RowContext
+) -> MessageKeys:
     """The keys of a message, each read, noted as not read, or the reason to refuse it.
 
     Args:
@@ -78,60 +78,64 @@ def message_keys(
     """
     flags, extra, reasoning, channels = {}, {}, {}, {}
     for key, value in entry.items():
-        if key in read or not holds(value):
+        if key in read or not has_value(value):
             continue
-        if key in PASSED:
+        if key in PASSED_KEYS:
             extra[key] = value
             if key == "name" and role != "tool":
                 context.not_read.add(f"{names}.{key} ({role})")
-        elif key in CHANNELS:
+        elif key in CHANNEL_KEYS:
             channels[key] = value
-        elif is_flag(key):
+        elif is_loss_flag(key):
             flags[key] = value
-        elif words_of(key) in _REASONING and not isinstance(value, bool | int | float):
+        elif key_words(key) in _REASONING and not isinstance(value, bool | int | float):
             reasoning[key] = value
         else:
-            problem = _refusal(key, value, entry, read)
+            problem = _why_refused(key, value, entry, read)
             if problem is not None:
-                raise _refused(f"{field}.{key}", value, *problem, context)
+                raise _refused_key(f"{field}.{key}", value, *problem, context)
             context.not_read.add(f"{names}.{key}")
     if reasoning:
-        extra["reasoning_content"] = _reasoning(reasoning, role, field, context)
-    weight = weight_of(flags, field, role, names, context) if flags else None
-    return Keys(weight, extra, channels)
+        extra["reasoning_content"] = _merge_reasoning(reasoning, role, field, context)
+    weight = loss_weight(flags, field, role, names, context) if flags else None
+    return MessageKeys(weight, extra, channels)
 
 
-def part_keys(part: Mapping[str, Any], read: Collection[str], field: str, names: str, context: Context) -> None:
+def check_part_keys(
+    part: Mapping[str, Any], read: Collection[str], field: str, names: str, context: RowContext
+) -> None:
     """Note the keys of a part of content, or of a tool call, that nothing reads; refuse what changes its meaning."""
     for key, value in part.items():
-        if key in read or not holds(value):
+        if key in read or not has_value(value):
             continue
-        problem = _refusal(key, value, part, read)
+        problem = _why_refused(key, value, part, read)
         if problem is not None:
-            raise _refused(f"{field}.{key}", value, *problem, context)
+            raise _refused_key(f"{field}.{key}", value, *problem, context)
         context.not_read.add(f"{names}.{key}")
 
 
-def other_texts(entry: Mapping[str, Any]) -> list[str]:
+def other_text_keys(entry: Mapping[str, Any]) -> list[str]:
     """Keys of a message without content that hold a text."""
     return [
-        key for key, value in entry.items() if key not in ("role", "from") and isinstance(value, str) and holds(value)
+        key
+        for key, value in entry.items()
+        if key not in ("role", "from") and isinstance(value, str) and has_value(value)
     ]
 
 
-def _refusal(key: str, value: Any, entry: Mapping[str, Any], read: Collection[str]) -> tuple[str, str] | None:
+def _why_refused(key: str, value: Any, entry: Mapping[str, Any], read: Collection[str]) -> tuple[str, str] | None:
     """What a key speaks of that cannot be left out in silence, and what to do; None if it is only unread."""
-    name, words = "_".join(words_of(key)), set(words_of(key))
+    name, words = "_".join(key_words(key)), set(key_words(key))
     says = not isinstance(value, bool | int | float)
     if says and not words.isdisjoint(_MEDIA):
         return "only text can be trained on", f"describe it in the content, {_DROP}"
-    if not words.isdisjoint(_JUDGED):
+    if not words.isdisjoint(_PREFERENCE_WORDS):
         problem = "a message is trained by its weight, not by its label"
         return problem, f"write weight: 1 or 0, or remove the key, {_DROP}"
-    if name in _ELSEWHERE:
-        return "no template reads it in a message", f"{_ELSEWHERE[name]}, {_DROP}"
-    if name in TEXTS and isinstance(value, str | list):
-        contents = [entry[other] for other in read if other in TEXTS and holds(entry.get(other))]
+    if name in _MISPLACED:
+        return "no template reads it in a message", f"{_MISPLACED[name]}, {_DROP}"
+    if name in CONTENT_KEYS and isinstance(value, str | list):
+        contents = [entry[other] for other in read if other in CONTENT_KEYS and has_value(entry.get(other))]
         if not contents:
             return "the message has no content", f"write it under 'content', {_DROP}"
         return None if value in contents else ("the message has another content", f"keep one of them, {_DROP}")
@@ -140,29 +144,29 @@ def _refusal(key: str, value: Any, entry: Mapping[str, Any], read: Collection[st
     return None
 
 
-def _reasoning(found: Mapping[str, Any], role: str, field: str, context: Context) -> str:
+def _merge_reasoning(found: Mapping[str, Any], role: str, field: str, context: RowContext) -> str:
     """The one text of reasoning of a message."""
     if role != "assistant":
         key = next(iter(found))
-        raise _refused(
+        raise _refused_key(
             f"{field}.{key}", found[key], f"a {role} message has no reasoning", f"remove it, {_DROP}", context
         )
     for key, value in found.items():
         if not isinstance(value, str):
-            raise _refused(f"{field}.{key}", value, "reasoning is text", f"write it as one text, {_DROP}", context)
+            raise _refused_key(f"{field}.{key}", value, "reasoning is text", f"write it as one text, {_DROP}", context)
     if len({value.strip() for value in found.values()}) > 1:
         first, second = list(found)[:2]
-        raise _refused(
+        raise _refused_key(
             f"{field}.{second}", found[second], f"'{first}' holds another reasoning", "keep one of them", context
         )
     return next(iter(found.values()))
 
 
-def _refused(field: str, value: Any, why: str, fix: str, context: Context) -> RowError:
+def _refused_key(field: str, value: Any, why: str, fix: str, context: RowContext) -> RowError:
     key = field.rpartition(".")[2]
     return RowError(
         where=context.where,
         reason=f"{key} of a message",
-        problem=f"field {field!r} is {shorten(value)}; {why}",
+        problem=f"field {field!r} is {short_repr(value)}; {why}",
         fix=fix,
     )

@@ -14,7 +14,7 @@ DATA = (*MAYBE_NULL, "enum", "examples")
 """Keywords whose value is data, not a schema."""
 
 
-def as_object(value: Any) -> Any:
+def pairs_to_object(value: Any) -> Any:
     """The object behind a list of pairs with text as keys; anything else as it is."""
     if not isinstance(value, list | tuple) or not all(map(_is_pair, value)):
         return value
@@ -22,17 +22,17 @@ def as_object(value: Any) -> Any:
     return found if value and len(found) == len(value) else value
 
 
-def without_padding(tools: Sequence[Mapping[str, Any]]) -> tuple[list[Any], bool]:
+def strip_padding(tools: Sequence[Mapping[str, Any]]) -> tuple[list[Any], bool]:
     """Tool schemas without the null entries that Arrow fills in, and whether there were any.
 
     Only nulls below ``properties`` show that a file is padded; where there are some, those elsewhere are padding too.
     """
-    objects = [_mapped(tool) for tool in tools]
-    padded = any(_padded(tool, below=False) for tool in objects)
-    return [_stripped(tool) for tool in objects] if padded else objects, padded
+    objects = [_pairs_to_objects(tool) for tool in tools]
+    padded = any(_has_padding(tool, below=False) for tool in objects)
+    return [_strip(tool) for tool in objects] if padded else objects, padded
 
 
-def properties_of(tools: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+def tool_properties(tools: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
     """The properties of the arguments of the tool of a name; None when no tool says what they are."""
     for tool in tools:
         function = tool.get("function", tool)
@@ -50,38 +50,40 @@ def has_null(arguments: Any) -> bool:
     return isinstance(arguments, list) and any(map(has_null, arguments))
 
 
-def meant(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
+def drop_padding(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments without those that are null and have no schema, in nested objects and lists of such as well."""
     found = {}
     for key, value in arguments.items():
         if value is None and key not in properties:
             continue
-        found[key] = _meant_below(value, properties.get(key))
+        found[key] = _drop_padding_in(value, properties.get(key))
     return found
 
 
-def _meant_below(value: Any, schema: Any) -> Any:
+def _drop_padding_in(value: Any, schema: Any) -> Any:
     """One argument; only where its schema names properties is there anything to decide."""
     if not isinstance(schema, Mapping):
         return value
     if isinstance(value, Mapping) and isinstance(schema.get("properties"), Mapping):
-        return meant(value, schema["properties"])
+        return drop_padding(value, schema["properties"])
     if isinstance(value, list):
-        return [_meant_below(entry, schema.get("items")) for entry in value]
+        return [_drop_padding_in(entry, schema.get("items")) for entry in value]
     return value
 
 
-def _mapped(value: Any, key: str = "") -> Any:
+def _pairs_to_objects(value: Any, key: str = "") -> Any:
     """A schema with objects for the lists of pairs that Arrow makes of maps."""
     if isinstance(value, list | tuple):
-        found = as_object(value) if key in ("properties", "parameters") else value
+        found = pairs_to_object(value) if key in ("properties", "parameters") else value
         if isinstance(found, list | tuple):
-            return [_mapped(entry) for entry in found]
+            return [_pairs_to_objects(entry) for entry in found]
         value = found
-    return {name: _mapped(entry, name) for name, entry in value.items()} if isinstance(value, Mapping) else value
+    return (
+        {name: _pairs_to_objects(entry, name) for name, entry in value.items()} if isinstance(value, Mapping) else value
+    )
 
 
-def _padded(value: Any, below: bool, names: bool = False) -> bool:
+def _has_padding(value: Any, below: bool, names: bool = False) -> bool:
     """Whether a schema has a null below ``properties`` that no one writes on purpose.
 
     Args:
@@ -90,7 +92,7 @@ def _padded(value: Any, below: bool, names: bool = False) -> bool:
         names: Whether its keys are names of arguments, not keywords.
     """
     if isinstance(value, list):
-        return any(_padded(entry, below) for entry in value)
+        return any(_has_padding(entry, below) for entry in value)
     if not isinstance(value, Mapping):
         return False
     for key, entry in value.items():
@@ -99,15 +101,15 @@ def _padded(value: Any, below: bool, names: bool = False) -> bool:
                 return True
         elif names or key not in DATA:
             properties = key == "properties" and not names
-            if _padded(entry, below or properties, properties):
+            if _has_padding(entry, below or properties, properties):
                 return True
     return False
 
 
-def _stripped(value: Any, names: bool = False) -> Any:
+def _strip(value: Any, names: bool = False) -> Any:
     """A schema without its nulls, except the defaults of arguments that may be null."""
     if isinstance(value, list):
-        return [_stripped(entry) for entry in value]
+        return [_strip(entry) for entry in value]
     if not isinstance(value, Mapping):
         return value
     found = {}
@@ -115,7 +117,7 @@ def _stripped(value: Any, names: bool = False) -> Any:
         if entry is None and (names or key not in MAYBE_NULL or not _allows_null(value)):
             continue
         data = key in DATA and not names
-        found[key] = entry if data else _stripped(entry, key == "properties" and not names)
+        found[key] = entry if data else _strip(entry, key == "properties" and not names)
     return found
 
 

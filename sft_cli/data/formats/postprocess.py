@@ -13,7 +13,7 @@ from typing import Any
 
 from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import Placeholders, Role, SourceConfig
-from sft_cli.data.formats.columns import as_document, missing
+from sft_cli.data.formats.columns import missing_column, replay_advice
 from sft_cli.data.formats.fields import checked_text, wrong_type
 from sft_cli.data.row_errors import RowError, nearest
 from sft_cli.types import Conversation, Row
@@ -21,26 +21,26 @@ from sft_cli.types import Conversation, Row
 PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 
-def finish(conversation: Conversation, row: Row, config: SourceConfig) -> Conversation:
+def postprocess(conversation: Conversation, row: Row, config: SourceConfig) -> Conversation:
     """The conversation as it travels on; ``row`` is where its tags and scores are read."""
     if config.role is Role.replay and conversation.messages:
         raise RowError(
             where=conversation.where,
             reason="replay of a conversation",
             problem="role=replay trains whole documents as plain text, and the row is a conversation",
-            fix=as_document(row.source, [name for name, value in row.values.items() if isinstance(value, str)]),
+            fix=replay_advice(row.source, [name for name, value in row.values.items() if isinstance(value, str)]),
         )
     tags = {**conversation.tags, **_tags(row, config.tags)} if config.tags else conversation.tags
     keep = config.placeholders is Placeholders.keep or conversation.text is not None
     if (config.variables or not keep) and any("{{" in text for text in _texts(conversation)):
-        conversation = _filled(conversation, row, config.variables, keep)
+        conversation = _fill_placeholders(conversation, row, config.variables, keep)
     scores = _scores(row, config.scores) if config.scores else conversation.scores
     if tags is conversation.tags and scores is conversation.scores:
         return conversation
     return replace(conversation, tags=tags, scores=scores)
 
 
-def _filled(conversation: Conversation, row: Row, variables: Mapping[str, str], keep: bool) -> Conversation:
+def _fill_placeholders(conversation: Conversation, row: Row, variables: Mapping[str, str], keep: bool) -> Conversation:
     """The conversation with the placeholders in its texts replaced; values are not searched again."""
 
     def value_of(match: re.Match[str]) -> str:
@@ -135,7 +135,7 @@ def _column(row: Row, name: str, column: str, key: str) -> Any:
     raise RowError(
         where=row.where,
         reason=f"missing field {column}",
-        problem=missing(row, column, column).problem,
+        problem=missing_column(row, column, column).problem,
         fix=f"did you mean {place}={near}?"
         if near
         else f"give every row {column!r} (null for none), or change {place}",

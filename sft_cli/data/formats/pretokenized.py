@@ -3,19 +3,19 @@
 from itertools import pairwise
 
 from sft_cli.data.formats import document_starts
-from sft_cli.data.formats.document_starts import integers, invalid
-from sft_cli.data.formats.fields import Fields, Knobs
+from sft_cli.data.formats.document_starts import integer_column, invalid_column
+from sft_cli.data.formats.fields import Fields, FormatOptions
 from sft_cli.data.row_errors import RowError
 from sft_cli.types import Conversation, TokenIds
 
-UNTRAINED = -100
+IGNORE_LABEL = -100
 """The label of a token without loss."""
 
 MASKS = ("loss_mask", "assistant_masks", "assistant_mask", "completion_mask")
 """Columns that say 1 for a trained token and 0 for any other; the names TRL, transformers and Megatron use."""
 
 
-def tokens(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+def from_token_ids(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
     """``{input_ids, labels? | loss_mask?, attention_mask?, position_ids? | seq_lengths?}``: one for each document.
 
     Tokens outside the attention mask are padding, left out. Documents packed into one row are separated; those without
@@ -23,13 +23,13 @@ def tokens(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
     tokens before it, as in unshifted labels; nothing predicts the first token of a document, so its weight is 0
     whatever the row says.
     """
-    ids = integers(fields, "input_ids")
+    ids = integer_column(fields, "input_ids")
     if min(ids) < 0:
-        raise invalid(fields, "input_ids", f"holds {min(ids)}; token ids are at least 0", "encode the row again")
-    trained = _trained(fields, knobs, ids)
+        raise invalid_column(fields, "input_ids", f"holds {min(ids)}; token ids are at least 0", "encode the row again")
+    trained = _trained(fields, options, ids)
     kept = _unpadded(fields, ids, trained)
     found = []
-    for start, end in pairwise([*document_starts.starts(fields, kept, len(ids), trained), kept.stop]):
+    for start, end in pairwise([*document_starts.find_document_starts(fields, kept, len(ids), trained), kept.stop]):
         weights = (0.0, *map(float, trained[start + 1 : end]))
         if any(weights):
             found.append(TokenIds(tuple(ids[start:end]), weights))
@@ -45,15 +45,15 @@ def tokens(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
     return tuple(Conversation((), place, source, tokens=one) for place, one in zip(places, found, strict=True))
 
 
-def _trained(fields: Fields, knobs: Knobs, ids: list[int]) -> list[bool]:
+def _trained(fields: Fields, options: FormatOptions, ids: list[int]) -> list[bool]:
     """Which tokens the row trains on; all of a replayed document that says nothing about it."""
-    said: dict[str, list[bool]] = {}
+    masks: dict[str, list[bool]] = {}
     for name in ("labels", *MASKS):
         if fields.values.get(name) is not None:
-            values = integers(fields, name, len(ids))
-            said[name] = _by_labels(fields, ids, values) if name == "labels" else _by_mask(fields, name, values)
-    if not said:
-        if knobs.replay:
+            values = integer_column(fields, name, len(ids))
+            masks[name] = _by_labels(fields, ids, values) if name == "labels" else _by_mask(fields, name, values)
+    if not masks:
+        if options.replay:
             return [True] * len(ids)
         raise RowError(
             where=fields.row.where,
@@ -61,31 +61,31 @@ def _trained(fields: Fields, knobs: Knobs, ids: list[int]) -> list[bool]:
             problem="it has input_ids, but no labels and no mask that say which tokens carry loss",
             fix="add labels (-100 where nothing is learned) or a loss_mask; role=replay trains whole documents",
         )
-    (first, trained), *others = said.items()
+    (first, trained), *others = masks.items()
     for name, other in others:
         if other != trained:
             at = next(t for t in range(len(ids)) if other[t] != trained[t])
             problem = f"says something else than {fields.columns[first]} about token {at}"
-            raise invalid(fields, name, problem, "remove one of the two columns")
+            raise invalid_column(fields, name, problem, "remove one of the two columns")
     return trained
 
 
 def _by_labels(fields: Fields, ids: list[int], labels: list[int]) -> list[bool]:
     """Which labels are set; each must be the token at its own place."""
-    wrong = [t for t, (label, token) in enumerate(zip(labels, ids, strict=True)) if label not in (UNTRAINED, token)]
+    wrong = [t for t, (label, token) in enumerate(zip(labels, ids, strict=True)) if label not in (IGNORE_LABEL, token)]
     if not wrong:
-        return [label != UNTRAINED for label in labels]
+        return [label != IGNORE_LABEL for label in labels]
     at = wrong[0]
-    shifted = all(label in (UNTRAINED, after) for label, after in zip(labels, ids[1:], strict=False))
+    shifted = all(label in (IGNORE_LABEL, after) for label, after in zip(labels, ids[1:], strict=False))
     hint = ": they are shifted by one already" if shifted else ""
     problem = f"is {labels[at]} at token {at}, where input_ids is {ids[at]}{hint}"
-    raise invalid(fields, "labels", problem, "write the token's own id, or -100 where nothing is learned")
+    raise invalid_column(fields, "labels", problem, "write the token's own id, or -100 where nothing is learned")
 
 
 def _by_mask(fields: Fields, name: str, mask: list[int]) -> list[bool]:
     if not set(mask) <= {0, 1}:
         found = next(value for value in mask if value not in (0, 1))
-        raise invalid(fields, name, f"holds {found}", "write 1 for a trained token and 0 for any other")
+        raise invalid_column(fields, name, f"holds {found}", "write 1 for a trained token and 0 for any other")
     return [value == 1 for value in mask]
 
 
@@ -93,14 +93,14 @@ def _unpadded(fields: Fields, ids: list[int], trained: list[bool]) -> range:
     """The tokens that are not padding."""
     if fields.values.get("attention_mask") is None:
         return range(len(ids))
-    real = [number > 0 for number in document_starts.numbered(fields, "attention_mask", len(ids))]
+    real = [number > 0 for number in document_starts.token_numbers(fields, "attention_mask", len(ids))]
     if not any(real):
-        raise invalid(fields, "attention_mask", "is 0 everywhere", "remove the row")
+        raise invalid_column(fields, "attention_mask", "is 0 everywhere", "remove the row")
     kept = range(real.index(True), len(real) - real[::-1].index(True))
     if not all(real[kept.start : kept.stop]):
         gap = next(t for t in kept if not real[t])
         problem = f"is 0 at token {gap}, in the middle of the row"
-        raise invalid(fields, "attention_mask", problem, "only padding at either end can be left out")
+        raise invalid_column(fields, "attention_mask", problem, "only padding at either end can be left out")
     if any(trained[: kept.start]) or any(trained[kept.stop :]):
-        raise invalid(fields, "attention_mask", "is 0 at a token that carries loss", "set its label to -100")
+        raise invalid_column(fields, "attention_mask", "is 0 at a token that carries loss", "set its label to -100")
     return kept

@@ -4,21 +4,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sft_cli.data.formats.fields import Fields, Knobs, checked_text, parsed
-from sft_cli.data.formats.messages import built, read_turns
-from sft_cli.data.formats.row_context import Context, holds
+from sft_cli.data.formats.fields import Fields, FormatOptions, checked_text, parse_json
+from sft_cli.data.formats.messages import build_conversation, parse_messages
+from sft_cli.data.formats.row_context import RowContext, has_value
 from sft_cli.data.row_errors import RowError
 from sft_cli.types import Conversation, Message
 
 
-def talked(value: Any) -> list[Any] | None:
+def as_message_list(value: Any) -> list[Any] | None:
     """The list of messages a value is, or the one message; None for anything else."""
     value = [value] if isinstance(value, Mapping) else value
-    spoken = isinstance(value, list) and value and all(map(_is_message, value))
-    return value if spoken else None
+    is_list = isinstance(value, list) and value and all(map(_is_message, value))
+    return value if is_list else None
 
 
-def unpacked(fields: Fields, names: Iterable[str]) -> Fields:
+def parse_message_columns(fields: Fields, names: Iterable[str]) -> Fields:
     """The fields with lists of messages for their JSON text, as CSV files hold them.
 
     Only where every column of these names is one: a single text that looks like messages is a text.
@@ -26,53 +26,57 @@ def unpacked(fields: Fields, names: Iterable[str]) -> Fields:
     found = {}
     for name in names:
         value = fields.values.get(name)
-        if not holds(value):
+        if not has_value(value):
             continue
         if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
             return fields
         try:
-            found[name] = parsed(value)
+            found[name] = parse_json(value)
         except ValueError:
             return fields
-        if talked(found[name]) is None:
+        if as_message_list(found[name]) is None:
             return fields
     return Fields({**fields.values, **found}, fields.columns, fields.row)
 
 
-def said_in(fields: Fields, name: str, role: str, context: Context) -> list[Message]:
+def messages_in_column(fields: Fields, name: str, role: str, context: RowContext) -> list[Message]:
     """The messages of a column: of a list as they are, of a text one message of the role.
 
     Raises:
         RowError: It is neither, or an empty question.
     """
     value, column = fields.values[name], fields.columns[name]
-    messages = talked(value)
+    messages = as_message_list(value)
     if messages is None and isinstance(value, list):
         messages = value  # an empty list, or entries that are no messages: the error names them
     if messages is not None:
-        return read_turns(messages, column, context)
+        return parse_messages(messages, column, context)
     if role == "user":
         return [Message("user", fields.text(name))]
     return [Message(role, checked_text(value, column, context.where))]
 
 
-def answered(fields: Fields, question: str, answer: str, context: Context) -> list[Message]:
+def prompt_and_answer(fields: Fields, question: str, answer: str, context: RowContext) -> list[Message]:
     """The messages of both sides; what the assistant says in the question is context and carries no loss.
 
     Raises:
         RowError: The answer holds no message of the assistant, or goes on with the last one of the question.
     """
-    asked = said_in(fields, question, "user", replace(context, untold=0.0))
-    said = said_in(fields, answer, "assistant", context)
+    prompt_messages = messages_in_column(fields, question, "user", replace(context, default_weight=0.0))
+    answer_messages = messages_in_column(fields, answer, "assistant", context)
     column = fields.columns[answer]
-    if not any(message.role == "assistant" for message in said):
+    if not any(message.role == "assistant" for message in answer_messages):
         raise RowError(
             where=context.where,
             reason="no assistant turn",
             problem=f"field {column!r} has no message of the assistant; there is nothing to learn to say",
             fix="add the assistant's answer or remove the row",
         )
-    if asked and asked[-1].role == said[0].role == "assistant" and not asked[-1].extra.get("tool_calls"):
+    if (
+        prompt_messages
+        and prompt_messages[-1].role == answer_messages[0].role == "assistant"
+        and not prompt_messages[-1].extra.get("tool_calls")
+    ):
         raise RowError(
             where=context.where,
             reason="answer begun in the prompt",
@@ -80,13 +84,13 @@ def answered(fields: Fields, question: str, answer: str, context: Context) -> li
             "with; a message is trained as a whole",
             fix=f"put the whole answer into {column!r}, or leave such rows out with data.on_bad_row=drop",
         )
-    return [*asked, *said]
+    return [*prompt_messages, *answer_messages]
 
 
-def responses(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+def from_responses(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
     """``{input, output, instructions?, tools?}`` of OpenAI's Responses: texts, or lists of items."""
-    context = Context.of(fields, knobs)
-    return (built(fields, answered(fields, "input", "output", context), context),)
+    context = RowContext.from_fields(fields, options)
+    return (build_conversation(fields, prompt_and_answer(fields, "input", "output", context), context),)
 
 
 def _is_message(value: Any) -> bool:

@@ -16,7 +16,7 @@ from sft_cli.data.formats import (
     trees,
     xlam,
 )
-from sft_cli.data.formats.fields import Build
+from sft_cli.data.formats.fields import Builder
 
 MESSAGE = ("review_result", "deleted", "rank", "lang", "labels", "message_tree_id", "tree_state")
 """What OpenAssistant says about a message besides its text."""
@@ -30,24 +30,24 @@ class Format:
     """A shape of rows.
 
     Attributes:
-        says: What it is, in a few words.
+        description: What it is, in a few words.
         required: Columns every row must have.
         optional: Columns a row may have; all others are not read.
         example: A row.
         build: From the fields to the conversations; None for a format whose rows are gathered into trees.
-        unlike: Columns that speak against the format when it is only guessed.
+        conflicting: Columns that speak against the format when it is only guessed.
         document: Whether a row can be a document, or token ids, fit for replay.
         tree: Whether it reads the source's ``tree``.
         named: Whether it has to be asked for by its name, ``auto`` never choosing it.
         roles: Whether its messages have roles, so that it reads the source's ``roles``.
     """
 
-    says: str
+    description: str
     required: tuple[str, ...]
     optional: tuple[str, ...]
     example: Mapping[str, Any]
-    build: Build | None
-    unlike: tuple[str, ...] = ()
+    build: Builder | None
+    conflicting: tuple[str, ...] = ()
     document: bool = False
     tree: bool = False
     named: bool = False
@@ -59,23 +59,25 @@ class Format:
         return self.required + self.optional
 
 
-def _document(column: str, unlike: tuple[str, ...]) -> Format:
+def _document(column: str, conflicting: tuple[str, ...]) -> Format:
     """A document under one column."""
-    build = text_columns.document(column)
-    return Format("a plain document", (column,), (), {column: "It was a dark night."}, build, unlike, document=True)
+    build = text_columns.document_format(column)
+    return Format(
+        "a plain document", (column,), (), {column: "It was a dark night."}, build, conflicting, document=True
+    )
 
 
-def _exchange(
-    question: str, answer: str, inputs: tuple[str, ...] = (), unlike: tuple[str, ...] = ("context",)
+def _question_answer(
+    question: str, answer: str, inputs: tuple[str, ...] = (), conflicting: tuple[str, ...] = ("context",)
 ) -> Format:
     """A question and an answer under two columns."""
-    says = "a question and its answer, texts or lists of messages"
+    description = "a question and its answer, texts or lists of messages"
     if inputs:
-        says = "an instruction, perhaps an input, and the answer"
+        description = "an instruction, perhaps an input, and the answer"
     example = {question: "Add the numbers.", **dict.fromkeys(inputs[:1], "2 and 3"), answer: "5"}
-    build = text_columns.exchange(question, answer, *inputs)
+    build = text_columns.question_answer_format(question, answer, *inputs)
     optional = (*inputs, "system", "system_prompt", "history", "tools")
-    return Format(says, (question, answer), optional, example, build, unlike, roles=True)
+    return Format(description, (question, answer), optional, example, build, conflicting, roles=True)
 
 
 _ASKED, _SAID = {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}
@@ -88,7 +90,7 @@ FORMATS: Mapping[str, Format] = {
         ("messages",),
         ("tools", "functions", "system", "system_prompt"),
         {"messages": [_ASKED, _SAID]},
-        messages.messages,
+        messages.from_messages,
         roles=True,
     ),
     "sharegpt": Format(
@@ -96,7 +98,7 @@ FORMATS: Mapping[str, Format] = {
         ("conversations",),
         ("tools", "system", "system_prompt"),
         {"conversations": [{"from": "human", "value": "2 + 3?"}, {"from": "gpt", "value": "5"}]},
-        messages.sharegpt,
+        messages.from_sharegpt,
         roles=True,
     ),
     "conversation": Format(
@@ -104,7 +106,7 @@ FORMATS: Mapping[str, Format] = {
         ("conversation",),
         ("tools", "system", "system_prompt"),
         {"conversation": [{"human": "2 + 3?", "assistant": "5"}]},
-        text_columns.exchanges,
+        text_columns.from_exchanges,
         roles=True,
     ),
     "tree": Format(
@@ -112,7 +114,7 @@ FORMATS: Mapping[str, Format] = {
         ("prompt", "message_tree_id"),
         ("tree_state",),
         {"message_tree_id": "a", "prompt": {"text": "2 + 3?", "role": "prompter", "replies": _REPLIES}},
-        trees.nested,
+        trees.from_nested_tree,
         tree=True,
         roles=True,
     ),
@@ -121,7 +123,7 @@ FORMATS: Mapping[str, Format] = {
         ("message_id", "text", "role", "replies"),
         MESSAGE,
         {"message_id": "a", "text": "2 + 3?", "role": "prompter", "replies": _REPLIES},
-        trees.rooted,
+        trees.from_tree_root,
         tree=True,
         roles=True,
     ),
@@ -143,26 +145,26 @@ FORMATS: Mapping[str, Format] = {
             "answers": '[{"name": "add", "arguments": {"a": 2, "b": 3}}]',
             "tools": '[{"name": "add", "parameters": {"a": {"type": "int"}, "b": {"type": "int"}}}]',
         },
-        xlam.xlam,
+        xlam.from_xlam,
     ),
-    "alpaca": _exchange("instruction", "output", ("input",)),
-    "instruction_response": _exchange("instruction", "response", ("input", "context"), unlike=()),
+    "alpaca": _question_answer("instruction", "output", ("input",)),
+    "instruction_response": _question_answer("instruction", "response", ("input", "context"), conflicting=()),
     "prompt_completion": replace(
-        _exchange("prompt", "completion"), example={"prompt": [_ASKED], "completion": [_SAID]}
+        _question_answer("prompt", "completion"), example={"prompt": [_ASKED], "completion": [_SAID]}
     ),
-    "prompt_response": _exchange("prompt", "response"),
-    "query_response": _exchange("query", "response"),
-    "question_response": _exchange("question", "response"),
-    "problem_solution": _exchange("problem", "solution"),
-    "question_answer": _exchange("question", "answer", unlike=("context", "choices", "options", "passage")),
-    "user_assistant": _exchange("user", "assistant"),
+    "prompt_response": _question_answer("prompt", "response"),
+    "query_response": _question_answer("query", "response"),
+    "question_response": _question_answer("question", "response"),
+    "problem_solution": _question_answer("problem", "solution"),
+    "question_answer": _question_answer("question", "answer", conflicting=("context", "choices", "options", "passage")),
+    "user_assistant": _question_answer("user", "assistant"),
     "responses": Format(
         "input and output of OpenAI's Responses: texts, or lists of items",
         ("input", "output"),
         ("instructions", "system", "tools"),
         {"input": "2 + 3?", "output": [{"type": "message", "role": "assistant", "content": _OUTPUT}]},
-        prompt_completion.responses,
-        unlike=(*SPEAKERS[2:6], "context", "problem", "choices", "options"),
+        prompt_completion.from_responses,
+        conflicting=(*SPEAKERS[2:6], "context", "problem", "choices", "options"),
         roles=True,
     ),
     "chosen": Format(
@@ -170,7 +172,7 @@ FORMATS: Mapping[str, Format] = {
         (),
         preferences.READ,
         {"prompt": "2 + 3?", "chosen": "5", "rejected": "6"},
-        preferences.chosen,
+        preferences.from_preferences,
         named=True,
         roles=True,
     ),
@@ -179,19 +181,21 @@ FORMATS: Mapping[str, Format] = {
         ("input_ids",),
         ("labels", *pretokenized.MASKS, "attention_mask", *document_starts.COLUMNS),
         {"input_ids": [1, 50, 51, 2], "labels": [-100, -100, 51, 2]},
-        pretokenized.tokens,
+        pretokenized.from_token_ids,
         document=True,
     ),
     "text": _document("text", ("role",)),
     "lines": replace(
-        _document("text", ()), says="a text file with one document a line (else a file is one document)", named=True
+        _document("text", ()),
+        description="a text file with one document a line (else a file is one document)",
+        named=True,
     ),
     "rendered": Format(
         "a conversation that the chat template has rendered already; what it would train, the answers alone, trains",
         ("text",),
         (),
         {"text": "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n5<|im_end|>\n"},
-        text_columns.rendered,
+        text_columns.from_rendered_text,
         named=True,
     ),
     "content": _document("content", SPEAKERS),
@@ -201,23 +205,23 @@ FORMATS: Mapping[str, Format] = {
 """In the order in which ``auto`` tries them: a file with messages and a rendered text is messages."""
 
 
-_OWN = """your own: Jinja over the columns of a row, for the fields of any format above
+_OWN_FORMATS = """your own: Jinja over the columns of a row, for the fields of any format above
     format:
       messages: "{{ [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': steps | join(' ')}] }}"
 or a function of an installed package, by an entry point of the group sft_cli.formats"""
 
 
-def describe() -> str:
+def describe_formats() -> str:
     """Every format: what it is, the columns it needs and reads, and an example row; then those of packages."""
     blocks = []
-    for name, shape in FORMATS.items():
-        lines = [f"{name}: {shape.says}"]
-        if shape.required:
-            lines.append(f"    columns: {', '.join(shape.required)}")
-        if shape.optional:
-            lines.append(f"    may have: {', '.join(shape.optional)}")
-        lines.append(f"    example: {json.dumps(shape.example, ensure_ascii=False)}")
+    for name, row_format in FORMATS.items():
+        lines = [f"{name}: {row_format.description}"]
+        if row_format.required:
+            lines.append(f"    columns: {', '.join(row_format.required)}")
+        if row_format.optional:
+            lines.append(f"    may have: {', '.join(row_format.optional)}")
+        lines.append(f"    example: {json.dumps(row_format.example, ensure_ascii=False)}")
         blocks.append("\n".join(lines))
-    for points in plugins.installed().values():
-        blocks += [f"{plugins.label(point)}: of an installed package, {point.value}" for point in points]
-    return "\n\n".join([*blocks, _OWN])
+    for points in plugins.installed_formats().values():
+        blocks += [f"{plugins.entry_label(point)}: of an installed package, {point.value}" for point in points]
+    return "\n\n".join([*blocks, _OWN_FORMATS])

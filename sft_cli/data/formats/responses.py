@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from sft_cli.data.formats.harmony import ANALYSIS
-from sft_cli.data.formats.message_keys import part_keys
-from sft_cli.data.formats.row_context import Context, holds
+from sft_cli.data.formats.message_keys import check_part_keys
+from sft_cli.data.formats.row_context import RowContext, has_value
 from sft_cli.data.row_errors import RowError
 from sft_cli.types import Message
 
-ITEMS = ("message", "reasoning", "function_call", "function_call_output")
+ITEM_TYPES = ("message", "reasoning", "function_call", "function_call_output")
 """Types of items that chat templates have a counterpart for."""
 
 
@@ -24,7 +24,7 @@ def is_item(entry: Any) -> bool:
     )
 
 
-def as_message(item: Mapping[str, Any], field: str, names: str, context: Context) -> dict[str, Any] | None:
+def item_as_message(item: Mapping[str, Any], field: str, names: str, context: RowContext) -> dict[str, Any] | None:
     """An item in the shape of a chat message; None for reasoning that is not in the file.
 
     Args:
@@ -35,16 +35,16 @@ def as_message(item: Mapping[str, Any], field: str, names: str, context: Context
     """
     kind = item["type"]
     if kind == "function_call":
-        part_keys(item, ("type", "name", "arguments", "call_id"), field, names, context)
+        check_part_keys(item, ("type", "name", "arguments", "call_id"), field, names, context)
         call = {key: item[key] for key in ("name", "arguments", "call_id") if key in item}
         return {"role": "assistant", "tool_calls": [call]}
     if kind == "function_call_output":
-        part_keys(item, ("type", "call_id", "output"), field, names, context)
+        check_part_keys(item, ("type", "call_id", "output"), field, names, context)
         return {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
     if kind == "reasoning":
-        part_keys(item, ("type", "summary", "content"), field, names, context)
-        texts = item.get("content") if holds(item.get("content")) else item.get("summary")
-        if not holds(texts):
+        check_part_keys(item, ("type", "summary", "content"), field, names, context)
+        texts = item.get("content") if has_value(item.get("content")) else item.get("summary")
+        if not has_value(texts):
             return None
         parts = [_as_text(part) for part in texts] if isinstance(texts, list) else texts
         return {"role": "assistant", "channel": ANALYSIS, "content": parts}
@@ -52,11 +52,11 @@ def as_message(item: Mapping[str, Any], field: str, names: str, context: Context
         where=context.where,
         reason=f"item of type {kind}",
         problem=f"field '{field}.type' is {kind!r}; no chat template has a counterpart for such an item",
-        fix=f"keep items of type {', '.join(ITEMS)}, or leave such rows out with data.on_bad_row=drop",
+        fix=f"keep items of type {', '.join(ITEM_TYPES)}, or leave such rows out with data.on_bad_row=drop",
     )
 
 
-def joined(messages: Sequence[Message]) -> list[Message]:
+def merge_tool_calls(messages: Sequence[Message]) -> list[Message]:
     """Messages of which an answer and the calls behind it are one, as the API made them."""
     found: list[Message] = []
     for message in messages:

@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sft_cli.data.formats.row_context import Context, compact
-from sft_cli.data.row_errors import RowError, listing, nearest, shorten
+from sft_cli.data.formats.row_context import RowContext, fold_role
+from sft_cli.data.row_errors import RowError, format_list, nearest, short_repr
 
-ROLES = {
+ROLE_NAMES = {
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -39,31 +39,33 @@ TOOL_CALL = "tool_call"
 """The role of a turn that is the JSON of a tool call; it becomes a message of the assistant."""
 TOOL_CALL_ROLES = ("function_call", TOOL_CALL, "fncall", "fn_call")
 
-_KNOWN = {compact(name): role for name, role in ROLES.items()} | {compact(name): TOOL_CALL for name in TOOL_CALL_ROLES}
+_KNOWN = {fold_role(name): role for name, role in ROLE_NAMES.items()} | {
+    fold_role(name): TOOL_CALL for name in TOOL_CALL_ROLES
+}
 _LIKELY = {"customer": "user", "client": "user", "person": "user", "student": "user", "patient": "user"}
 _PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*( [a-z0-9_.-]+)*")
 """Names that can be typed as a key of ``roles={…}``."""
 
 
-def role_of(turn: Mapping[str, Any], key: str, field: str, context: Context) -> str:
+def parse_role(turn: Mapping[str, Any], key: str, field: str, context: RowContext) -> str:
     """The role behind the name a data set gives it: one of the four, or ``TOOL_CALL``."""
     if key not in turn:
         raise RowError(
             where=context.where,
             reason="missing role",
-            problem=f"field {field!r} has neither 'role' nor 'from'; it has {listing(turn) or 'no keys'}",
+            problem=f"field {field!r} has neither 'role' nor 'from'; it has {format_list(turn) or 'no keys'}",
             fix='write each message as {"role": "user", "content": "…"}',
         )
     name = turn[key]
     if isinstance(name, str):
         role = _KNOWN.get(name) if not context.roles else None
-        role = role or context.roles.get(compact(name)) or _KNOWN.get(compact(name))
+        role = role or context.roles.get(fold_role(name)) or _KNOWN.get(fold_role(name))
         if role is not None:
             return role
     raise RowError(
         where=context.where,
         reason="unknown role",
-        problem=f"field '{field}.{key}' is {shorten(name)}; expected one of {listing(ROLES, limit=30)}",
+        problem=f"field '{field}.{key}' is {short_repr(name)}; expected one of {format_list(ROLE_NAMES, limit=30)}",
         fix=_advice(name, context.source) if isinstance(name, str) and name.strip() else "fill in the role",
     )
 
@@ -72,7 +74,7 @@ def _advice(name: str, source: str) -> str:
     """The ``roles`` that make an unknown name known, fit to be pasted."""
     word = " ".join(name.lower().split())
     calls = "call" in word
-    near = nearest(compact(name), (known for known, role in _KNOWN.items() if calls or role != TOOL_CALL))
+    near = nearest(fold_role(name), (known for known, role in _KNOWN.items() if calls or role != TOOL_CALL))
     role = _KNOWN[near] if near else _LIKELY.get(word, "assistant")
     others = ", ".join(other for other in ("system", "user", "assistant", "tool") if other != role)
     if _PLAIN.fullmatch(word):

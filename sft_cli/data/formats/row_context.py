@@ -7,21 +7,21 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sft_cli.data.formats.fields import Fields, Knobs
+    from sft_cli.data.formats.fields import Fields, FormatOptions
 
 
 @dataclass(slots=True)
-class Context:
+class RowContext:
     """One row while it is read.
 
     Attributes:
         where: Its place, for errors.
         source: Name of its source in the mix.
-        roles: The source's ``roles``, their names as ``compact`` writes them.
+        roles: The source's ``roles``, their names as ``fold_role`` writes them.
         repairs: What had to be repaired in it, in a few words each.
         remarks: Keys of data/remarks.py: what was done to it.
         not_read: Keys of it that nothing reads.
-        untold: Weight of the assistant's messages about which nothing is said.
+        default_weight: Weight of the assistant's messages about which nothing is said.
     """
 
     where: str
@@ -30,12 +30,12 @@ class Context:
     repairs: set[str] = field(default_factory=set)
     remarks: set[str] = field(default_factory=set)
     not_read: set[str] = field(default_factory=set)
-    untold: float = 1.0
+    default_weight: float = 1.0
 
     @classmethod
-    def of(cls, fields: "Fields", knobs: "Knobs") -> "Context":
+    def from_fields(cls, fields: "Fields", options: "FormatOptions") -> "RowContext":
         """The context of a row whose reading begins."""
-        return cls(fields.row.where, fields.row.source, knobs.roles)
+        return cls(fields.row.where, fields.row.source, options.roles)
 
     def tags(self) -> dict[str, str]:
         """The tags that preparation itself sets."""
@@ -43,19 +43,19 @@ class Context:
 
 
 @lru_cache(maxsize=4096)
-def compact(name: str) -> str:
+def fold_role(name: str) -> str:
     """The name of a role without case, blanks, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "", name).lower()
 
 
 @lru_cache(maxsize=4096)
-def words_of(key: str) -> tuple[str, ...]:
+def key_words(key: str) -> tuple[str, ...]:
     """The words of a key: ``trainOnTurn``, ``train-on-turn`` and ``Train_On_Turn`` are ``(train, on, turn)``."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
     return tuple(word for word in re.split(r"[\s_-]+", spaced.lower()) if word)
 
 
-def holds(value: Any) -> bool:
+def has_value(value: Any) -> bool:
     """Whether a value says anything: null, blank text and empty lists and objects do not."""
     if isinstance(value, str):
         return bool(value.strip())

@@ -3,24 +3,24 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sft_cli.data.formats.fields import Build, Fields, Knobs, checked_text, listed, wrong_type
-from sft_cli.data.formats.message_keys import message_keys
-from sft_cli.data.formats.messages import built, conversation
-from sft_cli.data.formats.prompt_completion import answered, unpacked
-from sft_cli.data.formats.row_context import Context
+from sft_cli.data.formats.fields import Builder, Fields, FormatOptions, checked_text, parse_list, wrong_type
+from sft_cli.data.formats.message_keys import read_message_keys
+from sft_cli.data.formats.messages import build_conversation, conversation_from_column
+from sft_cli.data.formats.prompt_completion import parse_message_columns, prompt_and_answer
+from sft_cli.data.formats.row_context import RowContext
 from sft_cli.data.formats.system_column import system_messages
-from sft_cli.data.row_errors import RowError, listing
+from sft_cli.data.row_errors import RowError, format_list
 from sft_cli.types import Conversation, Message
 
 SIDES = (("human", "assistant"), ("user", "assistant"), ("input", "output"), ("question", "answer"))
 """Names that lists of exchanges use for question and answer."""
 
 
-def exchange(question: str, answer: str, *inputs: str) -> Build:
+def question_answer_format(question: str, answer: str, *inputs: str) -> Builder:
     """A format with one column for the question, one for the answer, and perhaps an input below the question."""
 
-    def build(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
-        context = Context.of(fields, knobs)
+    def build(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
+        context = RowContext.from_fields(fields, options)
         given = {name: text for name in inputs if (text := fields.optional(name)).strip()}
         if len(given) > 1:
             raise RowError(
@@ -29,40 +29,40 @@ def exchange(question: str, answer: str, *inputs: str) -> Build:
                 problem=f"fields {' and '.join(given)} both hold an input of the instruction",
                 fix="keep one of them",
             )
-        fields = unpacked(fields, (question, answer))
+        fields = parse_message_columns(fields, (question, answer))
         if not given and any(isinstance(fields.values[side], list | dict) for side in (question, answer)):
-            messages = answered(fields, question, answer, context)
+            messages = prompt_and_answer(fields, question, answer, context)
         else:
-            asked = knobs.separator.join([fields.text(question), *given.values()])
-            messages = [Message("user", asked), Message("assistant", fields.said(answer))]
-        return (built(fields, [*_history(fields), *messages], context),)
+            question_text = options.separator.join([fields.text(question), *given.values()])
+            messages = [Message("user", question_text), Message("assistant", fields.answer(answer))]
+        return (build_conversation(fields, [*_history(fields), *messages], context),)
 
     return build
 
 
-def document(column: str) -> Build:
+def document_format(column: str) -> Builder:
     """A format with one column that holds a plain document."""
 
-    def build(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+    def build(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
         return (Conversation((), where=fields.row.where, source=fields.row.source, text=fields.text(column)),)
 
     return build
 
 
-def rendered(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+def from_rendered_text(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
     """``{text}``: a conversation that the tokenizer's chat template has rendered already."""
     row = fields.row
     return (Conversation((), where=row.where, source=row.source, text=fields.text("text"), rendered=True),)
 
 
-def exchanges(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+def from_exchanges(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
     """``{conversation, system?, tools?}``: a list of ``{human, assistant}``, or of messages."""
     field, where = fields.columns["conversation"], fields.row.where
-    value = listed(fields.values["conversation"])
+    value = parse_list(fields.values["conversation"])
     if not isinstance(value, list):
         raise wrong_type(value, field, "a list of exchanges {human, assistant}", where)
     if any(isinstance(entry, dict) and ("role" in entry or "from" in entry) for entry in value):
-        return (conversation(fields, "conversation", Context.of(fields, knobs)),)
+        return (conversation_from_column(fields, "conversation", RowContext.from_fields(fields, options)),)
     if not value:
         raise RowError(
             where=where,
@@ -70,15 +70,15 @@ def exchanges(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
             problem=f"field {field!r} has no exchanges; there is nothing to learn to say",
             fix="add one or remove the row",
         )
-    context = Context.of(fields, knobs)
+    context = RowContext.from_fields(fields, options)
     messages: list[Message] = []
     for index, entry in enumerate(value):
         first = not messages and not system_messages(fields, context)
         messages += _pair(entry, f"{field}[{index}]", f"{field}[]", context, first)
-    return (built(fields, messages, context),)
+    return (build_conversation(fields, messages, context),)
 
 
-def _pair(entry: Any, field: str, names: str, context: Context, first: bool) -> Iterable[Message]:
+def _pair(entry: Any, field: str, names: str, context: RowContext, first: bool) -> Iterable[Message]:
     """Question and answer of one exchange; the first may carry the system message."""
     where = context.where
     if not isinstance(entry, dict):
@@ -88,7 +88,7 @@ def _pair(entry: Any, field: str, names: str, context: Context, first: bool) -> 
         raise RowError(
             where=where,
             reason="exchange without question and answer",
-            problem=f"field {field!r} has {listing(entry) or 'no keys'}; expected human and assistant",
+            problem=f"field {field!r} has {format_list(entry) or 'no keys'}; expected human and assistant",
             fix='write each exchange as {"human": "…", "assistant": "…"}',
         )
     system = entry.get("system")
@@ -105,14 +105,14 @@ def _pair(entry: Any, field: str, names: str, context: Context, first: bool) -> 
     if not question.strip():
         raise _empty_question(f"{field}.{sides[0]}", question, where, "remove the exchange or the row")
     yield Message("user", question)
-    keys = message_keys(entry, (*sides, "system"), "assistant", field, names, context)
+    keys = read_message_keys(entry, (*sides, "system"), "assistant", field, names, context)
     weight = 1.0 if keys.weight is None else keys.weight
     yield Message("assistant", checked_text(entry[sides[1]], f"{field}.{sides[1]}", where), weight, keys.extra)
 
 
 def _history(fields: Fields) -> Iterable[Message]:
     """Earlier exchanges, each a pair of question and answer."""
-    pairs = listed(fields.values.get("history")) or []
+    pairs = parse_list(fields.values.get("history")) or []
     field, where = fields.columns.get("history", "history"), fields.row.where
     if not isinstance(pairs, list):
         raise wrong_type(pairs, field, "a list of pairs [question, answer]", where)

@@ -4,15 +4,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sft_cli.data.formats.fields import Fields, check_unicode, listed, parsed, wrong_type
-from sft_cli.data.formats.message_keys import part_keys
-from sft_cli.data.formats.null_padding import as_object, without_padding
-from sft_cli.data.formats.row_context import Context
-from sft_cli.data.row_errors import RowError, shorten
+from sft_cli.data.formats.fields import Fields, check_unicode, parse_json, parse_list, wrong_type
+from sft_cli.data.formats.message_keys import check_part_keys
+from sft_cli.data.formats.null_padding import pairs_to_object, strip_padding
+from sft_cli.data.formats.row_context import RowContext
+from sft_cli.data.row_errors import RowError, short_repr
 
 Calls = list[dict[str, Any]]
 
-TWICE = "tool arguments encoded twice"
+ENCODED_TWICE = "tool arguments encoded twice"
 """What is noted about a conversation whose tool arguments were JSON text inside JSON text."""
 PADDED = "padding"
 """The remark about a conversation whose schemas or calls had the null entries that Arrow fills in."""
@@ -22,7 +22,7 @@ SCHEMAS = ("parameters", "input_schema", "inputSchema")
 """Keys under which tools keep the schema of their arguments: OpenAI, Anthropic, MCP."""
 
 
-def tool_schemas(fields: Fields, context: Context) -> tuple[Mapping[str, Any], ...] | None:
+def parse_tool_schemas(fields: Fields, context: RowContext) -> tuple[Mapping[str, Any], ...] | None:
     """The ``tools`` (or the older ``functions``) of a row, a list of objects or its JSON text; None for none."""
     given = [name for name in ("tools", "functions") if fields.values.get(name) not in (None, "", "[]", [])]
     if not given:
@@ -37,12 +37,12 @@ def tool_schemas(fields: Fields, context: Context) -> tuple[Mapping[str, Any], .
     column, value = fields.columns[given[0]], fields.values[given[0]]
     if isinstance(value, str) and value.strip():
         try:
-            value = parsed(value)
+            value = parse_json(value)
         except ValueError as error:
             raise RowError(
                 where=context.where,
                 reason="invalid tools",
-                problem=f"field {column!r} is text but not JSON: {shorten(value)}",
+                problem=f"field {column!r} is text but not JSON: {short_repr(value)}",
                 fix="write a list of tool schemas",
             ) from error
     if not value or (isinstance(value, str) and not value.strip()):
@@ -53,42 +53,42 @@ def tool_schemas(fields: Fields, context: Context) -> tuple[Mapping[str, Any], .
     check_unicode(written, column, context.where)
     tools = [_schema(tool) for tool in value]
     if "null" in written or "[[" in written:
-        tools, padded = without_padding(tools)
+        tools, padded = strip_padding(tools)
         if padded:
             context.remarks.add(PADDED)
     return tuple(tools)
 
 
-def tool_calls(value: Any, field: str, names: str, context: Context) -> Calls:
+def parse_tool_calls(value: Any, field: str, names: str, context: RowContext) -> Calls:
     """The calls of a message; ``{name, arguments}`` alone is put into the ``function`` of a call.
 
     Arguments stay an object or JSON text; those that were encoded twice are decoded once, and that is noted.
     """
-    value = listed(value)
+    value = parse_list(value)
     if not isinstance(value, list) or not all(isinstance(call, dict) for call in value):
         raise wrong_type(value, field, "a list of tool calls", context.where)
-    return [call_of(call, f"{field}[{index}]", f"{names}[]", context) for index, call in enumerate(value)]
+    return [normalize_call(call, f"{field}[{index}]", f"{names}[]", context) for index, call in enumerate(value)]
 
 
-def calls_in_text(value: Any, role: str, field: str, names: str, context: Context) -> Calls:
+def parse_call_text(value: Any, role: str, field: str, names: str, context: RowContext) -> Calls:
     """The calls of a turn that holds ``{"name": …, "arguments": …}``, or a list of such, as JSON text or as it is."""
     try:
-        spoken = parsed(value) if isinstance(value, str) else value
+        calls = parse_json(value) if isinstance(value, str) else value
     except ValueError:
-        spoken = None
-    spoken = spoken if isinstance(spoken, list) else [spoken]
-    if not spoken or not all(map(_is_call, spoken)):
+        calls = None
+    calls = calls if isinstance(calls, list) else [calls]
+    if not calls or not all(map(_is_call, calls)):
         raise RowError(
             where=context.where,
             reason=f"{role} turn",
-            problem=f"field {field!r} of a {role} turn is {shorten(value)}; expected the JSON of a tool call",
+            problem=f"field {field!r} of a {role} turn is {short_repr(value)}; expected the JSON of a tool call",
             fix='write {"name": …, "arguments": {…}}, or leave such rows out with data.on_bad_row=drop',
         )
-    return tool_calls(spoken, field, names, context)
+    return parse_tool_calls(calls, field, names, context)
 
 
-def old_call(value: Any, field: str, names: str, context: Context) -> Calls:
-    """The call of a message's ``function_call`` key, as OpenAI wrote it before ``tool_calls``."""
+def legacy_function_call(value: Any, field: str, names: str, context: RowContext) -> Calls:
+    """The call of a message's ``function_call`` key, as OpenAI wrote it before ``parse_tool_calls``."""
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value.get("arguments") is None:
         raise RowError(
             where=context.where,
@@ -96,10 +96,10 @@ def old_call(value: Any, field: str, names: str, context: Context) -> Calls:
             problem=f"field {field!r} is the old spelling of a tool call; templates do not read it",
             fix='write "tool_calls": [{"type": "function", "function": {…}}] instead',
         )
-    return [call_of(value, field, names, context)]
+    return [normalize_call(value, field, names, context)]
 
 
-def call_of(call: Mapping[str, Any], field: str, names: str, context: Context) -> dict[str, Any]:
+def normalize_call(call: Mapping[str, Any], field: str, names: str, context: RowContext) -> dict[str, Any]:
     """One call in the shape ``{id, type, function: {name, arguments}}``; what has no function stays as it is."""
     function, outside = call.get("function"), ("id", "type", "call_id", "function")
     if "function" not in call and "name" in call:
@@ -113,12 +113,12 @@ def call_of(call: Mapping[str, Any], field: str, names: str, context: Context) -
         raise RowError(
             where=context.where,
             reason="tool call without a name",
-            problem=f"field '{field}.function.name' is {shorten(function.get('name'))}; expected the name of a tool",
+            problem=f"field '{field}.function.name' is {short_repr(function.get('name'))}; expected the name of a tool",
             fix="fill in the name or remove the row",
         )
     key = next((key for key in ARGUMENTS if function.get(key) is not None), None)
-    part_keys(call, outside, field, names, context)
-    part_keys(function, ("name", key or "arguments"), f"{field}.function", f"{names}.function", context)
+    check_part_keys(call, outside, field, names, context)
+    check_part_keys(function, ("name", key or "arguments"), f"{field}.function", f"{names}.function", context)
     made: dict[str, Any] = {"name": function["name"]}
     if key is not None:
         made["arguments"] = _arguments(function[key], f"{field}.function.{key}", context)
@@ -144,24 +144,24 @@ def _is_call(value: Any) -> bool:
     return isinstance(inner, dict) and "name" in inner and any(key in inner for key in ARGUMENTS)
 
 
-def _arguments(value: Any, field: str, context: Context) -> Any:
+def _arguments(value: Any, field: str, context: RowContext) -> Any:
     """An object, or JSON text of one. JSON text of JSON text (a second ``json.dumps``) is decoded until it is that."""
     given, layers, text = value, 0, value
     try:
         while isinstance(value, str):
-            text, value = value, parsed(value)
+            text, value = value, parse_json(value)
             layers += 1
     except ValueError:
         value = None
     if not layers:
-        value = {} if value == [] else as_object(value)  # an Arrow map without entries is an empty list
+        value = {} if value == [] else pairs_to_object(value)  # an Arrow map without entries is an empty list
     if not isinstance(value, dict):
         raise RowError(
             where=context.where,
             reason="invalid tool arguments",
-            problem=f"field {field!r} is {shorten(given)}; expected an object or the JSON text of one",
+            problem=f"field {field!r} is {short_repr(given)}; expected an object or the JSON text of one",
             fix="write {} for a call without arguments",
         )
     if layers > 1:
-        context.repairs.add(TWICE)
+        context.repairs.add(ENCODED_TWICE)
     return text if layers else value

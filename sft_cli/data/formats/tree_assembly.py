@@ -4,22 +4,22 @@ import pickle
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 
-from sft_cli.data.formats.fields import Fields, Knobs, checked_text, too_deep
-from sft_cli.data.formats.row_context import Context
-from sft_cli.data.formats.trees import Node, abandoned, branches, read_node
+from sft_cli.data.formats.fields import Fields, FormatOptions, checked_text, too_deep
+from sft_cli.data.formats.row_context import RowContext
+from sft_cli.data.formats.trees import TreeNode, is_rejected, parse_node, tree_conversations
 from sft_cli.data.row_errors import RowError
 from sft_cli.data.sources.source_rows import BadRow
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
 
-Taken = tuple[Row, Fields]
+RowFields = tuple[Row, Fields]
 """A row as it was read, and its columns under the format's names."""
 
-BRANCHED = "SELECT number, content FROM messages WHERE parent IS ? ORDER BY number"
+SELECT_REPLIES = "SELECT number, content FROM messages WHERE parent IS ? ORDER BY number"
 
 
-def gather(
-    rows: Iterable[Row | BadRow], take: Callable[[Row], Fields], knobs: Knobs
+def assemble_trees(
+    rows: Iterable[Row | BadRow], take: Callable[[Row], Fields], options: FormatOptions
 ) -> Iterator[tuple[Conversation, Row] | BadRow]:
     """Every conversation with the row of its first message, and every row that belongs to none.
 
@@ -34,15 +34,15 @@ def gather(
             )
             count = 0
             for row in rows:
-                bad = row if isinstance(row, BadRow) else _keep(store, row, take)
+                bad = row if isinstance(row, BadRow) else _store_row(store, row, take)
                 count += bad is None
                 if bad is not None:
                     yield bad
             store.execute("CREATE INDEX parents ON messages (parent)")
             reached = bytearray(count + 1)
             for root in _select(store, None):
-                yield from _tree(store, root, knobs, reached)
-            yield from _strays(store, reached)
+                yield from _tree(store, root, options, reached)
+            yield from _orphans(store, reached)
         finally:
             store.close()
     except sqlite3.Error as error:
@@ -53,7 +53,7 @@ def gather(
         ) from error
 
 
-def _keep(store: sqlite3.Connection, row: Row, take: Callable[[Row], Fields]) -> BadRow | None:
+def _store_row(store: sqlite3.Connection, row: Row, take: Callable[[Row], Fields]) -> BadRow | None:
     """Store a row by its id and its parent's; or what is wrong with it."""
     try:
         fields = take(row)
@@ -77,20 +77,20 @@ def _keep(store: sqlite3.Connection, row: Row, take: Callable[[Row], Fields]) ->
     return None
 
 
-def _select(store: sqlite3.Connection, parent: str | None) -> Iterator[tuple[int, Taken]]:
+def _select(store: sqlite3.Connection, parent: str | None) -> Iterator[tuple[int, RowFields]]:
     """The stored rows below a parent, in their order."""
-    for number, content in store.execute(BRANCHED, (parent,)):
+    for number, content in store.execute(SELECT_REPLIES, (parent,)):
         yield number, pickle.loads(content)
 
 
 def _tree(
-    store: sqlite3.Connection, root: tuple[int, Taken], knobs: Knobs, reached: bytearray
+    store: sqlite3.Connection, root: tuple[int, RowFields], options: FormatOptions, reached: bytearray
 ) -> Iterator[tuple[Conversation, Row] | BadRow]:
     """The conversations of one tree; or the first problem among its messages."""
     row, fields = root[1]
-    left_out = abandoned(fields.values.get("tree_state"), knobs.tree)
-    found: list[Node] = []
-    waiting: list[tuple[tuple[int, Taken], list[Node] | None]] = [(root, None if left_out else found)]
+    left_out = is_rejected(fields.values.get("tree_state"), options.tree)
+    found: list[TreeNode] = []
+    waiting: list[tuple[tuple[int, RowFields], list[TreeNode] | None]] = [(root, None if left_out else found)]
     problem: RowError | None = None
     while waiting:
         (number, (_, message)), siblings = waiting.pop()
@@ -98,7 +98,7 @@ def _tree(
         below = None
         if siblings is not None:
             try:
-                node = read_node(message.values, "", knobs.tree, Context.of(message, knobs))
+                node = parse_node(message.values, "", options.tree, RowContext.from_fields(message, options))
             except RowError as error:
                 node, problem = None, problem or error
             if node is not None:
@@ -112,13 +112,13 @@ def _tree(
         values = fields.values
         key = values.get("message_tree_id") or values["message_id"]
         first = found[0] if found else None
-        for conversation in branches(first, row, key, values.get("lang"), knobs.tree):
+        for conversation in tree_conversations(first, row, key, values.get("lang"), options.tree):
             yield conversation, row
     except RowError as error:
         yield BadRow(error.where, row.source, error)
 
 
-def _strays(store: sqlite3.Connection, reached: bytearray) -> Iterator[BadRow]:
+def _orphans(store: sqlite3.Connection, reached: bytearray) -> Iterator[BadRow]:
     """An error for every message that no first message leads to."""
     for number, content in store.execute("SELECT number, content FROM messages ORDER BY number"):
         if not reached[number]:

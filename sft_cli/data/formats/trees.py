@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sft_cli.config.schema.data import RANKED, TreeConfig
-from sft_cli.data.formats.fields import Fields, Knobs, checked_text, wrong_type
-from sft_cli.data.formats.message_keys import message_keys
-from sft_cli.data.formats.roles import TOOL_CALL, role_of
-from sft_cli.data.formats.row_context import Context
-from sft_cli.data.row_errors import LeftOut, RowError, shorten
+from sft_cli.data.formats.fields import Fields, FormatOptions, checked_text, wrong_type
+from sft_cli.data.formats.message_keys import read_message_keys
+from sft_cli.data.formats.roles import TOOL_CALL, parse_role
+from sft_cli.data.formats.row_context import RowContext
+from sft_cli.data.row_errors import RowError, RowExcluded, short_repr
 from sft_cli.types import Conversation, Message, Row
 
-SPAM = 0.5
+SPAM_THRESHOLD = 0.5
 """Mean of the reviewers' yes (1) and no (0) from which on a message counts as spam."""
 
-ABANDONED = ("aborted_low_grade", "halted_by_moderator")
+REJECTED_STATES = ("aborted_low_grade", "halted_by_moderator")
 """States of trees that OpenAssistant itself gave up."""
 
 READ = (
@@ -32,7 +32,7 @@ READ = (
 
 
 @dataclass(slots=True)
-class Node:
+class TreeNode:
     """One message of a tree while it is read.
 
     Attributes:
@@ -43,41 +43,43 @@ class Node:
 
     message: Message
     rank: float
-    replies: list["Node"] = field(default_factory=list)
+    replies: list["TreeNode"] = field(default_factory=list)
 
 
-def nested(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+def from_nested_tree(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
     """``{prompt: {text, role, replies}, message_tree_id?, tree_state?}``: a row for each tree, its messages nested."""
     root = fields.values["prompt"]
     if not isinstance(root, dict):
         raise wrong_type(
             root, fields.columns["prompt"], "the first message of a tree, with its replies", fields.row.where
         )
-    return _from_root(root, fields.columns["prompt"], fields, knobs)
+    return _from_root(root, fields.columns["prompt"], fields, options)
 
 
-def rooted(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+def from_tree_root(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
     """``{message_id, text, role, replies}``: a row for each tree, the row itself being its first message."""
-    return _from_root(fields.values, "", fields, knobs)
+    return _from_root(fields.values, "", fields, options)
 
 
-def _from_root(root: Mapping[str, Any], name: str, fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+def _from_root(root: Mapping[str, Any], name: str, fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
     values = fields.values
-    context = Context.of(fields, knobs)
-    first = None if abandoned(values.get("tree_state"), knobs.tree) else _read(root, name, knobs.tree, context)
+    context = RowContext.from_fields(fields, options)
+    first = (
+        None if is_rejected(values.get("tree_state"), options.tree) else _parse_tree(root, name, options.tree, context)
+    )
     key = values.get("message_tree_id") or root.get("message_id")
-    return branches(first, fields.row, key, root.get("lang"), knobs.tree, context.not_read)
+    return tree_conversations(first, fields.row, key, root.get("lang"), options.tree, context.not_read)
 
 
-def _read(root: Mapping[str, Any], name: str, config: TreeConfig, context: Context) -> Node | None:
+def _parse_tree(root: Mapping[str, Any], name: str, config: TreeConfig, context: RowContext) -> TreeNode | None:
     """The nodes of a nested tree that the config keeps; without recursion, for trees of any depth."""
-    found: list[Node] = []
-    waiting: list[tuple[Any, str, list[Node]]] = [(root, name, found)]
+    found: list[TreeNode] = []
+    waiting: list[tuple[Any, str, list[TreeNode]]] = [(root, name, found)]
     while waiting:
         values, field, siblings = waiting.pop()
         if not isinstance(values, Mapping):
             raise wrong_type(values, field, "a message with text and role", context.where)
-        node = read_node(values, field, config, context)
+        node = parse_node(values, field, config, context)
         if node is None:
             continue
         siblings.append(node)
@@ -90,7 +92,7 @@ def _read(root: Mapping[str, Any], name: str, config: TreeConfig, context: Conte
     return found[0] if found else None
 
 
-def read_node(values: Mapping[str, Any], name: str, config: TreeConfig, context: Context) -> Node | None:
+def parse_node(values: Mapping[str, Any], name: str, config: TreeConfig, context: RowContext) -> TreeNode | None:
     """One message without its replies; None if the config leaves it out, and all that hangs below it."""
     where, prefix = context.where, f"{name}." if name else ""
     flags = {key: values.get(key) for key in ("review_result", "deleted")}
@@ -106,7 +108,7 @@ def read_node(values: Mapping[str, Any], name: str, config: TreeConfig, context:
             raise wrong_type(language, f"{prefix}lang", "a language such as en (tree.languages is set)", where)
         if language not in config.languages:
             return None
-    role = role_of(values, "role", name or "row", context)
+    role = parse_role(values, "role", name or "row", context)
     if role == TOOL_CALL:
         raise wrong_type(values["role"], f"{prefix}role", "a role of a message, not of a tool call", where)
     content = checked_text(values.get("text"), f"{prefix}text", where)
@@ -114,20 +116,20 @@ def read_node(values: Mapping[str, Any], name: str, config: TreeConfig, context:
         raise RowError(
             where=where,
             reason="empty question",
-            problem=f"field '{prefix}text' ({role}) is {shorten(content)}; expected non-empty text",
+            problem=f"field '{prefix}text' ({role}) is {short_repr(content)}; expected non-empty text",
             fix="fill it in or remove the message",
         )
     message = Message(role, content)
     if name:  # the keys of a message that is a row itself are columns
         names = f"{name.partition('.')[0].partition('[')[0]}{'.replies[]' if '.replies' in name else ''}"
         names = "replies[]" if name.startswith("replies[") else names
-        keys = message_keys(values, READ, role, name, names, context)
+        keys = read_message_keys(values, READ, role, name, names, context)
         message = Message(role, content, 1.0 if keys.weight is None else keys.weight, keys.extra)
-    return Node(message, _rank(values.get("rank"), f"{prefix}rank", where))
+    return TreeNode(message, _rank(values.get("rank"), f"{prefix}rank", where))
 
 
-def branches(
-    root: Node | None, row: Row, key: Any, language: Any, config: TreeConfig, not_read: Iterable[str] = ()
+def tree_conversations(
+    root: TreeNode | None, row: Row, key: Any, language: Any, config: TreeConfig, not_read: Iterable[str] = ()
 ) -> tuple[Conversation, ...]:
     """The conversations of a tree.
 
@@ -143,7 +145,7 @@ def branches(
     group = key if isinstance(key, str) and key else row.where
     tags = {"language": checked_text(language, "lang", row.where)} if isinstance(language, str) and language else {}
     checked_text(group, "message_tree_id", row.where)
-    limit = width(config.paths)
+    limit = replies_per_turn(config.paths)
     trained: set[int] = set()
     found = []
     for path in _paths(root, limit) if root is not None else ():
@@ -155,7 +157,7 @@ def branches(
         where = row.where if config.paths == "best" else f"{row.where}#{len(found) + 1}"
         found.append(Conversation(tuple(messages), where, row.source, tags=tags, group=group, not_read=unread))
     if not found:
-        raise LeftOut(
+        raise RowExcluded(
             where=row.where,
             reason="tree without a kept answer",
             problem="no answer of the tree is left with the source's tree.languages and tree.reviewed",
@@ -164,7 +166,7 @@ def branches(
     return tuple(found)
 
 
-def width(paths: str) -> int | None:
+def replies_per_turn(paths: str) -> int | None:
     """How many replies are followed at every turn; None for all."""
     if paths in ("best", "all"):
         return 1 if paths == "best" else None
@@ -173,15 +175,15 @@ def width(paths: str) -> int | None:
     return int(ranked.group(1))
 
 
-def abandoned(state: Any, config: TreeConfig) -> bool:
+def is_rejected(state: Any, config: TreeConfig) -> bool:
     """Whether a tree as a whole failed its review."""
-    return config.reviewed and isinstance(state, str) and state in ABANDONED
+    return config.reviewed and isinstance(state, str) and state in REJECTED_STATES
 
 
-def _paths(root: Node, limit: int | None) -> Iterator[list[Node]]:
+def _paths(root: TreeNode, limit: int | None) -> Iterator[list[TreeNode]]:
     """Every path from the root to a last answer, best replies first."""
-    chosen = _chosen(root, limit)
-    path: list[Node] = []
+    chosen = _followed_replies(root, limit)
+    path: list[TreeNode] = []
     waiting = [(root, 0)] if root.message.role == "assistant" or chosen[id(root)] else []
     while waiting:
         node, depth = waiting.pop()
@@ -194,14 +196,14 @@ def _paths(root: Node, limit: int | None) -> Iterator[list[Node]]:
             yield list(path)
 
 
-def _chosen(root: Node, limit: int | None) -> Mapping[int, Sequence[Node]]:
+def _followed_replies(root: TreeNode, limit: int | None) -> Mapping[int, Sequence[TreeNode]]:
     """By node: the replies that are followed, best first."""
     order, waiting = [], [root]
     while waiting:
         node = waiting.pop()
         order.append(node)
         waiting += node.replies
-    chosen: dict[int, Sequence[Node]] = {}
+    chosen: dict[int, Sequence[TreeNode]] = {}
     for node in reversed(order):
         leading = [reply for reply in node.replies if reply.message.role == "assistant" or chosen[id(reply)]]
         chosen[id(node)] = sorted(leading, key=lambda reply: reply.rank)[:limit]
@@ -231,4 +233,4 @@ def _spam(labels: Any, field: str, where: str) -> bool:
         value = spam.get("value") if isinstance(spam, dict) else spam
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise wrong_type(value, f"{field} (spam)", "a number from 0 to 1", where)
-    return value is not None and value >= SPAM
+    return value is not None and value >= SPAM_THRESHOLD

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import Role, SourceConfig
-from sft_cli.data.formats.column_names import OTHER_NAMES, fold
+from sft_cli.data.formats.column_names import ALIASES, fold_name
 from sft_cli.data.formats.detect import AUTO
 from sft_cli.data.formats.registry import Format
-from sft_cli.data.row_errors import listing, nearest
+from sft_cli.data.row_errors import format_list, nearest
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation
 
@@ -25,12 +25,12 @@ class Meaning(NamedTuple):
     """What a column speaks of.
 
     Attributes:
-        says: In a few words, for the error.
+        description: In a few words, for the error.
         words: Words of a column's name that say so.
         named: Whether it is refused also where the user named the format.
     """
 
-    says: str
+    description: str
     words: frozenset[str]
     named: bool = False
 
@@ -44,12 +44,12 @@ MEDIA = Meaning(
     _words("image images img imgs picture pictures photo photos pixel audio audios speech sound wav video videos"),
     named=True,
 )
-JUDGED = Meaning(
+PREFERENCE = Meaning(
     "a judgement of the answer, or a label", _words("label labels rejected reject preference kto"), named=True
 )
 MEANINGS = (
     MEDIA,
-    JUDGED,
+    PREFERENCE,
     Meaning("a preferred answer", _words("chosen preferred")),
     Meaning("which tokens carry loss", _words("loss masked train training trainable mask masks")),
     Meaning(
@@ -88,15 +88,15 @@ EXEMPT = ("parallel_tool_calls", "special_tokens_mask")
 """Columns that only look as if they said something else: parameters of a request, what tokenizers return."""
 
 
-def words_of(column: str) -> list[str]:
+def column_words(column: str) -> list[str]:
     """The words of a column's name in small letters: ``image``, ``path`` of ``imagePath`` and of ``image_path``."""
     return [word.casefold() for word in WORD.findall(column)]
 
 
 @lru_cache(maxsize=1000)
-def meaning(column: str) -> Meaning | None:
+def column_meaning(column: str) -> Meaning | None:
     """What a column speaks of, if that changes what the row means; None for what is about the row (``answer_id``)."""
-    words = [word for word in words_of(column) if not word.isdigit()]
+    words = [word for word in column_words(column) if not word.isdigit()]
     if column in EXEMPT:
         return None
     for found in MEANINGS:
@@ -108,11 +108,11 @@ def meaning(column: str) -> Meaning | None:
 
 def is_about(column: str) -> bool:
     """Whether a column of this name is about a document: its id, source, date, length, or pandas' index."""
-    words = [word for word in words_of(column) if not word.isdigit()]
+    words = [word for word in column_words(column) if not word.isdigit()]
     return not words or words[-1] in ABOUT or words in (["unnamed"], ["index", "level"])
 
 
-def holds(value: Any, meant: Meaning | None) -> bool:
+def column_has_value(value: Any, meant: Meaning | None) -> bool:
     """Whether a value says anything; for pictures also 0 and false say nothing."""
     if isinstance(value, str):
         return bool(value.strip())
@@ -123,7 +123,7 @@ def holds(value: Any, meant: Meaning | None) -> bool:
 
 def ignores_media(values: Mapping[str, Any], ignored: Iterable[str]) -> bool:
     """Whether a column that is ignored on purpose holds images, sound or video."""
-    return any(meaning(column) is MEDIA and holds(values[column], MEDIA) for column in ignored)
+    return any(column_meaning(column) is MEDIA and column_has_value(values[column], MEDIA) for column in ignored)
 
 
 def with_placeholder_remark(conversation: Conversation) -> Conversation:
@@ -134,7 +134,7 @@ def with_placeholder_remark(conversation: Conversation) -> Conversation:
 
 
 @dataclass
-class Account:
+class UnreadColumns:
     """What was seen of the columns of some rows.
 
     Attributes:
@@ -149,7 +149,7 @@ class Account:
         """One more row."""
         for column in not_read:
             if self.not_read.get(column) is None:
-                said = holds(values[column], meaning(column))
+                said = column_has_value(values[column], column_meaning(column))
                 self.not_read[column] = where if said else None
         for column in ignored:
             self.ignored[column] = None
@@ -160,14 +160,14 @@ class Account:
             if self.not_read.get(key) is None:
                 self.not_read[key] = where
 
-    def join(self, other: "Account") -> None:
+    def join(self, other: "UnreadColumns") -> None:
         """The account of the rows that follow."""
         for column, where in other.not_read.items():
             if self.not_read.get(column) is None:
                 self.not_read[column] = where
         self.ignored.update(other.ignored)
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON values; the inverse of ``of``."""
         return {"not_read": self.not_read, "ignored": list(self.ignored)}
 
@@ -176,77 +176,79 @@ class Account:
         return {"not_read": list(self.not_read), "ignored": list(self.ignored)}
 
     @staticmethod
-    def of(values: Mapping[str, Any]) -> "Account":
+    def of(values: Mapping[str, Any]) -> "UnreadColumns":
         """From ``plain``."""
-        return Account(dict(values["not_read"]), dict.fromkeys(values["ignored"]))
+        return UnreadColumns(dict(values["not_read"]), dict.fromkeys(values["ignored"]))
 
 
-def load(file: Path) -> Account:
+def load_unread(file: Path) -> UnreadColumns:
     """An account that was written as JSON."""
-    return Account.of(json.loads(file.read_bytes()))
+    return UnreadColumns.of(json.loads(file.read_bytes()))
 
 
-def refuse(account: Account, config: SourceConfig, source: str, label: str, shape: Format | None) -> None:
+def refuse_meaningful(
+    unread: UnreadColumns, config: SourceConfig, source: str, label: str, row_format: Format | None
+) -> None:
     """Return if no unread column changes what the rows mean.
 
     Under a guessed format that is any of ``MEANINGS``, and beside a document everything but what is about it; under a
     format that the user named, pictures and labels alone.
 
     Args:
-        account: The rows read so far.
+        unread: The rows read so far.
         config: The source.
         source: Its name in the mix.
         label: The format's name.
-        shape: The format, None where a package decides it row by row.
+        row_format: The format, None where a package decides it row by row.
 
     Raises:
         SftError: Some do; it names them all, and the first row.
     """
     guessed = config.format == AUTO
-    document = shape is not None and shape.document and "input_ids" not in shape.reads
+    document = row_format is not None and row_format.document and "input_ids" not in row_format.reads
     alone = guessed and document and config.role is not Role.replay
     found = {
         column: (meant, where)
-        for column, where in account.not_read.items()
+        for column, where in unread.not_read.items()
         if where is not None and "[]" not in column
-        if (meant := _refused(column, guessed, alone)) is not None
+        if (meant := _why_refused(column, guessed, alone)) is not None
     }
     if not found:
         return
     how = f"the format {label}, recognised from the columns," if guessed else f"the format {label}"
-    told = ", ".join(f"{column!r} ({meant})" for column, (meant, _) in found.items())
+    columns_text = ", ".join(f"{column!r} ({meant})" for column, (meant, _) in found.items())
     first = next(iter(found.values()))[1]
-    fix = _fix(config, f"data.mix.{source}", list(account.ignored), list(found), shape, alone)
-    raise SftError(where=first, problem=f"{how} does not read {told}", fix=fix)
+    fix = _fix(config, f"data.mix.{source}", list(unread.ignored), list(found), row_format, alone)
+    raise SftError(where=first, problem=f"{how} does not read {columns_text}", fix=fix)
 
 
-def _refused(column: str, guessed: bool, alone: bool) -> str | None:
+def _why_refused(column: str, guessed: bool, alone: bool) -> str | None:
     """What an unread column speaks of, if it is refused."""
-    meant = meaning(column)
+    meant = column_meaning(column)
     if meant is not None:
-        return meant.says if guessed or meant.named else None
+        return meant.description if guessed or meant.named else None
     return "it may belong to the text" if alone and not is_about(column) else None
 
 
 def _fix(
-    config: SourceConfig, key: str, ignored: list[str], columns: list[str], shape: Format | None, alone: bool
+    config: SourceConfig, key: str, ignored: list[str], columns: list[str], row_format: Format | None, alone: bool
 ) -> str:
     """What to set: the column under the name the format has for it, the answer to a text, or leave it out."""
     left_out = format_override(f"{key}.ignore", [*ignored, *columns])
-    if alone and shape is not None:
-        text = config.columns.get(shape.required[0], shape.required[0])
+    if alone and row_format is not None:
+        text = config.columns.get(row_format.required[0], row_format.required[0])
         asked = format_override(f"{key}.columns", {"prompt": text, "completion": columns[0]})
         return f"{left_out} trains only the text; {asked} trains {columns[0]} as the answer to it"
-    for name in () if shape is None or not isinstance(config.format, str) else shape.optional:
-        meant = next((column for column in columns if fold(column) in OTHER_NAMES.get(name, ())), None)
+    for name in () if row_format is None or not isinstance(config.format, str) else row_format.optional:
+        meant = next((column for column in columns if fold_name(column) in ALIASES.get(name, ())), None)
         if meant is not None and name not in config.columns:
             mapped = format_override(f"{key}.columns", {**config.columns, name: meant})
             return f"{mapped} reads it as {name}; {left_out} leaves it out"
     them = "it" if len(columns) == 1 else "them"
-    return f"{left_out} leaves {them} out on purpose{_instead(config, key, ignored, columns, shape)}"
+    return f"{left_out} leaves {them} out on purpose{_instead(config, key, ignored, columns, row_format)}"
 
 
-def _instead(config: SourceConfig, key: str, ignored: list[str], columns: list[str], shape: Format | None) -> str:
+def _instead(config: SourceConfig, key: str, ignored: list[str], columns: list[str], row_format: Format | None) -> str:
     """How to train a column that holds another answer, or reasoning; empty where none does.
 
     Args:
@@ -254,12 +256,17 @@ def _instead(config: SourceConfig, key: str, ignored: list[str], columns: list[s
         key: Its key.
         ignored: Columns that are left out already.
         columns: Columns that are refused.
-        shape: The format, None where a package decides it row by row.
+        row_format: The format, None where a package decides it row by row.
     """
-    kinds = {found.says: column for column in reversed(columns) if (found := meaning(column)) is not None}
+    kinds = {found.description: column for column in reversed(columns) if (found := column_meaning(column)) is not None}
     other = kinds.get("an answer")
-    if other is not None and shape is not None and isinstance(config.format, str) and len(shape.required) == 2:
-        field = shape.required[1]
+    if (
+        other is not None
+        and row_format is not None
+        and isinstance(config.format, str)
+        and len(row_format.required) == 2
+    ):
+        field = row_format.required[1]
         rest = [*ignored, *(column for column in columns if column != other), config.columns.get(field, field)]
         mapped = format_override(f"{key}.columns", {**config.columns, field: other})
         return f"; {mapped} {format_override(f'{key}.ignore', rest)} trains {other} instead"
@@ -268,25 +275,25 @@ def _instead(config: SourceConfig, key: str, ignored: list[str], columns: list[s
     return ""
 
 
-def check_ignored(account: Account, source: str, wanted: Iterable[str], columns: Iterable[str]) -> None:
+def check_ignored(unread: UnreadColumns, source: str, wanted: Iterable[str], columns: Iterable[str]) -> None:
     """Return if every column to leave out is one of the rows'.
 
     Args:
-        account: All rows.
+        unread: All rows.
         source: Name of the source in the mix.
         wanted: The source's ``ignore``.
         columns: Columns there are, for advice.
     """
     for name in wanted:
-        if name in account.ignored:
+        if name in unread.ignored:
             continue
-        there = list(dict.fromkeys([*columns, *account.not_read]))
+        there = list(dict.fromkeys([*columns, *unread.not_read]))
         near = nearest(name, there)
         rest = [column for column in wanted if column != name]
         key = f"data.mix.{source}.ignore"
         raise SftError(
             where=key,
-            problem=f"no row has a column {name!r}; there are {listing(there)}",
+            problem=f"no row has a column {name!r}; there are {format_list(there)}",
             fix=f"did you mean {format_override(key, [*rest, near])}?"
             if near
             else f"write {format_override(key, rest)}",

@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sft_cli.data.formats.fields import Fields, Knobs, listed
-from sft_cli.data.formats.messages import built
-from sft_cli.data.formats.row_context import Context
-from sft_cli.data.formats.tool_calls import calls_in_text
+from sft_cli.data.formats.fields import Fields, FormatOptions, parse_list
+from sft_cli.data.formats.messages import build_conversation
+from sft_cli.data.formats.row_context import RowContext
+from sft_cli.data.formats.tool_calls import parse_call_text
 from sft_cli.data.row_errors import RowError
 from sft_cli.types import Conversation, Message
 
@@ -20,24 +20,24 @@ TYPES = {
 _TYPE = re.compile(r"\s*(?:Optional\[)?\s*([A-Za-z]+)")
 
 
-def xlam(fields: Fields, knobs: Knobs) -> tuple[Conversation, ...]:
+def from_xlam(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
     """``{query, answers, tools}``: the user's question, and the calls that answer it."""
-    context = Context.of(fields, knobs)
+    context = RowContext.from_fields(fields, options)
     column, value = fields.columns["answers"], fields.values["answers"]
-    if listed(value) in (None, "", []):
+    if parse_list(value) in (None, "", []):
         raise RowError(
             where=context.where,
             reason="empty answer",
             problem=f"field {column!r} holds no call; there is nothing to learn to say",
             fix="add the answer or remove the row; data.on_bad_row=drop leaves such rows out",
         )
-    calls = calls_in_text(value, "tool_call", column, f"{column}[]", context)
+    calls = parse_call_text(value, "tool_call", column, f"{column}[]", context)
     messages = [Message("user", fields.text("query")), Message("assistant", "", extra={"tool_calls": calls})]
-    tools = listed(fields.values["tools"])
+    tools = parse_list(fields.values["tools"])
     if isinstance(tools, list):
         tools = [_tool(tool) for tool in tools]
     fields = Fields({**fields.values, "tools": tools}, fields.columns, fields.row)
-    return (built(fields, messages, context),)
+    return (build_conversation(fields, messages, context),)
 
 
 def _tool(tool: Any) -> Any:

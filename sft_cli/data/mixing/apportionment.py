@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Expected:
+class Quotas:
     """What a mix asks for, before rows are whole.
 
     Attributes:
@@ -43,45 +43,45 @@ def at_least_one(rows: NDArray[np.float64], num_rows: NDArray[np.int64]) -> NDAr
     return np.maximum(np.rint(rows).astype(np.int64), np.minimum(num_rows, 1))
 
 
-def ends_by_rows(wanted: Expected, num_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def stage_ends_by_rows(quotas: Quotas, num_rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """``(stages, sources)`` rows of each source that are taken up to the end of each stage.
 
     Args:
-        wanted: What the mix asks for.
+        quotas: What the mix asks for.
         num_rows: ``(sources,)`` rows there are.
     """
-    totals = np.cumsum(wanted.rows, axis=0)
+    totals = np.cumsum(quotas.rows, axis=0)
     last = at_least_one(totals[-1], num_rows)
-    if wanted.exact is not None:
-        free = ~wanted.fixed
-        last[free] = apportion(totals[-1][free], wanted.exact)
-    ends = np.rint(_parts_of_last(totals) * last).astype(np.int64)
+    if quotas.exact is not None:
+        free = ~quotas.fixed
+        last[free] = apportion(totals[-1][free], quotas.exact)
+    ends = np.rint(_fractions_of_last(totals) * last).astype(np.int64)
     ends[-1] = last
     return ends
 
 
-def ends_by_tokens(
-    wanted: Expected, num_rows: NDArray[np.int64], trained: Sequence[NDArray[np.int64]]
+def stage_ends_by_tokens(
+    quotas: Quotas, num_rows: NDArray[np.int64], trained: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.int64]:
-    """As ``ends_by_rows``, but a source without ``epochs`` stops where its trained tokens are nearest to those meant.
+    """As ``stage_ends_by_rows``, but end each source without ``epochs`` nearest to its intended trained tokens.
 
-    Meant are, of every source, its rows times its mean number of trained tokens.
+    The intended trained tokens of a source are its rows times its mean number of trained tokens.
 
     Args:
-        wanted: What the mix asks for.
+        quotas: What the mix asks for.
         num_rows: ``(sources,)`` rows there are.
         trained: Per source ``(rows,)`` trained tokens in the order in which rows are taken.
     """
-    ends = ends_by_rows(wanted, num_rows)
-    free = np.flatnonzero(~wanted.fixed).tolist()
+    ends = stage_ends_by_rows(quotas, num_rows)
+    free = np.flatnonzero(~quotas.fixed).tolist()
     queues = [_Queue(trained[source]) for source in free]
-    totals = np.cumsum(wanted.rows, axis=0)[:, free]
+    totals = np.cumsum(quotas.rows, axis=0)[:, free]
     meant = totals[-1] * [queue.total / queue.num_rows for queue in queues]
-    if wanted.exact is None:
+    if quotas.exact is None:
         last = [max(1, queue.rows(tokens)) for queue, tokens in zip(queues, meant, strict=True)]
     else:
-        last = _exact_rows(queues, meant, wanted.exact)
-    parts = _parts_of_last(totals)
+        last = _exact_rows(queues, meant, quotas.exact)
+    parts = _fractions_of_last(totals)
     for place, (source, queue) in enumerate(zip(free, queues, strict=True)):
         within = parts[:, place] * queue.tokens(last[place])
         ends[:, source] = [min(queue.rows(tokens), last[place]) for tokens in within]
@@ -89,7 +89,7 @@ def ends_by_tokens(
     return ends
 
 
-def _parts_of_last(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+def _fractions_of_last(totals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Running totals ``(stages, sources)`` as parts of the last one."""
     return totals / np.where(totals[-1] > 0, totals[-1], 1)
 

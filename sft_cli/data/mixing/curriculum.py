@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from sft_cli.config.schema.data import Order
 from sft_cli.data.mixing import content_order
-from sft_cli.data.mixing.epoch_draw import Draw, Pool, StageDraw
-from sft_cli.data.row_errors import prepared_again
+from sft_cli.data.mixing.epoch_draw import EpochDraw, Pool, StageDraw
+from sft_cli.data.row_errors import damaged_data_fix
 from sft_cli.errors import SftError
 
-FOLDER = "stages"
+DIRECTORY = "stages"
 """What a prepared directory calls them: index.json, and one 0.npy, 1.npy, … per stage."""
 
 
@@ -38,8 +38,8 @@ class Stage:
         return [self.order.value, hashlib.sha256(self.entries.tobytes()).hexdigest()]
 
 
-def build(
-    draw: Draw, pools: Sequence[Pool], example_start: NDArray[np.int64], lengths: NDArray[np.int64], seed: int
+def build_stages(
+    draw: EpochDraw, pools: Sequence[Pool], example_start: NDArray[np.int64], lengths: NDArray[np.int64], seed: int
 ) -> list[Stage]:
     """The stages of a draw; a row stands for all of its examples, in their order.
 
@@ -63,14 +63,16 @@ def build(
         entries = np.repeat(example_start[rows] - (np.cumsum(count) - count), count) + np.arange(count.sum())
         if stage.order is not Order.random:
             row_of = np.repeat(rows, count)
-            place = content_order.places(np.concatenate([pool.keys for pool in pools]), seed, "stage")[row_of]
-            value = lengths[entries] if stage.order is Order.by_length else _difficulty(stage, pools)[row_of]
+            place = content_order.shuffled_positions(np.concatenate([pool.keys for pool in pools]), seed, "stage")[
+                row_of
+            ]
+            value = lengths[entries] if stage.order is Order.by_length else _difficulty_scores(stage, pools)[row_of]
             entries = entries[np.lexsort((place, value))]
         stages.append(Stage(stage.name, stage.order, entries))
     return stages
 
 
-def _difficulty(stage: StageDraw, pools: Sequence[Pool]) -> NDArray[np.float64]:
+def _difficulty_scores(stage: StageDraw, pools: Sequence[Pool]) -> NDArray[np.float64]:
     """``(rows,)`` scores of all rows; those of rows the stage takes are numbers."""
     values = []
     for pool, copies in zip(pools, stage.copies, strict=True):
@@ -86,9 +88,9 @@ def _difficulty(stage: StageDraw, pools: Sequence[Pool]) -> NDArray[np.float64]:
     return np.concatenate(values)
 
 
-def save(stages: Sequence[Stage], directory: Path) -> None:
+def save_stages(stages: Sequence[Stage], directory: Path) -> None:
     """Write the stages into a prepared directory."""
-    folder = directory / FOLDER
+    folder = directory / DIRECTORY
     folder.mkdir()
     index = []
     for number, stage in enumerate(stages):
@@ -97,13 +99,13 @@ def save(stages: Sequence[Stage], directory: Path) -> None:
     (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def load(directory: Path, num_examples: int) -> list[Stage]:
+def load_stages(directory: Path, num_examples: int) -> list[Stage]:
     """The stages of a prepared directory, memory-mapped.
 
     Raises:
         SftError: They are not what ``sft prepare`` wrote for so many examples.
     """
-    folder = directory / FOLDER
+    folder = directory / DIRECTORY
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         stages = [
@@ -112,15 +114,17 @@ def load(directory: Path, num_examples: int) -> list[Stage]:
         ]
         sizes = [entry["entries"] for entry in index]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _broken(directory, folder, f"the stages cannot be read ({error})") from error
+        raise _damaged(directory, folder, f"the stages cannot be read ({error})") from error
     for number, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
         entries = stage.entries
         if entries.dtype != np.int64 or entries.shape != (size,):
-            raise _broken(directory, folder / f"{number}.npy", f"there should be {size} numbers of examples")
+            raise _damaged(directory, folder / f"{number}.npy", f"there should be {size} numbers of examples")
         if size and not 0 <= entries.min() <= entries.max() < num_examples:
-            raise _broken(directory, folder / f"{number}.npy", f"it names examples beyond the {num_examples} there are")
+            raise _damaged(
+                directory, folder / f"{number}.npy", f"it names examples beyond the {num_examples} there are"
+            )
     return stages
 
 
-def _broken(directory: Path, file: Path, problem: str) -> SftError:
-    return SftError(where=str(file), problem=problem, fix=prepared_again(directory))
+def _damaged(directory: Path, file: Path, problem: str) -> SftError:
+    return SftError(where=str(file), problem=problem, fix=damaged_data_fix(directory))

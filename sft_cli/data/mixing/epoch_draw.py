@@ -52,7 +52,7 @@ class StageDraw:
 
 
 @dataclass(frozen=True)
-class Draw:
+class EpochDraw:
     """One epoch of a mix.
 
     Attributes:
@@ -70,7 +70,7 @@ class Draw:
         return np.stack([stage.copies[pool] for stage in self.stages]).sum(0, dtype=np.int32)
 
 
-def choose(keys: Keys, max_rows: int | None, seed: int, name: str) -> NDArray[np.bool_]:
+def subsample(keys: Keys, max_rows: int | None, seed: int, name: str) -> NDArray[np.bool_]:
     """``(rows,)``: whether a row is one of the ``max_rows`` that the seed chooses; a larger number only adds rows.
 
     Args:
@@ -80,18 +80,18 @@ def choose(keys: Keys, max_rows: int | None, seed: int, name: str) -> NDArray[np
         name: Name of the source: two sources of equal rows are sampled differently.
     """
     chosen = np.zeros(len(keys), np.bool_)
-    chosen[content_order.ordered(keys, seed, name)[:max_rows]] = True
+    chosen[content_order.shuffle_by_content(keys, seed, name)[:max_rows]] = True
     return chosen
 
 
-def draw(data: DataConfig, pools: Sequence[Pool], seed: int) -> Draw:
+def draw_epoch(data: DataConfig, pools: Sequence[Pool], seed: int) -> EpochDraw:
     """How often every row is in each stage of an epoch.
 
-    ``shares.expected`` says how many rows a source gives to each stage. They are taken from the source's seeded order,
-    each stage going on where the one before stopped and the order beginning anew at its end: no row is taken a second
-    time before all were taken once, and a source that gives more rows gives the same ones and others. A source gives
-    its share within one row; of ``strategy=trained_tokens`` within one row's tokens; and at least one row, unless
-    ``data.total_rows`` leaves none to it.
+    ``shares.compute_quotas`` gives the rows of each source in each stage. They are taken in the source's seeded order.
+    Each stage continues where the one before it stopped, and the order repeats when it ends: no row is taken a second
+    time before all were taken once, and a larger quota only adds rows. A source meets its quota within one row (with
+    ``strategy=trained_tokens`` within the tokens of one row) and gives at least one row, unless ``data.total_rows``
+    leaves none for it.
 
     Raises:
         SftError: A source has no rows for its share, or ``data.total_rows`` is too small.
@@ -99,28 +99,28 @@ def draw(data: DataConfig, pools: Sequence[Pool], seed: int) -> Draw:
     assert [pool.name for pool in pools] == list(data.mix), "one pool for each source, in the order of the mix"
     num_rows = np.array([len(pool.keys) for pool in pools], np.int64)
     trained = np.array([pool.trained_tokens.sum() for pool in pools], np.int64)
-    wanted = shares.expected(data, num_rows, trained)
-    orders = [content_order.ordered(pool.keys, seed, pool.name) for pool in pools]
+    quotas = shares.compute_quotas(data, num_rows, trained)
+    orders = [content_order.shuffle_by_content(pool.keys, seed, pool.name) for pool in pools]
     by_tokens = data.strategy is Strategy.trained_tokens
     taken = [pool.trained_tokens[order] for pool, order in zip(pools, orders, strict=True)]
     ends = (
-        apportionment.ends_by_tokens(wanted, num_rows, taken)
+        apportionment.stage_ends_by_tokens(quotas, num_rows, taken)
         if by_tokens
-        else apportionment.ends_by_rows(wanted, num_rows)
+        else apportionment.stage_ends_by_rows(quotas, num_rows)
     )
     stages = []
     for number, stage in enumerate(data.stages or [StageConfig()]):
         first = ends[number - 1] if number else np.zeros_like(ends[0])
         copies = tuple(
-            _passed(order, end) - _passed(order, start)
+            _times_taken(order, end) - _times_taken(order, start)
             for order, start, end in zip(orders, first.tolist(), ends[number].tolist(), strict=True)
         )
         name = stage.name or str(number + 1)
-        stages.append(StageDraw(name, stage.order, stage.difficulty, copies, wanted.rows[number]))
-    return Draw(tuple(stages), by_tokens, wanted.passes)
+        stages.append(StageDraw(name, stage.order, stage.difficulty, copies, quotas.rows[number]))
+    return EpochDraw(tuple(stages), by_tokens, quotas.passes)
 
 
-def _passed(order: NDArray[np.int64], count: int) -> NDArray[np.int32]:
+def _times_taken(order: NDArray[np.int64], count: int) -> NDArray[np.int32]:
     """``(rows,)``: times each row is among the first ``count`` of the order, repeated without end."""
     copies = np.zeros(len(order), np.int32)
     if len(order):

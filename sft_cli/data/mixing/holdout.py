@@ -11,7 +11,7 @@ from sft_cli.data.mixing.apportionment import apportion
 from sft_cli.data.mixing.content_order import Keys
 from sft_cli.errors import SftError
 
-TRAINED = -1
+STAYS_IN_TRAINING = -1
 """As a source's number: a row that stays in training, with everything that belongs to it."""
 BLOCK = 1 << 16
 """Families looked at between two conversions from arrays to lists."""
@@ -31,7 +31,7 @@ def hold_out(
     Args:
         keys: ``(rows,)`` digests of the prompts.
         groups: ``(rows,)`` number of the group (a tree's branches, near duplicates), or -1.
-        sources: ``(rows,)`` number of the source from 0, or ``TRAINED``.
+        sources: ``(rows,)`` number of the source from 0, or ``STAYS_IN_TRAINING``.
         fraction: Share that is held out, in [0, 1); not read when ``rows`` is given.
         rows: Rows held out over all sources (0: none), or None.
         seed: Chooses them.
@@ -43,21 +43,21 @@ def hold_out(
     wanted = _by_fraction(sizes, fraction) if rows is None else _by_number(sizes, rows)
     if not wanted.any():
         return np.zeros(len(keys), np.bool_)
-    family = together(keys, groups)
+    family = group_families(keys, groups)
     place = np.full(len(keys), len(keys), np.int64)  # of a family, under the number of its first row
-    np.minimum.at(place, family, content_order.places(keys, seed, "validation"))
+    np.minimum.at(place, family, content_order.shuffled_positions(keys, seed, "validation"))
     held_out = np.zeros(len(keys), np.bool_)
-    held_out[_choose(_Parts(family, sources, place), sizes, wanted)] = True
+    held_out[_choose_families(_FamilyCounts(family, sources, place), sizes, wanted)] = True
     return held_out[family]
 
 
-def together(keys: Keys, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def group_families(keys: Keys, groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """``(rows,)``: number of the first row of each row's family; rows that share a key or a group are of one family."""
-    return joined(content_order.identities(keys), groups)
+    return merge_groups(content_order.group_ids(keys), groups)
 
 
-def joined(key: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """As ``together``, for keys that are numbers from 0.
+def merge_groups(key: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As ``group_families``, for keys that are numbers from 0.
 
     Connected components by hooking and shortcutting (Zhang, Azad and Hu 2020, FastSV, arXiv:1910.05971): every round
     points each row, and the row it pointed at, to the smallest row seen among its neighbours.
@@ -66,17 +66,17 @@ def joined(key: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int6
     _, group = np.unique(groups[grouped], return_inverse=True)
     family = np.arange(len(key))
     while True:
-        seen = _smallest(key, family)
-        seen[grouped] = np.minimum(seen[grouped], _smallest(group, seen[grouped]))
-        hooked = seen.copy()
-        np.minimum.at(hooked, family, seen)
-        hooked = hooked[hooked]
-        if np.array_equal(hooked, family):
+        seen = _group_minimum(key, family)
+        seen[grouped] = np.minimum(seen[grouped], _group_minimum(group, seen[grouped]))
+        linked = seen.copy()
+        np.minimum.at(linked, family, seen)
+        linked = linked[linked]
+        if np.array_equal(linked, family):
             return family
-        family = hooked
+        family = linked
 
 
-def _smallest(number: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+def _group_minimum(number: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
     """For every row the smallest of the values of the rows that have its number."""
     least = np.full(number.max(initial=-1) + 1, np.iinfo(np.int64).max)
     np.minimum.at(least, number, values)
@@ -104,7 +104,7 @@ def _by_number(sizes: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     return np.minimum(apportion(rows * sizes / total, rows), np.maximum(sizes - 1, 0))
 
 
-class _Parts:
+class _FamilyCounts:
     """How many rows each family has in each source, the families in the order in which they are chosen.
 
     Families with a row that stays in training are left out.
@@ -127,32 +127,32 @@ class _Parts:
             starts = self._starts[block : block + BLOCK + 1]
             inside = slice(starts[0], starts[-1])
             family = self.family[inside].tolist()
-            parts = list(zip(self.source[inside].tolist(), self.count[inside].tolist(), strict=True))
+            counts = list(zip(self.source[inside].tolist(), self.count[inside].tolist(), strict=True))
             edges = (starts - starts[0]).tolist()
             for start, end in pairwise(edges):
-                yield family[start], parts[start:end]
+                yield family[start], counts[start:end]
 
 
-def _choose(parts: _Parts, sizes: NDArray[np.int64], wanted: NDArray[np.int64]) -> list[int]:
+def _choose_families(families: _FamilyCounts, sizes: NDArray[np.int64], wanted: NDArray[np.int64]) -> list[int]:
     """The families that are held out."""
-    room, held, chosen = wanted.tolist(), [0] * len(wanted), []
-    left = sum(room)
-    for family, own in parts:
+    quota, held, chosen = wanted.tolist(), [0] * len(wanted), []
+    left = sum(quota)
+    for family, own in families:
         if left == 0:
             break
-        if all(held[source] + count <= room[source] for source, count in own):
+        if all(held[source] + count <= quota[source] for source, count in own):
             chosen.append(family)
-            left -= _add(held, own)
-    for source, number in enumerate(room):
+            left -= _count_family(held, own)
+    for source, number in enumerate(quota):
         if number and not held[source]:
-            small = _smallest_family(parts, source, held, sizes.tolist())
+            small = _smallest_family(families, source, held, sizes.tolist())
             if small is not None:
                 chosen.append(small[0])
-                _add(held, small[1])
+                _count_family(held, small[1])
     return chosen
 
 
-def _add(held: list[int], own: list[tuple[int, int]]) -> int:
+def _count_family(held: list[int], own: list[tuple[int, int]]) -> int:
     """Count a family as held out; its rows."""
     for source, count in own:
         held[source] += count
@@ -160,12 +160,12 @@ def _add(held: list[int], own: list[tuple[int, int]]) -> int:
 
 
 def _smallest_family(
-    parts: _Parts, source: int, held: list[int], sizes: list[int]
+    families: _FamilyCounts, source: int, held: list[int], sizes: list[int]
 ) -> tuple[int, list[tuple[int, int]]] | None:
     """The smallest family with rows of a source whose loss leaves every source something, the first of equals."""
     fitting = [
         (sum(count for _, count in own), number, family, own)
-        for number, (family, own) in enumerate(parts)
+        for number, (family, own) in enumerate(families)
         if any(part == source for part, _ in own) and all(held[part] + count < sizes[part] for part, count in own)
     ]
     return min(fitting)[2:] if fitting else None

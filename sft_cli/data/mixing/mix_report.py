@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft_cli.data.mixing.epoch_draw import Draw, Pool
+from sft_cli.data.mixing.epoch_draw import EpochDraw, Pool
 from sft_cli.utils.text import percent
 
 UNITS = {"rows": "share_rows", "tokens": "share_tokens", "trained_tokens": "share_trained"}
 """What is counted, and what its share is called."""
-NONE = "(none)"
+NO_TAG = "(none)"
 """The value of rows without a tag."""
-SHOWN = 20
+MAX_VALUES = 20
 """Values of a tag that a table shows."""
 
 
@@ -32,7 +32,7 @@ class Tag:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A heading and what ``console.table`` prints below it."""
 
     heading: str
@@ -40,7 +40,7 @@ class Table:
     rows: list[tuple[Any, ...]]
 
 
-def report(draw: Draw, pools: Sequence[Pool], tags: Sequence[Mapping[str, Tag]]) -> dict[str, Any]:
+def build_mix_report(draw: EpochDraw, pools: Sequence[Pool], tags: Sequence[Mapping[str, Tag]]) -> dict[str, Any]:
     """One epoch as plain JSON values: ``of``, ``sources``, ``stages`` and ``tags``.
 
     ``of`` says what the weights are: ``rows`` or ``trained tokens`` if they are shares of these, ``passes`` if they are
@@ -55,7 +55,7 @@ def report(draw: Draw, pools: Sequence[Pool], tags: Sequence[Mapping[str, Tag]])
     """
     copies = [draw.copies(place) for place in range(len(pools))]
     intended = np.sum([stage.intended for stage in draw.stages], axis=0)
-    sources = _sources(draw, pools, copies, intended)
+    sources = _source_counts(draw, pools, copies, intended)
     for entry, passes, pool, own in zip(sources.values(), draw.passes.tolist(), pools, copies, strict=True):
         entry["intended_passes"] = None if np.isnan(passes) else passes
         entry["passes"] = _ratio(entry["rows"], len(pool.keys))
@@ -64,24 +64,24 @@ def report(draw: Draw, pools: Sequence[Pool], tags: Sequence[Mapping[str, Tag]])
     total_rows, meant = sum(entry["rows"] for entry in sources.values()), float(intended.sum())
     stages = []
     for stage in draw.stages:
-        own = _sources(draw, pools, stage.copies, stage.intended)
+        own = _source_counts(draw, pools, stage.copies, stage.intended)
         rows = sum(entry["rows"] for entry in own.values())
         shares = {"intended": _ratio(stage.intended.sum(), meant), "share": _ratio(rows, total_rows)}
         stages.append({"name": stage.name, "order": stage.order.value, "rows": rows, **shares, "sources": own})
     names = sorted({name for own in tags for name in own})
-    by_tag = {name: _tag(name, pools, copies, tags) for name in names}
+    by_tag = {name: _tag_counts(name, pools, copies, tags) for name in names}
     return {"of": _unit(draw), "sources": sources, "stages": stages, "tags": by_tag}
 
 
-def _unit(draw: Draw) -> str:
+def _unit(draw: EpochDraw) -> str:
     """What the weights of a mix are."""
     if draw.by_tokens:
         return "trained tokens"
     return "rows" if np.isnan(draw.passes).any() else "passes"
 
 
-def _sources(
-    draw: Draw, pools: Sequence[Pool], copies: Sequence[NDArray[np.int32]], intended: NDArray[np.float64]
+def _source_counts(
+    draw: EpochDraw, pools: Sequence[Pool], copies: Sequence[NDArray[np.int32]], intended: NDArray[np.float64]
 ) -> dict[str, dict[str, Any]]:
     """Per source the share it was meant to have, its counts, and its shares of them."""
     times = [own.astype(np.int64) for own in copies]
@@ -107,7 +107,7 @@ def _ratio(part: float, whole: float) -> float:
     return round(float(part / whole), 6) if whole else 0.0
 
 
-def _tag(
+def _tag_counts(
     name: str, pools: Sequence[Pool], copies: Sequence[NDArray[np.int32]], tags: Sequence[Mapping[str, Tag]]
 ) -> dict[str, dict[str, Any]]:
     """Counts per value of a tag, most trained tokens first; rows without it last, as ``(none)``."""
@@ -116,10 +116,10 @@ def _tag(
         tag = tagged.get(name, Tag((), np.full(len(own), -1, np.int32)))
         units = (np.ones(len(own), np.int64), pool.lengths, pool.trained_tokens)
         sums = [np.bincount(tag.codes + 1, own * unit, len(tag.values) + 1) for unit in units]
-        for value, amounts in zip((NONE, *tag.values), np.stack(sums, 1), strict=True):
+        for value, amounts in zip((NO_TAG, *tag.values), np.stack(sums, 1), strict=True):
             found[value] = found.get(value, np.zeros(3)) + amounts
     total = sum(float(amounts[2]) for amounts in found.values())
-    order = sorted(found, key=lambda value: (value == NONE, -found[value][2], value))
+    order = sorted(found, key=lambda value: (value == NO_TAG, -found[value][2], value))
     return {
         value: {
             **dict(zip(UNITS, map(int, found[value].tolist()), strict=True)),
@@ -130,7 +130,7 @@ def _tag(
     }
 
 
-def tables(report: Mapping[str, Any]) -> list[Table]:
+def mix_tables(report: Mapping[str, Any]) -> list[ReportTable]:
     """A report for the terminal: the sources, the stages if there are several, and each tag."""
     shown = [_source_table(report)]
     if len(report["stages"]) > 1:
@@ -138,7 +138,7 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
     return shown + [_tag_table(name, values) for name, values in report["tags"].items()]
 
 
-def _source_table(report: Mapping[str, Any]) -> Table:
+def _source_table(report: Mapping[str, Any]) -> ReportTable:
     """Intended against realised, a line per source."""
     columns = ("source", "intended", "of rows", "of tokens", "of trained tokens", "rows", "trained tokens", "passes")
     rows = []
@@ -146,7 +146,7 @@ def _source_table(report: Mapping[str, Any]) -> Table:
         shares = [percent(entry[share]) for share in UNITS.values()]
         counts = (entry["rows"], entry["trained_tokens"], entry["passes"])
         rows.append((name, _intended(entry, report["of"]), *shares, *counts))
-    return Table("an epoch", columns, rows)
+    return ReportTable("an epoch", columns, rows)
 
 
 def _intended(entry: Mapping[str, Any], of: str) -> str:
@@ -157,7 +157,7 @@ def _intended(entry: Mapping[str, Any], of: str) -> str:
     return f"{passes:g} pass{'' if passes == 1 else 'es'}"
 
 
-def _stage_table(report: Mapping[str, Any]) -> Table:
+def _stage_table(report: Mapping[str, Any]) -> ReportTable:
     """A line per stage and source that takes part in it."""
     unit = "trained_tokens" if report["of"] == "trained tokens" else "rows"
     rows = []
@@ -168,15 +168,15 @@ def _stage_table(report: Mapping[str, Any]) -> Table:
                 share = f"{percent(own['intended'])} -> {percent(own[UNITS[unit]])}"
                 rows.append((stage["name"], stage["order"], part, name, share, own["rows"]))
     columns = ("stage", "order", "rows of the epoch", "source", f"{unit.replace('_', ' ')} of the stage", "rows")
-    return Table("stages, intended -> realised", columns, rows)
+    return ReportTable("stages, intended -> realised", columns, rows)
 
 
-def _tag_table(name: str, values: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A line per value; those beyond ``SHOWN`` are added up."""
+def _tag_table(name: str, values: Mapping[str, Mapping[str, Any]]) -> ReportTable:
+    """A line per value; those beyond ``MAX_VALUES`` are added up."""
     lines = list(values.items())
-    if len(lines) > SHOWN:
-        rest = [counts for _, counts in lines[SHOWN - 1 :]]
+    if len(lines) > MAX_VALUES:
+        rest = [counts for _, counts in lines[MAX_VALUES - 1 :]]
         sums = {unit: sum(counts[unit] for counts in rest) for unit in (*UNITS, "share_trained")}
-        lines[SHOWN - 1 :] = [(f"({len(rest)} more)", sums)]
+        lines[MAX_VALUES - 1 :] = [(f"({len(rest)} more)", sums)]
     rows = [(value, *(counts[unit] for unit in UNITS), percent(counts["share_trained"])) for value, counts in lines]
-    return Table(f"by {name}", (name, "rows", "tokens", "trained tokens", "of trained tokens"), rows)
+    return ReportTable(f"by {name}", (name, "rows", "tokens", "trained tokens", "of trained tokens"), rows)

@@ -4,14 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.config.schema.data import DataConfig, StageConfig, StoppingStrategy, Strategy
-from sft_cli.data.mixing.apportionment import Expected, at_least_one
+from sft_cli.data.mixing.apportionment import Quotas, at_least_one
 from sft_cli.errors import SftError
 
-MOST_ROWS = 1_000_000_000
+MAX_ROWS = 1_000_000_000
 """Rows of an epoch beyond which it is refused: its list of examples, 8 bytes each, is made in memory."""
 
 
-def expected(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]) -> Expected:
+def compute_quotas(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]) -> Quotas:
     """What the sources, in the order of ``data.mix``, give to each stage of an epoch.
 
     An epoch has as many rows as its weights (``proportional``) or ``data.stopping_strategy`` say. Sources with
@@ -29,9 +29,9 @@ def expected(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDAr
     """
     stages = data.stages or [StageConfig()]
     fixed = _epochs(data) > 0
-    weights = np.array([_weights(data, stage) for stage in stages])
+    weights = np.array([_stage_weights(data, stage) for stage in stages])
     _refuse_empty(data, fixed, num_rows, trained_tokens)
-    parts = np.array([_parts(data, row, num_rows, trained_tokens) for row in np.where(fixed, 0.0, weights)])
+    parts = np.array([_stage_shares(data, row, num_rows, trained_tokens) for row in np.where(fixed, 0.0, weights)])
     share = np.array([stage.share for stage in stages])
     flow = parts * share[:, None]
     flow /= flow.sum() or 1.0
@@ -40,17 +40,17 @@ def expected(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDAr
     own = spread / spread.sum(0) * np.where(fixed, at_least_one(_epochs(data) * num_rows, num_rows), 0)
     exact = None
     if data.stopping_strategy is StoppingStrategy.total_rows:
-        exact = _rest(data, int(own.sum().round()))
+        exact = _remaining_rows(data, int(own.sum().round()))
         total = float(exact)
     elif data.strategy is Strategy.proportional:
-        total = float(np.where(fixed, 0.0, _own_weights(data) * _sizes(data, num_rows)).sum())
+        total = float(np.where(fixed, 0.0, _source_weights(data) * _sizes(data, num_rows)).sum())
     else:
         total = _until_exhausted(flow.sum(0), num_rows, data.stopping_strategy)
-    _refuse_endless(total + float(own.sum()))
-    return Expected(flow * total + own, _stated(data, fixed, num_rows), fixed, exact)
+    _refuse_too_many_rows(total + float(own.sum()))
+    return Quotas(flow * total + own, _stated_passes(data, fixed, num_rows), fixed, exact)
 
 
-def _weights(data: DataConfig, stage: StageConfig) -> list[float]:
+def _stage_weights(data: DataConfig, stage: StageConfig) -> list[float]:
     """Weight of every source inside a stage; 0 for one that takes no part."""
     return [stage.mix.get(name, 0.0) if stage.mix else source.weight for name, source in data.mix.items()]
 
@@ -64,7 +64,7 @@ def _sizes(data: DataConfig, num_rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([n if cap is None else min(n, cap) for n, cap in zip(num_rows.tolist(), caps, strict=True)])
 
 
-def _parts(
+def _stage_shares(
     data: DataConfig, weights: NDArray[np.float64], num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """``(sources,)`` shares of the rows of a stage, of sum 1, or all 0 where no source of weight has rows.
@@ -91,7 +91,7 @@ def _until_exhausted(share: NDArray[np.float64], num_rows: NDArray[np.int64], st
     return float(pick(reach)) if taking.any() else 0.0
 
 
-def _rest(data: DataConfig, fixed_rows: int) -> int:
+def _remaining_rows(data: DataConfig, fixed_rows: int) -> int:
     """Rows of ``data.total_rows`` that are left for the sources without ``epochs``."""
     assert data.total_rows is not None, "config.check sees to it"
     if data.total_rows <= fixed_rows:
@@ -103,28 +103,28 @@ def _rest(data: DataConfig, fixed_rows: int) -> int:
     return data.total_rows - fixed_rows
 
 
-def _refuse_endless(rows: float) -> None:
+def _refuse_too_many_rows(rows: float) -> None:
     """Refuse an epoch that could not be listed."""
-    if rows > MOST_ROWS:
+    if rows > MAX_ROWS:
         raise SftError(
             where="data.mix",
-            problem=f"an epoch would hold {rows:,.0f} rows, more than {MOST_ROWS:,}",
+            problem=f"an epoch would hold {rows:,.0f} rows, more than {MAX_ROWS:,}",
             fix="set a smaller weight, epochs or data.total_rows; passes over the data are trainer.epochs",
         )
 
 
-def _stated(data: DataConfig, fixed: NDArray[np.bool_], num_rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def _stated_passes(data: DataConfig, fixed: NDArray[np.bool_], num_rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """``(sources,)`` passes that the config states: ``epochs``, or the weights of a proportional mix; else nan."""
     absolute = (
         data.strategy is Strategy.proportional
         and data.stopping_strategy is not StoppingStrategy.total_rows
         and not data.stages
     )
-    by_weight = _own_weights(data) * _sizes(data, num_rows) / np.maximum(num_rows, 1)
+    by_weight = _source_weights(data) * _sizes(data, num_rows) / np.maximum(num_rows, 1)
     return np.where(fixed, _epochs(data), by_weight if absolute else np.nan)
 
 
-def _own_weights(data: DataConfig) -> NDArray[np.float64]:
+def _source_weights(data: DataConfig) -> NDArray[np.float64]:
     """``(sources,)`` weights outside of stages."""
     return np.array([source.weight for source in data.mix.values()], np.float64)
 

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from sft_cli.data.sources.lines import WHOLE, File, Span
+from sft_cli.data.sources.lines import WHOLE_FILE, File, FileSpan
 from sft_cli.data.sources.remote import RemoteFile
 from sft_cli.data.sources.text_files import Record
 from sft_cli.errors import SftError
@@ -22,41 +22,41 @@ BATCH_ROWS = 1000
 Decoder = Callable[[Any], Any]
 
 
-class Unit(NamedTuple):
+class RowGroup(NamedTuple):
     """What a columnar file can be cut into, a row group or a record batch: its rows and bytes in memory."""
 
     rows: int
     size: int
 
 
-def parquet(file: File, label: str, span: Span = WHOLE) -> Iterator[Record]:
+def read_parquet(file: File, label: str, span: FileSpan = WHOLE_FILE) -> Iterator[Record]:
     """Rows of a Parquet file, numbered from 1; a span counts row groups. Streams by batches."""
-    with _parquet(file, label) as opened:
+    with _open_parquet(file, label) as opened:
         groups = range(opened.num_row_groups)[span.start : span.stop]
-        yield from records(opened.iter_batches(BATCH_ROWS, row_groups=list(groups)), span.before)
+        yield from batch_records(opened.iter_batches(BATCH_ROWS, row_groups=list(groups)), span.before)
 
 
-def parquet_units(file: File, label: str) -> list[Unit]:
+def parquet_row_groups(file: File, label: str) -> list[RowGroup]:
     """The row groups of a Parquet file."""
-    with _parquet(file, label) as opened:
+    with _open_parquet(file, label) as opened:
         groups = (opened.metadata.row_group(index) for index in range(opened.num_row_groups))
-        return [Unit(group.num_rows, group.total_byte_size) for group in groups]
+        return [RowGroup(group.num_rows, group.total_byte_size) for group in groups]
 
 
-def arrow(file: File, label: str, span: Span = WHOLE) -> Iterator[Record]:
+def read_arrow(file: File, label: str, span: FileSpan = WHOLE_FILE) -> Iterator[Record]:
     """Rows of an Arrow file, stream or random-access format, numbered from 1; a span counts record batches."""
-    with _arrow(file, label) as batches:
-        yield from records(islice(batches, span.start, span.stop), span.before)
+    with _open_arrow(file, label) as batches:
+        yield from batch_records(islice(batches, span.start, span.stop), span.before)
 
 
-def arrow_units(file: File, label: str) -> list[Unit]:
+def arrow_row_groups(file: File, label: str) -> list[RowGroup]:
     """The record batches of an Arrow file."""
-    with _arrow(file, label) as batches:
-        return [Unit(batch.num_rows, batch.nbytes) for batch in batches]
+    with _open_arrow(file, label) as batches:
+        return [RowGroup(batch.num_rows, batch.nbytes) for batch in batches]
 
 
 @contextmanager
-def _parquet(file: File, label: str) -> Iterator["ParquetFile"]:
+def _open_parquet(file: File, label: str) -> Iterator["ParquetFile"]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -65,11 +65,11 @@ def _parquet(file: File, label: str) -> Iterator["ParquetFile"]:
             source = file if isinstance(file, Path) else stack.enter_context(_seekable(file))
             yield stack.enter_context(ParquetFile(source))
     except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-        raise _broken(label, "Parquet", error) from error
+        raise _unreadable(label, "Parquet", error) from error
 
 
 @contextmanager
-def _arrow(file: File, label: str) -> Iterator[Iterator["pyarrow.RecordBatch"]]:
+def _open_arrow(file: File, label: str) -> Iterator[Iterator["pyarrow.RecordBatch"]]:
     """The record batches of a file, each read when it is asked for."""
     import pyarrow
 
@@ -85,10 +85,10 @@ def _arrow(file: File, label: str) -> Iterator[Iterator["pyarrow.RecordBatch"]]:
                 opened.seek(0)
                 yield iter(pyarrow.ipc.open_stream(opened))
     except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-        raise _broken(label, "Arrow", error) from error
+        raise _unreadable(label, "Arrow", error) from error
 
 
-def records(batches: Iterable["pyarrow.RecordBatch"], before: int = 0) -> Iterator[Record]:
+def batch_records(batches: Iterable["pyarrow.RecordBatch"], before: int = 0) -> Iterator[Record]:
     """Rows of record batches as plain Python values, numbered on from ``before``."""
     number = before
     decoders: dict[str, Decoder] | None = None
@@ -128,9 +128,9 @@ def _decoder(kind: "pyarrow.DataType") -> Decoder | None:
         return lambda value: None if value is None else json.loads(value)
     if types.is_struct(kind):
         fields = {field.name: _decoder(field.type) for field in kind.fields}  # pyright: ignore
-        return lambda value: None if value is None else _present(value, fields)
+        return lambda value: None if value is None else _without_nulls(value, fields)
     if types.is_map(kind):
-        decode = _decoder(kind.item_type) or _same  # pyright: ignore
+        decode = _decoder(kind.item_type) or _identity  # pyright: ignore
         return lambda value: None if value is None else {key: decode(entry) for key, entry in value}
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         decode = _decoder(kind.value_type)  # pyright: ignore
@@ -139,7 +139,7 @@ def _decoder(kind: "pyarrow.DataType") -> Decoder | None:
     return None
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
@@ -150,7 +150,7 @@ def _is_json(kind: "pyarrow.DataType") -> bool:
     return isinstance(kind, BaseExtensionType) and kind.extension_name == "arrow.json"
 
 
-def _present(struct: dict[str, Any], fields: dict[str, Decoder | None]) -> dict[str, Any]:
+def _without_nulls(struct: dict[str, Any], fields: dict[str, Decoder | None]) -> dict[str, Any]:
     """The keys of a struct that have a value, decoded."""
     present = {}
     for name, value in struct.items():
@@ -160,7 +160,7 @@ def _present(struct: dict[str, Any], fields: dict[str, Decoder | None]) -> dict[
     return present
 
 
-def _broken(label: str, kind: str, error: Exception) -> SftError:
+def _unreadable(label: str, kind: str, error: Exception) -> SftError:
     return SftError(
         where=label,
         problem=f"cannot be read as {kind}: {(str(error) or type(error).__name__).splitlines()[0]}",

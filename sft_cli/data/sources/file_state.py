@@ -9,42 +9,42 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sft_cli.data.sources.lines import BOM, Span
+from sft_cli.data.sources.lines import BOM, FileSpan
 from sft_cli.errors import SftError
 
 CHUNK = 1 << 20
 """Bytes read at once."""
 
 
-class Stamp(NamedTuple):
+class FileStamp(NamedTuple):
     """What is seen of a file without reading it: bytes, and the time of its last change in nanoseconds."""
 
     size: int
     changed: int
 
 
-class Survey(NamedTuple):
+class FileScan(NamedTuple):
     """BLAKE2b of the bytes, 32 hexadecimal digits, and the ranges of whole lines that hold more than white space."""
 
     digest: str
-    ranges: tuple[Span, ...]
+    ranges: tuple[FileSpan, ...]
 
 
-_seen: dict[Path, Stamp] = {}
+_stamps: dict[Path, FileStamp] = {}
 
 
-def look(file: Path) -> Stamp:
-    """What the file looks like now, kept as what it has to look like until the next ``look``."""
-    _seen[file] = _stamp(file)
-    return _seen[file]
+def record_stamp(file: Path) -> FileStamp:
+    """What the file looks like now, kept as what it has to look like until the next ``record_stamp``."""
+    _stamps[file] = _stamp(file)
+    return _stamps[file]
 
 
-def seen(file: Path) -> Stamp:
+def recorded_stamp(file: Path) -> FileStamp:
     """What the file looked like when it was looked at; it is looked at now if it was not."""
-    return _seen[file] if file in _seen else look(file)
+    return _stamps[file] if file in _stamps else record_stamp(file)
 
 
-def unchanged(file: Path, stamp: Stamp, label: str) -> None:
+def check_unchanged(file: Path, stamp: FileStamp, label: str) -> None:
     """Return if the file still looks as it did."""
     try:
         same = _stamp(file) == stamp
@@ -57,22 +57,22 @@ def unchanged(file: Path, stamp: Stamp, label: str) -> None:
 
 
 @cache
-def survey(file: Path, stamp: Stamp, label: str, range_bytes: int | None) -> Survey:
+def scan_file(file: Path, stamp: FileStamp, label: str, range_bytes: int | None) -> FileScan:
     """Read the file once: its digest, and ranges of about ``range_bytes`` (None: it is no plain file of lines)."""
-    digest, ranges, position = hashlib.blake2b(digest_size=16), _Ranges(range_bytes), 0
-    unchanged(file, stamp, label)
+    digest, ranges, position = hashlib.blake2b(digest_size=16), _RangeCutter(range_bytes), 0
+    check_unchanged(file, stamp, label)
     with open(file, "rb", buffering=0) as opened:
         while chunk := opened.read(CHUNK):
             digest.update(chunk)
             if range_bytes is not None:
                 ranges.add(chunk.removeprefix(BOM) if position == 0 else chunk, position + len(chunk))
             position += len(chunk)
-    unchanged(file, stamp, label)
+    check_unchanged(file, stamp, label)
     ranges.close(position)
-    return Survey(digest.hexdigest(), tuple(ranges.found))
+    return FileScan(digest.hexdigest(), tuple(ranges.found))
 
 
-class _Ranges:
+class _RangeCutter:
     """Cuts a file that comes in chunks behind the first line end that lies ``size`` bytes or more behind the last cut.
 
     Attributes:
@@ -80,7 +80,7 @@ class _Ranges:
     """
 
     def __init__(self, size: int | None) -> None:
-        self.found: list[Span] = []
+        self.found: list[FileSpan] = []
         self._size, self._start, self._before, self._number, self._blank = size or 0, 0, 0, 0, True
 
     def add(self, chunk: bytes, end: int) -> None:
@@ -99,10 +99,10 @@ class _Ranges:
     def close(self, end: int) -> None:
         """End the range that is open."""
         if not self._blank:
-            self.found.append(Span(self._start, end, self._before))
+            self.found.append(FileSpan(self._start, end, self._before))
         self._start, self._before, self._blank = end, self._number, True
 
 
-def _stamp(file: Path) -> Stamp:
+def _stamp(file: Path) -> FileStamp:
     status = file.stat()
-    return Stamp(status.st_size, status.st_mtime_ns)
+    return FileStamp(status.st_size, status.st_mtime_ns)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.sources.columnar import BATCH_ROWS
-from sft_cli.data.sources.remote_errors import told
+from sft_cli.data.sources.remote_errors import translate_errors
 from sft_cli.errors import SftError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @lru_cache
-def commit(repo: str, revision: str | None, key: str) -> str | None:
+def resolve_commit(repo: str, revision: str | None, key: str) -> str | None:
     """The commit behind a revision of a data set; None when the hub cannot be reached.
 
     Asked once a process, so that fingerprint and rows are of one commit.
@@ -50,7 +50,7 @@ def commit(repo: str, revision: str | None, key: str) -> str | None:
         return None
 
 
-def load(config: SourceConfig, split: str, key: str) -> tuple[str, "Table"]:
+def load_table(config: SourceConfig, split: str, key: str) -> tuple[str, "Table"]:
     """The label of a hub split, ``repo@revision[split]``, and its rows, stored here and mapped into memory."""
     from datasets import Dataset
 
@@ -59,7 +59,7 @@ def load(config: SourceConfig, split: str, key: str) -> tuple[str, "Table"]:
     assert config.path is not None
     # Without a network datasets opens the newest commit it has, whatever revision was asked for.
     opened = {Path(file["filename"]).parent.name for file in loaded.cache_files}
-    if commit(config.path, config.revision, key) is None and not opened <= {revision}:
+    if resolve_commit(config.path, config.revision, key) is None and not opened <= {revision}:
         raise SftError(
             where=key,
             problem=f"the hub cannot be reached, and commit {revision} of {config.path!r} "
@@ -69,12 +69,12 @@ def load(config: SourceConfig, split: str, key: str) -> tuple[str, "Table"]:
     return _label(config, revision, split), loaded.data
 
 
-def stream(config: SourceConfig, split: str, key: str) -> tuple[str, "IterableDataset"]:
+def load_stream(config: SourceConfig, split: str, key: str) -> tuple[str, "IterableDataset"]:
     """The label of a hub split and its rows, fetched as they are read; needs a network."""
     from datasets import IterableDataset
 
     assert config.path is not None
-    if commit(config.path, config.revision, key) is None:
+    if resolve_commit(config.path, config.revision, key) is None:
         problem = f"the hub cannot be reached, and {config.path!r} is streamed"
         raise SftError(where=key, problem=problem, fix="run it with a network, or set stream=false for this source")
     loaded, revision = _open(config, split, key, streaming=True)
@@ -82,7 +82,7 @@ def stream(config: SourceConfig, split: str, key: str) -> tuple[str, "IterableDa
     return _label(config, revision, split), loaded
 
 
-def batches(
+def stream_batches(
     data: "IterableDataset",
     shard: int,
     num_shards: int,
@@ -98,7 +98,7 @@ def batches(
     if state is not None:
         rows.load_state_dict(state)
     try:
-        with told("hf://datasets", label, key):
+        with translate_errors("hf://datasets", label, key):
             for table in rows.iter(BATCH_ROWS):
                 yield state, before, table.to_batches()  # pyright: ignore
                 state, before = rows.state_dict(), before + len(table)
@@ -113,7 +113,7 @@ def _open(config: SourceConfig, split: str, key: str, *, streaming: bool) -> tup
     from datasets.exceptions import DatasetNotFoundError
 
     assert config.path is not None
-    revision = pin(config, key)
+    revision = pinned_commit(config, key)
     try:
         loaded = load_dataset(config.path, config.name, split=split, revision=revision, streaming=streaming)
     except (ValueError, DatasetNotFoundError, ConnectionError, OSError) as error:
@@ -127,10 +127,10 @@ def _label(config: SourceConfig, revision: str, split: str) -> str:
     return f"{config.path}@{revision[:12]}[{split}]"
 
 
-def pin(config: SourceConfig, key: str) -> str:
+def pinned_commit(config: SourceConfig, key: str) -> str:
     """The commit to read; offline, the newest one loaded before, or the one that was given."""
     assert config.path is not None
-    found = commit(config.path, config.revision, key) or _loaded_before(config.path, config.revision)
+    found = resolve_commit(config.path, config.revision, key) or _cached_commit(config.path, config.revision)
     if found is None:
         raise SftError(
             where=key,
@@ -140,7 +140,7 @@ def pin(config: SourceConfig, key: str) -> str:
     return found
 
 
-def _loaded_before(repo: str, revision: str | None) -> str | None:
+def _cached_commit(repo: str, revision: str | None) -> str | None:
     """The commit of this repository that ``datasets`` has in its cache; which branch it was on is not known there."""
     from datasets import config as settings
     from datasets.naming import camelcase_to_snakecase

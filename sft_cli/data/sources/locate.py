@@ -10,32 +10,32 @@ from typing import Any
 
 from sft_cli.config.paths import BUILTIN, resolve
 from sft_cli.config.redaction import is_address
-from sft_cli.data.row_errors import listing, nearest
+from sft_cli.data.row_errors import format_list, nearest
 from sft_cli.data.sources import remote
 from sft_cli.data.sources.lines import File
-from sft_cli.data.sources.read_options import PLAIN, How
+from sft_cli.data.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from sft_cli.data.sources.remote_errors import Unreachable
 from sft_cli.data.sources.select import (
     COLUMNAR,
     DOCUMENTS,
     LINES,
-    READ,
+    READABLE,
     TABLES,
-    Place,
-    chosen,
-    kind_of,
-    no_lines,
-    no_split,
-    refuse_notes,
+    SourceLocation,
+    file_kind,
+    not_text_file,
+    refuse_mixed_documents,
     refuse_split,
+    select_files,
+    split_not_found,
     suffix,
 )
-from sft_cli.data.sources.sniff import sniffed
+from sft_cli.data.sources.sniff import sniff_kind
 from sft_cli.errors import SftError
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FileGroup:
     """Files whose rows are numbered through.
 
     Attributes:
@@ -43,162 +43,165 @@ class Part:
             of the glob, however the path to them was typed.
         files: At least one, paths absolute, in reading order; several only for the shards of one Arrow data set.
         kind: The ending that decides their reader.
-        how: How they are read.
+        options: How they are read.
     """
 
     label: str
     files: tuple[File, ...]
     kind: str
-    how: How = PLAIN
+    options: ReadOptions = DEFAULT_OPTIONS
 
 
-def locate(place: Place, *, stored: bool = True) -> list[Part]:
+def locate_files(location: SourceLocation, *, stored: bool = True) -> list[FileGroup]:
     """The files behind a path, in reading order; those on a server are downloaded, or (not ``stored``) left there."""
-    parts = _found(place, stored)
-    parts = [_of_lines(part, place) for part in parts] if place.lines else parts
-    refuse_idle(place, {part.kind for part in parts})
-    return parts
+    groups = _resolve_path(location, stored)
+    groups = [_as_lines(group, location) for group in groups] if location.lines else groups
+    refuse_unused_keys(location, {group.kind for group in groups})
+    return groups
 
 
-def refuse_idle(place: Place, kinds: set[str] | None) -> None:
+def refuse_unused_keys(location: SourceLocation, kinds: set[str] | None) -> None:
     """Refuse keys that say how files are read and would have no effect on these kinds; None is a hub data set."""
-    if not place.key.endswith(".path"):
+    if not location.key.endswith(".path"):
         return  # held-out rows of another kind than the training rows
     idle = {
-        "delimiter": place.how.delimiter is not None and not (kinds and kinds & set(TABLES)),
-        "encoding": place.how.encoding is not None and not (kinds and kinds - set(COLUMNAR)),
+        "delimiter": location.options.delimiter is not None and not (kinds and kinds & set(TABLES)),
+        "encoding": location.options.encoding is not None and not (kinds and kinds - set(COLUMNAR)),
     }
     for name, no_effect in idle.items():
         if no_effect:
             what = "a hub data set" if kinds is None else f"{' and '.join(sorted(kinds))} files"
-            key = f"{place.how.source}.{name}"
+            key = f"{location.options.source}.{name}"
             raise SftError(
                 where=key, problem=f"it would have no effect: it is not read for {what}", fix=f"leave {key} out"
             )
 
 
-def _of_lines(part: Part, place: Place) -> Part:
+def _as_lines(group: FileGroup, location: SourceLocation) -> FileGroup:
     """A text file of which each line is a row."""
-    if part.kind not in DOCUMENTS:
-        raise no_lines(part.label, place)
-    return replace(part, kind=LINES)
+    if group.kind not in DOCUMENTS:
+        raise not_text_file(group.label, location)
+    return replace(group, kind=LINES)
 
 
-def _found(place: Place, stored: bool) -> list[Part]:
+def _resolve_path(location: SourceLocation, stored: bool) -> list[FileGroup]:
     """The files behind a path, each of the kind its ending says."""
-    if is_address(place.given):
-        return _remote(place, stored)
-    path = Path(resolve(place.given))
+    if is_address(location.given):
+        return _remote_files(location, stored)
+    path = Path(resolve(location.given))
     if path.is_dir():
-        return _directory(path, place)
+        return _directory_files(path, location)
     if path.is_file():
-        part = _part(path, path.name, place, alone=True)
-        if part.kind != ".json":
-            refuse_split(place)
-        return [part]
+        group = _file_group(path, path.name, location, alone=True)
+        if group.kind != ".json":
+            refuse_split(location)
+        return [group]
     if glob.has_magic(str(path)):
-        parts = _glob(path, place)
+        groups = _glob_files(path, location)
     else:
-        raise missing(place)
-    refuse_split(place)
-    return parts
+        raise path_not_found(location)
+    refuse_split(location)
+    return groups
 
 
-def is_hub_id(given: str, *, certain: bool) -> bool:
+def is_hub_dataset(given: str, *, certain: bool) -> bool:
     """Whether a path names a data set of the hub: ``owner/name``, and nothing local of that name.
 
     Below a directory that exists it is taken for a local path with a typing error, unless the user set something only
     hub data sets have (``certain``).
     """
     path = Path(resolve(given))
-    shaped = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", given) is not None and suffix(path) not in READ
+    shaped = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", given) is not None and suffix(path) not in READABLE
     return shaped and not path.exists() and (certain or not path.parent.exists())
 
 
-def missing(place: Place) -> SftError:
+def path_not_found(location: SourceLocation) -> SftError:
     """The error for a path that is not there, with what is."""
-    path = Path(resolve(place.given))
+    path = Path(resolve(location.given))
     while not path.parent.exists():
         path = path.parent
-    what = f"there is no {place.given!r}"
-    if path != Path(resolve(place.given)):
+    what = f"there is no {location.given!r}"
+    if path != Path(resolve(location.given)):
         what += f": no directory {str(path)!r}"
     names = [name for name in os.listdir(path.parent) if not name.startswith(".")]
     near = nearest(path.name, names)
     if near is not None:
         fix = f"did you mean {str(path.parent / near)!r}?"
-    elif names and not place.given.startswith(BUILTIN):
-        fix = f"{str(path.parent)!r} holds {listing(sorted(names))}"
+    elif names and not location.given.startswith(BUILTIN):
+        fix = f"{str(path.parent)!r} holds {format_list(sorted(names))}"
     else:
         fix = "give a file, a glob, a directory or the owner/name of a hub data set"
-    return SftError(where=place.key, problem=what, fix=fix)
+    return SftError(where=location.key, problem=what, fix=fix)
 
 
-def _directory(path: Path, place: Place) -> list[Part]:
+def _directory_files(path: Path, location: SourceLocation) -> list[FileGroup]:
     """A data set saved by ``datasets``, several such splits, or a folder of files."""
     name = os.path.basename(os.path.abspath(path))
     if (path / "dataset_dict.json").is_file():
-        splits = _described(path / "dataset_dict.json", "splits")
-        if place.split not in splits or Path(place.split).name != place.split:
-            raise no_split(splits, place)
-        return [_arrow(path / place.split, f"{name}[{place.split}]")]
+        splits = _read_list(path / "dataset_dict.json", "splits")
+        if location.split not in splits or Path(location.split).name != location.split:
+            raise split_not_found(splits, location)
+        return [_saved_dataset(path / location.split, f"{name}[{location.split}]")]
     if _is_saved(path):
-        refuse_split(place)
-        return [_arrow(path, name)]
-    files = chosen([file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()], place)
-    return [_part(path / file, file.as_posix(), place) for file in files]
+        refuse_split(location)
+        return [_saved_dataset(path, name)]
+    files = select_files([file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()], location)
+    return [_file_group(path / file, file.as_posix(), location) for file in files]
 
 
-def _remote(place: Place, stored: bool) -> list[Part]:
+def _remote_files(location: SourceLocation, stored: bool) -> list[FileGroup]:
     """The files behind an address. Without a network, one that was downloaded before."""
     try:
-        shape, files = remote.find(place.given, place.key)
+        address_kind, files = remote.find_files(location.given, location.key)
     except Unreachable:
-        kept = remote.downloaded_before(place.given) if stored else None
+        kept = remote.cached_download(location.given) if stored else None
         if kept is None:
             raise
-        refuse_split(place)
-        return [_part(kept, kept.name, place)]
+        refuse_split(location)
+        return [_file_group(kept, kept.name, location)]
     base = PurePosixPath(os.path.commonpath([PurePosixPath(file.path).parent for file in files])) if files else None
     labels = {PurePosixPath(file.path).relative_to(base): file for file in files} if base else {}
-    if shape == "directory":
-        labels = {label: labels[label] for label in chosen(list(labels), place)}
+    if address_kind == "directory":
+        labels = {label: labels[label] for label in select_files(list(labels), location)}
     else:
-        refuse_split(place)
-        refuse_notes(list(labels), place)
+        refuse_split(location)
+        refuse_mixed_documents(list(labels), location)
     if not labels:
-        problem = f"no file matches {remote.show(place.given)!r}"
-        raise SftError(where=place.key, problem=problem, fix="check the address; ** matches folders in folders")
+        problem = f"no file matches {remote.display_url(location.given)!r}"
+        raise SftError(where=location.key, problem=problem, fix="check the address; ** matches folders in folders")
     found = []
     for label, file in labels.items():
-        kind = kind_of(label, place)
+        kind = file_kind(label, location)
         here = remote.download(file) if stored else file
-        how = replace(place.how, named=False)
-        kind = sniffed(kind, here, label.as_posix(), how) if isinstance(here, Path) else kind
-        found.append(Part(label.as_posix(), (here,), kind, how))
+        options = replace(location.options, named=False)
+        kind = sniff_kind(kind, here, label.as_posix(), options) if isinstance(here, Path) else kind
+        found.append(FileGroup(label.as_posix(), (here,), kind, options))
     return found
 
 
-def _glob(path: Path, place: Place) -> list[Part]:
+def _glob_files(path: Path, location: SourceLocation) -> list[FileGroup]:
     """Every match that is a file or a saved data set, sorted."""
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
     matches = [match for match in matches if match.is_file() or _is_saved(match)]
     if not matches:
         base = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
         names = sorted(os.listdir(base)) if base.is_dir() else []
-        fix = f"{str(base)!r} holds {listing(names)}" if names else f"there is nothing in {str(base)!r}"
-        raise SftError(where=place.key, problem=f"no file matches {place.given!r}", fix=fix)
-    refuse_notes(matches, place)
+        fix = f"{str(base)!r} holds {format_list(names)}" if names else f"there is nothing in {str(base)!r}"
+        raise SftError(where=location.key, problem=f"no file matches {location.given!r}", fix=fix)
+    refuse_mixed_documents(matches, location)
     base = Path(os.path.commonpath([match.parent for match in matches]))
     labels = [match.relative_to(base).as_posix() for match in matches]
     pairs = zip(matches, labels, strict=True)
-    return [_arrow(match, label) if match.is_dir() else _part(match, label, place) for match, label in pairs]
+    return [
+        _saved_dataset(match, label) if match.is_dir() else _file_group(match, label, location)
+        for match, label in pairs
+    ]
 
 
-def _part(file: Path, label: str, place: Place, alone: bool = False) -> Part:
+def _file_group(file: Path, label: str, location: SourceLocation, alone: bool = False) -> FileGroup:
     """One file with its kind; a file that is all there is may hold the split that was asked for."""
-    how = place.how if alone else replace(place.how, named=False)
-    return Part(label, (file.absolute(),), sniffed(kind_of(file, place), file, label, how), how)
+    options = location.options if alone else replace(location.options, named=False)
+    return FileGroup(label, (file.absolute(),), sniff_kind(file_kind(file, location), file, label, options), options)
 
 
 def _is_saved(path: Path) -> bool:
@@ -206,18 +209,18 @@ def _is_saved(path: Path) -> bool:
     return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
 
 
-def _arrow(path: Path, label: str) -> Part:
+def _saved_dataset(path: Path, label: str) -> FileGroup:
     """A data set saved by ``datasets``: its shards in order."""
     names = [
         entry.get("filename") if isinstance(entry, dict) else None
-        for entry in _described(path / "state.json", "_data_files")
+        for entry in _read_list(path / "state.json", "_data_files")
     ]
     if not names or not all(isinstance(name, str) and name and Path(name).name == name for name in names):
         raise _not_saved(path / "state.json", "its _data_files are not names of files beside it")
-    return Part(label, tuple(path.absolute() / str(name) for name in names), ".arrow")
+    return FileGroup(label, tuple(path.absolute() / str(name) for name in names), ".arrow")
 
 
-def _described(file: Path, key: str) -> list[Any]:
+def _read_list(file: Path, key: str) -> list[Any]:
     """A list in the JSON that ``datasets`` puts beside its files."""
     try:
         found = json.loads(file.read_text("utf-8"))

@@ -5,7 +5,7 @@ from functools import cache
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class ReadOptions:
     """What a source's keys say about its files.
 
     Attributes:
@@ -30,14 +30,14 @@ class How:
         return self.encoding is not None and line_end(self.encoding) != b"\n"
 
 
-PLAIN = How()
-TAB = ("\\t", "tab")
+DEFAULT_OPTIONS = ReadOptions()
+TAB_NAMES = ("\\t", "tab")
 """How a tab is typed."""
 
 
-def delimiter_of(text: str | None) -> str | None:
+def parse_delimiter(text: str | None) -> str | None:
     """The delimiter behind what a user typed."""
-    return "\t" if text in TAB else text
+    return "\t" if text in TAB_NAMES else text
 
 
 @cache

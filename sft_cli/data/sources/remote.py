@@ -14,18 +14,18 @@ from urllib.parse import unquote, urlsplit
 
 from sft_cli.config.paths import cache_home
 from sft_cli.config.redaction import is_masked, masked_address
-from sft_cli.data.sources.remote_errors import not_kept, refused, told
+from sft_cli.data.sources.remote_errors import signature_not_stored, translate_errors, unusable_address
 from sft_cli.errors import SftError
 
 SCHEMES = ("https", "http", "s3", "gs", "hf")
-WEB = ("https", "http")
+WEB_SCHEMES = ("https", "http")
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 """What a scheme needs beside this package's own dependencies."""
 
-IDENTITY = ("ETag", "etag", "blob_id", "Last-Modified", "LastModified", "updated")
+VERSION_FIELDS = ("ETag", "etag", "blob_id", "Last-Modified", "LastModified", "updated")
 """What the file systems call that which changes with a file's bytes."""
 
-Shape = Literal["file", "glob", "directory"]
+AddressKind = Literal["file", "glob", "directory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,15 @@ class RemoteFile:
         """Its bytes, fetched as they are read; seekable if the server sends parts."""
         assert mode == "rb"
         system = _filesystem(self.url, self.key)
-        with told(self.url, self.path, self.key):
-            ranged = bool(self.size) and (urlsplit(self.url).scheme not in WEB or _sends_parts(system, self.url))
-            opened = system.open(_within(self.url), "rb", **({} if ranged else {"block_size": 0}))
-        return io.BufferedReader(_Raw(opened, self, ranged), 1 << 20)  # pyright: ignore[reportReturnType]
+        with translate_errors(self.url, self.path, self.key):
+            ranged = bool(self.size) and (
+                urlsplit(self.url).scheme not in WEB_SCHEMES or _supports_ranges(system, self.url)
+            )
+            opened = system.open(_system_path(self.url), "rb", **({} if ranged else {"block_size": 0}))
+        return io.BufferedReader(_RemoteBytes(opened, self, ranged), 1 << 20)  # pyright: ignore[reportReturnType]
 
 
-class _Raw(io.RawIOBase):
+class _RemoteBytes(io.RawIOBase):
     """The bytes of an opened remote file; what goes wrong on the way is told as a mistake of the source."""
 
     def __init__(self, opened: Any, file: RemoteFile, ranged: bool) -> None:
@@ -85,7 +87,7 @@ class _Raw(io.RawIOBase):
         return self._opened.seek(offset, whence)
 
     def readinto(self, buffer: Any) -> int:
-        with told(self._file.url, self._file.path, self._file.key):
+        with translate_errors(self._file.url, self._file.path, self._file.key):
             found = self._opened.read(len(buffer))
         buffer[: len(found)] = found
         return len(found)
@@ -96,7 +98,7 @@ class _Raw(io.RawIOBase):
         super().close()
 
 
-def _sends_parts(system: Any, url: str) -> bool:
+def _supports_ranges(system: Any, url: str) -> bool:
     """Whether a web server answers a request for the first byte with one byte."""
     from fsspec.asyn import sync
 
@@ -109,50 +111,50 @@ def _sends_parts(system: Any, url: str) -> bool:
 
 
 @lru_cache
-def find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
+def find_files(given: str, key: str) -> tuple[AddressKind, tuple[RemoteFile, ...]]:
     """What kind of thing an address names, and its files, sorted by path.
 
     Asked once a process, so that fingerprint and rows are of one version.
     """
-    return _find(given, key)
+    return _ask_server(given, key)
 
 
-def _find(given: str, key: str) -> tuple[Shape, tuple[RemoteFile, ...]]:
-    system, shown = _filesystem(given, key), show(given)
+def _ask_server(given: str, key: str) -> tuple[AddressKind, tuple[RemoteFile, ...]]:
+    system, shown = _filesystem(given, key), display_url(given)
     if is_masked(given):
-        raise not_kept(given, shown, key)
-    if urlsplit(given).scheme in WEB:
+        raise signature_not_stored(given, shown, key)
+    if urlsplit(given).scheme in WEB_SCHEMES:
         if "*" in urlsplit(given).path:
-            raise refused(key, f"a web server does not list its files, so {shown!r} matches nothing")
-        with told(given, shown, key):
+            raise unusable_address(key, f"a web server does not list its files, so {shown!r} matches nothing")
+        with translate_errors(given, shown, key):
             found = system.info(given)
         return "file", (_file(given, shown, found, key),)
-    inside = _within(given)
-    with told(given, shown, key):
+    inside = _system_path(given)
+    with translate_errors(given, shown, key):
         system.invalidate_cache()
         if any(mark in inside for mark in "*?["):
-            shape, entries = "glob", system.glob(inside, detail=True)
+            kind, entries = "glob", system.glob(inside, detail=True)
         elif system.isdir(inside):
-            shape, entries = "directory", system.find(inside, detail=True)
+            kind, entries = "directory", system.find(inside, detail=True)
         else:
-            shape, entries = "file", {inside: system.info(inside)}
+            kind, entries = "file", {inside: system.info(inside)}
     scheme = urlsplit(given).scheme
     kept = sorted((path, entry) for path, entry in entries.items() if entry["type"] == "file")
-    return shape, tuple(_file(f"{scheme}://{path}", f"{scheme}://{path}", entry, key) for path, entry in kept)
+    return kind, tuple(_file(f"{scheme}://{path}", f"{scheme}://{path}", entry, key) for path, entry in kept)
 
 
 @lru_cache
 def download(file: RemoteFile) -> Path:
     """The file below the cache, fetched once for each version the server has, or once a process if it has none."""
-    folder = place(file)
+    folder = version_dir(file)
     target = folder / file.name
     if file.identity and target.is_file() and file.size in (None, target.stat().st_size):
         return target
     temporary = folder / f".{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with told(file.url, file.path, file.key):
-            _filesystem(file.url, file.key).get_file(_within(file.url), str(temporary))
+        with translate_errors(file.url, file.path, file.key):
+            _filesystem(file.url, file.key).get_file(_system_path(file.url), str(temporary))
         size = temporary.stat().st_size
         if file.size not in (None, size):
             problem = f"only {size:,} of {file.size:,} bytes of {file.path!r} arrived"
@@ -163,30 +165,30 @@ def download(file: RemoteFile) -> Path:
     return target
 
 
-def place(file: RemoteFile) -> Path:
+def version_dir(file: RemoteFile) -> Path:
     """The folder below the cache for this version of a file, as this address opens it."""
-    return _home(file.url) / f"{_short(file.url)}-{_short(file.identity)}"
+    return _address_dir(file.url) / f"{_short(file.url)}-{_short(file.identity)}"
 
 
-def downloaded_before(given: str) -> Path | None:
+def cached_download(given: str) -> Path | None:
     """The newest version of one file that was downloaded, for a machine without a network; None if there is none.
 
     A masked address stands for every one that differs in what was masked.
     """
     address = "*" if is_masked(given) else _short(given)
-    versions = [path for path in _home(given).glob(f"{address}-*/*") if not path.name.startswith(".")]
+    versions = [path for path in _address_dir(given).glob(f"{address}-*/*") if not path.name.startswith(".")]
     return max(versions, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def show(url: str) -> str:
+def display_url(url: str) -> str:
     """An address without user, password, query and fragment."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
 
 
-def again(file: RemoteFile) -> None:
+def check_version(file: RemoteFile) -> None:
     """Return if the server still has this version of the file."""
-    (found,) = _find(file.url, file.key)[1]
+    (found,) = _ask_server(file.url, file.key)[1]
     if found.identity != file.identity:
         raise SftError(
             where=file.name,
@@ -198,16 +200,16 @@ def again(file: RemoteFile) -> None:
 def _file(url: str, shown: str, entry: dict[str, Any], key: str) -> RemoteFile:
     """A file from what its file system says of it."""
     if entry.get("mimetype") == "text/html":
-        raise refused(key, f"{shown!r} is a web page, not a file of rows")
+        raise unusable_address(key, f"{shown!r} is a web page, not a file of rows")
     size = entry.get("size")
-    said = [f"{name}={entry[name]}" for name in IDENTITY if entry.get(name)]
+    said = [f"{name}={entry[name]}" for name in VERSION_FIELDS if entry.get(name)]
     identity = ", ".join([*said, f"size={size}"]) if said else ""
     return RemoteFile(url, shown, identity, size, key)
 
 
-def _within(url: str) -> str:
+def _system_path(url: str) -> str:
     """What the file system calls the file: the whole address on the web, bucket and path elsewhere."""
-    return url if urlsplit(url).scheme in WEB else url.partition("://")[2].rstrip("/")
+    return url if urlsplit(url).scheme in WEB_SCHEMES else url.partition("://")[2].rstrip("/")
 
 
 def _filesystem(url: str, key: str) -> Any:
@@ -218,10 +220,10 @@ def _filesystem(url: str, key: str) -> Any:
         raise SftError(where=key, problem=problem, fix="give a local path without a scheme, or one of these")
     if not urlsplit(url).netloc:
         fix = "write it as scheme://host/path, such as https://example.org/rows.jsonl or s3://bucket/rows.jsonl"
-        raise SftError(where=key, problem=f"{show(url)!r} names no host", fix=fix)
+        raise SftError(where=key, problem=f"{display_url(url)!r} names no host", fix=fix)
     import fsspec
 
-    if scheme in WEB:
+    if scheme in WEB_SCHEMES:
         from aiohttp import ClientTimeout
 
         # The client's own limit of five minutes for a whole request would cut every large download.
@@ -241,7 +243,7 @@ def _filesystem(url: str, key: str) -> Any:
         raise SftError(where=key, problem=problem, fix="pip install 'sft-cli[remote]'") from error
 
 
-def _home(url: str) -> Path:
+def _address_dir(url: str) -> Path:
     """Where the versions of an address lie, whatever opens it."""
     return cache_home() / "downloads" / _short(masked_address(url))
 

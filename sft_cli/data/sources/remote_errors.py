@@ -29,21 +29,21 @@ class Unreachable(SftError):
 
 
 @contextmanager
-def told(url: str, shown: str, key: str) -> Iterator[None]:
+def translate_errors(url: str, shown: str, key: str) -> Iterator[None]:
     """What a client library raises, as a mistake of the source."""
     try:
         yield
-    except _errors(url) as error:
-        raise failure(error, url, shown, key) from None
+    except _client_errors(url) as error:
+        raise explain_failure(error, url, shown, key) from None
 
 
-def failure(error: BaseException, url: str, shown: str, key: str) -> SftError:
+def explain_failure(error: BaseException, url: str, shown: str, key: str) -> SftError:
     """The sentence for what went wrong."""
     from aiohttp import ClientPayloadError
 
     scheme = urlsplit(url).scheme
     host = urlsplit(shown).netloc if scheme in ("https", "http") else {"hf": "the hub"}.get(scheme, f"{scheme}://")
-    status = _status(error)
+    status = _http_status(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         problem, fix = f"the disk is full, {shown!r} cannot be stored", "make room, or set SFT_HOME to a larger disk"
     elif isinstance(error, ClientPayloadError):
@@ -60,20 +60,20 @@ def failure(error: BaseException, url: str, shown: str, key: str) -> SftError:
     return SftError(where=key, problem=problem, fix=fix)
 
 
-def not_kept(url: str, shown: str, key: str) -> Unreachable:
+def signature_not_stored(url: str, shown: str, key: str) -> Unreachable:
     """For an address from a run directory, whose signature was masked there."""
     problem = f"the signature of {shown!r} is not kept with a run"
     fix = f"give the whole address again: {key}='{masked_address(url).replace(MASK, '…')}'"
     return Unreachable(where=key, problem=problem, fix=fix)
 
 
-def refused(key: str, problem: str) -> SftError:
+def unusable_address(key: str, problem: str) -> SftError:
     """For an address that cannot be what the user meant."""
     fix = "give the address of each file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)"
     return SftError(where=key, problem=problem, fix=fix)
 
 
-def _errors(url: str) -> tuple[type[BaseException], ...]:
+def _client_errors(url: str) -> tuple[type[BaseException], ...]:
     """What the client libraries of a scheme raise; they share no class."""
     import aiohttp
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
@@ -91,7 +91,7 @@ def _errors(url: str) -> tuple[type[BaseException], ...]:
     return tuple(found)
 
 
-def _status(error: BaseException) -> int | None:
+def _http_status(error: BaseException) -> int | None:
     """The HTTP status behind an error, or what comes nearest to it; None when nobody answered."""
     import aiohttp
     from huggingface_hub.errors import HfHubHTTPError

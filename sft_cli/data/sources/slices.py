@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from sft_cli.data.row_errors import RowError
 from sft_cli.data.sources import columnar, file_state, text_files
-from sft_cli.data.sources.lines import COMPRESSED, WHOLE, File, Span
-from sft_cli.data.sources.locate import Part
-from sft_cli.data.sources.read_options import How
-from sft_cli.data.sources.select import LINES, place, records
+from sft_cli.data.sources.lines import COMPRESSED, WHOLE_FILE, File, FileSpan
+from sft_cli.data.sources.locate import FileGroup
+from sft_cli.data.sources.read_options import ReadOptions
+from sft_cli.data.sources.select import LINES, read_records, row_location
 from sft_cli.data.sources.text_files import Record
 from sft_cli.errors import SftError
 from sft_cli.types import Row
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 SLICE_BYTES = 16 * 1024 * 1024
 """A slice holds about so much; a file or row group that cannot be cut may be larger."""
 
-PLAIN_LINES = {
-    ".jsonl": text_files.json_lines_with_ends,
-    ".ndjson": text_files.json_lines_with_ends,
-    LINES: text_files.text_lines_with_ends,
+LINE_READERS = {
+    ".jsonl": text_files.json_lines_with_offsets,
+    ".ndjson": text_files.json_lines_with_offsets,
+    LINES: text_files.text_lines_with_offsets,
 }
 """Kinds whose lines are rows, and what reads them with the end of each line."""
-UNITS = {".parquet": columnar.parquet_units, ".arrow": columnar.arrow_units}
+ROW_GROUP_READERS = {".parquet": columnar.parquet_row_groups, ".arrow": columnar.arrow_row_groups}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,16 @@ class FilePiece:
         stamp: What the file has to look like.
         span: Which part, known to hold a row; None reads all of it.
         size: About how many bytes are read.
-        how: How the file is read.
+        options: How the file is read.
     """
 
     label: str
     file: Path
     kind: str
-    stamp: file_state.Stamp
-    span: Span | None
+    stamp: file_state.FileStamp
+    span: FileSpan | None
     size: int
-    how: How
+    options: ReadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,95 +97,113 @@ class Slice:
         return sum(piece.size for piece in self.pieces)
 
 
-def read_slice(piece: Slice, name: str) -> Iterator[Row | BadRow]:
-    """The rows of a slice under the name of their source, in any process. A broken row comes as ``BadRow``."""
-    for part in piece.pieces:
-        found = _table_records(part) if isinstance(part, TablePiece) else _file_records(part)
-        kind = "" if isinstance(part, TablePiece) else part.kind
-        for number, values in found:
-            where = place(kind, part.label, number)
-            yield BadRow(where, name, values) if isinstance(values, RowError) else Row(values, where, name)
+def read_slice(rows: Slice, source: str) -> Iterator[Row | BadRow]:
+    """Yield the rows of a slice, in any process; a row that cannot be read comes as ``BadRow``.
+
+    Args:
+        rows: The slice.
+        source: Name of the source in the mix.
+    """
+    for rows_slice in rows.pieces:
+        records = _table_records(rows_slice) if isinstance(rows_slice, TablePiece) else _file_records(rows_slice)
+        kind = "" if isinstance(rows_slice, TablePiece) else rows_slice.kind
+        for number, values in records:
+            where = row_location(kind, rows_slice.label, number)
+            yield BadRow(where, source, values) if isinstance(values, RowError) else Row(values, where, source)
 
 
-def of_parts(parts: Sequence[Part]) -> list[Slice]:
+def slice_files(groups: Sequence[FileGroup]) -> list[Slice]:
     """Located files as slices: cut where a kind of file can be, small neighbours together."""
-    return _together([piece for part in parts for piece in _pieces(part)])
+    return _combine_small([piece for group in groups for piece in _file_pieces(group)])
 
 
-def of_table(label: str, table: "Table") -> list[Slice]:
+def slice_table(label: str, table: "Table") -> list[Slice]:
     """A loaded hub data set as slices of whole batches of rows."""
     if not table.num_rows:
-        raise empty(label)
+        raise no_rows_error(label)
     per_row = max(1, table.nbytes // table.num_rows)
     step = max(1, SLICE_BYTES // per_row // columnar.BATCH_ROWS) * columnar.BATCH_ROWS
     starts = range(0, table.num_rows, step)
-    parts = [(start, table.slice(start, min(step, table.num_rows - start))) for start in starts]
-    return [Slice((TablePiece(label, part, start, part.num_rows * per_row),)) for start, part in parts]
+    tables = [(start, table.slice(start, min(step, table.num_rows - start))) for start in starts]
+    return [Slice((TablePiece(label, group, start, group.num_rows * per_row),)) for start, group in tables]
 
 
-def digest(part: Part) -> list[list[str]]:
+def file_digests(group: FileGroup) -> list[list[str]]:
     """Label and BLAKE2b of each file of a part, which from now on have to stay as they are."""
     found = []
-    for file in part.files:
+    for file in group.files:
         assert isinstance(file, Path)
-        label = part.label if len(part.files) == 1 else f"{part.label}/{file.name}"
+        label = group.label if len(group.files) == 1 else f"{group.label}/{file.name}"
         found.append(
-            [label, file_state.survey(file, file_state.look(file), part.label, _range_bytes(part, file)).digest]
+            [
+                label,
+                file_state.scan_file(
+                    file, file_state.record_stamp(file), group.label, _range_bytes(group, file)
+                ).digest,
+            ]
         )
     return found
 
 
-def numbered(part: Part) -> Iterator[tuple[Path, list[columnar.Unit], int]]:
+def numbered_files(group: FileGroup) -> Iterator[tuple[Path, list[columnar.RowGroup], int]]:
     """The files of a columnar part, what each can be cut into, and the number of the last row before it."""
     before = 0
-    for file in part.files:
+    for file in group.files:
         assert isinstance(file, Path)
-        units = UNITS[part.kind](file, part.label)
-        yield file, units, before
-        before += sum(unit.rows for unit in units)
+        row_groups = ROW_GROUP_READERS[group.kind](file, group.label)
+        yield file, row_groups, before
+        before += sum(row_group.rows for row_group in row_groups)
 
 
-def empty(label: str) -> SftError:
+def no_rows_error(label: str) -> SftError:
     """The error for a file or data set without rows."""
     return SftError(where=label, problem="it holds no rows", fix="write rows into it or leave it out of the mix")
 
 
-def _pieces(part: Part) -> list[FilePiece]:
+def _file_pieces(group: FileGroup) -> list[FilePiece]:
     """A part cut as far as its kind allows."""
-    for file in part.files:
+    for file in group.files:
         assert isinstance(file, Path)
-        file_state.unchanged(file, file_state.seen(file), part.label)
-    if part.kind in UNITS:
-        found = [piece for file, units, before in numbered(part) for piece in _by_units(part, file, units, before)]
-    else:
-        (file,) = part.files
-        assert isinstance(file, Path)
-        stamp, size = file_state.seen(file), _range_bytes(part, file)
-        if size is None:
-            return [FilePiece(part.label, file, part.kind, stamp, None, stamp.size, part.how)]
-        spans = file_state.survey(file, stamp, part.label, size).ranges
+        file_state.check_unchanged(file, file_state.recorded_stamp(file), group.label)
+    if group.kind in ROW_GROUP_READERS:
         found = [
-            FilePiece(part.label, file, part.kind, stamp, span, (span.stop or stamp.size) - span.start, part.how)
+            piece
+            for file, row_groups, before in numbered_files(group)
+            for piece in _by_row_groups(group, file, row_groups, before)
+        ]
+    else:
+        (file,) = group.files
+        assert isinstance(file, Path)
+        stamp, size = file_state.recorded_stamp(file), _range_bytes(group, file)
+        if size is None:
+            return [FilePiece(group.label, file, group.kind, stamp, None, stamp.size, group.options)]
+        spans = file_state.scan_file(file, stamp, group.label, size).ranges
+        found = [
+            FilePiece(group.label, file, group.kind, stamp, span, (span.stop or stamp.size) - span.start, group.options)
             for span in spans
         ]
     if not found:
-        raise empty(part.label)
+        raise no_rows_error(group.label)
     return found
 
 
-def _by_units(part: Part, file: Path, units: Sequence[columnar.Unit], before: int) -> Iterator[FilePiece]:
+def _by_row_groups(
+    group: FileGroup, file: Path, row_groups: Sequence[columnar.RowGroup], before: int
+) -> Iterator[FilePiece]:
     """Runs of row groups or record batches; those without rows make none."""
     start, rows, size = 0, 0, 0
-    for index, unit in enumerate(units, start=1):
-        rows, size = rows + unit.rows, size + unit.size
-        if size >= SLICE_BYTES or index == len(units):
+    for index, row_group in enumerate(row_groups, start=1):
+        rows, size = rows + row_group.rows, size + row_group.size
+        if size >= SLICE_BYTES or index == len(row_groups):
             if rows:
-                span = Span(start, index, before)
-                yield FilePiece(part.label, file, part.kind, file_state.seen(file), span, size, part.how)
+                span = FileSpan(start, index, before)
+                yield FilePiece(
+                    group.label, file, group.kind, file_state.recorded_stamp(file), span, size, group.options
+                )
             start, before, rows, size = index, before + rows, 0, 0
 
 
-def _together(pieces: Sequence[FilePiece]) -> list[Slice]:
+def _combine_small(pieces: Sequence[FilePiece]) -> list[Slice]:
     """Neighbours in one slice as long as it stays within SLICE_BYTES."""
     groups: list[list[FilePiece]] = []
     size = 0
@@ -198,33 +216,33 @@ def _together(pieces: Sequence[FilePiece]) -> list[Slice]:
     return [Slice(tuple(group)) for group in groups]
 
 
-def is_plain_lines(kind: str, file: File, how: How) -> bool:
+def is_plain_lines(kind: str, file: File, options: ReadOptions) -> bool:
     """Whether the lines of a file are rows and neither packed nor in UTF-16, so that it can be read from any line."""
-    return kind in PLAIN_LINES and file.suffix.lower() not in COMPRESSED and not how.wide
+    return kind in LINE_READERS and file.suffix.lower() not in COMPRESSED and not options.wide
 
 
-def _range_bytes(part: Part, file: Path) -> int | None:
+def _range_bytes(group: FileGroup, file: Path) -> int | None:
     """How large the ranges of a file are; None for what is not cut by lines."""
-    return SLICE_BYTES if is_plain_lines(part.kind, file, part.how) else None
+    return SLICE_BYTES if is_plain_lines(group.kind, file, group.options) else None
 
 
 def _file_records(piece: FilePiece) -> Iterator[Record]:
     """The records of a file piece; the file must be the one that was cut, to the end."""
-    file_state.unchanged(piece.file, piece.stamp, piece.label)
+    file_state.check_unchanged(piece.file, piece.stamp, piece.label)
     none = True
     try:
-        for record in records(piece.kind, piece.file, piece.label, piece.how, piece.span or WHOLE):
+        for record in read_records(piece.kind, piece.file, piece.label, piece.options, piece.span or WHOLE_FILE):
             none = False
             yield record
     except SftError:
         # A file that is being written looks broken; the reason is told.
-        file_state.unchanged(piece.file, piece.stamp, piece.label)
+        file_state.check_unchanged(piece.file, piece.stamp, piece.label)
         raise
-    file_state.unchanged(piece.file, piece.stamp, piece.label)
+    file_state.check_unchanged(piece.file, piece.stamp, piece.label)
     if none:
-        raise empty(piece.label)
+        raise no_rows_error(piece.label)
 
 
 def _table_records(piece: TablePiece) -> Iterator[Record]:
     """The records of a piece of a hub data set."""
-    return columnar.records(piece.table.to_batches(), piece.before)
+    return columnar.batch_records(piece.table.to_batches(), piece.before)

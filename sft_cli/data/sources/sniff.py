@@ -5,18 +5,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sft_cli.data.sources.lines import lines
-from sft_cli.data.sources.read_options import How
+from sft_cli.data.sources.lines import read_lines
+from sft_cli.data.sources.read_options import ReadOptions
 
 LINES, WHOLE = (".jsonl", ".ndjson"), ".json"
 _NONE = object()
 
 
-def sniffed(kind: str, file: Path, label: str, how: How) -> str:
+def sniff_kind(kind: str, file: Path, label: str, options: ReadOptions) -> str:
     """The kind of a file: JSON whose ending says the other of the two is found by its first two lines."""
     if kind not in (*LINES, WHOLE):
         return kind
-    found = (line.content.strip() for line in lines(file, label, how=how))
+    found = (line.content.strip() for line in read_lines(file, label, options=options))
     first, *rest = [*islice((line for line in found if line), 2)] or [b""]
     if kind == WHOLE:
         rows = bool(rest) and all(isinstance(_value(line), dict) for line in (first, *rest))

@@ -2,23 +2,30 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sft_cli.config.redaction import is_address
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.sources import file_state, hub
 from sft_cli.data.sources import slices as cutting
-from sft_cli.data.sources.locate import Part, is_hub_id, locate, refuse_idle
-from sft_cli.data.sources.read_options import How, delimiter_of
+from sft_cli.data.sources.locate import FileGroup, is_hub_dataset, locate_files, refuse_unused_keys
+from sft_cli.data.sources.read_options import ReadOptions, parse_delimiter
 from sft_cli.data.sources.remote import RemoteFile
-from sft_cli.data.sources.select import LINES, Place, no_lines, shown
+from sft_cli.data.sources.select import LINES, SourceLocation, display_path, not_text_file
 from sft_cli.data.sources.slices import BadRow, Slice, read_slice
 from sft_cli.errors import SftError
-from sft_cli.types import Row
+from sft_cli.types import Row, SplitName
 
-__all__ = ["BadRow", "Slice", "Split", "fingerprint", "has_validation", "read", "read_slice", "slices"]
-
-Split = Literal["train", "validation"]
+__all__ = [
+    "BadRow",
+    "Slice",
+    "SplitName",
+    "has_validation",
+    "read_slice",
+    "read_source",
+    "source_fingerprint",
+    "source_slices",
+]
 
 
 def has_validation(config: SourceConfig) -> bool:
@@ -26,51 +33,52 @@ def has_validation(config: SourceConfig) -> bool:
     return config.validation_split is not None or config.validation_path is not None
 
 
-def slices(config: SourceConfig, name: str, split: Split) -> list[Slice]:
-    """Pieces of a source for ``read_slice`` in any process; in order they hold the rows that ``read`` gives.
+def source_slices(config: SourceConfig, name: str, split: SplitName) -> list[Slice]:
+    """Pieces of a source for ``read_slice`` in any process; in order they hold the rows that ``read_source`` gives.
 
-    They depend on the bytes alone. Files that changed since ``fingerprint`` was taken are refused when they are read.
+    They depend on the bytes alone. Files that changed since ``source_fingerprint`` are refused
+    when they are read.
     """
-    return _cut(config, placed(config, name, split), anew=False)
+    return _slice_source(config, source_location(config, name, split), refresh=False)
 
 
-def read(config: SourceConfig, name: str, split: Split) -> Iterator[Row | BadRow]:
+def read_source(config: SourceConfig, name: str, split: SplitName) -> Iterator[Row | BadRow]:
     """The rows of a source in file order. Line formats and columnar files stream.
 
     A broken row comes as ``BadRow``; a problem of a whole file raises ``SftError``.
     """
-    for piece in _cut(config, placed(config, name, split), anew=True):
+    for piece in _slice_source(config, source_location(config, name, split), refresh=True):
         yield from read_slice(piece, name)
 
 
-def fingerprint(config: SourceConfig, name: str) -> dict[str, Any]:
+def source_fingerprint(config: SourceConfig, name: str) -> dict[str, Any]:
     """What the rows depend on, by split: the files with BLAKE2b of their bytes, or the hub data set and its commit.
 
     Files go by the names their rows go by, wherever they lie and however their path was typed. Files on a server that
     are streamed, not stored, go by what the server says of their version.
     """
     found = {}
-    for split in splits(config):
-        place = placed(config, name, split)
-        if on_hub(config, place):
+    for split in source_splits(config):
+        location = source_location(config, name, split)
+        if is_on_hub(config, location):
             found[split] = {
                 "hub": config.path,
                 "name": config.name,
-                "split": place.split,
-                "revision": hub.pin(config, place.key),
+                "split": location.split,
+                "revision": hub.pinned_commit(config, location.key),
             }
         else:
-            parts = locate(place, stored=not config.stream)
-            found[split] = {"files": [entry for part in parts for entry in _versions(part)]}
+            groups = locate_files(location, stored=not config.stream)
+            found[split] = {"files": [entry for group in groups for entry in _file_versions(group)]}
     return found
 
 
-def splits(config: SourceConfig) -> tuple[Split, ...]:
+def source_splits(config: SourceConfig) -> tuple[SplitName, ...]:
     """The sides the source has rows for."""
     return ("train", "validation") if has_validation(config) else ("train",)
 
 
-def placed(config: SourceConfig, name: str, split: Split) -> Place:
+def source_location(config: SourceConfig, name: str, split: SplitName) -> SourceLocation:
     """Where the rows of one side are."""
     key = f"data.mix.{name}"
     if config.path is None:
@@ -90,43 +98,43 @@ def placed(config: SourceConfig, name: str, split: Split) -> Place:
         assert field or config.validation_path is not None, f"{name} has no held-out rows"
     named = config.split != "train" if split == "train" else field is not None
     split_key = None if field is None else f"{key}.{field}"
-    how = How(key, delimiter_of(config.delimiter), config.encoding, wanted, named, split_key)
+    options = ReadOptions(key, parse_delimiter(config.delimiter), config.encoding, wanted, named, split_key)
     of = {"split": "path", None: "validation_path"}.get(field, field)
-    return Place(given, wanted, named, f"{key}.{of}", lines, how)
+    return SourceLocation(given, wanted, named, f"{key}.{of}", lines, options)
 
 
-def on_hub(config: SourceConfig, place: Place) -> bool:
+def is_on_hub(config: SourceConfig, location: SourceLocation) -> bool:
     """Whether a place is a hub data set; only ``path`` can be one."""
     certain = config.name is not None or config.revision is not None
-    hosted = place.given == config.path and is_hub_id(place.given, certain=certain)
-    if certain and not hosted and place.given == config.path:
+    hosted = location.given == config.path and is_hub_dataset(location.given, certain=certain)
+    if certain and not hosted and location.given == config.path:
         field = "name" if config.name is not None else "revision"
-        what = "an address" if is_address(place.given) else "a local path"
+        what = "an address" if is_address(location.given) else "a local path"
         raise SftError(
-            where=place.key.rpartition(".")[0] + f".{field}",
-            problem=f"{shown(place)!r} is {what}; only hub data sets have a {field}",
+            where=location.key.rpartition(".")[0] + f".{field}",
+            problem=f"{display_path(location)!r} is {what}; only hub data sets have a {field}",
             fix=f"remove {field}",
         )
-    if hosted and place.lines:
-        raise no_lines(place.given, place)
+    if hosted and location.lines:
+        raise not_text_file(location.given, location)
     if hosted:
-        refuse_idle(place, None)
+        refuse_unused_keys(location, None)
     return hosted
 
 
-def _versions(part: Part) -> list[list[str]]:
+def _file_versions(group: FileGroup) -> list[list[str]]:
     """Name and version of each file: the digest of what is here, the server's word for what is streamed."""
-    if all(isinstance(file, RemoteFile) for file in part.files):
-        return [[part.label, file.identity or "unversioned"] for file in part.files if isinstance(file, RemoteFile)]
-    return cutting.digest(part)
+    if all(isinstance(file, RemoteFile) for file in group.files):
+        return [[group.label, file.identity or "unversioned"] for file in group.files if isinstance(file, RemoteFile)]
+    return cutting.file_digests(group)
 
 
-def _cut(config: SourceConfig, place: Place, *, anew: bool) -> list[Slice]:
-    """The slices of a place. ``anew``: the files may differ from those whose fingerprint was taken."""
-    if on_hub(config, place):
-        return cutting.of_table(*hub.load(config, place.split, place.key))
-    parts = locate(place)
-    for file in (file for part in parts for file in part.files if anew):
+def _slice_source(config: SourceConfig, location: SourceLocation, *, refresh: bool) -> list[Slice]:
+    """The slices of a place. ``refresh``: the files may differ from those whose fingerprint was taken."""
+    if is_on_hub(config, location):
+        return cutting.slice_table(*hub.load_table(config, location.split, location.key))
+    groups = locate_files(location)
+    for file in (file for group in groups for file in group.files if refresh):
         assert isinstance(file, Path)
-        file_state.look(file)
-    return cutting.of_parts(parts)
+        file_state.record_stamp(file)
+    return cutting.slice_files(groups)

@@ -15,27 +15,27 @@ from typing import Any, TypeVar
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.data.row_errors import RowError
 from sft_cli.data.sources import columnar, file_state, hub, remote, slices
-from sft_cli.data.sources.lines import File, Span
-from sft_cli.data.sources.locate import Part, locate
-from sft_cli.data.sources.read_options import How
-from sft_cli.data.sources.select import Place, records, shown
-from sft_cli.data.sources.source_rows import Split, on_hub, placed
+from sft_cli.data.sources.lines import File, FileSpan
+from sft_cli.data.sources.locate import FileGroup, locate_files
+from sft_cli.data.sources.read_options import ReadOptions
+from sft_cli.data.sources.select import SourceLocation, display_path, read_records
+from sft_cli.data.sources.source_rows import is_on_hub, source_location
 from sft_cli.data.sources.text_files import Record
 from sft_cli.errors import SftError
-from sft_cli.types import Row
+from sft_cli.types import Row, SplitName
 
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 Position = list[Any]
 """Where reading goes on behind a row, as plain JSON values; what it holds is the feed's own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class StreamBlock:
     """Rows that were read together.
 
     Attributes:
         rows: In the order of the seed.
-        state: Plain JSON values; given to ``blocks``, it goes on exactly behind this block.
+        state: Plain JSON values; given to ``stream_blocks``, it goes on exactly behind this block.
     """
 
     rows: list[Row | slices.BadRow]
@@ -43,59 +43,61 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _StreamFile:
     """A file of a source: label, kind and way to read its part, whether that has more files, the rows before it."""
 
     label: str
     file: File
     kind: str
-    how: How
+    options: ReadOptions
     shard: bool
     before: int
 
 
-def blocks(
-    config: SourceConfig, name: str, split: Split, seed: int, state: dict[str, Any] | None = None
-) -> Iterator[Block]:
+def stream_blocks(
+    config: SourceConfig, name: str, split: SplitName, seed: int, state: dict[str, Any] | None = None
+) -> Iterator[StreamBlock]:
     """``max_rows`` training rows of a source, or all if there are fewer; held-out rows always all.
 
     They come from the beginning, or from behind the block of a state.
     """
     assert config.max_rows is not None, "a streamed source needs max_rows; config/rules/data.py sees to it"
     limit = config.max_rows if split == "train" else math.inf
-    place = placed(config, name, split)
+    location = source_location(config, name, split)
     number, taken, position = (state["block"], state["rows"], state["position"]) if state else (0, 0, None)
-    secret = f"{seed}:{name}:{split}"
-    source = _Hub(config, place, secret) if on_hub(config, place) else _Files(place, secret)
+    seed_key = f"{seed}:{name}:{split}"
+    source = _HubFeed(config, location, seed_key) if is_on_hub(config, location) else _FileFeed(location, seed_key)
     feed = source.records(position)
     while taken < limit:
         rows: list[Row | slices.BadRow] = []
-        for (label, (row_number, values)), behind in feed:
-            where, position = f"{label}:{row_number}", behind
+        for (label, (row_number, values)), end_position in feed:
+            where, position = f"{label}:{row_number}", end_position
             rows.append(
                 slices.BadRow(where, name, values) if isinstance(values, RowError) else Row(values, where, name)
             )
             if len(rows) == min(config.shuffle_buffer, limit - taken):
                 break
         if not rows and taken == 0:
-            raise slices.empty(source.label)
+            raise slices.no_rows_error(source.label)
         if not rows:
             return
         assert position is not None
-        source.unchanged(position)
-        random.Random(f"{secret}:block {number}").shuffle(rows)
+        source.check_unchanged(position)
+        random.Random(f"{seed_key}:block {number}").shuffle(rows)
         number, taken = number + 1, taken + len(rows)
-        yield Block(rows, {"block": number, "rows": taken, "position": position})
+        yield StreamBlock(rows, {"block": number, "rows": taken, "position": position})
 
 
-class _Files:
+class _FileFeed:
     """Files, here or on a server. A position is the file's place in the order, the last row's number, its end."""
 
-    def __init__(self, place: Place, secret: str) -> None:
-        self.label = shown(place)
-        self._entries = _shuffled([entry for part in locate(place, stored=False) for entry in _entries(part)], secret)
+    def __init__(self, location: SourceLocation, seed_key: str) -> None:
+        self.label = display_path(location)
+        self._entries = _shuffled(
+            [entry for group in locate_files(location, stored=False) for entry in _stream_files(group)], seed_key
+        )
         self._stamps = [
-            file_state.seen(entry.file) if isinstance(entry.file, Path) else None for entry in self._entries
+            file_state.recorded_stamp(entry.file) if isinstance(entry.file, Path) else None for entry in self._entries
         ]
         for entry in self._entries:
             if entry.kind == ".json":
@@ -110,87 +112,87 @@ class _Files:
         first, last, end = position or (0, None, 0)
         for index, entry in enumerate(self._entries[first:], start=first):
             none = last is None
-            for record, behind in _records(entry, entry.before if last is None else last, end):
+            for record, end_position in _records(entry, entry.before if last is None else last, end):
                 none = False
-                yield (entry.label, record), [index, record[0], behind]
+                yield (entry.label, record), [index, record[0], end_position]
             if none and not entry.shard:
-                raise slices.empty(entry.label)
-            self.unchanged([index])
+                raise slices.no_rows_error(entry.label)
+            self.check_unchanged([index])
             last, end = None, 0
 
-    def unchanged(self, position: Position) -> None:
+    def check_unchanged(self, position: Position) -> None:
         """Return if the file that is read is the one it was."""
         entry, stamp = self._entries[position[0]], self._stamps[position[0]]
         if isinstance(entry.file, remote.RemoteFile):
-            remote.again(entry.file)
+            remote.check_version(entry.file)
         elif stamp is not None:
-            file_state.unchanged(entry.file, stamp, entry.label)
+            file_state.check_unchanged(entry.file, stamp, entry.label)
 
 
-class _Hub:
+class _HubFeed:
     """A hub data set.
 
     A position: the shard's place in the order, the state ``datasets`` was in before a batch, the rows of the batch that
     were read, and the number of the last row before it.
     """
 
-    def __init__(self, config: SourceConfig, place: Place, secret: str) -> None:
-        self._key = place.key
-        self.label, self._data = hub.stream(config, place.split, place.key)
-        self._shards = _shuffled(list(range(self._data.num_shards)), secret)
+    def __init__(self, config: SourceConfig, location: SourceLocation, seed_key: str) -> None:
+        self._key = location.key
+        self.label, self._data = hub.load_stream(config, location.split, location.key)
+        self._shards = _shuffled(list(range(self._data.num_shards)), seed_key)
 
     def records(self, position: Position | None) -> Iterator[tuple[tuple[str, Record], Position]]:
         """Labelled records with the position behind each."""
         first, state, skip, before = position or (0, None, 0, 0)
         for index, shard in enumerate(self._shards[first:], start=first):
             label = self.label if len(self._shards) == 1 else f"{self.label[:-1]}, shard {shard + 1}]"
-            for held, number, batch in hub.batches(
+            for state_before, number, batch in hub.stream_batches(
                 self._data, shard, len(self._shards), state, before, label, self._key
             ):
-                for taken, record in enumerate(columnar.records(batch, number), start=1):
+                for taken, record in enumerate(columnar.batch_records(batch, number), start=1):
                     if taken > skip:
-                        yield (label, record), [index, held, taken, number]
+                        yield (label, record), [index, state_before, taken, number]
                 skip = 0
             state, before = None, 0
 
-    def unchanged(self, position: Position) -> None:
+    def check_unchanged(self, position: Position) -> None:
         """A commit never changes."""
 
 
-def _entries(part: Part) -> Iterator[_Entry]:
+def _stream_files(group: FileGroup) -> Iterator[_StreamFile]:
     """The files of a part."""
-    if len(part.files) == 1:
-        yield _Entry(part.label, part.files[0], part.kind, part.how, False, 0)
+    if len(group.files) == 1:
+        yield _StreamFile(group.label, group.files[0], group.kind, group.options, False, 0)
     else:
-        for file, _, before in slices.numbered(part):
-            yield _Entry(part.label, file, part.kind, part.how, True, before)
+        for file, _, before in slices.numbered_files(group):
+            yield _StreamFile(group.label, file, group.kind, group.options, True, before)
 
 
-def _records(entry: _Entry, last: int, end: int) -> Iterator[tuple[Record, int]]:
+def _records(entry: _StreamFile, last: int, end: int) -> Iterator[tuple[Record, int]]:
     """The records behind number ``last``, whose line ends at ``end``; with the end of each, 0 where there are no lines.
 
     Packed files, tables of text and documents are read from their beginning and passed over up to there.
     """
-    if slices.is_plain_lines(entry.kind, entry.file, entry.how):
-        for number, values, behind in slices.PLAIN_LINES[entry.kind](
-            entry.file, entry.label, Span(end, None, last), entry.how
+    if slices.is_plain_lines(entry.kind, entry.file, entry.options):
+        for number, values, end_position in slices.LINE_READERS[entry.kind](
+            entry.file, entry.label, FileSpan(end, None, last), entry.options
         ):
-            yield (number, values), behind
+            yield (number, values), end_position
         return
-    if entry.kind in slices.UNITS:
+    if entry.kind in slices.ROW_GROUP_READERS:
         start, before = 0, entry.before
-        for unit in slices.UNITS[entry.kind](entry.file, entry.label):
-            if before + unit.rows > last:
+        for row_group in slices.ROW_GROUP_READERS[entry.kind](entry.file, entry.label):
+            if before + row_group.rows > last:
                 break
-            start, before = start + 1, before + unit.rows
-        found = records(entry.kind, entry.file, entry.label, entry.how, Span(start, None, before))
+            start, before = start + 1, before + row_group.rows
+        found = read_records(entry.kind, entry.file, entry.label, entry.options, FileSpan(start, None, before))
     else:
-        found = records(entry.kind, entry.file, entry.label, entry.how)
+        found = read_records(entry.kind, entry.file, entry.label, entry.options)
     for record in dropwhile(lambda record: record[0] <= last, found):
         yield record, 0
 
 
-def _shuffled(things: list[Thing], secret: str) -> list[Thing]:
+def _shuffled(items: list[Item], seed_key: str) -> list[Item]:
     """In an order of the seed."""
-    random.Random(f"{secret}:files").shuffle(things)
-    return things
+    random.Random(f"{seed_key}:files").shuffle(items)
+    return items

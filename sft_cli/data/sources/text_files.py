@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sft_cli.config.overrides.quoting import format_override
-from sft_cli.data.row_errors import RowError, shorten
+from sft_cli.data.row_errors import RowError, short_repr
 from sft_cli.data.sources import csv_tables
-from sft_cli.data.sources.lines import WHOLE, File, Span, lines
-from sft_cli.data.sources.read_options import PLAIN, How
+from sft_cli.data.sources.lines import WHOLE_FILE, File, FileSpan, read_lines
+from sft_cli.data.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from sft_cli.errors import SftError
 
 Record = tuple[int, Mapping[str, Any] | RowError]
 """A row's number from 1 (the line it starts on, or its place among the rows), and its columns or why there are none."""
 
-Reader = Callable[[File, str, How], Iterator[Record]]
+Reader = Callable[[File, str, ReadOptions], Iterator[Record]]
 """From a file, the label that names it in errors, and how it is read to its records, in file order."""
 
-GUESSES = ("cp1252", "latin-1")
+LIKELY_ENCODINGS = ("cp1252", "latin-1")
 """What text that is no UTF-8 is most often in, as Excel writes it."""
 
 JSON_PROBLEMS = {
@@ -35,62 +35,70 @@ JSON_PROBLEMS = {
 """What json's messages mean to someone who only edits data."""
 
 
-def json_lines(file: File, label: str, span: Span = WHOLE, how: How = PLAIN) -> Iterator[Record]:
+def read_json_lines(
+    file: File, label: str, span: FileSpan = WHOLE_FILE, options: ReadOptions = DEFAULT_OPTIONS
+) -> Iterator[Record]:
     """One object a line; blank lines are counted and hold no row. Streams."""
-    for number, values, _ in json_lines_with_ends(file, label, span, how):
+    for number, values, _ in json_lines_with_offsets(file, label, span, options):
         yield number, values
 
 
-def json_lines_with_ends(
-    file: File, label: str, span: Span = WHOLE, how: How = PLAIN
+def json_lines_with_offsets(
+    file: File, label: str, span: FileSpan = WHOLE_FILE, options: ReadOptions = DEFAULT_OPTIONS
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
-    """As ``json_lines``, each row with the position in bytes behind its line."""
-    return _by_line(file, label, span, how, _object)
+    """As ``read_json_lines``, each row with the position in bytes behind its line."""
+    return _by_line(file, label, span, options, _object)
 
 
-def text_lines(file: File, label: str, span: Span = WHOLE, how: How = PLAIN) -> Iterator[Record]:
+def read_text_lines(
+    file: File, label: str, span: FileSpan = WHOLE_FILE, options: ReadOptions = DEFAULT_OPTIONS
+) -> Iterator[Record]:
     """One document a line, one row each under ``text``; lines of white space are counted and hold no row. Streams."""
-    for number, values, _ in text_lines_with_ends(file, label, span, how):
+    for number, values, _ in text_lines_with_offsets(file, label, span, options):
         yield number, values
 
 
-def text_lines_with_ends(
-    file: File, label: str, span: Span = WHOLE, how: How = PLAIN
+def text_lines_with_offsets(
+    file: File, label: str, span: FileSpan = WHOLE_FILE, options: ReadOptions = DEFAULT_OPTIONS
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
-    """As ``text_lines``, each row with the position in bytes behind its line."""
-    return _by_line(file, label, span, how, _text)
+    """As ``read_text_lines``, each row with the position in bytes behind its line."""
+    return _by_line(file, label, span, options, _text)
 
 
 def _by_line(
-    file: File, label: str, span: Span, how: How, row: Callable[[bytes, str, How], dict[str, Any] | RowError]
+    file: File,
+    label: str,
+    span: FileSpan,
+    options: ReadOptions,
+    row: Callable[[bytes, str, ReadOptions], dict[str, Any] | RowError],
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
     """The row of each line that is not blank, with its number and the position in bytes behind it."""
-    for number, line, end in lines(file, label, span, how):
+    for number, line, end in read_lines(file, label, span, options):
         if line.strip():
-            yield number, row(line.rstrip(b"\r\n"), f"{label}:{number}", how), end
+            yield number, row(line.rstrip(b"\r\n"), f"{label}:{number}", options), end
 
 
-def _text(line: bytes, where: str, how: How) -> dict[str, Any] | RowError:
+def _text(line: bytes, where: str, options: ReadOptions) -> dict[str, Any] | RowError:
     """The document on one line."""
     try:
         return {"text": line.decode("utf-8")}
     except UnicodeDecodeError as error:
-        return not_utf8(where, error, how)
+        return not_utf8(where, error, options)
 
 
-def document(file: File, label: str, how: How = PLAIN) -> Iterator[Record]:
+def read_document(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS) -> Iterator[Record]:
     """A text as it stands, one row under ``text``; a file of nothing but white space holds no row."""
-    content = b"".join(line.content for line in lines(file, label, how=how))
+    content = b"".join(line.content for line in read_lines(file, label, options=options))
     if content.strip():
-        yield 1, _text(content, f"{label}:1", how)
+        yield 1, _text(content, f"{label}:1", options)
 
 
-def comma_separated(file: File, label: str, how: How = PLAIN, delimiter: str = ",") -> Iterator[Record]:
+def read_csv(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS, delimiter: str = ",") -> Iterator[Record]:
     """CSV with a header line; a record's number is the physical line on which it starts. Streams."""
     # The limit of 128 KiB a field is for untrusted uploads; documents are longer.
     csv.field_size_limit(2**31 - 1)
-    delimiter = how.delimiter or delimiter
-    table = csv.reader(_decoded(file, label, how), delimiter=delimiter, strict=True)
+    delimiter = options.delimiter or delimiter
+    table = csv.reader(_decoded(file, label, options), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     start = 1
     while True:
@@ -106,39 +114,39 @@ def comma_separated(file: File, label: str, how: How = PLAIN, delimiter: str = "
         if cells is None:
             return
         if cells and header is None:
-            header = csv_tables.header(cells, f"{label}:{start}", delimiter, how)
+            header = csv_tables.column_names(cells, f"{label}:{start}", delimiter, options)
         elif cells and header is not None:
-            yield start, csv_tables.record(header, cells, f"{label}:{start}", delimiter)
+            yield start, csv_tables.row_from_cells(header, cells, f"{label}:{start}", delimiter)
         start = table.line_num + 1
 
 
-def tab_separated(file: File, label: str, how: How = PLAIN) -> Iterator[Record]:
-    """As ``comma_separated``, with tabs."""
-    return comma_separated(file, label, how, delimiter="\t")
+def read_tsv(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS) -> Iterator[Record]:
+    """As ``read_csv``, with tabs."""
+    return read_csv(file, label, options, delimiter="\t")
 
 
-def _decoded(file: File, label: str, how: How) -> Iterator[str]:
+def _decoded(file: File, label: str, options: ReadOptions) -> Iterator[str]:
     """Physical lines as text."""
-    for number, line, _ in lines(file, label, how=how):
+    for number, line, _ in read_lines(file, label, options=options):
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise not_utf8(f"{label}:{number}", error, how) from error
+            raise not_utf8(f"{label}:{number}", error, options) from error
 
 
-def _object(line: bytes, where: str, how: How) -> dict[str, Any] | RowError:
+def _object(line: bytes, where: str, options: ReadOptions) -> dict[str, Any] | RowError:
     """The object on one line."""
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return not_utf8(where, error, how)
+        return not_utf8(where, error, options)
     except (ValueError, RecursionError) as error:
         fix = "repair this line; each line holds one JSON object"
-        return RowError(where=where, reason="invalid JSON", problem=plain(error)[1], fix=fix)
+        return RowError(where=where, reason="invalid JSON", problem=describe_json_error(error)[1], fix=fix)
     return value if isinstance(value, dict) else not_an_object(value, where)
 
 
-def plain(error: Exception) -> tuple[int, str]:
+def describe_json_error(error: Exception) -> tuple[int, str]:
     """Line number and plain words for what json could not read."""
     if isinstance(error, json.JSONDecodeError):
         words = JSON_PROBLEMS.get(error.msg, error.msg)
@@ -152,21 +160,21 @@ def not_an_object(value: Any, where: str) -> RowError:
     return RowError(
         where=where,
         reason="not an object",
-        problem=f"the row is {shorten(value)}, not an object",
+        problem=f"the row is {short_repr(value)}, not an object",
         fix='write {"column": value, …} for each row',
     )
 
 
-def not_utf8(where: str, error: UnicodeDecodeError, how: How) -> RowError:
+def not_utf8(where: str, error: UnicodeDecodeError, options: ReadOptions) -> RowError:
     """The error for bytes that are no UTF-8, with the encoding they are most likely in and what they then say."""
     fix = "save the file as UTF-8"
     near = error.object[max(0, error.start - 20) : error.start + 20]
-    for encoding in GUESSES if how.encoding is None else ():
+    for encoding in LIKELY_ENCODINGS if options.encoding is None else ():
         try:
             read = near.decode(encoding)
         except UnicodeDecodeError:
             continue
-        fix = f"{format_override(f'{how.source}.encoding', encoding)} if {read.strip()!r} is what it says, or {fix}"
+        fix = f"{format_override(f'{options.source}.encoding', encoding)} if {read.strip()!r} is what it says, or {fix}"
         break
     return RowError(
         where=where,

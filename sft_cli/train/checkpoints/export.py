@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from sft_cli.config.schema.config import ModelConfig
-from sft_cli.data.prepared import Prepared
-from sft_cli.data.prepared_writer import IGNORE
+from sft_cli.data.prepared import PreparedData
+from sft_cli.data.prepared_writer import IGNORE_INDEX
 from sft_cli.model.adapter.stacking import save_adapter
 from sft_cli.model.export_files import copy_processor_files, set_eos_tokens, set_tokenizer_eos
 from sft_cli.model.quant import causal_lm
@@ -61,7 +61,7 @@ def export_model(
     return final
 
 
-def copy_data_files(directory: RunDir, prepared: Prepared) -> None:
+def copy_data_files(directory: RunDir, prepared: PreparedData) -> None:
     """Copy the data's tokenizer, manifest and golden prompts, and write the rows that merges are compared on."""
     # Without permissions, which are those of whoever prepared the data.
     tokenizer = prepared.tokenizer_directory
@@ -72,6 +72,8 @@ def copy_data_files(directory: RunDir, prepared: Prepared) -> None:
     probes = []
     for index in range(min(NUM_PROBES, len(split))):
         tokens = split.tokens(index)
-        labels = [int(id) if weight else IGNORE for id, weight in zip(tokens.input_ids, tokens.weights, strict=True)]
+        labels = [
+            int(id) if weight else IGNORE_INDEX for id, weight in zip(tokens.input_ids, tokens.weights, strict=True)
+        ]
         probes.append({"where": split.where(index), "input_ids": tokens.input_ids.tolist(), "labels": labels})
     directory.probes.write_text(json.dumps(probes) + "\n", encoding="utf-8")

@@ -25,9 +25,12 @@ def check_same_rows(run: RunDir, began: Config, now: Config) -> None:
     if not keys or not run.manifest.is_file():
         return
     from sft_cli.prepare import manifest as manifests
-    from sft_cli.prepare.prepare import read_template
+    from sft_cli.prepare.prepare import load_tokenizer_and_template
 
-    known, inputs = run.read_json(run.manifest)["inputs"], manifests.inputs(now, *read_template(now))
+    known, inputs = (
+        run.read_json(run.manifest)["inputs"],
+        manifests.preparation_inputs(now, *load_tokenizer_and_template(now)),
+    )
     if any(
         _without_versions(known[stage]) != _without_versions(inputs[stage])
         for stage in ("rows", "clean", "encode", "mix")

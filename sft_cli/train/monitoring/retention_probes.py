@@ -12,7 +12,7 @@ from sft_cli.data.prepared import Split
 from sft_cli.errors import SftError
 from sft_cli.eval.exact_match import last_trained_span
 from sft_cli.eval.select_rows import with_run_tokenizer
-from sft_cli.prepare.prepare import prepare
+from sft_cli.prepare.prepare import prepare_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def _prepare_probe(config: Config, name: str, probe: ProbeConfig, tokenizer: Pat
     key = f"trainer.retention.probes.{name}"
     say(f"probe     {name}: {probe.path}")
     try:
-        prepared = prepare(_probe_config(config, name, probe, tokenizer), training=False)
+        prepared = prepare_data(_probe_config(config, name, probe, tokenizer), training=False)
     except SftError as error:
         raise _reword_error(error, name, key) from error
     split = prepared.train

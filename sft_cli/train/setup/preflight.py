@@ -15,8 +15,8 @@ from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.config.schema.trainer import OptimizerName
 from sft_cli.console import gib, say
-from sft_cli.data.lengths import Lengths
-from sft_cli.data.prepared import Prepared
+from sft_cli.data.lengths import RowLengths
+from sft_cli.data.prepared import PreparedData
 from sft_cli.errors import SftError, raise_all
 from sft_cli.model.adapter.base_weights import trainable_names
 from sft_cli.model.adapter.prompt_learning import num_virtual_positions, virtual_tokens_config
@@ -34,7 +34,7 @@ from sft_cli.train.optimizers.optimizers import optimizer_state_bytes
 from sft_cli.utils.disks import free_bytes
 
 
-def run_preflight(config: Config, prepared: Prepared, machine: ComputeSetup, run_dir: Path) -> CheckpointingPlan:
+def run_preflight(config: Config, prepared: PreparedData, machine: ComputeSetup, run_dir: Path) -> CheckpointingPlan:
     """Check the run, report all problems at once, print the memory estimate, and choose what is recomputed.
 
     Raises:
@@ -54,7 +54,7 @@ def run_preflight(config: Config, prepared: Prepared, machine: ComputeSetup, run
 
 
 def find_config_problems(
-    config: Config, architecture: PretrainedConfig, prepared: Prepared, device: str
+    config: Config, architecture: PretrainedConfig, prepared: PreparedData, device: str
 ) -> tuple[list[SftError], bool]:
     """Find settings that cannot work with this model and these rows.
 
@@ -101,7 +101,7 @@ def _device_problems(config: Config, device: str) -> Iterator[SftError]:
         )
 
 
-def _holdout_problems(config: Config, prepared: Prepared) -> Iterator[SftError]:
+def _holdout_problems(config: Config, prepared: PreparedData) -> Iterator[SftError]:
     """Settings that need held-out rows, where so few rows exist that none are held out by default."""
     if len(prepared.validation):
         return
@@ -119,7 +119,7 @@ def _holdout_problems(config: Config, prepared: Prepared) -> Iterator[SftError]:
             )
 
 
-def _size_problems(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> Iterator[SftError]:
+def _size_problems(config: Config, architecture: PretrainedConfig, prepared: PreparedData) -> Iterator[SftError]:
     """Rows that are too long for the model, and token ids outside its vocabulary."""
     text = architecture.get_text_config()
     longest, taken = longest_example(prepared), num_virtual_positions(config.adapter)
@@ -143,7 +143,7 @@ def _size_problems(config: Config, architecture: PretrainedConfig, prepared: Pre
         )
 
 
-def _length_advice(config: Config, prepared: Prepared, context: int) -> str:
+def _length_advice(config: Config, prepared: PreparedData, context: int) -> str:
     """Settings with which the examples fit into ``context`` tokens, with the fraction that each keeps."""
     tokens, least = [], []
     for split in (prepared.train, prepared.validation):
@@ -152,19 +152,19 @@ def _length_advice(config: Config, prepared: Prepared, context: int) -> str:
             found[index] = np.flatnonzero(split.tokens(int(index)).weights)[0] + 1
         tokens.append(split.lengths)
         least.append(found)
-    lengths = Lengths(
+    lengths = RowLengths(
         np.concatenate(tokens),
         np.concatenate(least),
-        others=sum(prepared.manifest["dropped"].values()),
+        num_other_losses=sum(prepared.manifest["dropped"].values()),
         max_length=config.trainer.max_length,
         context=context,
-        first=None,
+        first_too_long=None,
         longest="",
     )
     return lengths.advice(config.data.budget, config.data.overflow)
 
 
-def longest_example(prepared: Prepared) -> int:
+def longest_example(prepared: PreparedData) -> int:
     """Tokens of the longest example, including held-out ones."""
     return int(max(prepared.train.lengths.max(), max(prepared.validation.lengths, default=0)))
 
@@ -200,7 +200,7 @@ def checkpoint_bytes(config: Config, needed: MemoryEstimate) -> int:
     return (config.trainer.keep_checkpoints + EXTRA_CHECKPOINTS) * (needed.parameters + needed.optimizer_state)
 
 
-def check_golden_prompts(config: Config, architecture: PretrainedConfig, prepared: Prepared) -> int:
+def check_golden_prompts(config: Config, architecture: PretrainedConfig, prepared: PreparedData) -> int:
     """Check that transformers, as a server runs it, encodes the golden prompts to the trained ids; return their number.
 
     Raises:
@@ -212,7 +212,7 @@ def check_golden_prompts(config: Config, architecture: PretrainedConfig, prepare
 
 
 def estimate_run_memory(
-    config: Config, architecture: PretrainedConfig, prepared: Prepared, machine: ComputeSetup
+    config: Config, architecture: PretrainedConfig, prepared: PreparedData, machine: ComputeSetup
 ) -> MemoryEstimate:
     """The memory estimate for this run's largest micro-batch."""
     total, longest = int(prepared.train.lengths.sum()), longest_example(prepared)
@@ -220,7 +220,7 @@ def estimate_run_memory(
     return micro_batch_memory(config, counted, min(total, max_micro_batch_tokens(config, longest)))
 
 
-def typical_length(prepared: Prepared) -> int:
+def typical_length(prepared: PreparedData) -> int:
     """Token-weighted mean length of the examples: the memory of attention on a CPU grows with its square."""
     lengths = prepared.train.lengths.astype(np.float64)
     return max(1, round(float((lengths**2).sum() / lengths.sum())))

@@ -8,7 +8,7 @@ from sft_cli.config.schema.adapter import AdapterKind
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import Auto, resolved
 from sft_cli.config.schema.trainer import OptimizerName
-from sft_cli.data.prepared import Prepared
+from sft_cli.data.prepared import PreparedData
 
 MIN_STEPS = 50
 """Optimizer steps below which most runs change the model little."""
@@ -43,7 +43,7 @@ class RunWarning:
     fix: str
 
 
-def find_run_warnings(config: Config, prepared: Prepared, *, examples: int, held_out: bool) -> Iterator[RunWarning]:
+def find_run_warnings(config: Config, prepared: PreparedData, *, examples: int, held_out: bool) -> Iterator[RunWarning]:
     """Find the warnings, in the order of a run.
 
     Args:
@@ -84,7 +84,7 @@ def describe_plan(composed: Config, config: Config, examples: int) -> str:
     return f"{num_steps(config, examples):,} steps: {passes}{limit}{hint}"
 
 
-def _template_warnings(config: Config, prepared: Prepared) -> Iterator[RunWarning]:
+def _template_warnings(config: Config, prepared: PreparedData) -> Iterator[RunWarning]:
     """Another template is used than the tokenizer's own."""
     if prepared.manifest["beside_own_template"]:
         name = "template.path" if config.template.path else f"template={config.template.name}"
