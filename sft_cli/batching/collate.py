@@ -68,7 +68,7 @@ class MicroBatchPlan:
     Attributes:
         partition: ``[rank][micro-batch][index in the step]``.
         prefixes: The prefixes that examples share within a micro-batch; None: nothing is shared.
-        computed_tokens: TokenizedExample of all rows of all ranks.
+        computed_tokens: Tokens of all rows of all ranks.
     """
 
     partition: Partition
@@ -109,7 +109,7 @@ def plan_micro_batches(
 
 
 def _num_computed_tokens(parts: Partition, lengths: Sequence[int], prefixes: PrefixForest | None) -> int:
-    """TokenizedExample of all rows; an empty row holds one."""
+    """Tokens of all rows; an empty row holds one."""
     rows = [row for rank in parts for row in rank]
     sizes = [prefixes.num_computed_tokens(row, lengths) if prefixes else sum(lengths[i] for i in row) for row in rows]
     return sum(max(1, size) for size in sizes)

@@ -72,12 +72,12 @@ def make_generation_config(base: GenerationConfig | None, run: RunDir) -> Genera
     """Return a greedy config with the run's stop tokens and the base's settings that do not change the answers."""
     values: dict[str, Any] = {} if base is None else base.to_dict()
     kept = {name: values[name] for name in KEPT_GENERATION_KEYS if values.get(name) is not None}
-    return GenerationConfig(**{**kept, **run.read(run.adapter / "generation_config.json")})
+    return GenerationConfig(**{**kept, **run.read_json(run.adapter / "generation_config.json")})
 
 
 def run_stop_ids(run: RunDir) -> list[int]:
     """Return the tokens that end an answer of the run."""
-    return run.read(run.adapter / "generation_config.json")["eos_token_id"]
+    return run.read_json(run.adapter / "generation_config.json")["eos_token_id"]
 
 
 def copy_model_files(run: RunDir, config: ModelConfig, directory: Path) -> None:

@@ -50,9 +50,9 @@ def test_a_process_knows_its_place(environment, place):
 @pytest.mark.parametrize(
     ("environment", "problem"),
     [
-        ({"WORLD_SIZE": "2"}, "lacks RANK, MASTER_ADDR, MASTER_PORT"),
-        ({**TORCHRUN, "RANK": "x"}, "no numbers: RANK=x"),
-        ({**TORCHRUN, "WORLD_SIZE": "two"}, "no numbers: WORLD_SIZE=two"),
+        ({"WORLD_SIZE": "2"}, "are missing: RANK, MASTER_ADDR, MASTER_PORT"),
+        ({**TORCHRUN, "RANK": "x"}, "are not numbers: RANK=x"),
+        ({**TORCHRUN, "WORLD_SIZE": "two"}, "are not numbers: WORLD_SIZE=two"),
     ],
 )
 def test_half_an_environment_is_a_sentence(environment, problem):

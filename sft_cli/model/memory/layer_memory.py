@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sft_cli.model.language_model import language_modules
@@ -176,14 +177,17 @@ def track_layers(model: nn.Module, live: LiveBytes) -> Iterator[LayerMemory]:
     layers = decoder_layers(model)
     parameters = {value.untyped_storage()._cdata for value in model.parameters()}
     memory = LayerMemory(live, len(layers), parameters)
-    handles = []
-    for index, layer in enumerate(layers):
-        handles += [
-            layer.register_forward_pre_hook(lambda _, args, index=index: memory.enter_forward(index, args)),
-            layer.register_forward_hook(lambda _, __, output, index=index: memory.leave_forward(index, output)),
-        ]
+    handles = [handle for index, layer in enumerate(layers) for handle in _register_hooks(layer, index, memory)]
     try:
         yield memory
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _register_hooks(layer: nn.Module, index: int, memory: LayerMemory) -> list[RemovableHandle]:
+    """Report the start and the end of a layer's forward pass to ``memory``."""
+    return [
+        layer.register_forward_pre_hook(lambda _, arguments: memory.enter_forward(index, arguments)),
+        layer.register_forward_hook(lambda _, __, output: memory.leave_forward(index, output)),
+    ]

@@ -54,7 +54,7 @@ def compare_with_base(
         before: Its scores from before training; see ``base_before_training``.
     """
     if base is not None:
-        with base.active():
+        with base.activate():
             before = evaluator.evaluate_base(directory)
     if before is not None:
         evaluator.print_comparison(before, directory)
