@@ -33,7 +33,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pyarrow
-from peers import MAX_LENGTH, Result, Work, by_datasets, by_trl, counted, now, since
+from peers import MAX_LENGTH, Result, Work, by_datasets, by_trl, counted, elapsed, read_clocks
 
 from sft_cli.chat.template.loading import load_template
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
@@ -72,11 +72,11 @@ def ours(work: Work, processes: int) -> Result:
     """Every row rendered, encoded, proven and written as Arrow."""
     tokenizer = load_tokenizer(work.tokenizer)
     template = load_template(TemplateConfig(path=work.template), tokenizer)
-    start = now()
+    start = read_clocks()
     rules = encode_stage.EncodeRules(tokenizer, template, DataConfig(), MAX_LENGTH, replay=False, loss_weight=1.0)
     tasks = [(at, work.rows[at : at + encode_stage.CHUNK]) for at in range(0, len(work.rows), encode_stage.CHUNK)]
     done = list(workers.run(Part, (rules, work.scratch), Part.write, tasks, processes))
-    return Result(*since(start), *map(sum, zip(*done, strict=True)))
+    return Result(*elapsed(start), *map(sum, zip(*done, strict=True)))
 
 
 def whole(work: Work, processes: int) -> Result:
@@ -98,9 +98,9 @@ def whole(work: Work, processes: int) -> Result:
         f"prepared_dir={work.scratch / 'prepared'}",
         *([f"template.path={work.template}"] if work.template else []),
     ]
-    start = now()
+    start = read_clocks()
     prepared = prepare_data(compose(settings))
-    spent = since(start)
+    spent = elapsed(start)
     return Result(*spent, *counted(datasets.load_from_disk(str(prepared.directory))["train"]["labels"]))
 
 

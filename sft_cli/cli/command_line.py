@@ -61,6 +61,11 @@ class Command:
         return [one for one in self.parameters if one.param_type_name == "argument" and one.required]
 
     @cached_property
+    def single(self) -> list[Any]:
+        """The arguments that are one word each, in their order; the required ones come first."""
+        return [one for one in self.parameters if one.param_type_name == "argument" and one.nargs == 1]
+
+    @cached_property
     def free(self) -> str | None:
         """What any number of words are: ``KEY=VALUE`` or another name; None where the command takes none."""
         lists = [one for one in self.parameters if one.param_type_name == "argument" and one.nargs == -1]

@@ -195,9 +195,9 @@ def _refuse_arguments(command: Command, parts: Sequence[Part]) -> None:
     words = [part.words[0] for part in parts if not part.is_option]
     if command.required and (not words or ("=" in words[0] and not Path(words[0]).exists())):
         raise _missing(command, parts)
-    if command.free is None and len(words) > len(command.required):
-        extra = words[len(command.required)]
-        kept = " ".join(["sft", command.name, *map(shlex.quote, words[: len(command.required)])])
+    if command.free is None and len(words) > len(command.single):
+        extra = words[len(command.single)]
+        kept = " ".join(["sft", command.name, *map(shlex.quote, words[: len(command.single)])])
         raise SftError(where=extra, problem=f"{kept} takes no further words", fix=f"leave it out: {kept}")
 
 

@@ -29,7 +29,7 @@ READ = (
 NOT_READ = {r"eval\.(compare_after_training|samples)": ""}
 """Patterns of keys of those groups that no evaluation reads -> what works instead, or nothing."""
 TRAINED = (
-    r"data\.(strategy|temperature|stop|total_rows|stages.*|budget\.filtered|mix\.\w+\.(weight|cap|epochs|priority))"
+    r"data\.(strategy|temperature|stopping_strategy|total_rows|stages.*|budget\.filtered|mix\.\w+\.(weight|cap|epochs|priority))"
 )
 """Keys that decide which rows are trained on; of the run's own data, none changes what is evaluated."""
 ROWS = r"data\.mix\.\w+\.(path|split|name|revision|max_rows|stream|shuffle_buffer)"

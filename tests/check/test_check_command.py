@@ -56,10 +56,10 @@ def test_prepared_data_are_taken_as_they_are(capsys):
 
     config = compose(["recipe=quickstart"])
     with sample_data(config, 10) as found:
-        assert found.needs_all_rows
+        assert found.whole
         assert data_result(found).text.startswith("all rows: ")
     with sample_data(compose(["recipe=quickstart", "trainer.max_length=200"]), 10) as other:
-        assert not other.needs_all_rows
+        assert not other.whole
         assert other.scale > 10
 
 

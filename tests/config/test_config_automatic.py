@@ -97,7 +97,7 @@ def test_a_micro_batch_takes_the_longest_example_unless_its_size_is_set(tmp_path
     with pytest.raises(SftError, match="tokens_per_micro_batch is 4096, less"):
         compose(["recipe=alpaca_lora", "trainer.max_length=9000"])
     file = tmp_path / "config.yaml"
-    file.write_text("trainer: {max_length: 9000, tokens_per_micro_batch: 8192}\n")
+    file.write_text("trainer: {max_length: 9000}\nspeed: {tokens_per_micro_batch: 8192}\n")
     with pytest.raises(SftError, match="tokens_per_micro_batch is 8192, less"):
         read_config(file)
 

@@ -172,7 +172,7 @@ def test_every_column_is_read_ignored_named_or_refused(extra, named, data):
 
 @given(names)
 def test_names_are_judged_without_failing(name):
-    assert column_meaning(name) is None or column_meaning(name).says
+    assert column_meaning(name) is None or column_meaning(name).description
     assert is_about(name) in (True, False)
 
 

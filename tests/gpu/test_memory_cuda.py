@@ -70,10 +70,10 @@ def test_allocated_memory_is_the_estimate(mode, layers):
     states = forward(model)
     torch.cuda.synchronize()
     grown = torch.cuda.memory_allocated() - before
-    living = max(needed.kept.layers) + (2 * needed.kept.layer_input if mode == "offload" else 0)
+    living = max(needed.saved.layers) + (2 * needed.saved.layer_input if mode == "offload" else 0)
     expected = needed.activations(Checkpointing(mode), layers) - (living if layers == 8 else 0)
     assert states.requires_grad
-    assert grown == pytest.approx(expected, rel=0.15, abs=2 * needed.kept.layer_input)
+    assert grown == pytest.approx(expected, rel=0.15, abs=2 * needed.saved.layer_input)
 
 
 def test_free_memory_is_what_the_card_has():

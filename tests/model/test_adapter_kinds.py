@@ -134,7 +134,7 @@ def distance(first, second) -> float:
 def test_adapter_starts_at_the_base_learns_and_loads_again(case, base, adapt, tmp_path):
     model = adapt(case)
     before = logits(model)
-    if case.selects_logits:
+    if case.keeps:
         assert distance(before, logits(base(case.stored))) < 1e-4
     losses = train(model, case)
     assert losses[-1] < 0.9 * losses[0]

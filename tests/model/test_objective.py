@@ -610,7 +610,7 @@ def test_virtual_tokens_run_through_peft_unpacked(build, lay, kind, family):
     """Their loss is PEFT's own, and the vectors get its gradient; the rows are not packed."""
     model = prompted(build, kind, family)
     loss_model, probed = build_loss_model(model, 4)
-    assert (loss_model.path, loss_model.packed, probed.packed_ok) == (LogitsPath.needs_all_rows, False, False)
+    assert (loss_model.path, loss_model.packed, probed.packed_ok) == (LogitsPath.whole, False, False)
     assert probed.reason == "its virtual tokens precede the row, not every document in it"
     for length in (9, 4):
         laid = lay([length])
