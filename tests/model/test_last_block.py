@@ -30,7 +30,7 @@ def hidden_and_gradients(model, read_at):
     """Read hidden states, and the gradients of a fixed sum of them."""
     lm = model.get_base_model()
     ids = torch.randint(160, (1, 18), generator=torch.Generator().manual_seed(2))
-    row = replace(pack_row([7, 11]), read_at=read_at)
+    row = replace(pack_row([7, 11]), read_positions=read_at)
     positions = torch.cat([torch.arange(7), torch.arange(11)])[None]
     hidden = lm.base_model(input_ids=ids, position_ids=positions, **document_arguments(row)).last_hidden_state[0, READ]
     model.zero_grad()

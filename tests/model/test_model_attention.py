@@ -153,7 +153,7 @@ def test_chunked_attention_is_refused():
 def test_a_padding_mask_is_refused(build, lay):
     model, ids = build("llama"), lay([4, 4]).documents
     use_packed_attention(model)
-    with pytest.raises(PackingUnsupported, match="an attention mask was given beside the bounds"):
+    with pytest.raises(PackingUnsupported, match="an attention mask was given in addition to the document bounds"):
         model(
             input_ids=torch.cat(ids)[None], attention_mask=torch.ones(1, 8).long(), **packed_row_arguments([4, 4], CPU)
         )
