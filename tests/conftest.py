@@ -21,3 +21,12 @@ def material_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared/material is absent")
     return folder
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow the cases of a parametrised test that ``every_change`` does not name."""
+    for item in items:
+        marker = item.get_closest_marker("every_change")
+        if marker is not None and not any(f"[{case}]" in item.name for case in marker.args):
+            item.add_marker(pytest.mark.slow)

@@ -84,6 +84,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.every_change("llama", "moe")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_estimate_memory_of_families(family):
     config, context = FAMILIES[family]
@@ -103,6 +104,7 @@ def test_context_of_a_saved_config(family, tmp_path):
     assert read_context_length(str(tmp_path)) == context
 
 
+@pytest.mark.every_change("llama", "gpt2")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_share_identical_layers_is_exact(family, monkeypatch):
     """Six layers, every second one of Gemma 2 with a window; a rank of its own makes a layer another one."""
@@ -135,6 +137,7 @@ KINDS = {
 }
 
 
+@pytest.mark.every_change("lora", "dora")
 @pytest.mark.parametrize("kind", KINDS)
 def test_num_trained_equals_the_real_model(kind):
     real = add_adapter(AutoModelForCausalLM.from_config(llama()), KINDS[kind], [], seed=0)
@@ -188,6 +191,7 @@ def test_bytes_of_a_frozen_parameter(quant, per_parameter):
     assert of(llama(), LORA, quant=quant).weights == pytest.approx(inner * per_parameter + other * 2, rel=1e-6)
 
 
+@pytest.mark.every_change("fused-dtype1-three", "peft-dtype0-none", "full-dtype0-all")
 @pytest.mark.parametrize("layers", [0, 3, 8], ids=["none", "three", "all"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["full", "peft", "fused"])
