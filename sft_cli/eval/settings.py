@@ -28,7 +28,10 @@ READ = (
 """Keys, and groups with all their keys, that may differ from the run's config; anything else would have no effect."""
 NOT_READ = {r"eval\.(compare_after_training|samples)": ""}
 """Patterns of keys of those groups that no evaluation reads -> what works instead, or nothing."""
-TRAINED = r"data\.(strategy|temperature|stopping_strategy|total_rows|stages.*|budget\.filtered|mix\.\w+\.(weight|cap|epochs|priority))"
+TRAINED = (
+    r"data\.(strategy|temperature|stopping_strategy|total_rows|stages.*|budget\.filtered"
+    r"|mix\.\w+\.(weight|cap|epochs|priority))"
+)
 """Keys that decide which rows are trained on; of the run's own data, none changes what is evaluated."""
 ROWS = r"data\.mix\.\w+\.(path|split|name|revision|max_rows|stream|shuffle_buffer)"
 """Keys that name rows to train on: those that are evaluated are named otherwise."""

@@ -96,7 +96,7 @@ def test_a_token_that_the_template_shares_carries_no_loss(make_builder, build_to
         (["U:q", CALL, "T:1", "A:b"], {"train_on_tool_calls": False}, "1|b<|im_end|>"),
         (["U:q", CALL, Message("tool", "1", 0.0), "T:2", "A:b"], {}, f"{SAID}|2|b<|im_end|>"),
         (["U:q", CALL, "T:1", Message("assistant", "b", 0.0), "U:r", "A:c"], {}, f"{SAID}|1|c<|im_end|>"),
-        (["U:q", CALL, "T:1", "A:SECRET", "U:r", "A:c"], {"untrained": ["SECRET"]}, f"{SAID}|1|c<|im_end|>"),
+        (["U:q", CALL, "T:1", "A:SECRET", "U:r", "A:c"], {"no_loss_patterns": ["SECRET"]}, f"{SAID}|1|c<|im_end|>"),
         (["U:q", CALL, Message("tool", "1", 0.0)], {}, SAID),
     ],
 )
