@@ -12,7 +12,7 @@ GIB = 2**30
 class Needed:
     """Checkpoints of 1 GiB."""
 
-    values, state = GIB // 2, GIB // 2
+    parameters, optimizer_state = GIB // 2, GIB // 2
 
 
 @pytest.mark.parametrize(

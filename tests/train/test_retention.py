@@ -266,7 +266,7 @@ def test_the_rows_of_the_run_are_left_alone(place, asked):
 def test_rows_that_are_too_long_are_left_out(place):
     file = place.file("long.jsonl", [{"prompt": "a", "completion": "b" * n} for n in (3, 600)])
 
-    assert place.probes(f"probes.words.path={file}")[0].used == 1
+    assert place.probes(f"probes.words.path={file}")[0].num_examples == 1
 
 
 @pytest.mark.parametrize(
