@@ -63,7 +63,7 @@ def test_slurm_is_implied_where_no_launcher_is_chosen(tmp_path):
     assert "#SBATCH --partition=gpu\n" in result.stdout
     (tmp_path / "configs/launcher").mkdir(parents=True)
     (tmp_path / "configs/launcher/mine.yaml").write_text("kind: slurm\npartition: mine\n")
-    (tmp_path / "mine.yaml").write_text("defaults: [quickstart, {launcher: mine}]\n")
+    (tmp_path / "mine.yaml").write_text("defaults: [quickstart, {override /launcher: mine}]\n")
     for words in (["recipe=mine.yaml"], ["recipe=quickstart", "launcher=mine"]):
         result = submit_sh(*words, "--dry-run", cwd=tmp_path)
         assert "#SBATCH --partition=mine\n" in result.stdout, result.stderr
