@@ -40,12 +40,12 @@ LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 SLOW_SAVE = """
 import time
-from sft_cli.train import checkpoint
-sync = checkpoint._sync
+from sft_cli.train.checkpoints import checkpoint
+sync = checkpoint.fsync
 def slowly(path):
     time.sleep(0.1)
     return sync(path)
-checkpoint._sync = slowly
+checkpoint.fsync = slowly
 """
 
 

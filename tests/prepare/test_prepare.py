@@ -374,8 +374,8 @@ def test_two_processes_prepare_the_same_at_once(config, home):
     file = home / "config.yaml"
     file.write_text(dump_config(made_config), encoding="utf-8")
     code = (
-        "import sys; from sft_cli.config.compose import load; from sft_cli.prepare.prepare import prepare_data;"
-        " config = load(sys.argv[1]); print('ready', flush=True); input(); prepare_data(config)"
+        "import sys; from sft_cli.config.compose import read_config; from sft_cli.prepare.prepare import prepare_data;"
+        " config = read_config(sys.argv[1]); print('ready', flush=True); input(); prepare_data(config)"
     )
     command = [sys.executable, "-c", code, str(file)]
     both = [subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(2)]

@@ -250,7 +250,7 @@ def test_the_base_is_compared_after_training_with_its_adapter_off(runs, metrics,
     done = runs.start("r", *compared)
     lines = capsys.readouterr().out
     assert re.search(r"held-out loss +\d\.\d+ +\d\.\d+", lines)
-    assert lines.index("step ") < lines.index("baseline  evaluating the model as it was")
+    assert lines.index("step ") < lines.index("baseline  evaluating the base model")
     before = done.read_json(done.base_scores)
     execute(["eval", str(done.path), "--compare", "base", "eval.max_new_tokens=4"])
     other = done.read_json(done.path / "eval" / "heldout.json")["base"]
@@ -269,7 +269,7 @@ def test_a_base_that_is_trained_itself_is_compared_only_from_the_beginning(runs,
     shutil.rmtree(done.model)
     done.base_scores.unlink()
 
-    with pytest.raises(SftError, match="the base was not evaluated then"):
+    with pytest.raises(SftError, match="the run began without it"):
         runs.resume("r")
 
 

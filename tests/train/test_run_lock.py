@@ -20,8 +20,8 @@ from sft_cli.train.setup.run_lock import hold_run_lock
 HOLDER = """
 import sys, time
 from pathlib import Path
-from sft_cli.train.setup.run_lock import held
-with held(Path(sys.argv[1])):
+from sft_cli.train.setup.run_lock import hold_run_lock
+with hold_run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
