@@ -25,6 +25,7 @@ def test_the_newest_and_the_best_are_kept(runs, metrics):
     assert steps(done) == [f"step-{n}" for n in sorted({best, 7, 8})]
 
 
+@pytest.mark.every_change("18-420")
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
 def test_files_have_the_mode_that_the_umask_gives(runs, mask, mode):
     """Of the whole run directory: safetensors makes its files for their owner alone."""
@@ -102,6 +103,7 @@ def test_other_data_is_refused(runs, rows, tmp_path):
     assert done.data.read_text() == before
 
 
+@pytest.mark.slow
 def test_data_that_would_be_other_is_named_by_its_key_before_anything_is_prepared(runs, rows, tmp_path, monkeypatch):
     done = runs.start("r", "trainer.max_steps=1")
     unfinish(done)
@@ -118,6 +120,7 @@ def test_data_that_would_be_other_is_named_by_its_key_before_anything_is_prepare
     runs.resume("r", f"data.mix.local.path={same}", "data.workers=1")
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_as_a_new_one_by_the_command_that_is_told(runs):
     done = runs.start("r", "trainer.max_steps=1")
     with pytest.raises(SftError) as refused:

@@ -100,6 +100,7 @@ def test_a_step_is_the_direct_loss_of_each_example_alone(base, packed, budget, o
         assert (grads[name] - gradient).abs().max() <= 1e-5 * max(scale, 1e-3), name
 
 
+@pytest.mark.every_change("full")
 @pytest.mark.parametrize(
     "words",
     [
@@ -122,6 +123,7 @@ def test_a_run_has_one_loss_curve_whatever_the_layout(runs, metrics, words):
     assert [m["grad_norm"] for m in other] == pytest.approx([m["grad_norm"] for m in narrow], rel=1e-4)
 
 
+@pytest.mark.every_change("words0")
 @pytest.mark.parametrize("words", [["adapter=lora"], ["adapter=none"], ["adapter=lora", "adapter.dropout=0.1"]])
 def test_a_resumed_run_is_the_straight_run_to_the_bit(runs, metrics, stop_behind, words):
     straight = metrics(runs.start("straight", "trainer.save_every=1", *words))

@@ -218,6 +218,7 @@ def test_a_resumed_run_that_had_stopped_early_trains_no_further(runs, metrics):
     assert done.samples.read_text() == samples
 
 
+@pytest.mark.slow
 def test_a_resumed_run_computes_with_the_threads_it_began_with(runs, monkeypatch, capsys):
     """Recorded once, told once a session, and stronger than OMP_NUM_THREADS."""
     monkeypatch.setattr(threads, "available_cores", lambda: 4)
@@ -358,6 +359,7 @@ def test_gradients_are_clipped_and_the_norm_before_is_logged(runs, metrics):
     assert all(step["grad_norm"] > 0.1 for step in metrics(done))
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_curve(runs, metrics):
     curves = [[step["loss"] for step in metrics(runs.start(name, f"trainer.seed={seed}", "trainer.max_steps=3"))]
               for name, seed in (("a", 1), ("b", 1), ("c", 2))]  # fmt: skip

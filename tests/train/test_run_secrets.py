@@ -60,6 +60,7 @@ def holding(directory: Path) -> list[str]:
     return [str(path) for path in files if SECRET in str(path) or SECRET.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_signature_is_nowhere_and_the_run_goes_on_from_what_was_downloaded(runs, address, tmp_path, capsys):
     done = runs.start("r", f"data.mix.local.path={address}?sig={SECRET}", "trainer.max_steps=2", "trainer.save_every=1")
     assert holding(tmp_path) == []
@@ -75,6 +76,7 @@ def test_a_signature_is_nowhere_and_the_run_goes_on_from_what_was_downloaded(run
     assert SECRET not in said.out + said.err
 
 
+@pytest.mark.slow
 def test_without_the_download_one_sentence_says_what_to_type(runs, address, tmp_path):
     done = runs.start("r", f"data.mix.local.path={address}?sig={SECRET}", "trainer.max_steps=2", "trainer.save_every=1")
     shutil.rmtree(done.adapter)

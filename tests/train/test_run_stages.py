@@ -18,6 +18,7 @@ def words(tmp_path):
     return [wiki, "data.mix.local.weight=2", "data.val_fraction=0.2", STAGES]
 
 
+@pytest.mark.slow
 def test_steps_resuming_and_evaluating_with_stages_weights_and_replay(runs, metrics, words, capsys):
     done = runs.start("r", *words, "trainer.save_every=1", "trainer.keep_checkpoints=20")
     manifest = json.loads(done.manifest.read_text())

@@ -36,6 +36,7 @@ def mixed(tmp_path):
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft 0.21 asks the old name
 def test_every_template_reaches_the_adapter_the_merged_model_and_an_evaluation(runs, named, mixed, tmp_path):
     from sft_cli.cli import execute

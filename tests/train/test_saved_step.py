@@ -10,6 +10,7 @@ from sft_cli.errors import SftError
 from sft_cli.train.checkpoints.saved_step import run_at
 
 
+@pytest.mark.every_change("words0")
 @pytest.mark.parametrize(
     "words", [[], ["adapter=none"], ["trainer.average=ema"], ["adapter=pissa", "adapter.alpha=16"]]
 )
