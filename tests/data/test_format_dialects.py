@@ -112,7 +112,7 @@ def test_every_example_of_the_table_is_what_it_says(name):
 
 
 def test_the_description_names_every_format_with_its_columns():
-    text = registry()
+    text = registry.describe_formats()
     for name, shape in FORMATS.items():
         block = next(block for block in text.split("\n\n") if block.startswith(f"{name}: "))
         assert shape.description in block

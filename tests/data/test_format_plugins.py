@@ -139,7 +139,7 @@ def test_name_for_the_manifest_and_fingerprint_for_the_cache(packages):
 
 
 def test_the_list_of_formats_names_them(packages):
-    assert "\n\nmedical (notes_formats 1.2): of an installed package, notes:messages\n\n" in registry()
+    assert "\n\nmedical (notes_formats 1.2): of an installed package, notes:messages\n\n" in registry.describe_formats()
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_run_that_held_nothing_out(run_of, world):
 def test_typical_mistakes(run_of):
     run = run_of("lora")
     table = {
-        (str(run), "--compare", "runs/other"): "--compare runs/other: input should be 'base'\n"
+        (str(run), "--compare", "runs/other"): "--compare runs/other: 'runs/other' is not one of 'base'\n"
         "  fix: choose one of --compare base",
         (str(run), "trainer.dtype=float16"): "trainer.dtype=float16: the cpu device here does not train in it\n"
         "  fix: trainer.dtype=auto",

@@ -111,9 +111,9 @@ def test_held_out_rows_of_other_data_come_first(run_of, other_rows, world):
 def test_rows_that_were_trained_on_are_said_to_be(run_of, world, capsys):
     rows = world / "rows.jsonl"
     evaluated(run_of("lora"), "data=local", f"data.mix.local.path={rows}")
-    sentence = f"warning: the run was trained on 5 of the 5 examples (the first: {rows.name}:1): on these it measures"
+    sentence = f"warning: the run was trained on 5 of the 5 examples (the first: {rows.name}:1): their scores"
     out = capsys.readouterr().out
-    assert f"{sentence} what was memorised\n" in out
+    assert f"{sentence} measure memorisation\n" in out
     assert "held out" not in out
     assert "training tokens" not in out
     assert "evaluated tokens" in out
@@ -122,7 +122,7 @@ def test_rows_that_were_trained_on_are_said_to_be(run_of, world, capsys):
 def test_rows_whose_prompt_was_trained_are_counted_apart(run_of, other_rows, capsys):
     report = evaluated(run_of("lora"), f"data={other_rows}")
     out = capsys.readouterr().out
-    assert "warning: the run was trained on 1 of the 2 examples (the first: other.jsonl:1): on these it" in out
+    assert "warning: the run was trained on 1 of the 2 examples (the first: other.jsonl:1): their scores" in out
     assert "warning: the prompt of 1 of the 2 examples was trained with another answer (other.jsonl:2)\n" in out
     assert (report["data"]["trained_on"], report["data"]["prompt_trained_on"]) == (1, 1)
 
