@@ -92,6 +92,7 @@ def test_preparation_reads_them(tokenizer):
     assert added_ids(found, ["<x>"]) == [tokenizer.backend.get_vocab_size()]
 
 
+@pytest.mark.slow
 @pytest.mark.material
 @pytest.mark.parametrize("name", ["llama2", "llama3", "mistral_v3", "qwen2_5", "qwen3"])
 def test_transformers_makes_the_same_ids(name):

@@ -172,6 +172,7 @@ METHODS = st.sampled_from(Method)
 THRESHOLDS = st.sampled_from([0.3, 0.5, 0.7, 0.8, 1.0])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(TEXTS, METHODS, THRESHOLDS, st.integers(1, 4), st.data())
 def test_equal_to_brute_force_and_once_is_enough(texts, method, threshold, shingle, data):

@@ -65,6 +65,7 @@ def stream(home, cases, **environment):
     return json.loads(done.stdout)
 
 
+@pytest.mark.every_change("lines")
 @pytest.mark.parametrize(
     ("files", "buffer", "total"),
     [

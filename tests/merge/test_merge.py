@@ -166,6 +166,7 @@ def merged(out: Path):
     return AutoModelForCausalLM.from_pretrained(out)
 
 
+@pytest.mark.every_change("torch.float32-1e-10-untied-never", "torch.bfloat16-0.02-tied-always")
 @pytest.mark.parametrize("stop", [TrainStopToken.never, TrainStopToken.always])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-10), (torch.bfloat16, 2e-3 * ROUNDING)], ids=str)
@@ -263,6 +264,7 @@ def test_merged_directory_is_complete_without_local_paths(tmp_path, tokenizer):
     assert [path.name for path in run.path.glob(".*")] == []
 
 
+@pytest.mark.every_change("nf4-torch.float32-1e-10")
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-10), (torch.bfloat16, 5e-3)], ids=str)
 @pytest.mark.parametrize("kind", [QuantKind.nf4, QuantKind.int8])
 def test_into_the_dequantised_base_keeps_what_was_trained(tmp_path, tokenizer, kind, dtype, limit, capsys):
@@ -308,6 +310,7 @@ KINDS = {
 }
 
 
+@pytest.mark.every_change("rslora-dtype0", "dora-dtype1", "whole-head-dtype5")
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [(kind, torch.float32) for kind in KINDS]
@@ -329,6 +332,7 @@ def test_every_kind_merges(tmp_path, tokenizer, kind, dtype):
     assert f"| adapter | {describe_adapter(KINDS[kind])} |" in (run.path / "merged/README.md").read_text()
 
 
+@pytest.mark.every_change("rslora", "loftq")
 @pytest.mark.parametrize("kind", [*KINDS, "loftq"])
 def test_every_kind_merges_into_the_dequantised_base(tmp_path, tokenizer, kind):
     adapter = {**KINDS, "loftq": AdapterConfig(rank=8, init=Init.loftq)}[kind]

@@ -146,7 +146,7 @@ def test_random_rows_are_the_same_every_time_and_of_the_source(inspect):
 def test_more_matches_are_counted(inspect):
     lines = inspect("--where", "plain.jsonl", "-n", "2")
     assert len([line for line in lines if "plain.jsonl:" in line]) == 2
-    assert lines[-1] == "22 more rows match; n=24 prints all"
+    assert lines[-1] == "22 more rows match; -n 24 prints all"
 
 
 def test_a_place_is_looked_for_in_one_source(inspect):
@@ -158,7 +158,7 @@ def test_a_place_is_looked_for_in_one_source(inspect):
 
 def test_a_long_row_is_cut_unless_it_is_asked_for(inspect):
     cut = "\n".join(inspect("--where", "talk.jsonl:3"))
-    assert re.search(r"… \d+ tokens left out, \d+ with loss; row=\d+ prints them …", cut)
+    assert re.search(r"… \d+ tokens left out, \d+ with loss; --row \d+ prints them …", cut)
     whole = "\n".join(inspect("--row", "talk.jsonl:3"))
     assert "left out" not in whole
     assert whole.count(STOP) == 23
