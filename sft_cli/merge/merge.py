@@ -147,7 +147,7 @@ def check_disk_space(plan: MergePlan, out: Path) -> None:
     free = free_bytes(out.parent)
     if needed > free:
         raise SftError(
-            where=f"out={out}",
+            where=f"--out {out}",
             problem=f"the merged model needs {gib(needed)}, the disk has {gib(free)} free",
             fix="--out DIR on another disk",
         )
