@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft_cli.config.schema.clean import ContaminationConfig
-from sft_cli.data.row_errors import format_list, nearest
+from sft_cli.data.row_errors import closest_name, format_list
 from sft_cli.data.sources import file_state
 from sft_cli.data.sources.locate import FileGroup, locate_files
 from sft_cli.data.sources.select import SourceLocation
@@ -85,7 +85,7 @@ def _column(config: ContaminationConfig, name: str, values: Mapping[str, Any], w
     if named is None:
         problem = f"it has none of the columns {format_list(COLUMNS)}, but {format_list(values)}"
         raise SftError(where=where, problem=problem, fix=f"name the one that holds the prompt: {key}=COLUMN")
-    near = nearest(named, values)
+    near = closest_name(named, values)
     hint = f"did you mean {key}={near}? " if near is not None else ""
     raise SftError(where=where, problem=f"it has no column {named!r}", fix=f"{hint}columns: {format_list(values)}")
 

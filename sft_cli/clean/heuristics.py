@@ -54,7 +54,7 @@ _HELP = (
 REFUSAL = re.compile(rf"^\W*{_SORRY}?[\s,.;:—-]*(?:but )?(?:{_CANNOT})(?: to)? (?:{_HELP}|\w+ing)\b", re.IGNORECASE)
 
 
-class TrainedAnswer(NamedTuple):
+class AnsweredTurn(NamedTuple):
     """An answer, and the message before it."""
 
     prompt: str
@@ -69,15 +69,15 @@ class Violation(NamedTuple):
     score: float | None = None
 
 
-Rule = Callable[[TrainedAnswer, HeuristicsConfig], Violation | None]
+Rule = Callable[[AnsweredTurn, HeuristicsConfig], Violation | None]
 
 
-def empty(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
+def empty(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
     """Nothing is said, and no tool is called."""
     return None if answer.text.strip() or answer.calls_tools else Violation("there is no text")
 
 
-def echo(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
+def echo(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
     """The answer repeats the message before it and says hardly anything else."""
     prompt_words, answer_words = normalized_words(answer.prompt), normalized_words(answer.text)
     if (
@@ -90,12 +90,12 @@ def echo(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
     return Violation(f"{share:.0%} of its words are the prompt's", share) if share >= MIN_ECHO_SHARE else None
 
 
-def empty_code(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
+def empty_code(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
     """A code block without code."""
     return Violation("a code block holds nothing") if EMPTY_FENCE.search(answer.text) else None
 
 
-def repetition(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
+def repetition(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
     """Too many words outside code stand in pieces of four words that came before."""
     prose = [line for line in CODE.sub(" ", answer.text).split("\n") if not CODE_LINE.search(line)]
     answer_words = normalized_words("\n".join(prose))
@@ -117,7 +117,7 @@ def repeated_share(answer_words: Sequence[str]) -> float:
     return sum(repeated) / max(1, len(answer_words))
 
 
-def cut_off(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
+def cut_off(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
     """A code block is never closed, or long prose ends in the middle of a sentence.
 
     Code, lists, tables, formulas, numbers and short answers may end as they like.
@@ -142,13 +142,13 @@ def cut_off(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None
     return None
 
 
-def teacher_phrases(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
+def teacher_phrases(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
     """The answer speaks of itself as a language model, or as another maker's."""
     match = TEACHER_PHRASE.search(answer.text)
     return Violation(f"it says {match[0]!r}") if match else None
 
 
-def refusals(answer: TrainedAnswer, config: HeuristicsConfig) -> Violation | None:
+def refusals(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
     """The answer begins by refusing."""
     match = REFUSAL.search(answer.text[:300])
     return Violation(f"it begins {match[0].strip()!r}") if match else None
@@ -228,10 +228,10 @@ def _violations(
                 yield rule, violation
 
 
-def trained_answers(conversation: Conversation) -> Iterator[TrainedAnswer]:
+def trained_answers(conversation: Conversation) -> Iterator[AnsweredTurn]:
     """The answers that carry loss."""
     prompt = ""
     for message in conversation.messages:
         if message.role == "assistant" and message.weight:
-            yield TrainedAnswer(prompt, message.content, bool(message.extra.get("tool_calls")))
+            yield AnsweredTurn(prompt, message.content, bool(message.extra.get("tool_calls")))
         prompt = message.content

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sft_cli.clean.base import Finding, Findings, RowView
 from sft_cli.config.schema.clean import LanguageConfig
-from sft_cli.data.row_errors import nearest
+from sft_cli.data.row_errors import closest_name
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
 from sft_cli.utils.optional_deps import needs
@@ -59,7 +59,7 @@ def check_language(config: LanguageConfig) -> None:
     errors = []
     for code in config.allowed:
         if code not in known:
-            near = LANGUAGE_ALIASES.get(code.lower()) or nearest(code.lower().split("-")[0].split("_")[0], known)
+            near = LANGUAGE_ALIASES.get(code.lower()) or closest_name(code.lower().split("-")[0].split("_")[0], known)
             fix = f"did you mean {near}?" if near else "write ISO 639-1 codes such as en, de, zh"
             problem = f"{code!r} is not a language that py3langid knows"
             errors.append(SftError(where="clean.language.allowed", problem=problem, fix=fix))

@@ -15,7 +15,7 @@ from sft_cli.clean.pii_national import NATIONAL, national_id_spans
 from sft_cli.clean.pii_patterns import FINDERS, Span, phone_spans
 from sft_cli.clean.pii_texts import map_texts, message_texts
 from sft_cli.config.schema.clean import PiiAction, PiiConfig
-from sft_cli.data.row_errors import format_list, nearest
+from sft_cli.data.row_errors import closest_name, format_list
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
 from sft_cli.utils.optional_deps import needs
@@ -82,7 +82,7 @@ def _unknown_names(key: str, chosen: Sequence[str], known: Sequence[str]) -> Ite
         yield SftError(where=where, problem="the list is empty, so nothing would be searched", fix=choices)
     for name in chosen:
         if name not in known:
-            near = name.upper() if regions and name.upper() in known else None if regions else nearest(name, known)
+            near = name.upper() if regions and name.upper() in known else None if regions else closest_name(name, known)
             fix = f"did you mean {near}? {choices}" if near else choices
             yield SftError(where=where, problem=f"unknown name {name!r}", fix=fix)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sft_cli.clean.base import Finding, Findings, RowView
 from sft_cli.config.schema.clean import QualityConfig
 from sft_cli.data.codec import content_digest, encode_conversation
-from sft_cli.data.row_errors import format_list, nearest
+from sft_cli.data.row_errors import closest_name, format_list
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation
 
@@ -133,7 +133,7 @@ def _quartiles(scores: NDArray[np.float64]) -> list[float]:
 
 def _no_score(name: str, names: set[str], source: str) -> SftError:
     """The mistake of a score that no row has; ``source`` is where the first row comes from."""
-    near = nearest(name, names)
+    near = closest_name(name, names)
     there = f"; the rows have {format_list(sorted(names))}" if names else ""
     fix = f"name its column: data.mix.{source}.scores.{name}=COLUMN"
     return SftError(

@@ -33,13 +33,13 @@ def merge(
 
     Example: sft merge runs/quickstart-20250101-120000 --out merged, or with --step 50 for a saved step
     """
-    from sft_cli.merge.checks import merge_config, refuse
+    from sft_cli.merge.checks import check_mergeable, merge_config
     from sft_cli.train.checkpoints.saved_step import run_at
 
     directory = run_at(run, step, "sft merge")
     config = merge_config(directory, overrides or [], config_dir or [])
     place = directory.path / "merged" if out is None else out.expanduser()
-    refuse(directory, config, into, place)
+    check_mergeable(directory, config, into, place)
     from sft_cli.merge.merge import merge_adapter
 
     merge_adapter(directory, config, out=place, into=into, max_kl=max_kl)

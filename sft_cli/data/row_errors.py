@@ -52,7 +52,7 @@ def short_repr(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
+def closest_name(name: str, names: Iterable[str]) -> str | None:
     """The name most like ``name``, or None when none is near."""
     found = difflib.get_close_matches(name, sorted(names), n=1)
     return found[0] if found else None

@@ -28,7 +28,7 @@ def merge_config(run: RunDir, overrides: Sequence[str], config_dirs: Sequence[st
     return with_overrides(config, overrides, config_dirs) if overrides else config
 
 
-def refuse(run: RunDir, config: Config, into: str, out: Path) -> None:
+def check_mergeable(run: RunDir, config: Config, into: str, out: Path) -> None:
     """What can be found wrong before any weight is read."""
     result, quoted = run.result, shlex.quote(str(out))
     kind = config.adapter.kind

@@ -9,7 +9,7 @@ import sys
 from sft_cli.utils.processes import terminate_with_parent
 
 
-def main() -> None:
+def become_training() -> None:
     """Ask for the signal, then become the run."""
     sweep, run = sys.argv[1:]
     terminate_with_parent()
@@ -18,4 +18,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    become_training()

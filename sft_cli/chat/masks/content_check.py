@@ -50,7 +50,7 @@ def tool_function(call: Mapping[str, Any]) -> Mapping[str, Any]:
     return call["function"] if "function" in call else {key: call[key] for key in ("name", "arguments") if key in call}
 
 
-def parse_json(text: str) -> Any:
+def json_or_none(text: str) -> Any:
     """Return the JSON value of a text, or None if it is not JSON."""
     try:
         return json.loads(text)
@@ -60,5 +60,5 @@ def parse_json(text: str) -> Any:
 
 def _encoded_twice(arguments: str) -> bool:
     """Whether a text is JSON of a string that is itself JSON of an object."""
-    value = parse_json(arguments)
-    return isinstance(value, str) and isinstance(parse_json(value), dict)
+    value = json_or_none(arguments)
+    return isinstance(value, str) and isinstance(json_or_none(value), dict)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
-from sft_cli.chat.masks.content_check import parse_json, tool_function
+from sft_cli.chat.masks.content_check import json_or_none, tool_function
 from sft_cli.chat.template import reasoning_blocks
 from sft_cli.chat.template.chat_template import RenderError
 from sft_cli.types import Conversation, Message
@@ -118,7 +118,7 @@ def _with_id(call: Mapping[str, Any], number: int) -> dict[str, Any]:
     if not (isinstance(id, str) and len(id) == ID_LENGTH and id.isalnum()):
         function = tool_function(call)
         arguments = function.get("arguments")
-        value = parse_json(arguments) if isinstance(arguments, str) else arguments
+        value = json_or_none(arguments) if isinstance(arguments, str) else arguments
         content = json.dumps([number, function.get("name"), value], sort_keys=True)
         id = hashlib.sha256(content.encode()).hexdigest()[:ID_LENGTH]
     further = {key: value for key, value in call.items() if key not in ("name", "arguments", "function")}
@@ -206,7 +206,7 @@ def _without_reasoning(message: Message) -> dict[str, Any]:
 
 def _as_objects(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """Parse the arguments of calls that are JSON text of an object."""
-    return _with_calls(messages, lambda value: parse_json(value) if isinstance(value, str) else value)
+    return _with_calls(messages, lambda value: json_or_none(value) if isinstance(value, str) else value)
 
 
 def _as_text(messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -221,7 +221,7 @@ def _with_calls(messages: tuple[Message, ...], change: Callable[[Any], Any]) -> 
         function = tool_function(call)
         given = function.get("arguments")
         new = change(given)
-        if not isinstance(parse_json(new) if isinstance(new, str) else new, dict) or isinstance(given, type(new)):
+        if not isinstance(json_or_none(new) if isinstance(new, str) else new, dict) or isinstance(given, type(new)):
             return call
         function = {**function, "arguments": new}
         return {**call, "function": function} if "function" in call else {**call, **function}

@@ -7,7 +7,7 @@ from sft_cli.data.formats import plugins
 from sft_cli.data.formats.column_advice import advise_columns
 from sft_cli.data.formats.column_names import find_columns, fold_name
 from sft_cli.data.formats.registry import FORMATS, Format
-from sft_cli.data.row_errors import format_list, nearest
+from sft_cli.data.row_errors import closest_name, format_list
 from sft_cli.errors import SftError
 
 AUTO = "auto"
@@ -38,7 +38,7 @@ def resolve_format(format: str, columns: Iterable[str], mapped: Mapping[str, str
     if points or format in FORMATS:
         return format
     known = [AUTO, *FORMATS, *plugins.installed_formats()]
-    near = nearest(format, known)
+    near = closest_name(format, known)
     raise SftError(
         where=where,
         problem=f"unknown format {format!r}; known are {format_list(known, limit=30)}",
@@ -70,7 +70,7 @@ def detect_format(columns: Iterable[str], mapped: Mapping[str, str], source: str
     known = {field for row_format in FORMATS.values() for field in row_format.reads}
     unknown = next((name for name in mapped if name not in known), None)
     if unknown is not None:
-        near, target = nearest(unknown, known), mapped[unknown]
+        near, target = closest_name(unknown, known), mapped[unknown]
         fix = f"did you mean {near}?" if near else "`sft formats` lists the formats and the names they read"
         if unknown in present and target in known:
             right = format_override(f"data.mix.{source}.columns", {target: unknown})

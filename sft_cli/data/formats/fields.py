@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sft_cli.config.schema.data import TreeConfig
-from sft_cli.data.row_errors import RowError, format_list, nearest, short_repr
+from sft_cli.data.row_errors import RowError, closest_name, format_list, short_repr
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
 
@@ -72,7 +72,7 @@ def check_columns(columns: Mapping[str, str], names: tuple[str, ...], source: st
     """Return if every key of a source's ``columns`` is a name its format reads."""
     for name in columns:
         if name not in names:
-            near = nearest(name, names)
+            near = closest_name(name, names)
             raise SftError(
                 where=f"data.mix.{source}.columns",
                 problem=f"unknown name {name!r}; the format reads {format_list(names)}",

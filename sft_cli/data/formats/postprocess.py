@@ -15,7 +15,7 @@ from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import Placeholders, Role, SourceConfig
 from sft_cli.data.formats.columns import missing_column, replay_advice
 from sft_cli.data.formats.fields import checked_text, wrong_type
-from sft_cli.data.row_errors import RowError, nearest
+from sft_cli.data.row_errors import RowError, closest_name
 from sft_cli.types import Conversation, Row
 
 PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
@@ -48,7 +48,7 @@ def _fill_placeholders(conversation: Conversation, row: Row, variables: Mapping[
         if name not in variables and keep:
             return match.group()
         if name not in variables:
-            near = nearest(name, variables)
+            near = closest_name(name, variables)
             source = f"data.mix.{row.source}"
             key = f"{source}.variables"
             given = format_override(f"{key}.{name}", "its text")
@@ -130,7 +130,7 @@ def _scores(row: Row, columns: Mapping[str, str]) -> Mapping[str, float]:
 def _column(row: Row, name: str, column: str, key: str) -> Any:
     if column in row.values:
         return row.values[column]
-    near = nearest(column, row.values)
+    near = closest_name(column, row.values)
     place = f"data.mix.{row.source}.{key}.{name}"
     raise RowError(
         where=row.where,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft_cli.data.formats.row_context import RowContext, fold_role
-from sft_cli.data.row_errors import RowError, format_list, nearest, short_repr
+from sft_cli.data.row_errors import RowError, closest_name, format_list, short_repr
 
 ROLE_NAMES = {
     "system": "system",
@@ -74,7 +74,7 @@ def _advice(name: str, source: str) -> str:
     """The ``roles`` that make an unknown name known, fit to be pasted."""
     word = " ".join(name.lower().split())
     calls = "call" in word
-    near = nearest(fold_role(name), (known for known, role in _KNOWN.items() if calls or role != TOOL_CALL))
+    near = closest_name(fold_role(name), (known for known, role in _KNOWN.items() if calls or role != TOOL_CALL))
     role = _KNOWN[near] if near else _LIKELY.get(word, "assistant")
     others = ", ".join(other for other in ("system", "user", "assistant", "tool") if other != role)
     if _PLAIN.fullmatch(word):

@@ -12,7 +12,7 @@ from sft_cli.data.formats.postprocess import postprocess
 from sft_cli.data.formats.registry import FORMATS, Format, describe_formats
 from sft_cli.data.formats.row_context import fold_role
 from sft_cli.data.formats.unread_columns import UnreadColumns
-from sft_cli.data.row_errors import RowError, format_list, nearest
+from sft_cli.data.row_errors import RowError, closest_name, format_list
 from sft_cli.data.sources.source_rows import BadRow
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
@@ -156,7 +156,7 @@ def _jinja_reader(texts: dict[str, str], name: str) -> tuple[str, Format, Take]:
     if row_format is None:
         known = {field for row_format in FORMATS.values() for field in row_format.reads}
         unknown = next((field for field in texts if field not in known), None)
-        near = nearest(unknown, known) if unknown else None
+        near = closest_name(unknown, known) if unknown else None
         raise SftError(
             where=f"data.mix.{name}.format",
             problem=f"no format is made of {format_list(texts) or 'nothing'}",

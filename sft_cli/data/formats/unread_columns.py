@@ -16,7 +16,7 @@ from sft_cli.config.schema.data import Role, SourceConfig
 from sft_cli.data.formats.column_names import ALIASES, fold_name
 from sft_cli.data.formats.detect import AUTO
 from sft_cli.data.formats.registry import Format
-from sft_cli.data.row_errors import format_list, nearest
+from sft_cli.data.row_errors import closest_name, format_list
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation
 
@@ -288,7 +288,7 @@ def check_ignored(unread: UnreadColumns, source: str, wanted: Iterable[str], col
         if name in unread.ignored:
             continue
         there = list(dict.fromkeys([*columns, *unread.not_read]))
-        near = nearest(name, there)
+        near = closest_name(name, there)
         rest = [column for column in wanted if column != name]
         key = f"data.mix.{source}.ignore"
         raise SftError(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sft_cli.config.overrides.quoting import format_override
-from sft_cli.data.row_errors import format_list, nearest, short_repr
+from sft_cli.data.row_errors import closest_name, format_list, short_repr
 from sft_cli.data.sources.lines import File, read_lines
 from sft_cli.data.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from sft_cli.data.sources.text_files import Record, describe_json_error, not_an_object, not_utf8
@@ -136,7 +136,7 @@ def _rows_not_found(document: dict[str, Any], label: str, options: ReadOptions) 
         problem = f"{label} has no rows under {options.split!r}; it is one object with the keys {format_list(document)}"
     elif holding:
         problem += f"; its rows seem to be under {holding[0]!r}"
-    near = nearest(options.split, holding) if options.named else None
+    near = closest_name(options.split, holding) if options.named else None
     meant = near or (holding[0] if holding else None)
     if meant is None or options.split_key is None:
         return SftError(where=label, problem=problem, fix="write the rows as an array of objects")

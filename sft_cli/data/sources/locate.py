@@ -10,7 +10,7 @@ from typing import Any
 
 from sft_cli.config.paths import BUILTIN, resolve
 from sft_cli.config.redaction import is_address
-from sft_cli.data.row_errors import format_list, nearest
+from sft_cli.data.row_errors import closest_name, format_list
 from sft_cli.data.sources import remote
 from sft_cli.data.sources.lines import File
 from sft_cli.data.sources.read_options import DEFAULT_OPTIONS, ReadOptions
@@ -124,7 +124,7 @@ def path_not_found(location: SourceLocation) -> SftError:
     if path != Path(resolve(location.given)):
         what += f": no directory {str(path)!r}"
     names = [name for name in os.listdir(path.parent) if not name.startswith(".")]
-    near = nearest(path.name, names)
+    near = closest_name(path.name, names)
     if near is not None:
         fix = f"did you mean {str(path.parent / near)!r}?"
     elif names and not location.given.startswith(BUILTIN):

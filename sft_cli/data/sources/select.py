@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from sft_cli.config.redaction import is_address
-from sft_cli.data.row_errors import format_list, nearest
+from sft_cli.data.row_errors import closest_name, format_list
 from sft_cli.data.sources import columnar, json_documents, remote, text_files
 from sft_cli.data.sources.lines import COMPRESSED, WHOLE_FILE, File, FileSpan
 from sft_cli.data.sources.read_options import DEFAULT_OPTIONS, ReadOptions
@@ -160,7 +160,7 @@ def refuse_split(location: SourceLocation) -> None:
 
 def split_not_found(splits: Sequence[str], location: SourceLocation) -> SftError:
     """The error for a split that is not among those there are."""
-    near = nearest(location.split, splits) or splits[0]
+    near = closest_name(location.split, splits) or splits[0]
     return SftError(
         where=location.key,
         problem=f"{display_path(location)!r} has no split {location.split!r}; it has {format_list(splits)}",
