@@ -48,10 +48,10 @@ def test_the_watch_sees_what_it_forbids(tmp_path, monkeypatch):
             lambda value: (tmp_path / "outside").write_text("x"),
             lambda value: subprocess.run(["true"], check=True),
         ):
-            found = watching.Watched()
+            found = watching.TargetResult()
             watching.watch(target, None, tmp_path / "inside", found)
             assert found.outcomes == {"failure": 1}
-        found = watching.Watched()
+        found = watching.TargetResult()
         watching.watch(lambda value: (tmp_path / "inside/x").write_text("x") and None, None, tmp_path / "inside", found)
         assert found.outcomes == {"accepted": 1}
     finally:

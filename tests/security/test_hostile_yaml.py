@@ -95,7 +95,7 @@ def test_references_reach_neighbours_lists_and_whole_groups(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.yaml").write_text(
         "prepared_dir: '${data.mix.a.path}-${trainer.betas[1]}'\n"
-        "trainer:\n  betas: [0.9, 0.98]\n  max_length: 64\n  tokens_per_micro_batch: ${.max_length}\n"
+        "trainer:\n  betas: [0.9, 0.98]\n  max_length: 64\nspeed: {tokens_per_micro_batch: '${trainer.max_length}'}\n"
         "data:\n  mix:\n    a: {path: x.jsonl, columns: {output: a}}\n    b: ${data.mix.a}\n"
     )
     config = compose(["recipe=./own.yaml"])
