@@ -89,8 +89,13 @@ class ParallelModel:
         """
         return call if self.fsdp_root is None else self.fsdp_root
 
-    def forward(self, model: nn.Module, **kwargs: Any) -> Any:
-        """Return ``model(**kwargs)``; every process must call it."""
+    @property
+    def forward(self) -> Callable[..., Any]:
+        """Return ``model(**kwargs)`` for a model and its arguments; every process must call it."""
+        return call if self.fsdp_root is None else self._sharded_forward
+
+    def _sharded_forward(self, model: nn.Module, **kwargs: Any) -> Any:
+        """Return ``model(**kwargs)`` with gathered weights."""
         return self.run(partial(model, **kwargs))
 
     def run_inference(self, work: Callable[[], T]) -> T:
