@@ -18,7 +18,8 @@ COLUMN_GAP = 3
 MAX_WORD_COLUMN = 36
 """A text column is not widened beyond this for one long word, such as a path; the word is wrapped instead."""
 # A command or a row to paste stays in one piece, and a number with its unit.
-_COMMAND = r"""sft\ [a-z]+(?:\ (?:[\w.+-]+=(?:'[^']*'|"[^"]*"|\S)*|'[^']*'|--?[a-z-]+))+"""
+_PATH, _OPTION = r"[\w.+-]*/[\w./+-]*\w", r"--?[a-z-]+(?:\ [\w./+-]*\w)?"
+_COMMAND = rf"""sft\ [a-z]+(?:\ (?:[\w.+-]+=(?:'[^']*'|"[^"]*"|\S)*|'[^']*'|{_PATH}|{_OPTION}))+"""
 _ROW = r"""\{".*\}"""
 _PIECE = re.compile(rf"(?P<space>\s*)(?P<word>{_COMMAND}|{_ROW}|\(?[\d.,]*\d\ [A-Za-z%/]+\S*|\S+)")
 _LABELS = re.compile(r"^(error:|warning:|  fix:)", re.MULTILINE)
