@@ -29,7 +29,7 @@ class Finding(NamedTuple):
         row: The row's number in ``rows``.
         reason: Why it is dropped, in a few words shared by all such rows; None keeps it.
         detail: The sentence about this very row.
-        score: The number behind the judgement, for the ledger.
+        score: The number that the finding is based on, for the ledger.
         conversation: What takes the row's place (redacted, tagged); None leaves it as it is.
         cluster: Number of the rows that are alike: those that are kept stay on one side of the validation split.
     """

@@ -137,7 +137,7 @@ def recipe_chooses(group: str, overrides: Sequence[str], config_dirs: Sequence[s
 
 
 def with_overrides(config: Config, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Config:
-    """The config with values, or whole groups (``data=local``), set anew.
+    """The config with values, or whole groups (``data=local``), replaced.
 
     Raises:
         SftError: Every mistake of the overrides.

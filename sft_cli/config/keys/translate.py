@@ -66,7 +66,7 @@ def _leaf(key: str) -> str:
 
 
 def _resume(value: Any, _: str) -> str:
-    """A run goes on when its directory is named."""
+    """Return how to resume a run: by its directory."""
     named = str(value) if isinstance(value, str) and value.lower() not in ("true", "auto", "latest") else ""
     path = re.sub(r"/checkpoints(/.*)?$", "", named.rstrip("/")) or next(iter(latest_runs()), "DIR")
     return f"resume a run by its directory: sft train --resume {shell_quote(path)}"
