@@ -51,8 +51,8 @@ class Part:
     def __init__(self, rules: encode_stage.EncodeRules, directory: Path) -> None:
         self._maker, self._directory = rules.maker(), directory
 
-    def write(self, task: tuple[int, list[list[dict[str, str]]]]) -> tuple[int, int, int]:
-        """Prove and write rows; the number of examples, tokens and trained tokens."""
+    def write(self, task: tuple[int, list[list[dict[str, str]]]]) -> None:
+        """Prove and write rows."""
         number, rows = task
         conversations = [
             Conversation(tuple(Message(**message) for message in row), f"rows.jsonl:{number + i + 1}", "bench")
@@ -64,8 +64,6 @@ class Part:
         table = prepared_writer.example_table(examples)
         with pyarrow.ipc.new_file(str(self._directory / f"{number:08}.arrow"), table.schema) as writer:
             writer.write_table(table)
-        tokens = sum(len(example.input_ids) for example in examples)
-        return len(examples), tokens, tokens - sum(example.weights.count(0) for example in examples)
 
 
 def ours(work: Work, processes: int) -> Result:
@@ -75,8 +73,11 @@ def ours(work: Work, processes: int) -> Result:
     start = read_clocks()
     rules = encode_stage.EncodeRules(tokenizer, template, DataConfig(), MAX_LENGTH, replay=False, loss_weight=1.0)
     tasks = [(at, work.rows[at : at + encode_stage.CHUNK]) for at in range(0, len(work.rows), encode_stage.CHUNK)]
-    done = list(workers.run(Part, (rules, work.scratch), Part.write, tasks, processes))
-    return Result(*elapsed(start), *map(sum, zip(*done, strict=True)))
+    for _ in workers.run(Part, (rules, work.scratch), Part.write, tasks, processes):
+        pass
+    spent = elapsed(start)
+    files = [pyarrow.ipc.open_file(str(file)) for file in work.scratch.glob("*.arrow")]
+    return Result(*spent, *counted(labels for file in files for labels in file.read_all()["labels"].to_pylist()))
 
 
 def whole(work: Work, processes: int) -> Result:

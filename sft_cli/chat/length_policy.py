@@ -43,10 +43,12 @@ class LengthPolicy:
             remarks: Keys of data/remarks.py.
         """
         examples = tuple(proven_example.example for proven_example in proven)
-        result = EncodeResult(examples, remarks=remarks, stop_tokens=stop_tokens)
         max_tokens = max(len(example.input_ids) for example in examples)
+        result = EncodeResult(
+            examples, remarks=remarks, stop_tokens=stop_tokens, max_tokens=max_tokens, min_length=max_tokens
+        )
         if max_tokens <= self.max_length:
-            return replace(result, max_tokens=max_tokens, min_length=max_tokens)
+            return result
         min_length = min(proven_example.min_length for proven_example in proven)
         if row.text is not None and self.split_documents:
             pieces = tuple(split_document(examples[0], self.max_length))
@@ -61,7 +63,6 @@ class LengthPolicy:
             examples=truncated.examples,
             stop_tokens=self._still_trained(stop_tokens, truncated.examples),
             remarks=remarks | ({CUT_ANSWER} if truncated.cuts_answer else set()),
-            max_tokens=max_tokens,
             min_length=min_length,
             truncated_tokens=truncated.removed_tokens,
         )
