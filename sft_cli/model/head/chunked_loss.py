@@ -26,6 +26,8 @@ MAX_CPU_CHUNK = 256
 (measured with 32 to 600 positions at 32,000 and 151,936 words)."""
 FP16_GRADIENT_SCALE = 1024.0
 """Factor on derivatives in float16, whose smallest number is 6e-8: most probabilities would vanish."""
+FP16_GRADIENT_LIMIT = 8192.0
+"""Largest gradient of a trained or capped head before it is unscaled; float16 ends at 65504."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,6 @@ def _autograd_gradient(head: OutputHead, task: LossInputs, trained: list[nn.Para
     values_list, kept = [], []
     sums: list[Tensor | None] = [None] * len(trained)
     half = compute_dtype(task.states) is torch.float16
-    largest = _largest_weight(task.weights) if half else None
-    weights = task.weights if largest is None else task.weights / largest
     for rows in _chunk_slices(head, task):
         states, targets, base = task.chunk_inputs(rows, head)
         with torch.enable_grad():
@@ -205,23 +205,31 @@ def _autograd_gradient(head: OutputHead, task: LossInputs, trained: list[nn.Para
         with torch.no_grad():
             scored = loss_and_gradient(logits.detach().to(torch.float32, copy=True), targets, task.loss, base)
             assert scored.gradient is not None
-            outer = scored.gradient.mul_(weights[rows, None]).to(logits.dtype)
+            outer = scored.gradient.mul_(task.weights[rows, None])
+            scale = _float16_scale(outer, leaf) if half else None
+            outer = (outer if scale is None else outer.mul_(scale)).to(logits.dtype)
         own, *others = torch.autograd.grad(logits, [leaf, *trained], outer, allow_unused=True)
-        kept.append(own if largest is None else own.float() * largest)
-        sums = [_accumulate(total, other, largest) for total, other in zip(sums, others, strict=True)]
+        kept.append(own if scale is None else own.float() / scale)
+        sums = [_accumulate(total, other, scale) for total, other in zip(sums, others, strict=True)]
         values_list.append(scored.values)
     whole = [torch.zeros_like(own) if total is None else total for total, own in zip(sums, trained, strict=True)]
     return torch.cat(values_list, dim=1), [torch.cat(kept), *whole]
 
 
-def _accumulate(total: Tensor | None, part: Tensor | None, factor: Tensor | None) -> Tensor | None:
-    """Add a gradient to the float32 sum so far; None is zero."""
+def _accumulate(total: Tensor | None, part: Tensor | None, scale: Tensor | None) -> Tensor | None:
+    """Add a gradient, divided by its scale, to the float32 sum so far; None is zero."""
     if part is None:
         return total
-    part = part.float() if factor is None else part.float() * factor
+    part = part.float() if scale is None else part.float() / scale
     return part if total is None else total.add_(part)
 
 
-def _largest_weight(weights: Tensor) -> Tensor:
-    """Return the largest weight, a scalar: float16 would lose weights that contain a divisor of thousands."""
-    return torch.cat([weights.abs(), weights.new_full((1,), 1e-30)]).amax()
+def _float16_scale(gradient: Tensor, states: Tensor) -> Tensor:
+    """Return the power of two by which derivatives are multiplied before they are rounded to float16, a scalar.
+
+    It is as large as the gradients of the head allow: an element of the product of the derivatives ``(C, V)`` with the
+    states ``(C, width)`` is at most the sum, over positions, of their largest elements' products. Without it, weights
+    that contain a divisor of thousands and small probabilities would vanish.
+    """
+    bound = (gradient.abs().amax(dim=1) * states.abs().amax(dim=1).float().clamp_min(1.0)).sum()
+    return torch.exp2(torch.floor(torch.log2(FP16_GRADIENT_LIMIT / bound.clamp_min(1e-30))))

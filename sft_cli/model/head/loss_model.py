@@ -124,13 +124,14 @@ class LossModel(nn.Module):
             states = self.target_states(*row, logits_shift=self.logits_shift)
         task = LossInputs(states.at_targets, targets, target_weights, self.loss, base, self.reference)
         loss, values = weighted_loss(head, task)
-        sums = values @ target_weights
-        terms = {name: sums[place] for place, name in enumerate(term_names(self.loss)) if name != "loss"}
+        weighted_terms = zip(term_names(self.loss), values * target_weights, strict=True)
+        # Sums, not matrix products: autocast would compute those in half precision.
+        terms = {name: term.sum() for name, term in weighted_terms if name != "loss"}
         if self.router is not None:
             balance = self.router.loss(states.router_logits, target_weights)
             loss, terms["router"] = loss + balance, balance.detach()
         if replay is not None:
-            terms["replay"] = (values[0] * target_weights) @ replay.to(target_weights.dtype)
+            terms["replay"] = (values[0] * target_weights * replay).sum()
         return {"loss": loss, **terms}
 
     def token_losses(

@@ -52,6 +52,14 @@ def loss_and_gradient(
         base: ``(C, V)`` float32 logits of the base, may be overwritten; needed when ``loss.kl`` is above 0.
         gradient: Whether the derivative is wanted.
     """
+    with torch.autocast(logits.device.type, enabled=False):  # float32 throughout; autocast would round products
+        return _loss_and_gradient(logits, targets, loss, base, gradient=gradient)
+
+
+def _loss_and_gradient(
+    logits: Tensor, targets: Tensor, loss: LossConfig, base: Tensor | None, *, gradient: bool
+) -> LossTerms:
+    """As ``loss_and_gradient``, without autocast."""
     target_column = targets[:, None]
     target_logits = logits.gather(1, target_column)[:, 0]
     logp = _log_softmax(logits)
