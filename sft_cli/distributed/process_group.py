@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from sft_cli.console import mute
-from sft_cli.distributed.rank_env import RankInfo, export_torch_env, rank_from_env
+from sft_cli.distributed.rank_env import RankInfo, cuda_device_index, export_torch_env, rank_from_env
 from sft_cli.errors import Elsewhere, SftError
 
 T = TypeVar("T")
@@ -180,7 +180,7 @@ def init_process_group(timeout_minutes: int, *, cuda: bool) -> Iterator[World]:
     if not info.is_main:
         mute()
     if cuda:
-        torch.cuda.set_device(info.local_rank)
+        torch.cuda.set_device(cuda_device_index(info, torch.cuda.device_count()))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=timeout_minutes))
     gloo_group = dist.new_group(backend="gloo", timeout=GLOO_TIMEOUT)
     assert isinstance(gloo_group, dist.ProcessGroup)

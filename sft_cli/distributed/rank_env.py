@@ -57,6 +57,23 @@ def rank_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo:
     return RankInfo(rank, world_size, int(found.get("LOCAL_RANK", rank % local_world_size)), local_world_size)
 
 
+def cuda_device_index(info: RankInfo, device_count: int, environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return the CUDA device of a process among those that torch sees, or None if there are fewer than processes.
+
+    With ``--gpus-per-task=1`` or ``--gpu-bind`` SLURM shows each task only its own GPU: it is device 0 everywhere.
+
+    Args:
+        info: The rank of the process.
+        device_count: The CUDA devices that torch sees in this process.
+        environment: The environment of the process.
+    """
+    gpus = environment.get("SLURM_GPUS_ON_NODE", "")
+    bound = environment.get("SLURM_GPUS_PER_TASK") == "1" or (gpus.isdecimal() and int(gpus) >= info.local_world_size)
+    if device_count == 1 and bound:
+        return 0
+    return info.local_rank if info.local_rank < device_count else None
+
+
 def require_single_process(command: str) -> None:
     """Refuse to run a command in several processes, which would write the same files; only ``train`` is distributed.
 

@@ -43,6 +43,7 @@ from sft_cli.model.adapter.add import load_adapter
 from sft_cli.model.device import DTYPES, choose_device
 from sft_cli.model.language_model import auto_class
 from sft_cli.model.load import empty_model, load_model, load_model_config
+from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.quant import causal_lm, dequantize
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import apply_umask
@@ -115,7 +116,9 @@ def merge_adapter(run: RunDir, config: Config, *, out: Path, into: str, max_kl: 
         (new / "README.md").write_text(render_card(run, config, result), encoding="utf-8")
         apply_umask(new)
         new.rename(out)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or not torch.cuda.is_available():
+            raise
         raise SftError(
             where=f"sft merge {shlex.quote(str(run.path))}",
             problem="the model does not fit into the memory of the GPU",

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sft_cli.config.schema.trainer import Device, Dtype, TrainerConfig
-from sft_cli.distributed.rank_env import rank_from_env
+from sft_cli.distributed.rank_env import cuda_device_index, rank_from_env
 from sft_cli.errors import SftError
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -62,20 +62,23 @@ def choose_device(device: Device) -> torch.device:
     place = rank_from_env()
     if place.world_size == 1:
         return torch.device("cuda")
-    if place.local_rank >= torch.cuda.device_count():
+    index = cuda_device_index(place, torch.cuda.device_count())
+    if index is None:
         raise SftError(
             where=f"process {place.rank} of {place.world_size}",
             problem=f"{place.local_world_size} processes of this node want a CUDA device each, and torch sees"
             f" {torch.cuda.device_count()}",
             fix="launcher.nproc=auto, or trainer.device=cpu",
         )
-    return torch.device("cuda", place.local_rank)
+    return torch.device("cuda", index)
 
 
 def choose_compute_setup(
     trainer: TrainerConfig, architecture: PretrainedConfig | None = None, *, full: bool = False
 ) -> ComputeSetup:
-    """Resolve ``trainer.device`` and ``trainer.dtype`` on this machine; TF32 products are allowed on CUDA.
+    """Resolve ``trainer.device`` and ``trainer.dtype`` on this machine.
+
+    On CUDA, TF32 products are allowed unless the type is float32: they have 10 bits of float32's 23-bit fraction.
 
     The same config on the same kind of machine always gets the same type: nothing is timed.
 
@@ -88,16 +91,30 @@ def choose_compute_setup(
         SftError: This machine does not support it.
     """
     device = choose_device(trainer.device)
+    setup = _choose_dtype(device, trainer, architecture, full=full)
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    bfloat16 = device.type == "cpu" or torch.cuda.is_bf16_supported()
+        exact = setup.dtype is torch.float32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not exact
+    return setup
+
+
+def has_native_bfloat16() -> bool:
+    """Return whether the current CUDA device multiplies in bfloat16; torch emulates it on older ones, slowly."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _choose_dtype(
+    device: torch.device, trainer: TrainerConfig, architecture: PretrainedConfig | None, *, full: bool
+) -> ComputeSetup:
+    """Resolve ``trainer.dtype`` on a device; see ``choose_compute_setup``."""
     if trainer.dtype is Dtype.auto and device.type == "cpu":
         dtype, reason = choose_cpu_dtype(
             None if architecture is None else architecture.get_text_config().hidden_size, full
         )
         return ComputeSetup(device, dtype, reason)
+    bfloat16 = device.type == "cpu" or has_native_bfloat16()
     if trainer.dtype is Dtype.auto:
-        reason = "the card has bfloat16" if bfloat16 else "the card has no bfloat16"
+        reason = "the GPU has bfloat16" if bfloat16 else "the GPU has no bfloat16"
         return ComputeSetup(device, torch.bfloat16 if bfloat16 else torch.float16, reason)
     dtype = DTYPES[trainer.dtype]
     if (dtype is torch.float16 and device.type == "cpu") or (dtype is torch.bfloat16 and not bfloat16):

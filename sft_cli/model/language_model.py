@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from sft_cli.errors import SftError
+from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.quant import evaluation_mode
 
 MULTIMODAL_CLASSES: tuple[tuple[Any, Any], ...] = (
@@ -130,9 +131,9 @@ def text_training_problem(model: PreTrainedModel) -> str | None:
             model_config, changed = (
                 model(input_ids=one, use_cache=False, **type_ids).logits[:, :TRIAL_PREFIX] for one in (ids, other)
             )
-    except torch.OutOfMemoryError:
-        raise
     except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         return f"it does not take text alone: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     finally:
         model.train(training)

@@ -4,16 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 
-import torch
-
 from sft_cli.config.schema.adapter import WHOLE, AdapterKind, QuantKind
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.speed import Checkpointing
 from sft_cli.errors import SftError
+from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.train.monitoring.step_rows import StepRow, describe_rows
-
-CPU_ALLOCATOR = "DefaultCPUAllocator"
-"""A part of torch's message when main memory runs out; that error has no class of its own."""
 
 
 class OomPhase(Enum):
@@ -41,8 +37,8 @@ def translate_oom(
     """
     try:
         yield
-    except RuntimeError as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error)):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         problem = f"out of memory in {phase.value}"
         if rows is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sft_cli.batching.collate import Batch
 from sft_cli.batching.prefetch import Prefetcher, StepBatches
 from sft_cli.config.schema.trainer import OnNan
+from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.train.checkpoints.checkpoint import TrainState
 from sft_cli.train.context import TrainContext
 from sft_cli.train.monitoring.divergence import is_finite_step
@@ -71,8 +72,8 @@ def compute_gradients(
         terms, out_of_memory = dict[str, Tensor](), False
         try:
             terms = accumulate_gradients(loss_model, accelerator, batches, parallel)
-        except torch.OutOfMemoryError:
-            if parallel.is_sharded or recompute.next_level(device) is None:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or parallel.is_sharded or recompute.next_level(device) is None:
                 raise
             out_of_memory = True
         # After the except clause: the error keeps the tensors of the failed attempt alive.

@@ -8,7 +8,7 @@ from sft_cli.config.schema.launcher import Auto
 from sft_cli.config.schema.trainer import Device
 from sft_cli.distributed import launch
 from sft_cli.distributed.process_group import World
-from sft_cli.distributed.rank_env import RankInfo, export_torch_env, rank_from_env
+from sft_cli.distributed.rank_env import RankInfo, cuda_device_index, export_torch_env, rank_from_env
 from sft_cli.errors import SftError
 from sft_cli.model.device import choose_device
 
@@ -45,6 +45,23 @@ SRUN = {
 )
 def test_a_process_knows_its_place(environment, place):
     assert rank_from_env(environment) == place
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "devices", "environment", "index"),
+    [
+        pytest.param(1, 2, {}, 1, id="one-per-process"),
+        pytest.param(0, 1, {}, 0, id="first-of-too-many"),
+        pytest.param(1, 1, {}, None, id="more-processes-than-devices"),
+        pytest.param(1, 1, {"SLURM_GPUS_PER_TASK": "1"}, 0, id="gpus-per-task"),
+        pytest.param(1, 1, {"SLURM_GPUS_ON_NODE": "2"}, 0, id="gpu-bind"),
+        pytest.param(1, 1, {"SLURM_GPUS_ON_NODE": "1"}, None, id="one-gpu-on-the-node"),
+        pytest.param(1, 2, {"SLURM_GPUS_ON_NODE": "2"}, 1, id="all-gpus-visible"),
+        pytest.param(2, 2, {"SLURM_GPUS_ON_NODE": "2"}, None, id="three-tasks-two-gpus"),
+    ],
+)
+def test_cuda_device_index(local_rank, devices, environment, index):
+    assert cuda_device_index(RankInfo(local_rank, 2, local_rank, 2), devices, environment) == index
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,46 @@ def test_configured_dtype_is_used():
     assert choose_compute_setup(TrainerConfig(device=Device.cpu)).dtype is torch.float32
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """Make torch report one GPU, with or without bfloat16; old ones emulate it. TF32 is restored afterwards."""
+
+    def report(*, native):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation
+        )
+
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    yield report
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+@pytest.mark.parametrize(
+    ("native", "configured", "dtype", "tf32"),
+    [
+        (True, Dtype.auto, torch.bfloat16, True),
+        (False, Dtype.auto, torch.float16, True),
+        (True, Dtype.float16, torch.float16, True),
+        (True, Dtype.float32, torch.float32, False),
+        (False, Dtype.float32, torch.float32, False),
+    ],
+)
+def test_choose_compute_setup_on_a_gpu(gpu, native, configured, dtype, tf32):
+    """float32 is exact: TF32 has 10 bits of its fraction. Cards that emulate bfloat16 take float16."""
+    gpu(native=native)
+    assert choose_compute_setup(TrainerConfig(device=Device.cuda, dtype=configured)).dtype is dtype
+    assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is tf32
+
+
+def test_emulated_bfloat16_is_refused(gpu):
+    gpu(native=False)
+    with pytest.raises(SftError, match=r"trainer.dtype=bfloat16"):
+        choose_compute_setup(TrainerConfig(device=Device.cuda, dtype=Dtype.bfloat16))
+
+
 def group(folder, limit, usage, idle):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{limit}\n")

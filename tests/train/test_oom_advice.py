@@ -37,11 +37,14 @@ class Drawing(nn.Module):
         return {"loss": nn.functional.dropout(states, 0.5).square().sum()}
 
 
+ALLOCATOR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
 @pytest.fixture
 def short(monkeypatch):
     """Makes the first so many computations fail behind their backward pass, as a CUDA device does."""
 
-    def fail(times: int) -> list[int]:
+    def fail(times: int, error: Exception = ALLOCATOR) -> list[int]:
         tried: list[int] = []
         real = step.accumulate_gradients
 
@@ -49,7 +52,7 @@ def short(monkeypatch):
             found = real(loss_model, accelerator, batches, parallel)
             tried.append(1)
             if len(tried) <= times:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                raise error
             return found
 
         monkeypatch.setattr(step, "accumulate_gradients", compute)
@@ -86,6 +89,28 @@ def test_a_step_is_the_same_behind_a_shortage(short, capsys, times, mode, layers
     out = capsys.readouterr().out
     assert out.count("(memory ran out)") == times
     assert "memory    recompute the first 1 decoder layers (memory ran out)" in out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory", 2),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=["driver", "cublas", "cudnn"],
+)
+def test_step_is_repeated_after_other_memory_errors(short, error):
+    tried = short(1, error)
+    assert relieved()[2].recompute.layers == 1
+    assert len(tried) == 2
+
+
+def test_step_is_not_repeated_after_another_error(short):
+    tried = short(1, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        relieved()
+    assert len(tried) == 1
 
 
 def test_a_choice_of_the_config_stays(short):
@@ -145,9 +170,12 @@ NONE = SpeedConfig(gradient_checkpointing=Checkpointing.none, tokens_per_micro_b
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error: out of memory", 2),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
     ],
-    ids=["cuda", "cpu"],
+    ids=["cuda", "driver", "cublas", "cpu", "python"],
 )
 def test_a_shortage_is_a_sentence(config, work, fix, error):
     with pytest.raises(SftError) as caught, translate_oom(config, work, "step 3"):

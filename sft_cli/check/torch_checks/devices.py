@@ -11,6 +11,7 @@ from torch.cuda import nccl
 
 from sft_cli.check.results import CheckResult, fail, ok, warn
 from sft_cli.console import gib
+from sft_cli.model.device import has_native_bfloat16
 
 SECONDS = 60
 """How long two processes may take to meet, imports on a busy machine included."""
@@ -42,7 +43,7 @@ def cuda_check() -> CheckResult:
     cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     named = ", ".join(f"{card.name} ({gib(card.total_memory)})" for card in cards)
     text = f"{named}; CUDA {torch.version.cuda}, driver {driver or 'unknown'}"
-    if torch.cuda.is_bf16_supported():
+    if has_native_bfloat16():
         return ok("cuda", f"{text}; bfloat16")
     return warn("cuda", f"{text}; no bfloat16", "nothing: trainer.dtype=auto takes float16 with scaled losses here")
 

@@ -22,6 +22,7 @@ from sft_cli.model.adapter.stop_token_rows import check_trained_rows, stop_token
 from sft_cli.model.adapter.targets import check_adapter, unadapted_notes
 from sft_cli.model.adapter.warm_start import initial_adapters, load_initial_adapter
 from sft_cli.model.language_model import frozen_towers_note
+from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.quant import causal_lm
 
 
@@ -175,6 +176,8 @@ def load_adapter(base: PreTrainedModel, directory: Path, device: torch.device) -
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # they are counted below
             model = PeftModel.from_pretrained(base, str(directory), torch_device=str(device))
     except (OSError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise SftError(
             where=str(directory), problem=f"the adapter cannot be loaded onto {base.name_or_path}: {reason}", fix=fix

@@ -32,6 +32,7 @@ from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 
 from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind
 from sft_cli.errors import SftError
+from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.quant import causal_lm, evaluation_mode
 
 PREPENDED_KINDS = (AdapterKind.prefix, AdapterKind.prompt)
@@ -198,6 +199,8 @@ def check_vectors_take_effect(model: PeftModel) -> None:
         with evaluation_mode(model):
             without_vectors, with_vectors = lm(input_ids=ids).logits, model(input_ids=ids).logits[:, -8:]
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise SftError(
             where=where, problem=f"a {lm.config.model_type} does not support it: {reason}", fix=fix

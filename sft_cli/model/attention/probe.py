@@ -23,6 +23,7 @@ from sft_cli.model.attention.router_replay import (
     slice_routes,
 )
 from sft_cli.model.device import compute_dtype
+from sft_cli.model.out_of_memory import is_out_of_memory
 from sft_cli.model.quant import causal_lm, evaluation_mode
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -146,9 +147,9 @@ def compare_packed(
         arguments = packed_row_arguments(lengths, lm.device, parents)
         with replay_routes(lm, concat_routes([one.routes for one in solo_results])):
             rows = [lm(input_ids=torch.cat(row)[None], **arguments).logits[0].float() for row in (list(ids), changed)]
-    except torch.OutOfMemoryError:
-        raise
     except (PackingUnsupported, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         return ProbeResult(False, float("inf"), str(error).splitlines()[0])
     finally:
         window_log.reset(token)

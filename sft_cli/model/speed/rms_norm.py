@@ -44,7 +44,9 @@ class NormForward:
             if x.device.type == "cpu":
                 return RMSNormFunction.apply(x, weight, self.eps, self.offset)  # pyright: ignore[reportReturnType]
             if x.device.type == "cuda" and not self.offset:
-                return rms_norm(x, weight.shape, weight, self.eps)
+                # Autocast would compute it in float32, keep a float32 copy of x and return float32 (torch 2.12).
+                with torch.autocast("cuda", enabled=False):
+                    return rms_norm(x, weight.shape, weight, self.eps)
         return type(self.norm).forward(self.norm, x, *args, **kwargs)
 
 
