@@ -12,6 +12,7 @@ from typing import NoReturn
 from sft_cli import console, text_layout
 from sft_cli.errors import Elsewhere, Mistakes, SftError
 from sft_cli.escape import escape_control
+from sft_cli.progress import clear_progress
 
 WRITTEN = {
     "train": "run_dir=DIR, prepared_dir=DIR",
@@ -74,7 +75,7 @@ def _tell(text: str) -> None:
 
     shown = escape_control(redact_secrets(text))
     console.note(shown)
-    console.clear_status()
+    clear_progress()
     print(
         text_layout.colorize_labels(shown) if text_layout.supports_color(sys.stderr) else shown,
         file=sys.stderr,

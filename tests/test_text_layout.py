@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sft_cli import console, text_layout
+from sft_cli import console, progress, text_layout
 
 LINES = [
     "memory    about 18.8 GiB of memory per process (7.1 MiB weights, 3.2 MiB training state), 19.0 GiB free on it",
@@ -67,7 +67,7 @@ def test_a_table_never_breaks_a_number_or_a_short_word(seed):
         [chance.randrange(10**9) if kind else chance.choice(["alpaca", "messages", "a b c d e f"]) for kind in kinds]
         for _ in range(4)
     ]
-    drawn = console._drawn(columns, rows, 80)
+    drawn = console._draw_table(columns, rows, 80)
     assert max(map(len, drawn.splitlines())) <= 80
     words = drawn.split()
     for row in rows:
@@ -77,8 +77,8 @@ def test_a_table_never_breaks_a_number_or_a_short_word(seed):
 
 
 def test_a_table_that_fits_is_one_block():
-    assert console._drawn(["source", "rows"], [["mine", 3]], 80).count("mine") == 1
-    many = console._drawn(["source", *(f"column{i}" for i in range(20))], [["mine", *range(20)]], 80)
+    assert console._draw_table(["source", "rows"], [["mine", 3]], 80).count("mine") == 1
+    many = console._draw_table(["source", *(f"column{i}" for i in range(20))], [["mine", *range(20)]], 80)
     assert many.count("mine") == many.count("source") > 1
 
 
@@ -158,9 +158,9 @@ def test_the_status_line_is_for_terminals_and_gives_way(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setattr("sys.stderr", Terminal())
     monkeypatch.setattr("sys.stdout", io.StringIO())
-    console.status("reading a rather long list of rows")
+    progress.status("reading a rather long list of rows")
     console.say("done")
-    assert sys.stderr.getvalue() == "\r\x1b[2Kreading a rather lo\r\x1b[2K"
+    assert sys.stderr.getvalue() == "reading a rather lo\r\x1b[2K"
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    console.status("nothing in a log")
+    progress.status("nothing in a log")
     assert sys.stderr.getvalue() == ""

@@ -1,12 +1,11 @@
-"""Peak memory of training steps beside the estimate: random models, in a process of its own each.
+"""Compare the peak memory of training steps with the estimate, for random models, each in its own process.
 
     OMP_NUM_THREADS=2 python scripts/bench/bench_memory.py
 
-Two yardsticks. *Tensors*: the most bytes that torch's allocator had given out at a time, as its own profiler reports
-every allocation and release; what ``torch.cuda.max_memory_allocated`` counts on a card. *Resident*: the peak of the
-process above what it had before the model was made; on top of the tensors it holds what glibc cannot give back, and
-what oneDNN keeps. Each case trains three steps of two micro-batches, laid out and computed as training does. About ten
-minutes on an idle machine.
+Two measures. *Tensors*: the most bytes that torch's allocator had allocated at once, from torch's profiler;
+``torch.cuda.max_memory_allocated`` counts the same on a GPU. *Resident*: the peak of the process minus its memory
+before the model was made; it includes the memory that glibc cannot return and the caches of oneDNN. Each case trains
+three steps of two micro-batches, packed and computed as in training. It takes about ten minutes on an idle machine.
 """
 
 import argparse
@@ -15,7 +14,9 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,7 @@ EXPERTS = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4,
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, and how."""
+    """A model and its training settings."""
 
     family: str = "llama"
     shape: dict[str, Any] = field(default_factory=lambda: LLAMA)
@@ -71,80 +72,143 @@ CASES = {
 TRAINED = 0.5
 
 
-def child(case: Case) -> dict[str, float]:
-    """Train three steps; peaks and estimates in bytes."""
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a case, as the package takes them."""
+
+    config: Any
+    machine: Any
+    adapter: Any
+    quant: Any
+    trainer: Any
+    speed: Any
+    full: bool
+
+
+def settings_of(case: Case) -> Settings:
+    """Return the settings of a case."""
+    import torch
+    from transformers import AutoConfig
+
+    from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, TrainStopToken
+    from sft_cli.config.schema.speed import SpeedConfig
+    from sft_cli.config.schema.trainer import OptimizerName, TrainerConfig
+    from sft_cli.model.device import DTYPES, ComputeSetup
+
+    return Settings(
+        config=AutoConfig.for_model(case.family, **case.shape),
+        machine=ComputeSetup(torch.device("cpu"), DTYPES[case.dtype]),  # pyright: ignore[reportArgumentType]
+        adapter=AdapterConfig(kind=AdapterKind(case.adapter), train_stop_token=TrainStopToken.never),
+        quant=QuantConfig(kind=QuantKind(case.quant)),
+        trainer=TrainerConfig(optimizer=OptimizerName(case.optimizer), lr=1e-4),
+        speed=SpeedConfig(fused=case.fused),
+        full=case.adapter == "none",
+    )
+
+
+def make_base(case: Case, settings: Settings) -> tuple[Any, int]:
+    """Make the base model; return it and the resident bytes of the process before."""
     import psutil
     import torch
-    from torch.profiler import ProfilerActivity, profile
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    from sft_cli.batching.packed_row import pack_row
-    from sft_cli.config.schema.adapter import AdapterConfig, AdapterKind, QuantConfig, QuantKind, TrainStopToken
     from sft_cli.config.schema.config import ModelConfig
-    from sft_cli.config.schema.speed import Checkpointing, SpeedConfig
-    from sft_cli.config.schema.trainer import LossConfig, OptimizerName, TrainerConfig
+    from sft_cli.model.load import load_model
+
+    config, machine = settings.config, settings.machine
+    if case.quant == "none":
+        torch.zeros(1) @ torch.zeros(1)  # allocates the memory that torch itself needs
+        before = psutil.Process().memory_info().rss
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32 if settings.full else machine.dtype), before
+    with tempfile.TemporaryDirectory() as folder:
+        AutoModelForCausalLM.from_config(config, dtype=machine.dtype).save_pretrained(folder)
+        before = psutil.Process().memory_info().rss
+        model = ModelConfig(path=folder)
+        return load_model(model, settings.quant, full=False, device=machine.device, compute_dtype=machine.dtype), before
+
+
+def make_trained(case: Case, settings: Settings, base: Any, plan: Any) -> tuple[Any, Any]:
+    """Add the adapter and the speed-ups as training does; return the model and its loss model."""
     from sft_cli.model.adapter.add import add_adapter
     from sft_cli.model.attention.packing import use_packed_attention
-    from sft_cli.model.device import DTYPES, ComputeSetup
     from sft_cli.model.head.loss_model import LossModel
-    from sft_cli.model.load import load_model
-    from sft_cli.model.memory.checkpointing import CheckpointingPlan, apply_checkpointing
-    from sft_cli.model.memory.measure import estimate_memory
+    from sft_cli.model.memory.checkpointing import apply_checkpointing
     from sft_cli.model.speed.fused_lora import fuse_lora
     from sft_cli.model.speed.last_block import skip_unused_positions
     from sft_cli.model.speed.rms_norm import replace_rms_norms
-    from sft_cli.train.optimizers.optimizers import make_optimizer, optimizer_state_bytes
 
-    config = AutoConfig.for_model(case.family, **case.shape)
-    machine = ComputeSetup(torch.device("cpu"), DTYPES[case.dtype])  # pyright: ignore[reportArgumentType]
-    adapter = AdapterConfig(kind=AdapterKind(case.adapter), train_stop_token=TrainStopToken.never)
-    quant, loss = QuantConfig(kind=QuantKind(case.quant)), LossConfig()
-    trainer = TrainerConfig(optimizer=OptimizerName(case.optimizer))
-    speed = SpeedConfig(fused=case.fused)
-    expected = estimate_memory(
-        config, ModelConfig(), quant, adapter, speed, loss, tokens=case.tokens, setup=machine,
-        optimizer_bytes=optimizer_state_bytes(trainer), document=case.document,
-    )  # fmt: skip
-    full = adapter.kind is AdapterKind.none
-    torch.manual_seed(0)
-    if quant.kind is QuantKind.none:
-        torch.zeros(1) @ torch.zeros(1)  # what torch itself takes at first use
-        before = psutil.Process().memory_info().rss
-        base = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if full else machine.dtype)
-    else:
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            AutoModelForCausalLM.from_config(config, dtype=machine.dtype).save_pretrained(folder)
-            before = psutil.Process().memory_info().rss
-            base = load_model(
-                ModelConfig(path=folder), quant, full=False, device=machine.device, compute_dtype=machine.dtype
-            )
-    model = add_adapter(base, adapter, [], seed=0).model.train()
+    model = add_adapter(base, settings.adapter, [], seed=0).model.train()
     use_packed_attention(model)
-    with machine.precision():
+    with settings.machine.precision():
         if case.fused:
             replace_rms_norms(model)
-            if not full:
+            if not settings.full:
                 fuse_lora(model)
-        loss_model = LossModel(model, packed=True, chunk=speed.logits_chunk)
+        loss_model = LossModel(model, packed=True, chunk=settings.speed.logits_chunk)
         if case.fused:
             skip_unused_positions(model)
-    mode, depth = Checkpointing(case.mode), config.num_hidden_layers
-    layers = {"none": 0, "layers": depth // 2}.get(case.mode, depth)
-    apply_checkpointing(model, CheckpointingPlan(mode, layers, ""))
+    apply_checkpointing(model, plan)
+    return model, loss_model
+
+
+def make_row(case: Case, vocab_size: int) -> tuple[Any, ...]:
+    """Return the arguments of the loss model for one row of random documents."""
+    import torch
+
+    from sft_cli.batching.packed_row import pack_row
+
     number = case.tokens // case.document
     trained = int(case.tokens * TRAINED)
-    ids = torch.randint(config.vocab_size, (1, case.tokens))
+    ids = torch.randint(vocab_size, (1, case.tokens))
     positions = torch.arange(case.document).repeat(number)[None]
     at = torch.cat([torch.arange(case.document // 2, case.document) + case.document * n for n in range(number)])
-    laid = pack_row([case.document] * number, None, at)
-    row = (ids, positions, laid, ids[0, (at + 1) % case.tokens], at, torch.full((trained,), 1 / trained))
-    optimizer = make_optimizer(loss_model, trainer, adapter)
+    row = pack_row([case.document] * number, None, at)
+    return ids, positions, row, ids[0, (at + 1) % case.tokens], at, torch.full((trained,), 1 / trained)
+
+
+def peak_of_step(step: Callable[[], None]) -> int:
+    """Return the most bytes that a step holds at once beyond those before it, as torch's profiler reports them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    most = now = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+def child(case: Case) -> dict[str, float]:
+    """Train three steps; return peaks and estimates in bytes."""
+    import torch
+
+    from sft_cli.config.schema.config import ModelConfig
+    from sft_cli.config.schema.speed import Checkpointing
+    from sft_cli.config.schema.trainer import LossConfig
+    from sft_cli.model.memory.checkpointing import CheckpointingPlan
+    from sft_cli.model.memory.measure import estimate_memory
+    from sft_cli.train.optimizers.optimizers import make_optimizer, optimizer_state_bytes
+
+    settings = settings_of(case)
+    expected = estimate_memory(
+        settings.config, ModelConfig(), settings.quant, settings.adapter, settings.speed, LossConfig(),
+        tokens=case.tokens, setup=settings.machine, optimizer_bytes=optimizer_state_bytes(settings.trainer),
+        document=case.document,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    base, before = make_base(case, settings)
+    mode, depth = Checkpointing(case.mode), settings.config.num_hidden_layers
+    layers = {"none": 0, "layers": depth // 2}.get(case.mode, depth)
+    model, loss_model = make_trained(case, settings, base, CheckpointingPlan(mode, layers, ""))
+    row = make_row(case, settings.config.vocab_size)
+    optimizer = make_optimizer(loss_model, settings.trainer, settings.adapter)
 
     def step() -> None:
+        """Train one step of two micro-batches."""
         for _ in range(2):
-            with machine.precision():
+            with settings.machine.precision():
                 loss_model(*row)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -154,13 +218,7 @@ def child(case: Case) -> dict[str, float]:
     step()
     seconds = (time.perf_counter() - started) / 2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        step()
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    most = now = 0
-    for event in sorted(events, key=lambda one: one.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
+    most = peak_of_step(step)
     held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in everything(model)}
     states = [one for state in optimizer.state.values() for one in state.values() if isinstance(one, torch.Tensor)]
     static = sum(held.values()) + sum(one.numel() * one.element_size() for one in states)
@@ -172,7 +230,7 @@ def child(case: Case) -> dict[str, float]:
 
 
 def everything(model: Any) -> list[Any]:
-    """Parameters, buffers, and what bitsandbytes keeps beside them."""
+    """Return parameters, buffers, and the quantization state of bitsandbytes."""
     found = [*model.parameters(), *model.buffers()]
     for value in model.parameters():
         state = vars(value).get("quant_state")

@@ -12,7 +12,8 @@ import psutil
 from sft_cli.check.paths_and_ports import write_problem
 from sft_cli.check.results import CheckReport, CheckResult, fail, ok, warn
 from sft_cli.config.paths import cache_home
-from sft_cli.console import gib, status
+from sft_cli.console import gib
+from sft_cli.progress import status
 from sft_cli.utils.disks import free_bytes
 
 PACKAGE = "sft-cli"

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft_cli.config.schema.clean import ContaminationConfig
-from sft_cli.data.row_errors import closest_name, format_list
+from sft_cli.data.row_errors import format_list
 from sft_cli.data.sources import file_state
 from sft_cli.data.sources.locate import FileGroup, locate_files
 from sft_cli.data.sources.select import SourceLocation
 from sft_cli.data.sources.slices import BadRow, read_slice, slice_files
 from sft_cli.errors import SftError
+from sft_cli.utils.similar import closest_name
 
 COLUMNS = ("question", "prompt", "instruction", "text")
 """Where a prompt is looked for when no column is named."""

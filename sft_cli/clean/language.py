@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from sft_cli.clean.base import Finding, Findings, RowView
 from sft_cli.config.schema.clean import LanguageConfig
-from sft_cli.data.row_errors import closest_name
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
 from sft_cli.utils.optional_deps import needs
+from sft_cli.utils.similar import closest_name
 
 REASON = "language not allowed"
 TAG = "language"

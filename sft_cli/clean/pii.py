@@ -15,10 +15,11 @@ from sft_cli.clean.pii_national import NATIONAL, national_id_spans
 from sft_cli.clean.pii_patterns import FINDERS, Span, phone_spans
 from sft_cli.clean.pii_texts import map_texts, message_texts
 from sft_cli.config.schema.clean import PiiAction, PiiConfig
-from sft_cli.data.row_errors import closest_name, format_list
+from sft_cli.data.row_errors import format_list
 from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
 from sft_cli.utils.optional_deps import needs
+from sft_cli.utils.similar import closest_name
 
 REASON = "personal data"
 MAX_EXAMPLES = 20
@@ -153,6 +154,7 @@ def redact_conversation(conversation: Conversation, config: PiiConfig) -> tuple[
         kinds = {hit.text: hit.kind for hit in reversed(new)}
 
         def change(text: str, kinds: Mapping[str, str] = kinds) -> str:
+            """Replace personal data in a text by placeholders."""
             for kind, (start, end) in reversed(find_spans(text, config)):
                 text = text[:start] + pii_placeholder(kind) + text[end:]
             left = [known for known in kinds if known in text]

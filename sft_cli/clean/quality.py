@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sft_cli.clean.base import Finding, Findings, RowView
 from sft_cli.config.schema.clean import QualityConfig
 from sft_cli.data.codec import content_digest, encode_conversation
-from sft_cli.data.row_errors import closest_name, format_list
+from sft_cli.data.row_errors import format_list
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation
+from sft_cli.utils.similar import closest_name
 
 UNSCORED, TOO_LOW, NOT_BEST = "no score", "score too low", "not among the best"
 

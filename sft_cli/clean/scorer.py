@@ -158,6 +158,7 @@ def _load_model(config: PerplexityConfig) -> tuple[Perplexity, int | None, str]:
         loss_model, _ = build_loss_model(model, CHUNK)
 
     def perplexity(documents: Sequence[ScoredIds]) -> list[float]:
+        """Return the perplexity of each document; NaN if it has no scored token."""
         found = [math.nan] * len(documents)
         budget = config.tokens_per_batch if loss_model.packed else 0
         for members in _batches(documents, budget):

@@ -66,7 +66,7 @@ def _checked(overrides: Sequence[str], config_dirs: Sequence[str], options: "Che
     from sft_cli.config.compose import compose
     from sft_cli.config.paths import absolute
     from sft_cli.config.rules.check import check_required
-    from sft_cli.console import status
+    from sft_cli.progress import status
     from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings
 
     started = time.perf_counter()

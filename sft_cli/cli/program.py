@@ -29,9 +29,10 @@ from sft_cli.cli.sweep import sweep
 from sft_cli.cli.train import train
 from sft_cli.cli.typer_errors import as_sft_error
 from sft_cli.cli.usage import HELP, refuse
-from sft_cli.console import recorded, status
+from sft_cli.console import recorded
 from sft_cli.distributed.rank_env import require_single_process
 from sft_cli.error_boundary import exit_on_error
+from sft_cli.progress import status
 
 app = typer.Typer(
     help="Fine-tune language models from recipes. Begin with: sft train recipe=quickstart",

@@ -119,8 +119,7 @@ def _resumed(path: str, overrides: Sequence[str], config_dirs: Sequence[str]) ->
     """An earlier run's directory, and its config with overrides that do not change what is learned."""
     from sft_cli.config.compose import read_config, with_overrides
     from sft_cli.run_dir import open_run
-    from sft_cli.train.checkpoints.resume_check import check_same_run, fixed_settings
-    from sft_cli.train.checkpoints.resuming import check_same_rows, continue_command
+    from sft_cli.train.checkpoints.resume_check import check_same_rows, check_same_run, continue_command, fixed_settings
 
     directory = open_run(path, "sft train --resume")
     began = read_config(directory.config)

@@ -10,8 +10,8 @@ from typing import Any
 
 from sft_cli.cli.command_line import Command, Part
 from sft_cli.cli.elsewhere import COMMANDS, FLAGS, NOT_HERE, RENAMED, SHORT
-from sft_cli.config.keys.similar import nearest
 from sft_cli.errors import SftError, raise_all
+from sft_cli.utils.similar import closest_name
 
 WHERE = "command line"
 HELP = ("-h", "--help")
@@ -130,7 +130,7 @@ def _unknown_command(commands: Sequence[str], command: str, rest: Sequence[str])
         fix = "sft --version" if command == "version" else f"sft {about} --help".replace("  ", " ")
     elif command in NOT_HERE:
         fix = NOT_HERE[command]
-    elif meant := COMMANDS.get(command.lower()) or nearest(command.lower(), commands):
+    elif meant := COMMANDS.get(command.lower()) or closest_name(command.lower(), commands):
         fix = f"did you mean: {f'sft {meant} {typed}'.strip()}"
     elif "=" in command or DATA_FILE.fullmatch(command) or command.endswith((".yaml", ".yml")):
         problem, fix = f"{command!r} is no command", f"name the command first: sft train {shlex.join([command, *rest])}"
@@ -157,7 +157,7 @@ def _unknown_option(command: Command, parts: Sequence[Part], part: Part) -> SftE
         fix = "sft --version"
     elif command.takes_keys and (found := translate_by_value(key, value, "local")) is not None:
         fix = found
-    elif part.name.startswith("--") and (near := nearest(part.name, list(command.options))):
+    elif part.name.startswith("--") and (near := closest_name(part.name, list(command.options))):
         fix = f"did you mean {near}?"
     elif not command.takes_keys:
         fix = f"leave it out; sft {command.name} --help lists the options"

@@ -75,7 +75,7 @@ def _changed(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _choices(composed: ComposedConfig) -> str:
     """Comment lines with the options that were chosen, by group, and the recipe."""
-    files = composed.files()
+    files = composed.files
     chosen = {group: [file.stem for file, _ in files if file.parent.name == group] for group in GROUPS}
     options = " ".join(f"{group}={','.join(names)}" for group, names in chosen.items())
     recipes = [display_name(file) for file, package in files if not package and file.stem != "config"]

@@ -22,7 +22,8 @@ from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.fields import Auto
 from sft_cli.utils.mappings import flatten
 
-_OPEN, _KEPT_OPEN = "???", "left open: ???"
+MISSING = "???"
+"""A value that the user must set."""
 SPOKEN = 300
 """Characters of a wrong value that a sentence repeats."""
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -70,13 +71,6 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_plain(entry) for entry in value]
     return value.value if isinstance(value, Enum) else value
-
-
-def escape_missing(value: Any) -> Any:
-    """The values of a recipe, ``???`` spelled otherwise: merging takes it for no value and would keep the default."""
-    if isinstance(value, dict):
-        return {name: escape_missing(entry) for name, entry in value.items()}
-    return _KEPT_OPEN if value == _OPEN else value
 
 
 def _answered(found: Found) -> list[ConfigError]:
@@ -131,7 +125,7 @@ def _section_fix(section: type, name: str, value: Any) -> str:
 
 def _value(field: Field[Any], kind: Any, value: Any, key: str, found: Found) -> Any:
     """The value as the type ``kind`` wants it; None, with a mistake noted, if it does not fit."""
-    if value in (_OPEN, _KEPT_OPEN):
+    if value == MISSING:
         found.append(ConfigError(key, f"{key} is ???: its value is left to you", f"set {key}=VALUE"))
         return None
     if is_dataclass(kind):

@@ -1,21 +1,27 @@
-"""Examples on their way to disk: as Arrow tables, and in files of a limited size as ``datasets`` reads them."""
+"""Write examples as Arrow tables, in files of limited size that ``datasets`` can read."""
 
 import json
 from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sft_cli.types import Example
+from sft_cli.types import Example, SplitName
 
 IGNORE_INDEX = -100
-"""The label of a token that carries no loss, as Hugging Face writes it."""
+"""The label of a token without loss, as in Hugging Face's libraries."""
+LIST_DTYPES: dict[str, Any] = {"input_ids": np.int32, "labels": np.int32, "loss_weights": np.float32}
+"""The columns with a list for each example, and the dtype of its values."""
+BATCH = 1000
+"""Examples of a record batch."""
 
 
 def example_table(examples: Sequence[Example]) -> Any:
-    """Examples as an Arrow table: input_ids, labels, where, source, and loss_weights where one is neither 0 nor 1."""
+    """Return examples as an Arrow table; it has ``loss_weights`` if one is neither 0 nor 1."""
     import pyarrow
 
     lengths = np.fromiter((len(example.input_ids) for example in examples), np.int64, len(examples))
@@ -35,7 +41,7 @@ def example_table(examples: Sequence[Example]) -> Any:
 
 
 def weights_from_labels(labels: Any) -> Any:
-    """Loss weights of 0 and 1 for a column of labels."""
+    """Return loss weights of 0 and 1 for a column of labels."""
     import pyarrow
 
     chunks = []
@@ -47,15 +53,15 @@ def weights_from_labels(labels: Any) -> Any:
 
 
 SHARD_BYTES = 500_000_000
-"""A file that holds as much is closed, and the next one begun: what ``datasets`` takes by default."""
+"""A new file begins when one is this large; the default of ``datasets``."""
 
 
 class ShardWriter:
     """Appends Arrow tables to files of about ``SHARD_BYTES`` in a directory that ``datasets`` saved without rows.
 
     Args:
-        directory: Of one split; its ``state.json`` names the files when all are written.
-        schema: Of the tables.
+        directory: The directory of a split; ``close`` writes the names of the files to its ``state.json``.
+        schema: The schema of the tables.
     """
 
     def __init__(self, directory: Path, schema: Any) -> None:
@@ -72,7 +78,7 @@ class ShardWriter:
         self._writer.write_table(examples, max_chunksize=max_rows)
 
     def close(self, fingerprint: str) -> None:
-        """Finish the last file, and name all; ``fingerprint`` is what ``datasets`` names its own caches after."""
+        """Finish and name the files; ``datasets`` names its caches by ``fingerprint``."""
         self._close_file()
         names = [f"data-{number:05}-of-{len(self._files):05}.arrow" for number in range(len(self._files))]
         for file, name in zip(self._files, names, strict=True):
@@ -91,3 +97,67 @@ class ShardWriter:
     def _close_file(self) -> None:
         self._writer.close()
         self._sink.close()
+
+
+class SplitWriter:
+    """Appends Arrow tables of examples to one split of a prepared directory.
+
+    Args:
+        directory: The prepared directory.
+        side: The split.
+        weighted: Whether to add a column ``loss_weights``, for loss weights other than 0 and 1.
+    """
+
+    def __init__(self, directory: Path, side: SplitName, weighted: bool) -> None:
+        from datasets import Dataset, Features, List, Value
+        from datasets.utils.logging import disable_progress_bar
+
+        columns = {
+            "input_ids": List(Value("int32")),
+            "labels": List(Value("int32")),
+            "where": Value("string"),
+            "source": Value("string"),
+        }
+        if weighted:
+            columns["loss_weights"] = List(Value("float32"))
+        features = Features(columns)
+        disable_progress_bar()
+        empty = Dataset.from_dict({name: [] for name in columns}, features=features)
+        empty.save_to_disk(str(directory / side), num_shards=1)
+        self._schema = features.arrow_schema
+        self._shards = ShardWriter(directory / side, self._schema)
+        self._lengths: list[NDArray[np.int64]] = []
+        self._digests = {name: blake2b(digest_size=16) for name in LIST_DTYPES}
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """``(examples,)``: the lengths of the written examples in tokens."""
+        return np.concatenate([np.zeros(0, np.int64), *self._lengths])
+
+    def write(self, examples: Any) -> None:
+        """Append a table of examples; without ``loss_weights``, trained tokens have the weight 1."""
+        if "loss_weights" in self._schema.names and "loss_weights" not in examples.column_names:
+            examples = examples.append_column("loss_weights", weights_from_labels(examples.column("labels")))
+        examples = examples.select(self._schema.names).cast(self._schema)
+        self._shards.write(examples, BATCH)
+        for name in LIST_DTYPES.keys() & set(self._schema.names):
+            for chunk in examples.column(name).chunks:
+                self._digests[name].update(chunk.flatten().to_numpy().tobytes())
+        self._lengths += [
+            chunk.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+            for chunk in examples.column("input_ids").chunks
+        ]
+
+    def content(self) -> list[str]:
+        """Return digests of what is learned from the examples: their lengths and the columns of lists."""
+        lengths = blake2b(self.lengths.tobytes(), digest_size=16).hexdigest()
+        return [lengths, *(self._digests[name].hexdigest() for name in sorted(self._digests))]
+
+    def close(self) -> None:
+        """Finish the split."""
+        self._shards.close(blake2b("".join(self.content()).encode(), digest_size=8).hexdigest())
+
+
+def write_dataset_dict(directory: Path) -> None:
+    """Write the file with which ``datasets.load_from_disk`` opens the whole directory."""
+    (directory / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "validation"]}) + "\n")

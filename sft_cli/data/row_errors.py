@@ -1,6 +1,5 @@
 """What can be wrong with one row, and the words that errors share."""
 
-import difflib
 import json
 import shlex
 from collections.abc import Iterable
@@ -50,12 +49,6 @@ def short_repr(value: Any, limit: int = 60) -> str:
     """``repr(value)`` in at most ``limit`` characters."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def closest_name(name: str, names: Iterable[str]) -> str | None:
-    """The name most like ``name``, or None when none is near."""
-    found = difflib.get_close_matches(name, sorted(names), n=1)
-    return found[0] if found else None
 
 
 def format_list(names: Iterable[str], limit: int = 8) -> str:

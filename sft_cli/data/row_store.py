@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.data import codec
+from sft_cli.data.arrow_io import BATCH_ROWS, ArrowWriter
 from sft_cli.data.row_errors import RowError, RowExcluded
 from sft_cli.types import Conversation
 from sft_cli.utils.atomic import atomic_path
 
-BATCH = 1000
-"""Rows of an Arrow batch."""
 SLICE_ROWS = 50
 """Rows of a batch that are taken out at once; they make up a whole one."""
 ERROR_COLUMNS = ("reason", "error_where", "problem", "fix", "text", "excluded_by")
@@ -32,7 +31,7 @@ class StoredRow(NamedTuple):
 
 
 def write_rows(file: Path, rows: Iterator[tuple[str, Conversation | RowError]]) -> int:
-    """Write one part, whole or not at all; the number of its rows."""
+    """Write one part atomically and return the number of its rows."""
     import pyarrow
 
     total = 0
@@ -40,21 +39,10 @@ def write_rows(file: Path, rows: Iterator[tuple[str, Conversation | RowError]]) 
     text = pyarrow.string()
     types = (text, pyarrow.binary(), digest, digest, digest, *[text] * len(ERROR_COLUMNS))
     schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
-    options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
-    with (
-        atomic_path(file) as new,
-        pyarrow.OSFile(str(new), "wb") as sink,
-        pyarrow.ipc.new_file(sink, schema, options=options) as writer,
-    ):
-        pending: list[tuple[Any, ...]] = []
+    with atomic_path(file) as new, ArrowWriter(new, schema, compressed=True) as writer:
         for where, row in rows:
-            pending.append(_values(where, row))
+            writer.add(_values(where, row))
             total += 1
-            if len(pending) == BATCH:
-                writer.write_batch(_batch(pending, schema))
-                pending = []
-        if pending:
-            writer.write_batch(_batch(pending, schema))
     return total
 
 
@@ -68,15 +56,6 @@ def _values(where: str, row: Conversation | RowError) -> tuple[Any, ...]:
     payload = codec.encode_conversation(row)
     group = None if row.group is None else codec.content_digest(f"{row.source}\0{row.group}".encode())
     return where, payload, codec.prompt_digest(row), codec.content_digest(payload), group, *[None] * len(ERROR_COLUMNS)
-
-
-def _batch(rows: Sequence[tuple[Any, ...]], schema: Any) -> Any:
-    import pyarrow
-
-    columns = zip(*rows, strict=True)
-    return pyarrow.record_batch(
-        [pyarrow.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema
-    )
 
 
 class RowStore:
@@ -136,7 +115,7 @@ class RowStore:
         for part, place in zip(parts.tolist(), (rows - self._starts[parts]).tolist(), strict=True):
             if known != (part, place // SLICE_ROWS):
                 known = part, place // SLICE_ROWS
-                batch, start = divmod(place - place % SLICE_ROWS, BATCH)
+                batch, start = divmod(place - place % SLICE_ROWS, BATCH_ROWS)
                 rows_of_slice = _rows_of(_load_batch(self._files[part], batch).slice(start, SLICE_ROWS))
             where, payload, error = rows_of_slice[place % SLICE_ROWS]
             conversation = None if payload is None else codec.decode_conversation(payload, where, self.source)

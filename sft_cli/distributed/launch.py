@@ -56,6 +56,7 @@ def launch_processes(words: Sequence[str], size: int) -> int:
     children: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int) -> None:
+        """Send a signal to all children."""
         for child in children:
             child.send_signal(number)
 

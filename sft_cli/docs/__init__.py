@@ -2,8 +2,8 @@
 
 from importlib.resources import files
 
-from sft_cli.config.keys.similar import nearest
 from sft_cli.errors import SftError
+from sft_cli.utils.similar import closest_name
 
 TOPICS = {
     "data": "sources, formats, mixing, filters, held-out rows, the stage cache",
@@ -36,7 +36,7 @@ def page(topic: str) -> str:
     """
     name = topic.lower().removesuffix(".md").replace("_", "-")
     if name not in TOPICS:
-        meant = nearest(name, TOPICS)
+        meant = closest_name(name, TOPICS)
         fix = f"did you mean sft docs {meant}? " if meant else ""
         raise SftError(
             where=f"sft docs {topic}", problem="there is no such topic", fix=f"{fix}`sft docs` lists the topics"

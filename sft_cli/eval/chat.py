@@ -8,8 +8,9 @@ from sft_cli.config.compose import read_config, with_overrides
 from sft_cli.config.overrides.parse import reject_unused
 from sft_cli.config.paths import absolute
 from sft_cli.config.schema.config import Config
-from sft_cli.console import clear_status, say
+from sft_cli.console import say
 from sft_cli.escape import escape_control
+from sft_cli.progress import clear_progress
 from sft_cli.run_dir import RunDir
 
 READ = ("model.path", "model.revision", "model.dtype", "model.trust_remote_code", "trainer.device", "trainer.dtype",
@@ -85,7 +86,7 @@ class ChatModel:
             run.tokenizer, architecture, trust_remote_code=config.model.trust_remote_code
         )
         self._model = load_tuned(run, config, machine)
-        clear_status()  # only the answer follows, on standard output
+        clear_progress()  # only the answer follows, on standard output
 
     def answer(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """Generate the greedy answer, write it to standard output while it is generated, and return it.
@@ -105,6 +106,7 @@ class ChatModel:
         pieces: list[str] = []
 
         def write(text: str) -> None:
+            """Print a piece of the answer and keep it."""
             pieces.append(text)
             sys.stdout.write(escape_control(text))
             sys.stdout.flush()

@@ -18,7 +18,8 @@ from sft_cli.errors import SftError
 from sft_cli.eval.trained_on import TrainingOverlap, find_training_overlap
 from sft_cli.prepare import input_diff
 from sft_cli.prepare import manifest as manifests
-from sft_cli.prepare.prepare import load_tokenizer_and_template, prepare_data
+from sft_cli.prepare.model_template import load_tokenizer_and_template
+from sft_cli.prepare.prepare import prepare_data
 from sft_cli.run_dir import RunDir
 from sft_cli.types import SplitName
 

@@ -11,7 +11,7 @@ from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
-from sft_cli.console import counted, progress, say
+from sft_cli.console import counted, say
 from sft_cli.errors import SftError
 from sft_cli.eval import report
 from sft_cli.eval.evaluate import SAMPLE_INDENT, Evaluation, evaluate_split, sample_lines
@@ -22,6 +22,7 @@ from sft_cli.model.device import ComputeSetup, choose_compute_setup
 from sft_cli.model.head.loss_model import build_loss_model
 from sft_cli.model.load import load_model, load_model_config
 from sft_cli.model.quant import causal_lm
+from sft_cli.progress import progress
 from sft_cli.run_dir import RunDir
 
 NUM_SAMPLES = 3
@@ -44,6 +45,7 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
     stops, decode = read_stop_ids(run), make_decoder(load_tokenizer(str(run.result)))
 
     def evaluate_model(model: nn.Module, label: str) -> Evaluation:
+        """Compute the losses and the answers of a model."""
         with machine.precision():
             loss_model, probed = build_loss_model(
                 model,
@@ -81,16 +83,21 @@ def evaluate_run(run: RunDir, config: Config, rows: EvalRows, name: str, *, comp
         base = evaluate_model(load_base(run, config, machine), "base")
     if config.eval.generate:
         _explain_unanswered(tuned, count_truncated_answers(rows.split, stops))
+    _print_results(tuned, base)
+    file = run.eval / f"{name}.json"
+    values = report.build_report(name, run, rows, config, tuned, base)
+    report.write_eval_report(report.keep_base_scores(values, file), file)
+    say(f"report    {file}")
+
+
+def _print_results(tuned: Evaluation, base: Evaluation | None) -> None:
+    """Print the table of scores, and some answers of both models if the base was evaluated."""
     report.print_scores(tuned.metrics, base.metrics if base else None)
     if base is not None:
         results = {"base": base, "tuned": tuned}
         answers = {name: [answer.text for answer in result.answers] for name, result in results.items()}
         for line in sample_lines(tuned.items, answers, NUM_SAMPLES):
             say(line, indent=SAMPLE_INDENT)
-    file = run.eval / f"{name}.json"
-    values = report.build_report(name, run, rows, config, tuned, base)
-    report.write_eval_report(report.keep_base_scores(values, file), file)
-    say(f"report    {file}")
 
 
 def _explain_unanswered(tuned: Evaluation, cut: int) -> None:

@@ -18,7 +18,6 @@ from sft_cli.config.model_files.weights import CONVERT, require_weights
 from sft_cli.config.schema.adapter import FOUR_BITS, QuantConfig, QuantKind
 from sft_cli.config.schema.config import ModelConfig
 from sft_cli.config.schema.trainer import Dtype
-from sft_cli.console import status
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.added_token_rows import add_token_rows
 from sft_cli.model.device import DTYPES
@@ -40,6 +39,7 @@ from sft_cli.model.prequantized import (
     with_compute_dtype,
 )
 from sft_cli.model.quant import bitsandbytes_config, check_4bit_sizes
+from sft_cli.progress import status
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -145,13 +145,13 @@ def load_model(
     compute_dtype: torch.dtype,
     added_ids: Sequence[int] = (),
 ) -> PreTrainedModel:
-    """Load the base model on its device, in training mode, every weight trainable that is not quantised.
+    """Load the base model on its device, in training mode; all weights that are not quantized are trainable.
 
     Args:
         config: The model.
         quant: How frozen weights are stored; must be none for full fine-tuning.
-        full: Every weight will be trained: float32 master weights unless model.dtype is set.
-        device: Where it computes.
+        full: Whether all weights will be trained: they are then float32 unless model.dtype is set.
+        device: The device of the model.
         compute_dtype: Type of the matrix products, and of the weights under an adapter.
         added_ids: Ids of ``model.add_tokens``, whose rows start at the mean; empty for a model that was trained with
             them.
@@ -159,45 +159,62 @@ def load_model(
     Raises:
         SftError: It cannot be loaded, on this machine or at all.
     """
-    if full and quant.kind is not QuantKind.none:
-        raise SftError(
-            where=f"adapter.kind=none, quant.kind={quant.kind.value}",
-            problem="quantised weights cannot be trained",
-            fix="adapter=lora, or quant=none",
-        )
     disable_progress_bar()
     status("loading   the weights")
-    model_config = load_model_config(config)
-    path = resolve_model(config)
-    if Path(path).is_dir():
-        check_weight_files(config, Path(path))
-    check_quantization(model_config, config, quant, full=full)
-    is_prequantized = stored_quantization(model_config) is not None
-    empty = empty_model(model_config, config.trust_remote_code)
-    check_separable(empty, f"model.path={config.path}")
-    check_layer_shapes(config, model_config, quant, empty, device)
+    model_config, empty = _check_loadable(config, quant, full=full, device=device)
     bnb_config, dtype = bitsandbytes_config(quant, compute_dtype), weights_dtype(config, full, compute_dtype)
     if bnb_config is not None:
         skip_towers_in_quantization(bnb_config, empty)
     quantization_config = bnb_config or dequantize_config(model_config)
     try:
         model = auto_class(model_config).from_pretrained(
-            path,
+            resolve_model(config),
             config=with_compute_dtype(model_config, compute_dtype),
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             dtype=dtype,
             use_safetensors=True,
-            device_map={"": device},  # straight there, without a copy in the memory of the host
+            device_map={"": device},  # without a copy in host memory
             **({} if quantization_config is None else {"quantization_config": quantization_config}),
         )
     except (OSError, ValueError) as error:
         raise load_failure(config, error) from error
-    if is_prequantized:
+    if stored_quantization(model_config) is not None:
         cast_unquantized(model, dtype)
     check_trains_on_text(model, f"model.path={config.path}")
     add_token_rows(model, added_ids)
     return model.train()
+
+
+def _check_loadable(
+    config: ModelConfig, quant: QuantConfig, *, full: bool, device: torch.device
+) -> tuple[PretrainedConfig, PreTrainedModel]:
+    """Check everything that needs no weights; return the model's configuration, and the model without weights.
+
+    Args:
+        config: The model.
+        quant: How frozen weights are stored.
+        full: Whether all weights will be trained.
+        device: The device of the model.
+
+    Raises:
+        SftError: The model cannot be loaded with these settings.
+    """
+    if full and quant.kind is not QuantKind.none:
+        raise SftError(
+            where=f"adapter.kind=none, quant.kind={quant.kind.value}",
+            problem="quantised weights cannot be trained",
+            fix="adapter=lora, or quant=none",
+        )
+    model_config = load_model_config(config)
+    path = Path(resolve_model(config))
+    if path.is_dir():
+        check_weight_files(config, path)
+    check_quantization(model_config, config, quant, full=full)
+    empty = empty_model(model_config, config.trust_remote_code)
+    check_separable(empty, f"model.path={config.path}")
+    check_layer_shapes(config, model_config, quant, empty, device)
+    return model_config, empty
 
 
 def check_layer_shapes(

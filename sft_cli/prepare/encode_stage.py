@@ -20,17 +20,20 @@ from sft_cli.chat.masks import parity
 from sft_cli.chat.template.chat_template import ChatTemplate
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
 from sft_cli.config.schema.data import DataConfig
-from sft_cli.console import progress
+from sft_cli.data.arrow_io import write_table
 from sft_cli.data.prepared_writer import example_table
 from sft_cli.data.row_errors import RowError
 from sft_cli.prepare import stage_cache
 from sft_cli.prepare.filtered_rows import FilteredRows, RowReader
 from sft_cli.prepare.row_outcomes import errors_of, outcome_table, row_outcome
+from sft_cli.progress import progress
 from sft_cli.types import Conversation
 from sft_cli.utils import workers
-from sft_cli.utils.atomic import atomic_path, write_atomic
+from sft_cli.utils.atomic import write_atomic
 
-CODE = ("chat", "utils.text", "data.prepared_writer", "prepare.encode_stage", "prepare.row_outcomes")
+CODE = (
+    "chat", "utils.text", "data.arrow_io", "data.prepared_writer", "prepare.encode_stage", "prepare.row_outcomes",
+)  # fmt: skip
 """Modules that decide what an example is."""
 RULES = ("train_on", "train_on_tool_calls", "train_on_tool_results", "train_on_reasoning", "no_loss_patterns",
          "thinking", "system", "override_system", "sanitize", "delimiters", "overflow")  # fmt: skip
@@ -214,8 +217,8 @@ class _PartWriter:
         )
         examples = example_table([example for outcome in outcomes for example in outcome.examples])
         weighted = "loss_weights" in examples.column_names
-        _write(self._directory / f"examples-{number:05}.arrow", examples)
-        _write(self._directory / f"outcomes-{number:05}.arrow", table)
+        write_table(self._directory / f"examples-{number:05}.arrow", examples)
+        write_table(self._directory / f"outcomes-{number:05}.arrow", table)
         stops = sorted(self._stops(conversations, outcomes))
         goldens = self._goldens(conversations, outcomes, GOLDENS_PER_KIND if number < GOLDENS_PER_KIND else 1)
         mark = json.dumps({"stops": stops, "goldens": goldens, "weighted": weighted}, ensure_ascii=False)
@@ -259,19 +262,6 @@ def _first_of_each_kind(found: Iterable[tuple[Sequence[bool], dict[str, Any]]]) 
         if seen[tuple(kind)] <= GOLDENS_PER_KIND:
             kept.append(parity.GoldenPrompt(**golden))
     return kept
-
-
-def _write(file: Path, table: Any) -> None:
-    """Write a table whole or not at all."""
-    import pyarrow
-
-    options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
-    with (
-        atomic_path(file) as new,
-        pyarrow.OSFile(str(new), "wb") as sink,
-        pyarrow.ipc.new_file(sink, table.schema, options=options) as writer,
-    ):
-        writer.write_table(table)
 
 
 def _tables(directory: Path, kind: str) -> Iterator[Any]:

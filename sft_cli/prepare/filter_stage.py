@@ -14,11 +14,12 @@ from sft_cli.clean import registry
 from sft_cli.clean.base import BATCH, Finding, Findings
 from sft_cli.config.schema.clean import CleanConfig
 from sft_cli.config.schema.config import Config
-from sft_cli.console import progress
 from sft_cli.data import codec
+from sft_cli.data.arrow_io import ArrowWriter
 from sft_cli.prepare import stage_cache
 from sft_cli.prepare.filtered_rows import FilteredRows, FilterResult, RowReader, combined_reader
 from sft_cli.prepare.source_split import SourceSplit
+from sft_cli.progress import progress
 from sft_cli.types import Conversation
 from sft_cli.utils import workers
 from sft_cli.utils.atomic import fsync
@@ -38,16 +39,18 @@ class FindingWriter:
         self._replaced = pyarrow.schema({"row": number, "payload": pyarrow.binary()})
         self._directory, self._last = directory, -1
         (directory / "replaced.arrow").unlink(missing_ok=True)  # of a run that was stopped
-        self._findings = _ArrowAppender(directory / "found.arrow", self._found)
-        self._rewritten: _ArrowAppender | None = None
+        self._findings = ArrowWriter(directory / "found.arrow", self._found, compressed=False)
+        self._rewritten: ArrowWriter | None = None
 
     def __enter__(self) -> "FindingWriter":
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._findings.close()
+        fsync(self._directory / "found.arrow")
         if self._rewritten is not None:
             self._rewritten.close()
+            fsync(self._directory / "replaced.arrow")
 
     def write(self, found: Finding, row: int) -> None:
         """Append one finding about a row."""
@@ -56,44 +59,12 @@ class FindingWriter:
         self._findings.add((row, found.reason, found.detail, found.score, found.cluster))
         if found.conversation is not None:
             if self._rewritten is None:
-                self._rewritten = _ArrowAppender(self._directory / "replaced.arrow", self._replaced)
+                file = self._directory / "replaced.arrow"
+                self._rewritten = ArrowWriter(file, self._replaced, compressed=False)
             self._rewritten.add((row, codec.encode_conversation(found.conversation)))
 
 
-class _ArrowAppender:
-    """An Arrow file that is appended to."""
-
-    def __init__(self, file: Path, schema: Any) -> None:
-        import pyarrow
-
-        self._file, self._schema, self._sink = file, schema, pyarrow.OSFile(str(file), "wb")
-        self._writer = pyarrow.ipc.new_file(self._sink, schema)
-        self._pending: list[tuple[Any, ...]] = []
-
-    def add(self, values: tuple[Any, ...]) -> None:
-        """Append one row of the table."""
-        self._pending.append(values)
-        if len(self._pending) == BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow
-
-        columns = zip(*self._pending, strict=True)
-        arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, self._schema.types, strict=True)]
-        self._writer.write_batch(pyarrow.record_batch(arrays, schema=self._schema))
-        self._pending = []
-
-    def close(self) -> None:
-        """Write what is pending, and wait until it is on the disk."""
-        if self._pending:
-            self._flush()
-        self._writer.close()
-        self._sink.close()
-        fsync(self._file)
-
-
-CODE = ("clean", "prepare.filter_stage", "prepare.filtered_rows")
+CODE = ("clean", "data.arrow_io", "prepare.filter_stage", "prepare.filtered_rows")
 """Modules that decide what a filter finds."""
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "near_duplicates": ("rensa",),
@@ -249,6 +220,7 @@ def _run_filter(name: str, rows: _StoredRows, config: CleanConfig, directory: Pa
     report: dict[str, Any] | None = None
 
     def findings() -> Findings:
+        """Yield the findings of the filter and keep its report."""
         nonlocal report
         report = yield from registry.run_filter(name, rows, config)
         return None

@@ -30,7 +30,7 @@ SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss
 MIX_RULES = ("strategy", "temperature", "stopping_strategy", "total_rows", "stages", "val_fraction", "val_rows",
              "on_bad_row", "overflow", "budget")  # fmt: skip
 MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.source_split", "prepare.write_stage",
-            "data.ledger", "data.prepared_writer", "prepare.prepare")  # fmt: skip
+            "data.ledger", "data.prepared_writer", "prepare.prepared_files")  # fmt: skip
 """Modules that decide what an epoch holds and how it is written."""
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft_cli.config.schema.data import SourceConfig
-from sft_cli.console import Progress, progress
 from sft_cli.data import row_store
 from sft_cli.data.formats import row_converter, unread_columns
 from sft_cli.data.formats.row_converter import RowConverter
@@ -19,12 +18,16 @@ from sft_cli.data.sources.slices import Slice
 from sft_cli.data.sources.source_rows import BadRow
 from sft_cli.errors import SftError
 from sft_cli.prepare import stage_cache
+from sft_cli.progress import Progress, progress
 from sft_cli.types import Conversation, Row, SplitName
 from sft_cli.utils import workers
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.hashing import code_digest
 
-CODE = ("data.formats", "data.sources", "data.row_errors", "data.codec", "data.row_store", "prepare.rows_stage")
+CODE = (
+    "data.formats", "data.sources", "data.row_errors", "data.codec", "data.arrow_io", "data.row_store", "utils.similar",
+    "utils.text", "prepare.rows_stage",
+)  # fmt: skip
 """Modules that decide what a row becomes."""
 RULES = (
     "format", "columns", "ignore", "delimiter", "encoding", "split", "validation_split", "variables", "placeholders",
@@ -226,6 +229,7 @@ def _convert_all(converter: RowConverter, rows: Iterable[Row | BadRow], unread: 
     """As ``_convert_rows``, for formats whose rows belong together."""
 
     def noted() -> Iterator[Row | BadRow]:
+        """Yield the rows, and record the columns of each."""
         for row in rows:
             if isinstance(row, Row):
                 converter.note_columns(row, unread)

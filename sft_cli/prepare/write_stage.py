@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft_cli.config.schema.data import DataConfig, OnBadRow, Overflow
-from sft_cli.console import progress
 from sft_cli.data.ledger import TOO_LONG_REASONS, Ledger, LedgerEntry
 from sft_cli.data.lengths import RowLengths
-from sft_cli.data.prepared import SplitWriter
+from sft_cli.data.prepared_writer import SplitWriter
 from sft_cli.data.remarks import RemarkCounts
 from sft_cli.data.row_errors import RowError, RowExcluded
 from sft_cli.errors import SftError
@@ -20,6 +19,7 @@ from sft_cli.prepare.encode_stage import EncodedSource
 from sft_cli.prepare.filtered_rows import FilterNote
 from sft_cli.prepare.row_outcomes import RowOutcome
 from sft_cli.prepare.source_split import SourceSplit
+from sft_cli.progress import progress
 from sft_cli.types import SplitName
 
 CHUNK = 5000

@@ -9,7 +9,7 @@ from sft_cli.console import counted
 from sft_cli.data.ledger import COUNTED_COLUMNS
 from sft_cli.data.prepared import open_prepared
 from sft_cli.escape import escape_control
-from sft_cli.report import gallery, ledger_view, sections, svg
+from sft_cli.report import cleaning, gallery, ledger_view, sections, svg
 from sft_cli.report.gallery import GalleryExample
 from sft_cli.report.html import csp_hash, package_text, template_environment
 from sft_cli.report.split_stats import SplitStats
@@ -64,7 +64,7 @@ def _values(manifest: dict[str, Any], train: SplitStats, account: ledger_view.Le
         "mix": sections.mix(manifest),
         "tags": sections.tags(manifest),
         "drops": sections.drops(manifest, account),
-        "cleaning": sections.cleaning(manifest),
+        "cleaning": cleaning.filter_steps(manifest),
         "stages": sections.stages(manifest),
         "max_length": sections.max_length(manifest),
         "histograms": _histograms(train, sections.max_length(manifest)),

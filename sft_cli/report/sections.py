@@ -1,6 +1,6 @@
-"""The manifest as what the page shows: shares beside counts, long lists cut and counted. Absent parts stay away."""
+"""Sections of the page from a manifest: counts with shares; long lists are cut, and absent parts left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -14,35 +14,22 @@ from sft_cli.report.ledger_view import LedgerSample
 
 Json = Mapping[str, Any]
 MOST_FILES = 4
-"""Files of a source named at most."""
+"""The most files that are named of a source."""
 MOST = 60
-"""Entries of a list shown at most."""
+"""The most entries of a list."""
 MOST_TEXT = 700
-"""Characters of a text shown at most."""
-FILTERS = {
-    "leakage": "training rows whose prompt is held out as well",
-    "exact_duplicates": "rows that an earlier row equals",
-    "near_duplicates": "rows that nearly equal an earlier one",
-    "pii": "personal data",
-    "language": "rows in another language than those wanted",
-    "length": "rows outside the bounds of length",
-    "heuristics": "answers that look degenerate",
-    "quality": "rows whose score is too low",
-    "perplexity": "answers that a model finds too likely or too unlikely",
-    "contamination": "rows that hold a prompt of an evaluation set",
-}
-"""What each filter looks for."""
+"""The most characters of a text."""
 UNITS = {"rows": "share_rows", "tokens": "share_tokens", "trained_tokens": "share_trained"}
-"""Counts of a mix, and their shares."""
+"""The counts of a mix, and the keys of their shares."""
 
 
 def ratio(part: float, whole: float) -> float:
-    """A part of the whole; 0 of nothing."""
+    """Return ``part / whole``; 0 if the whole is 0."""
     return part / whole if whole else 0.0
 
 
 def totals(manifest: Json) -> list[tuple[str, str, str]]:
-    """Name, value and remark of the numbers at the top."""
+    """Return name, value and remark of the numbers at the top."""
     sources = manifest["sources"].values()
     count = {
         key: sum(source.get(key, 0) for source in sources)
@@ -67,12 +54,12 @@ def totals(manifest: Json) -> list[tuple[str, str, str]]:
 
 
 def _lost(tokens: int) -> str:
-    """What truncated rows lost."""
+    """The remark about truncated rows."""
     return f"rows that lost their last {counted(tokens, 'token')}" if tokens else "rows that lost their oldest turns"
 
 
 def _held_out_remark(manifest: Json) -> str:
-    """What the held-out examples are for, and what decided how many there are."""
+    """The purpose of the held-out examples, and the setting that decides their number."""
     rules = manifest.get("inputs", {}).get("mix", {}).get("rules", {})
     fraction, rows = rules.get("val_fraction"), rules.get("val_rows")
     if not manifest["splits"]["validation"]["examples"]:
@@ -87,7 +74,7 @@ def _held_out_remark(manifest: Json) -> str:
 
 
 def facts(manifest: Json) -> list[tuple[str, str]]:
-    """Name and value of what the data were prepared with."""
+    """Return name and value of the settings that the data were prepared with."""
     longest = max_length(manifest)
     found = [
         ("fingerprint", manifest["fingerprint"]),
@@ -107,14 +94,14 @@ def facts(manifest: Json) -> list[tuple[str, str]]:
 
 
 def _template(manifest: Json) -> str:
-    """The name of the template and the beginning of its SHA-256, which tells two of one name apart."""
+    """The name of the template with the beginning of its SHA-256, since two templates can have one name."""
     source = manifest.get("inputs", {}).get("encode", {}).get("template")
     digest = f"  sha256 {sha256(source.encode()).hexdigest()[:16]}" if source else ""
     return f"{manifest['template']}{digest}"
 
 
 def sources(manifest: Json) -> list[dict[str, Any]]:
-    """Per source its files, its columns that nothing reads, and what the table counts."""
+    """Return for each source its files, its unread columns and its counts."""
     return [
         {
             "name": name,
@@ -129,7 +116,7 @@ def sources(manifest: Json) -> list[dict[str, Any]]:
 
 
 def _files(content: Json) -> str:
-    """The files of a source, or its data set on the hub."""
+    """The files of a source, or its dataset on the hub."""
     named = list[str]()
     for side, found in content.items():
         if "hub" in found:
@@ -143,18 +130,18 @@ def _files(content: Json) -> str:
 
 
 def max_length(manifest: Json) -> int | None:
-    """Tokens an example may have; None without a limit."""
+    """Return the most tokens of an example; None without a limit."""
     return manifest.get("max_length", manifest.get("inputs", {}).get("max_length"))
 
 
 def mix(manifest: Json) -> list[dict[str, Any]]:
-    """Per source what was intended of an epoch and what came out; nothing for a manifest without a mix."""
+    """Return for each source its intended and its realised part of an epoch; empty without a mix."""
     found = manifest.get("mix", {})
     return [_realised_share(name, entry, found["of"]) for name, entry in found.get("sources", {}).items()]
 
 
 def _realised_share(name: str, entry: Json, of: str) -> dict[str, Any]:
-    """A source: its intended share beside the realised one of the same unit."""
+    """The intended and the realised share of a source, in the same unit."""
     unit, passes = "trained_tokens" if of == "trained tokens" else "rows", entry.get("intended_passes")
     words = f"{entry['intended']:.1%} of {'tokens with loss' if unit == 'trained_tokens' else unit}"
     if passes is not None:
@@ -167,7 +154,7 @@ def _realised_share(name: str, entry: Json, of: str) -> dict[str, Any]:
 
 
 def stages(manifest: Json) -> list[dict[str, Any]]:
-    """The stages of an epoch with what was intended of each; nothing where there is one alone."""
+    """Return the stages of an epoch with the shares of their sources; empty if there is only one stage."""
     found = manifest.get("mix", {})
     return [
         {
@@ -184,7 +171,7 @@ def stages(manifest: Json) -> list[dict[str, Any]]:
 
 
 def tags(manifest: Json) -> list[dict[str, Any]]:
-    """Per tag its values with counts and shares, in the manifest's order."""
+    """Return for each tag its values with counts and shares, in the order of the manifest."""
     found = []
     for tag, entries in manifest.get("mix", {}).get("tags", {}).items():
         whole = {unit: sum(entry[unit] for entry in entries.values()) for unit in UNITS}
@@ -200,9 +187,10 @@ def tags(manifest: Json) -> list[dict[str, Any]]:
 
 
 def drops(manifest: Json, account: LedgerSample) -> dict[str, Any]:
-    """Per reason its count, its filter and some rows; the rows whose text is shown, each with an id and one to go back.
+    """Return each reason with its count, its filter and some rows, and the rows whose text is shown.
 
-    An example: ``where``, ``source``, ``reason``, ``detail``, ``text`` (empty where it is not kept), ``id``, ``back``.
+    An example has ``where``, ``source``, ``reason``, ``detail``, ``text`` (empty if it is not stored), ``id``, and
+    ``back``, the id of the link that leads back.
     """
     whole = sum(manifest["dropped"].values())
     rows = [
@@ -228,79 +216,3 @@ def drops(manifest: Json, account: LedgerSample) -> dict[str, Any]:
     ]
     shown = [example for row in rows for example in row["examples"] if example["text"]]
     return {"rows": rows, "shown": shown, "total": whole, "more": len(manifest["dropped"]) - len(rows)}
-
-
-def cleaning(manifest: Json) -> dict[str, Any]:
-    """The steps in order, and the reports of those that wrote one, by what they hold."""
-    steps = manifest.get("clean", [])
-    reports = [(step["filter"], step["report"]) for step in steps if step.get("report")]
-    return {
-        "steps": [
-            (step["filter"], FILTERS.get(step["filter"], ""), sum(step["dropped"].values()), step["dropped"])
-            for step in steps
-        ],
-        "clusters": [_clusters(name, report) for name, report in reports if "clusters" in report],
-        "pairs": [_pairs(name, report) for name, report in reports if "pairs" in report],
-        "languages": [_languages(report) for _, report in reports if "languages" in report],
-        "personal": [_pii_counts(report) for _, report in reports if {"kinds", "examples"} <= report.keys()],
-    }
-
-
-def _clusters(name: str, report: Json) -> dict[str, Any]:
-    """Clusters of duplicates, the largest first."""
-    ordered = sorted(report["clusters"], key=lambda cluster: -cluster["size"])
-    shown = [
-        {
-            **cluster,
-            "text": truncate_middle(cluster["text"], MOST_TEXT),
-            "dropped": cluster["dropped"][:12],
-            "more": max(0, len(cluster["dropped"]) - 12),
-        }
-        for cluster in ordered[:MOST]
-    ]
-    number = report.get("num_clusters", len(ordered))
-    return {"filter": name, "clusters": shown, "number": number, "rows": report.get("num_rows"), "shown": len(shown)}
-
-
-def _pairs(name: str, report: Json) -> dict[str, Any]:
-    """Pairs of an evaluation prompt and a row that holds it, the worst first."""
-    ordered = sorted(report["pairs"], key=lambda pair: -pair["score"])
-    shown = [
-        {
-            **pair,
-            "eval_text": truncate_middle(pair["eval_text"], MOST_TEXT),
-            "text": truncate_middle(pair["text"], MOST_TEXT),
-        }
-        for pair in ordered[:MOST]
-    ]
-    return {"filter": name, "sets": _table(report.get("sets", {})), "pairs": shown, "more": len(ordered) - len(shown)}
-
-
-def _table(sets: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns and rows of a table of named entries, whether each is one number or several by name."""
-    entries = {name: values if isinstance(values, dict) else {"rows": values} for name, values in sets.items()}
-    columns = list(dict.fromkeys(column for values in entries.values() for column in values))
-    return {"columns": columns, "rows": [(name, [v.get(c) for c in columns]) for name, v in entries.items()]}
-
-
-def _languages(report: Json) -> dict[str, Any]:
-    """Rows per language, the commonest first."""
-    ordered: Sequence[tuple[str, int]] = sorted(report["languages"].items(), key=lambda item: -item[1])
-    whole = sum(report["languages"].values()) + report.get("undecided", 0)
-    shown = [(code, count, ratio(count, whole)) for code, count in ordered[:MOST]]
-    undecided = report.get("undecided", 0)
-    return {
-        "rows": [*shown, ("undecided", undecided, ratio(undecided, whole))] if undecided else shown,
-        "more": len(ordered) - len(shown),
-    }
-
-
-def _pii_counts(report: Json) -> dict[str, Any]:
-    """Kinds of personal data, with rows and finds."""
-    examples = [
-        {key: truncate_middle(str(value), MOST_TEXT) for key, value in example.items()} if isinstance(example, dict)
-        else {"example": truncate_middle(str(example), MOST_TEXT)}
-        for example in report["examples"][:MOST]
-    ]  # fmt: skip
-    columns = list(dict.fromkeys(column for example in examples for column in example))
-    return {"kinds": list(report["kinds"].items()), "columns": columns, "examples": examples}

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sft_cli.config.keys.valid_keys import nearest
-from sft_cli.data.prepared import PreparedData, SplitName
+from sft_cli.data.prepared import PreparedData
 from sft_cli.errors import SftError
 from sft_cli.escape import one_line
 from sft_cli.report import gallery, ledger_view
@@ -15,6 +14,8 @@ from sft_cli.report.kinds import KINDS, Worst
 from sft_cli.report.ledger_view import Line
 from sft_cli.report.split_stats import ExampleRow, SplitStats
 from sft_cli.report.token_pieces import PreparedTokenReader
+from sft_cli.types import SplitName
+from sft_cli.utils.similar import closest_name
 
 AMBIGUOUS = 3
 """Rows of one place that are named in an error."""
@@ -72,7 +73,7 @@ def _check_source(selection: Selection, prepared: PreparedData) -> None:
     """Refuse the name of a source that is not there."""
     names = list(prepared.manifest["sources"])
     if selection.source is not None and selection.source not in names:
-        meant = nearest(selection.source, names)
+        meant = closest_name(selection.source, names)
         raise SftError(
             where=f"--source {selection.source}",
             problem="the prepared data have no such source",

@@ -88,6 +88,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
         @pass_context
         def call(context: Context, value: Any, *arguments: Any, **named: Any) -> Any:
+            """Check and count a call of the function."""
             size_estimates.check_call(self.budget, name, value, (*arguments, *named.values()))
             if first_argument is None:
                 return self.budget.charge(function(value, *arguments, **named))
@@ -124,6 +125,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             return None
 
         def checked(*args: Any, **kwargs: Any) -> str:
+            """Format the text if the result is small enough."""
             values = [*args, *kwargs.values()]
             spread = [
                 part

@@ -7,7 +7,7 @@ from sft_cli.config.schema.config import Config
 from sft_cli.data.sources.locate import locate_files
 from sft_cli.data.sources.source_rows import is_on_hub, source_location, source_splits
 from sft_cli.errors import Mistakes, SftError, raise_all
-from sft_cli.prepare.prepare import check_template, load_tokenizer_and_template
+from sft_cli.prepare.model_template import check_template, load_tokenizer_and_template
 
 
 def check_inputs(config: Config) -> None:

@@ -153,6 +153,7 @@ def _value_positions(values: Sequence[str]) -> dict[str, float]:
     """Where the values of a key stand: by size, equally far apart, numbers before words."""
 
     def order(value: str) -> tuple[bool, float]:
+        """Return the sort key of a value."""
         try:
             return False, float(value)
         except ValueError:

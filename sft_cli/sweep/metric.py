@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sft_cli.config.automatic import may_hold_out
-from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.trainer import ProbeMetric
 from sft_cli.errors import SftError
 from sft_cli.run_dir import RunDir
+from sft_cli.utils.similar import closest_name
 
 LARGER_IS_BETTER = ("tokens_per_second",)
 OF_STEPS = ("grad_norm", "seconds", "tokens_per_second", "memory")
@@ -63,7 +63,7 @@ def parse_metric(name: str | None, mode: str | None, configs: Sequence[Config]) 
     name = name or "loss"
     known = list(dict.fromkeys(found for config in configs for found in _names(config)))
     if name not in known:
-        meant = nearest(name, known)
+        meant = closest_name(name, known)
         raise SftError(
             where=f"--metric {name}",
             problem="no member of the sweep records it",

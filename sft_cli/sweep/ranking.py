@@ -18,6 +18,7 @@ def rank_trials(record: SweepRecord, outcomes: Mapping[Trial, TrialOutcome]) -> 
     """The finished members from best to worst, those without a value behind them, then all others by their state."""
 
     def place(member: Trial) -> tuple[int, bool, float]:
+        """Return the sort key of a trial."""
         found = outcomes[member]
         value = 0.0 if found.reading is None else found.reading.value
         signed = value if record.metric.mode == "min" else -value

@@ -18,7 +18,7 @@ from sft_cli.sweep.ranking import print_ranking
 from sft_cli.sweep.state import SAVED, SweepRecord, TrialOutcome, TrialState, last_error, read_outcome, save_record
 from sft_cli.sweep.status import SweepStatus
 from sft_cli.utils.locks import is_locked
-from sft_cli.utils.processes import FORWARDED, signals_handled_by
+from sft_cli.utils.processes import STOP_SIGNALS, signals_handled_by
 
 POLL = 0.1
 MEMBER = [sys.executable, "-m", "sft_cli.sweep.child"]
@@ -107,7 +107,7 @@ def _start(record: SweepRecord, member: Trial, slot: int, environment: Mapping[s
 def _failure_reason(one: RunningTrial) -> str:
     """Why a member that ended failed, as a sentence; empty where it did not fail."""
     code = one.process.returncode
-    if code == 0 or code in SAVED or -code in FORWARDED:
+    if code == 0 or code in SAVED or -code in STOP_SIGNALS:
         return ""
     if found := last_error(one.log, one.begin):
         return found
@@ -128,6 +128,7 @@ def _forward_signals(live: Sequence[RunningTrial]) -> Iterator[list[int]]:
     heard: list[int] = []
 
     def hear(number: int) -> None:
+        """Stop all trials after a signal."""
         heard.append(number)
         for one in live:
             one.process.terminate()
@@ -150,6 +151,7 @@ def run_sweep(record: SweepRecord, environments: Sequence[Mapping[str, str]], er
     outcomes |= {member: read_outcome(record, member, errors.get(member, "")) for member in left}
 
     def end(member: Trial, reason: str) -> None:
+        """Record the outcome of a trial that ended."""
         outcomes[member] = read_outcome(record, member, reason)
         status.end(member, outcomes[member])
         save_record(record, outcomes)

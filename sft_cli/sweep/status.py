@@ -1,10 +1,10 @@
 """What a person sees while a sweep runs: a line at each start and end, and below them, on a terminal, who runs."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from sft_cli.console import clear_status, say, status
+from sft_cli.console import say
+from sft_cli.progress import Progress, has_terminal
 from sft_cli.sweep.metric import read_metrics
 from sft_cli.sweep.plan import Trial, short_names
 from sft_cli.sweep.state import SweepRecord, TrialOutcome, TrialState
@@ -34,7 +34,7 @@ class SweepStatus:
     """The lines of one sweep."""
 
     def __init__(self, record: SweepRecord) -> None:
-        self._record, self._terminal = record, sys.stderr.isatty()
+        self._record, self._progress = record, Progress("sweep")
         self._looked = 0.0
 
     def start(self, member: Trial) -> None:
@@ -56,7 +56,7 @@ class SweepStatus:
     def running(self, members: Sequence[Trial], outcomes: Mapping[Trial, TrialOutcome]) -> None:
         """Now and then: who runs, and how far the sweep is."""
         now = time.monotonic()
-        if not self._terminal or not members or now - self._looked < EVERY:
+        if not has_terminal() or not members or now - self._looked < EVERY:
             return
         self._looked = now
         ended = sum(found.state in (TrialState.finished, TrialState.failed) for found in outcomes.values())
@@ -64,8 +64,9 @@ class SweepStatus:
         for member in members:
             steps = [line["step"] for line in read_metrics(self._record.run(member))]
             runs.append(f"{trial_label(self._record, member)}{f' (step {steps[-1]})' if steps else ''}")
-        status(f"sweep     {ended} of {len(outcomes)} done; running: {', '.join(runs)}")
+        share = ended / len(outcomes)
+        self._progress.draw(share, f"{ended} of {len(outcomes)} runs", f"running: {', '.join(runs)}")
 
     def close(self) -> None:
-        """Take the last line away."""
-        clear_status()
+        """Remove the bar."""
+        self._progress.close()

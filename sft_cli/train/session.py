@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import PretrainedConfig
 
 from sft_cli.batching.step_plan import make_step_plan
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
@@ -26,24 +25,20 @@ from sft_cli.config.schema.fields import resolved
 from sft_cli.console import counted, keep_in, say
 from sft_cli.data.prepared import PreparedData
 from sft_cli.distributed.process_group import current_world, init_process_group
-from sft_cli.errors import SftError
 from sft_cli.model.adapter.warm_start import initial_adapters
 from sft_cli.model.device import ComputeSetup, choose_compute_setup, choose_device
 from sft_cli.model.head.kl_reference import KLReference
 from sft_cli.model.load import load_model_config
 from sft_cli.model.memory.checkpointing import CheckpointingPlan
-from sft_cli.model.threads import choose_threads, set_num_threads
-from sft_cli.prepare import input_diff
 from sft_cli.prepare.prepare import prepare_data
 from sft_cli.run_dir import RunDir
 from sft_cli.train.checkpoints import checkpoint, checkpoint_dir
 from sft_cli.train.checkpoints.checkpoint import TrainProgress, TrainState
 from sft_cli.train.checkpoints.export import copy_data_files, export_model
-from sft_cli.train.checkpoints.resume_check import run_fingerprint
+from sft_cli.train.checkpoints.resume_check import check_same_data, run_fingerprint
 from sft_cli.train.context import TrainContext
 from sft_cli.train.loop import TrainingInterrupted, train_loop
-from sft_cli.train.monitoring.compare_base import base_after_training, base_before_training, compare_with_base
-from sft_cli.train.monitoring.evaluator import HeldOutEvaluator
+from sft_cli.train.monitoring.evaluator import HeldOutEvaluator, base_after_training
 from sft_cli.train.monitoring.retention import EXIT_CODE, RetentionFailed, RetentionGuard, stop_message
 from sft_cli.train.monitoring.retention_probes import RetentionProbe, prepare_probes
 from sft_cli.train.oom_advice import OomPhase, translate_oom
@@ -53,7 +48,7 @@ from sft_cli.train.optimizers.weight_average import make_weight_average
 from sft_cli.train.parallel import gathered_weights
 from sft_cli.train.setup import preflight
 from sft_cli.train.setup.build import FirstEpochRows, build_training_model
-from sft_cli.train.setup.environment import describe_environment
+from sft_cli.train.setup.environment import describe_environment, set_run_threads
 from sft_cli.train.setup.run_directory import locked_run_dir
 from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings
 from sft_cli.utils.atomic import write_atomic
@@ -96,14 +91,16 @@ def open_session(
     architecture = load_model_config(config.model)
     machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
     if machine.device.type == "cpu":
-        _use_threads(config, directory, architecture, machine)
+        set_run_threads(config, directory, architecture, machine)
     for one in find_run_warnings(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
         say(f"warning: {one.text}; {one.fix}")
     check = partial(preflight.run_preflight, config, prepared, machine, directory.path)
     recompute = world.broadcast_object(world.run_collectively(check))
     probes = world.run_main_first(partial(prepare_probes, config, prepared.tokenizer_directory))
-    world.run_collectively(partial(_check_same_data, directory, prepared))
-    with _locked_for_all(directory, config, resumed=resumed) as directory:
+    world.run_collectively(partial(check_same_data, directory, prepared))
+    with ExitStack() as stack:  # on rank 0 only, which creates or opens the directory
+        lock = locked_run_dir(directory, config, resumed=resumed)
+        directory = world.run_on_main(partial(stack.enter_context, lock))
         session = TrainingSession(config, prepared, directory, machine, recompute, probes)
         world.run_on_main(session.describe)
         yield session
@@ -217,7 +214,7 @@ class TrainingSession:
         self._base = base_after_training(self._config, context)
         with translate_oom(self._config, OomPhase.evaluation, self._model_path):
             if self._base is None:
-                measure = partial(base_before_training, self._config, self._directory, self._evaluator, begun=has_begun)
+                measure = partial(self._evaluator.base_before_training, self._directory, begun=has_begun)
                 self._base_scores = context.parallel.run_inference(measure)
             if context.retention is not None:
                 context.parallel.run_inference(context.retention.measure_base)
@@ -278,7 +275,7 @@ class TrainingSession:
 
     def compare(self) -> None:
         """Print the scores of the base and of the trained model, if ``eval.compare_after_training`` is set."""
-        compare = partial(compare_with_base, self._directory, self._evaluator, self._base, self._base_scores)
+        compare = partial(self._evaluator.compare_with_base, self._directory, self._base, self._base_scores)
         with translate_oom(self._config, OomPhase.evaluation, self._model_path):
             self.context.parallel.run_inference(compare)
 
@@ -301,39 +298,3 @@ def next_commands(config: Config, directory: RunDir, *, held_out: bool) -> Itera
         # LoftQ's adapter corrects the rounding of the 4-bit base, so it fits only the dequantized weights.
         into = " --into dequantized" if config.adapter.init is Init.loftq else ""
         yield f"sft merge {run} --out {shlex.quote(str(directory.path / 'merged'))}{into}"
-
-
-@contextmanager
-def _locked_for_all(directory: RunDir, config: Config, *, resumed: bool) -> Iterator[RunDir]:
-    """``locked_run_dir`` on rank 0, for all processes; yields the directory that rank 0 created or opened."""
-    with ExitStack() as stack:
-        lock = locked_run_dir(directory, config, resumed=resumed)
-        yield current_world().run_on_main(partial(stack.enter_context, lock))
-
-
-def _use_threads(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: ComputeSetup) -> None:
-    """Set the number of threads that suits the model, or the one that a resumed run began with."""
-    file = directory.environment
-    recorded = directory.read_json(file).get("threads") if file.is_file() else None
-    threads = choose_threads(
-        config.speed.threads,
-        recorded,
-        architecture,
-        tokens=config.speed.tokens_per_micro_batch,
-        dtype=machine.dtype,
-    )
-    set_num_threads(threads)
-    kind = str(machine.dtype).removeprefix("torch.")
-    say(f"machine   cpu, {kind} ({machine.reason or 'as asked for'}), {threads.sentence()}")
-
-
-def _check_same_data(directory: RunDir, prepared: PreparedData) -> None:
-    """Refuse to resume a run on other rows than it began with, before any of its files is overwritten."""
-    if directory.data.is_file() and directory.read_json(directory.data)["content"] != prepared.manifest["content"]:
-        inputs = directory.read_json(directory.manifest)["inputs"]
-        changed = ", ".join(input_diff.changed_names(inputs, prepared.manifest["inputs"])) or input_diff.THIS_VERSION
-        raise SftError(
-            where=str(directory.path),
-            problem=f"the run began with other rows: {changed} changed since",
-            fix="undo the change and resume, or start a new run",
-        )

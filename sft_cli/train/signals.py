@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+from sft_cli.utils.processes import STOP_SIGNALS
 
 
 class StopRequested(KeyboardInterrupt):
@@ -56,6 +56,7 @@ def collect_signals() -> Iterator[list[int]]:
     caught = list(earlier.numbers) if isinstance(earlier, RaisingHandler) else []
 
     def remember(number: int, _frame: Any) -> None:
+        """Record a signal; a second one has its previous effect."""
         caught.append(number)
         signal.signal(number, before[signal.Signals(number)])
 

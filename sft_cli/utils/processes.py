@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals that ask a run to save and stop."""
 PARENT_DIED = 1
 """Linux's PR_SET_PDEATHSIG; it stays set when the process becomes another program."""
@@ -32,7 +32,7 @@ def exit_with_parent() -> None:
 
 
 @contextmanager
-def signals_handled_by(handle: Callable[[int], None], numbers: Sequence[int] = FORWARDED) -> Iterator[None]:
+def signals_handled_by(handle: Callable[[int], None], numbers: Sequence[int] = STOP_SIGNALS) -> Iterator[None]:
     """Call ``handle`` with the number of each signal that arrives within; afterwards the old handlers are back."""
     before = {number: signal.signal(number, lambda received, _frame: handle(received)) for number in numbers}
     try:

@@ -1,7 +1,9 @@
-"""Texts: what two have in common, one of many in a pattern, and numbers as people read them."""
+"""Texts: common prefixes, patterns of many strings, JSON values, and numbers for messages."""
 
+import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 
 def any_of(strings: Iterable[str]) -> str:
@@ -16,7 +18,7 @@ def any_of(strings: Iterable[str]) -> str:
 
 
 def _branch(first: str, rests: list[str]) -> str:
-    """A regular expression for ``first`` with any of the ``rests`` behind it."""
+    """A regular expression for ``first`` with any of the ``rests`` after it."""
     if len(rests) == 1:
         return re.escape(first + rests[0])
     inner = f"(?:{any_of(rests)})"
@@ -27,6 +29,22 @@ def common_prefix_length(one: str, other: str) -> int:
     """Characters that two texts begin with in common."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def parse_json(text: str) -> Any:
+    """Return the JSON value of a text; ``ValueError`` if it is not JSON or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def json_or_none(text: str) -> Any:
+    """Return the JSON value of a text, or None if it is not JSON."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return None
 
 
 def percent(share: float) -> str:

@@ -10,7 +10,7 @@ from sft_cli.chat.tokens.added_tokens import add_tokens, added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.config.compose import compose
 from sft_cli.errors import SftError
-from sft_cli.prepare.prepare import load_tokenizer_and_template
+from sft_cli.prepare.model_template import load_tokenizer_and_template
 
 MATERIAL = Path(__file__).parents[2].parent / "shared" / "material" / "tokenizers"
 TOKENS = ["<x>", "<|call|>", "föö bar"]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sft_cli.config.keys.similar import distance_if_similar, edit_distance, nearest
 from sft_cli.config.keys.typos import is_valid_value, override_word, suggest_positive, suggest_values
 from sft_cli.config.keys.valid_keys import KEYS, Key
+from sft_cli.utils.similar import closest_name, distance_if_similar, edit_distance
 from tests.lanes import examples
 
 FLOATS = [key for key in KEYS.values() if key.kind in (float, float | None)]
@@ -126,7 +126,8 @@ def test_a_word_is_what_a_shell_passes_on():
 )
 def test_near_in_spelling_is_a_slip_or_a_part_of_the_words(typed, meant):
     names = ["trainer.lr", "trainer.epochs", "max_length", "max_grad_norm", "weight_decay", "z_loss", "metric"]
-    assert nearest(typed, [*names, "virtual.tokens", "examples_per_step", "override_system", "retention.stop"]) == meant
+    others = ["virtual.tokens", "examples_per_step", "override_system", "retention.stop"]
+    assert closest_name(typed, [*names, *others]) == meant
 
 
 @quick
@@ -141,4 +142,4 @@ def test_slips_are_a_distance(one, other):
 def test_a_word_of_any_length_is_compared_at_once():
     """Words whose lengths differ too much cost nothing: ten million letters would take minutes otherwise."""
     assert edit_distance("1" * 10_000_000, "trainer.lr", 3) == 9_999_990
-    assert nearest("1" * 100_000, KEYS) is None
+    assert closest_name("1" * 100_000, KEYS) is None

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from sft_cli.config.schema.data import Order
-from sft_cli.data import prepared, prepared_writer
+from sft_cli.data import prepared_writer
 from sft_cli.data.mixing import curriculum
 from sft_cli.data.mixing.curriculum import Stage
-from sft_cli.data.prepared import Split, SplitWriter, open_prepared, read_manifest
-from sft_cli.data.prepared_writer import example_table
+from sft_cli.data.prepared import Split, open_prepared, read_manifest
+from sft_cli.data.prepared_writer import BATCH, SplitWriter, example_table, write_dataset_dict
 from sft_cli.errors import SftError
 from sft_cli.prepare.publish import replace_directory, temp_directory
 from sft_cli.types import Example
@@ -34,7 +34,7 @@ def written(directory, train, weighted=False, validation=()):
         for start in range(0, len(examples), 700):
             writer.write(example_table(examples[start : start + 700]))
         writer.close()
-    prepared.write_dataset_dict(directory)
+    write_dataset_dict(directory)
     curriculum.save_stages([Stage("1", Order.random, np.arange(len(train)))], directory)
     (directory / "manifest.json").write_text('{"fingerprint": "f", "content": "c", "inputs": {}}')
     return open_prepared(directory)
@@ -65,10 +65,10 @@ def test_labels_follow_hugging_faces_convention(tmp_path):
 
 
 def test_more_examples_than_one_batch(tmp_path):
-    many = [Example((i, i + 1), (0.0, 1.0), f"rows.jsonl:{i + 1}", "a") for i in range(2 * prepared.BATCH + 3)]
+    many = [Example((i, i + 1), (0.0, 1.0), f"rows.jsonl:{i + 1}", "a") for i in range(2 * BATCH + 3)]
     made = written(tmp_path / "out", many)
     assert len(made.train) == len(many)
-    assert made.train.where(2 * prepared.BATCH) == f"rows.jsonl:{2 * prepared.BATCH + 1}"
+    assert made.train.where(2 * BATCH) == f"rows.jsonl:{2 * BATCH + 1}"
     assert made.train.largest_id() == len(many)
 
 

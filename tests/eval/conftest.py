@@ -20,8 +20,8 @@ from sft_cli.config.schema.config import Config, EvalConfig, ModelConfig, Templa
 from sft_cli.config.schema.data import DataConfig, SourceConfig
 from sft_cli.config.schema.speed import SpeedConfig
 from sft_cli.config.schema.trainer import Device, Reduction, TrainerConfig
-from sft_cli.data.prepared import Split, SplitWriter
-from sft_cli.data.prepared_writer import example_table
+from sft_cli.data.prepared import Split
+from sft_cli.data.prepared_writer import SplitWriter, example_table
 from sft_cli.model.adapter.add import add_adapter
 from sft_cli.model.attention.packing import use_packed_attention
 from sft_cli.model.head.loss_model import LossModel

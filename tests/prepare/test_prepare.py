@@ -20,8 +20,9 @@ from sft_cli.config.schema.data import OnBadRow, Overflow, SourceConfig
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import Mistakes, SftError
 from sft_cli.prepare import source_preview
+from sft_cli.prepare.model_template import load_tokenizer_and_template
 from sft_cli.prepare.pipeline import _refuse
-from sft_cli.prepare.prepare import load_tokenizer_and_template, prepare_data
+from sft_cli.prepare.prepare import prepare_data
 
 SMALL = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
 ROWS = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(20)]
@@ -470,7 +471,8 @@ def test_torch_is_never_imported(config, home):
 import sys
 from sft_cli.config.schema.data import SourceConfig
 from sft_cli.config.schema.config import Config
-from sft_cli.prepare.prepare import prepare_data, load_tokenizer_and_template
+from sft_cli.prepare.prepare import prepare_data
+from sft_cli.prepare.model_template import load_tokenizer_and_template
 config = Config(prepared_dir={str(home / "out")!r})
 config.model.tokenizer, config.template.name = {str(home / "tokenizer")!r}, "chatml"
 config.data.mix["mine"] = SourceConfig(path={str(home / "rows.jsonl")!r})

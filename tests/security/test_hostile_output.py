@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sft_cli import console
+from sft_cli import console, progress
 from sft_cli.cli import program
 from sft_cli.config.compose import compose
 from sft_cli.config.redaction import redact_secrets
@@ -14,15 +14,16 @@ from sft_cli.errors import SftError
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\u202e\x9b31m\r"
 
 
-def test_nothing_that_is_said_steers_the_terminal(capsys):
+def test_nothing_that_is_said_steers_the_terminal(capsys, monkeypatch):
     console.say(f"row {ESCAPES}")
     console.table(["name"], [[f"a{ESCAPES}"]])
-    with console.progress(f"read{ESCAPES}", 10) as shown:
-        shown._wait = 0.0
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    with progress.progress(f"read{ESCAPES}", 10) as shown:
         shown.advance(1)
     out, err = capsys.readouterr()
     assert not set(out + err) & set("\x1b\x07\u202e\x9b\r")
     assert "␛[2J" in out
+    assert "␛[2J" in err
 
 
 @pytest.mark.parametrize("error", [SftError(where=f"a{ESCAPES}", problem="b", fix="c"), ValueError(f"bug {ESCAPES}")])

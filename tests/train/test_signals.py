@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from sft_cli.train.signals import STOP_SIGNALS, StopRequested, collect_signals, raise_on_signal
+from sft_cli.train.signals import StopRequested, collect_signals, raise_on_signal
+from sft_cli.utils.processes import STOP_SIGNALS
 
 
 @pytest.fixture(autouse=True)

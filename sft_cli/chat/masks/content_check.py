@@ -6,6 +6,7 @@ from typing import Any
 
 from sft_cli.chat.masks.text_positions import LEVELS, Trace, unescape
 from sft_cli.chat.template.chat_template import RenderError
+from sft_cli.utils.text import json_or_none
 
 
 def missing_content(message: Mapping[str, Any], rendered: str) -> str | None:
@@ -48,14 +49,6 @@ def _argument_objects(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping
 def tool_function(call: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the part of a tool call that contains its name and arguments."""
     return call["function"] if "function" in call else {key: call[key] for key in ("name", "arguments") if key in call}
-
-
-def json_or_none(text: str) -> Any:
-    """Return the JSON value of a text, or None if it is not JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def _encoded_twice(arguments: str) -> bool:

@@ -8,6 +8,7 @@ verified to decode to the text's own characters.
 import itertools
 import re
 from bisect import bisect_left, bisect_right
+from functools import partial
 
 from sft_cli.chat.masks.rendered_text import RenderedText
 from sft_cli.chat.masks.sentinels import MARK_START, strip_marks
@@ -125,11 +126,7 @@ class PromptTextTokens:
 
     def _by_decoding(self, ids: list[int], follows_text: bool, decoded: str, start: int, end: int) -> Range | None:
         """As ``_by_bytes``, by decoding prefixes; None if the parts of the ids decode to something else."""
-
-        def reach(count: int) -> int:
-            # The bytes of a character that is not complete yet are read as U+FFFD.
-            return len(self._reader.decode([(ids[:count], follows_text)])[0].rstrip("\ufffd"))
-
+        reach = partial(self._reader.prefix_length, ids, follows_text)
         first = bisect_left(range(len(ids) + 1), start, key=reach)
         until = max(first, bisect_right(range(len(ids) + 1), end, key=reach) - 1)
         a, b = reach(first), reach(until)

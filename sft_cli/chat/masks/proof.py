@@ -10,6 +10,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sft_cli.chat.masks.prompt_text_tokens import PromptTextTokens
 from sft_cli.chat.masks.rendered_text import RenderedText
@@ -154,11 +155,7 @@ class MaskVerifier:
         decoded = self._reader.decode([(ids, follows_text)])[0]
         if decoded != text:
             start, end = self._range_in_normalized(before, after, decoded)
-
-        def reach(count: int) -> int:
-            # The bytes of a character that is not complete yet are read as U+FFFD.
-            return len(self._reader.decode([(ids[:count], follows_text)])[0].rstrip("\ufffd"))
-
+        reach = partial(self._reader.prefix_length, ids, follows_text)
         first, until = _overlapping_range(range(len(ids) + 1), start, end, reach)
         front, back = self._reader.decode([(ids[:first], follows_text), (ids[until:], True)])
         return (first, until) if decoded[:start].startswith(front) and decoded[end:].endswith(back) else None

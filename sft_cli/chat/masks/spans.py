@@ -69,6 +69,7 @@ class SpanFinder:
         """Return the prompt of the last trained turn, and the messages and tools that a client sends to get it."""
 
         def read(variant: ConversationVariant) -> tuple[str, list[dict[str, Any]], list[Any] | None]:
+            """Return the prompt, the client's messages and the tools of a variant."""
             conversation = variant.conversation
             i, turn = self._checked_turns(conversation, unroll=True)[-1][-1]
             messages = [client_message(message) for message in conversation.messages[:i]]

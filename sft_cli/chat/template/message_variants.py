@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
-from sft_cli.chat.masks.content_check import json_or_none, tool_function
+from sft_cli.chat.masks.content_check import tool_function
 from sft_cli.chat.template import reasoning_blocks
 from sft_cli.chat.template.chat_template import RenderError
 from sft_cli.types import Conversation, Message
+from sft_cli.utils.text import json_or_none
 
 ID_LENGTH = 9
 """Letters and digits of a call id that Mistral's templates require."""
@@ -218,6 +219,7 @@ def _with_calls(messages: tuple[Message, ...], change: Callable[[Any], Any]) -> 
     """Change the arguments of calls where they are an object, or JSON text of one."""
 
     def changed(call: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the call with changed arguments, or the call itself if they would not be an object."""
         function = tool_function(call)
         given = function.get("arguments")
         new = change(given)

@@ -106,3 +106,8 @@ class TokenTextReader:
             text.removeprefix(self._anchor_text) if follows_text else text
             for text, (_, follows_text) in zip(texts, ranges, strict=True)
         ]
+
+    def prefix_length(self, ids: list[int], follows_text: bool, count: int) -> int:
+        """Return the length of the text of the first ``count`` ids; an incomplete last character does not count."""
+        # The bytes of an incomplete character are decoded to U+FFFD.
+        return len(self.decode([(ids[:count], follows_text)])[0].rstrip("\ufffd"))

@@ -22,11 +22,12 @@ from sft_cli.check.torch_checks.step_checks import step_checks
 from sft_cli.config.schema.adapter import WHOLE
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.trainer import Device, Dtype
-from sft_cli.console import gib, status
+from sft_cli.console import gib
 from sft_cli.errors import raise_all
 from sft_cli.model.device import choose_compute_setup, free_memory
 from sft_cli.model.load import empty_model, inner_linears, load_model_config
 from sft_cli.model.quant import layer_features
+from sft_cli.progress import status
 from sft_cli.train.setup import preflight
 from sft_cli.utils.disks import free_bytes
 

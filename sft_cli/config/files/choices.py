@@ -11,8 +11,8 @@ from sft_cli.config.files.yaml_io import read_yaml
 from sft_cli.config.keys.aliases import VALUE_ALIASES
 from sft_cli.config.keys.translate import is_data_path
 from sft_cli.config.keys.typos import shell_quote
-from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.errors import SftError
+from sft_cli.utils.similar import closest_name
 
 
 def recipe_file(name: str, places: SearchPath, where: str) -> Path:
@@ -25,7 +25,7 @@ def recipe_file(name: str, places: SearchPath, where: str) -> Path:
         for file in (Path(name).expanduser(), Path(f"{name}.yaml").expanduser()):
             if file.is_file():
                 return file
-        near = nearest(Path(name).name, [file.name for file in Path(name).expanduser().parent.glob("*.y*ml")])
+        near = closest_name(Path(name).name, [file.name for file in Path(name).expanduser().parent.glob("*.y*ml")])
         fix = (
             f"did you mean {shell_quote(f'recipe=./{Path(name).parent / near}')}?"
             if near
@@ -57,7 +57,7 @@ def _recipe_fix(name: str, places: SearchPath) -> str:
     files = [file for file in (Path(f"{name}.yaml"), Path(f"{name}.yml")) if file.is_file()]
     if files:
         return f"did you mean recipe=./{files[0]}?"
-    meant = nearest(name, places.recipes) or next(iter(alike), None)
+    meant = closest_name(name, places.recipes) or next(iter(alike), None)
     return f"did you mean recipe={meant}? `sft recipes` lists all" if meant else "`sft recipes` lists them"
 
 
@@ -83,7 +83,7 @@ def _check_option(group: str, option: Any, places: SearchPath, where: str) -> Sf
     choices = ", ".join(places.options[group])
     known = [name for name in VALUE_ALIASES.get(str(option), ()) if name in places.options[group]]
     text = str(option)
-    meant = known[0] if known else nearest(text.lower(), places.options[group])
+    meant = known[0] if known else closest_name(text.lower(), places.options[group])
     hint = _value_hint(group, text) or (f"did you mean {group}={meant}? " if meant else "")
     if not hint and group == "template":
         hint = f"leave it out: a model's own template comes with its tokenizer, {group}=auto; "

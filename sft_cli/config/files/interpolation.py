@@ -18,7 +18,7 @@ CHAIN = 16
 """How many references may lead from one to the next."""
 
 _REFERENCE = re.compile(r"(\\*)\$\{([^{}]*)(\}?)")
-_OPEN, _SHIELDED = "${", "$\ue000{"
+_OPEN = "${"
 _FIX = "refer to a full key, as in ${trainer.max_length}; for a plain dollar sign write \\${"
 
 
@@ -32,16 +32,6 @@ def interpolate(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[SftErro
     except _LimitExceeded:
         problem = f"its references to other values put in more than {LIMIT:,} values and characters"
         return dict(values), [SftError(where="config", problem=problem, fix="write such values where they are used")]
-
-
-def escape_references(value: Any) -> Any:
-    """The value with its references hidden, for a reader that has references of its own."""
-    return _replace_text(value, _OPEN, _SHIELDED)
-
-
-def unescape_references(value: Any) -> Any:
-    """The inverse of ``escape_references``."""
-    return _replace_text(value, _SHIELDED, _OPEN)
 
 
 class _LimitExceeded(Exception):
@@ -86,6 +76,7 @@ class _Resolver:
             return self._target(whole[2].strip(), key, chain)
 
         def put(found: re.Match[str]) -> str:
+            """Return the text that replaces a reference."""
             kept = found[1][: len(found[1]) // 2]
             if len(found[1]) % 2:
                 return kept + found[0][len(found[1]) :]
@@ -158,12 +149,3 @@ def _get_path(values: Any, path: Sequence[str], name: str) -> Any:
             raise _InvalidReference(f"the key {name!r} not found")
         (values,) = values
     return values
-
-
-def _replace_text(value: Any, old: str, new: str) -> Any:
-    """The value with one piece of text for another in every text of it."""
-    if isinstance(value, dict):
-        return {name: _replace_text(entry, old, new) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_replace_text(entry, old, new) for entry in value]
-    return value.replace(old, new) if isinstance(value, str) else value

@@ -1,12 +1,9 @@
 """Where in which file, or on the command line, a key got its value."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from sft_cli.config.files.search_path import display_name
 from sft_cli.config.validate import ConfigError
 from sft_cli.errors import SftError
 
@@ -47,20 +44,3 @@ class Provenance:
             if place != DEFAULT:
                 return SftError(where=place, problem=mistake.problem, fix=mistake.fix)
         return SftError(where=mistake.key, problem=mistake.problem, fix=mistake.fix)
-
-
-def key_lines(file: Path, package: str) -> dict[str, str]:
-    """``file:line`` of every key of a YAML file whose content is merged at ``package`` (empty: at the top)."""
-    with file.open(encoding="utf-8") as text:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    prefix = f"{package}." if package else ""
-    return {f"{prefix}{key}": f"{display_name(file)}:{line}" for key, line in _walk(root, "")}
-
-
-def _walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            if name != "defaults":
-                yield name, key.start_mark.line + 1
-                yield from _walk(value, f"{name}.")

@@ -1,6 +1,7 @@
 """YAML as this project reads and writes it: 1e-4 is a number, a date and 24:00:00 are text, a key stands once."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,21 @@ def read_yaml(file: Path) -> dict[Any, Any]:
             fix="write one `key: value` a line, with a space after the colon",
         )
     return content
+
+
+def key_lines(file: Path) -> Iterator[tuple[str, int]]:
+    """Yield each dotted key of a YAML file that ``read_yaml`` reads, and its line; ``defaults`` is left out."""
+    yield from _key_lines(yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader), "")
+
+
+def _key_lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    """The keys below a node."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            if name != "defaults":
+                yield name, key.start_mark.line + 1
+                yield from _key_lines(value, f"{name}.")
 
 
 def parse_yaml_value(text: str) -> Any:

@@ -99,6 +99,7 @@ def _warmup(value: Any, _: str) -> str:
 
 def _beta(place: int) -> Callable[[Any, str], str]:
     def of(value: Any, _: str) -> str:
+        """Return the advice for one of the two betas."""
         betas = [0.9, 0.999]
         betas[place] = value if isinstance(value, int | float) else betas[place]
         return f"here both are one key: write {override_word('trainer.betas', betas)}"
@@ -108,6 +109,7 @@ def _beta(place: int) -> Callable[[Any, str], str]:
 
 def _cadence(key: str) -> Callable[[Any, str], str]:
     def of(value: Any, _: str) -> str:
+        """Return the advice for a key that counts steps."""
         if isinstance(value, int) and value > 0:
             return f"here it is called {key}: write {key}={value}"
         return f"leave it out for the end of every epoch, or count in steps: {key}=N"

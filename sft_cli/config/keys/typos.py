@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin
 
 from sft_cli.config.files.yaml_io import write_yaml
 from sft_cli.config.keys.aliases import VALUE_ALIASES
-from sft_cli.config.keys.similar import nearest
+from sft_cli.utils.similar import closest_name
 
 _YES = ("yes", "y", "on", "1", "true", "t", "enable", "enabled")
 _NO = ("no", "n", "off", "0", "false", "f", "disable", "disabled")
@@ -169,7 +169,7 @@ def suggest_choices(values: Sequence[str], typed: Any) -> list[str]:
         return known
     bare = re.sub(r"[\s-]+", "_", text.lower())
     same = [name for name in values if name.lower() == bare or name.replace("_", "").lower() == bare.replace("_", "")]
-    near = same[0] if same else nearest(bare, values)
+    near = same[0] if same else closest_name(bare, values)
     return [near] if near else []
 
 

@@ -9,12 +9,12 @@ from typing import Any, Union, get_args, get_origin
 from sft_cli.config.files.search_path import GROUPS
 from sft_cli.config.keys import translate
 from sft_cli.config.keys.aliases import KEY_ALIASES, RENAMED
-from sft_cli.config.keys.similar import distance_if_similar, nearest
 from sft_cli.config.keys.typos import is_valid_value, override_word, suggest_values
 from sft_cli.config.keys.unsupported import unsupported_reason
 from sft_cli.config.schema.config import Config
+from sft_cli.utils.similar import closest_name, distance_if_similar
 
-__all__ = ["KEYS", "Key", "field_limits", "find_key", "is_text", "is_text_mapping", "nearest", "suggest_key"]
+__all__ = ["KEYS", "Key", "field_limits", "find_key", "is_text", "is_text_mapping", "suggest_key"]
 
 ANY_NAME = "<name>"
 SOURCE = "local"
@@ -138,7 +138,7 @@ def _translate_alias(parts: list[str], value: Any, source: str) -> str | None:
 
 def _suggest_similar(name: str, parts: list[str], value: Any) -> str | None:
     """The key that a name misspells, or whose last part it is; one in another section only if the value suits it."""
-    if len(parts) == 1 and nearest(name, ("recipe",)):
+    if len(parts) == 1 and closest_name(name, ("recipe",)):
         return f"did you mean {override_word('recipe', value)}?"
     if len(parts) == 1 and isinstance(value, str) and translate.DATA_FILE.fullmatch(value):
         return f"for rows write {override_word(f'data.mix.{SOURCE}.path', value)}"
@@ -151,12 +151,12 @@ def _suggest_similar(name: str, parts: list[str], value: Any) -> str | None:
     if {"retention", "probes"} & set(parts[:-1]) and (leaf := ".".join([*PROBES, ANY_NAME, parts[-1]])) in KEYS:
         return _did_you_mean([leaf], value)
     siblings = [key for key in valid if key.rpartition(".")[0] == name.rpartition(".")[0]]
-    if (meant := nearest(name, [*siblings, *GROUPS])) is not None:
+    if (meant := closest_name(name, [*siblings, *GROUPS])) is not None:
         return _did_you_mean([meant], value)
     suiting = [key for key in valid if _accepts(key, value)]
     if same := [key for key in suiting if key.split(".")[-1] == parts[-1] and key.count(".") <= 1]:
         return _did_you_mean(same, value)
-    if (meant := nearest(name, suiting)) is not None:
+    if (meant := closest_name(name, suiting)) is not None:
         return _did_you_mean([meant], value)
     leaves = [(far, key) for key in suiting if (far := distance_if_similar(parts[-1], key.split(".")[-1])) is not None]
     return _did_you_mean([min(leaves, key=lambda pair: (pair[0], pair[1].count(".")))[1]], value) if leaves else None

@@ -3,23 +3,23 @@
 import os
 from pathlib import Path
 
-from sft_cli.config.keys.similar import nearest
 from sft_cli.config.keys.typos import override_word
+from sft_cli.utils.similar import closest_name
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Variables that keep the hub's client from the network."""
 
 
 def suggest_directory(path: str, key: str) -> str:
-    """The directory beside a missing one whose name is nearest, or what else to check."""
+    """The directory beside a missing one whose name is closest_name, or what else to check."""
     missing = Path(path).expanduser()
     parent = missing.parent
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
-    if (near := nearest(missing.name, names)) is not None:
+    if (near := closest_name(missing.name, names)) is not None:
         return f"did you mean {override_word(key, str(parent / near))}?"
     if not parent.is_dir() and parent.parent.is_dir():
         folders = [entry.name for entry in parent.parent.iterdir() if (entry / missing.name).is_dir()]
-        if (near := nearest(parent.name, folders)) is not None:
+        if (near := closest_name(parent.name, folders)) is not None:
             return f"did you mean {override_word(key, str(parent.parent / near / missing.name))}?"
     return "check the path, or name a hub id such as Qwen/Qwen2.5-0.5B"
 

@@ -10,9 +10,10 @@ from sft_cli.config.files.provenance import COMMAND_LINE
 from sft_cli.config.files.search_path import GROUPS
 from sft_cli.config.keys.translate import DATA_FILE, is_data_path
 from sft_cli.config.keys.typos import shell_quote
-from sft_cli.config.keys.valid_keys import KEYS, find_key, is_text, is_text_mapping, nearest, suggest_key
+from sft_cli.config.keys.valid_keys import KEYS, find_key, is_text, is_text_mapping, suggest_key
 from sft_cli.config.overrides.shell import SHOWN, rejoin_split_words, value_error
 from sft_cli.errors import SftError, raise_all
+from sft_cli.utils.similar import closest_name
 
 _WORD = re.compile(r"(?P<mark>\+\+|\+|~)?(?P<key>[^=\s+~][^=\s]*)(?:=(?P<value>.*))?", re.DOTALL)
 _LIST = re.compile(r"""\[[^\[\]{}'"]+\]""")
@@ -212,7 +213,7 @@ def _not_an_override(word: str, match: re.Match[str] | None, recipes: Collection
         fix = _directory(place)
     elif word in KEYS or word in GROUPS:
         fix = "give it a value after =, or leave it out"
-    elif (near := nearest(word, recipes)) is not None:
+    elif (near := closest_name(word, recipes)) is not None:
         fix = f"did you mean recipe={near}?"
     return SftError(where=COMMAND_LINE, problem=problem, fix=fix)
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
 
-from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.config.schema.clean import CleanConfig, Method
 from sft_cli.config.validate import ConfigError
+from sft_cli.utils.similar import closest_name
 
 FILTERS = tuple(field.name for field in fields(CleanConfig) if field.name != "steps")
 
@@ -63,7 +63,7 @@ def _check_steps(clean: CleanConfig) -> Iterator[ConfigError]:
     """Each step is a filter, and is there once."""
     for place, name in enumerate(clean.steps):
         if name not in FILTERS:
-            near = nearest(name, FILTERS)
+            near = closest_name(name, FILTERS)
             hint = f"did you mean {near}? " if near else ""
             problem = f"clean.steps names {name!r}, which is not a filter"
             yield ConfigError("clean.steps", problem, f"{hint}choose from {', '.join(FILTERS)}")
@@ -79,7 +79,7 @@ def _check_contamination(clean: CleanConfig) -> Iterator[ConfigError]:
         yield ConfigError(f"{key}.against", problem, f"set {key}.against.NAME=FILE", clash="clean.steps")
     for name in block.columns:
         if name not in block.against:
-            near = nearest(name, block.against)
+            near = closest_name(name, block.against)
             hint = f"did you mean {near}? " if near else ""
             problem = f"{key}.columns names {name!r}, which is not in {key}.against"
             fix = f"{hint}evaluation sets: {', '.join(block.against) or 'none'}"

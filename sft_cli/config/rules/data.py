@@ -4,11 +4,11 @@ import math
 import re
 from collections.abc import Collection, Iterator
 
-from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import RANKED, DataConfig, Order, SourceConfig, StoppingStrategy, Strategy
 from sft_cli.config.schema.fields import Auto
 from sft_cli.config.validate import ConfigError
+from sft_cli.utils.similar import closest_name
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ROLES = ("system", "user", "assistant", "tool", "tool_call")
@@ -161,7 +161,7 @@ def _check_stages(data: DataConfig) -> Iterator[ConfigError]:
         key = f"data.stages.{number}"
         for name, weight in stage.mix.items():
             if name not in data.mix:
-                near = nearest(name, data.mix)
+                near = closest_name(name, data.mix)
                 hint = f"did you mean {near}? " if near else ""
                 yield ConfigError(
                     "data.stages",

@@ -7,8 +7,9 @@ from sft_cli.data.formats import plugins
 from sft_cli.data.formats.column_advice import advise_columns
 from sft_cli.data.formats.column_names import find_columns, fold_name
 from sft_cli.data.formats.registry import FORMATS, Format
-from sft_cli.data.row_errors import closest_name, format_list
+from sft_cli.data.row_errors import format_list
 from sft_cli.errors import SftError
+from sft_cli.utils.similar import closest_name
 
 AUTO = "auto"
 

@@ -1,14 +1,15 @@
 """What every format takes from a row: its columns under the format's names, and text that is text."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sft_cli.config.schema.data import TreeConfig
-from sft_cli.data.row_errors import RowError, closest_name, format_list, short_repr
+from sft_cli.data.row_errors import RowError, format_list, short_repr
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
+from sft_cli.utils.similar import closest_name
+from sft_cli.utils.text import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,6 @@ def check_columns(columns: Mapping[str, str], names: tuple[str, ...], source: st
                 problem=f"unknown name {name!r}; the format reads {format_list(names)}",
                 fix=f"did you mean {near}?" if near else "write the format's name first, then the name in the file",
             )
-
-
-def parse_json(text: str) -> Any:
-    """The JSON value of a text; ``ValueError`` if it has none."""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
 
 
 def parse_list(value: Any) -> Any:

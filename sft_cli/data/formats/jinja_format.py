@@ -11,12 +11,13 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.meta import find_undeclared_variables
 
-from sft_cli.data.formats.fields import Fields, parse_json
+from sft_cli.data.formats.fields import Fields
 from sft_cli.data.row_errors import RowError, format_list, short_repr
 from sft_cli.errors import SftError
 from sft_cli.sandbox.budget import BudgetExceeded
 from sft_cli.sandbox.environment import LimitedEnvironment
 from sft_cli.types import Row
+from sft_cli.utils.text import parse_json
 
 Expression = Callable[[Mapping[str, Any]], Any]
 
@@ -132,6 +133,7 @@ def _with_budget(environment: LimitedEnvironment, render: Callable[[Mapping[str,
     """The expression, each time with a budget of its own; what it yields piece by piece is counted, too."""
 
     def evaluated(columns: Mapping[str, Any]) -> Any:
+        """Return the value of the expression as plain data."""
         environment.begin_render()
         return _to_plain(render(columns))
 

@@ -1,8 +1,7 @@
-"""Formats of message lists: messages and sharegpt. Each message may use role/content, from/value or Gemini's parts."""
+"""Formats of message lists: messages and sharegpt. A message has role/content, from/value, or Gemini's parts."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sft_cli.data.formats import harmony, null_padding, responses
@@ -13,7 +12,6 @@ from sft_cli.data.formats.roles import TOOL_CALL, parse_role
 from sft_cli.data.formats.row_context import RowContext, has_value
 from sft_cli.data.formats.system_column import system_text
 from sft_cli.data.formats.tool_calls import (
-    PADDED,
     legacy_function_call,
     parse_call_text,
     parse_tool_calls,
@@ -23,11 +21,11 @@ from sft_cli.data.row_errors import RowError, format_list, short_repr
 from sft_cli.types import Conversation, Message
 
 SIMPLE = ({"role", "content"}, {"from", "value"})
-"""Keys of messages that hold nothing else."""
+"""Keys of the simplest messages."""
 
 
 class ParsedMessage(NamedTuple):
-    """A message, whether it is the JSON of a tool call, and the harmony channel its content goes to."""
+    """A message, whether it is the JSON of a tool call, and the harmony channel of its content."""
 
     message: Message
     is_call: bool = False
@@ -35,17 +33,17 @@ class ParsedMessage(NamedTuple):
 
 
 def from_messages(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
-    """``{messages, tools?, functions?, system?}``."""
+    """Read ``{messages, tools?, functions?, system?}``."""
     return (conversation_from_column(fields, "messages", RowContext.from_fields(fields, options)),)
 
 
 def from_sharegpt(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
-    """``{conversations, tools?, system?}``."""
+    """Read ``{conversations, tools?, system?}``."""
     return (conversation_from_column(fields, "conversations", RowContext.from_fields(fields, options)),)
 
 
 def conversation_from_column(fields: Fields, name: str, context: RowContext) -> Conversation:
-    """The messages of column ``name``, with the system message of a column of its own in front, and the tools."""
+    """Return the messages of column ``name``, after the system message of another column, and the tools."""
     found = parse_messages(fields.values[name], fields.columns[name], context)
     if not any(message.role == "assistant" for message in found):
         raise RowError(
@@ -60,13 +58,13 @@ def conversation_from_column(fields: Fields, name: str, context: RowContext) -> 
 def build_conversation(
     fields: Fields, found: list[Message], context: RowContext, first: str = "the first message"
 ) -> Conversation:
-    """The conversation of messages, with what the row holds beside them: a system message, tools.
+    """Return the conversation of messages and of the row's other columns: a system message, tools.
 
     Args:
-        fields: The row's columns.
+        fields: The columns of the row.
         found: The messages.
-        context: The row, with what was noted about it.
-        first: What the first message is called if it is a system message as well.
+        context: The row, with its remarks.
+        first: The name of the first message in an error, if that is a system message too.
     """
     column, system = system_text(fields, context)
     if system:
@@ -80,7 +78,7 @@ def build_conversation(
         found = [Message("system", system), *found]
     tools = parse_tool_schemas(fields, context)
     if any(message.extra for message in found):
-        found = [_without_null_arguments(message, tools or (), context) for message in found]
+        found = [null_padding.drop_null_arguments(message, tools or (), context) for message in found]
     return Conversation(
         tuple(found),
         where=context.where,
@@ -93,11 +91,11 @@ def build_conversation(
 
 
 def parse_messages(value: Any, field: str, context: RowContext) -> list[Message]:
-    """The messages of a list; neighbouring turns that each hold one tool call become one message.
+    """Return the messages of a list; consecutive turns with one tool call each become one message.
 
     Args:
         value: The list, or its JSON text.
-        field: The column it stands in.
+        field: The column of the list.
         context: The row.
     """
     value = parse_list(value)
@@ -122,7 +120,7 @@ def parse_messages(value: Any, field: str, context: RowContext) -> list[Message]
 
 
 def _count(turns: list[Message]) -> str:
-    """``no messages`` or ``2 messages (system, user)`` and none by the assistant."""
+    """``no messages`` or ``2 messages (system, user), none of the assistant``."""
     if not turns:
         return "no messages"
     plural = "messages" if len(turns) > 1 else "message"
@@ -130,7 +128,7 @@ def _count(turns: list[Message]) -> str:
 
 
 def _parse_message(entry: Any, field: str, names: str, context: RowContext) -> list[ParsedMessage]:
-    """One message, checked, with every key of it read or noted; results of tools in it are messages of their own."""
+    """Check and return one message; all its keys are read or recorded, and tool results in it become messages."""
     if not isinstance(entry, dict):
         raise wrong_type(entry, field, "an object with role and content", context.where)
     by, key = _content_keys(entry)
@@ -183,7 +181,7 @@ def _build_message(
     place: tuple[str, str],
     context: RowContext,
 ) -> Message:
-    """The message of an entry's content and keys, its calls and its reasoning in one spelling."""
+    """The message of an entry, with its calls and its reasoning under one key each."""
     field, names = place
     calls = parts.calls
     for key, read in (("function_call", legacy_function_call), ("tool_calls", parse_tool_calls)):
@@ -224,7 +222,7 @@ def _build_message(
 
 
 def _weight(own: float | None, parts: float | None, field: str, context: RowContext) -> float | None:
-    """The one weight of a message and of its parts; None when nothing is said about it."""
+    """The weight of a message, given by itself or by its parts; None if neither gives one."""
     if own is not None and parts is not None and bool(own) != bool(parts):
         raise RowError(
             where=context.where,
@@ -236,7 +234,7 @@ def _weight(own: float | None, parts: float | None, field: str, context: RowCont
 
 
 def _check_content(message: Message, value: Any, field: str, entry: Mapping[str, Any], context: RowContext) -> Message:
-    """The message, if it says anything: an answer of "" is silence on purpose, a missing one is a mistake."""
+    """Return the message if it has content; an answer of "" is intended, a missing one is an error."""
     role = message.role
     if message.content.strip() or "tool_calls" in message.extra:
         return message
@@ -254,51 +252,13 @@ def _check_content(message: Message, value: Any, field: str, entry: Mapping[str,
 
 
 def _check_extra(message: Message, field: str, context: RowContext) -> None:
-    """Return if what goes to the template can be written as UTF-8."""
+    """Check that the values for the template can be written as UTF-8."""
     if message.extra:
         check_unicode(json.dumps(message.extra, ensure_ascii=False, default=str), field, context.where)
 
 
 def _merge_calls(first: ParsedMessage, second: ParsedMessage) -> ParsedMessage:
-    """Two turns of tool calls with nothing between them as one message: calls made at once."""
+    """Merge two consecutive turns of tool calls into one message: the calls are made at once."""
     extra = {**first.message.extra, **second.message.extra}
     extra["tool_calls"] = [*first.message.extra["tool_calls"], *second.message.extra["tool_calls"]]
     return ParsedMessage(Message("assistant", "", first.message.weight, extra), True)
-
-
-def _without_null_arguments(message: Message, tools: tuple[Mapping[str, Any], ...], context: RowContext) -> Message:
-    """The message without the null arguments that Arrow fills in."""
-    calls = message.extra.get("tool_calls")
-    if not calls or not any(null_padding.has_null(_arguments_of(call)) for call in calls):
-        return message
-    made = []
-    for call in calls:
-        arguments = _arguments_of(call)
-        if isinstance(arguments, Mapping) and null_padding.has_null(arguments):
-            properties = null_padding.tool_properties(tools, call["function"]["name"])
-            if properties is None and any(value is None for value in arguments.values()):
-                raise _ambiguous_null(call, context)
-            kept = null_padding.drop_padding(arguments, properties or {})
-            if kept != arguments:
-                context.remarks.add(PADDED)
-            call = {**call, "function": {**call["function"], "arguments": kept}}
-        made.append(call)
-    return replace(message, extra={**message.extra, "tool_calls": made})
-
-
-def _arguments_of(call: Mapping[str, Any]) -> Any:
-    return call["function"].get("arguments") if isinstance(call.get("function"), Mapping) else None
-
-
-def _ambiguous_null(call: Mapping[str, Any], context: RowContext) -> RowError:
-    """Without its schema nobody can say whether a null argument is meant."""
-    function = call["function"]
-    empty = [key for key, value in function["arguments"].items() if value is None]
-    return RowError(
-        where=context.where,
-        reason="null arguments without a schema",
-        problem=f"the call of {function['name']} has null for {format_list(empty)}, and the row has no schema of the "
-        "tool: it may be meant, or padding of a Parquet file",
-        fix="add the tool to the row's tools, or write the arguments as JSON text; data.on_bad_row=drop leaves such "
-        "rows out",
-    )

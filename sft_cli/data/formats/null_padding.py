@@ -6,8 +6,15 @@ tool has no argument of that name, and meant where it has.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from sft_cli.data.formats.row_context import RowContext
+from sft_cli.data.row_errors import RowError, format_list
+from sft_cli.types import Message
+
+PADDED = "padding"
+"""The remark about a conversation whose schemas or calls had the null entries that Arrow fills in."""
 MAYBE_NULL = ("default", "const")
 """Keywords of a JSON schema whose value may be null on purpose."""
 DATA = (*MAYBE_NULL, "enum", "examples")
@@ -135,3 +142,45 @@ def _allows_null(schema: Mapping[str, Any]) -> bool:
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str)
+
+
+def drop_null_arguments(message: Message, tools: tuple[Mapping[str, Any], ...], context: RowContext) -> Message:
+    """Return a message without the null arguments that Arrow adds to its tool calls.
+
+    Raises:
+        RowError: The tool of a call has no schema, so a null may be meant.
+    """
+    calls = message.extra.get("tool_calls")
+    if not calls or not any(has_null(_arguments_of(call)) for call in calls):
+        return message
+    made = []
+    for call in calls:
+        arguments = _arguments_of(call)
+        if isinstance(arguments, Mapping) and has_null(arguments):
+            properties = tool_properties(tools, call["function"]["name"])
+            if properties is None and any(value is None for value in arguments.values()):
+                raise _ambiguous_null(call, context)
+            kept = drop_padding(arguments, properties or {})
+            if kept != arguments:
+                context.remarks.add(PADDED)
+            call = {**call, "function": {**call["function"], "arguments": kept}}
+        made.append(call)
+    return replace(message, extra={**message.extra, "tool_calls": made})
+
+
+def _arguments_of(call: Mapping[str, Any]) -> Any:
+    return call["function"].get("arguments") if isinstance(call.get("function"), Mapping) else None
+
+
+def _ambiguous_null(call: Mapping[str, Any], context: RowContext) -> RowError:
+    """The error of a call with null arguments whose tool has no schema."""
+    function = call["function"]
+    empty = [key for key, value in function["arguments"].items() if value is None]
+    return RowError(
+        where=context.where,
+        reason="null arguments without a schema",
+        problem=f"the call of {function['name']} has null for {format_list(empty)}, and the row has no schema of the "
+        "tool: it may be meant, or padding of a Parquet file",
+        fix="add the tool to the row's tools, or write the arguments as JSON text; data.on_bad_row=drop leaves such "
+        "rows out",
+    )

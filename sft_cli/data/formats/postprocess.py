@@ -15,8 +15,9 @@ from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import Placeholders, Role, SourceConfig
 from sft_cli.data.formats.columns import missing_column, replay_advice
 from sft_cli.data.formats.fields import checked_text, wrong_type
-from sft_cli.data.row_errors import RowError, closest_name
+from sft_cli.data.row_errors import RowError
 from sft_cli.types import Conversation, Row
+from sft_cli.utils.similar import closest_name
 
 PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
@@ -44,6 +45,7 @@ def _fill_placeholders(conversation: Conversation, row: Row, variables: Mapping[
     """The conversation with the placeholders in its texts replaced; values are not searched again."""
 
     def value_of(match: re.Match[str]) -> str:
+        """Return the value of a placeholder."""
         name = match.group(1)
         if name not in variables and keep:
             return match.group()
@@ -63,6 +65,7 @@ def _fill_placeholders(conversation: Conversation, row: Row, variables: Mapping[
         return variables[name]
 
     def fill(value: Any) -> Any:
+        """Fill the placeholders in a value and in everything below it."""
         if isinstance(value, str):
             return PLACEHOLDER.sub(value_of, value) if "{{" in value else value
         if isinstance(value, Mapping):

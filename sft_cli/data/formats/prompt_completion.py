@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sft_cli.data.formats.fields import Fields, FormatOptions, checked_text, parse_json
+from sft_cli.data.formats.fields import Fields, FormatOptions, checked_text
 from sft_cli.data.formats.messages import build_conversation, parse_messages
 from sft_cli.data.formats.row_context import RowContext, has_value
 from sft_cli.data.row_errors import RowError
 from sft_cli.types import Conversation, Message
+from sft_cli.utils.text import parse_json
 
 
 def as_message_list(value: Any) -> list[Any] | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft_cli.data.formats.row_context import RowContext, fold_role
-from sft_cli.data.row_errors import RowError, closest_name, format_list, short_repr
+from sft_cli.data.row_errors import RowError, format_list, short_repr
+from sft_cli.utils.similar import closest_name
 
 ROLE_NAMES = {
     "system": "system",

@@ -12,10 +12,11 @@ from sft_cli.data.formats.postprocess import postprocess
 from sft_cli.data.formats.registry import FORMATS, Format, describe_formats
 from sft_cli.data.formats.row_context import fold_role
 from sft_cli.data.formats.unread_columns import UnreadColumns
-from sft_cli.data.row_errors import RowError, closest_name, format_list
+from sft_cli.data.row_errors import RowError, format_list
 from sft_cli.data.sources.source_rows import BadRow
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
+from sft_cli.utils.similar import closest_name
 
 __all__ = ["FORMATS", "RowConverter", "describe_formats", "format_package", "make_converter"]
 

@@ -20,6 +20,7 @@ def question_answer_format(question: str, answer: str, *inputs: str) -> Builder:
     """A format with one column for the question, one for the answer, and perhaps an input below the question."""
 
     def build(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
+        """Return the conversation of a row."""
         context = RowContext.from_fields(fields, options)
         given = {name: text for name in inputs if (text := fields.optional(name)).strip()}
         if len(given) > 1:

@@ -4,18 +4,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sft_cli.data.formats.fields import Fields, check_unicode, parse_json, parse_list, wrong_type
+from sft_cli.data.formats.fields import Fields, check_unicode, parse_list, wrong_type
 from sft_cli.data.formats.message_keys import check_part_keys
-from sft_cli.data.formats.null_padding import pairs_to_object, strip_padding
+from sft_cli.data.formats.null_padding import PADDED, pairs_to_object, strip_padding
 from sft_cli.data.formats.row_context import RowContext
 from sft_cli.data.row_errors import RowError, short_repr
+from sft_cli.utils.text import parse_json
 
 Calls = list[dict[str, Any]]
 
 ENCODED_TWICE = "tool arguments encoded twice"
 """What is noted about a conversation whose tool arguments were JSON text inside JSON text."""
-PADDED = "padding"
-"""The remark about a conversation whose schemas or calls had the null entries that Arrow fills in."""
 ARGUMENTS = ("arguments", "parameters", "args", "input")
 """Keys under which calls keep their arguments: OpenAI, Llama, LangChain, Anthropic."""
 SCHEMAS = ("parameters", "input_schema", "inputSchema")

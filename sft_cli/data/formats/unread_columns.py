@@ -16,9 +16,10 @@ from sft_cli.config.schema.data import Role, SourceConfig
 from sft_cli.data.formats.column_names import ALIASES, fold_name
 from sft_cli.data.formats.detect import AUTO
 from sft_cli.data.formats.registry import Format
-from sft_cli.data.row_errors import closest_name, format_list
+from sft_cli.data.row_errors import format_list
 from sft_cli.errors import SftError
 from sft_cli.types import Conversation
+from sft_cli.utils.similar import closest_name
 
 
 class Meaning(NamedTuple):

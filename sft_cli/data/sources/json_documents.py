@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from sft_cli.config.overrides.quoting import format_override
-from sft_cli.data.row_errors import closest_name, format_list, short_repr
+from sft_cli.data.row_errors import format_list, short_repr
 from sft_cli.data.sources.lines import File, read_lines
 from sft_cli.data.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from sft_cli.data.sources.text_files import Record, describe_json_error, not_an_object, not_utf8
 from sft_cli.errors import SftError
+from sft_cli.utils.similar import closest_name
 
 WRAPPER_KEYS = ("data", "rows")
 """Keys under which a JSON object may hold its rows."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sft_cli.config.paths import BUILTIN, resolve
 from sft_cli.config.redaction import is_address
-from sft_cli.data.row_errors import closest_name, format_list
+from sft_cli.data.row_errors import format_list
 from sft_cli.data.sources import remote
 from sft_cli.data.sources.lines import File
 from sft_cli.data.sources.read_options import DEFAULT_OPTIONS, ReadOptions
@@ -32,6 +32,7 @@ from sft_cli.data.sources.select import (
 )
 from sft_cli.data.sources.sniff import sniff_kind
 from sft_cli.errors import SftError
+from sft_cli.utils.similar import closest_name
 
 
 @dataclass(frozen=True, slots=True)

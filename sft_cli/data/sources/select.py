@@ -7,11 +7,12 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from sft_cli.config.redaction import is_address
-from sft_cli.data.row_errors import closest_name, format_list
+from sft_cli.data.row_errors import format_list
 from sft_cli.data.sources import columnar, json_documents, remote, text_files
 from sft_cli.data.sources.lines import COMPRESSED, WHOLE_FILE, File, FileSpan
 from sft_cli.data.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from sft_cli.errors import SftError
+from sft_cli.utils.similar import closest_name
 
 LINES = "lines"
 """Text files of one document a line: asked for by the format of that name, for their ending does not tell."""

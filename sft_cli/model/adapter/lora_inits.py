@@ -192,6 +192,7 @@ def init_eva(model: PeftModel, rows: Iterable[Mapping[str, Sequence[int]]]) -> N
         )
 
     def forward(_: PreTrainedModel, inputs: Mapping[str, Tensor]) -> None:
+        """Run the model on a batch."""
         # PEFT puts everything in evaluation mode, which would repack 4-bit weights on a CPU.
         with evaluation_mode(lm):
             lm.base_model(**inputs, use_cache=False)

@@ -101,13 +101,9 @@ def packed_attention(
         PackingUnsupported: An argument asks for anything else.
     """
     causal = vars(module).get("is_causal", True) if is_causal is None else is_causal
-    unknown_names = sorted(
-        name for name, given in unknown.items() if name not in IGNORED_ARGUMENTS and given is not None
-    )
-    if unknown_names or not causal or attention_mask is not None or sft_documents is None:
-        request = (
-            ", ".join(unknown_names) if unknown_names else "a mask, no document bounds or attention to later tokens"
-        )
+    refused = sorted(name for name, given in unknown.items() if name not in IGNORED_ARGUMENTS and given is not None)
+    if refused or not causal or attention_mask is not None or sft_documents is None:
+        request = ", ".join(refused) or "a mask, no document bounds or attention to later tokens"
         raise PackingUnsupported(f"its attention asks for {request}")
     if key.shape[2] != query.shape[2]:
         raise PackingUnsupported("keys come from a cache")

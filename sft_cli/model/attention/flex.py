@@ -111,6 +111,7 @@ def document_mask_mod(row: PackedRow, window: int | None, device: torch.device) 
     position = tokens - row.cu_queries.to(device)[segment] + first[segment]  # (T,)
 
     def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Return whether a query attends to a key."""
         near = position[key] <= position[query]
         if window is not None:
             near = near & (position[query] - position[key] < window)

@@ -22,6 +22,7 @@ def embedding_noise(lm: PreTrainedModel, alpha: float, row: PackedRow) -> Iterat
     assert not row.has_shared_prefixes, "tokens that several examples share would share their noise"
 
     def add(_module: Any, _inputs: Any, embedded: Tensor) -> Tensor:
+        """Return the embeddings with noise."""
         bounds = row.cu_queries.to(embedded.device)
         # Told the length of the result, it need not ask the device for it.
         lengths = bounds.diff().repeat_interleave(bounds.diff(), output_size=embedded.shape[1])

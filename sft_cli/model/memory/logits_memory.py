@@ -42,6 +42,7 @@ def logits_bytes(model: nn.Module, setup: ComputeSetup, loss: LossConfig) -> Cal
         )
 
     def by_chunk(positions: int) -> int:
+        """Return the bytes for a number of positions, interpolated between two measured chunk sizes."""
         size = min(positions, MAX_CPU_CHUNK) if cpu else positions
         return int(small + (large - small) * (size - SMALL_CHUNK) / (LARGE_CHUNK - SMALL_CHUNK)) + size * extra
 

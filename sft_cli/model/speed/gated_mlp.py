@@ -167,6 +167,7 @@ class ForwardTrace:
         """Return a forward hook that records the calls of a module."""
 
         def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            """Record the call of a module."""
             plain = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and isinstance(output, Tensor)
             self.calls.setdefault(name, []).append(
                 ModuleCall(name, args[0], args[0]._version, output) if plain else None

@@ -112,6 +112,7 @@ def attention_and_candidates(lm: PreTrainedModel, layer: nn.Module) -> tuple[nn.
     before_attention: list[nn.Module] = []  # what the hook before the attention comes too late for
 
     def watch(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Record a module as attention, or as one that runs before attention."""
         if PACKED_ROW_KWARG in kwargs:
             attention_modules.append(module)
         elif not attention_modules:
@@ -170,6 +171,7 @@ def ignores_other_rows(lm: PreTrainedModel, module: nn.Module) -> bool:
     others = [place for place in range(TRIAL_TOKENS) if place not in TRIAL_POSITIONS]
 
     def spoil(_: nn.Module, args: Any, out: Tensor) -> Tensor:
+        """Replace the other rows by NaN."""
         spoiled = out.clone()
         spoiled[:, others] = torch.nan
         return spoiled

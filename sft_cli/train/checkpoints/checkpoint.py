@@ -100,6 +100,7 @@ def save_checkpoint(
     generators = world.all_gather_object(_rng_state())
 
     def finish(hashes: Sequence[Mapping[str, str]]) -> None:
+        """Write the files of rank 0, and publish the checkpoint."""
         save_file(_rng_tensors(generators), new / "rng.safetensors")
         saved = {
             "progress": {name: getattr(progress, name) for name in TrainProgress.__dataclass_fields__},

@@ -1,24 +1,30 @@
-"""Evaluation of the held-out rows in a run: loss and sample answers during training, base and tuned at the end."""
+"""Evaluation of the held-out rows: loss and sample answers during training, base and trained model at the end."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from accelerate import Accelerator
 
 from sft_cli.chat.tokens.tokenizer import ChatTokenizer
+from sft_cli.config.schema.adapter import MERGEABLE
 from sft_cli.config.schema.config import Config
-from sft_cli.console import progress, say, table
+from sft_cli.console import say, table
 from sft_cli.data.prepared import Split
 from sft_cli.distributed.process_group import current_world
+from sft_cli.errors import SftError
 from sft_cli.eval.evaluate import SAMPLE_INDENT, evaluate_split, sample_lines
 from sft_cli.eval.evaluate import Evaluation as Answers
 from sft_cli.eval.exact_match import extract_questions, make_decoder
 from sft_cli.eval.generate import generate_answers
 from sft_cli.eval.heldout import heldout_loss
+from sft_cli.model.adapter.warm_start import initial_adapters
+from sft_cli.model.head.kl_reference import KLReference, make_kl_reference
 from sft_cli.model.head.loss_model import LossModel
+from sft_cli.progress import progress
 from sft_cli.run_dir import RunDir
-from sft_cli.train.context import HeldOutResult
+from sft_cli.train.context import HeldOutResult, TrainContext
 from sft_cli.utils.atomic import write_atomic
 
 NUM_SAMPLES = 3
@@ -73,6 +79,36 @@ class HeldOutEvaluator:
         result = self._scores_json(self._evaluate_fully("base"))
         world.run_on_main(lambda: write_atomic(directory.base_scores, json.dumps(result, ensure_ascii=False) + "\n"))
         return result
+
+    def base_before_training(self, directory: RunDir, *, begun: bool) -> dict[str, Any] | None:
+        """Evaluate the model that training begins with, before the first step; None if it is not requested.
+
+        Raises:
+            SftError: A resumed run began without these scores.
+        """
+        if not self._config.eval.compare_after_training:
+            return None
+        if begun and not directory.base_scores.is_file():
+            raise SftError(
+                where="eval.compare_after_training",
+                problem="the run began without it, and the base model can no longer be evaluated in this run",
+                fix=f"leave it out, then compare with: sft eval {shlex.quote(str(directory.path))} --compare base",
+            )
+        return self.evaluate_base(directory)
+
+    def compare_with_base(self, directory: RunDir, base: KLReference | None, before: dict[str, Any] | None) -> None:
+        """Print the scores of base and trained model, if they are requested.
+
+        Args:
+            directory: The run directory.
+            base: The base model, to be scored now; see ``base_after_training``.
+            before: Its scores from before training; see ``base_before_training``.
+        """
+        if base is not None:
+            with base.activate():
+                before = self.evaluate_base(directory)
+        if before is not None:
+            self.print_comparison(before, directory)
 
     def print_comparison(self, before: dict[str, Any], directory: RunDir) -> None:
         """Evaluate the tuned model, save its scores, and print them beside those of the base, with sample answers."""
@@ -142,6 +178,16 @@ class HeldOutEvaluator:
             "stopped_share": scores.stopped_share,
             "answers": [answer.text for answer in result.answers],
         }
+
+
+def base_after_training(config: Config, context: TrainContext) -> KLReference | None:
+    """A reference to the base model for scoring after training; None if it is not requested or unavailable by then.
+
+    Training then starts sooner. A run that begins with an adapter is compared with that adapter, and one that trains
+    the base's own weights overwrites the base: both are scored before training.
+    """
+    available = config.adapter.kind in MERGEABLE and not initial_adapters(config.adapter)
+    return make_kl_reference(context.model.model) if config.eval.compare_after_training and available else None
 
 
 def _format_score(name: str, value: float | None) -> str:

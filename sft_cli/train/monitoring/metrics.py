@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from sft_cli.console import bar, note, say, status
+from sft_cli.console import note, say
+from sft_cli.progress import Progress
 from sft_cli.run_dir import RunDir
 from sft_cli.utils.atomic import write_atomic
 from sft_cli.utils.mappings import nan_to_none
@@ -76,7 +77,7 @@ def peak_memory(device: torch.device) -> int:
 class MetricsLog:
     """Appends to metrics.jsonl and TensorBoard, and prints the progress.
 
-    A terminal shows every step on its last line; other outputs, and console.log, get about twenty lines in all.
+    A terminal shows a bar with the last step; other outputs, and console.log, get about twenty lines in all.
     """
 
     def __init__(self, file: Path, num_steps: int, done: int) -> None:
@@ -84,6 +85,7 @@ class MetricsLog:
         self._file = file.open("a", encoding="utf-8")
         self._num_steps = num_steps
         self._board = _tensorboard(RunDir(file.parent).tensorboard, done)
+        self._progress = Progress("train")
         self._terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._began = time.perf_counter()
         self._every = max(1, num_steps // 20)
@@ -108,7 +110,7 @@ class MetricsLog:
             (note if self._terminal else say)(f"{self._last}  {spent}, {left} left")
         if self._terminal:
             share = metrics.step / self._num_steps
-            status(f"{metrics.step}/{self._num_steps} {bar(share, 10)} {text}  {spent}, {left} left")
+            self._progress.draw(share, f"{metrics.step}/{self._num_steps}, {left} left", text)
 
     def evaluation(self, step: int, epoch: float, values: Mapping[str, Any]) -> None:
         """Record an evaluation."""
@@ -125,6 +127,7 @@ class MetricsLog:
     def close(self) -> None:
         """Close the files, and print the last step on a terminal."""
         self._file.close()
+        self._progress.close()
         if self._terminal and self._last:
             say(self._last)
         if self._board is not None:

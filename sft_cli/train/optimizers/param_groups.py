@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sft_cli.config.keys.valid_keys import nearest
 from sft_cli.config.schema.adapter import AdapterConfig
 from sft_cli.config.schema.fields import resolved
 from sft_cli.config.schema.trainer import OptimizerName, TrainerConfig
 from sft_cli.errors import SftError
 from sft_cli.model.head.loss_model import LossModel
+from sft_cli.utils.similar import closest_name
 
 MUON_KEY = "muon"
 """Key of a group: whether Muon updates it; only with ``trainer.optimizer=muon``."""
@@ -109,7 +109,7 @@ def _unmatched_pattern_error(pattern: str, trained: list[str], matched: list[str
             fix="train them (adapter.modules_to_save, or adapter=none), or leave it out",
         )
     words = sorted({word for name in trained for word in name.split(".") if not word.isdigit()})
-    meant = nearest(pattern, words)
+    meant = closest_name(pattern, words)
     return SftError(
         where=where,
         problem="it matches no parameter name",

@@ -1,4 +1,4 @@
-"""The environment of a run: versions and machine. No environment variables, which may hold secrets."""
+"""The environment of a run: versions, machine, threads. Environment variables may hold secrets and are left out."""
 
 import os
 import platform
@@ -8,8 +8,14 @@ from typing import Any
 
 import psutil
 import torch
+from transformers import PretrainedConfig
 
 from sft_cli import __version__
+from sft_cli.config.schema.config import Config
+from sft_cli.console import say
+from sft_cli.model.device import ComputeSetup
+from sft_cli.model.threads import choose_threads, set_num_threads
+from sft_cli.run_dir import RunDir
 
 PACKAGES = (
     "torch",
@@ -39,6 +45,25 @@ def describe_environment(device: torch.device, dtype: torch.dtype) -> dict[str, 
         "cuda": torch.version.cuda,
         "dtype": str(dtype).removeprefix("torch."),
     }
+
+
+def set_run_threads(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: ComputeSetup) -> None:
+    """Set the number of CPU threads, and print it with the dtype.
+
+    A resumed run uses the number that it began with; otherwise the number depends on the model.
+    """
+    file = directory.environment
+    recorded = directory.read_json(file).get("threads") if file.is_file() else None
+    threads = choose_threads(
+        config.speed.threads,
+        recorded,
+        architecture,
+        tokens=config.speed.tokens_per_micro_batch,
+        dtype=machine.dtype,
+    )
+    set_num_threads(threads)
+    kind = str(machine.dtype).removeprefix("torch.")
+    say(f"machine   cpu, {kind} ({machine.reason or 'as asked for'}), {threads.sentence()}")
 
 
 def _version(name: str) -> str | None:

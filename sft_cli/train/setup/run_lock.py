@@ -122,6 +122,7 @@ def _heartbeat(descriptor: int) -> Iterator[None]:
     over = threading.Event()
 
     def beat() -> None:
+        """Update the time of the lock file until the lock is released."""
         while not over.wait(HEARTBEAT_SECONDS):
             with suppress(OSError):  # a network disk may be unavailable for a moment
                 os.utime(descriptor)

@@ -1,17 +1,18 @@
-"""Which of several names a mistyped one is: near in spelling, so that no word of another meaning is offered."""
+"""Find the name that a mistyped one means, by spelling, so that no word of another meaning is suggested."""
 
 import re
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 _SHORT = 3
-"""Letters up to which a name is too short for a slip to be told from another name."""
+"""Names of at most this length are too short to tell a typing error from another name."""
 
 
 def edit_distance(one: str, other: str, most: int) -> int:
-    """Letters to insert, remove, replace, or swap with their neighbour, that lead from one word to the other.
+    """Return the number of letters to insert, remove, replace, or swap with the next one to get the other word.
 
-    Words whose lengths differ by more than ``most`` are that far apart at least; nothing else is computed of them, so
-    that a word of any length costs no time.
+    If the lengths differ by more than ``most``, that difference is returned at once, so that a very long word costs
+    no time.
     """
     if abs(len(one) - len(other)) > most:
         return abs(len(one) - len(other))
@@ -29,15 +30,15 @@ def edit_distance(one: str, other: str, most: int) -> int:
 
 
 def max_distance(word: str) -> int:
-    """Slips that a word of this length may hold: one in four letters, three at most."""
+    """Return the number of typing errors allowed in a word of this length: one in four letters, at most three."""
     return 1 if len(word) <= _SHORT else min(3, max(1, len(word) // 4))
 
 
 def distance_if_similar(typed: str, name: str) -> int | None:
-    """How far a typed name is from a valid one; None where it is another word.
+    """Return the distance of a typed name from a valid one, or None if it is another word.
 
-    Near is a slip of the fingers (``trainer.lrr``), or a part of the words in their order, two at least
-    (``grad_norm`` for ``max_grad_norm``, ``max_len`` for ``max_length``).
+    Similar are names with a typing error (``trainer.lrr``), and some of the words of a name in their order, at least
+    two (``grad_norm`` for ``max_grad_norm``, ``max_len`` for ``max_length``).
     """
     typed, low = typed.lower(), name.lower()
     most = min(max_distance(typed), max_distance(low))
@@ -65,7 +66,11 @@ def _is_abbreviation(part: str, whole: str) -> bool:
     return whole.startswith(part) or (len(part) > _SHORT and edit_distance(part, whole, 1) <= 1)
 
 
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that ``word`` probably misspells, or None."""
-    found = [(distance, choice) for choice in choices if (distance := distance_if_similar(word, choice)) is not None]
+def closest_name(typed: str, names: Iterable[str]) -> str | None:
+    """Return the name that ``typed`` probably means, or None; among equally similar ones the first.
+
+    A set is searched in alphabetical order, so that every run gives the same answer.
+    """
+    ordered = sorted(names) if isinstance(names, AbstractSet) else names
+    found = [(distance, name) for name in ordered if (distance := distance_if_similar(typed, name)) is not None]
     return min(found, key=lambda pair: pair[0])[1] if found else None
