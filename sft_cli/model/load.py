@@ -21,6 +21,7 @@ from sft_cli.config.schema.trainer import Dtype
 from sft_cli.errors import SftError
 from sft_cli.model.adapter.added_token_rows import add_token_rows
 from sft_cli.model.device import DTYPES
+from sft_cli.model.int8 import replace_int8_products
 from sft_cli.model.language_model import (
     auto_class,
     check_separable,
@@ -182,6 +183,7 @@ def load_model(
     if stored_quantization(model_config) is not None:
         cast_unquantized(model, dtype)
     check_trains_on_text(model, f"model.path={config.path}")
+    replace_int8_products(model)
     add_token_rows(model, added_ids)
     return model.train()
 

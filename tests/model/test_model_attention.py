@@ -6,8 +6,8 @@ import torch
 from sft_cli.batching.packed_row import pack_row
 from sft_cli.model.attention import kernels
 from sft_cli.model.attention.attention_function import (
+    AttentionLog,
     PackingUnsupported,
-    WindowLog,
     no_attention_mask,
     packed_attention,
 )
@@ -202,7 +202,7 @@ def test_probe_packing_detects_a_leak(build, monkeypatch):
     ],
 )
 def test_packing_verdict(difference, leak, masked, reason):
-    result = packing_verdict(difference, leak, WindowLog(masked=masked), 1e-4)
+    result = packing_verdict(difference, leak, AttentionLog(masked=masked), 1e-4)
     assert (result.packed_ok, result.reason) == (not reason, reason)
 
 

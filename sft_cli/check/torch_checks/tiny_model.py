@@ -18,7 +18,7 @@ from sft_cli.batching.step_plan import make_step_plan
 from sft_cli.chat.tokens.added_tokens import added_ids
 from sft_cli.chat.tokens.tokenizer import load_tokenizer
 from sft_cli.check.torch_checks.shrink_config import WIDTH, shrink_config
-from sft_cli.config.schema.adapter import FOUR_BITS, WHOLE, AdapterConfig, AdapterKind, Init, QuantConfig, QuantKind
+from sft_cli.config.schema.adapter import FOUR_BITS, WHOLE, AdapterConfig, AdapterKind, Init, QuantKind
 from sft_cli.config.schema.config import Config
 from sft_cli.config.schema.data import Role
 from sft_cli.config.schema.fields import resolved
@@ -140,10 +140,7 @@ def tiny_settings(config: Config, architecture: PretrainedConfig, directory: Pat
         notes.append("without dropout and noise, which depend on the layout")
     loss = replace(loss, neftune=0.0, router=0.0)
     kind = bitsandbytes_kind(architecture, quant)
-    if kind is QuantKind.int8:
-        notes.append("unquantised: int8 rounds by what else is in a micro-batch")
-        quant = QuantConfig()
-    elif kind in FOUR_BITS:
+    if kind in (*FOUR_BITS, QuantKind.int8):
         quant = replace(quant, kind=kind)
     elif stored_quantization(architecture) is not None:
         notes.append("unquantised")

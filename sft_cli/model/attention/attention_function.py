@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sft_cli.batching.packed_row import PackedRow
@@ -37,15 +38,41 @@ class PackingUnsupported(Exception):
     """The model needs attention that the packed function does not compute."""
 
 
+@dataclass(frozen=True)
+class FlexCall:
+    """A call of packed attention that torch compiles.
+
+    Attributes:
+        heads: Numbers of heads of the query, the key and the value.
+        widths: Their widths.
+        dtype: Their type.
+        arguments: Scaling, sliding window and soft-cap, as the layer passed them.
+        has_sinks: Whether the layer passed attention sinks.
+    """
+
+    heads: tuple[int, int, int]
+    widths: tuple[int, int, int]
+    dtype: torch.dtype
+    arguments: tuple[tuple[str, float | None], ...]
+    has_sinks: bool
+
+
 @dataclass
-class WindowLog:
-    """Sliding windows of one forward pass: those of the requested masks, and those passed to the attention."""
+class AttentionLog:
+    """What a forward pass asked of attention.
+
+    Attributes:
+        masked: Sliding windows of the requested masks.
+        attended: Sliding windows passed to the attention.
+        compiled: Calls that torch compiles.
+    """
 
     masked: set[int] = field(default_factory=set)
     attended: set[int] = field(default_factory=set)
+    compiled: set[FlexCall] = field(default_factory=set)
 
 
-window_log: ContextVar[WindowLog | None] = ContextVar("sft_windows", default=None)
+attention_log: ContextVar[AttentionLog | None] = ContextVar("sft_attention", default=None)
 
 
 def no_attention_mask(
@@ -57,7 +84,7 @@ def no_attention_mask(
     if use_vmap:
         raise PackingUnsupported("the model's attention mask is neither causal nor a sliding window")
     # Families that can have windows also request a mask with window 0, which no layer uses.
-    if (log := window_log.get()) is not None and local_size:
+    if (log := attention_log.get()) is not None and local_size:
         log.masked.add(local_size)
 
 
@@ -107,7 +134,7 @@ def packed_attention(
         raise PackingUnsupported(f"its attention asks for {request}")
     if key.shape[2] != query.shape[2]:
         raise PackingUnsupported("keys come from a cache")
-    if (log := window_log.get()) is not None and sliding_window is not None:
+    if (log := attention_log.get()) is not None and sliding_window is not None:
         log.attended.add(sliding_window)
     window = sliding_window if sliding_window is not None and sliding_window < max(sft_documents.key_lengths) else None
     spec = AttentionSpec(scaling, window, softcap, dropout, s_aux)
@@ -116,5 +143,10 @@ def packed_attention(
     if spec.is_plain and dropout == 0.0 and has_varlen_kernel(query, value):
         return packed_varlen_attention(query, key, value, sft_documents, spec), None
     if has_flex_kernel(query, spec):
+        if log is not None:
+            arguments = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap}
+            parts = (query, key, value)
+            heads, widths = tuple(part.shape[1] for part in parts), tuple(part.shape[3] for part in parts)
+            log.compiled.add(FlexCall(heads, widths, query.dtype, tuple(arguments.items()), s_aux is not None))
         return packed_flex_attention(query, key, value, sft_documents, spec), None
     return attention_by_length(query, key, value, sft_documents, spec), None

@@ -6,6 +6,7 @@ Shapes: T tokens of the row, S segments, H query heads, K key/value heads, D wid
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
+from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,16 +14,31 @@ import torch
 from torch import Tensor
 
 from sft_cli.batching.packed_row import PackedRow
+from sft_cli.errors import SftError
 from sft_cli.model.attention.kernels import AttentionSpec
+
+MAX_VARIANTS = 32
+"""Most compilations of one kernel: for rows of one block and of several, and for layers with other head widths."""
+LARGE_SHARED_MEMORY = 160 * 1024
+"""Shared memory of a block, in bytes, from which torch's own block sizes fit: A100 has 163 KiB, H100 227 KiB. Cards for
+workstations have 99 KiB. There torch 2.13 needs 129 KiB for heads of 128, 105 KiB for 192 beside values of 128, and
+153 KiB for 256; with ``kernel_options`` these are 97 KiB, 88 KiB and 64 KiB, compiled by Triton 3.7."""
+SEGMENT_STEP = 8
+"""The table of segments is padded to a multiple of this, because torch compiles again for a size of one."""
 
 _block_masks: WeakKeyDictionary[PackedRow, dict[int | None, Any]] = WeakKeyDictionary()
 """The block masks of each row in use, by window: every layer and every pass uses the same."""
 
 
 def has_flex_kernel(query: Tensor, spec: AttentionSpec) -> bool:
-    """Return whether torch can compile this: CUDA with Triton, half precision, heads from 16, no dropout of weights."""
-    fits = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] >= 16
-    return fits and spec.dropout == 0.0 and find_spec("triton") is not None
+    """Return whether torch can compile this for the card.
+
+    It needs Triton, an sm_80, half precision, heads from 16, no dropout of weights, and a row of several tokens.
+    """
+    if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    fits = query.shape[-1] >= 16 and query.shape[2] > 1 and spec.dropout == 0.0
+    return fits and find_spec("triton") is not None and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def packed_flex_attention(query: Tensor, key: Tensor, value: Tensor, row: PackedRow, spec: AttentionSpec) -> Tensor:
@@ -37,35 +53,98 @@ def packed_flex_attention(query: Tensor, key: Tensor, value: Tensor, row: Packed
         value: ``(1, K, T, D)``.
         row: The segments of the row.
         spec: How scores become weights.
+
+    Raises:
+        SftError: torch cannot compile the kernel for this card.
     """
-    from torch.nn.attention.flex_attention import AuxRequest
+    from torch._dynamo.exc import TorchDynamoException
+    from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
     heads = query.shape[1]
     # The kernel shares key heads only among a power of two of them.
     if heads & (heads - 1) and key.shape[1] != heads:
         key, value = (part.repeat_interleave(heads // part.shape[1], dim=1) for part in (key, value))
-    attended, auxiliary = _flex_kernel(query.is_cuda)(
-        query,
-        key,
-        value,
-        score_mod=_softcap_score_mod(spec.softcap),
-        block_mask=block_mask(row, spec.window, query.device),
-        scale=spec.scaling,
-        enable_gqa=key.shape[1] != heads,
-        return_aux=AuxRequest(lse=True),
-    )
+    compiled = query.is_cuda  # on a CPU it is slow and has no gradient: for tests
+    kernel = flex_kernel(torch.is_grad_enabled(), spec.window, spec.softcap) if compiled else flex_attention
+    try:
+        attended, auxiliary = kernel(
+            query,
+            key,
+            value,
+            score_mod=_softcap_score_mod(spec.softcap),
+            block_mask=block_mask(row, spec.window, query.device),
+            scale=spec.scaling,
+            enable_gqa=key.shape[1] != heads,
+            return_aux=AuxRequest(lse=True),
+            kernel_options=_card_options(query, value) if compiled else None,
+        )
+    except TorchDynamoException as error:
+        raise flex_refusal(error) from error
     if spec.sinks is not None:
         share = torch.sigmoid(auxiliary.lse - spec.sinks.float().view(1, -1, 1))
         attended = (attended * share.unsqueeze(-1)).to(attended.dtype)
     return attended.transpose(1, 2)
 
 
-@lru_cache(maxsize=2)
-def _flex_kernel(compiled: bool) -> Callable[..., Any]:
-    """Return flex attention; without compilation it is slow, and on a CPU it has no gradient."""
+def flex_refusal(error: Exception) -> SftError:
+    """Return the refusal of a model whose attention torch does not compile, with the cause that torch gives."""
+    cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return SftError(
+        where="speed.packing",
+        problem=f"torch cannot compile the attention of packed rows for this card: {cause}",
+        fix="speed.packing=false, or another version of torch and triton",
+    )
+
+
+@lru_cache(maxsize=64)
+def flex_kernel(grad: bool, window: int | None, softcap: float | None) -> Callable[..., Any]:
+    """Return flex attention compiled for rows of any length; the same function for the same arguments.
+
+    torch counts compilations by code object, and all kinds of layers together would exceed its limit. So each has a
+    code object of its own. Beyond the limit torch would compute ``(H, T, T)`` scores: ``fullgraph`` makes it an error.
+
+    Args:
+        grad: Whether gradients are enabled: torch compiles again when they are not.
+        window: The sliding window of the layer.
+        softcap: The soft-cap of the layer.
+    """
+    from torch._dynamo import config
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention) if compiled else flex_attention
+    config.recompile_limit = max(config.recompile_limit, MAX_VARIANTS)
+    # The scale and the soft-cap of a model are fixed; as variables they would be tensors, which the kernel refuses.
+    config.specialize_float = True
+
+    def attend(*states: Tensor, **options: Any) -> Any:
+        return flex_attention(*states, **options)
+
+    own = FunctionType(attend.__code__.replace(), attend.__globals__, "flex_kernel", None, attend.__closure__)
+    return torch.compile(own, fullgraph=True, dynamic=True)
+
+
+def _card_options(query: Tensor, value: Tensor) -> dict[str, int | bool]:
+    """Return the options for these heads on their card."""
+    card = torch.cuda.get_device_properties(query.device)
+    return kernel_options(max(query.shape[-1], value.shape[-1]), card.shared_memory_per_block_optin)
+
+
+@lru_cache(maxsize=64)
+def kernel_options(width: int, shared_memory: int) -> dict[str, int | bool]:
+    """Return options with which the kernel compiles: blocks and stages that fit into the shared memory of the card.
+
+    torch takes another kernel for rows under 128 tokens, which supports few combinations of heads and tokens: no.
+
+    Args:
+        width: Width of the widest head.
+        shared_memory: Most bytes of a block, ``shared_memory_per_block_optin``.
+    """
+    options: dict[str, int | bool] = {"FORCE_USE_FLEX_ATTENTION": True}
+    if shared_memory < LARGE_SHARED_MEMORY and width > 64:
+        stages = 2 if width <= 128 else 1
+        options |= {"fwd_num_stages": stages, "bwd_num_stages": stages}
+    if shared_memory < LARGE_SHARED_MEMORY and width > 192:
+        options |= {f"bwd_BLOCK_{side}": 32 for side in ("M1", "N1", "M2", "N2")}
+    return options
 
 
 @lru_cache(maxsize=8)
@@ -102,10 +181,11 @@ def document_mask_mod(row: PackedRow, window: int | None, device: torch.device) 
     segments = len(row.lengths)
     tokens = torch.arange(sum(row.lengths), device=device)
     segment = torch.bucketize(tokens, row.cu_queries[1:].to(device), right=True)  # (T,)
-    above = torch.zeros(segments, segments, dtype=torch.bool)
+    padded = -(-segments // SEGMENT_STEP) * SEGMENT_STEP
+    above = torch.zeros(padded, padded, dtype=torch.bool)
     for own in range(segments):
         above[own, [*row.ancestors(own), own]] = True
-    sees = above.to(device, non_blocking=True)  # (S, S): whose queries, whose keys
+    sees = above.to(device, non_blocking=True)  # whose queries, whose keys
     starts = [keys - own for own, keys in zip(row.lengths, row.key_lengths, strict=True)]
     first = torch.tensor(starts).to(device, non_blocking=True)
     position = tokens - row.cu_queries.to(device)[segment] + first[segment]  # (T,)

@@ -1,17 +1,28 @@
 """Prove for a model that documents in a packed row get the logits they have alone.
 
 The probe packs two short random documents with a common beginning and compares their logits with those of separate
-rows. It also changes some documents, which must not change the logits of the others.
+rows. It also changes some documents, which must not change the logits of the others. Attention that torch compiles then
+runs forward and backward on a row as long as the run's: it must not fail in the middle of the run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sft_cli.model.attention.attention_function import PackingUnsupported, WindowLog, window_log
+from sft_cli.batching.packed_row import pack_row
+from sft_cli.errors import SftError
+from sft_cli.model.attention.attention_function import (
+    AttentionLog,
+    FlexCall,
+    PackingUnsupported,
+    attention_log,
+    packed_attention,
+)
+from sft_cli.model.attention.flex import flex_refusal
 from sft_cli.model.attention.packing import packed_row_arguments, use_default_attention, use_packed_attention
 from sft_cli.model.attention.router_replay import (
     Routes,
@@ -33,6 +44,8 @@ attention kernels round differently, but a document's logits do not depend on it
 STATEFUL_REASON = "layers that carry a state from token to token would start again"
 STOCHASTIC_REASON = "the model's own dropout is each example's own"
 """Reasons against sharing a common beginning."""
+MIN_TRIAL_TOKENS = 256
+"""Least tokens of the row on which compiled attention is tried: two blocks of its kernel."""
 PROBE_LENGTHS = (4, 3, 7)
 """Tokens of the beginning and of the two endings that form the documents of the probe."""
 
@@ -71,11 +84,15 @@ class SoloResult:
         return SoloResult(self.logits[first:end], slice_routes(self.routes, first, end))
 
 
-def probe_packing(model: nn.Module) -> ProbeResult:
+def probe_packing(model: nn.Module, row_tokens: int = MIN_TRIAL_TOKENS) -> ProbeResult:
     """Compare two short random documents with a common beginning, packed and alone; the model is not changed.
 
     One row holds them twice, whole and with their beginning computed once; where that fails, another holds them whole.
     In half precision rounding can hide a lost state, so families with a recurrent state share nothing.
+
+    Args:
+        model: A transformers causal LM or a PEFT model around one.
+        row_tokens: Tokens of the longest row of the run.
     """
     lm = causal_lm(model)
     generator = torch.Generator().manual_seed(0)
@@ -89,7 +106,10 @@ def probe_packing(model: nn.Module) -> ProbeResult:
             solo_results = [run_alone(lm, row) for row in documents_ids]
             first = PROBE_LENGTHS[0]
             parts = [solo_results[0].slice(0, first), *(one.slice(first, len(one.logits)) for one in solo_results)]
-            packed_shared = compare_packed(lm, [*documents_ids, *ids], (-1, -1, -1, 2, 2), [*solo_results, *parts])
+            log = AttentionLog()
+            packed_shared = compare_packed(lm, [*documents_ids, *ids], (-1, -1, -1, 2, 2), [*solo_results, *parts], log)
+            if packed_shared.packed_ok and (failure := try_compiled(log.compiled, row_tokens, lm.device)):
+                return ProbeResult(False, float("inf"), failure)
             if packed_shared.packed_ok and lm._is_stateful:
                 packed_shared = replace(packed_shared, packed_ok=False, reason=STATEFUL_REASON)
             if packed_shared.packed_ok:
@@ -129,15 +149,26 @@ def is_stochastic(lm: PreTrainedModel, ids: Tensor) -> bool:
 
 
 def compare_packed(
-    lm: PreTrainedModel, ids: Sequence[Tensor], parents: Sequence[int], solo_results: Sequence[SoloResult]
+    lm: PreTrainedModel,
+    ids: Sequence[Tensor],
+    parents: Sequence[int],
+    solo_results: Sequence[SoloResult],
+    log: AttentionLog | None = None,
 ) -> ProbeResult:
     """Check that segments in one row have the logits they have alone, and do not depend on unseen segments.
 
     For the latter the first and, of more than two, the last segment but one are changed: no other segment continues
     them.
+
+    Args:
+        lm: The model, in evaluation mode; its attention is left packed.
+        ids: The tokens of each segment.
+        parents: The segment that each one continues; -1 for none.
+        solo_results: What each segment gives outside of the row.
+        log: Filled with what the passes asked of attention; None: not needed.
     """
-    log = WindowLog()
-    token = window_log.set(log)
+    log = AttentionLog() if log is None else log
+    token = attention_log.set(log)
     lengths = [len(own) for own in ids]
     vocabulary = solo_results[0].logits.shape[-1]
     others = {0, len(ids) - 2}
@@ -147,16 +178,52 @@ def compare_packed(
         arguments = packed_row_arguments(lengths, lm.device, parents)
         with replay_routes(lm, concat_routes([one.routes for one in solo_results])):
             rows = [lm(input_ids=torch.cat(row)[None], **arguments).logits[0].float() for row in (list(ids), changed)]
+    except SftError as error:
+        return ProbeResult(False, float("inf"), error.problem)
     except (PackingUnsupported, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         return ProbeResult(False, float("inf"), str(error).splitlines()[0])
     finally:
-        window_log.reset(token)
+        attention_log.reset(token)
     kept = [[part for place, part in enumerate(row.split(lengths)) if place not in others] for row in rows]
     leak = relative_difference(torch.cat(kept[0]), torch.cat(kept[1]))
     difference = relative_difference(torch.cat([one.logits for one in solo_results]), rows[0])
     return packing_verdict(difference, leak, log, TOLERANCE[compute_dtype(lm)])
+
+
+def try_compiled(calls: Iterable[FlexCall], tokens: int, device: torch.device) -> str:
+    """Run attention that torch compiles forward and backward on a row of random states.
+
+    Compiling can fail for one card and not for another, and the backward pass needs more memory of the card's cores.
+
+    Args:
+        calls: The calls of the model's layers; each is tried once.
+        tokens: Tokens of the row.
+        device: Where it runs.
+
+    Returns:
+        Why it cannot be compiled, as a clause for the log; empty where it can.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    row = pack_row([max(tokens, MIN_TRIAL_TOKENS)]).to(device)
+    for call in calls:
+        states = [
+            torch.zeros(1, heads, row.lengths[0], width, dtype=call.dtype, device=device, requires_grad=True)
+            for heads, width in zip(call.heads, call.widths, strict=True)
+        ]
+        sinks = torch.zeros(call.heads[0], device=device) if call.has_sinks else None
+        given: dict[str, Any] = {**dict(call.arguments), "s_aux": sinks}
+        try:
+            with torch.enable_grad():
+                attended, _ = packed_attention(nn.Identity(), *states, None, sft_documents=row, **given)
+                attended.sum().backward()
+        except TorchDynamoException as error:
+            return flex_refusal(error).problem
+        except SftError as error:
+            return error.problem
+    return ""
 
 
 def relative_difference(left: Tensor, right: Tensor) -> float:
@@ -164,7 +231,7 @@ def relative_difference(left: Tensor, right: Tensor) -> float:
     return ((left - right).abs().max() / left.abs().max()).item()
 
 
-def packing_verdict(difference: float, leak: float, log: WindowLog, tolerance: float) -> ProbeResult:
+def packing_verdict(difference: float, leak: float, log: AttentionLog, tolerance: float) -> ProbeResult:
     """Judge the differences. The documents may be shorter than a window, so the windows themselves are compared too."""
     if lost := log.masked - log.attended:
         return ProbeResult(False, difference, f"its attention does not get the sliding window {min(lost)} of its mask")

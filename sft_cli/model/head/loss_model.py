@@ -184,7 +184,13 @@ class LossModel(nn.Module):
 
 
 def build_loss_model(
-    model: nn.Module, chunk: int, loss: LossConfig = PLAIN_LOSS, share: Choice = Choice.auto, *, packing: bool = True
+    model: nn.Module,
+    chunk: int,
+    loss: LossConfig = PLAIN_LOSS,
+    share: Choice = Choice.auto,
+    *,
+    packing: bool = True,
+    row_tokens: int = 0,
 ) -> tuple[LossModel, ProbeResult]:
     """Build the model with its loss, packed where a probe proves it correct; call it in the precision of use.
 
@@ -194,6 +200,7 @@ def build_loss_model(
         loss: The objective.
         share: ``speed.share_prefixes``; never: nothing is shared, whatever the probe finds.
         packing: ``speed.packing``; false: one document per row, without a probe.
+        row_tokens: ``speed.tokens_per_micro_batch``; see ``probe_packing``.
 
     Returns:
         The model, and the result of the probe.
@@ -204,7 +211,7 @@ def build_loss_model(
     if num_prepended_vectors(model):
         reason = "its virtual tokens precede the row, not every document in it"
         return LossModel(model, packed=False, chunk=chunk, loss=loss), ProbeResult(False, float("inf"), reason)
-    probe_result = probe_packing(model)
+    probe_result = probe_packing(model, row_tokens)
     if probe_result.packed_ok:
         use_packed_attention(model)
     shares_prefixes = probe_result.shared_ok and share is not Choice.never

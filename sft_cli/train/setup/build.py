@@ -118,7 +118,12 @@ def _add_loss(config: Config, model: nn.Module, parallel: ParallelModel) -> tupl
     """
     speed = config.speed
     loss_model, probed = build_loss_model(
-        model, speed.logits_chunk, config.loss, speed.share_prefixes, packing=speed.packing
+        model,
+        speed.logits_chunk,
+        config.loss,
+        speed.share_prefixes,
+        packing=speed.packing,
+        row_tokens=speed.tokens_per_micro_batch,
     )
     share = _choose_sharing(config, probed)
     if loss_model.reference is not None:
