@@ -150,9 +150,9 @@ def test_chunked_attention_is_refused():
     assert result.reason == "its attention does not get the sliding window 8192 of its mask"
 
 
-def test_a_padding_mask_is_refused(build, lay):
+def test_padding_mask_is_refused_by_the_check(build, lay):
     model, ids = build("llama"), lay([4, 4]).documents
-    use_packed_attention(model)
+    use_packed_attention(model, check_masks=True)
     with pytest.raises(PackingUnsupported, match="an attention mask was given in addition to the document bounds"):
         model(
             input_ids=torch.cat(ids)[None], attention_mask=torch.ones(1, 8).long(), **packed_row_arguments([4, 4], CPU)

@@ -1,6 +1,8 @@
 """Switch a model to packed attention and back, and build the arguments of packed rows.
 
-One function is registered with transformers' ``AttentionInterface``; no model code changes. The segments of the row
+One function is registered with transformers' ``AttentionInterface``; no model code changes. It makes no masks: for an
+attention without a mask function transformers makes none, and does not wait for the device to look for packed
+positions. The probe runs the same attention with a function that refuses masks which bounds cannot replace. The segments of the row
 are passed as ``sft_documents`` from ``model.forward`` to every layer, together with the bounds for FlashAttention.
 Documents with a common beginning may share its segment: it is computed once and all of them see it.
 """
@@ -20,24 +22,33 @@ from sft_cli.model.quant import causal_lm, evaluation_mode
 
 PACKED = "sft_packed"
 """The name of packed attention in transformers."""
+CHECKED = "sft_packed_checked"
+"""The same attention with a check of the masks that the model requests."""
 
 
 def register_packed_attention() -> None:
-    """Register ``sft_packed`` with transformers; repeating it changes nothing."""
+    """Register packed attention with transformers, with and without the check; repeating it changes nothing."""
     AttentionInterface.register(PACKED, packed_attention)
-    AttentionMaskInterface.register(PACKED, no_attention_mask)
+    AttentionInterface.register(CHECKED, packed_attention)
+    AttentionMaskInterface.register(CHECKED, no_attention_mask)
 
 
-def use_packed_attention(model: nn.Module) -> None:
+def use_packed_attention(model: nn.Module, *, check_masks: bool = False) -> None:
     """Switch the causal LM inside ``model`` to packed attention; every forward then needs document bounds.
+
+    Args:
+        model: A transformers causal LM or a PEFT model around one.
+        check_masks: Whether a forward raises PackingUnsupported where the model requests a mask that document bounds
+            cannot replace. The check waits for the device in every forward.
 
     Raises:
         PackingUnsupported: The model's attention cannot be replaced.
     """
     register_packed_attention()
     lm = causal_lm(model)
-    lm.set_attn_implementation(PACKED)
-    if lm.config._attn_implementation != PACKED:
+    name = CHECKED if check_masks else PACKED
+    lm.set_attn_implementation(name)
+    if lm.config._attn_implementation != name:
         raise PackingUnsupported("its attention cannot be replaced")
 
 

@@ -174,7 +174,7 @@ def compare_packed(
     others = {0, len(ids) - 2}
     changed = [(own + 1) % vocabulary if place in others else own for place, own in enumerate(ids)]
     try:
-        use_packed_attention(lm)
+        use_packed_attention(lm, check_masks=True)
         arguments = packed_row_arguments(lengths, lm.device, parents)
         with replay_routes(lm, concat_routes([one.routes for one in solo_results])):
             rows = [lm(input_ids=torch.cat(row)[None], **arguments).logits[0].float() for row in (list(ids), changed)]
