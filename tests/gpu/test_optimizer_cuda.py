@@ -55,10 +55,24 @@ def test_resumed_is_straight_to_the_bit(name, dtype, tmp_path):
 
 
 def test_paged_state_stays_paged(tmp_path):
-    trainer = TrainerConfig(optimizer=OptimizerName.paged_adamw_8bit)
+    trainer = TrainerConfig(optimizer=OptimizerName.paged_adamw_8bit, lr=0.01)
     first, resumed = (begun(trainer, torch.float32) for _ in range(2))
     train(first, 0, 1)
     checkpoint.load_checkpoint(checkpoint.save_checkpoint(tmp_path, TrainProgress(step=1), first, {}), resumed, {})
 
     large = next(resumed.model.parameters())
     assert resumed.optimizer.state[large]["state1"].is_paged
+
+
+def test_paged_state_is_loaded_without_device_memory(tmp_path):
+    """A run whose state needs pages resumes: the state never is on the device as a whole."""
+    trainer = TrainerConfig(optimizer=OptimizerName.paged_adamw_8bit, lr=0.01)
+    first, resumed = (begun(trainer, torch.float32) for _ in range(2))
+    train(first, 0, 1)
+    state = first.optimizer.state_dict()
+    size = sum(own[name].numel() for own in first.optimizer.state.values() for name in ("state1", "state2"))
+    train(resumed, 0, 1)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    resumed.optimizer.load_state_dict(state)
+    assert torch.cuda.max_memory_allocated() - before < size / 4

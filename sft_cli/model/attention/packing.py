@@ -2,9 +2,9 @@
 
 One function is registered with transformers' ``AttentionInterface``; no model code changes. It makes no masks: for an
 attention without a mask function transformers makes none, and does not wait for the device to look for packed
-positions. The probe runs the same attention with a function that refuses masks which bounds cannot replace. The segments of the row
-are passed as ``sft_documents`` from ``model.forward`` to every layer, together with the bounds for FlashAttention.
-Documents with a common beginning may share its segment: it is computed once and all of them see it.
+positions. The probe runs the same attention with a function that refuses masks which bounds cannot replace.
+The segments of the row are passed as ``sft_documents`` from ``model.forward`` to every layer, together with the bounds
+for FlashAttention. Documents with a common beginning may share its segment: it is computed once and all of them see it.
 """
 
 from collections.abc import Iterator, Sequence
