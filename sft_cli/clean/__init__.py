@@ -1,1 +1,1 @@
-"""Filters over conversations, one file each. No torch at import."""
+"""Filter conversations: one filter per file. torch is not imported with the package."""

@@ -1,8 +1,8 @@
-"""What every filter sees and says: the rows that are left, and a finding for each row it has something to say about.
+"""Define the interface of filters: the rows that they see, and the findings that they return.
 
-A filter is a generator ``find(rows, config) -> Iterator[Found]``, findings in ascending order of row, that returns
-its report (plain JSON values) or None. Work on single rows goes through ``rows.map``, which spreads it over processes
-and keeps the order, so that nothing depends on their number.
+A filter is a generator ``find(rows, config) -> Iterator[Finding]`` with findings in ascending order of row. It returns
+its report (JSON values) or None. Work on single rows goes through ``rows.map``, which distributes it over processes and
+keeps the order, so that results do not depend on their number.
 """
 
 import functools
@@ -19,19 +19,19 @@ from sft_cli.types import Conversation
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 BATCH = 1000
-"""Conversations handed to a function at once."""
+"""Conversations per call of a function."""
 
 
 class Finding(NamedTuple):
-    """What a filter says about one row.
+    """The finding of a filter about one row.
 
     Attributes:
         row: The row's number in ``rows``.
-        reason: Why it is dropped, in a few words shared by all such rows; None keeps it.
-        detail: The sentence about this very row.
+        reason: Why it is dropped, in a few words that all such rows share; None keeps it.
+        detail: A sentence about this row.
         score: The number that the finding is based on, for the ledger.
-        conversation: What takes the row's place (redacted, tagged); None leaves it as it is.
-        cluster: Number of the rows that are alike: those that are kept stay on one side of the validation split.
+        conversation: The row's replacement (redacted, tagged); None keeps it unchanged.
+        cluster: Number of a cluster of similar rows: those that are kept stay on one side of the validation split.
     """
 
     row: int
@@ -43,16 +43,16 @@ class Finding(NamedTuple):
 
 
 Findings = Generator[Finding, None, dict[str, Any] | None]
-"""Findings in ascending order of row; what is returned at the end is the filter's report."""
+"""Findings in ascending order of row; the generator's return value is the filter's report."""
 
 
 class RowView(Protocol):
-    """The rows that are left when a filter begins, numbered from 0 over all sources in the order of the mix."""
+    """The rows that are left when a filter starts, numbered from 0 over all sources in the order of the mix."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Conversation:
-        """One row, read from disk: for the few that are looked at again."""
+        """Return one row, read from disk: for the few rows that are read again."""
         ...
 
     @property
@@ -68,18 +68,18 @@ class RowView(Protocol):
     def map(
         self, function: Callable[[Sequence[Conversation], Argument], Sequence[Result]], argument: Argument
     ) -> Iterator[tuple[int, Sequence[Result]]]:
-        """``function`` over all rows in batches: the number of the first row of each and one result per row.
+        """Yield ``function`` over all rows in batches: the number of each batch's first row, and one result per row.
 
-        The function is one of a module (it is sent to processes by name), the argument a config.
+        The function must be defined in a module, since it is sent to processes by name; the argument is a config.
         """
         ...
 
 
 def normalized_words(text: str) -> list[str]:
-    """The words of a text for comparison: lower case, letters and digits only.
+    """Return the words of a text for comparison: lower case, letters and digits only.
 
-    A letter keeps the marks that belong to it (accents, vowel signs); Chinese, Japanese, Thai, Lao, Burmese and Khmer
-    are cut into single characters.
+    Letters keep their combining marks (accents, vowel signs); Chinese, Japanese, Thai, Lao, Burmese and Khmer are split
+    into single characters.
     """
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
@@ -92,9 +92,9 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u
 
 @functools.cache
 def _unicode_word() -> re.Pattern[str]:
-    r"""A word of any script; Python's ``\w`` knows no combining marks, so they are listed.
+    r"""Return a pattern for words of any script; combining marks are listed because ``\w`` does not match them.
 
-    Only those below U+10000: a class that reaches beyond is searched one by one, many times slower.
+    Only marks below U+10000 are listed: Python searches larger character classes many times slower.
     """
     marks = "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
     letters = rf"[^\W_{_UNSPACED}]"
@@ -102,19 +102,19 @@ def _unicode_word() -> re.Pattern[str]:
 
 
 def prompt_text(conversation: Conversation) -> str:
-    """What is asked: all messages before the last answer, or a document's text."""
+    """Return the prompt: all messages before the last answer, or a document's text."""
     if conversation.text is not None:
         return conversation.text
     return "\n".join(message.content for message in conversation.messages[: _last_answer_index(conversation)])
 
 
 def answer_text(conversation: Conversation) -> str:
-    """The last assistant message; empty for a document."""
-    at = _last_answer_index(conversation)
-    return conversation.messages[at].content if at < len(conversation.messages) else ""
+    """Return the last assistant message; an empty text for a document."""
+    index = _last_answer_index(conversation)
+    return conversation.messages[index].content if index < len(conversation.messages) else ""
 
 
 def _last_answer_index(conversation: Conversation) -> int:
-    """Index of the last assistant message; the number of messages if there is none."""
+    """Return the index of the last assistant message; the number of messages if there is none."""
     answers = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
     return answers[-1] if answers else len(conversation.messages)

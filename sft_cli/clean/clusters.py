@@ -1,4 +1,4 @@
-"""Rows that stand behind another: the findings about them, and a report of the largest clusters."""
+"""Make findings about duplicate rows, and a report of the largest clusters."""
 
 import functools
 from collections.abc import Iterator
@@ -12,46 +12,46 @@ from sft_cli.clean.row_keys import comparison_text
 from sft_cli.config.schema.clean import Action, Scope
 
 MAX_CLUSTERS = 50
-"""Clusters in a report, the largest."""
+"""Clusters in a report, the largest first."""
 MAX_DROPPED = 5
-"""Rows named of each, beside the one that is kept."""
+"""Duplicates listed per cluster, in addition to the kept row."""
 MAX_CHARACTERS = 300
-"""Characters shown of the row that is kept."""
+"""Characters shown of the kept row."""
 
 
 class DuplicateMap(NamedTuple):
-    """Which row each row stands behind.
+    """The kept row for each row.
 
     Attributes:
-        kept: ``(rows,)``: the row that is kept in its place; itself where it is kept.
-        similarity: ``(rows,)``: between the two, from 0 to 1.
+        kept: ``(rows,)`` the kept row that each row duplicates; the row itself if it is kept.
+        similarity: ``(rows,)`` the similarity of the two rows, from 0 to 1.
     """
 
     kept: NDArray[np.int64]
     similarity: NDArray[np.float32]
 
     def duplicates(self) -> NDArray[np.int64]:
-        """Ascending: the rows that stand behind another."""
+        """Return the rows that are not kept, ascending."""
         return np.flatnonzero(self.kept != np.arange(len(self.kept)))
 
 
 def duplicate_findings(
     rows: RowView, matches: DuplicateMap, reason: str, action: Action, detail: str
 ) -> Iterator[Finding]:
-    """One for each row that stands behind another; where all of them stay, also one for the row they stand behind.
+    """Yield a finding for each duplicate; if none are dropped, also one for each row that has duplicates.
 
     Args:
-        rows: All of them.
-        matches: Which stands behind which.
-        reason: Why such rows are dropped.
-        action: Whether they are; rows that are only reported carry the number of their cluster.
-        detail: The sentence about a row, with ``{where}`` of the kept row and ``{similarity}`` in it.
+        rows: All rows.
+        matches: The kept row for each row.
+        reason: The reason of dropped duplicates.
+        action: Whether they are dropped; findings of rows that are only reported have the number of their cluster.
+        detail: Template of the sentence about a row, with ``{where}`` of the kept row and ``{similarity}``.
     """
     where = functools.lru_cache(maxsize=10_000)(lambda index: rows[index].where)
-    found = matches.duplicates()
+    duplicates = matches.duplicates()
     drop = action is Action.drop
-    representatives = found[:0] if drop else matches.kept[found]
-    for index in np.union1d(found, representatives).tolist():
+    representatives = duplicates[:0] if drop else matches.kept[duplicates]
+    for index in np.union1d(duplicates, representatives).tolist():
         kept = int(matches.kept[index])
         if kept == index:
             yield Finding(index, cluster=kept)
@@ -62,17 +62,17 @@ def duplicate_findings(
 
 
 def cluster_report(rows: RowView, matches: DuplicateMap, scope: Scope) -> dict[str, Any]:
-    """The largest clusters: a kept row and those that stand behind it.
+    """Return the largest clusters, each a kept row and its duplicates.
 
-    ``size`` counts the kept row, too; ``similarity`` is the smallest of the cluster; ``num_rows`` counts the rows that
-    stand behind another in all clusters.
+    ``size`` includes the kept row; ``similarity`` is the smallest of the cluster; ``num_rows`` is the number of
+    duplicates in all clusters.
     """
-    found = matches.duplicates()
-    kept, sizes = np.unique(matches.kept[found], return_counts=True)
+    duplicates = matches.duplicates()
+    kept, sizes = np.unique(matches.kept[duplicates], return_counts=True)
     largest = np.lexsort((kept, -sizes))[:MAX_CLUSTERS]
     clusters = []
     for cluster in largest:
-        members = found[matches.kept[found] == kept[cluster]]
+        members = duplicates[matches.kept[duplicates] == kept[cluster]]
         representative = rows[int(kept[cluster])]
         clusters.append(
             {
@@ -83,4 +83,4 @@ def cluster_report(rows: RowView, matches: DuplicateMap, scope: Scope) -> dict[s
                 "text": comparison_text(representative, scope)[:MAX_CHARACTERS],
             }
         )
-    return {"clusters": clusters, "num_clusters": len(kept), "num_rows": len(found)}
+    return {"clusters": clusters, "num_clusters": len(kept), "num_rows": len(duplicates)}

@@ -1,4 +1,4 @@
-"""Training rows that hold the prompts of evaluation sets: what was seen in training proves nothing in an evaluation."""
+"""Find training rows that contain prompts of evaluation sets, which would make an evaluation meaningless."""
 
 import functools
 import heapq
@@ -14,32 +14,34 @@ from sft_cli.types import Conversation
 
 REASON = "holds an evaluation prompt"
 MAX_PAIRS = 50
-"""Pairs in the report, the worst."""
+"""Pairs in the report, the most similar."""
 MAX_CHARACTERS = 600
 """Characters shown of each side of a pair."""
 
 
 def check_contamination(config: ContaminationConfig) -> None:
-    """Return if every evaluation set can be read and its prompts be found.
+    """Check that every evaluation set can be read and has prompts.
 
     Raises:
-        SftError: What is wrong with one.
+        SftError: An evaluation set cannot be read.
     """
     eval_prompts(config)
 
 
 def find_contamination(rows: RowView, config: ContaminationConfig) -> Findings:
-    """The rows, except held-out ones, that hold ``config.threshold`` or more of the n-grams of an evaluation prompt.
+    """Yield the training rows that contain ``config.threshold`` or more of the n-grams of an evaluation prompt.
 
-    A row's texts are its messages (or its document) and their reasoning, each by itself; how prompts shorter than an
-    n-gram are compared is said in ngrams.py. The finding names the prompt with the largest share.
+    Each message (or document) and each reasoning text of a row is compared separately; ngrams.py describes the
+    comparison of prompts shorter than an n-gram. The finding names the prompt with the largest share.
 
-    Returns for each set the number of its prompts, of those found and of the rows that hold them; how many rows hold
-    token ids and could not be searched; and the worst pairs, ``text`` beginning a little before what is shared.
+    Returns:
+        For each set the number of its prompts, of contaminated prompts, and of rows that contain them; the number of
+        rows of token ids, which cannot be searched; and the most similar pairs, ``text`` starting shortly before the
+        match.
     """
-    _prompt_index.cache_clear()  # the files may have changed since
-    known = eval_prompts(config)
-    tally = _Tally(config, known)
+    _prompt_index.cache_clear()  # the files may have changed
+    prompts = eval_prompts(config)
+    tally = _Tally(config, prompts)
     held_out = rows.held_out
     for start, batch in rows.map(_prompt_matches, config):
         for row, matches in enumerate(batch, start):
@@ -48,7 +50,7 @@ def find_contamination(rows: RowView, config: ContaminationConfig) -> Findings:
             tally.add(row, matches)
             if matches:
                 prompt, share = max(matches, key=lambda match: match[1])
-                detail = f"{share:.0%} of {known[prompt].name}, {known[prompt].where}"
+                detail = f"{share:.0%} of {prompts[prompt].name}, {prompts[prompt].where}"
                 yield Finding(row, REASON if config.action is Action.drop else None, detail, round(share, 4))
     return tally.report(rows)
 
@@ -56,12 +58,14 @@ def find_contamination(rows: RowView, config: ContaminationConfig) -> Findings:
 def _prompt_matches(
     conversations: Sequence[Conversation], config: ContaminationConfig
 ) -> list[tuple[PromptMatch, ...] | None]:
-    """For each conversation the prompts it holds; None for one of token ids."""
+    """Return the prompts that each conversation contains; None for one of token ids."""
     index = _prompt_index(tuple(config.against.items()), tuple(config.columns.items()), config.ngram)
-    found = overlapping_prompts(index, [list(_texts(conversation)) for conversation in conversations], config.threshold)
+    matches_of_rows = overlapping_prompts(
+        index, [list(_texts(conversation)) for conversation in conversations], config.threshold
+    )
     return [
         None if conversation.tokens is not None else matches
-        for conversation, matches in zip(conversations, found, strict=True)
+        for conversation, matches in zip(conversations, matches_of_rows, strict=True)
     ]
 
 
@@ -69,12 +73,13 @@ def _prompt_matches(
 def _prompt_index(
     against: tuple[tuple[str, str], ...], columns: tuple[tuple[str, str], ...], ngram: int
 ) -> PromptIndex:
-    """Built once in each process."""
+    """Return the index of the prompts, built once per process."""
     config = ContaminationConfig(against=dict(against), columns=dict(columns), ngram=ngram)
     return build_index([prompt.text for prompt in eval_prompts(config)], ngram)
 
 
 def _texts(conversation: Conversation) -> Iterator[str]:
+    """Yield the texts of a conversation that are compared."""
     if conversation.text is not None:
         yield conversation.text
     for message in conversation.messages:
@@ -84,22 +89,22 @@ def _texts(conversation: Conversation) -> Iterator[str]:
 
 
 class _Tally:
-    """What the report counts."""
+    """The counts of the report."""
 
     def __init__(self, config: ContaminationConfig, known: Sequence[EvalPrompt]) -> None:
-        self._config, self._known = config, known
-        self._found: set[int] = set()
+        self._config, self._prompts = config, known
+        self._matched: set[int] = set()
         self._rows = dict.fromkeys(config.against, 0)
         self._unsearched = 0
         self._worst: list[tuple[float, int, int]] = []
 
     def add(self, row: int, matches: Sequence[PromptMatch] | None) -> None:
-        """Note what a row holds."""
+        """Count the matches of a row."""
         if matches is None:
             self._unsearched += 1
             return
-        self._found.update(prompt for prompt, _ in matches)
-        for name in {self._known[prompt].name for prompt, _ in matches}:
+        self._matched.update(prompt for prompt, _ in matches)
+        for name in {self._prompts[prompt].name for prompt, _ in matches}:
             self._rows[name] += 1
         for prompt, share in matches:
             heapq.heappush(self._worst, (share, -row, -prompt))
@@ -107,18 +112,19 @@ class _Tally:
                 heapq.heappop(self._worst)
 
     def report(self, rows: RowView) -> dict[str, Any]:
-        """Plain values, bounded in size but for the names of the sets."""
-        names = [prompt.name for prompt in self._known]
-        found = [names[prompt] for prompt in self._found]
+        """Return the report as JSON values; only the names of the sets are unbounded in size."""
+        names = [prompt.name for prompt in self._prompts]
+        matched_names = [names[prompt] for prompt in self._matched]
         sets = {
-            name: {"prompts": names.count(name), "contaminated_prompts": found.count(name), "rows": count}
+            name: {"prompts": names.count(name), "contaminated_prompts": matched_names.count(name), "rows": count}
             for name, count in self._rows.items()
         }
         worst = sorted(self._worst, reverse=True)
-        pairs = [self._pair(rows[-row], self._known[-prompt], share) for share, row, prompt in worst]
+        pairs = [self._pair(rows[-row], self._prompts[-prompt], share) for share, row, prompt in worst]
         return {"sets": sets, "pairs": pairs, "unsearched_rows": self._unsearched}
 
     def _pair(self, conversation: Conversation, prompt: EvalPrompt, share: float) -> dict[str, Any]:
+        """Return one pair of a training row and an evaluation prompt."""
         return {
             "set": prompt.name,
             "eval_where": prompt.where,
@@ -130,13 +136,13 @@ class _Tally:
 
 
 def _excerpt(conversation: Conversation, prompt: Sequence[str], ngram: int) -> str:
-    """The part of a row that begins a little before the first run of words it shares with a prompt."""
+    """Return the part of a row that starts shortly before the first run of words it shares with a prompt."""
     length = min(ngram, len(prompt))
     for text in _texts(conversation):
         for start in range(len(prompt) - length + 1):
             run = r"[\W_]+".join(re.escape(word) for word in prompt[start : start + length])
-            found = re.search(rf"(?<![^\W_]){run}(?![^\W_])", text, re.IGNORECASE)
-            if found is not None:
-                begin = max(0, found.start() - MAX_CHARACTERS // 4)
+            match = re.search(rf"(?<![^\W_]){run}(?![^\W_])", text, re.IGNORECASE)
+            if match is not None:
+                begin = max(0, match.start() - MAX_CHARACTERS // 4)
                 return text[begin : begin + MAX_CHARACTERS]
     return "\n".join(_texts(conversation))[:MAX_CHARACTERS]

@@ -1,4 +1,4 @@
-"""The prompts of evaluation sets, read from local files."""
+"""Read the prompts of evaluation sets from local files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from sft_cli.errors import SftError
 from sft_cli.utils.similar import closest_name
 
 COLUMNS = ("question", "prompt", "instruction", "text")
-"""Where a prompt is looked for when no column is named."""
+"""Columns that are tried for the prompt if none is configured."""
 KEY = "clean.contamination"
 
 
@@ -22,9 +22,9 @@ class EvalPrompt(NamedTuple):
     """One prompt of an evaluation set.
 
     Attributes:
-        name: The set's.
-        where: File and line or element.
-        text: What is asked.
+        name: Name of the evaluation set.
+        where: Location of its row.
+        text: The prompt.
     """
 
     name: str
@@ -33,13 +33,13 @@ class EvalPrompt(NamedTuple):
 
 
 def eval_prompts(config: ContaminationConfig) -> list[EvalPrompt]:
-    """Every prompt of every set, in the order of the config and of the files.
+    """Return the prompts of all sets, in the order of the config and of the files.
 
-    A column that holds several texts (the turns of MT-Bench) gives as many prompts; of messages those of the user.
-    ``instruction`` is completed by the row's ``input``, if it has one and no column is named.
+    A column of several texts (the turns of MT-Bench) gives one prompt each; a column of messages gives those of the
+    user. The row's ``input``, if any, is appended to ``instruction`` unless a column is configured.
 
     Raises:
-        SftError: A file or a column is missing, or a row holds no prompt.
+        SftError: A file or a column is missing, or a row has no prompt.
     """
     return [
         EvalPrompt(name, where, text)
@@ -50,22 +50,24 @@ def eval_prompts(config: ContaminationConfig) -> list[EvalPrompt]:
 
 
 def eval_set_files(config: ContaminationConfig, name: str) -> list[Path]:
-    """The files that one set is read from."""
+    """Return the files of one set."""
     return list(_files(_file_groups(config, name)))
 
 
 def _file_groups(config: ContaminationConfig, name: str) -> list[FileGroup]:
+    """Return the located files of one set."""
     return locate_files(SourceLocation(config.against[name], "test", named=False, key=f"{KEY}.against.{name}"))
 
 
 def _files(groups: Sequence[FileGroup]) -> Iterator[Path]:
+    """Yield the paths of located files."""
     for file in (file for group in groups for file in group.files):
-        assert isinstance(file, Path), "files on a server are downloaded by locate"
+        assert isinstance(file, Path), "locate_files downloads remote files"
         yield file
 
 
 def _rows(config: ContaminationConfig, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The place and the columns of every row of a set; a broken one raises."""
+    """Yield location and columns of every row of a set; raise the error of a broken row."""
     groups = _file_groups(config, name)
     for file in _files(groups):
         file_state.record_stamp(file)
@@ -77,35 +79,51 @@ def _rows(config: ContaminationConfig, name: str) -> Iterator[tuple[str, Mapping
 
 
 def _column(config: ContaminationConfig, name: str, values: Mapping[str, Any], where: str) -> str:
-    """The column that holds the prompt of this row."""
-    named = config.columns.get(name)
-    found = [column for column in ((named,) if named is not None else COLUMNS) if column in values]
-    if found:
-        return found[0]
+    """Return the column of the prompt in a row.
+
+    Args:
+        config: The sets and their columns.
+        name: Name of the set.
+        values: The row.
+        where: Its location.
+    """
+    configured = config.columns.get(name)
+    present = [column for column in ((configured,) if configured is not None else COLUMNS) if column in values]
+    if present:
+        return present[0]
     key = f"{KEY}.columns.{name}"
-    if named is None:
-        problem = f"it has none of the columns {format_list(COLUMNS)}, but {format_list(values)}"
-        raise SftError(where=where, problem=problem, fix=f"name the one that holds the prompt: {key}=COLUMN")
-    near = closest_name(named, values)
+    if configured is None:
+        problem = f"the row has none of the columns {format_list(COLUMNS)}; it has {format_list(values)}"
+        raise SftError(where=where, problem=problem, fix=f"set the column of the prompt: {key}=COLUMN")
+    near = closest_name(configured, values)
     hint = f"did you mean {key}={near}? " if near is not None else ""
-    raise SftError(where=where, problem=f"it has no column {named!r}", fix=f"{hint}columns: {format_list(values)}")
+    raise SftError(
+        where=where, problem=f"the row has no column {configured!r}", fix=f"{hint}columns: {format_list(values)}"
+    )
 
 
 def _texts(config: ContaminationConfig, name: str, values: Mapping[str, Any], where: str) -> list[str]:
-    """The prompts of a row; none at all raises."""
+    """Return the prompts of a row; raise if there is none.
+
+    Args:
+        config: The sets and their columns.
+        name: Name of the set.
+        values: The row.
+        where: Its location.
+    """
     column = _column(config, name, values, where)
-    found = [text for text in _flatten(values[column]) if text.strip()]
-    if not found:
-        fix = f"remove the row, or name another column: {KEY}.columns.{name}=COLUMN"
-        raise SftError(where=where, problem=f"its {column} holds no text", fix=fix)
-    more = values.get("input")
-    if column == "instruction" and name not in config.columns and isinstance(more, str) and more.strip():
-        return [f"{found[0]}\n{more}", *found[1:]]
-    return found
+    texts = [text for text in _flatten(values[column]) if text.strip()]
+    if not texts:
+        fix = f"remove the row, or set another column: {KEY}.columns.{name}=COLUMN"
+        raise SftError(where=where, problem=f"the column {column} of the row holds no text", fix=fix)
+    input_text = values.get("input")
+    if column == "instruction" and name not in config.columns and isinstance(input_text, str) and input_text.strip():
+        return [f"{texts[0]}\n{input_text}", *texts[1:]]
+    return texts
 
 
 def _flatten(value: Any) -> Iterator[str]:
-    """The texts of a value: itself, those of a list, the content of a user's message."""
+    """Yield the texts of a value: itself, those of a list, the content of a user's message."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Rows that are the same but for what normalisation takes away (see row_keys.py), within and across sources."""
+"""Find rows that are equal after normalization (see row_keys.py), within and across sources."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,12 @@ REASON = "exact duplicate"
 
 
 def find_exact_duplicates(rows: RowView, config: ExactDuplicatesConfig) -> Findings:
-    """All but one of the rows that are the same by ``config.scope``.
+    """Yield all but one of the rows that are equal by ``config.scope``.
 
-    The one that is kept: a held-out row before others, then the highest priority, then the earliest. Returns a report
-    of clusters (see clusters.py).
+    Held-out rows are kept before others, then rows of the highest priority, then the earliest.
+
+    Returns:
+        A report of clusters (see clusters.py).
     """
     matches = DuplicateMap(representatives(row_digests(rows, _digests, config), rows), np.ones(len(rows), np.float32))
     yield from duplicate_findings(rows, matches, REASON, config.action, "the same as {where}")
@@ -25,4 +27,5 @@ def find_exact_duplicates(rows: RowView, config: ExactDuplicatesConfig) -> Findi
 
 
 def _digests(conversations: Sequence[Conversation], config: ExactDuplicatesConfig) -> list[bytes]:
+    """Return the digest of each conversation."""
     return [row_digest(conversation, config.scope, weights=True) for conversation in conversations]

@@ -1,7 +1,7 @@
-"""Answers that look degenerate, by rules that can be switched off one by one.
+"""Find degenerate answers by rules that can be switched off one by one.
 
-Each assistant turn that carries loss is judged. ``teacher_phrases``, ``refusals`` and ``cut_off`` know English only (a
-cut-off code block is seen in every language); the other rules know no language.
+Each assistant turn that carries loss is judged. ``teacher_phrases``, ``refusals`` and ``cut_off`` work for English only
+(``cut_off`` detects an open code block in every language); the other rules do not depend on the language.
 """
 
 import re
@@ -19,18 +19,20 @@ FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*$", re.MULTILINE)
 EMPTY_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+#.-]*[ \t]*\n\s*^[ \t]*```[ \t]*$", re.MULTILINE)
 CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 NGRAM = 4
-"""Words of a repeated piece."""
+"""Words of a repeated n-gram."""
 MIN_WORDS = 50
-"""Shorter answers are not judged by repetition or as cut off prose."""
+"""Words from which an answer is judged for repetition, and for prose that is cut off."""
 MIN_ECHO_WORDS = 6
-"""Words a prompt must have for an answer to echo it."""
+"""Words that a prompt must have for an answer to echo it."""
 MIN_ECHO_SHARE = 0.8
-"""Share of an answer's words from which a repeated prompt is all it says."""
+"""Share of an answer's words from which a repeated prompt counts as an echo."""
 SENTENCE_END = re.compile(r"[.!?…:;)\]}\"'”’»*_`|>#=~-]\s*$|[。！？]\s*$")
 SENTENCE = re.compile(r"[a-z]{2,}[,;]?(?: [\w'’“”\"()-]+[,;]?){3,}[.!?](?:\s|$)")
 LIST_ITEM = re.compile(r"^\s*(?:[-*+•–]|\(?\d+[.):]|\(?[A-Za-z][.)]|\||#|>)\s?")
 CODE_LINE = re.compile(r"[{};<>\\]|\w\(|^\s{4,}|^\s*(?:def|class|import|return|SELECT|FROM|for|if|while)\b")
-_NO_IDENTITY = r"(?! (?:called|named|trained|developed|created|made|built)\b)"  # what a data set teaches on purpose
+_NO_IDENTITY = (
+    r"(?! (?:called|named|trained|developed|created|made|built)\b)"  # data sets teach such an identity on purpose
+)
 TEACHER_PHRASE = re.compile(
     r"\bas an? (?:(?:ai|artificial intelligence)(?: language)? (?:model|assistant)|(?:large )?language model)\b"
     rf"{_NO_IDENTITY}"
@@ -55,7 +57,7 @@ REFUSAL = re.compile(rf"^\W*{_SORRY}?[\s,.;:—-]*(?:but )?(?:{_CANNOT})(?: to)?
 
 
 class AnsweredTurn(NamedTuple):
-    """An answer, and the message before it."""
+    """An answer, the message before it, and whether the answer calls tools."""
 
     prompt: str
     text: str
@@ -63,7 +65,7 @@ class AnsweredTurn(NamedTuple):
 
 
 class Violation(NamedTuple):
-    """What a rule says about an answer, with the number behind it."""
+    """The violation of a rule by an answer, and the number that it is based on."""
 
     detail: str
     score: float | None = None
@@ -73,12 +75,12 @@ Rule = Callable[[AnsweredTurn, HeuristicsConfig], Violation | None]
 
 
 def empty(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
-    """Nothing is said, and no tool is called."""
+    """Return a violation if the answer has no text and calls no tool."""
     return None if answer.text.strip() or answer.calls_tools else Violation("there is no text")
 
 
 def echo(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
-    """The answer repeats the message before it and says hardly anything else."""
+    """Return a violation if the answer repeats the message before it and has little other text."""
     prompt_words, answer_words = normalized_words(answer.prompt), normalized_words(answer.text)
     if (
         len(prompt_words) < MIN_ECHO_WORDS
@@ -91,22 +93,22 @@ def echo(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
 
 
 def empty_code(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
-    """A code block without code."""
-    return Violation("a code block holds nothing") if EMPTY_FENCE.search(answer.text) else None
+    """Return a violation if the answer has an empty code block."""
+    return Violation("a code block is empty") if EMPTY_FENCE.search(answer.text) else None
 
 
 def repetition(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
-    """Too many words outside code stand in pieces of four words that came before."""
+    """Return a violation if too many words outside code are in repeated 4-grams."""
     prose = [line for line in CODE.sub(" ", answer.text).split("\n") if not CODE_LINE.search(line)]
     answer_words = normalized_words("\n".join(prose))
     share = repeated_share(answer_words) if len(answer_words) >= MIN_WORDS else 0.0
     if share < config.max_repeated_share:
         return None
-    return Violation(f"{share:.0%} of its {len(answer_words)} words are in pieces said before", share)
+    return Violation(f"{share:.0%} of its {len(answer_words)} words are in repeated pieces", share)
 
 
 def repeated_share(answer_words: Sequence[str]) -> float:
-    """Share of the words inside a 4-gram that occurred before; the first occurrence does not count."""
+    """Return the share of the words inside a repeated 4-gram; its first occurrence does not count."""
     seen: set[tuple[str, ...]] = set()
     repeated = bytearray(len(answer_words))
     for start in range(len(answer_words) - NGRAM + 1):
@@ -118,23 +120,23 @@ def repeated_share(answer_words: Sequence[str]) -> float:
 
 
 def cut_off(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
-    """A code block is never closed, or long prose ends in the middle of a sentence.
+    """Return a violation if a code block is never closed, or long prose ends in the middle of a sentence.
 
-    Code, lists, tables, formulas, numbers and short answers may end as they like.
+    Code, lists, tables, formulas, numbers and short answers may end anywhere.
     """
     if len(FENCE.findall(answer.text)) % 2:
         return Violation("a code block is not closed")
     text = answer.text.rstrip()
-    last = text.rpartition("\n")[2]
+    last_line = text.rpartition("\n")[2]
     if (
         SENTENCE_END.search(text)
-        or LIST_ITEM.match(last)
-        or CODE_LINE.search(last)
-        or "=" in last
+        or LIST_ITEM.match(last_line)
+        or CODE_LINE.search(last_line)
+        or "=" in last_line
         or len(text.split()) < MIN_WORDS
     ):
         return None
-    tail = last.split()
+    tail = last_line.split()
     prose = len(tail) >= 8 and len(SENTENCE.findall(text)) >= 2
     word = tail[-1] if tail else ""
     if prose and (word.endswith(",") or (word.isalpha() and word.islower())):
@@ -143,13 +145,13 @@ def cut_off(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
 
 
 def teacher_phrases(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
-    """The answer speaks of itself as a language model, or as another maker's."""
+    """Return a violation if the answer calls itself a language model, or names another developer."""
     match = TEACHER_PHRASE.search(answer.text)
     return Violation(f"it says {match[0]!r}") if match else None
 
 
 def refusals(answer: AnsweredTurn, config: HeuristicsConfig) -> Violation | None:
-    """The answer begins by refusing."""
+    """Return a violation if the answer begins with a refusal."""
     match = REFUSAL.search(answer.text[:300])
     return Violation(f"it begins {match[0].strip()!r}") if match else None
 
@@ -163,39 +165,39 @@ RULES: Mapping[str, tuple[str, Rule]] = {
     "teacher_phrases": ("speaks as another model", teacher_phrases),
     "refusals": ("refuses", refusals),
 }
-"""Switch -> the reason, and the rule; a row is dropped for the first that speaks."""
+"""Name of a rule -> its reason and function; a row is dropped by the first rule that it violates."""
 
 
 def enabled_rules(config: HeuristicsConfig) -> list[str]:
-    """The rules that are switched on."""
-    on = {field.name: vars(config)[field.name] for field in fields(config)}
-    return [rule for rule in RULES if on[rule]]
+    """Return the rules that are switched on."""
+    switches = {field.name: vars(config)[field.name] for field in fields(config)}
+    return [rule for rule in RULES if switches[rule]]
 
 
 def check_heuristics(config: HeuristicsConfig) -> None:
-    """Refuse a step in which every rule is off."""
+    """Refuse a configuration in which every rule is off."""
     if not enabled_rules(config):
         raise SftError(
             where="clean.heuristics",
-            problem="every rule is switched off, so nothing would be found",
+            problem="every rule is switched off, so the filter would find nothing",
             fix="switch one on, or take heuristics out of clean.steps",
         )
 
 
 def find_heuristics(rows: RowView, config: HeuristicsConfig) -> Findings:
-    """A finding for each row with a degenerate answer. The report: ``rules`` (rule -> rows)."""
+    """Return a finding for each row with a degenerate answer, and the report ``rules`` (rule -> rows)."""
     check_heuristics(config)
     return _find(rows, config)
 
 
 def _find(rows: RowView, config: HeuristicsConfig) -> Findings:
-    """See ``find_heuristics``."""
+    """Yield the findings of ``find_heuristics``."""
     counts = Counter[str]()
     for start, batch in rows.map(first_violations, config):
-        for index, found in enumerate(batch, start):
-            if found is None:
+        for index, first_violation in enumerate(batch, start):
+            if first_violation is None:
                 continue
-            rule, violation = found
+            rule, violation = first_violation
             counts[rule] += 1
             reason = RULES[rule][0]
             drop = config.action is Action.drop
@@ -211,7 +213,7 @@ def _find(rows: RowView, config: HeuristicsConfig) -> Findings:
 def first_violations(
     conversations: Sequence[Conversation], config: HeuristicsConfig
 ) -> list[tuple[str, Violation] | None]:
-    """For each conversation the first rule that speaks, and what it says."""
+    """Return the first rule that each conversation violates, and the violation; None if there is none."""
     rules = enabled_rules(config)
     return [next(_violations(conversation, rules, config), None) for conversation in conversations]
 
@@ -219,7 +221,7 @@ def first_violations(
 def _violations(
     conversation: Conversation, rules: Sequence[str], config: HeuristicsConfig
 ) -> Iterator[tuple[str, Violation]]:
-    """What the rules say, in their order."""
+    """Yield the violated rules of a conversation, in the order of the rules."""
     answers = list(trained_answers(conversation))
     for rule in rules:
         for answer in answers:
@@ -229,7 +231,7 @@ def _violations(
 
 
 def trained_answers(conversation: Conversation) -> Iterator[AnsweredTurn]:
-    """The answers that carry loss."""
+    """Yield the answers that carry loss."""
     prompt = ""
     for message in conversation.messages:
         if message.role == "assistant" and message.weight:

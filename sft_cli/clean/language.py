@@ -1,4 +1,4 @@
-"""The language a conversation is in, told by py3langid (its bundled model; no network)."""
+"""Detect the language of a conversation with py3langid (its bundled model; no network)."""
 
 import re
 from collections import Counter
@@ -17,9 +17,9 @@ from sft_cli.utils.similar import closest_name
 REASON = "language not allowed"
 TAG = "language"
 MAX_CHARACTERS = 3000
-"""Of a conversation's text that are looked at."""
+"""Characters of a conversation's text that are classified."""
 MIN_LETTERS = 15
-"""Below so many letters a guess is no better than chance; a character of East Asia says as much as three."""
+"""Letters below which a guess is no better than chance; an East Asian character counts as three."""
 EAST_ASIA = "\u2e80"
 """The first character of the East Asian scripts."""
 NON_LANGUAGE = re.compile(
@@ -31,7 +31,7 @@ NON_LANGUAGE = re.compile(
     r"|[^\W_]*\d\w*",
     re.DOTALL,
 )
-"""What has no language."""
+"""Text that has no natural language."""
 LANGUAGE_ALIASES = {
     "english": "en",
     "german": "de",
@@ -42,18 +42,18 @@ LANGUAGE_ALIASES = {
     "jp": "ja",
     "nb": "no",
 }
-"""Names people type for codes."""
+"""Common names of languages -> their codes."""
 
 
 class DetectedLanguage(NamedTuple):
-    """A language, None when undecided, and how sure the model is of the likeliest one (0 to 1)."""
+    """A language (None if undecided), and the model's confidence in the most likely one (0 to 1)."""
 
     language: str | None
     confidence: float
 
 
 def check_language(config: LanguageConfig) -> None:
-    """Refuse languages the model does not know, and a missing library."""
+    """Refuse languages that the model does not know, and a missing library."""
     needs("py3langid", "language")
     known = set(_identifier().labels)
     errors = []
@@ -68,24 +68,24 @@ def check_language(config: LanguageConfig) -> None:
 
 @cache
 def _identifier() -> Any:
-    """The model of py3langid over all its languages, with confidences."""
+    """Return the model of py3langid for all its languages, with confidences."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def find_language(rows: RowView, config: LanguageConfig) -> Findings:
-    """A finding for each row that is dropped or gets the tag ``language``.
+    """Return a finding for each row that is dropped or gets the tag ``language``, and the report.
 
-    A tag that the source brought stays; the rows are judged by what is recognised all the same. The report:
-    ``languages`` (code -> rows, the most frequent first) and ``undecided`` rows, which are kept.
+    A tag of the source is kept, but does not affect which rows are dropped. The report has ``languages`` (code -> rows,
+    the most frequent first) and ``undecided`` rows, which are kept.
     """
     check_language(config)
     return _find(rows, config)
 
 
 def _find(rows: RowView, config: LanguageConfig) -> Findings:
-    """See ``find_language``."""
+    """Yield the findings of ``find_language``."""
     languages, undecided = Counter[str](), 0
     for start, batch in rows.map(detect_languages, config):
         for index, (detected, tagged) in enumerate(batch, start):
@@ -105,7 +105,7 @@ def _find(rows: RowView, config: LanguageConfig) -> Findings:
 def detect_languages(
     conversations: Sequence[Conversation], config: LanguageConfig
 ) -> list[tuple[DetectedLanguage, Conversation | None]]:
-    """The guess for each conversation, and the conversation with its tag if it had none."""
+    """Return the detected language of each conversation, and the conversation with its tag if it had none."""
     results = []
     for conversation in conversations:
         detected = detect_language(natural_text(conversation), config.min_confidence)
@@ -116,26 +116,26 @@ def detect_languages(
 
 
 def natural_text(conversation: Conversation) -> str:
-    """The natural text of a conversation, at most ``MAX_CHARACTERS``: code, formulas, addresses and numbers taken out.
+    """Return the natural text of a conversation, at most ``MAX_CHARACTERS``, without code, formulas and numbers.
 
-    System and tool messages are left out: they are often in another language than what is asked and answered.
+    System and tool messages are left out: they are often in another language than the question and the answer.
     """
     if conversation.text is not None:
         return _without_code(conversation.text)[:MAX_CHARACTERS]
     contents = [message.content for message in conversation.messages if message.role in ("user", "assistant")]
     share = MAX_CHARACTERS // max(1, len(contents))
     texts = [_without_code(text) for text in contents]
-    whole = "\n".join(texts)
-    return whole if len(whole) <= MAX_CHARACTERS else "\n".join(text[:share] for text in texts)
+    joined = "\n".join(texts)
+    return joined if len(joined) <= MAX_CHARACTERS else "\n".join(text[:share] for text in texts)
 
 
 def _without_code(text: str) -> str:
-    """The text without what has no language."""
+    """Return the text without the parts that have no natural language."""
     return NON_LANGUAGE.sub(" ", text[: 2 * MAX_CHARACTERS])
 
 
 def detect_language(text: str, min_confidence: float) -> DetectedLanguage:
-    """The language of a text; undecided below the confidence, and where hardly a letter stands."""
+    """Return the language of a text; undecided below the confidence, or with too few letters."""
     if sum(3 if character >= EAST_ASIA else 1 for character in text if character.isalpha()) < MIN_LETTERS:
         return DetectedLanguage(None, 0.0)
     language, confidence = _identifier().classify(text)

@@ -1,4 +1,4 @@
-"""Training rows that are also held out: what is learned by heart would be taken for what is understood."""
+"""Find training rows that are also held out, which would make the validation loss too low."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,21 @@ REASON = "also held out"
 
 
 def find_leakage(rows: RowView, config: LeakageConfig) -> Findings:
-    """The rows not held out that are the same, by ``config.scope``, as one that is; held-out rows always stay.
+    """Yield the training rows that equal a held-out row by ``config.scope``.
 
-    Returns a report of clusters (see clusters.py), or None where nothing is held out.
+    Returns:
+        A report of clusters (see clusters.py), or None if no rows are held out.
     """
     if not rows.held_out.any() or rows.held_out.all():
         return None
     kept = representatives(row_digests(rows, _digests, config), rows)
-    own = np.arange(len(rows))
+    indices = np.arange(len(rows))
     leaked = ~rows.held_out & rows.held_out[kept]
-    matches = DuplicateMap(np.where(leaked, kept, own), np.ones(len(rows), np.float32))
+    matches = DuplicateMap(np.where(leaked, kept, indices), np.ones(len(rows), np.float32))
     yield from duplicate_findings(rows, matches, REASON, Action.drop, "also held out as {where}")
     return cluster_report(rows, matches, config.scope)
 
 
 def _digests(conversations: Sequence[Conversation], config: LeakageConfig) -> list[bytes]:
+    """Return the digest of each conversation."""
     return [row_digest(conversation, config.scope) for conversation in conversations]

@@ -1,4 +1,4 @@
-"""Bounds on the length of prompt and answer, and on the share of the text that is trained; before any tokenizer."""
+"""Filter by the length of prompt and answer in words, and by the share of text that is trained."""
 
 import json
 import re
@@ -12,11 +12,11 @@ from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation, Message
 
 WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
-"""What white space separates; Chinese and Japanese characters count one each."""
+"""Words separated by white space; each Chinese or Japanese character counts as one."""
 
 
 class LengthViolation(NamedTuple):
-    """Why a row is dropped, the sentence about it, and the number that is out of bounds."""
+    """The reason of a dropped row, the sentence about it, and the value that is out of bounds."""
 
     reason: str
     detail: str
@@ -28,7 +28,7 @@ def check_length(config: LengthConfig) -> None:
     if config == LengthConfig(min_answer_words=0):
         raise SftError(
             where="clean.length",
-            problem="no bound is set, so no row would be left out",
+            problem="no bound is set, so no row would be dropped",
             fix="set one, such as clean.length.min_answer_words=1, or take length out of clean.steps",
         )
     pairs = [
@@ -40,8 +40,8 @@ def check_length(config: LengthConfig) -> None:
         [
             SftError(
                 where=f"clean.length.{low}",
-                problem=f"{low} is {least} and {high} is {most}: no row could stay",
-                fix=f"make {high} at least {low}",
+                problem=f"{low} is {least}, but {high} is {most}: every row would be dropped",
+                fix=f"set {high} to at least {low}",
             )
             for low, least, high, most in pairs
             if most is not None and least > most
@@ -50,17 +50,17 @@ def check_length(config: LengthConfig) -> None:
 
 
 def find_length(rows: RowView, config: LengthConfig) -> Findings:
-    """A finding for each row that is out of bounds.
+    """Return a finding for each row that is out of bounds, and the report.
 
-    Documents and rows of token ids have neither prompt nor answer and pass. The report: ``reasons`` (reason -> rows)
-    and ``not_judged`` rows.
+    Documents and rows of token ids have neither prompt nor answer, and pass. The report has ``reasons`` (reason ->
+    rows) and ``not_judged`` rows.
     """
     check_length(config)
     return _find(rows, config)
 
 
 def _find(rows: RowView, config: LengthConfig) -> Findings:
-    """See ``find_length``."""
+    """Yield the findings of ``find_length``."""
     reasons, not_judged = Counter[str](), 0
     for start, batch in rows.map(length_violations, config):
         for index, (is_bounded, violation) in enumerate(batch, start):
@@ -74,12 +74,12 @@ def _find(rows: RowView, config: LengthConfig) -> Findings:
 def length_violations(
     conversations: Sequence[Conversation], config: LengthConfig
 ) -> list[tuple[bool, LengthViolation | None]]:
-    """For each conversation whether it has bounds to meet, and what it fails."""
+    """Return for each conversation whether bounds apply to it, and the bound that it violates."""
     return [(bool(c.messages), _first_violation(c, config) if c.messages else None) for c in conversations]
 
 
 def _first_violation(conversation: Conversation, config: LengthConfig) -> LengthViolation | None:
-    """The first bound that a conversation fails. An answer that calls tools may be of any length."""
+    """Return the first bound that a conversation violates. An answer that calls tools may be of any length."""
     prompt_words = _count_words(prompt_text(conversation))
     if prompt_words < config.min_prompt_words:
         return LengthViolation(
@@ -107,14 +107,14 @@ def _first_violation(conversation: Conversation, config: LengthConfig) -> Length
 
 
 def trained_share(conversation: Conversation) -> float:
-    """The share of the characters that assistant turns hold, their reasoning and tool calls too; 0 without any."""
+    """Return the share of characters in assistant turns, including reasoning and tool calls; 0 without text."""
     sizes = [(message.role == "assistant", _size(message)) for message in conversation.messages]
-    whole = sum(size for _, size in sizes)
-    return sum(size for assistant, size in sizes if assistant) / whole if whole else 0.0
+    total = sum(size for _, size in sizes)
+    return sum(size for assistant, size in sizes if assistant) / total if total else 0.0
 
 
 def _size(message: Message) -> int:
-    """Characters of a message, what an assistant turn holds beside its content included."""
+    """Return the characters of a message, including reasoning and tool calls of an assistant turn."""
     if message.role != "assistant" or not message.extra:
         return len(message.content)
     extra = [
@@ -124,16 +124,16 @@ def _size(message: Message) -> int:
 
 
 def _calls_tools(conversation: Conversation) -> bool:
-    """Whether the last assistant turn calls tools."""
+    """Return whether the last assistant turn calls tools."""
     turns = [message for message in conversation.messages if message.role == "assistant"]
     return bool(turns) and bool(turns[-1].extra.get("tool_calls"))
 
 
 def _count_words(text: str) -> int:
-    """Words of a text."""
+    """Return the number of words of a text."""
     return sum(1 for _ in WORDS.finditer(text))
 
 
 def _words_phrase(count: int) -> str:
-    """``1 word``, ``7 words``."""
+    """Return ``1 word``, ``7 words``."""
     return f"{count} word{'s' * (count != 1)}"

@@ -1,4 +1,4 @@
-"""Near duplicates by MinHash (Broder 1997) in bands: candidates by signature, judged by their true Jaccard index."""
+"""Find near duplicates by banded MinHash (Broder 1997): candidates by signature, compared by exact Jaccard index."""
 
 import hashlib
 import re
@@ -15,23 +15,24 @@ from sft_cli.config.schema.clean import NearDuplicatesConfig
 from sft_cli.types import Conversation
 
 SEED = 20210412
-"""Of the hash functions; any, but always the same."""
+"""Seed of the hash functions; any fixed number."""
 RECALL = 0.99
-"""Probability with which a pair right at the threshold becomes a candidate; more similar pairs, more."""
+"""Probability with which a pair at the threshold becomes a candidate; more similar pairs are found more often."""
 
 _SIGN = re.compile(r"([-+*/^=<>%&|~\\])")
-"""Signs that change what is asked (``3 - 4``)."""
+"""Signs that change the meaning of a text (``3 - 4``)."""
 
 
 def minhash_duplicates(rows: RowView, config: NearDuplicatesConfig) -> DuplicateMap:
-    """For each row the kept row it is similar to; see near_duplicates.py for the rule.
+    """Return the kept row for each row, by the rule in near_duplicates.py.
 
-    Holds 4 bytes per band and 30 more for each row (114 at the default settings), and at most 6 bytes per band and 150
+    Memory: 4 bytes per band and 30 more for each row (114 at the default settings), and at most 6 bytes per band and
+        150
     more for each row that shares a band with another.
     """
     sketches = _sketches(rows, config)
-    own = np.arange(len(rows))
-    representative = np.where(sketches.sizes > 0, representatives(sketches.digests, rows), own)
+    indices = np.arange(len(rows))
+    representative = np.where(sketches.sizes > 0, representatives(sketches.digests, rows), indices)
     order = preference_order(rows)
     order = order[(representative[order] == order) & (sketches.sizes[order] > 0)]
     kept, similarity = _keep_greedily(rows, order, sketches, config)
@@ -39,7 +40,7 @@ def minhash_duplicates(rows: RowView, config: NearDuplicatesConfig) -> Duplicate
 
 
 def band_shape(threshold: float, permutations: int) -> tuple[int, int]:
-    """How many bands, and hash functions in each: the widest bands that find a pair at the threshold by ``RECALL``.
+    """Return the number and width of the widest bands that find a pair at the threshold with ``RECALL``.
 
     A pair of similarity s agrees in a band of width w with probability s^w.
     """
@@ -51,28 +52,34 @@ def band_shape(threshold: float, permutations: int) -> tuple[int, int]:
 
 
 def shingles(conversation: Conversation, config: NearDuplicatesConfig) -> list[str]:
-    """Runs of ``config.shingle`` words, with those signs that count, in order; a shorter text is one shingle."""
+    """Return runs of ``config.shingle`` words and signs, in order; a shorter text is one shingle."""
     tokens = _tokens(comparison_text(conversation, config.scope))
     runs = max(1, len(tokens) - config.shingle + 1)
     return [" ".join(tokens[start : start + config.shingle]) for start in range(runs)] if tokens else []
 
 
 def _tokens(text: str) -> list[str]:
-    """Words and signs, but not the hyphen inside a word; none where there is no word."""
+    """Return words and signs, without the hyphen inside a word; an empty list for a text without a word."""
     first, *pieces = _SIGN.split(text)
     tokens = normalized_words(first)
-    any_word, before = bool(tokens), first
+    has_word, before = bool(tokens), first
     for sign, piece in zip(pieces[::2], pieces[1::2], strict=True):
         if not (sign == "-" and before[-1:].isalpha() and piece[:1].isalpha()):
             tokens.append(sign)
-        found = normalized_words(piece)
-        any_word, before = any_word or bool(found), piece
-        tokens += found
-    return tokens if any_word else []
+        piece_words = normalized_words(piece)
+        has_word, before = has_word or bool(piece_words), piece
+        tokens += piece_words
+    return tokens if has_word else []
 
 
 class _Sketches:
-    """Of each row: ``digests`` ``(rows, 2)`` of its shingles, ``sizes`` their number, ``bands`` ``(rows, bands)``."""
+    """The sketches of all rows.
+
+    Attributes:
+        digests: ``(rows, 2)`` digests of the shingles.
+        sizes: ``(rows,)`` numbers of distinct shingles.
+        bands: ``(rows, bands)`` hashes of the bands, later buckets.
+    """
 
     def __init__(self, num_rows: int, num_bands: int) -> None:
         self.digests = np.zeros((num_rows, 2), np.uint64)
@@ -81,6 +88,7 @@ class _Sketches:
 
 
 def _sketches(rows: RowView, config: NearDuplicatesConfig) -> _Sketches:
+    """Return the sketches of all rows."""
     number, _ = band_shape(config.threshold, config.permutations)
     sketches = _Sketches(len(rows), number)
     for start, batch in rows.map(_sketch, config):
@@ -93,7 +101,7 @@ def _sketches(rows: RowView, config: NearDuplicatesConfig) -> _Sketches:
 
 
 def _sketch(conversations: Sequence[Conversation], config: NearDuplicatesConfig) -> list[bytes]:
-    """For each conversation 16 bytes of digest, the number of its shingles, and its bands, as uint32."""
+    """Return the sketch of each conversation as bytes: digest (16), number of shingles and bands (uint32 each)."""
     from rensa import RMinHash  # pyright: ignore
 
     number, width = band_shape(config.threshold, config.permutations)
@@ -111,21 +119,25 @@ def _sketch(conversations: Sequence[Conversation], config: NearDuplicatesConfig)
 
 
 def _band_hashes(grouped: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """``(rows, bands, width)`` -> ``(rows, bands)``: 32 bits of each band.
+    """Return ``(rows, bands)`` 32-bit hashes of bands ``(rows, bands, width)``.
 
-    Bands that share them by chance are weeded out when the rows are compared.
+    Chance collisions are rejected when the rows are compared.
     """
     mixed = np.zeros(grouped.shape[:2], np.uint64)
-    for place in range(grouped.shape[2]):
-        mixed = (mixed ^ grouped[:, :, place]) * np.uint64(0x9E3779B97F4A7C15)
+    for column in range(grouped.shape[2]):
+        mixed = (mixed ^ grouped[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
     return mixed >> np.uint64(32)
 
 
 def _buckets(order: NDArray[np.int64], bands: NDArray[np.uint32]) -> tuple[NDArray[np.bool_], int]:
-    """Overwrite the bands of the ordered rows with their buckets; which rows share any, and how many slots there are.
+    """Overwrite the bands of the ordered rows with their buckets.
 
-    A bucket's number is that of its first slot; it has one more than rows. Number 0 stands for a row alone.
+    A bucket's number is the index of its first slot; it has one slot more than rows. Number 0 marks a row that is
+    alone.
+
+    Returns:
+        Whether each row shares a bucket, and the number of slots.
     """
     shared = np.zeros(len(order), np.bool_)
     used = 1
@@ -143,20 +155,29 @@ def _buckets(order: NDArray[np.int64], bands: NDArray[np.uint32]) -> tuple[NDArr
 def _keep_greedily(
     rows: RowView, order: NDArray[np.int64], sketches: _Sketches, config: NearDuplicatesConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each row the first row, in ``order``, that is kept and similar enough, and how similar; else itself."""
+    """Return the first kept row, in ``order``, that is similar enough to each row, and their similarity.
+
+    A row without such a row is kept, and maps to itself.
+
+    Args:
+        rows: All rows.
+        order: The distinct rows, in order of preference.
+        sketches: Their sketches; the bands are overwritten with buckets.
+        config: The threshold.
+    """
     kept, similarity = np.arange(len(rows)), np.ones(len(rows), np.float32)
-    in_any, num_slots = _buckets(order, sketches.bands)
-    shared = order[in_any]
+    shares_bucket, num_slots = _buckets(order, sketches.bands)
+    shared = order[shares_bucket]
     sets = ShingleCache(lambda row: shingles(rows[row], config))
-    before = BucketIndex(len(shared), num_slots)
+    kept_rows = BucketIndex(len(shared), num_slots)
     for row in shared.tolist():
         buckets = sketches.bands[row][sketches.bands[row] > 0].astype(np.int64)
-        own = sets(row)
-        for other in before.candidates(buckets, own, config.threshold):
-            found = jaccard(own, sets(other))
-            if found >= config.threshold:
-                kept[row], similarity[row] = other, found
+        row_shingles = sets(row)
+        for other in kept_rows.candidates(buckets, row_shingles, config.threshold):
+            index = jaccard(row_shingles, sets(other))
+            if index >= config.threshold:
+                kept[row], similarity[row] = other, index
                 break
         else:
-            before.add(row, buckets, own)
+            kept_rows.add(row, buckets, row_shingles)
     return kept, similarity

@@ -1,4 +1,4 @@
-"""Rows that are almost the same, by the words of what is asked or of question and answer."""
+"""Find rows that are almost equal, by the words of the prompt, or of prompt and answer."""
 
 from sft_cli.clean import minhash, rouge
 from sft_cli.clean.base import Findings, RowView
@@ -15,15 +15,16 @@ def check_near_duplicates(config: NearDuplicatesConfig) -> None:
 
 
 def find_near_duplicates(rows: RowView, config: NearDuplicatesConfig) -> Findings:
-    """The rows that are as similar as ``config.threshold``, or more, to a row that is kept.
+    """Yield the rows whose similarity to a kept row is ``config.threshold`` or more.
 
-    Rows are taken best first: held out before others, then by priority, then in their order. Each is kept unless a row
-    kept before it is similar enough; the first such row is named. So no row is dropped through a chain: each is
-    similar to the very row it is dropped for, and no two rows that are kept are similar (by ``minhash`` but for the
-    share of pairs that MinHash misses, under 1% at the threshold; ``rouge_l`` misses none). A second pass finds
-    nothing. Rows without any word (emoji, token ids) are similar to none.
+    Rows are considered in order of preference: held-out rows first, then by priority, then by position. A row is kept
+    unless it is similar to a row kept before it; the finding names the first such row. So each dropped row is similar
+    to the row that it is dropped for, not through a chain, and no two kept rows are similar (``minhash`` misses under
+    1% of the pairs at the threshold; ``rouge_l`` misses none). A second pass finds nothing. Rows without words (emoji,
+    token ids) are similar to no row.
 
-    Returns a report of clusters (see clusters.py).
+    Returns:
+        A report of clusters (see clusters.py).
     """
     check_near_duplicates(config)
     method = {Method.minhash: minhash.minhash_duplicates, Method.rouge_l: rouge.rouge_duplicates}[config.method]

@@ -1,4 +1,4 @@
-"""Which prompts a text covers: an index of word n-grams, looked up many texts at a time, compared word by word."""
+"""Find the prompts that a text contains, by an index of word n-grams and a comparison word by word."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from sft_cli.clean.base import normalized_words
 
 PromptMatch = tuple[int, float]
-"""Number of a prompt, and the share of its n-grams that a text holds."""
+"""Number of a prompt, and the share of its n-grams that a text contains."""
 
 MIN_PROMPT_WORDS = 5
-"""Fewest words of a prompt that is looked for inside longer messages; shorter ones must be a whole message."""
+"""Words from which a prompt is searched inside longer messages; a shorter one must be a whole message."""
 WORDS_PER_CHUNK = 200_000
 """Words of texts that are looked up together."""
 
@@ -24,13 +24,13 @@ _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 
 @dataclass(frozen=True)
 class _NgramTable:
-    """The different n-grams of one length.
+    """The distinct n-grams of one length.
 
     Attributes:
-        length: Words of each.
-        hashes: ``(ngrams,)`` ascending.
+        length: Words of each n-gram.
+        hashes: ``(ngrams,)`` hashes, ascending.
         ngrams: ``(ngrams, length)`` word numbers.
-        starts: ``(ngrams + 1,)``: where the prompts that hold an n-gram begin in ``prompts``.
+        starts: ``(ngrams + 1,)`` start in ``prompts`` of the prompts that contain an n-gram.
         prompts: ``(uses,)`` numbers of prompts.
     """
 
@@ -47,8 +47,8 @@ class PromptIndex:
 
     Attributes:
         numbers: Word -> its number, from 1.
-        tables: One for each length.
-        sizes: ``(prompts,)``: different n-grams of each prompt; 0 for one without words.
+        tables: One table per length.
+        sizes: ``(prompts,)`` distinct n-grams of each prompt; 0 for one without words.
     """
 
     numbers: dict[str, int]
@@ -57,17 +57,17 @@ class PromptIndex:
 
 
 def build_index(prompts: Sequence[str], length: int) -> PromptIndex:
-    """An index of n-grams of ``length`` words.
+    """Return an index of n-grams of ``length`` words.
 
-    A shorter prompt is one n-gram of all its words; one with fewer than ``MIN_PROMPT_WORDS`` words (or than
-    ``length``) begins and ends with the edges of a message.
+    A shorter prompt is one n-gram of all its words. With fewer than ``MIN_PROMPT_WORDS`` words, the n-gram includes the
+    edges of a message.
     """
     numbers: dict[str, int] = {}
     holders: defaultdict[int, dict[tuple[int, ...], list[int]]] = defaultdict(dict)
     sizes = np.zeros(len(prompts), np.int64)
     for prompt, text in enumerate(prompts):
-        found = tuple(numbers.setdefault(word, len(numbers) + 1) for word in normalized_words(text))
-        ngrams = set(_ngrams(found, length))
+        words = tuple(numbers.setdefault(word, len(numbers) + 1) for word in normalized_words(text))
+        ngrams = set(_ngrams(words, length))
         sizes[prompt] = len(ngrams)
         for ngram in ngrams:
             holders[len(ngram)].setdefault(ngram, []).append(prompt)
@@ -77,31 +77,32 @@ def build_index(prompts: Sequence[str], length: int) -> PromptIndex:
 def overlapping_prompts(
     index: PromptIndex, texts: Sequence[Sequence[str]], threshold: float
 ) -> list[tuple[PromptMatch, ...]]:
-    """For each row of ``texts`` (its messages) the prompts of which it holds a share of ``threshold`` or more.
+    """Return for each row of ``texts`` (its messages) the prompts of which it contains a share of ``threshold``.
 
-    In the order of the prompts.
+    The prompts are in order of their numbers.
     """
-    found: list[list[PromptMatch]] = [[] for _ in texts]
+    matches_of_rows: list[list[PromptMatch]] = [[] for _ in texts]
     for first, ids, row_of in _chunks(index, texts):
         for table in index.tables:
             for row, prompt, count in _counts(table, ids, row_of):
                 share = count / int(index.sizes[prompt])
                 if share >= threshold:
-                    found[first + row].append((prompt, share))
-    return [tuple(sorted(matches)) for matches in found]
+                    matches_of_rows[first + row].append((prompt, share))
+    return [tuple(sorted(matches)) for matches in matches_of_rows]
 
 
-def _ngrams(found: tuple[int, ...], length: int) -> Iterator[tuple[int, ...]]:
-    """The n-grams a prompt is compared by."""
-    if len(found) >= length:
-        yield from (found[start : start + length] for start in range(len(found) - length + 1))
-    elif len(found) >= MIN_PROMPT_WORDS:
-        yield found
-    elif found:
-        yield (_EDGE, *found, _EDGE)
+def _ngrams(words: tuple[int, ...], length: int) -> Iterator[tuple[int, ...]]:
+    """Yield the n-grams by which a prompt is compared."""
+    if len(words) >= length:
+        yield from (words[start : start + length] for start in range(len(words) - length + 1))
+    elif len(words) >= MIN_PROMPT_WORDS:
+        yield words
+    elif words:
+        yield (_EDGE, *words, _EDGE)
 
 
 def _ngram_table(length: int, holders: dict[tuple[int, ...], list[int]]) -> _NgramTable:
+    """Return the table of n-grams of one length, from each n-gram and its prompts."""
     ngrams = np.array(list(holders), np.int32)
     hashes = _hashes(ngrams.reshape(-1), length)[::length]
     order = np.argsort(hashes, kind="stable")
@@ -112,7 +113,7 @@ def _ngram_table(length: int, holders: dict[tuple[int, ...], list[int]]) -> _Ngr
 
 
 def _hashes(ids: NDArray[np.int32], length: int) -> NDArray[np.uint64]:
-    """``(ids - length + 1,)``: of each run of ``length`` ids, as a polynomial modulo 2^64 (Rabin and Karp 1987)."""
+    """Return ``(ids - length + 1,)`` hashes of each run of ids, as polynomials modulo 2^64 (Rabin and Karp 1987)."""
     mixed = ids.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(31)
     powers = np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(len(ids) - 1, _BASE)]))
@@ -124,9 +125,9 @@ def _hashes(ids: NDArray[np.int32], length: int) -> NDArray[np.uint64]:
 def _chunks(
     index: PromptIndex, texts: Sequence[Sequence[str]]
 ) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.int64]]]:
-    """Rows a few at a time: the number of the first, the numbers of all their words, and each word's row from 0.
+    """Yield chunks of rows: number of the first row, the numbers of all words, and each word's row from 0.
 
-    Edges stand around every message, so that no n-gram of words reaches across.
+    Edges surround every message, so that no n-gram of words spans two messages.
     """
     first, ids, lengths = 0, [], []
     for row, messages in enumerate(texts):
@@ -142,7 +143,7 @@ def _chunks(
 
 
 def _counts(table: _NgramTable, ids: NDArray[np.int32], row_of: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
-    """Row, prompt, and how many different n-grams of the prompt the row holds; only where there are any."""
+    """Yield row, prompt, and the number of distinct n-grams of the prompt in the row, where there are any."""
     if len(ids) < table.length:
         return
     unknown = np.concatenate([[0], np.cumsum(ids == _UNKNOWN)])

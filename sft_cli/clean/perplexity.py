@@ -1,8 +1,8 @@
-"""Scores by a model: the perplexity of the last answer, and how much the prompt helps to predict it.
+"""Score rows by a model: the perplexity of the last answer, and how much the prompt helps to predict it.
 
 ``perplexity`` is e to the mean loss of the answer's tokens after the prompt; ``ifd``, instruction-following difficulty
-(Li et al. 2023, arXiv:2308.12032), is that over the perplexity of the same tokens with nothing before them. Rows that
-a source holds out itself, and those without an answer, are not scored and stay.
+(Li et al. 2023, arXiv:2308.12032), is its ratio to the perplexity of the same tokens without the prompt. Held-out rows
+and rows without an answer are not scored, and kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,21 +17,23 @@ from sft_cli.errors import SftError, raise_all
 from sft_cli.types import Conversation
 
 WINDOW = 128
-"""Rows between two steps of the progress."""
+"""Rows between two updates of the progress."""
 
 
 def check_perplexity(config: PerplexityConfig) -> None:
-    """Refuse what cannot be scored or kept; the model itself is looked at when the step begins."""
+    """Refuse invalid settings; the model itself is checked when the filter starts."""
     errors = []
     if config.model is None:
         fix = f"set {KEY}.model=DIR_OR_HUB_ID, or model.path"
-        errors.append(SftError(where=f"{KEY}.model", problem="no model is given to score with", fix=fix))
+        errors.append(SftError(where=f"{KEY}.model", problem="no model for scoring is set", fix=fix))
     if config.score not in (IFD, PERPLEXITY):
-        problem = f"there is no score {config.score!r}"
+        problem = f"unknown score {config.score!r}"
         errors.append(SftError(where=f"{KEY}.score", problem=problem, fix=f"choose {IFD} or {PERPLEXITY}"))
     if config.min_score is not None and config.max_score is not None and config.min_score > config.max_score:
-        problem = f"min_score is {config.min_score:g} and max_score is {config.max_score:g}: no row could stay"
-        errors.append(SftError(where=f"{KEY}.min_score", problem=problem, fix="make max_score at least min_score"))
+        problem = (
+            f"min_score is {config.min_score:g}, but max_score is {config.max_score:g}: every row would be dropped"
+        )
+        errors.append(SftError(where=f"{KEY}.min_score", problem=problem, fix="set max_score to at least min_score"))
     if config.max_length > config.tokens_per_batch:
         problem = f"max_length is {config.max_length}, more than the {config.tokens_per_batch} tokens of a batch"
         fix = "raise tokens_per_batch or lower max_length"
@@ -40,9 +42,9 @@ def check_perplexity(config: PerplexityConfig) -> None:
 
 
 def find_perplexity(rows: RowView, config: PerplexityConfig) -> Findings:
-    """A finding for each scored row: its score, and the conversation with the scores for by_difficulty.
+    """Return a finding for each scored row, with its scores in the conversation, and the report.
 
-    The report: ``model``, ``score``, ``max_length`` as it was used, ``scored`` and ``not_scored`` rows, ``reasons``
+    The report has ``model``, ``score``, the effective ``max_length``, ``scored`` and ``not_scored`` rows, ``reasons``
     (reason -> rows) and ``quartiles`` of the scores.
     """
     check_perplexity(config)
@@ -50,17 +52,17 @@ def find_perplexity(rows: RowView, config: PerplexityConfig) -> Findings:
 
 
 def _find(rows: RowView, config: PerplexityConfig) -> Findings:
-    """See ``find_perplexity``."""
+    """Yield the findings of ``find_perplexity``."""
     scorer = load_scorer(config, len(rows))
     scores: list[float] = []
     reasons = dict.fromkeys((f"{config.score} too low", f"{config.score} too high"), 0)
-    for index, conversation, found in _scored_rows(rows, scorer, config):
-        score = found[config.score]
+    for index, conversation, row_scores in _scored_rows(rows, scorer, config):
+        score = row_scores[config.score]
         reason, detail = _bounds(score, config)
         if reason is not None:
             reasons[reason] += 1
         scores.append(score)
-        scored = replace(conversation, scores={**conversation.scores, **found})
+        scored = replace(conversation, scores={**conversation.scores, **row_scores})
         yield Finding(index, reason, detail, score, scored if reason is None else None)
     return {
         "model": config.model,
@@ -76,25 +78,25 @@ def _find(rows: RowView, config: PerplexityConfig) -> Findings:
 def _scored_rows(
     rows: RowView, scorer: Scorer, config: PerplexityConfig
 ) -> Iterator[tuple[int, Conversation, dict[str, float]]]:
-    """Number, conversation and scores of each row that has some, ``WINDOW`` rows at a time."""
+    """Yield number, conversation and scores of each scored row, ``WINDOW`` rows at a time."""
     held_out = rows.held_out
     for start, batch in rows.map(same_conversations, config):
-        wanted = [(index, row) for index, row in enumerate(batch, start) if not held_out[index]]
-        for first in range(0, len(wanted), WINDOW):
-            window = wanted[first : first + WINDOW]
+        to_score = [(index, row) for index, row in enumerate(batch, start) if not held_out[index]]
+        for first in range(0, len(to_score), WINDOW):
+            window = to_score[first : first + WINDOW]
             scores = scorer.scores([conversation for _, conversation in window])
-            for (index, conversation), found in zip(window, scores, strict=True):
-                if found is not None:
-                    yield index, conversation, found
+            for (index, conversation), row_scores in zip(window, scores, strict=True):
+                if row_scores is not None:
+                    yield index, conversation, row_scores
 
 
 def same_conversations(conversations: Sequence[Conversation], config: PerplexityConfig) -> Sequence[Conversation]:
-    """The conversations: the model runs in one process."""
+    """Return the conversations unchanged, because the model runs in one process."""
     return conversations
 
 
 def _bounds(score: float, config: PerplexityConfig) -> tuple[str | None, str]:
-    """Why a score leaves its row out, if it does, and the sentence about it."""
+    """Return the reason to drop a row by its score, or None, and the sentence about the row."""
     shown = f"{config.score} {score:.3f}"
     if config.min_score is not None and score < config.min_score:
         return f"{config.score} too low", f"{shown}, below {config.min_score:g}"

@@ -1,8 +1,8 @@
-"""Personal data and secrets: replaced by typed placeholders such as ``<EMAIL>``, or their rows dropped or reported.
+"""Find personal data and secrets, and redact them with placeholders such as ``<EMAIL>``, or drop or report the rows.
 
-Searched are the messages of the chosen roles (content, reasoning, tool-call arguments) and whole documents; tool
-schemas and rows of token ids are not. What is found in one message is replaced wherever it stands on its own in the
-conversation, and special tokens, ``{{name}}`` and placeholders are never cut.
+The filter searches the messages of the chosen roles (content, reasoning, tool-call arguments) and whole documents, but
+not tool schemas and rows of token ids. A finding in one message is replaced wherever it occurs as a whole word in the
+conversation. Special tokens, ``{{name}}`` and placeholders are never changed.
 """
 
 import re
@@ -25,32 +25,32 @@ REASON = "personal data"
 MAX_EXAMPLES = 20
 ROLES = ("system", "user", "assistant", "tool")
 KINDS = (*FINDERS, *NATIONAL, "phone")
-"""All kinds; the earlier one wins where two overlap."""
+"""All kinds; the earlier one wins if two overlap."""
 CHECKED_BY_STDNUM = ("card", "iban", *NATIONAL)
 PROTECTED = re.compile(
     r"<\|[\w▁]{1,40}\|>|</?[a-z_]{1,20}>|\{\{\s*\w{1,40}\s*\}\}|\[/?[A-Z_]{2,20}\]|<[A-Z]{2,6}(?:_[A-Z]{2})?>"
 )
-"""Special tokens, variables to fill, and placeholders: no finding reaches into one."""
+"""Special tokens, variables and placeholders: no finding may overlap one."""
 
 ESCAPES = re.compile(r"\\+(?:(?P<gap>[bfnrt]|u00[01][0-9a-fA-F])|u[0-9a-fA-F]{4})")
-"""In JSON and code: a written line end is a gap between words, a written character a letter."""
+"""Escapes in JSON and code: an escaped line end separates words, an escaped character is a letter."""
 
 
 class PiiHit(NamedTuple):
-    """Something that was found; its text goes into no report and no ledger."""
+    """A kind and the text that was found; the text is never written to a report or the ledger."""
 
     kind: str
     text: str
 
 
 class RowPii(NamedTuple):
-    """What one row holds.
+    """The findings in one row.
 
     Attributes:
-        counts: Kind -> times it was found; empty for a clean row.
-        masked: Kind and masked text of each finding, a few.
-        redacted: The conversation with placeholders, if that is asked for and something was found.
-        searched: Whether there was text to search.
+        counts: Kind -> number of findings; empty for a clean row.
+        masked: Kind and masked text of the first few findings.
+        redacted: The conversation with placeholders, if the action is redact and there are findings.
+        searched: Whether the row has text to search.
     """
 
     counts: Mapping[str, int]
@@ -63,7 +63,7 @@ NO_PII = RowPii({})
 
 
 def check_pii(config: PiiConfig) -> None:
-    """Refuse kinds, roles and regions that do not exist, and a missing library."""
+    """Refuse unknown kinds, roles and regions, and a missing library."""
     raise_all([*_unknown_names("kinds", config.kinds, KINDS), *_unknown_names("roles", config.roles, ROLES)])
     if not set(config.kinds).isdisjoint(CHECKED_BY_STDNUM):
         needs("stdnum", "pii")
@@ -75,12 +75,12 @@ def check_pii(config: PiiConfig) -> None:
 
 
 def _unknown_names(key: str, chosen: Sequence[str], known: Sequence[str]) -> Iterator[SftError]:
-    """The mistakes in a list of names."""
+    """Yield the errors in a list of names."""
     where = f"clean.pii.{key}"
     regions = key == "phone_regions"
     choices = "write country codes such as US, DE, GB" if regions else f"choose from {format_list(known, limit=40)}"
     if not chosen and not regions:
-        yield SftError(where=where, problem="the list is empty, so nothing would be searched", fix=choices)
+        yield SftError(where=where, problem="the list is empty, so the filter would find nothing", fix=choices)
     for name in chosen:
         if name not in known:
             near = name.upper() if regions and name.upper() in known else None if regions else closest_name(name, known)
@@ -89,18 +89,18 @@ def _unknown_names(key: str, chosen: Sequence[str], known: Sequence[str]) -> Ite
 
 
 def find_pii(rows: RowView, config: PiiConfig) -> Findings:
-    """Find the rows that hold personal data; with ``action=redact`` each finding brings the redacted conversation.
+    """Return a finding for each row with personal data, and the report; ``action=redact`` adds redacted conversations.
 
-    The report: ``kinds`` (rows and findings of each), ``examples`` (place, kind and masked text, some of each kind),
-    ``not_searched`` (rows of token ids).
+    The report has ``kinds`` (rows and findings of each), ``examples`` (location, kind and masked text, some of each
+    kind) and ``not_searched`` (rows of token ids).
     """
     check_pii(config)
     return _find(rows, config)
 
 
 def _find(rows: RowView, config: PiiConfig) -> Findings:
-    """See ``find_pii``."""
-    in_rows, found, shown = Counter[str](), Counter[str](), Counter[str]()
+    """Yield the findings of ``find_pii``."""
+    in_rows, total, shown = Counter[str](), Counter[str](), Counter[str]()
     examples: list[dict[str, str]] = []
     not_searched = 0
     for start, batch in rows.map(search_conversations, config):
@@ -109,7 +109,7 @@ def _find(rows: RowView, config: PiiConfig) -> Findings:
             if not row_pii.counts:
                 continue
             in_rows.update(row_pii.counts.keys())
-            found.update(row_pii.counts)
+            total.update(row_pii.counts)
             for kind, masked in row_pii.masked:
                 if shown[kind] < max(1, MAX_EXAMPLES // len(config.kinds)) and len(examples) < MAX_EXAMPLES:
                     shown[kind] += 1
@@ -117,17 +117,17 @@ def _find(rows: RowView, config: PiiConfig) -> Findings:
             counted = ", ".join(f"{count} {kind}" for kind, count in row_pii.counts.items())
             reason = REASON if config.action is PiiAction.drop else None
             yield Finding(index, reason, counted, float(sum(row_pii.counts.values())), row_pii.redacted)
-    kinds = {kind: {"rows": in_rows[kind], "found": found[kind]} for kind in KINDS if kind in config.kinds}
+    kinds = {kind: {"rows": in_rows[kind], "found": total[kind]} for kind in KINDS if kind in config.kinds}
     return {"kinds": kinds, "examples": examples, "not_searched": not_searched}
 
 
 def search_conversations(conversations: Sequence[Conversation], config: PiiConfig) -> list[RowPii]:
-    """What each conversation holds."""
+    """Return the findings in each conversation."""
     return [_search(conversation, config) for conversation in conversations]
 
 
 def _search(conversation: Conversation, config: PiiConfig) -> RowPii:
-    """What one conversation holds."""
+    """Return the findings in one conversation."""
     if conversation.tokens is not None:
         return RowPii({}, searched=False)
     redacted, hits = redact_conversation(conversation, config)
@@ -140,10 +140,10 @@ def _search(conversation: Conversation, config: PiiConfig) -> RowPii:
 
 
 def redact_conversation(conversation: Conversation, config: PiiConfig) -> tuple[Conversation, list[PiiHit]]:
-    """The conversation with a placeholder for each finding, and the findings; itself and none if it is clean.
+    """Return the conversation with a placeholder for each finding, and the findings; unchanged if there are none.
 
-    A placeholder may free a number beside it from its neighbours, so the search is repeated until it finds nothing:
-    redacting twice is redacting once.
+    A placeholder may turn its neighbours into a finding, so the search is repeated until it finds nothing: redaction is
+    idempotent.
     """
     hits: list[PiiHit] = []
     while True:
@@ -157,31 +157,31 @@ def redact_conversation(conversation: Conversation, config: PiiConfig) -> tuple[
             """Replace personal data in a text by placeholders."""
             for kind, (start, end) in reversed(find_spans(text, config)):
                 text = text[:start] + pii_placeholder(kind) + text[end:]
-            left = [known for known in kinds if known in text]
-            return _isolated(left).sub(lambda match: pii_placeholder(kinds[match[0]]), text) if left else text
+            remaining = [known for known in kinds if known in text]
+            return _isolated(remaining).sub(lambda match: pii_placeholder(kinds[match[0]]), text) if remaining else text
 
         changed = map_texts(conversation, config.roles, change)
-        assert changed is not conversation, "what is found is replaced, or the search would never end"
+        assert changed is not conversation, "every finding is replaced, or the search would not end"
         conversation = changed
 
 
 def _isolated(strings: Collection[str]) -> re.Pattern[str]:
-    """Any of the strings, the longest first, where no letter or digit touches it."""
+    """Return a pattern of any of the strings, the longest first, without adjacent letters or digits."""
     ordered = sorted(strings, key=lambda text: (-len(text), text))
     return re.compile(rf"(?:(?<!\w)|(?<=\\[bfnrt]))(?:{'|'.join(re.escape(text) for text in ordered)})(?!\w)")
 
 
 def _hits_in(text: str, config: PiiConfig) -> list[PiiHit]:
-    """The findings in one text."""
+    """Return the findings in one text."""
     return [PiiHit(kind, text[start:end]) for kind, (start, end) in find_spans(text, config)]
 
 
 def find_spans(text: str, config: PiiConfig) -> list[tuple[str, Span]]:
-    """Kinds and places in the text in ascending order, none overlapping another or a protected piece."""
+    """Return kinds and ranges in a text, ascending, which overlap neither each other nor protected text."""
     if "\\" in text:
         text = ESCAPES.sub(lambda match: (" " if match["gap"] else "x") * len(match[0]), text)
     taken: list[tuple[str, Span]] = []
-    covered: bytearray | None = None  # most texts have no finding
+    covered: bytearray | None = None  # built on demand: most texts have no finding
     for kind in KINDS:
         if kind not in config.kinds:
             continue
@@ -194,7 +194,7 @@ def find_spans(text: str, config: PiiConfig) -> list[tuple[str, Span]]:
 
 
 def _protected_characters(text: str) -> bytearray:
-    """For each character whether a finding must not reach it."""
+    """Return for each character whether findings must not include it."""
     covered = bytearray(len(text))
     for match in PROTECTED.finditer(text):
         covered[match.start() : match.end()] = b"\1" * len(match[0])
@@ -202,17 +202,17 @@ def _protected_characters(text: str) -> bytearray:
 
 
 def _spans(kind: str, text: str, config: PiiConfig) -> Iterable[Span]:
-    """Places of one kind."""
+    """Return the ranges of one kind."""
     if kind == "phone":
         return phone_spans(text, config.phone_regions)
     return FINDERS[kind](text) if kind in FINDERS else national_id_spans(kind, text)
 
 
 def pii_placeholder(kind: str) -> str:
-    """``<EMAIL>``, ``<ID_US>``."""
+    """Return the placeholder of a kind, such as ``<EMAIL>`` or ``<ID_US>``."""
     return f"<{kind.upper()}>"
 
 
 def mask_text(text: str) -> str:
-    """The first character and the length: enough to find it, too little to use it."""
+    """Return the first character and the length: enough to find the text, too little to use it."""
     return f"{text[0]}… ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""National identity numbers, by option: the form people write, and the check that python-stdnum knows."""
+"""Find national identity numbers, by their written form and the checks of python-stdnum."""
 
 import re
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from importlib import import_module
 from typing import NamedTuple
 
 CONTEXT_CHARACTERS = 60
-"""Characters before a number in which its name must stand, where the check alone proves little."""
+"""Characters before a number in which its name must occur, if the check alone is too weak."""
 
 
 class NationalIdForm(NamedTuple):
-    """One number of a country.
+    """One form of a national number.
 
     Attributes:
         module: The module of python-stdnum that checks it.
         pattern: The form, one match per candidate.
-        words: What must stand before it; None where form and check suffice.
+        words: Words of which one must occur before it; None if form and check suffice.
     """
 
     module: str
@@ -24,8 +24,9 @@ class NationalIdForm(NamedTuple):
 
 
 def _form(module: str, pattern: str, words: str | None = None) -> NationalIdForm:
-    named = None if words is None else re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
-    return NationalIdForm(module, re.compile(rf"(?<![\w.+-])(?:{pattern})(?![\w-]|[.,]\d)"), named)
+    """Return a form with compiled patterns."""
+    words_pattern = None if words is None else re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
+    return NationalIdForm(module, re.compile(rf"(?<![\w.+-])(?:{pattern})(?![\w-]|[.,]\d)"), words_pattern)
 
 
 NATIONAL: dict[str, tuple[NationalIdForm, ...]] = {
@@ -57,15 +58,15 @@ NATIONAL: dict[str, tuple[NationalIdForm, ...]] = {
     "id_us": (_form("us.ssn", r"\d{3}-\d{2}-\d{4}"), _form("us.itin", r"9\d{2}-\d{2}-\d{4}")),
     "id_za": (_form("za.idnr", r"\d{13}"),),
 }  # fmt: skip
-"""Kind -> the numbers it looks for."""
+"""Kind -> the forms of its numbers."""
 
 
 def national_id_spans(kind: str, text: str) -> Iterator[tuple[int, int]]:
-    """Character ranges of a country's numbers in the text."""
+    """Yield character ranges of a country's numbers in the text."""
     for number in NATIONAL[kind]:
         for match in number.pattern.finditer(text):
-            near = text[max(0, match.start() - CONTEXT_CHARACTERS) : match.start()]
-            if number.words is not None and not number.words.search(near):
+            context = text[max(0, match.start() - CONTEXT_CHARACTERS) : match.start()]
+            if number.words is not None and not number.words.search(context):
                 continue
             if import_module(f"stdnum.{number.module}").is_valid(match[0]):
                 yield match.span()

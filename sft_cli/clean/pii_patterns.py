@@ -1,7 +1,7 @@
-"""Where personal data stand in a text: one finder per kind, each a cheap look first and a check of the digits after.
+"""Find the positions of personal data in a text: one finder per kind, a cheap pattern, then a check of the digits.
 
-A finder gives ``(start, end)`` ranges in characters. What has a checksum is checked (python-stdnum), phone numbers are
-those that phonenumbers knows to exist; the rest is decided by the rules written beside each finder.
+A finder yields ``(start, end)`` ranges in characters. Numbers with a checksum are checked by python-stdnum, phone
+numbers by phonenumbers; the other kinds follow the rules in the docstrings of their finders.
 """
 
 import ipaddress
@@ -12,13 +12,13 @@ from sft_cli.clean.pii_secrets import secret_spans
 
 Span = tuple[int, int]
 CONTEXT_CHARACTERS = 40
-"""Characters before (and after) a number in which a word such as ``phone`` speaks for it."""
+"""Characters before a number in which a word such as ``phone`` marks it as one."""
 
 EMAIL = re.compile(r"(?<![\w.+%'/=&-])[\w][\w.+%'-]{0,63}@(?:[\w-]{1,63}\.){1,6}[^\W\d_]{2,24}(?![\w-]|\.\w)")
 FILE_NAME = re.compile(r"@\dx?\.|\.(?:png|jpe?g|gif|svg|webp|js|css|py)$", re.IGNORECASE)
 """``icon@2x.png`` is a file name."""
 PHONE = re.compile(r"(?<![\w.])\+?\(?\d(?:[ \t().\-/\u00a0\u2010-\u2013]{0,3}\d){6,15}(?!\w)")
-"""What may hold a phone number; phonenumbers decides."""
+"""Candidates for phone numbers; phonenumbers decides."""
 PHONE_WORDS = re.compile(
     r"(?<![\w<])(?:phone|tel|telephone|telefon|téléphone|teléfono|telefono|mobile|mobil|cell|fax|call|dial|text|sms|whatsapp"
     r"|contact|ring|hotline)\b|☎|📞",
@@ -42,7 +42,7 @@ IP_WORDS = re.compile(
 
 
 def email_spans(text: str) -> Iterator[Span]:
-    """E-mail addresses, those of example.com too; not ``git@host:path`` and not ``icon@2x.png``."""
+    """Yield e-mail addresses, including those of example.com, but not ``git@host:path`` and ``icon@2x.png``."""
     if "@" not in text:
         return
     for match in EMAIL.finditer(text):
@@ -52,10 +52,10 @@ def email_spans(text: str) -> Iterator[Span]:
 
 
 def phone_spans(text: str, regions: Sequence[str]) -> Iterator[Span]:
-    """Numbers that exist in one of the regions or carry a country code, grouped as people of the country write them.
+    """Yield numbers that exist in one of the regions or have a country code, grouped as usual in the country.
 
-    A bare run of digits counts only after a word such as ``phone`` or with a ``+``, so that results of calculations,
-    order numbers and times in seconds stay.
+    A run of digits without separators counts only after a word such as ``phone`` or with a ``+``, so that results of
+    calculations, order numbers and times in seconds are kept.
     """
     candidates = [match.span() for match in PHONE.finditer(text)]
     if not candidates:
@@ -63,18 +63,20 @@ def phone_spans(text: str, regions: Sequence[str]) -> Iterator[Span]:
     from phonenumbers import Leniency, PhoneNumberMatcher
 
     for start, end in _merge_spans([(max(0, start - 3), end + 12) for start, end in candidates]):
-        window, found = text[start:end], set()
+        window, spans = text[start:end], set()
         for region in regions or ["ZZ"]:  # ZZ: only numbers with a country code
             for match in PhoneNumberMatcher(window, region, leniency=Leniency.STRICT_GROUPING):
-                opened = len(match.raw_string) - len(match.raw_string.lstrip("[［"))  # a list's bracket, not a number's
-                span = (start + match.start + opened, start + match.end)
-                if span not in found and _is_phone(text, span):
-                    found.add(span)
+                bracket = len(match.raw_string) - len(
+                    match.raw_string.lstrip("[［")
+                )  # the bracket of a list is not part of the number
+                span = (start + match.start + bracket, start + match.end)
+                if span not in spans and _is_phone(text, span):
+                    spans.add(span)
                     yield span
 
 
 def _is_phone(text: str, span: Span) -> bool:
-    """Whether the surroundings of a valid number speak for a phone number."""
+    """Return whether the context of a valid number indicates a phone number."""
     start, end = span
     number = text[start:end]
     if text[end : end + 1] in ("%", "$", "€") or text[max(0, start - 2) : start].strip()[-1:] in tuple("=$€£*^<"):
@@ -84,7 +86,7 @@ def _is_phone(text: str, span: Span) -> bool:
 
 
 def _merge_spans(spans: Sequence[Span]) -> list[Span]:
-    """Ascending ranges, those that touch joined."""
+    """Return ascending ranges with those that touch merged."""
     joined: list[Span] = []
     for start, end in spans:
         if joined and start <= joined[-1][1]:
@@ -95,7 +97,7 @@ def _merge_spans(spans: Sequence[Span]) -> list[Span]:
 
 
 def card_spans(text: str) -> Iterator[Span]:
-    """Payment card numbers: an issuer's length and beginning, check digit (Luhn), grouped as on a card or not."""
+    """Yield payment card numbers: an issuer's length and prefix, a valid check digit (Luhn), usual grouping or none."""
     for match in CARD.finditer(text):
         groups = tuple(len(group) for group in re.split("[ -]", match[0]))
         plain = re.sub(r"\D", "", match[0])
@@ -105,14 +107,14 @@ def card_spans(text: str) -> Iterator[Span]:
 
 
 def _passes_luhn(digits: str) -> bool:
-    """Whether the last digit is the check digit."""
+    """Return whether the last digit is the correct check digit."""
     from stdnum import luhn
 
     return luhn.is_valid(digits)
 
 
 def _is_issued(digits: str) -> bool:
-    """Whether an issuer gives out numbers of this beginning and length (ISO/IEC 7812 ranges as the networks state)."""
+    """Return whether an issuer uses numbers of this prefix and length (published ISO/IEC 7812 ranges)."""
     length, two, three, four = len(digits), int(digits[:2]), int(digits[:3]), int(digits[:4])
     return (
         (digits[0] == "4" and length in (13, 16, 19))  # Visa
@@ -127,7 +129,7 @@ def _is_issued(digits: str) -> bool:
 
 
 def iban_spans(text: str) -> Iterator[Span]:
-    """International bank account numbers: the country's length and form, and the checksum of ISO 7064."""
+    """Yield international bank account numbers: the country's length and form, and the checksum of ISO 7064."""
     for match in IBAN.finditer(text):
         from stdnum import iban
 
@@ -140,11 +142,11 @@ def iban_spans(text: str) -> Iterator[Span]:
 
 
 def ip_spans(text: str) -> Iterator[Span]:
-    """IP addresses of the public internet, and those reserved for documentation that stand for them.
+    """Yield IP addresses of the public internet, and those reserved for documentation.
 
-    Left alone, because they name nobody: private, loopback, link-local and multicast addresses, masks, networks such
-    as 8.8.8.0/24, and what a word before it calls a version or a section. Four single digits such as 1.2.3.4 count
-    only after a word such as ``ip`` or ``server``, or with a port.
+    Not personal, and not found, are private, loopback, link-local and multicast addresses, masks, networks such as
+    8.8.8.0/24, and numbers after a word for a version or a section. Four single digits such as 1.2.3.4 count only after
+    a word such as ``ip`` or ``server``, or with a port.
     """
     if text.count(".") >= 3:
         for match in IPV4.finditer(text):
@@ -157,12 +159,14 @@ def ip_spans(text: str) -> Iterator[Span]:
             except ValueError:
                 continue
             groups = [group for group in match[0].split(":") if group]
-            if len(groups) >= 3 and int(address) >> 125 == 1:  # 2000::/3, all that is given out; not Python's [2000::3]
+            if (
+                len(groups) >= 3 and int(address) >> 125 == 1
+            ):  # 2000::/3, all assigned addresses; not Python's [2000::3]
                 yield match.span()
 
 
 def _is_public(address: ipaddress.IPv4Address) -> bool:
-    """Whether an address may belong to somebody: global, or of a range for documentation (RFC 5737)."""
+    """Return whether an address is global, or of a range for documentation (RFC 5737)."""
     documentation = any(address in network for network in DOCUMENTATION)
     return documentation or (address.is_global and not address.is_multicast)
 
@@ -171,7 +175,7 @@ DOCUMENTATION = [ipaddress.IPv4Network(f"{start}.0/24") for start in ("192.0.2",
 
 
 def _is_version(text: str, span: Span) -> bool:
-    """Whether dotted numbers are those of a version or a section."""
+    """Return whether dotted numbers are a version or a section."""
     start, end = span
     before = text[max(0, start - CONTEXT_CHARACTERS) : start]
     if VERSION_WORDS.search(before):
@@ -187,4 +191,4 @@ FINDERS: dict[str, Callable[[str], Iterator[Span]]] = {
     "card": card_spans,
     "ip": ip_spans,
 }
-"""Without phone (it takes regions) and national ids, in the order in which they win where two kinds overlap."""
+"""Finders by kind, without phone (which takes regions) and national ids, in order of precedence."""

@@ -1,4 +1,4 @@
-"""Keys, tokens and passwords that open something, by the forms their issuers document."""
+"""Find keys, tokens and passwords, by the forms that their issuers document."""
 
 import re
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ class SecretForm(NamedTuple):
     """The form of one kind of key.
 
     Attributes:
-        needle: Text that stands in every such key: looked for first, because that is fast.
-        pattern: The key; its group 1, if it has one, is what is secret.
+        needle: Text that every such key contains, searched first because that is fast.
+        pattern: The key; group 1, if there is one, is the secret part.
     """
 
     needle: str
@@ -18,6 +18,7 @@ class SecretForm(NamedTuple):
 
 
 def _form(needle: str, pattern: str) -> SecretForm:
+    """Return a form with a compiled pattern."""
     return SecretForm(needle, re.compile(pattern))
 
 
@@ -38,7 +39,7 @@ SECRETS = (
     _form("AIza", r"(?<!\w)AIza[\w-]{35}(?![\w-])"),  # Google
     _form("GOCSPX-", r"(?<!\w)GOCSPX-[\w-]{28}(?![\w-])"),
     _form("ya29.", r"(?<!\w)ya29\.[\w-]{30,500}(?![\w-])"),
-    _form("sk-", rf"(?<![\w-])sk-{_MIXED}[\w-]{{20,250}}(?!\w)"),  # OpenAI, Anthropic and those who copy them
+    _form("sk-", rf"(?<![\w-])sk-{_MIXED}[\w-]{{20,250}}(?!\w)"),  # OpenAI, Anthropic and compatible services
     _form("hf_", r"(?<!\w)hf_[A-Za-z0-9]{30,60}(?!\w)"),  # Hugging Face
     _form("npm_", r"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)"),
     _form("pypi-", r"(?<!\w)pypi-AgE[\w-]{50,250}(?!\w)"),
@@ -48,18 +49,18 @@ SECRETS = (
     _form(
         "PRIVATE KEY",
         rf"-----BEGIN {_KEY}-----(?=[^<>\"]{{0,200}}?[A-Za-z0-9+/=]{{24}})(?:[^<>\"]{{24,8000}}?-----END {_KEY}-----"
-        r"|\s*(?:[A-Za-z0-9+/=]{24,}\s*)+)",  # whole, or broken off
+        r"|\s*(?:[A-Za-z0-9+/=]{24,}\s*)+)",  # complete, or truncated
     ),
     _form("://", r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@<>'\"]{1,100}:([^\s@/<>'\"]{3,100})@(?=[\w\[])"),
 )
 PLACEHOLDER_PASSWORD = re.compile(
     r"[*x.•]+|[\[{$%].*|(?:your|my|the|some)?[_-]?(?:pass(?:word|wd)?|pwd|secret|token|key)", re.IGNORECASE
 )
-"""Passwords of a URL that say only where one belongs."""
+"""Placeholders for a password in a URL."""
 
 
 def secret_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Character ranges of keys, tokens, private keys, and passwords inside a URL (only the password)."""
+    """Yield character ranges of keys, tokens, private keys, and passwords in URLs (only the password)."""
     for secret in SECRETS:
         if secret.needle not in text:
             continue

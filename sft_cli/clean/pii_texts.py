@@ -1,4 +1,4 @@
-"""The texts of a conversation in which personal data may stand, and the conversation with these texts changed."""
+"""Read and change the texts of a conversation that may hold personal data."""
 
 import json
 import re
@@ -10,23 +10,23 @@ from sft_cli.types import Conversation, Message
 
 TextFunction = Callable[[str], str]
 IDENTIFIER_KEYS = ("tool_call_id", "name", "id", "type")
-"""Keys of a message that link and name, and must stay what they are."""
+"""Keys of a message that hold identifiers, and must not change."""
 
 
 def message_texts(conversation: Conversation, roles: Collection[str]) -> list[str]:
-    """All texts of the messages of these roles, or a document's, in order."""
-    found: list[str] = []
+    """Return all texts of the messages of these roles, or of a document, in order."""
+    texts: list[str] = []
 
     def keep(text: str) -> str:
-        found.append(text)
+        texts.append(text)
         return text
 
     map_texts(conversation, roles, keep)
-    return found
+    return texts
 
 
 def map_texts(conversation: Conversation, roles: Collection[str], change: TextFunction) -> Conversation:
-    """The conversation with ``change`` applied to each of its texts; itself if that changes nothing."""
+    """Return the conversation with ``change`` applied to each of its texts; the same object if nothing changes."""
     if conversation.text is not None:
         text = _text(conversation.text, change)
         return conversation if text == conversation.text else replace(conversation, text=text)
@@ -36,7 +36,7 @@ def map_texts(conversation: Conversation, roles: Collection[str], change: TextFu
 
 
 def _message(message: Message, change: TextFunction) -> Message:
-    """The message with its content, reasoning and tool-call arguments changed; itself if that changes nothing."""
+    """Return the message with content, reasoning and tool-call arguments changed; itself if nothing changes."""
     content = _text(message.content, change)
     extra = {key: _extra(key, value, change) for key, value in message.extra.items()}
     same = content == message.content and extra == message.extra
@@ -44,7 +44,7 @@ def _message(message: Message, change: TextFunction) -> Message:
 
 
 def _extra(key: str, value: Any, change: TextFunction) -> Any:
-    """The value of a further key of a message, changed; of tool calls only the arguments."""
+    """Return the changed value of another key of a message; of tool calls only the arguments change."""
     if key in IDENTIFIER_KEYS:
         return value
     if key != "tool_calls":
@@ -53,13 +53,13 @@ def _extra(key: str, value: Any, change: TextFunction) -> Any:
 
 
 def _call(call: Mapping[str, Any], change: TextFunction) -> dict[str, Any]:
-    """A tool call with its arguments changed, whether they stand in the call or in its function."""
+    """Return a tool call with its arguments changed, which may be in the call or in its function."""
     changes: dict[str, Callable[[Any, TextFunction], Any]] = {"arguments": _value, "function": _call}
     return {key: changes[key](value, change) if key in changes else value for key, value in call.items()}
 
 
 def _value(value: Any, change: TextFunction, key: str = "") -> Any:
-    """A JSON value with each text, whole number and key changed; ``key`` is the name it stands under, if any."""
+    """Return a JSON value with each text, integer and key changed; ``key`` is the name of its entry, if any."""
     if isinstance(value, list):
         return [_value(part, change, key) for part in value]
     if isinstance(value, Mapping):
@@ -73,13 +73,13 @@ def _value(value: Any, change: TextFunction, key: str = "") -> Any:
 
 
 def _change_with_key(key: str, text: str, change: TextFunction) -> str:
-    """A text changed as if its key stood before it: ``phone`` speaks for the number that follows."""
-    context = re.sub("[^a-z]+", " ", key.lower())[-40:] + ": "  # holds nothing to be found itself
+    """Return a text changed as if it followed its key: ``phone`` marks the number after it."""
+    context = re.sub("[^a-z]+", " ", key.lower())[-40:] + ": "  # contains no finding itself
     return change(context + text).removeprefix(context)
 
 
 def _text(text: str, change: TextFunction) -> str:
-    """The text, changed; what was JSON stays JSON: a placeholder for a bare number gets quotation marks."""
+    """Return the changed text; JSON stays valid JSON: a placeholder for a bare number gets quotation marks."""
     changed = change(text)
     if changed == text or _num_objects(text) == _num_objects(changed):
         return changed
@@ -89,7 +89,7 @@ def _text(text: str, change: TextFunction) -> str:
 
 
 def _num_objects(value: Any) -> int:
-    """JSON objects and lists in a value, those written as text and those inside them counted."""
+    """Return the number of JSON objects and lists in a value, including nested ones and JSON text."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return _num_objects(json.loads(value))

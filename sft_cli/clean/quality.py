@@ -1,6 +1,6 @@
-"""Scores that are already in a column (a judge's): the rows above a threshold, or the best of each source.
+"""Filter by scores in a column (from a judge): keep the rows above a threshold, or the best of each source.
 
-Rows that a source holds out itself are the yardstick of the training, and are not chosen by their scores.
+Held-out rows are not filtered by their scores.
 """
 
 import math
@@ -22,7 +22,7 @@ UNSCORED, TOO_LOW, NOT_BEST = "no score", "score too low", "not among the best"
 
 
 class RowScore(NamedTuple):
-    """What is kept of a row: its score (NaN without one), a number from its content, its source, its scores' names."""
+    """A row's score (NaN without one), a number from its content, its source, and the names of its scores."""
 
     score: float
     content: int
@@ -31,20 +31,20 @@ class RowScore(NamedTuple):
 
 
 def check_quality(config: QualityConfig) -> None:
-    """Refuse a step that would do nothing."""
+    """Refuse settings without effect."""
     if config.min_score is None and config.top_k is None:
         raise SftError(
             where="clean.quality",
-            problem="neither min_score nor top_k is set, so no row would be left out",
+            problem="neither min_score nor top_k is set, so no row would be dropped",
             fix="set clean.quality.min_score or clean.quality.top_k, or take quality out of clean.steps",
         )
 
 
 def find_quality(rows: RowView, config: QualityConfig) -> Findings:
-    """A finding for each row that is left out.
+    """Return a finding for each dropped row, and the report.
 
-    ``top_k`` counts the rows that ``min_score`` left; equal scores are ordered by content, so that the order of the
-    files does not matter. The report: ``score``, ``reasons`` (reason -> rows) and ``quartiles`` of the scores.
+    ``top_k`` counts the rows that ``min_score`` kept; equal scores are ordered by content, so that the order of the
+    files does not matter. The report has ``score``, ``reasons`` (reason -> rows) and ``quartiles`` of the scores.
 
     Raises:
         SftError: No row has the score.
@@ -54,7 +54,7 @@ def find_quality(rows: RowView, config: QualityConfig) -> Findings:
 
 
 def _find(rows: RowView, config: QualityConfig) -> Findings:
-    """See ``find_quality``; what is held per row is three numbers."""
+    """Yield the findings of ``find_quality``; three numbers per row are kept in memory."""
     score, content = np.full(len(rows), math.nan), np.zeros(len(rows), np.uint64)
     source, sources = np.zeros(len(rows), np.int32), dict[str, int]()
     names: set[str] = set()
@@ -66,20 +66,20 @@ def _find(rows: RowView, config: QualityConfig) -> Findings:
     scored = ~np.isnan(score)
     if len(rows) and not scored.any():
         raise _no_score(config.score, names, next(iter(sources)))
-    left_out: dict[str, int] = dict.fromkeys((UNSCORED, TOO_LOW, NOT_BEST), 0)
+    reasons: dict[str, int] = dict.fromkeys((UNSCORED, TOO_LOW, NOT_BEST), 0)
     held_out = rows.held_out
     best = _best(score, content, source, held_out, config)
     for index in np.flatnonzero(~held_out):
-        found = _finding(int(index), float(score[index]), bool(best[index]), config)
-        if found is not None:
-            assert found.reason is not None
-            left_out[found.reason] += 1
-            yield found
-    return {"score": config.score, "reasons": left_out, "quartiles": _quartiles(score[scored])}
+        finding = _finding(int(index), float(score[index]), bool(best[index]), config)
+        if finding is not None:
+            assert finding.reason is not None
+            reasons[finding.reason] += 1
+            yield finding
+    return {"score": config.score, "reasons": reasons, "quartiles": _quartiles(score[scored])}
 
 
 def row_scores(conversations: Sequence[Conversation], config: QualityConfig) -> list[RowScore]:
-    """What is kept of each conversation."""
+    """Return score, content number, source and score names of each conversation."""
     return [
         RowScore(
             conversation.scores.get(config.score, math.nan),
@@ -98,26 +98,41 @@ def _best(
     held_out: NDArray[np.bool_],
     config: QualityConfig,
 ) -> NDArray[np.bool_]:
-    """``(rows,)``: whether a row is among its source's ``top_k`` of those that ``min_score`` leaves."""
+    """Return ``(rows,)`` whether a row is among its source's ``top_k`` of those that ``min_score`` keeps.
+
+    Args:
+        score: ``(rows,)`` scores.
+        content: ``(rows,)`` numbers from the content, which break ties.
+        source: ``(rows,)`` numbers of the sources.
+        held_out: ``(rows,)`` whether a row is held out.
+        config: The settings.
+    """
     if config.top_k is None:
         return np.ones(len(score), np.bool_)
-    able = np.flatnonzero(~np.isnan(score) & ~held_out)
+    eligible = np.flatnonzero(~np.isnan(score) & ~held_out)
     if config.min_score is not None:
-        able = able[score[able] >= config.min_score]
-    able = able[np.lexsort((content[able], -score[able], source[able]))]
-    _, starts = np.unique(source[able], return_index=True)
-    first = np.zeros(len(able), np.int64)
+        eligible = eligible[score[eligible] >= config.min_score]
+    eligible = eligible[np.lexsort((content[eligible], -score[eligible], source[eligible]))]
+    _, starts = np.unique(source[eligible], return_index=True)
+    first = np.zeros(len(eligible), np.int64)
     first[starts] = starts
-    rank = np.arange(len(able)) - np.maximum.accumulate(first)
+    rank = np.arange(len(eligible)) - np.maximum.accumulate(first)
     best = np.zeros(len(score), np.bool_)
-    best[able[rank < config.top_k]] = True
+    best[eligible[rank < config.top_k]] = True
     return best
 
 
 def _finding(index: int, score: float, best: bool, config: QualityConfig) -> Finding | None:
-    """Why a row is left out; None if it stays."""
+    """Return the finding of a dropped row; None if it is kept.
+
+    Args:
+        index: Number of the row.
+        score: Its score.
+        best: Whether it is among the best of its source.
+        config: The settings.
+    """
     if math.isnan(score):
-        return None if config.keep_unscored else Finding(index, UNSCORED, f"it has no {config.score}")
+        return None if config.keep_unscored else Finding(index, UNSCORED, f"the row has no {config.score}")
     if config.min_score is not None and score < config.min_score:
         return Finding(index, TOO_LOW, f"{config.score} {score:g}, below {config.min_score:g}", score)
     if not best:
@@ -128,17 +143,17 @@ def _finding(index: int, score: float, best: bool, config: QualityConfig) -> Fin
 
 
 def _quartiles(scores: NDArray[np.float64]) -> list[float]:
-    """Minimum, quartiles and maximum; empty without scores."""
+    """Return minimum, quartiles and maximum; an empty list without scores."""
     return [float(value) for value in np.quantile(scores, [0, 0.25, 0.5, 0.75, 1])] if len(scores) else []
 
 
 def _no_score(name: str, names: set[str], source: str) -> SftError:
-    """The mistake of a score that no row has; ``source`` is where the first row comes from."""
+    """Return the error for a score that no row has; ``source`` is that of the first row."""
     near = closest_name(name, names)
-    there = f"; the rows have {format_list(sorted(names))}" if names else ""
-    fix = f"name its column: data.mix.{source}.scores.{name}=COLUMN"
+    available = f"; the rows have {format_list(sorted(names))}" if names else ""
+    fix = f"set its column: data.mix.{source}.scores.{name}=COLUMN"
     return SftError(
         where=f"clean.quality.score={name}",
-        problem=f"no row has the score {name!r}{there}",
+        problem=f"no row has the score {name!r}{available}",
         fix=f"did you mean {near}? Otherwise {fix}" if near else fix,
     )

@@ -1,4 +1,4 @@
-"""The filters by name. A filter's module is imported when it is used."""
+"""List the filters by name. The module of a filter is imported when it is used."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -26,10 +26,10 @@ FILTERS: Mapping[str, str] = {
         "perplexity",
     )
 }
-"""Name of a filter, and of its block in the config -> module with ``find_NAME(rows, block)``."""
+"""Name of a filter, and of its config block -> module with ``find_NAME(rows, block)``."""
 
 FILTERS_WITH_CHECK = frozenset(FILTERS) - {"leakage", "exact_duplicates"}
-"""Those whose module also has ``check_NAME(block)``, which refuses what can be refused before a row is read."""
+"""Filters whose module also has ``check_NAME(block)``, which refuses invalid settings before a row is read."""
 
 
 def run_filter(name: str, rows: RowView, config: CleanConfig) -> Findings:
@@ -38,10 +38,10 @@ def run_filter(name: str, rows: RowView, config: CleanConfig) -> Findings:
 
 
 def check_filters(config: CleanConfig) -> None:
-    """Return if every step of ``config.steps`` can begin: its libraries, files and choices are there.
+    """Check the libraries, files and settings of every step of ``config.steps``.
 
     Raises:
-        SftError: What is missing or cannot be.
+        SftError: Something is missing or invalid.
     """
     for name in config.steps:
         if name in FILTERS_WITH_CHECK:
@@ -49,13 +49,13 @@ def check_filters(config: CleanConfig) -> None:
 
 
 def score_name(name: str, config: CleanConfig) -> str:
-    """What a filter's scores are called in the ledger: the filter's name, or that of the score it was told to read."""
-    chosen = {"quality": config.quality.score, "perplexity": config.perplexity.score}
-    return chosen.get(name, name)
+    """Return the name of a filter's scores in the ledger: that of the filter, or of the score that it reads."""
+    configured = {"quality": config.quality.score, "perplexity": config.perplexity.score}
+    return configured.get(name, name)
 
 
 def filter_inputs(name: str, config: CleanConfig) -> dict[str, Any]:
-    """What the findings of one filter depend on beside the rows: its block, and the bytes of the files it reads."""
+    """Return the inputs of one filter's findings other than the rows: its block, and the bytes of its files."""
     block = to_plain(vars(config)[name])
     if name == "contamination":
         from sft_cli.clean.eval_sets import eval_set_files
@@ -70,7 +70,7 @@ def filter_inputs(name: str, config: CleanConfig) -> dict[str, Any]:
 
 
 def _weights(model: str) -> Any:
-    """What stands for a model: name, size and time of the files of a local one, else the name of the hub's."""
+    """Return the identity of a model: name, size and time of the files of a local one, else its name on the hub."""
     directory = Path(resolve(model))
     if not directory.is_dir():
         return model

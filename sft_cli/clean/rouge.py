@@ -1,6 +1,6 @@
-"""Near duplicates by ROUGE-L, the rule of Self-Instruct (Wang et al. 2022, arXiv:2212.10560): every pair, exactly.
+"""Find near duplicates by ROUGE-L, the rule of Self-Instruct (Wang et al. 2022, arXiv:2212.10560): every pair, exactly.
 
-The work grows with the square of the rows that are kept: meant for tens of thousands of rows.
+The cost grows with the square of the number of kept rows: meant for tens of thousands of rows.
 """
 
 from array import array
@@ -18,30 +18,30 @@ from sft_cli.types import Conversation
 
 
 def rouge_duplicates(rows: RowView, config: NearDuplicatesConfig) -> DuplicateMap:
-    """For each row the kept row it is similar to; see near_duplicates.py for the rule. Holds 8 bytes for each word."""
+    """Return the kept row for each row, by the rule in near_duplicates.py; 8 bytes of memory per word."""
     texts = _texts(rows, config)
     kept, similarity = np.arange(len(rows)), np.ones(len(rows), np.float32)
-    before = _WordIndex(len(rows))
+    kept_rows = _WordIndex(len(rows))
     for row in preference_order(rows).tolist():
         text = texts[row]
-        for place in before.candidates(text, config.threshold).tolist():
-            other = before.rows[place]
-            found = f_measure(lcs_length(text, texts[other]), len(text), len(texts[other]))
-            if found >= config.threshold:
-                kept[row], similarity[row] = other, found
+        for position in kept_rows.candidates(text, config.threshold).tolist():
+            other = kept_rows.rows[position]
+            score = f_measure(lcs_length(text, texts[other]), len(text), len(texts[other]))
+            if score >= config.threshold:
+                kept[row], similarity[row] = other, score
                 break
         else:
-            before.add(row, text)
+            kept_rows.add(row, text)
     return DuplicateMap(kept, similarity)
 
 
 def f_measure(length: int, one: int, other: int) -> float:
-    """ROUGE-L: the harmonic mean of ``length / one`` and ``length / other`` (Lin 2004); 0 for two empty texts.
+    """Return ROUGE-L: the harmonic mean of ``length / one`` and ``length / other`` (Lin 2004); 0 for empty texts.
 
     Args:
         length: Words of the longest common subsequence.
-        one: Words of one text.
-        other: Words of the other.
+        one: Words of the first text.
+        other: Words of the second text.
     """
     return 2 * length / (one + other) if length else 0.0
 
@@ -57,25 +57,25 @@ class _WordIndex:
     """The rows that were kept so far, by their words.
 
     Attributes:
-        rows: Their numbers, in the order in which they were kept.
+        rows: Numbers of the rows, in the order in which they were kept.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_rows: int) -> None:
         self.rows: list[int] = []
-        self._lengths = np.zeros(most, np.int64)
+        self._lengths = np.zeros(max_rows, np.int64)
         self._holders: defaultdict[tuple[int, int], array[int]] = defaultdict(lambda: array("i"))
 
     def add(self, row: int, text: Sequence[int]) -> None:
-        """Note a row and its words."""
+        """Add a row and its words."""
         for word in _occurrences(text):
             self._holders[word].append(len(self.rows))
         self._lengths[len(self.rows)] = len(text)
         self.rows.append(row)
 
     def candidates(self, text: Sequence[int], threshold: float) -> NDArray[np.int64]:
-        """Places in ``rows``, ascending, of all that can reach the threshold.
+        """Return positions in ``rows``, ascending, of all rows that can reach the threshold.
 
-        A common subsequence is never longer than the words two texts share, each counted as often as in both.
+        A common subsequence is never longer than the multiset intersection of the words of both texts.
         """
         holders = [np.frombuffer(self._holders[word], np.int32) for word in _occurrences(text) if word in self._holders]
         if not holders:
@@ -85,7 +85,7 @@ class _WordIndex:
 
 
 def _occurrences(text: Sequence[int]) -> list[tuple[int, int]]:
-    """Each word with how often it came before, so that sets of these intersect as bags of words do."""
+    """Return each word with the number of earlier occurrences, so that sets of them intersect as multisets."""
     seen: Counter[int] = Counter()
     numbered = []
     for word in text:
@@ -95,7 +95,7 @@ def _occurrences(text: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _texts(rows: RowView, config: NearDuplicatesConfig) -> list["array[int]"]:
-    """The words of each row as numbers."""
+    """Return the words of each row as numbers."""
     numbers: dict[str, int] = {}
     texts = []
     for _, batch in rows.map(_words, config):
@@ -104,4 +104,5 @@ def _texts(rows: RowView, config: NearDuplicatesConfig) -> list["array[int]"]:
 
 
 def _words(conversations: Sequence[Conversation], config: NearDuplicatesConfig) -> list[str]:
+    """Return the normalized words of each conversation, joined by spaces."""
     return [" ".join(normalized_words(comparison_text(conversation, config.scope))) for conversation in conversations]

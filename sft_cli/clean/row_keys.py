@@ -1,4 +1,4 @@
-"""What rows are compared by: a digest that equal prompts or conversations share, and which of equal rows is kept."""
+"""Compute the digests by which rows are compared, and choose the row to keep among equal ones."""
 
 import hashlib
 import json
@@ -17,22 +17,23 @@ DIGEST_BYTES = 16
 
 
 def row_digest(conversation: Conversation, scope: Scope, *, weights: bool = False) -> bytes:
-    """16 bytes that two rows share exactly when they are the same by ``scope`` (but for collisions, 2^-128 a pair).
+    """Return 16 bytes that are equal exactly if two rows are the same by ``scope`` (but for collisions).
 
-    prompt: roles, texts and tool calls before the last answer, and the tools, without regard to case, white space and
-    Unicode form. Where nothing is asked (only a system message, or nothing, comes before the answer) the row is
-    compared as a conversation.
+    prompt: roles, texts and tool calls before the last answer, and the tools, ignoring case, white space and Unicode
+    form. A row without a question (only a system message, or no message, before the answer) is compared as a
+    conversation.
 
-    conversation: all of them, where case, indentation and line breaks count, since ``a = 1`` and ``A = 1`` are two
-    programs; only line ends, white space at the end of lines, blank lines around a text and the Unicode form do not.
+    conversation: all messages. Case, indentation and line breaks count, since ``a = 1`` and ``A = 1`` are two programs;
+    line ends, white space at the end of lines, blank lines around a text and the Unicode form do not.
 
-    Unicode's form is NFC. NFKC would take 2² for 22. Ids of tool calls are made up anew each time and never count.
+    The Unicode form is NFC; NFKC would equate 2² and 22. Ids of tool calls are arbitrary, and ignored. Digests of
+    different rows collide with a probability of 2^-128 per pair.
 
     Args:
         conversation: The row.
         scope: prompt or conversation.
-        weights: Whether conversations with other loss weights differ, too: the rows that one conversation was cut
-            into, one for each trained turn, hold the same texts.
+        weights: Whether conversations with different loss weights differ: rows that one conversation was split into,
+            one for each trained turn, hold the same texts.
     """
     content: Any
     if conversation.tokens is not None:
@@ -50,20 +51,20 @@ def row_digest(conversation: Conversation, scope: Scope, *, weights: bool = Fals
 def row_digests(
     rows: RowView, function: Callable[[Sequence[Conversation], Argument], Sequence[bytes]], argument: Argument
 ) -> NDArray[np.uint64]:
-    """``(rows, 2)``: the 16 bytes that ``function`` gives for each row."""
-    found = np.empty((len(rows), 2), np.uint64)
+    """Return ``(rows, 2)`` the 16 bytes that ``function`` returns for each row."""
+    digests = np.empty((len(rows), 2), np.uint64)
     for start, batch in rows.map(function, argument):
-        found[start : start + len(batch)] = np.frombuffer(b"".join(batch), np.uint64).reshape(-1, 2)
-    return found
+        digests[start : start + len(batch)] = np.frombuffer(b"".join(batch), np.uint64).reshape(-1, 2)
+    return digests
 
 
 def preference_order(rows: RowView) -> NDArray[np.int64]:
-    """``(rows,)``: the rows in the order in which one is kept before another: held out, highest priority, earliest."""
+    """Return ``(rows,)`` the rows in the order in which they are kept: held out, highest priority, earliest."""
     return np.lexsort((-rows.priority, ~rows.held_out))
 
 
 def representatives(digests: NDArray[np.uint64], rows: RowView) -> NDArray[np.int64]:
-    """``(rows,)``: for each row the one that is kept among all with its digest; itself where it is that one."""
+    """Return ``(rows,)`` the row that is kept among all rows with the same digest."""
     order = np.lexsort((-rows.priority, ~rows.held_out, digests[:, 1], digests[:, 0]))
     ordered = digests[order]
     first = np.ones(len(order), np.bool_)
@@ -74,13 +75,13 @@ def representatives(digests: NDArray[np.uint64], rows: RowView) -> NDArray[np.in
 
 
 def comparison_text(conversation: Conversation, scope: Scope) -> str:
-    """The text by whose words a row is compared: what is asked, or that and the last answer; none for token ids."""
+    """Return the text by whose words a row is compared: the prompt, or prompt and last answer; empty for token ids."""
     prompt = prompt_text(conversation)
     return f"{prompt}\n{answer_text(conversation)}" if scope is Scope.conversation else prompt
 
 
 def _comparison_key(conversation: Conversation, scope: Scope, weights: bool) -> list[Any]:
-    """Messages and tools in the form in which ``scope`` compares them."""
+    """Return messages and tools in the form in which ``scope`` compares them."""
     messages: Sequence[Message] = conversation.messages
     answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
     before = messages[: answers[-1]] if answers else messages
@@ -99,11 +100,12 @@ def _comparison_key(conversation: Conversation, scope: Scope, weights: bool) -> 
 
 
 def _has_content(message: Message) -> bool:
+    """Return whether a message has text or extra fields."""
     return bool(message.content.strip() or message.extra)
 
 
 def _extras(message: Message, normalize: Callable[[str], str]) -> list[Any]:
-    """What a message holds beside its content: names, tool calls, reasoning."""
+    """Return the other fields of a message, normalized: names, tool calls, reasoning."""
     extras = {name: value for name, value in message.extra.items() if name != "tool_call_id"}
     calls = extras.get("tool_calls")
     if isinstance(calls, list | tuple):
@@ -115,7 +117,7 @@ def _extras(message: Message, normalize: Callable[[str], str]) -> list[Any]:
 
 
 def _normalize(value: Any, normalize: Callable[[str], str]) -> Any:
-    """A JSON value with its texts normalised."""
+    """Return a JSON value with its texts normalized."""
     if isinstance(value, Mapping):
         return {name: _normalize(entry, normalize) for name, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -124,13 +126,13 @@ def _normalize(value: Any, normalize: Callable[[str], str]) -> Any:
 
 
 def _normalize_loosely(text: str) -> str:
-    """Without regard to case, white space and Unicode form."""
+    """Return a text without differences of case, white space and Unicode form."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     return " ".join(text.lower().split())
 
 
 def _normalize_closely(text: str) -> str:
-    """Without regard to line ends, to what cannot be seen at the end of a line, and to Unicode form."""
+    """Return a text without differences of line ends, trailing white space and Unicode form."""
     lines = (text if text.isascii() else unicodedata.normalize("NFC", text)).splitlines()
     return "\n".join(line.rstrip() for line in lines).strip("\n")

@@ -1,1 +1,1 @@
-"""From files to conversations: sources, formats, mix, ledger, and the prepared directory."""
+"""Turn files into conversations: sources, formats, mix, ledger, and the prepared directory."""

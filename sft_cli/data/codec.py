@@ -1,4 +1,4 @@
-"""Conversations as bytes on disk, and back."""
+"""Encode conversations to bytes, and decode them."""
 
 import json
 from hashlib import blake2b
@@ -7,14 +7,14 @@ from typing import Any
 from sft_cli.types import Conversation, Message, TokenIds
 
 DIGEST_BYTES = 16
-"""Bytes of a digest."""
+"""Length of a digest in bytes."""
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 _from_json = json.JSONDecoder().raw_decode
 _plain = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def encode_conversation(conversation: Conversation) -> bytes:
-    """Everything of a conversation but its place and source, as JSON; what is empty is left out."""
+    """Return a conversation without its location and source as JSON; empty fields are omitted."""
     messages = [[m.role, m.content, m.weight, dict(m.extra)] for m in conversation.messages]
     tokens = conversation.tokens
     parts = {
@@ -34,7 +34,7 @@ def encode_conversation(conversation: Conversation) -> bytes:
 
 
 def decode_conversation(payload: bytes, where: str, source: str) -> Conversation:
-    """The conversation behind ``encode_conversation``'s bytes."""
+    """Return the conversation of bytes that ``encode_conversation`` wrote."""
     parts: dict[str, Any] = _from_json(payload.decode())[0]
     tools, tokens = parts.get("tools"), parts.get("tokens")
     return Conversation(
@@ -54,15 +54,18 @@ def decode_conversation(payload: bytes, where: str, source: str) -> Conversation
 
 
 def prompt_digest(conversation: Conversation) -> bytes:
-    """What must not be both trained on and held out: the conversation up to its last message, or the document."""
+    """Return a digest of the prompt, which must not be both in training and held out.
+
+    The prompt is the conversation up to its last message, or the whole document.
+    """
     if conversation.text is not None:
         return content_digest(conversation.text.encode())
     if conversation.tokens is not None:
         return content_digest(repr(conversation.tokens.input_ids).encode())
-    asked = [(m.role, m.content) for m in conversation.messages[:-1]]
-    return content_digest(_plain(asked).encode())
+    prompt = [(m.role, m.content) for m in conversation.messages[:-1]]
+    return content_digest(_plain(prompt).encode())
 
 
 def content_digest(content: bytes) -> bytes:
-    """BLAKE2b of ``DIGEST_BYTES`` bytes."""
+    """Return the BLAKE2b of ``DIGEST_BYTES`` bytes."""
     return blake2b(content, digest_size=DIGEST_BYTES).digest()

@@ -1,4 +1,4 @@
-"""The account of every input row: used, dropped and why, or not sampled."""
+"""Record the fate of every input row: used, dropped with a reason, or not sampled."""
 
 import json
 from collections import Counter
@@ -15,38 +15,39 @@ Fate = Literal["used", "dropped", "not_sampled"]
 TOO_LONG = "too long"
 """The reason of rows that are longer than ``trainer.max_length``."""
 ALL_CUT = "too long, no trained token left by truncation"
-"""The reason of rows of which ``data.overflow=truncate`` would leave no token that carries loss."""
+"""The reason of rows that ``data.overflow=truncate`` would leave without a token that carries loss."""
 TOO_LONG_REASONS = frozenset({TOO_LONG, ALL_CUT})
 UNPROVEN = "mask not proven"
 """The reason of rows whose mask cannot be proven."""
 TRUNCATED = "truncated"
-"""Stands for rows that lost turns or tokens among the reasons."""
+"""The key of rows that lost turns or tokens, among the reasons."""
 TOLERANCE = 1e-6
-"""Rows; 29 of 100 do not exceed a limit of 0.29, whose product with 100 is 28.999999999999996."""
+"""Rounding tolerance, in rows: 29 of 100 do not exceed a limit of 0.29, though 0.29 * 100 is 28.999999999999996."""
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 MAX_REASONS = 3
-"""Reasons told when a budget is exceeded."""
+"""Reasons in the message of an exceeded budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """What became of one input row.
+    """The fate of one input row.
 
     Attributes:
-        where: Its place.
+        where: Its location.
         source: Name of the source in the mix.
         split: ``train`` or ``validation``.
         fate: ``used``, ``dropped``, or ``not_sampled`` (max_rows or the mix left it out).
-        reason: Why it was dropped, in a few words shared by all such rows; None otherwise.
-        detail: The sentence about this very row; None unless dropped.
+        reason: Why it was dropped, in a few words that all such rows share; None otherwise.
+        detail: A sentence about this row; None unless dropped.
         filter: The filter of clean that dropped it, or None.
-        examples: Examples it became; several when it was unrolled or cut into pieces.
-        copies: Times each of them is there in an epoch.
-        tokens: Tokens of its examples, one copy of each.
-        trained_tokens: Those that carry loss.
-        truncated_messages: Messages taken off its front to make it fit.
-        truncated_tokens: Tokens cut off its end to make it fit; with ``tokens`` those of the whole row.
-        scores: What filters measured, and the scores it came with.
+        examples: Its number of examples; several if it was unrolled or cut into pieces.
+        copies: Times each of its examples occurs in an epoch.
+        tokens: Tokens of its examples, counted once each.
+        trained_tokens: Tokens of its examples that carry loss.
+        truncated_messages: Messages removed from its beginning to fit the length.
+        truncated_tokens: Tokens removed from its end to fit the length; together with ``tokens``, those of the whole
+            row.
+        scores: Its own scores, and those of filters.
         tags: Its tags.
     """
 
@@ -71,7 +72,7 @@ class LedgerEntry:
 
     @property
     def is_truncated(self) -> bool:
-        """Whether it is used, and not whole."""
+        """Whether the row is used, but truncated."""
         return self.fate == "used" and (self.truncated_messages > 0 or self.truncated_tokens > 0)
 
 
@@ -81,18 +82,18 @@ COUNTED_COLUMNS = (
     *("rows", "used", "dropped", "not_sampled", "truncated"),
     *("examples", "tokens", "trained_tokens", "truncated_tokens"),
 )
-"""What is counted of every source."""
+"""The counts of every source."""
 
 
 class Ledger:
-    """Takes one entry after the other: writes it down, counts it and forgets it.
+    """Writes and counts ledger entries, without keeping them.
 
     Attributes:
         counts: Per source: rows, rows of each fate, truncated rows, and over all copies examples, tokens, trained
-            tokens, and tokens that were cut.
-        splits: Per split the same, of its used rows.
+            tokens, and truncated tokens.
+        splits: The same counts per split, of its used rows.
         split_rows: Per source, rows that became several examples.
-        held_out_dropped: Rows that were to be held out and were dropped, by reason.
+        held_out_dropped: Dropped rows of the validation split, by reason.
     """
 
     def __init__(self, file: IO[str] | None = None) -> None:
@@ -105,7 +106,7 @@ class Ledger:
         self._first: dict[tuple[str | None, str | None], str] = {}
 
     def add(self, entry: LedgerEntry) -> None:
-        """One more row."""
+        """Write and count one row."""
         if self._file is not None:
             line = dict(zip(COLUMNS, self._values(entry), strict=True))
             self._file.write(_to_json(line) + "\n")
@@ -124,58 +125,58 @@ class Ledger:
             for name, number in totals.items():
                 counter[name] += number
         self.split_rows[entry.source] += entry.fate == "used" and entry.examples > 1
-        told = entry.reason or (TRUNCATED if entry.is_truncated else None)
-        for source in (entry.source, None) if told else ():
-            self._first.setdefault((source, told), entry.where)
+        key = entry.reason or (TRUNCATED if entry.is_truncated else None)
+        for source in (entry.source, None) if key else ():
+            self._first.setdefault((source, key), entry.where)
         if entry.reason is not None:
             self.held_out_dropped[entry.reason] += entry.split == "validation"
             self._reasons.setdefault(entry.source, Counter())[entry.reason, entry.filter is not None] += 1
 
     def reasons(self, source: str | None = None) -> dict[str, int]:
-        """Dropped rows per reason, the most frequent first; of one source, or of all."""
+        """Return the number of dropped rows per reason, the most frequent first; of one source, or of all."""
         return _by_frequency((reason, number) for reason, _, number in self._drop_counts(source))
 
     def _drop_counts(self, source: str | None) -> Iterable[tuple[str, bool, int]]:
-        """Reason, whether a filter gave it, and rows."""
+        """Yield each reason, whether a filter gave it, and its number of rows."""
         for name, counter in self._reasons.items():
             if source in (None, name):
                 yield from ((reason, filtered, number) for (reason, filtered), number in counter.items())
 
     def check_budgets(self, data: DataConfig, lengths: RowLengths | None = None) -> None:
-        """Refuse when more of the rows were lost than a budget allows, or nothing of a source is left.
+        """Raise ``SftError`` if more rows were lost than a budget allows, or no row of a source is left.
 
-        Shares are of the rows that were used or dropped; rows not sampled do not count, and rows that a filter left
-        out count only for ``filtered``.
+        Shares are of the rows that were used or dropped. Rows not sampled do not count, and rows that a filter dropped
+        count only for ``filtered``.
 
         Args:
-            data: The budgets, and what was to be dropped.
-            lengths: How long the rows are, for advice.
+            data: The budgets, and the settings that drop rows.
+            lengths: The lengths of the rows, for advice.
         """
-        gone = [name for name in self.counts if self._is_empty(name)]
-        found = [self._empty_source_error(name, data, lengths) for name in gone]
-        if gone != list(self.counts):
-            found += self._exceeded_limits(None, data.budget, "data.budget", data, lengths)
+        empty_sources = [name for name in self.counts if self._is_empty(name)]
+        errors = [self._empty_source_error(name, data, lengths) for name in empty_sources]
+        if empty_sources != list(self.counts):
+            errors += self._exceeded_limits(None, data.budget, "data.budget", data, lengths)
         for name, source in data.mix.items():
-            if name not in gone:
-                found += self._exceeded_limits(name, source.budget, f"data.mix.{name}.budget", data, lengths)
-        raise_all(found)
+            if name not in empty_sources:
+                errors += self._exceeded_limits(name, source.budget, f"data.mix.{name}.budget", data, lengths)
+        raise_all(errors)
 
     def _is_empty(self, source: str) -> bool:
-        """Whether every row of a source was dropped."""
+        """Return whether every row of a source was dropped."""
         count = self.counts[source]
         return count["dropped"] > 0 and not count["used"]
 
     def _empty_source_error(self, source: str, data: DataConfig, lengths: RowLengths | None) -> SftError:
-        """The error for a source of which no row is left."""
-        dropped, longer = self.counts[source]["dropped"], self._length_advice(source, data, lengths)
+        """Return the error for a source of which no row is left."""
+        dropped, length_fix = self.counts[source]["dropped"], self._length_advice(source, data, lengths)
         return SftError(
             where=f"data.mix.{source}",
             problem=f"no row is left, {dropped} were dropped: {self.summarize_reasons(source, data=data)}",
-            fix=longer or "repair the rows, or take the source out of the mix",
+            fix=length_fix or "repair the rows, or take the source out of the mix",
         )
 
     def _length_advice(self, source: str | None, data: DataConfig, lengths: RowLengths | None) -> str:
-        """Which ``trainer.max_length`` would do; empty where no row is too long."""
+        """Return the ``trainer.max_length`` that would keep the rows; empty if no row is too long."""
         if lengths is None or not TOO_LONG_REASONS & self.reasons(source).keys():
             return ""
         return lengths.advice(data.budget, data.overflow)
@@ -183,7 +184,15 @@ class Ledger:
     def _exceeded_limits(
         self, source: str | None, budget: BudgetConfig, key: str, data: DataConfig, lengths: RowLengths | None
     ) -> Iterable[SftError]:
-        """Every limit of a budget that was exceeded."""
+        """Yield an error for every limit of a budget that was exceeded.
+
+        Args:
+            source: The source; None for all.
+            budget: Its budget.
+            key: Configuration key of the budget.
+            data: The settings that drop rows.
+            lengths: The lengths of the rows, for advice.
+        """
         counts = [count for name, count in self.counts.items() if source in (None, name)]
         used, truncated = (sum(count[name] for count in counts) for name in ("used", "truncated"))
         drops = list(self._drop_counts(source))
@@ -204,17 +213,17 @@ class Ledger:
                 continue
             share = number / total
             repair = "raise trainer.max_length" if name == "truncated" else "repair the rows"
-            longer = self._length_advice(source, data, lengths) if name == "dropped" else ""
+            length_fix = self._length_advice(source, data, lengths) if name == "dropped" else ""
             if name == "truncated" and data.overflow is Overflow.truncate and lengths is not None:
-                longer = lengths.uncut_advice(limit if source is None else 0.0)
+                length_fix = lengths.uncut_advice(limit if source is None else 0.0)
             yield SftError(
                 where=f"{key}.{name}",
                 problem=f"{number} of {total} rows ({share:.2%}) were {verb}, more than {limit:.2%}: {why}",
-                fix=f"{longer or repair}, or set {key}.{name}={round_up_share(share)}",
+                fix=f"{length_fix or repair}, or set {key}.{name}={round_up_share(share)}",
             )
 
     def _truncated_summary(self, source: str | None, data: DataConfig) -> str:
-        """How many rows are too long, by how much, and the first of them."""
+        """Return how many rows are too long, by how much, and the first of them."""
         counts = [count for name, count in self.counts.items() if source in (None, name)]
         number, tokens = (sum(count[name] for count in counts) for name in ("truncated", "truncated_tokens"))
         first = self._first.get((source, TRUNCATED))
@@ -229,30 +238,30 @@ class Ledger:
         only: str | None = None,
         data: DataConfig | None = None,
     ) -> str:
-        """``3 empty answer (rows.jsonl:2)``, the most frequent first, each with its first row.
+        """Return ``3 empty answer (rows.jsonl:2)`` and the like, the most frequent first, each with its first row.
 
         Args:
-            source: Of one source, or of all.
-            by_filter: Only what filters gave, or only what they did not; None is both.
-            only: One reason alone.
-            data: Names the setting by which rows were dropped on purpose; None names none.
+            source: The source; None for all.
+            by_filter: Only reasons that filters gave, or only others; None for both.
+            only: A single reason; None for all.
+            data: Adds the setting that drops such rows; None adds none.
         """
         drops = [
             (reason, number)
-            for reason, own, number in self._drop_counts(source)
-            if by_filter in (None, own) and only in (None, reason)
+            for reason, from_filter, number in self._drop_counts(source)
+            if by_filter in (None, from_filter) and only in (None, reason)
         ]
         reasons = list(_by_frequency(drops).items())
         more = f", and {len(reasons) - MAX_REASONS} more reasons" if len(reasons) > MAX_REASONS else ""
-        told = (
+        parts = (
             f"{number} {reason} ({self._first[source, reason]}{_drop_setting(reason, data)})"
             for reason, number in reasons[:MAX_REASONS]
         )
-        return ", ".join(told) + more
+        return ", ".join(parts) + more
 
 
 def _drop_setting(reason: str, data: DataConfig | None) -> str:
-    """The setting that asked for rows to be dropped, with a separator before it; empty if none did."""
+    """Return the setting that drops rows of a reason, after a separator; empty if none does."""
     if data is None:
         return ""
     setting = ("overflow", data.overflow.value) if reason in TOO_LONG_REASONS else ("on_bad_row", data.on_bad_row.value)
@@ -260,7 +269,7 @@ def _drop_setting(reason: str, data: DataConfig | None) -> str:
 
 
 def _by_frequency(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Numbers summed by reason, the most frequent first."""
+    """Return numbers summed by reason, the most frequent first."""
     counter: Counter[str] = Counter()
     for reason, number in pairs:
         counter[reason] += number

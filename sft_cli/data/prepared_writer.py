@@ -1,4 +1,4 @@
-"""Write examples as Arrow tables, in files of limited size that ``datasets`` can read."""
+"""Write examples to disk, as Arrow tables in files of a limited size that ``datasets`` can read."""
 
 import json
 from collections.abc import Sequence
@@ -53,15 +53,15 @@ def weights_from_labels(labels: Any) -> Any:
 
 
 SHARD_BYTES = 500_000_000
-"""A new file begins when one is this large; the default of ``datasets``."""
+"""Size at which a file is closed and the next one started; the default of ``datasets``."""
 
 
 class ShardWriter:
     """Appends Arrow tables to files of about ``SHARD_BYTES`` in a directory that ``datasets`` saved without rows.
 
     Args:
-        directory: The directory of a split; ``close`` writes the names of the files to its ``state.json``.
-        schema: The schema of the tables.
+        directory: Directory of one split; its ``state.json`` lists the files once all are written.
+        schema: Schema of the tables.
     """
 
     def __init__(self, directory: Path, schema: Any) -> None:
@@ -78,7 +78,7 @@ class ShardWriter:
         self._writer.write_table(examples, max_chunksize=max_rows)
 
     def close(self, fingerprint: str) -> None:
-        """Finish and name the files; ``datasets`` names its caches by ``fingerprint``."""
+        """Finish the last file, and list all files; ``datasets`` names its own caches after ``fingerprint``."""
         self._close_file()
         names = [f"data-{number:05}-of-{len(self._files):05}.arrow" for number in range(len(self._files))]
         for file, name in zip(self._files, names, strict=True):

@@ -1,4 +1,4 @@
-"""What can be wrong with one row, and the words that errors share."""
+"""Define the errors of single rows, and helpers for the texts of errors."""
 
 import json
 import shlex
@@ -13,8 +13,8 @@ class RowError(SftError):
     """A row that cannot be used. ``data.on_bad_row`` decides whether it stops the run.
 
     Attributes:
-        reason: The kind of problem in a few words, the same for all rows that share it; the ledger counts by it.
-        row: The row as JSON, cut; empty where it could not be read at all.
+        reason: The kind of problem in a few words that all such rows share; the ledger counts by it.
+        row: The row as JSON, truncated; empty if it could not be read.
     """
 
     def __init__(self, *, where: str, reason: str, problem: str, fix: str) -> None:
@@ -23,10 +23,10 @@ class RowError(SftError):
 
 
 class RowExcluded(RowError):
-    """A row that the config leaves out on purpose (a tree in another language): counted, never a reason to stop.
+    """A row that the config leaves out on purpose (a tree in another language): counted, but never an error.
 
     Attributes:
-        by: What left it out, for the ledger: ``tree``, ``chosen``.
+        by: The setting that left it out, for the ledger: ``tree``, ``chosen``.
     """
 
     def __init__(self, *, where: str, reason: str, problem: str, fix: str, by: str = "tree") -> None:
@@ -35,30 +35,30 @@ class RowExcluded(RowError):
 
 
 def _writable(text: str) -> str:
-    """The text with halves of characters, which rows may hold and files may not, spelled out."""
+    """Return the text with lone surrogates escaped, which rows may hold but files may not."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def short_json(value: Any, limit: int = 2000) -> str:
-    """A value as JSON in at most ``limit`` characters, for people to read."""
+    """Return a value as JSON in at most ``limit`` characters, for display."""
     text = _writable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def short_repr(value: Any, limit: int = 60) -> str:
-    """``repr(value)`` in at most ``limit`` characters."""
+    """Return ``repr(value)`` in at most ``limit`` characters."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def format_list(names: Iterable[str], limit: int = 8) -> str:
-    """The names in their order, separated by commas; what is beyond ``limit`` is counted."""
+    """Return the names separated by commas; those beyond ``limit`` are counted."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
 def damaged_data_fix(directory: Path) -> str:
-    """What to do about a prepared directory that is damaged; nothing is thrown away."""
-    here = shlex.quote(str(directory))
-    return f"move it away, and sft prepare makes it again: mv {here} {shlex.quote(f'{directory}.damaged')}"
+    """Return the fix for a damaged prepared directory, which keeps its files."""
+    quoted = shlex.quote(str(directory))
+    return f"move it away, and sft prepare creates it again: mv {quoted} {shlex.quote(f'{directory}.damaged')}"

@@ -1,1 +1,1 @@
-"""The stages of preparation: rows, filters, examples, the prepared directory; each from the cache where it is there."""
+"""Run the stages of preparation: rows, filters, examples, the prepared directory. Finished stages are cached."""

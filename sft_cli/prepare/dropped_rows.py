@@ -1,4 +1,4 @@
-"""Some dropped rows as they are: what report.html shows of the rows that no example was made of."""
+"""Write the texts of some dropped rows, which report.html shows."""
 
 import json
 from collections.abc import Collection, Iterator, Sequence
@@ -16,26 +16,26 @@ FILE_NAME = "dropped.jsonl"
 
 
 def write_dropped_rows(file: Path, splits: Sequence[SourceSplit], locations: Collection[tuple[str, str]]) -> None:
-    """Write a line ``{"source", "where", "text"}`` for each row named by ``(source, where)``, in the order of the rows.
+    """Write ``{"source", "where", "text"}`` lines for the rows at ``(source, where)``, in the order of the rows.
 
-    A row that could not be read at all has an empty text.
+    A row that could not be read has an empty text.
     """
     with file.open("w", encoding="utf-8") as stream:
         for split in splits:
-            wanted = {where for source, where in locations if source == split.source}
-            for row in _rows_at(split, wanted) if wanted else ():
+            split_locations = {where for source, where in locations if source == split.source}
+            for row in _rows_at(split, split_locations) if split_locations else ():
                 line = {"source": split.source, "where": row.where, "text": _text(row)}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _rows_at(split: SourceSplit, wanted: Collection[str]) -> Iterator[StoredRow]:
-    """The rows of a split at some locations."""
-    numbers = [number for number, (where, _) in enumerate(split.store.locations()) if where in wanted]
+def _rows_at(split: SourceSplit, locations: Collection[str]) -> Iterator[StoredRow]:
+    """Return the rows of a split at some locations."""
+    numbers = [number for number, (where, _) in enumerate(split.store.locations()) if where in locations]
     return split.store.read(np.array(numbers, dtype=np.int64)) if numbers else chain()
 
 
 def _text(row: StoredRow) -> str:
-    """A row for people to read: its messages with their roles, or its values as JSON."""
+    """Return a row for display: its messages with their roles, or its values as JSON."""
     if row.conversation is None:
         return row.error.row if row.error is not None else ""
     if row.conversation.text is not None:

@@ -1,4 +1,4 @@
-"""The second stage: the filters of ``run_filters.steps``, one after the other, over the rows of all sources."""
+"""Run the filters of ``clean.steps`` in order over the rows of all sources (second stage)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,19 +27,19 @@ from sft_cli.utils.hashing import code_digest
 
 
 class FindingWriter:
-    """Appends findings to ``found.arrow``, and rewritten rows to ``replaced.arrow`` if there are any."""
+    """Writes findings to ``found.arrow``, and replaced rows to ``replaced.arrow`` if there are any."""
 
     def __init__(self, directory: Path) -> None:
         import pyarrow
 
         number, text = pyarrow.int64(), pyarrow.string()
-        self._found = pyarrow.schema(
+        self._finding_schema = pyarrow.schema(
             {"row": number, "reason": text, "detail": text, "score": pyarrow.float64(), "cluster": number}
         )
-        self._replaced = pyarrow.schema({"row": number, "payload": pyarrow.binary()})
+        self._replaced_schema = pyarrow.schema({"row": number, "payload": pyarrow.binary()})
         self._directory, self._last = directory, -1
-        (directory / "replaced.arrow").unlink(missing_ok=True)  # of a run that was stopped
-        self._findings = ArrowWriter(directory / "found.arrow", self._found, compressed=False)
+        (directory / "replaced.arrow").unlink(missing_ok=True)  # of an interrupted run
+        self._findings = ArrowWriter(directory / "found.arrow", self._finding_schema, compressed=False)
         self._rewritten: ArrowWriter | None = None
 
     def __enter__(self) -> "FindingWriter":
@@ -52,40 +52,40 @@ class FindingWriter:
             self._rewritten.close()
             fsync(self._directory / "replaced.arrow")
 
-    def write(self, found: Finding, row: int) -> None:
+    def write(self, finding: Finding, row: int) -> None:
         """Append one finding about a row."""
-        assert row > self._last, "findings come in ascending order of index"
+        assert row > self._last, "findings must be in ascending order of row"
         self._last = row
-        self._findings.add((row, found.reason, found.detail, found.score, found.cluster))
-        if found.conversation is not None:
+        self._findings.add((row, finding.reason, finding.detail, finding.score, finding.cluster))
+        if finding.conversation is not None:
             if self._rewritten is None:
                 file = self._directory / "replaced.arrow"
-                self._rewritten = ArrowWriter(file, self._replaced, compressed=False)
-            self._rewritten.add((row, codec.encode_conversation(found.conversation)))
+                self._rewritten = ArrowWriter(file, self._replaced_schema, compressed=False)
+            self._rewritten.add((row, codec.encode_conversation(finding.conversation)))
 
 
 CODE = ("clean", "data.arrow_io", "prepare.filter_stage", "prepare.filtered_rows")
-"""Modules that decide what a filter finds."""
+"""Modules that affect the findings of filters."""
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "near_duplicates": ("rensa",),
     "pii": ("phonenumbers", "python-stdnum"),
     "language": ("py3langid",),
     "perplexity": ("torch", "transformers"),
 }
-"""Packages whose rules, tables or models decide what a filter finds."""
+"""Packages whose rules, tables or models affect the findings of filters."""
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
 def resolve_scorer_model(config: Config) -> CleanConfig:
-    """The filters of a run; the model that scores is the one to be trained unless another is named."""
+    """Return the filters of a run; unless another is set, the scoring model is the one to be trained."""
     if config.clean.perplexity.model is not None:
         return config.clean
     return replace(config.clean, perplexity=replace(config.clean.perplexity, model=config.model.path))
 
 
 def clean_inputs(config: CleanConfig) -> list[dict[str, Any]]:
-    """What the filters depend on beside the rows, one entry a step."""
+    """Return the inputs of the filters other than the rows, one entry per step."""
     code = code_digest(*CODE)
     return [
         {
@@ -99,7 +99,7 @@ def clean_inputs(config: CleanConfig) -> list[dict[str, Any]]:
 
 
 def _version(package: str) -> str | None:
-    """The version of an optional package; None if it is not installed."""
+    """Return the version of an optional package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -112,10 +112,10 @@ def run_filters(
     """Run the filters over the stores of all splits, and set ``rows`` of every split.
 
     Args:
-        splits: In the order of the mix.
+        splits: The splits, in the order of the mix.
         config: The filters.
         inputs: Their ``clean_inputs``.
-        processes: How many work at once.
+        processes: Number of worker processes.
 
     Returns:
         Name, dropped rows by reason, and report of each filter.
@@ -129,15 +129,15 @@ def run_filters(
     reports: list[dict[str, Any]] = []
     for name, rules in zip(config.steps, inputs, strict=True):
         own_inputs = {"before": before, **rules}
-        with stage_cache.stage_dir("clean", own_inputs) as (directory, done):
-            if not done:
+        with stage_cache.stage_dir("clean", own_inputs) as (directory, is_finished):
+            if not is_finished:
                 rows = _StoredRows(splits, np.flatnonzero(kept), combined_reader(stores, results), processes, name)
                 stage_cache.mark_done(directory, {"inputs": own_inputs, **_run_filter(name, rows, config, directory)})
         result = FilterResult(name, registry.score_name(name, config), stage_cache.final_dir(directory))
         results.append(result)
         kept[result.dropped] = False
-        found = stage_cache.load_result(result.directory)
-        reports.append({"filter": name, "dropped": found["dropped"], "report": found["report"]})
+        stored = stage_cache.load_result(result.directory)
+        reports.append({"filter": name, "dropped": stored["dropped"], "report": stored["report"]})
         before = result.directory.name
     start = 0
     for split in splits:
@@ -149,14 +149,14 @@ def run_filters(
 
 @dataclass(frozen=True)
 class _StoredRows:
-    """The rows that are left, read from their stores: what ``clean.base.Rows`` promises.
+    """The remaining rows, read from their stores; implements ``clean.base.RowView``.
 
     Attributes:
         splits: The splits, in the order of the mix.
-        numbers: Numbers over all stores of the rows that are left.
-        reader: Reads them.
-        processes: How many work at once.
-        name: The filter, for the progress bar.
+        numbers: Numbers of the remaining rows, over all stores.
+        reader: Reader of the rows.
+        processes: Number of worker processes.
+        name: Name of the filter, for the progress bar.
     """
 
     splits: Sequence[SourceSplit]
@@ -173,31 +173,31 @@ class _StoredRows:
 
     @property
     def held_out(self) -> NDArray[np.bool_]:
-        """As in ``clean.base.Rows``."""
+        """``(rows,)``: whether a row comes from a source's own validation rows."""
         return self._per_row([split.is_validation for split in self.splits], np.bool_)
 
     @property
     def priority(self) -> NDArray[np.int64]:
-        """As in ``clean.base.Rows``."""
+        """``(rows,)``: priority of the row's source."""
         return self._per_row([split.config.priority for split in self.splits], np.int64)
 
     def _per_row(self, values: Sequence[Any], kind: Any) -> NDArray[Any]:
-        """The value of each row's store."""
+        """Return for each row the value of its store."""
         lengths = [len(split.store) for split in self.splits]
         return np.repeat(np.asarray(values, kind), lengths)[self.numbers]
 
     def map(
         self, function: Callable[[Sequence[Conversation], Argument], Sequence[Result]], argument: Argument
     ) -> Iterator[tuple[int, Sequence[Result]]]:
-        """As in ``clean.base.Rows``, in worker processes."""
+        """Yield ``function`` over all rows in batches, computed in worker processes; see ``RowView.map``."""
         tasks = [(start, self.numbers[start : start + BATCH]) for start in range(0, len(self), BATCH)]
         processes = workers.worth(len(self), self.processes)
-        with progress(f"clean     {self.name}", len(self)) as shown:
+        with progress(f"clean     {self.name}", len(self)) as bar:
             for start, results in workers.run(
                 _Mapper, (self.reader, function, argument), _Mapper.apply, tasks, processes
             ):
                 yield start, results
-                shown.advance(len(results))
+                bar.advance(len(results))
 
 
 class _Mapper:
@@ -209,13 +209,13 @@ class _Mapper:
         self._reader, self._function, self._argument = reader, function, argument
 
     def apply(self, task: tuple[int, NDArray[np.int64]]) -> tuple[int, Sequence[Any]]:
-        """The number of the batch's first row, and one result per row."""
+        """Return the number of the batch's first row, and one result per row."""
         start, numbers = task
         return start, self._function(list(self._reader.conversations(numbers)), self._argument)
 
 
 def _run_filter(name: str, rows: _StoredRows, config: CleanConfig, directory: Path) -> dict[str, Any]:
-    """Write what a filter finds; its drops by reason, and its report."""
+    """Write the findings of a filter, and return its drops by reason and its report."""
     dropped: Counter[str] = Counter()
     report: dict[str, Any] | None = None
 
@@ -226,7 +226,7 @@ def _run_filter(name: str, rows: _StoredRows, config: CleanConfig, directory: Pa
         return None
 
     with FindingWriter(directory) as writer:
-        for found in findings():
-            writer.write(found, int(rows.numbers[found.row]))
-            dropped.update([found.reason] if found.reason is not None else [])
+        for finding in findings():
+            writer.write(finding, int(rows.numbers[finding.row]))
+            dropped.update([finding.reason] if finding.reason is not None else [])
     return {"dropped": dict(sorted(dropped.items(), key=lambda pair: (-pair[1], pair[0]))), "report": report}

@@ -1,47 +1,50 @@
-"""Which inputs of a preparation differ from another's, in the names a user gave them."""
+"""Compare the inputs of two preparations, and name the differences by configuration keys and files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 THIS_VERSION = "this version of sft_cli"
-"""What stands for our own code among the inputs."""
+"""The name for a difference in the code of sft_cli."""
 KeyPath = tuple[str, ...]
 
 
 def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """``data.mix.mine.weight, template changed``; empty if nothing did."""
-    found = changed_names(old, new)
-    return f"{', '.join(found)} changed" if found else ""
+    """Return ``data.mix.mine.weight, template changed``; empty if there is no difference."""
+    names = changed_names(old, new)
+    return f"{', '.join(names)} changed" if names else ""
 
 
 def changed_names(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two preparations' inputs, each thing once."""
+    """Return the names of the differences between the inputs of two preparations, each once."""
     filters = [step["filter"] for step in new["clean"]]
     return list(dict.fromkeys(_key_name(path, filters) for path in changed_paths(old, new)))
 
 
 def changed_paths(old: Any, new: Any, path: KeyPath = ()) -> list[KeyPath]:
-    """Places of the values that differ. A list of pairs is compared by their first part, any other list as a whole."""
+    """Return the paths of the values that differ.
+
+    Lists of pairs are compared by the first elements of the pairs, other lists as a whole.
+    """
     if path[-1:] != ("clean",):
         old, new = _by_name(old), _by_name(new)
     elif isinstance(old, list) and isinstance(new, list):
         old, new = ({str(i): step for i, step in enumerate(steps)} for steps in (old, new))
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [path]
-    found: list[KeyPath] = []
+    paths: list[KeyPath] = []
     for key in [*new, *(key for key in old if key not in new)]:
-        found += changed_paths(old.get(key), new.get(key), (*path, str(key)))
-    return found
+        paths += changed_paths(old.get(key), new.get(key), (*path, str(key)))
+    return paths
 
 
 def _by_name(value: Any) -> Any:
-    """``[[name, digest], …]`` as a mapping; anything else as it is."""
-    pairs = isinstance(value, list) and value and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
-    return {str(name): digest for name, digest in value} if pairs else value
+    """Return ``[[name, digest], …]`` as a mapping; any other value unchanged."""
+    is_pairs = isinstance(value, list) and value and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+    return {str(name): digest for name, digest in value} if is_pairs else value
 
 
 def _key_name(path: KeyPath, filters: Sequence[str]) -> str:
-    """The key a user typed, or the file he changed."""
+    """Return the configuration key or file of a path."""
     match path:
         case ("rows", name, "content", _, "files"):
             return f"the files of data.mix.{name}"

@@ -1,4 +1,4 @@
-"""The manifest of a prepared directory: what went in, what came out, and the fingerprint that stands for it."""
+"""Build the manifest of a prepared directory: its inputs, its counts, and its fingerprint."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,25 +22,25 @@ from sft_cli.types import SplitName
 from sft_cli.utils.hashing import code_digest, json_digest
 
 VERSION = 6
-"""Raised whenever a prepared directory would hold other files, or its inputs other keys."""
+"""Incremented whenever a prepared directory gets other files, or its inputs other keys."""
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
-"""Libraries that decide what an example is, or how it is written."""
+"""Libraries that affect the examples and their files."""
 SOURCE_RULES = ("max_rows", "weight", "cap", "epochs", "priority", "role", "loss_weight", "budget", "licence")
 MIX_RULES = ("strategy", "temperature", "stopping_strategy", "total_rows", "stages", "val_fraction", "val_rows",
              "on_bad_row", "overflow", "budget")  # fmt: skip
 MIX_CODE = ("config.automatic", "data.mixing", "prepare.pipeline", "prepare.source_split", "prepare.write_stage",
             "data.ledger", "data.prepared_writer", "prepare.prepared_files")  # fmt: skip
-"""Modules that decide what an epoch holds and how it is written."""
+"""Modules that affect the rows of an epoch and how they are written."""
 
 
 def preparation_inputs(config: Config, tokenizer: ChatTokenizer, template: ChatTemplate) -> dict[str, Any]:
-    """Everything the prepared rows depend on, by stage: bytes of the data and the tokenizer, template, rules, code.
+    """Return the inputs of the prepared rows, by stage: bytes of data and tokenizer, template, rules, code.
 
-    Not on paths: the same bytes give the same rows wherever they lie.
+    Paths are not inputs: the same bytes give the same rows in any directory.
     """
     data = asdict(config.data)
-    found = {
+    inputs = {
         "version": VERSION,
         "rows": _source_inputs(config),
         "clean": filter_stage.clean_inputs(filter_stage.resolve_scorer_model(config)),
@@ -64,23 +64,23 @@ def preparation_inputs(config: Config, tokenizer: ChatTokenizer, template: ChatT
             "code": code_digest(*MIX_CODE),
         },
     }
-    return json.loads(json.dumps(found, default=str))
+    return json.loads(json.dumps(inputs, default=str))
 
 
 def _source_inputs(config: Config) -> dict[str, Any]:
-    """What the rows of every source depend on; the problems of all sources are told at once."""
-    found, problems = {}, []
+    """Return the inputs of the rows of every source; raise the errors of all sources together."""
+    inputs, problems = {}, []
     for name, source in config.data.mix.items():
         try:
-            found[name] = rows_stage.source_inputs(source, name, config.template.input_separator, config.trainer.seed)
+            inputs[name] = rows_stage.source_inputs(source, name, config.template.input_separator, config.trainer.seed)
         except SftError as error:
             problems.append(error)
     raise_all(problems)
-    return found
+    return inputs
 
 
 def inputs_fingerprint(values: Mapping[str, Any]) -> str:
-    """SHA-256 of the inputs as canonical JSON, 64 hexadecimal digits."""
+    """Return the SHA-256 of the inputs as canonical JSON, 64 hexadecimal digits."""
     return json_digest(values)
 
 
@@ -92,19 +92,19 @@ def build_manifest(
     lengths: Mapping[SplitName, NDArray[np.int64]],
     found: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest as plain JSON values.
+    """Return the manifest as JSON values.
 
     Args:
-        config: The run's.
-        inputs: What the rows depend on.
-        ledger: The account of the rows.
+        config: The configuration of the run.
+        inputs: The inputs of the rows.
+        ledger: The ledger of the rows.
         formats: Format of every source.
-        lengths: Tokens of every written example, by side.
-        found: What else the stages found: columns, stop_tokens, remarks, unused_tokens, beside_own_template, clean,
+        lengths: Tokens of every written example, by split.
+        found: Other results of the stages: columns, stop_tokens, remarks, unused_tokens, beside_own_template, clean,
             mix, stages.
     """
-    mix_of, columns = config.data.mix, found["columns"]
-    counts = {name: ledger.counts.get(name, {}) for name in mix_of}
+    mix, columns = config.data.mix, found["columns"]
+    counts = {name: ledger.counts.get(name, {}) for name in mix}
     return {
         "fingerprint": inputs_fingerprint(inputs),
         "sft_cli": __version__,
@@ -112,7 +112,7 @@ def build_manifest(
         "tokenizer": config.model.tokenizer or config.model.path,
         "template": template_name(config),
         "max_length": config.trainer.max_length,
-        "splits": {side: _split_counts(ledger, side, lengths[side]) for side in lengths},
+        "splits": {split: _split_counts(ledger, split, lengths[split]) for split in lengths},
         "sources": {
             name: {
                 "format": formats[name],
@@ -122,29 +122,27 @@ def build_manifest(
                 **columns[name],
                 **counts[name],
             }
-            for name, source in mix_of.items()
+            for name, source in mix.items()
         },
         "dropped": ledger.reasons(),
         "held_out_dropped": dict(+ledger.held_out_dropped),
-        "unrolled_rows": sum(
-            ledger.split_rows[name] for name, source in mix_of.items() if source.role is Role.instruct
-        ),
-        "cut_documents": sum(ledger.split_rows[name] for name, source in mix_of.items() if source.role is Role.replay),
+        "unrolled_rows": sum(ledger.split_rows[name] for name, source in mix.items() if source.role is Role.instruct),
+        "cut_documents": sum(ledger.split_rows[name] for name, source in mix.items() if source.role is Role.replay),
         **found,
         "inputs": dict(inputs),
     }
 
 
 def template_name(config: Config) -> str:
-    """What the chat template is called: its file, its name, or the tokenizer it came with."""
+    """Return the name of the chat template: its file, its name, or the tokenizer's own."""
     if config.template.path:
         return config.template.path
     return "the tokenizer's own" if config.template.name == "auto" else config.template.name
 
 
-def _split_counts(ledger: Ledger, side: SplitName, lengths: NDArray[np.int64]) -> dict[str, Any]:
-    """Counts of one split, copies included; lengths in tokens."""
-    counts = ledger.splits[side]
+def _split_counts(ledger: Ledger, split: SplitName, lengths: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the counts of one split, including copies; lengths in tokens."""
+    counts = ledger.splits[split]
     tokens, trained = counts["tokens"], counts["trained_tokens"]
     quantiles: Sequence[Any] = np.quantile(lengths, QUANTILES, method="lower").tolist() if len(lengths) else ()
     return {

@@ -1,4 +1,4 @@
-"""The stages before the last: rows, filters, selection, examples, mix. Finished stages come from the cache."""
+"""Run the stages before the last: rows, filters, selection, examples, mix. Finished stages come from the cache."""
 
 import re
 from collections import Counter
@@ -29,20 +29,20 @@ from sft_cli.prepare.source_split import SourceSplit
 from sft_cli.utils import workers
 
 MAX_KINDS = 5
-"""Kinds of bad rows reported at once."""
+"""Kinds of row errors that are reported."""
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[\d,]+")
-"""What differs between messages of one kind: quoted texts and numbers."""
+"""The variable parts of messages of one kind: quoted texts and numbers."""
 
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What the stages before the last produced.
+    """The results of the stages before the last.
 
     Attributes:
-        splits: In the order of the mix; a source's own validation rows follow its training rows.
-        draw: How often each usable row is in an epoch.
+        splits: The splits, in the order of the mix; a source's own validation rows follow its training rows.
+        draw: How often each usable row occurs in an epoch.
         formats: Format of every source.
-        unread: Per source the columns that nothing reads, or that are ignored on purpose.
+        unread: Per source the unread and the ignored columns.
         reports: Reports of the filters.
         lengths: Lengths of the rows.
     """
@@ -56,11 +56,11 @@ class PipelineResult:
 
     @property
     def training(self) -> list[SourceSplit]:
-        """The training splits, one for each source."""
+        """The training splits, one per source."""
         return _training(self.splits)
 
     def example_starts(self) -> NDArray[np.int64]:
-        """``(rows + 1,)``: number in the training split of the first example of every usable row."""
+        """Return ``(rows + 1,)`` the number of the first example of every usable row in the training split."""
         counts = [np.zeros(1, np.int64)]
         for split in self.training:
             examples = np.zeros(len(split.store), np.int64)
@@ -75,10 +75,10 @@ def run_stages(
     """Run all stages before the last.
 
     Args:
-        config: The run's.
+        config: The configuration of the run.
         tokenizer: Its tokenizer.
         template: The chat template that renders the rows.
-        inputs: ``manifest.preparation_inputs`` of these.
+        inputs: The ``manifest.preparation_inputs`` of these.
 
     Raises:
         SftError: A source cannot be read, or a row stops the run.
@@ -112,16 +112,17 @@ def run_stages(
 
 
 def _training(splits: Sequence[SourceSplit]) -> list[SourceSplit]:
+    """Return the training splits."""
     return [split for split in splits if not split.is_validation]
 
 
 def _select_rows(splits: Sequence[SourceSplit], data: DataConfig, seed: int) -> None:
-    """Set which rows of every split take part, and which of them are held out."""
+    """Set the rows of every split that take part, and those of them that are held out."""
     for split in splits:
         split.chosen = _sample(split, seed)
     candidates = [split.chosen & split.rows.kept & (not split.is_validation) for split in splits]
-    brings_validation = {split.source for split in splits if split.is_validation}
-    trained = {name for name in data.mix if name in brings_validation or stays_in_training(data, name)}
+    with_validation = {split.source for split in splits if split.is_validation}
+    trained = {name for name in data.mix if name in with_validation or stays_in_training(data, name)}
     numbers = {name: holdout.STAYS_IN_TRAINING if name in trained else i for i, name in enumerate(data.mix)}
     pairs = list(zip(splits, candidates, strict=True))
     sources = np.concatenate([np.full(int(mask.sum()), numbers[split.source]) for split, mask in pairs])
@@ -140,7 +141,7 @@ def _select_rows(splits: Sequence[SourceSplit], data: DataConfig, seed: int) -> 
 
 
 def _sample(split: SourceSplit, seed: int) -> NDArray[np.bool_]:
-    """``(rows,)``: at most ``max_rows`` of the rows; rows that cannot be used are among them."""
+    """Return ``(rows,)`` whether a row is among at most ``max_rows`` rows, which may include invalid ones."""
     present = split.rows.kept | ~(split.store.is_valid() | split.store.is_excluded())
     chosen = np.zeros(len(present), np.bool_)
     limit = None if split.is_validation else split.config.max_rows
@@ -149,7 +150,7 @@ def _sample(split: SourceSplit, seed: int) -> NDArray[np.bool_]:
 
 
 def _groups(splits: Sequence[SourceSplit], candidates: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
-    """``(candidates,)``: number of the rows that stay in one split (a tree, near duplicates), or -1."""
+    """Return ``(candidates,)`` the number of the group that stays in one split (a tree, near duplicates), or -1."""
     trees = np.concatenate([split.store.digests("group")[mask] for split, mask in zip(splits, candidates, strict=True)])
     _, groups = np.unique(trees, return_inverse=True)
     groups = np.where(trees == b"", -1, groups).astype(np.int64)
@@ -161,8 +162,8 @@ def _groups(splits: Sequence[SourceSplit], candidates: Sequence[NDArray[np.bool_
             taken = mask[rows]
             by_filter.setdefault(name, np.full(len(groups), -1, np.int64))[position[rows[taken]]] = clusters[taken]
     for clusters in by_filter.values():
-        alone = np.where(groups < 0, len(groups) + np.arange(len(groups)), groups)
-        groups = holdout.merge_groups(alone, clusters)
+        singletons = np.where(groups < 0, len(groups) + np.arange(len(groups)), groups)
+        groups = holdout.merge_groups(singletons, clusters)
     return groups
 
 
@@ -174,22 +175,22 @@ def _encode(
     inputs: Mapping[str, Any],
     processes: int,
 ) -> EncodedSource:
-    """Encode the chosen rows of a split, or take them from the cache.
+    """Return the encoded chosen rows of a split, from the cache if they are there.
 
     Args:
-        split: The split, its rows selected.
-        config: The run's.
+        split: The split, with its rows selected.
+        config: The configuration of the run.
         tokenizer: Its tokenizer.
         template: The chat template.
-        inputs: What the encoding of every source depends on.
-        processes: How many encode at once.
+        inputs: The inputs of the encoding of every source.
+        processes: Number of worker processes.
 
     Raises:
         SftError: A row stops the run.
     """
     source, data = split.config, config.data
     replay = source.role is Role.replay
-    # replace() drops what this process has compiled of the template: workers compile their own.
+    # replace() drops the compiled template of this process: workers compile their own.
     rules = EncodeRules(tokenizer, replace(template), data, config.trainer.max_length, replay, source.loss_weight)
     own_inputs = {**inputs, "replay": replay, "loss_weight": source.loss_weight}
     numbers = np.flatnonzero(split.chosen & split.rows.kept)
@@ -214,7 +215,7 @@ def _draw_epoch(splits: Sequence[SourceSplit], data: DataConfig, seed: int) -> E
 
 
 def _set_usable(split: SourceSplit, data: DataConfig) -> None:
-    """Set the training rows that became examples, and what the mix needs to know about them."""
+    """Set the training rows that have examples, and their properties that the mix needs."""
     encoded = split.encoded
     numbers = encoded.column("row")
     is_usable = (encoded.column("examples") > 0) & ~split.held_out[numbers]
@@ -232,7 +233,7 @@ def _set_usable(split: SourceSplit, data: DataConfig) -> None:
 
 
 def _refuse(errors: Iterable[SftError]) -> None:
-    """Raise the kinds of errors, each with its first row and the number of rows like it; none raises nothing."""
+    """Raise one error per kind, with its first row and the number of other rows; return if there are no errors."""
     first: dict[str, SftError] = {}
     counts: Counter[str] = Counter()
     for error in errors:
@@ -242,18 +243,20 @@ def _refuse(errors: Iterable[SftError]) -> None:
             first.setdefault(kind, error)
     reported = [_with_count(error, counts[kind] - 1) for kind, error in first.items()]
     if others := sum(number for kind, number in counts.items() if kind not in first):
-        last = reported[-1]
-        reported[-1] = SftError(where=last.where, problem=f"{last.problem} (and {others} other rows)", fix=last.fix)
+        last_error = reported[-1]
+        reported[-1] = SftError(
+            where=last_error.where, problem=f"{last_error.problem} (and {others} other rows)", fix=last_error.fix
+        )
     raise_all(reported)
 
 
 def _kind(error: SftError) -> str:
-    """The reason and the message without what it quotes and counts: equal for errors of one kind."""
+    """Return the reason and the message without quoted texts and numbers, equal for errors of one kind."""
     reason = error.reason if isinstance(error, RowError) else ""
     return f"{reason}: {_QUOTED.sub('', error.problem)}"
 
 
 def _with_count(error: SftError, others: int) -> SftError:
-    """The error, with the number of other rows that have it."""
+    """Return the error with the number of other rows that have it."""
     more = f" (and {others} more row{'s' * (others != 1)})" if others else ""
     return SftError(where=error.where, problem=f"{error.problem}{more}", fix=error.fix)

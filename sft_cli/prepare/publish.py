@@ -1,4 +1,4 @@
-"""A finished directory is moved into its place; nothing half-written is ever seen there."""
+"""Move a finished directory into place, so that an incomplete one is never visible there."""
 
 import errno
 import shutil
@@ -11,16 +11,16 @@ from sft_cli.data.prepared import read_manifest
 from sft_cli.errors import SftError
 
 TEMP_NAME = ".sft-prepare-"
-"""In the names of unfinished directories."""
+"""Part of the names of unfinished directories."""
 
 
 def replace_directory(new: Path, final: Path) -> None:
-    """Move a finished directory into place; what stood there is removed only afterwards.
+    """Move a finished directory into place; the old one is removed afterwards.
 
-    Another process may be doing the same: if it has put the same data there, ``new`` stays where it is.
+    If another process has put the same data there in the meantime, ``new`` is not moved.
 
     Raises:
-        SftError: Another process has put other data there meanwhile.
+        SftError: Another process has put other data there in the meantime.
     """
     old = temp_directory(final)
     try:
@@ -31,29 +31,33 @@ def replace_directory(new: Path, final: Path) -> None:
                 raise SftError(
                     where=str(final),
                     problem="another process has put other data there at the same time",
-                    fix="give each run its own prepared_dir, or leave it out",
+                    fix="set a different prepared_dir for each run, or leave it out",
                 )
     finally:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _try_move(new: Path, final: Path) -> bool:
-    """Whether ``final`` now holds what ``new`` did: moved there, or put there by another process; else it is taken."""
+    """Move ``new`` to ``final``; return whether ``final`` now holds its data, moved or from another process."""
     try:
         new.rename(final)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        made, present = read_manifest(new), read_manifest(final)
-        return made is not None and present is not None and made["fingerprint"] == present["fingerprint"]
+        wanted, present = read_manifest(new), read_manifest(final)
+        return wanted is not None and present is not None and wanted["fingerprint"] == present["fingerprint"]
     return True
 
 
 def temp_directory(final: Path) -> Path:
-    """A new empty directory beside ``final``; those that killed processes left there are removed after a day."""
+    """Create an empty directory next to ``final``; those of killed processes are removed after a day.
+
+    Returns:
+        The new directory.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".*{TEMP_NAME}*"):
+    for leftover in final.parent.glob(f".*{TEMP_NAME}*"):
         with suppress(FileNotFoundError):  # its own process has removed it
-            if time.time() - left.stat().st_mtime > 86_400:
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - leftover.stat().st_mtime > 86_400:
+                shutil.rmtree(leftover, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f".{final.name}{TEMP_NAME}", dir=final.parent))

@@ -1,4 +1,4 @@
-"""The outcome of each row that was encoded."""
+"""Convert the outcomes of encoded rows to tables, and back."""
 
 import json
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ class RowOutcome(NamedTuple):
 
     Attributes:
         row: Its number in its store.
-        examples: Examples it became; 0 if it has an error.
+        examples: Number of its examples; 0 if it has an error.
         tokens: Tokens of all its examples.
         trained_tokens: Tokens that carry loss.
         truncated_messages: Messages removed from its beginning.
-        truncated_tokens: Tokens cut off its end.
-        longest: Tokens of its longest example before truncation, or of an example that is too long; 0 if none was made.
+        truncated_tokens: Tokens removed from its end.
+        longest: Tokens of its longest example before truncation, or of an example that is too long; 0 without one.
         min_length: The shortest trainer.max_length at which truncation leaves a trained token.
         reason: The reason of its error, as in ``RowError``; None if it has no error.
         where: Location of the error.
         problem: Message of the error.
-        fix: What to do about the error.
+        fix: Fix of the error.
         labels: Its tags and scores as JSON; None if it has none.
         remarks: Keys of its remarks, separated by commas; None if there are none.
     """
@@ -52,13 +52,13 @@ ERROR_COLUMNS = ("reason", "where", "problem", "fix")
 
 
 def row_outcome(row: int, conversation: Conversation, outcome: EncodeResult) -> RowOutcome:
-    """Return what is kept of the outcome of a row."""
+    """Return the stored outcome of a row."""
     examples = outcome.examples
     error = _error(outcome)
     labels = None
     if conversation.tags or conversation.scores:
-        found = {"tags": dict(conversation.tags), "scores": dict(conversation.scores)}
-        labels = json.dumps(found, ensure_ascii=False)
+        values = {"tags": dict(conversation.tags), "scores": dict(conversation.scores)}
+        labels = json.dumps(values, ensure_ascii=False)
     remarks = {*conversation.remarks, *outcome.remarks, *(["empty_answer"] if _has_empty_answer(conversation) else [])}
     return RowOutcome(
         row=row,
@@ -79,7 +79,7 @@ def row_outcome(row: int, conversation: Conversation, outcome: EncodeResult) -> 
 
 
 def _error(outcome: EncodeResult) -> RowError | None:
-    """The error of an outcome with the reason that the ledger counts it under."""
+    """Return the error of an outcome, with its reason in the ledger."""
     if outcome.problem is None:
         return None
     reason = ALL_CUT if outcome.no_loss_left else TOO_LONG if outcome.too_long else UNPROVEN
@@ -88,7 +88,7 @@ def _error(outcome: EncodeResult) -> RowError | None:
 
 
 def _has_empty_answer(conversation: Conversation) -> bool:
-    """Whether a trained answer is empty."""
+    """Return whether a trained answer is empty."""
     answers = [m for m in conversation.messages if m.role == "assistant" and m.weight]
     return any(not (answer.content.strip() or answer.extra) for answer in answers)
 

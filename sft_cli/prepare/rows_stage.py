@@ -1,4 +1,4 @@
-"""The first stage: the rows of a source, read and converted once, in a store of their own."""
+"""Read and convert the rows of a source once, and keep them in a store (first stage)."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,23 +28,23 @@ CODE = (
     "data.formats", "data.sources", "data.row_errors", "data.codec", "data.arrow_io", "data.row_store", "utils.similar",
     "utils.text", "prepare.rows_stage",
 )  # fmt: skip
-"""Modules that decide what a row becomes."""
+"""Modules that affect the converted rows."""
 RULES = (
     "format", "columns", "ignore", "delimiter", "encoding", "split", "validation_split", "variables", "placeholders",
     "tags", "scores", "roles", "tree", "stream", "role",
 )  # fmt: skip
-"""Settings of a source that decide what a row becomes; its files are known by content."""
+"""Settings of a source that affect the converted rows; its files are identified by content."""
 Converted = tuple[str, Conversation | RowError]
 
 
 class SourceRows(NamedTuple):
-    """What stands for a source from here on.
+    """The converted rows of a source.
 
     Attributes:
         train: Its training rows.
         validation: Its own held-out rows, if it has any.
         format: Its format.
-        unread: The columns of all its rows that nothing reads, or that are left out on purpose.
+        unread: The unread and the ignored columns of all its rows.
     """
 
     train: RowStore
@@ -54,7 +54,7 @@ class SourceRows(NamedTuple):
 
 
 def source_inputs(config: SourceConfig, name: str, separator: str, seed: int) -> dict[str, Any]:
-    """Everything the rows of a source depend on."""
+    """Return the inputs of the rows of a source."""
     settings = asdict(config)
     streamed = {"max_rows": config.max_rows, "buffer": config.shuffle_buffer, "seed": seed} if config.stream else {}
     return {
@@ -69,80 +69,90 @@ def source_inputs(config: SourceConfig, name: str, separator: str, seed: int) ->
 
 
 def convert_source(
-    config: SourceConfig, name: str, separator: str, seed: int, known: dict[str, Any], processes: int
+    config: SourceConfig, name: str, separator: str, seed: int, inputs: dict[str, Any], processes: int
 ) -> SourceRows:
-    """The stores of a source, from the cache where they are there.
+    """Return the converted rows of a source, from the cache if they are there.
 
     Args:
         config: The source.
-        name: Its name in the mix.
-        separator: Between instruction and input of Alpaca rows.
-        seed: Chooses the rows of a streamed source.
-        known: Its ``source_inputs``.
-        processes: How many read at once.
+        name: Name of the source in the mix.
+        separator: Text between instruction and input of Alpaca rows.
+        seed: Selects the rows of a streamed source.
+        inputs: Its ``source_inputs``.
+        processes: Number of worker processes.
     """
-    found: list[tuple[RowStore, str]] = []
+    stores: list[tuple[RowStore, str]] = []
     unread = UnreadColumns()
     splits: tuple[SplitName, ...] = ("train", "validation") if source_rows.has_validation(config) else ("train",)
     for split in splits:
-        with stage_cache.stage_dir("rows", {**known, "split": split}) as (directory, done):
-            if not done:
-                format, seen = _write_parts(directory, config, name, split, separator, seed, processes)
+        with stage_cache.stage_dir("rows", {**inputs, "split": split}) as (directory, is_finished):
+            if not is_finished:
+                format, columns = _write_parts(directory, config, name, split, separator, seed, processes)
                 stage_cache.mark_done(
-                    directory, {"format": format, "columns": seen.to_json(), "inputs": {**known, "split": split}}
+                    directory, {"format": format, "columns": columns.to_json(), "inputs": {**inputs, "split": split}}
                 )
         final = stage_cache.final_dir(directory)
         finished = stage_cache.load_result(final)
         unread.join(UnreadColumns.of(finished["columns"]))
-        found.append((RowStore(final, name), finished["format"]))
-    (train, format), *rest = found
-    return SourceRows(train, rest[0][0] if rest else None, format, unread)
+        stores.append((RowStore(final, name), finished["format"]))
+    (train, format), *others = stores
+    return SourceRows(train, others[0][0] if others else None, format, unread)
 
 
 def _write_parts(
     directory: Path, config: SourceConfig, name: str, split: SplitName, separator: str, seed: int, processes: int
 ) -> tuple[str, UnreadColumns]:
-    """Write the parts that are not there yet; the name of the format and the account of the columns."""
+    """Write the parts that do not exist yet, and return the format's label and the account of the columns.
+
+    Args:
+        directory: Directory of the stage.
+        config: The source.
+        name: Name of the source in the mix.
+        split: The split.
+        separator: Text between instruction and input of Alpaca rows.
+        seed: Selects the rows of a streamed source.
+        processes: Number of worker processes.
+    """
     if config.stream:
         return _write_stream(directory, config, name, split, separator, seed)
     pieces = source_rows.source_slices(config, name, split)
     columns = first_columns((row for piece in pieces for row in source_rows.read_slice(piece, name)), config.ignore)
     converter = row_converter.make_converter(config, name, separator, columns)
     unread = UnreadColumns()
-    done = [number for number in range(len(pieces)) if _account_file(directory, number).is_file()]
-    for number in done:
+    finished = [number for number in range(len(pieces)) if _account_file(directory, number).is_file()]
+    for number in finished:
         unread.join(unread_columns.load_unread(_account_file(directory, number)))
         converter.refuse_unread(unread)
-    tasks = [(number, piece) for number, piece in enumerate(pieces) if number not in done]
-    size, left = (sum(piece.size for piece in some) for some in (pieces, [piece for _, piece in tasks]))
-    with progress(f"rows      {name}", share=1 - left / max(1, size)) as shown:
+    tasks = [(number, piece) for number, piece in enumerate(pieces) if number not in finished]
+    size, remaining = (sum(piece.size for piece in selected) for selected in (pieces, [piece for _, piece in tasks]))
+    with progress(f"rows      {name}", share=1 - remaining / max(1, size)) as bar:
         if converter.needs_all_rows:
             row_store.write_rows(
-                _part_file(directory, 0), _convert_all(converter, _with_progress(pieces, name, shown), unread)
+                _part_file(directory, 0), _convert_all(converter, _with_progress(pieces, name, bar), unread)
             )
             converter.refuse_unread(unread)
         else:
             setup = (directory, config, name, separator, columns)
             written = workers.run(_PartWriter, setup, _PartWriter.write, tasks, processes)
-            for (num_rows, seen), (_, piece) in zip(written, tasks, strict=True):
-                unread.join(seen)
+            for (num_rows, part_unread), (_, piece) in zip(written, tasks, strict=True):
+                unread.join(part_unread)
                 converter.refuse_unread(unread)
-                left -= piece.size
-                shown.advance(num_rows, 1 - left / max(1, size))
+                remaining -= piece.size
+                bar.advance(num_rows, 1 - remaining / max(1, size))
     converter.check_ignored(unread, columns)
     return converter.name, unread
 
 
-def _with_progress(pieces: Sequence[Slice], name: str, shown: Progress) -> Iterator[Row | BadRow]:
-    """The rows of all slices, told of as they are read."""
-    size, read = sum(piece.size for piece in pieces), 0
+def _with_progress(pieces: Sequence[Slice], name: str, bar: Progress) -> Iterator[Row | BadRow]:
+    """Yield the rows of all slices, and report them to the progress bar as they are read."""
+    size, bytes_read = sum(piece.size for piece in pieces), 0
     for piece in pieces:
         rows = 0
         for row in source_rows.read_slice(piece, name):
             rows += 1
             yield row
-        read += piece.size
-        shown.advance(rows, read / max(1, size))
+        bytes_read += piece.size
+        bar.advance(rows, bytes_read / max(1, size))
 
 
 class _PartWriter:
@@ -155,7 +165,11 @@ class _PartWriter:
         self._converter = row_converter.make_converter(config, name, separator, columns)
 
     def write(self, task: tuple[int, Slice]) -> tuple[int, UnreadColumns]:
-        """Write the part of one slice, then the account of its columns: it marks the part as whole."""
+        """Write the part of one slice, then the account of its columns, which marks the part as complete.
+
+        Returns:
+            The number of rows, and the account.
+        """
         number, piece = task
         rows, unread = source_rows.read_slice(piece, self._name), UnreadColumns()
         num_rows = row_store.write_rows(
@@ -168,18 +182,30 @@ class _PartWriter:
 def _write_stream(
     directory: Path, config: SourceConfig, name: str, split: SplitName, separator: str, seed: int
 ) -> tuple[str, UnreadColumns]:
-    """Write a part for each block of a streamed source, going on behind the last one that is there."""
-    done = sorted(directory.glob("state-*.json"))
-    nothing = {"next": None, "columns": (), "account": UnreadColumns().to_json()}
-    before: dict[str, Any] = json.loads(done[-1].read_bytes()) if done else nothing
-    number, columns, converter = len(done), tuple(before["columns"]), None
+    """Write a part for each block of a streamed source, after the last part that exists.
+
+    Args:
+        directory: Directory of the stage.
+        config: The source.
+        name: Name of the source in the mix.
+        split: The split.
+        separator: Text between instruction and input of Alpaca rows.
+        seed: Selects the rows.
+
+    Returns:
+        The format's label, and the account of the columns.
+    """
+    states = sorted(directory.glob("state-*.json"))
+    initial = {"next": None, "columns": (), "account": UnreadColumns().to_json()}
+    before: dict[str, Any] = json.loads(states[-1].read_bytes()) if states else initial
+    number, columns, converter = len(states), tuple(before["columns"]), None
     unread = UnreadColumns.of(before["account"])
-    stored = before["next"]["rows"] if done else 0
-    with progress(f"rows      {name}", config.max_rows if split == "train" else None, stored) as shown:
+    stored = before["next"]["rows"] if states else 0
+    with progress(f"rows      {name}", config.max_rows if split == "train" else None, stored) as bar:
         for block in streaming.stream_blocks(config, name, split, seed, before["next"]):
             columns = columns if number else first_columns(block.rows, config.ignore)
             converter = converter or row_converter.make_converter(config, name, separator, columns)
-            shown.advance(
+            bar.advance(
                 row_store.write_rows(_part_file(directory, number), _convert_rows(converter, block.rows, unread))
             )
             converter.refuse_unread(unread)
@@ -192,56 +218,62 @@ def _write_stream(
 
 
 def first_columns(rows: Iterable[Row | BadRow], ignored: Sequence[str]) -> tuple[str, ...]:
-    """The columns of the first readable row that are not left out.
+    """Return the columns of the first readable row, without ignored ones.
 
     Raises:
-        SftError: There are rows, and none can be read: what is wrong with the first.
+        SftError: There are rows, but none can be read; the error is that of the first.
     """
-    bad: RowError | None = None
+    first_error: RowError | None = None
     for row in rows:
         if isinstance(row, Row):
             return tuple(column for column in row.values if column not in ignored)
-        bad = bad or row.error
-    if bad is not None:
-        raise SftError(where=bad.where, problem=f"{bad.problem} (no row of the source can be read)", fix=bad.fix)
+        first_error = first_error or row.error
+    if first_error is not None:
+        raise SftError(
+            where=first_error.where,
+            problem=f"{first_error.problem} (no row of the source can be read)",
+            fix=first_error.fix,
+        )
     return ()
 
 
 def _convert_rows(converter: RowConverter, rows: Iterable[Row | BadRow], unread: UnreadColumns) -> Iterator[Converted]:
-    """Each row's conversations, or what is wrong with it; what nothing reads is entered into the account."""
+    """Yield each row's conversations, or its error; unread columns and keys are added to the account."""
     for row in rows:
         if isinstance(row, BadRow):
             yield row.where, row.error
             continue
         converter.note_columns(row, unread)
         try:
-            made = converter.convert(row)
+            conversations = converter.convert(row)
         except RowError as error:
             error.row = short_json(row.values)
             yield row.where, error
         else:
-            for conversation in made:
+            for conversation in conversations:
                 unread.add_keys(conversation.not_read, row.where)
                 yield conversation.where, conversation
 
 
 def _convert_all(converter: RowConverter, rows: Iterable[Row | BadRow], unread: UnreadColumns) -> Iterator[Converted]:
-    """As ``_convert_rows``, for formats whose rows belong together."""
+    """Yield the conversations of formats whose rows belong together, as ``_convert_rows`` does."""
 
-    def noted() -> Iterator[Row | BadRow]:
+    def rows_with_notes() -> Iterator[Row | BadRow]:
         """Yield the rows, and record the columns of each."""
         for row in rows:
             if isinstance(row, Row):
                 converter.note_columns(row, unread)
             yield row
 
-    for made in converter.convert_all(noted()):
-        yield made.where, made.error if isinstance(made, BadRow) else made
+    for result in converter.convert_all(rows_with_notes()):
+        yield result.where, result.error if isinstance(result, BadRow) else result
 
 
 def _part_file(directory: Path, number: int) -> Path:
+    """Return the file of a part."""
     return directory / f"part-{number:05}.arrow"
 
 
 def _account_file(directory: Path, number: int) -> Path:
+    """Return the file of the column account of a part."""
     return directory / f"columns-{number:05}.json"

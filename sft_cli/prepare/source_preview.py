@@ -1,4 +1,4 @@
-"""What the first rows of a config's sources hold, for advice: nothing is kept or downloaded, and no row is refused."""
+"""Inspect the first rows of the sources for advice, without storing, downloading or refusing rows."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -18,23 +18,23 @@ from sft_cli.prepare.rows_stage import first_columns
 from sft_cli.types import Conversation, Row
 
 MAX_ROWS = 200
-"""Rows of each source that are looked at."""
+"""Rows of each source that are inspected."""
 
 
 def first_row_features(config: Config) -> frozenset[ConversationFeatures]:
-    """The different things that the first rows hold; empty where no row can be read."""
-    keeps = config.data.thinking is not Thinking.strip
+    """Return the distinct features of the first rows; empty if no row can be read."""
+    keeps_reasoning = config.data.thinking is not Thinking.strip
     separator = config.template.input_separator
     return frozenset(
-        ConversationFeatures.from_conversation(one, reasoning=keeps)
+        ConversationFeatures.from_conversation(conversation, reasoning=keeps_reasoning)
         for name, source in config.data.mix.items()
-        for one in _conversations(source, name, separator)
-        if one.messages
+        for conversation in _conversations(source, name, separator)
+        if conversation.messages
     )
 
 
 def _conversations(source: SourceConfig, name: str, separator: str) -> Iterator[Conversation]:
-    """The conversations of the first rows of a local file."""
+    """Yield the conversations of the first rows of a local file."""
     if source.stream or source.path is None or not Path(resolve(source.path)).exists():
         return
     try:
@@ -49,9 +49,9 @@ def _conversations(source: SourceConfig, name: str, separator: str) -> Iterator[
             except RowError:
                 continue
     except SftError:
-        return  # it is told where the rows are read
+        return  # preparation reports the error when it reads the rows
 
 
 def _first_rows(piece: Slice, name: str) -> list[Row]:
-    """The first readable rows of a slice."""
+    """Return the first readable rows of a slice."""
     return [row for row in islice(source_rows.read_slice(piece, name), MAX_ROWS) if isinstance(row, Row)]

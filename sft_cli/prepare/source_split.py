@@ -1,4 +1,4 @@
-"""One split of one source on its way through the stages of preparation."""
+"""Hold the state of one split of one source through the stages of preparation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,22 +16,22 @@ from sft_cli.prepare.filtered_rows import FilteredRows
 
 @dataclass(eq=False)
 class SourceSplit:
-    """The rows of one split of one source; each stage sets the fields that the later ones read.
+    """The rows of one split of one source; each stage sets the fields that later stages read.
 
     Attributes:
         source: Name of the source in the mix.
         config: The source.
-        is_validation: Whether these are the validation rows that the source brings itself.
+        is_validation: Whether these are the source's own validation rows.
         store: The converted rows (rows stage).
-        rows: The store seen through the filters (filter stage).
-        chosen: ``(rows,)``: whether a row takes part: it passed the filters, or cannot be used, and is one of the
+        rows: The rows after the filters (filter stage).
+        chosen: ``(rows,)`` whether a row takes part: it passed the filters, or is invalid, and is one of the
             ``max_rows`` that were sampled (selection).
-        held_out: ``(rows,)``: whether a row is held out (selection).
+        held_out: ``(rows,)`` whether a row is held out (selection).
         encoded: The examples of the chosen rows (encode stage).
-        usable: Numbers of the training rows that became examples (mix; training splits only).
-        pool: What the mix needs to know about the usable rows (mix; training splits only).
+        usable: Numbers of the training rows with examples (mix; training splits only).
+        pool: Properties of the usable rows that the mix needs (mix; training splits only).
         tags: Tags of the usable rows (mix; training splits only).
-        copies: ``(rows,)``: times a row is in an epoch, over all its stages; 1 for a held-out row (mix).
+        copies: ``(rows,)`` times a row occurs in an epoch, over all its stages; 1 for a held-out row (mix).
     """
 
     source: str

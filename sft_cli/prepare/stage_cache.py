@@ -1,7 +1,8 @@
-"""Finished stages of preparation, kept by the content of what they were made from.
+"""Cache finished stages of preparation by the content of their inputs.
 
-A stage is a directory of parts, ``$SFT_HOME/stages/<stage>/<key>``. While it is made it is called ``<key>.partial``;
-every part in it is whole (written beside, then renamed), so that a run that was stopped goes on where it stood.
+A stage is a directory of parts, ``$SFT_HOME/stages/<stage>/<key>``. While it is built its name is ``<key>.partial``;
+every part in it is complete (written to a temporary file, then renamed), so that an interrupted run continues after the
+last part.
 """
 
 import json
@@ -20,17 +21,17 @@ from sft_cli.utils.hashing import json_digest
 from sft_cli.utils.locks import is_locked, lock
 
 DONE_FILE = "stage.json"
-"""Written last: what the stage was made from, and what it found."""
+"""Written last: the inputs and the results of the stage."""
 KEEP_DAYS = 30
-"""Stages nobody has used for so long are removed."""
+"""Stages unused for this number of days are removed."""
 
 
 @contextmanager
 def stage_dir(stage: str, inputs: Mapping[str, Any]) -> Iterator[tuple[Path, bool]]:
-    """The directory of a stage, and whether it is finished already.
+    """Yield the directory of a stage, and whether it is finished.
 
-    If it is not, the body makes it, whole parts at a time, and ends with ``mark_done``; another process that wants the
-    same stage waits meanwhile.
+    If it is not, the body writes it, in complete parts, and ends with ``mark_done``; other processes that need the same
+    stage wait.
     """
     key = json_digest(inputs)[:32]
     final = cache_home() / "stages" / stage / key
@@ -39,10 +40,10 @@ def stage_dir(stage: str, inputs: Mapping[str, Any]) -> Iterator[tuple[Path, boo
         _touch(final)
         yield final, True
         return
-    with _alone(final.with_suffix(".lock")):
+    with _locked(final.with_suffix(".lock")):
         partial = final.with_suffix(".partial")
         if not (final / DONE_FILE).is_file():
-            shutil.rmtree(final, ignore_errors=True)  # the rest of one that was being removed
+            shutil.rmtree(final, ignore_errors=True)  # remains of an interrupted removal
             partial.mkdir(exist_ok=True)
             if (partial / DONE_FILE).is_file():
                 partial.rename(final)
@@ -55,18 +56,18 @@ def stage_dir(stage: str, inputs: Mapping[str, Any]) -> Iterator[tuple[Path, boo
             partial.rename(final)
 
 
-def mark_done(directory: Path, found: Mapping[str, Any]) -> None:
-    """Mark a stage as finished, with what it found (plain values)."""
-    write_atomic(directory / DONE_FILE, json.dumps(found, ensure_ascii=False, indent=1).encode() + b"\n")
+def mark_done(directory: Path, results: Mapping[str, Any]) -> None:
+    """Mark a stage as finished, with its results (JSON values)."""
+    write_atomic(directory / DONE_FILE, json.dumps(results, ensure_ascii=False, indent=1).encode() + b"\n")
 
 
 def final_dir(directory: Path) -> Path:
-    """Where a stage lies once ``stage_dir`` has ended."""
+    """Return the directory of a stage after ``stage_dir`` has ended."""
     return directory.with_suffix("")
 
 
 def load_result(directory: Path) -> dict[str, Any]:
-    """What a finished stage found."""
+    """Return the results of a finished stage."""
     return json.loads((directory / DONE_FILE).read_text(encoding="utf-8"))
 
 
@@ -76,7 +77,7 @@ def evict_old() -> None:
     old = [path for path in (cache_home() / "stages").glob("*/*") if path.is_dir() and path.stat().st_mtime < limit]
     old = [path for path in old if not is_locked(path.with_suffix(".lock"))]
     for path in old:
-        (path / DONE_FILE).unlink(missing_ok=True)  # first: what is half removed must not pass for finished
+        (path / DONE_FILE).unlink(missing_ok=True)  # first, so that a partly removed stage does not count as finished
         shutil.rmtree(path, ignore_errors=True)
         path.with_suffix(".lock").unlink(missing_ok=True)
     if old:
@@ -84,19 +85,19 @@ def evict_old() -> None:
 
 
 def _touch(directory: Path) -> None:
-    """Remember that a stage was of use now."""
+    """Mark a stage as used now."""
     os.utime(directory)
 
 
 @contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Wait until no other process of this machine holds the file, and hold it."""
+def _locked(file: Path) -> Iterator[None]:
+    """Hold the lock of a file, waiting for other processes of this machine."""
     with open(file, "w") as opened:
         try:
             locked = lock(opened.fileno())
         except BlockingIOError:
-            say("data      another run prepares the same rows; waiting for it")
+            say("data      another run is preparing the same rows; waiting for it")
             locked = lock(opened.fileno(), wait=True)
         if not locked:
-            say(f"data      the disk of {cache_home()} has no locks: let one run at a time prepare the same rows")
+            say(f"data      the disk of {cache_home()} has no file locks: prepare the same rows in one run at a time")
         yield

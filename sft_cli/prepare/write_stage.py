@@ -23,12 +23,12 @@ from sft_cli.progress import progress
 from sft_cli.types import SplitName
 
 CHUNK = 5000
-"""Rows entered into the ledger at once."""
+"""Rows written to the ledger at once."""
 
 
 def write_examples(splits: Sequence[SourceSplit], writers: Mapping[SplitName, SplitWriter]) -> None:
     """Write each example of an epoch and of the held-out rows once."""
-    with progress("write", sum(len(split.encoded.column("row")) for split in splits)) as shown:
+    with progress("write", sum(len(split.encoded.column("row")) for split in splits)) as bar:
         for split in splits:
             for outcomes, examples in zip(split.encoded.outcomes(), split.encoded.examples(), strict=True):
                 row = np.repeat(outcomes.column("row").to_numpy(), outcomes.column("examples").to_numpy())
@@ -37,23 +37,23 @@ def write_examples(splits: Sequence[SourceSplit], writers: Mapping[SplitName, Sp
                 for name, mask in masks.items():
                     if mask.any():
                         writers[name].write(examples.filter(mask))
-                shown.advance(outcomes.num_rows)
+                bar.advance(outcomes.num_rows)
 
 
 def write_ledger(splits: Sequence[SourceSplit], ledger: Ledger) -> RemarkCounts:
-    """Enter every row into the ledger.
+    """Write every row to the ledger.
 
     Returns:
         The remarks about the used rows.
     """
     remarks = RemarkCounts()
-    with progress("ledger", sum(len(split.store) for split in splits)) as shown:
+    with progress("ledger", sum(len(split.store) for split in splits)) as bar:
         for split in splits:
             outcomes, locations, start = _OutcomeCursor(split.encoded), split.store.locations(), 0
             while chunk := list(itertools.islice(locations, CHUNK)):
                 _write_entries(split, outcomes, start, chunk, ledger, remarks)
                 start += len(chunk)
-                shown.advance(len(chunk))
+                bar.advance(len(chunk))
     return remarks
 
 
@@ -69,8 +69,8 @@ class _OutcomeCursor:
         """Return the outcome of a row, None if it was not encoded."""
         if self._next is None or self._next.row != row:
             return None
-        found, self._next = self._next, next(self._rows, None)
-        return found
+        outcome, self._next = self._next, next(self._rows, None)
+        return outcome
 
 
 def _write_entries(
@@ -81,15 +81,15 @@ def _write_entries(
     ledger: Ledger,
     remarks: RemarkCounts,
 ) -> None:
-    """Enter consecutive rows into the ledger.
+    """Write consecutive rows to the ledger.
 
     Args:
         split: The split.
         outcomes: Outcomes of its rows from ``start`` on.
         start: Number of the first row.
         locations: Location and error of each row.
-        ledger: Takes an entry for each row.
-        remarks: Takes the remarks about the used rows.
+        ledger: Receives an entry for each row.
+        remarks: Receives the remarks about the used rows.
     """
     notes = split.rows.notes(start, start + len(locations))
     for row, (where, error) in enumerate(locations, start):
@@ -108,7 +108,16 @@ def _entry(
     notes: list[FilterNote],
     outcome: RowOutcome | None,
 ) -> LedgerEntry:
-    """The ledger entry of one row."""
+    """Return the ledger entry of one row.
+
+    Args:
+        split: The split.
+        row: Number of the row.
+        where: Its location.
+        error: Its error, if it is not a conversation.
+        notes: Notes of filters about it.
+        outcome: Outcome of its encoding, if it was encoded.
+    """
     labels = json.loads(outcome.labels) if outcome and outcome.labels else {"tags": {}, "scores": {}}
     common: dict[str, Any] = {
         "where": where,
@@ -125,7 +134,7 @@ def _entry(
     if error is not None:
         excluded_by = error.by if isinstance(error, RowExcluded) else None
         return LedgerEntry(**common, fate="dropped", reason=error.reason, detail=error.problem, filter=excluded_by)
-    assert outcome is not None, f"{where} was chosen, but never encoded"
+    assert outcome is not None, f"{where} was chosen, but not encoded"
     if outcome.reason is not None:
         return LedgerEntry(**common, fate="dropped", reason=outcome.reason, detail=outcome.problem)
     return LedgerEntry(
@@ -141,7 +150,7 @@ def _entry(
 
 
 def invalid_rows(split: SourceSplit) -> Iterator[SftError]:
-    """Yield the errors of the chosen rows that are no conversations."""
+    """Yield the errors of the chosen rows that are not conversations."""
     if (split.chosen & ~split.store.is_valid()).any():
         for row, (_, error) in enumerate(split.store.locations()):
             if error is not None and split.chosen[row]:
@@ -149,22 +158,22 @@ def invalid_rows(split: SourceSplit) -> Iterator[SftError]:
 
 
 def fatal_errors(errors: Iterable[RowError], data: DataConfig) -> Iterator[RowError]:
-    """Yield the errors of encoded rows that stop the run at once: masks that cannot be proven."""
+    """Yield the errors of encoded rows that stop the run: masks that cannot be proven."""
     for error in errors:
         if error.reason not in TOO_LONG_REASONS and data.on_bad_row is OnBadRow.error:
             yield error
 
 
 def measure_lengths(splits: Iterable[SourceSplit], max_length: int, context: int | None) -> RowLengths:
-    """Measure the chosen rows of all splits.
+    """Return the lengths of the chosen rows of all splits.
 
     Args:
-        splits: Encoded.
+        splits: The encoded splits.
         max_length: ``trainer.max_length``.
-        context: Most tokens the model takes, or None.
+        context: Context length of the model; None if unknown.
     """
     lengths, min_lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    num_other_losses, first_too_long, longest, most = 0, None, "", 0
+    num_other_losses, first_too_long, longest, max_tokens = 0, None, "", 0
     for split in splits:
         store, encoded = split.store, split.encoded
         tokens, numbers = encoded.column("longest"), encoded.column("row")
@@ -172,11 +181,11 @@ def measure_lengths(splits: Iterable[SourceSplit], max_length: int, context: int
         num_other_losses += num_invalid + int((tokens == 0).sum())
         lengths.append(tokens[tokens > 0])
         min_lengths.append(encoded.column("min_length")[tokens > 0])
-        over = numbers[tokens > max_length]
-        if first_too_long is None and len(over):
-            first_too_long = next(store.read(over[:1])).where
-        if len(tokens) and tokens.max() > most:
-            most = int(tokens.max())
+        too_long = numbers[tokens > max_length]
+        if first_too_long is None and len(too_long):
+            first_too_long = next(store.read(too_long[:1])).where
+        if len(tokens) and tokens.max() > max_tokens:
+            max_tokens = int(tokens.max())
             longest = next(store.read(numbers[[tokens.argmax()]])).where
     return RowLengths(
         np.concatenate(lengths),

@@ -1,1 +1,1 @@
-"""What a person looks at: the report of prepared data, and single rows as coloured tokens. No torch."""
+"""Show prepared data: a report page, and single rows as coloured tokens. torch is not imported."""

@@ -1,4 +1,4 @@
-"""What every page is made with: escaping templates, and the package's own style and script with their hashes."""
+"""Render pages: escaping templates, and the style and script of the package with their hashes."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def template_environment(package: str) -> "Environment":
-    """Templates of a package in which every text is escaped, and nothing in it is hidden."""
+    """Return the templates of a package, with every text escaped and control characters made visible."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -27,10 +27,10 @@ def template_environment(package: str) -> "Environment":
 
 
 def package_text(package: str, name: str) -> str:
-    """A file of a package."""
+    """Return the text of a file of a package."""
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def csp_hash(text: str) -> str:
-    """A hash as a content security policy names it."""
+    """Return a hash in the form of a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

@@ -1,4 +1,4 @@
-"""The kinds of rows that ``sft inspect --worst`` prints."""
+"""Define the kinds of rows that ``sft inspect --worst`` prints."""
 
 from typing import Literal
 
@@ -10,4 +10,4 @@ KINDS: dict[Worst, str] = {
     "shortest": "shortest",
     "random": "random",
 }
-"""The choice -> the kind of row the gallery knows."""
+"""Choice of ``--worst`` -> kind of example in the gallery."""

@@ -1,4 +1,4 @@
-"""`report.html`: one page about a prepared directory; it opens anywhere, without a network."""
+"""Write `report.html`: one page about a prepared directory that needs no network."""
 
 from pathlib import Path
 from typing import Any
@@ -20,41 +20,41 @@ from sft_cli.utils.text import percent
 NAME = "report.html"
 PACKAGE = "sft_cli.report"
 LIMITS = (1200, 600, 300, 150, 60, 20)
-"""Tokens shown of a row: the first that keeps the page below MOST_BYTES."""
-MOST_BYTES = 5_000_000
-MOST_PLOTS = 60
-"""Sources with histograms of their own, the largest first."""
+"""Numbers of tokens shown of a row: the first one that keeps the page below MAX_BYTES is used."""
+MAX_BYTES = 5_000_000
+MAX_PLOTS = 60
+"""Sources with their own histograms, the largest first."""
 
 
 def write_report(prepared_directory: Path) -> Path:
-    """Write report.html into a prepared directory (with its tokenizer); its path.
+    """Write report.html into a prepared directory (with its tokenizer), and return its path.
 
-    The same directory gives the same bytes. Memory does not grow with the texts, only by a few bytes a row.
+    The same directory gives the same bytes. Memory does not grow with the texts, only by a few bytes per row.
     """
     prepared = open_prepared(prepared_directory)
     manifest, ledger = prepared.manifest, prepared_directory / "ledger.jsonl"
     seed = manifest["fingerprint"]
     train, validation = SplitStats(prepared_directory, "train"), SplitStats(prepared_directory, "validation")
-    account = ledger_view.sample_ledger(ledger, seed)
-    account.texts = ledger_view.dropped_texts(prepared_directory / "dropped.jsonl")
-    choice = gallery.select_examples(train, validation, account, seed)
+    sample = ledger_view.sample_ledger(ledger, seed)
+    sample.texts = ledger_view.dropped_texts(prepared_directory / "dropped.jsonl")
+    selection = gallery.select_examples(train, validation, sample, seed)
     reader = PreparedTokenReader.from_directory(prepared_directory, manifest)
-    values = _values(manifest, train, account)
+    values = _values(manifest, train, sample)
     page = b""
     for limit in LIMITS:
-        shown = gallery.read_examples(choice, (train, validation), reader, ledger, limit)
-        more = _gallery_values(shown, choice)
-        more["links"] = _links(shown, values["drops"])
-        page = _render(values | more).encode("utf-8")
-        if len(page) <= MOST_BYTES:
+        cards = gallery.read_examples(selection, (train, validation), reader, ledger, limit)
+        gallery_values = _gallery_values(cards, selection)
+        gallery_values["links"] = _links(cards, values["drops"])
+        page = _render(values | gallery_values).encode("utf-8")
+        if len(page) <= MAX_BYTES:
             break
     file = prepared_directory / NAME
     file.write_bytes(page)
     return file
 
 
-def _values(manifest: dict[str, Any], train: SplitStats, account: ledger_view.LedgerSample) -> dict[str, Any]:
-    """What the page's sections above the gallery show."""
+def _values(manifest: dict[str, Any], train: SplitStats, sample: ledger_view.LedgerSample) -> dict[str, Any]:
+    """Return the values of the page's sections above the gallery."""
     return {
         "manifest": manifest,
         "counts": COUNTED_COLUMNS,
@@ -63,25 +63,25 @@ def _values(manifest: dict[str, Any], train: SplitStats, account: ledger_view.Le
         "sources": sections.sources(manifest),
         "mix": sections.mix(manifest),
         "tags": sections.tags(manifest),
-        "drops": sections.drops(manifest, account),
+        "drops": sections.drops(manifest, sample),
         "cleaning": cleaning.filter_steps(manifest),
         "stages": sections.stages(manifest),
         "max_length": sections.max_length(manifest),
         "histograms": _histograms(train, sections.max_length(manifest)),
-        "plots_left_out": max(0, len(train.sources) - MOST_PLOTS),
+        "plots_left_out": max(0, len(train.sources) - MAX_PLOTS),
         "plot_size": (svg.WIDTH, svg.HEIGHT),
     }
 
 
 def _histograms(train: SplitStats, max_length: int | None) -> list[dict[str, Any]]:
-    """Per source its two histograms, on one common scale of lengths, and the numbers that go with them."""
+    """Return for each source its two histograms, on one common scale of lengths, and the numbers shown with them."""
     low, high = int(train.lengths.min(initial=1 << 30)), int(train.lengths.max(initial=1))
-    chosen = sorted(train.sources, key=lambda source: -len(train.rows_of_source(source)))[:MOST_PLOTS]
-    found = []
-    for source in [source for source in train.sources if source in chosen]:
+    selected = sorted(train.sources, key=lambda source: -len(train.rows_of_source(source)))[:MAX_PLOTS]
+    histograms = []
+    for source in [source for source in train.sources if source in selected]:
         indices = train.rows_of_source(source)
         lengths, shares = train.lengths[indices], train.shares[indices]
-        found.append(
+        histograms.append(
             {
                 "source": source,
                 "examples": len(indices),
@@ -94,37 +94,37 @@ def _histograms(train: SplitStats, max_length: int | None) -> list[dict[str, Any
                 "untrained": int((train.trained[indices] == 0).sum()),
             }
         )
-    return found
+    return histograms
 
 
-def _gallery_values(cards: list[GalleryExample], choice: gallery.GallerySelection) -> dict[str, Any]:
-    """What the gallery shows."""
+def _gallery_values(cards: list[GalleryExample], selection: gallery.GallerySelection) -> dict[str, Any]:
+    """Return the values of the gallery."""
     kinds = [kind for kind in (*gallery.KINDS, gallery.HELD_OUT) if any(kind in card.kinds for card in cards)]
     return {
         "cards": cards,
         "kinds": kinds,
         "card_sources": list(dict.fromkeys(card.row.source for card in cards)),
-        "sources_left_out": choice.sources_left_out,
+        "sources_left_out": selection.sources_left_out,
     }
 
 
 def _links(cards: list[GalleryExample], drops: dict[str, Any]) -> dict[str, str]:
-    """Place of a row -> where it is on the page: among the tokens, or among what was dropped."""
-    shown = {card.row.where: f"row-{number}" for number, card in enumerate(cards, 1)}
-    return {example["where"]: example["id"] for example in drops["shown"]} | shown
+    """Return the location of a row -> its id on the page, among the examples or the dropped rows."""
+    links = {card.row.where: f"row-{number}" for number, card in enumerate(cards, 1)}
+    return {example["where"]: example["id"] for example in drops["shown"]} | links
 
 
 def _render(values: dict[str, Any]) -> str:
-    """The page. Every text goes through Jinja's escaping; only the package's own style and script are put in as is."""
+    """Return the page. Jinja escapes every text except the package's own style and script."""
     from markupsafe import Markup, escape
 
-    def shown(text: object) -> Markup:
-        """A text in which nothing is hidden."""
+    def visible(text: object) -> Markup:
+        """Return a text with control characters made visible."""
         return escape(escape_control(str(text)))
 
     def token(text: str) -> Markup:
-        """A token's text; the newlines in it are marked by the style, and stay newlines when they are copied."""
-        return shown(text).replace("\n", Markup("<em>\n</em>"))
+        """Return a token's text; the style marks its newlines, which stay newlines when they are copied."""
+        return visible(text).replace("\n", Markup("<em>\n</em>"))
 
     templates = template_environment(PACKAGE)
     templates.filters |= {

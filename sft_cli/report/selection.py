@@ -1,4 +1,4 @@
-"""Rows of prepared data that are chosen to be printed, each with its line of the ledger."""
+"""Select rows of prepared data for printing, each with its line of the ledger."""
 
 import json
 import re
@@ -17,23 +17,23 @@ from sft_cli.report.token_pieces import PreparedTokenReader
 from sft_cli.types import SplitName
 from sft_cli.utils.similar import closest_name
 
-AMBIGUOUS = 3
-"""Rows of one place that are named in an error."""
-SIDES: tuple[SplitName, ...] = ("train", "validation")
+MAX_AMBIGUOUS = 3
+"""Rows of one location that an error lists."""
+SPLITS: tuple[SplitName, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which rows to choose.
+    """The rows to select.
 
     Attributes:
-        row: Number of an example in its split, or a row's place; None to choose otherwise.
-        where: Part of a row's place; None to choose otherwise.
-        text: Expression that is found in what the rows' tokens decode to; None to choose otherwise.
-        worst: What the rows are extreme in; used where none of the others is given.
+        row: Number of an example in its split, or location of a row; None to select otherwise.
+        where: Part of a row's location; None to select otherwise.
+        text: Pattern that the decoded tokens must match; None to select otherwise.
+        worst: Kind of extreme rows; used if row, where and text are None.
         source: Only rows of this source; None for all.
-        n: How many rows at most.
-        split: Which split; None looks for places in both, and for examples in train.
+        n: Maximum number of rows.
+        split: The split; None searches locations in both splits, and examples in train.
     """
 
     row: str | None = None
@@ -47,17 +47,17 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class InspectedRow:
-    """One row: its line of the ledger (None where there is none) and its examples."""
+    """One row: its line of the ledger (None if there is none) and its examples."""
 
     line: Line | None
     examples: list[tuple[SplitName, ExampleRow]]
 
 
 def select(prepared: PreparedData, selection: Selection, reader: PreparedTokenReader) -> tuple[list[InspectedRow], str]:
-    """The rows that a selection chooses, and a remark on those that it leaves out; empty without any.
+    """Return the rows of a selection, and a remark on the rows that it leaves out; an empty remark if none are.
 
     Raises:
-        SftError: There is no such row or source.
+        SftError: The row or source does not exist.
     """
     _check_source(selection, prepared)
     if selection.row is not None:
@@ -70,64 +70,64 @@ def select(prepared: PreparedData, selection: Selection, reader: PreparedTokenRe
 
 
 def _check_source(selection: Selection, prepared: PreparedData) -> None:
-    """Refuse the name of a source that is not there."""
+    """Refuse an unknown source."""
     names = list(prepared.manifest["sources"])
     if selection.source is not None and selection.source not in names:
-        meant = closest_name(selection.source, names)
+        similar = closest_name(selection.source, names)
         raise SftError(
             where=f"--source {selection.source}",
-            problem="the prepared data have no such source",
-            fix=f"did you mean --source {meant}?" if meant else f"the sources are {', '.join(names)}",
+            problem="the prepared data has no such source",
+            fix=f"did you mean --source {similar}?" if similar else f"the sources are {', '.join(names)}",
         )
 
 
 def _by_index(prepared: PreparedData, selection: Selection) -> InspectedRow:
-    """The example of a number."""
+    """Return the example of a number."""
     assert selection.row is not None
-    side, index = selection.split or "train", int(selection.row)
-    survey = SplitStats(prepared.directory, side)
-    if index >= len(survey):
-        held = f"has {len(survey):,} examples, numbered from 0" if len(survey) else "has no examples"
+    split, index = selection.split or "train", int(selection.row)
+    stats = SplitStats(prepared.directory, split)
+    if index >= len(stats):
+        content = f"has {len(stats):,} examples, numbered from 0" if len(stats) else "has no examples"
         raise SftError(
             where=f"--row {selection.row}",
-            problem=f"the split {side} {held}",
-            fix="name one of them, or --row FILE:LINE for a place",
+            problem=f"the split {split} {content}",
+            fix="use one of these numbers, or --row FILE:LINE for a location",
         )
-    row = survey.row(index)
-    place = (row.source, row.where)
-    return InspectedRow(ledger_view.find_lines(_ledger(prepared), {place}).get(place), [(side, row)])
+    row = stats.row(index)
+    key = (row.source, row.where)
+    return InspectedRow(ledger_view.find_lines(_ledger(prepared), {key}).get(key), [(split, row)])
 
 
 def _by_place(prepared: PreparedData, selection: Selection) -> InspectedRow:
-    """The row of a place: of exactly this one, or of the only one that ends in it behind a slash."""
+    """Return the row at a location: an exact match, or the only one that ends with it after a slash."""
     assert selection.row is not None
-    exact, ending, first = [], [], None
+    exact_matches, suffix_matches, first_line = [], [], None
     for line in _matching(_ledger(prepared), selection.row, selection):
-        first = first or line
-        for kept, fits in (
-            (exact, line["where"] == selection.row),
-            (ending, line["where"].endswith(f"/{selection.row}")),
+        first_line = first_line or line
+        for matches, fits in (
+            (exact_matches, line["where"] == selection.row),
+            (suffix_matches, line["where"].endswith(f"/{selection.row}")),
         ):
-            if fits and len(kept) < AMBIGUOUS:
-                kept.append(line)
-    named = exact or ending
-    if len(named) == 1:
-        return _with_examples(prepared, named, selection)[0]
-    if named:
-        places = ", ".join(one_line(f"{line['where']} of {line['source']}") for line in named)
-        problem, fix = f"several rows are there: {places}", f"--where {selection.row} prints them"
-    elif first is not None:
-        problem, fix = "no row is exactly there", f"did you mean --row {one_line(first['where'])}?"
+            if fits and len(matches) < MAX_AMBIGUOUS:
+                matches.append(line)
+    candidates = exact_matches or suffix_matches
+    if len(candidates) == 1:
+        return _with_examples(prepared, candidates, selection)[0]
+    if candidates:
+        places = ", ".join(one_line(f"{line['where']} of {line['source']}") for line in candidates)
+        problem, fix = f"several rows have this location: {places}", f"--where {selection.row} prints them"
+    elif first_line is not None:
+        problem, fix = "no row has exactly this location", f"did you mean --row {one_line(first_line['where'])}?"
     else:
         problem, fix = (
-            "the ledger has no row there",
-            "--where PART searches for a part of a place such as rows.jsonl:17",
+            "the ledger has no row with this location",
+            "--where PART searches for a part of a location such as rows.jsonl:17",
         )
     raise SftError(where=f"--row {selection.row}", problem=problem, fix=fix)
 
 
 def _by_part(prepared: PreparedData, selection: Selection) -> tuple[list[InspectedRow], str]:
-    """The first rows whose place holds a text, and how many more there are."""
+    """Return the first rows whose location contains a text, and a remark on how many more there are."""
     assert selection.where is not None
     lines, more = [], 0
     for line in _matching(_ledger(prepared), selection.where, selection):
@@ -138,8 +138,8 @@ def _by_part(prepared: PreparedData, selection: Selection) -> tuple[list[Inspect
     if not lines:
         raise SftError(
             where=f"--where {selection.where}",
-            problem="no row has that in its place" + (f" in {selection.split}" if selection.split else ""),
-            fix="places look like rows.jsonl:17; sft inspect without --where shows some",
+            problem="no row has this text in its location" + (f" in {selection.split}" if selection.split else ""),
+            fix="locations look like rows.jsonl:17; sft inspect without --where shows some",
         )
     remark = f"{more:,} more rows match; -n {selection.n + more} prints all" if more else ""
     return _with_examples(prepared, lines, selection), remark
@@ -148,70 +148,78 @@ def _by_part(prepared: PreparedData, selection: Selection) -> tuple[list[Inspect
 def _by_text(
     prepared: PreparedData, selection: Selection, pattern: re.Pattern[str], reader: PreparedTokenReader
 ) -> tuple[list[InspectedRow], str]:
-    """The first examples whose text holds what was asked for, and whether there are more."""
-    places, more = list[tuple[SplitName, ExampleRow]](), False
-    for side in SIDES if selection.split is None else (selection.split,):
-        survey = SplitStats(prepared.directory, side)
-        for index in range(len(survey)) if selection.source is None else survey.rows_of_source(selection.source):
-            row = survey.row(int(index))
+    """Return the first examples whose text matches, and a remark if there are more.
+
+    Args:
+        prepared: The prepared data.
+        selection: The selection.
+        pattern: The pattern.
+        reader: Decodes the tokens.
+    """
+    matches, more = list[tuple[SplitName, ExampleRow]](), False
+    for split in SPLITS if selection.split is None else (selection.split,):
+        stats = SplitStats(prepared.directory, split)
+        for index in range(len(stats)) if selection.source is None else stats.rows_of_source(selection.source):
+            row = stats.row(int(index))
             if pattern.search(reader.text(row.ids)) is None:
                 continue
-            if len(places) == selection.n:
+            if len(matches) == selection.n:
                 more = True
                 break
-            places.append((side, row))
-    if not places:
+            matches.append((split, row))
+    if not matches:
         raise SftError(
             where=f"--text {pattern.pattern}",
-            problem="it is in no example" + (f" of {selection.split}" if selection.split else ""),
-            fix="--text is a regular expression over the text that the tokens decode to, template and all",
+            problem="no example matches" + (f" in {selection.split}" if selection.split else ""),
+            fix="--text is a regular expression over the decoded tokens, including the template",
         )
-    lines = ledger_view.find_lines(_ledger(prepared), {(row.source, row.where) for _, row in places})
-    found = [InspectedRow(lines.get((row.source, row.where)), [(side, row)]) for side, row in places]
-    return found, f"more examples match; -n {2 * selection.n} prints more" if more else ""
+    lines = ledger_view.find_lines(_ledger(prepared), {(row.source, row.where) for _, row in matches})
+    rows = [InspectedRow(lines.get((row.source, row.where)), [(split, row)]) for split, row in matches]
+    return rows, f"more examples match; -n {2 * selection.n} prints more" if more else ""
 
 
 def _extreme(prepared: PreparedData, selection: Selection) -> tuple[list[InspectedRow], str]:
-    """The rows of all sources, or of one, that are most what was asked for."""
-    side = selection.split or "train"
-    survey, seed = SplitStats(prepared.directory, side), prepared.manifest["fingerprint"]
-    chosen = [selection.source] if selection.source is not None else survey.sources
+    """Return the most extreme rows of the selected kind, of all sources or of one."""
+    split = selection.split or "train"
+    stats, seed = SplitStats(prepared.directory, split), prepared.manifest["fingerprint"]
+    sources = [selection.source] if selection.source is not None else stats.sources
     if selection.worst == "truncated":
-        account = ledger_view.sample_ledger(_ledger(prepared), seed, kept=selection.n)
-        account.truncated = {source: lines for source, lines in account.truncated.items() if source in chosen}
-        indices = gallery.truncated_examples(survey, account)[: selection.n]
+        sample = ledger_view.sample_ledger(_ledger(prepared), seed, max_truncated=selection.n)
+        sample.truncated = {source: lines for source, lines in sample.truncated.items() if source in sources}
+        indices = gallery.truncated_examples(stats, sample)[: selection.n]
     else:
-        indices = gallery.top_rows(survey, chosen, KINDS[selection.worst], selection.n, seed)
-    rows = [survey.row(index) for index in indices]
+        indices = gallery.top_rows(stats, sources, KINDS[selection.worst], selection.n, seed)
+    rows = [stats.row(index) for index in indices]
     lines = ledger_view.find_lines(_ledger(prepared), {(row.source, row.where) for row in rows})
-    found = [InspectedRow(lines.get((row.source, row.where)), [(side, row)]) for row in rows]
+    inspected = [InspectedRow(lines.get((row.source, row.where)), [(split, row)]) for row in rows]
     if rows:
-        return found, ""
-    return found, f"no row of {side} was truncated" if selection.worst == "truncated" and len(
-        survey
-    ) else f"{side} has no rows"
+        return inspected, ""
+    return inspected, f"no row of {split} was truncated" if selection.worst == "truncated" and len(
+        stats
+    ) else f"{split} has no rows"
 
 
 def _matching(ledger: Path, text: str, selection: Selection) -> Iterator[Line]:
-    """The ledger's lines whose place holds a text, of the source and split asked for."""
-    inside = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
+    """Yield the lines of the ledger whose location contains a text, of the selected source and split."""
+    needle = json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
     for raw in ledger_view.ledger_lines(ledger):
-        if inside in raw:
+        if needle in raw:
             line = json.loads(raw)
-            fits = selection.source in (None, line["source"]) and selection.split in (None, line["split"])
-            if fits and text in line["where"]:
+            selected = selection.source in (None, line["source"]) and selection.split in (None, line["split"])
+            if selected and text in line["where"]:
                 yield line
 
 
 def _with_examples(prepared: PreparedData, lines: Sequence[Line], selection: Selection) -> list[InspectedRow]:
-    """The lines with their examples."""
-    found = {(line["source"], line["where"]): InspectedRow(line, []) for line in lines}
-    for side in SIDES if selection.split is None else (selection.split,):
-        survey = SplitStats(prepared.directory, side)
-        for place, indices in survey.find(set(found)).items():
-            found[place].examples.extend((side, row) for row in map(survey.row, indices))
-    return list(found.values())
+    """Return the lines with their examples."""
+    rows = {(line["source"], line["where"]): InspectedRow(line, []) for line in lines}
+    for split in SPLITS if selection.split is None else (selection.split,):
+        stats = SplitStats(prepared.directory, split)
+        for key, indices in stats.find(set(rows)).items():
+            rows[key].examples.extend((split, row) for row in map(stats.row, indices))
+    return list(rows.values())
 
 
 def _ledger(prepared: PreparedData) -> Path:
+    """Return the path of the ledger."""
     return prepared.directory / "ledger.jsonl"

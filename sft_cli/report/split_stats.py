@@ -1,4 +1,4 @@
-"""The examples of a split as small arrays, read in chunks; single rows are opened one by one. Never all texts."""
+"""Hold the examples of a split as small arrays, and read single examples on demand; never all texts."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from sft_cli.data.prepared_writer import IGNORE_INDEX
 from sft_cli.types import SplitName
 
 CHUNK = 1000
-"""Rows looked at together."""
+"""Rows per batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleRow:
-    """One example as it is stored.
+    """One stored example.
 
     Attributes:
         index: Its number in the split.
-        where: Place of the row it came from.
+        where: Location of its row.
         source: Name of its source.
         ids: ``(length,)`` token ids.
-        trained: ``(length,)``: whether a token carries loss.
-        weights: The weights its trained tokens have, ascending, without repetition.
+        trained: ``(length,)`` whether a token carries loss.
+        weights: The distinct weights of its trained tokens, ascending.
     """
 
     index: int
@@ -37,7 +37,7 @@ class ExampleRow:
 
     @property
     def num_trained(self) -> int:
-        """Tokens that carry loss."""
+        """Number of tokens that carry loss."""
         return sum(self.trained)
 
 
@@ -47,8 +47,8 @@ class SplitStats:
     Attributes:
         lengths: ``(rows,)`` tokens of each example.
         trained: ``(rows,)`` tokens of each example that carry loss.
-        source_of: ``(rows,)`` place of each example's source in ``sources``.
-        sources: Names of the sources, in the order they appear.
+        source_of: ``(rows,)`` index of each example's source in ``sources``.
+        sources: Names of the sources, in order of appearance.
     """
 
     def __init__(self, directory: Path, side: SplitName) -> None:
@@ -82,17 +82,17 @@ class SplitStats:
         return self.trained / np.maximum(self.lengths, 1)
 
     def rows_of_source(self, source: str) -> NDArray[np.int64]:
-        """Indices of a source's examples."""
+        """Return the indices of a source's examples."""
         if source not in self.sources:
             return np.zeros(0, dtype=np.int64)
         return np.flatnonzero(self.source_of == self.sources.index(source))
 
     def where(self, index: int) -> str:
-        """The row an example came from."""
+        """Return the location of an example's row."""
         return self._table.column("where")[int(index)].as_py()
 
     def row(self, index: int) -> ExampleRow:
-        """One example."""
+        """Return one example."""
         values: dict[str, Any] = {
             name: self._table.column(name)[int(index)].as_py() for name in self._table.column_names
         }
@@ -104,31 +104,31 @@ class SplitStats:
             int(index), values["where"], values["source"], values["input_ids"], trained, tuple(sorted(weights))
         )
 
-    def find(self, places: Collection[tuple[str, str]]) -> dict[tuple[str, str], list[int]]:
-        """Indices of the examples of rows named by ``(source, where)``."""
+    def find(self, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], list[int]]:
+        """Return the indices of the examples of rows given by ``(source, where)``."""
         import pyarrow as pa
         from pyarrow import compute
 
-        found: dict[tuple[str, str], list[int]] = {}
-        wanted = compute.SetLookupOptions(pa.array(sorted({where for _, where in places}), type=pa.string()))
+        indices: dict[tuple[str, str], list[int]] = {}
+        options = compute.SetLookupOptions(pa.array(sorted({where for _, where in keys}), type=pa.string()))
         start = 0
         for chunk in self._chunks(("source", "where")):
-            for at in np.flatnonzero(
-                compute.call_function("is_in", [chunk.column(1)], wanted).to_numpy(zero_copy_only=False)
+            for index in np.flatnonzero(
+                compute.call_function("is_in", [chunk.column(1)], options).to_numpy(zero_copy_only=False)
             ):
-                place = (chunk.column(0)[int(at)].as_py(), chunk.column(1)[int(at)].as_py())
-                if place in places:
-                    found.setdefault(place, []).append(start + int(at))
+                key = (chunk.column(0)[int(index)].as_py(), chunk.column(1)[int(index)].as_py())
+                if key in keys:
+                    indices.setdefault(key, []).append(start + int(index))
             start += chunk.num_rows
-        return found
+        return indices
 
     def _chunks(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Record batches of some short columns, mapped."""
+        """Yield memory-mapped record batches of some short columns."""
         return iter(self._table.select(list(columns)).to_batches(max_chunksize=CHUNK))
 
 
 def _read_batches(files: Sequence[str]) -> Iterator[Any]:
-    """The record batches of some files, read and let go: pages of a mapped file would count as memory in use."""
+    """Yield the record batches of files without mapping them, since mapped pages would count as memory in use."""
     from pyarrow import OSFile, ipc
 
     for file in files:
@@ -137,7 +137,7 @@ def _read_batches(files: Sequence[str]) -> Iterator[Any]:
 
 
 def _counts(labels: Any) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """``(rows,)`` lengths and ``(rows,)`` trained tokens of a list array."""
+    """Return ``(rows,)`` lengths and ``(rows,)`` trained tokens of a list array."""
     offsets = labels.offsets.to_numpy()
     offsets = offsets - offsets[0]
     carries = np.concatenate([[0], np.cumsum(labels.flatten().to_numpy() != IGNORE_INDEX)])

@@ -1,4 +1,4 @@
-"""Rows for a terminal: tokens coloured by loss, or with marks where there is no colour."""
+"""Print rows in a terminal: tokens coloured by loss, or with marks if there is no colour."""
 
 import io
 import os
@@ -18,9 +18,9 @@ from sft_cli.report.token_pieces import Excerpt, TextPiece
 STYLES = {"all": "green underline", "some": "yellow underline", "none": ""}
 SPECIAL, STOP, QUIET = "bold cyan", "bold reverse yellow", "dim"
 MARKS = {"all": "⟦⟧", "some": "⦅⦆"}
-"""What stands around tokens of which all, or some, carry loss."""
+"""Marks around tokens of which all, or some, carry loss."""
 SPECIAL_MARKS = "⟪⟫"
-_TAKEN = str.maketrans({mark: f"⟨U+{ord(mark):04X}⟩" for mark in "".join(MARKS.values()) + SPECIAL_MARKS})
+_ESCAPED_MARKS = str.maketrans({mark: f"⟨U+{ord(mark):04X}⟩" for mark in "".join(MARKS.values()) + SPECIAL_MARKS})
 PLAIN_LEGEND = (
     "⟦carries loss⟧  no loss  ⟪special token⟫  ⟪stop: trained stop token⟫  "
     "⦅a character only some of whose tokens do⦆  ↵ newline"
@@ -29,7 +29,7 @@ PLAIN_LEGEND = (
 
 @contextmanager
 def ignore_broken_pipe() -> Iterator[None]:
-    """Stop printing in peace when the reader of a pipe (``| head``) has seen enough."""
+    """Stop printing without an error when the reader of a pipe (``| head``) has closed it."""
     try:
         yield
     except BrokenPipeError:
@@ -37,14 +37,14 @@ def ignore_broken_pipe() -> Iterator[None]:
 
 
 class RowPrinter:
-    """Prints rows; the first thing it prints explains the colours or marks."""
+    """Prints rows, after a legend of the colours or marks."""
 
     def __init__(self, plain: bool) -> None:
         from rich.console import Console
         from rich.text import Text
 
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # data hold characters some terminals cannot
+            sys.stdout.reconfigure(errors="backslashreplace")  # data has characters that some terminals cannot print
         self._console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._text: type[Text] = Text
         self._plain = plain or not self._console.is_terminal or self._console.is_dumb_terminal
@@ -57,7 +57,7 @@ class RowPrinter:
             ])  # fmt: skip
 
     def _print(self, parts: list[tuple[str, str]]) -> None:
-        """One piece of text, whole lines."""
+        """Print styled text as whole lines."""
         if self._plain:
             print("".join(text for text, _ in parts), flush=True)
         else:
@@ -65,7 +65,7 @@ class RowPrinter:
             self._console.print(self._text.assemble(*joined))
 
     def ledger_line(self, line: Line | None) -> None:
-        """What became of a row."""
+        """Print the ledger line of a row."""
         self._print([])
         if line is None:
             self._print([("the ledger has no line for this row", QUIET)])
@@ -75,11 +75,11 @@ class RowPrinter:
             self._print([(f"  {one_line(line['detail'])}", "")])
 
     def dropped(self, text: str) -> None:
-        """What a dropped row held."""
+        """Print the text of a dropped row."""
         self._print([(f"  {one_line(text)}", QUIET)])
 
     def example(self, row: ExampleRow, side: str, excerpt: Sequence[Excerpt]) -> None:
-        """The tokens of an example."""
+        """Print the tokens of an example."""
         share = row.num_trained / len(row.ids) if row.ids else 0.0
         weights = f", weight {', '.join(f'{w:g}' for w in row.weights)}" if row.weights not in ((), (1.0,)) else ""
         counts = f"{len(row.ids):,} tokens, {row.num_trained:,} with loss ({share:.1%}){weights}"
@@ -93,7 +93,7 @@ class RowPrinter:
         self._print(parts)
 
     def _parts(self, pieces: list[TextPiece]) -> Iterator[tuple[str, str]]:
-        """Texts with their styles, or with marks."""
+        """Yield texts with their styles, or with marks."""
         if self._plain:
             yield format_plain(pieces), ""
             return
@@ -109,13 +109,13 @@ class RowPrinter:
 
 
 def format_plain(pieces: list[TextPiece]) -> str:
-    """The pieces as one text with marks around what carries loss; mark characters of the data are spelled out."""
+    """Return the pieces as one text with marks around trained tokens; mark characters of the data are escaped."""
     text, loss = [], "none"
     for piece in pieces:
         if piece.loss != loss:
             text += [MARKS[loss][1] if loss != "none" else "", MARKS[piece.loss][0] if piece.loss != "none" else ""]
             loss = piece.loss
-        inner = escape_control(piece.text).translate(_TAKEN).replace("\n", "↵\n")
+        inner = escape_control(piece.text).translate(_ESCAPED_MARKS).replace("\n", "↵\n")
         if piece.special:
             inner = f"{SPECIAL_MARKS[0]}{'stop: ' if piece.stop else ''}{inner}{SPECIAL_MARKS[1]}"
         text.append(inner)
@@ -124,7 +124,7 @@ def format_plain(pieces: list[TextPiece]) -> str:
 
 
 def _ledger_summary(line: Line) -> Iterator[str]:
-    """What the ledger says of a row, in a few words each."""
+    """Yield the parts of a ledger line's summary."""
     yield line["source"]
     yield line["split"]
     yield line["fate"].replace("_", " ") + (f": {line['reason']}" if line["reason"] else "")

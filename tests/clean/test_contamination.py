@@ -171,20 +171,20 @@ def test_parquet(tmp_path, monkeypatch):
 MISTAKES = [
     (
         '{"query": "One", "gold": 1}', {},
-        "a.jsonl:1: it has none of the columns question, prompt, instruction, text, but query, gold\n"
-        "  fix: name the one that holds the prompt: clean.contamination.columns.a=COLUMN",
+        "a.jsonl:1: the row has none of the columns question, prompt, instruction, text; it has query, gold\n"
+        "  fix: set the column of the prompt: clean.contamination.columns.a=COLUMN",
     ),
     (
         '{"query": "One", "gold": 1}', {"a": "querry"},
-        "a.jsonl:1: it has no column 'querry'\n"
+        "a.jsonl:1: the row has no column 'querry'\n"
         "  fix: did you mean clean.contamination.columns.a=query? columns: query, gold",
     ),
     ('{"question": "One"}\n{"question": "  "}', {},
-     "a.jsonl:2: its question holds no text\n"
-     "  fix: remove the row, or name another column: clean.contamination.columns.a=COLUMN"),
+     "a.jsonl:2: the column question of the row holds no text\n"
+     "  fix: remove the row, or set another column: clean.contamination.columns.a=COLUMN"),
     ('{"question": 7}', {},
-     "a.jsonl:1: its question holds no text\n"
-     "  fix: remove the row, or name another column: clean.contamination.columns.a=COLUMN"),
+     "a.jsonl:1: the column question of the row holds no text\n"
+     "  fix: remove the row, or set another column: clean.contamination.columns.a=COLUMN"),
     ('{"question": "One"}\nnonsense', {},
      "a.jsonl:2: invalid JSON at column 1, near 'nonsense': a value is missing or misspelt\n"
      "  fix: repair this line; each line holds one JSON object"),
@@ -204,7 +204,7 @@ def test_a_set_that_is_not_there(against):
     with pytest.raises(SftError) as caught:
         contamination.check_contamination(ContaminationConfig(against={"exam": "exams.jsonl"}))
     assert caught.value.where == "clean.contamination.against.exam"
-    assert caught.value.problem == "there is no 'exams.jsonl'"
+    assert caught.value.problem == "'exams.jsonl' does not exist"
 
 
 SAID = st.lists(st.sampled_from(["a", "b", "c", "D"]), max_size=12).map(" ".join)

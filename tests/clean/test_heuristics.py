@@ -30,14 +30,14 @@ BAD = [
         "100% of its words are the prompt's",
         id="echo",
     ),
-    pytest.param("hi", "Here:\n```python\n```\n", "empty code block", "a code block holds nothing", id="empty-code"),
-    pytest.param("hi", "Here:\n```\n\n  ```", "empty code block", "a code block holds nothing", id="blank-code"),
-    pytest.param("hi", LOOP, "repeats itself", "88% of its 72 words are in pieces said before", id="loop"),
+    pytest.param("hi", "Here:\n```python\n```\n", "empty code block", "a code block is empty", id="empty-code"),
+    pytest.param("hi", "Here:\n```\n\n  ```", "empty code block", "a code block is empty", id="blank-code"),
+    pytest.param("hi", LOOP, "repeats itself", "88% of its 72 words are in repeated pieces", id="loop"),
     pytest.param(
         "hi",
         f"{LOOP}\n```\nx = 1\n```",
         "repeats itself",
-        "88% of its 72 words are in pieces said before",
+        "88% of its 72 words are in repeated pieces",
         id="loop-and-code",
     ),
     pytest.param("hi", "Here:\n```python\nx = 1\n", "cut off", "a code block is not closed", id="open-fence"),
@@ -168,7 +168,7 @@ def test_every_trained_answer_is_judged_and_no_other():
 
 def test_report_only_keeps_the_rows_and_says_why():
     [found], report = run_filter(heuristics.find_heuristics, [chat("hi", LOOP)], HeuristicsConfig(action=Action.report))
-    assert found[:4] == (0, None, "repeats itself: 88% of its 72 words are in pieces said before", 63 / 72)
+    assert found[:4] == (0, None, "repeats itself: 88% of its 72 words are in repeated pieces", 63 / 72)
     assert report["rules"]["repetition"] == 1
 
 
@@ -176,7 +176,7 @@ def test_all_rules_off_is_a_mistake():
     with pytest.raises(SftError) as error:
         heuristics.find_heuristics(None, HeuristicsConfig(**dict.fromkeys(heuristics.RULES, False)))  # pyright: ignore
     assert str(error.value) == (
-        "clean.heuristics: every rule is switched off, so nothing would be found\n"
+        "clean.heuristics: every rule is switched off, so the filter would find nothing\n"
         "  fix: switch one on, or take heuristics out of clean.steps"
     )
 

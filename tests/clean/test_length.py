@@ -97,8 +97,8 @@ def test_bounds_nothing_can_meet_are_refused():
     with pytest.raises(SftError) as error:
         length.find_length(None, LengthConfig(min_answer_words=5, max_answer_words=4))  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (
-        "clean.length.min_answer_words: min_answer_words is 5 and max_answer_words is 4: no row could stay\n"
-        "  fix: make max_answer_words at least min_answer_words"
+        "clean.length.min_answer_words: min_answer_words is 5, but max_answer_words is 4: every row would be dropped\n"
+        "  fix: set max_answer_words to at least min_answer_words"
     )
 
 
@@ -106,6 +106,6 @@ def test_bounds_every_row_meets_are_refused():
     with pytest.raises(SftError) as caught:
         length.check_length(LengthConfig(min_answer_words=0))
     assert str(caught.value) == (
-        "clean.length: no bound is set, so no row would be left out\n"
+        "clean.length: no bound is set, so no row would be dropped\n"
         "  fix: set one, such as clean.length.min_answer_words=1, or take length out of clean.steps"
     )

@@ -178,19 +178,19 @@ def test_a_chat_template_writes_the_prompt(scorer):
 MISTAKES = [
     pytest.param(
         {"model": None},
-        "clean.perplexity.model: no model is given to score with\n"
+        "clean.perplexity.model: no model for scoring is set\n"
         "  fix: set clean.perplexity.model=DIR_OR_HUB_ID, or model.path",
         id="no-model",
     ),
     pytest.param(
         {"score": "loss"},
-        "clean.perplexity.score: there is no score 'loss'\n  fix: choose ifd or perplexity",
+        "clean.perplexity.score: unknown score 'loss'\n  fix: choose ifd or perplexity",
         id="score",
     ),
     pytest.param(
         {"min_score": 2.0, "max_score": 1.0},
-        "clean.perplexity.min_score: min_score is 2 and max_score is 1: no row could stay\n"
-        "  fix: make max_score at least min_score",
+        "clean.perplexity.min_score: min_score is 2, but max_score is 1: every row would be dropped\n"
+        "  fix: set max_score to at least min_score",
         id="bounds",
     ),
     pytest.param(

@@ -305,7 +305,7 @@ MISTAKES = [
     ),
     pytest.param(
         {"roles": []},
-        "clean.pii.roles: the list is empty, so nothing would be searched\n"
+        "clean.pii.roles: the list is empty, so the filter would find nothing\n"
         "  fix: choose from system, user, assistant, tool",
         id="no-roles",
     ),

@@ -33,7 +33,7 @@ def test_a_threshold():
     found, report = run_filter(quality.find_quality, ROWS, QualityConfig(min_score=4.5))
     assert [(one.row, one.reason, one.detail, one.score) for one in found] == [
         (1, "score too low", "quality 2, below 4.5", 2.0),
-        (2, "no score", "it has no quality", None),
+        (2, "no score", "the row has no quality", None),
         (4, "score too low", "quality 1, below 4.5", 1.0),
     ]
     assert report == {
@@ -75,13 +75,13 @@ def test_a_score_no_row_has_is_a_mistake():
         run_filter(quality.find_quality, ROWS, QualityConfig(score="qualty", min_score=1))
     assert str(error.value) == (
         "clean.quality.score=qualty: no row has the score 'qualty'; the rows have quality\n"
-        "  fix: did you mean quality? Otherwise name its column: data.mix.a.scores.qualty=COLUMN"
+        "  fix: did you mean quality? Otherwise set its column: data.mix.a.scores.qualty=COLUMN"
     )
     with pytest.raises(SftError) as error:
         run_filter(quality.find_quality, [chat("a", "b")], QualityConfig(min_score=1))
     assert str(error.value) == (
         "clean.quality.score=quality: no row has the score 'quality'\n"
-        "  fix: name its column: data.mix.rows.scores.quality=COLUMN"
+        "  fix: set its column: data.mix.rows.scores.quality=COLUMN"
     )
     assert run_filter(quality.find_quality, [], QualityConfig(min_score=1))[0] == []
 
@@ -90,6 +90,6 @@ def test_a_step_that_would_do_nothing_is_refused():
     with pytest.raises(SftError) as error:
         quality.find_quality(None, QualityConfig())  # pyright: ignore[reportArgumentType]
     assert str(error.value) == (
-        "clean.quality: neither min_score nor top_k is set, so no row would be left out\n"
+        "clean.quality: neither min_score nor top_k is set, so no row would be dropped\n"
         "  fix: set clean.quality.min_score or clean.quality.top_k, or take quality out of clean.steps"
     )

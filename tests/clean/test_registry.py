@@ -43,7 +43,7 @@ def test_what_cannot_begin_is_refused():
     config = CleanConfig(
         steps=["leakage", "contamination"], contamination=ContaminationConfig(against={"a": "no.json"})
     )
-    with pytest.raises(SftError, match=r"clean\.contamination\.against\.a: there is no 'no\.json'"):
+    with pytest.raises(SftError, match=r"clean\.contamination\.against\.a: 'no\.json' does not exist"):
         registry.check_filters(config)
     registry.check_filters(CleanConfig(steps=["leakage"], contamination=config.contamination))
 

@@ -12,7 +12,7 @@ from sft_cli.config.overrides.parse import parse_overrides
 from sft_cli.config.overrides.quoting import format_override
 from sft_cli.config.schema.data import OnBadRow, Role, SourceConfig
 from sft_cli.data.formats.row_converter import make_converter
-from sft_cli.data.formats.unread_columns import UnreadColumns, column_meaning, is_about
+from sft_cli.data.formats.unread_columns import UnreadColumns, column_meaning, is_metadata
 from sft_cli.data.row_errors import RowError
 from sft_cli.errors import SftError
 from sft_cli.prepare.prepare import prepare_data
@@ -79,7 +79,7 @@ def test_what_changes_a_guessed_row_is_refused(column, value):
     assert not isinstance(caught.value, RowError)  # data.on_bad_row=drop does not drop it
     assert caught.value.where == "rows.jsonl:1"
     assert caught.value.problem.startswith(
-        f"the format messages, recognised from the columns, does not read {column!r} ("
+        f"the format messages, detected from the columns, does not read {column!r} ("
     )
     pasted = format_override("data.mix.mine.ignore", [column])
     assert caught.value.fix.startswith(f"{pasted} leaves it out on purpose")
@@ -98,10 +98,10 @@ def test_every_refused_column_is_told_at_once_and_the_advice_keeps_what_is_ignor
     with pytest.raises(SftError) as caught:
         account({"messages": TALK, "old": 1, "images": ["x"], "cot": "y"}, ignore=["old"])
     assert str(caught.value) == (
-        "rows.jsonl:1: the format messages, recognised from the columns, does not read "
+        "rows.jsonl:1: the format messages, detected from the columns, does not read "
         "'images' (images, sound or video), 'cot' (reasoning)\n"
         "  fix: 'data.mix.mine.ignore=[old, images, cot]' leaves them out on purpose; to train it, write rows as"
-        " messages whose answers have it under reasoning_content"
+        " messages, with it as reasoning_content of the answers"
     )
 
 
@@ -109,9 +109,9 @@ def test_an_answer_beside_a_text_makes_no_document():
     with pytest.raises(SftError) as caught:
         account({"text": "A dull film.", "mood": "bad"})
     assert str(caught.value) == (
-        "rows.jsonl:1: the format text, recognised from the columns, does not read 'mood' (it may belong to the text)\n"
+        "rows.jsonl:1: the format text, detected from the columns, does not read 'mood' (it may belong to the text)\n"
         "  fix: 'data.mix.mine.ignore=[mood]' trains only the text; "
-        "'data.mix.mine.columns={prompt: text, completion: mood}' trains mood as the answer to it"
+        "'data.mix.mine.columns={prompt: text, completion: mood}' trains mood as the answer to the text"
     )
     assert account({"text": "A dull film.", "mood": "bad"}, columns={"prompt": "text", "completion": "mood"})
 
@@ -138,7 +138,7 @@ def test_a_column_to_ignore_that_is_nowhere(ignore, fix):
         account({"messages": TALK, "images": []}, ignore=ignore)
     name = ignore[-1]
     assert str(caught.value).startswith(
-        f"data.mix.mine.ignore: no row has a column {name!r}; there are messages, images"
+        f"data.mix.mine.ignore: no row has a column {name!r}; the columns are messages, images"
     )
     assert caught.value.fix == fix
 
@@ -173,7 +173,7 @@ def test_every_column_is_read_ignored_named_or_refused(extra, named, data):
 @given(names)
 def test_names_are_judged_without_failing(name):
     assert column_meaning(name) is None or column_meaning(name).description
-    assert is_about(name) in (True, False)
+    assert is_metadata(name) in (True, False)
 
 
 def rows(number, **more):
@@ -193,7 +193,7 @@ def test_they_are_told_in_the_console_the_manifest_and_the_report(config, tmp_pa
     said = capsys.readouterr().out
     assert "not read  a: id, note\nignored   a: junk\n" in said
     page = (made.directory / "report.html").read_text(encoding="utf-8")
-    assert "not read: id, note<br>ignored by choice: junk</dd>" in page
+    assert "not read: id, note<br>ignored on purpose: junk</dd>" in page
 
 
 def test_a_refused_column_of_a_late_row_stops_the_run_and_is_told_again(config, tmp_path):

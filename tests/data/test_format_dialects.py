@@ -55,7 +55,7 @@ def test_dialects_are_recognised(values, expected):
         ),
         pytest.param(
             {"conversation": []},
-            "field 'conversation' has no exchanges; there is nothing to learn to say\n  fix: add one or remove the row",
+            "field 'conversation' has no exchanges; there is nothing to train on\n  fix: add one or remove the row",
             id="empty",
         ),
         pytest.param(
@@ -118,4 +118,4 @@ def test_the_description_names_every_format_with_its_columns():
         assert shape.description in block
         assert f"columns: {', '.join(shape.required)}" in block or not shape.required
         assert json.loads(block.split("example: ")[1]) == shape.example
-    assert "your own: Jinja" in text
+    assert "custom: Jinja" in text

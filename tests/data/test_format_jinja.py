@@ -134,29 +134,29 @@ def test_trees_of_other_names():
         ),
         pytest.param(
             "{format: {prompt: question, completion: '{{ a }}'}}", ".prompt",
-            "'question' reads no column, so every row would say the same\n"
+            "'question' reads no column, so every row would get the same text\n"
             "  fix: write {{ question }} for the column of that name",
             id="a-bare-name",
         ),
         pytest.param(
             "{format: {text: 'Hello there'}}", ".text",
-            "'Hello there' reads no column, so every row would say the same\n"
-            "  fix: write the column it is made of in double braces",
+            "'Hello there' reads no column, so every row would get the same text\n"
+            "  fix: write the column to read in double braces",
             id="a-constant",
         ),
         pytest.param(
             "{format: {mesages: '{{ x }}'}}", "",
-            "no format is made of mesages\n  fix: did you mean messages for mesages?",
+            "no format has the fields mesages\n  fix: did you mean messages instead of mesages?",
             id="unknown-field",
         ),
         pytest.param(
             "{format: {messages: '{{ x }}', sytem: '{{ y }}'}}", "",
-            "no format is made of messages, sytem\n  fix: did you mean system for sytem?",
+            "no format has the fields messages, sytem\n  fix: did you mean system instead of sytem?",
             id="a-field-too-many",
         ),
         pytest.param(
             "{format: {prompt: '{{ x }}'}}", "",
-            "no format is made of prompt\n  fix: write messages: …, text: …, or prompt: and completion: …",
+            "no format has the fields prompt\n  fix: write messages: …, text: …, or prompt: and completion: …",
             id="half-a-format",
         ),
     ],
@@ -225,7 +225,7 @@ def test_columns_belong_to_the_table():
     with pytest.raises(SftError) as caught:
         make_converter(config, "mine", "\n\n", ())
     assert str(caught.value) == (
-        "data.mix.mine.columns: it would have no effect: the format jinja (text) does not read it\n"
+        "data.mix.mine.columns: the key has no effect: the format jinja (text) does not read it\n"
         "  fix: leave data.mix.mine.columns out"
     )
 

@@ -118,7 +118,7 @@ def test_a_function_may_yield_its_messages(packages):
         Message("user", "Q", extra={"name": {"1": [2, "Q"]}}),
         Message("assistant", "A", extra={"name": {"1": [2, "A"]}}),
     )
-    with pytest.raises(RowError, match="the format stream says KeyError: 'a'"):
+    with pytest.raises(RowError, match="the format stream raised KeyError: 'a'"):
         convert("stream", {"q": "Q"})
 
 
@@ -139,7 +139,9 @@ def test_name_for_the_manifest_and_fingerprint_for_the_cache(packages):
 
 
 def test_the_list_of_formats_names_them(packages):
-    assert "\n\nmedical (notes_formats 1.2): of an installed package, notes:messages\n\n" in registry.describe_formats()
+    assert (
+        "\n\nmedical (notes_formats 1.2): from an installed package, notes:messages\n\n" in registry.describe_formats()
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,33 +149,33 @@ def test_the_list_of_formats_names_them(packages):
     [
         (
             "medical", {"a": "A"}, "format medical failed",
-            "the format medical says KeyError: 'q'\n"
+            "the format medical raised KeyError: 'q'\n"
             "  fix: correct the row or the format, or leave such rows out with data.on_bad_row=drop",
         ),
         (
             "anything", {"value": [{("a", "b"): 1}]}, "format anything failed",
-            "the format anything says TypeError: keys must be str, int, float, bool or None, not tuple\n"
+            "the format anything raised TypeError: keys must be str, int, float, bool or None, not tuple\n"
             "  fix: correct the row or the format, or leave such rows out with data.on_bad_row=drop",
         ),
         (
-            "anything", {"value": None}, "format anything gave no messages",
-            "the format anything gives None; expected messages, a mapping of fields, or a text\n"
-            "  fix: let the function return [{'role': …, 'content': …}, …]",
+            "anything", {"value": None}, "format anything returned no messages",
+            "the format anything returned None; expected messages, fields or a text\n"
+            "  fix: change the function to return [{'role': …, 'content': …}, …]",
         ),
         (
-            "anything", {"value": {"mesages": []}}, "format anything gave unknown fields",
-            "the format anything gives mesages, which fits no format\n"
-            "  fix: let the function return messages, {'messages': …, 'tools': …} or a text",
+            "anything", {"value": {"mesages": []}}, "format anything returned unknown fields",
+            "the format anything returned mesages, which fits no format\n"
+            "  fix: change the function to return messages, {'messages': …, 'tools': …} or a text",
         ),
         (
-            "anything", {"value": {}}, "format anything gave unknown fields",
-            "the format anything gives nothing, which fits no format\n"
-            "  fix: let the function return messages, {'messages': …, 'tools': …} or a text",
+            "anything", {"value": {}}, "format anything returned unknown fields",
+            "the format anything returned nothing, which fits no format\n"
+            "  fix: change the function to return messages, {'messages': …, 'tools': …} or a text",
         ),
         (
-            "pieces", {}, "format pieces gave unknown fields",
-            "the format pieces gives message_id, parent_id, text, role, which fits no format\n"
-            "  fix: let the function return messages, {'messages': …, 'tools': …} or a text",
+            "pieces", {}, "format pieces returned unknown fields",
+            "the format pieces returned message_id, parent_id, text, role, which fits no format\n"
+            "  fix: change the function to return messages, {'messages': …, 'tools': …} or a text",
         ),
         (
             "anything", {"value": [{"role": "user", "content": "Q"}]}, "no assistant turn",
@@ -192,7 +194,7 @@ def test_replay_of_conversations_is_found_row_by_row(packages):
     with pytest.raises(RowError) as caught:
         convert("medical", QA, role=Role.replay)
     assert str(caught.value) == (
-        "a:1: role=replay trains whole documents as plain text, and the row is a conversation\n"
+        "a:1: role=replay trains whole documents as plain text, but the row is a conversation\n"
         "  fix: data.mix.mine.role=instruct, or train one column as documents: "
         f"data.mix.mine.format=text 'data.mix.mine.columns={{text: {list(QA)[-1]}}}'"
     )
@@ -203,7 +205,7 @@ def test_replay_of_conversations_is_found_row_by_row(packages):
     [
         (
             "alpaca",
-            "more than one format is called 'alpaca': sft itself, alpaca (notes_formats 1.2)\n"
+            "more than one format has the name 'alpaca': sft itself, alpaca (notes_formats 1.2)\n"
             "  fix: uninstall all but one of the packages, or rename the entry point",
         ),
         (
@@ -215,7 +217,7 @@ def test_replay_of_conversations_is_found_row_by_row(packages):
         (
             "number",
             "the format number (notes_formats 1.2) is 5, not a function of a row\n"
-            "  fix: let the entry point notes:number name a function",
+            "  fix: change the entry point notes:number to name a function",
         ),
     ],
 )
@@ -229,7 +231,7 @@ def test_a_name_of_two_packages(packages):
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(format="twice"), "mine", "\n\n", ())
     assert caught.value.problem in (
-        f"more than one format is called 'twice': twice ({one} 1.2), twice ({two} 1.2)"
+        f"more than one format has the name 'twice': twice ({one} 1.2), twice ({two} 1.2)"
         for one, two in (("one_more", "another"), ("another", "one_more"))
     )
 
@@ -243,4 +245,4 @@ def test_a_name_typed_wrong(packages):
 def test_columns_are_the_packages_own(packages):
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(format="medical", columns={"messages": "x"}), "mine", "\n\n", ())
-    assert caught.value.problem == ("it would have no effect: the format medical (notes_formats 1.2) does not read it")
+    assert caught.value.problem == ("the key has no effect: the format medical (notes_formats 1.2) does not read it")

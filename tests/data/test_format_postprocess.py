@@ -68,7 +68,7 @@ def test_placeholders_are_filled_in_every_text():
         (
             "by {{ maker }}",
             "{{ maker }}",
-            "data.mix.mine.placeholders=keep if it is meant literally, or 'data.mix.mine.variables.maker=its text'",
+            "data.mix.mine.placeholders=keep if it is literal text, or 'data.mix.mine.variables.maker=its text'",
         ),
         ("by {{authors}}", "{{authors}}", "did you mean data.mix.mine.variables.author?"),
     ],
@@ -203,7 +203,7 @@ def test_tree_settings_need_a_tree():
     with pytest.raises(SftError) as caught:
         convert(ROW, tree=TreeConfig(paths="all"))
     assert str(caught.value) == (
-        "data.mix.mine.tree: it would have no effect: the format alpaca does not read it\n"
+        "data.mix.mine.tree: the key has no effect: the format alpaca does not read it\n"
         "  fix: leave data.mix.mine.tree out"
     )
 
@@ -215,7 +215,7 @@ def test_values_nested_beyond_what_python_follows():
     with pytest.raises(RowError) as caught:
         convert({"messages": [{"role": "assistant", "content": "A", "name": deep}]})
     assert str(caught.value) == (
-        "a:1: its values are nested too deeply to be read\n"
+        "a:1: the values of the row are nested too deeply to be read\n"
         "  fix: remove the row; data.on_bad_row=drop leaves such rows out"
     )
     with pytest.raises(RowError):

@@ -65,20 +65,20 @@ def test_a_replayed_document_needs_no_labels():
     [
         pytest.param(
             {"input_ids": IDS},
-            "it has input_ids, but no labels and no mask that say which tokens carry loss\n"
-            "  fix: add labels (-100 where nothing is learned) or a loss_mask; role=replay trains whole documents",
+            "the row has input_ids, but neither labels nor a mask of the trained tokens\n"
+            "  fix: add labels (-100 for tokens without loss) or a loss_mask; role=replay trains whole documents",
             id="no-labels",
         ),
         pytest.param(
             {"input_ids": IDS, "labels": [-100, 51, 2, -100]},
-            "field 'labels' is 51 at token 1, where input_ids is 50: they are shifted by one already\n"
-            "  fix: write the token's own id, or -100 where nothing is learned",
+            "field 'labels' is 51 at token 1, where input_ids is 50: the labels are shifted by one\n"
+            "  fix: write the id of the same token, or -100 for no loss",
             id="shifted",
         ),
         pytest.param(
             {"input_ids": IDS, "labels": [-100, -100, 51, 3]},
             "field 'labels' is 3 at token 3, where input_ids is 2\n"
-            "  fix: write the token's own id, or -100 where nothing is learned",
+            "  fix: write the id of the same token, or -100 for no loss",
             id="other-labels",
         ),
         pytest.param(
@@ -93,18 +93,18 @@ def test_a_replayed_document_needs_no_labels():
         ),
         pytest.param(
             {"input_ids": IDS, "labels": [-100, -100, 51, 2], "loss_mask": [0, 1, 1, 1]},
-            "field 'loss_mask' says something else than labels about token 1\n  fix: remove one of the two columns",
+            "field 'loss_mask' contradicts labels at token 1\n  fix: remove one of the two columns",
             id="contradiction",
         ),
         pytest.param(
             {"input_ids": IDS, "labels": [-100] * 4},
-            "none of its tokens carries loss; there is nothing to learn to say\n"
+            "no token of the row carries loss; there is nothing to train on\n"
             "  fix: remove the row; data.on_bad_row=drop leaves such rows out",
             id="nothing-trained",
         ),
         pytest.param(
             {"input_ids": [7], "labels": [7]},
-            "none of its tokens carries loss; there is nothing to learn to say\n"
+            "no token of the row carries loss; there is nothing to train on\n"
             "  fix: remove the row; data.on_bad_row=drop leaves such rows out",
             id="only-the-first",
         ),
@@ -156,7 +156,7 @@ def test_variables_have_nothing_to_fill():
     with pytest.raises(SftError) as caught:
         tokens({"input_ids": IDS, "labels": IDS}, variables={"name": "x"})
     assert str(caught.value) == (
-        "data.mix.mine.variables: it would have no effect: the format tokens does not read it\n"
+        "data.mix.mine.variables: the key has no effect: the format tokens does not read it\n"
         "  fix: leave data.mix.mine.variables out"
     )
 
@@ -214,17 +214,18 @@ def test_a_document_without_loss_is_left_out_and_one_document_keeps_its_place():
     [
         (
             {"position_ids": [0, 1, 2, 0, 1, 2, 3], "seq_lengths": [4, 3]},
-            "field 'seq_lengths' says that documents begin at tokens 0, 4, and position_ids says at 0, 3\n"
+            "field 'seq_lengths' gives document starts 0, 4, but position_ids gives 0, 3\n"
             "  fix: 'data.mix.mine.ignore=[seq_lengths]' if position_ids is right",
         ),
         (
             {"position_ids": [0, 1, 2, 0, 1, 2, 4]},
-            "field 'position_ids' is 4 at token 6, behind 2\n  fix: let positions count up by one, or start again at 0",
+            "field 'position_ids' is 4 at token 6, after 2\n"
+            "  fix: write positions that count up by one, or restart at 0",
         ),
         (
             {"position_ids": [4, 5, 6, 0, 1, 2, 3]},
             "field 'position_ids' begins with 4, in the middle of a document\n"
-            "  fix: write whole documents, their positions from 0",
+            "  fix: write whole documents, with positions from 0",
         ),
         (
             {"seq_lengths": [3, 3]},
@@ -265,5 +266,5 @@ def test_however_documents_are_packed_each_comes_out_alone(documents, padding):
     if wanted:
         assert split(row)[1] == wanted
     else:
-        with pytest.raises(RowError, match="none of its tokens carries loss"):
+        with pytest.raises(RowError, match="no token of the row carries loss"):
             split(row)

@@ -190,14 +190,14 @@ def test_what_of_these_shapes_is_not_read():
     [
         pytest.param(
             {"prompt": [ASKED, SAID], "completion": [SAID]},
-            "field 'prompt' ends with a message of the assistant that 'completion' goes on with; a message "
-            "is trained as "
-            "a whole\n  fix: put the whole answer into 'completion', or leave such rows out with data.on_bad_row=drop",
+            "field 'prompt' ends with a message of the assistant that 'completion' continues; only whole "
+            "messages can be trained\n  fix: put the whole answer into 'completion', or leave such rows out with "
+            "data.on_bad_row=drop",
             id="a-prompt-that-begins-the-answer",
         ),
         pytest.param(
             {"prompt": [ASKED], "completion": [ASKED]},
-            "field 'completion' has no message of the assistant; there is nothing to learn to say\n"
+            "field 'completion' has no message of the assistant; there is nothing to train on\n"
             "  fix: add the assistant's answer or remove the row",
             id="no-answer",
         ),
@@ -208,8 +208,8 @@ def test_what_of_these_shapes_is_not_read():
                     {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}, text("A")]},
                 ]
             },
-            "field 'messages[1].content[0].type' is 'redacted_thinking'; reasoning that is encrypted cannot be "
-            "trained on\n  fix: write it as text, or leave such rows out with data.on_bad_row=drop",
+            "field 'messages[1].content[0].type' is 'redacted_thinking'; encrypted reasoning cannot be trained on\n"
+            "  fix: write it as text, or leave such rows out with data.on_bad_row=drop",
             id="encrypted",
         ),
         pytest.param(
@@ -228,7 +228,7 @@ def test_what_of_these_shapes_is_not_read():
         ),
         pytest.param(
             {**XLAM, "answers": "[]"},
-            "field 'answers' holds no call; there is nothing to learn to say\n"
+            "field 'answers' has no call; there is nothing to train on\n"
             "  fix: add the answer or remove the row; data.on_bad_row=drop leaves such rows out",
             id="no-call",
         ),
@@ -246,15 +246,14 @@ def test_what_of_these_shapes_is_not_read():
         ),
         pytest.param(
             {"messages": [ASKED, {"role": "assistant", "channel": "commentary", "content": "C"}, SAID]},
-            "field 'messages[1].channel' (assistant) is 'commentary'; a commentary that calls no tool has "
-            "no place in a "
-            "template\n  fix: write reasoning as reasoning_content and calls as tool_calls, or set "
+            "field 'messages[1].channel' (assistant) is 'commentary'; chat templates have no commentary without a "
+            "tool call\n  fix: write reasoning as reasoning_content and calls as tool_calls, or set "
             "data.on_bad_row=drop",
             id="commentary",
         ),
         pytest.param(
             {"messages": [ASKED, {"role": "assistant", "channel": "inner", "content": "C"}, SAID]},
-            "field 'messages[1].channel' (assistant) is 'inner'; no template has such a channel or recipient\n"
+            "field 'messages[1].channel' (assistant) is 'inner'; chat templates have no such channel or recipient\n"
             "  fix: write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop",
             id="channel",
         ),
@@ -266,7 +265,7 @@ def test_what_of_these_shapes_is_not_read():
         ),
         pytest.param(
             {"messages": [ASKED, {"role": "assistant", "channel": "analysis", "content": "R", "weight": 0}, SAID]},
-            "field 'messages': the analysis 'R' is trained with another weight than what follows\n"
+            "field 'messages': the analysis 'R' has another training weight than the message after it\n"
             "  fix: write reasoning as reasoning_content and calls as tool_calls, or set data.on_bad_row=drop",
             id="analysis-of-another-weight",
         ),

@@ -232,7 +232,7 @@ def test_the_weight_of_a_message_of_parts():
         ),
         pytest.param(
             {"role": "user", "content": [part("reasoning", "R")]},
-            "field 'messages[0].content[0].type' is 'reasoning'; a user message has parts of type text alone\n"
+            "field 'messages[0].content[0].type' is 'reasoning'; a user message may have only parts of type text\n"
             "  fix: write it as text, or leave such rows out with data.on_bad_row=drop",
             id="a-user-who-reasons",
         ),

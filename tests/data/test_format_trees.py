@@ -150,8 +150,8 @@ def test_a_tree_with_nothing_left_is_left_out_on_purpose(values, config):
     with pytest.raises(RowExcluded) as caught:
         branches(values, **config)
     assert str(caught.value) == (
-        "trees.jsonl:4: no answer of the tree is left with the source's tree.languages and tree.reviewed\n"
-        "  fix: set tree.languages=[] or tree.reviewed=false to keep more"
+        "trees.jsonl:4: the source's tree.languages and tree.reviewed leave no answer of the tree\n"
+        "  fix: set data.mix.mine.tree.languages=[] or data.mix.mine.tree.reviewed=false to keep more"
     )
     assert caught.value.reason == "tree without a kept answer"
 
@@ -244,9 +244,9 @@ def test_flat_rows_that_belong_to_no_tree():
             "there is no field 'message_id'; the row has parent_id, text, role",
         ),
         ("flat.jsonl:9", "rank of the wrong type", "field 'rank' is '0' (text); expected a number or null"),
-        ("flat.jsonl:3", "message without its tree", "field 'parent_id' is 'gone', and no first message leads there"),
-        ("flat.jsonl:5", "message without its tree", "field 'parent_id' is 'q', and no first message leads there"),
-        ("flat.jsonl:6", "message without its tree", "field 'parent_id' is 'p', and no first message leads there"),
+        ("flat.jsonl:3", "message without its tree", "field 'parent_id' is 'gone', which no first message leads to"),
+        ("flat.jsonl:5", "message without its tree", "field 'parent_id' is 'q', which no first message leads to"),
+        ("flat.jsonl:6", "message without its tree", "field 'parent_id' is 'p', which no first message leads to"),
     ]
 
 

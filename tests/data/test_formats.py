@@ -210,7 +210,8 @@ DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
         ),
         pytest.param(
             "text", {"text": "a \ud83d b"}, "broken character",
-            "field 'text' holds half a character, \\ud83d\n  fix: remove it; an emoji was probably cut in two",
+            "field 'text' has a lone surrogate, \\ud83d\n"
+            "  fix: remove it; it is probably half of an emoji that was cut in two",
             id="half-an-emoji",
         ),
         pytest.param(
@@ -250,7 +251,7 @@ DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
             "assistant, gpt, chatgpt, bing, bard, model, tool, observation, function, function_response, "
             "tool_response, ipython, function_result, function_return, function_output, tool_result, tool_return, "
             "tool_output\n"
-            "  fix: 'data.mix.mine.roles={bot: assistant}', or system, user, tool in the place of assistant",
+            "  fix: 'data.mix.mine.roles={bot: assistant}', or with system, user, tool instead of assistant",
             id="unknown-role",
         ),
         pytest.param(
@@ -272,7 +273,7 @@ DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
         pytest.param(
             "messages", {"messages": [{"role": "assistant", "content": None, "function_call": {"name": "f"}}]},
             "function_call key",
-            "field 'messages[0].function_call' is the old spelling of a tool call; templates do not read it\n"
+            "field 'messages[0].function_call' is an incomplete tool call in OpenAI's old format\n"
             '  fix: write "tool_calls": [{"type": "function", "function": {…}}] instead',
             id="function-call-key",
         ),
@@ -332,7 +333,8 @@ DROP = "fill it in or remove the row; data.on_bad_row=drop leaves such rows out"
         ),
         pytest.param(
             "messages", {"messages": [{"role": "assistant", "content": "A", "name": "\udc00"}]}, "broken character",
-            "field 'messages[0]' holds half a character, \\udc00\n  fix: remove it; an emoji was probably cut in two",
+            "field 'messages[0]' has a lone surrogate, \\udc00\n"
+            "  fix: remove it; it is probably half of an emoji that was cut in two",
             id="half-a-character-in-a-template-key",
         ),
     ],
@@ -359,14 +361,14 @@ def test_a_weight_that_is_none(weight):
         convert(row(values), "messages", {}, "")
     assert str(caught.value) == (
         f"rows.jsonl:7: field 'messages[0].weight' is {weight!r}; expected one finite number of at least 0\n"
-        "  fix: write 1 to train on the message and 0 to switch it off"
+        "  fix: write 1 to train on the message and 0 to exclude it"
     )
 
 
 def test_two_weights():
     values = {"messages": [{"role": "assistant", "content": "A", "weight": 1, "loss_weight": 0}]}
     with pytest.raises(
-        RowError, match=r"'messages\[0\].weight' is 1, 'loss_weight' is 0: they disagree about how much"
+        RowError, match=r"'messages\[0\].weight' is 1, 'loss_weight' is 0: they give different training weights"
     ):
         convert(row(values), "messages", {}, "")
 
@@ -475,28 +477,28 @@ LISTS = "`sft formats` lists what each format needs"
         pytest.param(
             ["text", "role"], {},
             "no format fits the columns text, role; each row seems to be one message\n"
-            "  fix: gather the messages of a conversation in one row, as a list under messages, "
-            "or join them in `format`",
+            "  fix: collect the messages of a conversation in one row, as a list under messages, or join them in "
+            "`format`",
             id="one-message-a-row",
         ),
         pytest.param(
             ["context", "response"], {},
             "no format fits the columns context, response\n"
-            "  fix: if 'context' asks and 'response' answers: "
+            "  fix: if 'context' is the question and 'response' answers: "
             f"'data.mix.mine.columns={{prompt: context, completion: response}}'; {LISTS}",
             id="an-answer-is-no-document",
         ),
         pytest.param(
             ["document", "summary"], {},
             "no format fits the columns document, summary\n"
-            "  fix: if 'document' asks and 'summary' answers: "
+            "  fix: if 'document' is the question and 'summary' answers: "
             f"'data.mix.mine.columns={{prompt: document, completion: summary}}'; {LISTS}",
             id="a-summary-is-no-document",
         ),
         pytest.param(
             ["id", "Ticket", "Reply"], {},
             "no format fits the columns id, Ticket, Reply\n"
-            "  fix: if 'Ticket' asks and 'Reply' answers: "
+            "  fix: if 'Ticket' is the question and 'Reply' answers: "
             f"'data.mix.mine.columns={{prompt: Ticket, completion: Reply}}'; {LISTS}",
             id="names-of-ones-own",
         ),
@@ -515,14 +517,15 @@ LISTS = "`sft formats` lists what each format needs"
         ),
         pytest.param(
             ["prompt", "id"], {},
-            "no format fits the columns prompt, id; 'prompt' alone has no answer\n"
-            f"  fix: give every row an answer, in a column completion; {LISTS}",
+            "no format fits the columns prompt, id; 'prompt' \n"
+            f"  fix: add a column completion with an answer in every row; {LISTS}",
             id="questions-alone",
         ),
         pytest.param(
             [], {},
-            "no row can be read as one with columns, so that no format is recognised\n"
-            "  fix: check that the file is what its ending says: a line of .jsonl is one JSON object",
+            "no row has columns, so no format can be detected\n"
+            "  fix: check that the content of the file matches its suffix:"
+            " each line of a .jsonl file is one JSON object",
             id="nothing",
         ),
         pytest.param(
@@ -533,7 +536,7 @@ LISTS = "`sft formats` lists what each format needs"
         pytest.param(
             ["q", "a"], {"zzz": "q"},
             "columns maps 'zzz', a name no format reads\n"
-            "  fix: `sft formats` lists the formats and the names they read",
+            "  fix: `sft formats` lists the formats and the names that they read",
             id="unknown-name-nothing-near",
         ),
         pytest.param(

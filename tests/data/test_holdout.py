@@ -99,8 +99,8 @@ def test_more_rows_than_there_are_is_told():
     with pytest.raises(SftError) as caught:
         split(range(4), sources=[0, 0, 0, STAYS_IN_TRAINING], number=3)
     assert str(caught.value) == (
-        "data.val_rows: data.val_rows is 3, but there are only 3 rows to hold them out of\n"
-        "  fix: ask for fewer, or for a share: data.val_fraction=0.05"
+        "data.val_rows: data.val_rows is 3, but there are only 3 training rows\n"
+        "  fix: set a smaller number, or a share: data.val_fraction=0.05"
     )
 
 

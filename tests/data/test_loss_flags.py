@@ -35,23 +35,23 @@ def test_flags_become_the_weight(flags, weight):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ({"train": True, "weight": 0}, "field 'messages[1].train' is True, 'weight' is 0: they disagree about how much "
-         "the message is trained\n  fix: keep one of them; weight: 1 trains the message, weight: 0 does not"),
-        ({"loss": True, "masked": True}, "field 'messages[1].loss' is True, 'masked' is True: they disagree about how "
-         "much the message is trained\n  fix: keep one of them; weight: 1 trains the message, weight: 0 does not"),
-        ({"weight": 1, "loss_scale": 0.5}, "field 'messages[1].weight' is 1, 'loss_scale' is 0.5: they disagree about "
-         "how much the message is trained\n  fix: keep one of them; weight: 1 trains the message, weight: 0 does not"),
+        ({"train": True, "weight": 0}, "field 'messages[1].train' is True, 'weight' is 0: they give different "
+         "training weights\n  fix: keep one of them; weight: 1 trains the message, weight: 0 does not"),
+        ({"loss": True, "masked": True}, "field 'messages[1].loss' is True, 'masked' is True: they give different "
+         "training weights\n  fix: keep one of them; weight: 1 trains the message, weight: 0 does not"),
+        ({"weight": 1, "loss_scale": 0.5}, "field 'messages[1].weight' is 1, 'loss_scale' is 0.5: they give different "
+         "training weights\n  fix: keep one of them; weight: 1 trains the message, weight: 0 does not"),
         ({"mask": 1}, "field 'messages[1].mask' is 1; expected true or false\n"
-         "  fix: write weight in its place: write 1 to train on the message and 0 to switch it off"),
+         "  fix: write weight instead: write 1 to train on the message and 0 to exclude it"),
         ({"train": "perhaps"}, "field 'messages[1].train' is 'perhaps'; expected true or false\n"
-         "  fix: write weight in its place: write 1 to train on the message and 0 to switch it off"),
+         "  fix: write weight instead: write 1 to train on the message and 0 to exclude it"),
         ({"loss": -1}, "field 'messages[1].loss' is -1; expected true or false\n"
-         "  fix: write weight in its place: write 1 to train on the message and 0 to switch it off"),
+         "  fix: write weight instead: write 1 to train on the message and 0 to exclude it"),
         ({"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]},
          "field 'messages[1].train_detail' is [{'begin_offset': 0, 'end_offset': 1, 'train': False}]; expected one "
          "weight for the whole message\n  fix: write weight, and mask parts of an answer with data.no_loss_patterns"),
         ({"use_for_training": False}, "field 'messages[1].use_for_training' is False; expected the weight of the "
-         "message under the key 'weight'\n  fix: rename it: write 1 to train on the message and 0 to switch it off"),
+         "message under the key 'weight'\n  fix: rename it: write 1 to train on the message and 0 to exclude it"),
     ],
 )  # fmt: skip
 def test_flags_that_cannot_be_obeyed(flags, expected):

@@ -33,9 +33,9 @@ def test_the_same_reasoning_twice_is_one():
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ({**SAY, "reasoning": "R", "thought": "S"}, "field 'messages[1].thought' is 'S'; 'reasoning' holds another "
+        ({**SAY, "reasoning": "R", "thought": "S"}, "field 'messages[1].thought' is 'S'; 'reasoning' holds different "
          "reasoning\n  fix: keep one of them"),
-        ({**SAY, "thinking": ["R"]}, "field 'messages[1].thinking' is ['R']; reasoning is text\n"
+        ({**SAY, "thinking": ["R"]}, "field 'messages[1].thinking' is ['R']; reasoning must be text\n"
          f"  fix: write it as one text, {DROP}"),
         ({**ASK, "thought": "R"}, "field 'messages[1].thought' is 'R'; a user message has no reasoning\n"
          f"  fix: remove it, {DROP}"),

@@ -62,8 +62,8 @@ def test_a_row_without_its_score_is_told():
     with pytest.raises(SftError) as caught:
         made(stages, scores)
     assert str(caught.value) == (
-        "data.stages, stage hard last: 1 of the 3 rows it takes from a have no score 'hard' to be ordered by\n"
-        "  fix: name the column that holds it: data.mix.a.scores.hard=COLUMN"
+        "data.stages, stage hard last: 1 of the 3 rows of the stage from a have no score 'hard', which orders it\n"
+        "  fix: set the column of the score: data.mix.a.scores.hard=COLUMN"
     )
 
 
@@ -93,22 +93,22 @@ def test_stages_are_read_as_they_were_written(tmp_path):
 def broken(directory, num_examples=4) -> str:
     with pytest.raises(SftError) as caught:
         load_stages(directory, num_examples)
-    assert caught.value.fix.startswith("move it away, and sft prepare makes it again: mv ")
+    assert caught.value.fix.startswith("move it away, and sft prepare creates it again: mv ")
     return f"{caught.value.where.removeprefix(str(directory))}: {caught.value.problem}"
 
 
 def test_stages_of_other_rows_are_refused(tmp_path):
     save_stages([whole(4)], tmp_path)
-    assert broken(tmp_path, 3) == "/stages/0.npy: it names examples beyond the 3 there are"
+    assert broken(tmp_path, 3) == "/stages/0.npy: the file names examples beyond the last of 3"
 
 
 def test_damaged_stages_are_refused(tmp_path):
     assert broken(tmp_path).startswith("/stages: the stages cannot be read (")
     save_stages([whole(4)], tmp_path)
     np.save(tmp_path / "stages/0.npy", np.arange(3))
-    assert broken(tmp_path) == "/stages/0.npy: there should be 4 numbers of examples"
+    assert broken(tmp_path) == "/stages/0.npy: the file does not hold 4 numbers of examples"
     np.save(tmp_path / "stages/0.npy", np.arange(4.0))
-    assert broken(tmp_path) == "/stages/0.npy: there should be 4 numbers of examples"
+    assert broken(tmp_path) == "/stages/0.npy: the file does not hold 4 numbers of examples"
     (tmp_path / "stages/0.npy").write_bytes(b"\x93NUMPY")
     assert broken(tmp_path).startswith("/stages: the stages cannot be read (")
     (tmp_path / "stages/index.json").write_text('[{"name": "1"}]')

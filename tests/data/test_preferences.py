@@ -74,14 +74,14 @@ def test_what_auto_says():
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(), "mine", "\n", {"prompt": "Q", "chosen": "A", "rejected": "B"})
     assert str(caught.value) == (
-        "data.mix.mine.format: the columns chosen, rejected judge the answers: format=auto does not choose among them\n"
+        "data.mix.mine.format: the columns chosen, rejected judge the answers, which format=auto does not handle\n"
         "  fix: data.mix.mine.format=chosen trains on the chosen answers only"
     )
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(), "mine", "\n", {"messages": [], "label": True})
     assert str(caught.value) == (
-        "data.mix.mine.format: the column label seems to say which answers are good: format=auto does not choose among "
-        "them\n  fix: data.mix.mine.format=chosen trains on rows whose label is true; 'data.mix.mine.ignore=[label]' "
+        "data.mix.mine.format: the column label seems to mark good answers, which format=auto does not handle\n"
+        "  fix: data.mix.mine.format=chosen trains on rows whose label is true; 'data.mix.mine.ignore=[label]' "
         "trains on every row"
     )
     with pytest.raises(SftError, match="the columns Chosen, Rejected judge the answers"):
@@ -105,11 +105,11 @@ def test_a_bad_answer_is_left_out_and_counted(label):
          "field 'label' is 'bad' (text); expected true or false\n"
          "  fix: write it as true or false, or point columns at another column"),
         ({"prompt": "Q", "completion": "A", "label": None},
-         "no column holds a chosen answer and what it answers; the row has prompt, completion\n"
-         "  fix: give every row chosen, or an answer with a label of true; data.on_bad_row=drop leaves such rows out"),
+         "the row has no prompt with a chosen answer; it has prompt, completion\n"
+         "  fix: add the column chosen, or a label of true to the answer; data.on_bad_row=drop leaves such rows out"),
         ({"prompt": "Q", "chosen": "", "rejected": "B"},
-         "no column holds a chosen answer and what it answers; the row has prompt, rejected\n"
-         "  fix: give every row chosen, or an answer with a label of true; data.on_bad_row=drop leaves such rows out"),
+         "the row has no prompt with a chosen answer; it has prompt, rejected\n"
+         "  fix: add the column chosen, or a label of true to the answer; data.on_bad_row=drop leaves such rows out"),
         ({"prompt": "Q", "chosen": [{"role": "user", "content": "R"}, GOOD], "rejected": [BAD]},
          "the chosen conversation begins with another question than the row's own\n"
          "  fix: remove one of the two columns, or leave such rows out with data.on_bad_row=drop"),

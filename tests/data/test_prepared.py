@@ -170,7 +170,7 @@ def test_examples_that_cannot_be_read(tmp_path, break_it, problem):
     assert str(caught.value).startswith(f"{tmp_path / 'out' / 'train'}: the examples cannot be read (")
     assert problem in caught.value.problem
     assert str(caught.value).endswith(
-        f"\n  fix: move it away, and sft prepare makes it again: mv {tmp_path}/out {tmp_path}/out.damaged"
+        f"\n  fix: move it away, and sft prepare creates it again: mv {tmp_path}/out {tmp_path}/out.damaged"
     )
 
 
@@ -221,7 +221,7 @@ def test_other_data_put_there_meanwhile(tmp_path, monkeypatch):
         replace_directory(new, final)
     assert str(caught.value) == (
         f"{final}: another process has put other data there at the same time\n"
-        "  fix: give each run its own prepared_dir, or leave it out"
+        "  fix: set a different prepared_dir for each run, or leave it out"
     )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["final", "new"]
 

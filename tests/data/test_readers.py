@@ -87,7 +87,7 @@ def test_json_lines(tmp_path, content, expected):
         pytest.param(
             b'{"a": "\xe9"}',
             "rows.jsonl:2: byte 0xe9 at position 8 is not UTF-8\n"
-            "  fix: data.mix.local.encoding=cp1252 if '{\"a\": \"é\"}' is what it says, or save the file as UTF-8",
+            "  fix: data.mix.local.encoding=cp1252 if '{\"a\": \"é\"}' is the right text, or save the file as UTF-8",
             id="latin-1",
         ),
     ],
@@ -169,7 +169,7 @@ def test_json_document(tmp_path, content, expected):
         pytest.param(
             b'["\xff"]',
             "rows.json: byte 0xff at position 3 is not UTF-8\n"
-            "  fix: data.mix.local.encoding=cp1252 if '[\"ÿ\"]' is what it says, or save the file as UTF-8",
+            "  fix: data.mix.local.encoding=cp1252 if '[\"ÿ\"]' is the right text, or save the file as UTF-8",
             id="not-utf8",
         ),
         pytest.param(
@@ -211,8 +211,8 @@ def test_tabs(tmp_path):
 
 def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
     path = write(tmp_path / "rows.csv", 'q,a\n1,2,3\n"x"y,2\n1\n5,6\n"open,2\n')
-    quoting = 'double every quotation mark inside a quoted field ("") and close each field that is opened'
-    fields = 'put fields that hold commas or line breaks between quotation marks ("…")'
+    quoting = 'double every quotation mark inside a quoted field ("") and close every quoted field'
+    fields = 'put fields with commas or line breaks in double quotes ("…")'
     assert rows(text_files.read_csv, path) == [
         (2, f"rows.csv:2: 3 fields under a header of 2\n  fix: {fields}"),
         (3, f"rows.csv:3: not valid CSV: ',' expected after '\"'\n  fix: {quoting}"),
@@ -231,7 +231,7 @@ def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
             id="twice",
         ),
         pytest.param(
-            ",,\n", "rows.csv:1: the header names no column\n  fix: write the names into the first line", id="no-name"
+            ",,\n", "rows.csv:1: the header is empty\n  fix: write the column names in the first line", id="no-name"
         ),
         pytest.param(
             "q;a\n1;2\n",
@@ -242,13 +242,13 @@ def test_a_broken_csv_record_is_named_and_the_next_is_read(tmp_path):
         pytest.param(
             b"q,a\n1,2\n\xe9,3\n",
             "rows.csv:3: byte 0xe9 at position 1 is not UTF-8\n"
-            "  fix: data.mix.local.encoding=cp1252 if 'é,3' is what it says, or save the file as UTF-8",
+            "  fix: data.mix.local.encoding=cp1252 if 'é,3' is the right text, or save the file as UTF-8",
             id="latin-1",
         ),
         pytest.param(
             'q,"a\n',
             "rows.csv:1: not valid CSV: unexpected end of data\n"
-            '  fix: double every quotation mark inside a quoted field ("") and close each field that is opened',
+            '  fix: double every quotation mark inside a quoted field ("") and close every quoted field',
             id="open-quote-in-header",
         ),
     ],
@@ -318,7 +318,7 @@ def test_a_broken_archive_stops(tmp_path, ending, packed, reason):
         rows(text_files.read_json_lines, path)
     assert str(caught.value) == (
         f"rows.jsonl{ending}: cannot be read: {reason}\n"
-        "  fix: fetch or write the file again; it is incomplete or broken"
+        "  fix: download or write the file again; it is incomplete or broken"
     )
 
 
@@ -365,7 +365,7 @@ def test_a_columnar_file_that_is_none_stops(tmp_path, reader, kind):
     with pytest.raises(SftError) as caught:
         rows(reader, write(tmp_path / "rows.bin", b"hello, this is no table at all"))
     assert str(caught.value).startswith(f"rows.bin: cannot be read as {kind}: ")
-    assert caught.value.fix == "fetch or write the file again; it is incomplete, broken or of another kind"
+    assert caught.value.fix == "download or write the file again; it is incomplete, broken or of another type"
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)

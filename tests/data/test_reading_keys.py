@@ -70,7 +70,7 @@ def test_a_column_without_a_name_is_an_index(tmp_path):
     path = write(tmp_path / "rows.csv", "q,a,\nx,y,\nx,y,note\n")
     assert [values for _, values in take(path)] == [
         {"q": "x", "a": "y", "Unnamed: 2": ""},
-        "rows.csv:3: column 3 has no name in the header and holds 'note'\n  fix: write its name into the first line",
+        "rows.csv:3: column 3 has no name in the header, but holds 'note'\n  fix: write its name in the first line",
     ]
 
 
@@ -125,7 +125,7 @@ def test_bytes_that_are_no_utf8_name_an_encoding_that_reads_them(tmp_path):
     assert where == "rows.jsonl:1"
     assert told.endswith(
         "fix: data.mix.mine.encoding=cp1252 if "
-        '\'{"q": "Où ?", "a": "À Liège;\' is what it says, or save the file as UTF-8'
+        '\'{"q": "Où ?", "a": "À Liège;\' is the right text, or save the file as UTF-8'
     )
     assert take(path, encoding="cp1252") == [("rows.jsonl:1", PAIRS[0])]
 
@@ -145,7 +145,7 @@ def test_utf16_is_recognised(tmp_path, encoding, advised):
 def test_an_encoding_that_is_wrong_is_refused(tmp_path):
     path = write(tmp_path / "rows.jsonl", '{"a": "é"}\n')
     assert refusal(path, encoding="cp1252").startswith(
-        "rows.jsonl:1: the line is UTF-8, and data.mix.mine.encoding is cp1252"
+        "rows.jsonl:1: the line is UTF-8, but data.mix.mine.encoding is cp1252"
     )
     assert "rows.jsonl:1: the line is not shift_jis" in refusal(
         write(tmp_path / "rows.jsonl", b'{"a": "\xff\xfe"}\n'), encoding="shift_jis"
@@ -160,8 +160,7 @@ LEFT_OUT = "data.mix.mine.ignore leaves out 'x'"
 def test_keys_that_would_have_no_effect_are_refused(tmp_path):
     path = write(tmp_path / "rows.jsonl", '{"a": 1}\n')
     assert refusal(path, delimiter=";") == (
-        "data.mix.mine.delimiter: it would have no effect: it is not read for .jsonl files\n"
-        "  fix: leave data.mix.mine.delimiter out"
+        "data.mix.mine.delimiter: the key has no effect on .jsonl files\n  fix: leave data.mix.mine.delimiter out"
     )
 
 
@@ -235,7 +234,7 @@ def test_the_splits_of_one_file(tmp_path):
     assert take(path, side="validation", validation_split="test") == [("rows.json[0]", PAIRS[0])]
     plain = write(tmp_path / "plain.json", json.dumps(PAIRS))
     config = SourceConfig(path=str(plain), split="test")
-    with pytest.raises(SftError, match=r"split 'test' is asked for, but plain\.json is a list of rows, without splits"):
+    with pytest.raises(SftError, match=r"split 'test' is set, but plain\.json is a list of rows, without splits"):
         list(source_rows.read_source(config, "mine", "train"))
 
 

@@ -156,7 +156,7 @@ def test_without_a_network_the_version_that_was_fetched_before(site):
 def test_a_download_that_breaks_off_leaves_nothing(site, tmp_path):
     site.missing = 100
     assert message(path=f"http://{site.host}/d/rows.jsonl") == (
-        f"data.mix.mine.path: the connection to {site.host} broke off while "
+        f"data.mix.mine.path: the connection to {site.host} was lost while "
         f"'http://{site.host}/d/rows.jsonl' was read\n  fix: run the command again"
     )
     assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
@@ -186,7 +186,7 @@ def test_a_file_lost_from_the_cache_is_fetched_again(site, tmp_path):
 @pytest.mark.parametrize(
     ("path", "problem", "fix"),
     [
-        ("/nowhere.jsonl", "there is no '{url}'", "check the address"),
+        ("/nowhere.jsonl", "'{url}' does not exist", "check the address"),
         (
             "/403/",
             "{host} refuses access to '{url}'",
@@ -195,13 +195,13 @@ def test_a_file_lost_from_the_cache_is_fetched_again(site, tmp_path):
         ("/503", "{host} answered 503 for '{url}'", "run the command again later"),
         (
             "/page.html",
-            "'{url}' is a web page, not a file of rows",
-            "give the address of each file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)",
+            "'{url}' is a web page, not a data file",
+            "use the address of the file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)",
         ),
         (
             "/*.jsonl",
-            "a web server does not list its files, so '{url}' matches nothing",
-            "give the address of each file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)",
+            "web servers do not list their files, so '{url}' matches nothing",
+            "use the address of the file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)",
         ),
     ],
 )
@@ -216,13 +216,13 @@ def test_what_a_web_server_refuses(site, path, problem, fix):
     [
         pytest.param(
             {"path": "ftp://host/rows.jsonl"},
-            "data.mix.mine.path: ftp:// is none of the schemes that are read: https, http, s3, gs, hf\n"
-            "  fix: give a local path without a scheme, or one of these",
+            "data.mix.mine.path: ftp:// is not supported; the schemes are https, http, s3, gs, hf\n"
+            "  fix: use one of these schemes, or a local path without a scheme",
             id="scheme",
         ),
         pytest.param(
             {"path": "http:///rows.jsonl"},
-            "data.mix.mine.path: 'http:///rows.jsonl' names no host\n"
+            "data.mix.mine.path: 'http:///rows.jsonl' has no host\n"
             "  fix: write it as scheme://host/path, such as https://example.org/rows.jsonl or s3://bucket/rows.jsonl",
             id="no-host",
         ),
@@ -252,7 +252,7 @@ def test_what_no_server_is_asked_for(site, config, expected):
 
 def test_a_file_of_no_known_kind_is_not_fetched(site):
     assert message(path=f"http://{site.host}/rows.xlsx").startswith(
-        "data.mix.mine.path: cannot tell what 'rows.xlsx' holds from its ending\n"
+        "data.mix.mine.path: the suffix of 'rows.xlsx' is not supported\n"
     )
     assert site.gets == []
 
@@ -260,7 +260,7 @@ def test_a_file_of_no_known_kind_is_not_fetched(site):
 def test_a_split_of_a_file_on_the_web(site):
     url = f"http://{site.host}/d/rows.jsonl"
     assert message(path=url, split="test").startswith(
-        f"data.mix.mine.path: split 'test' is asked for, but '{url}' has no splits\n"
+        f"data.mix.mine.path: split 'test' is set, but '{url}' has no splits\n"
     )
 
 
@@ -297,7 +297,7 @@ def test_a_password_comes_from_netrc(site, tmp_path, monkeypatch, ranges):
 
 def test_a_masked_address_is_read_from_what_was_downloaded_and_nothing_else(site):
     whole, masked = (SourceConfig(path=f"http://{site.host}/d/rows.jsonl?sig={word}") for word in ("word", "***"))
-    expected = "data.mix.mine.path: the signature of 'http://{host}/d/rows.jsonl' is not kept with a run\n"
+    expected = "data.mix.mine.path: the signature of 'http://{host}/d/rows.jsonl' is not stored with a run\n"
     assert message(path=masked.path).startswith(expected.format(host=site.host))
     rows = list(read_source(whole, "mine", "train"))
     forget()
@@ -305,7 +305,7 @@ def test_a_masked_address_is_read_from_what_was_downloaded_and_nothing_else(site
     assert list(read_source(masked, "mine", "train")) == rows
     assert source_fingerprint(masked, "mine") == source_fingerprint(whole, "mine")
     masked.stream, masked.max_rows = True, 5
-    with pytest.raises(SftError, match="is not kept with a run"):
+    with pytest.raises(SftError, match="is not stored with a run"):
         next(stream_blocks(masked, "mine", "train", 1))
     assert len(site.gets) == asked
 
@@ -388,12 +388,12 @@ def test_s3_as_it_comes(site, bucket, tmp_path):
 @pytest.mark.parametrize(
     ("path", "problem", "fix"),
     [
-        ("s3://shelf/none.jsonl", "there is no 's3://shelf/none.jsonl'", "check the address"),
-        ("s3://other/none.jsonl", "there is no 's3://other/none.jsonl'", "check the address"),
+        ("s3://shelf/none.jsonl", "'s3://shelf/none.jsonl' does not exist", "check the address"),
+        ("s3://other/none.jsonl", "'s3://other/none.jsonl' does not exist", "check the address"),
         (
             "s3://shelf/*.csv",
             "no file matches 's3://shelf/*.csv'",
-            "check the address; ** matches folders in folders",
+            "check the address; ** matches nested folders",
         ),
     ],
 )

@@ -56,12 +56,12 @@ def unknown(name, source="mine"):
 @pytest.mark.parametrize(
     ("name", "fix"),
     [
-        ("bot", "'data.mix.mine.roles={bot: assistant}', or system, user, tool in the place of assistant"),
-        ("Customer", "'data.mix.mine.roles={customer: user}', or system, assistant, tool in the place of user"),
-        ("asistant", "'data.mix.mine.roles={asistant: assistant}', or system, user, tool in the place of assistant"),
+        ("bot", "'data.mix.mine.roles={bot: assistant}', or with system, user, tool instead of assistant"),
+        ("Customer", "'data.mix.mine.roles={customer: user}', or with system, assistant, tool instead of user"),
+        ("asistant", "'data.mix.mine.roles={asistant: assistant}', or with system, user, tool instead of assistant"),
         (
             "narrator 2",
-            "'data.mix.mine.roles={narrator 2: assistant}', or system, user, tool in the place of assistant",
+            "'data.mix.mine.roles={narrator 2: assistant}', or with system, user, tool instead of assistant",
         ),
         (
             "机器人",
@@ -113,7 +113,7 @@ def test_roles_where_nothing_reads_them():
     with pytest.raises(SftError) as caught:
         make_converter(SourceConfig(format="text", roles={"bot": "assistant"}), "mine", "\n", ())
     assert str(caught.value) == (
-        "data.mix.mine.roles: it would have no effect: the format text does not read it\n"
+        "data.mix.mine.roles: the key has no effect: the format text does not read it\n"
         "  fix: leave data.mix.mine.roles out"
     )
 

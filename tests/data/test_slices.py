@@ -153,7 +153,7 @@ def test_small_files_share_a_slice_up_to_its_size(tmp_path, small):
 def test_empty_shards_among_others_are_passed_over_and_empty_files_are_not(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"a": pyarrow.array([], pyarrow.int64())}), "none.parquet")
     for path in ("none.parquet",):
-        with pytest.raises(SftError, match=r"^none\.parquet: it holds no rows\n"):
+        with pytest.raises(SftError, match=r"^none\.parquet: the source holds no rows\n"):
             slices_of(SourceConfig(path=path), "mine", "train")
 
 
@@ -173,7 +173,7 @@ def test_slices_are_read_in_spawned_processes(tmp_path, small):
 
 
 CHANGED = (
-    "rows.jsonl: the file changed while it was read\n  fix: run the command again when nothing writes to it any more"
+    "rows.jsonl: the file changed while it was read\n  fix: run the command again when no process writes to the file"
 )
 
 
@@ -255,14 +255,14 @@ def test_one_document_is_one_row(tmp_path):
     (tmp_path / "b.txt").write_text(" \n\n")
     (tmp_path / "c.txt").write_bytes(b"caf\xe9")
     assert through_slices("a.md") == [[("a.md:1", {"text": "# A\r\n\r\nb\n"})]]
-    with pytest.raises(SftError, match=r"^b\.txt: it holds no rows\n"):
+    with pytest.raises(SftError, match=r"^b\.txt: the source holds no rows\n"):
         through_slices("b.txt")
     assert through_slices("c.txt") == [
         [
             (
                 "c.txt:1",
                 "c.txt:1: byte 0xe9 at position 4 is not UTF-8\n"
-                "  fix: data.mix.mine.encoding=cp1252 if 'café' is what it says, or save the file as UTF-8",
+                "  fix: data.mix.mine.encoding=cp1252 if 'café' is the right text, or save the file as UTF-8",
             )
         ]
     ]
@@ -282,7 +282,7 @@ def test_what_is_about_the_data_of_a_directory_is_no_row_of_it(tmp_path, name):
         pytest.param(
             ("rows.jsonl", "README.md"),
             "*",
-            "data.mix.mine.path: '*' matches files of rows and documents, such as 'README.md'\n"
+            "data.mix.mine.path: '*' matches data files and documents, such as 'README.md'\n"
             "  fix: match one of the two, for example *.jsonl",
             id="glob",
         ),
@@ -290,21 +290,21 @@ def test_what_is_about_the_data_of_a_directory_is_no_row_of_it(tmp_path, name):
             ("a.txt", "b.md"),
             "d",
             "data.mix.mine.path: 'd' holds several kinds of files: .md, .txt\n"
-            "  fix: name those to read with a glob, for example d/*.md",
+            "  fix: set path to a glob of those to read, for example d/*.md",
             id="two-kinds-of-documents",
         ),
         pytest.param(
             ("a.txt", "b.jsonl"),
             "d",
             "data.mix.mine.path: 'd' holds several kinds of files: .jsonl, .txt\n"
-            "  fix: name those to read with a glob, for example d/*.jsonl",
+            "  fix: set path to a glob of those to read, for example d/*.jsonl",
             id="rows-and-a-document",
         ),
         pytest.param(
             ("README.md", "rows.xlsx"),
             "d",
             "data.mix.mine.path: 'd' holds no data file\n"
-            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
+            "  fix: supported suffixes: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
             " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
             id="only-a-readme",
         ),

@@ -151,20 +151,22 @@ def test_validation_path(tmp_path):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        pytest.param({}, "data.mix.mine.path: no path is given\n  fix: data.mix.mine.path=rows.jsonl", id="no-path"),
+        pytest.param(
+            {}, "data.mix.mine.path: the source has no path\n  fix: data.mix.mine.path=rows.jsonl", id="no-path"
+        ),
         pytest.param(
             {"path": "d/trian.jsonl"},
-            "data.mix.mine.path: there is no 'd/trian.jsonl'\n  fix: did you mean 'd/train.jsonl'?",
+            "data.mix.mine.path: 'd/trian.jsonl' does not exist\n  fix: did you mean 'd/train.jsonl'?",
             id="misspelt",
         ),
         pytest.param(
             {"path": "d/other"},
-            "data.mix.mine.path: there is no 'd/other'\n  fix: 'd' holds test.jsonl, train.jsonl",
+            "data.mix.mine.path: 'd/other' does not exist\n  fix: 'd' holds test.jsonl, train.jsonl",
             id="nothing-near",
         ),
         pytest.param(
             {"path": "dat/x/rows.jsonl"},
-            "data.mix.mine.path: there is no 'dat/x/rows.jsonl': no directory 'dat'\n"
+            "data.mix.mine.path: 'dat/x/rows.jsonl' does not exist: there is no directory 'dat'\n"
             "  fix: '.' holds bad.doc, d, empty.jsonl, header.csv, mixed, nothing, stray",
             id="no-directory",
         ),
@@ -175,49 +177,50 @@ def test_validation_path(tmp_path):
         ),
         pytest.param(
             {"path": "bad.doc"},
-            "data.mix.mine.path: cannot tell what 'bad.doc' holds from its ending\n"
-            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
+            "data.mix.mine.path: the suffix of 'bad.doc' is not supported\n"
+            "  fix: supported suffixes: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
             " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
             id="ending",
         ),
         pytest.param(
             {"path": "nothing"},
             "data.mix.mine.path: 'nothing' holds no data file\n"
-            "  fix: known endings: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
+            "  fix: supported suffixes: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, .txt, .md;"
             " all but .parquet and .arrow also with .gz, .zst, .bz2 or .xz",
             id="directory-without-data",
         ),
         pytest.param(
             {"path": "mixed/"},
             "data.mix.mine.path: 'mixed/' holds several kinds of files: .csv, .jsonl\n"
-            "  fix: name those to read with a glob, for example mixed/*.csv",
+            "  fix: set path to a glob of those to read, for example mixed/*.csv",
             id="two-kinds",
         ),
         pytest.param(
             {"path": "stray"},
-            "data.mix.mine.path: 'stray' has splits train, and 'more.jsonl' is in none\n"
-            "  fix: move that file away, or name the files to read with a glob",
+            "data.mix.mine.path: 'stray' has splits train, but 'more.jsonl' is in none\n"
+            "  fix: move that file, or set path to a glob of the files to read",
             id="stray",
         ),
         pytest.param(
             {"path": "empty.jsonl"},
-            "empty.jsonl: it holds no rows\n  fix: write rows into it or leave it out of the mix",
+            "empty.jsonl: the source holds no rows\n  fix: write rows into it or leave it out of the mix",
             id="empty",
         ),
         pytest.param(
             {"path": "header.csv"},
-            "header.csv: it holds no rows\n  fix: write rows into it or leave it out of the mix",
+            "header.csv: the source holds no rows\n  fix: write rows into it or leave it out of the mix",
             id="only-a-header",
         ),
         pytest.param(
             {"path": "d", "split": "tran"},
-            "data.mix.mine.path: 'd' has no split 'tran'; it has test, train\n  fix: choose one, for example train",
+            "data.mix.mine.path: 'd' has no split 'tran'; it has test, train\n"
+            "  fix: choose one of them, for example train",
             id="no-such-split",
         ),
         pytest.param(
             {"path": "d/train.jsonl", "split": "test"},
-            "data.mix.mine.path: split 'test' is asked for, but 'd/train.jsonl' has no splits\n"
-            "  fix: leave the split out, or name the held-out file as validation_path",
+            "data.mix.mine.path: split 'test' is set, but 'd/train.jsonl' has no splits\n"
+            "  fix: leave the split out, or set validation_path to the held-out file",
             id="split-of-a-file",
         ),
         pytest.param(
@@ -228,7 +231,7 @@ def test_validation_path(tmp_path):
         ),
         pytest.param(
             {"path": "d", "validation_path": "x", "validation_split": "y"},
-            "data.mix.mine.validation_split: validation_path is set as well, and only one of them can be read\n"
+            "data.mix.mine.validation_split: validation_path is set as well, but only one of them can be read\n"
             "  fix: remove one of the two",
             id="two-validations",
         ),
@@ -255,7 +258,9 @@ def test_what_cannot_be_read(tmp_path, config, expected):
     (tmp_path / "header.csv").write_text("a,b\n")
     found = message(**config)
     if expected is None:
-        assert found.startswith("data.mix.mine.path: there is no 'builtin:nowhere/rows.jsonl': no directory ")
+        assert found.startswith(
+            "data.mix.mine.path: 'builtin:nowhere/rows.jsonl' does not exist: there is no directory "
+        )
     else:
         assert found == expected
 
@@ -263,8 +268,8 @@ def test_what_cannot_be_read(tmp_path, config, expected):
 def test_a_split_asked_of_one_saved_data_set(tmp_path):
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "one")
     assert message("validation", path="one", validation_split="test") == (
-        "data.mix.mine.validation_split: split 'test' is asked for, but 'one' has no splits\n"
-        "  fix: leave the split out, or name the held-out file as validation_path"
+        "data.mix.mine.validation_split: split 'test' is set, but 'one' has no splits\n"
+        "  fix: leave the split out, or set validation_path to the held-out file"
     )
 
 

@@ -115,19 +115,19 @@ def test_online_then_offline(hub, tmp_path):
         [f"owner/MyName@{COMMIT[:12]}[train]:2", {"prompt": "R", "completion": "B"}],
     ]
     pinned = {"train": {"hub": "owner/MyName", "name": None, "split": "train", "revision": COMMIT}}
-    check = "  fix: check name, split and revision of the source; offline, only what was loaded before is there"
+    check = "  fix: check name, split and revision of the source; offline, only cached data sets can be loaded"
     online = {
         "plain": ({"path": "owner/MyName"}, [rows, pinned]),
         "branch": ({"path": "owner/MyName", "revision": "main"}, [rows, pinned]),
         "no such data set": (
             {"path": "owner/other"},
-            "data.mix.mine.path: there is no 'owner/other', neither here nor as a data set on the hub\n"
-            "  fix: check the name; for a private one, hf auth login",
+            "data.mix.mine.path: 'owner/other' is neither a local path nor a data set on the hub\n"
+            "  fix: check the name; for a private data set, hf auth login",
         ),
         "no such revision": (
             {"path": "owner/MyName", "revision": "nope"},
             "data.mix.mine.path: the hub data set 'owner/MyName' has no revision 'nope'\n"
-            "  fix: give a branch, tag or commit that exists",
+            "  fix: set revision to a branch, tag or commit that exists",
         ),
         "no such split": (
             {"path": "owner/MyName", "split": "test"},
@@ -159,12 +159,12 @@ def test_online_then_offline(hub, tmp_path):
         (
             {"path": "owner/MyName", "revision": "e" * 40},
             f"data.mix.mine.path: the hub cannot be reached, and commit {'e' * 40} of 'owner/MyName' "
-            "is not the newest loaded before\n  fix: run once with a network, or leave the revision out",
+            "is not the newest one in the cache\n  fix: run once with a network, or leave the revision out",
         ),
         (
             {"path": "owner/other"},
-            "data.mix.mine.path: 'owner/other' is no local path, and the hub cannot be reached\n"
-            "  fix: give a local file, or load the data set once with a network",
+            "data.mix.mine.path: 'owner/other' is not a local path, and the hub cannot be reached\n"
+            "  fix: set path to a local file, or load the data set once with a network",
         ),
     ]
     found = read_in_a_process(tmp_path, [config for config, _ in offline], HF_ENDPOINT=hub, HF_HUB_OFFLINE="1")
@@ -193,8 +193,8 @@ def test_files_of_the_hub_by_address(hub, tmp_path, monkeypatch):
     )
     assert found == [expected] * 3
     fix = "check the address; data sets are hf://datasets/OWNER/NAME/FILE, private ones need hf auth login"
-    assert none == f"data.mix.mine.path: there is no '{base}/none.jsonl'\n  fix: {fix}"
-    assert other == f"data.mix.mine.path: there is no 'hf://datasets/owner/other/x.csv'\n  fix: {fix}"
+    assert none == f"data.mix.mine.path: '{base}/none.jsonl' does not exist\n  fix: {fix}"
+    assert other == f"data.mix.mine.path: 'hf://datasets/owner/other/x.csv' does not exist\n  fix: {fix}"
     kept, unknown = read_in_a_process(
         tmp_path, [{"path": paths[0]}, {"path": paths[3]}], HF_ENDPOINT=hub, HF_HUB_OFFLINE="1"
     )
@@ -211,6 +211,6 @@ def test_no_network(tmp_path):
         tmp_path, [{"path": "owner/MyName"}], HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0"
     )
     assert found == [
-        "data.mix.mine.path: 'owner/MyName' is no local path, and the hub cannot be reached\n"
-        "  fix: give a local file, or load the data set once with a network"
+        "data.mix.mine.path: 'owner/MyName' is not a local path, and the hub cannot be reached\n"
+        "  fix: set path to a local file, or load the data set once with a network"
     ]

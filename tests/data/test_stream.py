@@ -150,8 +150,8 @@ def test_from_a_server_without_storing(site, tmp_path, name, ranges):
         with pytest.raises(SftError) as caught:
             streamed(source)
         assert str(caught.value) == (
-            f"data.mix.mine.path: the server of 'http://{site.host}/rows.parquet' sends it only from the beginning,"
-            " and it is read from its end\n  fix: set stream=false for this source, so that it is downloaded"
+            f"data.mix.mine.path: the server of 'http://{site.host}/rows.parquet' sends no byte ranges, which reading "
+            f"such a file needs\n  fix: set stream=false for this source to download it"
         )
         return
     through = streamed(source)
@@ -243,13 +243,13 @@ def test_what_a_stream_depends_on(site, tmp_path):
         (
             "rows.json",
             "[]",
-            "rows.json: JSON that is not one object a line is read as a whole, so it cannot be streamed\n"
-            "  fix: write it as JSON lines (one object a line, .jsonl), or set stream=false",
+            "rows.json: the file is one JSON document, which is read as a whole and cannot be streamed\n"
+            "  fix: write it as JSON lines (one object per line, .jsonl), or set stream=false",
         ),
         (
             "rows.jsonl",
             "\n",
-            "rows.jsonl: it holds no rows\n  fix: write rows into it or leave it out of the mix",
+            "rows.jsonl: the source holds no rows\n  fix: write rows into it or leave it out of the mix",
         ),
     ],
 )

@@ -99,14 +99,16 @@ def test_a_stream_goes_on_behind_a_line(tmp_path, name):
 def test_other_files_have_no_documents_by_line(tmp_path, name):
     (tmp_path / name).write_text('{"text": "a"}\n')
     assert message(lines(path=name)) == (
-        f"data.mix.mine.format: lines reads text files, one document a line, and '{name}' is none\n"
-        "  fix: name files that end in .txt or .md, packed or not, or leave the format out"
+        f"data.mix.mine.format: the format lines reads text files with one document per line, and '{name}' is not a "
+        f"text file\n"
+        "  fix: use files that end in .txt or .md, compressed or not, or leave the format out"
     )
 
 
 def test_a_hub_data_set_has_none_either():
     assert message(lines(path="owner/name", revision="main")).startswith(
-        "data.mix.mine.format: lines reads text files, one document a line, and 'owner/name' is none\n"
+        "data.mix.mine.format: the format lines reads text files with one document per line, and 'owner/name' is not "
+        "a text file\n"
     )
 
 

@@ -105,7 +105,7 @@ def test_only_what_hangs_on_a_change_is_done_again(config, tmp_path, change, exp
 
 
 def test_explain_names_what_changed_stage_by_stage(config, tmp_path):
-    assert explain_stages(config()) == ["nothing was prepared here before: every stage runs"]
+    assert explain_stages(config()) == ["there is no earlier preparation here: every stage runs"]
     prepare_data(config())
     names = ["rows a", "rows b", "clean leakage", "encode", "mix"]
     assert explain_stages(config()) == [f"{name:<24} up to date" for name in names]
@@ -232,7 +232,7 @@ def take_out(config):
             "mix": "the order of data.mix changed",
         }),
         (take_out, {
-            "clean leakage": "data.mix.a is gone", "encode": "data.mix.a is gone",
+            "clean leakage": "data.mix.a was removed", "encode": "data.mix.a was removed",
             "mix": "the order of data.mix, data.mix.a changed",
         }),
     ],

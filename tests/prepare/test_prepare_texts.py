@@ -72,7 +72,8 @@ def test_stop_tokens_that_answers_brought_are_counted(prepared):
     first = next(line["where"] for line in read_ledger(made) if line["where"].endswith((":2", ":3")))
     assert made.manifest["remarks"] == {"own_stop": {"rows": 2, "first": first}}
     assert (
-        "note      2 rows: an answer ended in the template's stop token itself; removed, the template writes it (the"
+        "note      2 rows: an answer ended with the template's stop token; it was removed, since the template writes "
+        "it (the"
         f" first: {first})\n"
     ) in printed
 

@@ -13,7 +13,7 @@ from sft_cli.utils import workers
 from tests.prepare.helpers import read_ledger, write_jsonl
 
 LIMIT = 70
-"""Tokens: a row of the fixture has 45, a long one some 200; its answer begins at about token 40."""
+"""Tokens: a row of the fixture has 45, a long one some 200; its answer begins at at token 40."""
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def test_the_ledger_adds_up_on_both_sides(long_answers, capsys):
     assert (counts["used"], counts["truncated"], counts["truncated_tokens"]) == (60, 20, tokens)
     assert counts["tokens"] + tokens == whole.manifest["sources"]["a"]["tokens"]
     assert made.manifest["remarks"] == {"cut_answer": {"rows": 20, "first": "a.jsonl:1"}}
-    assert f"truncated 20 rows to trainer.max_length={LIMIT}: {tokens:,} tokens cut off\n" in told
+    assert f"truncated 20 rows to trainer.max_length={LIMIT}: {tokens:,} tokens removed\n" in told
     assert (
-        "note      20 rows: truncation cut off the end of what is trained, its stop token with it: the model does not"
+        "note      20 rows: truncation removed the end of a trained answer with its stop token: the model does not"
         " learn to stop there (the first: a.jsonl:1)\n"
     ) in told
     assert made.manifest["stop_tokens"] == ["<|im_end|>"]

@@ -107,7 +107,7 @@ def test_a_disk_without_locks_is_told_of(home, monkeypatch, capsys, number):
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert build()[1] is False
     assert capsys.readouterr().out == (
-        f"data      the disk of {home} has no locks: let one run at a time prepare the same rows\n"
+        f"data      the disk of {home} has no file locks: prepare the same rows in one run at a time\n"
     )
 
 

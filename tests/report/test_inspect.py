@@ -75,7 +75,7 @@ def test_a_text_is_searched_for(inspect, prepared):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nowhere at all", "--text nowhere at all: it is in no example\n  fix: --text is a regular expression"),
+        ("nowhere at all", "--text nowhere at all: no example matches\n  fix: --text is a regular expression"),
         (
             "(",
             "--text (: no regular expression: missing ), unterminated subpattern at position 0\n"
@@ -252,30 +252,31 @@ def test_marks_in_the_data_are_spelled_out():
     [
         (
             ["--source", "plian"],
-            "--source plian: the prepared data have no such source\n  fix: did you mean --source plain?",
+            "--source plian: the prepared data has no such source\n  fix: did you mean --source plain?",
         ),
         (
             ["--source", "zzz"],
-            "--source zzz: the prepared data have no such source\n  fix: the sources are mine, plain, talk",
+            "--source zzz: the prepared data has no such source\n  fix: the sources are mine, plain, talk",
         ),
         (
             ["--row", "38"],
             "--row 38: the split train has 38 examples, numbered from 0\n"
-            "  fix: name one of them, or --row FILE:LINE for a place",
+            "  fix: use one of these numbers, or --row FILE:LINE for a location",
         ),
         (
             ["--row", "0", "--split", "validation"],
-            "--row 0: the split validation has no examples\n  fix: name one of them, or --row FILE:LINE for a place",
+            "--row 0: the split validation has no examples\n"
+            "  fix: use one of these numbers, or --row FILE:LINE for a location",
         ),
         (
             ["--row", "other.jsonl:1"],
-            "--row other.jsonl:1: the ledger has no row there\n"
-            "  fix: --where PART searches for a part of a place such as rows.jsonl:17",
+            "--row other.jsonl:1: the ledger has no row with this location\n"
+            "  fix: --where PART searches for a part of a location such as rows.jsonl:17",
         ),
         (
             ["--where", "other"],
-            "--where other: no row has that in its place\n"
-            "  fix: places look like rows.jsonl:17; sft inspect without --where shows some",
+            "--where other: no row has this text in its location\n"
+            "  fix: locations look like rows.jsonl:17; sft inspect without --where shows some",
         ),
     ],
 )
@@ -287,7 +288,9 @@ def test_what_is_said_about_rows_that_are_not_there(inspect, arguments, said):
 
 def test_a_place_that_is_nearly_one(inspect):
     with pytest.raises(
-        SftError, match=r"--row talk\.jsonl: no row is exactly there\n  fix: did you mean --row .*talk.jsonl:1\?"
+        SftError,
+        match=r"--row talk\.jsonl: no row has exactly this location\n"
+        r"  fix: did you mean --row .*talk.jsonl:1\?",
     ):
         inspect("--row", "talk.jsonl")
 

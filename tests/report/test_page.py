@@ -207,7 +207,7 @@ def test_columns_that_nothing_reads_are_named(full, tmp_path):
     add_to_manifest(directory, {"sources": manifest["sources"]})
     made = Page(write_report(directory).read_text("utf-8"))
     (shown,) = [one["text"] for one in made.all("dd") if "not read" in one["text"]]
-    assert shown == "talk.jsonlnot read: rating, <b>ignored by choice: id"
+    assert shown == "talk.jsonlnot read: rating, <b>ignored on purpose: id"
 
 
 def test_rows_that_a_filter_for_personal_data_drops_are_not_shown(tmp_path):
@@ -251,7 +251,7 @@ def test_the_page_stays_small(full, tmp_path, monkeypatch):
     directory = tmp_path / "prepared"
     shutil.copytree(full, directory)
     whole = write_report(directory).stat().st_size
-    monkeypatch.setattr(pages, "MOST_BYTES", whole - 20_000)
+    monkeypatch.setattr(pages, "MAX_BYTES", whole - 20_000)
     assert write_report(directory).stat().st_size <= whole - 20_000
     assert re.search(r"… [\d,]+ tokens left out, [\d,]+ with loss …", (directory / "report.html").read_text("utf-8"))
 

@@ -82,7 +82,7 @@ def test_the_most_truncated_are_those_of_the_ledger(prepared):
 
 def test_of_many_sources_the_largest_are_shown(prepared, monkeypatch):
     """The gallery says how many it left out."""
-    monkeypatch.setattr(gallery, "MOST_SOURCES", 1)
+    monkeypatch.setattr(gallery, "MAX_SOURCES", 1)
     train, validation = SplitStats(prepared, "train"), SplitStats(prepared, "validation")
     choice = gallery.select_examples(train, validation, ledger_view.LedgerSample(), SEED)
     assert {train.sources[train.source_of[index]] for _, index in choice.kinds} == {"plain"}
@@ -115,7 +115,7 @@ def test_an_account_by_hand(tmp_path):
         "a": ["r:4", "r:2"],
         "b": ["s:1"],
     }
-    few = ledger_view.sample_ledger(tmp_path / "l.jsonl", SEED, kept=1)
+    few = ledger_view.sample_ledger(tmp_path / "l.jsonl", SEED, max_truncated=1)
     assert [one["where"] for one in few.truncated["a"]] == ["r:4"]
 
 
@@ -126,7 +126,7 @@ def test_dropped_rows_are_a_fair_choice(tmp_path):
     counts = dict.fromkeys(range(20), 0)
     for seed in range(400):
         kept = ledger_view.sample_ledger(file, str(seed)).dropped["bad"]
-        assert len(kept) == ledger_view.KEPT
+        assert len(kept) == ledger_view.MAX_PER_REASON
         numbers = [int(one["where"].removeprefix("r:")) for one in kept]
         assert numbers == sorted(numbers)
         for number in numbers:

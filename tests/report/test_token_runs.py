@@ -6,7 +6,7 @@ import pytest
 
 from sft_cli.report import token_runs as folding
 from sft_cli.report.token_pieces import Excerpt, TextPiece
-from sft_cli.report.token_runs import BEFORE, BEHIND, LONG, loss_runs
+from sft_cli.report.token_runs import AFTER, BEFORE, LONG, loss_runs
 
 
 def pieces(*lengths: int) -> list[TextPiece]:
@@ -24,12 +24,12 @@ def shape(stretches: list[Excerpt]) -> list[tuple[str, int, bool]]:
     [
         ((LONG, 5), [("none", LONG, False), ("all", 5, False)]),
         ((1000, 5), [("none", 1000 - BEFORE, True), ("none", BEFORE, False), ("all", 5, False)]),
-        ((0, 5, 1000), [("all", 5, False), ("none", BEHIND, False), ("none", 1000 - BEHIND, True)]),
+        ((0, 5, 1000), [("all", 5, False), ("none", AFTER, False), ("none", 1000 - AFTER, True)]),
         (
             (3, 5, 1000, 2),
             [
-                ("none", 3, False), ("all", 5, False), ("none", BEHIND, False),
-                ("none", 1000 - BEHIND - BEFORE, True), ("none", BEFORE, False), ("all", 2, False),
+                ("none", 3, False), ("all", 5, False), ("none", AFTER, False),
+                ("none", 1000 - AFTER - BEFORE, True), ("none", BEFORE, False), ("all", 2, False),
             ],
         ),
         ((1000,), [("none", 1000, False)]),
@@ -63,4 +63,4 @@ def test_the_runs_are_the_row(seed):
 
 
 def test_the_limits_leave_something_to_fold():
-    assert folding.LONG > folding.BEFORE + folding.BEHIND
+    assert folding.LONG > folding.BEFORE + folding.AFTER

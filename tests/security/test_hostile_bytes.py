@@ -35,7 +35,7 @@ def test_a_bomb_is_a_sentence_long_before_it_has_gone_off(ending, kind, tmp_path
     monkeypatch.setattr(lines, "MAX_RATIO", 20)
     file = tmp_path / f"rows.{kind}.{ending}"
     file.write_bytes(PACKERS[ending](b'{"text": "' + b"a" * (4 << 20) + b'"}\n'))
-    with pytest.raises(SftError, match=f"rows.{kind}.{ending}: it unpacks to more than 20 times its size"):
+    with pytest.raises(SftError, match=f"rows.{kind}.{ending}: the file decompresses to more than 20 times its size"):
         rows(file)
 
 

@@ -99,8 +99,8 @@ def test_what_the_job_would_find_missing_is_said_before_it_waits_in_the_queue(tm
     assert said == [
         f"template {tmp_path}/mine.jinja: the answer ends in 'Hello', not in a special token of the tokenizer: "
         "the model would never learn to stop",
-        "data.mix.local.path: there is no 'her.jsonl'",
-        "data.mix.more.validation_path: there is no 'there.jsonl'",
+        "data.mix.local.path: 'her.jsonl' does not exist",
+        "data.mix.more.validation_path: 'there.jsonl' does not exist",
     ]
 
 

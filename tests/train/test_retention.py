@@ -272,13 +272,13 @@ def test_rows_that_are_too_long_are_left_out(place):
 @pytest.mark.parametrize(
     ("content", "words", "where", "problem", "fix"),
     [
-        (None, [], ".path", "there is no '{file}'", None),
-        ("", [], ": probe.jsonl", "it holds no rows", "write rows into it or leave the probe out"),
+        (None, [], ".path", "'{file}' does not exist", None),
+        ("", [], ": probe.jsonl", "the source holds no rows", "write rows into it or leave the probe out"),
         (
             '{"foo": 1}\n',
             [],
             ".path",
-            "no format fits the columns foo; 'foo' alone has no answer",
+            "no format fits the columns foo; 'foo' ",
             'write rows in a format of `sft formats`, such as {"prompt": …, "completion": …}',
         ),
         (

@@ -86,7 +86,7 @@ def test_without_the_download_one_sentence_says_what_to_type(runs, address, tmp_
     with pytest.raises(SftError) as caught:
         runs.resume("r")
     assert str(caught.value) == (
-        f"data.mix.local.path: the signature of '{address}' is not kept with a run\n"
+        f"data.mix.local.path: the signature of '{address}' is not stored with a run\n"
         f"  fix: give the whole address again: data.mix.local.path='{address}?sig=…'"
     )
     runs.resume("r", f"data.mix.local.path={address}?sig={SECRET}")

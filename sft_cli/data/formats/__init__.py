@@ -1,1 +1,1 @@
-"""Formats of rows: from the columns of a row to a conversation."""
+"""Convert the columns of a row to a conversation."""

@@ -1,4 +1,4 @@
-"""What to do where no format fits a file's columns: the ``columns`` map that makes one fit, ready to be pasted."""
+"""Propose a ``columns`` map, ready to be pasted, where no format fits the columns of a file."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -25,22 +25,22 @@ METADATA_NAMES = (
 )
 """Columns that are neither a question nor an answer."""
 KNOWN_NAMES = frozenset(name for row_format in FORMATS.values() for name in row_format.reads)
-"""Every name that formats read."""
+"""Every column name that a format reads."""
 FORMATS_HINT = "`sft formats` lists what each format needs"
 
-Find = Callable[[str, Sequence[str]], str | None]
-"""From a format's name and the columns that are left to the one that is meant."""
+FindColumn = Callable[[str, Sequence[str]], str | None]
+"""Map a format's column name and the unused columns of the file to the matching column, or None."""
 
 
 class Advice(NamedTuple):
-    """What is added to the problem, and what to do."""
+    """An addition to the error's problem, and its fix."""
 
     detail: str
     fix: str
 
 
 def advise_columns(present: Sequence[str], mapped: Mapping[str, str], names: Iterable[str], source: str) -> Advice:
-    """What to do about columns that no format fits.
+    """Return advice for columns that no format fits.
 
     Args:
         present: The columns, in the file's order.
@@ -59,56 +59,59 @@ def advise_columns(present: Sequence[str], mapped: Mapping[str, str], names: Ite
     if {"role", "from"} & set(map(fold_name, present)):
         return Advice(
             "; each row seems to be one message",
-            "gather the messages of a conversation in one row, as a list under messages, or join them in `format`",
+            "collect the messages of a conversation in one row, as a list under messages, or join them in `format`",
         )
     question, answer = question_and_answer(present)
     if answer is None:
         return Advice(
-            f"; {question!r} alone has no answer", f"give every row an answer, in a column completion; {FORMATS_HINT}"
+            f"; there is no column for the answer to {question!r}",
+            f"add a column completion with an answer in every row; {FORMATS_HINT}",
         )
     columns = format_override(key, _prompt_completion(question, answer))
-    return Advice("", f"if {question!r} asks and {answer!r} answers: {columns}; {FORMATS_HINT}")
+    return Advice("", f"if {question!r} is the question and {answer!r} the answer: {columns}; {FORMATS_HINT}")
 
 
 def question_and_answer(present: Sequence[str]) -> tuple[str, str | None]:
-    """The column that most likely asks, and the one that answers; None for it where there is one column."""
-    left = [column for column in present if fold_name(column) not in METADATA_NAMES] or list(present)
-    answer = next((column for name in ANSWER_NAMES for column in left if fold_name(column) == name), None)
+    """Return the likely question column and the likely answer column (None if there is only one column)."""
+    candidates = [column for column in present if fold_name(column) not in METADATA_NAMES] or list(present)
+    answer = next((column for name in ANSWER_NAMES for column in candidates if fold_name(column) == name), None)
     question = next(
-        (column for name in QUESTION_NAMES for column in left if fold_name(column) == name and column != answer), None
+        (column for name in QUESTION_NAMES for column in candidates if fold_name(column) == name and column != answer),
+        None,
     )
-    question = question or next((column for column in left if column != answer), None)
+    question = question or next((column for column in candidates if column != answer), None)
     if answer is not None and question is None:
         others = [column for column in present if column != answer]
         return (others[0], answer) if others else (answer, None)
     assert question is not None, "there is a column"
-    return question, answer or next((column for column in left if column != question), None)
+    return question, answer or next((column for column in candidates if column != question), None)
 
 
-def _by_spelling(name: str, left: Sequence[str]) -> str | None:
-    """A column whose name is nearly the format's, and no other name that formats read."""
-    return by_spelling(name, [column for column in left if fold_name(column) not in KNOWN_NAMES])
+def _by_spelling(name: str, columns: Sequence[str]) -> str | None:
+    """Return the column whose name is nearly the format's and that no format reads; None for no match."""
+    return by_spelling(name, [column for column in columns if fold_name(column) not in KNOWN_NAMES])
 
 
 def _prompt_completion(question: str, answer: str) -> dict[str, str]:
+    """Return the ``columns`` map of the format ``prompt_completion``."""
     return {"prompt": question, "completion": answer}
 
 
 def _fitting_columns(
-    row_format: Format, present: Sequence[str], mapped: Mapping[str, str], find: Find
+    row_format: Format, present: Sequence[str], mapped: Mapping[str, str], find: FindColumn
 ) -> dict[str, str] | None:
-    """The ``columns`` map under which a format fits, names that are right left out; None where it would not."""
-    found = find_columns(row_format.reads, mapped, present)
+    """Return the ``columns`` map under which a format fits, without the names that match already; None if none does."""
+    matched = find_columns(row_format.reads, mapped, present)
     renamed: dict[str, str] = {}
     for name in row_format.reads:
-        left = [column for column in present if column not in (*found.values(), *renamed.values())]
-        if name not in found and (column := find(name, left)) is not None:
+        unused = [column for column in present if column not in (*matched.values(), *renamed.values())]
+        if name not in matched and (column := find(name, unused)) is not None:
             renamed[name] = column
-    whole = {**found, **renamed}
-    unexplained = set(map(fold_name, present)) - set(map(fold_name, whole.values()))
+    complete = {**matched, **renamed}
+    unexplained = set(map(fold_name, present)) - set(map(fold_name, complete.values()))
     if (
         not renamed
-        or not set(row_format.required) <= whole.keys()
+        or not set(row_format.required) <= complete.keys()
         or not unexplained.isdisjoint(row_format.conflicting)
     ):
         return None

@@ -1,4 +1,4 @@
-"""What columns are called: names as they are, in other letter case, by another word for the same, or misspelt."""
+"""Match column names: exactly, in another letter case, by a common alias, or misspelt."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,49 +14,49 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "tools": ("functions", "tool_schemas", "available_tools"),
     "text": ("body", "article"),
 }
-"""What files call these columns, the likeliest first: only to propose a ``columns`` map, never to guess one."""
+"""Common aliases of these columns, the likeliest first: only to propose a ``columns`` map, never to choose one."""
 
 MIN_SIMILARITY = 0.75
-"""How alike a mistyped name is to the one it stands for, from 0 to 1."""
+"""Similarity, from 0 to 1, at which a name counts as a misspelling of another."""
 
 
 def find_columns(names: Iterable[str], mapped: Mapping[str, str], present: Iterable[str]) -> dict[str, str]:
-    """The column of each of a format's names that is there.
+    """Return the column of the file for each name of a format that the file has.
 
-    A name that ``mapped`` does not hold is also found in other letter case and with white space around it, unless two
-    columns could be meant.
+    A name that is not in ``mapped`` also matches in another letter case and with white space around it, unless two
+    columns match.
     """
-    there = dict.fromkeys(present)
-    found = {name: column for name in names if (column := mapped.get(name, name)) in there}
-    left = [column for column in there if column not in found.values()]
-    if left:
+    columns = dict.fromkeys(present)
+    matched = {name: column for name in names if (column := mapped.get(name, name)) in columns}
+    unused = [column for column in columns if column not in matched.values()]
+    if unused:
         for name in names:
-            if name in found or name in mapped:
+            if name in matched or name in mapped:
                 continue
-            alike = [column for column in left if fold_name(column) == name]
-            if len(alike) == 1:
-                found[name] = alike[0]
-    return found
+            candidates = [column for column in unused if fold_name(column) == name]
+            if len(candidates) == 1:
+                matched[name] = candidates[0]
+    return matched
 
 
 def fold_name(column: str) -> str:
-    """A column's name in small letters, without white space around it."""
+    """Return a column's name in lower case, without surrounding white space."""
     return column.strip().casefold()
 
 
 def similar_column(name: str, present: Iterable[str]) -> str | None:
-    """The column that stands for a format's name in files that call it otherwise or misspell it; None for none."""
-    left = list(present)
-    return by_alias(name, left) or by_spelling(name, left)
+    """Return the column that is an alias or a misspelling of a format's name; None for no match."""
+    columns = list(present)
+    return by_alias(name, columns) or by_spelling(name, columns)
 
 
-def by_alias(name: str, left: Sequence[str]) -> str | None:
-    """A column that has another name for the same."""
-    return next((column for other in ALIASES.get(name, ()) for column in left if fold_name(column) == other), None)
+def by_alias(name: str, columns: Sequence[str]) -> str | None:
+    """Return the column that is an alias of a format's name; None for no match."""
+    return next((column for other in ALIASES.get(name, ()) for column in columns if fold_name(column) == other), None)
 
 
-def by_spelling(name: str, left: Sequence[str]) -> str | None:
-    """A column whose name is nearly the format's."""
-    spelled = {fold_name(column): column for column in left}
-    near = difflib.get_close_matches(name, spelled, n=1, cutoff=MIN_SIMILARITY)
-    return spelled[near[0]] if near else None
+def by_spelling(name: str, columns: Sequence[str]) -> str | None:
+    """Return the column whose name is nearly the format's; None for no match."""
+    folded = {fold_name(column): column for column in columns}
+    near = difflib.get_close_matches(name, folded, n=1, cutoff=MIN_SIMILARITY)
+    return folded[near[0]] if near else None

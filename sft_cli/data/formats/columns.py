@@ -1,4 +1,4 @@
-"""Which columns of a row its format reads, and which nothing reads: found once for rows with the same columns."""
+"""Plan which columns of a row its format reads; rows with the same columns share one plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,19 @@ from sft_cli.data.row_errors import RowError, format_list
 from sft_cli.types import Row
 
 MAX_PLANS = 1000
-"""Sets of columns remembered; rows whose columns differ more than that are looked at one by one."""
+"""Column sets whose plans are kept; the cache is cleared when it is full."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnPlan:
-    """How rows with one set of columns are taken.
+    """The use of each column in rows with one set of columns.
 
     Attributes:
         taken: The format's name -> the column that holds it.
-        missing: The format's name and the column of the first one that must be there and is not; None if none is.
+        missing: The format's name and the column of the first required or mapped column that is absent; None if none
+            is.
         not_read: Columns that nothing reads, in the row's order.
-        ignored: Columns that ``ignore`` leaves out, in the row's order.
+        ignored: Columns that the source's ``ignore`` names, in the row's order.
     """
 
     taken: Mapping[str, str]
@@ -32,13 +33,13 @@ class ColumnPlan:
 
 
 class ColumnPlanner:
-    """Plans for the rows of one source.
+    """Makes and caches the column plans of one source.
 
     Args:
         config: The source.
-        required: The format's names that every row must have.
-        optional: Those that a row may have.
-        reads: Further columns that are read, such as those a Jinja text names; None for all of them.
+        required: Names of the format that every row must have.
+        optional: Names of the format that a row may have.
+        reads: Other columns that are read, such as those of a Jinja text; None for all columns.
     """
 
     def __init__(
@@ -54,24 +55,28 @@ class ColumnPlanner:
         self._plans: dict[tuple[str, ...], ColumnPlan] = {}
 
     def plan(self, row: Row) -> ColumnPlan:
-        """The plan of a row with these columns."""
+        """Return the plan for the columns of a row."""
         columns = tuple(row.values)
-        found = self._plans.get(columns)
-        if found is None:
+        plan = self._plans.get(columns)
+        if plan is None:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            found = self._plans[columns] = self._make_plan(columns)
-        return found
+            plan = self._plans[columns] = self._make_plan(columns)
+        return plan
 
     def take(self, row: Row) -> Fields:
-        """The row's columns under the format's names; a required or mapped one that is missing is an error."""
+        """Return the row's columns under the format's names.
+
+        Raises:
+            RowError: A required or mapped column is missing.
+        """
         plan = self.plan(row)
         if plan.missing is not None:
             raise missing_column(row, *plan.missing, plan.not_read, self._mapped)
         return Fields({name: row.values[column] for name, column in plan.taken.items()}, plan.taken, row)
 
     def without_ignored(self, row: Row) -> Row:
-        """The row without the columns that are left out on purpose."""
+        """Return the row without the columns that the source ignores."""
         if not self._ignored or self._ignored.isdisjoint(row.values):
             return row
         values = {column: value for column, value in row.values.items() if column not in self._ignored}
@@ -79,23 +84,23 @@ class ColumnPlanner:
 
     def _make_plan(self, columns: tuple[str, ...]) -> ColumnPlan:
         kept = [column for column in columns if column not in self._ignored]
-        found = find_columns((*self._required, *self._optional), self._mapped, kept)
-        wanted = [name for name in (*self._required, *self._optional) if name in self._required or name in self._mapped]
-        lost = next(((name, self._mapped.get(name, name)) for name in wanted if name not in found), None)
-        read = {*found.values(), *(kept if self._reads is None else self._reads)}
+        matched = find_columns((*self._required, *self._optional), self._mapped, kept)
+        needed = [name for name in (*self._required, *self._optional) if name in self._required or name in self._mapped]
+        missing = next(((name, self._mapped.get(name, name)) for name in needed if name not in matched), None)
+        read = {*matched.values(), *(kept if self._reads is None else self._reads)}
         return ColumnPlan(
-            {name: found[name] for name in (*self._required, *self._optional) if name in found},
-            lost,
+            {name: matched[name] for name in (*self._required, *self._optional) if name in matched},
+            missing,
             tuple(column for column in kept if column not in read),
             tuple(column for column in columns if column in self._ignored),
         )
 
 
 def replay_advice(source: str, columns: Sequence[str]) -> str:
-    """What to do where a source is replayed whose rows are conversations.
+    """Return the fix for a replayed source whose rows are conversations.
 
     Args:
-        source: Its name in the mix.
+        source: Name of the source in the mix.
         columns: Columns of its rows that may hold a document.
     """
     key = f"data.mix.{source}"
@@ -104,23 +109,23 @@ def replay_advice(source: str, columns: Sequence[str]) -> str:
 
 
 def missing_column(
-    row: Row, name: str, column: str, left: tuple[str, ...] = (), mapped: Mapping[str, str] | None = None
+    row: Row, name: str, column: str, unread: tuple[str, ...] = (), mapped: Mapping[str, str] | None = None
 ) -> RowError:
-    """The error for a column the format needs, or the user named, that is not there.
+    """Return the error for a required or mapped column that a row lacks.
 
     Args:
         row: The row.
-        name: The format's name for it.
-        column: Its name in the file.
-        left: Columns of the row that nothing reads.
+        name: The format's name of the column.
+        column: The column's name in the file.
+        unread: Columns of the row that nothing reads.
         mapped: The source's ``columns``.
     """
-    meant = similar_column(column, left) or similar_column(name, left)
+    similar = similar_column(column, unread) or similar_column(name, unread)
     fix = f"give every row {column!r}, or leave such rows out with data.on_bad_row=drop"
     if mapped and name in mapped:
         fix = f"give every row {column!r}, or leave data.mix.{row.source}.columns.{name} out"
-    if meant is not None:
-        fix = format_override(f"data.mix.{row.source}.columns", {**(mapped or {}), name: meant})
+    if similar is not None:
+        fix = format_override(f"data.mix.{row.source}.columns", {**(mapped or {}), name: similar})
     return RowError(
         where=row.where,
         reason=f"missing field {name}",

@@ -1,4 +1,4 @@
-"""Content that is a list of parts, as OpenAI, Anthropic and others write them, to one message as templates read it."""
+"""Convert message content that is a list of parts (OpenAI, Anthropic and others) to the fields that templates read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from sft_cli.data.formats.tool_calls import Calls, normalize_call, parse_call_te
 from sft_cli.data.row_errors import RowError, short_repr
 
 PART_ORDER = ("reasoning", "text", "tool_call")
-"""The kinds of parts in the order in which templates show them."""
+"""The kinds of parts, in the order in which templates render them."""
 TOOL_RESULT = "tool_result"
 KINDS = {
     "text": "text",
@@ -26,13 +26,13 @@ KINDS = {
     "tool_use": "tool_call",
     TOOL_RESULT: TOOL_RESULT,
 }
-"""Types of parts -> what they are."""
+"""Type of a part -> its kind."""
 TEXT_KEYS = ("text", "value", "reasoning", "thinking", "refusal")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answered: its text, and the id of the call it answers, or None."""
+    """The text of a tool's result, and the id of the call it answers, or None."""
 
     text: str
     call: str | None
@@ -40,14 +40,14 @@ class ToolResult:
 
 @dataclass(slots=True)
 class ParsedContent:
-    """What the content of a message holds.
+    """The content of a message.
 
     Attributes:
-        text: The texts, joined.
-        reasoning: The texts of its reasoning, joined.
+        text: Its texts, joined.
+        reasoning: Its reasoning texts, joined.
         calls: Tool calls.
-        results: Results of tools.
-        weight: Factor on the loss that all parts give; None when none says anything.
+        results: Tool results.
+        weight: Factor on the loss, which all parts share; None when no part sets one.
     """
 
     text: str = ""
@@ -58,78 +58,89 @@ class ParsedContent:
 
 
 def parse_content(value: Any, role: str, place: str, names: str, context: RowContext) -> ParsedContent:
-    """The content of a message: text as it is, or the parts of a list.
+    """Return the content of a message: its text, or the parts of a list.
 
     Args:
         value: The content; None is empty.
-        role: Role of the message; only the assistant reasons and calls tools, and never answers for them.
-        place: Where the content is, for errors: ``messages[3].content``.
-        names: Where it is, for notes: ``messages[].content``.
+        role: Role of the message, which decides the kinds of parts that it may have.
+        place: Path of the content, for errors: ``messages[3].content``.
+        names: Path of the content, for notes: ``messages[].content``.
         context: The row.
     """
     if not isinstance(value, list):
         return ParsedContent("" if value is None else checked_text(value, place, context.where))
-    found = ParsedContent()
+    content = ParsedContent()
     weights: list[float | None] = []
-    last = ""
+    last_kind = ""
     for index, part in enumerate(value):
-        here = f"{place}[{index}]"
-        kind = _kind(part, role, here, context)
-        if _rank(kind) < _rank(last):
-            raise _out_of_order(part.get("type", kind), last, here, context)
-        last = kind
+        part_place = f"{place}[{index}]"
+        kind = _kind(part, role, part_place, context)
+        if _rank(kind) < _rank(last_kind):
+            raise _out_of_order(part.get("type", kind), last_kind, part_place, context)
+        last_kind = kind
         flags = {key: entry for key, entry in part.items() if is_loss_flag(key)}
-        weights.append(loss_weight(flags, here, role, f"{names}[]", context) if flags else None)
-        _add_part(found, kind, part, here, f"{names}[]", context)
+        weights.append(loss_weight(flags, part_place, role, f"{names}[]", context) if flags else None)
+        _add_part(content, kind, part, part_place, f"{names}[]", context)
     if any(weight != weights[0] for weight in weights):
         raise RowError(
             where=context.where,
             reason="loss flags of parts",
             problem=f"the parts of field {place!r} are trained with different weights; a message has one",
-            fix="split the message in two, or mask what is not learned with data.no_loss_patterns",
+            fix="split the message in two, or mask the parts that must not be trained with data.no_loss_patterns",
         )
-    found.weight = weights[0] if weights else None
-    return found
+    content.weight = weights[0] if weights else None
+    return content
 
 
 def _add_part(
-    found: ParsedContent, kind: str, part: Mapping[str, Any], here: str, names: str, context: RowContext
+    content: ParsedContent, kind: str, part: Mapping[str, Any], place: str, names: str, context: RowContext
 ) -> None:
-    """Put one part where it belongs."""
+    """Add one part to the content of its message.
+
+    Args:
+        content: The content, changed in place.
+        kind: Kind of the part.
+        part: The part.
+        place: Path of the part, for errors.
+        names: Path of the part, for notes.
+        context: The row.
+    """
     read = ["type", *(key for key in part if is_loss_flag(key))]
     if kind == "tool_call":
         if part.get("type") == "tool_use":
-            found.calls.append(normalize_call({key: part[key] for key in part if key != "type"}, here, names, context))
+            content.calls.append(
+                normalize_call({key: part[key] for key in part if key != "type"}, place, names, context)
+            )
             return
         key = _key(part, ("tool_call", "text", "value"))
-        found.calls += parse_call_text(part.get(key), kind, f"{here}.{key}", names, context)
+        content.calls += parse_call_text(part.get(key), kind, f"{place}.{key}", names, context)
     elif kind == TOOL_RESULT:
-        result = parse_content(part.get("content"), "user", f"{here}.content", f"{names}.content", context)
+        result = parse_content(part.get("content"), "user", f"{place}.content", f"{names}.content", context)
         call = next((part[key] for key in ("tool_use_id", "tool_call_id", "call_id") if has_value(part.get(key))), None)
-        found.results.append(ToolResult(result.text, call))
+        content.results.append(ToolResult(result.text, call))
         read += ["content", "tool_use_id", "tool_call_id", "call_id"]
         key = "content"
     else:
         key = _key(part, (str(part.get("type")), *TEXT_KEYS))
-        text = checked_text(part.get(key), f"{here}.{key}", context.where)
+        text = checked_text(part.get(key), f"{place}.{key}", context.where)
         if kind == "text":
-            found.text += text
+            content.text += text
         else:
-            found.reasoning += text
-    check_part_keys(part, [*read, key], here, names, context)
+            content.reasoning += text
+    check_part_keys(part, [*read, key], place, names, context)
 
 
 def _key(part: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """The first of the names that the part has."""
+    """Return the first of the names that is a key of the part; the last name if none is."""
     return next((name for name in names if name in part), names[-1])
 
 
 def _kind(part: Any, role: str, place: str, context: RowContext) -> str:
-    """What a part is, if a message of the role may have it."""
+    """Return the kind of a part, if a message of the role may have it."""
     if not isinstance(part, dict) or ("type" not in part and "text" not in part):
         raise wrong_type(part, place, "a part with a type", context.where)
-    given = part.get("type", "text")
-    kind = KINDS.get(given) if isinstance(given, str) else None
+    type_name = part.get("type", "text")
+    kind = KINDS.get(type_name) if isinstance(type_name, str) else None
     allowed = (
         ("text", *PART_ORDER)
         if role == "assistant"
@@ -139,26 +150,26 @@ def _kind(part: Any, role: str, place: str, context: RowContext) -> str:
     )
     if kind is not None and kind in allowed:
         return kind
-    reason, problem = f"{given} part of a {role} message", f"a {role} message has parts of type text alone"
-    if given == "redacted_thinking":
-        reason, problem = "encrypted reasoning", "reasoning that is encrypted cannot be trained on"
+    reason, problem = f"{type_name} part of a {role} message", f"a {role} message may have only parts of type text"
+    if type_name == "redacted_thinking":
+        reason, problem = "encrypted reasoning", "encrypted reasoning cannot be trained on"
     elif kind is None:
-        reason, problem = f"content part of type {short_repr(given).strip(chr(39))}", "only text can be trained on"
+        reason, problem = f"content part of type {short_repr(type_name).strip(chr(39))}", "only text can be trained on"
     raise RowError(
         where=context.where,
         reason=reason,
-        problem=f"field '{place}.type' is {short_repr(given)}; {problem}",
+        problem=f"field '{place}.type' is {short_repr(type_name)}; {problem}",
         fix="write it as text, or leave such rows out with data.on_bad_row=drop",
     )
 
 
 def _rank(kind: str) -> int:
-    """Place of a kind of part in its message; results of tools come first."""
+    """Return the position of a kind of part in a message, -1 for tool results, which come first."""
     return PART_ORDER.index(kind) if kind in PART_ORDER else -1
 
 
 def _out_of_order(kind: str, last: str, place: str, context: RowContext) -> RowError:
-    """Templates write results, reasoning, text, calls in this order: another one would be changed in silence."""
+    """Return the error for parts in an order that templates would change."""
     shown = (
         "templates show results of tools, then text"
         if kind == TOOL_RESULT

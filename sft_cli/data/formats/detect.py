@@ -1,4 +1,4 @@
-"""Which format a source is in: the one that was named, or for ``auto`` the first whose columns are there."""
+"""Resolve the format of a source: the configured one, or for ``auto`` the first that fits the columns."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,11 +13,11 @@ from sft_cli.utils.similar import closest_name
 
 AUTO = "auto"
 
-_UNREADABLE = "check that the file is what its ending says: a line of .jsonl is one JSON object"
+_UNREADABLE = "check that the content of the file matches its suffix: each line of a .jsonl file is one JSON object"
 
 
 def resolve_format(format: str, columns: Iterable[str], mapped: Mapping[str, str], source: str) -> str:
-    """The name of a source's format, in the table or of an installed package.
+    """Return the name of a source's format: one of the table, or of an installed package.
 
     Args:
         format: The source's ``format``.
@@ -33,7 +33,7 @@ def resolve_format(format: str, columns: Iterable[str], mapped: Mapping[str, str
         owners = [*(["sft itself"] if format in FORMATS else []), *(plugins.entry_label(point) for point in points)]
         raise SftError(
             where=where,
-            problem=f"more than one format is called {format!r}: {format_list(owners)}",
+            problem=f"more than one format has the name {format!r}: {format_list(owners)}",
             fix="uninstall all but one of the packages, or rename the entry point",
         )
     if points or format in FORMATS:
@@ -43,14 +43,14 @@ def resolve_format(format: str, columns: Iterable[str], mapped: Mapping[str, str
     raise SftError(
         where=where,
         problem=f"unknown format {format!r}; known are {format_list(known, limit=30)}",
-        fix=f"did you mean {near}?" if near else "format=auto recognises it from the columns",
+        fix=f"did you mean {near}?" if near else "set format=auto to detect it from the columns",
     )
 
 
 def detect_format(columns: Iterable[str], mapped: Mapping[str, str], source: str = "local") -> str:
-    """The first format of the table that knows every mapped name and finds its required columns.
+    """Return the first format of the table that has every mapped name and finds its required columns.
 
-    Names as they are count before names in other letter case.
+    Exact names take precedence over names in another letter case.
     """
     present = list(dict.fromkeys(columns))
     candidates = {
@@ -61,10 +61,10 @@ def detect_format(columns: Iterable[str], mapped: Mapping[str, str], source: str
     unexplained = set(present) - set(mapped.values())
     for exact in (True, False):
         for name, row_format in candidates.items():
-            found = find_columns(row_format.required, mapped, present)
-            there = all(not exact or found[field] == mapped.get(field, field) for field in found)
+            matched = find_columns(row_format.required, mapped, present)
+            exact_match = all(not exact or matched[field] == mapped.get(field, field) for field in matched)
             folded = unexplained if exact else {fold_name(column) for column in unexplained}
-            if len(found) == len(row_format.required) and there and folded.isdisjoint(row_format.conflicting):
+            if len(matched) == len(row_format.required) and exact_match and folded.isdisjoint(row_format.conflicting):
                 return name
     where = f"data.mix.{source}.format"
     _refuse_unlike(present, mapped, candidates, source)
@@ -72,15 +72,15 @@ def detect_format(columns: Iterable[str], mapped: Mapping[str, str], source: str
     unknown = next((name for name in mapped if name not in known), None)
     if unknown is not None:
         near, target = closest_name(unknown, known), mapped[unknown]
-        fix = f"did you mean {near}?" if near else "`sft formats` lists the formats and the names they read"
+        fix = f"did you mean {near}?" if near else "`sft formats` lists the formats and the names that they read"
         if unknown in present and target in known:
             right = format_override(f"data.mix.{source}.columns", {target: unknown})
             fix = f"the format's name comes first, the file's second: {right}"
         raise SftError(where=where, problem=f"columns maps {unknown!r}, a name no format reads", fix=fix)
     if not present:
-        problem = "no row can be read as one with columns, so that no format is recognised"
+        problem = "no row has columns, so no format can be detected"
         raise SftError(where=where, problem=problem, fix=_UNREADABLE)
-    offered = [name for name in candidates if name != "responses"]  # fits too much to be proposed
+    offered = [name for name in candidates if name != "responses"]  # it fits too many files to be proposed
     more, fix = advise_columns(present, mapped, offered, source)
     raise SftError(where=where, problem=f"no format fits the columns {format_list(present, limit=12)}{more}", fix=fix)
 
@@ -88,9 +88,9 @@ def detect_format(columns: Iterable[str], mapped: Mapping[str, str], source: str
 def _refuse_unlike(
     present: list[str], mapped: Mapping[str, str], candidates: Mapping[str, Format], source: str
 ) -> None:
-    """Refuse columns that a format of question and answer fits, but for one that may be part of each question.
+    """Refuse columns that fit a question-and-answer format except for one that may be part of each question.
 
-    Where the format has an ``input`` for such a column, renaming is the better advice (``advise_columns``).
+    Formats with an ``input`` for such a column are skipped: ``advise_columns`` proposes to rename the column.
 
     Args:
         present: The columns.
@@ -112,15 +112,14 @@ def _refuse_unlike(
                 where=f"data.mix.{source}.format",
                 problem=f"the columns fit the format {name}, which does not read {format_list(unread)}:"
                 f" the answers may need {them}",
-                fix=f"{ignored} leaves {them} out on purpose; `sft formats` shows how a format of your own puts columns"
-                " together",
+                fix=f"{ignored} leaves {them} out on purpose; `sft formats` shows how a custom format combines columns",
             )
 
 
 def format_for_fields(names: Iterable[str]) -> Format | None:
-    """The first format of the table that has all it requires among ``names`` and reads every one of them."""
-    given = set(names)
+    """Return the first format of the table that requires only these names and reads all of them; None for none."""
+    available = set(names)
     formats = (row_format for row_format in FORMATS.values() if row_format.required)
     return next(
-        (row_format for row_format in formats if set(row_format.required) <= given <= set(row_format.reads)), None
+        (row_format for row_format in formats if set(row_format.required) <= available <= set(row_format.reads)), None
     )

@@ -1,4 +1,4 @@
-"""Where the documents begin that another tool packed into one row of token ids."""
+"""Find the starts of documents that another tool packed into one row of token ids."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -9,45 +9,45 @@ from sft_cli.data.formats.fields import Fields, parse_list, wrong_type
 from sft_cli.data.row_errors import RowError, format_list, short_repr
 
 POSITIONS = "position_ids"
-"""Positions that start again at 0 with each document."""
+"""Column of positions that restart at 0 with each document."""
 LENGTHS = ("seq_lengths", "sequence_lengths", "seq_lens", "seqlens")
-"""Tokens of each document, in order."""
+"""Columns of the number of tokens of each document, in order."""
 ENDS = "cu_seqlens"
-"""0 and the end of each document."""
+"""Column of 0 and the end of each document."""
 SEGMENTS = ("document_ids", "segment_ids", "sequence_ids", "seq_idx", "doc_ids")
-"""A number for each token, another one for each document; an attention mask with numbers above 1 is one, too."""
+"""Columns of a document number for each token; an attention mask with numbers above 1 is one, too."""
 COLUMNS = (POSITIONS, *LENGTHS, ENDS, *SEGMENTS)
 
 
 def find_document_starts(fields: Fields, kept: range, num_ids: int, trained: Sequence[bool]) -> list[int]:
-    """The tokens at which documents begin, ascending; the first is that of ``kept``.
+    """Return the tokens at which documents begin, ascending; the first is that of ``kept``.
 
     Args:
         fields: The row.
         kept: The tokens that are not padding.
-        num_ids: Tokens of the row, padding counted.
-        trained: ``(num_ids,)``: which tokens carry loss.
+        num_ids: Tokens of the row, padding included.
+        trained: ``(num_ids,)``: whether each token carries loss.
 
     Raises:
-        RowError: A column does not fit, or two of them contradict each other.
+        RowError: A column is invalid, or two of them contradict each other.
     """
-    found: dict[str, list[int]] = {}
-    last = max((t for t in kept if trained[t]), default=kept.start)
+    starts_by_column: dict[str, list[int]] = {}
+    last_trained = max((t for t in kept if trained[t]), default=kept.start)
     for name in (*COLUMNS, "attention_mask"):
         if (
             fields.values.get(name) is not None
             and (column_starts := _starts_in(fields, name, kept, num_ids)) is not None
         ):
-            found[name] = sorted({kept.start, *(start for start in column_starts if start in kept)})
-    if not found:
+            starts_by_column[name] = sorted({kept.start, *(start for start in column_starts if start in kept)})
+    if not starts_by_column:
         return [kept.start]
-    (first, agreed), *others = found.items()
+    (first, agreed), *others = starts_by_column.items()
     for name, other in others:
-        # Behind the last trained token there is padding, however it is counted.
-        if [start for start in other if start <= last] != [start for start in agreed if start <= last]:
+        # After the last trained token there is only padding, which columns may or may not count as a document.
+        if [start for start in other if start <= last_trained] != [start for start in agreed if start <= last_trained]:
             problem = (
-                f"says that documents begin at tokens {format_list(map(str, other))}, and {fields.columns[first]} says"
-                f" at {format_list(map(str, agreed))}"
+                f"gives document starts {format_list(map(str, other))}, but {fields.columns[first]} gives"
+                f" {format_list(map(str, agreed))}"
             )
             left_out = format_override(f"data.mix.{fields.row.source}.ignore", [fields.columns[name]])
             raise invalid_column(fields, name, problem, f"{left_out} if {fields.columns[first]} is right")
@@ -55,7 +55,7 @@ def find_document_starts(fields: Fields, kept: range, num_ids: int, trained: Seq
 
 
 def _starts_in(fields: Fields, name: str, kept: range, num_ids: int) -> list[int] | None:
-    """Where one column says that documents begin; None where it says nothing about that."""
+    """Return the document starts that one column gives; None where it gives none."""
     if name == POSITIONS:
         return _by_position(fields, kept, integer_column(fields, name, num_ids))
     if name in LENGTHS or name == ENDS:
@@ -67,19 +67,19 @@ def _starts_in(fields: Fields, name: str, kept: range, num_ids: int) -> list[int
 
 
 def _by_position(fields: Fields, kept: range, positions: list[int]) -> list[int]:
-    """The tokens at position 0; between them positions count up by one."""
+    """Return the tokens at position 0; all other positions must count up by one."""
     if positions[kept.start] != 0:
         problem = f"begins with {positions[kept.start]}, in the middle of a document"
-        raise invalid_column(fields, POSITIONS, problem, "write whole documents, their positions from 0")
+        raise invalid_column(fields, POSITIONS, problem, "write whole documents, with positions from 0")
     for before, t in pairwise(kept):
         if positions[t] not in (0, positions[before] + 1):
-            problem = f"is {positions[t]} at token {t}, behind {positions[before]}"
-            raise invalid_column(fields, POSITIONS, problem, "let positions count up by one, or start again at 0")
+            problem = f"is {positions[t]} at token {t}, after {positions[before]}"
+            raise invalid_column(fields, POSITIONS, problem, "write positions that count up by one, or restart at 0")
     return [t for t in kept if positions[t] == 0]
 
 
 def _by_length(fields: Fields, name: str, kept: range, num_ids: int) -> list[int]:
-    """The sums of the lengths; they are those of all tokens, or of those that are not padding."""
+    """Return the running sums of the document lengths, which cover all tokens or those that are not padding."""
     values = integer_column(fields, name)
     if name == ENDS:
         values = [end - start for start, end in pairwise(values)] if values[0] == 0 else [-1]
@@ -95,7 +95,7 @@ def _by_length(fields: Fields, name: str, kept: range, num_ids: int) -> list[int
 
 
 def token_numbers(fields: Fields, name: str, num_ids: int) -> list[int]:
-    """A number of at least 0 for each token."""
+    """Return a column of one number of at least 0 for each token."""
     numbers = integer_column(fields, name, num_ids)
     if min(numbers) < 0:
         raise invalid_column(fields, name, f"holds {min(numbers)}", "write numbers of at least 0")
@@ -103,10 +103,10 @@ def token_numbers(fields: Fields, name: str, num_ids: int) -> list[int]:
 
 
 def integer_column(fields: Fields, name: str, length: int | None = None) -> list[int]:
-    """A column of whole numbers (true and false count as 1 and 0 in a mask), of the given length."""
+    """Return a column of integers of the given length; true and false count as 1 and 0 in a mask."""
     value: Any = parse_list(fields.values[name])
-    whole = {int} if name in ("input_ids", "labels") else {int, bool}
-    if not isinstance(value, list) or not set(map(type, value)) <= whole:
+    allowed = {int} if name in ("input_ids", "labels") else {int, bool}
+    if not isinstance(value, list) or not set(map(type, value)) <= allowed:
         raise wrong_type(value, fields.columns[name], "a list of whole numbers", fields.row.where)
     if length is None and not value:
         raise invalid_column(fields, name, "has no tokens", "remove the row")
@@ -118,7 +118,7 @@ def integer_column(fields: Fields, name: str, length: int | None = None) -> list
 
 
 def invalid_column(fields: Fields, name: str, problem: str, fix: str) -> RowError:
-    """The error for a column whose numbers do not fit."""
+    """Return the error for a column with invalid numbers."""
     column = fields.columns[name]
     return RowError(
         where=fields.row.where, reason=f"invalid {name}", problem=f"field {short_repr(column)} {problem}", fix=fix

@@ -1,4 +1,4 @@
-"""What every format takes from a row: its columns under the format's names, and text that is text."""
+"""Read the columns of a row under the names of its format, with checks of their types."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from sft_cli.utils.text import parse_json
 
 @dataclass(frozen=True, slots=True)
 class FormatOptions:
-    """What the config says about how rows are read.
+    """The configuration of how rows are read.
 
     Attributes:
-        separator: Stands between an instruction and its input.
-        tree: Which paths of a tree become conversations.
+        separator: Text between an instruction and its input.
+        tree: The paths of a tree that become conversations.
         replay: Whether the source is replayed as plain text.
-        roles: The source's ``roles``, their names as ``context.compact`` writes them.
+        roles: The source's ``roles``, their names as ``fold_role`` writes them.
     """
 
     separator: str = "\n\n"
@@ -34,9 +34,9 @@ class Fields:
     """The columns of a row under the names its format uses.
 
     Attributes:
-        values: The format's name -> value; only those the row has.
+        values: The format's name -> value, of the columns that the row has.
         columns: The format's name -> name in the file.
-        row: The row they were taken from.
+        row: The row itself.
     """
 
     values: Mapping[str, Any]
@@ -44,11 +44,11 @@ class Fields:
     row: Row
 
     def answer(self, name: str) -> str:
-        """An answer. Silence is one: it is counted and shown, and judged by the filters of clean/, not here."""
+        """Return the text of an answer, which may be empty: the filters of clean/ judge empty answers."""
         return checked_text(self.values[name], self.columns[name], self.row.where)
 
     def text(self, name: str) -> str:
-        """Non-empty text."""
+        """Return a text that must not be empty."""
         value = checked_text(self.values[name], self.columns[name], self.row.where)
         if not value.strip():
             raise RowError(
@@ -60,17 +60,17 @@ class Fields:
         return value
 
     def optional(self, name: str) -> str:
-        """Text, empty when the row has none."""
+        """Return a text, or an empty one when the row has none."""
         value = self.values.get(name)
         return "" if value is None else checked_text(value, self.columns[name], self.row.where)
 
 
 Builder = Callable[[Fields, FormatOptions], tuple[Conversation, ...]]
-"""From the fields of a row to its conversations: one, unless the row is a tree."""
+"""Builds the conversations of a row from its fields: one, unless the row is a tree."""
 
 
 def check_columns(columns: Mapping[str, str], names: tuple[str, ...], source: str) -> None:
-    """Return if every key of a source's ``columns`` is a name its format reads."""
+    """Check that every key of a source's ``columns`` is a name that its format reads."""
     for name in columns:
         if name not in names:
             near = closest_name(name, names)
@@ -82,7 +82,7 @@ def check_columns(columns: Mapping[str, str], names: tuple[str, ...], source: st
 
 
 def parse_list(value: Any) -> Any:
-    """The list behind the JSON text of one (CSV files have no other way to hold it); anything else as it is."""
+    """Return the list of a JSON text, which is how CSV files hold one; any other value unchanged."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return parse_json(value)
@@ -92,7 +92,7 @@ def parse_list(value: Any) -> Any:
 
 
 def checked_text(value: Any, field: str, where: str) -> str:
-    """The value, if it is text that can be written as UTF-8."""
+    """Return the value if it is text that can be encoded as UTF-8."""
     if not isinstance(value, str):
         raise wrong_type(value, field, "text", where)
     if not value.isascii():
@@ -101,20 +101,20 @@ def checked_text(value: Any, field: str, where: str) -> str:
 
 
 def check_unicode(value: str, field: str, where: str) -> None:
-    """A lone half of a surrogate pair (a cut emoji) cannot be tokenized."""
+    """Check that a text has no lone surrogate (half of a cut emoji), which cannot be tokenized."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise RowError(
             where=where,
             reason="broken character",
-            problem=f"field {field!r} holds half a character, \\u{ord(value[error.start]):04x}",
-            fix="remove it; an emoji was probably cut in two",
+            problem=f"field {field!r} has a lone surrogate, \\u{ord(value[error.start]):04x}",
+            fix="remove it; it is probably half of an emoji that was cut in two",
         ) from error
 
 
 def wrong_type(value: Any, field: str, expected: str, where: str) -> RowError:
-    """The error for a value of another type."""
+    """Return the error for a value of another type."""
     return RowError(
         where=where,
         reason=f"{field.split('[')[0]} of the wrong type",
@@ -124,16 +124,16 @@ def wrong_type(value: Any, field: str, expected: str, where: str) -> RowError:
 
 
 def too_deep(row: Row) -> RowError:
-    """The error for a row whose values hold one another beyond what Python can follow."""
+    """Return the error for a row whose values are nested deeper than Python can follow."""
     return RowError(
         where=row.where,
         reason="values nested too deeply",
-        problem="its values are nested too deeply to be read",
+        problem="the values of the row are nested too deeply to be read",
         fix="remove the row; data.on_bad_row=drop leaves such rows out",
     )
 
 
 def _kind(value: Any) -> str:
-    """The type in a word that JSON's users know."""
+    """Return the JSON name of a value's type."""
     kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", str: "text"}
     return "null" if value is None else kinds.get(type(value), type(value).__name__)

@@ -1,4 +1,4 @@
-"""Messages with harmony channels (gpt-oss): analysis is reasoning, final the answer, commentary a tool call."""
+"""Convert harmony channels (gpt-oss): analysis to reasoning, final to the answer, commentary to a tool call."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ _FIX = "write reasoning as reasoning_content and calls as tool_calls, or set dat
 def apply_channel(
     message: Message, channels: Mapping[str, str], field: str, context: RowContext
 ) -> tuple[Message, str | None]:
-    """The message its channel and recipient make of it, and the channel.
+    """Return the message that a channel and recipient make of a message, and its channel.
 
     A message to ``functions.NAME`` becomes a call of that tool.
 
     Raises:
-        RowError: A channel or recipient that has no counterpart in a chat template.
+        RowError: The channel or recipient has no counterpart in chat templates.
     """
     channel, recipient = channels.get("channel"), channels.get("recipient")
     known = channel in (None, ANALYSIS, COMMENTARY, FINAL)
@@ -31,34 +31,34 @@ def apply_channel(
     if isinstance(recipient, str) and recipient.startswith("functions."):
         arguments = _object(message.content)
         if arguments is None or "tool_calls" in message.extra:
-            raise _unsupported(message, channels, "its content is no JSON object of arguments", field, context)
+            raise _unsupported(message, channels, "its content is not a JSON object of arguments", field, context)
         name = recipient.removeprefix("functions.")
         call = {"type": "function", "function": {"name": name, "arguments": message.content.strip()}}
         return replace(message, content="", extra={**message.extra, "tool_calls": [call]}), FINAL
     if not known or recipient not in (None, "all", "user"):
-        raise _unsupported(message, channels, "no template has such a channel or recipient", field, context)
+        raise _unsupported(message, channels, "chat templates have no such channel or recipient", field, context)
     if channel == COMMENTARY and "tool_calls" not in message.extra:
-        raise _unsupported(
-            message, channels, "a commentary that calls no tool has no place in a template", field, context
-        )
+        raise _unsupported(message, channels, "chat templates have no commentary without a tool call", field, context)
     if channel == ANALYSIS and message.extra:
-        raise _unsupported(message, channels, "reasoning holds nothing else", field, context)
+        raise _unsupported(message, channels, "an analysis message must not have other fields", field, context)
     return message, ANALYSIS if channel == ANALYSIS else FINAL
 
 
 def merge_reasoning(turns: Sequence[tuple[Message, str | None]], field: str, context: RowContext) -> list[Message]:
-    """The messages with the content of each analysis as the reasoning of the answer, or call, behind it.
+    """Return the messages with each analysis as the reasoning of the answer or call after it.
 
     Raises:
-        RowError: An analysis is followed by no answer, or by one that is trained with another weight.
+        RowError: No answer follows an analysis, or one that is trained with another weight.
     """
-    found: list[Message] = []
+    merged: list[Message] = []
     thoughts: list[str] = []
     weight = 1.0
     for message, channel in turns:
         if channel == ANALYSIS:
             if thoughts and message.weight != weight:
-                raise _orphan_analysis(thoughts[0], "is trained with another weight than what follows", field, context)
+                raise _orphan_analysis(
+                    thoughts[0], "has another training weight than the message after it", field, context
+                )
             thoughts.append(message.content)
             weight = message.weight
             continue
@@ -66,21 +66,23 @@ def merge_reasoning(turns: Sequence[tuple[Message, str | None]], field: str, con
             if message.role != "assistant":
                 raise _orphan_analysis(thoughts[0], "is followed by no answer", field, context)
             if message.weight != weight:
-                raise _orphan_analysis(thoughts[0], "is trained with another weight than what follows", field, context)
+                raise _orphan_analysis(
+                    thoughts[0], "has another training weight than the message after it", field, context
+                )
             if "reasoning_content" in message.extra:
                 raise _orphan_analysis(
-                    thoughts[0], "is followed by an answer with a reasoning of its own", field, context
+                    thoughts[0], "is followed by an answer that has reasoning already", field, context
                 )
             message = replace(message, extra={**message.extra, "reasoning_content": "\n\n".join(thoughts)})
             thoughts = []
-        found.append(message)
+        merged.append(message)
     if thoughts:
         raise _orphan_analysis(thoughts[0], "is followed by no answer", field, context)
-    return found
+    return merged
 
 
 def _object(text: str) -> dict[str, object] | None:
-    """The JSON object a text is; None if it is none."""
+    """Return the JSON object of a text; None for any other text."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

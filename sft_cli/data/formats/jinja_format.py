@@ -1,7 +1,7 @@
-"""Formats that a user writes in YAML: Jinja over the columns of a row, for the fields of a format of the table.
+"""Formats that a user writes in YAML: Jinja over the columns of a row, one text for each field of a format.
 
-A text that is one ``{{ … }}`` gives its value (a list stays a list); any other text is rendered, and where the format
-wants a list the rendered text must be JSON. Jinja runs in its sandbox: the row can be read and nothing else.
+A text that is a single ``{{ … }}`` gives its value (a list stays a list); any other text is rendered, and where the
+format expects a list the rendered text must be JSON. Jinja runs in a sandbox that can read the row and nothing else.
 """
 
 import json
@@ -22,14 +22,14 @@ from sft_cli.utils.text import parse_json
 Expression = Callable[[Mapping[str, Any]], Any]
 
 ROW = "row"
-"""What a text calls the row as a whole, unless a column has that name."""
+"""The variable that holds the row as a whole, unless a column has this name."""
 
 LIST_FIELDS = ("messages", "conversations", "conversation", "tools", "functions", "history", "input_ids", "labels")
-"""Fields that hold lists, so that their text is read as JSON."""
+"""Fields that hold lists: their rendered text is parsed as JSON."""
 
 
 def compile_fields(texts: Mapping[str, str], source: str) -> Mapping[str, Expression]:
-    """The fields of a user's format, compiled.
+    """Return the fields of a user's format, compiled.
 
     Args:
         texts: Field -> Jinja text.
@@ -40,17 +40,17 @@ def compile_fields(texts: Mapping[str, str], source: str) -> Mapping[str, Expres
 
 
 def evaluate_fields(expressions: Mapping[str, Expression], row: Row) -> Fields:
-    """The fields of a row, or a ``RowError`` that names the field and what Jinja says."""
+    """Return the fields of a row; raise a ``RowError`` with the field and Jinja's message."""
     values = {}
     columns = {ROW: dict(row.values), **row.values}
     for name, expression in expressions.items():
         try:
             value = expression(columns)
         except UndefinedError as error:
-            there = format_list(row.values) or "no columns"
-            fix = f"the row has {there}; write column | default('') for one that may be missing"
+            available = format_list(row.values) or "no columns"
+            fix = f"the row has {available}; write column | default('') for one that may be missing"
             raise _failed(name, error, fix, row) from error
-        except Exception as error:  # a user's text may fail in any way on a row of any shape
+        except Exception as error:  # a user's template may raise anything
             fix = "correct the text, or leave such rows out with data.on_bad_row=drop"
             raise _failed(name, error, fix, row) from error
         values[name] = _parse_rendered(value, name, row) if name in LIST_FIELDS and isinstance(value, str) else value
@@ -58,36 +58,36 @@ def evaluate_fields(expressions: Mapping[str, Expression], row: Row) -> Fields:
 
 
 def columns_read(texts: Mapping[str, str]) -> frozenset[str] | None:
-    """The columns that a user's texts name; None where a text takes the row as a whole.
+    """Return the columns that a user's texts name; None if a text uses the row as a whole.
 
-    The texts have been compiled before.
+    The texts must have been compiled without error.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for text in texts.values():
         tree = _environment().parse(text)
-        found |= find_undeclared_variables(tree)
+        names |= find_undeclared_variables(tree)
         taken = [part for part in tree.find_all((nodes.Getattr, nodes.Getitem)) if _is_row(part.node)]
         keys = [_key(part) for part in taken]
         if None in keys or len(taken) < sum(map(_is_row, tree.find_all(nodes.Name))):
             return None
-        found.update(key for key in keys if key is not None)
-    return frozenset(found)
+        names.update(key for key in keys if key is not None)
+    return frozenset(names)
 
 
 def _is_row(node: nodes.Node) -> bool:
-    """Whether a part of a text is the row as a whole."""
+    """Return whether a node is the variable of the row as a whole."""
     return isinstance(node, nodes.Name) and node.name == ROW
 
 
 def _key(part: nodes.Getattr | nodes.Getitem) -> str | None:
-    """The column in ``row.column`` or ``row['column']``; None where it is computed."""
+    """Return the column of ``row.column`` or ``row['column']``; None if it is computed."""
     if isinstance(part, nodes.Getattr):
         return part.attr
     return part.arg.value if isinstance(part.arg, nodes.Const) and isinstance(part.arg.value, str) else None
 
 
 def _environment() -> LimitedEnvironment:
-    """Jinja without escaping, where a missing column is an error; ``tojson`` and ``fromjson`` read and write JSON."""
+    """Return a Jinja environment in which a missing column is an error, with ``tojson`` and ``fromjson``."""
     environment = LimitedEnvironment(undefined=StrictUndefined, autoescape=False)
     environment.filters["tojson"] = environment.guard("tojson", _to_json)
     environment.filters["fromjson"] = environment.guard("fromjson", parse_json)
@@ -99,16 +99,16 @@ def _to_json(value: Any, indent: int | None = None) -> str:
 
 
 def _compile(environment: LimitedEnvironment, name: str, text: str, key: str) -> Expression:
-    """One field's text, compiled."""
+    """Compile the text of one field."""
     try:
         tree = environment.parse(text)
         if not _reads_names(tree) and name != "system":
             raise SftError(
                 where=key,
-                problem=f"{short_repr(text)} reads no column, so every row would say the same",
+                problem=f"{short_repr(text)} reads no column, so every row would get the same text",
                 fix=f"write {{{{ {text.strip()} }}}} for the column of that name"
                 if text.strip().isidentifier()
-                else "write the column it is made of in double braces",
+                else "write the column to read in double braces",
             )
         if _is_one_expression(tree) and text.strip().startswith("{{"):
             inner = text.strip()[2:-2].removeprefix("-").removeprefix("+").removesuffix("-").removesuffix("+")
@@ -123,30 +123,30 @@ def _compile(environment: LimitedEnvironment, name: str, text: str, key: str) ->
             problem=f"not valid Jinja: {error.message}",
             fix="compare brackets, quotation marks and {% end… %}; the text is Jinja over the columns of a row",
         ) from error
-    except Exception as error:  # compiling what a stranger wrote may fail in any way
+    except Exception as error:  # Jinja may raise anything on a user's template
         reason = f"it {error}" if isinstance(error, BudgetExceeded) else f"{type(error).__name__}: {error}"
         raise SftError(where=key, problem=f"cannot be compiled: {reason:.200}", fix="write it shorter") from error
     return _with_budget(environment, template.render)
 
 
 def _with_budget(environment: LimitedEnvironment, render: Callable[[Mapping[str, Any]], Any]) -> Expression:
-    """The expression, each time with a budget of its own; what it yields piece by piece is counted, too."""
+    """Return the expression with a new budget for each call; values that it yields lazily count as well."""
 
-    def evaluated(columns: Mapping[str, Any]) -> Any:
+    def evaluate(columns: Mapping[str, Any]) -> Any:
         """Return the value of the expression as plain data."""
         environment.begin_render()
         return _to_plain(render(columns))
 
-    return evaluated
+    return evaluate
 
 
 def _reads_names(tree: nodes.Template) -> bool:
-    """Whether a text reads anything of the row."""
+    """Return whether a text reads any variable."""
     return next(iter(tree.find_all(nodes.Name)), None) is not None
 
 
 def _is_one_expression(tree: nodes.Template) -> bool:
-    """Whether a text is one ``{{ … }}`` with at most white space around it."""
+    """Return whether a text is a single ``{{ … }}`` with at most white space around it."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return False
     pieces = [
@@ -156,20 +156,20 @@ def _is_one_expression(tree: nodes.Template) -> bool:
 
 
 def _to_plain(value: Any) -> Any:
-    """A value with lists for whatever Jinja's filters yield; a missing column anywhere in it raises."""
+    """Return a value with lists in place of iterators; an undefined column in it raises."""
     if isinstance(value, Mapping):
         return {str(key): _to_plain(entry) for key, entry in value.items()}
     if isinstance(value, str | bytes | int | float | None):
         return value
     try:
-        entries = iter(value)  # of an undefined value this raises, naming what is missing
+        entries = iter(value)  # raises for an undefined value, with its name
     except TypeError:
         return value
     return [_to_plain(entry) for entry in entries]
 
 
 def _parse_rendered(text: str, name: str, row: Row) -> Any:
-    """The JSON value of a rendered list."""
+    """Return the JSON value of a rendered list."""
     if not text.strip():
         return None
     try:
@@ -184,7 +184,7 @@ def _parse_rendered(text: str, name: str, row: Row) -> Any:
 
 
 def _failed(name: str, error: Exception, fix: str, row: Row) -> RowError:
-    """The error for a text that Jinja cannot render for a row."""
+    """Return the error for a field that Jinja cannot render for a row."""
     lines = str(error).splitlines()
     reason = lines[0] if lines else type(error).__name__
     return RowError(where=row.where, reason=f"format.{name} failed", problem=f"format.{name}: {reason}", fix=fix)

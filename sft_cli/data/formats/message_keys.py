@@ -1,6 +1,6 @@
-"""What the keys of a message mean: each is read, refused because it changes what the message is, or noted as not read.
+"""Classify the keys of a message: read, noted as not read, or refused because they change the message's meaning.
 
-No key vanishes: see ``read_message_keys``.
+No key is dropped without a note: see ``read_message_keys``.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,20 +12,20 @@ from sft_cli.data.formats.row_context import RowContext, has_value, key_words
 from sft_cli.data.row_errors import RowError, short_repr
 
 PASSED_KEYS = ("name", "tool_call_id")
-"""Keys that go to the template as they are; hardly a template shows the name of anyone but a tool."""
+"""Keys that are passed to the template unchanged; most templates render ``name`` for tools only."""
 REASONING_KEYS = (
     "reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think", "analysis", "cot",
     "chain_of_thought", "rationale", "reasoning_text", "thinking_content", "thought_process", "inner_thoughts",
     "tool_plan",
 )  # fmt: skip
-"""Keys under which data sets keep the reasoning of an answer."""
+"""Keys in which data sets keep the reasoning of an answer."""
 CHANNEL_KEYS = ("channel", "recipient")
-"""Keys of harmony messages (gpt-oss): where the content goes."""
+"""Keys of harmony messages (gpt-oss) that route the content."""
 CONTENT_KEYS = (
     "content", "value", "text", "message", "body", "utterance", "output", "answer", "response", "completion", "refusal",
     "parts",
 )  # fmt: skip
-"""Other names for what a message says."""
+"""Aliases of the content of a message."""
 
 _REASONING = {tuple(name.split("_")) for name in REASONING_KEYS}
 _REASON_WORDS = {"reason", "reasons", "reasoning", "think", "thinking", "thought", "thoughts", "cot", "rationale",
@@ -47,11 +47,11 @@ _DROP = "or leave such rows out with data.on_bad_row=drop"
 
 @dataclass(frozen=True, slots=True)
 class MessageKeys:
-    """What the keys of a message say besides its role, content and tool calls.
+    """The values of a message's keys other than its role, content and tool calls.
 
     Attributes:
-        weight: Factor on its loss; None when nothing is said about it.
-        extra: What goes to the template: ``name``, ``tool_call_id``, ``reasoning_content``.
+        weight: Factor on its loss; None when no flag sets one.
+        extra: Values for the template: ``name``, ``tool_call_id``, ``reasoning_content``.
         channels: ``channel`` and ``recipient`` of a harmony message.
     """
 
@@ -63,18 +63,18 @@ class MessageKeys:
 def read_message_keys(
     entry: Mapping[str, Any], read: Collection[str], role: str, field: str, names: str, context: RowContext
 ) -> MessageKeys:
-    """The keys of a message, each read, noted as not read, or the reason to refuse it.
+    """Return the values of a message's keys; note those that are not read, and refuse those that change its meaning.
 
     Args:
         entry: The message.
         read: Keys that are read elsewhere.
         role: Its role.
-        field: Its place, for errors: ``messages[3]``.
-        names: Its place, for the notes: ``messages[]``.
-        context: The row, which takes the notes.
+        field: Path of the message, for errors: ``messages[3]``.
+        names: Path of the message, for notes: ``messages[]``.
+        context: The row, which collects the notes.
 
     Raises:
-        RowError: A key changes what the message is in a way that cannot be trained, or two contradict each other.
+        RowError: A key changes the meaning of the message in a way that cannot be trained, or two keys contradict.
     """
     flags, extra, reasoning, channels = {}, {}, {}, {}
     for key, value in entry.items():
@@ -104,7 +104,15 @@ def read_message_keys(
 def check_part_keys(
     part: Mapping[str, Any], read: Collection[str], field: str, names: str, context: RowContext
 ) -> None:
-    """Note the keys of a part of content, or of a tool call, that nothing reads; refuse what changes its meaning."""
+    """Note the keys of a content part or tool call that are not read; refuse those that change its meaning.
+
+    Args:
+        part: The part or call.
+        read: Keys that are read elsewhere.
+        field: Its path, for errors.
+        names: Its path, for notes.
+        context: The row, which collects the notes.
+    """
     for key, value in part.items():
         if key in read or not has_value(value):
             continue
@@ -115,7 +123,7 @@ def check_part_keys(
 
 
 def other_text_keys(entry: Mapping[str, Any]) -> list[str]:
-    """Keys of a message without content that hold a text."""
+    """Return the keys of a message without content that hold text."""
     return [
         key
         for key, value in entry.items()
@@ -124,10 +132,10 @@ def other_text_keys(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _why_refused(key: str, value: Any, entry: Mapping[str, Any], read: Collection[str]) -> tuple[str, str] | None:
-    """What a key speaks of that cannot be left out in silence, and what to do; None if it is only unread."""
+    """Return the problem and the fix of a key that must not be ignored; None for a key that may be."""
     name, words = "_".join(key_words(key)), set(key_words(key))
-    says = not isinstance(value, bool | int | float)
-    if says and not words.isdisjoint(_MEDIA):
+    has_payload = not isinstance(value, bool | int | float)
+    if has_payload and not words.isdisjoint(_MEDIA):
         return "only text can be trained on", f"describe it in the content, {_DROP}"
     if not words.isdisjoint(_PREFERENCE_WORDS):
         problem = "a message is trained by its weight, not by its label"
@@ -135,31 +143,33 @@ def _why_refused(key: str, value: Any, entry: Mapping[str, Any], read: Collectio
     if name in _MISPLACED:
         return "no template reads it in a message", f"{_MISPLACED[name]}, {_DROP}"
     if name in CONTENT_KEYS and isinstance(value, str | list):
-        contents = [entry[other] for other in read if other in CONTENT_KEYS and has_value(entry.get(other))]
+        contents = [entry[alias] for alias in read if alias in CONTENT_KEYS and has_value(entry.get(alias))]
         if not contents:
             return "the message has no content", f"write it under 'content', {_DROP}"
         return None if value in contents else ("the message has another content", f"keep one of them, {_DROP}")
-    if says and not words.isdisjoint(_REASON_WORDS) and words.isdisjoint(_NO_REASONING):
+    if has_payload and not words.isdisjoint(_REASON_WORDS) and words.isdisjoint(_NO_REASONING):
         return "it seems to be reasoning", f"rename it reasoning_content, or remove it, {_DROP}"
     return None
 
 
-def _merge_reasoning(found: Mapping[str, Any], role: str, field: str, context: RowContext) -> str:
-    """The one text of reasoning of a message."""
+def _merge_reasoning(reasoning: Mapping[str, Any], role: str, field: str, context: RowContext) -> str:
+    """Return the reasoning text of a message; its reasoning keys must agree."""
     if role != "assistant":
-        key = next(iter(found))
+        key = next(iter(reasoning))
         raise _refused_key(
-            f"{field}.{key}", found[key], f"a {role} message has no reasoning", f"remove it, {_DROP}", context
+            f"{field}.{key}", reasoning[key], f"a {role} message has no reasoning", f"remove it, {_DROP}", context
         )
-    for key, value in found.items():
+    for key, value in reasoning.items():
         if not isinstance(value, str):
-            raise _refused_key(f"{field}.{key}", value, "reasoning is text", f"write it as one text, {_DROP}", context)
-    if len({value.strip() for value in found.values()}) > 1:
-        first, second = list(found)[:2]
+            raise _refused_key(
+                f"{field}.{key}", value, "reasoning must be text", f"write it as one text, {_DROP}", context
+            )
+    if len({value.strip() for value in reasoning.values()}) > 1:
+        first, second = list(reasoning)[:2]
         raise _refused_key(
-            f"{field}.{second}", found[second], f"'{first}' holds another reasoning", "keep one of them", context
+            f"{field}.{second}", reasoning[second], f"'{first}' holds different reasoning", "keep one of them", context
         )
-    return next(iter(found.values()))
+    return next(iter(reasoning.values()))
 
 
 def _refused_key(field: str, value: Any, why: str, fix: str, context: RowContext) -> RowError:

@@ -1,8 +1,8 @@
-"""What Arrow leaves in schemas and calls: null for every key that another row has, and lists of pairs for maps.
+"""Remove the padding that Arrow leaves in tool schemas and calls: nulls for the keys of other rows, pairs for maps.
 
-A Parquet file, and what ``Dataset.to_json`` writes, gives every object of a column the same keys. Below ``properties``
-of a tool schema a null is no schema, so it is padding; in the arguments of a call it is padding where the schema of the
-tool has no argument of that name, and meant where it has.
+A Parquet file, and the output of ``Dataset.to_json``, gives every object of a column the same keys. Below
+``properties`` of a tool schema a null is not a schema, so it is padding. In the arguments of a call a null is padding
+if the tool's schema has no argument of that name, and a value if it has.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,23 @@ from sft_cli.types import Message
 PADDED = "padding"
 """The remark about a conversation whose schemas or calls had the null entries that Arrow fills in."""
 MAYBE_NULL = ("default", "const")
-"""Keywords of a JSON schema whose value may be null on purpose."""
+"""Keywords of a JSON schema whose value may be null."""
 DATA = (*MAYBE_NULL, "enum", "examples")
 """Keywords whose value is data, not a schema."""
 
 
 def pairs_to_object(value: Any) -> Any:
-    """The object behind a list of pairs with text as keys; anything else as it is."""
+    """Return the object of a list of pairs whose keys are text; any other value unchanged."""
     if not isinstance(value, list | tuple) or not all(map(_is_pair, value)):
         return value
-    found = dict(value)
-    return found if value and len(found) == len(value) else value
+    pairs = dict(value)
+    return pairs if value and len(pairs) == len(value) else value
 
 
 def strip_padding(tools: Sequence[Mapping[str, Any]]) -> tuple[list[Any], bool]:
-    """Tool schemas without the null entries that Arrow fills in, and whether there were any.
+    """Return tool schemas without the null entries that Arrow adds, and whether there were any.
 
-    Only nulls below ``properties`` show that a file is padded; where there are some, those elsewhere are padding too.
+    Only nulls below ``properties`` prove that a file is padded; if there are any, nulls elsewhere are padding too.
     """
     objects = [_pairs_to_objects(tool) for tool in tools]
     padded = any(_has_padding(tool, below=False) for tool in objects)
@@ -40,35 +40,35 @@ def strip_padding(tools: Sequence[Mapping[str, Any]]) -> tuple[list[Any], bool]:
 
 
 def tool_properties(tools: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
-    """The properties of the arguments of the tool of a name; None when no tool says what they are."""
+    """Return the properties of the arguments of a tool; None when no schema gives them."""
     for tool in tools:
         function = tool.get("function", tool)
         if isinstance(function, Mapping) and function.get("name") == name:
             parameters = function.get("parameters")
-            found = parameters.get("properties") if isinstance(parameters, Mapping) else None
-            return found if isinstance(found, Mapping) else None
+            properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+            return properties if isinstance(properties, Mapping) else None
     return None
 
 
 def has_null(arguments: Any) -> bool:
-    """Whether an object of arguments holds a null under any key."""
+    """Return whether arguments hold a null at any depth."""
     if isinstance(arguments, Mapping):
         return any(value is None or has_null(value) for value in arguments.values())
     return isinstance(arguments, list) and any(map(has_null, arguments))
 
 
 def drop_padding(arguments: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments without those that are null and have no schema, in nested objects and lists of such as well."""
-    found = {}
+    """Return arguments without those that are null and have no schema, also in nested objects and lists."""
+    kept = {}
     for key, value in arguments.items():
         if value is None and key not in properties:
             continue
-        found[key] = _drop_padding_in(value, properties.get(key))
-    return found
+        kept[key] = _drop_padding_in(value, properties.get(key))
+    return kept
 
 
 def _drop_padding_in(value: Any, schema: Any) -> Any:
-    """One argument; only where its schema names properties is there anything to decide."""
+    """Return one argument without padding; only a schema with properties can identify padding."""
     if not isinstance(schema, Mapping):
         return value
     if isinstance(value, Mapping) and isinstance(schema.get("properties"), Mapping):
@@ -79,24 +79,24 @@ def _drop_padding_in(value: Any, schema: Any) -> Any:
 
 
 def _pairs_to_objects(value: Any, key: str = "") -> Any:
-    """A schema with objects for the lists of pairs that Arrow makes of maps."""
+    """Return a schema with objects in place of the lists of pairs that Arrow makes of maps."""
     if isinstance(value, list | tuple):
-        found = pairs_to_object(value) if key in ("properties", "parameters") else value
-        if isinstance(found, list | tuple):
-            return [_pairs_to_objects(entry) for entry in found]
-        value = found
+        converted = pairs_to_object(value) if key in ("properties", "parameters") else value
+        if isinstance(converted, list | tuple):
+            return [_pairs_to_objects(entry) for entry in converted]
+        value = converted
     return (
         {name: _pairs_to_objects(entry, name) for name, entry in value.items()} if isinstance(value, Mapping) else value
     )
 
 
 def _has_padding(value: Any, below: bool, names: bool = False) -> bool:
-    """Whether a schema has a null below ``properties`` that no one writes on purpose.
+    """Return whether a schema has a null below ``properties`` that is not a value.
 
     Args:
         value: The schema, or a part of it.
         below: Whether it is below ``properties``.
-        names: Whether its keys are names of arguments, not keywords.
+        names: Whether its keys are argument names, not keywords.
     """
     if isinstance(value, list):
         return any(_has_padding(entry, below) for entry in value)
@@ -114,29 +114,29 @@ def _has_padding(value: Any, below: bool, names: bool = False) -> bool:
 
 
 def _strip(value: Any, names: bool = False) -> Any:
-    """A schema without its nulls, except the defaults of arguments that may be null."""
+    """Return a schema without its nulls, except the null defaults of nullable arguments."""
     if isinstance(value, list):
         return [_strip(entry) for entry in value]
     if not isinstance(value, Mapping):
         return value
-    found = {}
+    kept = {}
     for key, entry in value.items():
         if entry is None and (names or key not in MAYBE_NULL or not _allows_null(value)):
             continue
-        data = key in DATA and not names
-        found[key] = entry if data else _strip(entry, key == "properties" and not names)
-    return found
+        is_data = key in DATA and not names
+        kept[key] = entry if is_data else _strip(entry, key == "properties" and not names)
+    return kept
 
 
 def _allows_null(schema: Mapping[str, Any]) -> bool:
-    """Whether null is a value of the schema."""
+    """Return whether a schema accepts null."""
     kind = schema.get("type")
-    either = [*(schema.get("anyOf") or ()), *(schema.get("oneOf") or ())]
+    alternatives = [*(schema.get("anyOf") or ()), *(schema.get("oneOf") or ())]
     return (
         kind in (None, "null")
         or (isinstance(kind, list) and "null" in kind)
         or schema.get("nullable") is True
-        or any(isinstance(one, Mapping) and one.get("type") == "null" for one in either)
+        or any(isinstance(alternative, Mapping) and alternative.get("type") == "null" for alternative in alternatives)
     )
 
 

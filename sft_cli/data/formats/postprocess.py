@@ -1,8 +1,8 @@
-"""What every conversation gets after its format has built it: filled placeholders, tags, scores, and its role checked.
+"""Finish every converted conversation: fill placeholders, add tags and scores, and check the source's role.
 
-A placeholder is an identifier in double braces. One without a value is an error: a model would learn to say it. Answers
-about Jinja, Vue or Mustache hold the same; for those ``placeholders: keep`` leaves what has no value as it is written.
-Plain documents are filled where there are values, and otherwise left alone.
+A placeholder is an identifier in double braces. One without a value is an error: the model would learn to write it.
+Data about Jinja, Vue or Mustache has such text on purpose; ``placeholders: keep`` leaves a placeholder without a value
+unchanged. Plain documents are filled where there are values, and otherwise left unchanged.
 """
 
 import math
@@ -23,12 +23,12 @@ PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 
 def postprocess(conversation: Conversation, row: Row, config: SourceConfig) -> Conversation:
-    """The conversation as it travels on; ``row`` is where its tags and scores are read."""
+    """Return the finished conversation; its tags and scores are read from ``row``."""
     if config.role is Role.replay and conversation.messages:
         raise RowError(
             where=conversation.where,
             reason="replay of a conversation",
-            problem="role=replay trains whole documents as plain text, and the row is a conversation",
+            problem="role=replay trains whole documents as plain text, but the row is a conversation",
             fix=replay_advice(row.source, [name for name, value in row.values.items() if isinstance(value, str)]),
         )
     tags = {**conversation.tags, **_tags(row, config.tags)} if config.tags else conversation.tags
@@ -42,7 +42,7 @@ def postprocess(conversation: Conversation, row: Row, config: SourceConfig) -> C
 
 
 def _fill_placeholders(conversation: Conversation, row: Row, variables: Mapping[str, str], keep: bool) -> Conversation:
-    """The conversation with the placeholders in its texts replaced; values are not searched again."""
+    """Return the conversation with its placeholders replaced; values are not searched for placeholders."""
 
     def value_of(match: re.Match[str]) -> str:
         """Return the value of a placeholder."""
@@ -53,14 +53,14 @@ def _fill_placeholders(conversation: Conversation, row: Row, variables: Mapping[
             near = closest_name(name, variables)
             source = f"data.mix.{row.source}"
             key = f"{source}.variables"
-            given = format_override(f"{key}.{name}", "its text")
+            setting = format_override(f"{key}.{name}", "its text")
             raise RowError(
                 where=row.where,
                 reason="unfilled placeholder",
                 problem=f"the placeholder {match.group()} has no value in {key}",
                 fix=f"did you mean {key}.{near}?"
                 if near
-                else f"{source}.placeholders=keep if it is meant literally, or {given}",
+                else f"{source}.placeholders=keep if it is literal text, or {setting}",
             )
         return variables[name]
 
@@ -80,7 +80,7 @@ def _fill_placeholders(conversation: Conversation, row: Row, variables: Mapping[
 
 
 def _texts(conversation: Conversation) -> Iterator[str]:
-    """The texts of a conversation: what is said and reasoned, what tools are and what is passed to them."""
+    """Yield the texts of a conversation: content, reasoning, tool schemas and tool calls."""
     if conversation.text is not None:
         yield conversation.text
     for message in conversation.messages:
@@ -92,33 +92,33 @@ def _texts(conversation: Conversation) -> Iterator[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every text inside a value, except the keys of mappings."""
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
+    """Yield every text inside a value, except the keys of mappings."""
+    stack = [value]
+    while stack:
+        value = stack.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, Mapping):
-            waiting += value.values()
+            stack += value.values()
         elif isinstance(value, list | tuple):
-            waiting += value
+            stack += value
 
 
 def _tags(row: Row, columns: Mapping[str, str]) -> Mapping[str, str]:
-    """The tags of a row; null and empty text are no tag."""
-    found = {}
+    """Return the tags of a row; null and empty text are no tag."""
+    tags = {}
     for tag, column in columns.items():
         value = _column(row, tag, column, "tags")
         if isinstance(value, bool | int | float):
             value = str(value).lower() if isinstance(value, bool) else str(value)
         if value is not None and checked_text(value, column, row.where).strip():
-            found[tag] = value
-    return found
+            tags[tag] = value
+    return tags
 
 
 def _scores(row: Row, columns: Mapping[str, str]) -> Mapping[str, float]:
-    """The scores of a row; null and empty text are no score, and CSV files hold numbers as text."""
-    found = {}
+    """Return the scores of a row; null and empty text are no score, and numbers may be text, as in CSV files."""
+    scores = {}
     for score, column in columns.items():
         value = _column(row, score, column, "scores")
         if value is None or (isinstance(value, str) and not value.strip()):
@@ -126,27 +126,27 @@ def _scores(row: Row, columns: Mapping[str, str]) -> Mapping[str, float]:
         number = _number(value)
         if number is None:
             raise wrong_type(value, column, "a finite number", row.where)
-        found[score] = number
-    return found
+        scores[score] = number
+    return scores
 
 
 def _column(row: Row, name: str, column: str, key: str) -> Any:
     if column in row.values:
         return row.values[column]
     near = closest_name(column, row.values)
-    place = f"data.mix.{row.source}.{key}.{name}"
+    setting = f"data.mix.{row.source}.{key}.{name}"
     raise RowError(
         where=row.where,
         reason=f"missing field {column}",
         problem=missing_column(row, column, column).problem,
-        fix=f"did you mean {place}={near}?"
+        fix=f"did you mean {setting}={near}?"
         if near
-        else f"give every row {column!r} (null for none), or change {place}",
+        else f"give every row {column!r} (null for none), or change {setting}",
     )
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, or the text of one; None for anything else."""
+    """Return a finite number, or the number of a text; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

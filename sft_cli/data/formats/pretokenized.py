@@ -1,4 +1,4 @@
-"""Rows that are token ids already: input_ids with labels as Hugging Face writes them, or with a mask."""
+"""Convert rows of token ids: ``input_ids`` with labels as Hugging Face writes them, or with a mask."""
 
 from itertools import pairwise
 
@@ -12,41 +12,43 @@ IGNORE_LABEL = -100
 """The label of a token without loss."""
 
 MASKS = ("loss_mask", "assistant_masks", "assistant_mask", "completion_mask")
-"""Columns that say 1 for a trained token and 0 for any other; the names TRL, transformers and Megatron use."""
+"""Columns with 1 for a trained token and 0 for any other, as TRL, transformers and Megatron name them."""
 
 
 def from_token_ids(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
-    """``{input_ids, labels? | loss_mask?, attention_mask?, position_ids? | seq_lengths?}``: one for each document.
+    """Return the documents of ``{input_ids, labels? | loss_mask?, attention_mask?, position_ids? | seq_lengths?}``.
 
-    Tokens outside the attention mask are padding, left out. Documents packed into one row are separated; those without
-    loss, such as padding that counts as one, are left out. The weight of token t belongs to its prediction from the
-    tokens before it, as in unshifted labels; nothing predicts the first token of a document, so its weight is 0
-    whatever the row says.
+    Tokens outside the attention mask are padding, and removed. Documents packed into one row are separated; those
+    without loss, such as padding that counts as a document, are removed. The weight of token t belongs to its
+    prediction from the tokens before it, as in unshifted labels. Nothing predicts the first token of a document, so its
+    weight is always 0.
     """
     ids = integer_column(fields, "input_ids")
     if min(ids) < 0:
         raise invalid_column(fields, "input_ids", f"holds {min(ids)}; token ids are at least 0", "encode the row again")
     trained = _trained(fields, options, ids)
     kept = _unpadded(fields, ids, trained)
-    found = []
+    documents = []
     for start, end in pairwise([*document_starts.find_document_starts(fields, kept, len(ids), trained), kept.stop]):
         weights = (0.0, *map(float, trained[start + 1 : end]))
         if any(weights):
-            found.append(TokenIds(tuple(ids[start:end]), weights))
-    if not found:
+            documents.append(TokenIds(tuple(ids[start:end]), weights))
+    if not documents:
         raise RowError(
             where=fields.row.where,
             reason="no trained token",
-            problem="none of its tokens carries loss; there is nothing to learn to say",
+            problem="no token of the row carries loss; there is nothing to train on",
             fix="remove the row; data.on_bad_row=drop leaves such rows out",
         )
     where, source = fields.row.where, fields.row.source
-    places = [f"{where}#{number}" for number in range(1, len(found) + 1)] if len(found) > 1 else [where]
-    return tuple(Conversation((), place, source, tokens=one) for place, one in zip(places, found, strict=True))
+    places = [f"{where}#{number}" for number in range(1, len(documents) + 1)] if len(documents) > 1 else [where]
+    return tuple(
+        Conversation((), place, source, tokens=tokens) for place, tokens in zip(places, documents, strict=True)
+    )
 
 
 def _trained(fields: Fields, options: FormatOptions, ids: list[int]) -> list[bool]:
-    """Which tokens the row trains on; all of a replayed document that says nothing about it."""
+    """Return whether each token is trained; all tokens of a replayed document without labels are."""
     masks: dict[str, list[bool]] = {}
     for name in ("labels", *MASKS):
         if fields.values.get(name) is not None:
@@ -58,39 +60,40 @@ def _trained(fields: Fields, options: FormatOptions, ids: list[int]) -> list[boo
         raise RowError(
             where=fields.row.where,
             reason="token ids without labels",
-            problem="it has input_ids, but no labels and no mask that say which tokens carry loss",
-            fix="add labels (-100 where nothing is learned) or a loss_mask; role=replay trains whole documents",
+            problem="the row has input_ids, but neither labels nor a mask of the trained tokens",
+            fix="add labels (-100 for tokens without loss) or a loss_mask; role=replay trains whole documents",
         )
     (first, trained), *others = masks.items()
     for name, other in others:
         if other != trained:
-            at = next(t for t in range(len(ids)) if other[t] != trained[t])
-            problem = f"says something else than {fields.columns[first]} about token {at}"
+            token = next(t for t in range(len(ids)) if other[t] != trained[t])
+            problem = f"contradicts {fields.columns[first]} at token {token}"
             raise invalid_column(fields, name, problem, "remove one of the two columns")
     return trained
 
 
 def _by_labels(fields: Fields, ids: list[int], labels: list[int]) -> list[bool]:
-    """Which labels are set; each must be the token at its own place."""
+    """Return whether each label is set; a label that is set must be the token of its position."""
     wrong = [t for t, (label, token) in enumerate(zip(labels, ids, strict=True)) if label not in (IGNORE_LABEL, token)]
     if not wrong:
         return [label != IGNORE_LABEL for label in labels]
-    at = wrong[0]
+    position = wrong[0]
     shifted = all(label in (IGNORE_LABEL, after) for label, after in zip(labels, ids[1:], strict=False))
-    hint = ": they are shifted by one already" if shifted else ""
-    problem = f"is {labels[at]} at token {at}, where input_ids is {ids[at]}{hint}"
-    raise invalid_column(fields, "labels", problem, "write the token's own id, or -100 where nothing is learned")
+    hint = ": the labels are shifted by one" if shifted else ""
+    problem = f"is {labels[position]} at token {position}, where input_ids is {ids[position]}{hint}"
+    raise invalid_column(fields, "labels", problem, "write the id of the same token, or -100 for no loss")
 
 
 def _by_mask(fields: Fields, name: str, mask: list[int]) -> list[bool]:
+    """Return whether the mask is 1 at each token."""
     if not set(mask) <= {0, 1}:
-        found = next(value for value in mask if value not in (0, 1))
-        raise invalid_column(fields, name, f"holds {found}", "write 1 for a trained token and 0 for any other")
+        invalid = next(value for value in mask if value not in (0, 1))
+        raise invalid_column(fields, name, f"holds {invalid}", "write 1 for a trained token and 0 for any other")
     return [value == 1 for value in mask]
 
 
 def _unpadded(fields: Fields, ids: list[int], trained: list[bool]) -> range:
-    """The tokens that are not padding."""
+    """Return the range of the tokens that are not padding."""
     if fields.values.get("attention_mask") is None:
         return range(len(ids))
     real = [number > 0 for number in document_starts.token_numbers(fields, "attention_mask", len(ids))]

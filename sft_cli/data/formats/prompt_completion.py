@@ -1,4 +1,4 @@
-"""Questions and answers whose sides may be lists of messages: TRL's prompt and completion, OpenAI's items."""
+"""Convert a prompt and its answer, each a text or a list of messages (TRL, OpenAI's Responses API)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -13,18 +13,18 @@ from sft_cli.utils.text import parse_json
 
 
 def as_message_list(value: Any) -> list[Any] | None:
-    """The list of messages a value is, or the one message; None for anything else."""
+    """Return a value as a list of messages: a list of them, or a single one; None for any other value."""
     value = [value] if isinstance(value, Mapping) else value
     is_list = isinstance(value, list) and value and all(map(_is_message, value))
     return value if is_list else None
 
 
 def parse_message_columns(fields: Fields, names: Iterable[str]) -> Fields:
-    """The fields with lists of messages for their JSON text, as CSV files hold them.
+    """Return the fields with the JSON text of message lists parsed, as CSV files hold them.
 
-    Only where every column of these names is one: a single text that looks like messages is a text.
+    They are parsed only if every one of these columns is such a list, so that a text that looks like one stays a text.
     """
-    found = {}
+    parsed = {}
     for name in names:
         value = fields.values.get(name)
         if not has_value(value):
@@ -32,24 +32,24 @@ def parse_message_columns(fields: Fields, names: Iterable[str]) -> Fields:
         if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
             return fields
         try:
-            found[name] = parse_json(value)
+            parsed[name] = parse_json(value)
         except ValueError:
             return fields
-        if as_message_list(found[name]) is None:
+        if as_message_list(parsed[name]) is None:
             return fields
-    return Fields({**fields.values, **found}, fields.columns, fields.row)
+    return Fields({**fields.values, **parsed}, fields.columns, fields.row)
 
 
 def messages_in_column(fields: Fields, name: str, role: str, context: RowContext) -> list[Message]:
-    """The messages of a column: of a list as they are, of a text one message of the role.
+    """Return the messages of a column; a text becomes one message of the role.
 
     Raises:
-        RowError: It is neither, or an empty question.
+        RowError: The column holds neither, or an empty question.
     """
     value, column = fields.values[name], fields.columns[name]
     messages = as_message_list(value)
     if messages is None and isinstance(value, list):
-        messages = value  # an empty list, or entries that are no messages: the error names them
+        messages = value  # an empty list, or entries that are not messages: ``parse_messages`` raises the error
     if messages is not None:
         return parse_messages(messages, column, context)
     if role == "user":
@@ -58,10 +58,10 @@ def messages_in_column(fields: Fields, name: str, role: str, context: RowContext
 
 
 def prompt_and_answer(fields: Fields, question: str, answer: str, context: RowContext) -> list[Message]:
-    """The messages of both sides; what the assistant says in the question is context and carries no loss.
+    """Return the messages of both sides; assistant messages of the prompt carry no loss.
 
     Raises:
-        RowError: The answer holds no message of the assistant, or goes on with the last one of the question.
+        RowError: The answer has no message of the assistant, or continues the last message of the prompt.
     """
     prompt_messages = messages_in_column(fields, question, "user", replace(context, default_weight=0.0))
     answer_messages = messages_in_column(fields, answer, "assistant", context)
@@ -70,7 +70,7 @@ def prompt_and_answer(fields: Fields, question: str, answer: str, context: RowCo
         raise RowError(
             where=context.where,
             reason="no assistant turn",
-            problem=f"field {column!r} has no message of the assistant; there is nothing to learn to say",
+            problem=f"field {column!r} has no message of the assistant; there is nothing to train on",
             fix="add the assistant's answer or remove the row",
         )
     if (
@@ -80,20 +80,20 @@ def prompt_and_answer(fields: Fields, question: str, answer: str, context: RowCo
     ):
         raise RowError(
             where=context.where,
-            reason="answer begun in the prompt",
-            problem=f"field {fields.columns[question]!r} ends with a message of the assistant that {column!r} goes on "
-            "with; a message is trained as a whole",
+            reason="answer starts in the prompt",
+            problem=f"field {fields.columns[question]!r} ends with a message of the assistant that {column!r}"
+            " continues; only whole messages can be trained",
             fix=f"put the whole answer into {column!r}, or leave such rows out with data.on_bad_row=drop",
         )
     return [*prompt_messages, *answer_messages]
 
 
 def from_responses(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
-    """``{input, output, instructions?, tools?}`` of OpenAI's Responses: texts, or lists of items."""
+    """Return the conversation of ``{input, output, instructions?, tools?}`` (OpenAI's Responses): texts, or items."""
     context = RowContext.from_fields(fields, options)
     return (build_conversation(fields, prompt_and_answer(fields, "input", "output", context), context),)
 
 
 def _is_message(value: Any) -> bool:
-    """Whether a value is a message, or an item of the Responses API."""
+    """Return whether a value is a message, or an item of the Responses API."""
     return isinstance(value, Mapping) and ("role" in value or "from" in value or isinstance(value.get("type"), str))

@@ -1,4 +1,4 @@
-"""The table of formats: their columns, an example row, and the function that builds the conversation."""
+"""Define the table of formats: their columns, an example row, and the function that builds the conversation."""
 
 import json
 from collections.abc import Mapping
@@ -19,27 +19,27 @@ from sft_cli.data.formats import (
 from sft_cli.data.formats.fields import Builder
 
 MESSAGE = ("review_result", "deleted", "rank", "lang", "labels", "message_tree_id", "tree_state")
-"""What OpenAssistant says about a message besides its text."""
+"""Columns of an OpenAssistant message other than its text."""
 
 SPEAKERS = ("role", "from", "question", "query", "prompt", "instruction", "input", "output", "answer", "completion")
-"""Columns that say: the text beside them is a part of something, not a document."""
+"""Columns whose presence means that a text column is part of a conversation, not a document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A shape of rows.
+    """A row format.
 
     Attributes:
-        description: What it is, in a few words.
-        required: Columns every row must have.
-        optional: Columns a row may have; all others are not read.
-        example: A row.
-        build: From the fields to the conversations; None for a format whose rows are gathered into trees.
-        conflicting: Columns that speak against the format when it is only guessed.
-        document: Whether a row can be a document, or token ids, fit for replay.
-        tree: Whether it reads the source's ``tree``.
-        named: Whether it has to be asked for by its name, ``auto`` never choosing it.
-        roles: Whether its messages have roles, so that it reads the source's ``roles``.
+        description: A few words about it.
+        required: Columns that every row must have.
+        optional: Columns that a row may have; all others are not read.
+        example: An example row.
+        build: Builds the conversations from the fields; None for a format whose rows are assembled into trees.
+        conflicting: Columns that exclude the format from detection.
+        document: Whether a row is a document or token ids, so that the source can be replayed.
+        tree: Whether the format reads the source's ``tree``.
+        named: Whether the format is never detected, and must be configured by name.
+        roles: Whether its messages have roles, so that the format reads the source's ``roles``.
     """
 
     description: str
@@ -55,12 +55,12 @@ class Format:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Every column it reads."""
+        """All columns that the format reads."""
         return self.required + self.optional
 
 
 def _document(column: str, conflicting: tuple[str, ...]) -> Format:
-    """A document under one column."""
+    """Return a format of plain documents in one column."""
     build = text_columns.document_format(column)
     return Format(
         "a plain document", (column,), (), {column: "It was a dark night."}, build, conflicting, document=True
@@ -70,17 +70,17 @@ def _document(column: str, conflicting: tuple[str, ...]) -> Format:
 def _question_answer(
     question: str, answer: str, inputs: tuple[str, ...] = (), conflicting: tuple[str, ...] = ("context",)
 ) -> Format:
-    """A question and an answer under two columns."""
+    """Return a format of a question column and an answer column."""
     description = "a question and its answer, texts or lists of messages"
     if inputs:
-        description = "an instruction, perhaps an input, and the answer"
+        description = "an instruction, an optional input, and the answer"
     example = {question: "Add the numbers.", **dict.fromkeys(inputs[:1], "2 and 3"), answer: "5"}
     build = text_columns.question_answer_format(question, answer, *inputs)
     optional = (*inputs, "system", "system_prompt", "history", "tools")
     return Format(description, (question, answer), optional, example, build, conflicting, roles=True)
 
 
-_ASKED, _SAID = {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}
+_QUESTION, _ANSWER = {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}
 _OUTPUT = [{"type": "output_text", "text": "5"}]
 _REPLIES = [{"text": "5", "role": "assistant", "rank": 0, "replies": []}]
 
@@ -89,7 +89,7 @@ FORMATS: Mapping[str, Format] = {
         "OpenAI or Anthropic messages, with tool calls or parts of content",
         ("messages",),
         ("tools", "functions", "system", "system_prompt"),
-        {"messages": [_ASKED, _SAID]},
+        {"messages": [_QUESTION, _ANSWER]},
         messages.from_messages,
         roles=True,
     ),
@@ -150,7 +150,7 @@ FORMATS: Mapping[str, Format] = {
     "alpaca": _question_answer("instruction", "output", ("input",)),
     "instruction_response": _question_answer("instruction", "response", ("input", "context"), conflicting=()),
     "prompt_completion": replace(
-        _question_answer("prompt", "completion"), example={"prompt": [_ASKED], "completion": [_SAID]}
+        _question_answer("prompt", "completion"), example={"prompt": [_QUESTION], "completion": [_ANSWER]}
     ),
     "prompt_response": _question_answer("prompt", "response"),
     "query_response": _question_answer("query", "response"),
@@ -168,7 +168,7 @@ FORMATS: Mapping[str, Format] = {
         roles=True,
     ),
     "chosen": Format(
-        "the good answers of rows that judge them: chosen beside rejected, or a label that is true",
+        "the good answers of rows that judge them: chosen (not rejected), or those with a true label",
         (),
         preferences.READ,
         {"prompt": "2 + 3?", "chosen": "5", "rejected": "6"},
@@ -191,7 +191,7 @@ FORMATS: Mapping[str, Format] = {
         named=True,
     ),
     "rendered": Format(
-        "a conversation that the chat template has rendered already; what it would train, the answers alone, trains",
+        "a conversation that the chat template has rendered already; its answers are trained",
         ("text",),
         (),
         {"text": "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n5<|im_end|>\n"},
@@ -202,17 +202,17 @@ FORMATS: Mapping[str, Format] = {
     "document": _document("document", (*SPEAKERS, "summary", "response")),
     "response": _document("response", (*SPEAKERS, "context", "chosen", "rejected", "user", "system")),
 }
-"""In the order in which ``auto`` tries them: a file with messages and a rendered text is messages."""
+"""The formats, in the order in which ``auto`` tries them: a file with messages and rendered text is messages."""
 
 
-_OWN_FORMATS = """your own: Jinja over the columns of a row, for the fields of any format above
+_OWN_FORMATS = """custom: Jinja over the columns of a row, for the fields of any format above
     format:
       messages: "{{ [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': steps | join(' ')}] }}"
 or a function of an installed package, by an entry point of the group sft_cli.formats"""
 
 
 def describe_formats() -> str:
-    """Every format: what it is, the columns it needs and reads, and an example row; then those of packages."""
+    """Return a text about every format: its description, columns and an example row; then those of packages."""
     blocks = []
     for name, row_format in FORMATS.items():
         lines = [f"{name}: {row_format.description}"]
@@ -223,5 +223,5 @@ def describe_formats() -> str:
         lines.append(f"    example: {json.dumps(row_format.example, ensure_ascii=False)}")
         blocks.append("\n".join(lines))
     for points in plugins.installed_formats().values():
-        blocks += [f"{plugins.entry_label(point)}: of an installed package, {point.value}" for point in points]
+        blocks += [f"{plugins.entry_label(point)}: from an installed package, {point.value}" for point in points]
     return "\n\n".join([*blocks, _OWN_FORMATS])

@@ -1,4 +1,4 @@
-"""Items of OpenAI's Responses API (messages, reasoning, function calls and their outputs) as chat messages."""
+"""Convert items of OpenAI's Responses API (messages, reasoning, function calls and outputs) to chat messages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,11 +11,11 @@ from sft_cli.data.row_errors import RowError
 from sft_cli.types import Message
 
 ITEM_TYPES = ("message", "reasoning", "function_call", "function_call_output")
-"""Types of items that chat templates have a counterpart for."""
+"""Types of items that have a counterpart in chat templates."""
 
 
 def is_item(entry: Any) -> bool:
-    """Whether an entry of a list of messages is an item that has no role."""
+    """Return whether an entry of a message list is an item without a role."""
     return (
         isinstance(entry, Mapping)
         and isinstance(entry.get("type"), str)
@@ -25,12 +25,12 @@ def is_item(entry: Any) -> bool:
 
 
 def item_as_message(item: Mapping[str, Any], field: str, names: str, context: RowContext) -> dict[str, Any] | None:
-    """An item in the shape of a chat message; None for reasoning that is not in the file.
+    """Return an item in the shape of a chat message; None for reasoning whose text is not in the file.
 
     Args:
         item: The item.
-        field: Its place, for errors.
-        names: Its place, for notes.
+        field: Path of the item, for errors.
+        names: Path of the item, for notes.
         context: The row.
     """
     kind = item["type"]
@@ -57,10 +57,10 @@ def item_as_message(item: Mapping[str, Any], field: str, names: str, context: Ro
 
 
 def merge_tool_calls(messages: Sequence[Message]) -> list[Message]:
-    """Messages of which an answer and the calls behind it are one, as the API made them."""
-    found: list[Message] = []
+    """Return the messages with the tool calls after an answer merged into it, as the API made them."""
+    merged: list[Message] = []
     for message in messages:
-        before = found[-1] if found else None
+        before = merged[-1] if merged else None
         follows = before is not None and before.role == message.role == "assistant" and before.weight == message.weight
         calls = message.extra.get("tool_calls")
         if (
@@ -70,14 +70,14 @@ def merge_tool_calls(messages: Sequence[Message]) -> list[Message]:
             and not message.content
             and "reasoning_content" not in message.extra
         ):
-            made = [*before.extra.get("tool_calls", ()), *calls]
-            found[-1] = replace(before, extra={**before.extra, "tool_calls": made})
+            all_calls = [*before.extra.get("tool_calls", ()), *calls]
+            merged[-1] = replace(before, extra={**before.extra, "tool_calls": all_calls})
         else:
-            found.append(message)
-    return found
+            merged.append(message)
+    return merged
 
 
 def _as_text(part: Any) -> Any:
-    """A part of a reasoning item as a part of text."""
+    """Return a part of a reasoning item as a text part."""
     known = isinstance(part, Mapping) and part.get("type") in ("summary_text", "reasoning_text", "text")
     return {**part, "type": "text"} if known else part

@@ -1,4 +1,4 @@
-"""The roles of messages: the names that data sets use for them, and those that a source's ``roles`` adds."""
+"""Resolve the roles of messages: the names that data sets use, and those that a source's ``roles`` adds."""
 
 import json
 import re
@@ -34,10 +34,10 @@ ROLE_NAMES = {
     "tool_return": "tool",
     "tool_output": "tool",
 }
-"""Names that data sets use -> the four roles; case, blanks, hyphens and underscores make no difference."""
+"""Names that data sets use -> the four roles; case, spaces, hyphens and underscores are ignored."""
 
 TOOL_CALL = "tool_call"
-"""The role of a turn that is the JSON of a tool call; it becomes a message of the assistant."""
+"""The role of a turn that holds the JSON of a tool call; it becomes a message of the assistant."""
 TOOL_CALL_ROLES = ("function_call", TOOL_CALL, "fncall", "fn_call")
 
 _KNOWN = {fold_role(name): role for name, role in ROLE_NAMES.items()} | {
@@ -45,11 +45,11 @@ _KNOWN = {fold_role(name): role for name, role in ROLE_NAMES.items()} | {
 }
 _LIKELY = {"customer": "user", "client": "user", "person": "user", "student": "user", "patient": "user"}
 _PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][a-z0-9_.-]*( [a-z0-9_.-]+)*")
-"""Names that can be typed as a key of ``roles={…}``."""
+"""Names that need no quotes as a key of ``roles={…}``."""
 
 
 def parse_role(turn: Mapping[str, Any], key: str, field: str, context: RowContext) -> str:
-    """The role behind the name a data set gives it: one of the four, or ``TOOL_CALL``."""
+    """Return the role for the name in a data set: one of the four, or ``TOOL_CALL``."""
     if key not in turn:
         raise RowError(
             where=context.where,
@@ -72,13 +72,13 @@ def parse_role(turn: Mapping[str, Any], key: str, field: str, context: RowContex
 
 
 def _advice(name: str, source: str) -> str:
-    """The ``roles`` that make an unknown name known, fit to be pasted."""
+    """Return the ``roles`` setting that maps an unknown name, ready to be pasted."""
     word = " ".join(name.lower().split())
     calls = "call" in word
     near = closest_name(fold_role(name), (known for known, role in _KNOWN.items() if calls or role != TOOL_CALL))
     role = _KNOWN[near] if near else _LIKELY.get(word, "assistant")
     others = ", ".join(other for other in ("system", "user", "assistant", "tool") if other != role)
     if _PLAIN.fullmatch(word):
-        return f"'data.mix.{source}.roles={{{word}: {role}}}', or {others} in the place of {role}"
+        return f"'data.mix.{source}.roles={{{word}: {role}}}', or with {others} instead of {role}"
     written = json.dumps(word, ensure_ascii=False)
     return f"in a recipe write roles: {{{written}: {role}}} under data.mix.{source}, or rename the role in the file"

@@ -1,4 +1,4 @@
-"""What goes along while a row is read: its place, the roles of its source, and what is noted about it."""
+"""Carry the place, roles and notes of a row while it is converted."""
 
 import re
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class RowContext:
-    """One row while it is read.
+    """The state of one row while it is converted.
 
     Attributes:
-        where: Its place, for errors.
+        where: Its location, for errors.
         source: Name of its source in the mix.
         roles: The source's ``roles``, their names as ``fold_role`` writes them.
-        repairs: What had to be repaired in it, in a few words each.
-        remarks: Keys of data/remarks.py: what was done to it.
-        not_read: Keys of it that nothing reads.
-        default_weight: Weight of the assistant's messages about which nothing is said.
+        repairs: Repairs that were made, in a few words each.
+        remarks: Its remarks, as keys of data/remarks.py.
+        not_read: Its keys that nothing reads.
+        default_weight: Weight of assistant messages without a loss flag.
     """
 
     where: str
@@ -34,29 +34,29 @@ class RowContext:
 
     @classmethod
     def from_fields(cls, fields: "Fields", options: "FormatOptions") -> "RowContext":
-        """The context of a row whose reading begins."""
+        """Return the context for a row that is about to be converted."""
         return cls(fields.row.where, fields.row.source, options.roles)
 
     def tags(self) -> dict[str, str]:
-        """The tags that preparation itself sets."""
+        """Return the tags that the conversion itself sets."""
         return {"repaired": ", ".join(sorted(self.repairs))} if self.repairs else {}
 
 
 @lru_cache(maxsize=4096)
 def fold_role(name: str) -> str:
-    """The name of a role without case, blanks, hyphens and underscores."""
+    """Return the name of a role in lower case, without spaces, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "", name).lower()
 
 
 @lru_cache(maxsize=4096)
 def key_words(key: str) -> tuple[str, ...]:
-    """The words of a key: ``trainOnTurn``, ``train-on-turn`` and ``Train_On_Turn`` are ``(train, on, turn)``."""
+    """Return the words of a key: ``trainOnTurn``, ``train-on-turn`` and ``Train_On_Turn`` are ``(train, on, turn)``."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
     return tuple(word for word in re.split(r"[\s_-]+", spaced.lower()) if word)
 
 
 def has_value(value: Any) -> bool:
-    """Whether a value says anything: null, blank text and empty lists and objects do not."""
+    """Return whether a value has content: null, blank text and empty lists and objects have none."""
     if isinstance(value, str):
         return bool(value.strip())
     return value is not None and not (isinstance(value, list | dict | tuple) and not value)

@@ -1,4 +1,4 @@
-"""The system message that a row keeps in a column of its own."""
+"""Read the system message that a row keeps in its own column."""
 
 from sft_cli.data.formats.content_parts import parse_content
 from sft_cli.data.formats.fields import Fields
@@ -11,30 +11,30 @@ COLUMNS = ("system", "system_prompt", "instructions")
 
 
 def system_text(fields: Fields, context: RowContext) -> tuple[str, str]:
-    """The column that holds a row's system message, and its text; two empty texts if there is none.
+    """Return the column of a row's system message, and its text; two empty texts if the row has none.
 
     Raises:
-        RowError: Two columns hold different ones.
+        RowError: Two columns hold different system messages.
     """
-    found: list[tuple[str, str]] = []
+    columns: list[tuple[str, str]] = []
     for name in COLUMNS:
         value = fields.values.get(name)
         if value is not None:
             column = fields.columns[name]
             text = parse_content(value, "system", column, column, context).text
-            found += [(column, text)] if text.strip() else []
-    if len({text for _, text in found}) > 1:
-        (first, _), (second, _), *_ = found
+            columns += [(column, text)] if text.strip() else []
+    if len({text for _, text in columns}) > 1:
+        (first, _), (second, _), *_ = columns
         raise RowError(
             where=context.where,
             reason="two system messages",
             problem=f"fields {first!r} and {second!r} hold different system messages",
             fix="keep one of them",
         )
-    return found[0] if found else ("", "")
+    return columns[0] if columns else ("", "")
 
 
 def system_messages(fields: Fields, context: RowContext) -> list[Message]:
-    """The system message of a column, as a list of one; empty if there is none."""
+    """Return the system message of a column as a list of one message; an empty list if the row has none."""
     _, text = system_text(fields, context)
     return [Message("system", text)] if text else []

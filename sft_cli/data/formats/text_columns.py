@@ -1,4 +1,4 @@
-"""Formats of text columns: a question and its answer under many names, lists of exchanges, and plain documents."""
+"""Convert text columns: a question and its answer, lists of exchanges, and plain documents."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,28 +13,28 @@ from sft_cli.data.row_errors import RowError, format_list
 from sft_cli.types import Conversation, Message
 
 SIDES = (("human", "assistant"), ("user", "assistant"), ("input", "output"), ("question", "answer"))
-"""Names that lists of exchanges use for question and answer."""
+"""Pairs of keys that lists of exchanges use for question and answer."""
 
 
 def question_answer_format(question: str, answer: str, *inputs: str) -> Builder:
-    """A format with one column for the question, one for the answer, and perhaps an input below the question."""
+    """Return a builder for a question column, an answer column and optional inputs appended to the question."""
 
     def build(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
         """Return the conversation of a row."""
         context = RowContext.from_fields(fields, options)
-        given = {name: text for name in inputs if (text := fields.optional(name)).strip()}
-        if len(given) > 1:
+        input_texts = {name: text for name in inputs if (text := fields.optional(name)).strip()}
+        if len(input_texts) > 1:
             raise RowError(
                 where=fields.row.where,
                 reason="two inputs",
-                problem=f"fields {' and '.join(given)} both hold an input of the instruction",
+                problem=f"fields {' and '.join(input_texts)} both hold an input of the instruction",
                 fix="keep one of them",
             )
         fields = parse_message_columns(fields, (question, answer))
-        if not given and any(isinstance(fields.values[side], list | dict) for side in (question, answer)):
+        if not input_texts and any(isinstance(fields.values[side], list | dict) for side in (question, answer)):
             messages = prompt_and_answer(fields, question, answer, context)
         else:
-            question_text = options.separator.join([fields.text(question), *given.values()])
+            question_text = options.separator.join([fields.text(question), *input_texts.values()])
             messages = [Message("user", question_text), Message("assistant", fields.answer(answer))]
         return (build_conversation(fields, [*_history(fields), *messages], context),)
 
@@ -42,7 +42,7 @@ def question_answer_format(question: str, answer: str, *inputs: str) -> Builder:
 
 
 def document_format(column: str) -> Builder:
-    """A format with one column that holds a plain document."""
+    """Return a builder for plain documents in one column."""
 
     def build(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
         return (Conversation((), where=fields.row.where, source=fields.row.source, text=fields.text(column)),)
@@ -51,13 +51,13 @@ def document_format(column: str) -> Builder:
 
 
 def from_rendered_text(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
-    """``{text}``: a conversation that the tokenizer's chat template has rendered already."""
+    """Return the conversation of ``{text}``, which the tokenizer's chat template has rendered already."""
     row = fields.row
     return (Conversation((), where=row.where, source=row.source, text=fields.text("text"), rendered=True),)
 
 
 def from_exchanges(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
-    """``{conversation, system?, tools?}``: a list of ``{human, assistant}``, or of messages."""
+    """Return the conversation of ``{conversation, system?, tools?}``: ``{human, assistant}`` pairs, or messages."""
     field, where = fields.columns["conversation"], fields.row.where
     value = parse_list(fields.values["conversation"])
     if not isinstance(value, list):
@@ -68,7 +68,7 @@ def from_exchanges(fields: Fields, options: FormatOptions) -> tuple[Conversation
         raise RowError(
             where=where,
             reason="no assistant turn",
-            problem=f"field {field!r} has no exchanges; there is nothing to learn to say",
+            problem=f"field {field!r} has no exchanges; there is nothing to train on",
             fix="add one or remove the row",
         )
     context = RowContext.from_fields(fields, options)
@@ -80,7 +80,15 @@ def from_exchanges(fields: Fields, options: FormatOptions) -> tuple[Conversation
 
 
 def _pair(entry: Any, field: str, names: str, context: RowContext, first: bool) -> Iterable[Message]:
-    """Question and answer of one exchange; the first may carry the system message."""
+    """Yield question and answer of one exchange; the first exchange may have the system message.
+
+    Args:
+        entry: The exchange.
+        field: Its path, for errors.
+        names: Its path, for notes.
+        context: The row.
+        first: Whether a system message may come here.
+    """
     where = context.where
     if not isinstance(entry, dict):
         raise wrong_type(entry, field, "an exchange {human, assistant}", where)
@@ -112,7 +120,7 @@ def _pair(entry: Any, field: str, names: str, context: RowContext, first: bool) 
 
 
 def _history(fields: Fields) -> Iterable[Message]:
-    """Earlier exchanges, each a pair of question and answer."""
+    """Yield the messages of earlier exchanges, each a pair of question and answer."""
     pairs = parse_list(fields.values.get("history")) or []
     field, where = fields.columns.get("history", "history"), fields.row.where
     if not isinstance(pairs, list):

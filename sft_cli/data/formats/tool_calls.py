@@ -1,4 +1,4 @@
-"""Tool schemas and tool calls in their several spellings; what comes out is what an OpenAI client sends."""
+"""Normalize tool schemas and tool calls of several dialects to the shape that an OpenAI client sends."""
 
 import json
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ from sft_cli.utils.text import parse_json
 Calls = list[dict[str, Any]]
 
 ENCODED_TWICE = "tool arguments encoded twice"
-"""What is noted about a conversation whose tool arguments were JSON text inside JSON text."""
+"""The note on a conversation whose tool arguments were JSON text inside JSON text."""
 ARGUMENTS = ("arguments", "parameters", "args", "input")
-"""Keys under which calls keep their arguments: OpenAI, Llama, LangChain, Anthropic."""
+"""Keys of the arguments of a call: OpenAI, Llama, LangChain, Anthropic."""
 SCHEMAS = ("parameters", "input_schema", "inputSchema")
-"""Keys under which tools keep the schema of their arguments: OpenAI, Anthropic, MCP."""
+"""Keys of the argument schema of a tool: OpenAI, Anthropic, MCP."""
 
 
 def parse_tool_schemas(fields: Fields, context: RowContext) -> tuple[Mapping[str, Any], ...] | None:
-    """The ``tools`` (or the older ``functions``) of a row, a list of objects or its JSON text; None for none."""
-    given = [name for name in ("tools", "functions") if fields.values.get(name) not in (None, "", "[]", [])]
-    if not given:
+    """Return the ``tools`` (or the older ``functions``) of a row, given as objects or JSON text; None for none."""
+    names = [name for name in ("tools", "functions") if fields.values.get(name) not in (None, "", "[]", [])]
+    if not names:
         return None
-    if len(given) > 1:
+    if len(names) > 1:
         raise RowError(
             where=context.where,
             reason="tools and functions",
             problem=f"fields {fields.columns['tools']!r} and {fields.columns['functions']!r} both hold tool schemas",
             fix="keep one of them",
         )
-    column, value = fields.columns[given[0]], fields.values[given[0]]
+    column, value = fields.columns[names[0]], fields.values[names[0]]
     if isinstance(value, str) and value.strip():
         try:
             value = parse_json(value)
@@ -48,10 +48,10 @@ def parse_tool_schemas(fields: Fields, context: RowContext) -> tuple[Mapping[str
         return None
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise wrong_type(value, column, "a list of tool schemas", context.where)
-    written = json.dumps(value, ensure_ascii=False, default=str)
-    check_unicode(written, column, context.where)
+    json_text = json.dumps(value, ensure_ascii=False, default=str)
+    check_unicode(json_text, column, context.where)
     tools = [_schema(tool) for tool in value]
-    if "null" in written or "[[" in written:
+    if "null" in json_text or "[[" in json_text:
         tools, padded = strip_padding(tools)
         if padded:
             context.remarks.add(PADDED)
@@ -59,9 +59,9 @@ def parse_tool_schemas(fields: Fields, context: RowContext) -> tuple[Mapping[str
 
 
 def parse_tool_calls(value: Any, field: str, names: str, context: RowContext) -> Calls:
-    """The calls of a message; ``{name, arguments}`` alone is put into the ``function`` of a call.
+    """Return the calls of a message; a bare ``{name, arguments}`` becomes the ``function`` of a call.
 
-    Arguments stay an object or JSON text; those that were encoded twice are decoded once, and that is noted.
+    Arguments stay an object or JSON text; those that were encoded twice are decoded once, with a note.
     """
     value = parse_list(value)
     if not isinstance(value, list) or not all(isinstance(call, dict) for call in value):
@@ -70,7 +70,15 @@ def parse_tool_calls(value: Any, field: str, names: str, context: RowContext) ->
 
 
 def parse_call_text(value: Any, role: str, field: str, names: str, context: RowContext) -> Calls:
-    """The calls of a turn that holds ``{"name": …, "arguments": …}``, or a list of such, as JSON text or as it is."""
+    """Return the calls of a turn that holds ``{"name": …, "arguments": …}`` or a list of them, parsed or as JSON text.
+
+    Args:
+        value: The content of the turn.
+        role: Role of the turn, for errors.
+        field: Its path, for errors.
+        names: Its path, for notes.
+        context: The row.
+    """
     try:
         calls = parse_json(value) if isinstance(value, str) else value
     except ValueError:
@@ -87,19 +95,33 @@ def parse_call_text(value: Any, role: str, field: str, names: str, context: RowC
 
 
 def legacy_function_call(value: Any, field: str, names: str, context: RowContext) -> Calls:
-    """The call of a message's ``function_call`` key, as OpenAI wrote it before ``parse_tool_calls``."""
+    """Return the call of a message's ``function_call`` key, OpenAI's format before ``tool_calls``.
+
+    Args:
+        value: Value of the key.
+        field: Its path, for errors.
+        names: Its path, for notes.
+        context: The row.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value.get("arguments") is None:
         raise RowError(
             where=context.where,
             reason="function_call key",
-            problem=f"field {field!r} is the old spelling of a tool call; templates do not read it",
+            problem=f"field {field!r} is an incomplete tool call in OpenAI's old format",
             fix='write "tool_calls": [{"type": "function", "function": {…}}] instead',
         )
     return [normalize_call(value, field, names, context)]
 
 
 def normalize_call(call: Mapping[str, Any], field: str, names: str, context: RowContext) -> dict[str, Any]:
-    """One call in the shape ``{id, type, function: {name, arguments}}``; what has no function stays as it is."""
+    """Return one call in the shape ``{id, type, function: {name, arguments}}``; without a function, unchanged.
+
+    Args:
+        call: The call.
+        field: Its path, for errors.
+        names: Its path, for notes.
+        context: The row.
+    """
     function, outside = call.get("function"), ("id", "type", "call_id", "function")
     if "function" not in call and "name" in call:
         inside = ("name", next((key for key in ARGUMENTS if call.get(key) is not None), "arguments"))
@@ -118,17 +140,17 @@ def normalize_call(call: Mapping[str, Any], field: str, names: str, context: Row
     key = next((key for key in ARGUMENTS if function.get(key) is not None), None)
     check_part_keys(call, outside, field, names, context)
     check_part_keys(function, ("name", key or "arguments"), f"{field}.function", f"{names}.function", context)
-    made: dict[str, Any] = {"name": function["name"]}
+    normalized: dict[str, Any] = {"name": function["name"]}
     if key is not None:
-        made["arguments"] = _arguments(function[key], f"{field}.function.{key}", context)
+        normalized["arguments"] = _arguments(function[key], f"{field}.function.{key}", context)
     id = call.get("id") or call.get("call_id")
     kind = call.get("type") if "function" in call else "function"
-    named = {"id": id, "type": kind}
-    return {**{name: value for name, value in named.items() if value is not None}, "function": made}
+    metadata = {"id": id, "type": kind}
+    return {**{name: value for name, value in metadata.items() if value is not None}, "function": normalized}
 
 
 def _schema(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A bare function schema in the wrapping that servers expect and many templates read."""
+    """Return a bare function schema wrapped as servers and templates expect it; any other schema unchanged."""
     key = next((key for key in SCHEMAS if isinstance(tool.get(key), dict | list)), None)
     bare = isinstance(tool.get("name"), str) and key is not None and "function" not in tool
     if not bare or (tool.get("type") or "function") not in ("function", "custom"):
@@ -138,14 +160,14 @@ def _schema(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_call(value: Any) -> bool:
-    """Whether a value has a name and arguments, or a ``function`` that has."""
+    """Return whether a value has a name and arguments, itself or in its ``function``."""
     inner = value.get("function", value) if isinstance(value, dict) else None
     return isinstance(inner, dict) and "name" in inner and any(key in inner for key in ARGUMENTS)
 
 
 def _arguments(value: Any, field: str, context: RowContext) -> Any:
-    """An object, or JSON text of one. JSON text of JSON text (a second ``json.dumps``) is decoded until it is that."""
-    given, layers, text = value, 0, value
+    """Return an object, or the JSON text of one; text that was encoded several times is decoded to one layer."""
+    original, layers, text = value, 0, value
     try:
         while isinstance(value, str):
             text, value = value, parse_json(value)
@@ -158,7 +180,7 @@ def _arguments(value: Any, field: str, context: RowContext) -> Any:
         raise RowError(
             where=context.where,
             reason="invalid tool arguments",
-            problem=f"field {field!r} is {short_repr(given)}; expected an object or the JSON text of one",
+            problem=f"field {field!r} is {short_repr(original)}; expected an object or the JSON text of one",
             fix="write {} for a call without arguments",
         )
     if layers > 1:

@@ -1,4 +1,4 @@
-"""Messages of OpenAssistant that stand one in a row: they are gathered into trees on disk, in any order of rows."""
+"""Assemble OpenAssistant messages, one in each row and in any order, into trees, through a database on disk."""
 
 import pickle
 import sqlite3
@@ -13,7 +13,7 @@ from sft_cli.errors import SftError
 from sft_cli.types import Conversation, Row
 
 RowFields = tuple[Row, Fields]
-"""A row as it was read, and its columns under the format's names."""
+"""A row, and its columns under the format's names."""
 
 SELECT_REPLIES = "SELECT number, content FROM messages WHERE parent IS ? ORDER BY number"
 
@@ -21,23 +21,23 @@ SELECT_REPLIES = "SELECT number, content FROM messages WHERE parent IS ? ORDER B
 def assemble_trees(
     rows: Iterable[Row | BadRow], take: Callable[[Row], Fields], options: FormatOptions
 ) -> Iterator[tuple[Conversation, Row] | BadRow]:
-    """Every conversation with the row of its first message, and every row that belongs to none.
+    """Yield every conversation with the row of its first message, and every row that belongs to no conversation.
 
-    Rows wait in a temporary database, so memory does not grow with their number. Problems of single rows come first,
-    then the trees in the order of their first messages, then messages that hang on no tree.
+    Rows are kept in a temporary database, so memory does not grow with their number. Errors of single rows come first,
+    then the trees in the order of their first messages, then messages that belong to no tree.
     """
     try:
-        store = sqlite3.connect("")  # SQLite's own temporary file, gone when it is closed
+        store = sqlite3.connect("")  # a temporary file that SQLite deletes when it is closed
         try:
             store.execute(
                 "CREATE TABLE messages (number INTEGER PRIMARY KEY, id TEXT UNIQUE, parent TEXT, content BLOB)"
             )
             count = 0
             for row in rows:
-                bad = row if isinstance(row, BadRow) else _store_row(store, row, take)
-                count += bad is None
-                if bad is not None:
-                    yield bad
+                bad_row = row if isinstance(row, BadRow) else _store_row(store, row, take)
+                count += bad_row is None
+                if bad_row is not None:
+                    yield bad_row
             store.execute("CREATE INDEX parents ON messages (parent)")
             reached = bytearray(count + 1)
             for root in _select(store, None):
@@ -54,7 +54,7 @@ def assemble_trees(
 
 
 def _store_row(store: sqlite3.Connection, row: Row, take: Callable[[Row], Fields]) -> BadRow | None:
-    """Store a row by its id and its parent's; or what is wrong with it."""
+    """Store a row with the ids of its message and parent; return the row's error, or None."""
     try:
         fields = take(row)
         name = fields.text("message_id")
@@ -78,7 +78,7 @@ def _store_row(store: sqlite3.Connection, row: Row, take: Callable[[Row], Fields
 
 
 def _select(store: sqlite3.Connection, parent: str | None) -> Iterator[tuple[int, RowFields]]:
-    """The stored rows below a parent, in their order."""
+    """Yield the stored rows below a parent, in their order."""
     for number, content in store.execute(SELECT_REPLIES, (parent,)):
         yield number, pickle.loads(content)
 
@@ -86,16 +86,16 @@ def _select(store: sqlite3.Connection, parent: str | None) -> Iterator[tuple[int
 def _tree(
     store: sqlite3.Connection, root: tuple[int, RowFields], options: FormatOptions, reached: bytearray
 ) -> Iterator[tuple[Conversation, Row] | BadRow]:
-    """The conversations of one tree; or the first problem among its messages."""
+    """Yield the conversations of one tree, or the first error among its messages."""
     row, fields = root[1]
     left_out = is_rejected(fields.values.get("tree_state"), options.tree)
-    found: list[TreeNode] = []
-    waiting: list[tuple[tuple[int, RowFields], list[TreeNode] | None]] = [(root, None if left_out else found)]
+    roots: list[TreeNode] = []
+    stack: list[tuple[tuple[int, RowFields], list[TreeNode] | None]] = [(root, None if left_out else roots)]
     problem: RowError | None = None
-    while waiting:
-        (number, (_, message)), siblings = waiting.pop()
+    while stack:
+        (number, (_, message)), siblings = stack.pop()
         reached[number] = 1
-        below = None
+        replies_of_node = None
         if siblings is not None:
             try:
                 node = parse_node(message.values, "", options.tree, RowContext.from_fields(message, options))
@@ -103,15 +103,15 @@ def _tree(
                 node, problem = None, problem or error
             if node is not None:
                 siblings.append(node)
-                below = node.replies
+                replies_of_node = node.replies
         replies = list(_select(store, message.text("message_id")))
-        waiting += [(reply, below) for reply in reversed(replies)]
+        stack += [(reply, replies_of_node) for reply in reversed(replies)]
     try:
         if problem is not None:
             raise problem
         values = fields.values
         key = values.get("message_tree_id") or values["message_id"]
-        first = found[0] if found else None
+        first = roots[0] if roots else None
         for conversation in tree_conversations(first, row, key, values.get("lang"), options.tree):
             yield conversation, row
     except RowError as error:
@@ -119,7 +119,7 @@ def _tree(
 
 
 def _orphans(store: sqlite3.Connection, reached: bytearray) -> Iterator[BadRow]:
-    """An error for every message that no first message leads to."""
+    """Yield an error for every message that no first message leads to."""
     for number, content in store.execute("SELECT number, content FROM messages ORDER BY number"):
         if not reached[number]:
             row, fields = pickle.loads(content)
@@ -127,7 +127,7 @@ def _orphans(store: sqlite3.Connection, reached: bytearray) -> Iterator[BadRow]:
             error = RowError(
                 where=row.where,
                 reason="message without its tree",
-                problem=f"field {fields.columns['parent_id']!r} is {parent!r}, and no first message leads there",
+                problem=f"field {fields.columns['parent_id']!r} is {parent!r}, which no first message leads to",
                 fix="add the missing messages of the tree, or remove the row",
             )
             yield BadRow(row.where, row.source, error)

@@ -1,8 +1,8 @@
-"""Trees of messages (OpenAssistant): every path from the first question to an answer is a conversation.
+"""Convert trees of messages (OpenAssistant): every path from the first question to an answer is a conversation.
 
 ``best`` follows the top-ranked reply at every turn, ``ranked(k)`` the k best, ``all`` every one; replies without a rank
-come last, in their order in the file. A reply that leads to no answer is not followed. Answers that several paths share
-carry loss on the first of them alone.
+come last, in the order of the file. A reply that leads to no answer is not followed. An answer on several paths carries
+loss only on the first of them.
 """
 
 import math
@@ -19,25 +19,25 @@ from sft_cli.data.row_errors import RowError, RowExcluded, short_repr
 from sft_cli.types import Conversation, Message, Row
 
 SPAM_THRESHOLD = 0.5
-"""Mean of the reviewers' yes (1) and no (0) from which on a message counts as spam."""
+"""The mean of the reviewers' yes (1) and no (0) at which a message counts as spam."""
 
 REJECTED_STATES = ("aborted_low_grade", "halted_by_moderator")
-"""States of trees that OpenAssistant itself gave up."""
+"""States of trees that OpenAssistant rejected."""
 
 READ = (
     "role", "text", "replies", "rank", "lang", "review_result", "deleted", "labels", "message_id", "parent_id",
     "message_tree_id", "tree_state",
 )  # fmt: skip
-"""Keys of a message of a tree that are read."""
+"""Keys of a tree's message that are read."""
 
 
 @dataclass(slots=True)
 class TreeNode:
-    """One message of a tree while it is read.
+    """One message of a tree.
 
     Attributes:
         message: The message.
-        rank: Its place among its siblings by the reviewers' votes, 0 for the best; infinite without one.
+        rank: Its rank among its siblings by the reviewers' votes, 0 for the best; infinite without a rank.
         replies: The nodes below it, in the order of the file.
     """
 
@@ -47,7 +47,7 @@ class TreeNode:
 
 
 def from_nested_tree(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
-    """``{prompt: {text, role, replies}, message_tree_id?, tree_state?}``: a row for each tree, its messages nested."""
+    """Return the conversations of ``{prompt: {text, role, replies}, message_tree_id?, tree_state?}``, a nested tree."""
     root = fields.values["prompt"]
     if not isinstance(root, dict):
         raise wrong_type(
@@ -57,11 +57,19 @@ def from_nested_tree(fields: Fields, options: FormatOptions) -> tuple[Conversati
 
 
 def from_tree_root(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
-    """``{message_id, text, role, replies}``: a row for each tree, the row itself being its first message."""
+    """Return the conversations of ``{message_id, text, role, replies}``: the row is the tree's first message."""
     return _from_root(fields.values, "", fields, options)
 
 
 def _from_root(root: Mapping[str, Any], name: str, fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
+    """Return the conversations of the tree below a first message.
+
+    Args:
+        root: The first message.
+        name: Its path in the row, for errors; empty if it is the row itself.
+        fields: The row.
+        options: How the row is read.
+    """
     values = fields.values
     context = RowContext.from_fields(fields, options)
     first = (
@@ -72,11 +80,14 @@ def _from_root(root: Mapping[str, Any], name: str, fields: Fields, options: Form
 
 
 def _parse_tree(root: Mapping[str, Any], name: str, config: TreeConfig, context: RowContext) -> TreeNode | None:
-    """The nodes of a nested tree that the config keeps; without recursion, for trees of any depth."""
-    found: list[TreeNode] = []
-    waiting: list[tuple[Any, str, list[TreeNode]]] = [(root, name, found)]
-    while waiting:
-        values, field, siblings = waiting.pop()
+    """Return the root of a nested tree, without the nodes that the config leaves out; None if it leaves out the root.
+
+    The loop replaces recursion, so that trees can have any depth.
+    """
+    roots: list[TreeNode] = []
+    stack: list[tuple[Any, str, list[TreeNode]]] = [(root, name, roots)]
+    while stack:
+        values, field, siblings = stack.pop()
         if not isinstance(values, Mapping):
             raise wrong_type(values, field, "a message with text and role", context.where)
         node = parse_node(values, field, config, context)
@@ -88,12 +99,19 @@ def _parse_tree(root: Mapping[str, Any], name: str, config: TreeConfig, context:
         if not isinstance(replies, list):
             raise wrong_type(replies, inner, "a list of messages", context.where)
         numbered = list(enumerate(replies))
-        waiting += [(reply, f"{inner}[{index}]", node.replies) for index, reply in reversed(numbered)]
-    return found[0] if found else None
+        stack += [(reply, f"{inner}[{index}]", node.replies) for index, reply in reversed(numbered)]
+    return roots[0] if roots else None
 
 
 def parse_node(values: Mapping[str, Any], name: str, config: TreeConfig, context: RowContext) -> TreeNode | None:
-    """One message without its replies; None if the config leaves it out, and all that hangs below it."""
+    """Return one message without its replies; None if the config leaves it and its replies out.
+
+    Args:
+        values: The message.
+        name: Its path in the row, for errors; empty if it is the row itself.
+        config: The source's ``tree``.
+        context: The row.
+    """
     where, prefix = context.where, f"{name}." if name else ""
     flags = {key: values.get(key) for key in ("review_result", "deleted")}
     for key, flag in flags.items():
@@ -120,7 +138,7 @@ def parse_node(values: Mapping[str, Any], name: str, config: TreeConfig, context
             fix="fill it in or remove the message",
         )
     message = Message(role, content)
-    if name:  # the keys of a message that is a row itself are columns
+    if name:  # a message that is the row itself has columns, not keys
         names = f"{name.partition('.')[0].partition('[')[0]}{'.replies[]' if '.replies' in name else ''}"
         names = "replies[]" if name.startswith("replies[") else names
         keys = read_message_keys(values, READ, role, name, names, context)
@@ -131,14 +149,14 @@ def parse_node(values: Mapping[str, Any], name: str, config: TreeConfig, context
 def tree_conversations(
     root: TreeNode | None, row: Row, key: Any, language: Any, config: TreeConfig, not_read: Iterable[str] = ()
 ) -> tuple[Conversation, ...]:
-    """The conversations of a tree.
+    """Return the conversations of a tree.
 
     Args:
-        root: The first message, or None if it was left out.
-        row: The row the tree stands in, or the row of its first message.
+        root: The first message, or None if the config leaves it out.
+        row: The row of the tree, or of its first message.
         key: The tree's id; branches of one tree stay on one side of the validation split.
         language: Language of the first message, for the tag ``language``.
-        config: Which paths are taken.
+        config: The source's ``tree``, which selects the paths.
         not_read: Keys of its messages that nothing reads.
     """
     unread = tuple(sorted(not_read))
@@ -147,27 +165,28 @@ def tree_conversations(
     checked_text(group, "message_tree_id", row.where)
     limit = replies_per_turn(config.paths)
     trained: set[int] = set()
-    found = []
+    conversations = []
     for path in _paths(root, limit) if root is not None else ():
         messages = []
         for node in path:
             repeated = node.message.role == "assistant" and id(node) in trained
             messages.append(replace(node.message, weight=0.0) if repeated else node.message)
             trained.add(id(node))
-        where = row.where if config.paths == "best" else f"{row.where}#{len(found) + 1}"
-        found.append(Conversation(tuple(messages), where, row.source, tags=tags, group=group, not_read=unread))
-    if not found:
+        where = row.where if config.paths == "best" else f"{row.where}#{len(conversations) + 1}"
+        conversations.append(Conversation(tuple(messages), where, row.source, tags=tags, group=group, not_read=unread))
+    if not conversations:
+        tree = f"data.mix.{row.source}.tree"
         raise RowExcluded(
             where=row.where,
             reason="tree without a kept answer",
-            problem="no answer of the tree is left with the source's tree.languages and tree.reviewed",
-            fix="set tree.languages=[] or tree.reviewed=false to keep more",
+            problem="the source's tree.languages and tree.reviewed leave no answer of the tree",
+            fix=f"set {tree}.languages=[] or {tree}.reviewed=false to keep more",
         )
-    return tuple(found)
+    return tuple(conversations)
 
 
 def replies_per_turn(paths: str) -> int | None:
-    """How many replies are followed at every turn; None for all."""
+    """Return the number of replies that are followed at every turn; None for all."""
     if paths in ("best", "all"):
         return 1 if paths == "best" else None
     ranked = RANKED.fullmatch(paths)
@@ -176,33 +195,33 @@ def replies_per_turn(paths: str) -> int | None:
 
 
 def is_rejected(state: Any, config: TreeConfig) -> bool:
-    """Whether a tree as a whole failed its review."""
+    """Return whether a tree as a whole failed its review."""
     return config.reviewed and isinstance(state, str) and state in REJECTED_STATES
 
 
 def _paths(root: TreeNode, limit: int | None) -> Iterator[list[TreeNode]]:
-    """Every path from the root to a last answer, best replies first."""
+    """Yield every path from the root to a last answer, best replies first."""
     chosen = _followed_replies(root, limit)
     path: list[TreeNode] = []
-    waiting = [(root, 0)] if root.message.role == "assistant" or chosen[id(root)] else []
-    while waiting:
-        node, depth = waiting.pop()
+    stack = [(root, 0)] if root.message.role == "assistant" or chosen[id(root)] else []
+    while stack:
+        node, depth = stack.pop()
         del path[depth:]
         path.append(node)
         replies = chosen[id(node)]
         if replies:
-            waiting += [(reply, depth + 1) for reply in reversed(replies)]
+            stack += [(reply, depth + 1) for reply in reversed(replies)]
         else:
             yield list(path)
 
 
 def _followed_replies(root: TreeNode, limit: int | None) -> Mapping[int, Sequence[TreeNode]]:
-    """By node: the replies that are followed, best first."""
-    order, waiting = [], [root]
-    while waiting:
-        node = waiting.pop()
+    """Return the replies that are followed, best first, by the id of their parent node."""
+    order, stack = [], [root]
+    while stack:
+        node = stack.pop()
         order.append(node)
-        waiting += node.replies
+        stack += node.replies
     chosen: dict[int, Sequence[TreeNode]] = {}
     for node in reversed(order):
         leading = [reply for reply in node.replies if reply.message.role == "assistant" or chosen[id(reply)]]
@@ -211,7 +230,7 @@ def _followed_replies(root: TreeNode, limit: int | None) -> Mapping[int, Sequenc
 
 
 def _rank(value: Any, field: str, where: str) -> float:
-    """A rank as a number; no rank (null, or NaN as pandas writes it) comes behind all others."""
+    """Return a rank as a number; a missing rank (null, or NaN as pandas writes it) sorts last."""
     if value is None:
         return math.inf
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -220,7 +239,10 @@ def _rank(value: Any, field: str, where: str) -> float:
 
 
 def _spam(labels: Any, field: str, where: str) -> bool:
-    """Whether reviewers marked a message as spam; ``{spam: {value}}`` or, in Parquet, ``{name: […], value: […]}``."""
+    """Return whether reviewers marked a message as spam.
+
+    Labels are ``{spam: {value}}`` or, in Parquet, ``{name: […], value: […]}``.
+    """
     if labels is None:
         return False
     if not isinstance(labels, dict):

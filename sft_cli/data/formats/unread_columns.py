@@ -1,4 +1,4 @@
-"""The account of columns and keys that nothing reads, and the refusal of those that change what a row means.
+"""Account for columns and keys that are not read, and refuse those that change the meaning of a row.
 
 Names are compared word by word (``model_reasoning``, ``imagePath``), in any letter case.
 """
@@ -23,12 +23,12 @@ from sft_cli.utils.similar import closest_name
 
 
 class Meaning(NamedTuple):
-    """What a column speaks of.
+    """A meaning of a column that a row must not lose.
 
     Attributes:
-        description: In a few words, for the error.
-        words: Words of a column's name that say so.
-        named: Whether it is refused also where the user named the format.
+        description: A few words, for the error.
+        words: Words of a column's name that indicate it.
+        named: Whether such a column is refused even if the user named the format.
     """
 
     description: str
@@ -72,7 +72,7 @@ MEANINGS = (
         _words("system sys tool tools function functions context passage history choices options input inputs"),
     ),
 )
-"""What makes another row of one, in the order in which it is looked for."""
+"""Meanings of columns, in the order in which they are looked for."""
 
 ABOUT = _words(
     "id ids idx index uid uuid guid url urls link uri domain title name source src origin dataset subset split config"
@@ -81,54 +81,54 @@ ABOUT = _words(
     " file filename path hash md5 sha sha1 sha256 version model type kind page offset dump crawl mime fingerprint"
     " keywords repo stars forks"
 )
-"""Last words of names of columns that are about a row, not a part of it."""
+"""Last words of the names of metadata columns."""
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
 PLACEHOLDER = re.compile(r"<\|?(image|video|audio)(_pad|_placeholder)?\|?>|\[IMG\]", re.IGNORECASE)
-"""Where a message stands for an image, sound or video of the row."""
+"""The text in a message that marks the position of an image, sound or video of the row."""
 EXEMPT = ("parallel_tool_calls", "special_tokens_mask")
-"""Columns that only look as if they said something else: parameters of a request, what tokenizers return."""
+"""Columns whose names only seem to have a meaning: request parameters, and outputs of tokenizers."""
 
 
 def column_words(column: str) -> list[str]:
-    """The words of a column's name in small letters: ``image``, ``path`` of ``imagePath`` and of ``image_path``."""
+    """Return the words of a column's name in lower case: ``imagePath`` and ``image_path`` give ``image``, ``path``."""
     return [word.casefold() for word in WORD.findall(column)]
 
 
 @lru_cache(maxsize=1000)
 def column_meaning(column: str) -> Meaning | None:
-    """What a column speaks of, if that changes what the row means; None for what is about the row (``answer_id``)."""
+    """Return the meaning of a column; None for a column without one, or with metadata (``answer_id``)."""
     words = [word for word in column_words(column) if not word.isdigit()]
     if column in EXEMPT:
         return None
-    for found in MEANINGS:
-        if not found.words.isdisjoint(words):
-            about = not found.named and words[-1] in ABOUT
-            return None if about else found
+    for meaning in MEANINGS:
+        if not meaning.words.isdisjoint(words):
+            metadata = not meaning.named and words[-1] in ABOUT
+            return None if metadata else meaning
     return None
 
 
-def is_about(column: str) -> bool:
-    """Whether a column of this name is about a document: its id, source, date, length, or pandas' index."""
+def is_metadata(column: str) -> bool:
+    """Return whether a column is metadata of a document: its id, source, date, length, or pandas' index."""
     words = [word for word in column_words(column) if not word.isdigit()]
     return not words or words[-1] in ABOUT or words in (["unnamed"], ["index", "level"])
 
 
-def column_has_value(value: Any, meant: Meaning | None) -> bool:
-    """Whether a value says anything; for pictures also 0 and false say nothing."""
+def column_has_value(value: Any, meaning: Meaning | None) -> bool:
+    """Return whether a value has content; for media columns 0 and false have none."""
     if isinstance(value, str):
         return bool(value.strip())
     if value is None or (isinstance(value, list | dict) and not value):
         return False
-    return bool(value) if meant is MEDIA else True
+    return bool(value) if meaning is MEDIA else True
 
 
 def ignores_media(values: Mapping[str, Any], ignored: Iterable[str]) -> bool:
-    """Whether a column that is ignored on purpose holds images, sound or video."""
+    """Return whether an ignored column holds images, sound or video."""
     return any(column_meaning(column) is MEDIA and column_has_value(values[column], MEDIA) for column in ignored)
 
 
 def with_placeholder_remark(conversation: Conversation) -> Conversation:
-    """The conversation; with a remark where a message holds a placeholder of ignored media, which is plain text now."""
+    """Return the conversation, with a remark if a message holds a placeholder of ignored media as plain text."""
     if not any(PLACEHOLDER.search(message.content) for message in conversation.messages):
         return conversation
     return replace(conversation, remarks=(*conversation.remarks, "media_placeholder"))
@@ -136,166 +136,188 @@ def with_placeholder_remark(conversation: Conversation) -> Conversation:
 
 @dataclass
 class UnreadColumns:
-    """What was seen of the columns of some rows.
+    """The unread and ignored columns of the rows read so far.
 
     Attributes:
-        not_read: Column or key that nothing reads -> the first place where it holds a value, or None.
-        ignored: Columns seen that are left out on purpose.
+        not_read: Column or key that nothing reads -> location of the first row where it has a value, or None.
+        ignored: Columns that the source ignores, of those that occurred.
     """
 
     not_read: dict[str, str | None] = field(default_factory=dict)
     ignored: dict[str, None] = field(default_factory=dict)
 
     def add(self, values: Mapping[str, Any], where: str, not_read: Iterable[str], ignored: Iterable[str]) -> None:
-        """One more row."""
+        """Add the columns of one row.
+
+        Args:
+            values: The row.
+            where: Its location.
+            not_read: Its columns that nothing reads.
+            ignored: Its columns that the source ignores.
+        """
         for column in not_read:
             if self.not_read.get(column) is None:
-                said = column_has_value(values[column], column_meaning(column))
-                self.not_read[column] = where if said else None
+                has_value = column_has_value(values[column], column_meaning(column))
+                self.not_read[column] = where if has_value else None
         for column in ignored:
             self.ignored[column] = None
 
     def add_keys(self, keys: Iterable[str], where: str) -> None:
-        """Keys inside a row, such as ``messages[].id``."""
+        """Add unread keys inside a row, such as ``messages[].id``."""
         for key in keys:
             if self.not_read.get(key) is None:
                 self.not_read[key] = where
 
     def join(self, other: "UnreadColumns") -> None:
-        """The account of the rows that follow."""
+        """Add the account of the rows that follow."""
         for column, where in other.not_read.items():
             if self.not_read.get(column) is None:
                 self.not_read[column] = where
         self.ignored.update(other.ignored)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; the inverse of ``of``."""
+        """Return the account as JSON values; ``of`` is the inverse."""
         return {"not_read": self.not_read, "ignored": list(self.ignored)}
 
     def named(self) -> dict[str, list[str]]:
-        """The names alone, for the manifest."""
+        """Return only the names, for the manifest."""
         return {"not_read": list(self.not_read), "ignored": list(self.ignored)}
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> "UnreadColumns":
-        """From ``plain``."""
+        """Return the account of the values that ``to_json`` returned."""
         return UnreadColumns(dict(values["not_read"]), dict.fromkeys(values["ignored"]))
 
 
 def load_unread(file: Path) -> UnreadColumns:
-    """An account that was written as JSON."""
+    """Return an account that was written as JSON."""
     return UnreadColumns.of(json.loads(file.read_bytes()))
 
 
 def refuse_meaningful(
     unread: UnreadColumns, config: SourceConfig, source: str, label: str, row_format: Format | None
 ) -> None:
-    """Return if no unread column changes what the rows mean.
+    """Refuse unread columns that change the meaning of the rows.
 
-    Under a guessed format that is any of ``MEANINGS``, and beside a document everything but what is about it; under a
-    format that the user named, pictures and labels alone.
+    Under a detected format these are columns with any of ``MEANINGS``, and in rows of documents all but metadata; under
+    a format that the user named, only media and labels.
 
     Args:
         unread: The rows read so far.
         config: The source.
-        source: Its name in the mix.
-        label: The format's name.
-        row_format: The format, None where a package decides it row by row.
+        source: Name of the source in the mix.
+        label: Label of the format.
+        row_format: The format; None if a package decides it per row.
 
     Raises:
-        SftError: Some do; it names them all, and the first row.
+        SftError: There are such columns; the error names all of them, and the first row.
     """
-    guessed = config.format == AUTO
-    document = row_format is not None and row_format.document and "input_ids" not in row_format.reads
-    alone = guessed and document and config.role is not Role.replay
-    found = {
-        column: (meant, where)
+    detected = config.format == AUTO
+    only_text = row_format is not None and row_format.document and "input_ids" not in row_format.reads
+    is_document = detected and only_text and config.role is not Role.replay
+    refused = {
+        column: (meaning, where)
         for column, where in unread.not_read.items()
         if where is not None and "[]" not in column
-        if (meant := _why_refused(column, guessed, alone)) is not None
+        if (meaning := _why_refused(column, detected, is_document)) is not None
     }
-    if not found:
+    if not refused:
         return
-    how = f"the format {label}, recognised from the columns," if guessed else f"the format {label}"
-    columns_text = ", ".join(f"{column!r} ({meant})" for column, (meant, _) in found.items())
-    first = next(iter(found.values()))[1]
-    fix = _fix(config, f"data.mix.{source}", list(unread.ignored), list(found), row_format, alone)
-    raise SftError(where=first, problem=f"{how} does not read {columns_text}", fix=fix)
+    format_text = f"the format {label}, detected from the columns," if detected else f"the format {label}"
+    columns_text = ", ".join(f"{column!r} ({meaning})" for column, (meaning, _) in refused.items())
+    first = next(iter(refused.values()))[1]
+    fix = _fix(config, f"data.mix.{source}", list(unread.ignored), list(refused), row_format, is_document)
+    raise SftError(where=first, problem=f"{format_text} does not read {columns_text}", fix=fix)
 
 
-def _why_refused(column: str, guessed: bool, alone: bool) -> str | None:
-    """What an unread column speaks of, if it is refused."""
-    meant = column_meaning(column)
-    if meant is not None:
-        return meant.description if guessed or meant.named else None
-    return "it may belong to the text" if alone and not is_about(column) else None
+def _why_refused(column: str, detected: bool, is_document: bool) -> str | None:
+    """Return the meaning of an unread column that is refused; None for one that is not."""
+    meaning = column_meaning(column)
+    if meaning is not None:
+        return meaning.description if detected or meaning.named else None
+    return "it may belong to the text" if is_document and not is_metadata(column) else None
 
 
 def _fix(
-    config: SourceConfig, key: str, ignored: list[str], columns: list[str], row_format: Format | None, alone: bool
+    config: SourceConfig, key: str, ignored: list[str], columns: list[str], row_format: Format | None, is_document: bool
 ) -> str:
-    """What to set: the column under the name the format has for it, the answer to a text, or leave it out."""
+    """Return the setting that reads the refused columns, or that ignores them.
+
+    Args:
+        config: The source.
+        key: Key of the source.
+        ignored: Columns that are ignored already.
+        columns: Columns that are refused.
+        row_format: The format; None if a package decides it per row.
+        is_document: Whether the format was detected and its rows are documents.
+    """
     left_out = format_override(f"{key}.ignore", [*ignored, *columns])
-    if alone and row_format is not None:
+    if is_document and row_format is not None:
         text = config.columns.get(row_format.required[0], row_format.required[0])
-        asked = format_override(f"{key}.columns", {"prompt": text, "completion": columns[0]})
-        return f"{left_out} trains only the text; {asked} trains {columns[0]} as the answer to it"
+        prompt_columns = format_override(f"{key}.columns", {"prompt": text, "completion": columns[0]})
+        return f"{left_out} trains only the text; {prompt_columns} trains {columns[0]} as the answer to the text"
     for name in () if row_format is None or not isinstance(config.format, str) else row_format.optional:
-        meant = next((column for column in columns if fold_name(column) in ALIASES.get(name, ())), None)
-        if meant is not None and name not in config.columns:
-            mapped = format_override(f"{key}.columns", {**config.columns, name: meant})
+        alias = next((column for column in columns if fold_name(column) in ALIASES.get(name, ())), None)
+        if alias is not None and name not in config.columns:
+            mapped = format_override(f"{key}.columns", {**config.columns, name: alias})
             return f"{mapped} reads it as {name}; {left_out} leaves it out"
     them = "it" if len(columns) == 1 else "them"
     return f"{left_out} leaves {them} out on purpose{_instead(config, key, ignored, columns, row_format)}"
 
 
 def _instead(config: SourceConfig, key: str, ignored: list[str], columns: list[str], row_format: Format | None) -> str:
-    """How to train a column that holds another answer, or reasoning; empty where none does.
+    """Return how to train a column that holds another answer, or reasoning; empty if none does.
 
     Args:
         config: The source.
-        key: Its key.
-        ignored: Columns that are left out already.
+        key: Key of the source.
+        ignored: Columns that are ignored already.
         columns: Columns that are refused.
-        row_format: The format, None where a package decides it row by row.
+        row_format: The format; None if a package decides it per row.
     """
-    kinds = {found.description: column for column in reversed(columns) if (found := column_meaning(column)) is not None}
-    other = kinds.get("an answer")
+    kinds = {
+        meaning.description: column for column in reversed(columns) if (meaning := column_meaning(column)) is not None
+    }
+    other_answer = kinds.get("an answer")
     if (
-        other is not None
+        other_answer is not None
         and row_format is not None
         and isinstance(config.format, str)
         and len(row_format.required) == 2
     ):
         field = row_format.required[1]
-        rest = [*ignored, *(column for column in columns if column != other), config.columns.get(field, field)]
-        mapped = format_override(f"{key}.columns", {**config.columns, field: other})
-        return f"; {mapped} {format_override(f'{key}.ignore', rest)} trains {other} instead"
+        now_ignored = [
+            *ignored,
+            *(column for column in columns if column != other_answer),
+            config.columns.get(field, field),
+        ]
+        mapped = format_override(f"{key}.columns", {**config.columns, field: other_answer})
+        return f"; {mapped} {format_override(f'{key}.ignore', now_ignored)} trains {other_answer} instead"
     if "reasoning" in kinds:
-        return "; to train it, write rows as messages whose answers have it under reasoning_content"
+        return "; to train it, write rows as messages, with it as reasoning_content of the answers"
     return ""
 
 
 def check_ignored(unread: UnreadColumns, source: str, wanted: Iterable[str], columns: Iterable[str]) -> None:
-    """Return if every column to leave out is one of the rows'.
+    """Check that the rows have every column that is to be ignored.
 
     Args:
-        unread: All rows.
+        unread: The account of all rows.
         source: Name of the source in the mix.
         wanted: The source's ``ignore``.
-        columns: Columns there are, for advice.
+        columns: Columns of the rows, for advice.
     """
     for name in wanted:
         if name in unread.ignored:
             continue
-        there = list(dict.fromkeys([*columns, *unread.not_read]))
-        near = closest_name(name, there)
-        rest = [column for column in wanted if column != name]
+        available = list(dict.fromkeys([*columns, *unread.not_read]))
+        near = closest_name(name, available)
+        others = [column for column in wanted if column != name]
         key = f"data.mix.{source}.ignore"
         raise SftError(
             where=key,
-            problem=f"no row has a column {name!r}; there are {format_list(there)}",
-            fix=f"did you mean {format_override(key, [*rest, near])}?"
+            problem=f"no row has a column {name!r}; the columns are {format_list(available)}",
+            fix=f"did you mean {format_override(key, [*others, near])}?"
             if near
-            else f"write {format_override(key, rest)}",
+            else f"write {format_override(key, others)}",
         )

@@ -1,4 +1,4 @@
-"""Rows of xLAM: a query, the calls that answer it and the tools, as JSON text, with types as Python writes them."""
+"""Convert xLAM rows: a query, the calls that answer it and the tools, as JSON text with Python's type names."""
 
 import re
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ TYPES = {
     "bool": "boolean", "boolean": "boolean", "list": "array", "array": "array", "tuple": "array", "set": "array",
     "dict": "object", "object": "object",
 }  # fmt: skip
-"""Types of Python -> types of a JSON schema."""
+"""Python types -> JSON schema types."""
 _TYPE = re.compile(r"\s*(?:Optional\[)?\s*([A-Za-z]+)")
 
 
 def from_xlam(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...]:
-    """``{query, answers, tools}``: the user's question, and the calls that answer it."""
+    """Return the conversation of ``{query, answers, tools}``: the question, and the calls that answer it."""
     context = RowContext.from_fields(fields, options)
     column, value = fields.columns["answers"], fields.values["answers"]
     if parse_list(value) in (None, "", []):
         raise RowError(
             where=context.where,
             reason="empty answer",
-            problem=f"field {column!r} holds no call; there is nothing to learn to say",
+            problem=f"field {column!r} has no call; there is nothing to train on",
             fix="add the answer or remove the row; data.on_bad_row=drop leaves such rows out",
         )
     calls = parse_call_text(value, "tool_call", column, f"{column}[]", context)
@@ -41,7 +41,7 @@ def from_xlam(fields: Fields, options: FormatOptions) -> tuple[Conversation, ...
 
 
 def _tool(tool: Any) -> Any:
-    """A tool whose parameters are a JSON schema; any other value as it is."""
+    """Return a tool with a JSON schema as its parameters; any other value unchanged."""
     parameters = tool.get("parameters") if isinstance(tool, Mapping) else None
     if not isinstance(parameters, Mapping) or "properties" in parameters or parameters.get("type") == "object":
         return tool
@@ -53,14 +53,14 @@ def _tool(tool: Any) -> Any:
     return {**tool, "parameters": schema}
 
 
-def _type(written: Any) -> dict[str, str]:
-    """The type of an argument as JSON schemas call it; nothing where none is known."""
-    match = _TYPE.match(written) if isinstance(written, str) else None
+def _type(type_name: Any) -> dict[str, str]:
+    """Return the JSON schema type of an argument; empty if it is unknown."""
+    match = _TYPE.match(type_name) if isinstance(type_name, str) else None
     known = TYPES.get(match.group(1).lower()) if match else None
     return {"type": known} if known else {}
 
 
 def _optional(argument: Mapping[str, Any]) -> bool:
-    """Whether a call may leave the argument out."""
-    written = argument.get("type")
-    return "default" in argument or (isinstance(written, str) and "optional" in written.lower())
+    """Return whether a call may omit the argument."""
+    type_name = argument.get("type")
+    return "default" in argument or (isinstance(type_name, str) and "optional" in type_name.lower())

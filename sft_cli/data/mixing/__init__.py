@@ -1,1 +1,1 @@
-"""Which rows an epoch holds, how often, in which stages, and which are held out. Arrays only, no texts."""
+"""Decide which rows an epoch holds, how often and in which stages, and which are held out. Arrays only, no texts."""

@@ -1,4 +1,4 @@
-"""The stages of an epoch as lists of examples: made from a draw, kept beside the prepared rows, read by the trainer."""
+"""Build the stages of an epoch as lists of examples, and save and load them with the prepared rows."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from sft_cli.data.row_errors import damaged_data_fix
 from sft_cli.errors import SftError
 
 DIRECTORY = "stages"
-"""What a prepared directory calls them: index.json, and one 0.npy, 1.npy, … per stage."""
+"""Directory of the stages in a prepared directory: index.json, and one 0.npy, 1.npy, … per stage."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -25,8 +25,8 @@ class Stage:
 
     Attributes:
         name: For messages.
-        order: ``random``: the trainer permutes the entries, every epoch anew; else they are in order already.
-        entries: ``(entries,)`` int64 numbers of examples of the training split; repeated ones stand repeatedly.
+        order: ``random``: the trainer permutes the entries in every epoch; otherwise they are in training order.
+        entries: ``(entries,)`` int64 numbers of examples of the training split, including repeats.
     """
 
     name: str
@@ -34,27 +34,27 @@ class Stage:
     entries: NDArray[np.int64]
 
     def content(self) -> list[str]:
-        """Its order and a digest of its entries: what of it decides the steps of a run."""
+        """Return the order and a digest of the entries, which decide the steps of a run."""
         return [self.order.value, hashlib.sha256(self.entries.tobytes()).hexdigest()]
 
 
 def build_stages(
     draw: EpochDraw, pools: Sequence[Pool], example_start: NDArray[np.int64], lengths: NDArray[np.int64], seed: int
 ) -> list[Stage]:
-    """The stages of a draw; a row stands for all of its examples, in their order.
+    """Return the stages of a draw; a row gives all of its examples, in order.
 
-    Stages by length or difficulty are sorted here, ascending: by an example's own length, or by its row's score; ties
-    fall by a seeded hash of the row.
+    Stages by length or difficulty are sorted in ascending order, by the length of an example or the score of its row;
+    ties are broken by a seeded hash of the row.
 
     Args:
         draw: Copies of every row.
-        pools: What was drawn from; rows are numbered on from one pool to the next.
+        pools: The pools of the draw; rows are numbered consecutively over all pools.
         example_start: ``(rows + 1,)``: the examples of row i are ``example_start[i]`` to ``example_start[i + 1] - 1``.
         lengths: ``(examples,)`` tokens.
-        seed: Decides between equals.
+        seed: Breaks ties.
 
     Raises:
-        SftError: A row lacks the score its stage is ordered by.
+        SftError: A row lacks the score that its stage is ordered by.
     """
     stages = []
     for stage in draw.stages:
@@ -63,26 +63,26 @@ def build_stages(
         entries = np.repeat(example_start[rows] - (np.cumsum(count) - count), count) + np.arange(count.sum())
         if stage.order is not Order.random:
             row_of = np.repeat(rows, count)
-            place = content_order.shuffled_positions(np.concatenate([pool.keys for pool in pools]), seed, "stage")[
+            positions = content_order.shuffled_positions(np.concatenate([pool.keys for pool in pools]), seed, "stage")[
                 row_of
             ]
             value = lengths[entries] if stage.order is Order.by_length else _difficulty_scores(stage, pools)[row_of]
-            entries = entries[np.lexsort((place, value))]
+            entries = entries[np.lexsort((positions, value))]
         stages.append(Stage(stage.name, stage.order, entries))
     return stages
 
 
 def _difficulty_scores(stage: StageDraw, pools: Sequence[Pool]) -> NDArray[np.float64]:
-    """``(rows,)`` scores of all rows; those of rows the stage takes are numbers."""
+    """Return ``(rows,)`` scores of all rows; those of rows in the stage are not nan."""
     values = []
     for pool, copies in zip(pools, stage.copies, strict=True):
         value = pool.scores.get(stage.difficulty, np.full(len(copies), np.nan))
         if missing := int(np.count_nonzero(np.isnan(value[copies > 0]))):
             raise SftError(
                 where=f"data.stages, stage {stage.name}",
-                problem=f"{missing} of the {np.count_nonzero(copies):,} rows it takes from {pool.name} have no score "
-                f"{stage.difficulty!r} to be ordered by",
-                fix=f"name the column that holds it: data.mix.{pool.name}.scores.{stage.difficulty}=COLUMN",
+                problem=f"{missing} of the {np.count_nonzero(copies):,} rows of the stage from {pool.name} have no "
+                f"score {stage.difficulty!r}, which orders it",
+                fix=f"set the column of the score: data.mix.{pool.name}.scores.{stage.difficulty}=COLUMN",
             )
         values.append(value)
     return np.concatenate(values)
@@ -100,10 +100,10 @@ def save_stages(stages: Sequence[Stage], directory: Path) -> None:
 
 
 def load_stages(directory: Path, num_examples: int) -> list[Stage]:
-    """The stages of a prepared directory, memory-mapped.
+    """Return the stages of a prepared directory, memory-mapped.
 
     Raises:
-        SftError: They are not what ``sft prepare`` wrote for so many examples.
+        SftError: The stages are not those that ``sft prepare`` wrote for this number of examples.
     """
     folder = directory / DIRECTORY
     try:
@@ -118,13 +118,14 @@ def load_stages(directory: Path, num_examples: int) -> list[Stage]:
     for number, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
         entries = stage.entries
         if entries.dtype != np.int64 or entries.shape != (size,):
-            raise _damaged(directory, folder / f"{number}.npy", f"there should be {size} numbers of examples")
+            raise _damaged(directory, folder / f"{number}.npy", f"the file does not hold {size} numbers of examples")
         if size and not 0 <= entries.min() <= entries.max() < num_examples:
             raise _damaged(
-                directory, folder / f"{number}.npy", f"it names examples beyond the {num_examples} there are"
+                directory, folder / f"{number}.npy", f"the file names examples beyond the last of {num_examples}"
             )
     return stages
 
 
 def _damaged(directory: Path, file: Path, problem: str) -> SftError:
+    """Return the error for damaged stages."""
     return SftError(where=str(file), problem=problem, fix=damaged_data_fix(directory))

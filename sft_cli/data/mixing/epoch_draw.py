@@ -1,4 +1,4 @@
-"""The mix: which rows of which source an epoch holds, and how often. By content and seed, never the first ones."""
+"""Draw the rows of an epoch from each source of the mix, by content and seed, not by file order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,14 +34,14 @@ class Pool:
 
 @dataclass(frozen=True)
 class StageDraw:
-    """What one stage of an epoch holds.
+    """The rows of one stage of an epoch.
 
     Attributes:
         name: The stage's name, or its number from 1.
         order: Order of its examples.
         difficulty: The score that ``by_difficulty`` sorts by.
         copies: Per pool ``(rows,)`` int32: times each row is in the stage.
-        intended: ``(pools,)`` float64 rows the stage was meant to take of each pool.
+        intended: ``(pools,)`` float64 rows that the stage should take from each pool.
     """
 
     name: str
@@ -53,12 +53,12 @@ class StageDraw:
 
 @dataclass(frozen=True)
 class EpochDraw:
-    """One epoch of a mix.
+    """The rows of one epoch of a mix.
 
     Attributes:
         stages: In the order of training.
         by_tokens: Whether the shares of the sources are of trained tokens, not of rows.
-        passes: ``(pools,)`` float64 passes over each pool, if they are what the config states, else nan.
+        passes: ``(pools,)`` float64 passes over each pool if the config sets them, else nan.
     """
 
     stages: tuple[StageDraw, ...]
@@ -66,30 +66,32 @@ class EpochDraw:
     passes: NDArray[np.float64]
 
     def copies(self, pool: int) -> NDArray[np.int32]:
-        """``(rows,)``: times each row of a pool is in an epoch."""
+        """Return ``(rows,)`` the number of times each row of a pool occurs in an epoch."""
         return np.stack([stage.copies[pool] for stage in self.stages]).sum(0, dtype=np.int32)
 
 
 def subsample(keys: Keys, max_rows: int | None, seed: int, name: str) -> NDArray[np.bool_]:
-    """``(rows,)``: whether a row is one of the ``max_rows`` that the seed chooses; a larger number only adds rows.
+    """Return ``(rows,)`` whether a row is among the ``max_rows`` that the seed selects.
+
+    A larger ``max_rows`` only adds rows.
 
     Args:
         keys: ``(rows,)`` digests of the whole conversations.
-        max_rows: None chooses all.
-        seed: Chooses them.
-        name: Name of the source: two sources of equal rows are sampled differently.
+        max_rows: Number of rows; None selects all.
+        seed: Selects the rows.
+        name: Name of the source: two sources with equal rows are sampled differently.
     """
-    chosen = np.zeros(len(keys), np.bool_)
-    chosen[content_order.shuffle_by_content(keys, seed, name)[:max_rows]] = True
-    return chosen
+    selected = np.zeros(len(keys), np.bool_)
+    selected[content_order.shuffle_by_content(keys, seed, name)[:max_rows]] = True
+    return selected
 
 
 def draw_epoch(data: DataConfig, pools: Sequence[Pool], seed: int) -> EpochDraw:
-    """How often every row is in each stage of an epoch.
+    """Return how often every row occurs in each stage of an epoch.
 
     ``shares.compute_quotas`` gives the rows of each source in each stage. They are taken in the source's seeded order.
-    Each stage continues where the one before it stopped, and the order repeats when it ends: no row is taken a second
-    time before all were taken once, and a larger quota only adds rows. A source meets its quota within one row (with
+    Each stage continues where the previous one ended, and the order repeats at its end: no row is taken twice before
+    all were taken once, and a larger quota only adds rows. A source meets its quota within one row (with
     ``strategy=trained_tokens`` within the tokens of one row) and gives at least one row, unless ``data.total_rows``
     leaves none for it.
 
@@ -121,10 +123,10 @@ def draw_epoch(data: DataConfig, pools: Sequence[Pool], seed: int) -> EpochDraw:
 
 
 def _times_taken(order: NDArray[np.int64], count: int) -> NDArray[np.int32]:
-    """``(rows,)``: times each row is among the first ``count`` of the order, repeated without end."""
+    """Return ``(rows,)`` how often each row is among the first ``count`` rows of the order, repeated without end."""
     copies = np.zeros(len(order), np.int32)
     if len(order):
-        passes, rest = divmod(count, len(order))
+        passes, remainder = divmod(count, len(order))
         copies += passes
-        copies[order[:rest]] += 1
+        copies[order[:remainder]] += 1
     return copies

@@ -1,4 +1,4 @@
-"""What a mix was meant to be and what it became: shares per source and stage, counts per task, language, other tags."""
+"""Report the intended and the realised mix: shares per source and stage, counts per task, language and other tags."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from sft_cli.data.mixing.epoch_draw import EpochDraw, Pool
 from sft_cli.utils.text import percent
 
 UNITS = {"rows": "share_rows", "tokens": "share_tokens", "trained_tokens": "share_trained"}
-"""What is counted, and what its share is called."""
+"""Counted units -> names of their shares."""
 NO_TAG = "(none)"
-"""The value of rows without a tag."""
+"""The value for rows without a tag."""
 MAX_VALUES = 20
 """Values of a tag that a table shows."""
 
@@ -23,8 +23,8 @@ class Tag:
     """One tag of a pool's rows.
 
     Attributes:
-        values: The values there are.
-        codes: ``(rows,)`` place of a row's value in ``values``; -1 for a row without the tag.
+        values: The distinct values.
+        codes: ``(rows,)`` index of a row's value in ``values``; -1 for a row without the tag.
     """
 
     values: tuple[str, ...]
@@ -33,7 +33,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A heading and what ``console.table`` prints below it."""
+    """A heading, and the table that ``console.table`` prints below it."""
 
     heading: str
     columns: tuple[str, ...]
@@ -41,40 +41,42 @@ class ReportTable:
 
 
 def build_mix_report(draw: EpochDraw, pools: Sequence[Pool], tags: Sequence[Mapping[str, Tag]]) -> dict[str, Any]:
-    """One epoch as plain JSON values: ``of``, ``sources``, ``stages`` and ``tags``.
+    """Return the report on one epoch as JSON values: ``of``, ``sources``, ``stages`` and ``tags``.
 
-    ``of`` says what the weights are: ``rows`` or ``trained tokens`` if they are shares of these, ``passes`` if they are
-    passes over each source. A source's ``intended`` is a share of the epoch's trained tokens if the weights are, else
-    of its rows, so that it compares with the realised ``share_…``; ``intended_passes`` stands beside it where the
-    config states passes. ``rows``, ``tokens`` and ``trained_tokens`` count a repeated row each time.
+    ``of`` is the unit of the weights: ``rows`` or ``trained tokens`` if they are shares of these, ``passes`` if they
+    are passes over each source. A source's ``intended`` is a share of the epoch's trained tokens if the weights are,
+    else of its rows, so that it compares with the realised ``share_…``. ``intended_passes`` is set where the config
+    sets passes. ``rows``, ``tokens`` and ``trained_tokens`` include repeats.
 
     Args:
         draw: Copies of every row.
-        pools: What was drawn from.
+        pools: The pools of the draw.
         tags: Per pool, tag -> value of every row.
     """
-    copies = [draw.copies(place) for place in range(len(pools))]
+    copies = [draw.copies(index) for index in range(len(pools))]
     intended = np.sum([stage.intended for stage in draw.stages], axis=0)
     sources = _source_counts(draw, pools, copies, intended)
-    for entry, passes, pool, own in zip(sources.values(), draw.passes.tolist(), pools, copies, strict=True):
+    for entry, passes, pool, source_values in zip(sources.values(), draw.passes.tolist(), pools, copies, strict=True):
         entry["intended_passes"] = None if np.isnan(passes) else passes
         entry["passes"] = _ratio(entry["rows"], len(pool.keys))
-        entry["distinct_rows"] = int(np.count_nonzero(own))
+        entry["distinct_rows"] = int(np.count_nonzero(source_values))
         entry["available_rows"] = len(pool.keys)
-    total_rows, meant = sum(entry["rows"] for entry in sources.values()), float(intended.sum())
+    total_rows, intended_rows = sum(entry["rows"] for entry in sources.values()), float(intended.sum())
     stages = []
     for stage in draw.stages:
-        own = _source_counts(draw, pools, stage.copies, stage.intended)
-        rows = sum(entry["rows"] for entry in own.values())
-        shares = {"intended": _ratio(stage.intended.sum(), meant), "share": _ratio(rows, total_rows)}
-        stages.append({"name": stage.name, "order": stage.order.value, "rows": rows, **shares, "sources": own})
-    names = sorted({name for own in tags for name in own})
+        source_values = _source_counts(draw, pools, stage.copies, stage.intended)
+        rows = sum(entry["rows"] for entry in source_values.values())
+        shares = {"intended": _ratio(stage.intended.sum(), intended_rows), "share": _ratio(rows, total_rows)}
+        stages.append(
+            {"name": stage.name, "order": stage.order.value, "rows": rows, **shares, "sources": source_values}
+        )
+    names = sorted({name for source_values in tags for name in source_values})
     by_tag = {name: _tag_counts(name, pools, copies, tags) for name in names}
     return {"of": _unit(draw), "sources": sources, "stages": stages, "tags": by_tag}
 
 
 def _unit(draw: EpochDraw) -> str:
-    """What the weights of a mix are."""
+    """Return the unit of the weights of a mix."""
     if draw.by_tokens:
         return "trained tokens"
     return "rows" if np.isnan(draw.passes).any() else "passes"
@@ -83,63 +85,79 @@ def _unit(draw: EpochDraw) -> str:
 def _source_counts(
     draw: EpochDraw, pools: Sequence[Pool], copies: Sequence[NDArray[np.int32]], intended: NDArray[np.float64]
 ) -> dict[str, dict[str, Any]]:
-    """Per source the share it was meant to have, its counts, and its shares of them."""
-    times = [own.astype(np.int64) for own in copies]
+    """Return the intended share, the counts and the realised shares of each source.
+
+    Args:
+        draw: The epoch.
+        pools: The pools of the draw.
+        copies: Per pool ``(rows,)`` copies of each row.
+        intended: ``(pools,)`` intended rows.
+    """
+    pools_copies = [pool_copies.astype(np.int64) for pool_copies in copies]
     counts = {
-        "rows": [int(own.sum()) for own in times],
-        "tokens": [int(own @ pool.lengths) for own, pool in zip(times, pools, strict=True)],
-        "trained_tokens": [int(own @ pool.trained_tokens) for own, pool in zip(times, pools, strict=True)],
+        "rows": [int(pool_copies.sum()) for pool_copies in pools_copies],
+        "tokens": [int(pool_copies @ pool.lengths) for pool_copies, pool in zip(pools_copies, pools, strict=True)],
+        "trained_tokens": [
+            int(pool_copies @ pool.trained_tokens) for pool_copies, pool in zip(pools_copies, pools, strict=True)
+        ],
     }
     means = [pool.trained_tokens.sum() / max(1, len(pool.keys)) for pool in pools] if draw.by_tokens else 1.0
     amounts = intended * means
     return {
         pool.name: {
-            "intended": _ratio(amounts[place], amounts.sum()),
-            **{unit: counts[unit][place] for unit in UNITS},
-            **{share: _ratio(counts[unit][place], sum(counts[unit])) for unit, share in UNITS.items()},
+            "intended": _ratio(amounts[index], amounts.sum()),
+            **{unit: counts[unit][index] for unit in UNITS},
+            **{share: _ratio(counts[unit][index], sum(counts[unit])) for unit, share in UNITS.items()},
         }
-        for place, pool in enumerate(pools)
+        for index, pool in enumerate(pools)
     }
 
 
-def _ratio(part: float, whole: float) -> float:
-    """A share with six digits; 0 of nothing."""
-    return round(float(part / whole), 6) if whole else 0.0
+def _ratio(part: float, total: float) -> float:
+    """Return a ratio rounded to six digits; 0 if the whole is 0."""
+    return round(float(part / total), 6) if total else 0.0
 
 
 def _tag_counts(
     name: str, pools: Sequence[Pool], copies: Sequence[NDArray[np.int32]], tags: Sequence[Mapping[str, Tag]]
 ) -> dict[str, dict[str, Any]]:
-    """Counts per value of a tag, most trained tokens first; rows without it last, as ``(none)``."""
-    found: dict[str, NDArray[np.float64]] = {}
-    for pool, own, tagged in zip(pools, copies, tags, strict=True):
-        tag = tagged.get(name, Tag((), np.full(len(own), -1, np.int32)))
-        units = (np.ones(len(own), np.int64), pool.lengths, pool.trained_tokens)
-        sums = [np.bincount(tag.codes + 1, own * unit, len(tag.values) + 1) for unit in units]
+    """Return counts per value of a tag, most trained tokens first; rows without it last, as ``(none)``.
+
+    Args:
+        name: The tag.
+        pools: The pools of the draw.
+        copies: Per pool ``(rows,)`` copies of each row.
+        tags: Per pool, tag -> value of every row.
+    """
+    amounts_by_value: dict[str, NDArray[np.float64]] = {}
+    for pool, pool_copies, tagged in zip(pools, copies, tags, strict=True):
+        tag = tagged.get(name, Tag((), np.full(len(pool_copies), -1, np.int32)))
+        units = (np.ones(len(pool_copies), np.int64), pool.lengths, pool.trained_tokens)
+        sums = [np.bincount(tag.codes + 1, pool_copies * unit, len(tag.values) + 1) for unit in units]
         for value, amounts in zip((NO_TAG, *tag.values), np.stack(sums, 1), strict=True):
-            found[value] = found.get(value, np.zeros(3)) + amounts
-    total = sum(float(amounts[2]) for amounts in found.values())
-    order = sorted(found, key=lambda value: (value == NO_TAG, -found[value][2], value))
+            amounts_by_value[value] = amounts_by_value.get(value, np.zeros(3)) + amounts
+    total = sum(float(amounts[2]) for amounts in amounts_by_value.values())
+    order = sorted(amounts_by_value, key=lambda value: (value == NO_TAG, -amounts_by_value[value][2], value))
     return {
         value: {
-            **dict(zip(UNITS, map(int, found[value].tolist()), strict=True)),
-            "share_trained": _ratio(found[value][2], total),
+            **dict(zip(UNITS, map(int, amounts_by_value[value].tolist()), strict=True)),
+            "share_trained": _ratio(amounts_by_value[value][2], total),
         }
         for value in order
-        if found[value][0] > 0
+        if amounts_by_value[value][0] > 0
     }
 
 
 def mix_tables(report: Mapping[str, Any]) -> list[ReportTable]:
-    """A report for the terminal: the sources, the stages if there are several, and each tag."""
-    shown = [_source_table(report)]
+    """Return the tables of a report: the sources, the stages if there are several, and each tag."""
+    tables = [_source_table(report)]
     if len(report["stages"]) > 1:
-        shown.append(_stage_table(report))
-    return shown + [_tag_table(name, values) for name, values in report["tags"].items()]
+        tables.append(_stage_table(report))
+    return tables + [_tag_table(name, values) for name, values in report["tags"].items()]
 
 
 def _source_table(report: Mapping[str, Any]) -> ReportTable:
-    """Intended against realised, a line per source."""
+    """Return the intended and realised shares, a line per source."""
     columns = ("source", "intended", "of rows", "of tokens", "of trained tokens", "rows", "trained tokens", "passes")
     rows = []
     for name, entry in report["sources"].items():
@@ -150,7 +168,7 @@ def _source_table(report: Mapping[str, Any]) -> ReportTable:
 
 
 def _intended(entry: Mapping[str, Any], of: str) -> str:
-    """``2.5 passes``, or ``30.0% of rows``."""
+    """Return ``2.5 passes``, or ``30.0% of rows``."""
     passes = entry["intended_passes"]
     if passes is None:
         return f"{percent(entry['intended'])} of {of}"
@@ -158,25 +176,25 @@ def _intended(entry: Mapping[str, Any], of: str) -> str:
 
 
 def _stage_table(report: Mapping[str, Any]) -> ReportTable:
-    """A line per stage and source that takes part in it."""
+    """Return a line per stage and source that takes part in it."""
     unit = "trained_tokens" if report["of"] == "trained tokens" else "rows"
     rows = []
     for stage in report["stages"]:
         part = f"{percent(stage['intended'])} -> {percent(stage['share'])}"
-        for name, own in stage["sources"].items():
-            if own["rows"] or own["intended"]:
-                share = f"{percent(own['intended'])} -> {percent(own[UNITS[unit]])}"
-                rows.append((stage["name"], stage["order"], part, name, share, own["rows"]))
+        for name, entry in stage["sources"].items():
+            if entry["rows"] or entry["intended"]:
+                share = f"{percent(entry['intended'])} -> {percent(entry[UNITS[unit]])}"
+                rows.append((stage["name"], stage["order"], part, name, share, entry["rows"]))
     columns = ("stage", "order", "rows of the epoch", "source", f"{unit.replace('_', ' ')} of the stage", "rows")
     return ReportTable("stages, intended -> realised", columns, rows)
 
 
 def _tag_table(name: str, values: Mapping[str, Mapping[str, Any]]) -> ReportTable:
-    """A line per value; those beyond ``MAX_VALUES`` are added up."""
+    """Return a line per value; those beyond ``MAX_VALUES`` are summed."""
     lines = list(values.items())
     if len(lines) > MAX_VALUES:
-        rest = [counts for _, counts in lines[MAX_VALUES - 1 :]]
-        sums = {unit: sum(counts[unit] for counts in rest) for unit in (*UNITS, "share_trained")}
-        lines[MAX_VALUES - 1 :] = [(f"({len(rest)} more)", sums)]
+        others = [counts for _, counts in lines[MAX_VALUES - 1 :]]
+        sums = {unit: sum(counts[unit] for counts in others) for unit in (*UNITS, "share_trained")}
+        lines[MAX_VALUES - 1 :] = [(f"({len(others)} more)", sums)]
     rows = [(value, *(counts[unit] for unit in UNITS), percent(counts["share_trained"])) for value, counts in lines]
     return ReportTable(f"by {name}", (name, "rows", "tokens", "trained tokens", "of trained tokens"), rows)

@@ -1,4 +1,4 @@
-"""How many rows of an epoch each source gives to each stage: the arithmetic of a mix, without rows."""
+"""Compute the rows that each source gives to each stage of an epoch, from the sizes of the sources."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,24 +8,24 @@ from sft_cli.data.mixing.apportionment import Quotas, at_least_one
 from sft_cli.errors import SftError
 
 MAX_ROWS = 1_000_000_000
-"""Rows of an epoch beyond which it is refused: its list of examples, 8 bytes each, is made in memory."""
+"""Most rows of an epoch: its list of examples, 8 bytes each, is built in memory."""
 
 
 def compute_quotas(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]) -> Quotas:
-    """What the sources, in the order of ``data.mix``, give to each stage of an epoch.
+    """Return the rows that the sources, in the order of ``data.mix``, give to each stage of an epoch.
 
-    An epoch has as many rows as its weights (``proportional``) or ``data.stopping_strategy`` say. Sources with
-    ``epochs`` give their passes; the other rows fall to the stages by their ``share``, and inside a stage to its
-    sources by the strategy. Where a mix by shares ends is judged over all stages together. The passes of a source with
-    ``epochs`` are spread over the stages it takes part in, by share times its weight there.
+    The weights (``proportional``) or ``data.stopping_strategy`` decide the number of rows of an epoch. Sources with
+    ``epochs`` give their passes; the other rows are divided among the stages by their ``share``, and within a stage
+    among its sources by the strategy. The end of a mix by shares is computed over all stages together. The passes of a
+    source with ``epochs`` are divided among its stages, by share times its weight there.
 
     Args:
-        data: Mix, strategy, stop and stages.
-        num_rows: ``(sources,)`` rows there are.
-        trained_tokens: ``(sources,)`` trained tokens in them.
+        data: Mix, strategy, stopping strategy and stages.
+        num_rows: ``(sources,)`` available rows.
+        trained_tokens: ``(sources,)`` their trained tokens.
 
     Raises:
-        SftError: A source has no rows for its share, ``data.total_rows`` is too small, or an epoch is beyond measure.
+        SftError: A source has no rows for its share, ``data.total_rows`` is too small, or an epoch is too large.
     """
     stages = data.stages or [StageConfig()]
     fixed = _epochs(data) > 0
@@ -36,29 +36,29 @@ def compute_quotas(data: DataConfig, num_rows: NDArray[np.int64], trained_tokens
     flow = parts * share[:, None]
     flow /= flow.sum() or 1.0
     spread = weights * share[:, None]
-    assert (spread.sum(0) > 0).all(), "a source takes part in no stage: config.check refuses that"
-    own = spread / spread.sum(0) * np.where(fixed, at_least_one(_epochs(data) * num_rows, num_rows), 0)
+    assert (spread.sum(0) > 0).all(), "a source takes part in no stage, which config.check refuses"
+    fixed_rows = spread / spread.sum(0) * np.where(fixed, at_least_one(_epochs(data) * num_rows, num_rows), 0)
     exact = None
     if data.stopping_strategy is StoppingStrategy.total_rows:
-        exact = _remaining_rows(data, int(own.sum().round()))
+        exact = _remaining_rows(data, int(fixed_rows.sum().round()))
         total = float(exact)
     elif data.strategy is Strategy.proportional:
         total = float(np.where(fixed, 0.0, _source_weights(data) * _sizes(data, num_rows)).sum())
     else:
         total = _until_exhausted(flow.sum(0), num_rows, data.stopping_strategy)
-    _refuse_too_many_rows(total + float(own.sum()))
-    return Quotas(flow * total + own, _stated_passes(data, fixed, num_rows), fixed, exact)
+    _refuse_too_many_rows(total + float(fixed_rows.sum()))
+    return Quotas(flow * total + fixed_rows, _stated_passes(data, fixed, num_rows), fixed, exact)
 
 
 def _stage_weights(data: DataConfig, stage: StageConfig) -> list[float]:
-    """Weight of every source inside a stage; 0 for one that takes no part."""
+    """Return the weight of every source in a stage; 0 for one that takes no part."""
     return [stage.mix.get(name, 0.0) if stage.mix else source.weight for name, source in data.mix.items()]
 
 
 def _sizes(data: DataConfig, num_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``(sources,)`` rows that count where shares follow sizes: at most ``cap`` (FLAN, Wei et al. 2022).
+    """Return ``(sources,)`` rows that count in shares by size, at most ``cap`` each.
 
-    FLAN's mixing rate maximum K (arXiv:2109.01652, section 2.4): rates proportional to min(rows, K).
+    FLAN's mixing rate maximum K (Wei et al. 2022, arXiv:2109.01652, section 2.4): rates proportional to min(rows, K).
     """
     caps = [source.cap for source in data.mix.values()]
     return np.array([n if cap is None else min(n, cap) for n, cap in zip(num_rows.tolist(), caps, strict=True)])
@@ -67,11 +67,17 @@ def _sizes(data: DataConfig, num_rows: NDArray[np.int64]) -> NDArray[np.int64]:
 def _stage_shares(
     data: DataConfig, weights: NDArray[np.float64], num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """``(sources,)`` shares of the rows of a stage, of sum 1, or all 0 where no source of weight has rows.
+    """Return ``(sources,)`` shares of the rows of a stage, of sum 1, or all 0 if no source with a weight has rows.
 
     Temperature: rate_i proportional to (size_i * weight_i)^(1/T), T5's temperature-scaled mixing with its limit on the
-    size (Raffel et al. 2020, arXiv:1910.10683, section 3.5.2). Trained tokens: shares of tokens divided by the mean
-    number of trained tokens in a row.
+        size (Raffel et al. 2020, arXiv:1910.10683, section 3.5.2). Trained tokens: shares of tokens divided by the mean
+        number of trained tokens in a row.
+
+    Args:
+        data: The strategy.
+        weights: ``(sources,)`` weights in the stage.
+        num_rows: ``(sources,)`` available rows.
+        trained_tokens: ``(sources,)`` their trained tokens.
     """
     amount = weights.astype(np.float64)
     if data.strategy in (Strategy.proportional, Strategy.temperature):
@@ -84,7 +90,7 @@ def _stage_shares(
 
 
 def _until_exhausted(share: NDArray[np.float64], num_rows: NDArray[np.int64], stop: StoppingStrategy) -> float:
-    """Rows after which the first source is used up, or the last one."""
+    """Return the rows after which the first source is exhausted, or the last one."""
     taking = share > 0
     reach = num_rows[taking] / share[taking]
     pick = np.min if stop is StoppingStrategy.first_exhausted else np.max
@@ -92,8 +98,8 @@ def _until_exhausted(share: NDArray[np.float64], num_rows: NDArray[np.int64], st
 
 
 def _remaining_rows(data: DataConfig, fixed_rows: int) -> int:
-    """Rows of ``data.total_rows`` that are left for the sources without ``epochs``."""
-    assert data.total_rows is not None, "config.check sees to it"
+    """Return the rows of ``data.total_rows`` that are left for the sources without ``epochs``."""
+    assert data.total_rows is not None, "config.check requires it"
     if data.total_rows <= fixed_rows:
         raise SftError(
             where="data.total_rows",
@@ -104,49 +110,56 @@ def _remaining_rows(data: DataConfig, fixed_rows: int) -> int:
 
 
 def _refuse_too_many_rows(rows: float) -> None:
-    """Refuse an epoch that could not be listed."""
+    """Refuse an epoch whose list of examples would be too large."""
     if rows > MAX_ROWS:
         raise SftError(
             where="data.mix",
             problem=f"an epoch would hold {rows:,.0f} rows, more than {MAX_ROWS:,}",
-            fix="set a smaller weight, epochs or data.total_rows; passes over the data are trainer.epochs",
+            fix="set a smaller weight, epochs or data.total_rows; trainer.epochs repeats the whole epoch",
         )
 
 
 def _stated_passes(data: DataConfig, fixed: NDArray[np.bool_], num_rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``(sources,)`` passes that the config states: ``epochs``, or the weights of a proportional mix; else nan."""
-    absolute = (
+    """Return ``(sources,)`` passes that the config sets, by ``epochs`` or proportional weights; else nan."""
+    by_weights_only = (
         data.strategy is Strategy.proportional
         and data.stopping_strategy is not StoppingStrategy.total_rows
         and not data.stages
     )
     by_weight = _source_weights(data) * _sizes(data, num_rows) / np.maximum(num_rows, 1)
-    return np.where(fixed, _epochs(data), by_weight if absolute else np.nan)
+    return np.where(fixed, _epochs(data), by_weight if by_weights_only else np.nan)
 
 
 def _source_weights(data: DataConfig) -> NDArray[np.float64]:
-    """``(sources,)`` weights outside of stages."""
+    """Return ``(sources,)`` weights outside of stages."""
     return np.array([source.weight for source in data.mix.values()], np.float64)
 
 
 def _epochs(data: DataConfig) -> NDArray[np.float64]:
-    """``(sources,)`` stated passes; 0 where weight and strategy decide."""
+    """Return ``(sources,)`` configured passes; 0 where weight and strategy decide."""
     return np.array([source.epochs or 0.0 for source in data.mix.values()], np.float64)
 
 
 def _refuse_empty(
     data: DataConfig, fixed: NDArray[np.bool_], num_rows: NDArray[np.int64], trained_tokens: NDArray[np.int64]
 ) -> None:
-    """Refuse a source that has nothing for the share it was given."""
+    """Refuse a source that has no rows for its share.
+
+    Args:
+        data: Mix and strategies.
+        fixed: ``(sources,)`` whether ``epochs`` sets the passes.
+        num_rows: ``(sources,)`` available rows.
+        trained_tokens: ``(sources,)`` their trained tokens.
+    """
     if data.strategy is Strategy.proportional and data.stopping_strategy is not StoppingStrategy.total_rows:
         return
     measure, missing = num_rows, "row"
     if data.strategy is Strategy.trained_tokens:
         measure, missing = trained_tokens, "trained token"
-    for name, source_fixed, there in zip(data.mix, fixed, measure, strict=True):
-        if not source_fixed and there == 0:
+    for name, source_fixed, available in zip(data.mix, fixed, measure, strict=True):
+        if not source_fixed and available == 0:
             raise SftError(
                 where=f"data.mix.{name}",
-                problem=f"no {missing} of it is left, so that its share of the mix cannot be met",
-                fix="take it out of the mix, or loosen what drops its rows (the ledger names them)",
+                problem=f"the source has no {missing} left, so its share of the mix cannot be met",
+                fix="take it out of the mix, or relax the settings that drop its rows (the ledger lists the reasons)",
             )

@@ -1,1 +1,1 @@
-"""From a source's path to its rows, each with its place: files, servers, the hub, streams."""
+"""Read the rows of a source, each with its location: from files, servers, the hub, or streams."""

@@ -1,4 +1,4 @@
-"""Columnar files to rows: Parquet and Arrow, in batches."""
+"""Read rows from columnar files, Parquet and Arrow, in batches."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -23,40 +23,41 @@ Decoder = Callable[[Any], Any]
 
 
 class RowGroup(NamedTuple):
-    """What a columnar file can be cut into, a row group or a record batch: its rows and bytes in memory."""
+    """The rows, and bytes in memory, of a unit by which a columnar file is cut: a row group or record batch."""
 
     rows: int
     size: int
 
 
 def read_parquet(file: File, label: str, span: FileSpan = WHOLE_FILE) -> Iterator[Record]:
-    """Rows of a Parquet file, numbered from 1; a span counts row groups. Streams by batches."""
+    """Yield the rows of a Parquet file, numbered from 1, batch by batch; a span counts row groups."""
     with _open_parquet(file, label) as opened:
         groups = range(opened.num_row_groups)[span.start : span.stop]
         yield from batch_records(opened.iter_batches(BATCH_ROWS, row_groups=list(groups)), span.before)
 
 
 def parquet_row_groups(file: File, label: str) -> list[RowGroup]:
-    """The row groups of a Parquet file."""
+    """Return the row groups of a Parquet file."""
     with _open_parquet(file, label) as opened:
         groups = (opened.metadata.row_group(index) for index in range(opened.num_row_groups))
         return [RowGroup(group.num_rows, group.total_byte_size) for group in groups]
 
 
 def read_arrow(file: File, label: str, span: FileSpan = WHOLE_FILE) -> Iterator[Record]:
-    """Rows of an Arrow file, stream or random-access format, numbered from 1; a span counts record batches."""
+    """Yield the rows of an Arrow file, in stream or file format, numbered from 1; a span counts record batches."""
     with _open_arrow(file, label) as batches:
         yield from batch_records(islice(batches, span.start, span.stop), span.before)
 
 
 def arrow_row_groups(file: File, label: str) -> list[RowGroup]:
-    """The record batches of an Arrow file."""
+    """Return the record batches of an Arrow file."""
     with _open_arrow(file, label) as batches:
         return [RowGroup(batch.num_rows, batch.nbytes) for batch in batches]
 
 
 @contextmanager
 def _open_parquet(file: File, label: str) -> Iterator["ParquetFile"]:
+    """Open a Parquet file."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -70,7 +71,7 @@ def _open_parquet(file: File, label: str) -> Iterator["ParquetFile"]:
 
 @contextmanager
 def _open_arrow(file: File, label: str) -> Iterator[Iterator["pyarrow.RecordBatch"]]:
-    """The record batches of a file, each read when it is asked for."""
+    """Yield the record batches of a file, each read on demand."""
     import pyarrow
 
     try:
@@ -89,16 +90,16 @@ def _open_arrow(file: File, label: str) -> Iterator[Iterator["pyarrow.RecordBatc
 
 
 def batch_records(batches: Iterable["pyarrow.RecordBatch"], before: int = 0) -> Iterator[Record]:
-    """Rows of record batches as plain Python values, numbered on from ``before``."""
+    """Yield the rows of record batches as Python values, numbered from ``before + 1``."""
     number = before
     decoders: dict[str, Decoder] | None = None
-    for whole in batches:
-        whole.validate(full=True)  # offsets that lead outside a broken file would be followed
+    for batch in batches:
+        batch.validate(full=True)  # pyarrow would follow offsets that point outside a broken file
         if decoders is None:
-            found = {field.name: _decoder(field.type) for field in whole.schema}
-            decoders = {name: decode for name, decode in found.items() if decode is not None}
-        for start in range(0, whole.num_rows, BATCH_ROWS):
-            for values in whole.slice(start, BATCH_ROWS).to_pylist():
+            all_decoders = {field.name: _decoder(field.type) for field in batch.schema}
+            decoders = {name: decode for name, decode in all_decoders.items() if decode is not None}
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            for values in batch.slice(start, BATCH_ROWS).to_pylist():
                 for name, decode in decoders.items():
                     values[name] = decode(values[name])
                 number += 1
@@ -106,21 +107,19 @@ def batch_records(batches: Iterable["pyarrow.RecordBatch"], before: int = 0) -> 
 
 
 def _seekable(file: RemoteFile) -> BinaryIO:
-    """The bytes of a file on a server, from anywhere in it."""
+    """Return a remote file opened at any position."""
     opened = file.open()
     if not opened.seekable():
-        problem = f"the server of {file.path!r} sends it only from the beginning, and it is read from its end"
-        raise SftError(
-            where=file.key, problem=problem, fix="set stream=false for this source, so that it is downloaded"
-        )
+        problem = f"the server of {file.path!r} sends no byte ranges, which reading such a file needs"
+        raise SftError(where=file.key, problem=problem, fix="set stream=false for this source to download it")
     return opened
 
 
 def _decoder(kind: "pyarrow.DataType") -> Decoder | None:
-    """What turns Arrow's Python values of this type into what was stored; None when nothing is to be done.
+    """Return the function that restores the stored values of an Arrow type; None if its values need no change.
 
-    A struct column gives every row every key, with null for those a row never had: such keys are left out again.
-    A map comes as pairs: it is an object. A JSON column (``datasets.Json``) comes as text: it is read.
+    A struct column gives every row every key, with null for missing ones: null keys are removed. A map gives pairs,
+    which become an object. A JSON column (``datasets.Json``) gives text, which is parsed.
     """
     from pyarrow import types
 
@@ -140,18 +139,19 @@ def _decoder(kind: "pyarrow.DataType") -> Decoder | None:
 
 
 def _identity(value: Any) -> Any:
+    """Return the value unchanged."""
     return value
 
 
 def _is_json(kind: "pyarrow.DataType") -> bool:
-    """Whether values are JSON texts: Arrow's own type, or the extension ``datasets`` registers under the same name."""
+    """Return whether values are JSON texts: Arrow's own type, or the extension type of ``datasets``."""
     from pyarrow import BaseExtensionType
 
     return isinstance(kind, BaseExtensionType) and kind.extension_name == "arrow.json"
 
 
 def _without_nulls(struct: dict[str, Any], fields: dict[str, Decoder | None]) -> dict[str, Any]:
-    """The keys of a struct that have a value, decoded."""
+    """Return the keys of a struct that have a value, decoded."""
     present = {}
     for name, value in struct.items():
         if value is not None:
@@ -161,8 +161,9 @@ def _without_nulls(struct: dict[str, Any], fields: dict[str, Decoder | None]) ->
 
 
 def _unreadable(label: str, kind: str, error: Exception) -> SftError:
+    """Return the error for a file that cannot be read."""
     return SftError(
         where=label,
         problem=f"cannot be read as {kind}: {(str(error) or type(error).__name__).splitlines()[0]}",
-        fix="fetch or write the file again; it is incomplete, broken or of another kind",
+        fix="download or write the file again; it is incomplete, broken or of another type",
     )

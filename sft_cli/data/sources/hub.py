@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: pinned to a commit, read through ``datasets``."""
+"""Load data sets of the Hugging Face hub, pinned to a commit, through ``datasets``."""
 
 import re
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @lru_cache
 def resolve_commit(repo: str, revision: str | None, key: str) -> str | None:
-    """The commit behind a revision of a data set; None when the hub cannot be reached.
+    """Return the commit of a data set's revision; None if the hub cannot be reached.
 
-    Asked once a process, so that fingerprint and rows are of one commit.
+    The result is cached for the process, so that fingerprint and rows are of one commit.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of httpx or httpx2: whichever the hub client uses
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of httpx or httpx2, as the hub client uses
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -39,10 +39,12 @@ def resolve_commit(repo: str, revision: str | None, key: str) -> str | None:
         raise SftError(where=key, problem=f"the hub data set {repo!r} is gated", fix=fix) from error
     except RevisionNotFoundError as error:
         problem = f"the hub data set {repo!r} has no revision {revision!r}"
-        raise SftError(where=key, problem=problem, fix="give a branch, tag or commit that exists") from error
+        raise SftError(where=key, problem=problem, fix="set revision to a branch, tag or commit that exists") from error
     except RepositoryNotFoundError as error:
-        problem = f"there is no {repo!r}, neither here nor as a data set on the hub"
-        raise SftError(where=key, problem=problem, fix="check the name; for a private one, hf auth login") from error
+        problem = f"{repo!r} is neither a local path nor a data set on the hub"
+        raise SftError(
+            where=key, problem=problem, fix="check the name; for a private data set, hf auth login"
+        ) from error
     except HfHubHTTPError as error:
         problem = f"the hub refused {repo!r}: {str(error).splitlines()[0]}"
         raise SftError(where=key, problem=problem, fix="try again later") from error
@@ -51,26 +53,26 @@ def resolve_commit(repo: str, revision: str | None, key: str) -> str | None:
 
 
 def load_table(config: SourceConfig, split: str, key: str) -> tuple[str, "Table"]:
-    """The label of a hub split, ``repo@revision[split]``, and its rows, stored here and mapped into memory."""
+    """Return the label of a hub split, ``repo@revision[split]``, and its rows, stored locally and memory-mapped."""
     from datasets import Dataset
 
     loaded, revision = _open(config, split, key, streaming=False)
     assert isinstance(loaded, Dataset)
     assert config.path is not None
-    # Without a network datasets opens the newest commit it has, whatever revision was asked for.
+    # Offline, datasets opens the newest commit it has, and ignores the revision.
     opened = {Path(file["filename"]).parent.name for file in loaded.cache_files}
     if resolve_commit(config.path, config.revision, key) is None and not opened <= {revision}:
         raise SftError(
             where=key,
             problem=f"the hub cannot be reached, and commit {revision} of {config.path!r} "
-            "is not the newest loaded before",
+            "is not the newest one in the cache",
             fix="run once with a network, or leave the revision out",
         )
     return _label(config, revision, split), loaded.data
 
 
 def load_stream(config: SourceConfig, split: str, key: str) -> tuple[str, "IterableDataset"]:
-    """The label of a hub split and its rows, fetched as they are read; needs a network."""
+    """Return the label of a hub split, and its rows, fetched as they are read; needs a network."""
     from datasets import IterableDataset
 
     assert config.path is not None
@@ -91,7 +93,17 @@ def stream_batches(
     label: str,
     key: str,
 ) -> Iterator[tuple[dict[str, Any] | None, int, list["RecordBatch"]]]:
-    """Batches of a shard behind a state, each with the state and the number of rows before it."""
+    """Yield the batches of a shard after a state, each with the state and the number of rows before it.
+
+    Args:
+        data: The data set.
+        shard: Number of the shard.
+        num_shards: Number of shards.
+        state: State of ``datasets`` to continue from, or None.
+        before: Number of the last row before the state.
+        label: Label of the shard, for errors.
+        key: The configuration key to name in an error.
+    """
     import pyarrow
 
     rows = (data.shard(num_shards, shard) if num_shards > 1 else data).with_format("arrow")
@@ -104,11 +116,13 @@ def stream_batches(
                 state, before = rows.state_dict(), before + len(table)
     except pyarrow.ArrowException as error:
         problem = f"{label!r} cannot be read: {str(error).splitlines()[0]}"
-        raise SftError(where=key, problem=problem, fix="tell the authors of the data set, or read another") from error
+        raise SftError(
+            where=key, problem=problem, fix="report it to the authors of the data set, or use another one"
+        ) from error
 
 
 def _open(config: SourceConfig, split: str, key: str, *, streaming: bool) -> tuple["Dataset | IterableDataset", str]:
-    """What ``datasets`` loads, and the commit of it."""
+    """Return the data set that ``datasets`` loads, and its commit."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
@@ -118,30 +132,31 @@ def _open(config: SourceConfig, split: str, key: str, *, streaming: bool) -> tup
         loaded = load_dataset(config.path, config.name, split=split, revision=revision, streaming=streaming)
     except (ValueError, DatasetNotFoundError, ConnectionError, OSError) as error:
         problem = f"cannot load split {split!r} of the hub data set {config.path!r}: {str(error).splitlines()[0]}"
-        fix = "check name, split and revision of the source; offline, only what was loaded before is there"
+        fix = "check name, split and revision of the source; offline, only cached data sets can be loaded"
         raise SftError(where=key, problem=problem, fix=fix) from error
     return loaded, revision  # pyright: ignore[reportReturnType]
 
 
 def _label(config: SourceConfig, revision: str, split: str) -> str:
+    """Return the label of a hub split, ``repo@revision[split]``."""
     return f"{config.path}@{revision[:12]}[{split}]"
 
 
 def pinned_commit(config: SourceConfig, key: str) -> str:
-    """The commit to read; offline, the newest one loaded before, or the one that was given."""
+    """Return the commit to read; offline, the newest cached one, or the configured one."""
     assert config.path is not None
-    found = resolve_commit(config.path, config.revision, key) or _cached_commit(config.path, config.revision)
-    if found is None:
+    commit = resolve_commit(config.path, config.revision, key) or _cached_commit(config.path, config.revision)
+    if commit is None:
         raise SftError(
             where=key,
-            problem=f"{config.path!r} is no local path, and the hub cannot be reached",
-            fix="give a local file, or load the data set once with a network",
+            problem=f"{config.path!r} is not a local path, and the hub cannot be reached",
+            fix="set path to a local file, or load the data set once with a network",
         )
-    return found
+    return commit
 
 
 def _cached_commit(repo: str, revision: str | None) -> str | None:
-    """The commit of this repository that ``datasets`` has in its cache; which branch it was on is not known there."""
+    """Return the newest commit of a repository in the cache of ``datasets``, which does not record branches."""
     from datasets import config as settings
     from datasets.naming import camelcase_to_snakecase
 

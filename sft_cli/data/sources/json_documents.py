@@ -1,4 +1,4 @@
-"""JSON that is read as a whole: lists, objects that hold the rows under a key, tables by column, several values."""
+"""Read JSON documents as a whole: lists, objects with the rows under a key, tables of columns, several values."""
 
 import json
 import re
@@ -16,17 +16,16 @@ from sft_cli.utils.similar import closest_name
 WRAPPER_KEYS = ("data", "rows")
 """Keys under which a JSON object may hold its rows."""
 SPLIT_KEYS = ("validation", "valid", "val", "dev", "test", "eval", "train")
-"""Keys of a file of held-out rows."""
+"""Keys of splits, those of held-out rows first."""
 ROW_KEYS = ("messages", "conversations", "conversation", "tools", "functions", "history", "replies", "turns", "dialog")
-"""Keys under which a single row holds a list of objects."""
+"""Keys of a single row that hold a list of objects."""
 _GAP = re.compile(r"[\s,]*")
 
 
 def read_json(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS) -> Iterator[Record]:
-    """The rows of a JSON file: an array of objects, an object that holds one, a table of columns, or one row.
+    """Yield the rows of a JSON file: an array of objects, an object with one, a table of columns, or one row.
 
-    A row's number is its place among them, from 1. Values that follow one another, each over several lines or with
-    commas between them, are rows, too.
+    Rows are numbered from 1. A sequence of values, over several lines or with commas between them, is a list of rows.
     """
     content = b"".join(line.content for line in read_lines(file, label, options=options))
     try:
@@ -46,38 +45,38 @@ def read_json(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS) ->
 
 
 def element_location(label: str, number: int) -> str:
-    """The place of a row in JSON, ``rows.json[0]`` for the first: counted from 0, as in ``messages[0]``."""
+    """Return the location of a row in JSON, ``rows.json[0]`` for the first: counted from 0, as in ``messages[0]``."""
     return f"{label}[{number - 1}]"
 
 
 def _values(text: str) -> list[Any]:
-    """The values of a text, one or several."""
+    """Return the values of a text, one or several."""
     try:
         return [json.loads(text)]
     except json.JSONDecodeError as error:
         if error.msg != "Extra data" or not text.lstrip().startswith("{"):
             raise
-    decoder, found, at = json.JSONDecoder(), [], 0
-    while (at := _skip_gap(text, at)) < len(text):
-        value, at = decoder.raw_decode(text, at)
-        found.append(value)
-    return found
+    decoder, values, position = json.JSONDecoder(), [], 0
+    while (position := _skip_gap(text, position)) < len(text):
+        value, position = decoder.raw_decode(text, position)
+        values.append(value)
+    return values
 
 
-def _skip_gap(text: str, at: int) -> int:
-    """The position behind white space and a comma."""
-    gap = _GAP.match(text, at)
-    assert gap is not None, "the pattern matches nothing, too"
-    if gap.group().count(",") > (at > 0):
-        raise json.JSONDecodeError("Expecting value", text, text.index(",", at))
+def _skip_gap(text: str, position: int) -> int:
+    """Return the position after white space and at most one comma."""
+    gap = _GAP.match(text, position)
+    assert gap is not None, "the pattern matches the empty text"
+    if gap.group().count(",") > (position > 0):
+        raise json.JSONDecodeError("Expecting value", text, text.index(",", position))
     return gap.end()
 
 
 def _rows_of(document: Any, label: str, options: ReadOptions) -> list[Any]:
-    """The rows of a JSON document."""
+    """Return the rows of a JSON document."""
     if isinstance(document, list):
         if options.named:
-            problem = f"split {options.split!r} is asked for, but {label} is a list of rows, without splits"
+            problem = f"split {options.split!r} is set, but {label} is a list of rows, without splits"
             raise SftError(where=str(options.split_key), problem=problem, fix=f"leave {options.split_key} out")
         return document
     if not isinstance(document, dict):
@@ -102,7 +101,7 @@ def _rows_of(document: Any, label: str, options: ReadOptions) -> list[Any]:
 
 
 def _rows_of_columns(document: dict[str, Any]) -> list[Any] | None:
-    """The rows of a table of columns, or as pandas writes one with orient=columns, index or split; None for others."""
+    """Return the rows of a table of columns, also in pandas' orients columns, index and split; None for others."""
     columns = list(document.values())
     if isinstance(document.get("columns"), list) and isinstance(document.get("data"), list):
         names = document["columns"]
@@ -122,15 +121,15 @@ def _rows_of_columns(document: dict[str, Any]) -> list[Any] | None:
 
 
 def _row_list_keys(document: dict[str, Any]) -> list[str]:
-    """The keys under which an object seems to hold rows: lists of objects, the longest first."""
-    found = [key for key, value in document.items() if isinstance(value, list) and value]
-    found = [key for key in found if all(isinstance(entry, dict) and entry for entry in document[key])]
-    found = [key for key in found if not {"role", "from"} & document[key][0].keys()]
-    return sorted(found, key=lambda key: -len(document[key]))
+    """Return the keys of an object that seem to hold rows: lists of objects, the longest first."""
+    keys = [key for key, value in document.items() if isinstance(value, list) and value]
+    keys = [key for key in keys if all(isinstance(entry, dict) and entry for entry in document[key])]
+    keys = [key for key in keys if not {"role", "from"} & document[key][0].keys()]
+    return sorted(keys, key=lambda key: -len(document[key]))
 
 
 def _rows_not_found(document: dict[str, Any], label: str, options: ReadOptions) -> SftError:
-    """The error for an object whose rows are under a key that nobody named, or under another than was named."""
+    """Return the error for an object whose rows are under an unnamed key, or not under the configured key."""
     holding = _row_list_keys(document)
     problem = f"the file is one object with the keys {format_list(document)}"
     if options.named:
@@ -138,7 +137,7 @@ def _rows_not_found(document: dict[str, Any], label: str, options: ReadOptions) 
     elif holding:
         problem += f"; its rows seem to be under {holding[0]!r}"
     near = closest_name(options.split, holding) if options.named else None
-    meant = near or (holding[0] if holding else None)
-    if meant is None or options.split_key is None:
+    likely_key = near or (holding[0] if holding else None)
+    if likely_key is None or options.split_key is None:
         return SftError(where=label, problem=problem, fix="write the rows as an array of objects")
-    return SftError(where=label, problem=problem, fix=format_override(options.split_key, meant))
+    return SftError(where=label, problem=problem, fix=format_override(options.split_key, likely_key))

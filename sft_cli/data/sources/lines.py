@@ -1,4 +1,4 @@
-"""The bytes of a file, here or on a server, unpacked; and its lines, each with its number and where it ends."""
+"""Read the lines of a local or remote file, decompressed, each with its number and end position."""
 
 import bz2
 import codecs
@@ -23,19 +23,21 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 MAX_LINE_BYTES = 1 << 28
-"""Bytes of a row: 256 MiB are a library, not a row."""
+"""The longest line, 256 MiB: a longer one is not a row."""
 FREE_BYTES, MAX_RATIO = 1 << 26, 500
-"""Unpacked bytes that any packed file may have, and how many times its packed bytes it may have beyond: text packs to a
-tenth, the most repetitive to a hundredth, and a bomb to a thousandth or less."""
+"""Decompressed bytes that any file may have, and the limit of its compression ratio beyond them.
+
+Text compresses to a tenth, repetitive text to a hundredth, a decompression bomb to a thousandth or less.
+"""
 
 
 class FileSpan(NamedTuple):
     """A part of a file.
 
     Attributes:
-        start: First byte, row group or record batch, whichever the kind of file is cut by; from 0.
-        stop: The one behind the last; None reads to the end.
-        before: The number of the last line or row before it.
+        start: First byte, row group or record batch (the unit depends on the kind of file), from 0.
+        stop: End, exclusive; None reads to the end.
+        before: Number of the last line or row before the span.
     """
 
     start: int = 0
@@ -47,7 +49,7 @@ WHOLE_FILE = FileSpan()
 
 
 class FileLine(NamedTuple):
-    """A physical line: its number from 1, its bytes with their end, and the position behind it in unpacked bytes."""
+    """A physical line: its number from 1, its bytes with the line end, and its end position in decompressed bytes."""
 
     number: int
     content: bytes
@@ -57,7 +59,16 @@ class FileLine(NamedTuple):
 def read_lines(
     file: File, label: str, span: FileSpan = WHOLE_FILE, options: ReadOptions = DEFAULT_OPTIONS
 ) -> Iterator[FileLine]:
-    """Physical lines as UTF-8 without its mark. A span begins and ends where lines do; packed files have but one."""
+    """Yield physical lines as UTF-8 without a byte-order mark.
+
+    A span begins and ends at line boundaries; compressed files have a single span.
+
+    Args:
+        file: The file.
+        label: Its label, for errors.
+        span: The part to read.
+        options: How the file is read.
+    """
     end = span.start
     with _translate_errors(label, options), _decompressed(file) as unpacked:
         opened = (
@@ -66,17 +77,17 @@ def read_lines(
             else unpacked
         )
         _skip_to(opened, span.start)
-        whole = iter(lambda: opened.readline(MAX_LINE_BYTES + 1), b"")
-        for number, line in enumerate(whole, start=span.before + 1):
+        lines = iter(lambda: opened.readline(MAX_LINE_BYTES + 1), b"")
+        for number, line in enumerate(lines, start=span.before + 1):
             end += len(line)
             if len(line) > MAX_LINE_BYTES:
                 raise SftError(
                     where=f"{label}:{number}",
                     problem=f"the line has more than {MAX_LINE_BYTES:,} bytes",
-                    fix="write one row a line, or leave this one out",
+                    fix="write one row per line, or remove this line",
                 )
-            if number == 1 and options.encoding is None and (found := _utf16_kind(line)):
-                fix = f"{format_override(f'{options.source}.encoding', found)}, or save it as UTF-8"
+            if number == 1 and options.encoding is None and (utf16 := _utf16_kind(line)):
+                fix = f"{format_override(f'{options.source}.encoding', utf16)}, or save it as UTF-8"
                 raise SftError(where=label, problem="the file is UTF-16, not UTF-8", fix=fix)
             line = line.removeprefix(BOM) if number == 1 else line
             if options.encoding and not options.wide and not line.isascii():
@@ -87,7 +98,7 @@ def read_lines(
 
 
 def _utf16_kind(line: bytes) -> str | None:
-    """The kind of UTF-16 that a first line is in: it has a mark, or its first characters are ASCII; None for others."""
+    """Return the UTF-16 encoding of a first line, by its mark or its ASCII characters; None for any other."""
     if line.startswith(UTF16_MARKS):
         return "utf-16"
     zeros = [byte == 0 for byte in line[:4]]
@@ -97,14 +108,14 @@ def _utf16_kind(line: bytes) -> str | None:
 
 
 def _as_utf8(line: bytes, where: str, encoding: str, options: ReadOptions) -> bytes:
-    """A line of another encoding; one that is UTF-8 already would become other characters."""
+    """Return a line of another encoding as UTF-8; a non-ASCII line that is UTF-8 already is an error."""
     if is_single_byte(encoding):
         try:
             line.decode("utf-8")
         except UnicodeDecodeError:
             pass
         else:
-            problem = f"the line is UTF-8, and {options.source}.encoding is {encoding}"
+            problem = f"the line is UTF-8, but {options.source}.encoding is {encoding}"
             fix = f"leave {options.source}.encoding out, or write all lines in one encoding"
             raise SftError(where=where, problem=problem, fix=fix)
     try:
@@ -115,27 +126,27 @@ def _as_utf8(line: bytes, where: str, encoding: str, options: ReadOptions) -> by
 
 
 class _Recoded(io.RawIOBase):
-    """Bytes in another encoding as UTF-8, for encodings whose lines do not end in the byte 10."""
+    """A stream that converts an encoding whose lines do not end in the byte 10 to UTF-8."""
 
     def __init__(self, encoded: Any, encoding: str) -> None:
-        self._encoded, self._decoder, self._waiting = encoded, codecs.getincrementaldecoder(encoding)(), b""
+        self._encoded, self._decoder, self._pending = encoded, codecs.getincrementaldecoder(encoding)(), b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._waiting:
+        while not self._pending:
             content = self._encoded.read(len(buffer))
-            self._waiting = self._decoder.decode(content, final=not content).encode("utf-8")
+            self._pending = self._decoder.decode(content, final=not content).encode("utf-8")
             if not content:
                 break
-        taken, self._waiting = self._waiting[: len(buffer)], self._waiting[len(buffer) :]
+        taken, self._pending = self._pending[: len(buffer)], self._pending[len(buffer) :]
         buffer[: len(taken)] = taken
         return len(taken)
 
 
 def _skip_to(opened: BinaryIO | io.BufferedIOBase, start: int) -> None:
-    """Go to a position; a server that sends no parts is read up to it."""
+    """Seek to a position; a stream that cannot seek is read up to it."""
     if opened.seekable():
         opened.seek(start)
     else:
@@ -145,7 +156,7 @@ def _skip_to(opened: BinaryIO | io.BufferedIOBase, start: int) -> None:
 
 @contextmanager
 def _decompressed(file: File) -> Iterator[BinaryIO | io.BufferedIOBase]:
-    """The bytes of a file; reading a cut or broken archive raises."""
+    """Yield a file's decompressed bytes; reading a truncated or broken archive raises."""
     suffix = file.suffix.lower()
     with file.open("rb") as opened:
         if suffix == ".gz":
@@ -155,7 +166,7 @@ def _decompressed(file: File) -> Iterator[BinaryIO | io.BufferedIOBase]:
         elif suffix == ".xz":
             yield _limited(lzma.LZMAFile(opened), opened)  # noqa: SIM115
         elif suffix == ".zst":
-            import pyarrow  # the zstandard package returns the first part of a cut file without a word
+            import pyarrow  # the zstandard package reads a truncated file without an error
 
             yield _limited(pyarrow.CompressedInputStream(opened, "zstd"), opened)
         else:
@@ -163,39 +174,41 @@ def _decompressed(file: File) -> Iterator[BinaryIO | io.BufferedIOBase]:
 
 
 def _limited(unpacked: Any, packed: Any) -> io.BufferedReader:
-    """The unpacked bytes, as long as they stand in a sane proportion to the packed ones read so far."""
+    """Return the decompressed bytes, guarded against decompression bombs."""
     return io.BufferedReader(_BombGuard(unpacked, packed), 1 << 20)
 
 
 class _BombGuard(io.RawIOBase):
-    """Bytes of an archive that ends where it turns out to be a bomb."""
+    """A stream of decompressed bytes that raises ``DecompressionBomb`` beyond the allowed ratio."""
 
     def __init__(self, unpacked: Any, packed: Any) -> None:
-        self._unpacked, self._packed, self._done = unpacked, packed, 0
+        self._decompressed, self._compressed, self._num_bytes = unpacked, packed, 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        content = self._unpacked.read(len(buffer))
+        content = self._decompressed.read(len(buffer))
         buffer[: len(content)] = content
-        self._done += len(content)
-        if self._done > FREE_BYTES + MAX_RATIO * self._packed.tell():
-            raise DecompressionBomb(f"it unpacks to more than {MAX_RATIO} times its size")
+        self._num_bytes += len(content)
+        if self._num_bytes > FREE_BYTES + MAX_RATIO * self._compressed.tell():
+            raise DecompressionBomb(f"the file decompresses to more than {MAX_RATIO} times its size")
         return len(content)
 
 
 class DecompressionBomb(Exception):
-    """A packed file that unpacks to far more than text does."""
+    """A compressed file that decompresses to far more bytes than text does."""
 
 
 @contextmanager
 def _translate_errors(label: str, options: ReadOptions) -> Iterator[None]:
-    """What goes wrong with the bytes, as a problem of the file."""
+    """Convert errors of reading bytes to errors of the file."""
     try:
         yield
     except DecompressionBomb as error:
-        raise SftError(where=label, problem=str(error), fix="unpack it yourself, if you know what it holds") from error
+        raise SftError(
+            where=label, problem=str(error), fix="decompress it yourself if you trust its content"
+        ) from error
     except UnicodeError as error:
         fix = f"correct {options.source}.encoding, or save the file as UTF-8 and leave it out"
         raise SftError(where=label, problem=f"the file is not {options.encoding}: {error}", fix=fix) from error
@@ -204,5 +217,5 @@ def _translate_errors(label: str, options: ReadOptions) -> Iterator[None]:
         raise SftError(
             where=label,
             problem=f"cannot be read: {reason}",
-            fix="fetch or write the file again; it is incomplete or broken",
+            fix="download or write the file again; it is incomplete or broken",
         ) from error

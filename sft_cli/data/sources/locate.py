@@ -1,4 +1,4 @@
-"""From the path of a source to the files that are read, and the names their rows go by."""
+"""Locate the files of a source's path, and the labels of their rows."""
 
 import glob
 import json
@@ -37,13 +37,13 @@ from sft_cli.utils.similar import closest_name
 
 @dataclass(frozen=True, slots=True)
 class FileGroup:
-    """Files whose rows are numbered through.
+    """Files whose rows are numbered consecutively.
 
     Attributes:
-        label: Stands before the number in every row's ``where``: a name, or the path below the directory or the matches
-            of the glob, however the path to them was typed.
-        files: At least one, paths absolute, in reading order; several only for the shards of one Arrow data set.
-        kind: The ending that decides their reader.
+        label: Prefix of every row's ``where``: a file name, or a path relative to the directory or to the common parent
+            of the glob's matches. It does not depend on how the path was written.
+        files: At least one absolute path, in reading order; several only for the shards of one Arrow data set.
+        kind: The suffix that selects their reader.
         options: How they are read.
     """
 
@@ -54,7 +54,7 @@ class FileGroup:
 
 
 def locate_files(location: SourceLocation, *, stored: bool = True) -> list[FileGroup]:
-    """The files behind a path, in reading order; those on a server are downloaded, or (not ``stored``) left there."""
+    """Return the files of a path, in reading order; remote files are downloaded if ``stored``, else streamed."""
     groups = _resolve_path(location, stored)
     groups = [_as_lines(group, location) for group in groups] if location.lines else groups
     refuse_unused_keys(location, {group.kind for group in groups})
@@ -62,38 +62,36 @@ def locate_files(location: SourceLocation, *, stored: bool = True) -> list[FileG
 
 
 def refuse_unused_keys(location: SourceLocation, kinds: set[str] | None) -> None:
-    """Refuse keys that say how files are read and would have no effect on these kinds; None is a hub data set."""
+    """Refuse reading options that have no effect on files of these kinds (None: a hub data set)."""
     if not location.key.endswith(".path"):
-        return  # held-out rows of another kind than the training rows
-    idle = {
+        return  # held-out files may be of another kind than training files
+    unused = {
         "delimiter": location.options.delimiter is not None and not (kinds and kinds & set(TABLES)),
         "encoding": location.options.encoding is not None and not (kinds and kinds - set(COLUMNAR)),
     }
-    for name, no_effect in idle.items():
+    for name, no_effect in unused.items():
         if no_effect:
-            what = "a hub data set" if kinds is None else f"{' and '.join(sorted(kinds))} files"
+            files_text = "a hub data set" if kinds is None else f"{' and '.join(sorted(kinds))} files"
             key = f"{location.options.source}.{name}"
-            raise SftError(
-                where=key, problem=f"it would have no effect: it is not read for {what}", fix=f"leave {key} out"
-            )
+            raise SftError(where=key, problem=f"the key has no effect on {files_text}", fix=f"leave {key} out")
 
 
 def _as_lines(group: FileGroup, location: SourceLocation) -> FileGroup:
-    """A text file of which each line is a row."""
+    """Return a text file as one row per line."""
     if group.kind not in DOCUMENTS:
         raise not_text_file(group.label, location)
     return replace(group, kind=LINES)
 
 
 def _resolve_path(location: SourceLocation, stored: bool) -> list[FileGroup]:
-    """The files behind a path, each of the kind its ending says."""
+    """Return the files of a path, each of the kind of its suffix."""
     if is_address(location.given):
         return _remote_files(location, stored)
     path = Path(resolve(location.given))
     if path.is_dir():
         return _directory_files(path, location)
     if path.is_file():
-        group = _file_group(path, path.name, location, alone=True)
+        group = _file_group(path, path.name, location, is_only_file=True)
         if group.kind != ".json":
             refuse_split(location)
         return [group]
@@ -106,10 +104,10 @@ def _resolve_path(location: SourceLocation, stored: bool) -> list[FileGroup]:
 
 
 def is_hub_dataset(given: str, *, certain: bool) -> bool:
-    """Whether a path names a data set of the hub: ``owner/name``, and nothing local of that name.
+    """Return whether a path is a data set of the hub: ``owner/name``, and no local path.
 
-    Below a directory that exists it is taken for a local path with a typing error, unless the user set something only
-    hub data sets have (``certain``).
+    Below an existing directory it counts as a misspelt local path, unless the user set an option that only hub data
+    sets have (``certain``).
     """
     path = Path(resolve(given))
     shaped = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", given) is not None and suffix(path) not in READABLE
@@ -117,13 +115,13 @@ def is_hub_dataset(given: str, *, certain: bool) -> bool:
 
 
 def path_not_found(location: SourceLocation) -> SftError:
-    """The error for a path that is not there, with what is."""
+    """Return the error for a path that does not exist, with a suggestion."""
     path = Path(resolve(location.given))
     while not path.parent.exists():
         path = path.parent
-    what = f"there is no {location.given!r}"
+    problem = f"{location.given!r} does not exist"
     if path != Path(resolve(location.given)):
-        what += f": no directory {str(path)!r}"
+        problem += f": there is no directory {str(path)!r}"
     names = [name for name in os.listdir(path.parent) if not name.startswith(".")]
     near = closest_name(path.name, names)
     if near is not None:
@@ -131,12 +129,12 @@ def path_not_found(location: SourceLocation) -> SftError:
     elif names and not location.given.startswith(BUILTIN):
         fix = f"{str(path.parent)!r} holds {format_list(sorted(names))}"
     else:
-        fix = "give a file, a glob, a directory or the owner/name of a hub data set"
-    return SftError(where=location.key, problem=what, fix=fix)
+        fix = "set it to a file, a glob, a directory or the owner/name of a hub data set"
+    return SftError(where=location.key, problem=problem, fix=fix)
 
 
 def _directory_files(path: Path, location: SourceLocation) -> list[FileGroup]:
-    """A data set saved by ``datasets``, several such splits, or a folder of files."""
+    """Return the files of a directory: a data set or splits saved by ``datasets``, or a folder of files."""
     name = os.path.basename(os.path.abspath(path))
     if (path / "dataset_dict.json").is_file():
         splits = _read_list(path / "dataset_dict.json", "splits")
@@ -151,15 +149,15 @@ def _directory_files(path: Path, location: SourceLocation) -> list[FileGroup]:
 
 
 def _remote_files(location: SourceLocation, stored: bool) -> list[FileGroup]:
-    """The files behind an address. Without a network, one that was downloaded before."""
+    """Return the files of an address; offline, a file that was downloaded before."""
     try:
         address_kind, files = remote.find_files(location.given, location.key)
     except Unreachable:
-        kept = remote.cached_download(location.given) if stored else None
-        if kept is None:
+        downloaded = remote.cached_download(location.given) if stored else None
+        if downloaded is None:
             raise
         refuse_split(location)
-        return [_file_group(kept, kept.name, location)]
+        return [_file_group(downloaded, downloaded.name, location)]
     base = PurePosixPath(os.path.commonpath([PurePosixPath(file.path).parent for file in files])) if files else None
     labels = {PurePosixPath(file.path).relative_to(base): file for file in files} if base else {}
     if address_kind == "directory":
@@ -169,19 +167,19 @@ def _remote_files(location: SourceLocation, stored: bool) -> list[FileGroup]:
         refuse_mixed_documents(list(labels), location)
     if not labels:
         problem = f"no file matches {remote.display_url(location.given)!r}"
-        raise SftError(where=location.key, problem=problem, fix="check the address; ** matches folders in folders")
-    found = []
+        raise SftError(where=location.key, problem=problem, fix="check the address; ** matches nested folders")
+    groups = []
     for label, file in labels.items():
         kind = file_kind(label, location)
-        here = remote.download(file) if stored else file
+        local = remote.download(file) if stored else file
         options = replace(location.options, named=False)
-        kind = sniff_kind(kind, here, label.as_posix(), options) if isinstance(here, Path) else kind
-        found.append(FileGroup(label.as_posix(), (here,), kind, options))
-    return found
+        kind = sniff_kind(kind, local, label.as_posix(), options) if isinstance(local, Path) else kind
+        groups.append(FileGroup(label.as_posix(), (local,), kind, options))
+    return groups
 
 
 def _glob_files(path: Path, location: SourceLocation) -> list[FileGroup]:
-    """Every match that is a file or a saved data set, sorted."""
+    """Return every match that is a file or a saved data set, sorted."""
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
     matches = [match for match in matches if match.is_file() or _is_saved(match)]
     if not matches:
@@ -199,38 +197,39 @@ def _glob_files(path: Path, location: SourceLocation) -> list[FileGroup]:
     ]
 
 
-def _file_group(file: Path, label: str, location: SourceLocation, alone: bool = False) -> FileGroup:
-    """One file with its kind; a file that is all there is may hold the split that was asked for."""
-    options = location.options if alone else replace(location.options, named=False)
+def _file_group(file: Path, label: str, location: SourceLocation, is_only_file: bool = False) -> FileGroup:
+    """Return one file with its kind; only a file that is the whole source (``is_only_file``) may hold a named split."""
+    options = location.options if is_only_file else replace(location.options, named=False)
     return FileGroup(label, (file.absolute(),), sniff_kind(file_kind(file, location), file, label, options), options)
 
 
 def _is_saved(path: Path) -> bool:
-    """Whether a directory is one data set as ``save_to_disk`` writes it."""
+    """Return whether a directory is one data set as ``save_to_disk`` writes it."""
     return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
 
 
 def _saved_dataset(path: Path, label: str) -> FileGroup:
-    """A data set saved by ``datasets``: its shards in order."""
+    """Return a data set saved by ``datasets``: its shards in order."""
     names = [
         entry.get("filename") if isinstance(entry, dict) else None
         for entry in _read_list(path / "state.json", "_data_files")
     ]
     if not names or not all(isinstance(name, str) and name and Path(name).name == name for name in names):
-        raise _not_saved(path / "state.json", "its _data_files are not names of files beside it")
+        raise _not_saved(path / "state.json", "its _data_files are not names of files in the same directory")
     return FileGroup(label, tuple(path.absolute() / str(name) for name in names), ".arrow")
 
 
 def _read_list(file: Path, key: str) -> list[Any]:
-    """A list in the JSON that ``datasets`` puts beside its files."""
+    """Return a list in the JSON metadata of ``datasets``."""
     try:
-        found = json.loads(file.read_text("utf-8"))
+        metadata = json.loads(file.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise _not_saved(file, "it is not JSON") from error
-    if not isinstance(found, dict) or not isinstance(found.get(key), list):
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(key), list):
         raise _not_saved(file, f"it has no list {key}")
-    return found[key]
+    return metadata[key]
 
 
 def _not_saved(file: Path, problem: str) -> SftError:
+    """Return the error for invalid metadata of ``datasets``."""
     return SftError(where=str(file), problem=problem, fix="save the data set again with save_to_disk")

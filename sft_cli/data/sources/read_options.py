@@ -1,4 +1,4 @@
-"""How the bytes of a source's files are read, as its keys say: delimiter, encoding, and the split of a JSON file."""
+"""Define the options of reading a source's files: delimiter, encoding, and the split of a JSON file."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -6,15 +6,15 @@ from functools import cache
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a source's keys say about its files.
+    """The reading options of a source's files.
 
     Attributes:
-        source: The source's key, ``data.mix.mine``, for advice.
-        delimiter: What separates the fields of a table; None takes what the ending says.
+        source: Key of the source, ``data.mix.mine``, for advice.
+        delimiter: Field delimiter of tables; None uses that of the suffix.
         encoding: Encoding of text files; None is UTF-8.
-        split: Key of a JSON object that holds the rows, if it has that key.
-        named: Whether the user asked for that key by name.
-        split_key: The configuration key that names the split; None where none does.
+        split: Key of the rows in a JSON object, if it has that key.
+        named: Whether the user set the split.
+        split_key: The configuration key of the split; None if there is none.
     """
 
     source: str = "data.mix.local"
@@ -26,27 +26,27 @@ class ReadOptions:
 
     @property
     def wide(self) -> bool:
-        """Whether lines do not end in the byte 10, so that a file cannot be cut into lines before it is decoded."""
+        """Whether lines do not end in the byte 10, so that a file must be decoded before it is split into lines."""
         return self.encoding is not None and line_end(self.encoding) != b"\n"
 
 
 DEFAULT_OPTIONS = ReadOptions()
 TAB_NAMES = ("\\t", "tab")
-"""How a tab is typed."""
+"""Names of a tab in a setting."""
 
 
 def parse_delimiter(text: str | None) -> str | None:
-    """The delimiter behind what a user typed."""
+    """Return the delimiter of a setting."""
     return "\t" if text in TAB_NAMES else text
 
 
 @cache
 def line_end(encoding: str) -> bytes:
-    """A line end in an encoding, without the mark some begin with."""
+    """Return a line end in an encoding, without a byte-order mark."""
     return "\n\n".encode(encoding)[len("\n".encode(encoding)) :]
 
 
 @cache
 def is_single_byte(encoding: str) -> bool:
-    """Whether every byte is one character, so that text in UTF-8 would be read as other characters."""
+    """Return whether every byte is one character, so that UTF-8 text would be misread without an error."""
     return len(b"\xc3\xa9".decode(encoding, "replace")) == 2

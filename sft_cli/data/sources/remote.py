@@ -1,6 +1,6 @@
-"""Files on servers, through fsspec: found, downloaded once, or opened as they are.
+"""Find remote files through fsspec, and download them once or open them for streaming.
 
-An address may hold a password or a signature: it is never shown, only its host and path are.
+An address may contain a password or a signature: messages show only its host and path.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from sft_cli.errors import SftError
 SCHEMES = ("https", "http", "s3", "gs", "hf")
 WEB_SCHEMES = ("https", "http")
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
-"""What a scheme needs beside this package's own dependencies."""
+"""Extra packages that a scheme needs."""
 
 VERSION_FIELDS = ("ETag", "etag", "blob_id", "Last-Modified", "LastModified", "updated")
-"""What the file systems call that which changes with a file's bytes."""
+"""Fields in which the file systems report a value that changes with the bytes of a file."""
 
 AddressKind = Literal["file", "glob", "directory"]
 
@@ -34,9 +34,9 @@ class RemoteFile:
 
     Attributes:
         url: Its address, which may hold credentials.
-        path: Host and path of it, to be shown.
-        identity: What the server says of this version of it (ETag, size, time); empty if it says nothing.
-        size: Bytes; None if the server does not say.
+        path: Its host and path, for display.
+        identity: The server's identification of this version (ETag, size, time); empty if it gives none.
+        size: Bytes; None if the server does not report them.
         key: The configuration key to name in an error.
     """
 
@@ -57,7 +57,7 @@ class RemoteFile:
         return PurePosixPath(self.path).suffix
 
     def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
-        """Its bytes, fetched as they are read; seekable if the server sends parts."""
+        """Open the file for reading as it is fetched; seekable if the server supports ranges."""
         assert mode == "rb"
         system = _filesystem(self.url, self.key)
         with translate_errors(self.url, self.path, self.key):
@@ -69,7 +69,7 @@ class RemoteFile:
 
 
 class _RemoteBytes(io.RawIOBase):
-    """The bytes of an opened remote file; what goes wrong on the way is told as a mistake of the source."""
+    """The bytes of an open remote file, with client errors converted to errors of the source."""
 
     def __init__(self, opened: Any, file: RemoteFile, ranged: bool) -> None:
         self._opened, self._file, self._ranged = opened, file, ranged
@@ -88,9 +88,9 @@ class _RemoteBytes(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with translate_errors(self._file.url, self._file.path, self._file.key):
-            found = self._opened.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
+            content = self._opened.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
     def close(self) -> None:
         if not self.closed:
@@ -99,7 +99,7 @@ class _RemoteBytes(io.RawIOBase):
 
 
 def _supports_ranges(system: Any, url: str) -> bool:
-    """Whether a web server answers a request for the first byte with one byte."""
+    """Return whether a web server answers a request for the first byte with one byte."""
     from fsspec.asyn import sync
 
     async def ask() -> bool:
@@ -112,23 +112,24 @@ def _supports_ranges(system: Any, url: str) -> bool:
 
 @lru_cache
 def find_files(given: str, key: str) -> tuple[AddressKind, tuple[RemoteFile, ...]]:
-    """What kind of thing an address names, and its files, sorted by path.
+    """Return the kind of an address, and its files, sorted by path.
 
-    Asked once a process, so that fingerprint and rows are of one version.
+    The result is cached for the process, so that fingerprint and rows are of one version.
     """
     return _ask_server(given, key)
 
 
 def _ask_server(given: str, key: str) -> tuple[AddressKind, tuple[RemoteFile, ...]]:
+    """Return the kind and files of an address, without the cache."""
     system, shown = _filesystem(given, key), display_url(given)
     if is_masked(given):
         raise signature_not_stored(given, shown, key)
     if urlsplit(given).scheme in WEB_SCHEMES:
         if "*" in urlsplit(given).path:
-            raise unusable_address(key, f"a web server does not list its files, so {shown!r} matches nothing")
+            raise unusable_address(key, f"web servers do not list their files, so {shown!r} matches nothing")
         with translate_errors(given, shown, key):
-            found = system.info(given)
-        return "file", (_file(given, shown, found, key),)
+            entry_info = system.info(given)
+        return "file", (_file(given, shown, entry_info, key),)
     inside = _system_path(given)
     with translate_errors(given, shown, key):
         system.invalidate_cache()
@@ -145,7 +146,7 @@ def _ask_server(given: str, key: str) -> tuple[AddressKind, tuple[RemoteFile, ..
 
 @lru_cache
 def download(file: RemoteFile) -> Path:
-    """The file below the cache, fetched once for each version the server has, or once a process if it has none."""
+    """Return a file in the cache, downloaded once per version on the server; once per process if it reports none."""
     folder = version_dir(file)
     target = folder / file.name
     if file.identity and target.is_file() and file.size in (None, target.stat().st_size):
@@ -166,14 +167,14 @@ def download(file: RemoteFile) -> Path:
 
 
 def version_dir(file: RemoteFile) -> Path:
-    """The folder below the cache for this version of a file, as this address opens it."""
+    """Return the directory of this version of a file in the cache."""
     return _address_dir(file.url) / f"{_short(file.url)}-{_short(file.identity)}"
 
 
 def cached_download(given: str) -> Path | None:
-    """The newest version of one file that was downloaded, for a machine without a network; None if there is none.
+    """Return the newest downloaded version of one file, for use offline; None if there is none.
 
-    A masked address stands for every one that differs in what was masked.
+    A masked address matches every address that differs only in the masked part.
     """
     address = "*" if is_masked(given) else _short(given)
     versions = [path for path in _address_dir(given).glob(f"{address}-*/*") if not path.name.startswith(".")]
@@ -181,15 +182,15 @@ def cached_download(given: str) -> Path | None:
 
 
 def display_url(url: str) -> str:
-    """An address without user, password, query and fragment."""
+    """Return an address without user, password, query and fragment."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
 
 
 def check_version(file: RemoteFile) -> None:
-    """Return if the server still has this version of the file."""
-    (found,) = _ask_server(file.url, file.key)[1]
-    if found.identity != file.identity:
+    """Check that the server still has this version of the file."""
+    (current,) = _ask_server(file.url, file.key)[1]
+    if current.identity != file.identity:
         raise SftError(
             where=file.name,
             problem="the file changed on the server while it was read",
@@ -198,39 +199,39 @@ def check_version(file: RemoteFile) -> None:
 
 
 def _file(url: str, shown: str, entry: dict[str, Any], key: str) -> RemoteFile:
-    """A file from what its file system says of it."""
+    """Return a file from the metadata of its file system."""
     if entry.get("mimetype") == "text/html":
-        raise unusable_address(key, f"{shown!r} is a web page, not a file of rows")
+        raise unusable_address(key, f"{shown!r} is a web page, not a data file")
     size = entry.get("size")
-    said = [f"{name}={entry[name]}" for name in VERSION_FIELDS if entry.get(name)]
-    identity = ", ".join([*said, f"size={size}"]) if said else ""
+    versions = [f"{name}={entry[name]}" for name in VERSION_FIELDS if entry.get(name)]
+    identity = ", ".join([*versions, f"size={size}"]) if versions else ""
     return RemoteFile(url, shown, identity, size, key)
 
 
 def _system_path(url: str) -> str:
-    """What the file system calls the file: the whole address on the web, bucket and path elsewhere."""
+    """Return the path of a file in its file system: the whole address on the web, else bucket and path."""
     return url if urlsplit(url).scheme in WEB_SCHEMES else url.partition("://")[2].rstrip("/")
 
 
 def _filesystem(url: str, key: str) -> Any:
-    """The file system of fsspec for an address."""
+    """Return fsspec's file system for an address."""
     scheme = urlsplit(url).scheme
     if scheme not in SCHEMES:
-        problem = f"{scheme}:// is none of the schemes that are read: {', '.join(SCHEMES)}"
-        raise SftError(where=key, problem=problem, fix="give a local path without a scheme, or one of these")
+        problem = f"{scheme}:// is not supported; the schemes are {', '.join(SCHEMES)}"
+        raise SftError(where=key, problem=problem, fix="use one of these schemes, or a local path without a scheme")
     if not urlsplit(url).netloc:
         fix = "write it as scheme://host/path, such as https://example.org/rows.jsonl or s3://bucket/rows.jsonl"
-        raise SftError(where=key, problem=f"{display_url(url)!r} names no host", fix=fix)
+        raise SftError(where=key, problem=f"{display_url(url)!r} has no host", fix=fix)
     import fsspec
 
     if scheme in WEB_SCHEMES:
         from aiohttp import ClientTimeout
 
-        # The client's own limit of five minutes for a whole request would cut every large download.
+        # The client's default limit of five minutes per request would abort large downloads.
         timeout = ClientTimeout(total=None, sock_connect=20, sock_read=60)
-        # Packed on the way, a file would not have the size that was announced.
+        # With content encoding, a file would not have the announced size.
         headers = {"Accept-Encoding": "identity"}
-        # With trust_env passwords come from ~/.netrc, and proxies from the environment.
+        # trust_env reads passwords from ~/.netrc, and proxies from the environment.
         return fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True}, headers=headers)
     if scheme == "hf":
         from huggingface_hub import HfFileSystem
@@ -244,9 +245,10 @@ def _filesystem(url: str, key: str) -> Any:
 
 
 def _address_dir(url: str) -> Path:
-    """Where the versions of an address lie, whatever opens it."""
+    """Return the directory of all versions of an address in the cache."""
     return cache_home() / "downloads" / _short(masked_address(url))
 
 
 def _short(text: str) -> str:
+    """Return a digest of a text, for names in the cache."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,6 +1,6 @@
-"""What can go wrong with a file on a server, one sentence each.
+"""Explain what can go wrong with a remote file, in one sentence each.
 
-Nothing a client library says is repeated: it may hold the whole address, signature and password included.
+Messages of client libraries are never repeated: they may contain the whole address with signature and password.
 """
 
 import errno
@@ -25,12 +25,12 @@ NOT_FOUND = {
 
 
 class Unreachable(SftError):
-    """A server that could not be asked at all."""
+    """A server that cannot be reached."""
 
 
 @contextmanager
 def translate_errors(url: str, shown: str, key: str) -> Iterator[None]:
-    """What a client library raises, as a mistake of the source."""
+    """Convert errors of a client library to errors of the source."""
     try:
         yield
     except _client_errors(url) as error:
@@ -38,21 +38,24 @@ def translate_errors(url: str, shown: str, key: str) -> Iterator[None]:
 
 
 def explain_failure(error: BaseException, url: str, shown: str, key: str) -> SftError:
-    """The sentence for what went wrong."""
+    """Return the error that explains a client error."""
     from aiohttp import ClientPayloadError
 
     scheme = urlsplit(url).scheme
     host = urlsplit(shown).netloc if scheme in ("https", "http") else {"hf": "the hub"}.get(scheme, f"{scheme}://")
     status = _http_status(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        problem, fix = f"the disk is full, {shown!r} cannot be stored", "make room, or set SFT_HOME to a larger disk"
+        problem, fix = (
+            f"the disk is full, {shown!r} cannot be stored",
+            "free disk space, or set SFT_HOME to a larger disk",
+        )
     elif isinstance(error, ClientPayloadError):
-        problem, fix = f"the connection to {host} broke off while {shown!r} was read", "run the command again"
+        problem, fix = f"the connection to {host} was lost while {shown!r} was read", "run the command again"
     elif status is None:
         fix = "check the address and the network, then run the command again"
         return Unreachable(where=key, problem=f"{host} cannot be reached for {shown!r}", fix=fix)
     elif status in (404, 410):
-        problem, fix = f"there is no {shown!r}", NOT_FOUND.get(scheme, "check the address")
+        problem, fix = f"{shown!r} does not exist", NOT_FOUND.get(scheme, "check the address")
     elif status in (401, 403, 407):
         problem, fix = f"{host} refuses access to {shown!r}", SIGN_IN[scheme]
     else:
@@ -61,38 +64,38 @@ def explain_failure(error: BaseException, url: str, shown: str, key: str) -> Sft
 
 
 def signature_not_stored(url: str, shown: str, key: str) -> Unreachable:
-    """For an address from a run directory, whose signature was masked there."""
-    problem = f"the signature of {shown!r} is not kept with a run"
+    """Return the error for an address in a run directory, whose signature is masked."""
+    problem = f"the signature of {shown!r} is not stored with a run"
     fix = f"give the whole address again: {key}='{masked_address(url).replace(MASK, '…')}'"
     return Unreachable(where=key, problem=problem, fix=fix)
 
 
 def unusable_address(key: str, problem: str) -> SftError:
-    """For an address that cannot be what the user meant."""
-    fix = "give the address of each file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)"
+    """Return the error for an address that is not a file."""
+    fix = "use the address of the file itself (on GitHub the raw one, on the hub owner/name or hf://datasets/…)"
     return SftError(where=key, problem=problem, fix=fix)
 
 
 def _client_errors(url: str) -> tuple[type[BaseException], ...]:
-    """What the client libraries of a scheme raise; they share no class."""
+    """Return the exceptions of the client libraries of a scheme; they have no common base class."""
     import aiohttp
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
-    found: list[type[BaseException]] = [OSError, aiohttp.ClientError, HTTPError]
+    errors: list[type[BaseException]] = [OSError, aiohttp.ClientError, HTTPError]
     if urlsplit(url).scheme == "s3" and find_spec("botocore"):
         from botocore.exceptions import BotoCoreError, ClientError
 
-        found += [BotoCoreError, ClientError]
+        errors += [BotoCoreError, ClientError]
     if urlsplit(url).scheme == "gs" and find_spec("gcsfs"):
         from gcsfs.retry import HttpError  # pyright: ignore[reportMissingImports]
         from google.auth.exceptions import GoogleAuthError  # pyright: ignore[reportMissingImports]
 
-        found += [HttpError, GoogleAuthError]
-    return tuple(found)
+        errors += [HttpError, GoogleAuthError]
+    return tuple(errors)
 
 
 def _http_status(error: BaseException) -> int | None:
-    """The HTTP status behind an error, or what comes nearest to it; None when nobody answered."""
+    """Return the HTTP status of an error, or the nearest equivalent; None if no server answered."""
     import aiohttp
     from huggingface_hub.errors import HfHubHTTPError
 

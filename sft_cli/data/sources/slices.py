@@ -1,4 +1,4 @@
-"""A source cut into slices that any process can read; in order they hold its rows in order."""
+"""Cut a source into slices that any process can read; in order they hold its rows in order."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from datasets.table import Table
 
 SLICE_BYTES = 16 * 1024 * 1024
-"""A slice holds about so much; a file or row group that cannot be cut may be larger."""
+"""Approximate bytes of a slice; a file or row group that cannot be cut may be larger."""
 
 LINE_READERS = {
     ".jsonl": text_files.json_lines_with_offsets,
     ".ndjson": text_files.json_lines_with_offsets,
     LINES: text_files.text_lines_with_offsets,
 }
-"""Kinds whose lines are rows, and what reads them with the end of each line."""
+"""Kinds whose lines are rows, and their readers, which also return the end position of each line."""
 ROW_GROUP_READERS = {".parquet": columnar.parquet_row_groups, ".arrow": columnar.arrow_row_groups}
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that could not be read.
+    """A row that cannot be read.
 
     Attributes:
-        where: Its place, as of a ``Row``.
+        where: Its location, as of a ``Row``.
         source: Name of the source in the mix.
-        error: What is wrong with it.
+        error: The error.
     """
 
     where: str
@@ -50,12 +50,12 @@ class FilePiece:
     """A file or a part of one.
 
     Attributes:
-        label: Stands before the number in every row's ``where``.
-        file: Where it is.
-        kind: The ending that decides the reader.
-        stamp: What the file has to look like.
-        span: Which part, known to hold a row; None reads all of it.
-        size: About how many bytes are read.
+        label: Prefix of every row's ``where``.
+        file: The file.
+        kind: The suffix that selects the reader.
+        stamp: The stamp that the file must have.
+        span: The part to read, known to hold a row; None reads the whole file.
+        size: Approximate bytes to read.
         options: How the file is read.
     """
 
@@ -70,13 +70,13 @@ class FilePiece:
 
 @dataclass(frozen=True, slots=True)
 class TablePiece:
-    """Rows of a hub data set, whose files are mapped into memory where they are read.
+    """Rows of a hub data set, whose files are memory-mapped where they are read.
 
     Attributes:
-        label: Stands before the number in every row's ``where``.
-        table: The rows; in pickle the names of its files.
-        before: The number of the last row before them.
-        size: About how many bytes are read.
+        label: Prefix of every row's ``where``.
+        table: The rows; pickled as the names of its files.
+        before: Number of the last row before them.
+        size: Approximate bytes to read.
     """
 
     label: str
@@ -87,38 +87,38 @@ class TablePiece:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Pieces that are read together, one after the other."""
+    """Pieces that are read together, in order."""
 
     pieces: tuple[FilePiece | TablePiece, ...]
 
     @property
     def size(self) -> int:
-        """About how many bytes are read, for a progress bar."""
+        """Approximate bytes to read, for a progress bar."""
         return sum(piece.size for piece in self.pieces)
 
 
 def read_slice(rows: Slice, source: str) -> Iterator[Row | BadRow]:
-    """Yield the rows of a slice, in any process; a row that cannot be read comes as ``BadRow``.
+    """Yield the rows of a slice, in any process; a row that cannot be read becomes a ``BadRow``.
 
     Args:
         rows: The slice.
         source: Name of the source in the mix.
     """
-    for rows_slice in rows.pieces:
-        records = _table_records(rows_slice) if isinstance(rows_slice, TablePiece) else _file_records(rows_slice)
-        kind = "" if isinstance(rows_slice, TablePiece) else rows_slice.kind
+    for piece in rows.pieces:
+        records = _table_records(piece) if isinstance(piece, TablePiece) else _file_records(piece)
+        kind = "" if isinstance(piece, TablePiece) else piece.kind
         for number, values in records:
-            where = row_location(kind, rows_slice.label, number)
+            where = row_location(kind, piece.label, number)
             yield BadRow(where, source, values) if isinstance(values, RowError) else Row(values, where, source)
 
 
 def slice_files(groups: Sequence[FileGroup]) -> list[Slice]:
-    """Located files as slices: cut where a kind of file can be, small neighbours together."""
+    """Return located files as slices: cut where their kind allows it, small neighbours combined."""
     return _combine_small([piece for group in groups for piece in _file_pieces(group)])
 
 
 def slice_table(label: str, table: "Table") -> list[Slice]:
-    """A loaded hub data set as slices of whole batches of rows."""
+    """Return a loaded hub data set as slices of whole batches of rows."""
     if not table.num_rows:
         raise no_rows_error(label)
     per_row = max(1, table.nbytes // table.num_rows)
@@ -129,12 +129,12 @@ def slice_table(label: str, table: "Table") -> list[Slice]:
 
 
 def file_digests(group: FileGroup) -> list[list[str]]:
-    """Label and BLAKE2b of each file of a part, which from now on have to stay as they are."""
-    found = []
+    """Return label and BLAKE2b of each file of a group, and record their stamps, which must not change from now on."""
+    digests = []
     for file in group.files:
         assert isinstance(file, Path)
         label = group.label if len(group.files) == 1 else f"{group.label}/{file.name}"
-        found.append(
+        digests.append(
             [
                 label,
                 file_state.scan_file(
@@ -142,11 +142,11 @@ def file_digests(group: FileGroup) -> list[list[str]]:
                 ).digest,
             ]
         )
-    return found
+    return digests
 
 
 def numbered_files(group: FileGroup) -> Iterator[tuple[Path, list[columnar.RowGroup], int]]:
-    """The files of a columnar part, what each can be cut into, and the number of the last row before it."""
+    """Yield the files of a columnar group, their row groups, and the number of the last row before each file."""
     before = 0
     for file in group.files:
         assert isinstance(file, Path)
@@ -156,17 +156,19 @@ def numbered_files(group: FileGroup) -> Iterator[tuple[Path, list[columnar.RowGr
 
 
 def no_rows_error(label: str) -> SftError:
-    """The error for a file or data set without rows."""
-    return SftError(where=label, problem="it holds no rows", fix="write rows into it or leave it out of the mix")
+    """Return the error for a file or data set without rows."""
+    return SftError(
+        where=label, problem="the source holds no rows", fix="write rows into it or leave it out of the mix"
+    )
 
 
 def _file_pieces(group: FileGroup) -> list[FilePiece]:
-    """A part cut as far as its kind allows."""
+    """Return the pieces of a group, cut as far as its kind allows."""
     for file in group.files:
         assert isinstance(file, Path)
         file_state.check_unchanged(file, file_state.recorded_stamp(file), group.label)
     if group.kind in ROW_GROUP_READERS:
-        found = [
+        pieces = [
             piece
             for file, row_groups, before in numbered_files(group)
             for piece in _by_row_groups(group, file, row_groups, before)
@@ -178,19 +180,19 @@ def _file_pieces(group: FileGroup) -> list[FilePiece]:
         if size is None:
             return [FilePiece(group.label, file, group.kind, stamp, None, stamp.size, group.options)]
         spans = file_state.scan_file(file, stamp, group.label, size).ranges
-        found = [
+        pieces = [
             FilePiece(group.label, file, group.kind, stamp, span, (span.stop or stamp.size) - span.start, group.options)
             for span in spans
         ]
-    if not found:
+    if not pieces:
         raise no_rows_error(group.label)
-    return found
+    return pieces
 
 
 def _by_row_groups(
     group: FileGroup, file: Path, row_groups: Sequence[columnar.RowGroup], before: int
 ) -> Iterator[FilePiece]:
-    """Runs of row groups or record batches; those without rows make none."""
+    """Yield pieces of consecutive row groups or record batches that hold rows."""
     start, rows, size = 0, 0, 0
     for index, row_group in enumerate(row_groups, start=1):
         rows, size = rows + row_group.rows, size + row_group.size
@@ -204,7 +206,7 @@ def _by_row_groups(
 
 
 def _combine_small(pieces: Sequence[FilePiece]) -> list[Slice]:
-    """Neighbours in one slice as long as it stays within SLICE_BYTES."""
+    """Return slices that combine neighbouring pieces up to SLICE_BYTES."""
     groups: list[list[FilePiece]] = []
     size = 0
     for piece in pieces:
@@ -217,32 +219,32 @@ def _combine_small(pieces: Sequence[FilePiece]) -> list[Slice]:
 
 
 def is_plain_lines(kind: str, file: File, options: ReadOptions) -> bool:
-    """Whether the lines of a file are rows and neither packed nor in UTF-16, so that it can be read from any line."""
+    """Return whether lines are rows, neither compressed nor in UTF-16, so that reading can start at any line."""
     return kind in LINE_READERS and file.suffix.lower() not in COMPRESSED and not options.wide
 
 
 def _range_bytes(group: FileGroup, file: Path) -> int | None:
-    """How large the ranges of a file are; None for what is not cut by lines."""
+    """Return the size of a file's line ranges; None if the file is not cut by lines."""
     return SLICE_BYTES if is_plain_lines(group.kind, file, group.options) else None
 
 
 def _file_records(piece: FilePiece) -> Iterator[Record]:
-    """The records of a file piece; the file must be the one that was cut, to the end."""
+    """Yield the records of a file piece; the file must not change until the last one is read."""
     file_state.check_unchanged(piece.file, piece.stamp, piece.label)
-    none = True
+    empty = True
     try:
         for record in read_records(piece.kind, piece.file, piece.label, piece.options, piece.span or WHOLE_FILE):
-            none = False
+            empty = False
             yield record
     except SftError:
-        # A file that is being written looks broken; the reason is told.
+        # A file that is being written looks broken: report the change, not the broken content.
         file_state.check_unchanged(piece.file, piece.stamp, piece.label)
         raise
     file_state.check_unchanged(piece.file, piece.stamp, piece.label)
-    if none:
+    if empty:
         raise no_rows_error(piece.label)
 
 
 def _table_records(piece: TablePiece) -> Iterator[Record]:
-    """The records of a piece of a hub data set."""
+    """Return the records of a piece of a hub data set."""
     return columnar.batch_records(piece.table.to_batches(), piece.before)

@@ -1,4 +1,4 @@
-"""What a JSON file holds whatever its ending says: one row a line, or a document that is read as a whole."""
+"""Detect from the content of a JSON file whether it has one row per line or is one document."""
 
 import json
 from itertools import islice
@@ -13,19 +13,19 @@ _NONE = object()
 
 
 def sniff_kind(kind: str, file: Path, label: str, options: ReadOptions) -> str:
-    """The kind of a file: JSON whose ending says the other of the two is found by its first two lines."""
+    """Return the kind of a file; the first two lines of JSON decide between lines and a document."""
     if kind not in (*LINES, WHOLE):
         return kind
-    found = (line.content.strip() for line in read_lines(file, label, options=options))
-    first, *rest = [*islice((line for line in found if line), 2)] or [b""]
+    lines = (line.content.strip() for line in read_lines(file, label, options=options))
+    first, *others = [*islice((line for line in lines if line), 2)] or [b""]
     if kind == WHOLE:
-        rows = bool(rest) and all(isinstance(_value(line), dict) for line in (first, *rest))
-        return LINES[0] if rows else kind
-    return WHOLE if _is_document(first, rest[0] if rest else b"") else kind
+        has_rows = bool(others) and all(isinstance(_value(line), dict) for line in (first, *others))
+        return LINES[0] if has_rows else kind
+    return WHOLE if _is_document(first, others[0] if others else b"") else kind
 
 
 def _is_document(first: bytes, second: bytes) -> bool:
-    """Whether a file is a list, objects over several lines, or objects with commas between them."""
+    """Return whether a file is a list, objects over several lines, or objects with commas between them."""
     value = _value(first)
     if first.startswith(b"["):
         if value is _NONE:
@@ -39,7 +39,7 @@ def _is_document(first: bytes, second: bytes) -> bool:
 
 
 def _is_cut(line: bytes) -> bool:
-    """Whether a line is the beginning of a JSON value that goes on."""
+    """Return whether a line is the beginning of a JSON value that continues."""
     try:
         json.loads(line)
     except json.JSONDecodeError as error:
@@ -50,7 +50,7 @@ def _is_cut(line: bytes) -> bool:
 
 
 def _is_too_deep(line: bytes) -> bool:
-    """Whether a line nests deeper than the parser follows: a bad row, and no beginning of a document."""
+    """Return whether a line is nested too deeply for the parser: a bad row, not the beginning of a document."""
     try:
         json.loads(line)
     except RecursionError:
@@ -61,7 +61,7 @@ def _is_too_deep(line: bytes) -> bool:
 
 
 def _value(line: bytes) -> Any:
-    """The JSON value on a line, or ``_NONE``."""
+    """Return the JSON value of a line, or ``_NONE``."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The rows of a source, each with its place, and the fingerprint of what they were read from."""
+"""Read the rows of a source, each with its location, and fingerprint the files that they come from."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,39 +29,38 @@ __all__ = [
 
 
 def has_validation(config: SourceConfig) -> bool:
-    """Whether the source brings its own held-out rows."""
+    """Return whether the source has its own held-out rows."""
     return config.validation_split is not None or config.validation_path is not None
 
 
 def source_slices(config: SourceConfig, name: str, split: SplitName) -> list[Slice]:
-    """Pieces of a source for ``read_slice`` in any process; in order they hold the rows that ``read_source`` gives.
+    """Return the pieces of a source for ``read_slice``; in order they hold the rows of ``read_source``.
 
-    They depend on the bytes alone. Files that changed since ``source_fingerprint`` are refused
-    when they are read.
+    They depend only on the bytes. Files that changed since ``source_fingerprint`` are refused when they are read.
     """
     return _slice_source(config, source_location(config, name, split), refresh=False)
 
 
 def read_source(config: SourceConfig, name: str, split: SplitName) -> Iterator[Row | BadRow]:
-    """The rows of a source in file order. Line formats and columnar files stream.
+    """Yield the rows of a source in file order, without holding all of them.
 
-    A broken row comes as ``BadRow``; a problem of a whole file raises ``SftError``.
+    A broken row becomes a ``BadRow``; an error of a whole file raises ``SftError``.
     """
     for piece in _slice_source(config, source_location(config, name, split), refresh=True):
         yield from read_slice(piece, name)
 
 
 def source_fingerprint(config: SourceConfig, name: str) -> dict[str, Any]:
-    """What the rows depend on, by split: the files with BLAKE2b of their bytes, or the hub data set and its commit.
+    """Return the inputs of the rows, by split: the files with their BLAKE2b, or the hub data set and its commit.
 
-    Files go by the names their rows go by, wherever they lie and however their path was typed. Files on a server that
-    are streamed, not stored, go by what the server says of their version.
+    Files are identified by the labels of their rows, whatever their directory and however the path was written.
+    Streamed remote files are identified by the server's version of them.
     """
-    found = {}
+    fingerprints = {}
     for split in source_splits(config):
         location = source_location(config, name, split)
         if is_on_hub(config, location):
-            found[split] = {
+            fingerprints[split] = {
                 "hub": config.path,
                 "name": config.name,
                 "split": location.split,
@@ -69,50 +68,50 @@ def source_fingerprint(config: SourceConfig, name: str) -> dict[str, Any]:
             }
         else:
             groups = locate_files(location, stored=not config.stream)
-            found[split] = {"files": [entry for group in groups for entry in _file_versions(group)]}
-    return found
+            fingerprints[split] = {"files": [entry for group in groups for entry in _file_versions(group)]}
+    return fingerprints
 
 
 def source_splits(config: SourceConfig) -> tuple[SplitName, ...]:
-    """The sides the source has rows for."""
+    """Return the splits that the source has rows for."""
     return ("train", "validation") if has_validation(config) else ("train",)
 
 
 def source_location(config: SourceConfig, name: str, split: SplitName) -> SourceLocation:
-    """Where the rows of one side are."""
+    """Return the location of the rows of one split."""
     key = f"data.mix.{name}"
     if config.path is None:
         fix = f"data.mix.{name}.path=rows.jsonl"
-        raise SftError(where=f"{key}.path", problem="no path is given", fix=fix)
+        raise SftError(where=f"{key}.path", problem="the source has no path", fix=fix)
     if config.validation_path is not None and config.validation_split is not None:
         raise SftError(
             where=f"{key}.validation_split",
-            problem="validation_path is set as well, and only one of them can be read",
+            problem="validation_path is set as well, but only one of them can be read",
             fix="remove one of the two",
         )
     lines = config.format == LINES
-    given, wanted, field = config.path, config.split, "split"
+    given, split_name, field = config.path, config.split, "split"
     if split == "validation":
-        given, wanted, field = config.validation_path or config.path, config.validation_split or "validation", None
+        given, split_name, field = config.validation_path or config.path, config.validation_split or "validation", None
         field = "validation_split" if config.validation_split is not None else None
         assert field or config.validation_path is not None, f"{name} has no held-out rows"
     named = config.split != "train" if split == "train" else field is not None
     split_key = None if field is None else f"{key}.{field}"
-    options = ReadOptions(key, parse_delimiter(config.delimiter), config.encoding, wanted, named, split_key)
-    of = {"split": "path", None: "validation_path"}.get(field, field)
-    return SourceLocation(given, wanted, named, f"{key}.{of}", lines, options)
+    options = ReadOptions(key, parse_delimiter(config.delimiter), config.encoding, split_name, named, split_key)
+    path_key = {"split": "path", None: "validation_path"}.get(field, field)
+    return SourceLocation(given, split_name, named, f"{key}.{path_key}", lines, options)
 
 
 def is_on_hub(config: SourceConfig, location: SourceLocation) -> bool:
-    """Whether a place is a hub data set; only ``path`` can be one."""
+    """Return whether a location is a hub data set; only ``path`` can be one."""
     certain = config.name is not None or config.revision is not None
     hosted = location.given == config.path and is_hub_dataset(location.given, certain=certain)
     if certain and not hosted and location.given == config.path:
         field = "name" if config.name is not None else "revision"
-        what = "an address" if is_address(location.given) else "a local path"
+        kind = "an address" if is_address(location.given) else "a local path"
         raise SftError(
             where=location.key.rpartition(".")[0] + f".{field}",
-            problem=f"{display_path(location)!r} is {what}; only hub data sets have a {field}",
+            problem=f"{display_path(location)!r} is {kind}; only hub data sets have a {field}",
             fix=f"remove {field}",
         )
     if hosted and location.lines:
@@ -123,14 +122,14 @@ def is_on_hub(config: SourceConfig, location: SourceLocation) -> bool:
 
 
 def _file_versions(group: FileGroup) -> list[list[str]]:
-    """Name and version of each file: the digest of what is here, the server's word for what is streamed."""
+    """Return label and version of each file: the digest of a local file, the server's version of a streamed one."""
     if all(isinstance(file, RemoteFile) for file in group.files):
         return [[group.label, file.identity or "unversioned"] for file in group.files if isinstance(file, RemoteFile)]
     return cutting.file_digests(group)
 
 
 def _slice_source(config: SourceConfig, location: SourceLocation, *, refresh: bool) -> list[Slice]:
-    """The slices of a place. ``refresh``: the files may differ from those whose fingerprint was taken."""
+    """Return the slices of a location; ``refresh`` records the current stamps of its files."""
     if is_on_hub(config, location):
         return cutting.slice_table(*hub.load_table(config, location.split, location.key))
     groups = locate_files(location)

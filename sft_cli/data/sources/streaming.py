@@ -1,7 +1,7 @@
-"""Sources larger than the disk: rows as they come, nothing stored, in blocks that are shuffled by the seed.
+"""Stream sources larger than the disk: rows are not stored, and are shuffled in blocks by the seed.
 
-What is read is decided by the seed and the number of rows asked for: the files (or shards of a hub data set) in an
-order of the seed, each from its beginning, cut into blocks of ``shuffle_buffer`` rows, each block permuted.
+The seed and the number of rows decide which rows are read: the files (or shards of a hub data set) in a seeded order,
+each from its beginning, cut into blocks of ``shuffle_buffer`` rows, each block permuted.
 """
 
 import math
@@ -26,7 +26,7 @@ from sft_cli.types import Row, SplitName
 
 Item = TypeVar("Item")
 Position = list[Any]
-"""Where reading goes on behind a row, as plain JSON values; what it holds is the feed's own."""
+"""The position after a row from which reading can continue, as JSON values; only the feed interprets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class StreamBlock:
     """Rows that were read together.
 
     Attributes:
-        rows: In the order of the seed.
-        state: Plain JSON values; given to ``stream_blocks``, it goes on exactly behind this block.
+        rows: The rows, in seeded order.
+        state: JSON values from which ``stream_blocks`` continues right after this block.
     """
 
     rows: list[Row | slices.BadRow]
@@ -44,7 +44,16 @@ class StreamBlock:
 
 @dataclass(frozen=True, slots=True)
 class _StreamFile:
-    """A file of a source: label, kind and way to read its part, whether that has more files, the rows before it."""
+    """A file of a source.
+
+    Attributes:
+        label: Prefix of every row's ``where``.
+        file: The file.
+        kind: The suffix that selects the reader.
+        options: How the file is read.
+        shard: Whether the data set has more files.
+        before: Number of the last row before the file.
+    """
 
     label: str
     file: File
@@ -57,11 +66,16 @@ class _StreamFile:
 def stream_blocks(
     config: SourceConfig, name: str, split: SplitName, seed: int, state: dict[str, Any] | None = None
 ) -> Iterator[StreamBlock]:
-    """``max_rows`` training rows of a source, or all if there are fewer; held-out rows always all.
+    """Yield the blocks of ``max_rows`` training rows, or of all held-out rows.
 
-    They come from the beginning, or from behind the block of a state.
+    Args:
+        config: The source.
+        name: Name of the source in the mix.
+        split: The split to read.
+        seed: Decides the order.
+        state: State of the block to continue after; None starts at the beginning.
     """
-    assert config.max_rows is not None, "a streamed source needs max_rows; config/rules/data.py sees to it"
+    assert config.max_rows is not None, "a streamed source needs max_rows; config/rules/data.py checks it"
     limit = config.max_rows if split == "train" else math.inf
     location = source_location(config, name, split)
     number, taken, position = (state["block"], state["rows"], state["position"]) if state else (0, 0, None)
@@ -89,7 +103,7 @@ def stream_blocks(
 
 
 class _FileFeed:
-    """Files, here or on a server. A position is the file's place in the order, the last row's number, its end."""
+    """Reads local or remote files. A position is the file's index, the last row's number and its end."""
 
     def __init__(self, location: SourceLocation, seed_key: str) -> None:
         self.label = display_path(location)
@@ -103,25 +117,25 @@ class _FileFeed:
             if entry.kind == ".json":
                 raise SftError(
                     where=entry.label,
-                    problem="JSON that is not one object a line is read as a whole, so it cannot be streamed",
-                    fix="write it as JSON lines (one object a line, .jsonl), or set stream=false",
+                    problem="the file is one JSON document, which is read as a whole and cannot be streamed",
+                    fix="write it as JSON lines (one object per line, .jsonl), or set stream=false",
                 )
 
     def records(self, position: Position | None) -> Iterator[tuple[tuple[str, Record], Position]]:
-        """Labelled records with the position behind each."""
-        first, last, end = position or (0, None, 0)
+        """Yield labelled records, each with the position after it."""
+        first, last_number, end = position or (0, None, 0)
         for index, entry in enumerate(self._entries[first:], start=first):
-            none = last is None
-            for record, end_position in _records(entry, entry.before if last is None else last, end):
-                none = False
+            empty = last_number is None
+            for record, end_position in _records(entry, entry.before if last_number is None else last_number, end):
+                empty = False
                 yield (entry.label, record), [index, record[0], end_position]
-            if none and not entry.shard:
+            if empty and not entry.shard:
                 raise slices.no_rows_error(entry.label)
             self.check_unchanged([index])
-            last, end = None, 0
+            last_number, end = None, 0
 
     def check_unchanged(self, position: Position) -> None:
-        """Return if the file that is read is the one it was."""
+        """Check that the file of a position has not changed."""
         entry, stamp = self._entries[position[0]], self._stamps[position[0]]
         if isinstance(entry.file, remote.RemoteFile):
             remote.check_version(entry.file)
@@ -130,10 +144,10 @@ class _FileFeed:
 
 
 class _HubFeed:
-    """A hub data set.
+    """Reads a hub data set.
 
-    A position: the shard's place in the order, the state ``datasets`` was in before a batch, the rows of the batch that
-    were read, and the number of the last row before it.
+    A position is the index of the shard in the order, the state of ``datasets`` before a batch, the number of rows of
+    the batch that were read, and the number of the last row before the batch.
     """
 
     def __init__(self, config: SourceConfig, location: SourceLocation, seed_key: str) -> None:
@@ -142,7 +156,7 @@ class _HubFeed:
         self._shards = _shuffled(list(range(self._data.num_shards)), seed_key)
 
     def records(self, position: Position | None) -> Iterator[tuple[tuple[str, Record], Position]]:
-        """Labelled records with the position behind each."""
+        """Yield labelled records, each with the position after it."""
         first, state, skip, before = position or (0, None, 0, 0)
         for index, shard in enumerate(self._shards[first:], start=first):
             label = self.label if len(self._shards) == 1 else f"{self.label[:-1]}, shard {shard + 1}]"
@@ -156,11 +170,11 @@ class _HubFeed:
             state, before = None, 0
 
     def check_unchanged(self, position: Position) -> None:
-        """A commit never changes."""
+        """Do nothing: a commit never changes."""
 
 
 def _stream_files(group: FileGroup) -> Iterator[_StreamFile]:
-    """The files of a part."""
+    """Yield the files of a group."""
     if len(group.files) == 1:
         yield _StreamFile(group.label, group.files[0], group.kind, group.options, False, 0)
     else:
@@ -169,9 +183,14 @@ def _stream_files(group: FileGroup) -> Iterator[_StreamFile]:
 
 
 def _records(entry: _StreamFile, last: int, end: int) -> Iterator[tuple[Record, int]]:
-    """The records behind number ``last``, whose line ends at ``end``; with the end of each, 0 where there are no lines.
+    """Yield the records after number ``last``, each with the end of its line (0 for files without lines).
 
-    Packed files, tables of text and documents are read from their beginning and passed over up to there.
+    Compressed files, tables and documents are read from the beginning and skipped up to there.
+
+    Args:
+        entry: The file.
+        last: Number of the last row that was read.
+        end: End of its line.
     """
     if slices.is_plain_lines(entry.kind, entry.file, entry.options):
         for number, values, end_position in slices.LINE_READERS[entry.kind](
@@ -185,14 +204,14 @@ def _records(entry: _StreamFile, last: int, end: int) -> Iterator[tuple[Record, 
             if before + row_group.rows > last:
                 break
             start, before = start + 1, before + row_group.rows
-        found = read_records(entry.kind, entry.file, entry.label, entry.options, FileSpan(start, None, before))
+        records = read_records(entry.kind, entry.file, entry.label, entry.options, FileSpan(start, None, before))
     else:
-        found = read_records(entry.kind, entry.file, entry.label, entry.options)
-    for record in dropwhile(lambda record: record[0] <= last, found):
+        records = read_records(entry.kind, entry.file, entry.label, entry.options)
+    for record in dropwhile(lambda record: record[0] <= last, records):
         yield record, 0
 
 
 def _shuffled(items: list[Item], seed_key: str) -> list[Item]:
-    """In an order of the seed."""
+    """Return the items in a seeded order."""
     random.Random(f"{seed_key}:files").shuffle(items)
     return items

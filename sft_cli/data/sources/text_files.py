@@ -1,4 +1,4 @@
-"""Text files to rows: JSON, JSON lines, CSV, documents; plain or compressed. Every row carries its number."""
+"""Read rows from text files: JSON lines, CSV, documents; plain or compressed. Every row has its number."""
 
 import csv
 import json
@@ -13,13 +13,13 @@ from sft_cli.data.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from sft_cli.errors import SftError
 
 Record = tuple[int, Mapping[str, Any] | RowError]
-"""A row's number from 1 (the line it starts on, or its place among the rows), and its columns or why there are none."""
+"""A row's number from 1 (its first line, or its position among the rows), and its columns or its error."""
 
 Reader = Callable[[File, str, ReadOptions], Iterator[Record]]
-"""From a file, the label that names it in errors, and how it is read to its records, in file order."""
+"""Reads the records of a file, in file order, from the file, its label in errors, and the reading options."""
 
 LIKELY_ENCODINGS = ("cp1252", "latin-1")
-"""What text that is no UTF-8 is most often in, as Excel writes it."""
+"""The most likely encodings of text that is not UTF-8, as Excel writes it."""
 
 JSON_PROBLEMS = {
     "Expecting value": "a value is missing or misspelt",
@@ -32,13 +32,13 @@ JSON_PROBLEMS = {
     "Invalid \\uXXXX escape": "a \\u escape lacks its four digits",
     "Extra data": "something follows the end of the first value",
 }
-"""What json's messages mean to someone who only edits data."""
+"""Explanations of the messages of ``json``."""
 
 
 def read_json_lines(
     file: File, label: str, span: FileSpan = WHOLE_FILE, options: ReadOptions = DEFAULT_OPTIONS
 ) -> Iterator[Record]:
-    """One object a line; blank lines are counted and hold no row. Streams."""
+    """Yield one object per line, as it is read; blank lines count in the numbers and hold no row."""
     for number, values, _ in json_lines_with_offsets(file, label, span, options):
         yield number, values
 
@@ -46,14 +46,14 @@ def read_json_lines(
 def json_lines_with_offsets(
     file: File, label: str, span: FileSpan = WHOLE_FILE, options: ReadOptions = DEFAULT_OPTIONS
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
-    """As ``read_json_lines``, each row with the position in bytes behind its line."""
+    """Return the rows of ``read_json_lines``, each with the end position of its line in bytes."""
     return _by_line(file, label, span, options, _object)
 
 
 def read_text_lines(
     file: File, label: str, span: FileSpan = WHOLE_FILE, options: ReadOptions = DEFAULT_OPTIONS
 ) -> Iterator[Record]:
-    """One document a line, one row each under ``text``; lines of white space are counted and hold no row. Streams."""
+    """Yield one document per line, under ``text``; blank lines count in the numbers and hold no row."""
     for number, values, _ in text_lines_with_offsets(file, label, span, options):
         yield number, values
 
@@ -61,7 +61,7 @@ def read_text_lines(
 def text_lines_with_offsets(
     file: File, label: str, span: FileSpan = WHOLE_FILE, options: ReadOptions = DEFAULT_OPTIONS
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
-    """As ``read_text_lines``, each row with the position in bytes behind its line."""
+    """Return the rows of ``read_text_lines``, each with the end position of its line in bytes."""
     return _by_line(file, label, span, options, _text)
 
 
@@ -72,14 +72,22 @@ def _by_line(
     options: ReadOptions,
     row: Callable[[bytes, str, ReadOptions], dict[str, Any] | RowError],
 ) -> Iterator[tuple[int, Mapping[str, Any] | RowError, int]]:
-    """The row of each line that is not blank, with its number and the position in bytes behind it."""
+    """Yield the row of each line that is not blank, with its number and its end position in bytes.
+
+    Args:
+        file: The file.
+        label: Its label, for errors.
+        span: The part to read.
+        options: How the file is read.
+        row: Makes the row of a line.
+    """
     for number, line, end in read_lines(file, label, span, options):
         if line.strip():
             yield number, row(line.rstrip(b"\r\n"), f"{label}:{number}", options), end
 
 
 def _text(line: bytes, where: str, options: ReadOptions) -> dict[str, Any] | RowError:
-    """The document on one line."""
+    """Return the document of one line."""
     try:
         return {"text": line.decode("utf-8")}
     except UnicodeDecodeError as error:
@@ -87,15 +95,15 @@ def _text(line: bytes, where: str, options: ReadOptions) -> dict[str, Any] | Row
 
 
 def read_document(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS) -> Iterator[Record]:
-    """A text as it stands, one row under ``text``; a file of nothing but white space holds no row."""
+    """Yield a text unchanged as one row, under ``text``; a blank file holds no row."""
     content = b"".join(line.content for line in read_lines(file, label, options=options))
     if content.strip():
         yield 1, _text(content, f"{label}:1", options)
 
 
 def read_csv(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS, delimiter: str = ",") -> Iterator[Record]:
-    """CSV with a header line; a record's number is the physical line on which it starts. Streams."""
-    # The limit of 128 KiB a field is for untrusted uploads; documents are longer.
+    """Yield the rows of a CSV file with a header; a record's number is the line on which it starts."""
+    # The default limit of 128 KiB per field is too small for documents.
     csv.field_size_limit(2**31 - 1)
     delimiter = options.delimiter or delimiter
     table = csv.reader(_decoded(file, label, options), delimiter=delimiter, strict=True)
@@ -106,7 +114,7 @@ def read_csv(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS, del
             cells = next(table, None)
         except csv.Error as error:
             problem = f"not valid CSV: {error}"
-            fix = 'double every quotation mark inside a quoted field ("") and close each field that is opened'
+            fix = 'double every quotation mark inside a quoted field ("") and close every quoted field'
             if header is None:
                 raise SftError(where=f"{label}:{start}", problem=problem, fix=fix) from error
             yield start, RowError(where=f"{label}:{start}", reason="invalid CSV", problem=problem, fix=fix)
@@ -121,12 +129,12 @@ def read_csv(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS, del
 
 
 def read_tsv(file: File, label: str, options: ReadOptions = DEFAULT_OPTIONS) -> Iterator[Record]:
-    """As ``read_csv``, with tabs."""
+    """Return the rows of a table with tabs, as ``read_csv`` does."""
     return read_csv(file, label, options, delimiter="\t")
 
 
 def _decoded(file: File, label: str, options: ReadOptions) -> Iterator[str]:
-    """Physical lines as text."""
+    """Yield physical lines as text."""
     for number, line, _ in read_lines(file, label, options=options):
         try:
             yield line.decode("utf-8")
@@ -135,7 +143,7 @@ def _decoded(file: File, label: str, options: ReadOptions) -> Iterator[str]:
 
 
 def _object(line: bytes, where: str, options: ReadOptions) -> dict[str, Any] | RowError:
-    """The object on one line."""
+    """Return the object of one line."""
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -147,16 +155,16 @@ def _object(line: bytes, where: str, options: ReadOptions) -> dict[str, Any] | R
 
 
 def describe_json_error(error: Exception) -> tuple[int, str]:
-    """Line number and plain words for what json could not read."""
+    """Return the line number and the explanation of a JSON error."""
     if isinstance(error, json.JSONDecodeError):
-        words = JSON_PROBLEMS.get(error.msg, error.msg)
+        explanation = JSON_PROBLEMS.get(error.msg, error.msg)
         near = error.doc[max(0, error.pos - 15) : error.pos + 15].strip()
-        return error.lineno, f"invalid JSON at column {error.colno}, near {near!r}: {words}"
+        return error.lineno, f"invalid JSON at column {error.colno}, near {near!r}: {explanation}"
     return 1, f"invalid JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}"
 
 
 def not_an_object(value: Any, where: str) -> RowError:
-    """The error for a row that is another kind of value."""
+    """Return the error for a row that is not an object."""
     return RowError(
         where=where,
         reason="not an object",
@@ -166,15 +174,16 @@ def not_an_object(value: Any, where: str) -> RowError:
 
 
 def not_utf8(where: str, error: UnicodeDecodeError, options: ReadOptions) -> RowError:
-    """The error for bytes that are no UTF-8, with the encoding they are most likely in and what they then say."""
+    """Return the error for bytes that are not UTF-8, with the most likely encoding and the text in it."""
     fix = "save the file as UTF-8"
     near = error.object[max(0, error.start - 20) : error.start + 20]
     for encoding in LIKELY_ENCODINGS if options.encoding is None else ():
         try:
-            read = near.decode(encoding)
+            decoded = near.decode(encoding)
         except UnicodeDecodeError:
             continue
-        fix = f"{format_override(f'{options.source}.encoding', encoding)} if {read.strip()!r} is what it says, or {fix}"
+        setting = format_override(f"{options.source}.encoding", encoding)
+        fix = f"{setting} if {decoded.strip()!r} is the right text, or {fix}"
         break
     return RowError(
         where=where,
