@@ -1,6 +1,5 @@
 """One pass gives the ids that tokenizing up to every cut gives, on whatever text and wherever it is cut."""
 
-import re
 import time
 from dataclasses import replace
 from functools import cache
@@ -9,123 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_encode import sentencepiece
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from sft_cli.chat.encode import EncodedText, Encoder
 from sft_cli.chat.masks.rendered_text import RenderedText, TrainedSpan
-from sft_cli.chat.tokens.segments import CACHE_SIZE, SegmentEncoder
-from sft_cli.chat.tokens.tokenizer import ChatTokenizer, load_tokenizer
-from sft_cli.chat.tokens.word_cache import GPT2_PATTERN, WordIdCache, ascii_pattern
-from sft_cli.utils.text import any_of
-from tests.chat.helpers import SPECIAL, letters
+from sft_cli.chat.tokens.tokenizer import ChatTokenizer
+from tests.chat.encode_helpers import BACKENDS, HARD, OPTIONS, REAL, chat_tokenizer
 from tests.lanes import examples
-
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-MATERIAL = Path(__file__).resolve().parents[3] / "shared" / "material" / "tokenizers"
-REAL = ("llama2", "llama3", "mistral_v3", "qwen2_5", "qwen3")
-CORPUS = [
-    "it's a test, they're 12345 tests\n\n  indented\r\nlines\t\tand  spaces ",
-    "def f(x):\n    return x + 1\n",
-    "Caf\u00e9 cafe\u0301 \u4f60\u597d \u0645\u0631\u062d\u0628\u0627 \U0001f468\u200d\U0001f469 \u00a0 \u2019 \u017f",
-]
-"""What the small tokenizers are trained on."""
-HARD = [
-    "a",
-    "b",
-    " ",
-    "  ",
-    "\n",
-    "\n\n",
-    "\r\n",
-    "\t",
-    "\x0b",
-    "\x1c",
-    "\x85",
-    "\u00a0",
-    "'s",
-    "'S",
-    "'\u017f",
-    "1",
-    "1234",
-    "e",
-    "\u0301",
-    "\u00e9",
-    "\u4f60",
-    "\U0001f468",
-    "\u200d",
-    "\u2581",
-    ".",
-    "...",
-    "<",
-    "|",
-    "<|im_",
-    "end|>",
-    "the",
-    " the",
-]
-"""Pieces of text that tokenizers treat unlike their neighbours."""
-
-
-def byte_level(expression, normalizer=None):
-    """A trained byte-level BPE that cuts words by an expression."""
-    backend = Tokenizer(models.BPE())
-    cut = pre_tokenizers.Split(Regex(expression), "isolated")
-    backend.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(False, use_regex=False)])
-    if expression == GPT2_PATTERN:
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if normalizer is not None:
-        backend.normalizer = normalizer
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(
-        CORPUS * 3, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
-    )
-    return backend
-
-
-def first_only():
-    """SentencePiece in transformers' newer manner: only what begins a text gets a space in front."""
-    backend = sentencepiece()
-    backend.normalizer = None
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    return backend
-
-
-BACKENDS = {
-    "letters": letters,
-    "newlines": lambda: letters("\n\n", "ab"),
-    "sentencepiece": sentencepiece,
-    "first only": first_only,
-    "gpt2": lambda: byte_level(GPT2_PATTERN),
-    "words": lambda: byte_level(LLAMA3),
-    "nfc": lambda: byte_level(LLAMA3, normalizers.NFC()),
-    "lowercase": lambda: byte_level(LLAMA3, normalizers.Lowercase()),
-}
-OPTIONS = {
-    "rstrip": {"rstrip": True},
-    "lstrip": {"lstrip": True},
-    "normalized": {"normalized": True},
-    "word": {"single_word": True},
-}
-
-
-@cache
-def chat_tokenizer(name):
-    """A tokenizer of this file, or one of the material."""
-    if name in REAL:
-        if not (MATERIAL / name).is_dir():
-            pytest.skip("no material here")
-        return load_tokenizer(str(MATERIAL / name))
-    backend = BACKENDS.get(name, lambda: byte_level(LLAMA3))()
-    options = OPTIONS.get(name, {})
-    backend.add_special_tokens([AddedToken(text, **{"normalized": False, **options}) for text in SPECIAL])
-    backend.add_tokens([AddedToken("<think>", normalized=False)])
-    return ChatTokenizer(Path(), backend, {"bos_token": "<s>", "eos_token": "</s>"}, None)
-
 
 ALL = [*BACKENDS, *OPTIONS, *(pytest.param(name, marks=pytest.mark.material) for name in REAL)]
 
@@ -190,7 +79,9 @@ def _control_in(tokenizer, text):
 SOME = st.lists(
     st.sampled_from(HARD) | st.characters(codec="utf-8", exclude_characters="\ufdd0\ufdd1"), max_size=6
 ).map("".join)
+
 PROMPT = st.lists(st.sampled_from(["@", "<think>", "@assistant\n", "@user\n"]) | SOME, max_size=4).map("".join)
+
 TURNS = st.lists(st.tuples(PROMPT, SOME), min_size=1, max_size=3)
 
 
@@ -228,95 +119,6 @@ def test_ordinary_rows_need_but_one_pass(name, monkeypatch):
     monkeypatch.setattr(Encoder, "encode_by_prefixes", lambda self, batch: sent.extend(batch) or [None] * len(batch))
     encoder(name).encode([rendered(tokenizer, *turns)])
     assert len(sent) == (name in OPTIONS)
-
-
-@pytest.mark.parametrize("expression", [GPT2_PATTERN, LLAMA3, LLAMA3.replace("{1,3}", "")])
-@settings(deadline=None, max_examples=examples(300))
-@given(
-    st.text(st.characters(max_codepoint=127)) | st.lists(st.sampled_from([x for x in HARD if x.isascii()])).map("".join)
-)
-def test_ascii_words_are_the_tokenizers(expression, text):
-    backend, words = _by_expression(expression)
-    assert words.encode(text) == backend.encode(text).ids
-
-
-@pytest.mark.parametrize("expression", [GPT2_PATTERN, LLAMA3, LLAMA3.replace("{1,3}", "")])
-@settings(deadline=None, max_examples=examples(300))
-@given(st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join))
-@example("x caf\u00e9 x \u4f60 'S \u0301 1 \u2019s.\n\n x")
-@example("caf\u00e9 \n x")
-def test_words_with_other_letters_are_the_tokenizers(expression, text):
-    """Also with white space of any kind, combining marks and clitics next to a space."""
-    backend, words = _by_expression(expression)
-    assert words.encode(text) in (None, backend.encode(text).ids)
-
-
-@pytest.mark.material
-@pytest.mark.parametrize("name", ["llama3", "qwen2_5", "qwen3"])
-@settings(deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.lists(st.sampled_from([*HARD, " ", " ", "x", "caf\u00e9"]), max_size=12).map("".join) | st.text())
-def test_words_are_those_of_real_tokenizers(name, text):
-    backend, words = _real(name)
-    assert words.encode(text) in (None, backend.encode(text, add_special_tokens=False).ids)
-
-
-@cache
-def _real(name):
-    if not (MATERIAL / name).is_dir():
-        pytest.skip("the real tokenizers are not here")
-    backend = load_tokenizer(str(MATERIAL / name)).backend
-    return backend, WordIdCache.from_tokenizer(backend)
-
-
-@pytest.mark.parametrize("expression", [GPT2_PATTERN, LLAMA3])
-def test_only_what_holds_other_letters_is_given_to_the_tokenizer(expression):
-    _, words = _by_expression(expression)
-    text = "the caf\u00e9 is na\u00efve in the caf\u00e9"
-    assert words.encode(text) is not None
-    assert {" caf\u00e9", " na\u00efve"} <= words._other_ids.keys()
-    assert not any(key.isascii() for key in words._other_ids)
-    assert words.encode("caf\u00e9  x") is words.encode("caf\u00e9 \tx") is words.encode("x\u00a0 caf\u00e9") is None
-
-
-def test_words_that_continue_after_a_space_are_not_split_there():
-    backend, words = _by_expression(r"[\p{L} ]+|\s+|[^\s\p{L}]+")
-    assert words.encode("a cat") == backend.encode("a cat").ids
-    assert words.encode("a caf\u00e9") is None
-
-
-@cache
-def _by_expression(expression):
-    backend = byte_level(expression)
-    return backend, WordIdCache.from_tokenizer(backend)
-
-
-def test_an_expression_with_unknown_parts_is_left_to_the_tokenizer():
-    for unknown in (r"\p{Greek}+|\s+", r"[\p{L}&&[a-z]]+", r"\p{N}{1,3}+", r"^a|\w+", r"(?<=a)b", r".+", "(a"):
-        assert ascii_pattern(unknown) is None
-    assert ascii_pattern(r"\p{Lt}+|[\p{M}\p{Lu}]+").findall("abCD") == ["CD"]
-
-
-def test_words_are_not_asked_of_tokenizers_that_merge_across_them():
-    for name in ("letters", "sentencepiece", "lowercase"):
-        assert WordIdCache.from_tokenizer(chat_tokenizer(name).backend) is None
-
-
-def test_memory_of_words_and_pieces_is_bounded(monkeypatch):
-    tokenizer = chat_tokenizer("words")
-    monkeypatch.setattr("sft_cli.chat.tokens.word_cache.MAX_WORDS", 8)
-    segments = SegmentEncoder(tokenizer)
-    pieces = [("</s>", f"{number} {number} words") for number in range(3 * CACHE_SIZE)]
-    found = segments.encode(pieces)
-    assert found == tokenizer.encode_batch(["".join(piece) for piece in pieces])
-    assert segments.encode(pieces) == found
-    assert len(segments._recent) + len(segments._older) <= 2 * CACHE_SIZE + 1
-    assert len(segments._word_cache._word_ids) <= 8
-
-
-@given(st.lists(st.text("ab<|>+", max_size=4)), st.text("ab<|>+c"))
-def test_any_of_finds_the_longest_string_from_the_left(strings, text):
-    one_by_one = "|".join(re.escape(string) for string in sorted(strings, key=len, reverse=True) if string) or "(?!)"
-    assert re.findall(any_of(strings), text) == re.findall(one_by_one, text)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,5 +1,35 @@
-"""The config fixture of the data tests, for the tests of preparation."""
+"""Fixtures of the tests of preparation: a home directory, and configs over rows of one source."""
 
+import shutil
+
+import pytest
+
+from sft_cli.config.schema.config import Config
+from sft_cli.config.schema.data import SourceConfig
 from tests.data.conftest import config
+from tests.prepare.helpers import ROWS, SMALL, write_jsonl
 
 __all__ = ["config"]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home of its own, so that nothing is shared between tests."""
+    monkeypatch.setenv("SFT_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.fixture
+def make_config(home):
+    """Makes the config of a run over rows of one source, ``mine``."""
+
+    def config(rows=ROWS, name="rows.jsonl", format="auto", **source):
+        write_jsonl(home / name, rows)
+        shutil.copytree(SMALL, home / "tokenizer", dirs_exist_ok=True)
+        made = Config(prepared_dir=str(home / "out"))
+        made.model.tokenizer = str(home / "tokenizer")
+        made.template.name = "chatml"
+        made.data.mix["mine"] = SourceConfig(path=str(home / name), format=format, **source)
+        return made
+
+    return config

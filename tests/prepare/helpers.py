@@ -1,6 +1,10 @@
 """Rows and ledgers of the tests of `prepare`."""
 
 import json
+from pathlib import Path
+
+SMALL = Path(__file__).resolve().parents[1] / "golden" / "masks" / "tokenizer"
+ROWS = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(20)]
 
 
 def make_rows(name, number):
@@ -15,3 +19,9 @@ def write_jsonl(file, values):
 
 def read_ledger(made):
     return [json.loads(line) for line in (made.directory / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def messages(*turns):
+    """A row of messages ``(role, content, weight)``."""
+    names = ("role", "content", "weight")
+    return {"messages": [dict(zip(names, turn, strict=False)) for turn in turns]}

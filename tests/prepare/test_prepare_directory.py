@@ -1,0 +1,196 @@
+"""Where prepared data are written: what is replaced, what is refused, and what a failed run leaves."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sft_cli.config.compose import dump_config
+from sft_cli.config.paths import absolute
+from sft_cli.errors import Mistakes, SftError
+from sft_cli.prepare.prepare import prepare_data
+from tests.prepare.helpers import ROWS, write_jsonl
+
+
+def test_a_second_run_is_up_to_date(make_config, capsys):
+    made = prepare_data(make_config())
+    before = sorted((file, file.stat().st_mtime_ns) for file in made.directory.rglob("*"))
+    capsys.readouterr()
+    again = prepare_data(make_config())
+    assert sorted((file, file.stat().st_mtime_ns) for file in made.directory.rglob("*")) == before
+    assert again.manifest == made.manifest
+    fingerprint = made.manifest["fingerprint"][:16]
+    assert capsys.readouterr().out == f"data      {made.directory} is up to date (fingerprint {fingerprint})\n"
+
+
+def change_bytes(config, home):
+    write_jsonl(home / "rows.jsonl", [*ROWS[:-1], {"instruction": "Other?", "output": "Yes."}])
+
+
+def change_template(config, home):
+    config.template.name = "vicuna"
+
+
+def change_tokenizer(config, home):
+    file = home / "tokenizer" / "tokenizer.json"
+    file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+
+
+def change_tokenizer_class(config, home):
+    values = {"tokenizer_class": "TokenizersBackend", "bos_token": "<s>", "eos_token": "</s>"}
+    (home / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def change_length(config, home):
+    config.trainer.max_length = 512
+
+
+def change_rule(config, home):
+    config.data.sanitize = False
+
+
+def change_weight(config, home):
+    config.data.mix["mine"].weight = 2.0
+
+
+def change_seed(config, home):
+    config.trainer.seed = 7
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (change_bytes, "rows.jsonl (data.mix.mine)"),
+        (change_template, "template"),
+        (change_tokenizer, "tokenizer.tokenizer.json"),
+        (change_tokenizer_class, "tokenizer.tokenizer_config.json"),
+        (change_length, "trainer.max_length"),
+        (change_rule, "data.sanitize"),
+        (change_weight, "data.mix.mine.weight"),
+        (change_seed, "trainer.seed"),
+    ],
+)
+def test_a_changed_input_is_named_and_the_data_prepared_anew(make_config, home, capsys, change, what):
+    first = prepare_data(make_config()).manifest["fingerprint"]
+    capsys.readouterr()
+    changed = make_config()
+    change(changed, home)
+    made = prepare_data(changed)
+    assert made.manifest["fingerprint"] != first
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith(f"data      {home / 'out'} is prepared again: {what}")
+    assert said.endswith(" changed")
+    assert prepare_data(changed).manifest == made.manifest
+
+
+def test_without_prepared_dir_the_directory_is_named_after_the_fingerprint(make_config, home):
+    made_config = make_config()
+    made_config.prepared_dir = None
+    made = prepare_data(made_config)
+    assert made.directory == home / "home" / "prepared" / made.manifest["fingerprint"][:16]
+
+
+def test_bad_rows_are_told_first_and_nothing_is_left_behind(make_config, home):
+    bad = [{"instruction": "", "output": "A"}] * 7 + [{"instruction": "Q", "output": number} for number in range(6)]
+    with pytest.raises(Mistakes) as caught:
+        prepare_data(make_config([*ROWS[:2], *bad]))
+    assert [error.where.rpartition(":")[2] for error in caught.value.errors] == ["3", "10"]
+    assert caught.value.errors[0].problem.endswith("expected non-empty text (and 6 more rows)")
+    assert caught.value.errors[1].problem == "field 'output' is 0 (a number); expected text (and 5 more rows)"
+    assert sorted(file.name for file in home.iterdir()) == ["home", "rows.jsonl", "tokenizer"]
+
+
+def test_a_failed_run_leaves_the_old_data_in_place(make_config, home):
+    made = prepare_data(make_config())
+    with pytest.raises(SftError):
+        prepare_data(make_config([{"instruction": "", "output": "A"}]))
+    assert json.loads((home / "out" / "manifest.json").read_text(encoding="utf-8")) == made.manifest
+    assert sorted(file.name for file in home.iterdir()) == ["home", "out", "rows.jsonl", "tokenizer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("notes.txt", "mine", "the directory is not empty and was not written by sft prepare"),
+        ("manifest.json", '{"name": "an app"}', "the directory is not empty and was not written by sft prepare"),
+        ("manifest.json", "not JSON", "the directory is not empty and was not written by sft prepare"),
+    ],
+)
+def test_a_directory_of_something_else_is_never_replaced(make_config, home, name, content, problem):
+    (home / "out").mkdir()
+    (home / "out" / name).write_text(content)
+    with pytest.raises(SftError) as caught:
+        prepare_data(make_config())
+    assert str(caught.value) == (
+        f"prepared_dir={home / 'out'}: {problem}\n  fix: name another directory, or leave prepared_dir out"
+    )
+    assert (home / "out" / name).read_text() == content
+
+
+def test_a_file_in_the_place_of_the_directory(make_config, home):
+    (home / "out").write_text("mine")
+    with pytest.raises(SftError, match="it is a file"):
+        prepare_data(make_config())
+
+
+def test_a_file_above_the_place_of_the_directory(make_config, home):
+    (home / "out").write_text("mine")
+    made = make_config()
+    made.prepared_dir = str(home / "out" / "below")
+    with pytest.raises(SftError) as caught:
+        prepare_data(made)
+    assert str(caught.value) == (
+        f"prepared_dir={home / 'out' / 'below'}: {home / 'out'} is a file\n"
+        "  fix: name another directory, or leave prepared_dir out"
+    )
+
+
+def test_files_added_to_a_prepared_directory_are_never_lost(make_config, home):
+    prepare_data(make_config())
+    (home / "out" / "notes.txt").write_text("mine")
+    prepare_data(make_config())  # nothing has changed, nothing is replaced
+    with pytest.raises(SftError) as caught:
+        prepare_data(make_config(ROWS[:3]))
+    assert caught.value.problem == "data have changed, and the directory to replace also holds notes.txt"
+    assert (home / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_where_the_files_lie_changes_nothing(make_config, home, monkeypatch, capsys):
+    """Prepared from a relative path, found again by an absolute one and after a move."""
+    write_jsonl(home / "held.jsonl", ROWS[:3])
+    made_config = make_config(validation_path="held.jsonl")
+    made_config.prepared_dir, made_config.data.mix["mine"].path = None, "rows.jsonl"
+    monkeypatch.chdir(home)
+    made = prepare_data(made_config)
+    capsys.readouterr()
+    assert prepare_data(absolute(made_config)).directory == made.directory
+    (home / "moved").mkdir()
+    for name in ("rows.jsonl", "held.jsonl"):
+        (home / name).rename(home / "moved" / name)
+    monkeypatch.chdir(home / "moved")
+    assert prepare_data(made_config).directory == made.directory
+    assert capsys.readouterr().out.count("is up to date") == 2
+
+
+def test_two_processes_prepare_the_same_at_once(make_config, home):
+    made_config = make_config()
+    file = home / "config.yaml"
+    file.write_text(dump_config(made_config), encoding="utf-8")
+    code = (
+        "import sys; from sft_cli.config.compose import read_config; from sft_cli.prepare.prepare import prepare_data;"
+        " config = read_config(sys.argv[1]); print('ready', flush=True); input(); prepare_data(config)"
+    )
+    command = [sys.executable, "-c", code, str(file)]
+    both = [subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted(file.name for file in home.iterdir()) == ["config.yaml", "home", "out", "rows.jsonl", "tokenizer"]
+    assert len(prepare_data(made_config).train) == 20
