@@ -3,6 +3,7 @@
 import gc
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_cli.batching.packed_row import pack_row
-from sft_cli.model.attention import attention_function, flex, kernels
+from sft_cli.model.attention import attention_function, flex, kernels, varlen
 from sft_cli.model.attention.attention_function import packed_attention
-from sft_cli.model.attention.kernels import AttentionSpec, attention_by_length, causal_mask, gather_rows
+from sft_cli.model.attention.kernels import AttentionSpec, attention_by_length, causal_mask
 from sft_cli.model.attention.packing import use_packed_attention
+from sft_cli.model.attention.varlen import packed_varlen_attention, sum_rows
 from sft_cli.model.head.loss_model import LossModel
 from tests.lanes import examples
 from tests.model.helpers import assert_same_gradients, gradients, tiny, tree
@@ -251,15 +253,60 @@ def test_attention_by_length_calls_once_per_length(monkeypatch):
     assert calls == [(4, 3, 4, 8), (4, 2, 3, 8)]
 
 
-def test_gather_rows_gradient():
-    keys = torch.randn(4, 2, 3, requires_grad=True)
-    places = torch.tensor([0, 1, 2, 0, 1, 3, 0])
-    weight = torch.randn(7, 2, 3)
-    (gather_rows(keys, places) * weight).sum().backward()
+@pytest.fixture
+def reference_kernel(monkeypatch):
+    """Stand in for the kernel on a CPU: each segment's queries against its own keys, and what is saved."""
 
-    expected = torch.stack([weight[places == place].sum(0) for place in range(4)])
-    torch.testing.assert_close(keys.grad, expected)
-    torch.testing.assert_close(gather_rows(keys, places), keys[places])
+    def forward(query, key, value, row, scaling, left):
+        spec = AttentionSpec(scaling, None if left < 0 else left + 1)
+        queries, keys = (pairwise(bounds.tolist()) for bounds in (row.cu_queries, row.cu_keys))
+        parts = []
+        for (first, end), (first_key, end_key) in zip(queries, keys, strict=True):
+            states = (query[first:end], key[first_key:end_key], value[first_key:end_key])
+            states = [part.transpose(0, 1).unsqueeze(1) for part in states]
+            parts.append(kernels.causal_attention(*states, spec)[:, 0].transpose(0, 1))
+        return torch.cat(parts), torch.zeros(query.shape[1], len(query))
+
+    def backward(gradient, states, row, scaling, left):
+        given = [state.detach().requires_grad_() for state in states[:3]]
+        with torch.enable_grad():
+            return torch.autograd.grad(forward(*given, row, scaling, left)[0], given, gradient)
+
+    monkeypatch.setattr(varlen, "varlen_forward", forward)
+    monkeypatch.setattr(varlen, "varlen_backward", backward)
+
+
+@pytest.mark.parametrize("window", [None, 1, 4])
+def test_gathered_keys_give_the_same_gradients(window, reference_kernel):
+    row, spec = pack_row(*TREE), AttentionSpec(0.3, window)
+    ours, theirs = ([part.clone().requires_grad_() for part in states(row)[:3]] for _ in range(2))
+    out, expected = packed_varlen_attention(*ours, row, spec), attention_by_length(*theirs, row, spec)
+    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    (out * weight).sum().backward()
+    (expected * weight).sum().backward()
+
+    torch.testing.assert_close(out, expected)
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own.grad, other.grad)
+
+
+def test_gathered_keys_are_not_saved(reference_kernel):
+    """A prefix of 50 tokens that 20 examples see is copied 20 times; the row itself has 70 tokens."""
+    row, saved = pack_row([50, *[1] * 20], [-1, *[0] * 20]), []
+    parts = [part.requires_grad_() for part in states(row)[:3]]
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one) or one, lambda one: one):
+        packed_varlen_attention(*parts, row, AttentionSpec())
+
+    floating = [one.shape[0] for one in saved if one.is_floating_point()]
+    assert len(row.key_positions) == 50 + 20 * 51
+    assert max(floating) == 70
+
+
+def test_the_gradient_of_a_prefix_keeps_its_digits():
+    """A thousand documents read it; counted in bfloat16 they are 256."""
+    total = sum_rows(torch.ones(1000, 2, 4, dtype=torch.bfloat16), torch.arange(1000) % 2, 2)
+
+    assert total.tolist() == [[[500.0] * 4] * 2] * 2
 
 
 def test_autocast_computes_in_its_type(monkeypatch):

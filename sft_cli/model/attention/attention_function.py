@@ -12,12 +12,8 @@ from torch import Tensor, nn
 
 from sft_cli.batching.packed_row import PackedRow
 from sft_cli.model.attention.flex import has_flex_kernel, packed_flex_attention
-from sft_cli.model.attention.kernels import (
-    AttentionSpec,
-    attention_by_length,
-    has_varlen_kernel,
-    packed_varlen_attention,
-)
+from sft_cli.model.attention.kernels import AttentionSpec, attention_by_length
+from sft_cli.model.attention.varlen import has_varlen_kernel, packed_varlen_attention
 from sft_cli.model.device import compute_dtype
 
 IGNORED_ARGUMENTS = {

@@ -1,4 +1,4 @@
-"""Attention of packed segments: torch's kernel for all of them at once, or one call per length.
+"""Attention of packed segments by one call per length, on any device.
 
 A segment's queries are its own tokens; its keys are those of its ancestors and its own (``PackedRow``).
 
@@ -9,12 +9,9 @@ them, n queries and m keys each.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from inspect import signature
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from sft_cli.batching.packed_row import PackedRow
@@ -53,66 +50,6 @@ class AttentionSpec:
     def is_plain(self) -> bool:
         """Whether a softmax alone turns scores into weights, as in fused kernels."""
         return self.softcap is None and self.sinks is None
-
-
-def has_varlen_kernel(query: Tensor, value: Tensor) -> bool:
-    """Return whether torch's variable-length flash attention supports this: half precision, sm_80, heads to 256."""
-    if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
-        return False
-    width = query.shape[-1]
-    fits = width == value.shape[-1] and width % 8 == 0 and width <= 256
-    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
-
-
-def packed_varlen_attention(query: Tensor, key: Tensor, value: Tensor, row: PackedRow, spec: AttentionSpec) -> Tensor:
-    """Compute all segments at once by torch's own kernel; needs a plain spec without dropout.
-
-    Returns:
-        ``(1, T, H, D)``.
-    """
-    from torch.nn.attention.varlen import varlen_attn
-
-    assert spec.is_plain, "the kernel knows neither soft-caps nor sinks"
-    assert spec.dropout == 0.0, "the kernel drops no weights"
-    query, key, value = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
-    if row.key_positions is not None:
-        key, value = gather_rows(key, row.key_positions), gather_rows(value, row.key_positions)
-    # The kernel counts the tokens *before* the query; transformers' window includes the query itself. With fewer
-    # queries than keys it lets the last query see the last key, as a segment does.
-    left = -1 if spec.window is None else spec.window - 1
-    # torch 2.11 always shares key heads, and does not have the argument.
-    heads: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
-    bounds = (row.cu_queries, row.cu_keys, max(row.lengths), max(row.key_lengths))
-    attended = varlen_attn(query, key, value, *bounds, scale=spec.scaling, window_size=(left, 0), **heads)
-    assert isinstance(attended, Tensor)
-    return attended.unsqueeze(0)
-
-
-class _GatherRows(torch.autograd.Function):
-    """Select rows of a tensor, possibly several times, and add their gradients in float32.
-
-    On CUDA torch's own backward adds in the type of the gradient, and bfloat16 cannot count beyond 256.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, rows: Tensor, places: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(places)
-        vars(ctx)["length"] = rows.shape[0]
-        return rows.index_select(0, places)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (places,) = ctx.saved_tensors
-        total = gradient.new_zeros((ctx.length, *gradient.shape[1:]), dtype=torch.float32)
-        return total.index_add_(0, places, gradient.float()).to(gradient.dtype), None
-
-
-def gather_rows(rows: Tensor, places: Tensor) -> Tensor:
-    """Return ``rows[places]`` along the first dimension, with an exact gradient for rows selected many times."""
-    taken = _GatherRows.apply(rows, places)
-    assert isinstance(taken, Tensor)
-    return taken
 
 
 def attention_by_length(query: Tensor, key: Tensor, value: Tensor, row: PackedRow, spec: AttentionSpec) -> Tensor:
