@@ -59,7 +59,7 @@ def choose_threads(
     """
     cores = max(1, available_cores() // rank_from_env().local_world_size)
     if requested is not None:
-        return ThreadChoice(requested, "as asked for")
+        return ThreadChoice(requested, "as configured")
     if recorded is not None and recorded <= cores:
         return ThreadChoice(recorded, "as the run began")
     if environment.get(OMP_VARIABLE, "").isdecimal():

@@ -48,7 +48,7 @@ from sft_cli.train.optimizers.weight_average import make_weight_average
 from sft_cli.train.parallel import gathered_weights
 from sft_cli.train.setup import preflight
 from sft_cli.train.setup.build import FirstEpochRows, build_training_model
-from sft_cli.train.setup.environment import describe_environment, set_run_threads
+from sft_cli.train.setup.environment import describe_environment, prepare_machine
 from sft_cli.train.setup.run_directory import locked_run_dir
 from sft_cli.train.setup.run_warnings import describe_plan, find_run_warnings
 from sft_cli.utils.atomic import write_atomic
@@ -90,8 +90,7 @@ def open_session(
     say(f"plan      {describe_plan(composed, config, examples)}")
     architecture = load_model_config(config.model)
     machine = choose_compute_setup(config.trainer, architecture, full=config.adapter.kind in WHOLE)
-    if machine.device.type == "cpu":
-        set_run_threads(config, directory, architecture, machine)
+    prepare_machine(config, directory, architecture, machine)
     for one in find_run_warnings(config, prepared, examples=examples, held_out=len(prepared.validation) > 0):
         say(f"warning: {one.text}; {one.fix}")
     check = partial(preflight.run_preflight, config, prepared, machine, directory.path)

@@ -69,7 +69,7 @@ struct CardAllocator final : c10::Allocator {
   void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
 } card_allocator;
 
-// Host memory that was asked for as pinned: the start of each block, and its end.
+// Host memory that was configured as pinned: the start of each block, and its end.
 struct PinnedAllocator final : c10::Allocator {
   static inline std::mutex mutex;
   static inline std::map<const char*, const char*> blocks;

@@ -236,11 +236,11 @@ def test_checkpointing_plan_sentence():
     asked = SpeedConfig(gradient_checkpointing=Checkpointing.layers, checkpointed_layers=3)
     assert (
         choose_checkpointing(asked, needed(), 0, CPU).sentence()
-        == "recompute the first 3 decoder layers (as asked for)"
+        == "recompute the first 3 decoder layers (as configured)"
     )
     asked = SpeedConfig(gradient_checkpointing=Checkpointing.selective)
     assert choose_checkpointing(asked, needed(), 0, CPU).sentence() == (
-        "recompute all 4 decoder layers but their attention (as asked for)"
+        "recompute all 4 decoder layers but their attention (as configured)"
     )
     without = needed(layers=0)
     assert choose_checkpointing(SpeedConfig(), without, 0, CPU).sentence() == (

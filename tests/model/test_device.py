@@ -132,7 +132,7 @@ def chosen(asked=None, recorded=None, environment=None):
 def test_choose_threads_precedence(monkeypatch):
     monkeypatch.setattr(threads, "available_cores", lambda: 4)
     variable = {"OMP_NUM_THREADS": "3"}
-    assert chosen(5, 2, variable).sentence() == "5 threads (as asked for)"
+    assert chosen(5, 2, variable).sentence() == "5 threads (as configured)"
     assert chosen(None, 2, variable).sentence() == "2 threads (as the run began)"
     assert chosen(None, 8, variable).sentence() == "3 threads (OMP_NUM_THREADS)"  # the run began on more cores
     monkeypatch.setattr(threads, "available_cores", lambda: 1)

@@ -206,7 +206,7 @@ def build_loss_model(
         The model, and the result of the probe.
     """
     if not packing:
-        unpacked = ProbeResult(False, float("inf"), "as asked for")
+        unpacked = ProbeResult(False, float("inf"), "as configured")
         return LossModel(model, packed=False, chunk=chunk, loss=loss), unpacked
     if num_prepended_vectors(model):
         reason = "its virtual tokens precede the row, not every document in it"

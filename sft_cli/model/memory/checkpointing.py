@@ -73,7 +73,7 @@ def choose_checkpointing(
     mode_wanted, total = speed.gradient_checkpointing, needed.num_layers
     if mode_wanted is not Checkpointing.auto:
         layers = total if speed.checkpointed_layers is None else min(speed.checkpointed_layers, total)
-        return CheckpointingPlan(mode_wanted, 0 if mode_wanted is Checkpointing.none else layers, "as asked for")
+        return CheckpointingPlan(mode_wanted, 0 if mode_wanted is Checkpointing.none else layers, "as configured")
     budget = int(free * (1 - MEMORY_MARGIN))
     if not total:
         return CheckpointingPlan(Checkpointing.none, 0, "the layers of this family cannot be")

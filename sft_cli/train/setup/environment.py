@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from sft_cli import __version__
 from sft_cli.config.schema.config import Config
-from sft_cli.console import say
+from sft_cli.console import gib, say
 from sft_cli.model.device import ComputeSetup
 from sft_cli.model.threads import choose_threads, set_num_threads
 from sft_cli.run_dir import RunDir
@@ -47,11 +47,16 @@ def describe_environment(device: torch.device, dtype: torch.dtype) -> dict[str, 
     }
 
 
-def set_run_threads(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: ComputeSetup) -> None:
-    """Set the number of CPU threads, and print it with the dtype.
+def prepare_machine(config: Config, directory: RunDir, architecture: PretrainedConfig, machine: ComputeSetup) -> None:
+    """Set the number of threads of a run on a CPU, and print the device, the dtype and why they were chosen.
 
-    A resumed run uses the number that it began with; otherwise the number depends on the model.
+    A resumed run uses the number of threads that it began with; otherwise the number depends on the model.
     """
+    kind = f"{str(machine.dtype).removeprefix('torch.')} ({machine.reason or 'as configured'})"
+    if machine.device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(machine.device)
+        say(f"machine   {gpu.name} ({gib(gpu.total_memory)}, CUDA {torch.version.cuda}), {kind}")
+        return
     file = directory.environment
     recorded = directory.read_json(file).get("threads") if file.is_file() else None
     threads = choose_threads(
@@ -62,8 +67,7 @@ def set_run_threads(config: Config, directory: RunDir, architecture: PretrainedC
         dtype=machine.dtype,
     )
     set_num_threads(threads)
-    kind = str(machine.dtype).removeprefix("torch.")
-    say(f"machine   cpu, {kind} ({machine.reason or 'as asked for'}), {threads.sentence()}")
+    say(f"machine   cpu, {kind}, {threads.sentence()}")
 
 
 def _version(name: str) -> str | None:
